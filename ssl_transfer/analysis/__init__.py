@@ -1,0 +1,1 @@
+"""Looking into a feature space. Reads artifacts, trains nothing."""

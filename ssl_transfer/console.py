@@ -1,0 +1,85 @@
+"""What a person sees while a stage runs: messages and progress, always on standard error.
+
+Standard output belongs to the answer (`--json` prints one object there and nothing else).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+SECONDS_BETWEEN_LINES = 10.0  # when piped: a line at most this often
+
+
+def is_main_process() -> bool:
+    """True on rank 0 of a distributed launch, and everywhere else."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def say(message: str) -> None:
+    """Print one line for the user (rank 0 only)."""
+    if is_main_process():
+        print(message, file=sys.stderr, flush=True)
+
+
+def warn(message: str) -> None:
+    """Print one warning line for the user (rank 0 only)."""
+    say(f"warning: {message}")
+
+
+class Progress:
+    """Counts steps of known total; `update(note)` moves it on by one (or `steps`)."""
+
+    def __init__(self, label: str, total: int, done: int = 0):
+        self.label, self.total, self.done, self._first = label, total, done, done
+        self._started = self._printed = time.monotonic()
+        self._bar = None
+
+    def __enter__(self) -> Progress:
+        if is_main_process() and sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as RichProgress
+
+            self._bar = RichProgress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"), console=Console(stderr=True),
+            )  # fmt: skip
+            self._bar.start()
+            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
+        return self
+
+    def update(self, note: str = "", steps: int = 1) -> None:
+        """Move on by `steps`; `note` is shown behind the bar."""
+        self.done += steps
+        if self._bar is not None:
+            self._bar.update(self._task, advance=steps, note=note)
+        elif time.monotonic() - self._printed > SECONDS_BETWEEN_LINES or self.done == self.total:
+            self._printed = time.monotonic()
+            rate = (self.done - self._first) / max(self._printed - self._started, 1e-9)
+            left = (self.total - self.done) / max(rate, 1e-9)
+            say(f"{self.label}: {self.done}/{self.total}, {left:.0f} s left  {note}".rstrip())
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def stage(label: str) -> Iterator[None]:
+    """Say that a stage begins and how long it took."""
+    say(f"{label} …")
+    started = time.monotonic()
+    yield
+    say(f"{label}: {time.monotonic() - started:.1f} s")
+
+
+def tracked(items: Iterable, label: str, total: int) -> Iterator:
+    """Iterate over `items` behind a progress bar."""
+    with Progress(label, total) as progress:
+        for item in items:
+            yield item
+            progress.update()

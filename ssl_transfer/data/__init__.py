@@ -1,0 +1,1 @@
+"""Files in, images out: sources, the image store, tasks, splits, intensities and views."""

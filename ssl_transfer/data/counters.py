@@ -1,0 +1,45 @@
+"""Counter-based randomness: the draw for (seed, epoch, image, view) is a function, not a state.
+
+Whichever worker or rank makes a view, and whether a run was resumed or not, the view is the same.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(key: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser (Steele 2014, doi 10.1145/2660193.2660195); wraps around on purpose."""
+    key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return key ^ (key >> np.uint64(31))
+
+
+def uniforms(seed: int, epoch: int, rows: np.ndarray, view: int, draws: int) -> np.ndarray:
+    """Uniform numbers of some images.
+
+    Args:
+        seed: Of the run.
+        epoch: Counts from 0.
+        rows: Positions of the images in their store; integers, shape (B,).
+        view: Which view of the image.
+        draws: Numbers per image.
+
+    Returns:
+        Float64 in [0, 1), shape (B, draws).
+
+    Example:
+        >>> a = uniforms(0, 3, np.array([7, 8]), 0, 2)
+        >>> b = uniforms(0, 3, np.array([8]), 0, 2)
+        >>> bool((a[1] == b[0]).all())
+        True
+    """
+    with np.errstate(over="ignore"):
+        key = np.uint64(0)
+        for part in (seed, epoch, view):
+            key = _mix(np.atleast_1d(key ^ np.uint64(part)) + _GOLDEN)[0]
+        keys = _mix(np.asarray(rows, np.uint64) * _GOLDEN + key)
+        slots = np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN
+        return (_mix(keys[:, None] + slots) >> np.uint64(11)).astype(np.float64) * 2.0**-53

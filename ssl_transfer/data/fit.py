@@ -1,0 +1,112 @@
+"""One shape, one number of channels, one dtype: how the images of a mixed folder are made to fit one store."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssl_transfer.data.sources import Item, Unreadable
+from ssl_transfer.data.sources.dicom_pixels import AIR_HU
+
+LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+DTYPES = (np.uint8, np.int16, np.float32)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The form that every image of a store takes.
+
+    Attributes:
+        size: Height and width.
+        channels: 1 or 3.
+        dtype: Of the images.
+        mask_dtype: Of the masks, or None.
+        fill: What the border is filled with: air for HU, else 0.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    dtype: np.dtype
+    mask_dtype: np.dtype | None
+    fill: float
+
+    def image(self, image: np.ndarray) -> np.ndarray:
+        """Fit one image (C, H, W): colour to luminance or grey repeated, resampled with its aspect kept, padded."""
+        if image.shape[0] == 3 and self.channels == 1:
+            grey = np.tensordot(LUMINANCE, image.astype(np.float32), 1)[None]
+            image = grey if image.dtype.kind == "f" else np.rint(grey).astype(image.dtype)
+        elif image.shape[0] == 1 and self.channels == 3:
+            image = np.repeat(image, 3, axis=0)
+        if image.shape[1:] != self.size:
+            image = np.stack([self._place(_resample(plane, self._inner(plane.shape)), self.fill) for plane in image])
+        return np.ascontiguousarray(image, dtype=self.dtype)
+
+    def mask(self, mask: np.ndarray) -> np.ndarray:
+        """Fit one mask (H, W) of class ids by nearest neighbour.
+
+        Raises:
+            Unreadable: If an id does not fit the masks' dtype.
+        """
+        if mask.size and mask.max() > np.iinfo(self.mask_dtype).max:
+            raise Unreadable(f"its mask holds the value {mask.max()}, where at most 255 was promised")
+        if mask.shape != self.size:
+            height, width = self._inner(mask.shape)
+            rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(int)
+            columns = ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(int)
+            mask = self._place(mask[np.ix_(rows, columns)], 0)
+        return np.ascontiguousarray(mask, dtype=self.mask_dtype)
+
+    def spacing(self, row: dict, size: tuple[int, int]) -> dict:
+        """Spacing in mm of the fitted pixels, from the spacing of an image of `size`; empty where unknown."""
+        if size == self.size:
+            return {}
+        inner = self._inner(size)
+        names = ("spacing_row_mm", "spacing_col_mm")
+        return {n: row[n] * a / b for n, a, b in zip(names, size, inner, strict=True) if row.get(n) is not None}
+
+    def _inner(self, size: Sequence[int]) -> tuple[int, int]:
+        scale = min(self.size[0] / size[0], self.size[1] / size[1])
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+    def _place(self, plane: np.ndarray, fill: float) -> np.ndarray:
+        height, width = plane.shape
+        top, left = (self.size[0] - height) // 2, (self.size[1] - width) // 2
+        canvas = np.full(self.size, fill, plane.dtype)
+        canvas[top : top + height, left : left + width] = plane
+        return canvas
+
+
+def choose_fit(items: Sequence[Item], units: str, size: int | None, channels: int | None, mask_dtype) -> Fit:
+    """Choose the form of a store.
+
+    Args:
+        items: What will be read.
+        units: Of the grey values; `hu` pads with air.
+        size: Side of a square, or None for the most common shape (the larger one of two equally common).
+        channels: 1, 3, or None: 3 only if all images are colour.
+        mask_dtype: As the source promises it.
+    """
+    shapes: Counter = Counter()
+    for item in items:
+        shapes[tuple(int(n) for n in item.size)] += item.n_images
+    chosen = (size, size) if size else max(shapes, key=lambda shape: (shapes[shape], shape))
+    channels = channels or (3 if all(item.channels == 3 for item in items) else 1)
+    held = {np.dtype(item.dtype) for item in items}
+    dtype = next(d for d in DTYPES if all(np.can_cast(other, d) for other in held))
+    return Fit(chosen, channels, np.dtype(dtype), mask_dtype, AIR_HU if units == "hu" else 0)
+
+
+def _resample(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Linear when growing; when shrinking the kernel widens with the step, so nothing aliases."""
+    from PIL import Image
+
+    if plane.shape == size:
+        return plane
+    resized = np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR))
+    if plane.dtype.kind == "f":
+        return resized.astype(plane.dtype)
+    limits = np.iinfo(plane.dtype)
+    return np.clip(np.rint(resized), limits.min, limits.max).astype(plane.dtype)

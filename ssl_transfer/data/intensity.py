@@ -1,0 +1,85 @@
+"""Intensities: from physical units to what a backbone reads.
+
+Every image first becomes *unit intensity*: 0 and 1 are the ends of a window (in HU for CT, 0–255 for displayed images
+and photographs, the store's own value range for stored values). Values outside are kept until `clip`, so that views can
+still move the window. A backbone's card states its window, mean and spread.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+
+from ssl_transfer.errors import StoreError
+
+SOFT_TISSUE_HU = (-160.0, 240.0)  # width 400, level 40
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """What a backbone expects.
+
+    Attributes:
+        window_hu: HU that become 0 and 1 (CT in HU only).
+        mean: Subtracted from unit intensity, per channel.
+        std: Divides it, per channel.
+    """
+
+    window_hu: tuple[float, float] = SOFT_TISSUE_HU
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.25,)
+
+    @classmethod
+    def from_card(cls, card: dict) -> Intensity:
+        """Read the `intensity` block of a backbone's card."""
+        return cls(**{key: tuple(value) for key, value in card.items()})
+
+    def to_card(self) -> dict:
+        """The `intensity` block of a backbone's card."""
+        return {key: list(value) for key, value in asdict(self).items()}
+
+    def normalise(self, unit: torch.Tensor) -> torch.Tensor:
+        """Clip unit intensities (B, C, H, W) to [0, 1], subtract the mean, divide by the spread."""
+        shape = (1, -1, 1, 1)
+        mean, std = (torch.tensor(v, device=unit.device, dtype=unit.dtype).view(shape) for v in (self.mean, self.std))
+        return (unit.clamp(0, 1) - mean) / std
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The linear map from a store's values to unit intensity: `low` becomes 0, `high` becomes 1."""
+
+    low: float
+    high: float
+
+    @classmethod
+    def of_store(cls, card: dict, window_hu: tuple[float, float]) -> Scale:
+        """The scale of a store's card: the window for HU, 0–255 for displayed and colour images, else its value range.
+
+        Raises:
+            StoreError: If the store's units are unknown.
+        """
+        if card["units"] == "hu":
+            return cls(*map(float, window_hu))
+        if card["units"] in ("display", "rgb"):
+            return cls(0.0, 255.0)
+        if card["units"] == "stored":
+            low, high = card["value_range"]
+            return cls(float(low), float(max(high, low + 1e-6)))
+        raise StoreError(f"store {card['id']}: unknown units '{card['units']}'; known: hu, display, rgb, stored.")
+
+    def unit(self, images: torch.Tensor) -> torch.Tensor:
+        """Map values (any shape) to float32 unit intensity, not clipped."""
+        return images.float().sub_(self.low).div_(self.high - self.low)
+
+
+def match_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
+    """Give images (B, C, H, W) the channels that a backbone reads: grey is repeated, colour becomes luminance."""
+    if images.shape[1] == channels:
+        return images
+    if images.shape[1] == 1:
+        return images.expand(-1, channels, -1, -1)
+    weights = torch.tensor(LUMINANCE, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    return (images * weights).sum(1, keepdim=True).expand(-1, channels, -1, -1)

@@ -1,0 +1,125 @@
+"""Splits and label fractions: drawn over patients, stratified, seeded, never over slices."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from ssl_transfer.data.store import SPLITS
+from ssl_transfer.errors import SplitError
+
+FEWEST_GROUPS = 3  # for three splits
+
+
+def draw_splits(groups: Sequence, labels: Sequence, shares: Sequence[float], seed: int) -> np.ndarray:
+    """Deal whole groups to train, val and test, with the shares right in total and for each label.
+
+    A group's stratum is its most frequent label. With fewer than three groups everything is train; with three or
+    more every split with a share gets at least one group.
+
+    Args:
+        groups: Patient (or whatever must not be torn) of each row, shape (N,).
+        labels: Label of each row, shape (N,); None where there is none.
+        shares: Of train, val and test, in groups; they sum to 1.
+        seed: Fixes the order in which groups are dealt.
+
+    Returns:
+        Split name of each row, shape (N,).
+
+    Raises:
+        SplitError: If the shares are not three numbers in [0, 1] that sum to 1, or train gets none.
+    """
+    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or shares[0] == 0:
+        raise SplitError(
+            f"split shares {tuple(shares)}: expected three (train, val, test) that sum to 1, train above 0."
+        )
+    names, codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)
+    if len(names) < FEWEST_GROUPS:
+        return np.full(len(codes), SPLITS[0])
+    strata = _majority(codes, labels, len(names))
+    order = sorted(range(len(names)), key=lambda g: (strata[g], _draw(seed, names[g])))
+    dealt = np.empty(len(names), np.int64)
+    total, within = np.zeros(3), defaultdict(lambda: np.zeros(3))
+    for group in order:
+        counts = within[strata[group]]
+        deficit = np.array(shares) * (total.sum() + 1) - total + np.array(shares) * (counts.sum() + 1) - counts
+        deficit[np.array(shares) == 0] = -np.inf
+        dealt[group] = split = int(np.argmax(deficit))
+        counts[split] += 1
+        total[split] += 1
+    for empty in (split for split in range(3) if shares[split] and not total[split]):
+        fullest = int(np.argmax(total))
+        moved = next(group for group in reversed(order) if dealt[group] == fullest)
+        dealt[moved] = empty
+        total[fullest] -= 1
+        total[empty] += 1
+    return np.array(SPLITS)[dealt[codes]]
+
+
+def _majority(codes: np.ndarray, labels: Sequence, groups: int) -> list[str]:
+    """Most frequent label of each group as text; the first in order of those equally frequent."""
+    counts: list[Counter] = [Counter() for _ in range(groups)]
+    for code, label in zip(codes.tolist(), labels, strict=True):
+        counts[code]["" if label is None or label != label else str(label)] += 1
+    return [min(count, key=lambda label: (-count[label], label)) for count in counts]
+
+
+def _draw(seed: int, group: str) -> bytes:
+    """A group's place in the draw: it depends on the seed and the group alone."""
+    return hashlib.blake2b(f"{seed}|{group}".encode(), digest_size=8).digest()
+
+
+def shared_groups(groups: Sequence, splits: Sequence) -> list[tuple[str, list[str]]]:
+    """Groups that have rows in more than one split, each with those splits; unknown groups (None) share nothing."""
+    seen: dict[str, set[str]] = defaultdict(set)
+    for group, split in zip(groups, splits, strict=True):
+        if group is not None:
+            seen[str(group)].add(str(split))
+    return [(group, [s for s in SPLITS if s in where]) for group, where in sorted(seen.items()) if len(where) > 1]
+
+
+def label_fraction(patients: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose the training rows that a `fraction` experiment may see.
+
+    Patients are drawn, never single slices, and fractions are nested: a patient in the 1 %
+    subset is also in the 10 % subset of the same seed. A learning curve then differs in size alone.
+    Patients are drawn for each class apart (a patient's class is its most frequent one), and every
+    class keeps at least one patient who shows it, however small the fraction.
+
+    Args:
+        patients: Patient of each row, shape (N,); positions of the rows where patients are unknown.
+        labels: Class of each row; integers, shape (N,).
+        fraction: Share of the patients of each class, in (0, 1].
+        seed: Fixes the draw order, which does not depend on `fraction`.
+
+    Returns:
+        Positions of the chosen rows, ascending; int64, shape (n,).
+
+    Raises:
+        SplitError: If `fraction` lies outside (0, 1].
+
+    Example:
+        >>> label_fraction(np.array([7, 7, 8, 9]), np.array([0, 0, 0, 1]), 0.5, seed=0).size in (2, 3)
+        True
+    """
+    if not 0 < fraction <= 1:
+        raise SplitError(f"label fraction {fraction}: expected a share in (0, 1], such as 0.1 for 10 %.")
+    names, codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)
+    draws = [_draw(seed, name) for name in names]
+    order = sorted(range(len(names)), key=draws.__getitem__)
+    rank = np.empty(len(names), np.int64)
+    rank[order] = np.arange(len(names))
+    labels = np.asarray(labels)
+    first_of_class = {order[rank[codes[labels == label]].min()] for label in np.unique(labels)}
+    strata: dict[str, list[int]] = defaultdict(list)
+    majority = _majority(codes, labels.tolist(), len(names))
+    for patient in sorted(range(len(names)), key=lambda p: (p not in first_of_class, rank[p])):
+        strata[majority[patient]].append(patient)
+    chosen = np.zeros(len(names), bool)
+    for members in strata.values():
+        always = sum(patient in first_of_class for patient in members)
+        chosen[members[: max(always, round(fraction * len(members)))]] = True
+    return np.flatnonzero(chosen[codes]).astype(np.int64)

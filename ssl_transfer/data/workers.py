@@ -1,0 +1,58 @@
+"""Worker processes for decoding: results in order, a bounded number under way."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import TypeVar
+
+from ssl_transfer.console import tracked
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+WORTH_A_POOL = 200  # below this many items, starting processes costs more than it saves
+CHUNK = 8  # items per message
+
+
+def ordered(
+    function: Callable[[Item], Result], items: Sequence[Item], label: str, workers: int | None = None
+) -> Iterator[Result]:
+    """Apply `function` to every item, in order, behind a progress bar.
+
+    Args:
+        function: Picklable; runs in worker processes when there are more than 200 items.
+        items: What to apply it to.
+        label: Shown with the progress.
+        workers: Processes; one per core (at most 16) if None, none at all if 1.
+
+    Yields:
+        One result per item. At most `4 * workers` chunks of 8 results wait at any time.
+    """
+    workers = workers or min(os.cpu_count() or 1, 16)
+    if workers == 1 or len(items) <= WORTH_A_POOL:
+        yield from tracked(map(function, items), label, len(items))
+        return
+    yield from tracked(_pooled(function, items, workers), label, len(items))
+
+
+def _pooled(function: Callable, items: Sequence, workers: int) -> Iterator:
+    context = multiprocessing.get_context("spawn")  # forked children would inherit threads and locks
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        waiting: deque = deque()
+        try:
+            for start in range(0, len(items), CHUNK):
+                waiting.append(pool.submit(_each, function, items[start : start + CHUNK]))
+                if len(waiting) >= 4 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _each(function: Callable, items: Sequence) -> list:
+    return [function(item) for item in items]

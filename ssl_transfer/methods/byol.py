@@ -1,0 +1,54 @@
+"""BYOL."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from lightly.loss import NegativeCosineSimilarity
+from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
+from lightly.models.utils import deactivate_requires_grad, update_momentum
+from lightly.utils.scheduler import cosine_schedule
+from torch import nn
+
+from ssl_transfer.data.views import ViewBatch
+from ssl_transfer.methods.objective import Losses, Objective
+from ssl_transfer.models.backbone import Backbone
+
+
+class BYOL(Objective):
+    """Predict, from one view, what a slow copy of the network sees in the other. No negatives.
+
+    The loss is 2 − 2cos, summed over both directions. The momentum network keeps BatchNorm statistics of its own.
+
+    References:
+        Grill et al. 2020, https://arxiv.org/abs/2006.07733, Algorithm 1 and appendix A.
+    """
+
+    def __init__(
+        self, backbone: Backbone, momentum: float = 0.996, hidden_dim: int = 4096, projection_dim: int = 256
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.projection_head = BYOLProjectionHead(backbone.feature_dim, hidden_dim, projection_dim)
+        self.prediction_head = BYOLPredictionHead(projection_dim, hidden_dim, projection_dim)
+        self.momentum_network = nn.Sequential(copy.deepcopy(self.backbone), copy.deepcopy(self.projection_head))
+        deactivate_requires_grad(self.momentum_network)
+        self.momentum = momentum
+        self.negative_cosine = NegativeCosineSimilarity()
+
+    def forward(self, batch: ViewBatch, step: int) -> Losses:
+        """2 − 2cos between each view's prediction and the other view's target."""
+        projections = [self.projection_head(self.backbone(view)) for view in batch.views]
+        predictions = [self.prediction_head(projection) for projection in projections]
+        with torch.no_grad():
+            targets = [self.momentum_network(view) for view in batch.views]
+        one = self.negative_cosine(predictions[0].float(), targets[1].float())
+        other = self.negative_cosine(predictions[1].float(), targets[0].float())
+        return {"loss": (2 + 2 * one) + (2 + 2 * other), "projections": projections[0].detach().float()}
+
+    def after_step(self, step: int, total_steps: int) -> None:
+        """Move the momentum network; its momentum goes to 1 along a cosine."""
+        momentum = cosine_schedule(step, total_steps, self.momentum, 1.0)
+        update_momentum(self.backbone, self.momentum_network[0], momentum)
+        update_momentum(self.projection_head, self.momentum_network[1], momentum)

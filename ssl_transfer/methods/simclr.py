@@ -1,0 +1,33 @@
+"""SimCLR."""
+
+from __future__ import annotations
+
+import torch
+from lightly.loss import NTXentLoss
+from lightly.models.modules import SimCLRProjectionHead
+
+from ssl_transfer.data.views import ViewBatch
+from ssl_transfer.methods.objective import Losses, Objective
+from ssl_transfer.models.backbone import Backbone
+
+
+class SimCLR(Objective):
+    """Pull two views of an image together, push all other images of the global batch away.
+
+    References:
+        Chen et al. 2020, https://arxiv.org/abs/2002.05709, Algorithm 1.
+    """
+
+    def __init__(
+        self, backbone: Backbone, temperature: float = 0.5, hidden_dim: int = 2048, projection_dim: int = 128
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.projection_head = SimCLRProjectionHead(backbone.feature_dim, hidden_dim, projection_dim)
+        self.criterion = NTXentLoss(temperature, gather_distributed=True)  # negatives from every rank
+
+    def forward(self, batch: ViewBatch, step: int) -> Losses:
+        """Loss of both views, each against all others."""
+        projections = self.projection_head(self.backbone(torch.cat(batch.views)))
+        first, second = projections.float().chunk(2)
+        return {"loss": self.criterion(first, second), "projections": first.detach()}

@@ -1,0 +1,1 @@
+"""Backbones: timm encoders with a card."""

@@ -1,0 +1,137 @@
+"""Batch normalisation over the global batch, on any device and any number of processes.
+
+`torch.nn.SyncBatchNorm` refuses CPU tensors, and its statistics always cover the whole batch. MoCo needs statistics over
+parts of it. `GlobalBatchNorm` does both: the global batch is cut into `groups` equal runs of images, whichever ranks they
+lie on, and each group has its own statistics. Parameter names are BatchNorm's, so weights load either way.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as distributed
+import torch.nn.functional as functional
+from torch import nn
+
+
+def world_size() -> int:
+    """Processes in the group; 1 without one."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's place in the group; 0 without one."""
+    return distributed.get_rank() if world_size() > 1 else 0
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """All-reduce whose gradient is all-reduced too: every rank's loss depends on every rank's images."""
+
+    @staticmethod
+    def forward(context, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        distributed.all_reduce(tensor)
+        return tensor
+
+    @staticmethod
+    def backward(context, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.clone()
+        distributed.all_reduce(gradient)
+        return gradient
+
+
+class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm over `groups` equal parts of the global batch (1: all of it).
+
+    Ranks must hold equal, consecutive parts of the global batch. Running statistics are the mean over groups.
+    Source: Ioffe & Szegedy 2015, https://arxiv.org/abs/1502.03167; groups as in He et al. 2020, section 3.3.
+    """
+
+    groups: int = 1
+
+    def _check_input_dim(self, images: torch.Tensor) -> None:
+        pass  # takes (B, C) and (B, C, H, W) alike
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise (B, C, …)."""
+        if not self.training:
+            return functional.batch_norm(
+                images, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
+            )
+        world = world_size()
+        if self.groups % world == 0:
+            return self._local_groups(images, self.groups // world)
+        return self._spread_groups(images)
+
+    def _local_groups(self, images: torch.Tensor, groups: int) -> torch.Tensor:
+        """Every group lies on one rank: normalise each by itself, no communication but for running statistics."""
+        outputs, means, variances = [], [], []
+        for part in images.chunk(groups):
+            mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+            outputs.append(functional.batch_norm(part, mean, variance, self.weight, self.bias, True, 1.0, self.eps))
+            means.append(mean)
+            variances.append(variance)
+        self._remember(torch.stack(means).mean(0), torch.stack(variances).mean(0), reduce=True)
+        return torch.cat(outputs)
+
+    def _spread_groups(self, images: torch.Tensor) -> torch.Tensor:
+        """A group spans ranks: its sums are added up over them. Two passes, since E[x²] − E[x]² cancels badly."""
+        batch, channels = images.shape[:2]
+        values = images.to(torch.promote_types(images.dtype, torch.float32)).reshape(batch, channels, -1)
+        position = rank() * batch + torch.arange(batch, device=images.device)
+        group = position * self.groups // (batch * world_size())
+        count = batch * world_size() // self.groups * values.shape[2]
+
+        def mean_of(per_image: torch.Tensor) -> torch.Tensor:
+            sums = per_image.new_zeros(self.groups, channels).index_add(0, group, per_image)
+            return _SumOverRanks.apply(sums) / count
+
+        mean = mean_of(values.sum(2))
+        centred = values - mean[group][:, :, None]
+        variance = mean_of(centred.square().sum(2))
+        self._remember(mean.detach().mean(0), variance.detach().mean(0) * count / max(count - 1, 1), reduce=False)
+        scaled = centred * (variance + self.eps).rsqrt()[group][:, :, None]
+        if self.affine:
+            scaled = scaled * self.weight[:, None] + self.bias[:, None]
+        output = scaled.to(images.dtype).reshape(images.shape)
+        if images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last):
+            output = output.contiguous(memory_format=torch.channels_last)
+        return output
+
+    def _remember(self, mean: torch.Tensor, variance: torch.Tensor, reduce: bool) -> None:
+        if not self.track_running_stats:
+            return
+        if reduce and world_size() > 1:
+            both = torch.stack([mean, variance])
+            distributed.all_reduce(both)
+            mean, variance = both / world_size()
+        self.num_batches_tracked.add_(1)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
+            self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+
+
+def globalise_batchnorm(module: nn.Module, groups: int, device: torch.device) -> nn.Module:
+    """Make every BatchNorm of `module` one over the global batch; the layers change their class, tensors stay.
+
+    One process and one group is BatchNorm as it is; several GPUs and one group is torch's own fused SyncBatchNorm.
+    """
+    if groups == 1 and world_size() == 1:
+        return module
+    if groups == 1 and device.type == "cuda":
+        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not isinstance(layer, GlobalBatchNorm):
+            if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):
+                layer.__class__ = GlobalBatchNorm
+            else:  # timm's BatchNormAct2d and others normalise in a forward of their own
+                layer.__class__ = type(f"Global{type(layer).__name__}", (_GlobalThenAct, type(layer)), {})
+            layer.groups = groups
+    return module
+
+
+class _GlobalThenAct(GlobalBatchNorm):
+    """timm's BatchNorm with activation: normalise globally, then its own drop and activation."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise (B, C, …), then activate."""
+        return self.act(self.drop(super().forward(images)))

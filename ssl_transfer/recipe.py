@@ -1,0 +1,266 @@
+"""Recipes: frozen, validated, hashable descriptions of what runs.
+
+A YAML file is read as text (so `1e-3` and `no` become what the declared type says, not what YAML guesses),
+`key=value` overrides are laid over it, and every value is checked. Options of a named thing (`method: {name: simclr,
+temperature: 0.1}`) are checked against the signature of the function or class of that name: a
+hyper-parameter has one home.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+
+from ssl_transfer.errors import RecipeError, nearest
+
+
+class Section(BaseModel):
+    """A block of a recipe: immutable, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Named(BaseModel):
+    """`{name: simclr, temperature: 0.1}`, or `simclr` alone: a name and the options of what it names."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All but the name."""
+        return dict(self.model_extra or {})
+
+
+class DataSection(Section):
+    """Which images, at which size, seen through which views."""
+
+    store: str
+    views: Named
+    size: int = Field(gt=0)
+    limit: int | None = Field(None, gt=0)  # a seeded subset of the training rows, for trials
+
+
+class BackboneSection(Section):
+    """A timm architecture and where its weights start."""
+
+    name: str
+    in_channels: int | None = Field(None, gt=0)  # null: as many as the store has
+    stem: Literal["standard", "small"] = "standard"
+    init: str = "scratch"
+    options: dict[str, int | float | bool | str | list[int]] = {}  # further arguments of the timm architecture
+
+
+class TrainSection(Section):
+    """How long, how many at once, how exact."""
+
+    epochs: float = Field(gt=0)
+    batch_size: int = Field(gt=0)  # global: summed over all processes
+    warmup_epochs: float = Field(0.0, ge=0)
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
+    seed: int = 0
+    clip_gradient: float | None = Field(None, gt=0)
+    checkpoint_every_steps: int = Field(500, gt=0)
+    log_every_steps: int = Field(10, gt=0)
+    workers: int | None = Field(None, ge=0)  # null: chosen by the machine
+
+
+class MonitorSection(Section):
+    """What is watched while training."""
+
+    store: str | None = None  # labelled store of the online kNN; null: the pretraining store, if it has labels
+    label: str = "label"
+    every_epochs: float = Field(5.0, gt=0)
+    images: int = Field(2000, gt=0)
+    on_collapse: Literal["stop", "warn"] = "stop"
+
+
+class PretrainRecipe(Section):
+    """Everything that a pretraining needs."""
+
+    name: str = "pretraining"
+    data: DataSection
+    backbone: BackboneSection
+    method: Named
+    optimizer: Named
+    train: TrainSection
+    monitor: MonitorSection = MonitorSection()
+    tracker: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"
+
+    def identity(self) -> dict[str, Any]:
+        """What the run's id depends on: neither names, logging, cadence, trackers, workers nor paths of inputs."""
+        recipe = self.model_dump(exclude={"name", "monitor", "tracker"})
+        for key in ("checkpoint_every_steps", "log_every_steps", "workers"):
+            recipe["train"].pop(key)
+        recipe["data"].pop("store")
+        if recipe["backbone"]["init"] != "scratch":
+            recipe["backbone"].pop("init")
+        return recipe
+
+
+class EvaluateRecipe(Section):
+    """What every protocol shares; a protocol's own options stand in its function's signature."""
+
+    fraction: float = Field(1.0, gt=0, le=1)
+    seed: int = 0
+    size: int | None = Field(None, gt=0)  # null: the size that the backbone was pretrained at
+    precision: Literal["fp32", "bf16"] = "fp32"
+    resamples: int = Field(1000, ge=0)  # patients are resampled this often for intervals; 0: none
+
+
+def digest(identity: Any) -> str:
+    """Hash of a JSON-like value: 16 hex digits, independent of key order."""
+    text = json.dumps(identity, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def load_recipe(model: type[BaseModel], path: str | Path, overrides: Iterable[str] = ()) -> Any:
+    """Read a YAML file, lay `key=value` overrides over it, validate.
+
+    Args:
+        model: Recipe class.
+        path: The YAML file.
+        overrides: `section.key=value`; values are YAML (`[1, 2]`, `null`).
+
+    Raises:
+        RecipeError: If the file or a key is unknown, or a value has the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"{path}: there is no such recipe.{_recipes_beside(path)}")
+    return validate(model, merge(read_yaml(path), overrides), str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with every scalar as text, `null` as None."""
+    try:
+        content = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: found {type(content).__name__}, expected a mapping of sections such as `data:`.")
+    return _with_nulls(content)
+
+
+def merge(recipe: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Lay `section.key=value` overrides over a recipe; the recipe itself stays as it is."""
+    merged = json.loads(json.dumps(recipe))
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise RecipeError(f"override '{override}': expected key=value, for example train.epochs=10.")
+        *sections, last = key.split(".")
+        place = merged
+        for section in sections:
+            below = place.get(section)
+            if below is None:
+                below = {}
+            elif isinstance(below, str):
+                below = {"name": below}  # `views: ct` with views.min_scale=0.3
+            elif not isinstance(below, dict):
+                raise RecipeError(f"override '{override}': '{section}' is no section.")
+            place[section] = below
+            place = below
+        place[last] = _with_nulls(yaml.load(text, Loader=yaml.BaseLoader)) if text else None
+    return merged
+
+
+def validate(model: type[BaseModel], content: Mapping[str, Any], where: str) -> Any:
+    """Build `model` from a mapping; a wrong key or value becomes a `RecipeError` that begins with `where`."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise RecipeError(_explain(error, model, where)) from None
+
+
+def choose(known: Mapping[str, Callable], named: Named, where: str, given: Iterable[str] = ()) -> dict[str, Any]:
+    """Look up a named thing and complete its options with the defaults of its signature.
+
+    Args:
+        known: Name -> function or class.
+        named: The recipe's block.
+        where: For the error message, e.g. `recipes/x.yaml: method`.
+        given: Parameters that the caller passes itself; they are no options.
+
+    Returns:
+        Every option by name, of the declared type.
+
+    Raises:
+        RecipeError: If the name or an option is unknown or a value has the wrong type.
+    """
+    if named.name not in known:
+        raise RecipeError(f"{where}.name: found '{named.name}'.{nearest(named.name, known)}")
+    target = known[named.name]
+    return resolve_options(target, named.options, where, given)
+
+
+def resolve_options(
+    target: Callable, options: Mapping[str, Any], where: str, given: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Check options against the signature of `target`; see `choose`."""
+    model = options_model(target, given)
+    return validate(model, options, where).model_dump()
+
+
+def options_model(target: Callable, given: Iterable[str] = ()) -> type[BaseModel]:
+    """A pydantic model of the parameters of a function or class, without those in `given`."""
+    function = target.__init__ if inspect.isclass(target) else target
+    hints = typing.get_type_hints(function)
+    fields: dict[str, Any] = {}
+    for name, parameter in inspect.signature(target).parameters.items():
+        if name not in set(given):
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[name] = (hints[name], default)
+    return create_model(target.__name__, __config__=ConfigDict(extra="forbid", frozen=True), **fields)
+
+
+def recipes_folder() -> Path:
+    """Where recipes and task cards lie: `recipes/` here, in the checkout, or inside the installed package."""
+    package = Path(__file__).parent
+    for folder in (Path("recipes"), package.parent / "recipes", package / "recipes"):
+        if folder.is_dir():
+            return folder
+    return Path("recipes")
+
+
+def _with_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_nulls(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_with_nulls(item) for item in value]
+    return None if value in ("null", "~", "") else value
+
+
+def _recipes_beside(path: Path) -> str:
+    folder = path.parent if path.parent.is_dir() else recipes_folder()
+    known = [other.name for other in folder.glob("*.yaml")]
+    return nearest(path.name, known)
+
+
+def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
+    """The first problem of a pydantic error, in our form."""
+    problem = error.errors()[0]
+    place = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        *sections, key = problem["loc"]
+        owner = model
+        for section in sections:
+            owner = owner.model_fields[section].annotation
+        title = ".".join(map(str, sections)) or owner.__name__
+        return f"{where}: {place}: {title} takes no such option.{nearest(str(key), owner.model_fields)}"
+    if problem["type"] == "missing":
+        return f"{where}: {place} is missing; it has no default."
+    return f"{where}: {place}: found {problem['input']!r}. {problem['msg']}."

@@ -1,0 +1,1 @@
+"""Training: the one optimisation loop and what it is made of."""

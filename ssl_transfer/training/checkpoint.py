@@ -1,0 +1,89 @@
+"""Checkpoints: written whole, checked by digest, the last two kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ssl_transfer.console import warn
+from ssl_transfer.errors import RunError
+
+KEPT = 2
+
+
+class Checkpoints:
+    """The checkpoints of one run: `checkpoint-00000500.pt` and its `.sha256`.
+
+    Args:
+        folder: Of the run.
+        run_id: A checkpoint of another run is refused.
+    """
+
+    def __init__(self, folder: Path, run_id: str):
+        self.folder, self.run_id = folder, run_id
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state after `step` steps; an interrupted write leaves the earlier checkpoints as they are."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"checkpoint-{step:08d}.pt"
+        temporary = path.with_suffix(".partial")
+        torch.save({"run_id": self.run_id, "step": step, **state}, temporary)
+        path.with_suffix(".sha256").write_text(_digest(temporary))
+        os.replace(temporary, path)
+        for old in self._paths()[:-KEPT]:
+            old.unlink()
+            old.with_suffix(".sha256").unlink(missing_ok=True)
+
+    def load(self) -> dict[str, Any] | None:
+        """The newest whole checkpoint, or None if there is none yet.
+
+        Raises:
+            RunError: If there are checkpoints and none is whole, or they belong to another run.
+        """
+        paths = self._paths()
+        for path in reversed(paths):
+            state = self._read(path)
+            if state is None:
+                warn(f"{path}: this checkpoint is damaged; trying the one before.")
+            elif state["run_id"] != self.run_id:
+                raise RunError(
+                    f"{path}: belongs to run {state['run_id']}, this is run {self.run_id}: another recipe or other inputs. "
+                    "Give this run its own --out."
+                )
+            else:
+                return state
+        if paths:
+            raise RunError(
+                f"{self.folder}: all {len(paths)} checkpoint(s) are damaged, so the run cannot go on. Start it anew with "
+                "--resume never."
+            )
+        return None
+
+    def clear(self) -> None:
+        """Delete all of them."""
+        for path in self._paths():
+            path.unlink()
+            path.with_suffix(".sha256").unlink(missing_ok=True)
+
+    def _paths(self) -> list[Path]:
+        return sorted(self.folder.glob("checkpoint-*.pt"))
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        try:
+            if path.with_suffix(".sha256").read_text() != _digest(path):
+                return None
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # whatever a damaged file makes of zip and pickle
+            return None
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+        return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""Features of a store's images: one pass, no gradients, the backbone in `eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+
+from ssl_transfer.data.intensity import Scale, match_channels
+from ssl_transfer.data.store import ImageStore
+from ssl_transfer.models.backbone import Backbone
+
+
+def embed(
+    backbone: Backbone,
+    store: ImageStore,
+    rows: np.ndarray,
+    size: int | None = None,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+    on_batch: Callable[[int], None] = lambda images: None,
+) -> np.ndarray:
+    """Compute features.
+
+    Args:
+        backbone: In whatever mode; it is in `eval` during the pass and as before after it.
+        store: Where the images are.
+        rows: Their positions, shape (n,).
+        size: Height and width that the backbone sees; None: the size that it was pretrained at.
+        device: Where to compute.
+        bf16: Compute under bfloat16 autocast.
+        on_batch: Called with the number of images after each batch.
+
+    Returns:
+        Float32, shape (n, feature_dim).
+    """
+    device = torch.device(device)
+    scale = Scale.of_store(store.card, backbone.intensity.window_hu)
+    size = size or backbone.card["image_size"]
+    features = np.empty((len(rows), backbone.feature_dim), np.float32)
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            for start in range(0, len(rows), batch_size):
+                images = torch.from_numpy(store.__getitems__(rows[start : start + batch_size])).to(device)
+                inputs = prepare(images, scale, size, backbone)
+                features[start : start + len(images)] = backbone(inputs).float().cpu().numpy()
+                on_batch(len(images))
+    finally:
+        backbone.train(was_training)
+    return features
+
+
+def prepare(images: torch.Tensor, scale: Scale, size: int, backbone: Backbone) -> torch.Tensor:
+    """Scale, square, resize and normalise a store's values (B, C, H, W) into what the backbone reads."""
+    unit = scale.unit(images).clamp_(0, 1)
+    height, width = unit.shape[-2:]
+    if height != width:  # keep the aspect: pad the short side with the window's lower end
+        missing = max(height, width) - torch.tensor([width, height])
+        left, top = (missing // 2).tolist()
+        unit = functional.pad(unit, (left, int(missing[0]) - left, top, int(missing[1]) - top))
+    if unit.shape[-1] != size:
+        unit = functional.interpolate(unit, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    inputs = backbone.intensity.normalise(match_channels(unit, backbone.card["in_channels"]))
+    return inputs.contiguous(memory_format=torch.channels_last)

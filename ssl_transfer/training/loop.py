@@ -1,0 +1,237 @@
+"""The only optimisation loop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as distributed
+from accelerate import Accelerator
+from torch import nn
+
+from ssl_transfer.console import Progress
+from ssl_transfer.data.views import ViewBatch
+from ssl_transfer.errors import Interrupted, RunError
+from ssl_transfer.geometry import normalised_std
+from ssl_transfer.methods.objective import Objective
+from ssl_transfer.run import Log
+from ssl_transfer.training.checkpoint import Checkpoints
+from ssl_transfer.training.monitor import CollapseAlarm, row_list
+from ssl_transfer.training.schedule import warmup_cosine
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long and how often. Steps are optimiser steps; `batch_size` is global."""
+
+    total_steps: int
+    steps_per_epoch: int
+    warmup_steps: int
+    batch_size: int
+    log_every: int
+    checkpoint_every: int
+    watch_every: int
+    clip_gradient: float | None = None
+
+
+class Training:
+    """One training: its network, optimiser, and everything that a checkpoint holds.
+
+    Args:
+        objective: The method.
+        optimizer: Over its parameters; each group's present rate is its peak.
+        accelerator: Placement, precision, processes, trackers.
+        pace: How long and how often.
+    """
+
+    def __init__(
+        self, objective: Objective, optimizer: torch.optim.Optimizer, accelerator: Accelerator, pace: Pace
+    ):
+        self.objective, self.accelerator, self.pace = objective, accelerator, pace
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
+        self.network, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.step = 0
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds. All ranks must call it together."""
+        rng = [_rng_state()]
+        if self.accelerator.num_processes > 1:
+            rng = [None] * self.accelerator.num_processes
+            distributed.all_gather_object(rng, _rng_state())
+        scaler = self.accelerator.scaler
+        return {
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else {},
+            "rng": rng,
+        }
+
+    def restore(self, checkpoint: dict[str, Any]) -> None:
+        """Continue where a checkpoint was written."""
+        self.objective.load_state_dict(checkpoint["objective"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        if self.accelerator.scaler and checkpoint["scaler"]:
+            self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
+        _restore_rng(checkpoint["rng"][self.accelerator.process_index])
+        self.step = checkpoint["step"]
+
+    def run(
+        self,
+        batches: Iterator[ViewBatch],
+        log: Log | None,
+        checkpoints: Checkpoints,
+        alarm: CollapseAlarm,
+        watch: Callable[[], dict[str, float]],
+    ) -> dict[str, float]:
+        """Train to the last step.
+
+        Args:
+            batches: This rank's views, from the present step on.
+            log: On rank 0.
+            watch: Measures the backbone on rank 0; called every `watch_every` steps and at the end.
+
+        Returns:
+            The last logged values.
+
+        Raises:
+            RunError: If the loss is no longer finite or the representation collapsed.
+            Interrupted: After a SIGTERM, with a checkpoint written.
+        """
+        pace, journal = self.pace, _Journal(self.accelerator, self.pace, log, alarm)
+        self.network.train()
+        with _Terminations() as terminations, Progress("pretrain", pace.total_steps, self.step) as progress:
+            while self.step < pace.total_steps:
+                asked = time.perf_counter()
+                batch = next(batches)
+                journal.waited += time.perf_counter() - asked
+                losses, gradient_norm = self._advance(batch)
+                journal.add(self.step, losses, batch.rows, gradient_norm)
+                self.step += 1
+                last = self.step == pace.total_steps
+                watching = last or self.step % pace.watch_every == 0
+                saving = last or self.step % pace.checkpoint_every == 0
+                if last or watching or saving or self.step % pace.log_every == 0:
+                    seen = watch() if watching and self.accelerator.is_main_process else {}
+                    journal.flush(self.rate, seen)
+                progress.update(journal.note)
+                stopping = terminations.agreed(self.accelerator)
+                if saving or stopping:
+                    state = self.state()
+                    if self.accelerator.is_main_process:
+                        checkpoints.save(self.step, state)
+                    self.accelerator.wait_for_everyone()
+                if stopping and not last:
+                    raise Interrupted(
+                        f"stopped by SIGTERM at step {self.step} of {pace.total_steps}; the same command goes on from there."
+                    )
+        return journal.last
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the first parameter group."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def _advance(self, batch: ViewBatch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """One optimiser step."""
+        factor = warmup_cosine(self.step, self.pace.total_steps, self.pace.warmup_steps)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * factor
+        losses = self.network(batch, self.step)
+        self.accelerator.backward(losses["loss"])
+        limit = self.pace.clip_gradient or math.inf
+        gradient_norm = self.accelerator.clip_grad_norm_(_trainable(self.objective), limit)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.objective.after_step(self.step + 1, self.pace.total_steps)
+        return losses, gradient_norm
+
+
+class _Journal:
+    """Collects losses on the device and writes them every few steps, so that training never waits for a number."""
+
+    def __init__(self, accelerator: Accelerator, pace: Pace, log: Log | None, alarm: CollapseAlarm):
+        self.accelerator, self.pace, self.log, self.alarm = accelerator, pace, log, alarm
+        self.pending: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+        self.waited, self.note, self.last = 0.0, "", {}
+        self.since = time.perf_counter()
+
+    def add(self, step: int, losses: dict[str, torch.Tensor], rows: torch.Tensor, gradient_norm) -> None:
+        """Remember a step."""
+        self.pending.append((step, losses["loss"].detach(), rows))
+        self.projections, self.gradient_norm = losses["projections"], gradient_norm
+
+    def flush(self, rate: float, seen: dict[str, float]) -> None:
+        """Write one line for the steps since the last, and judge them."""
+        losses = self.accelerator.reduce(torch.stack([loss for _, loss, _ in self.pending]).float(), "mean")
+        finite = torch.isfinite(losses)
+        if not bool(finite.all()):
+            step, _, rows = self.pending[int((~finite).nonzero()[0])]
+            raise RunError(
+                f"step {step}: the loss is {float(losses[~finite][0])}. Rows of the batch: {row_list(rows)}. Lower "
+                "optimizer.lr, warm up longer, set train.clip_gradient, or train.precision=fp32."
+            )
+        step, _, rows = self.pending[-1]
+        spread = torch.tensor(normalised_std(self.projections), device=losses.device)
+        spread = float(self.accelerator.reduce(spread, "mean"))
+        elapsed = time.perf_counter() - self.since
+        images_per_second = len(self.pending) * self.pace.batch_size / max(elapsed, 1e-9)
+        self.last = {
+            "step": step + 1, "epoch": (step + 1) / self.pace.steps_per_epoch, "loss": float(losses.mean()), "lr": rate,
+            "world_size": self.accelerator.num_processes, "images_per_second": round(images_per_second, 1),
+            "data_wait": round(self.waited / max(elapsed, 1e-9), 4), "gradient_norm": float(self.gradient_norm),
+            "normalised_std": spread, **seen,
+        }  # fmt: skip
+        if self.log is not None:
+            self.log.write(**self.last)
+        self.accelerator.log({k: v for k, v in self.last.items() if k != "step"}, step=step + 1)
+        self.note = f"loss {self.last['loss']:.3f}  {images_per_second:.0f} images/s" + (
+            f"  kNN {seen['knn']:.3f}" if "knn" in seen else ""
+        )
+        self.pending, self.waited, self.since = [], 0.0, time.perf_counter()
+        self.alarm.check(step, spread, rows)
+
+
+class _Terminations:
+    """Turns SIGTERM into a question that the loop asks between steps."""
+
+    def __enter__(self) -> _Terminations:
+        self.asked = False
+        try:
+            self.before = signal.signal(signal.SIGTERM, self._ask)
+        except ValueError:  # not in the main thread: signals go elsewhere
+            self.before = None
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGTERM, self.before)
+
+    def _ask(self, *arguments: object) -> None:
+        self.asked = True
+
+    def agreed(self, accelerator: Accelerator) -> bool:
+        """True on all ranks once any rank was asked to stop."""
+        if accelerator.num_processes == 1:
+            return self.asked
+        flag = torch.tensor(float(self.asked), device=accelerator.device)
+        return bool(accelerator.reduce(flag, "sum") > 0)
+
+
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def _rng_state() -> dict[str, Any]:
+    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def _restore_rng(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
