@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 SECONDS_BETWEEN_LINES = 10.0  # when piped: a line at most this often
@@ -69,12 +69,14 @@ class Progress:
 
 
 @contextmanager
-def stage(label: str) -> Iterator[None]:
-    """Say that a stage begins and how long it took."""
+def stage(label: str, on_end: Callable[[float], None] = lambda seconds: None) -> Iterator[None]:
+    """Say that a stage begins and how long it took; `on_end` gets the seconds."""
     say(f"{label} …")
     started = time.monotonic()
     yield
-    say(f"{label}: {time.monotonic() - started:.1f} s")
+    seconds = time.monotonic() - started
+    say(f"{label}: {seconds:.1f} s")
+    on_end(seconds)
 
 
 def tracked(items: Iterable, label: str, total: int) -> Iterator:

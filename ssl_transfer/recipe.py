@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from ssl_transfer.errors import RecipeError, nearest
 
@@ -61,7 +61,13 @@ class BackboneSection(Section):
     in_channels: int | None = Field(None, gt=0)  # null: as many as the store has
     stem: Literal["standard", "small"] = "standard"
     init: str = "scratch"
-    options: dict[str, int | float | bool | str | list[int]] = {}  # further arguments of the timm architecture
+    options: dict[str, Any] = {}  # further arguments of the timm architecture
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _typed(cls, value: Any) -> Any:
+        """timm declares no types, so YAML's own apply here: 16 is a number, true a boolean."""
+        return _as_yaml(value)
 
 
 class TrainSection(Section):
@@ -242,6 +248,15 @@ def _with_nulls(value: Any) -> Any:
     if isinstance(value, list):
         return [_with_nulls(item) for item in value]
     return None if value in ("null", "~", "") else value
+
+
+def _as_yaml(value: Any) -> Any:
+    """Give text the type that YAML itself would."""
+    if isinstance(value, dict):
+        return {key: _as_yaml(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_yaml(item) for item in value]
+    return yaml.safe_load(value) if isinstance(value, str) and value else value
 
 
 def _recipes_beside(path: Path) -> str:

@@ -15,24 +15,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ssl_transfer import __version__
-from ssl_transfer.console import say, warn
-from ssl_transfer.data.fit import Fit, choose_fit
-from ssl_transfer.data.labels import join_labels, read_labels
-from ssl_transfer.data.pseudonyms import Pseudonyms
-from ssl_transfer.data.sources import Item, Refusal, Scan, Source, Unreadable, walk
+from ssl_transfer.console import say
+from ssl_transfer.data.filling import fill_store
+from ssl_transfer.data.sources import Source, walk
 from ssl_transfer.data.sources.dicom import DicomSource
 from ssl_transfer.data.sources.images import ImagesSource
 from ssl_transfer.data.sources.matching import IMAGE_SUFFIXES, VOLUME_SUFFIXES, suffix
 from ssl_transfer.data.sources.nifti import NiftiSource
 from ssl_transfer.data.sources.npz import NpzSource
-from ssl_transfer.data.splits import FEWEST_GROUPS, draw_splits, shared_groups
-from ssl_transfer.data.store import ImageStore, StoreWriter, pixel_digest
-from ssl_transfer.data.workers import ordered
+from ssl_transfer.data.store import ImageStore
 from ssl_transfer.domains import Domain
-from ssl_transfer.errors import SourceError, SplitError, StoreError, UsageError, nearest
+from ssl_transfer.errors import SourceError, StoreError, UsageError, nearest
 
 SOURCES: dict[str, type[Source]] = {
     "dicom": DicomSource,
@@ -47,7 +41,6 @@ TAKES = {  # which of ingest's options a source reads
     "npz": ("domain", "mask_names"),
 }
 PHANTOM = "phantom:"
-NAMED_IDS = 64  # more mask values than this are instances, not classes
 
 
 @dataclass(frozen=True)
@@ -150,11 +143,13 @@ def ingest(
     source, out = str(source), Path(out)
     if not source.startswith(PHANTOM) and not Path(source).exists():
         raise SourceError(f"{source}: no such file or folder. Give a folder of images, a file, or phantom:NAME.")
+    if Path(source).resolve() in out.resolve().parents:
+        raise UsageError(f"--out {out}: lies inside the source {source}. Choose a folder outside of it.")
     inputs = _inputs_digest(source, options)
     if (store := _already_there(out, inputs)) is not None:
         return store
     if not source.startswith(PHANTOM):
-        return _build(Path(source), out, options, {"source": source, "inputs": inputs})
+        return _ingest_files(Path(source), out, options, {"source": source, "inputs": inputs})
     from ssl_transfer.data.sources.phantom import expand
 
     with tempfile.TemporaryDirectory(prefix="ssl_transfer_phantom_") as folder:
@@ -164,7 +159,13 @@ def ingest(
             expanded.pop("label_key", None)  # it belongs to the phantom's own CSV
         root = Path(expanded.pop("source"))
         expanded = {name: str(value) if isinstance(value, Path) else value for name, value in expanded.items()}
-        return _build(root, out, Options(**(expanded | options.given())), {"source": source, "inputs": inputs})
+        chosen = Options(**(expanded | options.given()))
+        return _ingest_files(root, out, chosen, {"source": source, "inputs": inputs})
+
+
+def _ingest_files(root: Path, out: Path, options: Options, card: dict) -> ImageStore:
+    source, notes = _open_source(root, options)
+    return fill_store(root, source, out, options, card | {"warnings": notes})
 
 
 def _inputs_digest(source: str, options: Options) -> str:
@@ -243,178 +244,6 @@ def _open_source(root: Path, options: Options) -> tuple[Source, list[str]]:
     for option in ("modality", "masks", "axis"):
         if option in options.given() and option not in TAKES[name]:
             raise UsageError(f"--{option} {getattr(options, option)}: means nothing for {name} files. Leave it out.")
+    if options.mask_names is not None and options.masks is None and name != "npz":
+        raise UsageError(f"--mask-names {options.mask_names}: there are no --masks whose values it could name.")
     return SOURCES[name](root, **{option: getattr(options, option) for option in TAKES[name]}), notes
-
-
-def _build(root: Path, out: Path, options: Options, card: dict) -> ImageStore:
-    """Scan, join, check, read, write."""
-    source, notes = _open_source(root, options)
-    table = read_labels(options.labels, options.label_key) if options.labels else None
-    scan = source.scan()
-    if table is not None:
-        scan.refused = [r for r in scan.refused if (root / r.file).resolve() != table.path.resolve()]
-    _check_refused(root, scan.refused, len(scan.items), options.max_refused)
-    files = len(scan.items) + _unreadable(scan)
-    if table is not None:
-        notes += join_labels(scan.items, scan.refused, table)
-    keeps_splits = _check_source_splits(root, scan.items, options.resplit)
-    fit = choose_fit(scan.items, scan.units, options.size, options.channels, scan.mask_dtype)
-    shape = (fit.channels, *fit.size)
-    with StoreWriter(out, shape, fit.dtype, fit.mask_dtype, options.compress) as writer:
-        mask_ids = _write_all(writer, source, scan, fit, options)
-        _check_refused(root, scan.refused, files - _unreadable(scan), options.max_refused)
-        splits, split_by, split_notes = _splits(writer.rows, options, keeps_splits)
-        names, mask_notes = _mask_classes(scan.mask_classes, mask_ids)
-        notes = scan.warnings + notes + split_notes + mask_notes
-        colour = fit.channels == 3 and fit.dtype == np.uint8
-        store = writer.finish(splits, card | {
-            "units": "rgb" if colour else scan.units,
-            "domain": str(Domain.parse(options.domain or scan.domain)), "classes": _classes(scan.classes, writer.rows),
-            "mask_classes": names, "refused": _anonymous(scan), "warnings": notes, "split_by": split_by,
-            "split_seed": None if split_by == "source" else options.seed, "version": __version__,
-        })  # fmt: skip
-    for note in notes:
-        warn(note)
-    return store
-
-
-class _Reading:
-    """Decode and fit one item; travels to worker processes."""
-
-    def __init__(self, source: Source, fit: Fit, repeated: set[str]):
-        self.source, self.fit, self.repeated = source, fit, repeated
-
-    def __call__(self, item: Item) -> tuple[list, str | None] | str:
-        """Images with their rows and masks, and a digest of the decoded pixels if the uid repeats; or why not."""
-        try:
-            frames = list(self.source.read(item))
-            if not frames:
-                return "there is no image in it"
-            digest = None
-            if item.uid in self.repeated:
-                digest = "".join(pixel_digest(image) for image, _, _ in frames)
-            spacing = self.fit.spacing(item.row, item.size)
-            fitted = [
-                (self.fit.image(image), own | spacing, None if mask is None else self.fit.mask(mask))
-                for image, own, mask in frames
-            ]
-        except Unreadable as error:
-            return str(error)
-        return fitted, digest
-
-
-def _write_all(writer: StoreWriter, source: Source, scan: Scan, fit: Fit, options: Options) -> set[int]:
-    """Write every item that can be read; add the others to `scan.refused`. Returns the mask values seen."""
-    uids = Counter(item.uid for item in scan.items if item.uid)
-    reading = _Reading(source, fit, {uid for uid, count in uids.items() if count > 1})
-    names = _pseudonyms(scan)
-    first: dict[tuple[str, str], str] = {}
-    mask_ids: set[int] = set()
-    workers = options.workers if source.worth_workers else 1
-    for item, answer in zip(scan.items, ordered(reading, scan.items, "reading images", workers), strict=True):
-        if isinstance(answer, str):
-            scan.refused.append(Refusal(item.file, "unreadable", answer, item.row))
-            continue
-        frames, digest = answer
-        if digest is not None and first.setdefault((item.uid, digest), item.file) != item.file:
-            reason = f"the same SOPInstanceUID and pixels as {first[item.uid, digest]}"
-            scan.refused.append(Refusal(item.file, "duplicate", reason, item.row))
-            continue
-        row = names.row(item.row) | {"file": names.text(item.file, item.row)}
-        for image, own, mask in frames:
-            writer.append(image, row | own, mask)
-            if mask is not None:
-                mask_ids.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
-    return mask_ids - {0}
-
-
-def _unreadable(scan: Scan) -> int:
-    return sum(refusal.kind == "unreadable" for refusal in scan.refused)
-
-
-def _check_refused(root: Path, refused: list[Refusal], taken: int, most: float) -> None:
-    """Fail if too much is unreadable, or nothing is left."""
-    unreadable = [refusal for refusal in refused if refusal.kind == "unreadable"]
-    share = len(unreadable) / max(1, len(unreadable) + taken)
-    if share > most:
-        examples = "".join(f"\n  {r.file}: {r.reason}" for r in unreadable[:5])
-        raise SourceError(
-            f"{root}: {len(unreadable)} of {len(unreadable) + taken} image files ({share:.1%}) cannot be read, "
-            f"more than {most:.1%}. Repair them, or raise --max-refused. The first ones:{examples}"
-        )
-    if not taken:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(r.kind for r in refused).items())
-        examples = "".join(f"\n  {r.file}: {r.reason}" for r in refused[:3])
-        raise SourceError(f"{root}: no image to ingest (files set aside: {kinds or 'none'}).{examples}")
-
-
-def _check_source_splits(root: Path, items: list[Item], resplit: bool) -> bool:
-    """True if every image brings a split and no patient stands in two; False if splits are to be drawn."""
-    splits = [item.row.get("split") for item in items]
-    if resplit or not any(splits):
-        return False
-    if not all(splits):
-        raise SplitError(
-            f"{root}: {sum(not s for s in splits)} of {len(splits)} images have no split, the others have. "
-            "Give every image one, or ingest with --resplit."
-        )
-    shared = shared_groups([item.row.get("patient") for item in items], splits)
-    if shared:
-        patient, where = shared[0]
-        raise SplitError(
-            f"{root}: patient {patient} has images in both {' and '.join(where)} ({len(shared)} such patients). "
-            "Splits must be patient-disjoint; ingest again with --resplit."
-        )
-    return True
-
-
-def _splits(rows: list[dict], options: Options, keeps: bool) -> tuple[np.ndarray, str, list[str]]:
-    """Split of every row, what was kept together, and warnings."""
-    notes = []
-    if keeps:
-        if not all(row.get("patient") for row in rows):
-            notes.append("patients are unknown: whether the source's splits share any cannot be checked")
-        return np.array([row["split"] for row in rows]), "source", notes
-    units = Counter(next((unit for unit in ("patient", "study", "series") if row.get(unit)), "image") for row in rows)
-    split_by = next((unit for unit in ("image", "series", "study") if units[unit]), "patient")
-    if split_by != "patient":
-        counts = ", ".join(f"{units[unit]} by {unit}" for unit in ("study", "series", "image") if units[unit])
-        notes.append(f"{len(rows) - units['patient']} of {len(rows)} images name no patient; split {counts}")
-    groups = [row.get("patient") or row.get("study") or row.get("series") or row["pixel_digest"] for row in rows]
-    labels = [row.get("label") for row in rows]
-    if len(set(groups)) < FEWEST_GROUPS:
-        what = "patient(s)" if split_by == "patient" else f"group(s) by {split_by}"
-        notes.append(f"{len(set(groups))} {what} are too few for three splits: all images are train")
-    return draw_splits(groups, labels, options.split_shares, options.seed), split_by, notes
-
-
-def _classes(known: list[str] | None, rows: list[dict]) -> list[str] | None:
-    """Label names in the source's order if it has one, else sorted; None without labels."""
-    seen = {str(row["label"]) for row in rows if row.get("label") is not None}
-    if not seen:
-        return None
-    return known if known and seen <= set(known) else sorted(seen)
-
-
-def _mask_classes(names: dict[int, str], seen: set[int]) -> tuple[dict[int, str], list[str]]:
-    """Mask value -> name; values without a name are called by their number unless there are too many."""
-    unnamed = sorted(seen - set(names))
-    if not names:
-        return ({value: str(value) for value in unnamed} if len(unnamed) <= NAMED_IDS else {}), []
-    if not unnamed:
-        return names, []
-    return names, [f"mask values without a name: {', '.join(map(str, unnamed[:10]))}"]
-
-
-def _pseudonyms(scan: Scan) -> Pseudonyms:
-    rows = (entry.row for entry in (*scan.items, *scan.refused))
-    return Pseudonyms({str(row["patient"]) for row in rows if row.get("patient")})
-
-
-def _anonymous(scan: Scan) -> list[dict]:
-    """Refusals for the card, without patient ids."""
-    names = _pseudonyms(scan)
-    return [
-        {"file": names.text(r.file, r.row), "kind": r.kind, "reason": names.text(r.reason, r.row)}
-        for r in sorted(scan.refused, key=lambda refusal: refusal.file)
-    ]

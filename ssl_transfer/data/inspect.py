@@ -23,14 +23,14 @@ def store_summary(store: ImageStore) -> dict:
     """Say what a store is, as `inspect --json` prints it.
 
     Returns:
-        `store`, `id`, `n_images`, `n_patients` (None when unknown), `n_refused`, `refused`, `splits`, `channels`, `size`,
-        `dtype`, `units`, `domain`, `labels`, `classes`, `masks`, `columns`, `value_range`, `split_by`, `compressed`,
-        `source`, `warnings`.
+        `store`, `id`, `n_images`, `n_patients` (None when unknown), `n_refused`, `refused`, `splits`, `channels`,
+        `size`, `dtype`, `units`, `domain`, `labels`, `classes`, `masks`, `columns`, `value_range`, `split_by`,
+        `compressed`, `source`, `warnings`.
     """
     card = store.card
     same = (
-        "id", "n_images", "n_patients", "n_refused", "refused", "splits", "channels", "size", "units", "domain", "labels",
-        "classes", "value_range", "split_by", "compressed", "source", "warnings",
+        "id", "n_images", "n_patients", "n_refused", "refused", "splits", "channels", "size", "units", "domain",
+        "labels", "classes", "value_range", "split_by", "compressed", "source", "warnings",
     )  # fmt: skip
     masks = card["masks"] and {"classes": card["masks"]["classes"], "dtype": np.dtype(card["masks"]["dtype"]).name}
     return {
@@ -177,8 +177,8 @@ class _Sheet:
         card = self.store.card
         patients = "patients unknown" if card["n_patients"] is None else _count(card["n_patients"], "patient")
         height, width = card["size"]
-        form = f"{height} x {width} px, {_count(card['channels'], 'channel')}"
-        first = f"{_count(len(self.store), 'image')} · {patients} · {form}, {np.dtype(card['dtype']).name} · {card['units']}"
+        form = f"{height} x {width} px, {_count(card['channels'], 'channel')}, {np.dtype(card['dtype']).name}"
+        first = f"{_count(len(self.store), 'image')} · {patients} · {form} · {card['units']}"
         if card["units"] == "hu":
             first += " (shown: soft tissue, width 400, level 40 HU)"
         if card["units"] == "stored":

@@ -65,7 +65,8 @@ def read_labels(path, key: str | None = None) -> LabelTable:
             raise LabelError(f"{path} line {reader.line_num}: the {key} is empty. Fill it in or remove the line.")
         if value in rows:
             raise LabelError(
-                f"{path} line {reader.line_num}: {key} '{value}' was given in line {rows[value][0]} already. Keep one line."
+                f"{path} line {reader.line_num}: {key} '{value}' was given in line {rows[value][0]} already. "
+                "Keep one of them."
             )
         rows[value] = reader.line_num, {name: (record[name] or "").strip() or None for name in columns}
     return LabelTable(path, key, columns, _typed(path, columns, rows))
@@ -115,8 +116,8 @@ def _check_splits(path: Path, rows: dict) -> None:
 def join_labels(items: Iterable[Item], refused: Iterable[Refusal], table: LabelTable) -> list[str]:
     """Add a table's columns to the rows of `items`, in place.
 
-    An image that the table does not name gets nulls in its columns. A `file` is named by its path below the source, or by
-    its base name if no other file has it.
+    An image that the table does not name gets nulls in its columns. A `file` is named by its path below the
+    source, or by its base name if no other file has it.
 
     Args:
         items: Images.
@@ -139,8 +140,8 @@ def join_labels(items: Iterable[Item], refused: Iterable[Refusal], table: LabelT
             example = next((str(key) for key in sorted(map(str, known - {None}))), "none")
             unknown = sum(other not in known for other in table.rows)
             raise LabelError(
-                f"{table.path} line {line}: {table.key} '{value}' is not in the source ({unknown} such lines; the source has "
-                f"{len(set(keys) - {None})}, for example '{example}'). Remove the line or correct it."
+                f"{table.path} line {line}: {table.key} '{value}' is not in the source ({unknown} such lines; "
+                f"the source has {len(set(keys) - {None})}, for example '{example}'). Remove the line or correct it."
             )
     empty = dict.fromkeys(table.columns)
     unnamed = unlabelled = 0

@@ -47,7 +47,7 @@ class Pseudonyms:
         }
 
     def text(self, text: str, row: dict) -> str:
-        """Take raw ids out of a file name or a reason: the row's own wherever they stand, others where they are a word."""
+        """Take raw ids out of a file name or a reason: the row's own anywhere, others where they are words."""
         own = {str(row[kind]): kind for kind in reversed(HASHED) if row.get(kind) is not None}
         own = {raw: kind for raw, kind in own.items() if len(raw) >= SHORTEST_IN_NAME}
         if own:

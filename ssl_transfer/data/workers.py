@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,7 +15,8 @@ from ssl_transfer.console import tracked
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-WORTH_A_POOL = 200  # below this many items, starting processes costs more than it saves
+TRIED = 200  # items that are done here first, to see what one costs
+WORTH_SECONDS = 20.0  # starting processes takes seconds; they are worth it if the rest would take longer than this
 CHUNK = 8  # items per message
 
 
@@ -23,8 +25,10 @@ def ordered(
 ) -> Iterator[Result]:
     """Apply `function` to every item, in order, behind a progress bar.
 
+    The first 200 items are done in this process; worker processes take over if the rest would last.
+
     Args:
-        function: Picklable; runs in worker processes when there are more than 200 items.
+        function: Picklable.
         items: What to apply it to.
         label: Shown with the progress.
         workers: Processes; one per core (at most 16) if None, none at all if 1.
@@ -33,10 +37,19 @@ def ordered(
         One result per item. At most `4 * workers` chunks of 8 results wait at any time.
     """
     workers = workers or min(os.cpu_count() or 1, 16)
-    if workers == 1 or len(items) <= WORTH_A_POOL:
-        yield from tracked(map(function, items), label, len(items))
-        return
-    yield from tracked(_pooled(function, items, workers), label, len(items))
+    yield from tracked(_results(function, items, workers), label, len(items))
+
+
+def _results(function: Callable, items: Sequence, workers: int) -> Iterator:
+    seconds = 0.0
+    for number, item in enumerate(items):
+        if number == TRIED and workers > 1 and seconds / number * (len(items) - number) > WORTH_SECONDS:
+            yield from _pooled(function, items[number:], workers)
+            return
+        started = time.monotonic()
+        result = function(item)
+        seconds += time.monotonic() - started
+        yield result
 
 
 def _pooled(function: Callable, items: Sequence, workers: int) -> Iterator:

@@ -54,6 +54,7 @@ def evaluate(
     recipe: EvaluateRecipe,
     options: dict[str, Any],
     out: str | Path | None = None,
+    features: str | Path | None = None,
 ) -> tuple[EvalResult, Path]:
     """Evaluate one backbone on one task.
 
@@ -64,6 +65,7 @@ def evaluate(
         recipe: What all protocols share.
         options: The protocol's own, complete (see `evaluate_recipe`).
         out: Folder of the result; None: `runs/evaluate/ID`.
+        features: Folder of the cached features; None: where `extract_features` keeps them.
 
     Returns:
         The result and its folder; `predictions.parquet` beside it has every test image.
@@ -86,8 +88,8 @@ def evaluate(
     started = time.perf_counter()
     rows = {split: task.rows(split, recipe.fraction, recipe.seed) for split in ("train", "val", "test")}
     _assert_disjoint(task, rows)
-    features = extract_features(backbone, task.store, size=recipe.size, precision=recipe.precision).values
-    selected, scores, validation = _select(protocol, task, rows, features, options)
+    vectors = extract_features(backbone, task.store, features, recipe.size, recipe.precision).values
+    selected, scores, validation = _select(protocol, task, rows, vectors, options)
     truth = task.labels[rows["test"]]
     averaging = task.card.averaging
     result = EvalResult(

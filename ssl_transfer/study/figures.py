@@ -88,7 +88,7 @@ def _curves(ax: Axes, runs: pd.DataFrame, looks: dict) -> None:
         color, marker = looks[arm]
         own = runs[runs["pretraining"] == arm]
         dodge = 1.045 ** (position - (len(arms) - 1) / 2)  # the axis is logarithmic
-        means = own.groupby("fraction").apply(lambda cell: float(np.mean(seed_units(cell)[0])), include_groups=False)
+        means = summary(own).set_index("fraction")["mean"]
         ax.plot(means.index * dodge, means, color=color, marker=marker, markersize=5.5, label=arm)
         ax.scatter(own["fraction"] * dodge, own["value"], color=color, marker=marker, s=13, alpha=0.5, linewidths=0)
     ax.set_xscale("log")
@@ -131,7 +131,7 @@ def _strip(ax: Axes, runs: pd.DataFrame, looks: dict, label_arms: bool) -> None:
     means = summary(runs).set_index("pretraining")
     for y, arm in enumerate(arms):
         color, marker = looks[arm]
-        values, _ = seed_units(runs[runs["pretraining"] == arm])
+        values = seed_units(runs[runs["pretraining"] == arm])["value"]
         spread = np.linspace(-0.13, 0.13, len(values)) if len(values) > 1 else np.zeros(1)
         ax.scatter(values, y + 0.2 + spread, color=color, marker=marker, s=17, alpha=0.75, linewidths=0)
         ax.plot(means.loc[arm, ["ci_low", "ci_high"]].astype(float), [y - 0.16] * 2, color=color, linewidth=2)
@@ -241,7 +241,9 @@ def inline_svg(figure: Figure, label: str = "") -> str:
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = re.sub(r"font: ([^;\"]*?)([\d.]+px)[^;\"]*", r"font-size: \2; font-family: inherit", svg)  # older matplotlib
     prefix = f"f{hashlib.sha256(svg.encode()).hexdigest()[:8]}-"
-    svg = svg.replace(' id="', f' id="{prefix}').replace('href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
+    svg = (
+        svg.replace(' id="', f' id="{prefix}').replace('href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
+    )
     box = re.search(r'viewBox="([^"]*)"', svg)[1]
     style = f"width: 100%; max-width: {figure.get_figwidth() * 96:.0f}px; stroke-linejoin: round; stroke-linecap: butt"
     head = f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{box}" style="{style}">'

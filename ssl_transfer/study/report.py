@@ -23,11 +23,12 @@ from ssl_transfer.study.table import SCRATCH, write_table
 IMAGE_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 FIGURES = {
     "learning_curves": "Learning curves of {metric}: each small point is one run, lines join the means of the seeds.",
-    "seed_points": "Every seed of {metric}: points are pretraining seeds (fine-tuning seeds averaged within them; where an "
-    "arm has one pretraining, its fine-tuning seeds); the bar is the 95 % t-interval of the mean. Panels of a row have one scale.",
-    "effects": "Differences in {metric} with 95 % intervals (not corrected for their number). Filled, in the colour of the "
-    "better arm: decided after correction. Hollow: not decided, or equivalent.",
-}  # fmt: skip
+    "seed_points": "Every seed of {metric}: points are pretraining seeds, fine-tuning seeds averaged within them (where "
+    "an arm has one pretraining: its fine-tuning seeds). The bar is the 95 % t-interval of the mean. Panels of a row "
+    "have one scale.",
+    "effects": "Differences in {metric} with 95 % intervals, not corrected for their number. Filled, in the colour of "
+    "the better arm: decided after correction. Hollow: not decided, or equivalent.",
+}
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ def write_report(
     _write_tables(out / "tables", frame, contrasts, results)
     metrics = _metrics_to_draw(frame, primary)
     page = _template().render(
-        title=title, question=question, answers=answers(contrasts, results, primary), results=_by_metric(results, primary),
+        title=title, question=question, answers=answers(contrasts, results, primary),
+        results=_by_metric(results, primary),
         contrasts=_by_metric(contrasts, primary), figures=_draw(out / "figures", frame, contrasts, metrics),
         arms=arms, pictures=pictures, design=dict(design).items(), missing=missing, cost=cost, environment=environment,
         total=sum(seconds for _, seconds in cost), methods_text=methods_text.strip(), commands=commands,
@@ -133,7 +135,9 @@ def answers(contrasts: pd.DataFrame, results: pd.DataFrame, primary: Mapping) ->
         share = f"with {percent(fraction)} of the labelled patients" if percent(fraction) else ""
         where = ", ".join(filter(None, [words(task), protocol, share, words(primary["metric"])]))
         spread = results.loc[_matches(results, cell), "sd"]
-        found.append({"where": where, "advice": advice(pairs), "pairs": _records(pairs), "detects": _detects(pairs, spread)})
+        found.append(
+            {"where": where, "advice": advice(pairs), "pairs": _records(pairs), "detects": _detects(pairs, spread)}
+        )
     return found
 
 
@@ -163,7 +167,10 @@ def advice(pairs: pd.DataFrame) -> str:
     most = max((len(beaten[arm]) for arm in unbeaten), default=0)
     leaders = [arm for arm in unbeaten if len(beaten[arm]) == most > 0]
     if not leaders:
-        return f"Not decided: no arm stands unbeaten with a win of its own among {_list(arms)}; see the pairs below." + only
+        return (
+            f"Not decided: no arm stands unbeaten with a win of its own among {_list(arms)}; see the pairs below."
+            + only
+        )
     return _take(leaders, arms, beaten, equivalent) + only
 
 
@@ -279,7 +286,9 @@ def _write_tables(folder: Path, frame: pd.DataFrame, contrasts: pd.DataFrame, re
         return pd.DataFrame({**shared, **columns}).replace("", np.nan).dropna(axis=1, how="all").fillna("")
 
     c, r = contrasts, results
-    interval = [f"{number(low, True)} to {number(high, True)}" for low, high in zip(c["ci_low"], c["ci_high"], strict=True)]
+    interval = [
+        f"{number(low, True)} to {number(high, True)}" for low, high in zip(c["ci_low"], c["ci_high"], strict=True)
+    ]
     spread = [f"{number(m)} ± {number(s)}" for m, s in zip(r["mean"], r["sd"], strict=True)]
     signed = c["difference"].map(lambda x: number(x, True))
     latex = {
@@ -309,14 +318,17 @@ def _draw(folder: Path, frame: pd.DataFrame, contrasts: pd.DataFrame, metrics: l
     drawn = {kind: [] for kind in FIGURES}
     for metric in metrics:
         own = contrasts[contrasts["metric"] == metric]
-        made = {"learning_curves": figures.learning_curves(frame, metric), "seed_points": figures.seed_points(frame, metric)}
+        made = {
+            "learning_curves": figures.learning_curves(frame, metric),
+            "seed_points": figures.seed_points(frame, metric),
+        }
         if len(own):
             made["effects"] = figures.effects(own)
         for kind, figure in made.items():
             caption = FIGURES[kind].format(metric=words(metric))
             caption += " “scratch” is random initialisation." if SCRATCH in set(frame["pretraining"]) else ""
             figures.save(figure, folder, f"{kind}_{metric}")
-            drawn[kind].append({"svg": Markup(figures.inline_svg(figure, caption)), "caption": caption})  # noqa: S704
+            drawn[kind].append({"svg": Markup(figures.inline_svg(figure, caption)), "caption": caption})
     return drawn
 
 

@@ -75,7 +75,9 @@ def study_table(results: Iterable[dict]) -> pd.DataFrame:
     for result in results:
         run_id = result.get("run_id")
         if run_id in seen:
-            raise RunError(f"run {run_id}: found twice among the results, expected once. Remove the copy of its folder.")
+            raise RunError(
+                f"run {run_id}: found twice among the results, expected once. Remove the copy of its folder."
+            )
         seen.add(run_id)
         rows.extend(_rows(result))
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)

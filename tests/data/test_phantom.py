@@ -12,7 +12,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from ssl_transfer.data.sources.phantom import expand
 from ssl_transfer.data.sources.phantom_body import REGIONS, Patient
 from ssl_transfer.data.sources.phantom_ct import scan
-from ssl_transfer.data.sources.phantom_photographs import strips
+from ssl_transfer.data.sources.phantom_photographs import tiles
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import SourceError
 
@@ -146,12 +146,15 @@ def test_labelled_images_match_their_csv(tmp_path, name, classes, mode):
             assert (image.mode, image.size) == (mode, (20, 20))
 
 
-def test_strips_of_a_photograph_do_not_overlap():
-    ends: dict[str, int] = {}
-    for strip in strips(40):
-        assert strip.left >= ends.get(strip.picture, 0)
-        assert strip.pixels.shape[1] == strip.right - strip.left > 0
-        ends[strip.picture] = strip.right
+@pytest.mark.parametrize("count", [12, 40, 96])
+def test_groups_of_photographs_share_no_pixel(count):
+    claimed: dict[str, np.ndarray] = {}
+    for tile in tiles(count):
+        left, top, right, bottom = tile.box
+        times = claimed.setdefault(tile.picture, np.zeros((1500, 1500), int))
+        times[top:bottom, left:right] += 1
+        assert tile.pixels.shape == (bottom - top, right - left, 3)
+    assert len(claimed) == 12 and all(times.max() == 1 for times in claimed.values())
 
 
 @pytest.mark.parametrize(
@@ -162,7 +165,7 @@ def test_strips_of_a_photograph_do_not_overlap():
         ("phantom:ct,size=2.5", "expected an integer from 16 to 1024"),
         ("phantom:ct,size=4", "expected an integer from 16 to 1024"),
         ("phantom:ct,seed", "seed is ''"),
-        ("phantom:photographs,patients=9999", "patients at most"),
+        ("phantom:photographs,patients=9999", "too small. Ask for 96 patients"),
     ],
 )
 def test_a_wrong_name_or_option_is_answered_with_the_right_one(tmp_path, source, message):

@@ -105,7 +105,7 @@ class DicomSource:
                 header, has_pixels = _header(path)
             except Exception as error:  # pydicom raises whatever a damaged file provokes
                 damaged = suffix(file) in DICOM_SUFFIXES
-                reason = f"cannot be read as DICOM: {str(error).splitlines()[0][:200] if str(error) else type(error).__name__}"
+                reason = f"cannot be read as DICOM: {str(error)[:200] or type(error).__name__}"
                 return Refusal(file, "unreadable" if damaged else "not_an_image", reason)
             try:
                 broken = any("end of file" in str(note.message).lower() for note in notes)

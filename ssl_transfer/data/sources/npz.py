@@ -153,7 +153,8 @@ def _prefixes(keys: list[str], path: Path) -> list[str]:
     if "images" in keys:
         return [""]
     raise SourceError(
-        f"{path}: no array is called train_images, val_images, test_images or images. Found: {', '.join(keys) or 'none'}."
+        f"{path}: no array is called train_images, val_images, test_images or images. "
+        f"Found: {', '.join(keys) or 'none'}."
     )
 
 

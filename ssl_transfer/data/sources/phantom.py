@@ -16,8 +16,7 @@ from PIL import Image
 from ssl_transfer.errors import SourceError, nearest
 
 PREFIX = "phantom:"
-# Every phantom takes these. A patient is a group of a split: a patient of ct, a well of cells, a strip of a photograph.
-DEFAULTS = {"patients": 48, "slices": 24, "size": 48, "seed": 0}
+# Every phantom takes these. A patient is a group of a split: a patient of ct, a well of cells, a tile of a photograph.
 LIMITS = {"patients": (1, 9999), "slices": (1, 999), "size": (16, 1024), "seed": (0, 2**31 - 1)}
 
 
@@ -47,15 +46,15 @@ def expand(source: str, folder: Path) -> dict:
 
 
 def _parse(source: str) -> tuple[str, dict[str, int]]:
-    """Split `phantom:NAME,key=value…` into its name and all its options."""
+    """Split `phantom:NAME,key=value…` into its name and its options."""
     name, *pairs = source.removeprefix(PREFIX).split(",")
     if name not in PHANTOMS:
         raise SourceError(f"{source}: no phantom is called '{name}'.{nearest(name, PHANTOMS)}")
-    options = dict(DEFAULTS)
+    options = {}
     for pair in pairs:
         key, _, value = (part.strip() for part in pair.partition("="))
-        if key not in options:
-            raise SourceError(f"{source}: a phantom takes no option '{key}'.{nearest(key, options)}")
+        if key not in LIMITS:
+            raise SourceError(f"{source}: a phantom takes no option '{key}'.{nearest(key, LIMITS)}")
         low, high = LIMITS[key]
         if not (value.isascii() and value.isdigit()) or not low <= int(value) <= high:
             raise SourceError(f"{source}: {key} is '{value}', expected an integer from {low} to {high}.")
@@ -63,7 +62,7 @@ def _parse(source: str) -> tuple[str, dict[str, int]]:
     return name, options
 
 
-def write_ct(folder: Path, patients: int, slices: int, size: int, seed: int) -> dict:
+def write_ct(folder: Path, patients: int = 48, slices: int = 24, size: int = 48, seed: int = 0) -> dict:
     """Write a DICOM series and mask images for each region of each patient.
 
     A patient's slices are shared out evenly among the six regions; with fewer than six, regions take turns from
@@ -143,7 +142,7 @@ def _uid(name: str) -> str:
     return generate_uid(entropy_srcs=["ssl_transfer phantom", name])
 
 
-def write_cells(folder: Path, patients: int, slices: int, size: int, seed: int) -> dict:
+def write_cells(folder: Path, patients: int = 48, slices: int = 24, size: int = 48, seed: int = 0) -> dict:
     """Write the wells of a plate as 8-bit grey PNG files; a well holds one cell line."""
     from ssl_transfer.data.sources.phantom_cells import LINES, photograph_well
 
@@ -157,14 +156,14 @@ def write_cells(folder: Path, patients: int, slices: int, size: int, seed: int) 
     return _labelled(folder, rows) | {"domain": "microscopy/cell_line"}
 
 
-def write_photographs(folder: Path, patients: int, slices: int, size: int, seed: int) -> dict:
-    """Write crops of photographs as 8-bit RGB PNG files; crops of one group come from one strip of one picture."""
-    from ssl_transfer.data.sources.phantom_photographs import crops, strips
+def write_photographs(folder: Path, patients: int = 96, slices: int = 12, size: int = 48, seed: int = 0) -> dict:
+    """Write crops of photographs as 8-bit RGB PNG files; crops of one group come from one tile of one picture."""
+    from ssl_transfer.data.sources.phantom_photographs import crops, tiles
 
     rows = []
-    for number, strip in enumerate(strips(patients)):
-        for index, image in enumerate(crops(strip, slices, size, np.random.default_rng([seed, number]))):
-            rows.append((_save(folder, f"{strip.name}/{index + 1:04d}.png", image), strip.picture, strip.name))
+    for number, tile in enumerate(tiles(patients)):
+        for index, image in enumerate(crops(tile, slices, size, np.random.default_rng([seed, number]))):
+            rows.append((_save(folder, f"{tile.name}/{index + 1:04d}.png", image), tile.picture, tile.name))
     return _labelled(folder, rows) | {"domain": "photograph"}
 
 

@@ -1,7 +1,7 @@
 """The photograph phantom: crops of the pictures that the wheels of scikit-image and scikit-learn ship.
 
-Pictures are read by path, never downloaded. Each is cut into vertical strips; crops stay inside their strip, so groups
-of a split share no pixel of a picture.
+Pictures are read by path, never downloaded. Each is cut into tiles; crops stay inside their tile, so groups of a split
+share no pixel of a picture.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from PIL import Image
 
 from ssl_transfer.errors import SourceError
 
-# Picture -> package and file. Twelve, so that the default has four strips of each.
+SMALLEST = 16  # pixels of a tile's side
+# Picture -> package and file. Twelve, so that the default has eight tiles of each.
 PICTURES = {
     "astronaut": ("skimage", "data/astronaut.png"),
     "camera": ("skimage", "data/camera.png"),
@@ -33,38 +34,44 @@ PICTURES = {
 }
 
 
-class Strip(NamedTuple):
-    """Columns [left, right) of a picture, one group of a split."""
+class Tile(NamedTuple):
+    """A rectangle of a picture, one group of a split; `box` is left, top, right, bottom in pixels of the picture."""
 
     picture: str
     name: str
-    pixels: np.ndarray  # (H, right - left, 3) uint8
-    left: int
-    right: int
+    box: tuple[int, int, int, int]
+    pixels: np.ndarray  # (H, W, 3) uint8
 
 
-def strips(count: int) -> Iterator[Strip]:
-    """Cut the pictures into `count` strips in all, equally wide within a picture; one of each picture in turn."""
+def tiles(count: int) -> Iterator[Tile]:
+    """Cut the pictures into `count` tiles in all, one of each picture in turn.
+
+    A picture's tiles are equally large, in two rows if their number is even.
+    """
     names = list(PICTURES)
     pictures = {name: _load(name) for name in names[:count]}
     for number in range(count):
         name = names[number % len(names)]
+        height, width = pictures[name].shape[:2]
         among = len(range(names.index(name), count, len(names)))
-        place = number // len(names)
-        width = pictures[name].shape[1]
-        left, right = width * place // among, width * (place + 1) // among
-        if right - left < 8:
+        rows = 2 if among % 2 == 0 else 1
+        columns = among // rows
+        if width // columns < SMALLEST:
             raise SourceError(
-                f"phantom:photographs: {count} patients are {among} strips of '{name}', which is {width} pixels wide. "
-                f"Ask for {len(names) * (width // 8)} patients at most."
+                f"phantom:photographs: {count} patients are {among} tiles of '{name}', which is {width} x {height}: "
+                f"too small. Ask for {len(names) * 8} patients."
             )
-        yield Strip(name, f"{name}-strip{place}", pictures[name][:, left:right], left, right)
+        row, column = divmod(number // len(names), columns)
+        left, right = width * column // columns, width * (column + 1) // columns
+        top, bottom = height * row // rows, height * (row + 1) // rows
+        tile = pictures[name][top:bottom, left:right]
+        yield Tile(name, f"{name}-{row}-{column}", (left, top, right, bottom), tile)
 
 
-def crops(strip: Strip, count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Random square crops of one strip at several scales, each (size, size, 3) uint8."""
-    height, width = strip.pixels.shape[:2]
-    picture, longest = Image.fromarray(strip.pixels), min(height, width)
+def crops(tile: Tile, count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Random square crops of one tile at several scales, each (size, size, 3) uint8."""
+    height, width = tile.pixels.shape[:2]
+    picture, longest = Image.fromarray(tile.pixels), min(height, width)
     for _ in range(count):
         side = rng.uniform(0.45, 1.0) * longest
         left, top = rng.uniform(0, (width - side, height - side))

@@ -1,0 +1,30 @@
+# `make quickstart` and `make test` do everything on a fresh machine; later runs reuse the environment in .venv.
+PYTHON ?= python3
+PIP = .venv/bin/pip --disable-pip-version-check --quiet
+TEST = OMP_NUM_THREADS=2 .venv/bin/python -m pytest
+
+.PHONY: quickstart test test-long lint
+
+quickstart: .venv/.ready
+	.venv/bin/ssl-transfer quickstart
+
+test: .venv/.ready
+	$(TEST)
+
+test-long: .venv/.ready
+	$(TEST) -m long
+
+lint: .venv/.ready
+	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+
+# An environment of its own: a CPU-only torch that is already on the machine has no torchvision that fits.
+.venv/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("ssl_transfer needs Python 3.10 or newer; found %d.%d. Set PYTHON=…" % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (torch is several GB; a few minutes the first time) …"
+	$(PIP) install --upgrade pip
+	$(PIP) install torch torchvision
+	@.venv/bin/python -c 'import torch, torchvision; torchvision.ops.nms' || \
+	  { echo "torch and torchvision in .venv do not fit each other: rm -rf .venv, then run make again" >&2; exit 1; }
+	$(PIP) install --editable '.[dev]'
+	touch $@

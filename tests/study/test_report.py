@@ -1,0 +1,253 @@
+"""The report claims what the verdicts allow, stands on its own, and works in a browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from ssl_transfer.errors import UsageError
+from ssl_transfer.study import figures
+from ssl_transfer.study.report import Attachment, advice, duration, number, p_value, write_report
+from ssl_transfer.study.statistics import CONTRAST_COLUMNS, contrasts
+from ssl_transfer.study.table import COLUMNS, SCRATCH
+
+PRIMARY = {"protocol": "linear_probe", "metric": "auroc", "fraction": 0.1}
+
+
+def study(gains: dict[str, float]) -> pd.DataFrame:
+    """A tidy frame of some arms, four pretraining seeds, two protocols, two fractions, two metrics."""
+    rng = np.random.default_rng(0)
+    boundary = {"in-domain CT": "none", "photographs": "hard", SCRATCH: "unknown"}
+    rows = [
+        (
+            protocol,
+            arm,
+            "body_region",
+            None,
+            fraction,
+            seed,
+            0,
+            metric,
+            0.7 + gain + rng.normal(0, 0.01),
+            boundary[arm],
+            "r",
+        )
+        for protocol in ("linear_probe", "knn")
+        for arm, gain in gains.items()
+        for fraction in (0.1, 1.0)
+        for seed in range(4)
+        for metric in ("auroc", "accuracy")
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def build(out, frame, **changes):
+    Image.new("RGB", (8, 8), "teal").save(out / "umap.png")
+    given = {
+        "title": "Does it <pay>?", "question": "Is CT better?", "frame": frame, "contrasts": contrasts(frame),
+        "primary": PRIMARY, "arms": [{"name": arm, "images": 640} for arm in frame["pretraining"].unique()],
+        "attachments": [Attachment("UMAP", "Test slices.", out / "umap.png")], "design": {"Method": "SimCLR"},
+        "missing": ["photographs, seed 3: failed"], "cost": [("pretraining", 61.0), ("evaluation", 2.0)],
+        "environment": {"python": "3.11"}, "methods_text": "We pretrained.", "warnings": ["Phantoms are drawn."],
+        "commands": ["ssl-transfer quickstart"], **changes,
+    }  # fmt: skip
+    return write_report(out, **given)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    frame = study({"in-domain CT": 0.2, "photographs": 0.1, SCRATCH: 0.0})
+    return build(tmp_path_factory.mktemp("report"), frame)
+
+
+def pairs(**verdicts) -> pd.DataFrame:
+    """Contrasts of arms named by one letter (S: scratch): ab="better" says that a was better than b."""
+    names = {"s": SCRATCH}
+    rows = [(names.get(a, a), names.get(b, b), "pretraining_seed", verdict) for (a, b), verdict in verdicts.items()]
+    return pd.DataFrame(rows, columns=["a", "b", "unit", "verdict"])
+
+
+# --- what it says ---
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "sentence"),
+    [
+        ({"ab": "better"}, "Take a: better than b."),
+        ({"ab": "worse"}, "Take b: better than a."),
+        ({"ab": "not decided"}, "Not decided: this design does not tell a and b apart."),
+        ({"ab": "equivalent"}, "Take any: a and b are equivalent within the stated margin."),
+        ({"ab": "equivalent and different"}, "Take any: a and b are equivalent within the stated margin."),
+        (
+            {"ab": "not decided", "ac": "better", "bc": "better"},
+            "Take a or b: better than c; between them the design does not decide.",
+        ),
+        (
+            {"ab": "equivalent", "ac": "better", "bc": "better"},
+            "Take a or b: better than c; they are equivalent within the margin.",
+        ),
+        (
+            {"ab": "not decided", "ac": "better", "bc": "not decided"},
+            "Take a: better than c; against b the design does not decide.",
+        ),
+        (
+            {"ab": "equivalent", "ac": "better", "bc": "not decided"},
+            "Take a: better than c; equivalent to b within the margin.",
+        ),
+        ({"ab": "better", "ac": "better", "bc": "better"}, "Take a: better than b and c."),
+    ],
+)
+def test_the_advice_claims_no_more_than_the_verdicts(verdicts, sentence):
+    assert advice(pairs(**verdicts)) == sentence
+
+
+def test_random_initialisation_is_named_and_can_win():
+    assert advice(pairs(**{"as": "worse"})) == "Do not pretrain: random initialisation (scratch) was better than a."
+    assert advice(pairs(**{"as": "not decided"})).endswith(
+        "No pretraining was shown to be better than random initialisation."
+    )
+
+
+def test_the_word_better_never_appears_without_a_verdict_that_says_it(tmp_path):
+    text = build(tmp_path, study({"in-domain CT": 0.0, "photographs": 0.0})).read_text()
+    assert "Not decided" in text
+    assert not re.search(r"[Bb]etter than|verdict better|verdict worse", text)
+
+
+def test_a_win_over_single_checkpoints_says_so():
+    won = pairs(ab="better (for these two checkpoints)").assign(unit="seed")
+    assert advice(won) == "Take a: better than b. This holds for the checkpoints compared, not for their recipes."
+
+
+def test_the_headline_names_the_winner_with_its_evidence(page):
+    text = page.read_text()
+    assert "Take in-domain CT: better than photographs and random initialisation (scratch)." in text
+    assert "n = 4 and 4 pretraining seeds" in text
+    assert "80 % power needs a true difference of 2.4 standard deviations" in text
+
+
+def test_unequal_budgets_are_warned_of(tmp_path):
+    arms = [{"name": "in-domain CT", "images": 100}, {"name": "photographs", "images": 1200}, {"name": SCRATCH}]
+    text = build(tmp_path, study({"in-domain CT": 0.2, "photographs": 0.1, SCRATCH: 0.0}), arms=arms).read_text()
+    assert "Unequal budget: pretrainings differ in images (in-domain CT 100, photographs 1,200)" in text
+
+
+def test_one_arm_alone_makes_a_page_without_an_answer(tmp_path):
+    assert "No answer yet" in build(tmp_path, study({SCRATCH: 0.0})).read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.8731, "0.873"), (-0.0312, "−0.031"), (12.345, "12.3"), (4.937, "4.94"), (1234.5, "1234"), (float("nan"), "–")],
+)
+def test_numbers_have_three_digits(value, shown):
+    assert number(value) == shown
+
+
+@pytest.mark.parametrize(("p", "shown"), [(0.0123, ".012"), (0.0004, "< .001"), (1.0, "1"), (float("nan"), "–")])
+def test_p_values_read_as_papers_print_them(p, shown):
+    assert p_value(p) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.84, "0.8 s"), (42, "42 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
+)
+def test_durations_read_as_people_say_them(seconds, shown):
+    assert duration(seconds) == shown
+
+
+# --- what it is made of ---
+
+
+def test_the_page_refers_to_nothing_outside_itself(page):
+    text = page.read_text()
+    assert text.count("data:image/png;base64,") == 1
+    assert text.count("<svg role=") == 3
+    assert "http" not in text
+    outside = [link for link in re.findall(r'(?:src|href)="([^"]*)"', text) if not link.startswith(("#", "data:"))]
+    assert outside == []
+
+
+def test_user_text_is_escaped(page):
+    assert "<title>Does it &lt;pay&gt;?</title>" in page.read_text()
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(page):
+    text = page.read_text()
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#([\w.-]+)', text)) <= set(ids)
+
+
+def test_ink_follows_the_page_and_arms_keep_their_colours(page):
+    for svg in re.findall(r"<svg.*?</svg>", page.read_text(), flags=re.DOTALL):
+        assert "currentColor" in svg
+        assert figures.INK not in svg
+        assert figures.COLORS[0] in svg  # the first arm by name, in every figure
+
+
+def test_tables_and_figures_lie_beside_the_page(page):
+    names = {str(path.relative_to(page.parent)) for path in page.parent.rglob("*.*")} - {"umap.png", "report.html"}
+    drawn = {
+        f"figures/{kind}_auroc.{end}"
+        for kind in ("learning_curves", "seed_points", "effects")
+        for end in ("png", "svg")
+    }
+    laid = {
+        f"tables/{name}"
+        for name in ("table.csv", "table.parquet", "contrasts.csv", "results.csv", "contrasts.tex", "results.tex")
+    }
+    assert names == drawn | laid
+    assert list(pd.read_csv(page.parent / "tables/contrasts.csv").columns) == CONTRAST_COLUMNS
+
+
+def test_latex_tables_escape_what_latex_reads(page):
+    text = (page.parent / "tables/results.tex").read_text()
+    assert text.startswith(r"\begin{tabular}")
+    assert r"10 \% & " in text
+    assert re.search(r"[^\\][%_]", text) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("gone.png", "no such file"), ("plot.gif", "PNG and SVG files, not '.gif'")]
+)
+def test_an_attachment_that_cannot_be_embedded_leaves_no_page(tmp_path, name, message):
+    with pytest.raises(UsageError, match=message):
+        build(tmp_path, study({SCRATCH: 0.0}), attachments=[Attachment("t", "c", tmp_path / name)])
+    assert not (tmp_path / "report.html").exists()
+
+
+# --- in a browser ---
+
+
+def browse(page, profile) -> tuple[str, str]:
+    """The page's DOM after its scripts ran, and what the browser logged."""
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --enable-logging=stderr --dump-dom"
+    )
+    command = [shutil.which("chromium"), *flags.split(), f"--user-data-dir={profile}", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout, done.stderr
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_the_page_opens_without_console_messages_and_its_tables_sort(page, tmp_path):
+    click = "<script>document.querySelectorAll('#CLICK th button')[8].click()</script>"
+    click = click.replace("#CLICK", "section[aria-labelledby=contrasts] table:first-of-type")
+    copy = tmp_path / "sorted.html"
+    copy.write_text(page.read_text().replace("</body>", f"{click}</body>"))
+    dom, log = browse(copy, tmp_path / "profile")
+    assert "CONSOLE" not in log
+    table = re.search(r"<table.*?</table>", dom, flags=re.DOTALL)[0]
+    assert re.search(r'<th[^>]*aria-sort="ascending"[^>]*><button>A − B', table)
+    shown = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in table.split("<tr>")[2:]]
+    differences = [float(next(cell for cell in row if cell[:1] in "+−").replace("−", "-")) for row in shown]
+    assert len(differences) == 12
+    assert differences == sorted(differences)

@@ -1,0 +1,108 @@
+"""The tidy table says what the results say, and nothing twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssl_transfer.errors import RunError
+from ssl_transfer.study.table import read_results, study_table, write_table
+
+TIDY = [  # DESIGN's contract, written out on purpose
+    "protocol", "pretraining", "task", "strategy", "fraction", "pretraining_seed", "seed", "metric", "value", "boundary",
+    "run_id",
+]  # fmt: skip
+
+
+def result(run_id="r1", **changes) -> dict:
+    return {
+        "schema": 1, "kind": "result", "run_id": run_id, "protocol": "linear_probe", "strategy": None,
+        "backbone": {"id": "b1", "name": "ct-0", "pretraining": "in-domain CT", "source_domain": "ct"},
+        "task": {"name": "body_region", "target_domain": "ct"}, "boundary": "none", "fraction": 0.1, "seed": 0,
+        "pretraining_seed": 3, "metrics": {"val": {"auroc": 0.99}, "test": {"auroc": 0.8, "accuracy": 0.7}}, **changes,
+    }  # fmt: skip
+
+
+def write(folder, name, content) -> None:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "result.json").write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_the_columns_are_exactly_the_documented_ones():
+    assert list(study_table([result()]).columns) == TIDY
+    assert list(study_table([]).columns) == TIDY
+
+
+def test_there_is_one_row_per_run_and_test_metric_and_none_for_validation():
+    frame = study_table([result("r1"), result("r2", seed=1)])
+    assert frame[["run_id", "metric", "value"]].values.tolist() == [
+        ["r1", "auroc", 0.8], ["r1", "accuracy", 0.7], ["r2", "auroc", 0.8], ["r2", "accuracy", 0.7],
+    ]  # fmt: skip
+
+
+def test_the_pretraining_arm_is_named_by_the_backbone_where_it_names_no_arm():
+    unnamed = {"id": "b", "name": "timm:resnet50"}
+    assert study_table([result(backbone=unnamed)])["pretraining"].tolist() == ["timm:resnet50"] * 2
+
+
+def test_a_repeated_run_id_is_refused():
+    with pytest.raises(RunError, match="r1: found twice"):
+        study_table([result("r1"), result("r1")])
+
+
+def test_a_metric_that_is_null_stays_a_row_without_a_value():
+    frame = study_table([result(metrics={"test": {"auroc": None}})])
+    assert len(frame) == 1
+    assert np.isnan(frame["value"].item())
+
+
+def test_a_result_without_a_needed_field_is_refused_by_name():
+    broken = result()
+    del broken["fraction"]
+    with pytest.raises(RunError, match="no field 'fraction'"):
+        study_table([broken])
+
+
+def test_results_are_found_at_any_depth_in_the_order_of_their_paths(tmp_path):
+    write(tmp_path, "b/deep/er", result("second"))
+    write(tmp_path, "a", result("first"))
+    assert [found["run_id"] for found in read_results(tmp_path)] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"schema": 1, "ki', "not readable as JSON"),
+        (result(schema=2), "schema 2, but this version reads schema 1"),
+        ({"kind": "card", "schema": 1}, "not an evaluation result"),
+        ("[]", "not an evaluation result"),
+    ],
+)
+def test_a_file_that_is_no_known_result_is_refused_with_its_path(tmp_path, content, message):
+    write(tmp_path, "run", content)
+    with pytest.raises(RunError, match=rf"run/result\.json: .*{message}"):
+        read_results(tmp_path)
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    with pytest.raises(RunError, match="no result"):
+        read_results(tmp_path)
+
+
+def test_a_written_table_reads_back_equal_from_parquet_and_csv(tmp_path):
+    frame = study_table([result("r1"), result("r2", pretraining_seed=None)])
+    write_table(frame, tmp_path / "new")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "new/table.parquet"), frame)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new/table.csv", dtype=frame.dtypes.to_dict()), frame)
+
+
+def test_no_study_module_imports_torch():
+    code = (
+        "import sys; from ssl_transfer.study import figures, report, statistics, table; print('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
