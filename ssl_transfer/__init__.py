@@ -16,7 +16,7 @@ _PUBLIC = {
     "extract_features": ("ssl_transfer.features", "extract_features"),
     "project": ("ssl_transfer.analysis.projection", "project"),
 }
-__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604
+__all__ = [*_PUBLIC, "__version__"]
 
 
 def __getattr__(name: str):

@@ -26,7 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 2 the input is wrong, 143 stopped by SIGTERM with a checkpoint, 1 anything else.
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    settings = [word for word in rest if "=" in word and not word.startswith("-")]
+    if len(settings) < len(rest) or (settings and not hasattr(options, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if settings:  # key=value may also stand behind an option
+        options.overrides = [*options.overrides, *settings]
     try:
         answer = options.run(options)
     except SslTransferError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 from pathlib import Path
@@ -77,8 +78,8 @@ def pretrain(
     if accelerator.is_main_process:
         _open_folder(folder, identity, recipe, accelerator)
     accelerator.wait_for_everyone()
-    if recipe.tracker != "none":
-        accelerator.init_trackers(recipe.tracker)
+    if recipe.tracker != "none":  # TensorBoard's project name becomes its folder in the run
+        accelerator.init_trackers("tensorboard" if recipe.tracker == "tensorboard" else "ssl_transfer")
 
     training = _training(recipe, objective, parts, accelerator, len(positions))
     if checkpoint:
@@ -222,6 +223,8 @@ def _accelerator(recipe: PretrainRecipe, folder: Path, precision: str) -> Accele
     Raises:
         RunError: If it counts fewer processes than the launcher started, or the batch cannot be shared out evenly.
     """
+    if recipe.tracker != "none" and not importlib.util.find_spec(recipe.tracker):  # Accelerate would go on without a word
+        raise RecipeError(f"tracker: {recipe.tracker} is not installed here: pip install {recipe.tracker}, or tracker=none.")
     AcceleratorState._reset_state(reset_partial_state=False)  # several runs in one process may differ in precision
     accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(precision, precision),

@@ -58,5 +58,6 @@ def draw_projections(panels: dict[str, np.ndarray], labels: np.ndarray, path: st
             axes.scatter(*points[labels == name].T, s=9, lw=0, alpha=0.75, color=colours[i % len(colours)], label=name)
         axes.set(title=title, xticks=[], yticks=[])
         axes.set_aspect("equal", "datalim")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=min(6, len(names)), markerscale=2, frameon=False)
+    handles = axes.get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=min(6, len(names)), markerscale=2, frameon=False)
     figure.savefig(path, dpi=160)

@@ -172,7 +172,8 @@ def _splits(rows: list[dict], options: Options, keeps: bool) -> tuple[np.ndarray
     split_by = next((unit for unit in ("image", "series", "study") if units[unit]), "patient")
     if split_by != "patient":
         counts = ", ".join(f"{units[unit]} by {unit}" for unit in ("study", "series", "image") if units[unit])
-        notes.append(f"{len(rows) - units['patient']} of {len(rows)} images name no patient; split {counts}")
+        unknown = len(rows) - units["patient"]
+        notes.append(f"patients are unknown for {unknown} of {len(rows)} images; these are split {counts}")
     groups = [row.get("patient") or row.get("study") or row.get("series") or row["pixel_digest"] for row in rows]
     labels = [row.get("label") for row in rows]
     if len(set(groups)) < FEWEST_GROUPS:

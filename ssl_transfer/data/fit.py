@@ -24,7 +24,7 @@ class Fit:
         channels: 1 or 3.
         dtype: Of the images.
         mask_dtype: Of the masks, or None.
-        fill: What the border is filled with: air for HU, else 0.
+        fill: What the border is filled with: air for HU, else 0; an image's own minimum if that is lower.
     """
 
     size: tuple[int, int]
@@ -41,7 +41,8 @@ class Fit:
         elif image.shape[0] == 1 and self.channels == 3:
             image = np.repeat(image, 3, axis=0)
         if image.shape[1:] != self.size:
-            image = np.stack([self._place(_resample(plane, self._inner(plane.shape)), self.fill) for plane in image])
+            fill = min(self.fill, image.min())  # a CT among other modalities has air below 0
+            image = np.stack([self._place(_resample(plane, self._inner(plane.shape)), fill) for plane in image])
         return np.ascontiguousarray(image, dtype=self.dtype)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:

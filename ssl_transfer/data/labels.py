@@ -38,7 +38,7 @@ def read_labels(path, key: str | None = None) -> LabelTable:
 
     Args:
         path: The file; its header names a key column and further ones.
-        key: `patient`, `series` or `file`; None if the header has exactly one of them.
+        key: `patient`, `series` or `file`; None for `file` if the header has it, else for the one it has.
 
     Raises:
         LabelError: If the file or its key column is missing, or a key is empty or repeated.
@@ -74,7 +74,7 @@ def read_labels(path, key: str | None = None) -> LabelTable:
 
 def _key(path: Path, header: list[str], key: str | None) -> str:
     if key is None:
-        present = [name for name in KEYS if name in header]
+        present = ["file"] if "file" in header else [name for name in KEYS if name in header]
         if len(present) != 1:
             found = "none" if not present else ", ".join(present)
             raise LabelError(f"{path}: of the columns patient, series and file it has {found}. Say --label-key.")

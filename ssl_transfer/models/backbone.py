@@ -23,6 +23,7 @@ from ssl_transfer.errors import BackboneError, nearest
 from ssl_transfer.run import whole_folder
 
 SCHEMA = 1
+SCRATCH = "scratch"  # the name of a backbone that was never pretrained
 SMALL_STEM = "_small_stem"  # suffix of an architecture that timm does not know: it refuses, rather than load a wrong stem
 
 
@@ -196,7 +197,8 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
 
     Args:
         spec: A folder that `pretrain` wrote; `scratch:NAME[,in_channels=1,size=64,stem=small,seed=0]` for random weights;
-            `timm:NAME[.TAG]` for public weights.
+            `scratch:FOLDER` for the random weights that a pretrained backbone began with; `timm:NAME[.TAG]` for public
+            weights.
         in_channels: Of a `scratch:` or `timm:` backbone that does not say. timm adapts the first convolution.
         size: Height and width of its images, likewise.
 
@@ -215,6 +217,8 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
 
 def _scratch(spec: str, in_channels: int, size: int) -> Backbone:
     name, *settings = spec.removeprefix("scratch:").split(",")
+    if (Path(name) / "card.json").is_file():
+        return _beginning_of(_read_card(Path(name)))
     known = {"in_channels": in_channels, "size": size, "stem": "standard", "seed": 0}
     for setting in settings:
         key, _, value = setting.partition("=")
@@ -228,10 +232,22 @@ def _scratch(spec: str, in_channels: int, size: int) -> Backbone:
     model = build(name, channels, known["size"], known["stem"], {}, seed)
     intensity = Intensity(mean=(0.5,) * channels, std=(0.25,) * channels)
     card = new_card(
-        f"scratch {name}", name, model, channels, known["size"], known["stem"], {}, intensity, pretraining_seed=seed
+        SCRATCH, name, model, channels, known["size"], known["stem"], {}, intensity, pretraining_seed=seed
     )
     card["id"] = weights_digest(model, card)
     return Backbone(model, card)
+
+
+def _beginning_of(card: dict[str, Any]) -> Backbone:
+    """The backbone of a card as it was before training: its architecture, its seed, its scaling."""
+    shape = [card[key] for key in ("in_channels", "image_size", "stem", "options")]
+    model = build(card["architecture"], *shape, card["pretraining_seed"])
+    beginning = new_card(
+        SCRATCH, card["architecture"], model, *shape, Intensity.from_card(card["intensity"]),
+        pretraining_seed=card["pretraining_seed"],
+    )  # fmt: skip
+    beginning["id"] = weights_digest(model, beginning)
+    return Backbone(model, beginning)
 
 
 def _public(name: str, in_channels: int, size: int) -> Backbone:
@@ -257,7 +273,7 @@ def _public(name: str, in_channels: int, size: int) -> Backbone:
     return Backbone(model, card)
 
 
-def _from_folder(path: Path) -> Backbone:
+def _read_card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads((path / "card.json").read_text())
     except (OSError, ValueError):
@@ -269,6 +285,11 @@ def _from_folder(path: Path) -> Backbone:
         )
     if card["schema"] != SCHEMA:
         raise BackboneError(f"{path}: backbone schema {card['schema']}, this version reads {SCHEMA}.")
+    return card
+
+
+def _from_folder(path: Path) -> Backbone:
+    card = _read_card(path)
     model = build(card["architecture"], card["in_channels"], card["image_size"], card["stem"], card["options"], 0)
     try:
         model.load_state_dict(load_file(path / "model.safetensors"))

@@ -23,6 +23,7 @@ from matplotlib.ticker import NullLocator
 
 from ssl_transfer.study.statistics import seed_units, summary
 from ssl_transfer.study.table import SCRATCH
+from ssl_transfer.study.wording import percent, words
 
 INK = "#23272e"
 # Okabe and Ito 2008 (safe for colour-blind readers), lightened where a dark page needs it; no yellow, for a white one.
@@ -37,18 +38,6 @@ STYLE = {
     "grid.linewidth": 0.6, "xtick.color": INK, "ytick.color": INK, "xtick.major.size": 3, "ytick.major.size": 0,
     "xtick.major.width": 0.6, "legend.frameon": False, "lines.linewidth": 1.8,
 }  # fmt: skip
-
-_WORDS = {"knn": "kNN", "auroc": "AUROC", "f1": "F1", "hd95": "HD95", "ece": "ECE"}
-
-
-def words(name: str) -> str:
-    """A name as a reader says it: `balanced_accuracy` -> balanced accuracy, `knn` -> kNN."""
-    return " ".join(_WORDS.get(word, word) for word in str(name).split("_"))
-
-
-def percent(fraction: float) -> str:
-    """A label fraction for readers: 0.05 -> 5 %; empty if there is none."""
-    return "" if math.isnan(fraction) else f"{100 * fraction:.3g} %"
 
 
 def arm_looks(arms: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -108,35 +97,45 @@ def seed_points(frame: pd.DataFrame, metric: str) -> Figure:
         metric: Which metric to draw.
     """
     looks, panels = arm_looks(frame["pretraining"]), list(_panels(frame, metric))
-    fractions = np.sort(frame.loc[frame["metric"] == metric, "fraction"].unique())
+    columns = max(runs["fraction"].nunique() for _, runs in panels)
     n_arms = max(runs["pretraining"].nunique() for _, runs in panels)
     with matplotlib.rc_context(STYLE):
-        figure, axes = _grid(len(panels) * len(fractions), len(fractions), height=0.75 + 0.33 * n_arms)
+        figure, axes = _grid(len(panels) * columns, columns, height=0.75 + 0.33 * n_arms)
         for row, (title, runs) in enumerate(panels):
-            row_axes = axes[row * len(fractions) : (row + 1) * len(fractions)]
-            for column, (ax, fraction) in enumerate(zip(row_axes, fractions, strict=True)):
-                _strip(ax, runs[runs["fraction"] == fraction], looks, label_arms=column == 0)
-                ax.set_title(f"{title}, {percent(fraction)}" if column == 0 else percent(fraction))
-            span = max(np.ptp(ax.get_xlim()) for ax in row_axes)
-            for ax in row_axes:
-                middle = np.mean(ax.get_xlim())
-                ax.set_xlim(middle - span / 2, middle + span / 2)
-        for ax in axes[-len(fractions) :]:
-            ax.set_xlabel(words(metric))
+            row_axes = axes[row * columns : (row + 1) * columns]
+            _strips(row_axes, title, runs, looks)
+            if row == len(panels) - 1:
+                for ax in row_axes:
+                    ax.set_xlabel(words(metric))
     return figure
 
 
-def _strip(ax: Axes, runs: pd.DataFrame, looks: dict, label_arms: bool) -> None:
+def _strips(row_axes: list[Axes], title: str, runs: pd.DataFrame, looks: dict) -> None:
     arms = _nearest_first(runs)
-    means = summary(runs).set_index("pretraining")
-    for y, arm in enumerate(arms):
-        color, marker = looks[arm]
-        values = seed_units(runs[runs["pretraining"] == arm])["value"]
+    by_fraction = list(runs.groupby("fraction"))
+    for spare in row_axes[len(by_fraction) :]:
+        spare.set_visible(False)
+    drawn = row_axes[: len(by_fraction)]
+    for ax, (fraction, own) in zip(drawn, by_fraction, strict=True):
+        first = ax is drawn[0]
+        _strip(ax, own, arms, looks)
+        ax.set_yticks(range(len(arms)), arms if first else [""] * len(arms))
+        ax.set_title(f"{title}, {percent(fraction)}" if first else percent(fraction))
+    span = max(np.ptp(ax.get_xlim()) for ax in drawn)
+    for ax in drawn:
+        middle = np.mean(ax.get_xlim())
+        ax.set_xlim(middle - span / 2, middle + span / 2)
+
+
+def _strip(ax: Axes, runs: pd.DataFrame, arms: list[str], looks: dict) -> None:
+    units = seed_units(runs).groupby("pretraining")["value"]
+    for row in summary(runs).itertuples():
+        (color, marker), y = looks[row.pretraining], arms.index(row.pretraining)
+        values = units.get_group(row.pretraining)
         spread = np.linspace(-0.13, 0.13, len(values)) if len(values) > 1 else np.zeros(1)
         ax.scatter(values, y + 0.2 + spread, color=color, marker=marker, s=17, alpha=0.75, linewidths=0)
-        ax.plot(means.loc[arm, ["ci_low", "ci_high"]].astype(float), [y - 0.16] * 2, color=color, linewidth=2)
-        ax.plot(means.loc[arm, "mean"], y - 0.16, color=color, marker="|", markersize=12, markeredgewidth=2)
-    ax.set_yticks(range(len(arms)), arms if label_arms else [""] * len(arms))
+        ax.plot([row.ci_low, row.ci_high], [y - 0.16] * 2, color=color, linewidth=2)
+        ax.plot(row.mean, y - 0.16, color=color, marker="|", markersize=12, markeredgewidth=2)
     ax.set_ylim(len(arms) - 0.45, -0.55)
     ax.grid(axis="y", visible=False)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,16 +15,17 @@ from markupsafe import Markup
 
 from ssl_transfer.errors import UsageError
 from ssl_transfer.study import figures
-from ssl_transfer.study.figures import percent, words
-from ssl_transfer.study.statistics import CELL, minimal_detectable_effect, summary
+from ssl_transfer.study.guidance import answers, unequal_budget
+from ssl_transfer.study.statistics import NEARNESS, summary
 from ssl_transfer.study.table import SCRATCH, write_table
+from ssl_transfer.study.wording import duration, number, p_value, percent, whole, words
 
 IMAGE_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 FIGURES = {
     "learning_curves": "Learning curves of {metric}: each small point is one run, lines join the means of the seeds.",
-    "seed_points": "Every seed of {metric}: points are pretraining seeds, fine-tuning seeds averaged within them (where "
-    "an arm has one pretraining: its fine-tuning seeds). The bar is the 95 % t-interval of the mean. Panels of a row "
-    "have one scale.",
+    "seed_points": "Every seed of {metric}: points are pretraining seeds, fine-tuning seeds averaged within them "
+    "(where an arm has one pretraining: its fine-tuning seeds). The bar is the 95 % t-interval of the mean. Panels "
+    "of a row have one scale.",
     "effects": "Differences in {metric} with 95 % intervals, not corrected for their number. Filled, in the colour of "
     "the better arm: decided after correction. Hollow: not decided, or equivalent.",
 }
@@ -103,176 +103,13 @@ def write_report(
         contrasts=_by_metric(contrasts, primary), figures=_draw(out / "figures", frame, contrasts, metrics),
         arms=arms, pictures=pictures, design=dict(design).items(), missing=missing, cost=cost, environment=environment,
         total=sum(seconds for _, seconds in cost), methods_text=methods_text.strip(), commands=commands,
-        warnings=[*warnings, *_unequal_budget(arms)], looks=figures.arm_looks(frame["pretraining"]), scratch=SCRATCH,
+        warnings=[*warnings, *unequal_budget(arms)], looks=figures.arm_looks(frame["pretraining"]), scratch=SCRATCH,
         primary=primary, several_tasks=frame["task"].nunique() > 1,
     )  # fmt: skip
     unfinished = out / "report.html.part"
     unfinished.write_text(page, encoding="utf-8")
     os.replace(unfinished, out / "report.html")
     return out / "report.html"
-
-
-# --- the answer in words ---------------------------------------------------------------------------------------------
-
-
-def answers(contrasts: pd.DataFrame, results: pd.DataFrame, primary: Mapping) -> list[dict]:
-    """What the primary contrasts say: one answer per task and strategy they were taken on.
-
-    Args:
-        contrasts: As `statistics.contrasts` returns them.
-        results: As `statistics.summary` returns them.
-        primary: As for `write_report`.
-
-    Returns:
-        Dicts of `where` (task, protocol, fraction, metric), `advice` (what to take), `pairs` (contrasts as dicts)
-        and `detects` (what the design can find). Empty if nothing was measured there.
-    """
-    chosen = contrasts[_matches(contrasts, primary)]
-    found = []
-    for (task, strategy, fraction), pairs in chosen.groupby(["task", "strategy", "fraction"], dropna=False):
-        cell = {**primary, "task": task, "strategy": strategy, "fraction": fraction}
-        protocol = " · ".join(filter(None, [words(primary["protocol"]), words(strategy)]))
-        share = f"with {percent(fraction)} of the labelled patients" if percent(fraction) else ""
-        where = ", ".join(filter(None, [words(task), protocol, share, words(primary["metric"])]))
-        spread = results.loc[_matches(results, cell), "sd"]
-        found.append(
-            {"where": where, "advice": advice(pairs), "pairs": _records(pairs), "detects": _detects(pairs, spread)}
-        )
-    return found
-
-
-def advice(pairs: pd.DataFrame) -> str:
-    """Which arm to take, in a sentence that claims no more than the verdicts do.
-
-    Args:
-        pairs: All contrasts of one cell.
-    """
-    arms = list(dict.fromkeys([*pairs["a"], *pairs["b"]]))
-    beaten = {arm: set() for arm in arms}  # arm -> those it was better than
-    equivalent = set()
-    for row in pairs.itertuples():
-        if row.verdict.startswith("better"):
-            beaten[row.a].add(row.b)
-        elif row.verdict.startswith("worse"):
-            beaten[row.b].add(row.a)
-        elif row.verdict.startswith("equivalent"):
-            equivalent.add(frozenset((row.a, row.b)))
-    decided = ~pairs["verdict"].str.startswith("not decided")
-    one_checkpoint = (decided & (pairs["unit"] == "seed")).any()
-    only = " This holds for the checkpoints compared, not for their recipes." if one_checkpoint else ""
-    losers = set().union(*beaten.values())
-    if not losers:
-        return _undecided(arms, equivalent) + only
-    unbeaten = [arm for arm in arms if arm not in losers]
-    most = max((len(beaten[arm]) for arm in unbeaten), default=0)
-    leaders = [arm for arm in unbeaten if len(beaten[arm]) == most > 0]
-    if not leaders:
-        return (
-            f"Not decided: no arm stands unbeaten with a win of its own among {_list(arms)}; see the pairs below."
-            + only
-        )
-    return _take(leaders, arms, beaten, equivalent) + only
-
-
-def _undecided(arms: list[str], equivalent: set) -> str:
-    if len(equivalent) == len(arms) * (len(arms) - 1) // 2:
-        return f"Take any: {_list(arms)} are equivalent within the stated margin."
-    text = f"Not decided: this design does not tell {_list(arms)} apart."
-    return text + (" No pretraining was shown to be better than random initialisation." if SCRATCH in arms else "")
-
-
-def _take(leaders: list[str], arms: list[str], beaten: dict, equivalent: set) -> str:
-    behind = [arm for arm in arms if all(arm in beaten[leader] for leader in leaders)]
-    rest = [arm for arm in arms if arm not in behind and arm not in leaders]
-    same = [arm for arm in rest if all(frozenset((arm, leader)) in equivalent for leader in leaders)]
-    open_ = [arm for arm in rest if arm not in same]
-    start = "Do not pretrain: " if leaders == [SCRATCH] else "Take "
-    text = start + _list(leaders, "or")
-    if behind:
-        text += f"{' was' if leaders == [SCRATCH] else ':'} better than {_list(behind)}"
-    if same:
-        text += f"; equivalent to {_list(same)} within the margin"
-    if open_:
-        text += f"; against {_list(open_)} the design does not decide"
-    if len(leaders) > 1:
-        together = all(frozenset((x, y)) in equivalent for x in leaders for y in leaders if x != y)
-        text += "; they are equivalent within the margin" if together else "; between them the design does not decide"
-    return text + "."
-
-
-def _list(arms: list[str], word: str = "and") -> str:
-    names = ["random initialisation (scratch)" if arm == SCRATCH else arm for arm in arms]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
-
-
-def _detects(pairs: pd.DataFrame, spread: pd.Series) -> str:
-    n_a, n_b = min(zip(pairs["n_a"], pairs["n_b"], strict=True), key=sum)
-    effect = minimal_detectable_effect(n_a, n_b)
-    if math.isnan(effect):
-        return f"With {n_a} against {n_b} no difference can be tested: each side needs two seeds at least, better four."
-    pooled = math.sqrt(float(np.mean(np.square(spread)))) if len(spread) else math.nan
-    absolute = f", here about {number(effect * pooled)}" if pooled > 0 else ""
-    return (
-        f"What this design can detect: with {n_a} against {n_b} seeds, 80 % power needs a true difference of "
-        f"{effect:.2g} standard deviations{absolute}, and more after correction for several tests. "
-        "A smaller difference may exist and stay undecided."
-    )
-
-
-def _matches(table: pd.DataFrame, cell: Mapping) -> np.ndarray:
-    keep = np.ones(len(table), bool)
-    for name, value in cell.items():
-        if name not in CELL or value is None:
-            continue
-        column = table[name]
-        keep &= np.isclose(column.astype(float), value, equal_nan=True) if name == "fraction" else (column == value)
-    return keep
-
-
-def _unequal_budget(arms: list[dict]) -> list[str]:
-    found = []
-    for budget in ("images", "steps"):
-        known = {a["name"]: a[budget] for a in arms if a["name"] != SCRATCH and a.get(budget) is not None}
-        if len(set(known.values())) > 1:
-            shares = ", ".join(f"{name} {whole(value)}" for name, value in known.items())
-            found.append(f"Unequal budget: pretrainings differ in {budget} ({shares}), so not in domain alone.")
-    return found
-
-
-# --- numbers for readers ---------------------------------------------------------------------------------------------
-
-
-def number(value: float | None, sign: bool = False) -> str:
-    """Three digits: 0.873, 4.94, 12.3, 1234; a dash for what is not known; `sign` shows + as well as −."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    digits = 3 if abs(value) < 0.9995 else max(0, 2 - math.floor(math.log10(abs(value))))
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
-
-
-def p_value(p: float | None) -> str:
-    """A p-value as papers print it: .012, < .001; a dash if there is none."""
-    if p is None or math.isnan(p):
-        return "–"
-    return "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
-
-
-def whole(value) -> str:
-    """Thousands apart (12,800); anything else as it is; a dash for None."""
-    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-    return f"{minutes // 60:,} h {minutes % 60:02d} min"
-
-
-# --- tables, figures, page -------------------------------------------------------------------------------------------
 
 
 def _write_tables(folder: Path, frame: pd.DataFrame, contrasts: pd.DataFrame, results: pd.DataFrame) -> None:
@@ -347,12 +184,10 @@ def _by_metric(contrasts: pd.DataFrame, primary: Mapping) -> dict[str, list[dict
     """Contrasts as dicts, the primary metric first; within one from pairs inside the domain outwards."""
     order = sorted(set(contrasts["metric"]), key=lambda metric: (metric != primary["metric"], metric))
     near = [name for name in ("boundary_a", "boundary_b") if name in contrasts]
-    outwards = contrasts.sort_values(near, key=lambda c: c.map(_distance), kind="stable") if near else contrasts
+    outwards = (
+        contrasts.sort_values(near, key=lambda c: c.map(NEARNESS).fillna(3), kind="stable") if near else contrasts
+    )
     return {metric: _records(outwards[outwards["metric"] == metric]) for metric in order}
-
-
-def _distance(boundary: str) -> int:
-    return {"none": 0, "soft": 1, "hard": 2}.get(boundary, 3)
 
 
 def _records(table: pd.DataFrame) -> list[dict]:

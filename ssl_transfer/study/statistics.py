@@ -27,7 +27,7 @@ CONTRAST_COLUMNS = [
 ]  # fmt: skip
 SUMMARY_COLUMNS = [*CELL, "pretraining", "boundary", "unit", "n", "mean", "sd", "ci_low", "ci_high"]
 LOWER_IS_BETTER = frozenset({"calibration_error", "ece", "brier", "loss", "nll", "hd95"})
-NEARNESS = {"none": 0, "soft": 1, "hard": 2}
+NEARNESS = {"none": 0, "soft": 1, "hard": 2}  # of a source domain to the target; anything else lies behind these
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Splits and label fractions."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -82,7 +84,7 @@ def test_fractions_stay_nested_and_complete_when_patients_show_several_classes(s
     patients, labels = random.integers(0, 40, 400), random.integers(0, 5, 400)
     labels[labels == 4] *= random.integers(0, 8, (labels == 4).sum()) == 0  # class 4 is rare and no patient's main one
     chosen = [set(label_fraction(patients, labels, f, seed)) for f in (0.01, 0.05, 0.1, 0.3, 0.6, 1.0)]
-    assert all(a <= b for a, b in zip(chosen, chosen[1:], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(chosen))
     assert all(set(labels[list(rows)]) == set(labels) for rows in chosen)
 
 

@@ -13,9 +13,11 @@ from PIL import Image
 
 from ssl_transfer.errors import UsageError
 from ssl_transfer.study import figures
-from ssl_transfer.study.report import Attachment, advice, duration, number, p_value, write_report
+from ssl_transfer.study.guidance import advice
+from ssl_transfer.study.report import Attachment, write_report
 from ssl_transfer.study.statistics import CONTRAST_COLUMNS, contrasts
 from ssl_transfer.study.table import COLUMNS, SCRATCH
+from ssl_transfer.study.wording import duration, number, p_value
 
 PRIMARY = {"protocol": "linear_probe", "metric": "auroc", "fraction": 0.1}
 
@@ -223,6 +225,28 @@ def test_an_attachment_that_cannot_be_embedded_leaves_no_page(tmp_path, name, me
     assert not (tmp_path / "report.html").exists()
 
 
+def test_a_row_of_the_seed_plot_stays_with_its_arm_where_another_was_not_run():
+    frame = study({"in-domain CT": 0.2, "photographs": 0.1, SCRATCH: 0.0})
+    gap = frame[~((frame["pretraining"] == "in-domain CT") & (frame["fraction"] == 1.0))]
+    drawn = figures.seed_points(gap[gap["protocol"] == "knn"], "auroc")
+    low, full = drawn.axes
+    assert [label.get_text() for label in low.get_yticklabels()] == ["in-domain CT", "photographs", SCRATCH]
+    rows = [points.get_offsets()[:, 1].mean() for points in full.collections]
+    assert rows == pytest.approx([1.2, 2.2])  # the second and third row; points hang 0.2 below their row's middle
+
+
+def test_metrics_that_only_some_protocols_have_are_drawn_too(tmp_path):
+    frame = study({"in-domain CT": 0.2, SCRATCH: 0.0})
+    dice = frame[(frame["metric"] == "auroc") & (frame["fraction"] == 1.0) & (frame["protocol"] == "knn")]
+    frame = pd.concat([frame, dice.assign(protocol="segment", metric="dice", task="lesion")], ignore_index=True)
+    build(tmp_path, frame)
+    assert {path.stem for path in (tmp_path / "figures").glob("*_dice.png")} == {
+        "learning_curves_dice",
+        "seed_points_dice",
+        "effects_dice",
+    }
+
+
 # --- in a browser ---
 
 
@@ -239,15 +263,20 @@ def browse(page, profile) -> tuple[str, str]:
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_the_page_opens_without_console_messages_and_its_tables_sort(page, tmp_path):
-    click = "<script>document.querySelectorAll('#CLICK th button')[8].click()</script>"
-    click = click.replace("#CLICK", "section[aria-labelledby=contrasts] table:first-of-type")
+    click = "[...document.querySelectorAll('th button')].find(b => b.textContent == 'A − B').click()"
     copy = tmp_path / "sorted.html"
-    copy.write_text(page.read_text().replace("</body>", f"{click}</body>"))
+    copy.write_text(page.read_text().replace("</body>", f"<script>{click}</script></body>"))
     dom, log = browse(copy, tmp_path / "profile")
     assert "CONSOLE" not in log
     table = re.search(r"<table.*?</table>", dom, flags=re.DOTALL)[0]
     assert re.search(r'<th[^>]*aria-sort="ascending"[^>]*><button>A − B', table)
     shown = [re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in table.split("<tr>")[2:]]
-    differences = [float(next(cell for cell in row if cell[:1] in "+−").replace("−", "-")) for row in shown]
+    differences = [float(next(cell for cell in row if cell[:1] in "+−" and cell).replace("−", "-")) for row in shown]
     assert len(differences) == 12
     assert differences == sorted(differences)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+def test_an_error_of_a_page_would_be_seen_in_what_the_browser_logs(tmp_path):
+    (tmp_path / "broken.html").write_text("<!DOCTYPE html><script>nothing.here()</script>")
+    assert "CONSOLE" in browse(tmp_path / "broken.html", tmp_path / "profile")[1]

@@ -14,8 +14,8 @@ from ssl_transfer.errors import RunError
 from ssl_transfer.study.table import read_results, study_table, write_table
 
 TIDY = [  # DESIGN's contract, written out on purpose
-    "protocol", "pretraining", "task", "strategy", "fraction", "pretraining_seed", "seed", "metric", "value", "boundary",
-    "run_id",
+    "protocol", "pretraining", "task", "strategy", "fraction", "pretraining_seed", "seed", "metric", "value",
+    "boundary", "run_id",
 ]  # fmt: skip
 
 

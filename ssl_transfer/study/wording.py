@@ -1,0 +1,48 @@
+"""How names and numbers are written for readers: three digits, p as papers print it, a real minus sign."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral
+
+_WORDS = {"knn": "kNN", "auroc": "AUROC", "f1": "F1", "hd95": "HD95", "ece": "ECE"}
+
+
+def words(name: str) -> str:
+    """A name as a reader says it: `balanced_accuracy` -> balanced accuracy, `knn` -> kNN."""
+    return " ".join(_WORDS.get(word, word) for word in str(name).split("_"))
+
+
+def percent(fraction: float) -> str:
+    """A label fraction for readers: 0.05 -> 5 %; empty if there is none."""
+    return "" if math.isnan(fraction) else f"{100 * fraction:.3g} %"
+
+
+def number(value: float | None, sign: bool = False) -> str:
+    """Three digits: 0.873, 4.94, 12.3, 1234; a dash for what is not known; `sign` shows + as well as −."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    digits = 3 if abs(value) < 0.9995 else max(0, 2 - math.floor(math.log10(abs(value))))
+    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
+
+
+def p_value(p: float | None) -> str:
+    """A p-value as papers print it: .012, < .001; a dash if there is none."""
+    if p is None or math.isnan(p):
+        return "–"
+    return "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
+
+
+def whole(value) -> str:
+    """Thousands apart (12,800); anything else as it is; a dash for None."""
+    return "–" if value is None else f"{value:,}" if isinstance(value, Integral) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"{minutes // 60:,} h {minutes % 60:02d} min"

@@ -1,0 +1,159 @@
+"""Image folders: depth and colour, classes and splits from folders, masks beside the images."""
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from ssl_transfer.data.ingest import ingest
+from ssl_transfer.data.sources.images import ImagesSource
+from ssl_transfer.errors import SourceError
+
+GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
+COLOUR = np.stack([GREY, GREY + 1, GREY + 2], -1)
+
+
+@pytest.fixture
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("out") / "store"
+
+
+def save(path, array=GREY, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (array if isinstance(array, Image.Image) else Image.fromarray(array)).save(path, **options)
+    return path
+
+
+def one(path):
+    """The only image at `path`, and what the scan promised."""
+    scan = ImagesSource(path).scan()
+    [item] = scan.items
+    [(image, _, _)] = ImagesSource(path).read(item)
+    assert image.shape == (item.channels, *item.size) and image.dtype == item.dtype
+    return image, scan
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "bmp", "TIFF"])
+def test_8_bit_grey_is_kept(tmp_path, ending):
+    image, scan = one(save(tmp_path / f"a.{ending}"))
+    assert np.array_equal(image[0], GREY) and scan.units == "display"
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_16_bit_grey_is_kept_as_float(tmp_path, ending):
+    deep = GREY.astype(np.uint16) * 257
+    image, scan = one(save(tmp_path / f"a.{ending}", deep))
+    assert image.dtype == np.float32 and np.array_equal(image[0], deep) and scan.units == "stored"
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.uint32, np.int16])
+def test_deep_tiffs_of_other_types_are_read(tmp_path, dtype):
+    tifffile.imwrite(tmp_path / "a.tif", GREY.astype(dtype))
+    image, _ = one(tmp_path / "a.tif")
+    assert np.array_equal(image[0], GREY)
+
+
+def test_colour_is_rgb_whatever_its_coding(tmp_path):
+    rgb = Image.fromarray(COLOUR)
+    alpha = rgb.copy()
+    alpha.putalpha(100)
+    for number, image in enumerate((rgb, alpha, rgb.convert("P", palette=Image.Palette.ADAPTIVE))):
+        found, scan = one(save(tmp_path / f"{number}.png", image))
+        assert np.array_equal(found, np.moveaxis(COLOUR, -1, 0)) and scan.items[0].channels == 3
+
+
+def test_one_bit_images_are_black_and_white(tmp_path):
+    image, _ = one(save(tmp_path / "a.png", Image.fromarray(GREY > 100)))
+    assert set(np.unique(image)) == {0, 255} and np.array_equal(image[0] > 0, GREY > 100)
+
+
+def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image, _ = one(save(tmp_path / "a.png", exif=exif))
+    assert np.array_equal(image[0], np.rot90(GREY, -1))
+
+
+def test_pages_of_a_tiff_are_slices(tmp_path):
+    save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(GREY + 1)])
+    source = ImagesSource(tmp_path)
+    [item] = source.scan().items
+    pages = list(source.read(item))
+    assert item.n_images == 2 and [own for _, own, _ in pages] == [{"slice": 0}, {"slice": 1}]
+    assert np.array_equal(pages[1][0], pages[0][0] + 1)
+
+
+def test_folders_give_classes_and_splits(tmp_path, out):
+    for number, split in enumerate(("train", "valid", "test")):
+        for name in ("cat", "dog"):
+            save(tmp_path / split / name / "deep" / "1.png", GREY + number)
+    store = ingest(tmp_path, out)
+    rows = store.rows
+    assert list(zip(rows["split"], rows["label"], strict=True)) == [
+        ("test", "cat"), ("test", "dog"), ("train", "cat"), ("train", "dog"), ("val", "cat"), ("val", "dog"),
+    ]  # fmt: skip
+    assert store.card["classes"] == ["cat", "dog"] and store.card["split_by"] == "source"
+
+
+def test_only_train_and_test_are_kept_as_they_are(tmp_path, out):
+    for split in ("train", "test"):
+        save(tmp_path / split / "cat" / "1.png")
+    assert list(ingest(tmp_path, out).card["splits"]) == ["train", "test"]
+
+
+def test_equal_images_never_stand_in_two_splits(tmp_path, out):
+    for number in range(40):
+        save(tmp_path / f"{number:02d}.png", GREY + number % 10)
+    rows = ingest(tmp_path, out).rows
+    assert len(set(rows["pixel_digest"])) == 10 and set(rows["split"]) == {"train", "val", "test"}
+    assert (rows.groupby("pixel_digest")["split"].nunique() == 1).all()
+
+
+def test_masks_in_a_folder_of_their_own_go_by_stem(tmp_path, out):
+    for name in ("a", "b"):
+        save(tmp_path / "images" / f"{name}.png")
+        save(tmp_path / "masks" / f"{name}.png", (GREY > 100).astype(np.uint8) * 255)
+    store = ingest(tmp_path, out, masks=tmp_path / "masks", mask_names="cell")
+    assert sorted(store.column("file")) == ["images/a.png", "images/b.png"]
+    assert np.array_equal(store.masks([0])[0], GREY > 100)  # 0 and 255 are a binary mask
+
+
+def test_masks_go_by_number_and_wildcard(tmp_path, out):
+    save(tmp_path / "image_007.png")
+    save(tmp_path / "label-007-final.png", (GREY > 100).astype(np.uint8))
+    store = ingest(tmp_path, out, masks="label-{number}-*.png")
+    assert len(store) == 1 and store.masks([0]).sum() == (GREY > 100).sum()
+
+
+def test_a_palette_mask_gives_its_indices(tmp_path, out):
+    save(tmp_path / "in/a.png")
+    mask = Image.fromarray((GREY > 100).astype(np.uint8) * 3, mode="P")
+    mask.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+    save(tmp_path / "m/a.png", mask)
+    assert set(np.unique(ingest(tmp_path / "in", out, masks=tmp_path / "m").masks([0]))) == {0, 3}
+
+
+@pytest.mark.parametrize(
+    "masks, message",
+    [("{stem}_m.png", "a.png has no mask"), ("*_?.png", "has 2 masks"), ("{name}.png", "no field is called"),
+     ("nowhere", "no such file or folder")],
+)  # fmt: skip
+def test_masks_that_cannot_be_matched_are_an_error(tmp_path, out, masks, message):
+    for name in ("a", "x_1", "x_2"):
+        save(tmp_path / f"{name}.png")
+    with pytest.raises(SourceError, match=message):
+        ingest(tmp_path, out, masks=masks)
+
+
+def test_empty_damaged_and_foreign_files_are_listed(tmp_path, out):
+    for number in range(5):
+        save(tmp_path / f"{number}.png", GREY + number)
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "short.png").write_bytes((tmp_path / "0.png").read_bytes()[:-25])
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "._0.png").write_bytes(b"x")
+    store = ingest(tmp_path, out, max_refused=0.3)
+    assert {r["file"]: r["kind"] for r in store.card["refused"]} == {
+        "empty.png": "unreadable", "short.png": "unreadable", "notes.txt": "not_an_image", "._0.png": "not_an_image",
+    }  # fmt: skip
+    assert len(store) == 5

@@ -1,0 +1,113 @@
+"""`.npz` in MedMNIST's layout, with groups, masks and further columns."""
+
+import numpy as np
+import pytest
+
+from ssl_transfer.data.ingest import ingest
+from ssl_transfer.errors import SourceError, SplitError
+
+RANDOM = np.random.default_rng(0)
+
+
+def arrays(dtype=np.uint8, shape=(8, 8), low=0, high=255, counts=(6, 3, 3)):
+    found = {}
+    for split, count in zip(("train", "val", "test"), counts, strict=True):
+        found[f"{split}_images"] = RANDOM.integers(low, high, (count, *shape)).astype(dtype)
+        found[f"{split}_labels"] = (np.arange(count, dtype=np.uint8) % 2)[:, None]
+    return found
+
+
+def save(tmp_path, **content):
+    np.savez(tmp_path / "a.npz", **content)
+    return tmp_path / "a.npz"
+
+
+def test_medmnists_layout_is_read(tmp_path):
+    content = arrays()
+    store = ingest(save(tmp_path, **content), tmp_path / "s", domain="xray")
+    assert store.units == "display" and store.shape == (1, 8, 8) and str(store.domain) == "xray"
+    for split in ("train", "val", "test"):
+        images = store.__getitems__(store.positions(split))
+        assert np.array_equal(images[:, 0], content[f"{split}_images"])
+    assert set(store.column("label")) == {"0", "1"}
+    assert store.card["n_patients"] is None and any("patients are unknown" in w for w in store.card["warnings"])
+
+
+def test_class_names_keep_their_order(tmp_path):
+    store = ingest(save(tmp_path, **arrays(), class_names=np.array(["zebra", "ant"])), tmp_path / "s")
+    assert store.card["classes"] == ["zebra", "ant"]
+    assert store.column("label")[store.positions("val")].tolist() == ["zebra", "ant", "zebra"]
+
+
+def test_groups_files_masks_and_further_columns_travel(tmp_path):
+    content = arrays()
+    for split, count in (("train", 6), ("val", 3), ("test", 3)):
+        content[f"{split}_groups"] = np.array([f"{split}{n // 2}" for n in range(count)])
+        content[f"{split}_files"] = np.array([f"f{n}.png" for n in range(count)])
+        content[f"{split}_grade"] = np.arange(count)
+        content[f"{split}_kind"] = np.arange(count) % 2
+        content[f"{split}_masks"] = (content[f"{split}_images"] > 128).astype(np.uint8) * 2
+    content |= {"kind_names": np.array(["x", "y"]), "mask_names": np.array(["background", "a", "b"])}
+    store = ingest(save(tmp_path, **content), tmp_path / "s")
+    rows = store.rows
+    assert store.card["n_patients"] == 3 + 2 + 2 and rows["grade"].tolist()[:6] == list(range(6))
+    assert rows["kind"].tolist()[:2] == ["x", "y"] and rows["file"][0] == "f0.png"
+    assert np.array_equal(store.masks([0])[0], content["train_masks"][0])
+    assert store.card["masks"]["classes"] == {"1": "a", "2": "b"}
+
+
+def test_several_labels_per_image_become_columns(tmp_path):
+    content = arrays()
+    for split, count in (("train", 6), ("val", 3), ("test", 3)):
+        content[f"{split}_labels"] = np.eye(count, 4, dtype=np.uint8)
+    store = ingest(save(tmp_path, **content), tmp_path / "s")
+    assert store.column("label_1").tolist()[:3] == [0, 1, 0] and store.card["classes"] is None
+
+
+@pytest.mark.parametrize(
+    "options, domain, units, dtype",
+    [({"dtype": np.int16, "low": -1000}, None, "hu", "<i2"), ({"dtype": np.int16}, None, "stored", "<i2"),
+     ({"dtype": np.int16}, "ct", "hu", "<i2"), ({"dtype": np.int16, "low": -1000}, "mr", "stored", "<i2"),
+     ({"dtype": np.float64}, None, "stored", "<f4"), ({"shape": (8, 8, 3)}, None, "rgb", "|u1"),
+     ({"shape": (8, 8, 1)}, None, "display", "|u1")],
+)  # fmt: skip
+def test_units_follow_type_and_domain(tmp_path, options, domain, units, dtype):
+    store = ingest(save(tmp_path, **arrays(**options)), tmp_path / "s", domain=domain)
+    assert (store.units, store.card["dtype"]) == (units, dtype)
+
+
+def test_an_archive_without_splits_is_split(tmp_path):
+    images = RANDOM.integers(0, 255, (40, 4, 4)).astype(np.uint8)
+    store = ingest(save(tmp_path, images=images, labels=np.arange(40) % 2), tmp_path / "s")
+    assert list(store.card["splits"]) == ["train", "val", "test"] and store.card["split_by"] == "image"
+
+
+def test_a_group_in_two_splits_is_refused_and_resplit_heals_it(tmp_path):
+    content = arrays()
+    for split, count in (("train", 6), ("val", 3), ("test", 3)):
+        content[f"{split}_groups"] = np.arange(count)
+    path = save(tmp_path, **content)
+    with pytest.raises(SplitError, match=r"patient 0 has images in both train and val and test.*--resplit"):
+        ingest(path, tmp_path / "s")
+    rows = ingest(path, tmp_path / "s", resplit=True).rows
+    assert (rows.groupby("patient")["split"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [({"pictures": np.zeros(3)}, "no array is called train_images.*Found: pictures"),
+     ({"images": np.zeros((2, 4, 4, 4, 1))}, r"has the shape \(2, 4, 4, 4, 1\)"),
+     ({"images": np.zeros((2, 4, 4)), "labels": np.zeros(3)}, "labels has"),
+     ({"images": np.zeros((2, 4, 4)), "labels": np.array([0, 5]), "class_names": np.array(["a"])}, "there are 1 names"),
+     ({"images": np.array([{}, {}], dtype=object)}, "Pickled objects are refused")],
+)  # fmt: skip
+def test_a_wrong_layout_is_told(tmp_path, content, message):
+    with pytest.raises(SourceError, match=message):
+        ingest(save(tmp_path, **content), tmp_path / "s")
+
+
+def test_a_corrupt_archive_is_told(tmp_path):
+    path = save(tmp_path, **arrays())
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(SourceError, match=r"cannot be read as .npz"):
+        ingest(path, tmp_path / "s")
