@@ -96,7 +96,8 @@ def _take(leaders: list[str], arms: list[str], beaten: dict, equivalent: set) ->
     if same:
         text += f"; equivalent to {_list(same)} within the margin"
     if open_:
-        text += f"; against {_list(open_)} the design does not decide"
+        each = " for each of them" if len(leaders) > 1 else ""
+        text += f"; against {_list(open_)} the design does not decide{each}"
     if len(leaders) > 1:
         together = all(frozenset((x, y)) in equivalent for x in leaders for y in leaders if x != y)
         text += "; they are equivalent within the margin" if together else "; between them the design does not decide"

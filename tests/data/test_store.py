@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from ssl_transfer.data import store as store_module
+from ssl_transfer.data import shards as shards_module
 from ssl_transfer.data.store import ImageStore, StoreWriter, pixel_digest
 from ssl_transfer.errors import StoreError
 
@@ -32,7 +32,7 @@ def images():
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("shard_bytes", [2**20, 2 * 60])
 def test_images_and_masks_come_back_from_any_number_of_shards(tmp_path, images, monkeypatch, compress, shard_bytes):
-    monkeypatch.setattr(store_module, "SHARD_BYTES", shard_bytes)
+    monkeypatch.setattr(shards_module, "SHARD_BYTES", shard_bytes)
     masks = (images[:, 0] > 0).astype(np.uint8)
     store = write(tmp_path / "s", images, masks, compress)
     order = [6, 0, 3, 3]
