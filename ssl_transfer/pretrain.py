@@ -94,7 +94,7 @@ def pretrain(
     log = Log(folder / "log.jsonl", training.step) if accelerator.is_main_process else None
     started = time.perf_counter()
     first_step = training.step
-    last = training.run(
+    training.run(
         view_batches(store, maker, sampler, accelerator.device, recipe.train.workers),
         log,
         _Recorded(checkpoints, precision),
@@ -106,7 +106,7 @@ def pretrain(
         "run": str(folder), "backbone": str(folder / "backbone"), "world_size": accelerator.num_processes,
         "steps": pace.total_steps,
         "images_per_second": round((pace.total_steps - first_step) * pace.batch_size / max(seconds, 1e-9), 1),
-        "final": {key: last.get(key) for key in ("loss", "knn", "rankme")},
+        "final": {key: (log.last if log else {}).get(key) for key in ("loss", "knn", "rankme")},
         "seconds": round(seconds, 1), "precision": precision,
     }  # fmt: skip
     if accelerator.is_main_process:
@@ -271,7 +271,7 @@ def _finished(folder: Path, identity: str) -> dict[str, Any] | None:
     """
     card, run = read_json(folder / "backbone" / "card.json"), read_json(folder / "run.json")
     owner = (card or run or {}).get("run_id")
-    if owner not in (None, identity) or (owner is None and folder.exists() and any(folder.iterdir())):
+    if owner not in (None, identity) or (owner is None and any(folder.glob("[!.]*"))):
         raise UsageError(
             f"{folder}: already holds {f'run {owner}' if owner else 'other files'}, and this recipe with these inputs is run "
             f"{identity}. Give it another --out."

@@ -94,7 +94,11 @@ def environment(device: str) -> dict[str, Any]:
 
 
 class Log:
-    """`log.jsonl`: one object per logged step. A resumed run drops what lies behind its checkpoint."""
+    """`log.jsonl`: one object per logged step. A resumed run drops what lies behind its checkpoint.
+
+    Attributes:
+        last: The newest object.
+    """
 
     def __init__(self, path: Path, last_step: int = 0):
         kept = []
@@ -106,12 +110,13 @@ class Log:
                 except ValueError:
                     continue  # the line that a killed run did not finish
         path.write_text("".join(f"{line}\n" for line in kept))
+        self.last: dict[str, Any] = json.loads(kept[-1]) if kept else {}
         self._file = open(path, "a", buffering=1)  # noqa: SIM115
 
     def write(self, **values: Any) -> None:
         """Append one object; NaN becomes null."""
-        clean = {k: None if isinstance(v, float) and v != v else v for k, v in values.items()}
-        self._file.write(json.dumps(clean) + "\n")
+        self.last = {k: None if isinstance(v, float) and v != v else v for k, v in values.items()}
+        self._file.write(json.dumps(self.last) + "\n")
 
     def close(self) -> None:
         """Close the file."""

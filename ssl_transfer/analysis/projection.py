@@ -53,9 +53,10 @@ def draw_projections(panels: dict[str, np.ndarray], labels: np.ndarray, path: st
     colours = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
     figure = Figure(figsize=(4.6 * len(panels), 4.9), layout="constrained", facecolor="white")
     names = sorted(set(labels.tolist()))
+    area = float(np.clip(6000 / len(labels), 6, 40))
     for axes, (title, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
         for i, name in enumerate(names):
-            axes.scatter(*points[labels == name].T, s=9, lw=0, alpha=0.75, color=colours[i % len(colours)], label=name)
+            axes.scatter(*points[labels == name].T, s=area, lw=0, alpha=0.75, color=colours[i % len(colours)], label=name)
         axes.set(title=title, xticks=[], yticks=[])
         axes.set_aspect("equal", "datalim")
     handles = axes.get_legend_handles_labels()

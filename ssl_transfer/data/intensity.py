@@ -72,7 +72,7 @@ class Scale:
 
     def unit(self, images: torch.Tensor) -> torch.Tensor:
         """Map values (any shape) to float32 unit intensity, not clipped."""
-        return images.float().sub_(self.low).div_(self.high - self.low)
+        return images.float().sub(self.low).div_(self.high - self.low)  # `float` may be the caller's own tensor
 
 
 def match_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
@@ -81,5 +81,5 @@ def match_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
         return images
     if images.shape[1] == 1:
         return images.expand(-1, channels, -1, -1)
-    weights = torch.tensor(LUMINANCE, device=images.device, dtype=images.dtype).view(1, 3, 1, 1)
+    weights = torch.tensor(LUMINANCE, device=images.device).view(1, 3, 1, 1)  # float32: integers would round them to 0
     return (images * weights).sum(1, keepdim=True).expand(-1, channels, -1, -1)

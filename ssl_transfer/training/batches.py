@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -68,7 +69,8 @@ def view_batches(
     workers = (4 if on_device else 1) if workers is None else workers
     loader = DataLoader(
         ViewDataset(store, None if on_device else maker), batch_size=None, sampler=sampler, num_workers=workers,
-        pin_memory=on_device, prefetch_factor=2 if workers else None,
+        pin_memory=on_device, prefetch_factor=2 if workers else None, worker_init_fn=_outlive_sigterm,
+        generator=torch.Generator(),  # the loader draws a number; from the run's own generator a resumed run would lack it
     )  # fmt: skip
     for item in loader:
         if on_device:
@@ -76,3 +78,8 @@ def view_batches(
             yield maker(images.to(device, non_blocking=True), np.asarray(rows), int(epoch))
         else:
             yield item
+
+
+def _outlive_sigterm(worker: int) -> None:
+    """SLURM sends SIGTERM to every process; a reader that dies of it would take the run down before its checkpoint."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

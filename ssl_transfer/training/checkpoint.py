@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,8 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Delete all of them."""
-        for path in self._paths():
-            path.unlink()
-            path.with_suffix(".sha256").unlink(missing_ok=True)
+        """Delete all of them, half-written ones too. Ranks may do so at the same time."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
         return sorted(self.folder.glob("checkpoint-*.pt"))

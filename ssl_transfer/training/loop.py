@@ -87,16 +87,13 @@ class Training:
         checkpoints: Checkpoints,
         alarm: CollapseAlarm,
         watch: Callable[[], dict[str, float]],
-    ) -> dict[str, float]:
+    ) -> None:
         """Train to the last step.
 
         Args:
             batches: This rank's views, from the present step on.
             log: On rank 0.
             watch: Measures the backbone on rank 0; called every `watch_every` steps and at the end.
-
-        Returns:
-            The last logged values.
 
         Raises:
             RunError: If the loss is no longer finite or the representation collapsed.
@@ -110,16 +107,15 @@ class Training:
                 batch = next(batches)
                 journal.waited += time.perf_counter() - asked
                 losses, gradient_norm = self._advance(batch)
-                journal.add(self.step, losses, batch.rows, gradient_norm)
                 self.step += 1
+                journal.add(self.step, losses, batch.rows, gradient_norm)
                 last = self.step == pace.total_steps
                 watching = last or self.step % pace.watch_every == 0
                 saving = last or self.step % pace.checkpoint_every == 0
-                if last or watching or saving or self.step % pace.log_every == 0:
-                    seen = watch() if watching and self.accelerator.is_main_process else {}
-                    journal.flush(self.rate, seen)
-                progress.update(journal.note)
                 stopping = terminations.agreed(self.accelerator)
+                if watching or saving or stopping or self.step % pace.log_every == 0:
+                    journal.flush(self.rate, watch if watching and self.accelerator.is_main_process else dict)
+                progress.update(journal.note)
                 if saving or stopping:
                     state = self.state()
                     if self.accelerator.is_main_process:
@@ -129,7 +125,6 @@ class Training:
                     raise Interrupted(
                         f"stopped by SIGTERM at step {self.step} of {pace.total_steps}; the same command goes on from there."
                     )
-        return journal.last
 
     @property
     def rate(self) -> float:
@@ -157,7 +152,7 @@ class _Journal:
     def __init__(self, accelerator: Accelerator, pace: Pace, log: Log | None, alarm: CollapseAlarm):
         self.accelerator, self.pace, self.log, self.alarm = accelerator, pace, log, alarm
         self.pending: list[tuple[int, torch.Tensor, torch.Tensor]] = []
-        self.waited, self.note, self.last = 0.0, "", {}
+        self.waited, self.note = 0.0, ""
         self.since = time.perf_counter()
 
     def add(self, step: int, losses: dict[str, torch.Tensor], rows: torch.Tensor, gradient_norm) -> None:
@@ -165,8 +160,9 @@ class _Journal:
         self.pending.append((step, losses["loss"].detach(), rows))
         self.projections, self.gradient_norm = losses["projections"], gradient_norm
 
-    def flush(self, rate: float, seen: dict[str, float]) -> None:
-        """Write one line for the steps since the last, and judge them."""
+    def flush(self, rate: float, watch: Callable[[], dict[str, float]]) -> None:
+        """Write one line for the steps since the last, and judge them; watching does not count as training time."""
+        elapsed = time.perf_counter() - self.since
         losses = self.accelerator.reduce(torch.stack([loss for _, loss, _ in self.pending]).float(), "mean")
         finite = torch.isfinite(losses)
         if not bool(finite.all()):
@@ -176,20 +172,20 @@ class _Journal:
                 "optimizer.lr, warm up longer, set train.clip_gradient, or train.precision=fp32."
             )
         step, _, rows = self.pending[-1]
+        seen = watch()
         spread = torch.tensor(normalised_std(self.projections), device=losses.device)
         spread = float(self.accelerator.reduce(spread, "mean"))
-        elapsed = time.perf_counter() - self.since
         images_per_second = len(self.pending) * self.pace.batch_size / max(elapsed, 1e-9)
-        self.last = {
-            "step": step + 1, "epoch": (step + 1) / self.pace.steps_per_epoch, "loss": float(losses.mean()), "lr": rate,
+        values = {
+            "step": step, "epoch": step / self.pace.steps_per_epoch, "loss": float(losses.mean()), "lr": rate,
             "world_size": self.accelerator.num_processes, "images_per_second": round(images_per_second, 1),
             "data_wait": round(self.waited / max(elapsed, 1e-9), 4), "gradient_norm": float(self.gradient_norm),
             "normalised_std": spread, **seen,
         }  # fmt: skip
         if self.log is not None:
-            self.log.write(**self.last)
-        self.accelerator.log({k: v for k, v in self.last.items() if k != "step"}, step=step + 1)
-        self.note = f"loss {self.last['loss']:.3f}  {images_per_second:.0f} images/s" + (
+            self.log.write(**values)
+        self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=step)
+        self.note = f"loss {values['loss']:.3f}  {images_per_second:.0f} images/s" + (
             f"  kNN {seen['knn']:.3f}" if "knn" in seen else ""
         )
         self.pending, self.waited, self.since = [], 0.0, time.perf_counter()
