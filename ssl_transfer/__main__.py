@@ -10,7 +10,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ssl_transfer import __version__
 from ssl_transfer.console import is_main_process, say
@@ -26,14 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         Exit status: 0 done, 2 the input is wrong, 143 stopped by SIGTERM with a checkpoint, 1 anything else.
     """
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    settings = [word for word in rest if "=" in word and not word.startswith("-")]
-    if len(settings) < len(rest) or (settings and not hasattr(options, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if settings:  # key=value may also stand behind an option
-        options.overrides = [*options.overrides, *settings]
     try:
+        options = _parse(arguments)
+        if (out := getattr(options, "out", None)) and out.is_file():
+            raise UsageError(f"--out {out}: this is a file, expected a folder. Choose another place.")
         answer = options.run(options)
     except SslTransferError as error:
         if is_main_process():
@@ -52,8 +48,27 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """argparse, with its complaints in the form of every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}. See {self.prog} --help.")
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Read the command line; argparse leaves over `key=value` words that stand behind an option."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    settings = [word for word in rest if "=" in word and not word.startswith("-")]
+    if len(settings) < len(rest) or (settings and not hasattr(options, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if settings:
+        options.overrides = [*options.overrides, *settings]
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ssl-transfer",
         description="Pretrain without labels on one domain, measure what it is worth on another, and say with statistics "
         "whether staying in the domain paid.",
@@ -131,7 +146,7 @@ def _ingest(options: argparse.Namespace) -> dict[str, Any]:
         shares = tuple(float(share) for share in options.split.split(","))
     except ValueError:
         shares = ()
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+    if len(shares) != 3 or not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
         raise UsageError(f"--split {options.split}: expected three shares that sum to 1, for example 0.7,0.15,0.15.")
     names = (
         "format", "labels", "label_key", "size", "channels", "modality", "domain", "masks", "mask_names", "axis",
@@ -145,7 +160,7 @@ def _ingest(options: argparse.Namespace) -> dict[str, Any]:
 def _inspect(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.run import read_json
 
-    path: Path = options.path
+    path: Path = options.path.parent if options.path.name == "result.json" else options.path
     card = read_json(path / "card.json") or read_json(path / "result.json") or read_json(path / "run.json")
     kind = (card or {}).get("kind") or (card or {}).get("stage")
     if options.figure and kind != "store":

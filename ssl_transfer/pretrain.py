@@ -81,6 +81,7 @@ def pretrain(
     if recipe.tracker != "none":  # TensorBoard's project name becomes its folder in the run
         accelerator.init_trackers("tensorboard" if recipe.tracker == "tensorboard" else "ssl_transfer")
 
+    torch.manual_seed(recipe.train.seed + accelerator.process_index)  # dropout and stochastic depth draw from it
     training = _training(recipe, objective, parts, accelerator, len(positions))
     if checkpoint:
         training.restore(checkpoint)

@@ -29,8 +29,9 @@ from ssl_transfer.models.backbone import load_backbone, save_backbone
 from ssl_transfer.pretrain import pretrain
 from ssl_transfer.recipe import PretrainRecipe, load_recipe, recipes_folder
 from ssl_transfer.run import environment, read_json, write_json
+from ssl_transfer.study.guidance import answers
 from ssl_transfer.study.report import Attachment, write_report
-from ssl_transfer.study.statistics import contrasts
+from ssl_transfer.study.statistics import contrasts, summary
 from ssl_transfer.study.table import SCRATCH, study_table
 
 TARGET = "ct"
@@ -71,10 +72,10 @@ def quickstart(out: str | Path = "runs/quickstart", scale: str = "full") -> dict
         scale: `full` (about ten minutes on two cores) or `tiny` (within a minute, for tests and notebooks).
 
     Returns:
-        `report` (path), `out`, `seconds` by stage, and the `headline` contrasts.
+        `headline` (what the primary contrasts say, in sentences), `seconds` by stage, `out`, `report` (path).
 
     Raises:
-        UsageError: If `out` holds a quickstart of another scale.
+        UsageError: If `out` holds a quickstart of another scale, or other files.
     """
     out, size = Path(out), SIZES[scale]
     _claim(out, scale)
@@ -90,8 +91,10 @@ def quickstart(out: str | Path = "runs/quickstart", scale: str = "full") -> dict
     with seconds.of("UMAP"):
         _pictures(out, stores, task)
     report = _report(out, size, stores, results, seconds.spent)
-    say(f"report: {report}")
-    return {"report": str(report), "out": str(out), "seconds": seconds.spent}
+    frame = study_table(results)
+    found = answers(contrasts(frame), summary(frame), _primary(size))
+    headline = [f"{answer['where']}: {answer['advice']}" for answer in found]
+    return {"headline": headline, "seconds": seconds.spent, "out": str(out), "report": str(report)}
 
 
 @dataclass(frozen=True)
@@ -123,10 +126,12 @@ class _Seconds:
 
 
 def _claim(out: Path, scale: str) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     claim = read_json(out / "quickstart.json") or {}
+    if not claim and out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out}: holds other files, and a quickstart needs a folder of its own. Give another --out.")
     if claim.get("scale", scale) != scale:
         raise UsageError(f"{out}: holds a quickstart of scale {claim['scale']}, asked for {scale}. Give another --out.")
+    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "quickstart.json", {"kind": "quickstart", "scale": scale})
 
 
@@ -204,6 +209,11 @@ def _pictures(out: Path, stores: dict[str, ImageStore], task: Task) -> None:
     draw_projections(panels, labels, figures / "umap.png")
 
 
+def _primary(size: Size) -> dict[str, Any]:
+    """The comparison that the answer rests on; all others are shown beside it."""
+    return {"protocol": "linear_probe", "metric": "balanced_accuracy", "fraction": min(size.fractions)}
+
+
 def _report(
     out: Path, size: Size, stores: dict[str, ImageStore], results: list[dict[str, Any]], seconds: dict[str, float]
 ) -> Path:
@@ -242,7 +252,7 @@ def _report(
         question="To tell body regions in CT slices apart, is a backbone pretrained without labels on CT worth more than one "
         "pretrained on cell lines or photographs, or than none?",
         frame=frame, contrasts=contrasts(frame),
-        primary={"protocol": "linear_probe", "metric": "balanced_accuracy", "fraction": min(size.fractions)},
+        primary=_primary(size),
         arms=arms, attachments=attachments, design=design, missing=[], cost=list(seconds.items()),
         environment=_flat(environment("cpu")), methods_text=_methods(size, recipe, training, limit),
         warnings=["The images are generated (CT and cells) or crops of a few photographs: this page shows how the tool "

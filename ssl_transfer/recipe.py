@@ -22,10 +22,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 from ssl_transfer.errors import RecipeError, nearest
 
 
+EXPECTED = {  # where pydantic's words speak of Python
+    "model_type": "Expected a section of `key: value` lines",
+    "model_attributes_type": "Expected a section of `key: value` lines",
+    "tuple_type": "Expected a list such as [1, 2]",
+    "list_type": "Expected a list such as [1, 2]",
+    "bool_parsing": "Expected true or false",
+}
+
+
 class Section(BaseModel):
     """A block of a recipe: immutable, and unknown keys are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Named(BaseModel):
@@ -77,7 +86,7 @@ class TrainSection(Section):
     batch_size: int = Field(gt=0)  # global: summed over all processes
     warmup_epochs: float = Field(0.0, ge=0)
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     clip_gradient: float | None = Field(None, gt=0)
     checkpoint_every_steps: int = Field(500, gt=0)
     log_every_steps: int = Field(10, gt=0)
@@ -121,7 +130,7 @@ class EvaluateRecipe(Section):
     """What every protocol shares; a protocol's own options stand in its function's signature."""
 
     fraction: float = Field(1.0, gt=0, le=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     size: int | None = Field(None, gt=0)  # null: the size that the backbone was pretrained at
     precision: Literal["fp32", "bf16"] = "fp32"
     resamples: int = Field(1000, ge=0)  # patients are resampled this often for intervals; 0: none
@@ -166,8 +175,12 @@ def merge(recipe: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
     merged = json.loads(json.dumps(recipe))
     for override in overrides:
         key, separator, text = override.partition("=")
-        if not separator or not key:
+        if not separator or not all(key.split(".")):
             raise RecipeError(f"override '{override}': expected key=value, for example train.epochs=10.")
+        try:
+            value = _with_nulls(yaml.load(text, Loader=yaml.BaseLoader)) if text else None
+        except yaml.YAMLError as error:
+            raise RecipeError(f"override '{override}': the value is no YAML ({' '.join(str(error).split())}).") from None
         *sections, last = key.split(".")
         place = merged
         for section in sections:
@@ -180,7 +193,7 @@ def merge(recipe: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
                 raise RecipeError(f"override '{override}': '{section}' is no section.")
             place[section] = below
             place = below
-        place[last] = _with_nulls(yaml.load(text, Loader=yaml.BaseLoader)) if text else None
+        place[last] = value
     return merged
 
 
@@ -198,7 +211,7 @@ def choose(known: Mapping[str, Callable], named: Named, where: str, given: Itera
     Args:
         known: Name -> function or class.
         named: The recipe's block.
-        where: For the error message, e.g. `recipes/x.yaml: method`.
+        where: The block, for the error message: `recipes/x.yaml: method`.
         given: Parameters that the caller passes itself; they are no options.
 
     Returns:
@@ -230,7 +243,7 @@ def options_model(target: Callable, given: Iterable[str] = ()) -> type[BaseModel
         if name not in set(given):
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
             fields[name] = (hints[name], default)
-    return create_model(target.__name__, __config__=ConfigDict(extra="forbid", frozen=True), **fields)
+    return create_model(target.__name__, __config__=Section.model_config, **fields)
 
 
 def recipes_folder() -> Path:
@@ -266,16 +279,21 @@ def _recipes_beside(path: Path) -> str:
 
 
 def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
-    """The first problem of a pydantic error, in our form."""
+    """The first problem of a pydantic error, in our form; `where` is a file or a block of one (`file: method`)."""
     problem = error.errors()[0]
-    place = ".".join(str(part) for part in problem["loc"])
+    place = ".".join(map(str, problem["loc"]))
+    place = f"{where}.{place}" if ": " in where else f"{where}: {place}"
     if problem["type"] == "extra_forbidden":
         *sections, key = problem["loc"]
         owner = model
         for section in sections:
             owner = owner.model_fields[section].annotation
         title = ".".join(map(str, sections)) or owner.__name__
-        return f"{where}: {place}: {title} takes no such option.{nearest(str(key), owner.model_fields)}"
+        return f"{place}: {title} takes no such option.{nearest(str(key), owner.model_fields)}"
     if problem["type"] == "missing":
-        return f"{where}: {place} is missing; it has no default."
-    return f"{where}: {place}: found {problem['input']!r}. {problem['msg']}."
+        return f"{place} is missing; it has no default."
+    return f"{place}: found {problem['input']!r}. {EXPECTED.get(problem['type']) or _expected(problem['msg'])}."
+
+
+def _expected(message: str) -> str:
+    return message.replace("Input should be", "Expected")

@@ -120,10 +120,12 @@ class Views:
         deepest = int(levels.max())
         views = unit.new_empty((len(unit), unit.shape[1], self.size, self.size))
         for level in range(deepest + 1):
-            chosen = slice(None) if deepest == 0 else torch.nonzero(levels == level)[:, 0]
             if level:
                 unit = functional.avg_pool2d(unit, 2)
+            chosen = slice(None) if deepest == 0 else torch.nonzero(levels == level)[:, 0]
             part = theta[chosen]
+            if len(part) == 0:
+                continue
             grid = functional.affine_grid(part, [len(part), 1, self.size, self.size], align_corners=False)
             views[chosen] = functional.grid_sample(
                 unit[chosen], grid, mode="bilinear", padding_mode="reflection", align_corners=False

@@ -1,0 +1,191 @@
+"""Backbones: what is saved loads with plain timm, names itself by its content, and damage is told."""
+
+import copy
+import hashlib
+import json
+import shutil
+
+import pytest
+import timm
+import torch
+from safetensors import safe_open
+
+from ssl_transfer.data.intensity import Intensity
+from ssl_transfer.errors import BackboneError
+from ssl_transfer.models.backbone import Backbone, build, load_backbone, new_card, save_backbone, weights_digest
+
+KINDS = {
+    "resnet": ("resnet10t", {"channels": [8, 16, 32, 64], "stem_width": 8}),
+    "vit": ("vit_tiny_patch16_224", {"patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}),
+}
+SIZE = 16
+
+
+def new_backbone(kind="resnet", channels=1, stem="standard", seed=0, **facts) -> Backbone:
+    name, options = KINDS[kind]
+    model = build(name, channels, SIZE, stem, options, seed)
+    for layer in model.modules():  # statistics that random images would leave
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.running_mean.uniform_(-0.1, 0.1, generator=torch.Generator().manual_seed(seed))
+    intensity = Intensity(mean=(0.5,) * channels, std=(0.25,) * channels)
+    return Backbone(model, new_card("made up", name, model, channels, SIZE, stem, options, intensity, **facts)).eval()
+
+
+@pytest.fixture
+def saved(tmp_path):
+    save_backbone(new_backbone(), tmp_path / "backbone")
+    return tmp_path / "backbone"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_plain_timm_loads_a_saved_backbone_and_gives_equal_features(tmp_path, kind, channels):
+    backbone = new_backbone(kind, channels)
+    save_backbone(backbone, tmp_path / "b")
+    images = torch.randn(2, channels, SIZE, SIZE)
+    with torch.inference_mode():
+        expected = backbone(images)
+        plain = timm.create_model(f"local-dir:{tmp_path / 'b'}", pretrained=True).eval()(images)
+        ours = load_backbone(tmp_path / "b")(images)
+    assert expected.shape == (2, backbone.feature_dim)
+    assert torch.equal(plain, expected) and torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet10t"])
+def test_the_small_stem_keeps_more_pixels_and_comes_back_from_its_folder(tmp_path, name):
+    model = build(name, 1, 32, "small", {}, 0)
+    standard = build(name, 1, 32, "standard", {}, 0)
+    images = torch.randn(2, 1, 32, 32)
+    small_map, standard_map = model.eval().forward_features(images), standard.eval().forward_features(images)
+    assert small_map.shape[-1] == 4 * standard_map.shape[-1] == 4
+    card = new_card("made up", name, model, 1, 32, "small", {}, Intensity())
+    save_backbone(Backbone(model, card), tmp_path / "b")
+    with torch.inference_mode():
+        assert torch.equal(load_backbone(tmp_path / "b")(images), model(images))
+
+
+def test_plain_timm_refuses_the_small_stem_rather_than_load_another_one(tmp_path):
+    save_backbone(new_backbone(stem="small"), tmp_path / "b")
+    with pytest.raises(RuntimeError, match="Unknown model"):
+        timm.create_model(f"local-dir:{tmp_path / 'b'}", pretrained=True)
+    assert "load_backbone" in (tmp_path / "b" / "README.md").read_text()
+
+
+def test_the_weights_file_holds_tensors_and_the_format_only(saved):
+    with safe_open(saved / "model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+        assert set(file.keys()) == set(new_backbone().model.state_dict())
+
+
+def test_equal_weights_are_equal_bytes_whatever_the_card_says(tmp_path, saved):
+    save_backbone(new_backbone(method="simclr", stores=["elsewhere"]), tmp_path / "other")
+    save_backbone(new_backbone(seed=1), tmp_path / "third")
+    digests = [hashlib.sha256((f / "model.safetensors").read_bytes()).digest()
+               for f in (saved, tmp_path / "other", tmp_path / "third")]  # fmt: skip
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_memory_format_changes_neither_bytes_nor_id(tmp_path, saved):
+    backbone = new_backbone()
+    backbone.to(memory_format=torch.channels_last)
+    save_backbone(backbone, tmp_path / "other")
+    assert (tmp_path / "other/model.safetensors").read_bytes() == (saved / "model.safetensors").read_bytes()
+    assert backbone.id == load_backbone(saved).id
+
+
+def test_the_id_belongs_to_the_weights_not_to_the_folder(tmp_path, saved):
+    shutil.copytree(saved, tmp_path / "moved")
+    one, moved, other = load_backbone(saved), load_backbone(tmp_path / "moved"), new_backbone(seed=1)
+    assert one.id == moved.id == weights_digest(one.model, one.card)
+    assert weights_digest(other.model, other.card) != one.id
+
+
+@pytest.mark.parametrize(
+    "change", [{"stem": "small"}, {"intensity": Intensity(window_hu=(-1000, 1000)).to_card()}, {"architecture": "resnet10"}]
+)
+def test_the_id_also_names_what_the_weights_mean(change):
+    backbone = new_backbone()
+    assert weights_digest(backbone.model, {**backbone.card, **change}) != weights_digest(backbone.model, backbone.card)
+
+
+def test_the_id_depends_on_every_tensor():
+    backbone = new_backbone()
+    before = weights_digest(backbone.model, backbone.card)
+    for key in backbone.model.state_dict():
+        changed = copy.deepcopy(backbone.model)
+        changed.state_dict()[key].add_(1)
+        assert weights_digest(changed, backbone.card) != before, key
+
+
+def test_initial_weights_belong_to_the_seed_and_leave_the_caller_s_draws_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    one, same, other = (build("resnet10t", 1, 16, "standard", KINDS["resnet"][1], seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(one.layer1[0].conv1.weight, same.layer1[0].conv1.weight)
+    assert not torch.equal(one.layer1[0].conv1.weight, other.layer1[0].conv1.weight)
+
+
+def test_a_scratch_backbone_is_a_backbone_of_its_seed():
+    spec = "scratch:resnet10t,in_channels=1,size=32,stem=small"
+    one, same, other = load_backbone(spec), load_backbone(spec), load_backbone(f"{spec},seed=1")
+    assert one.id == same.id != other.id
+    assert (one.card["in_channels"], one.card["image_size"], one.card["source_domain"]) == (1, 32, None)
+    assert not one.training
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("scratch:resnet81", r"timm has no architecture 'resnet81'. Did you mean 'resnet18'"),
+        ("timm:resnet81.a1_in1k", r"timm has no such architecture. Did you mean 'resnet18'"),
+        ("scratch:resnet18,chanels=1", r"no setting 'chanels'.* Known: in_channels|Did you mean 'in_channels'"),
+        ("scratch:resnet18,in_channels=grey", r"in_channels=grey: expected a whole number"),
+        ("scratch:vit_tiny_patch16_224,stem=small,size=32", r"'small' is for ResNets; vit_tiny_patch16_224 is none"),
+        ("runs/nowhere", r"runs/nowhere: this is no backbone .* Pretrain one with"),
+    ],
+)
+def test_a_wrong_name_is_answered_with_what_to_do(spec, message):
+    with pytest.raises(BackboneError, match=message):
+        load_backbone(spec)
+
+
+def test_an_architecture_that_refuses_its_options_is_a_user_s_mistake():
+    with pytest.raises(BackboneError, match="timm refused"):
+        build("resnet10t", 1, 16, "standard", {"chanels": [1, 2]}, 0)
+
+
+@pytest.mark.parametrize("spoil", ["empty folder", "no card", "foreign card"])
+def test_a_folder_that_is_no_backbone_is_refused(tmp_path, saved, spoil):
+    if spoil == "empty folder":
+        saved = tmp_path / "empty"
+        saved.mkdir()
+    elif spoil == "no card":
+        (saved / "card.json").unlink()
+    else:
+        (saved / "card.json").write_text(json.dumps({"kind": "store"}))
+    with pytest.raises(BackboneError, match="this is no backbone"):
+        load_backbone(saved)
+
+
+@pytest.mark.parametrize("left", [0, 100, 0.5, -1])
+def test_truncated_weights_are_refused(saved, left):
+    path = saved / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(left * len(whole)) if isinstance(left, float) else left])
+    with pytest.raises(BackboneError, match=r"model.safetensors: cannot be loaded"):
+        load_backbone(saved)
+
+
+def test_missing_weights_are_refused(saved):
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(BackboneError, match=r"model.safetensors: cannot be loaded"):
+        load_backbone(saved)
+
+
+def test_a_card_of_a_newer_schema_is_refused(saved):
+    card = json.loads((saved / "card.json").read_text())
+    (saved / "card.json").write_text(json.dumps({**card, "schema": 99}))
+    with pytest.raises(BackboneError, match="schema 99, this version reads 1"):
+        load_backbone(saved)

@@ -1,0 +1,93 @@
+"""BatchNorm over groups of the global batch: statistics really are per group."""
+
+import copy
+
+import pytest
+import timm
+import torch
+import torch.distributed as distributed
+import torch.nn.functional as functional
+from torch import nn
+
+from ssl_transfer.models.batchnorm import GlobalBatchNorm, globalise_batchnorm
+
+CPU = torch.device("cpu")
+
+
+def chunked(images, layer, groups):
+    parts = [functional.batch_norm(part, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
+             for part in images.chunk(groups)]  # fmt: skip
+    return torch.cat(parts)
+
+
+@pytest.fixture
+def layer():
+    made = nn.BatchNorm2d(5)
+    nn.init.normal_(made.weight, 1, 0.2)
+    nn.init.normal_(made.bias)
+    return made
+
+
+@pytest.fixture
+def images():
+    return torch.randn(12, 5, 4, 4) * 3 + torch.randn(12, 5, 1, 1)
+
+
+@pytest.mark.parametrize("groups", [2, 3, 4, 6])
+def test_each_group_is_normalised_by_its_own_statistics(layer, images, groups):
+    expected = chunked(images, layer, groups)
+    found = globalise_batchnorm(nn.Sequential(layer), groups, CPU)(images)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.fixture
+def a_group_of_one_rank(tmp_path):
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("a_group_of_one_rank")
+@pytest.mark.parametrize("groups", [1, 3])
+def test_sums_over_groups_give_what_groups_by_themselves_give(layer, images, groups):
+    """The path for groups that span ranks, on one rank: outputs and gradients of batch normalisation itself."""
+    layer.__class__, layer.groups = GlobalBatchNorm, groups
+    one, other = images.clone().requires_grad_(), images.clone().requires_grad_()
+    expected, found = chunked(one, layer, groups), layer._spread_groups(other)
+    weights = torch.randn_like(found)
+    gradients = [torch.autograd.grad((out * weights).sum(), [x, layer.weight, layer.bias])
+                 for out, x in ((expected, one), (found, other))]  # fmt: skip
+    assert torch.allclose(found, expected, atol=1e-5)
+    for a, b in zip(*gradients, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_running_statistics_are_the_mean_over_groups(layer, images):
+    groups = globalise_batchnorm(nn.Sequential(layer), 3, CPU)
+    groups(images)
+    parts = images.chunk(3)
+    mean = torch.stack([part.mean((0, 2, 3)) for part in parts]).mean(0)
+    variance = torch.stack([part.var((0, 2, 3)) for part in parts]).mean(0)
+    assert torch.allclose(layer.running_mean, 0.1 * mean, atol=1e-6)
+    assert torch.allclose(layer.running_var, 0.9 + 0.1 * variance, atol=1e-5)
+    assert layer.num_batches_tracked == 1
+
+
+def test_in_eval_a_global_layer_is_the_plain_layer(layer, images):
+    layer.running_mean.normal_()
+    expected = copy.deepcopy(layer).eval()(images)
+    assert torch.equal(globalise_batchnorm(nn.Sequential(layer), 3, CPU).eval()(images), expected)
+
+
+def test_one_group_on_one_process_leaves_the_layers_as_they_are(layer):
+    assert type(globalise_batchnorm(nn.Sequential(layer), 1, CPU)[0]) is nn.BatchNorm2d
+
+
+def test_layers_of_timm_keep_their_activation_and_their_names():
+    model = timm.create_model("test_efficientnet", num_classes=0, in_chans=1).double()
+    names = list(model.state_dict())
+    grouped = globalise_batchnorm(copy.deepcopy(model), 2, CPU)
+    images = torch.randn(8, 1, 64, 64, dtype=torch.float64)
+    parts = [copy.deepcopy(model).train()(part) for part in images.chunk(2)]
+    assert list(grouped.state_dict()) == names
+    assert torch.allclose(grouped.train()(images), torch.cat(parts), atol=1e-8)
