@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("path", type=Path)
     added.add_argument("--figure", type=Path, metavar="FILE.png", help="draw a contact sheet of a store")
 
-    added = verb("pretrain", _pretrain, "store in, self-supervised backbone out", "the same recipe continues its own run")
+    added = verb(
+        "pretrain", _pretrain, "store in, self-supervised backbone out", "the same recipe continues its own run"
+    )
     added.add_argument("recipe", type=Path)
     added.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
     added.add_argument("--out", type=Path, help="folder of the run (default runs/NAME-ID)")
@@ -123,7 +125,9 @@ def _ingest_arguments(verb: Any) -> None:
     added.add_argument("--format", default="auto", choices=("auto", "dicom", "nifti", "images", "npz"))
     added.add_argument("--labels", type=Path, metavar="CSV", help="columns to join to the rows")
     added.add_argument("--label-key", choices=("patient", "series", "file"), help="the CSV's key column")
-    added.add_argument("--masks", metavar="PATH|PATTERN", help="label volumes or mask images; fields {stem} {parent} {number}")
+    added.add_argument(
+        "--masks", metavar="PATH|PATTERN", help="label volumes or mask images; fields {stem} {parent} {number}"
+    )
     added.add_argument("--mask-names", metavar="JSON|NAMES", help='{"1": "liver"} in a file, or liver,lesion')
     added.add_argument("--size", type=int, metavar="PX", help="height and width (default: the most common)")
     added.add_argument("--channels", type=int, choices=(1, 3), help="default 3 only if all images are colour")

@@ -55,7 +55,11 @@ class Features:
 
 
 def extract_features(
-    backbone: Backbone, store: ImageStore, out: str | Path | None = None, size: int | None = None, precision: str = "fp32"
+    backbone: Backbone,
+    store: ImageStore,
+    out: str | Path | None = None,
+    size: int | None = None,
+    precision: str = "fp32",
 ) -> Features:
     """Compute features of every image of a store, or read them if that was done before.
 
@@ -75,7 +79,9 @@ def extract_features(
     if folder.exists():
         features = Features.load(folder)
         if features.card["run_id"] != identity:
-            raise UsageError(f"{folder}: holds features of other inputs ({features.card['run_id']}). Give another --out.")
+            raise UsageError(
+                f"{folder}: holds features of other inputs ({features.card['run_id']}). Give another --out."
+            )
         return features
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone.to(device, memory_format=torch.channels_last)

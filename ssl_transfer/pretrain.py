@@ -224,8 +224,12 @@ def _accelerator(recipe: PretrainRecipe, folder: Path, precision: str) -> Accele
     Raises:
         RunError: If it counts fewer processes than the launcher started, or the batch cannot be shared out evenly.
     """
-    if recipe.tracker != "none" and not importlib.util.find_spec(recipe.tracker):  # Accelerate would go on without a word
-        raise RecipeError(f"tracker: {recipe.tracker} is not installed here: pip install {recipe.tracker}, or tracker=none.")
+    if recipe.tracker != "none" and not importlib.util.find_spec(
+        recipe.tracker
+    ):  # Accelerate would go on without a word
+        raise RecipeError(
+            f"tracker: {recipe.tracker} is not installed here: pip install {recipe.tracker}, or tracker=none."
+        )
     AcceleratorState._reset_state(reset_partial_state=False)  # several runs in one process may differ in precision
     accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(precision, precision),

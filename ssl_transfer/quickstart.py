@@ -8,6 +8,7 @@ skips what is already there.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -195,7 +196,10 @@ def _evaluate(run: Run, task: Task, size: Size) -> Iterator[dict[str, Any]]:
 
 
 def _pictures(out: Path, stores: dict[str, ImageStore], task: Task) -> None:
+    """Contact sheets, and the UMAP of the test images; it takes seconds, is drawn last, and is not drawn twice."""
     figures = out / "pictures"
+    if (figures / "umap.png").exists():
+        return
     figures.mkdir(exist_ok=True)
     for name, store in stores.items():
         contact_sheet(store, figures / f"{name}.png", images=48)
@@ -206,7 +210,8 @@ def _pictures(out: Path, stores: dict[str, ImageStore], task: Task) -> None:
         run = next(run for run in _runs(out, Size(0, 0, 0, 1, ())) if run.arm == arm)
         features = extract_features(load_backbone(run.backbone), task.store, run.folder / "features")
         panels[f"{arm}, seed 0"] = project(features.values[rows])
-    draw_projections(panels, labels, figures / "umap.png")
+    draw_projections(panels, labels, figures / "partial.png")
+    os.replace(figures / "partial.png", figures / "umap.png")
 
 
 def _primary(size: Size) -> dict[str, Any]:

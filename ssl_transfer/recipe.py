@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from ssl_transfer.errors import RecipeError, nearest
 
-
 EXPECTED = {  # where pydantic's words speak of Python
     "model_type": "Expected a section of `key: value` lines",
     "model_attributes_type": "Expected a section of `key: value` lines",
@@ -180,7 +179,9 @@ def merge(recipe: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
         try:
             value = _with_nulls(yaml.load(text, Loader=yaml.BaseLoader)) if text else None
         except yaml.YAMLError as error:
-            raise RecipeError(f"override '{override}': the value is no YAML ({' '.join(str(error).split())}).") from None
+            raise RecipeError(
+                f"override '{override}': the value is no YAML ({' '.join(str(error).split())})."
+            ) from None
         *sections, last = key.split(".")
         place = merged
         for section in sections:

@@ -45,7 +45,9 @@ def gradient(count=1, side=SIDE):
     return (across[None, :] + 0.5 * across[:, None]).expand(count, 1, side, side).clone()
 
 
-@pytest.mark.parametrize(("preset", "channels", "units"), [("ct", 1, "hu"), ("microscopy", 3, "rgb"), ("natural", 3, "rgb")])
+@pytest.mark.parametrize(
+    ("preset", "channels", "units"), [("ct", 1, "hu"), ("microscopy", 3, "rgb"), ("natural", 3, "rgb")]
+)
 def test_every_image_of_a_batch_has_parameters_of_its_own(preset, channels, units):
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (1, channels, SIDE, SIDE)).astype(np.float32))
     maker = ViewMaker(VIEWS[preset](SIDE, channels, units), HU if units == "hu" else Scale(0, 255), 0, channels)
@@ -96,7 +98,11 @@ def test_two_views_of_a_float_store_are_made_from_the_same_values():
 def test_a_backbone_with_other_channels_than_the_store_gets_luminance_or_repeated_grey(channels):
     images = torch.randint(0, 255, (2, 4 - channels, SIDE, SIDE), dtype=torch.uint8)
     views = ViewMaker(only(channels=channels), Scale(0, 255), 0, channels)(images, np.arange(2), 0).views
-    grey = images.float() if channels == 3 else (images * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, True)
+    grey = (
+        images.float()
+        if channels == 3
+        else (images * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, True)
+    )
     assert torch.allclose(views[0] * 0.25 + 0.5, grey.expand(-1, channels, -1, -1) / 255, atol=1e-4)
 
 

@@ -27,7 +27,9 @@ def project(features: np.ndarray, seed: int = 0, neighbors: int = NEIGHBORS) -> 
         McInnes et al. 2018, https://arxiv.org/abs/1802.03426.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # umap-learn announces that a seed means one thread, and that tensorflow is absent
+        warnings.simplefilter(
+            "ignore"
+        )  # umap-learn announces that a seed means one thread, and that tensorflow is absent
         import umap
 
         neighbors = min(neighbors, len(features) - 1)
@@ -56,7 +58,9 @@ def draw_projections(panels: dict[str, np.ndarray], labels: np.ndarray, path: st
     area = float(np.clip(6000 / len(labels), 6, 40))
     for axes, (title, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
         for i, name in enumerate(names):
-            axes.scatter(*points[labels == name].T, s=area, lw=0, alpha=0.75, color=colours[i % len(colours)], label=name)
+            axes.scatter(
+                *points[labels == name].T, s=area, lw=0, alpha=0.75, color=colours[i % len(colours)], label=name
+            )
         axes.set(title=title, xticks=[], yticks=[])
         axes.set_aspect("equal", "datalim")
     handles = axes.get_legend_handles_labels()

@@ -79,7 +79,9 @@ class Task:
         ordered = [name for name in self.store.card["classes"] or [] if name in present]
         classes = ordered if set(ordered) == present else sorted(present)
         if len(classes) < 2:
-            raise TaskError(f"task {self.name}: column '{self.card.target}' has {len(classes)} class(es); 2 are needed.")
+            raise TaskError(
+                f"task {self.name}: column '{self.card.target}' has {len(classes)} class(es); 2 are needed."
+            )
         return classes
 
     @cached_property
@@ -115,7 +117,9 @@ class Task:
         missing = set(range(len(self.classes))) - set(self.labels[positions].tolist())
         if split == "train" and missing:
             names = ", ".join(self.classes[c] for c in sorted(missing))
-            raise SplitError(f"task {self.name}: no training image of class {names} at fraction {fraction}. Take a larger one.")
+            raise SplitError(
+                f"task {self.name}: no training image of class {names} at fraction {fraction}. Take a larger one."
+            )
         return positions
 
     def count(self, positions: np.ndarray) -> dict[str, int | None]:

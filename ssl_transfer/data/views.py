@@ -279,7 +279,9 @@ def natural(
             "data.views: the natural preset jitters colour, and this backbone reads one channel. Set views.colour=0 "
             "views.grey=0, or use views: ct or microscopy."
         )
-    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
+    mean, std = (
+        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
+    )
     return Views(
         size, crop_scale, flip, 0.0, 0.0, SOFT_TISSUE_HU, 0.0, 0.0, brightness, contrast,
         colour, grey, blur_share, blur_sigma, 0.0, Intensity(mean=mean, std=std),

@@ -32,7 +32,9 @@ GIVEN = ("train", "labels", "queries", "n_classes")  # what the stage hands to e
 BIGGER_IS_BETTER = {"accuracy", "balanced_accuracy", "auroc", "f1"}
 
 
-def evaluate_recipe(protocol: str, overrides: list[str] | tuple[str, ...] = ()) -> tuple[EvaluateRecipe, dict[str, Any]]:
+def evaluate_recipe(
+    protocol: str, overrides: list[str] | tuple[str, ...] = ()
+) -> tuple[EvaluateRecipe, dict[str, Any]]:
     """Read `key=value` settings: those that every protocol shares, and the protocol's own.
 
     Raises:
@@ -170,7 +172,9 @@ def _notes(task: Task, backbone: Backbone) -> list[str]:
         notes.append("patients unknown: splits, fractions and intervals are by image")
     have, want = task.store.shape[0], backbone.card["in_channels"]
     if have != want:
-        notes.append(f"channels: store has {have}, backbone reads {want}; " + ("repeated" if have == 1 else "luminance"))
+        notes.append(
+            f"channels: store has {have}, backbone reads {want}; " + ("repeated" if have == 1 else "luminance")
+        )
     return notes
 
 

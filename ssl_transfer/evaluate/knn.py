@@ -29,7 +29,10 @@ def knn(
     counts = sorted({min(count, len(train)) for count in k})
     found = {name: nearest(train, features, counts[-1]) for name, features in queries.items()}
     for count in counts:
-        yield {"k": count}, {
-            name: vote(similarities[:, :count], labels[neighbors[:, :count]], n_classes, temperature)
-            for name, (similarities, neighbors) in found.items()
-        }
+        yield (
+            {"k": count},
+            {
+                name: vote(similarities[:, :count], labels[neighbors[:, :count]], n_classes, temperature)
+                for name, (similarities, neighbors) in found.items()
+            },
+        )

@@ -94,9 +94,12 @@ def patient_intervals(
     at_once = max(1, RESAMPLE_CELLS // len(labels))
     for start in range(0, resamples, at_once):
         count = min(at_once, resamples - start)
-        times = draw.multinomial(patients, np.full(patients, 1 / patients), size=count)  # how often each patient is drawn
+        times = draw.multinomial(
+            patients, np.full(patients, 1 / patients), size=count
+        )  # how often each patient is drawn
         for name, values in weighted_metrics(labels, scores, averaging, times[:, codes].astype(float)).items():
             samples.setdefault(name, []).append(values)
     return {
-        name: [float(q) for q in np.nanpercentile(np.concatenate(parts), [2.5, 97.5])] for name, parts in samples.items()
+        name: [float(q) for q in np.nanpercentile(np.concatenate(parts), [2.5, 97.5])]
+        for name, parts in samples.items()
     }

@@ -25,9 +25,7 @@ class BYOL(Objective):
         Grill et al. 2020, https://arxiv.org/abs/2006.07733, Algorithm 1 and appendix A.
     """
 
-    def __init__(
-        self, backbone: Backbone, momentum: float = 0.996, hidden_dim: int = 4096, projection_dim: int = 256
-    ):
+    def __init__(self, backbone: Backbone, momentum: float = 0.996, hidden_dim: int = 4096, projection_dim: int = 256):
         super().__init__()
         self.backbone = backbone
         self.projection_head = BYOLProjectionHead(backbone.feature_dim, hidden_dim, projection_dim)

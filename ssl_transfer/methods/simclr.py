@@ -18,9 +18,7 @@ class SimCLR(Objective):
         Chen et al. 2020, https://arxiv.org/abs/2002.05709, Algorithm 1.
     """
 
-    def __init__(
-        self, backbone: Backbone, temperature: float = 0.5, hidden_dim: int = 2048, projection_dim: int = 128
-    ):
+    def __init__(self, backbone: Backbone, temperature: float = 0.5, hidden_dim: int = 2048, projection_dim: int = 128):
         super().__init__()
         self.backbone = backbone
         self.projection_head = SimCLRProjectionHead(backbone.feature_dim, hidden_dim, projection_dim)

@@ -24,7 +24,9 @@ from ssl_transfer.run import whole_folder
 
 SCHEMA = 1
 SCRATCH = "scratch"  # the name of a backbone that was never pretrained
-SMALL_STEM = "_small_stem"  # suffix of an architecture that timm does not know: it refuses, rather than load a wrong stem
+SMALL_STEM = (
+    "_small_stem"  # suffix of an architecture that timm does not know: it refuses, rather than load a wrong stem
+)
 
 
 class Backbone(nn.Module):
@@ -231,9 +233,7 @@ def _scratch(spec: str, in_channels: int, size: int) -> Backbone:
     channels, seed = known["in_channels"], known["seed"]
     model = build(name, channels, known["size"], known["stem"], {}, seed)
     intensity = Intensity(mean=(0.5,) * channels, std=(0.25,) * channels)
-    card = new_card(
-        SCRATCH, name, model, channels, known["size"], known["stem"], {}, intensity, pretraining_seed=seed
-    )
+    card = new_card(SCRATCH, name, model, channels, known["size"], known["stem"], {}, intensity, pretraining_seed=seed)
     card["id"] = weights_digest(model, card)
     return Backbone(model, card)
 

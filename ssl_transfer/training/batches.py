@@ -21,7 +21,14 @@ class StepSampler(Sampler):
     """
 
     def __init__(
-        self, positions: np.ndarray, batch_size: int, seed: int, total_steps: int, first_step: int, rank: int, world: int
+        self,
+        positions: np.ndarray,
+        batch_size: int,
+        seed: int,
+        total_steps: int,
+        first_step: int,
+        rank: int,
+        world: int,
     ):
         self.positions, self.batch_size, self.seed = positions, batch_size, seed
         self.total_steps, self.first_step = total_steps, first_step

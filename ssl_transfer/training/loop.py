@@ -49,9 +49,7 @@ class Training:
         pace: How long and how often.
     """
 
-    def __init__(
-        self, objective: Objective, optimizer: torch.optim.Optimizer, accelerator: Accelerator, pace: Pace
-    ):
+    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, accelerator: Accelerator, pace: Pace):
         self.objective, self.accelerator, self.pace = objective, accelerator, pace
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.network, self.optimizer = accelerator.prepare(objective, optimizer)

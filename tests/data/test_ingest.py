@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_transfer.data import workers
-from ssl_transfer.data.fit import Fit
 from ssl_transfer.data.ingest import SOURCES, ingest
+from ssl_transfer.data.ingest.fit import Fit
+from ssl_transfer.data.ingest.pseudonyms import pseudonym
 from ssl_transfer.data.inspect import contact_sheet, store_summary
-from ssl_transfer.data.pseudonyms import pseudonym
+from ssl_transfer.data.sources import workers
 from ssl_transfer.errors import LabelError, RecipeError, SourceError, UsageError
 
 

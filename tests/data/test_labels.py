@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_transfer.data.labels import join_labels, read_labels
+from ssl_transfer.data.ingest.labels import join_labels, read_labels
 from ssl_transfer.data.sources import Item, Refusal
 from ssl_transfer.errors import LabelError
 

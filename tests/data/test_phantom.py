@@ -10,9 +10,9 @@ from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
 from ssl_transfer.data.sources.phantom import expand
-from ssl_transfer.data.sources.phantom_body import REGIONS, Patient
-from ssl_transfer.data.sources.phantom_ct import scan
-from ssl_transfer.data.sources.phantom_photographs import tiles
+from ssl_transfer.data.sources.phantom.body import REGIONS, Patient
+from ssl_transfer.data.sources.phantom.ct import scan
+from ssl_transfer.data.sources.phantom.photographs import tiles
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import SourceError
 

@@ -95,7 +95,10 @@ def test_byol_s_target_has_no_gradient_and_starts_as_the_online_network():
     method = new_method("byol", hidden_dim=32)
     method(new_batch(), 0)["loss"].backward()
     assert all(p.grad is None and not p.requires_grad for p in method.momentum_network.parameters())
-    for online, target in ((method.backbone, method.momentum_network[0]), (method.projection_head, method.momentum_network[1])):
+    for online, target in (
+        (method.backbone, method.momentum_network[0]),
+        (method.projection_head, method.momentum_network[1]),
+    ):
         assert all(torch.equal(a, b) for a, b in zip(online.parameters(), target.parameters(), strict=True))
 
 
@@ -215,7 +218,11 @@ def test_a_forward_pass_gives_a_loss_and_the_projections_of_this_batch(name):
 
 def test_the_defaults_are_the_papers():
     defaults = {name: choose(METHODS, Named(name=name), "recipe", ("backbone",)) for name in METHODS}
-    assert (defaults["byol"]["hidden_dim"], defaults["byol"]["projection_dim"], defaults["byol"]["momentum"]) == (4096, 256, 0.996)
+    assert (defaults["byol"]["hidden_dim"], defaults["byol"]["projection_dim"], defaults["byol"]["momentum"]) == (
+        4096,
+        256,
+        0.996,
+    )
     moco = defaults["moco"]
     assert (moco["queue"], moco["momentum"], moco["temperature"], moco["projection_dim"]) == (65536, 0.999, 0.2, 128)
     assert defaults["simclr"]["projection_dim"] == 128

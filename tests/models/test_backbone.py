@@ -101,7 +101,8 @@ def test_the_id_belongs_to_the_weights_not_to_the_folder(tmp_path, saved):
 
 
 @pytest.mark.parametrize(
-    "change", [{"stem": "small"}, {"intensity": Intensity(window_hu=(-1000, 1000)).to_card()}, {"architecture": "resnet10"}]
+    "change",
+    [{"stem": "small"}, {"intensity": Intensity(window_hu=(-1000, 1000)).to_card()}, {"architecture": "resnet10"}],
 )
 def test_the_id_also_names_what_the_weights_mean(change):
     backbone = new_backbone()

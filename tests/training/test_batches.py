@@ -67,5 +67,9 @@ def test_views_are_bit_identical_whoever_makes_them(ct_store, workers):
 def test_reading_draws_nothing_from_the_run_s_own_randomness(ct_store):
     maker = ViewMaker(VIEWS["ct"](16, 1, "hu"), Scale(-160, 240), 0, 1)
     before = torch.get_rng_state()
-    list(view_batches(ct_store, maker, StepSampler(ct_store.positions("train"), 12, 0, 2, 0, 0, 1), torch.device("cpu"), 0))
+    list(
+        view_batches(
+            ct_store, maker, StepSampler(ct_store.positions("train"), 12, 0, 2, 0, 0, 1), torch.device("cpu"), 0
+        )
+    )
     assert torch.equal(torch.get_rng_state(), before)

@@ -22,7 +22,7 @@ from ssl_transfer.data.sources.matching import (
     read_mask_names,
     suffix,
 )  # fmt: skip
-from ssl_transfer.data.workers import ordered
+from ssl_transfer.data.sources.workers import ordered
 from ssl_transfer.domains import DICOM_MODALITIES, UNKNOWN
 from ssl_transfer.errors import SourceError
 

@@ -2,7 +2,7 @@
 
 One body runs from the vertex of the head (z = 0) to the ankles (z = 1700), in millimetres of an average adult, with
 x towards the patient's left (right in the image) and y towards the back (down in the image). Patients differ in
-stature, girth, fat, contrast phase, arms and noise. `phantom_ct` scans it.
+stature, girth, fat, contrast phase, arms and noise. `ct` scans it.
 """
 
 from __future__ import annotations

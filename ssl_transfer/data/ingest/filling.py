@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ssl_transfer import __version__
 from ssl_transfer.console import warn
-from ssl_transfer.data.fit import Fit, choose_fit
-from ssl_transfer.data.labels import join_labels, read_labels
-from ssl_transfer.data.pseudonyms import Pseudonyms
+from ssl_transfer.data.ingest.fit import Fit, choose_fit
+from ssl_transfer.data.ingest.labels import join_labels, read_labels
+from ssl_transfer.data.ingest.options import Options
+from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
 from ssl_transfer.data.sources import Item, Refusal, Scan, Source, Unreadable
+from ssl_transfer.data.sources.workers import ordered
 from ssl_transfer.data.splits import FEWEST_GROUPS, draw_splits, shared_groups
 from ssl_transfer.data.store import ImageStore, StoreWriter, pixel_digest
-from ssl_transfer.data.workers import ordered
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import SourceError, SplitError
-
-if TYPE_CHECKING:
-    from ssl_transfer.data.ingest import Options
 
 NAMED_IDS = 64  # more mask values than this are instances, not classes
 

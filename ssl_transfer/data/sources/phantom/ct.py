@@ -1,4 +1,4 @@
-"""The CT phantom's scanner: draws the body of `phantom_body` slice by slice, in Hounsfield units.
+"""The CT phantom's scanner: draws the body of `body` slice by slice, in Hounsfield units.
 
 A series covers a random stretch around its region, so that neighbouring regions overlap as they do in an archive; field
 of view, position, table, noise and streaks vary too.
@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from ssl_transfer.data.sources import phantom_body as body
-from ssl_transfer.data.sources.phantom_body import Organ, Patient, outline
-from ssl_transfer.data.sources.phantom_canvas import Canvas
+from ssl_transfer.data.sources.phantom import body as body
+from ssl_transfer.data.sources.phantom.body import Organ, Patient, outline
+from ssl_transfer.data.sources.phantom.canvas import Canvas
 
 FINE_SIZE = 128  # below this, two by two drawn pixels make one
 
@@ -109,7 +109,7 @@ def draw_table(canvas: Canvas, below_mm: float) -> None:
 
 
 def draw_body(canvas: Canvas, patient: Patient) -> None:
-    """Head to hips: skin, muscle and cavity, then the organs of `phantom_body` in their order."""
+    """Head to hips: skin, muscle and cavity, then the organs of `body` in their order."""
     z, hu = canvas.z, patient.tissues
     half_width, half_depth = outline(body.TRUNK, z)
     fat = _fat(patient, z) * (half_width > 0)

@@ -12,12 +12,13 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from ssl_transfer import __version__
 from ssl_transfer.console import say
-from ssl_transfer.data.filling import fill_store
+from ssl_transfer.data.ingest.filling import fill_store
+from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.sources import Source, walk
 from ssl_transfer.data.sources.dicom import DicomSource
 from ssl_transfer.data.sources.images import ImagesSource
@@ -25,8 +26,7 @@ from ssl_transfer.data.sources.matching import IMAGE_SUFFIXES, VOLUME_SUFFIXES, 
 from ssl_transfer.data.sources.nifti import NiftiSource
 from ssl_transfer.data.sources.npz import NpzSource
 from ssl_transfer.data.store import ImageStore
-from ssl_transfer.domains import Domain
-from ssl_transfer.errors import SourceError, StoreError, UsageError, nearest
+from ssl_transfer.errors import SourceError, StoreError, UsageError
 
 SOURCES: dict[str, type[Source]] = {
     "dicom": DicomSource,
@@ -41,46 +41,6 @@ TAKES = {  # which of ingest's options a source reads
     "npz": ("domain", "mask_names"),
 }
 PHANTOM = "phantom:"
-
-
-@dataclass(frozen=True)
-class Options:
-    """What `ingest` was asked for; its arguments are documented there."""
-
-    format: str = "auto"
-    labels: str | None = None
-    label_key: str | None = None
-    size: int | None = None
-    channels: int | None = None
-    modality: str | None = None
-    domain: str | None = None
-    masks: str | None = None
-    mask_names: str | None = None
-    axis: str = "axial"
-    compress: bool = False
-    resplit: bool = False
-    split_shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
-    seed: int = 0
-    max_refused: float = 0.05
-    workers: int | None = None
-
-    def __post_init__(self):
-        if self.format not in ("auto", *SOURCES):
-            raise UsageError(f"--format {self.format}: no such format.{nearest(self.format, ['auto', *SOURCES])}")
-        if self.channels not in (None, 1, 3):
-            raise UsageError(f"--channels {self.channels}: expected 1 or 3.")
-        if self.size is not None and self.size < 1:
-            raise UsageError(f"--size {self.size}: expected a number of pixels above 0.")
-        if not 0 <= self.max_refused <= 1:
-            raise UsageError(f"--max-refused {self.max_refused}: expected a share from 0 to 1, such as 0.05.")
-        if self.label_key is not None and self.labels is None:
-            raise UsageError(f"--label-key {self.label_key}: there is no --labels CSV whose key it could be.")
-        if self.domain is not None:
-            Domain.parse(self.domain)
-
-    def given(self) -> dict:
-        """Options that differ from their defaults."""
-        return {name: value for name, value in asdict(self).items() if value != getattr(Options, name)}
 
 
 def ingest(

@@ -68,9 +68,9 @@ def write_ct(folder: Path, patients: int = 48, slices: int = 24, size: int = 48,
     A patient's slices are shared out evenly among the six regions; with fewer than six, regions take turns from
     patient to patient.
     """
-    from ssl_transfer.data.sources.phantom_body import REGIONS, Patient
-    from ssl_transfer.data.sources.phantom_canvas import MASK_NAMES
-    from ssl_transfer.data.sources.phantom_ct import scan
+    from ssl_transfer.data.sources.phantom.body import REGIONS, Patient
+    from ssl_transfer.data.sources.phantom.canvas import MASK_NAMES
+    from ssl_transfer.data.sources.phantom.ct import scan
 
     regions = list(REGIONS)
     for number in range(patients):
@@ -144,7 +144,7 @@ def _uid(name: str) -> str:
 
 def write_cells(folder: Path, patients: int = 48, slices: int = 24, size: int = 48, seed: int = 0) -> dict:
     """Write the wells of a plate as 8-bit grey PNG files; a well holds one cell line."""
-    from ssl_transfer.data.sources.phantom_cells import LINES, photograph_well
+    from ssl_transfer.data.sources.phantom.cells import LINES, photograph_well
 
     names = list(LINES)
     rows = []
@@ -158,7 +158,7 @@ def write_cells(folder: Path, patients: int = 48, slices: int = 24, size: int = 
 
 def write_photographs(folder: Path, patients: int = 96, slices: int = 12, size: int = 48, seed: int = 0) -> dict:
     """Write crops of photographs as 8-bit RGB PNG files; crops of one group come from one tile of one picture."""
-    from ssl_transfer.data.sources.phantom_photographs import crops, tiles
+    from ssl_transfer.data.sources.phantom.photographs import crops, tiles
 
     rows = []
     for number, tile in enumerate(tiles(patients)):

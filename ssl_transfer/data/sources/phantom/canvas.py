@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssl_transfer.data.sources.phantom_body import Organ
+from ssl_transfer.data.sources.phantom.body import Organ
 
 AIR = -1000
 MASK_NAMES = ("liver", "lesion")  # as in LiTS: mask values 1 and 2
