@@ -189,6 +189,9 @@ def _pretrain(options: argparse.Namespace) -> dict[str, Any]:
     recipe = load_recipe(PretrainRecipe, options.recipe, options.overrides)
     if "name" not in recipe.model_fields_set:
         recipe = recipe.model_copy(update={"name": options.recipe.stem})
+    from ssl_transfer.data.store import ImageStore
+
+    ImageStore(recipe.data.store)  # what is wrong here is said before torch loads
     from ssl_transfer.pretrain import pretrain
 
     return pretrain(recipe, options.out, options.resume, where=str(options.recipe))
@@ -209,10 +212,11 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
 
     from ssl_transfer.data.tasks import Task
+
+    task = Task.load(options.task)
     from ssl_transfer.evaluate import evaluate, evaluate_recipe
 
     recipe, protocol_options = evaluate_recipe(options.protocol, options.overrides)
-    task = Task.load(options.task)
     backbone = _backbone(options.backbone, task.store)
     result, folder = evaluate(options.protocol, backbone, task, recipe, protocol_options, options.out)
     return {**asdict(result), "result": str(folder / "result.json")}

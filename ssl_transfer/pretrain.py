@@ -53,8 +53,9 @@ def pretrain(
         UsageError: If `out` belongs to another run.
         RunError: If the run cannot start or go on.
     """
+    recipe = _completed(recipe, where)
     store = ImageStore(recipe.data.store)
-    recipe, parts = _resolve(recipe, store, where)
+    recipe, parts = _fitted(recipe, store)
     positions = _training_positions(store, recipe)
     parent = None
     if recipe.backbone.init != "scratch":
@@ -143,23 +144,27 @@ class _Recorded:
         self.checkpoints.save(step, {**state, "precision": self.precision})
 
 
-def _resolve(recipe: PretrainRecipe, store: ImageStore, where: str) -> tuple[PretrainRecipe, dict[str, Any]]:
-    """Complete the recipe with every default, and make the parts that need no machine."""
-    channels = recipe.backbone.in_channels or store.shape[0]
+def _completed(recipe: PretrainRecipe, where: str) -> PretrainRecipe:
+    """The recipe with every option of what it names, checked against its signature."""
     views = choose(VIEWS, recipe.data.views, f"{where}: data.views", given=("size", "channels", "units"))
     method = choose(METHODS, recipe.method, f"{where}: method", given=("backbone",))
     optimizer = choose(OPTIMIZERS, recipe.optimizer, f"{where}: optimizer", given=("module", "batch_size"))
-    preset: Views = VIEWS[recipe.data.views.name](recipe.data.size, channels, store.units, **views)
-    resolved = recipe.model_copy(
+    return recipe.model_copy(
         update={
             "data": recipe.data.model_copy(update={"views": Named(name=recipe.data.views.name, **views)}),
-            "backbone": recipe.backbone.model_copy(update={"in_channels": channels}),
             "method": Named(name=recipe.method.name, **method),
             "optimizer": Named(name=recipe.optimizer.name, **optimizer),
         }
     )
-    scale = Scale.of_store(store.card, preset.intensity.window_hu)
-    return resolved, {"channels": channels, "views": preset, "scale": scale}
+
+
+def _fitted(recipe: PretrainRecipe, store: ImageStore) -> tuple[PretrainRecipe, dict[str, Any]]:
+    """The recipe with the store's channels where it names none, and the views and scale that fit the store."""
+    channels = recipe.backbone.in_channels or store.shape[0]
+    recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"in_channels": channels})})
+    views: Views = VIEWS[recipe.data.views.name](recipe.data.size, channels, store.units, **recipe.data.views.options)
+    scale = Scale.of_store(store.card, views.intensity.window_hu)
+    return recipe, {"channels": channels, "views": views, "scale": scale}
 
 
 def _training_positions(store: ImageStore, recipe: PretrainRecipe) -> np.ndarray:

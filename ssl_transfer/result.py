@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer.errors import UsageError
-from ssl_transfer.run import write_json
+from ssl_transfer.run import read_json, write_json
 
 SCHEMA = 1
 
@@ -56,14 +55,16 @@ class EvalResult:
         """Read `result.json`, or the folder that holds it.
 
         Raises:
-            UsageError: If it is missing, is something else, or has another schema.
+            UsageError: If it is missing, incomplete, something else, or of another schema.
         """
         path = Path(path)
         path = path / "result.json" if path.is_dir() else path
-        try:
-            content = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path}: no readable result ({error}).") from None
+        content = read_json(path)
+        if content is None:
+            raise UsageError(f"{path}: no readable result. Evaluate first, or name the folder that holds result.json.")
         if content.get("kind") != "result" or content.get("schema") != SCHEMA:
             raise UsageError(f"{path}: expected a result of schema {SCHEMA}. Evaluate again with this version.")
-        return cls(**content)
+        try:
+            return cls(**content)
+        except TypeError as error:
+            raise UsageError(f"{path}: not all keys of a result are there ({error}). Evaluate again.") from None

@@ -1,0 +1,112 @@
+"""The house: who may import whom, what loads what, and how rooms are called. The contracts stand in pyproject.toml."""
+
+import ast
+import re
+import sys
+
+import pytest
+from command_line import ROOT, run
+from importlinter import api, cli
+
+PACKAGE = ROOT / "ssl_transfer"
+HEAVY = ("torch", "lightly", "timm", "monai", "pandas")
+MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
+CONTRACTS = {
+    contract["id"]: contract for contract in api.read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"]
+}
+
+
+def loaded(code: str, tmp_path) -> set[str]:
+    """Names of the top-level packages that a fresh interpreter holds after running `code`."""
+    script = f"import sys\n{code}\nprint('loaded:', *{{name.partition('.')[0] for name in sys.modules}})"
+    answer = run([sys.executable, "-c", script], tmp_path)
+    assert answer.status == 0, answer.stderr
+    return set(answer.stdout.rpartition("loaded:")[2].split())
+
+
+@pytest.mark.parametrize("contract", ["layers", "acyclic", "artifacts", "recipes"])
+def test_imports_keep_the_contract(contract, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    broken = cli.lint_imports(limit_to_contracts=(contract,), no_cache=True, no_logo=True)
+    assert not broken, capsys.readouterr().out
+
+
+def test_every_contract_of_the_project_is_checked_above():
+    assert set(CONTRACTS) == {"layers", "acyclic", "artifacts", "recipes"}
+
+
+def test_the_table_of_the_readme_names_the_layers_in_their_order():
+    table = (ROOT / "README.md").read_text().partition("| layer | what is there |")[2].partition("\n\n")[0]
+    told = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert told == re.findall(r"\w+", " ".join(CONTRACTS["layers"]["layers"]))
+
+
+def test_importing_the_package_loads_nothing_heavy(tmp_path):
+    assert loaded("import ssl_transfer", tmp_path).isdisjoint((*HEAVY, "numpy"))
+
+
+def test_the_package_knows_its_public_names_without_loading_them(tmp_path):
+    code = "import ssl_transfer\nassert 'open_store' in dir(ssl_transfer) and not hasattr(ssl_transfer, 'opn_store')"
+    assert loaded(code, tmp_path).isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["pretrain", "--help"], ["evaluate", "--help"]], ids=" ".join
+)
+def test_help_loads_nothing_heavy(words, tmp_path):
+    code = f"""
+from ssl_transfer.__main__ import main
+try:
+    main({words})
+except SystemExit as end:
+    assert end.code == 0"""
+    assert loaded(code, tmp_path).isdisjoint((*HEAVY, "numpy"))
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "data.ingest",
+        "data.inspect",
+        "data.tasks",
+        "recipe",
+        "result",
+        "study.report",
+        "study.statistics",
+        "study.table",
+    ],
+)
+def test_ingest_tasks_and_studies_never_load_torch(module, tmp_path):
+    assert "torch" not in loaded(f"import ssl_transfer.{module}", tmp_path)
+
+
+def test_a_whole_ingest_and_its_contact_sheet_never_load_torch(tmp_path):
+    code = """
+from ssl_transfer.__main__ import main
+assert main(['ingest', 'phantom:ct,patients=2,slices=6,size=16', '--out', 'store', '--workers', '1']) == 0
+assert main(['inspect', 'store', '--figure', 'sheet.png']) == 0"""
+    assert loaded(code, tmp_path).isdisjoint(("torch", "lightly", "timm", "monai"))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_a_module_begins_by_saying_what_it_is(module):
+    assert ast.get_docstring(ast.parse((PACKAGE / module).read_text()))
+
+
+def test_no_room_is_a_lumber_room():
+    assert len(MODULES) > 50
+    names = {part.removesuffix(".py") for module in MODULES for part in module.parts}
+    assert names.isdisjoint(
+        {"util", "utils", "helpers", "helper", "common", "base", "manager", "wrapper", "misc", "core"}
+    )
+
+
+def test_the_top_level_holds_what_the_design_names_and_nothing_else():
+    answer = run(["git", "ls-files"], ROOT)
+    if answer.status:
+        pytest.skip("no git checkout")
+    tops = {line.partition("/")[0] for line in answer.stdout.splitlines() if not line.startswith(".")}
+    assert tops <= {
+        "pyproject.toml", "README.md", "ssl_transfer", "recipes", "launch", "tests", "notebooks", "pretrain.py", "Makefile",
+        "benchmarks", "docs", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "mkdocs.yml",
+    }  # fmt: skip

@@ -1,0 +1,226 @@
+"""Recipes: what a YAML file may say, how overrides lie over it, and what a run's identity depends on."""
+
+import re
+
+import pydantic
+import pytest
+
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.recipe import Named, PretrainRecipe, choose, digest, load_recipe, merge, options_model, recipes_folder
+
+RECIPE = """
+data:      {store: stores/ct, views: ct, size: 32}
+backbone:  {name: resnet10t}
+method:    {name: simclr, temperature: 0.2}
+optimizer: {name: adamw, lr: 1e-3}
+train:     {epochs: 2, batch_size: 8}
+"""
+
+
+class Method:
+    """What a recipe's block may name."""
+
+    def __init__(self, backbone, temperature: float = 0.5, sizes: tuple[int, ...] = (1, 2), symmetric: bool = True):
+        pass
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def load(recipe_file):
+    return lambda *overrides: load_recipe(PretrainRecipe, recipe_file, overrides)
+
+
+def completed(**options):
+    return choose({"method": Method}, Named(name="method", **options), "x.yaml: method", given=("backbone",))
+
+
+def test_an_unknown_key_is_refused_with_the_file_the_key_and_the_nearest_name(load, recipe_file):
+    with pytest.raises(RecipeError) as refusal:
+        load("train.epoch=3")
+    assert str(refusal.value) == f"{recipe_file}: train.epoch: train takes no such option. Did you mean 'epochs'?"
+
+
+def test_an_unknown_option_of_a_method_is_refused_in_the_same_form():
+    with pytest.raises(RecipeError) as refusal:
+        completed(temprature="0.1")
+    assert str(refusal.value) == "x.yaml: method.temprature: Method takes no such option. Did you mean 'temperature'?"
+
+
+def test_an_unknown_section_is_answered_with_those_that_exist(load):
+    with pytest.raises(
+        RecipeError, match=r"epochs: PretrainRecipe takes no such option\. Known: backbone, data, method"
+    ):
+        load("epochs=3")
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(RecipeError, match=r"x\.yaml: method\.name: found 'metod'\. Did you mean 'method'\?"):
+        choose({"method": Method}, Named(name="metod"), "x.yaml: method")
+
+
+def test_what_the_caller_passes_itself_is_no_option():
+    with pytest.raises(RecipeError, match=r"method\.backbone: Method takes no such option"):
+        completed(backbone="resnet50")
+
+
+def test_a_missing_recipe_is_answered_with_the_nearest_file(recipe_file):
+    with pytest.raises(RecipeError, match=r"recip\.yaml: there is no such recipe\. Did you mean 'recipe\.yaml'\?"):
+        load_recipe(PretrainRecipe, recipe_file.with_name("recip.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.epochs=many", "train.epochs: found 'many'. Expected a valid number"),
+        ("train.epochs=-1", "train.epochs: found '-1'. Expected greater than 0"),
+        ("train.epochs=inf", "train.epochs: found 'inf'. Expected a finite number"),
+        ("train.epochs=null", "train.epochs: found None. Expected a valid number"),
+        ("train.seed=1.5", "train.seed: found '1.5'. Expected a valid integer"),
+        ("train.seed=-1", "train.seed: found '-1'. Expected greater than or equal to 0"),
+        ("train.precision=fp8", "train.precision: found 'fp8'. Expected 'fp32', 'bf16', 'fp16' or 'auto'"),
+        ("train=3", "train: found '3'. Expected a section"),
+        ("data.views=[1, 2]", "data.views: found ['1', '2']. Expected a section"),
+        ("data.store=", "data.store: found None. Expected a valid string"),
+        ("train.epochs", "override 'train.epochs': expected key=value"),
+        ("=3", "override '=3': expected key=value"),
+        ("train.=3", "override 'train.=3': expected key=value"),
+        ("train.epochs=[1", "override 'train.epochs=[1': the value is no YAML"),
+        ("train.betas.0=[1]", "train.betas: train takes no such option"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_was_found_and_expected(load, override, message):
+    with pytest.raises(RecipeError) as refusal:
+        load(override)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sizes": "3"}, r"x.yaml: method.sizes: found '3'. Expected a list such as [1, 2]."),
+        ({"symmetric": "perhaps"}, "x.yaml: method.symmetric: found 'perhaps'. Expected true or false."),
+        ({"temperature": "nan"}, "x.yaml: method.temperature: found 'nan'. Expected a finite number."),
+    ],
+)
+def test_a_wrong_option_is_told_in_the_words_of_yaml_not_of_python(options, message):
+    with pytest.raises(RecipeError) as refusal:
+        completed(**options)
+    assert str(refusal.value) == message
+
+
+@pytest.mark.parametrize("content", ["data: [1\nb: 2", "- 1\n- 2", "", "just text"])
+def test_a_file_that_is_no_recipe_is_refused(recipe_file, content):
+    recipe_file.write_text(content)
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: "):
+        load_recipe(PretrainRecipe, recipe_file)
+
+
+def test_a_missing_section_is_named(recipe_file):
+    recipe_file.write_text(RECIPE.replace("method:", "# method:"))
+    with pytest.raises(RecipeError, match=r"recipe\.yaml: method is missing; it has no default"):
+        load_recipe(PretrainRecipe, recipe_file)
+
+
+def test_text_becomes_what_the_declared_type_says_and_not_what_yaml_guesses(load):
+    assert load("train.epochs=1e-3").train.epochs == 0.001  # YAML 1.1 reads 1e-3 as text
+    assert load("name=no").name == "no"  # … no as false
+    assert load("name=1e-3").name == "1e-3"
+    assert load("data.store=0123").data.store == "0123"  # … and this as octal
+    assert completed(symmetric="no", temperature="1e-1", sizes=["3", "4"]) == {
+        "symmetric": False, "temperature": 0.1, "sizes": (3, 4)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("null", ["null", "~", ""])
+def test_null_is_nothing(load, null):
+    assert load("train.workers=2", f"train.workers={null}").train.workers is None
+
+
+def test_options_of_an_architecture_get_the_types_of_yaml(load):
+    options = load("backbone.options={patch_size: 16, flag: true, width: [32, 64], act: gelu}").backbone.options
+    assert options == {"patch_size": 16, "flag": True, "width": [32, 64], "act": "gelu"}
+
+
+def test_overrides_reach_into_sections_and_the_last_one_counts(load):
+    recipe = load("train.epochs=3", "method.temperature=0.7", "train.epochs=5")
+    assert (recipe.train.epochs, recipe.train.batch_size, recipe.method.options) == (5, 8, {"temperature": "0.7"})
+
+
+def test_an_override_reaches_into_a_shorthand(load):
+    recipe = load("data.views.noise=0")
+    assert (recipe.data.views.name, recipe.data.views.options) == ("ct", {"noise": "0"})
+
+
+def test_an_override_opens_a_section_that_the_file_leaves_out(load):
+    assert load("monitor.on_collapse=warn").monitor.on_collapse == "warn"
+
+
+def test_merging_leaves_the_recipe_itself_as_it_is():
+    recipe = {"train": {"epochs": "2"}}
+    merge(recipe, ["train.epochs=3"])
+    assert recipe == {"train": {"epochs": "2"}}
+
+
+def test_a_hyper_parameter_has_one_home_and_its_default_comes_from_there():
+    assert completed() == {"temperature": 0.5, "sizes": (1, 2), "symmetric": True}
+    assert set(options_model(Method, ("backbone",)).model_fields) == {"temperature", "sizes", "symmetric"}
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "name=other", "tracker=none", "monitor.every_epochs=1", "monitor.store=stores/other", "train.log_every_steps=1",
+        "train.checkpoint_every_steps=7", "train.workers=3", "data.store=elsewhere/ct",
+    ],
+)  # fmt: skip
+def test_identity_does_not_depend_on_names_logging_cadence_trackers_workers_or_paths(load, override):
+    assert digest(load(override).identity()) == digest(load().identity())
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "optimizer.lr=2e-3", "train.seed=1", "train.epochs=3", "train.batch_size=16", "train.precision=fp32", "data.limit=10",
+        "data.size=16", "data.views=cells", "method.temperature=0.3", "backbone.stem=small", "train.clip_gradient=1",
+    ],
+)  # fmt: skip
+def test_identity_depends_on_everything_that_changes_the_weights(load, override):
+    assert digest(load(override).identity()) != digest(load().identity())
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys():
+    assert digest({"a": 1, "b": {"c": 2, "d": 3}}) == digest({"b": {"d": 3, "c": 2}, "a": 1})
+    assert digest({"a": [1, 2]}) != digest({"a": [2, 1]})
+
+
+def test_recipes_are_frozen(load):
+    recipe = load()
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        recipe.train.epochs = 3
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        recipe.name = "other"
+
+
+RECIPES = sorted(recipes_folder().glob("*.yaml"))
+
+
+def test_there_are_recipes():
+    assert len(RECIPES) >= 9
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid_and_says_first_how_to_launch_it(path):
+    load_recipe(PretrainRecipe, path)
+    comment = path.read_text().partition("\ndata:")[0]
+    assert all(line.startswith("#") for line in comment.splitlines())
+    assert re.search(
+        rf"^#   (accelerate launch .*pretrain\.py|ssl-transfer pretrain) recipes/{path.name}", comment, re.M
+    )
+    assert "ssl-transfer ingest" in path.read_text()

@@ -1,0 +1,137 @@
+"""Runs and results: identity, and the rule that what is not whole does not exist."""
+
+import json
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+from command_line import run
+
+from ssl_transfer.errors import UsageError
+from ssl_transfer.result import EvalResult
+from ssl_transfer.run import Log, environment, read_json, run_id, whole_folder, write_json
+
+RESULT = EvalResult(
+    run_id="0123", protocol="knn", strategy=None,
+    backbone={"id": "a", "name": "b", "method": "simclr", "source_domain": "ct", "parents": []},
+    task={"name": "region", "target_domain": "ct"}, boundary="none", fraction=0.1, seed=0, pretraining_seed=None,
+    n={split: {"images": 3, "patients": None} for split in ("train", "val", "test")}, selected={"k": 5},
+    metrics={"val": {"auroc": 0.5}, "test": {"auroc": None}}, intervals={"auroc": [0.4, 0.6]}, seen_in_pretraining=False,
+    cost={"seconds": 1.0, "device": "cpu"}, environment={},
+)  # fmt: skip
+
+
+def test_a_run_is_named_by_what_it_does_and_from_what():
+    name = run_id("pretrain", {"lr": 1}, ["store"])
+    assert name == run_id("pretrain", {"lr": 1}, ["store"])
+    others = {
+        run_id("evaluate", {"lr": 1}, ["store"]),
+        run_id("pretrain", {"lr": 2}, ["store"]),
+        run_id("pretrain", {"lr": 1}, []),
+    }
+    assert len({name, *others}) == 4
+    assert len(name) == 16
+
+
+def test_a_json_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "card.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(ValueError):
+        write_json(path, {"a": float("nan")})
+    assert read_json(path) == {"a": 1}
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": 1', b"[1, 2]", b"\xff\xfe", b"null"])
+def test_half_a_json_object_is_none(tmp_path, content):
+    path = tmp_path / "card.json"
+    path.write_bytes(content)
+    assert read_json(path) is None
+
+
+def test_a_json_file_that_is_not_there_is_none(tmp_path):
+    assert read_json(tmp_path / "card.json") is None
+
+
+def test_a_whole_folder_appears_at_once(tmp_path):
+    with whole_folder(tmp_path / "artifact") as temporary:
+        (temporary / "weights").write_text("…")
+        assert not (tmp_path / "artifact").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+
+
+def test_a_folder_whose_making_failed_leaves_nothing(tmp_path):
+    with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "artifact") as temporary:
+        (temporary / "weights").write_text("…")
+        _ = 1 / 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_not_taken_for_whole_and_does_not_stand_in_the_way(tmp_path):
+    kill = """
+import os, signal
+from pathlib import Path
+from ssl_transfer.run import whole_folder
+with whole_folder(Path('artifact')) as temporary:
+    (temporary / 'half').write_text('…')
+    os.kill(os.getpid(), signal.SIGKILL)"""
+    assert run([sys.executable, "-c", kill], tmp_path).status == -9
+    assert not (tmp_path / "artifact").exists()
+    with whole_folder(tmp_path / "artifact") as temporary:
+        (temporary / "whole").write_text("…")
+    assert [path.name for path in (tmp_path / "artifact").iterdir()] == ["whole"]
+
+
+def test_a_log_has_one_object_a_line_and_writes_nan_as_null(tmp_path):
+    log = Log(tmp_path / "log.jsonl")
+    log.write(step=1, loss=float("nan"))
+    log.write(step=2, loss=0.5)
+    log.close()
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"step": 1, "loss": None}, {"step": 2, "loss": 0.5}]
+
+
+def test_a_resumed_log_drops_what_lies_behind_its_checkpoint_and_the_line_that_was_cut_off(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    log = Log(path, last_step=2)
+    log.write(step=3, again=True)
+    log.close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 1},
+        {"step": 2},
+        {"step": 3, "again": True},
+    ]
+
+
+def test_the_environment_names_versions_device_and_time():
+    found = environment("cpu")
+    assert {"ssl_transfer", "git_commit", "python", "platform", "versions", "device", "threads", "time"} <= set(found)
+    assert {"torch", "lightly", "timm", "faiss", "numpy"} <= set(found["versions"])
+
+
+def test_a_result_is_read_back_as_it_was_saved(tmp_path):
+    path = RESULT.save(tmp_path)
+    assert path.name == "result.json"
+    assert EvalResult.load(tmp_path) == EvalResult.load(path) == RESULT
+
+
+def test_a_result_of_another_schema_is_refused(tmp_path):
+    write_json(tmp_path / "result.json", asdict(replace(RESULT, schema=99)))
+    with pytest.raises(UsageError, match="expected a result of schema 1"):
+        EvalResult.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"kind": "store", "schema": 1}', '{"kind": "result", "schema": 1}']
+)
+def test_a_file_that_is_no_result_is_refused(tmp_path, content):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(UsageError, match=r"result\.json: "):
+        EvalResult.load(tmp_path)
+
+
+def test_a_result_has_the_keys_that_the_design_promises():
+    assert {
+        "schema", "run_id", "protocol", "strategy", "backbone", "task", "boundary", "fraction", "seed", "pretraining_seed", "n",
+        "selected", "metrics", "intervals", "seen_in_pretraining", "cost", "environment",
+    } <= set(asdict(RESULT))  # fmt: skip
