@@ -251,7 +251,7 @@ def test_colour_jitter_leaves_grey_images_grey():
 
 
 def test_the_ct_preset_refuses_colour_stores():
-    with pytest.raises(RecipeError, match="this store is RGB. Use views: natural or microscopy"):
+    with pytest.raises(RecipeError, match=r"this store is RGB\. Use views: natural or microscopy"):
         VIEWS["ct"](SIDE, 3, "rgb")
 
 

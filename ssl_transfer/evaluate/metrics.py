@@ -86,6 +86,9 @@ def patient_intervals(
         scores: Shape (N, C).
         groups: Patient of each image, shape (N,).
         resamples: Number of bootstrap samples; 0 gives no intervals.
+
+    Returns:
+        Metric -> [low, high]; a metric that no sample has a value of is left out.
     """
     _, codes = np.unique(groups, return_inverse=True)
     patients = int(codes.max()) + 1
@@ -99,7 +102,9 @@ def patient_intervals(
         )  # how often each patient is drawn
         for name, values in weighted_metrics(labels, scores, averaging, times[:, codes].astype(float)).items():
             samples.setdefault(name, []).append(values)
+    found = {name: np.concatenate(parts) for name, parts in samples.items()}
     return {
-        name: [float(q) for q in np.nanpercentile(np.concatenate(parts), [2.5, 97.5])]
-        for name, parts in samples.items()
+        name: [float(q) for q in np.nanpercentile(values, [2.5, 97.5])]
+        for name, values in found.items()
+        if not np.isnan(values).all()  # auroc of a single class
     }

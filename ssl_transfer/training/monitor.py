@@ -76,12 +76,12 @@ class CollapseAlarm:
     _told: bool = field(default=False, init=False)
 
     def check(self, step: int, std: float, rows: torch.Tensor) -> None:
-        """Judge a logged step.
+        """Judge a logged step, counted from 1.
 
         Raises:
             RunError: If `on_collapse` is `stop` and the spread was below its limit for several logged steps.
         """
-        if step < self.patience_steps:
+        if step <= self.patience_steps:
             return
         self._low = self._low + 1 if std < COLLAPSED_BELOW else 0
         if self._low < COLLAPSED_FOR or self._told:

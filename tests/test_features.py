@@ -1,0 +1,96 @@
+"""The stage `features`: one pass, the backbone in eval, kept under the names of its inputs."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as functional
+
+from ssl_transfer.data.store import StoreWriter
+from ssl_transfer.errors import UsageError
+from ssl_transfer.features import Features, extract_features
+from ssl_transfer.models.backbone import load_backbone
+from ssl_transfer.training.embedding import embed
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return load_backbone("scratch:test_resnet,in_channels=1,size=16")
+
+
+def test_features_are_the_backbone_s_answer_to_each_scaled_image(backbone, ct_store, tmp_path):
+    found = extract_features(backbone, ct_store, tmp_path / "f").values
+    images = torch.from_numpy(ct_store.__getitems__(range(len(ct_store)))).float()
+    unit = ((images + 160) / 400).clamp(0, 1)  # the soft-tissue window
+    inputs = functional.interpolate(unit, (16, 16), mode="bilinear", antialias=True, align_corners=False)
+    with torch.inference_mode():
+        expected = backbone((inputs - 0.5) / 0.25).numpy()
+    assert found.dtype == np.float32 and found.shape == (48, backbone.feature_dim)
+    assert np.allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_s_features_do_not_depend_on_its_batch(backbone, ct_store):
+    whole = embed(backbone, ct_store, np.arange(48))
+    parts = embed(backbone, ct_store, np.arange(48)[::-1], batch_size=5)[::-1]
+    assert np.allclose(whole, parts, rtol=1e-4, atol=1e-5)
+
+
+def test_a_backbone_in_training_is_used_in_eval_and_left_as_it_was(backbone, ct_store):
+    expected = embed(backbone, ct_store, np.arange(8))
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    backbone.train()
+    try:
+        assert np.array_equal(embed(backbone, ct_store, np.arange(8)), expected)
+        assert backbone.training
+    finally:
+        backbone.eval()
+    assert all(torch.equal(before[key], value) for key, value in backbone.state_dict().items())
+
+
+def test_the_same_inputs_are_read_from_the_folder_and_others_refused(backbone, ct_store, tmp_path):
+    first = extract_features(backbone, ct_store, tmp_path / "f")
+    before = (tmp_path / "f" / "features.safetensors").stat().st_mtime_ns
+    again = extract_features(backbone, ct_store, tmp_path / "f")
+    assert np.array_equal(first.values, again.values)
+    assert (tmp_path / "f" / "features.safetensors").stat().st_mtime_ns == before
+    other = load_backbone("scratch:test_resnet,in_channels=1,size=16,seed=1")
+    for inputs in ((other, ct_store, None), (backbone, ct_store, 32)):
+        with pytest.raises(UsageError, match="holds features of other inputs"):
+            extract_features(inputs[0], inputs[1], tmp_path / "f", size=inputs[2])
+
+
+def test_without_a_folder_features_are_kept_by_the_names_of_their_inputs(backbone, ct_store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one, same = (extract_features(backbone, ct_store) for _ in range(2))
+    other = extract_features(backbone, ct_store, size=32)
+    assert one.path == same.path != other.path
+    assert np.array_equal(Features.load(one.path).values, one.values)
+
+
+def test_rows_say_which_image_each_vector_belongs_to(backbone, ct_store, tmp_path):
+    rows = extract_features(backbone, ct_store, tmp_path / "f").rows
+    assert rows["row"].tolist() == list(range(48))
+    for name in ("pixel_digest", "patient", "label", "split"):
+        assert rows[name].tolist() == ct_store.column(name).tolist()
+
+
+def test_a_folder_that_holds_no_features_is_refused(backbone, ct_store, tmp_path):
+    (tmp_path / "f").mkdir()
+    with pytest.raises(UsageError, match="no features folder of schema 1"):
+        extract_features(backbone, ct_store, tmp_path / "f")
+
+
+def test_oblong_images_are_padded_not_stretched(backbone, tmp_path):
+    """A bright square in the middle of a 16 x 32 image is seen as by a square image padded with the lower end."""
+    image = np.zeros((1, 16, 32), np.uint8)
+    image[:, 4:12, 12:20] = 255
+    padded = np.pad(image, ((0, 0), (8, 8), (0, 0)))
+    found = []
+    for name, content in (("oblong", image), ("square", padded)):
+        with StoreWriter(tmp_path / name, content.shape, np.uint8) as writer:
+            writer.append(content, {"label": "a"})
+            store = writer.finish(np.array(["train"]), {
+                "units": "display", "domain": "unknown", "classes": None, "refused": [], "warnings": [],
+                "split_by": "image", "source": "made up", "mask_classes": None,
+            })  # fmt: skip
+        found.append(embed(backbone, store, np.array([0])))
+    assert np.array_equal(*found)

@@ -1,0 +1,193 @@
+"""The quickstart at its tiny scale, from the outside, and the notebook that reads what it made."""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pandas as pd
+import pytest
+from command_line import ROOT, ssl_transfer
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+ARMS = {"CT", "cell lines", "photographs", "scratch"}
+CONTRAST_COLUMNS = [
+    "protocol",
+    "task",
+    "strategy",
+    "fraction",
+    "metric",
+    "a",
+    "b",
+    "boundary_a",
+    "boundary_b",
+    "unit",
+    "n_a",
+    "n_b",
+    "mean_a",
+    "mean_b",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "t",
+    "df",
+    "p_value",
+    "p_holm",
+    "p_tost",
+    "hedges_g",
+    "verdict",
+]
+TIDY_COLUMNS = [
+    "protocol",
+    "pretraining",
+    "task",
+    "strategy",
+    "fraction",
+    "pretraining_seed",
+    "seed",
+    "metric",
+    "value",
+    "boundary",
+    "run_id",
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("quickstart")
+
+
+@pytest.fixture(scope="module")
+def first(place):
+    """The answer of `ssl-transfer quickstart --scale tiny`."""
+    return ssl_transfer("quickstart", "--scale", "tiny", "--out", "quick", "--json", folder=place, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(first, place) -> Path:
+    assert first.status == 0, first.stderr
+    return place / "quick"
+
+
+def test_the_answer_says_what_was_found_how_long_it_took_and_where_the_report_is(first, place):
+    assert {"headline", "report", "out", "seconds"} <= set(first.json)
+    assert "balanced accuracy" in first.json["headline"][0]
+    assert (place / first.json["report"]).is_file()
+
+
+def test_the_report_is_one_file_that_shows_every_arm_and_picture(folder):
+    page = (folder / "report.html").read_text()
+    assert all(arm in page for arm in ARMS)
+    assert page.count("data:image/png;base64,") >= 4  # UMAP and three contact sheets
+    assert not re.search(r"""(src|href)=["']?(?!#|data:|"|')""", re.sub(r'href="https://[^"]*"', "", page))
+
+
+def test_every_stage_shows_progress(first):
+    for stage in ("generate and ingest", "pretrain", "evaluate", "UMAP"):
+        assert re.search(rf"^{stage}: \d+\.\d s$", first.stderr, re.M)
+
+
+def test_every_pair_of_arms_is_contrasted_over_pretraining_seeds(folder):
+    contrasts = pd.read_csv(folder / "tables" / "contrasts.csv")
+    assert list(contrasts.columns) == CONTRAST_COLUMNS
+    assert set(contrasts["a"]) | set(contrasts["b"]) == ARMS
+    cells = contrasts.groupby(["protocol", "fraction", "metric"]).size()
+    assert (cells == 6).all()
+    assert set(contrasts["protocol"]) == {"linear_probe", "knn"}
+    assert set(contrasts["unit"]) == {"pretraining_seed"}
+    assert set(contrasts["n_a"]) == set(contrasts["n_b"]) == {2}
+    assert (contrasts["difference"] - (contrasts["mean_a"] - contrasts["mean_b"])).abs().max() < 1e-9
+
+
+def test_the_tidy_table_has_every_run(folder):
+    table = pd.read_csv(folder / "tables" / "table.csv")
+    assert set(TIDY_COLUMNS) <= set(table.columns)
+    shown = table[table["metric"] == "balanced_accuracy"]
+    assert len(shown) == 4 * 2 * 2 * 2  # arms, seeds, protocols, fractions
+    assert shown["run_id"].nunique() == len(shown)
+    boundaries = shown.groupby("pretraining")["boundary"].first().to_dict()
+    assert boundaries == {"CT": "none", "cell lines": "hard", "photographs": "hard", "scratch": "scratch"}
+
+
+def test_arms_differ_in_the_domain_alone(folder):
+    cards = [json.loads(path.read_text()) for path in folder.glob("pretrain/*/backbone/card.json")]
+    trained = [card for card in cards if card["method"] != "none"]
+    assert (len(cards), len(trained)) == (8, 6)
+    assert len({card["source_domain"] for card in trained}) == 3
+    for card in trained:
+        assert card["training"]["steps"] == trained[0]["training"]["steps"]
+        for section in ("method", "optimizer", "backbone"):
+            assert card["recipe"][section] == trained[0]["recipe"][section]
+        for key in ("limit", "size", "views"):
+            assert card["recipe"]["data"][key] == trained[0]["recipe"]["data"][key]
+
+
+def test_a_second_call_does_no_work_twice_and_answers_the_same(first, folder, place):
+    made = {
+        path: path.stat().st_mtime_ns
+        for pattern in (
+            "**/model.safetensors",
+            "**/result.json",
+            "**/features.safetensors",
+            "stores/*/card.json",
+            "pictures/*.png",
+        )
+        for path in folder.glob(pattern)
+    }
+    tables = {path: path.read_bytes() for path in folder.glob("tables/*.csv")}
+    assert len(made) > 8 + 32 + 8 + 3
+    again = ssl_transfer("quickstart", "--scale", "tiny", "--out", "quick", folder=place)
+    assert again.status == 0
+    assert again.stdout.splitlines()[-1] == f"report: {first.json['report']}"
+    assert first.json["headline"][0] in again.stdout
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    assert {path: path.read_bytes() for path in tables} == tables
+
+
+def test_another_scale_does_not_go_into_the_same_folder(folder, place):
+    answer = ssl_transfer("quickstart", "--scale", "full", "--out", "quick", folder=place)
+    assert (answer.status, answer.stdout) == (2, "")
+    assert answer.stderr.startswith("UsageError: quick: holds a quickstart of scale tiny")
+
+
+def test_there_are_notebooks():
+    assert [path.name for path in NOTEBOOKS] == ["01_quickstart.ipynb"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_kept_without_outputs_and_defines_nothing(path):
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code":
+            assert (cell.outputs, cell.execution_count) == ([], None)
+            nodes = {type(node) for node in ast.walk(ast.parse(cell.source))}
+            assert nodes.isdisjoint({ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda})
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_uses_the_public_api_only(path):
+    source = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    assert not re.search(r"\bssl_transfer\.|from ssl_transfer", source)
+    assert set(re.findall(r"\bst\.(\w+)", source)) <= {
+        "open_store",
+        "open_task",
+        "load_backbone",
+        "extract_features",
+        "project",
+    }
+
+
+def test_the_notebook_runs_on_the_quickstart_and_draws_images_curves_and_feature_space(folder, place, monkeypatch):
+    monkeypatch.setenv("QUICKSTART", "quick")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (place / "notebooks").mkdir()
+    notebook = nbformat.read(ROOT / "notebooks" / "01_quickstart.ipynb", as_version=4)
+    nbclient.NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": place / "notebooks"}}
+    ).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    words = "\n".join(output["data"].get("text/markdown", "") for output in outputs if "data" in output)
+    assert words.count(" against ") == 2 * 6
+    assert not any(output.get("name") == "stderr" for output in outputs)
