@@ -165,7 +165,8 @@ def _inspect(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.run import read_json
 
     path: Path = options.path.parent if options.path.name == "result.json" else options.path
-    card = read_json(path / "card.json") or read_json(path / "result.json") or read_json(path / "run.json")
+    named = (read_json(path / f"{name}.json") for name in ("card", "result", "run", "quickstart"))
+    card = next(filter(None, named), None)
     kind = (card or {}).get("kind") or (card or {}).get("stage")
     if options.figure and kind != "store":
         raise UsageError(f"{path}: --figure draws stores, and this is {kind or 'nothing that ssl_transfer wrote'}.")

@@ -56,7 +56,7 @@ def pretrain(
     recipe = _completed(recipe, where)
     store = ImageStore(recipe.data.store)
     recipe, parts = _fitted(recipe, store)
-    positions = _training_positions(store, recipe)
+    positions = _training_positions(store, recipe, where)
     parent = None
     if recipe.backbone.init != "scratch":
         parent = load_backbone(recipe.backbone.init, parts["channels"], recipe.data.size)
@@ -167,7 +167,7 @@ def _fitted(recipe: PretrainRecipe, store: ImageStore) -> tuple[PretrainRecipe, 
     return recipe, {"channels": channels, "views": views, "scale": scale}
 
 
-def _training_positions(store: ImageStore, recipe: PretrainRecipe) -> np.ndarray:
+def _training_positions(store: ImageStore, recipe: PretrainRecipe, where: str) -> np.ndarray:
     """Training rows, or a seeded subset of them (`data.limit`).
 
     Raises:
@@ -179,7 +179,7 @@ def _training_positions(store: ImageStore, recipe: PretrainRecipe) -> np.ndarray
         positions = np.asarray(positions)[np.sort(chosen)]
     if recipe.train.batch_size > len(positions):
         raise RecipeError(
-            f"train.batch_size: {recipe.train.batch_size} images per batch, but {store.path} offers "
+            f"{where}: train.batch_size: {recipe.train.batch_size} images per batch, but {store.path} offers "
             f"{len(positions)} training images. Set train.batch_size to at most that."
         )
     return positions

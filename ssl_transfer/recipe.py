@@ -238,7 +238,7 @@ def resolve_options(
 def options_model(target: Callable, given: Iterable[str] = ()) -> type[BaseModel]:
     """A pydantic model of the parameters of a function or class, without those in `given`."""
     function = target.__init__ if inspect.isclass(target) else target
-    hints = typing.get_type_hints(function)
+    hints = typing.get_type_hints(function, include_extras=True)  # `PositiveFloat` and the like
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(target).parameters.items():
         if name not in set(given):

@@ -17,7 +17,7 @@ import torch
 from ssl_transfer.console import warn
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.domains import Domain, boundary
-from ssl_transfer.errors import RecipeError, SplitError, UsageError, nearest
+from ssl_transfer.errors import RecipeError, SplitError, TaskError, UsageError, nearest
 from ssl_transfer.evaluate.knn import knn
 from ssl_transfer.evaluate.linear_probe import linear_probe
 from ssl_transfer.evaluate.metrics import classification_metrics, patient_intervals
@@ -74,7 +74,8 @@ def evaluate(
 
     Raises:
         SplitError: If a split is missing or empty.
-        UsageError: If `out` holds another run.
+        TaskError: If the task's metric is undefined on validation.
+        UsageError: If `out` holds another run, or other files.
     """
     identity = run_id(
         "evaluate",
@@ -87,6 +88,9 @@ def evaluate(
         if result.run_id != identity:
             raise UsageError(f"{folder}: holds run {result.run_id}, this is run {identity}. Give another --out.")
         return result, folder
+    strangers = [file.name for file in folder.glob("[!.]*") if file.name != "predictions.parquet"]
+    if strangers:
+        raise UsageError(f"{folder}: holds other files ({strangers[0]} …). Give another --out.")
     started = time.perf_counter()
     rows = {split: task.rows(split, recipe.fraction, recipe.seed) for split in ("train", "val", "test")}
     _assert_disjoint(task, rows)
@@ -129,8 +133,13 @@ def _select(
         features[rows["train"]], task.labels[rows["train"]], queries, len(task.classes), **options
     ):
         validation = classification_metrics(task.labels[rows["val"]], scores["val"], task.card.averaging)
-        if kept is None or sign * validation[metric] > best:
+        if sign * validation[metric] > best:
             best, kept = sign * validation[metric], (setting, scores["test"], validation)
+    if kept is None:
+        raise TaskError(
+            f"task {task.name}: {metric} is undefined on the validation images (a single class?), so nothing can be selected "
+            "by it. Take another metric, or ingest again with other splits."
+        )
     return kept
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from ssl_transfer.neighbors import nearest, vote
 
 
 def knn(
     train: np.ndarray, labels: np.ndarray, queries: dict[str, np.ndarray], n_classes: int,
-    k: tuple[int, ...] = (1, 5, 20, 200), temperature: float = 0.1,
+    k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 20, 200), temperature: PositiveFloat = 0.1,
 ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:  # fmt: skip
     """Score by cosine neighbours at each k, weighted by exp(similarity / temperature).
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, PositiveFloat
 from sklearn.linear_model import LogisticRegression
 
 from ssl_transfer.console import warn
@@ -16,7 +17,7 @@ MAX_ITERATIONS = 3000
 
 def linear_probe(
     train: np.ndarray, labels: np.ndarray, queries: dict[str, np.ndarray], n_classes: int,
-    strengths: tuple[float, ...] = STRENGTHS,
+    strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = STRENGTHS,
 ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:  # fmt: skip
     """Fit L2-regularised logistic regression at each strength.
 

@@ -9,6 +9,7 @@ from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from lightly.models.utils import deactivate_requires_grad, update_momentum
 from lightly.utils.scheduler import cosine_schedule
+from pydantic import PositiveInt
 from torch import nn
 
 from ssl_transfer.data.views import ViewBatch
@@ -25,7 +26,13 @@ class BYOL(Objective):
         Grill et al. 2020, https://arxiv.org/abs/2006.07733, Algorithm 1 and appendix A.
     """
 
-    def __init__(self, backbone: Backbone, momentum: float = 0.996, hidden_dim: int = 4096, projection_dim: int = 256):
+    def __init__(
+        self,
+        backbone: Backbone,
+        momentum: float = 0.996,
+        hidden_dim: PositiveInt = 4096,
+        projection_dim: PositiveInt = 256,
+    ):
         super().__init__()
         self.backbone = backbone
         self.projection_head = BYOLProjectionHead(backbone.feature_dim, hidden_dim, projection_dim)

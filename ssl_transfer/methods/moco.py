@@ -9,6 +9,7 @@ import torch.distributed as distributed
 from lightly.loss import NTXentLoss
 from lightly.models.modules import MoCoProjectionHead
 from lightly.models.utils import deactivate_requires_grad, update_momentum
+from pydantic import PositiveFloat, PositiveInt
 from torch import nn
 
 from ssl_transfer.data.views import ViewBatch
@@ -32,11 +33,11 @@ class MoCo(Objective):
     def __init__(
         self,
         backbone: Backbone,
-        temperature: float = 0.2,
-        queue: int = 65536,
+        temperature: PositiveFloat = 0.2,
+        queue: PositiveInt = 65536,
         momentum: float = 0.999,
-        bn_groups: int = 8,
-        projection_dim: int = 128,
+        bn_groups: PositiveInt = 8,
+        projection_dim: PositiveInt = 128,
     ):
         super().__init__()
         self.backbone = backbone

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from lightly.loss import NTXentLoss
 from lightly.models.modules import SimCLRProjectionHead
+from pydantic import PositiveFloat, PositiveInt
 
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.methods.objective import Losses, Objective
@@ -18,7 +19,13 @@ class SimCLR(Objective):
         Chen et al. 2020, https://arxiv.org/abs/2002.05709, Algorithm 1.
     """
 
-    def __init__(self, backbone: Backbone, temperature: float = 0.5, hidden_dim: int = 2048, projection_dim: int = 128):
+    def __init__(
+        self,
+        backbone: Backbone,
+        temperature: PositiveFloat = 0.5,
+        hidden_dim: PositiveInt = 2048,
+        projection_dim: PositiveInt = 128,
+    ):
         super().__init__()
         self.backbone = backbone
         self.projection_head = SimCLRProjectionHead(backbone.feature_dim, hidden_dim, projection_dim)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from lightly.utils.lars import LARS
+from pydantic import PositiveFloat
 from torch import nn
 
 from ssl_transfer.errors import RecipeError
@@ -37,7 +38,7 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def lars(
-    module: nn.Module, batch_size: int, lr: float, rate_rule: RateRule = "none", weight_decay: float = 1e-6,
+    module: nn.Module, batch_size: int, lr: PositiveFloat, rate_rule: RateRule = "none", weight_decay: float = 1e-6,
     momentum: float = 0.9, trust_coefficient: float = 0.001,
 ) -> torch.optim.Optimizer:  # fmt: skip
     """LARS (You et al. 2017, https://arxiv.org/abs/1708.03888): SGD with a rate per layer. Needs a decay above 0."""
@@ -50,7 +51,7 @@ def lars(
 
 
 def sgd(
-    module: nn.Module, batch_size: int, lr: float, rate_rule: RateRule = "none", weight_decay: float = 1e-4,
+    module: nn.Module, batch_size: int, lr: PositiveFloat, rate_rule: RateRule = "none", weight_decay: float = 1e-4,
     momentum: float = 0.9,
 ) -> torch.optim.Optimizer:  # fmt: skip
     """SGD with momentum."""
@@ -60,7 +61,7 @@ def sgd(
 
 
 def adamw(
-    module: nn.Module, batch_size: int, lr: float, rate_rule: RateRule = "none", weight_decay: float = 0.05,
+    module: nn.Module, batch_size: int, lr: PositiveFloat, rate_rule: RateRule = "none", weight_decay: float = 0.05,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:  # fmt: skip
     """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101)."""
