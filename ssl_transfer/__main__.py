@@ -192,7 +192,8 @@ def _pretrain(options: argparse.Namespace) -> dict[str, Any]:
         recipe = recipe.model_copy(update={"name": options.recipe.stem})
     from ssl_transfer.data.store import ImageStore
 
-    ImageStore(recipe.data.store)  # what is wrong here is said before torch loads
+    for source in recipe.data.sources():  # what is wrong here is said before torch loads
+        ImageStore(source.store)
     from ssl_transfer.pretrain import pretrain
 
     return pretrain(recipe, options.out, options.resume, where=str(options.recipe))

@@ -53,13 +53,38 @@ class Named(BaseModel):
         return dict(self.model_extra or {})
 
 
-class DataSection(Section):
-    """Which images, at which size, seen through which views."""
+class MixPart(Section):
+    """One of several stores, its share of the images of an epoch, and its views (null: those of `data.views`)."""
 
     store: str
+    share: float = Field(gt=0, lt=1)
+    views: Named | None = None
+
+
+class DataSection(Section):
+    """Which images, at which size, seen through which views: one `store`, or a `mix` of several."""
+
+    store: str | None = None
+    mix: list[MixPart] = []
     views: Named
     size: int = Field(gt=0)
+    label: str = "label"  # column that a supervised method reads
     limit: int | None = Field(None, gt=0)  # a seeded subset of the training rows, for trials
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> DataSection:
+        if (self.store is None) == (not self.mix):
+            raise ValueError("Expected either `store: PATH` or `mix: [{store: PATH, share: 0.5}, …]`")
+        total = sum(part.share for part in self.mix)
+        if self.mix and abs(total - 1) > 1e-6:
+            raise ValueError(f"Expected shares of `mix` that add up to 1, not to {total:g}")
+        return self
+
+    def sources(self) -> list[MixPart]:
+        """Stores with their shares and views; a single store has all."""
+        if not self.mix:
+            return [MixPart.model_construct(store=self.store, share=1.0, views=self.views)]
+        return [part.model_copy(update={"views": part.views or self.views}) for part in self.mix]
 
 
 class BackboneSection(Section):
@@ -84,7 +109,10 @@ class TrainSection(Section):
     epochs: float = Field(gt=0)
     batch_size: int = Field(gt=0)  # global: summed over all processes
     warmup_epochs: float = Field(0.0, ge=0)
+    accumulate_steps: int = Field(1, gt=0)  # a batch is made of so many smaller ones; not for in-batch negatives
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
+    memory_format: Literal["channels_last", "contiguous", "auto"] = "auto"
+    compile: bool = False  # torch.compile the backbone
     seed: int = Field(0, ge=0)
     clip_gradient: float | None = Field(None, gt=0)
     checkpoint_every_steps: int = Field(500, gt=0)
@@ -100,6 +128,7 @@ class MonitorSection(Section):
     every_epochs: float = Field(5.0, gt=0)
     images: int = Field(2000, gt=0)
     on_collapse: Literal["stop", "warn"] = "stop"
+    on_nonfinite: Literal["stop", "warn"] = "stop"
 
 
 class PretrainRecipe(Section):
@@ -119,7 +148,8 @@ class PretrainRecipe(Section):
         recipe = self.model_dump(exclude={"name", "monitor", "tracker"})
         for key in ("checkpoint_every_steps", "log_every_steps", "workers"):
             recipe["train"].pop(key)
-        recipe["data"].pop("store")
+        for source in (recipe["data"], *recipe["data"]["mix"]):
+            source.pop("store")
         if recipe["backbone"]["init"] != "scratch":
             recipe["backbone"].pop("init")
         return recipe
@@ -288,11 +318,13 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
         *sections, key = problem["loc"]
         owner = model
         for section in sections:
-            owner = owner.model_fields[section].annotation
+            owner = typing.get_args(owner)[0] if isinstance(section, int) else owner.model_fields[section].annotation
         title = ".".join(map(str, sections)) or owner.__name__
         return f"{place}: {title} takes no such option.{nearest(str(key), owner.model_fields)}"
     if problem["type"] == "missing":
         return f"{place} is missing; it has no default."
+    if problem["type"] == "value_error":  # of a validator of ours, which says what it found
+        return f"{place}: {problem['ctx']['error']}."
     return f"{place}: found {problem['input']!r}. {EXPECTED.get(problem['type']) or _expected(problem['msg'])}."
 
 

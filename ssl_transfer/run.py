@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import os
 import platform
 import shutil
@@ -109,13 +110,15 @@ class Log:
                         kept.append(line)
                 except ValueError:
                     continue  # the line that a killed run did not finish
-        path.write_text("".join(f"{line}\n" for line in kept))
+        whole = path.with_name(f".{path.name}.partial")
+        whole.write_text("".join(f"{line}\n" for line in kept))
+        os.replace(whole, path)
         self.last: dict[str, Any] = json.loads(kept[-1]) if kept else {}
         self._file = open(path, "a", buffering=1)  # noqa: SIM115
 
     def write(self, **values: Any) -> None:
-        """Append one object; NaN becomes null."""
-        self.last = {k: None if isinstance(v, float) and v != v else v for k, v in values.items()}
+        """Append one object; NaN and infinity become null."""
+        self.last = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         self._file.write(json.dumps(self.last) + "\n")
 
     def close(self) -> None:

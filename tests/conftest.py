@@ -1,7 +1,10 @@
-"""Shared by the tests of training and evaluation: a tiny labelled CT store and a recipe that fits it."""
+"""Shared by the tests of training and evaluation: tiny labelled stores, a recipe that fits, and a way to run it."""
 
+import json
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -26,11 +29,95 @@ def ct_store(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def photo_store(tmp_path_factory):
+    """48 crops of twelve photographs, three channels, 24 px; 36 are train."""
+    from ssl_transfer.data.ingest import ingest
+
+    source = "phantom:photographs,patients=12,slices=4,size=24"
+    return ingest(source, tmp_path_factory.mktemp("stores") / "photographs", workers=1)
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A copy of a store in which some rows have other pixels, or no label."""
+    from ssl_transfer.data.store import ImageStore
+
+    def copy(store, name, blank=(), unlabelled=()):
+        folder = tmp_path / name
+        shutil.copytree(store.path, folder)
+        pixels = np.load(folder / "pixels-00000.npy")
+        pixels[np.asarray(blank, int)] = 0
+        np.save(folder / "pixels-00000.npy", pixels)
+        rows = store.rows
+        rows["label"] = rows["label"].astype(object)
+        rows.loc[np.asarray(unlabelled, int), "label"] = None
+        rows.to_parquet(folder / "rows.parquet", index=False)
+        return ImageStore(folder)
+
+    return copy
+
+
+@pytest.fixture(scope="session")
 def tiny_recipe(ct_store, tmp_path_factory) -> Path:
     """A recipe file for `ct_store`: SimCLR, 16 px, 3 steps per epoch, 2 epochs."""
     path = tmp_path_factory.mktemp("recipes") / "tiny.yaml"
     path.write_text(RECIPE.format(store=ct_store.path))
     return path
+
+
+class Runs:
+    """Pretrains the tiny recipe in this process, and reads what a run leaves."""
+
+    def __init__(self, recipe: Path):
+        self.recipe = recipe
+
+    def __call__(self, out, *overrides, **options):
+        """Pretrain into `out`; returns the answer."""
+        from ssl_transfer.pretrain import pretrain
+        from ssl_transfer.recipe import PretrainRecipe, load_recipe
+
+        return pretrain(load_recipe(PretrainRecipe, self.recipe, overrides), out, where=str(self.recipe), **options)
+
+    @staticmethod
+    def weights(out) -> bytes:
+        """The bytes of a run's weights."""
+        return (Path(out) / "backbone" / "model.safetensors").read_bytes()
+
+    @staticmethod
+    def tensors(out) -> dict:
+        """A run's weights by name."""
+        from safetensors.torch import load_file
+
+        return load_file(Path(out) / "backbone" / "model.safetensors")
+
+    @staticmethod
+    def card(out) -> dict:
+        """The card of a run's backbone."""
+        return json.loads((Path(out) / "backbone" / "card.json").read_text())
+
+    @staticmethod
+    def lines(out) -> list[dict]:
+        """A run's log."""
+        return [json.loads(line) for line in (Path(out) / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def runs(tiny_recipe) -> Runs:
+    """See `Runs`."""
+    return Runs(tiny_recipe)
+
+
+@pytest.fixture(scope="session")
+def finished(runs, tmp_path_factory):
+    """One run of the tiny recipe on one thread: its folder and its answer."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    answer = runs(out)
+    torch.set_num_threads(before)
+    return out, answer
 
 
 @pytest.fixture

@@ -4,9 +4,18 @@ import re
 
 import pydantic
 import pytest
+import torch
 
+from ssl_transfer.data.views import VIEWS
 from ssl_transfer.errors import RecipeError
+from ssl_transfer.methods import METHODS
+from ssl_transfer.models.backbone import Backbone, build, new_card
+from ssl_transfer.pretrain.setting import GIVEN
 from ssl_transfer.recipe import Named, PretrainRecipe, choose, digest, load_recipe, merge, options_model, recipes_folder
+from ssl_transfer.training.optim import OPTIMIZERS
+
+COUNT = 17  # recipes for pretraining in `recipes/`
+RECIPES = sorted(recipes_folder().glob("*.yaml"))
 
 RECIPE = """
 data:      {store: stores/ct, views: ct, size: 32}
@@ -86,12 +95,17 @@ def test_a_missing_recipe_is_answered_with_the_nearest_file(recipe_file):
         ("train.precision=fp8", "train.precision: found 'fp8'. Expected 'fp32', 'bf16', 'fp16' or 'auto'"),
         ("train=3", "train: found '3'. Expected a section"),
         ("data.views=[1, 2]", "data.views: found ['1', '2']. Expected a section"),
-        ("data.store=", "data.store: found None. Expected a valid string"),
+        ("data.store=", "Expected either `store: PATH` or `mix: [{store: PATH, share: 0.5}, …]`"),
+        ("data.mix=[{store: a, share: 1.5}]", "data.mix.0.share: found '1.5'. Expected less than 1"),
+        ("monitor.on_nonfinite=ignore", "monitor.on_nonfinite: found 'ignore'. Expected 'stop' or 'warn'"),
+        ("train.accumulate_steps=0", "train.accumulate_steps: found '0'. Expected greater than 0"),
+        ("train.memory_format=nhwc", "found 'nhwc'. Expected 'channels_last', 'contiguous' or 'auto'"),
         ("train.epochs", "override 'train.epochs': expected key=value"),
         ("=3", "override '=3': expected key=value"),
         ("train.=3", "override 'train.=3': expected key=value"),
         ("train.epochs=[1", "override 'train.epochs=[1': the value is no YAML"),
         ("train.betas.0=[1]", "train.betas: train takes no such option"),
+        ("data.mix=[{store: a, share: 0.5, shar: 1}]", "data.mix.0.shar: data.mix.0 takes no such option. Did you"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_was_found_and_expected(load, override, message):
@@ -177,7 +191,7 @@ def test_a_hyper_parameter_has_one_home_and_its_default_comes_from_there():
     "override",
     [
         "name=other", "tracker=none", "monitor.every_epochs=1", "monitor.store=stores/other", "train.log_every_steps=1",
-        "train.checkpoint_every_steps=7", "train.workers=3", "data.store=elsewhere/ct",
+        "train.checkpoint_every_steps=7", "train.workers=3", "data.store=elsewhere/ct", "monitor.on_nonfinite=warn",
     ],
 )  # fmt: skip
 def test_identity_does_not_depend_on_names_logging_cadence_trackers_workers_or_paths(load, override):
@@ -189,10 +203,27 @@ def test_identity_does_not_depend_on_names_logging_cadence_trackers_workers_or_p
     [
         "optimizer.lr=2e-3", "train.seed=1", "train.epochs=3", "train.batch_size=16", "train.precision=fp32", "data.limit=10",
         "data.size=16", "data.views=cells", "method.temperature=0.3", "backbone.stem=small", "train.clip_gradient=1",
+        "train.accumulate_steps=2", "train.memory_format=contiguous", "train.compile=true", "data.label=organ",
     ],
 )  # fmt: skip
 def test_identity_depends_on_everything_that_changes_the_weights(load, override):
     assert digest(load(override).identity()) != digest(load().identity())
+
+
+def test_identity_depends_on_the_shares_of_a_mix_and_not_on_where_its_stores_lie(load):
+    def identity(store, share):
+        parts = f"data.mix=[{{store: {store}, share: {share}}}, {{store: b, share: {1 - share}}}]"
+        return digest(load("data.store=null", parts).identity())
+
+    assert identity("a", 0.5) == identity("elsewhere/a", 0.5) != identity("a", 0.25)
+
+
+def test_the_stores_of_a_mix_see_the_views_of_the_recipe_unless_they_name_their_own(load):
+    parts = "data.mix=[{store: a, share: 0.5}, {store: b, share: 0.5, views: {name: natural, grey: 0}}]"
+    sources = load("data.store=null", parts).data.sources()
+    assert [(part.store, part.share, part.views.name) for part in sources] == [("a", 0.5, "ct"), ("b", 0.5, "natural")]
+    alone = load().data.sources()
+    assert [(part.store, part.share, part.views.name) for part in alone] == [("stores/ct", 1.0, "ct")]
 
 
 def test_a_digest_does_not_depend_on_the_order_of_keys():
@@ -208,19 +239,52 @@ def test_recipes_are_frozen(load):
         recipe.name = "other"
 
 
-RECIPES = sorted(recipes_folder().glob("*.yaml"))
-
-
-def test_there_are_recipes():
-    assert len(RECIPES) >= 9
+def test_every_recipe_is_found():
+    assert len(RECIPES) == COUNT
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_is_valid_and_says_first_how_to_launch_it(path):
-    load_recipe(PretrainRecipe, path)
+def test_every_recipe_says_first_how_to_launch_it_and_how_its_stores_are_made(path):
     comment = path.read_text().partition("\ndata:")[0]
     assert all(line.startswith("#") for line in comment.splitlines())
-    assert re.search(
-        rf"^#   (accelerate launch .*pretrain\.py|ssl-transfer pretrain) recipes/{path.name}", comment, re.M
-    )
-    assert "ssl-transfer ingest" in path.read_text()
+    launch = rf"^#   (accelerate launch .*pretrain\.py|ssl-transfer pretrain) recipes/{path.name}"
+    assert re.search(launch, comment, re.M)
+    for source in load_recipe(PretrainRecipe, path).data.sources():
+        assert re.search(rf"ssl-transfer ingest .*--out {re.escape(source.store)}\b", comment)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_valid_down_to_its_options_and_builds_its_method(path):
+    """With heads of 64 dimensions: some have hundreds of millions of weights."""
+    recipe = load_recipe(PretrainRecipe, path)
+    channels = recipe.backbone.in_channels or 3
+    for source in recipe.data.sources():
+        views = choose(VIEWS, source.views, f"{path}: data.views", GIVEN["views"])
+        reads = "hu" if source.views.name == "ct" else "rgb" if channels == 3 else "display"
+        preset = VIEWS[source.views.name](recipe.data.size, channels, reads, **views)
+    section = recipe.backbone
+    shape = (channels, recipe.data.size, section.stem, section.options)
+    model = build(section.name, *shape, 0)
+    backbone = Backbone(model, new_card(recipe.name, section.name, model, *shape, preset.intensity))
+    options = choose(METHODS, recipe.method, f"{path}: method", GIVEN["method"])
+    kind = METHODS[recipe.method.name]
+    small = {key: min(value, 64) if key.endswith("_dim") else value for key, value in options.items()}
+    method = kind(backbone, **({"classes": 10} if kind.needs_labels else {}), **small)
+    accumulate = recipe.train.accumulate_steps
+    assert recipe.train.batch_size % accumulate == 0 and (accumulate == 1 or not method.compares)
+    method.check_batch(recipe.train.batch_size // accumulate)
+    assert method.view_presets(preset)
+    optimizer = choose(OPTIMIZERS, recipe.optimizer, f"{path}: optimizer", GIVEN["optimizer"])
+    OPTIMIZERS[recipe.optimizer.name](torch.nn.Linear(2, 2), recipe.train.batch_size, **optimizer)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate"),
+    [("radnet_simclr", 4.8), ("imagenet_simclr", 4.8), ("radnet_byol", 7.2), ("radnet_moco", 0.03),
+     ("cells_simclr", 0.075 * 512**0.5)],
+)  # fmt: skip
+def test_the_rates_of_the_recipes_are_the_papers(name, rate):
+    recipe = load_recipe(PretrainRecipe, recipes_folder() / f"{name}.yaml")
+    options = choose(OPTIMIZERS, recipe.optimizer, name, GIVEN["optimizer"])
+    optimizer = OPTIMIZERS[recipe.optimizer.name](torch.nn.Linear(2, 2), recipe.train.batch_size, **options)
+    assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(rate)] * 2

@@ -50,8 +50,9 @@ def gradient(count=1, side=SIDE):
 )
 def test_every_image_of_a_batch_has_parameters_of_its_own(preset, channels, units):
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (1, channels, SIDE, SIDE)).astype(np.float32))
-    maker = ViewMaker(VIEWS[preset](SIDE, channels, units), HU if units == "hu" else Scale(0, 255), 0, channels)
-    views = torch.cat(maker(image.repeat(8, 1, 1, 1), np.arange(8), 0).views)
+    views = VIEWS[preset](SIDE, channels, units)
+    maker = ViewMaker([views, views], HU if units == "hu" else Scale(0, 255), 0, channels)
+    views = torch.cat(maker(image.repeat(8, 1, 1, 1), np.arange(8), 0))
     distances = torch.cdist(views.flatten(1), views.flatten(1))
     assert distances[~torch.eye(16, dtype=torch.bool)].min() > 1
 
@@ -62,7 +63,8 @@ def test_there_are_three_presets():
 
 @pytest.fixture
 def maker():
-    return ViewMaker(VIEWS["ct"](16, 1, "hu"), HU, seed=3, channels=1)
+    views = VIEWS["ct"](16, 1, "hu")
+    return ViewMaker([views, views], HU, seed=3, channels=1)
 
 
 @pytest.fixture
@@ -72,32 +74,43 @@ def slices():
 
 def test_a_view_is_bit_identical_in_any_batch_and_order(maker, slices):
     rows = np.array([40, 3, 17, 99, 5, 8])
-    whole = maker(slices, rows, 2).views
+    whole = maker(slices, rows, 2)
     for order in ([5, 4, 3, 2, 1, 0], [2], [4, 1]):
-        part = maker(slices[order], rows[order], 2).views
+        part = maker(slices[order], rows[order], 2)
         assert all(torch.equal(one, other[order]) for one, other in zip(part, whole, strict=True))
 
 
 def test_epochs_seeds_and_the_two_views_differ(maker, slices):
     rows = np.arange(6)
-    first, second = maker(slices, rows, 0).views
-    other_epoch = maker(slices, rows, 1).views[0]
-    other_seed = ViewMaker(maker.views, HU, 4, 1)(slices, rows, 0).views[0]
+    first, second = maker(slices, rows, 0)
+    other_epoch = maker(slices, rows, 1)[0]
+    other_seed = ViewMaker(maker.presets, HU, 4, 1)(slices, rows, 0)[0]
     for other in (second, other_epoch, other_seed):
         assert ((first - other).flatten(1).abs().amax(1) > 0.1).all()
 
 
+def test_a_view_depends_on_its_place_among_the_presets_and_not_on_the_other_presets(maker, slices):
+    """A method that asks for more views, or for some of another size, leaves the first ones as they are."""
+    rows = np.arange(6)
+    small = VIEWS["ct"](8, 1, "hu", crop_scale=(0.05, 0.3))
+    first, second = maker(slices, rows, 0)
+    more = ViewMaker([*maker.presets, small, small], HU, 3, 1)(slices, rows, 0)
+    assert [view.shape[-1] for view in more] == [16, 16, 8, 8]
+    assert torch.equal(more[0], first) and torch.equal(more[1], second)
+    assert ((more[2] - more[3]).flatten(1).abs().amax(1) > 0.1).all()
+
+
 def test_two_views_of_a_float_store_are_made_from_the_same_values():
     images = torch.rand(4, 1, SIDE, SIDE) * 100 + 500
-    maker = ViewMaker(only(), Scale(500.0, 600.0), 0, 1)
-    first, second = maker(images, np.arange(4), 0).views
+    maker = ViewMaker([only(), only()], Scale(500.0, 600.0), 0, 1)
+    first, second = maker(images, np.arange(4), 0)
     assert torch.equal(first, second)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_backbone_with_other_channels_than_the_store_gets_luminance_or_repeated_grey(channels):
     images = torch.randint(0, 255, (2, 4 - channels, SIDE, SIDE), dtype=torch.uint8)
-    views = ViewMaker(only(channels=channels), Scale(0, 255), 0, channels)(images, np.arange(2), 0).views
+    views = ViewMaker([only(channels=channels)], Scale(0, 255), 0, channels)(images, np.arange(2), 0)
     grey = (
         images.float()
         if channels == 3
@@ -240,14 +253,15 @@ def test_noise_has_its_own_strength_and_pattern_in_every_image():
 
 def test_dropping_colour_leaves_luminance():
     images = torch.rand(4, 3, SIDE, SIDE)
-    made = make(only("natural", channels=3, grey=1.0), images)
+    made = make(only("natural", channels=3, units="rgb", grey=1.0), images)
     luminance = (images * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
     assert torch.allclose(made, luminance.expand(-1, 3, -1, -1), atol=1e-5)
 
 
 def test_colour_jitter_leaves_grey_images_grey():
     images = torch.rand(20, 1, SIDE, SIDE).expand(-1, 3, -1, -1)
-    assert torch.allclose(make(only("natural", channels=3, colour=1.0), images), images, atol=1e-5)
+    made = make(only("natural", channels=3, units="rgb", colour=1.0), images)
+    assert torch.allclose(made, images, atol=1e-5)
 
 
 def test_the_ct_preset_refuses_colour_stores():
@@ -255,7 +269,12 @@ def test_the_ct_preset_refuses_colour_stores():
         VIEWS["ct"](SIDE, 3, "rgb")
 
 
-def test_the_natural_preset_refuses_one_channel_unless_colour_is_off():
-    with pytest.raises(RecipeError, match=r"this backbone reads one channel. Set views.colour=0 views.grey=0"):
-        VIEWS["natural"](SIDE, 1, "display")
-    assert VIEWS["natural"](SIDE, 1, "display", colour=0, grey=0).size == SIDE
+@pytest.mark.parametrize(
+    ("channels", "units", "message"),
+    [(1, "display", "the store has one channel"), (3, "hu", "the store has one channel"),
+     (1, "rgb", "the backbone reads one channel")],
+)  # fmt: skip
+def test_the_natural_preset_refuses_one_channel_unless_colour_is_off(channels, units, message):
+    with pytest.raises(RecipeError, match=rf"jitters colour, and {message}\. Set views.colour=0 views.grey=0"):
+        VIEWS["natural"](SIDE, channels, units)
+    assert VIEWS["natural"](SIDE, channels, units, colour=0, grey=0).size == SIDE

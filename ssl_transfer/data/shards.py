@@ -1,12 +1,14 @@
 """Shards: the files that hold a store's pixels, written in order and read by position.
 
 Plain shards are `.npy` files; compressed ones are `.b2` files of blosc2 frames (lz4, bitshuffle), with an offset index beside
-them. Pixels are read by `pread`, never through page faults: on a cold cache that is ten times faster, and one
-descriptor serves threads and forked workers alike.
+them. A batch is read in two passes: the kernel is told of all its images, so that it fetches them at once; then they are
+waited for in turn. No disk is read by page faults, which is tens of times slower. What the page cache already holds is
+copied out of a mapping, if the store is small enough to be mapped: that is up to twice as fast as `pread`.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -18,6 +20,7 @@ from ssl_transfer.errors import StoreError
 
 SHARD_BYTES = 256 * 2**20
 OPEN_SHARDS = 256  # file descriptors kept open per process
+MAPPED_BYTES = 8 * 2**30  # larger stores are not mapped: what a process has touched of a mapping counts as its memory
 
 
 class ShardWriter:
@@ -85,65 +88,146 @@ class ShardWriter:
 
 
 class ShardReader:
-    """Reads images by position from the shards that a `ShardWriter` wrote."""
+    """Reads images by position from the shards that a `ShardWriter` wrote.
 
-    def __init__(self, folder: Path, name: str, shape: tuple[int, ...], dtype: str, per_shard: int, compressed: bool):
+    Args:
+        folder: Of the store.
+        name: Of the shards: `pixels` or `masks`.
+        shape: Of every image.
+        dtype: Of every image.
+        per_shard: Images in every shard but the last.
+        compressed: Whether the shards hold blosc2 frames.
+        images: In all shards, if they may be mapped.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, shape: tuple[int, ...], dtype: str, per_shard: int, compressed: bool,
+        images: int | None = None,
+    ):  # fmt: skip
         self.folder, self.name, self.shape = folder, name, tuple(shape)
         self.dtype, self.per_shard, self.compressed = np.dtype(dtype), per_shard, compressed
         self.image_bytes = int(np.prod(shape)) * self.dtype.itemsize
-        self._open: OrderedDict[int, tuple[int, int | np.ndarray]] = OrderedDict()
+        self.mapped = images is not None and images * self.image_bytes <= MAPPED_BYTES
+        self._open: OrderedDict[int, _Shard] = OrderedDict()
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict()}  # descriptors do not travel between processes
 
     def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return the images at `positions`, shape (B, *shape)."""
+        """Return the images at `positions`, shape (B, *shape).
+
+        Raises:
+            StoreError: If a shard is missing or truncated.
+        """
         batch = np.empty((len(positions), *self.shape), self.dtype)
-        flat = batch.reshape(len(positions), -1).view(np.uint8)
-        for image, position in zip(flat, np.asarray(positions, np.int64).tolist(), strict=True):
-            self._read_one(*divmod(position, self.per_shard), image)
-        return batch
-
-    def _read_one(self, shard: int, index: int, into: np.ndarray) -> None:
-        descriptor, layout = self._shard(shard)
-        if self.compressed:
-            import blosc2
-
-            start, end = int(layout[index]), int(layout[index + 1])
-            blosc2.decompress2(os.pread(descriptor, end - start, start), dst=into, nthreads=1)
-            return
-        offset = layout + index * self.image_bytes
-        done = os.preadv(descriptor, [into], offset)
-        while done < self.image_bytes:  # a read may stop early; zero bytes mean that the file ends here
-            more = os.preadv(descriptor, [into[done:]], offset + done)
-            if more == 0:
+        images = batch.view(np.uint8).reshape(len(positions), self.image_bytes)
+        waiting = []
+        for row, position in enumerate(np.asarray(positions, np.int64).tolist()):
+            number, index = divmod(position, self.per_shard)
+            shard = self._shard(number)
+            start, end = shard.span(index)
+            if end <= len(shard.mapping) and _is_cached(shard.descriptor, (start + end) // 2):
+                shard.decode(shard.mapping[start:end], images[row])
+            else:
+                _fetch(shard.descriptor, start, end - start)
+                waiting.append((shard, index, images[row]))
+        for shard, index, image in waiting:
+            if not shard.read(index, image):
                 raise StoreError(
-                    f"{self.folder}: shard {self.name}-{shard:05d} ends before image {index}: it was truncated. "
+                    f"{self.folder}: shard {shard.path.stem} ends before image {index}: it was truncated. "
                     "Ingest the source again."
                 )
-            done += more
+        return batch
 
-    def _shard(self, shard: int) -> tuple[int, int | np.ndarray]:
-        if shard in self._open:
-            self._open.move_to_end(shard)
-            return self._open[shard]
-        path = self.folder / f"{self.name}-{shard:05d}.{'b2' if self.compressed else 'npy'}"
+    def _shard(self, number: int) -> _Shard:
+        if number in self._open:
+            self._open.move_to_end(number)
+            return self._open[number]
+        path = self.folder / f"{self.name}-{number:05d}.{'b2' if self.compressed else 'npy'}"
         try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
-            raise StoreError(f"{self.folder}: shard {path.name} is missing. Ingest the source again.") from None
-        if self.compressed:
-            layout = np.load(path.with_suffix(".offsets.npy"), mmap_mode="r")
-        else:
-            with open(path, "rb") as file:
-                np.lib.format.read_magic(file)
-                np.lib.format.read_array_header_1_0(file)
-                layout = file.tell()
-        self._open[shard] = (descriptor, layout)
+            shard = self._open[number] = _Shard(path, self.image_bytes, self.compressed, self.mapped)
+        except FileNotFoundError as error:
+            missing = Path(error.filename).name
+            raise StoreError(f"{self.folder}: shard {missing} is missing. Ingest the source again.") from None
         if len(self._open) > OPEN_SHARDS:
-            os.close(self._open.popitem(last=False)[1][0])
-        return descriptor, layout
+            self._open.popitem(last=False)  # closed when nobody waits for one of its images
+        return shard
+
+
+class _Shard:
+    """An open shard: where its images lie, and its bytes as an array, empty if it is not mapped."""
+
+    descriptor = -1
+
+    def __init__(self, path: Path, image_bytes: int, compressed: bool, mapped: bool):
+        self.path, self.image_bytes = path, image_bytes
+        self.descriptor = os.open(path, os.O_RDONLY)
+        self.mapping = np.empty(0, np.uint8)
+        self.offsets = None
+        if compressed:
+            index = path.with_suffix(".offsets.npy").read_bytes()
+            self.offsets = np.frombuffer(index, np.int64, offset=_header_bytes(index))
+        else:
+            self.first = _header_bytes(os.pread(self.descriptor, 10, 0))
+        if mapped:
+            pages = mmap.mmap(self.descriptor, 0, prot=mmap.PROT_READ)
+            pages.madvise(mmap.MADV_RANDOM)  # a page that was evicted meanwhile drags no megabytes behind it
+            self.mapping = np.frombuffer(pages, np.uint8)
 
     def __del__(self) -> None:
-        for descriptor, _ in self._open.values():
-            os.close(descriptor)
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+    def span(self, index: int) -> tuple[int, int]:
+        """First byte of an image (or its frame) in the file, and the one after its last."""
+        if self.offsets is not None:
+            return int(self.offsets[index]), int(self.offsets[index + 1])
+        start = self.first + index * self.image_bytes
+        return start, start + self.image_bytes
+
+    def decode(self, stored: bytes | np.ndarray, into: np.ndarray) -> None:
+        """Turn what the file holds of an image into the image's bytes."""
+        if self.offsets is None:
+            into[:] = stored
+            return
+        import blosc2
+
+        blosc2.decompress2(stored, dst=into, nthreads=1)
+
+    def read(self, index: int, into: np.ndarray) -> bool:
+        """Read an image into bytes; False if the file ends before it does."""
+        start, end = self.span(index)
+        if self.offsets is not None:
+            frame = os.pread(self.descriptor, end - start, start)
+            if len(frame) == end - start:
+                self.decode(frame, into)
+            return len(frame) == end - start
+        done = 0
+        while start + done < end:  # a read may stop early; zero bytes mean that the file ends here
+            more = os.preadv(self.descriptor, [into[done:]], start + done)
+            if more == 0:
+                return False
+            done += more
+        return True
+
+
+def _header_bytes(head: bytes) -> int:
+    """Length of the header of a `.npy` file (version 1.0, which is what we write) that begins with `head`."""
+    return 10 + int.from_bytes(head[8:10], "little")
+
+
+def _is_cached(descriptor: int, offset: int) -> bool:
+    """Whether a read at `offset` would not wait for a disk. False where the file system cannot tell (as over a network)."""
+    try:
+        return os.preadv(descriptor, _NOWHERE, offset, os.RWF_NOWAIT) > 0
+    except (OSError, AttributeError):  # the attribute is Linux's
+        return False
+
+
+def _fetch(descriptor: int, start: int, length: int) -> None:
+    """Let the kernel read a part of a file into its page cache, without waiting for it."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
+
+
+_NOWHERE = [bytearray(1)]  # where `_is_cached` reads to

@@ -59,7 +59,7 @@ class ImageStore:
         )
 
     def _reader(self, name: str, shape: tuple[int, ...], dtype: str, per_shard: int) -> ShardReader:
-        return ShardReader(self.path, name, shape, dtype, per_shard, self.card["compressed"])
+        return ShardReader(self.path, name, shape, dtype, per_shard, self.card["compressed"], len(self))
 
     def __len__(self) -> int:
         return self.card["n_images"]

@@ -8,6 +8,7 @@ rotate in one resampling; move the window; jitter colour; blur; add noise; norma
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -28,12 +29,14 @@ class ViewBatch(NamedTuple):
     """Views of one batch.
 
     Attributes:
-        views: One tensor (B, C, H, W) per view, normalised as the backbone reads it.
-        rows: Positions of the images in their store, int64 (B,).
+        views: One tensor (B, C, H, W) per view, normalised as the backbone reads it; H and W may differ between views.
+        rows: Which images, int64 (B,), as the pool counts them.
+        labels: Class codes, int64 (B,), where the method asks for them.
     """
 
     views: list[torch.Tensor]
     rows: torch.Tensor
+    labels: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -126,9 +129,12 @@ class Views:
             part = theta[chosen]
             if len(part) == 0:
                 continue
-            grid = functional.affine_grid(part, [len(part), 1, self.size, self.size], align_corners=False)
             views[chosen] = functional.grid_sample(
-                unit[chosen], grid, mode="bilinear", padding_mode="reflection", align_corners=False
+                unit[chosen],
+                _affine_grid(part, self.size),
+                mode="bilinear",
+                padding_mode="reflection",
+                align_corners=False,
             )
         return views
 
@@ -189,25 +195,25 @@ class Views:
 
 
 class ViewMaker:
-    """Makes the two views of a training batch from a store's values.
+    """Makes the views of a training batch from a store's values.
 
     Args:
-        views: The preset.
+        presets: One per view.
         scale: Of the store.
         seed: Of the run.
         channels: That the backbone reads.
     """
 
-    def __init__(self, views: Views, scale: Scale, seed: int, channels: int):
-        self.views, self.scale, self.seed, self.channels = views, scale, seed, channels
+    def __init__(self, presets: Sequence[Views], scale: Scale, seed: int, channels: int):
+        self.presets, self.scale, self.seed, self.channels = presets, scale, seed, channels
 
-    def __call__(self, images: torch.Tensor, rows: np.ndarray, epoch: int, count: int = 2) -> ViewBatch:
-        """Views of images (B, C, H, W) whose store positions are `rows` (B,)."""
+    def __call__(self, images: torch.Tensor, rows: np.ndarray, epoch: int) -> list[torch.Tensor]:
+        """Views of images (B, C, H, W) that are called `rows` (B,): one tensor per preset."""
         images = match_channels(images, self.channels)
-        views = [
-            self.views.make(images, self.scale, uniforms(self.seed, epoch, rows, view, DRAWS)) for view in range(count)
+        return [
+            preset.make(images, self.scale, uniforms(self.seed, epoch, rows, view, DRAWS))
+            for view, preset in enumerate(self.presets)
         ]
-        return ViewBatch(views, torch.from_numpy(np.asarray(rows, np.int64)))
 
 
 def ct(
@@ -274,10 +280,10 @@ def natural(
     blur_sigma: float = 2.0,
 ) -> Views:
     """Photographs, as SimCLR: crops from 8 %, colour jitter of strength 0.5, grey, blur."""
-    if channels == 1 and (colour or grey):
+    if (channels == 1 or units != "rgb") and (colour or grey):
         raise RecipeError(
-            "data.views: the natural preset jitters colour, and this backbone reads one channel. Set views.colour=0 "
-            "views.grey=0, or use views: ct or microscopy."
+            f"data.views: the natural preset jitters colour, and {'the backbone reads' if units == 'rgb' else 'the store has'} "
+            "one channel. Set views.colour=0 views.grey=0, or use views: ct or microscopy."
         )
     mean, std = (
         ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
@@ -294,6 +300,17 @@ VIEWS = {"ct": ct, "microscopy": microscopy, "natural": natural}
 def _each(values: torch.Tensor) -> torch.Tensor:
     """One number per image (B,), ready to meet a batch (B, C, H, W)."""
     return values.view(-1, 1, 1, 1)
+
+
+def _affine_grid(theta: torch.Tensor, size: int) -> torch.Tensor:
+    """`affine_grid` of square views, shape (B, size, size, 2), as sums of rows and columns: several times faster on a CPU."""
+    places = (torch.arange(size, device=theta.device) * 2 + 1) / size - 1
+    grid = theta.new_empty((len(theta), size, size, 2))
+    for i in (0, 1):
+        along_x = theta[:, i, 0, None] * places
+        along_y = theta[:, i, 1, None] * places + theta[:, i, 2, None]
+        torch.add(along_x[:, None, :], along_y[:, :, None], out=grid[..., i])
+    return grid
 
 
 def _hue_rotation(angle: torch.Tensor) -> torch.Tensor:

@@ -162,9 +162,10 @@ def _assert_disjoint(task: Task, rows: dict[str, np.ndarray]) -> None:
 
 
 def _boundary(backbone: Backbone, task: Task) -> str:
-    """`none`, `soft`, `hard` or `unknown`; `scratch` for a backbone that was never pretrained."""
+    """`none`, `soft`, `hard` or `unknown`; `scratch` for a backbone that was never pretrained, `mixed` if its stores differ."""
     source = backbone.card["source_domain"]
-    return boundary(Domain.parse(source), task.domain) if source else "scratch"
+    found = {boundary(Domain.parse(part), task.domain) for part in source.split(" + ")} if source else {"scratch"}
+    return found.pop() if len(found) == 1 else "mixed"
 
 
 def _predictions(task: Task, rows: np.ndarray, scores: np.ndarray) -> pandas.DataFrame:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
-from lightly.models.utils import deactivate_requires_grad, update_momentum
-from lightly.utils.scheduler import cosine_schedule
 from pydantic import PositiveInt
-from torch import nn
 
 from ssl_transfer.data.views import ViewBatch
+from ssl_transfer.methods.momentum import MomentumNetwork, rising
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 
@@ -37,8 +33,7 @@ class BYOL(Objective):
         self.backbone = backbone
         self.projection_head = BYOLProjectionHead(backbone.feature_dim, hidden_dim, projection_dim)
         self.prediction_head = BYOLPredictionHead(projection_dim, hidden_dim, projection_dim)
-        self.momentum_network = nn.Sequential(copy.deepcopy(self.backbone), copy.deepcopy(self.projection_head))
-        deactivate_requires_grad(self.momentum_network)
+        self.momentum_network = MomentumNetwork(backbone, self.projection_head)
         self.momentum = momentum
         self.negative_cosine = NegativeCosineSimilarity()
 
@@ -50,10 +45,9 @@ class BYOL(Objective):
             targets = [self.momentum_network(view) for view in batch.views]
         one = self.negative_cosine(predictions[0].float(), targets[1].float())
         other = self.negative_cosine(predictions[1].float(), targets[0].float())
-        return {"loss": (2 + 2 * one) + (2 + 2 * other), "projections": projections[0].detach().float()}
+        return {"loss": (2 + 2 * one) + (2 + 2 * other), "projections": [p.detach().float() for p in projections]}
 
-    def after_step(self, step: int, total_steps: int) -> None:
+    def after_step(self, step: int) -> None:
         """Move the momentum network; its momentum goes to 1 along a cosine."""
-        momentum = cosine_schedule(step, total_steps, self.momentum, 1.0)
-        update_momentum(self.backbone, self.momentum_network[0], momentum)
-        update_momentum(self.projection_head, self.momentum_network[1], momentum)
+        momentum = rising(self.momentum, step, self.course.total_steps)
+        self.momentum_network.follow(self.backbone, self.projection_head, momentum)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
-import torch.distributed as distributed
 from lightly.loss import NTXentLoss
 from lightly.models.modules import MoCoProjectionHead
-from lightly.models.utils import deactivate_requires_grad, update_momentum
 from pydantic import PositiveFloat, PositiveInt
-from torch import nn
 
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import RecipeError
+from ssl_transfer.methods.momentum import MomentumNetwork
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
-from ssl_transfer.models.batchnorm import rank, world_size
+from ssl_transfer.models.ranks import gather, rank, world_size
 
 
 class MoCo(Objective):
@@ -25,6 +21,7 @@ class MoCo(Objective):
     BatchNorm would let a query recognise its key by their shared statistics. So statistics are taken over `bn_groups`
     equal parts of the global batch, and keys are dealt to the groups in an order drawn from the step: both depend on
     the global batch alone, not on the number of ranks. `bn_groups=1` is plain synchronised BatchNorm.
+    Micro-batches of an accumulated batch enter the queue one after the other.
 
     References:
         He et al. 2020, https://arxiv.org/abs/1911.05722, Algorithm 1; Chen et al. 2020, https://arxiv.org/abs/2003.04297.
@@ -43,8 +40,7 @@ class MoCo(Objective):
         self.backbone = backbone
         width = backbone.feature_dim
         self.projection_head = MoCoProjectionHead(width, width, projection_dim)
-        self.momentum_network = nn.Sequential(copy.deepcopy(self.backbone), copy.deepcopy(self.projection_head))
-        deactivate_requires_grad(self.momentum_network)
+        self.momentum_network = MomentumNetwork(backbone, self.projection_head)
         self.momentum, self.queue, self.bn_groups = momentum, queue, bn_groups
         self.criterion = NTXentLoss(temperature, memory_bank_size=(queue, projection_dim), gather_distributed=True)
         bank = self.criterion.memory_bank  # lightly leaves the queue out of the state; a resumed run needs it
@@ -57,25 +53,24 @@ class MoCo(Objective):
         with torch.no_grad():
             keys = self._keys(batch.views[1], step)
         loss = self.criterion(queries.float(), keys.float())
-        return {"loss": loss, "projections": queries.detach().float()}
+        return {"loss": loss, "projections": [queries.detach().float(), keys.float()]}
 
     def _keys(self, images: torch.Tensor, step: int) -> torch.Tensor:
         """Keys of this rank's images, computed among shuffled companions."""
         if self.bn_groups == 1:
             return self.momentum_network(images)
         local, total = len(images), len(images) * world_size()
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed * 10**9 + step)).to(
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(self.course.seed * 10**9 + step)).to(
             images.device
         )
         mine = slice(rank() * local, (rank() + 1) * local)
-        shuffled = _gather(images)[order[mine]]
-        keys = _gather(self.momentum_network(shuffled))
+        shuffled = gather(images)[order[mine]]
+        keys = gather(self.momentum_network(shuffled))
         return keys[torch.argsort(order)[mine]]
 
-    def after_step(self, step: int, total_steps: int) -> None:
+    def after_step(self, step: int) -> None:
         """Move the momentum network."""
-        update_momentum(self.backbone, self.momentum_network[0], self.momentum)
-        update_momentum(self.projection_head, self.momentum_network[1], self.momentum)
+        self.momentum_network.follow(self.backbone, self.projection_head, self.momentum)
 
     def check_batch(self, batch_size: int) -> None:
         """Refuse a global batch that does not fit the queue or the groups.
@@ -93,12 +88,3 @@ class MoCo(Objective):
                 f"method.bn_groups: a batch of {batch_size} cannot be cut into {self.bn_groups} equal groups of two or "
                 "more images. Choose another batch_size or bn_groups."
             )
-
-
-def _gather(tensor: torch.Tensor) -> torch.Tensor:
-    """Concatenate a tensor over ranks, in their order; no gradient."""
-    if world_size() == 1:
-        return tensor
-    parts = [torch.empty_like(tensor) for _ in range(world_size())]
-    distributed.all_gather(parts, tensor.contiguous())
-    return torch.cat(parts)

@@ -19,6 +19,8 @@ class SimCLR(Objective):
         Chen et al. 2020, https://arxiv.org/abs/2002.05709, Algorithm 1.
     """
 
+    compares = "negatives"
+
     def __init__(
         self,
         backbone: Backbone,
@@ -35,4 +37,4 @@ class SimCLR(Objective):
         """Loss of both views, each against all others."""
         projections = self.projection_head(self.backbone(torch.cat(batch.views)))
         first, second = projections.float().chunk(2)
-        return {"loss": self.criterion(first, second), "projections": first.detach()}
+        return {"loss": self.criterion(first, second), "projections": [first.detach(), second.detach()]}

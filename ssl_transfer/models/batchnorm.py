@@ -10,33 +10,10 @@ from __future__ import annotations
 import torch
 import torch.distributed as distributed
 import torch.nn.functional as functional
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
-
-def world_size() -> int:
-    """Processes in the group; 1 without one."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def rank() -> int:
-    """This process's place in the group; 0 without one."""
-    return distributed.get_rank() if world_size() > 1 else 0
-
-
-class _SumOverRanks(torch.autograd.Function):
-    """All-reduce whose gradient is all-reduced too: every rank's loss depends on every rank's images."""
-
-    @staticmethod
-    def forward(context, tensor: torch.Tensor) -> torch.Tensor:
-        tensor = tensor.clone()
-        distributed.all_reduce(tensor)
-        return tensor
-
-    @staticmethod
-    def backward(context, gradient: torch.Tensor) -> torch.Tensor:
-        gradient = gradient.clone()
-        distributed.all_reduce(gradient)
-        return gradient
+from ssl_transfer.models.ranks import rank, sum_over_ranks, world_size
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -83,7 +60,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
         def mean_of(per_image: torch.Tensor) -> torch.Tensor:
             sums = per_image.new_zeros(self.groups, channels).index_add(0, group, per_image)
-            return _SumOverRanks.apply(sums) / count
+            return sum_over_ranks(sums) / count
 
         mean = mean_of(values.sum(2))
         centred = values - mean[group][:, :, None]
@@ -118,7 +95,7 @@ def globalise_batchnorm(module: nn.Module, groups: int, device: torch.device) ->
     if groups == 1 and world_size() == 1:
         return module
     if groups == 1 and device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return convert_sync_batchnorm(module)  # timm's, which keeps the activation of a BatchNormAct2d
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not isinstance(layer, GlobalBatchNorm):
             if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):

@@ -9,61 +9,61 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ssl_transfer.data.store import ImageStore
-from ssl_transfer.data.views import ViewBatch, ViewMaker
+from ssl_transfer.data.pool import Pool
+from ssl_transfer.data.views import ViewBatch
 
 
 class StepSampler(Sampler):
-    """Yields (epoch, rows of this rank) for every step; nothing to restore but the first step.
+    """Yields (epoch, rows of this rank) for every micro-batch of every step; nothing to restore but the first step.
 
-    Each epoch is a permutation drawn from (seed, epoch), cut into global batches, the rest dropped; a rank takes a
-    consecutive part of each global batch. Twelve million rows are one integer array.
+    Each epoch is cut into global batches, the rest dropped; a global batch into `accumulate` micro-batches; a rank takes
+    a consecutive part of each.
+
+    Args:
+        pool: The images.
+        batch_size: Global.
+        total_steps: Of the run.
+        first_step: From 0.
+        rank: Of this process.
+        world: Processes.
+        accumulate: Micro-batches per step.
     """
 
     def __init__(
-        self,
-        positions: np.ndarray,
-        batch_size: int,
-        seed: int,
-        total_steps: int,
-        first_step: int,
-        rank: int,
-        world: int,
+        self, pool: Pool, batch_size: int, total_steps: int, first_step: int, rank: int, world: int, accumulate: int = 1
     ):
-        self.positions, self.batch_size, self.seed = positions, batch_size, seed
+        self.pool, self.batch_size, self.accumulate = pool, batch_size, accumulate
         self.total_steps, self.first_step = total_steps, first_step
-        self.mine = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
-        self.steps_per_epoch = len(positions) // batch_size
+        micro = batch_size // accumulate
+        self.mine = [
+            slice(m * micro + rank * micro // world, m * micro + (rank + 1) * micro // world) for m in range(accumulate)
+        ]
+        self.steps_per_epoch = len(pool) // batch_size
 
     def __len__(self) -> int:
-        return self.total_steps - self.first_step
+        return (self.total_steps - self.first_step) * self.accumulate
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        order, drawn = None, -1
         for step in range(self.first_step, self.total_steps):
             epoch, batch = divmod(step, self.steps_per_epoch)
-            if epoch != drawn:
-                order = np.random.Generator(np.random.Philox(key=[self.seed, epoch])).permutation(len(self.positions))
-                drawn = epoch
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size][self.mine]
-            yield epoch, np.asarray(self.positions[chosen])
+            places = np.arange(batch * self.batch_size, (batch + 1) * self.batch_size)
+            for mine in self.mine:
+                yield epoch, self.pool.rows(epoch, places[mine])
 
 
 class ViewDataset(Dataset):
-    """Turns (epoch, rows) into the batch's views; with `maker=None` into raw pixels, for views made on a GPU."""
+    """Turns (epoch, rows) into the batch's views; with `make=False` into raw pixels, for views made on a GPU."""
 
-    def __init__(self, store: ImageStore, maker: ViewMaker | None):
-        self.store, self.maker = store, maker
+    def __init__(self, pool: Pool, make: bool):
+        self.pool, self.make = pool, make
 
     def __getitem__(self, key: tuple[int, np.ndarray]):
         epoch, rows = key
-        images = torch.from_numpy(self.store.__getitems__(rows))
-        return self.maker(images, rows, epoch) if self.maker else (images, rows, epoch)
+        read = self.pool.read(rows)
+        return self.pool.views(read, rows, epoch) if self.make else (read, rows, epoch)
 
 
-def view_batches(
-    store: ImageStore, maker: ViewMaker, sampler: StepSampler, device: torch.device, workers: int | None
-) -> Iterator[ViewBatch]:
+def view_batches(pool: Pool, sampler: StepSampler, device: torch.device, workers: int | None) -> Iterator[ViewBatch]:
     """Batches of views on `device`, read ahead by worker processes.
 
     On a CPU a worker makes the views as well: one is enough, and leaves the other cores to the model. For a GPU
@@ -75,16 +75,22 @@ def view_batches(
     on_device = device.type != "cpu"
     workers = (4 if on_device else 1) if workers is None else workers
     loader = DataLoader(
-        ViewDataset(store, None if on_device else maker), batch_size=None, sampler=sampler, num_workers=workers,
+        ViewDataset(pool, not on_device), batch_size=None, sampler=sampler, num_workers=workers,
         pin_memory=on_device, prefetch_factor=2 if workers else None, worker_init_fn=_outlive_sigterm,
         generator=torch.Generator(),  # the loader draws a number; from the run's own generator a resumed run would lack it
     )  # fmt: skip
-    for item in loader:
-        if on_device:
-            images, rows, epoch = item
-            yield maker(images.to(device, non_blocking=True), np.asarray(rows), int(epoch))
-        else:
-            yield item
+    items = iter(loader)
+    try:
+        for item in items:
+            if on_device:
+                read, rows, epoch = item
+                moved = [(i, np.asarray(chosen), images.to(device, non_blocking=True)) for i, chosen, images in read]
+                yield pool.views(moved, np.asarray(rows), int(epoch))
+            else:
+                yield item
+    finally:  # readers ignore SIGTERM, so after an error Python would wait for them forever
+        if workers:
+            items._shutdown_workers()
 
 
 def _outlive_sigterm(worker: int) -> None:

@@ -6,7 +6,9 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,18 +18,20 @@ from torch import nn
 
 from ssl_transfer.console import Progress
 from ssl_transfer.data.views import ViewBatch
-from ssl_transfer.errors import Interrupted, RunError
-from ssl_transfer.geometry import normalised_std
-from ssl_transfer.methods.objective import Objective
+from ssl_transfer.errors import Interrupted
+from ssl_transfer.geometry import alignment, normalised_std, uniformity
+from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.run import Log
 from ssl_transfer.training.checkpoint import Checkpoints
-from ssl_transfer.training.monitor import CollapseAlarm, row_list
+from ssl_transfer.training.monitor import Alarms
 from ssl_transfer.training.schedule import warmup_cosine
+
+KEYS_SHOWN = 8
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long and how often. Steps are optimiser steps; `batch_size` is global."""
+    """How long and how often. Steps are optimiser steps; `batch_size` is global, `accumulate` micro-batches make it."""
 
     total_steps: int
     steps_per_epoch: int
@@ -37,6 +41,7 @@ class Pace:
     checkpoint_every: int
     watch_every: int
     clip_gradient: float | None = None
+    accumulate: int = 1
 
 
 class Training:
@@ -83,35 +88,34 @@ class Training:
         batches: Iterator[ViewBatch],
         log: Log | None,
         checkpoints: Checkpoints,
-        alarm: CollapseAlarm,
+        alarms: Alarms,
         watch: Callable[[], dict[str, float]],
+        key: Callable[[int], str],
     ) -> None:
         """Train to the last step.
 
         Args:
-            batches: This rank's views, from the present step on.
+            batches: This rank's micro-batches of views, from the present step on.
             log: On rank 0.
             watch: Measures the backbone on rank 0; called every `watch_every` steps and at the end.
+            key: Names a row of a batch for a person.
 
         Raises:
-            RunError: If the loss is no longer finite or the representation collapsed.
+            RunError: If an alarm stops the run.
             Interrupted: After a SIGTERM, with a checkpoint written.
         """
-        pace, journal = self.pace, _Journal(self.accelerator, self.pace, log, alarm)
+        pace, journal = self.pace, _Journal(self.accelerator, self.pace, log, alarms, key)
         self.network.train()
         with _Terminations() as terminations, Progress("pretrain", pace.total_steps, self.step) as progress:
             while self.step < pace.total_steps:
-                asked = time.perf_counter()
-                batch = next(batches)
-                journal.waited += time.perf_counter() - asked
-                losses, gradient_norm = self._advance(batch)
+                losses, rows, gradient_norm = self._advance(journal.timed(batches))
                 self.step += 1
-                journal.add(self.step, losses, batch.rows, gradient_norm)
+                journal.add(self.step, losses, rows, gradient_norm)
                 last = self.step == pace.total_steps
                 watching = last or self.step % pace.watch_every == 0
                 saving = last or self.step % pace.checkpoint_every == 0
                 stopping = terminations.agreed(self.accelerator)
-                if watching or saving or stopping or self.step % pace.log_every == 0:
+                if stopping or self._logged(self.step):
                     journal.flush(self.rate, watch if watching and self.accelerator.is_main_process else dict)
                 progress.update(journal.note)
                 if saving or stopping:
@@ -129,34 +133,62 @@ class Training:
         """Learning rate of the first parameter group."""
         return self.optimizer.param_groups[0]["lr"]
 
-    def _advance(self, batch: ViewBatch) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """One optimiser step."""
+    def _logged(self, step: int) -> bool:
+        pace = self.pace
+        return step == pace.total_steps or any(
+            step % n == 0 for n in (pace.log_every, pace.watch_every, pace.checkpoint_every)
+        )
+
+    def _advance(self, batches: Iterator[ViewBatch]) -> tuple[list[Losses], list[torch.Tensor], torch.Tensor | None]:
+        """One optimiser step over its micro-batches."""
         factor = warmup_cosine(self.step, self.pace.total_steps, self.pace.warmup_steps)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * factor
-        losses = self.network(batch, self.step)
-        self.accelerator.backward(losses["loss"])
-        limit = self.pace.clip_gradient or math.inf
-        gradient_norm = self.accelerator.clip_grad_norm_(_trainable(self.objective), limit)
+        losses, rows = [], []
+        for micro in range(self.pace.accumulate):
+            batch = next(batches)
+            last = micro + 1 == self.pace.accumulate
+            with nullcontext() if last else self.accelerator.no_sync(self.network):  # ranks meet at the last one
+                found = self.network(batch, self.step)
+                self.accelerator.backward(found["loss"] / self.pace.accumulate)
+            losses.append({"loss": found["loss"].detach(), "projections": found["projections"]})
+            rows.append(batch.rows)
+        self.objective.after_backward(self.step)
+        gradient_norm = None
+        if self.pace.clip_gradient or self._logged(self.step + 1):
+            limit = self.pace.clip_gradient or math.inf
+            gradient_norm = self.accelerator.clip_grad_norm_(_trainable(self.objective), limit)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.objective.after_step(self.step + 1, self.pace.total_steps)
-        return losses, gradient_norm
+        self.objective.after_step(self.step + 1)
+        return losses, rows, gradient_norm
 
 
 class _Journal:
     """Collects losses on the device and writes them every few steps, so that training never waits for a number."""
 
-    def __init__(self, accelerator: Accelerator, pace: Pace, log: Log | None, alarm: CollapseAlarm):
-        self.accelerator, self.pace, self.log, self.alarm = accelerator, pace, log, alarm
-        self.pending: list[tuple[int, torch.Tensor, torch.Tensor]] = []
+    def __init__(
+        self, accelerator: Accelerator, pace: Pace, log: Log | None, alarms: Alarms, key: Callable[[int], str]
+    ):
+        self.accelerator, self.pace, self.log, self.alarms, self.key = accelerator, pace, log, alarms, key
+        self.pending: list[tuple[int, torch.Tensor, list[torch.Tensor]]] = []
         self.waited, self.note = 0.0, ""
         self.since = time.perf_counter()
 
-    def add(self, step: int, losses: dict[str, torch.Tensor], rows: torch.Tensor, gradient_norm) -> None:
+    def timed(self, batches: Iterator[ViewBatch]) -> Iterator[ViewBatch]:
+        """The batches, while the time spent waiting for them is counted."""
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches)
+            self.waited += time.perf_counter() - asked
+            yield batch
+
+    def add(
+        self, step: int, losses: list[Losses], rows: list[torch.Tensor], gradient_norm: torch.Tensor | None
+    ) -> None:
         """Remember a step."""
-        self.pending.append((step, losses["loss"].detach(), rows))
-        self.projections, self.gradient_norm = losses["projections"], gradient_norm
+        self.pending.append((step, torch.stack([part["loss"] for part in losses]).mean(), rows))
+        self.projections, self.gradient_norm = losses[-1]["projections"], gradient_norm
 
     def flush(self, rate: float, watch: Callable[[], dict[str, float]]) -> None:
         """Write one line for the steps since the last, and judge them; watching does not count as training time."""
@@ -164,22 +196,26 @@ class _Journal:
         losses = self.accelerator.reduce(torch.stack([loss for _, loss, _ in self.pending]).float(), "mean")
         finite = torch.isfinite(losses)
         if not bool(finite.all()):
-            step, _, rows = self.pending[int((~finite).nonzero()[0])]
-            raise RunError(
-                f"step {step}: the loss is {float(losses[~finite][0])}. Rows of the batch: {row_list(rows)}. Lower "
-                "optimizer.lr, warm up longer, set train.clip_gradient, or train.precision=fp32."
-            )
+            first = int((~finite).nonzero()[0])
+            step, _, rows = self.pending[first]
+            self.alarms.nonfinite(step, float(losses[first]), partial(self._keys, rows))
         step, _, rows = self.pending[-1]
         seen = watch()
-        spread = torch.tensor(normalised_std(self.projections), device=losses.device)
-        spread = float(self.accelerator.reduce(spread, "mean"))
+        views = [self.accelerator.gather(view) for view in self.projections]
+        spread = normalised_std(views[0])
         images_per_second = len(self.pending) * self.pace.batch_size / max(elapsed, 1e-9)
         values = {
             "step": step, "epoch": step / self.pace.steps_per_epoch, "loss": float(losses.mean()), "lr": rate,
             "world_size": self.accelerator.num_processes, "images_per_second": round(images_per_second, 1),
-            "data_wait": round(self.waited / max(elapsed, 1e-9), 4), "gradient_norm": float(self.gradient_norm),
-            "normalised_std": spread, **seen,
+            "data_wait": round(self.waited / max(elapsed, 1e-9), 4), "normalised_std": spread, "uniformity": uniformity(views[0]),
         }  # fmt: skip
+        if self.gradient_norm is not None:
+            values["gradient_norm"] = float(self.gradient_norm)
+        if len(views) > 1:
+            values["alignment"] = alignment(views[0], views[1])
+        if self.accelerator.device.type == "cuda":
+            values["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        values |= seen
         if self.log is not None:
             self.log.write(**values)
         self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=step)
@@ -187,7 +223,13 @@ class _Journal:
             f"  kNN {seen['knn']:.3f}" if "knn" in seen else ""
         )
         self.pending, self.waited, self.since = [], 0.0, time.perf_counter()
-        self.alarm.check(step, spread, rows)
+        self.alarms.spread(step, spread, partial(self._keys, rows))
+
+    def _keys(self, rows: list[torch.Tensor]) -> str:
+        """The first rows of a batch over all ranks, for a message. All ranks must call it together."""
+        everyone = torch.cat([self.accelerator.gather(part.to(self.accelerator.device)) for part in rows]).tolist()
+        shown = ", ".join(map(self.key, everyone[:KEYS_SHOWN]))
+        return f"{shown}, … ({len(everyone)})" if len(everyone) > KEYS_SHOWN else shown
 
 
 class _Terminations:

@@ -1,11 +1,16 @@
-"""What is watched while a backbone learns: an online kNN on validation images, and signs of collapse."""
+"""What is watched while a backbone learns: online kNN and linear probe on validation images, and signs of trouble."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from sklearn.linear_model import RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from ssl_transfer.console import warn
 from ssl_transfer.data.store import ImageStore
@@ -20,8 +25,8 @@ COLLAPSED_BELOW = 0.05  # normalised_std; a healthy representation is near 1
 COLLAPSED_FOR = 5  # logged steps in a row
 
 
-class OnlineKnn:
-    """Balanced accuracy of a kNN from training rows to validation rows; test rows are never read.
+class OnlineProbes:
+    """Balanced accuracy, on validation rows, of a kNN and a linear probe on training rows; test rows are never read.
 
     Args:
         store: Labelled store.
@@ -36,7 +41,7 @@ class OnlineKnn:
         labels = store.column(label)
         known = np.array([value is not None and value == value for value in labels])
         if len(set(labels[known])) < 2:
-            raise StoreError(f"{store.path}: column '{label}' has fewer than two classes, so no kNN can be watched.")
+            raise StoreError(f"{store.path}: column '{label}' has fewer than two classes, so nothing can be probed.")
         self.store = store
         self.classes, codes = np.unique(labels[known].astype(str), return_inverse=True)
         self.codes = np.full(len(labels), -1)
@@ -49,34 +54,59 @@ class OnlineKnn:
             self.rows[split] = np.sort(draw.choice(rows, min(images, len(rows)), replace=False))
 
     def measure(self, backbone: Backbone, device: torch.device, bf16: bool) -> dict[str, float]:
-        """`knn` (balanced accuracy on validation, k = 20) and `rankme` of the validation features."""
+        """`knn` (k = 20), `linear_probe` (ridge on standardised features) and `rankme` of the validation features."""
         features = {
             split: embed(backbone, self.store, rows, device=device, bf16=bf16) for split, rows in self.rows.items()
         }
+        if not all(np.isfinite(values).all() for values in features.values()):
+            return dict.fromkeys(("knn", "linear_probe", "rankme"), math.nan)
+        labels = {split: self.codes[rows] for split, rows in self.rows.items()}
         k = min(NEIGHBORS, len(features["train"]))
         similarities, neighbors = nearest(features["train"], features["val"], k)
-        found = vote(similarities, self.codes[self.rows["train"]][neighbors], len(self.classes)).argmax(1)
-        truth = self.codes[self.rows["val"]]
-        recalls = [np.mean(found[truth == c] == c) for c in np.unique(truth)]
-        return {"knn": float(np.mean(recalls)), "rankme": rankme(torch.from_numpy(features["val"]))}
+        voted = vote(similarities, labels["train"][neighbors], len(self.classes)).argmax(1)
+        probe = make_pipeline(StandardScaler(), RidgeClassifier(class_weight="balanced"))
+        probed = probe.fit(features["train"], labels["train"]).predict(features["val"])
+        return {
+            "knn": _mean_recall(labels["val"], voted),
+            "linear_probe": _mean_recall(labels["val"], probed),
+            "rankme": rankme(torch.from_numpy(features["val"])),
+        }
+
+
+def _mean_recall(truth: np.ndarray, found: np.ndarray) -> float:
+    return float(np.mean([np.mean(found[truth == c] == c) for c in np.unique(truth)]))
 
 
 @dataclass
-class CollapseAlarm:
-    """Raises when projections of different images have become the same.
+class Alarms:
+    """Report a loss that is no number and a representation that has collapsed, and stop the run or let it go on.
 
     Args:
-        on_collapse: `stop` raises, `warn` says it once.
-        patience_steps: Steps at the start that are not judged (warm-up).
+        on_nonfinite: `stop` raises, `warn` says it once.
+        on_collapse: Likewise.
+        patience_steps: Steps at the start that are not judged for collapse (warm-up).
     """
 
+    on_nonfinite: str
     on_collapse: str
     patience_steps: int
     _low: int = field(default=0, init=False)
-    _told: bool = field(default=False, init=False)
+    _told: set[str] = field(default_factory=set, init=False)
 
-    def check(self, step: int, std: float, rows: torch.Tensor) -> None:
-        """Judge a logged step, counted from 1.
+    def nonfinite(self, step: int, loss: float, keys: Callable[[], str]) -> None:
+        """Report a loss that is NaN or infinite; `keys` names the rows of the batch.
+
+        Raises:
+            RunError: If `on_nonfinite` is `stop`.
+        """
+        self._sound(
+            "nonfinite", self.on_nonfinite,
+            lambda: f"step {step}: the loss is {loss}. Rows of the batch: {keys()}. Lower optimizer.lr, warm up longer, set "
+            "train.clip_gradient, or train.precision=fp32.",
+        )  # fmt: skip
+
+    def spread(self, step: int, std: float, keys: Callable[[], str]) -> None:
+        """Judge the spread of the projections at a logged step, counted from 1.
 
         Raises:
             RunError: If `on_collapse` is `stop` and the spread was below its limit for several logged steps.
@@ -84,20 +114,18 @@ class CollapseAlarm:
         if step <= self.patience_steps:
             return
         self._low = self._low + 1 if std < COLLAPSED_BELOW else 0
-        if self._low < COLLAPSED_FOR or self._told:
+        if self._low >= COLLAPSED_FOR:
+            self._sound(
+                "collapse", self.on_collapse,
+                lambda: f"step {step}: the representation has collapsed: normalised std of projections {std:.3f} for "
+                f"{self._low} logged steps in a row (healthy: about 1). Rows of the batch: {keys()}. "
+                "Lower optimizer.lr, warm up longer, or, to go on regardless, set monitor.on_collapse=warn.",
+            )  # fmt: skip
+
+    def _sound(self, kind: str, how: str, message: Callable[[], str]) -> None:
+        if kind in self._told:
             return
-        message = (
-            f"step {step}: the representation has collapsed: normalised std of projections {std:.3f} for "
-            f"{self._low} logged steps in a row (healthy: about 1). Rows of the batch: {row_list(rows)}. "
-            "Lower optimizer.lr, warm up longer, or, to go on regardless, set monitor.on_collapse=warn."
-        )
-        if self.on_collapse == "stop":
-            raise RunError(message)
-        warn(message)
-        self._told = True
-
-
-def row_list(rows: torch.Tensor) -> str:
-    """The first rows of a batch, for a message."""
-    shown = ", ".join(map(str, rows[:8].tolist()))
-    return f"{shown}, … ({len(rows)})" if len(rows) > 8 else shown
+        if how == "stop":
+            raise RunError(message())
+        warn(message())
+        self._told.add(kind)

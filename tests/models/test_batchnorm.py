@@ -7,8 +7,10 @@ import timm
 import torch
 import torch.distributed as distributed
 import torch.nn.functional as functional
+from families import FAMILIES, family_backbone
 from torch import nn
 
+from ssl_transfer.models.backbone import save_backbone
 from ssl_transfer.models.batchnorm import GlobalBatchNorm, globalise_batchnorm
 
 CPU = torch.device("cpu")
@@ -91,3 +93,41 @@ def test_layers_of_timm_keep_their_activation_and_their_names():
     parts = [copy.deepcopy(model).train()(part) for part in images.chunk(2)]
     assert list(grouped.state_dict()) == names
     assert torch.allclose(grouped.train()(images), torch.cat(parts), atol=1e-8)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_with_global_layers_of_one_group_trains_as_it_did_without(family):
+    plain = family_backbone(family, size=64).model.double().train()
+    model = globalise_batchnorm(copy.deepcopy(plain), 2, CPU)
+    for layer in model.modules():
+        if isinstance(layer, GlobalBatchNorm):
+            layer.groups = 1
+    images = torch.randn(4, 1, 64, 64, dtype=torch.float64)
+    found, expected = model(images), plain(images)
+    assert torch.allclose(found, expected, atol=1e-10)
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    for one, other in zip(model.parameters(), plain.parameters(), strict=True):
+        assert (one.grad is None) == (other.grad is None)
+        assert one.grad is None or torch.allclose(one.grad, other.grad, rtol=1e-6, atol=1e-8)
+    for key, value in plain.state_dict().items():
+        assert torch.allclose(model.state_dict()[key], value, atol=1e-10), key
+
+
+@pytest.mark.parametrize("family", ["resnet", "densenet", "vgg"])
+def test_a_family_with_global_layers_of_two_groups_treats_each_half_as_a_batch(family):
+    plain = family_backbone(family, size=64).model.double().train()
+    images = torch.randn(8, 1, 64, 64, dtype=torch.float64)
+    expected = torch.cat([copy.deepcopy(plain)(part) for part in images.chunk(2)])
+    assert torch.allclose(globalise_batchnorm(plain, 2, CPU)(images), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_backbone_trained_with_global_layers_is_saved_under_the_names_that_timm_loads(tmp_path, family):
+    backbone = family_backbone(family)
+    globalise_batchnorm(backbone, 2, CPU).train()(torch.randn(4, 1, 32, 32))
+    save_backbone(backbone.eval(), tmp_path / "b")
+    plain = timm.create_model(f"local-dir:{tmp_path / 'b'}", pretrained=True).eval()
+    images = torch.randn(2, 1, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(plain(images), backbone(images))

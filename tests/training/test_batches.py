@@ -5,71 +5,117 @@ import pytest
 import torch
 
 from ssl_transfer.data.intensity import Scale
+from ssl_transfer.data.pool import Part, Pool
 from ssl_transfer.data.views import VIEWS, ViewMaker
 from ssl_transfer.training.batches import StepSampler, view_batches
 
-POSITIONS = np.arange(100, 126)  # 26 images: 3 batches of 8, two images dropped per epoch
+POSITIONS = np.arange(10, 36)  # 26 images: 3 batches of 8, two images dropped per epoch
+CPU = torch.device("cpu")
 
 
-def steps(seed=0, first=0, rank=0, world=1, total=9, batch=8):
-    return list(StepSampler(POSITIONS, batch, seed, total, first, rank, world))
+@pytest.fixture
+def steps(ct_store):
+    def sampled(seed=0, first=0, rank=0, world=1, total=9, batch=8, accumulate=1):
+        pool = Pool([Part(ct_store, POSITIONS, None)], seed)
+        return list(StepSampler(pool, batch, total, first, rank, world, accumulate))
+
+    return sampled
 
 
-def test_an_epoch_shows_every_image_at_most_once_and_only_images_of_the_store():
+@pytest.fixture
+def pool(ct_store):
+    views = VIEWS["ct"](16, 1, "hu")
+    return Pool([Part(ct_store, ct_store.positions("train"), ViewMaker([views, views], Scale(-160, 240), 0, 1))], 0)
+
+
+@pytest.fixture
+def mixed(ct_store, photo_store):
+    parts = []
+    for store, preset, share in ((ct_store, "ct", 0.75), (photo_store, "natural", 0.25)):
+        views = VIEWS[preset](16, 3, store.units)
+        scale = Scale.of_store(store.card, views.intensity.window_hu)
+        parts.append(Part(store, store.positions("train"), ViewMaker([views, views], scale, 0, 3), share))
+    return Pool(parts, 0, labels=np.arange(96))
+
+
+def test_an_epoch_shows_every_image_at_most_once_and_only_images_of_the_pool(steps):
     for epoch in range(3):
         rows = np.concatenate([rows for e, rows in steps() if e == epoch])
         assert len(rows) == len(set(rows)) == 24 and set(rows) <= set(POSITIONS)
 
 
-def test_epochs_and_seeds_have_orders_of_their_own():
+def test_epochs_and_seeds_have_orders_of_their_own(steps):
     first, second = ([rows for e, rows in steps() if e == epoch] for epoch in (0, 1))
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, [rows for e, rows in steps(seed=1) if e == 0])
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("first", [1, 3, 7])
-def test_a_run_that_starts_at_a_later_step_sees_the_rest_of_the_unbroken_run(first):
-    for (epoch, rows), (other_epoch, others) in zip(steps()[first:], steps(first=first), strict=True):
+def test_a_run_that_starts_at_a_later_step_sees_the_rest_of_the_unbroken_run(steps, first, accumulate):
+    rest = steps(accumulate=accumulate)[first * accumulate :]
+    for (epoch, rows), (other_epoch, others) in zip(rest, steps(first=first, accumulate=accumulate), strict=True):
         assert epoch == other_epoch and np.array_equal(rows, others)
 
 
-@pytest.mark.parametrize("world", [2, 4])
-def test_the_parts_of_the_ranks_are_the_global_batch_in_order(world):
-    parts = [steps(rank=rank, world=world) for rank in range(world)]
-    for step, (epoch, rows) in enumerate(steps()):
-        assert all(part[step][0] == epoch and len(part[step][1]) == 8 // world for part in parts)
-        assert np.array_equal(np.concatenate([part[step][1] for part in parts]), rows)
+@pytest.mark.parametrize("world", [1, 2, 4])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_parts_of_ranks_and_micro_batches_are_the_global_batch_in_order(steps, world, accumulate):
+    """Micro-batches follow each other; within each, the ranks do."""
+    parts = [steps(rank=rank, world=world, accumulate=accumulate) for rank in range(world)]
+    whole = steps()
+    assert all(len(part) == len(whole) * accumulate for part in parts)
+    for step, (epoch, rows) in enumerate(whole):
+        micro = [[part[step * accumulate + m] for part in parts] for m in range(accumulate)]
+        pieces = [piece for ranks in micro for piece in ranks]
+        assert all(e == epoch and len(r) == 8 // world // accumulate for e, r in pieces)
+        assert np.array_equal(np.concatenate([r for _, r in pieces]), rows)
 
 
-def test_over_many_epochs_every_image_is_seen_about_equally_often():
+def test_over_many_epochs_every_image_is_seen_about_equally_often(steps):
     rows = np.concatenate([rows for _, rows in steps(total=600)])
-    counts = np.bincount(rows - 100, minlength=26)
+    counts = np.bincount(rows - 10, minlength=26)
     assert counts.sum() == 4800 and counts.min() > 165 and counts.max() <= 200
 
 
-def test_the_number_of_steps_is_told():
-    assert len(StepSampler(POSITIONS, 8, 0, 9, 4, 0, 1)) == 5
+@pytest.mark.parametrize(("accumulate", "expected"), [(1, 5), (4, 20)])
+def test_the_number_of_micro_batches_is_told(pool, accumulate, expected):
+    assert len(StepSampler(pool, 8, 9, 4, 0, 1, accumulate)) == expected
+
+
+def same(one, other):
+    assert torch.equal(one.rows, other.rows)
+    assert (one.labels is None) == (other.labels is None) and (
+        one.labels is None or torch.equal(one.labels, other.labels)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(one.views, other.views, strict=True))
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_views_are_bit_identical_whoever_makes_them(ct_store, workers):
-    maker = ViewMaker(VIEWS["ct"](16, 1, "hu"), Scale(-160, 240), 0, 1)
-    cpu, positions = torch.device("cpu"), ct_store.positions("train")
+@pytest.mark.parametrize("which", ["pool", "mixed"])
+def test_views_are_bit_identical_whoever_makes_them(request, which, workers):
+    pool = request.getfixturevalue(which)
 
     def batches(workers):
-        return list(view_batches(ct_store, maker, StepSampler(positions, 12, 0, 4, 0, 0, 1), cpu, workers))
+        return list(view_batches(pool, StepSampler(pool, 12, 4, 0, 0, 1), CPU, workers))
 
     for one, other in zip(batches(0), batches(workers), strict=True):
-        assert torch.equal(one.rows, other.rows)
-        assert all(torch.equal(a, b) for a, b in zip(one.views, other.views, strict=True))
+        same(one, other)
 
 
-def test_reading_draws_nothing_from_the_run_s_own_randomness(ct_store):
-    maker = ViewMaker(VIEWS["ct"](16, 1, "hu"), Scale(-160, 240), 0, 1)
+def test_two_ranks_of_two_micro_batches_see_the_views_of_one_process(mixed):
+    def batches(rank, world, accumulate):
+        return list(view_batches(mixed, StepSampler(mixed, 12, 2, 0, rank, world, accumulate), CPU, 0))
+
+    ranks = [batches(rank, 2, 2) for rank in range(2)]
+    for step, whole in enumerate(batches(0, 1, 1)):
+        pieces = [ranks[rank][2 * step + micro] for micro in range(2) for rank in range(2)]
+        for view in range(2):
+            assert torch.equal(torch.cat([piece.views[view] for piece in pieces]), whole.views[view])
+        assert torch.equal(torch.cat([piece.labels for piece in pieces]), whole.labels)
+
+
+def test_reading_draws_nothing_from_the_run_s_own_randomness(pool):
     before = torch.get_rng_state()
-    list(
-        view_batches(
-            ct_store, maker, StepSampler(ct_store.positions("train"), 12, 0, 2, 0, 0, 1), torch.device("cpu"), 0
-        )
-    )
+    list(view_batches(pool, StepSampler(pool, 12, 2, 0, 0, 1), CPU, 0))
     assert torch.equal(torch.get_rng_state(), before)

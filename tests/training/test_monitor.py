@@ -1,18 +1,21 @@
-"""What is watched: the online kNN, the rank of features, and the collapse alarm."""
+"""What is watched: the online kNN and linear probe, the rank of features, and the alarms."""
+
+import math
 
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import RunError, StoreError
-from ssl_transfer.geometry import normalised_std, rankme
+from ssl_transfer.geometry import rankme
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.training.embedding import embed
-from ssl_transfer.training.monitor import NEIGHBORS, CollapseAlarm, OnlineKnn
+from ssl_transfer.training.monitor import NEIGHBORS, Alarms, OnlineProbes
 
 CPU = torch.device("cpu")
 
@@ -24,77 +27,105 @@ def pixels():
     return Backbone(nn.Sequential(nn.BatchNorm2d(1), nn.Flatten()), card)
 
 
-def test_the_online_knn_is_scikit_learn_s_on_train_and_validation_rows(ct_store, pixels):
-    found = OnlineKnn(ct_store, "label", 1000, 0).measure(pixels, CPU, bf16=False)
-    train, val = (np.asarray(ct_store.positions(split)) for split in ("train", "val"))
-    labels, features = ct_store.column("label"), embed(pixels, ct_store, np.arange(len(ct_store)))
-    peer = KNeighborsClassifier(NEIGHBORS, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.1))
-    peer.fit(features[train], labels[train])
-    assert found["knn"] == pytest.approx(balanced_accuracy_score(labels[val], peer.predict(features[val])))
-    assert found["rankme"] == pytest.approx(rankme(torch.from_numpy(features[val])))
+@pytest.fixture
+def cohort(ct_store, pixels):
+    """Features and labels of the training and the validation rows."""
+    features, labels = embed(pixels, ct_store, np.arange(len(ct_store))), ct_store.column("label")
+    return [(features[rows], labels[rows]) for rows in (np.asarray(ct_store.positions(s)) for s in ("train", "val"))]
 
 
-def test_the_online_knn_reads_no_test_row_and_no_more_than_it_was_given(ct_store):
-    knn = OnlineKnn(ct_store, "label", 10, 0)
-    assert {split: len(rows) for split, rows in knn.rows.items()} == {"train": 10, "val": 6}
-    assert set(knn.rows["train"]) <= set(ct_store.positions("train"))
-    assert set(knn.rows["val"]) <= set(ct_store.positions("val"))
+def test_the_online_knn_is_scikit_learn_s_on_train_and_validation_rows(ct_store, pixels, cohort):
+    found = OnlineProbes(ct_store, "label", 1000, 0).measure(pixels, CPU, bf16=False)
+    train, (features, labels) = cohort
+    peer = KNeighborsClassifier(NEIGHBORS, metric="cosine", weights=lambda d: np.exp((1 - d) / 0.1)).fit(*train)
+    assert found["knn"] == pytest.approx(balanced_accuracy_score(labels, peer.predict(features)))
+    assert found["rankme"] == pytest.approx(rankme(torch.from_numpy(features)))
+
+
+def test_the_online_linear_probe_is_scikit_learn_s_on_features_standardised_by_the_training_rows(
+    ct_store, pixels, cohort
+):
+    found = OnlineProbes(ct_store, "label", 1000, 0).measure(pixels, CPU, bf16=False)
+    (train, classes), (features, labels) = cohort
+    mean, spread = train.mean(0), train.std(0)
+    spread[spread == 0] = 1
+    peer = RidgeClassifier(class_weight="balanced").fit((train - mean) / spread, classes)
+    expected = balanced_accuracy_score(labels, peer.predict((features - mean) / spread))
+    assert found["linear_probe"] == pytest.approx(expected) and expected > 1 / 6
+
+
+def test_features_that_are_no_numbers_are_measured_as_nan_and_break_nothing(ct_store, pixels):
+    with torch.no_grad():
+        pixels.model[0].weight.fill_(math.nan)
+    found = OnlineProbes(ct_store, "label", 1000, 0).measure(pixels, CPU, bf16=False)
+    assert set(found) == {"knn", "linear_probe", "rankme"} and all(map(math.isnan, found.values()))
+
+
+def test_the_probes_read_no_test_row_and_no_more_than_they_were_given(ct_store):
+    probes = OnlineProbes(ct_store, "label", 10, 0)
+    assert {split: len(rows) for split, rows in probes.rows.items()} == {"train": 10, "val": 6}
+    assert set(probes.rows["train"]) <= set(ct_store.positions("train"))
+    assert set(probes.rows["val"]) <= set(ct_store.positions("val"))
+
+
+def test_rows_without_a_label_are_not_probed(ct_store, changed):
+    train = ct_store.positions("train")
+    probes = OnlineProbes(changed(ct_store, "partly", unlabelled=train[::2]), "label", 1000, 0)
+    assert np.array_equal(probes.rows["train"], train[1::2])
 
 
 def test_watching_leaves_the_backbone_as_it_was(ct_store, pixels):
     pixels.train()
     before = {key: value.clone() for key, value in pixels.state_dict().items()}
-    OnlineKnn(ct_store, "label", 10, 0).measure(pixels, CPU, bf16=False)
+    OnlineProbes(ct_store, "label", 10, 0).measure(pixels, CPU, bf16=False)
     assert pixels.training
     assert all(torch.equal(before[key], value) for key, value in pixels.state_dict().items())
 
 
 def test_a_store_without_classes_cannot_be_watched(ct_store):
     with pytest.raises(StoreError, match="fewer than two classes"):
-        OnlineKnn(ct_store, "modality", 10, 0)
+        OnlineProbes(ct_store, "modality", 10, 0)
 
 
-def test_rankme_is_the_exponential_of_the_singular_values_entropy():
-    features = np.random.default_rng(0).normal(size=(40, 12)) * np.linspace(0.1, 3, 12)
-    share = np.linalg.svd(features, compute_uv=False)
-    share = share / share.sum() + 1e-7
-    assert rankme(torch.from_numpy(features)) == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-6)
+def keys():
+    return "stores/ct: 7, stores/ct: 3"
 
 
-def test_rankme_counts_the_directions_of_equal_strength():
-    assert rankme(torch.eye(5)) == pytest.approx(5, abs=1e-3)
-    assert rankme(torch.ones(10, 4)) == pytest.approx(1, abs=1e-3)
-
-
-def test_normalised_std_is_near_one_when_features_spread_and_zero_when_they_are_the_same():
-    assert normalised_std(torch.randn(2000, 64)) == pytest.approx(1, abs=0.02)
-    assert normalised_std(torch.ones(10, 64) * 3) == pytest.approx(0, abs=1e-6)
-
-
-ROWS = torch.arange(10)
+def test_a_loss_that_is_no_number_stops_with_its_step_and_rows():
+    with pytest.raises(RunError, match=r"step 3: the loss is nan. Rows of the batch: stores/ct: 7, stores/ct: 3\."):
+        Alarms("stop", "warn", 0).nonfinite(3, math.nan, keys)
 
 
 def test_the_alarm_stops_a_run_whose_projections_stay_the_same():
-    alarm = CollapseAlarm("stop", patience_steps=0)
+    alarms = Alarms("warn", "stop", patience_steps=0)
     for step in range(1, 5):
-        alarm.check(step, 0.0, ROWS)
-    with pytest.raises(
-        RunError, match=r"step 5: the representation has collapsed.* 5 logged steps .*0, 1, 2, 3, .* \(10\)"
-    ):
-        alarm.check(5, 0.0, ROWS)
+        alarms.spread(step, 0.0, keys)
+    with pytest.raises(RunError, match=r"step 5: the representation has collapsed.* 5 logged steps .*stores/ct: 7"):
+        alarms.spread(5, 0.0, keys)
 
 
 def test_the_alarm_is_silent_during_warm_up_and_after_a_recovery():
-    alarm = CollapseAlarm("stop", patience_steps=20)
+    alarms = Alarms("stop", "stop", patience_steps=20)
     for step in range(1, 25):
-        alarm.check(step, 0.0, ROWS)
-    alarm.check(25, 0.5, ROWS)
+        alarms.spread(step, 0.0, keys)
+    alarms.spread(25, 0.5, keys)
     for step in range(26, 30):
-        alarm.check(step, 0.0, ROWS)
+        alarms.spread(step, 0.0, keys)
 
 
-def test_an_alarm_that_warns_does_so_once(capsys):
-    alarm = CollapseAlarm("warn", patience_steps=0)
+def test_alarms_that_warn_do_so_once_each(capsys):
+    alarms = Alarms("warn", "warn", patience_steps=0)
     for step in range(1, 20):
-        alarm.check(step, 0.0, ROWS)
-    assert capsys.readouterr().err.count("the representation has collapsed") == 1
+        alarms.spread(step, 0.0, keys)
+        alarms.nonfinite(step, math.inf, keys)
+    told = capsys.readouterr().err
+    assert told.count("the representation has collapsed") == told.count("the loss is inf") == 1
+
+
+def test_the_rows_are_looked_up_only_when_they_are_told():
+    """Gathering them costs a round over all ranks."""
+    alarms, asked = Alarms("warn", "warn", patience_steps=0), []
+    for step in range(1, 20):
+        alarms.spread(step, 1.0, lambda: asked.append(1) or "")
+        alarms.nonfinite(step, math.nan, lambda: asked.append(1) or "")
+    assert len(asked) == 1

@@ -1,0 +1,261 @@
+"""Images per second of our pretraining, end to end, against its limit and against a peer, in one run.
+
+    python benchmarks/pretrain_throughput.py                  # CPU: ResNet-18, batch 64, 64 and 128 px; about ten minutes
+    python benchmarks/pretrain_throughput.py --device cuda    # GPU: ResNet-50, 224 px, batch as large as fits
+    python benchmarks/pretrain_throughput.py --compile        # also with torch.compile
+
+Measured in interleaved rounds, so that a slow minute of the machine hits all alike:
+
+- ours: `pretrain` itself on a one-channel int16 store, online probes off, images per second as `log.jsonl` has them;
+- bare step: forward, backward and optimiser of the same method on views that lie ready in memory: the limit;
+- lightly: its `SimCLRTransform` on PIL images in a DataLoader (as many workers as suit it best), ResNet and SimCLR
+  head from its documentation's example, in float32, and in bf16 with channels_last, to tell precision from pipeline.
+
+The last line is one JSON object of ratios of medians: `of_bare_step_64`, `of_lightly_64`, `of_lightly_bf16_64`, …
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+WARMUP_STEPS = 5  # of each round; more than the loaders read ahead
+RECIPE = """
+data:      {{store: {store}, views: ct, size: {size}}}
+backbone:  {{name: {architecture}, in_channels: 1}}
+method:    {{name: simclr, temperature: 0.5}}
+optimizer: {{name: sgd, lr: 0.06}}
+train:     {{epochs: 1, batch_size: {batch}, precision: auto, log_every_steps: {steps}, checkpoint_every_steps: 1000000}}
+monitor:   {{every_epochs: 1000000, images: 10}}
+tracker:   none
+"""
+
+
+def main() -> None:
+    """Measure, print a table, and the ratios as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--sizes", type=int, nargs="+", help="pixels; default 64 128, on a GPU 224")
+    parser.add_argument("--architecture", help="default resnet18, on a GPU resnet50")
+    parser.add_argument("--batch-size", type=int, help="default 64, on a GPU as large as fits")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=24, help="timed steps per round")
+    parser.add_argument("--compile", action="store_true", help="also measure torch.compile")
+    options = parser.parse_args()
+    if options.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    on_gpu = options.device == "cuda"
+    options.architecture = options.architecture or ("resnet50" if on_gpu else "resnet18")
+    ratios: dict[str, float | bool | int] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for size in options.sizes or ([224] if on_gpu else [64, 128]):
+            ratios |= measure(Path(folder), size, options, on_gpu)
+    print(json.dumps(ratios))
+
+
+def measure(folder: Path, size: int, options: argparse.Namespace, on_gpu: bool) -> dict[str, float | bool | int]:
+    """All contestants at one size, round by round."""
+    from ssl_transfer.pretrain.machine import native_precision
+
+    batch = options.batch_size or (largest_batch(options.architecture, size) if on_gpu else 64)
+    steps = WARMUP_STEPS + options.steps
+    store = make_store(folder / f"store-{size}", size, batch * steps)
+    recipe = folder / f"recipe-{size}.yaml"
+    recipe.write_text(
+        RECIPE.format(store=store, size=size, architecture=options.architecture, batch=batch, steps=WARMUP_STEPS)
+    )
+    run = folder / "run"
+    contestants: dict[str, Callable[[], float]] = {
+        "ours": lambda: ours(recipe, run),
+        "bare step": bare_step(recipe, steps),
+    }
+    if options.compile:
+        contestants["ours compiled"] = lambda: ours(recipe, run, "train.compile=true")
+    if not on_gpu:
+        images = pil_images(store, batch * 8)
+        for name, bf16 in (("lightly", False), ("lightly bf16", True)):
+            contestants[name] = lightly(images, options.architecture, size, batch, steps, bf16)
+    speeds: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(options.rounds + 1):
+        for name, speed in contestants.items():
+            found = speed()
+            if number:  # the first round warms up
+                speeds[name].append(found)
+    precision = native_precision()
+    print(
+        f"\n{options.architecture}, {size} px, batch {batch}, {precision}, {torch.get_num_threads()} threads, images/s"
+    )
+    medians = {name: statistics.median(found) for name, found in speeds.items()}
+    for name, found in speeds.items():
+        print(f"  {name:14s} {medians[name]:8.0f}   ({min(found):.0f} to {max(found):.0f} in {len(found)} rounds)")
+    ratios: dict[str, float | bool | int] = {"native_bf16": precision == "bf16", f"batch_{size}": batch}
+    ratios[f"of_bare_step_{size}"] = round(medians["ours"] / medians["bare step"], 3)
+    if not on_gpu:
+        ratios[f"of_lightly_{size}"] = round(medians["ours"] / medians["lightly"], 3)
+        ratios[f"of_lightly_bf16_{size}"] = round(medians["ours"] / medians["lightly bf16"], 3)
+    if options.compile:
+        ratios[f"compiled_over_eager_{size}"] = round(medians["ours compiled"] / medians["ours"], 3)
+    return ratios
+
+
+def ours(recipe: Path, run: Path, *overrides: str) -> float:
+    """`pretrain` from start to end; the speed that its log states after the warm-up."""
+    from ssl_transfer.pretrain import pretrain
+    from ssl_transfer.recipe import PretrainRecipe, load_recipe
+
+    shutil.rmtree(run, ignore_errors=True)
+    with contextlib.redirect_stderr(io.StringIO()):
+        pretrain(load_recipe(PretrainRecipe, recipe, overrides), run)
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][1:]
+    steps = np.diff([WARMUP_STEPS, *(line["step"] for line in lines)])
+    return float(steps.sum() / np.sum(steps / [line["images_per_second"] for line in lines]))
+
+
+def bare_step(recipe: Path, steps: int) -> Callable[[], float]:
+    """The model's part alone: the same method, precision and memory format on resident views."""
+    from ssl_transfer.pretrain.machine import Machine
+    from ssl_transfer.pretrain.setting import completed, set_up
+    from ssl_transfer.recipe import PretrainRecipe, load_recipe
+    from ssl_transfer.training.optim import OPTIMIZERS
+
+    setting = set_up(completed(load_recipe(PretrainRecipe, recipe), str(recipe)), str(recipe))
+    machine, pool = Machine.chosen(setting.recipe), setting.pool
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    objective = setting.objective.to(device, memory_format=getattr(torch, machine.memory_format)).train()
+    named, batch = setting.recipe.optimizer, setting.recipe.train.batch_size
+    optimizer = OPTIMIZERS[named.name](objective, batch, **named.options)
+    rows = pool.rows(0, np.arange(batch))
+    views = pool.views([(i, chosen, images.to(device)) for i, chosen, images in pool.read(rows)], rows, 0)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=machine.precision == "bf16"):
+            loss = objective(views, 0)["loss"]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return lambda: timed(step, batch, steps)
+
+
+def lightly(images: list, architecture: str, size: int, batch: int, steps: int, bf16: bool) -> Callable[[], float]:
+    """lightly's SimCLR example on PIL images; the number of workers that suited it best in the first round."""
+    import timm
+    from lightly.loss import NTXentLoss
+    from lightly.models.modules import SimCLRProjectionHead
+    from lightly.transforms import SimCLRTransform
+    from torch.utils.data import DataLoader, Dataset
+
+    class Pictures(Dataset):
+        def __len__(self) -> int:
+            return batch * steps
+
+        def __getitem__(self, index: int) -> list[torch.Tensor]:
+            return transform(images[index % len(images)])
+
+    transform = SimCLRTransform(input_size=size)
+    backbone = timm.create_model(architecture, num_classes=0)
+    network = nn.Sequential(backbone, SimCLRProjectionHead(backbone.num_features, 2048, 128)).train()
+    if bf16:
+        network.to(memory_format=torch.channels_last)
+    criterion, optimizer = NTXentLoss(), torch.optim.SGD(network.parameters(), lr=0.06)
+    best: list[int] = []
+
+    def train(batches: Iterator) -> None:
+        views = [view.contiguous(memory_format=torch.channels_last) if bf16 else view for view in next(batches)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            projections = [network(view) for view in views]
+        loss = criterion(*(projection.float() for projection in projections))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def with_workers(workers: int) -> float:
+        loader = DataLoader(Pictures(), batch, shuffle=True, drop_last=True, num_workers=workers, prefetch_factor=2)
+        batches = iter(loader)
+        return timed(lambda: train(batches), batch, steps)
+
+    def speed() -> float:
+        if not best:
+            candidates = range(1, (os.cpu_count() or 1) + 1)
+            best.append(max(candidates, key=with_workers))
+        return with_workers(best[0])
+
+    return speed
+
+
+def timed(step: Callable[[], None], batch: int, steps: int) -> float:
+    """Images per second after the warm-up."""
+    for number in range(steps):
+        if number == WARMUP_STEPS:
+            synchronise()
+            started = time.perf_counter()
+        step()
+    synchronise()
+    return batch * (steps - WARMUP_STEPS) / (time.perf_counter() - started)
+
+
+def synchronise() -> None:
+    """Wait for the GPU, if there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def make_store(path: Path, size: int, images: int) -> Path:
+    """A one-channel int16 store of smooth noise in HU, a little larger than the views; what it shows does not matter here."""
+    from ssl_transfer.data.store import StoreWriter
+
+    side = size + size // 8
+    coarse = torch.randn((64, 1, side // 8, side // 8), generator=torch.Generator().manual_seed(0)) * 300
+    pixels = nn.functional.interpolate(coarse, (side, side), mode="bilinear").numpy().astype(np.int16)
+    card = {"units": "hu", "domain": "ct", "classes": [], "mask_classes": None, "refused": [], "warnings": []}
+    with StoreWriter(path, (1, side, side), np.int16) as writer:
+        for index in range(images):
+            writer.append(pixels[index % len(pixels)] + index, {"patient": None, "slice": index})
+        writer.finish(np.full(images, "train"), card)
+    return path
+
+
+def pil_images(store: Path, count: int) -> list:
+    """The store's first images as lightly wants them: 8 bit, RGB."""
+    from PIL import Image
+
+    from ssl_transfer.data.store import ImageStore
+
+    images = ImageStore(store).__getitems__(np.arange(count))[:, 0]
+    grey = ((np.clip(images, -160, 240) + 160) * (255 / 400)).astype(np.uint8)
+    return [Image.fromarray(image).convert("RGB") for image in grey]
+
+
+def largest_batch(architecture: str, size: int) -> int:
+    """The largest power of two whose training step fits the GPU, two views each."""
+    import timm
+
+    batch = 64
+    while True:
+        try:
+            network = timm.create_model(architecture, in_chans=1).cuda().to(memory_format=torch.channels_last)
+            with torch.autocast("cuda", torch.bfloat16):
+                network(torch.zeros(4 * batch, 1, size, size, device="cuda")).sum().backward()
+        except torch.cuda.OutOfMemoryError:
+            return batch
+        finally:
+            network = None
+            torch.cuda.empty_cache()
+        batch *= 2
+
+
+if __name__ == "__main__":
+    main()

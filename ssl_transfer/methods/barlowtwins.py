@@ -1,0 +1,47 @@
+"""Barlow Twins."""
+
+from __future__ import annotations
+
+import torch
+from lightly.loss import BarlowTwinsLoss
+from lightly.models.modules import BarlowTwinsProjectionHead
+from pydantic import PositiveFloat, PositiveInt
+
+from ssl_transfer.data.views import ViewBatch
+from ssl_transfer.methods.objective import Losses, Objective
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.ranks import gather_with_gradient
+
+
+class BarlowTwins(Objective):
+    """Make the cross-correlation of two views' projections, over the global batch, the identity.
+
+    Projections of all ranks are gathered before they are standardised: lightly's own gathering standardises on each
+    rank, which is another loss.
+
+    References:
+        Zbontar et al. 2021, https://arxiv.org/abs/2103.03230, Algorithm 1; `loss_scale` as in the authors' code.
+    """
+
+    compares = "correlations"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        redundancy: PositiveFloat = 5e-3,
+        loss_scale: PositiveFloat = 1.0,
+        hidden_dim: PositiveInt = 8192,
+        projection_dim: PositiveInt = 8192,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.projection_head = BarlowTwinsProjectionHead(backbone.feature_dim, hidden_dim, projection_dim)
+        self.criterion = BarlowTwinsLoss(redundancy)
+        self.loss_scale = loss_scale
+
+    def forward(self, batch: ViewBatch, step: int) -> Losses:
+        """Invariance plus `redundancy` times the squared off-diagonal correlations."""
+        projections = [self.projection_head(self.backbone(view)).float() for view in batch.views]
+        with torch.autocast(projections[0].device.type, enabled=False):  # correlations near 1 need every digit
+            loss = self.criterion(*(gather_with_gradient(projection) for projection in projections))
+        return {"loss": self.loss_scale * loss, "projections": [p.detach() for p in projections]}

@@ -1,0 +1,125 @@
+"""DINO."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+
+import torch
+from lightly.loss import DINOLoss
+from lightly.models.modules import DINOProjectionHead
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import nn
+
+from ssl_transfer.data.views import ViewBatch, Views
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.methods.momentum import MomentumNetwork, rising
+from ssl_transfer.methods.objective import Losses, Objective
+from ssl_transfer.models.backbone import Backbone
+
+GLOBAL_VIEWS = 2
+
+
+class DINO(Objective):
+    """Give every view, small crops too, the sharpened and centred answer that a slow copy gives to the large ones.
+
+    Two global views and `local_views` small ones. The slow copy's temperature warms up linearly; the output layer is
+    held for the first `frozen_output_epochs`.
+
+    References:
+        Caron et al. 2021, https://arxiv.org/abs/2104.14294, Algorithm 1 and appendix C.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        output_dim: PositiveInt = 65536,
+        hidden_dim: PositiveInt = 2048,
+        bottleneck_dim: PositiveInt = 256,
+        temperature: PositiveFloat = 0.1,
+        target_temperature: PositiveFloat = 0.04,
+        warmup_target_temperature: PositiveFloat = 0.04,
+        warmup_epochs: NonNegativeFloat = 0,
+        center_momentum: float = 0.9,
+        momentum: float = 0.996,
+        local_views: NonNegativeInt = 8,
+        local_size: PositiveInt = 96,
+        global_scale: tuple[PositiveFloat, PositiveFloat] = (0.4, 1.0),
+        local_scale: tuple[PositiveFloat, PositiveFloat] = (0.05, 0.4),
+        frozen_output_epochs: NonNegativeFloat = 1,
+    ):
+        super().__init__()
+        if local_views:
+            _check_size(backbone, local_size)
+        self.backbone = backbone
+        batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules())  # as the paper
+
+        def new_head() -> DINOProjectionHead:
+            with warnings.catch_warnings():  # lightly uses torch's older weight_norm
+                warnings.simplefilter("ignore", FutureWarning)
+                return DINOProjectionHead(backbone.feature_dim, hidden_dim, bottleneck_dim, output_dim, batch_norm)
+
+        self.projection_head, slow_head = new_head(), new_head()  # its weight norm cannot be copied
+        slow_head.load_state_dict(self.projection_head.state_dict())
+        self.momentum_network = MomentumNetwork(backbone, self.projection_head, slow_head)
+        self.criterion = DINOLoss(output_dim, student_temp=temperature, center_momentum=center_momentum)
+        self.momentum, self.frozen_output_epochs = momentum, frozen_output_epochs
+        self.warmup = (warmup_target_temperature, target_temperature, warmup_epochs)
+        self.local_views, self.local_size = local_views, local_size
+        self.global_scale, self.local_scale = global_scale, local_scale
+
+    def view_presets(self, preset: Views) -> list[Views]:
+        """Two global views, then the local ones."""
+        large = replace(preset, crop_scale=self.global_scale)
+        small = replace(preset, crop_scale=self.local_scale, size=self.local_size)
+        return [large] * GLOBAL_VIEWS + [small] * self.local_views
+
+    def forward(self, batch: ViewBatch, step: int) -> Losses:
+        """Cross-entropy from each global view's target to every other view's output."""
+        large, small = batch.views[:GLOBAL_VIEWS], batch.views[GLOBAL_VIEWS:]
+        features = [self.backbone(view) for view in large]
+        if small:  # one pass for all of a size
+            features += self.backbone(torch.cat(small)).chunk(len(small))
+        outputs = [self.projection_head(feature).float() for feature in features]
+        with torch.no_grad():
+            targets = [self.momentum_network(view).float() for view in large]
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            loss = self.criterion(targets, outputs, teacher_temp=self.target_temperature(step))
+        return {"loss": loss, "projections": [feature.detach().float() for feature in features[:GLOBAL_VIEWS]]}
+
+    def target_temperature(self, step: int) -> float:
+        """Temperature of the slow copy at a step: linear from its warm-up value, then constant."""
+        first, last, epochs = self.warmup
+        steps = epochs * self.course.steps_per_epoch
+        return last if step >= steps else first + (last - first) * step / steps
+
+    def after_backward(self, step: int) -> None:
+        """Hold the output layer for the first epochs."""
+        if step < self.frozen_output_epochs * self.course.steps_per_epoch:
+            for parameter in self.projection_head.last_layer.parameters():
+                parameter.grad = None
+
+    def after_step(self, step: int) -> None:
+        """Move the momentum network; its momentum goes to 1 along a cosine."""
+        momentum = rising(self.momentum, step, self.course.total_steps)
+        self.momentum_network.follow(self.backbone, self.projection_head, momentum)
+
+
+def _check_size(backbone: Backbone, size: int) -> None:
+    """Refuse local views of a size that the backbone cannot read."""
+    if size > backbone.card["image_size"]:
+        raise RecipeError(
+            f"method.local_size: {size} px, larger than the global views ({backbone.card['image_size']} px). Set a smaller one, "
+            "or method.local_views=0."
+        )
+    was_training = backbone.training
+    try:
+        with torch.no_grad():
+            backbone.eval()(torch.zeros(1, backbone.card["in_channels"], size, size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        raise RecipeError(
+            f"method.local_size: {backbone.card['architecture']} cannot read images of {size} px ({error}). For a ViT set "
+            "backbone.options.dynamic_img_size=true and a multiple of its patch size; or method.local_views=0."
+        ) from None
+    finally:
+        backbone.train(was_training)

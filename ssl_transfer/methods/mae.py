@@ -1,0 +1,112 @@
+"""MAE."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from lightly.models.modules import MaskedVisionTransformerDecoderTIMM, MaskedVisionTransformerTIMM
+from lightly.models.utils import get_at_index, initialize_2d_sine_cosine_positional_embedding, patchify, set_at_index
+from pydantic import Field, PositiveInt
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from ssl_transfer.data.counters import uniforms
+from ssl_transfer.data.views import ViewBatch, Views
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.methods.objective import Losses, Objective
+from ssl_transfer.models.backbone import Backbone
+
+MASK_STREAM = 1000  # of the counter-based draws; views use 0, 1, …
+
+
+class MAE(Objective):
+    """Show a ViT a quarter of an image's patches and let a small decoder draw the others.
+
+    Masks, like views, belong to (seed, epoch, image). Positions are fixed sines and cosines. Targets are the pixels that
+    the backbone reads, standardised within each patch if `normalised_patches`.
+
+    References:
+        He et al. 2022, https://arxiv.org/abs/2111.06377, section 3.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.75,
+        normalised_patches: bool = True,
+        decoder_dim: PositiveInt = 512,
+        decoder_depth: PositiveInt = 8,
+        decoder_heads: PositiveInt = 16,
+    ):
+        super().__init__()
+        vit = backbone.model
+        _check_vit(backbone)
+        self.backbone = backbone
+        if not backbone.card["parents"]:
+            prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+            initialize_2d_sine_cosine_positional_embedding(vit.pos_embed, num_prefix_tokens=prefix)
+        vit.pos_embed.requires_grad_(False)
+        self.masked_vit = MaskedVisionTransformerTIMM(
+            vit, weight_initialization="skip", pos_embed_initialization="skip"
+        )
+        self.masked_vit.mask_token = None  # masked patches are left out, not replaced
+        for pooling in (vit.fc_norm, vit.attn_pool):  # of pooled features; the decoder reads tokens
+            if pooling is not None:
+                pooling.requires_grad_(False)
+        self.patch_size = vit.patch_embed.patch_size[0]
+        self.decoder_embedding = nn.Linear(vit.embed_dim, decoder_dim)
+        self.decoder = MaskedVisionTransformerDecoderTIMM(
+            vit.patch_embed.num_patches, decoder_dim, decoder_depth, decoder_heads, vit.num_prefix_tokens
+        )
+        self.pixel_head = nn.Linear(decoder_dim, self.patch_size**2 * backbone.card["in_channels"])
+        self.mask_share, self.normalised_patches = mask_share, normalised_patches
+
+    def view_presets(self, preset: Views) -> list[Views]:
+        """One view is enough."""
+        return [preset]
+
+    def forward(self, batch: ViewBatch, step: int) -> Losses:
+        """Mean squared error of the hidden patches."""
+        images, prefix = batch.views[0], self.masked_vit.vit.num_prefix_tokens
+        shown, hidden = self.masks(batch.rows, step, images.device)
+        encoded = self.masked_vit.encode(images, idx_keep=shown)
+        tokens = self.decoder_embedding(encoded)
+        everywhere = self.decoder.mask_token.to(tokens.dtype).expand(len(images), self.decoder.sequence_length, -1)
+        drawn = self.pixel_head(get_at_index(self.decoder(set_at_index(everywhere, shown, tokens)), hidden)).float()
+        targets = get_at_index(patchify(images, self.patch_size), hidden - prefix).float()
+        if self.normalised_patches:
+            variance, mean = torch.var_mean(targets, dim=-1, keepdim=True)
+            targets = (targets - mean) / (variance + 1e-6).sqrt()
+        loss = (drawn - targets).square().mean()
+        return {"loss": loss, "projections": [encoded.detach().float().mean(1)]}
+
+    def compiled_parts(self) -> list[nn.Module]:
+        """The blocks: the ViT's own forward is never called."""
+        return [self.masked_vit.vit.blocks, self.decoder.blocks]
+
+    def masks(self, rows: torch.Tensor, step: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens that are shown (prefix tokens first) and hidden, for images `rows`; index tensors (B, …)."""
+        vit, course = self.masked_vit.vit, self.course
+        patches, prefix = vit.patch_embed.num_patches, vit.num_prefix_tokens
+        draws = uniforms(course.seed, step // course.steps_per_epoch, rows.cpu().numpy(), MASK_STREAM, patches)
+        order = torch.from_numpy(np.argsort(draws, axis=1)) + prefix
+        kept = max(1, int(patches * (1 - self.mask_share)))
+        always = torch.arange(prefix).expand(len(order), -1)
+        return torch.cat([always, order[:, :kept]], 1).to(device), order[:, kept:].to(device)
+
+
+def _check_vit(backbone: Backbone) -> None:
+    """Refuse what has no patches to hide."""
+    vit, name = backbone.model, backbone.card["architecture"]
+    if not isinstance(vit, VisionTransformer) or hasattr(vit, "dist_token") or vit.pos_embed is None:
+        raise RecipeError(
+            f"method: mae hides patches from a plain ViT, and {name} is none. Set backbone.name=vit_small_patch16_224 (or "
+            "another ViT), or take another method."
+        )
+    if vit.patch_embed.num_patches < 4:
+        raise RecipeError(
+            f"method: mae finds {vit.patch_embed.num_patches} patch(es) in {backbone.card['image_size']} px with {name}. Set a "
+            "larger data.size or a smaller backbone.options.patch_size."
+        )

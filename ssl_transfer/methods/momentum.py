@@ -1,0 +1,35 @@
+"""Momentum networks: slow copies of a backbone and its projection head."""
+
+from __future__ import annotations
+
+import copy
+
+from lightly.models.utils import deactivate_requires_grad, update_momentum
+from lightly.utils.scheduler import cosine_schedule
+from torch import nn
+
+from ssl_transfer.models.backbone import Backbone
+
+
+class MomentumNetwork(nn.Sequential):
+    """A copy of backbone and head that takes no gradients and follows them. It keeps BatchNorm statistics of its own.
+
+    Args:
+        backbone: To copy.
+        head: Its projection head.
+        head_copy: An equal head, where `head` cannot be copied.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, head_copy: nn.Module | None = None):
+        super().__init__(copy.deepcopy(backbone), head_copy or copy.deepcopy(head))
+        deactivate_requires_grad(self)
+
+    def follow(self, backbone: Backbone, head: nn.Module, momentum: float) -> None:
+        """Every parameter becomes momentum · itself + (1 − momentum) · its original."""
+        update_momentum(backbone, self[0], momentum)
+        update_momentum(head, self[1], momentum)
+
+
+def rising(momentum: float, step: int, total_steps: int) -> float:
+    """A momentum that goes to 1 along a cosine (Grill et al. 2020, section 3.3)."""
+    return cosine_schedule(step, total_steps + 1, momentum, 1.0)  # lightly's ends at its last step but one

@@ -1,0 +1,45 @@
+"""VICReg."""
+
+from __future__ import annotations
+
+import torch
+from lightly.loss import VICRegLoss
+from lightly.models.modules.heads import VICRegProjectionHead
+from pydantic import NonNegativeFloat, PositiveInt
+
+from ssl_transfer.data.views import ViewBatch
+from ssl_transfer.methods.objective import Losses, Objective
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.ranks import gather_with_gradient
+
+
+class VICReg(Objective):
+    """Equal projections of two views, each dimension with a spread of at least 1, no two dimensions alike.
+
+    References:
+        Bardes, Ponce & LeCun 2022, https://arxiv.org/abs/2105.04906, Algorithm 1; the two variance
+        terms are averaged, as in the authors' code and lightly's.
+    """
+
+    compares = "variances and covariances"
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        invariance: NonNegativeFloat = 25.0,
+        variance: NonNegativeFloat = 25.0,
+        covariance: NonNegativeFloat = 1.0,
+        hidden_dim: PositiveInt = 8192,
+        projection_dim: PositiveInt = 8192,
+    ):
+        super().__init__()
+        self.backbone = backbone
+        self.projection_head = VICRegProjectionHead(backbone.feature_dim, hidden_dim, projection_dim)
+        self.criterion = VICRegLoss(invariance, variance, covariance)
+
+    def forward(self, batch: ViewBatch, step: int) -> Losses:
+        """Invariance, variance and covariance over the global batch."""
+        projections = [self.projection_head(self.backbone(view)).float() for view in batch.views]
+        with torch.autocast(projections[0].device.type, enabled=False):
+            loss = self.criterion(*(gather_with_gradient(projection) for projection in projections))
+        return {"loss": loss, "projections": [p.detach() for p in projections]}

@@ -1,0 +1,109 @@
+"""Public weights: fetched by timm, or from a folder that somebody fetched for a machine without a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from ssl_transfer.data.intensity import Intensity
+from ssl_transfer.errors import BackboneError, nearest
+from ssl_transfer.models.architecture import ELSEWHERE, brief, build, difference, has_fixed_size, input_convolutions
+from ssl_transfer.models.card import MAKER, new_card
+
+Described = tuple[nn.Module, dict[str, Any]]  # a model without a head, and its card
+
+
+def from_hub(name: str, in_channels: int, size: int) -> Described:
+    """timm's public weights `NAME[.TAG]`; timm keeps what it has fetched once.
+
+    Args:
+        name: Architecture, and which of its weights (none: timm's choice).
+        in_channels: Of its images; timm adapts the first convolution.
+        size: Height and width of its images, unless the architecture is built for one size: then its own.
+
+    Raises:
+        BackboneError: If timm knows no such weights, or cannot fetch them.
+    """
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise BackboneError(f"timm:{name}: timm has no such architecture.{nearest(architecture, timm.list_models())}")
+    known = timm.list_models(f"{architecture}.*", pretrained=True)
+    if not known or (tag and name not in known):
+        raise BackboneError(f"timm:{name}: timm knows no such public weights.{nearest(name, known)}")
+    repository = timm.get_pretrained_cfg(name).hf_hub_id or f"timm/{name}"
+    try:
+        public = timm.create_model(name, pretrained=True, in_chans=in_channels)
+    except Exception as error:  # timm raises whatever the hub, the network or the disk gave it
+        raise BackboneError(
+            f"timm:{name}: the public weights could not be loaded: {brief(error)} Without a network: on a machine that has "
+            f"one, `hf download {repository} model.safetensors config.json --local-dir FOLDER` (or fetch the two files from "
+            f"https://huggingface.co/{repository}); copy FOLDER here, and write its path instead of timm:{name}."
+        ) from None
+    return _described(public, name, architecture, {}, in_channels, size)
+
+
+def is_public(path: Path) -> bool:
+    """Whether a folder holds public weights: what the Hugging Face hub has, and no card of ours."""
+    return not (path / "card.json").exists() and all(
+        (path / name).is_file() for name in ("config.json", "model.safetensors")
+    )
+
+
+def from_public_folder(path: Path, in_channels: int, size: int) -> Described:
+    """Public weights that somebody downloaded: `model.safetensors` and `config.json` as timm writes them.
+
+    Args:
+        path: The folder.
+        in_channels: As for `from_hub`.
+        size: Likewise.
+
+    Raises:
+        BackboneError: If timm cannot load it, or it is a backbone of ours that lost its card.
+    """
+    try:
+        config = json.loads((path / "config.json").read_text())
+        architecture, arguments = config["architecture"], dict(config.get("model_args") or {})
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BackboneError(f"{path}/config.json: this is not what timm writes beside a model's weights.") from None
+    if config.get("made_by") == MAKER:
+        raise BackboneError(
+            f"{path}: this is no backbone any more: its card.json is missing. Copy the whole folder again."
+        )
+    try:
+        public = timm.create_model(f"local-dir:{path}", pretrained=True, in_chans=in_channels)
+    except Exception as error:  # timm raises whatever the disk gave it
+        raise BackboneError(f"{path}: timm cannot load these public weights: {brief(error)}") from None
+    options = {key: value for key, value in arguments.items() if key not in ELSEWHERE}
+    tag = public.pretrained_cfg.get("tag")
+    return _described(public, f"{architecture}.{tag}" if tag else path.name, architecture, options, in_channels, size)
+
+
+def _described(
+    public: nn.Module, name: str, architecture: str, options: dict[str, Any], in_channels: int, size: int
+) -> Described:
+    """The headless twin of a public model that timm has loaded, head and all, for `in_channels`."""
+    config = public.pretrained_cfg
+    if has_fixed_size(architecture):
+        size = getattr(getattr(public, "patch_embed", None), "img_size", None) or config["input_size"][1:]
+        size = size if isinstance(size, int) else size[0]
+    model = build(architecture, in_channels, size, "standard", options, 0)
+    own = model.state_dict()
+    weights = {key: value for key, value in public.state_dict().items() if key in own}
+    differing = difference(own, weights)
+    if differing:
+        raise BackboneError(f"{name}: without its head it is another model: {differing}.")
+    model.load_state_dict(weights)
+    source, mean, std = config["input_size"][0], config["mean"], config["std"]
+    adapted = []
+    if source != in_channels:
+        adapted = [f"{layer}.weight: {source} → {in_channels} input channels" for layer in input_convolutions(model)]
+        mean, std = ((sum(values) / len(values),) * in_channels for values in (mean, std))
+    card = new_card(
+        name, architecture, model, in_channels, size, "standard", options, Intensity(mean=tuple(mean), std=tuple(std)),
+        method="public weights", source_domain="photograph", licence=config.get("license") or "see timm", adapted=adapted,
+    )  # fmt: skip
+    return model, card

@@ -1,0 +1,61 @@
+"""What processes tell each other. With one process everything here is the identity."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as distributed
+
+
+def world_size() -> int:
+    """Processes in the group; 1 without one."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's place in the group; 0 without one."""
+    return distributed.get_rank() if world_size() > 1 else 0
+
+
+def gather(tensor: torch.Tensor) -> torch.Tensor:
+    """Concatenate a tensor (B, …) over ranks, in their order; no gradient."""
+    if world_size() == 1:
+        return tensor
+    parts = [torch.empty_like(tensor) for _ in range(world_size())]
+    distributed.all_gather(parts, tensor.contiguous())
+    return torch.cat(parts)
+
+
+def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
+    """Concatenate a tensor (B, …) over ranks. A loss of it, equal on every rank, has the gradient of one process."""
+    return tensor if world_size() == 1 else _Gather.apply(tensor)
+
+
+def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Add up a tensor over ranks; the gradient is added up too, since every rank's loss depends on every rank's part."""
+    return tensor if world_size() == 1 else _Sum.apply(tensor)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(context, tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        distributed.all_reduce(tensor)
+        return tensor
+
+    @staticmethod
+    def backward(context, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.clone()
+        distributed.all_reduce(gradient)
+        return gradient
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(context, tensor: torch.Tensor) -> torch.Tensor:
+        return gather(tensor)
+
+    @staticmethod
+    def backward(context, gradient: torch.Tensor) -> torch.Tensor:
+        gradient = gradient.clone()
+        distributed.all_reduce(gradient)
+        return gradient.chunk(world_size())[rank()]

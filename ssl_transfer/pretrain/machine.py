@@ -1,0 +1,102 @@
+"""Where a pretraining runs: processes, precision, memory format, threads; chosen once and recorded."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs
+
+from ssl_transfer.errors import RecipeError, RunError
+from ssl_transfer.recipe import PretrainRecipe
+
+# On a CPU, torch 2.15's bf16 gradient of a 3 x 3 convolution with stride 2 is wrong on 1 x 1 maps, where smaller views end.
+SMALLEST_BF16_VIEW = 32
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Choices that change the last digits of a run. They are made once, recorded, and kept when it is resumed.
+
+    Attributes:
+        precision: `fp32`, `bf16` or `fp16`.
+        memory_format: `channels_last` or `contiguous`.
+        threads: That torch computes with on a CPU.
+    """
+
+    precision: str
+    memory_format: str
+    threads: int
+
+    @classmethod
+    def chosen(cls, recipe: PretrainRecipe) -> Machine:
+        """What the recipe asks for; where it says `auto`, what this machine computes fastest."""
+        precision, memory_format = recipe.train.precision, recipe.train.memory_format
+        if precision == "auto":
+            precision = native_precision()
+            smallest = min(recipe.data.size, recipe.method.options.get("local_size", recipe.data.size))
+            if precision == "bf16" and not torch.cuda.is_available() and smallest < SMALLEST_BF16_VIEW:
+                precision = "fp32"
+        if memory_format == "auto":
+            memory_format = "channels_last"
+        return cls(precision, memory_format, torch.get_num_threads())
+
+    def to_card(self) -> dict[str, str | int]:
+        """For run, checkpoint and card."""
+        return asdict(self)
+
+
+def native_precision() -> str:
+    """bf16 where the GPU or the CPU computes it natively, else fp16 on a GPU and fp32 on a CPU."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "fp32"
+    return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32"
+
+
+def start_accelerator(recipe: PretrainRecipe, folder: Path, precision: str) -> Accelerator:
+    """Accelerate as this launch made it.
+
+    Raises:
+        RunError: If it counts fewer processes than the launcher started.
+        RecipeError: If the tracker is missing, or the batch cannot be shared out evenly.
+    """
+    if recipe.tracker != "none" and not importlib.util.find_spec(
+        recipe.tracker
+    ):  # Accelerate would go on without a word
+        raise RecipeError(
+            f"tracker: {recipe.tracker} is not installed here: pip install {recipe.tracker}, or tracker=none."
+        )
+    AcceleratorState._reset_state(reset_partial_state=False)  # several runs in one process may differ in precision
+    accelerator = Accelerator(
+        mixed_precision={"fp32": "no"}.get(precision, precision),
+        log_with=None if recipe.tracker == "none" else recipe.tracker,
+        project_dir=folder,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # they are equal on every rank
+    )
+    launched, counted = int(os.environ.get("WORLD_SIZE", "1")), accelerator.num_processes
+    if counted != launched:
+        raise RunError(
+            f"the launcher started {launched} processes, but Accelerate counts {counted}: each would train alone. On a CPU: "
+            "ACCELERATE_USE_CPU=true accelerate launch --config_file launch/accelerate/cpu2.yaml …"
+        )
+    batch, accumulate = recipe.train.batch_size, recipe.train.accumulate_steps
+    if batch // accumulate < counted:
+        raise RecipeError(
+            f"train.batch_size: {batch // accumulate} images at a time are fewer than the {counted} processes. Start fewer, or "
+            "set a larger train.batch_size (it is global)."
+        )
+    if batch // accumulate % counted:
+        raise RecipeError(
+            f"train.batch_size: {batch // accumulate} images cannot be shared evenly by {counted} processes; gathered losses "
+            "need equal parts. Choose a multiple."
+        )
+    return accelerator

@@ -1,0 +1,107 @@
+"""Resuming: from the newest whole checkpoint, with the choices that the machine of the first part made."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+from ssl_transfer.__main__ import main
+from ssl_transfer.errors import StoreError
+from ssl_transfer.pretrain import machine
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def interrupt(runs, ct_store, tmp_path):
+    """A run that fails in step 3 of 6, with checkpoints of steps 1 and 2: the store that it is watched on is damaged."""
+
+    def interrupted(*overrides):
+        shutil.copytree(ct_store.path, tmp_path / "watched")
+        os.truncate(tmp_path / "watched" / "pixels-00000.npy", 500)
+        watching = f"monitor={{store: {tmp_path / 'watched'}, every_epochs: 1}}"
+        with pytest.raises(StoreError, match="truncated"):
+            runs(tmp_path / "run", watching, "train.checkpoint_every_steps=1", *overrides)
+        return tmp_path / "run"
+
+    return interrupted
+
+
+def damage(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before_and_says_so(runs, interrupt, finished, capsys):
+    out = interrupt()
+    damage(out / "checkpoints" / "checkpoint-00000002.pt")
+    runs(out)
+    told = capsys.readouterr().err
+    assert "checkpoint-00000002.pt: this checkpoint is damaged; trying the one before" in told
+    assert "going on from step 1" in told
+    assert runs.weights(out) == runs.weights(finished[0])
+
+
+def test_if_every_checkpoint_is_damaged_the_run_ends_with_status_2_until_told_to_start_anew(
+    runs, tiny_recipe, interrupt, finished, capsys
+):
+    out = interrupt()
+    for path in (out / "checkpoints").glob("*.pt"):
+        damage(path)
+    assert main(["pretrain", str(tiny_recipe), "--out", str(out)]) == 2
+    assert "all 2 checkpoint(s) are damaged" in capsys.readouterr().err
+    assert main(["pretrain", str(tiny_recipe), "--out", str(out), "--resume", "never"]) == 0
+    assert runs.weights(out) == runs.weights(finished[0])
+
+
+def machines(out):
+    """What run, newest checkpoint and card say of the machine; None where there is none."""
+    newest = sorted(out.glob("checkpoints/*.pt"))
+    card = out / "backbone" / "card.json"
+    chosen = json.loads(card.read_text())["training"] if card.exists() else None
+    return {
+        "run": json.loads((out / "run.json").read_text())["machine"],
+        "checkpoint": torch.load(newest[-1], weights_only=True)["machine"] if newest else None,
+        "card": chosen and {key: chosen[key] for key in ("precision", "memory_format", "threads")},
+    }
+
+
+def test_precision_memory_format_and_threads_are_in_run_checkpoint_and_card(runs, interrupt):
+    out = interrupt("train.memory_format=contiguous")
+    expected = {"precision": "fp32", "memory_format": "contiguous", "threads": 1}
+    assert machines(out) == {"run": expected, "checkpoint": expected, "card": None}
+    runs(out, "train.memory_format=contiguous")
+    assert machines(out) == {"run": expected, "checkpoint": None, "card": expected}
+
+
+def test_a_resumed_run_computes_with_the_threads_that_it_began_with(runs, interrupt, finished):
+    out = interrupt()
+    torch.set_num_threads(2)
+    runs(out)
+    assert torch.get_num_threads() == 1
+    assert machines(out)["run"]["threads"] == machines(out)["card"]["threads"] == 1
+    assert runs.weights(out) == runs.weights(finished[0])
+
+
+# oneDNN's bf16 gradient of a 3 x 3 convolution with stride 2 on a 1 x 1 map has taps that are never written (torch 2.15);
+# at 32 px no map is that small.
+BF16_SIZE = "data.size=32"
+
+
+def test_a_resumed_run_keeps_the_precision_that_auto_chose_first(runs, interrupt, tmp_path, monkeypatch):
+    """It began where bf16 is native, and goes on where it is not."""
+    monkeypatch.setattr(machine, "native_precision", lambda: "bf16")
+    runs(tmp_path / "unbroken", "train.precision=auto", BF16_SIZE)
+    out = interrupt("train.precision=auto", BF16_SIZE)
+    monkeypatch.setattr(machine, "native_precision", lambda: "fp32")
+    runs(out, "train.precision=auto", BF16_SIZE)
+    assert machines(out)["run"]["precision"] == machines(out)["card"]["precision"] == "bf16"
+    assert runs.weights(out) == runs.weights(tmp_path / "unbroken")
+
+
+def test_the_precision_makes_a_difference(runs, tmp_path):
+    """Or the test above would hold of runs that ignore it."""
+    for precision in ("bf16", "fp32"):
+        runs(tmp_path / precision, f"train.precision={precision}", BF16_SIZE)
+    assert runs.weights(tmp_path / "bf16") != runs.weights(tmp_path / "fp32")
