@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ssl_transfer.data.pool import Pool
 from ssl_transfer.data.views import ViewBatch
 
+FEW_CORES = 4
+
 
 class StepSampler(Sampler):
     """Yields (epoch, rows of this rank) for every micro-batch of every step; nothing to restore but the first step.
@@ -64,16 +66,15 @@ class ViewDataset(Dataset):
 
 
 def view_batches(pool: Pool, sampler: StepSampler, device: torch.device, workers: int | None) -> Iterator[ViewBatch]:
-    """Batches of views on `device`, read ahead by worker processes.
+    """Batches of views on `device`, read ahead by worker processes or made in this one.
 
-    On a CPU a worker makes the views as well: one is enough, and leaves the other cores to the model. For a GPU
-    workers only read, and the views are made there.
+    On a CPU a worker makes the views as well. For a GPU workers only read, and the views are made there.
 
     Args:
-        workers: Processes that read ahead; None: 1 on a CPU, 4 for a GPU. 0 reads in this process.
+        workers: Processes that read ahead; None: as `suited_workers` says. 0 reads in this process.
     """
     on_device = device.type != "cpu"
-    workers = (4 if on_device else 1) if workers is None else workers
+    workers = suited_workers(device) if workers is None else workers
     loader = DataLoader(
         ViewDataset(pool, not on_device), batch_size=None, sampler=sampler, num_workers=workers,
         pin_memory=on_device, prefetch_factor=2 if workers else None, worker_init_fn=_outlive_sigterm,
@@ -91,6 +92,16 @@ def view_batches(pool: Pool, sampler: StepSampler, device: torch.device, workers
     finally:  # readers ignore SIGTERM, so after an error Python would wait for them forever
         if workers:
             items._shutdown_workers()
+
+
+def suited_workers(device: torch.device) -> int:
+    """4 for a GPU, 1 on a CPU, and 0 where that has so few cores that a worker would only take them from the model.
+
+    Measured on two cores (ResNet-18, 64 px, batch 64): 0.99 of the bare step without a worker, 0.93 with one.
+    """
+    if device.type != "cpu":
+        return 4
+    return 1 if torch.get_num_threads() >= FEW_CORES else 0
 
 
 def _outlive_sigterm(worker: int) -> None:
