@@ -49,7 +49,7 @@ def read(path):
 
 
 def test_there_is_a_configuration_for_each_kind_of_machine():
-    assert [path.stem for path in CONFIGS] == ["cpu", "cpu2", "fsdp8", "gpu1", "gpu16_two_nodes", "gpu8"]
+    assert [path.stem for path in CONFIGS] == ["cpu", "cpu2", "gpu1", "gpu16_two_nodes", "gpu8"]
     assert [path.stem for path in SCRIPTS] == ["one_node", "two_nodes"]
 
 
@@ -84,19 +84,7 @@ def test_two_nodes_run_eight_processes_each_and_meet_at_the_first(monkeypatch):
         "--main_process_port", "29511",
     )  # fmt: skip
     assert (arguments.nproc_per_node, arguments.nnodes, arguments.node_rank) == ("8", "2", 1)
-    assert (arguments.master_addr, arguments.master_port) == ("node-a", "29511")
-
-
-def test_fsdp_shares_out_the_blocks_of_a_vit(monkeypatch):
-    import timm
-    from accelerate.utils.other import get_module_children_bottom_up
-
-    _, environment = launched(monkeypatch, "--config_file", str(ROOT / "launch/accelerate/fsdp8.yaml"))
-    assert (environment["ACCELERATE_USE_FSDP"], environment["FSDP_VERSION"]) == ("true", "2")
-    assert environment["FSDP_AUTO_WRAP_POLICY"] == "TRANSFORMER_BASED_WRAP"
-    model = timm.create_model("vit_tiny_patch16_224", depth=3, num_classes=0)
-    block = environment["FSDP_TRANSFORMER_CLS_TO_WRAP"]
-    assert sum(type(module).__name__ == block for module in get_module_children_bottom_up(model)) == 3
+    assert arguments.rdzv_endpoint == "node-a:29511"
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
