@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import resource
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,6 @@ from ssl_transfer.errors import StoreError
 
 SHARD_BYTES = 256 * 2**20
 OPEN_SHARDS = 256  # file descriptors kept open per process
-TRUSTED = 1024  # after so many images in a row that were cached, the kernel is not asked again until it has read a disk
 MAPPED_BYTES = 8 * 2**30  # larger stores are not mapped: what a process has touched of a mapping counts as its memory
 
 
@@ -111,7 +109,6 @@ class ShardReader:
         self.image_bytes = int(np.prod(shape)) * self.dtype.itemsize
         self.mapped = images is not None and images * self.image_bytes <= MAPPED_BYTES
         self._open: OrderedDict[int, _Shard] = OrderedDict()
-        self._found = 0  # images in a row that were in the page cache
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_open": OrderedDict()}  # descriptors do not travel between processes
@@ -124,18 +121,16 @@ class ShardReader:
         """
         batch = np.empty((len(positions), *self.shape), self.dtype)
         images = batch.view(np.uint8).reshape(len(positions), self.image_bytes)
-        waiting, trusted, faults = [], self._found >= TRUSTED, _major_faults()
+        waiting = []
         for row, position in enumerate(np.asarray(positions, np.int64).tolist()):
             number, index = divmod(position, self.per_shard)
             shard = self._shard(number)
             start, end = shard.span(index)
-            if end <= len(shard.mapping) and (trusted or _is_cached(shard.descriptor, (start + end) // 2)):
+            if end <= len(shard.mapping) and _is_cached(shard.descriptor, (start + end) // 2):
                 shard.decode(shard.mapping[start:end], images[row])
             else:
                 _fetch(shard.descriptor, start, end - start)
                 waiting.append((shard, index, images[row]))
-        missed = waiting or _major_faults() > faults
-        self._found = 0 if missed else self._found + len(positions)
         for shard, index, image in waiting:
             if not shard.read(index, image):
                 raise StoreError(
@@ -227,11 +222,6 @@ def _is_cached(descriptor: int, offset: int) -> bool:
         return os.preadv(descriptor, _NOWHERE, offset, os.RWF_NOWAIT) > 0
     except (OSError, AttributeError):  # the attribute is Linux's
         return False
-
-
-def _major_faults() -> int:
-    """How often this thread has waited for a disk in a page fault."""
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_majflt if hasattr(resource, "RUSAGE_THREAD") else 0
 
 
 def _fetch(descriptor: int, start: int, length: int) -> None:
