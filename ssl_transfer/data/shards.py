@@ -3,7 +3,8 @@
 Plain shards are `.npy` files; compressed ones are `.b2` files of blosc2 frames (lz4, bitshuffle), with an offset index beside
 them. A batch is read in two passes: the kernel is told of all its images, so that it fetches them at once; then they are
 waited for in turn. No disk is read by page faults, which is tens of times slower. What the page cache already holds is
-copied out of a mapping, if the store is small enough to be mapped: that is up to twice as fast as `pread`.
+copied out of a mapping, if the store is small enough to be mapped: 0.67 of the speed of a bare memmap, where `preadv` alone
+reaches 0.39 (`benchmarks/store.py`).
 """
 
 from __future__ import annotations
