@@ -49,7 +49,7 @@ def read(path):
 
 
 def test_there_is_a_configuration_for_each_kind_of_machine():
-    assert [path.stem for path in CONFIGS] == ["cpu", "cpu2", "gpu1", "gpu16_two_nodes", "gpu8"]
+    assert [path.stem for path in CONFIGS] == ["cpu", "cpu2", "fsdp8", "gpu1", "gpu16_two_nodes", "gpu8"]
     assert [path.stem for path in SCRIPTS] == ["one_node", "two_nodes"]
 
 
@@ -85,6 +85,13 @@ def test_two_nodes_run_eight_processes_each_and_meet_at_the_first(monkeypatch):
     )  # fmt: skip
     assert (arguments.nproc_per_node, arguments.nnodes, arguments.node_rank) == ("8", "2", 1)
     assert arguments.rdzv_endpoint == "node-a:29511"
+
+
+def test_fsdp_is_of_the_second_version_and_shares_out_the_blocks_of_a_vit(monkeypatch):
+    _, environment = launched(monkeypatch, "--config_file", str(ROOT / "launch/accelerate/fsdp8.yaml"))
+    assert environment["ACCELERATE_USE_FSDP"] == "true" and environment["FSDP_VERSION"] == "2"
+    assert environment["FSDP_AUTO_WRAP_POLICY"] == "TRANSFORMER_BASED_WRAP"
+    assert environment["FSDP_TRANSFORMER_CLS_TO_WRAP"] == "Block"
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)

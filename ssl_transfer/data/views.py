@@ -88,8 +88,9 @@ class Views:
         Returns:
             Float32, shape (B, C, size, size), normalised.
         """
-        draw = iter(torch.from_numpy(draws.T.astype(np.float32)).to(images.device))
+        draw = iter(torch.from_numpy(draws.T.astype(np.float32)))
         unit = self._resample(scale.unit(images), draw)
+        draw = iter(torch.stack(list(draw)).to(images.device, non_blocking=True))
         unit = self._window(unit, draw)
         unit = self._colours(unit, draw)
         unit = self._blur(unit, draw)
@@ -97,7 +98,9 @@ class Views:
         return self.intensity.normalise(unit)
 
     def _resample(self, unit: torch.Tensor, draw) -> torch.Tensor:
-        """Random resized crop, flips and rotation as one affine resampling of each image."""
+        """Random resized crop, flips and rotation as one affine resampling of each image; planned on the CPU, or it would wait
+        for the GPU to learn how often to average.
+        """
         height, width = unit.shape[-2:]
         low, high = self.crop_scale
         area = low + (high - low) * next(draw)
@@ -126,9 +129,11 @@ class Views:
             if level:
                 unit = functional.avg_pool2d(unit, 2)
             chosen = slice(None) if deepest == 0 else torch.nonzero(levels == level)[:, 0]
-            part = theta[chosen]
+            part = theta[chosen].to(unit.device, non_blocking=True)
             if len(part) == 0:
                 continue
+            if deepest:
+                chosen = chosen.to(unit.device, non_blocking=True)
             views[chosen] = functional.grid_sample(
                 unit[chosen],
                 _affine_grid(part, self.size),
@@ -189,8 +194,8 @@ class Views:
             return unit
         pixels = unit[0].numel()
         table = _normal_table(unit.device, max(NOISE_TABLE, 4 * pixels))
-        starts = (offset.double() * (len(table) - pixels)).long().tolist()
-        noise = torch.stack([table[start : start + pixels] for start in starts])
+        starts = (offset.double() * (len(table) - pixels)).long()
+        noise = table.unfold(0, pixels, 1)[starts]
         return noise.view_as(unit).mul_(_each(sigma)).add_(unit)
 
 

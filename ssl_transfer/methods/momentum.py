@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 
-from lightly.models.utils import deactivate_requires_grad, update_momentum
+import torch
+from lightly.models.utils import deactivate_requires_grad
 from lightly.utils.scheduler import cosine_schedule
 from torch import nn
 
@@ -24,10 +25,12 @@ class MomentumNetwork(nn.Sequential):
         super().__init__(copy.deepcopy(backbone), head_copy or copy.deepcopy(head))
         deactivate_requires_grad(self)
 
+    @torch.no_grad()
     def follow(self, backbone: Backbone, head: nn.Module, momentum: float) -> None:
         """Every parameter becomes momentum · itself + (1 − momentum) · its original."""
-        update_momentum(backbone, self[0], momentum)
-        update_momentum(head, self[1], momentum)
+        for copies, originals in ((self[0], backbone), (self[1], head)):
+            for mine, other in zip(copies.parameters(), originals.parameters(), strict=True):
+                mine.mul_(momentum).add_(other, alpha=1 - momentum)  # in place: FSDP keeps parts of it elsewhere
 
 
 def rising(momentum: float, step: int, total_steps: int) -> float:

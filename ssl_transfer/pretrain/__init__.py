@@ -23,6 +23,7 @@ from ssl_transfer.run import Log, environment, read_json, run_id, write_json
 from ssl_transfer.training.batches import StepSampler, view_batches
 from ssl_transfer.training.checkpoint import Checkpoints
 from ssl_transfer.training.loop import Pace, Training
+from ssl_transfer.training.memory import keep_freed_memory
 from ssl_transfer.training.monitor import Alarms
 from ssl_transfer.training.optim import OPTIMIZERS
 
@@ -64,6 +65,7 @@ def pretrain(
     checkpoint = checkpoints.load()
     machine = Machine(**checkpoint["machine"]) if checkpoint else Machine.chosen(recipe)
     accelerator = start_accelerator(recipe, folder, machine.precision)
+    keep_freed_memory(accelerator.device)
     torch.set_num_threads(machine.threads)  # Accelerate may have chosen others
     if accelerator.is_main_process:
         _open_folder(folder, identity, recipe, accelerator, machine)
@@ -91,8 +93,8 @@ def pretrain(
             log,
             _Recorded(checkpoints, machine),
             Alarms(recipe.monitor.on_nonfinite, recipe.monitor.on_collapse, patience),
-            lambda: (
-                probes.measure(objective.backbone, accelerator.device, machine.precision == "bf16") if probes else {}
+            lambda backbone: (
+                probes.measure(backbone, accelerator.device, machine.precision == "bf16") if probes else {}
             ),
             pool.key,
         )
@@ -104,10 +106,11 @@ def pretrain(
         "final": {key: (log.last if log else {}).get(key) for key in ("loss", "knn", "linear_probe", "rankme")},
         "seconds": round(seconds, 1), **machine.to_card(),
     }  # fmt: skip
+    backbone = training.backbone()
     if accelerator.is_main_process:
         log.close()
-        objective.backbone.card |= {"run_id": identity, "training": summary}
-        save_backbone(objective.backbone, folder / "backbone")
+        backbone.card |= {"run_id": identity, "training": summary}
+        save_backbone(backbone, folder / "backbone")
         checkpoints.clear()
     accelerator.wait_for_everyone()
     accelerator.end_training()

@@ -10,7 +10,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataParallelPlugin
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from ssl_transfer.errors import RecipeError, RunError
 from ssl_transfer.recipe import PretrainRecipe
@@ -80,6 +81,7 @@ def start_accelerator(recipe: PretrainRecipe, folder: Path, precision: str) -> A
         mixed_precision={"fp32": "no"}.get(precision, precision),
         log_with=None if recipe.tracker == "none" else recipe.tracker,
         project_dir=folder,
+        fsdp_plugin=_sharding(),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # they are equal on every rank
     )
     launched, counted = int(os.environ.get("WORLD_SIZE", "1")), accelerator.num_processes
@@ -100,3 +102,16 @@ def start_accelerator(recipe: PretrainRecipe, folder: Path, precision: str) -> A
             "need equal parts. Choose a multiple."
         )
     return accelerator
+
+
+def _sharding() -> FullyShardedDataParallelPlugin | None:
+    """How a launch with FSDP shares out the weights: in full precision, so that autocast lowers the same parts as on one GPU.
+
+    Raises:
+        RunError: If the launch asks for FSDP's first version.
+    """
+    if os.environ.get("ACCELERATE_USE_FSDP", "false") != "true":
+        return None
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise RunError("the launch asks for FSDP version 1. Set fsdp_version: 2, as launch/accelerate/fsdp8.yaml does.")
+    return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())

@@ -11,6 +11,7 @@ import torch.nn.functional as functional
 from ssl_transfer.data.intensity import Scale, match_channels
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.training.memory import keep_freed_memory
 
 
 def embed(
@@ -38,6 +39,7 @@ def embed(
         Float32, shape (n, feature_dim).
     """
     device = torch.device(device)
+    keep_freed_memory(device)
     scale = Scale.of_store(store.card, backbone.intensity.window_hu)
     size = size or backbone.card["image_size"]
     features = np.empty((len(rows), backbone.feature_dim), np.float32)

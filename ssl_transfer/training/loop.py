@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import time
@@ -14,19 +15,27 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 from accelerate import Accelerator
-from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
 
 from ssl_transfer.console import Progress
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import Interrupted
 from ssl_transfer.geometry import alignment, normalised_std, uniformity
 from ssl_transfer.methods.objective import Losses, Objective
+from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.run import Log
 from ssl_transfer.training.checkpoint import Checkpoints
 from ssl_transfer.training.monitor import Alarms
 from ssl_transfer.training.schedule import warmup_cosine
 
 KEYS_SHOWN = 8
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # gathered on rank 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,8 @@ class Pace:
 class Training:
     """One training: its network, optimiser, and everything that a checkpoint holds.
 
+    Under FSDP every rank keeps a part of each weight and of the optimiser's state; checkpoints and backbones are whole.
+
     Args:
         objective: The method.
         optimizer: Over its parameters; each group's present rate is its peak.
@@ -57,6 +68,7 @@ class Training:
     def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, accelerator: Accelerator, pace: Pace):
         self.objective, self.accelerator, self.pace = objective, accelerator, pace
         self.peaks = [group["lr"] for group in optimizer.param_groups]
+        self._whole = copy.deepcopy(objective.backbone).cpu() if accelerator.is_fsdp2 else None
         self.network, self.optimizer = accelerator.prepare(objective, optimizer)
         self.step = 0
 
@@ -67,21 +79,40 @@ class Training:
             rng = [None] * self.accelerator.num_processes
             distributed.all_gather_object(rng, _rng_state())
         scaler = self.accelerator.scaler
+        if self._whole:
+            objective = get_model_state_dict(self.objective, options=WHOLE)
+            optimizer = get_optimizer_state_dict(self.objective, self.optimizer.optimizer, options=WHOLE)
+        else:
+            objective, optimizer = self.objective.state_dict(), self.optimizer.state_dict()
         return {
-            "objective": self.objective.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "objective": objective,
+            "optimizer": optimizer,
             "scaler": scaler.state_dict() if scaler else {},
             "rng": rng,
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
         """Continue where a checkpoint was written."""
-        self.objective.load_state_dict(checkpoint["objective"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        if self._whole:
+            options = StateDictOptions(full_state_dict=True)
+            set_model_state_dict(self.objective, checkpoint["objective"], options=options)
+            set_optimizer_state_dict(self.objective, self.optimizer.optimizer, checkpoint["optimizer"], options=options)
+        else:
+            self.objective.load_state_dict(checkpoint["objective"])
+            self.optimizer.load_state_dict(checkpoint["optimizer"])
         if self.accelerator.scaler and checkpoint["scaler"]:
             self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
         _restore_rng(checkpoint["rng"][self.accelerator.process_index])
         self.step = checkpoint["step"]
+
+    def backbone(self) -> Backbone:
+        """The backbone with all of its weights. All ranks must call it together; only rank 0 may use it."""
+        if not self._whole:
+            return self.objective.backbone
+        weights = get_model_state_dict(self.objective.backbone, options=WHOLE)
+        if self.accelerator.is_main_process:
+            self._whole.load_state_dict(weights)
+        return self._whole
 
     def run(
         self,
@@ -89,7 +120,7 @@ class Training:
         log: Log | None,
         checkpoints: Checkpoints,
         alarms: Alarms,
-        watch: Callable[[], dict[str, float]],
+        watch: Callable[[Backbone], dict[str, float]],
         key: Callable[[int], str],
     ) -> None:
         """Train to the last step.
@@ -116,7 +147,9 @@ class Training:
                 saving = last or self.step % pace.checkpoint_every == 0
                 stopping = terminations.agreed(self.accelerator)
                 if stopping or self._logged(self.step):
-                    journal.flush(self.rate, watch if watching and self.accelerator.is_main_process else dict)
+                    backbone = self.backbone() if watching else None
+                    watched = partial(watch, backbone) if watching and self.accelerator.is_main_process else dict
+                    journal.flush(self.rate, watched)
                 progress.update(journal.note)
                 if saving or stopping:
                     state = self.state()
@@ -157,7 +190,7 @@ class Training:
         gradient_norm = None
         if self.pace.clip_gradient or self._logged(self.step + 1):
             limit = self.pace.clip_gradient or math.inf
-            gradient_norm = self.accelerator.clip_grad_norm_(_trainable(self.objective), limit)
+            gradient_norm = self.accelerator.clip_grad_norm_(list(self.objective.parameters()), limit)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.objective.after_step(self.step + 1)
@@ -256,10 +289,6 @@ class _Terminations:
             return self.asked
         flag = torch.tensor(float(self.asked), device=accelerator.device)
         return bool(accelerator.reduce(flag, "sum") > 0)
-
-
-def _trainable(module: nn.Module) -> list[nn.Parameter]:
-    return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
 def _rng_state() -> dict[str, Any]:

@@ -1,0 +1,140 @@
+"""FSDP over two gloo ranks: weights are shared out, and nothing else changes: losses, backbone, checkpoints.
+
+Accelerate offers FSDP on GPUs only, so the ranks are told after it has started; all else is its own path and ours.
+"""
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as distributed
+import torch.multiprocessing as multiprocessing
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch.distributed.tensor import DTensor
+
+from ssl_transfer.errors import RunError
+from ssl_transfer.models.backbone import load_backbone
+from ssl_transfer.pretrain import machine, pretrain
+from ssl_transfer.recipe import PretrainRecipe, load_recipe
+from ssl_transfer.training import loop
+
+VIT = (
+    "backbone={name: vit_tiny_patch16_224, options: {patch_size: 4, embed_dim: 16, depth: 2, num_heads: 2, "
+    "dynamic_img_size: true}}"
+)
+METHODS = {
+    "simclr": "method={name: simclr, hidden_dim: 32, projection_dim: 16}",
+    "mocov3": "method={name: mocov3, hidden_dim: 32, projection_dim: 16, momentum: 0.5}",
+    "dino": (
+        "method={name: dino, output_dim: 24, hidden_dim: 32, bottleneck_dim: 8, local_views: 2, local_size: 8, "
+        "momentum: 0.5}"
+    ),
+    "mae": "method={name: mae, decoder_dim: 24, decoder_depth: 1, decoder_heads: 3}",
+}
+LAUNCH = {  # what `accelerate launch` makes of launch/accelerate/fsdp8.yaml
+    "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_TRANSFORMER_CLS_TO_WRAP": "Block", "FSDP_RESHARD_AFTER_FORWARD": "true", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT",
+}  # fmt: skip
+
+
+def overrides(method, optimizer="{name: sgd, lr: 0.03}"):  # AdamW makes a step of the noise in gradients that are 0
+    return METHODS[method], VIT, f"optimizer={optimizer}", "train.checkpoint_every_steps=2"
+
+
+class Killed(Exception):
+    """Stands for whatever ends a run."""
+
+
+def rank_main(rank, folder, recipe):
+    torch.set_num_threads(1)
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "OMP_NUM_THREADS": "1", **LAUNCH,
+    }  # fmt: skip
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=120)
+    )
+    shares = []
+
+    class OnCpu(Accelerator):
+        def __init__(self, fsdp_plugin, **options):
+            super().__init__(fsdp_plugin=fsdp_plugin, **options)
+            self.state.distributed_type, self.state.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+        def prepare(self, objective, optimizer):
+            prepared = super().prepare(objective, optimizer)
+            assert all(isinstance(p, DTensor) for p in objective.parameters())
+            shares.append(sum(p.to_local().numel() for p in objective.parameters()))
+            shares.append(sum(p.numel() for p in objective.parameters()))
+            return prepared
+
+        def end_training(self):
+            """Accelerate would end the process group, and here more runs follow."""
+
+    machine.Accelerator = OnCpu
+    for method in METHODS:
+        pretrain(load_recipe(PretrainRecipe, recipe, overrides(method)), f"{folder}/{method}/two")
+
+    advance = loop.Training._advance
+
+    def killed(training, batches):
+        if training.step == 3:
+            raise Killed
+        return advance(training, batches)
+
+    again = load_recipe(PretrainRecipe, recipe, overrides("mocov3", "{name: adamw, lr: 0.01}"))
+    pretrain(again, f"{folder}/unbroken")
+    loop.Training._advance = killed
+    with pytest.raises(Killed):
+        pretrain(again, f"{folder}/broken")
+    loop.Training._advance = advance
+    pretrain(again, f"{folder}/broken")
+    Path(folder, f"shares-{rank}.json").write_text(json.dumps(shares))
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def sharded(tiny_recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sharded")
+    multiprocessing.spawn(rank_main, (str(folder), tiny_recipe), nprocs=2)
+    return folder
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_shared_out_weights_train_as_whole_ones_do(sharded, tiny_recipe, method):
+    pretrain(load_recipe(PretrainRecipe, tiny_recipe, overrides(method)), sharded / method / "one")
+    two, one = log_of(sharded / method / "two"), log_of(sharded / method / "one")
+    assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-3)
+    assert [line["gradient_norm"] for line in two] == pytest.approx([line["gradient_norm"] for line in one], rel=1e-2)
+    assert two[-1]["knn"] == pytest.approx(one[-1]["knn"], abs=0.1)
+    weights = load_backbone(sharded / method / "two" / "backbone").state_dict()
+    for name, expected in load_backbone(sharded / method / "one" / "backbone").state_dict().items():
+        assert torch.allclose(weights[name], expected, rtol=0.05, atol=2e-3), name
+
+
+def test_each_rank_keeps_about_half(sharded):
+    for rank in range(2):
+        shares = json.loads((sharded / f"shares-{rank}.json").read_text())
+        for mine, whole in zip(shares[::2], shares[1::2], strict=True):
+            assert 0.4 * whole < mine < 0.6 * whole
+
+
+def test_a_broken_run_goes_on_to_the_same_bytes(sharded):
+    unbroken, resumed = (sharded / name / "backbone" / "model.safetensors" for name in ("unbroken", "broken"))
+    assert resumed.read_bytes() == unbroken.read_bytes()
+
+
+def test_the_first_version_is_refused(runs, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(RunError, match="fsdp_version: 2"):
+        runs(tmp_path / "run")
