@@ -41,8 +41,11 @@ LAUNCH = {  # what `accelerate launch` makes of launch/accelerate/fsdp8.yaml
 }  # fmt: skip
 
 
-def overrides(method, optimizer="{name: sgd, lr: 0.03}"):  # AdamW makes a step of the noise in gradients that are 0
-    return METHODS[method], VIT, f"optimizer={optimizer}", "train.checkpoint_every_steps=2"
+def overrides(method):
+    return METHODS[method], VIT, "optimizer={name: sgd, lr: 0.03}", "train.epochs=1"
+
+
+RESUMED = (METHODS["mocov3"], VIT, "optimizer={name: adamw, lr: 0.01}", "train.checkpoint_every_steps=2")
 
 
 class Killed(Exception):
@@ -86,7 +89,7 @@ def rank_main(rank, folder, recipe):
             raise Killed
         return advance(training, batches)
 
-    again = load_recipe(PretrainRecipe, recipe, overrides("mocov3", "{name: adamw, lr: 0.01}"))
+    again = load_recipe(PretrainRecipe, recipe, RESUMED)
     pretrain(again, f"{folder}/unbroken")
     loop.Training._advance = killed
     with pytest.raises(Killed):
