@@ -111,7 +111,7 @@ class Training:
             return self.objective.backbone
         weights = get_model_state_dict(self.objective.backbone, options=WHOLE)
         if self.accelerator.is_main_process:
-            self._whole.load_state_dict(weights)
+            self._whole.to(self.accelerator.device).load_state_dict(weights)
         return self._whole
 
     def run(
