@@ -4,10 +4,9 @@ Accelerate offers FSDP on GPUs only, so the ranks are told after it has started;
 """
 
 import json
-import os
-from datetime import timedelta
 from pathlib import Path
 
+import gloo
 import pytest
 import torch
 import torch.distributed as distributed
@@ -53,14 +52,7 @@ class Killed(Exception):
 
 
 def rank_main(rank, folder, recipe):
-    torch.set_num_threads(1)
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "OMP_NUM_THREADS": "1", **LAUNCH,
-    }  # fmt: skip
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=120)
-    )
+    gloo.join(rank, folder, **LAUNCH)
     shares = []
 
     class OnCpu(Accelerator):

@@ -6,10 +6,10 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from functools import cache
 from pathlib import Path
 
+import gloo
 import pytest
 import torch
 import torch.distributed as distributed
@@ -90,14 +90,7 @@ def one_rank(case):
 
 
 def rank_main(rank, folder, recipe):
-    torch.set_num_threads(1)
-    os.environ |= {
-        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true",
-        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500",  # asked for by Accelerate, though the ranks have met already
-    }  # fmt: skip
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2, timeout=timedelta(seconds=120)
-    )
+    gloo.join(rank, folder)
     assert distributed.get_world_size() == 2
     for case in CASES:
         torch.save(take_steps(case, rank, 2), f"{folder}/{case}-{rank}.pt")
