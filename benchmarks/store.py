@@ -93,6 +93,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
     return {
         "of_memmap_warm": ratio("store", "memmap"),
+        "of_memmap_warm_not_mapped": ratio("store, not mapped", "memmap"),
         "of_memmap_warm_many_files": ratio(f"store, {options.shards} files", "memmap"),
         "of_blosc2": ratio("compressed", "blosc2 from memory"),
         "over_memmap_cold": ratio("store, cold", "memmap, cold"),
@@ -157,12 +158,14 @@ def _write(path: Path, slices, images: np.ndarray, compress: bool) -> None:
 
 def warm(plain: Path, packed: Path, bare: Path, many: Path, rounds: int, batches: int) -> Seconds:
     """Seconds per batch while everything is in the page cache."""
-    usual, shards.MAPPED_BYTES = shards.MAPPED_BYTES, 0  # a real store of so many files is too large to be mapped
-    scattered = ImageStore(many)
+    usual, shards.MAPPED_BYTES = shards.MAPPED_BYTES, 0  # as stores that are too large to be mapped
+    unmapped, scattered = ImageStore(plain), ImageStore(many)
+    unmapped[0], scattered[0]
     shards.MAPPED_BYTES = usual
     readers: dict[str, tuple[Read, int]] = {
         "memmap": (_memmap(bare).__getitem__, len(ImageStore(plain))),
         "store": (ImageStore(plain).__getitems__, len(ImageStore(plain))),
+        "store, not mapped": (unmapped.__getitems__, len(unmapped)),
         f"store, {len(scattered)} files": (scattered.__getitems__, len(scattered)),
         "blosc2 from memory": (_blosc2(packed), len(ImageStore(packed))),
         "compressed": (ImageStore(packed).__getitems__, len(ImageStore(packed))),

@@ -1,7 +1,8 @@
 """The pool: the training images of one store, or of several with stated shares, in an order that is a function.
 
 Rows of a pool count through its stores one after the other. Which row stands where in an epoch depends on (seed, epoch)
-alone, so there is nothing to restore, and nothing that grows with the number of images.
+alone, so there is nothing to restore, and nothing that grows with the number of images but their labels,
+where a method learns from them.
 """
 
 from __future__ import annotations

@@ -139,6 +139,16 @@ class ImageStore:
         return np.load(self.path / f"split-{split}.npy", mmap_mode="r")
 
 
+def class_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classes of a column, as sorted strings, and the number of each row's class, int64; −1 where it has none."""
+    import pandas
+
+    known = pandas.notna(values)
+    codes = np.full(len(values), -1, np.int64)
+    classes, codes[known] = np.unique(values[known].astype(str), return_inverse=True)
+    return classes, codes
+
+
 def _read_card(path: Path) -> dict:
     if not path.exists():
         raise StoreError(f"{path}: there is no such store. Make it with: ssl-transfer ingest SOURCE --out {path}")

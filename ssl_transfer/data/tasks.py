@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from ssl_transfer.data.splits import label_fraction
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import SplitError, TaskError, nearest
 from ssl_transfer.recipe import Section, read_yaml, recipes_folder, validate
@@ -74,8 +74,7 @@ class Task:
     @cached_property
     def classes(self) -> list[str]:
         """Class names, in the store's order where it has one."""
-        values = self.store.column(self.card.target)
-        present = {str(value) for value in values if value is not None and value == value}
+        present = set(class_codes(self.store.column(self.card.target))[0].tolist())
         ordered = [name for name in self.store.card["classes"] or [] if name in present]
         classes = ordered if set(ordered) == present else sorted(present)
         if len(classes) < 2:

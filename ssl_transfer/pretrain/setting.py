@@ -10,7 +10,7 @@ import torch
 from ssl_transfer.console import warn
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.pool import Part, Pool
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.data.views import VIEWS, ViewMaker, Views
 from ssl_transfer.errors import RecipeError, StoreError
 from ssl_transfer.methods import METHODS, Course, Objective
@@ -172,16 +172,12 @@ def _labels(recipe: PretrainRecipe, stores: list[ImageStore]) -> tuple[np.ndarra
         StoreError: If there are fewer than two classes.
     """
     column = recipe.data.label
-    labels = np.concatenate([store.column(column) for store in stores])
-    known = np.array([value is not None and value == value for value in labels])
-    classes, found = np.unique(labels[known].astype(str), return_inverse=True)
+    classes, codes = class_codes(np.concatenate([store.column(column) for store in stores]))
     if len(classes) < 2:
         raise StoreError(
             f"{', '.join(str(store.path) for store in stores)}: column '{column}' has {len(classes)} class(es); "
             f"{recipe.method.name} needs two. Ingest again with --labels, or name another column with data.label."
         )
-    codes = np.full(len(labels), -1, np.int64)
-    codes[known] = found
     return codes, classes
 
 

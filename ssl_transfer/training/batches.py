@@ -97,7 +97,7 @@ def view_batches(pool: Pool, sampler: StepSampler, device: torch.device, workers
 def suited_workers(device: torch.device) -> int:
     """4 for a GPU, 1 on a CPU, and 0 where that has so few cores that a worker would only take them from the model.
 
-    Measured on two cores (ResNet-18, 64 px, batch 64): 0.99 of the bare step without a worker, 0.93 with one.
+    `benchmarks/pretrain_throughput.py --with train.workers=1` measures what a worker gains or costs.
     """
     if device.type != "cpu":
         return 4

@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ssl_transfer.console import warn
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.errors import RunError, StoreError
 from ssl_transfer.geometry import rankme
 from ssl_transfer.models.backbone import Backbone
@@ -38,19 +38,15 @@ class OnlineProbes:
     """
 
     def __init__(self, store: ImageStore, label: str, images: int, seed: int):
-        labels = store.column(label)
-        known = np.array([value is not None and value == value for value in labels])
-        if len(set(labels[known])) < 2:
+        self.classes, self.codes = class_codes(store.column(label))
+        if len(self.classes) < 2:
             raise StoreError(f"{store.path}: column '{label}' has fewer than two classes, so nothing can be probed.")
         self.store = store
-        self.classes, codes = np.unique(labels[known].astype(str), return_inverse=True)
-        self.codes = np.full(len(labels), -1)
-        self.codes[known] = codes
         draw = np.random.default_rng(seed)
         self.rows = {}
         for split in ("train", "val"):
             rows = store.positions(split)
-            rows = rows[known[rows]]
+            rows = rows[self.codes[rows] >= 0]
             self.rows[split] = np.sort(draw.choice(rows, min(images, len(rows)), replace=False))
 
     def measure(self, backbone: Backbone, device: torch.device, bf16: bool) -> dict[str, float]:
