@@ -72,7 +72,7 @@ def main() -> None:
 
 def measure(folder: Path, size: int, options: argparse.Namespace, on_gpu: bool) -> dict[str, float | bool | int]:
     """All contestants at one size, round by round."""
-    from ssl_transfer.pretrain.machine import native_precision
+    from ssl_transfer.training.machine import native_precision
 
     batch = options.batch_size or (largest_batch(options.architecture, size) if on_gpu else 64)
     steps = WARMUP_STEPS + options.steps
@@ -137,21 +137,22 @@ def ours(recipe: Path, run: Path, *overrides: str) -> float:
 
 def bare_step(recipe: Path, steps: int) -> Callable[[], float]:
     """The model's part alone: the same method, precision and memory format on resident views."""
-    from ssl_transfer.pretrain.machine import Machine
     from ssl_transfer.pretrain.setting import completed, set_up
     from ssl_transfer.recipe import PretrainRecipe, load_recipe
+    from ssl_transfer.training.machine import Machine
     from ssl_transfer.training.memory import keep_freed_memory
     from ssl_transfer.training.optim import OPTIMIZERS
 
     setting = set_up(completed(load_recipe(PretrainRecipe, recipe), str(recipe)), str(recipe))
-    machine, pool = Machine.chosen(setting.recipe), setting.pool
+    train, pool = setting.recipe.train, setting.pool
+    machine = Machine.chosen(train.precision, train.memory_format, setting.recipe.data.size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     objective = setting.objective.to(device, memory_format=getattr(torch, machine.memory_format)).train()
     keep_freed_memory(device)
-    named, batch = setting.recipe.optimizer, setting.recipe.train.batch_size
-    optimizer = OPTIMIZERS[named.name](objective, batch, **named.options)
+    named, batch = setting.recipe.optimizer, train.batch_size
+    optimizer = OPTIMIZERS[named.name](objective.groups(), batch, **named.options)
     rows = pool.rows(0, np.arange(batch))
-    views = pool.views([(i, chosen, images.to(device)) for i, chosen, images in pool.read(rows)], rows, 0)
+    views = pool.views([(i, chosen, images.to(device), masks) for i, chosen, images, masks in pool.read(rows)], rows, 0)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=machine.precision == "bf16"):

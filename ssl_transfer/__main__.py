@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -16,7 +17,8 @@ from ssl_transfer import __version__
 from ssl_transfer.console import is_main_process, say
 from ssl_transfer.errors import Interrupted, SslTransferError, UsageError
 
-PROTOCOLS = ("linear_probe", "knn")
+PROTOCOLS = ("linear_probe", "knn", "finetune", "segment")
+SETTING = re.compile(r"[\w.]+=")  # key=value, unlike the backbone scratch:resnet18,size=64
 OVERRIDES = "settings laid over the recipe, for example train.epochs=10"
 
 
@@ -105,10 +107,15 @@ def _parser() -> argparse.ArgumentParser:
 
     added = verb("evaluate", _evaluate, "what a backbone is worth on a task; test is looked at once")
     added.add_argument("protocol", choices=PROTOCOLS)
-    added.add_argument("backbone", help="a folder, scratch:NAME or timm:NAME[.TAG]")
-    added.add_argument("task", help="a card in recipes/tasks/ by name, or the path of one")
-    added.add_argument("overrides", nargs="*", metavar="key=value", help="for example fraction=0.1 seed=1")
-    added.add_argument("--out", type=Path, help="folder (default runs/evaluate/ID)")
+    added.add_argument(
+        "words", nargs="+", metavar="BACKBONE … TASK [key=value …]",
+        help="backbones: folders, scratch:NAME or timm:NAME[.TAG]; task: a card in recipes/tasks/ by name, or the path of one; "
+        "settings: for example fraction=[0.1,1] seed=[0,1,2]; lists and several backbones are one evaluation of each",
+    )  # fmt: skip
+    added.add_argument(
+        "--out", type=Path, help="folder (default runs/evaluate/ID); of several evaluations: of all of them"
+    )
+    added.set_defaults(overrides=[])
     return parser
 
 
@@ -213,15 +220,43 @@ def _features(options: argparse.Namespace) -> dict[str, Any]:
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
 
+    words = [word for word in options.words if not SETTING.match(word)]
+    settings = [word for word in options.words if SETTING.match(word)] + options.overrides
+    if len(words) < 2:
+        raise UsageError(
+            f"evaluate {options.protocol}: found {' '.join(words) or 'nothing'}, expected BACKBONE … TASK."
+        )
+    *backbones, name = words
+
     from ssl_transfer.data.tasks import Task
 
-    task = Task.load(options.task)
-    from ssl_transfer.evaluate import evaluate, evaluate_recipe
+    task = Task.load(name)
+    from ssl_transfer.evaluate import evaluate, evaluate_recipes
 
-    recipe, protocol_options = evaluate_recipe(options.protocol, options.overrides)
-    backbone = _backbone(options.backbone, task.store)
-    result, folder = evaluate(options.protocol, backbone, task, recipe, protocol_options, options.out)
-    return {**asdict(result), "result": str(folder / "result.json")}
+    recipes = list(evaluate_recipes(options.protocol, settings))
+    several, results = len(recipes) * len(backbones) > 1, []
+    for spec in backbones:
+        for recipe, own in recipes:
+            backbone = _backbone(spec, task.store)  # anew: some protocols change its weights
+            out = (
+                options.out / f"{backbone.id}-{recipe.fraction:g}-{recipe.seed}"
+                if options.out and several
+                else options.out
+            )
+            result, folder = evaluate(options.protocol, backbone, task, recipe, own, out)
+            results.append({**asdict(result), "result": str(folder / "result.json")})
+            if several:
+                _tell(result, task.card.metric, spec)
+    return {"results": results} if several else results[0]
+
+
+def _tell(result: Any, metric: str, spec: str) -> None:
+    """One line per evaluation of several."""
+    value, interval = result.metrics["test"][metric], result.intervals.get(metric)
+    shown = "–" if value is None else f"{value:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
+    say(
+        f"{spec}: {result.strategy or result.protocol}, fraction {result.fraction:g}, seed {result.seed}: {metric} {shown}"
+    )
 
 
 def _backbone(spec: str, store: Any) -> Any:

@@ -155,14 +155,52 @@ class PretrainRecipe(Section):
         return recipe
 
 
+class NoiseSection(Section):
+    """Noise on the images of a task: which kind, how strong (as a share of the intensity range), and where."""
+
+    kind: Literal["none", "gaussian", "rician"] = "none"
+    sigma: float = Field(0.0, ge=0, le=1)
+    at: Literal["both", "train", "test"] = "both"  # train: what is learnt and selected from; test: what is scored
+
+    @model_validator(mode="after")
+    def _kind_and_strength(self) -> NoiseSection:
+        if (self.kind == "none") != (self.sigma == 0):
+            raise ValueError(
+                f"Expected a kind with a sigma above 0, such as noise.kind=gaussian noise.sigma=0.01; found {self.kind} with "
+                f"{self.sigma:g}"
+            )
+        return self
+
+
 class EvaluateRecipe(Section):
     """What every protocol shares; a protocol's own options stand in its function's signature."""
 
     fraction: float = Field(1.0, gt=0, le=1)
     seed: int = Field(0, ge=0)
     size: int | None = Field(None, gt=0)  # null: the size that the backbone was pretrained at
-    precision: Literal["fp32", "bf16"] = "fp32"
+    channels: Literal["repeat", "adapt"] = "repeat"  # images to the backbone's channels, or its first layer to theirs
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    noise: NoiseSection = NoiseSection()
     resamples: int = Field(1000, ge=0)  # patients are resampled this often for intervals; 0: none
+
+
+class Effort(Section):
+    """How long and how a fine-tune learns; the same for every label fraction."""
+
+    steps: int = Field(500, gt=0)
+    batch_size: int = Field(32, gt=0)  # global: summed over all processes
+    warmup_steps: int = Field(0, ge=0)
+    clip_gradient: float | None = Field(None, gt=0)
+    balance: Literal["none", "weights", "sampling"] = "none"  # of classes: in the loss, or in every batch
+    check_every_steps: int = Field(50, gt=0)  # the weights that are best on validation are kept
+    patience: int | None = Field(None, gt=0)  # checks without a better one before training stops; null: never
+    checkpoint_every_steps: int = Field(500, gt=0)
+    log_every_steps: int = Field(10, gt=0)
+    workers: int | None = Field(None, ge=0)  # null: chosen by the machine
+
+    def identity(self) -> dict[str, Any]:
+        """What a run's id depends on."""
+        return self.model_dump(exclude={"checkpoint_every_steps", "log_every_steps", "workers"})
 
 
 def digest(identity: Any) -> str:
@@ -261,8 +299,7 @@ def resolve_options(
     target: Callable, options: Mapping[str, Any], where: str, given: Iterable[str] = ()
 ) -> dict[str, Any]:
     """Check options against the signature of `target`; see `choose`."""
-    model = options_model(target, given)
-    return validate(model, options, where).model_dump()
+    return dict(validate(options_model(target, given), options, where))
 
 
 def options_model(target: Callable, given: Iterable[str] = ()) -> type[BaseModel]:

@@ -19,6 +19,7 @@ class EvalResult:
     Attributes:
         n: Per split: images and patients (null when patients are unknown).
         selected: Hyper-parameters that were chosen on validation.
+        settings: Those that were not: every option of the protocol with its value.
         metrics: `val` and `test`: name -> value. Test was computed once, for the selected setting.
         intervals: Test metric -> [low, high] at 95 %, patients resampled.
         seen_in_pretraining: The backbone saw training images of this very store.
@@ -41,6 +42,7 @@ class EvalResult:
     cost: dict[str, Any]
     environment: dict[str, Any]
     notes: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
     kind: str = "result"
 

@@ -9,6 +9,7 @@ import torch
 from ssl_transfer.data.views import VIEWS
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods import METHODS
+from ssl_transfer.methods.objective import one_group
 from ssl_transfer.models.backbone import Backbone, build, new_card
 from ssl_transfer.pretrain.setting import GIVEN
 from ssl_transfer.recipe import Named, PretrainRecipe, choose, digest, load_recipe, merge, options_model, recipes_folder
@@ -275,7 +276,7 @@ def test_every_recipe_is_valid_down_to_its_options_and_builds_its_method(path):
     method.check_batch(recipe.train.batch_size // accumulate)
     assert method.view_presets(preset)
     optimizer = choose(OPTIMIZERS, recipe.optimizer, f"{path}: optimizer", GIVEN["optimizer"])
-    OPTIMIZERS[recipe.optimizer.name](torch.nn.Linear(2, 2), recipe.train.batch_size, **optimizer)
+    OPTIMIZERS[recipe.optimizer.name](one_group(torch.nn.Linear(2, 2)), recipe.train.batch_size, **optimizer)
 
 
 @pytest.mark.parametrize(
@@ -286,5 +287,5 @@ def test_every_recipe_is_valid_down_to_its_options_and_builds_its_method(path):
 def test_the_rates_of_the_recipes_are_the_papers(name, rate):
     recipe = load_recipe(PretrainRecipe, recipes_folder() / f"{name}.yaml")
     options = choose(OPTIMIZERS, recipe.optimizer, name, GIVEN["optimizer"])
-    optimizer = OPTIMIZERS[recipe.optimizer.name](torch.nn.Linear(2, 2), recipe.train.batch_size, **options)
+    optimizer = OPTIMIZERS[recipe.optimizer.name](one_group(torch.nn.Linear(2, 2)), recipe.train.batch_size, **options)
     assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(rate)] * 2

@@ -19,12 +19,12 @@ def _mix(key: np.ndarray) -> np.ndarray:
     return key ^ (key >> np.uint64(31))
 
 
-def uniforms(seed: int, epoch: int, rows: np.ndarray, view: int, draws: int) -> np.ndarray:
+def uniforms(seed: int, epoch: int | np.ndarray, rows: np.ndarray, view: int, draws: int) -> np.ndarray:
     """Uniform numbers of some images.
 
     Args:
         seed: Of the run.
-        epoch: Counts from 0.
+        epoch: Counts from 0; one for all, or each image's own, shape (B,).
         rows: Positions of the images in their store; integers, shape (B,).
         view: Which view of the image.
         draws: Numbers per image.
@@ -39,9 +39,9 @@ def uniforms(seed: int, epoch: int, rows: np.ndarray, view: int, draws: int) -> 
         True
     """
     with np.errstate(over="ignore"):
-        key = np.uint64(0)
+        key = np.zeros(1, np.uint64)
         for part in (seed, epoch, view):
-            key = _mix(np.atleast_1d(key ^ np.uint64(part)) + _GOLDEN)[0]
+            key = _mix((key ^ np.asarray(part, np.uint64)) + _GOLDEN)
         keys = _mix(np.asarray(rows, np.uint64) * _GOLDEN + key)
         slots = np.arange(1, draws + 1, dtype=np.uint64) * _GOLDEN
         return (_mix(keys[:, None] + slots) >> np.uint64(11)).astype(np.float64) * 2.0**-53

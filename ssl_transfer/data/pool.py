@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +38,15 @@ class Part:
     share: float = 1.0
 
 
+class Raw(NamedTuple):
+    """Images of one store as they were read: which part of the pool, which of the rows asked for, pixels, masks."""
+
+    part: int
+    chosen: np.ndarray
+    images: torch.Tensor
+    masks: torch.Tensor | None
+
+
 class Pool:
     """Images to train on.
 
@@ -46,11 +56,12 @@ class Pool:
     Args:
         parts: The stores; shares add up to 1.
         seed: Of the run.
-        labels: Class codes by row, where the method asks for them.
+        labels: Class codes by row, where they are learnt from; or several 0/1 labels of each row.
+        masked: Labels are the images' masks, cut as the views are.
     """
 
-    def __init__(self, parts: Sequence[Part], seed: int, labels: np.ndarray | None = None):
-        self.parts, self.seed, self.labels = parts, seed, labels
+    def __init__(self, parts: Sequence[Part], seed: int, labels: np.ndarray | None = None, masked: bool = False):
+        self.parts, self.seed, self.labels, self.masked = parts, seed, labels, masked
         self.offsets = np.cumsum([0, *(len(part.store) for part in parts)])
         ends = np.cumsum([part.share for part in parts]) * sum(len(part.positions) for part in parts)
         self._ends = np.round(ends).astype(np.int64)
@@ -76,24 +87,34 @@ class Pool:
             start = end
         return rows
 
-    def read(self, rows: np.ndarray) -> list[tuple[int, np.ndarray, torch.Tensor]]:
-        """Pixels of some rows, store by store: which part, which of the rows, their images."""
+    def read(self, rows: np.ndarray) -> list[Raw]:
+        """Pixels (and masks) of some rows, store by store."""
         owners = np.searchsorted(self.offsets, rows, side="right") - 1
         found = []
         for index in np.unique(owners):
             chosen = np.flatnonzero(owners == index)
-            images = self.parts[index].store.__getitems__(rows[chosen] - self.offsets[index])
-            found.append((int(index), chosen, torch.from_numpy(images)))
+            store, positions = self.parts[index].store, rows[chosen] - self.offsets[index]
+            masks = torch.from_numpy(store.masks(positions).astype(np.int64)) if self.masked else None
+            found.append(Raw(int(index), chosen, torch.from_numpy(store.__getitems__(positions)), masks))
         return found
 
-    def views(self, read: list[tuple[int, np.ndarray, torch.Tensor]], rows: np.ndarray, epoch: int) -> ViewBatch:
-        """Views of what `read` gave, in the order of `rows`."""
-        made = [(chosen, self.parts[index].maker(images, rows[chosen], epoch)) for index, chosen, images in read]
+    def views(self, read: list[Raw], rows: np.ndarray, epoch: int | np.ndarray) -> ViewBatch:
+        """Views of what `read` gave, in the order of `rows`; an epoch for all, or for each, (B,)."""
+        made, epochs = [], np.broadcast_to(epoch, len(rows))
+        for index, chosen, images, masks in read:
+            maker = self.parts[index].maker
+            if masks is None:
+                made.append((chosen, maker(images, rows[chosen], epochs[chosen])))
+            else:
+                made.append((chosen, maker.pair(images, masks, rows[chosen], epochs[chosen])))
         views = made[0][1]
         if len(made) > 1:
             back = torch.from_numpy(np.argsort(np.concatenate([chosen for chosen, _ in made])))
             views = [torch.cat(parts)[back.to(parts[0].device)] for parts in zip(*(v for _, v in made), strict=True)]
-        labels = None if self.labels is None else torch.from_numpy(self.labels[rows])
+        if self.masked:
+            *views, labels = views
+        else:
+            labels = None if self.labels is None else torch.from_numpy(self.labels[rows])
         return ViewBatch(views, torch.from_numpy(rows), labels)
 
     def key(self, row: int) -> str:

@@ -8,24 +8,62 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import field_validator, model_validator
 
+from ssl_transfer.data.altered import RecodedMasks
 from ssl_transfer.data.splits import label_fraction
 from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import SplitError, TaskError, nearest
 from ssl_transfer.recipe import Section, read_yaml, recipes_folder, validate
 
-METRICS = ("accuracy", "balanced_accuracy", "auroc", "f1", "ece")
+METRICS = {
+    "classes": ("accuracy", "balanced_accuracy", "auroc", "f1", "ece", "brier"),
+    "masks": ("dice", "dice_present", "hd95"),
+}
+MASK = "mask"  # the target that is no column
+TRUTHS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}  # anything else is unknown
+MASKS_AT_ONCE = 256
 
 
 class TaskCard(Section):
-    """What a task's YAML file holds."""
+    """What a task's YAML file holds.
+
+    Attributes:
+        store: Folder.
+        target: A column of classes; several columns of 0 and 1, or one column of words, for labels that do not exclude each
+            other; or `mask`.
+        metric: Settings are selected by it, and reports show it first.
+        averaging: Of auroc and f1 over classes.
+        domain: Target domain; null: the store's.
+        separator: Between the words of a column that names several labels (`Effusion|Mass`).
+        negative: The word of that column which says that there is none.
+        classes: Of masks: name -> values of the mask, or `any`: whatever is not 0. Null: as the store names them.
+    """
 
     store: str
-    target: str  # a column of rows.parquet
-    metric: str  # settings are selected by it, and reports show it first
-    averaging: Literal["macro", "weighted"] = "macro"  # of auroc and f1 over classes
-    domain: str | None = None  # null: the store's
+    target: str | tuple[str, ...]
+    metric: str
+    averaging: Literal["macro", "weighted"] = "macro"
+    domain: str | None = None
+    separator: str | None = None
+    negative: str | None = None
+    classes: dict[str, tuple[int, ...] | Literal["any"]] | None = None
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _single_values(cls, value):
+        if not isinstance(value, dict):
+            return value
+        return {name: ids if isinstance(ids, (list, tuple)) or ids == "any" else [ids] for name, ids in value.items()}
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> TaskCard:
+        if self.classes and self.target != MASK:
+            raise ValueError(f"`classes` are for `target: {MASK}`, and the target is {self.target}. Leave them out")
+        if (self.separator or self.negative) and not isinstance(self.target, str):
+            raise ValueError("`separator` and `negative` are for a single column of words. Leave them out")
+        return self
 
 
 @dataclass(frozen=True)
@@ -34,7 +72,7 @@ class Task:
 
     Attributes:
         name: The card's file name.
-        store: Its images.
+        store: Its images; masks are in the task's classes.
         card: As written.
     """
 
@@ -56,15 +94,30 @@ class Task:
         if not path.is_file():
             known = [card.stem for card in path.parent.glob("*.yaml")]
             raise TaskError(f"{spec}: neither a task card nor a name in {path.parent}.{nearest(str(spec), known)}")
-        card = validate(TaskCard, read_yaml(path), str(path))
-        if card.metric not in METRICS:
-            raise TaskError(f"{path}: metric: found '{card.metric}'.{nearest(card.metric, METRICS)}")
-        task = cls(path.stem, ImageStore(card.store), card)
-        if card.target not in task.store.columns:
-            raise TaskError(
-                f"{path}: target: {card.store} has no column '{card.target}'.{nearest(card.target, task.store.columns)}"
-            )
-        return task
+        return cls.opened(path.stem, validate(TaskCard, read_yaml(path), str(path)), str(path))
+
+    @classmethod
+    def opened(cls, name: str, card: TaskCard, where: str = "task") -> Task:
+        """Open a card's store and check that they fit each other; see `load`."""
+        known = METRICS["masks" if card.target == MASK else "classes"]
+        if card.metric not in known:
+            raise TaskError(f"{where}: metric: found '{card.metric}'.{nearest(card.metric, known)}")
+        store = ImageStore(card.store)
+        if card.target == MASK:
+            return cls(name, RecodedMasks(store, _mask_codes(store, card, where)), card)
+        for column in [card.target] if isinstance(card.target, str) else card.target:
+            if column not in store.columns:
+                raise TaskError(
+                    f"{where}: target: {card.store} has no column '{column}'.{nearest(column, store.columns)}"
+                )
+        return cls(name, store, card)
+
+    @property
+    def kind(self) -> str:
+        """`classes` (one per image), `labels` (any number per image) or `masks`."""
+        if self.card.target == MASK:
+            return "masks"
+        return "classes" if isinstance(self.card.target, str) and not self.card.separator else "labels"
 
     @property
     def domain(self) -> Domain:
@@ -73,7 +126,11 @@ class Task:
 
     @cached_property
     def classes(self) -> list[str]:
-        """Class names, in the store's order where it has one."""
+        """Names: of classes in the store's order where it has one; of labels; of masks' classes from 1 on."""
+        if self.kind == "masks":
+            return list(_mask_classes(self.store, self.card))
+        if self.kind == "labels":
+            return list(self._label_values)
         present = set(class_codes(self.store.column(self.card.target))[0].tolist())
         ordered = [name for name in self.store.card["classes"] or [] if name in present]
         classes = ordered if set(ordered) == present else sorted(present)
@@ -85,9 +142,53 @@ class Task:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Class number of every row of the store, −1 where unlabelled; int64, shape (N,)."""
+        """Of every row of the store, int64, −1 where unknown: class numbers (N,), or 0 and 1 of each label (N, K).
+
+        Raises:
+            TaskError: If the target is the mask.
+        """
+        if self.kind == "masks":
+            raise TaskError(
+                f"task {self.name}: its target is the mask, which belongs to pixels. Evaluate it by segment."
+            )
+        if self.kind == "labels":
+            return np.stack(list(self._label_values.values()), 1)
         number = {name: i for i, name in enumerate(self.classes)}
         return np.array([number.get(str(value), -1) for value in self.store.column(self.card.target)])
+
+    @cached_property
+    def _label_values(self) -> dict[str, np.ndarray]:
+        """Name of each label -> 0, 1 or −1 of every row."""
+        if not isinstance(self.card.target, str):
+            columns = {name: self.store.column(name) for name in self.card.target}
+            return {
+                name: np.array([TRUTHS.get(str(value).lower(), -1) for value in values])
+                for name, values in columns.items()
+            }
+        rows = [
+            None if value is None or value != value else set(str(value).split(self.card.separator))
+            for value in self.store.column(self.card.target)
+        ]
+        names = sorted(set().union(*(row for row in rows if row)) - {self.card.negative, ""})
+        return {name: np.array([-1 if row is None else int(name in row) for row in rows]) for name in names}
+
+    @cached_property
+    def strata(self) -> np.ndarray:
+        """What fractions are stratified by, int64 (N,): the class, or the rarest label or mask class of a row + 1, 0 for none."""
+        if self.kind == "classes":
+            return self.labels
+        present = self._mask_presence() if self.kind == "masks" else self.labels == 1
+        rarity = np.where(present, present.sum(0), np.iinfo(np.int64).max)
+        return np.where(present.any(1), rarity.argmin(1) + 1, 0)
+
+    def _mask_presence(self) -> np.ndarray:
+        """Whether each class is in each mask, (N, K)."""
+        found = np.zeros((len(self.store), len(self.classes)), bool)
+        for start in range(0, len(found), MASKS_AT_ONCE):
+            positions = np.arange(start, min(start + MASKS_AT_ONCE, len(found)))
+            for position, mask in zip(positions, self.store.masks(positions), strict=True):
+                found[position] = np.bincount(mask.ravel(), minlength=len(self.classes) + 1)[1:] > 0
+        return found
 
     @cached_property
     def patients(self) -> np.ndarray | None:
@@ -107,21 +208,60 @@ class Task:
             SplitError: If nothing is left, or a class is missing from the training rows.
         """
         positions = np.asarray(self.store.positions(split))
-        positions = positions[self.labels[positions] >= 0]
+        if self.kind != "masks":
+            known = self.labels[positions] >= 0
+            positions = positions[known if known.ndim == 1 else known.any(1)]
         if split == "train" and fraction < 1:
-            kept = label_fraction(self.groups()[positions], self.labels[positions], fraction, seed)
+            kept = label_fraction(self.groups()[positions], self.strata[positions], fraction, seed)
             positions = positions[kept]
         if len(positions) == 0:
             raise SplitError(f"task {self.name}: no labelled image in the {split} split of {self.store.path}.")
-        missing = set(range(len(self.classes))) - set(self.labels[positions].tolist())
-        if split == "train" and missing:
-            names = ", ".join(self.classes[c] for c in sorted(missing))
-            raise SplitError(
-                f"task {self.name}: no training image of class {names} at fraction {fraction}. Take a larger one."
-            )
+        if split == "train" and self.kind == "classes":
+            missing = set(range(len(self.classes))) - set(self.labels[positions].tolist())
+            if missing:
+                names = ", ".join(self.classes[c] for c in sorted(missing))
+                raise SplitError(
+                    f"task {self.name}: no training image of class {names} at fraction {fraction}. Take a larger one."
+                )
         return positions
 
     def count(self, positions: np.ndarray) -> dict[str, int | None]:
         """`images` and `patients` among some rows; patients are null when unknown."""
         patients = None if self.patients is None else len(set(self.patients[positions].tolist()))
         return {"images": len(positions), "patients": patients}
+
+
+def _mask_classes(store: ImageStore, card: TaskCard) -> dict[str, tuple[int, ...] | str]:
+    """Name of each class of a mask -> its values."""
+    named = (store.card["masks"] or {}).get("classes") or {}
+    return card.classes or {str(name): (int(value),) for value, name in named.items()}
+
+
+def _mask_codes(store: ImageStore, card: TaskCard, where: str) -> np.ndarray:
+    """Class code of every value that a mask may hold.
+
+    Raises:
+        TaskError: If the store has no masks, or neither it nor the card names their classes, or two classes share a value.
+    """
+    if store.card["masks"] is None:
+        raise TaskError(f"{where}: target: {card.store} has no masks. Ingest again with --masks PATH or PATTERN.")
+    classes = _mask_classes(store, card)
+    if not classes:
+        raise TaskError(
+            f"{where}: the masks of {card.store} have no names. Write them into the card, for example "
+            "`classes: {liver: 1, tumour: 2}`, or `classes: {nucleus: any}`."
+        )
+    codes = np.zeros(np.iinfo(np.dtype(store.card["masks"]["dtype"])).max + 1, np.int64)
+    for code, (name, values) in enumerate(classes.items(), 1):
+        for value in () if values == "any" else values:
+            if not 0 < value < len(codes):
+                raise TaskError(
+                    f"{where}: classes.{name}: found {value}. Expected a whole number from 1 to {len(codes) - 1}."
+                )
+            if codes[value]:
+                raise TaskError(f"{where}: classes: two of them have the value {value}. Each pixel has one class.")
+            codes[value] = code
+    for code, values in enumerate(classes.values(), 1):
+        if values == "any":
+            codes[1:][codes[1:] == 0] = code
+    return codes

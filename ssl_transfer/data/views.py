@@ -31,7 +31,8 @@ class ViewBatch(NamedTuple):
     Attributes:
         views: One tensor (B, C, H, W) per view, normalised as the backbone reads it; H and W may differ between views.
         rows: Which images, int64 (B,), as the pool counts them.
-        labels: Class codes, int64 (B,), where the method asks for them.
+        labels: Where they are learnt from: class codes, int64 (B,); several 0/1 labels (B, K); or masks (B, H, W) that were
+            cut, turned and flipped as the views.
     """
 
     views: list[torch.Tensor]
@@ -88,20 +89,35 @@ class Views:
         Returns:
             Float32, shape (B, C, size, size), normalised.
         """
+        return self.make_pair(images, None, scale, draws)[0]
+
+    def make_pair(
+        self, images: torch.Tensor, masks: torch.Tensor | None, scale: Scale, draws: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Make one view of each image as `make` does, and cut its mask, int64 (B, H, W), at the same places.
+
+        Returns:
+            The views, and the masks' class ids (B, size, size), each that of the nearest pixel.
+        """
         draw = iter(torch.from_numpy(draws.T.astype(np.float32)))
-        unit = self._resample(scale.unit(images), draw)
+        theta, crop_pixels = self._geometry(*images.shape[-2:], draw)
+        unit = self._sample(scale.unit(images), theta, crop_pixels)
+        if masks is not None:
+            grid = _affine_grid(theta.to(masks.device), self.size)
+            masks = functional.grid_sample(
+                masks[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False
+            )[:, 0].long()
         draw = iter(torch.stack(list(draw)).to(images.device, non_blocking=True))
         unit = self._window(unit, draw)
         unit = self._colours(unit, draw)
         unit = self._blur(unit, draw)
         unit = self._noise(unit, draw)
-        return self.intensity.normalise(unit)
+        return self.intensity.normalise(unit), masks
 
-    def _resample(self, unit: torch.Tensor, draw) -> torch.Tensor:
-        """Random resized crop, flips and rotation as one affine resampling of each image; planned on the CPU, or it would wait
-        for the GPU to learn how often to average.
+    def _geometry(self, height: int, width: int, draw) -> tuple[torch.Tensor, torch.Tensor]:
+        """Random resized crop, flips and rotation as one affine map of each image (B, 2, 3), and the pixels of the crops' shorter
+        sides; planned on the CPU, or resampling would wait for the GPU to learn how often to average.
         """
-        height, width = unit.shape[-2:]
         low, high = self.crop_scale
         area = low + (high - low) * next(draw)
         log_low, log_high = (math.log(r) for r in self.crop_ratio)
@@ -118,7 +134,7 @@ class Views:
             torch.stack([cos * share_x * sign_x, -sin * share_y * sign_y * aspect, centre_x], 1),
             torch.stack([sin * share_x * sign_x / aspect, cos * share_y * sign_y, centre_y], 1),
         ], 1)  # fmt: skip
-        return self._sample(unit, theta, torch.minimum(share_x * width, share_y * height))
+        return theta, torch.minimum(share_x * width, share_y * height)
 
     def _sample(self, unit: torch.Tensor, theta: torch.Tensor, crop_pixels: torch.Tensor) -> torch.Tensor:
         """Resample by `theta`; a crop with 2^n times the pixels of a view is first averaged n times, against aliasing."""
@@ -212,13 +228,20 @@ class ViewMaker:
     def __init__(self, presets: Sequence[Views], scale: Scale, seed: int, channels: int):
         self.presets, self.scale, self.seed, self.channels = presets, scale, seed, channels
 
-    def __call__(self, images: torch.Tensor, rows: np.ndarray, epoch: int) -> list[torch.Tensor]:
+    def __call__(self, images: torch.Tensor, rows: np.ndarray, epoch: int | np.ndarray) -> list[torch.Tensor]:
         """Views of images (B, C, H, W) that are called `rows` (B,): one tensor per preset."""
         images = match_channels(images, self.channels)
         return [
             preset.make(images, self.scale, uniforms(self.seed, epoch, rows, view, DRAWS))
             for view, preset in enumerate(self.presets)
         ]
+
+    def pair(
+        self, images: torch.Tensor, masks: torch.Tensor, rows: np.ndarray, epoch: int | np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The first preset's views, and the masks (B, H, W) cut as they are."""
+        draws = uniforms(self.seed, epoch, rows, 0, DRAWS)
+        return self.presets[0].make_pair(match_channels(images, self.channels), masks, self.scale, draws)
 
 
 def ct(

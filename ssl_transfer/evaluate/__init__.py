@@ -1,52 +1,87 @@
 """The stage `evaluate`: what a backbone is worth on a task, by one protocol.
 
-A protocol is a function that yields a setting and its class scores, over and over; the stage selects among them on
-validation and looks at test once, for the selected setting.
+A protocol is given training, validation and test rows, and gives an `Outcome`. It selects on validation and looks at test
+once. `linear_probe` and `knn` stand on frozen features, `finetune` and `segment` train.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas
 import torch
+from pydantic import BaseModel
 
-from ssl_transfer.console import warn
+from ssl_transfer.console import is_main_process, warn
 from ssl_transfer.data.tasks import Task
+from ssl_transfer.data.views import VIEWS
 from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, UsageError, nearest
-from ssl_transfer.evaluate.knn import knn
-from ssl_transfer.evaluate.linear_probe import linear_probe
-from ssl_transfer.evaluate.metrics import classification_metrics, patient_intervals
-from ssl_transfer.features import extract_features
-from ssl_transfer.models.backbone import Backbone
-from ssl_transfer.recipe import EvaluateRecipe, merge, options_model, resolve_options, validate
+from ssl_transfer.evaluate import strategies
+from ssl_transfer.evaluate.finetune import finetune
+from ssl_transfer.evaluate.probes import GIVEN, PROBES, probe
+from ssl_transfer.evaluate.segment import segment
+from ssl_transfer.evaluate.work import Outcome, Work
+from ssl_transfer.models.backbone import Backbone, with_channels
+from ssl_transfer.recipe import Effort, EvaluateRecipe, Named, choose, merge, options_model, resolve_options, validate
 from ssl_transfer.result import EvalResult
 from ssl_transfer.run import environment, run_id
+from ssl_transfer.training.checkpoint import Checkpoints
+from ssl_transfer.training.optim import OPTIMIZERS
 
-PROTOCOLS = {"linear_probe": linear_probe, "knn": knn}
-GIVEN = ("train", "labels", "queries", "n_classes")  # what the stage hands to every protocol
-BIGGER_IS_BETTER = {"accuracy", "balanced_accuracy", "auroc", "f1"}
+TRAININGS = {"finetune": finetune, "segment": segment}
+PROTOCOLS: dict[str, Callable] = {**PROBES, **TRAININGS}
+KINDS = {"linear_probe": ("classes", "labels"), "knn": ("classes", "labels"), "finetune": ("classes", "labels"),
+         "segment": ("masks",)}  # fmt: skip
+NAMED = {  # options that name something: where it is looked up, and what it is given beside its options
+    "strategy": (strategies.STRATEGIES, strategies.GIVEN),
+    "optimizer": (OPTIMIZERS, ("groups", "batch_size")),
+    "views": (VIEWS, ("size", "channels", "units")),
+}
+SWEPT = ("fraction", "seed")  # a list of them is one evaluation of each
+OWN_FILES = ("predictions.parquet", "log.jsonl", "checkpoints")
+FEWEST = 1  # patients more or less than the share, for each stratum: what rounding does
 
 
 def evaluate_recipe(
     protocol: str, overrides: list[str] | tuple[str, ...] = ()
 ) -> tuple[EvaluateRecipe, dict[str, Any]]:
-    """Read `key=value` settings: those that every protocol shares, and the protocol's own.
+    """Read `key=value` settings: those that every protocol shares, and the protocol's own, completed with their defaults.
 
     Raises:
-        RecipeError: If a key is neither.
+        RecipeError: If a key is neither, or a value is wrong.
     """
-    content, where = merge({}, overrides), f"evaluate {protocol}"
-    own = set(options_model(PROTOCOLS[protocol], GIVEN).model_fields)
+    content, where = merge(_named_defaults(protocol), overrides), f"evaluate {protocol}"
+    own = set(options_model(PROTOCOLS[protocol], _given(protocol)).model_fields)
     for key in content:
         if key not in own | set(EvaluateRecipe.model_fields):
             raise RecipeError(f"{where}: no setting '{key}'.{nearest(key, own | set(EvaluateRecipe.model_fields))}")
     options = {key: content.pop(key) for key in list(content) if key in own}
-    return validate(EvaluateRecipe, content, where), resolve_options(PROTOCOLS[protocol], options, where, GIVEN)
+    options = resolve_options(PROTOCOLS[protocol], options, where, _given(protocol))
+    for key, value in options.items():
+        if isinstance(value, Named):
+            known, given = NAMED[key]
+            options[key] = Named(name=value.name, **choose(known, value, f"{where}: {key}", given))
+    return validate(EvaluateRecipe, content, where), options
+
+
+def evaluate_recipes(
+    protocol: str, overrides: list[str] | tuple[str, ...] = ()
+) -> Iterator[tuple[EvaluateRecipe, dict[str, Any]]]:
+    """As `evaluate_recipe`, for every combination of the listed fractions and seeds: `fraction=[0.1, 1] seed=[0, 1]`."""
+    content = merge({}, overrides)
+    others = [override for override in overrides if override.partition("=")[0] not in SWEPT]
+    axes = [
+        [f"{key}={value}" for value in (content[key] if isinstance(content[key], list) else [content[key]])]
+        for key in SWEPT
+        if key in content
+    ]
+    for chosen in itertools.product(*axes):
+        yield evaluate_recipe(protocol, [*others, *chosen])
 
 
 def evaluate(
@@ -58,11 +93,11 @@ def evaluate(
     out: str | Path | None = None,
     features: str | Path | None = None,
 ) -> tuple[EvalResult, Path]:
-    """Evaluate one backbone on one task.
+    """Evaluate one backbone on one task. Under a launcher all processes call it together.
 
     Args:
         protocol: A name in `PROTOCOLS`.
-        backbone: Frozen; its features are cached.
+        backbone: As it was pretrained; `finetune` and `segment` change its weights.
         task: Whose training patients (a fraction of them) are learnt from.
         recipe: What all protocols share.
         options: The protocol's own, complete (see `evaluate_recipe`).
@@ -70,36 +105,60 @@ def evaluate(
         features: Folder of the cached features; None: where `extract_features` keeps them.
 
     Returns:
-        The result and its folder; `predictions.parquet` beside it has every test image.
+        The result and its folder; `predictions.parquet` beside it has every test image, or case and class.
 
     Raises:
         SplitError: If a split is missing or empty.
-        TaskError: If the task's metric is undefined on validation.
+        TaskError: If the protocol is not for such a task, or the task's metric is undefined on validation.
         UsageError: If `out` holds another run, or other files.
     """
+    if task.kind not in KINDS[protocol]:
+        fitting = " or ".join(name for name, kinds in KINDS.items() if task.kind in kinds)
+        raise TaskError(f"task {task.name}: its target is {task.kind}, which {protocol} cannot score. Take {fitting}.")
     identity = run_id(
         "evaluate",
-        {"protocol": protocol, **recipe.model_dump(), **options, "task": task.card.model_dump(exclude={"store"})},
+        {"protocol": protocol, **recipe.model_dump(), **_identity(options), "task": _task_identity(task)},
         [backbone.id, task.store.id],
     )
     folder = Path(out) if out else Path("runs/evaluate") / identity
+    finished = _finished(folder, identity)
+    if finished:
+        return finished, folder
+    started = time.perf_counter()
+    rows = {split: task.rows(split, recipe.fraction, recipe.seed) for split in ("train", "val", "test")}
+    _assert_disjoint(task, rows)
+    _assert_fraction(task, rows["train"], recipe.fraction)
+    if recipe.channels == "adapt":
+        backbone = with_channels(backbone, task.store.shape[0])
+    work = Work(backbone, task, recipe, rows, identity, folder, Path(features) if features else None)
+    outcome = probe(work, PROBES[protocol], options) if protocol in PROBES else TRAININGS[protocol](work, **options)
+    result = _result(protocol, work, options, outcome, round(time.perf_counter() - started, 2))
+    if is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        outcome.predictions.to_parquet(folder / "predictions.parquet", index=False)
+        result.save(folder)
+        Checkpoints(folder / "checkpoints", identity).clear()
+    return result, folder
+
+
+def _finished(folder: Path, identity: str) -> EvalResult | None:
+    """The result of a run that is done; None if it is still to do."""
     if (folder / "result.json").exists():
         result = EvalResult.load(folder)
         if result.run_id != identity:
             raise UsageError(f"{folder}: holds run {result.run_id}, this is run {identity}. Give another --out.")
-        return result, folder
-    strangers = [file.name for file in folder.glob("[!.]*") if file.name != "predictions.parquet"]
+        return result
+    strangers = [file.name for file in folder.glob("[!.]*") if file.name not in OWN_FILES]
     if strangers:
         raise UsageError(f"{folder}: holds other files ({strangers[0]} …). Give another --out.")
-    started = time.perf_counter()
-    rows = {split: task.rows(split, recipe.fraction, recipe.seed) for split in ("train", "val", "test")}
-    _assert_disjoint(task, rows)
-    vectors = extract_features(backbone, task.store, features, recipe.size, recipe.precision).values
-    selected, scores, validation = _select(protocol, task, rows, vectors, options)
-    truth = task.labels[rows["test"]]
-    averaging = task.card.averaging
-    result = EvalResult(
-        run_id=identity, protocol=protocol, strategy=None,
+    return None
+
+
+def _result(protocol: str, work: Work, options: dict[str, Any], outcome: Outcome, seconds: float) -> EvalResult:
+    backbone, task, recipe = work.backbone, work.task, work.recipe
+    strategy = options["strategy"].name if "strategy" in options else None
+    return EvalResult(
+        run_id=work.identity, protocol=protocol, strategy=strategy,
         backbone={
             "id": backbone.id, "name": backbone.card["name"], "pretraining": backbone.card["name"],
             **{key: backbone.card[key] for key in ("method", "source_domain", "parents", "pretraining_seed")},
@@ -107,40 +166,41 @@ def evaluate(
         task={"name": task.name, "target_domain": str(task.domain)},
         boundary=_boundary(backbone, task),
         fraction=recipe.fraction, seed=recipe.seed, pretraining_seed=backbone.card["pretraining_seed"],
-        n={split: task.count(positions) for split, positions in rows.items()}, selected=selected,
-        metrics={"val": _finite(validation), "test": _finite(classification_metrics(truth, scores, averaging))},
-        intervals=patient_intervals(
-            truth, scores, task.groups()[rows["test"]], averaging, recipe.resamples, recipe.seed
-        ),
+        n={split: task.count(positions) for split, positions in work.rows.items()}, selected=outcome.selected,
+        metrics={"val": _finite(outcome.validation), "test": _finite(outcome.test)}, intervals=outcome.intervals,
         seen_in_pretraining=task.store.id in backbone.card["stores"],
-        cost={"seconds": round(time.perf_counter() - started, 2), "device": _device()},
-        environment=environment(_device()), notes=_notes(task, backbone),
+        cost={"seconds": seconds, "device": _device()}, environment=environment(_device()),
+        notes=_notes(work) + outcome.notes,
+        settings={
+            **_plain(outcome.settings), "noise": recipe.noise.model_dump(), "size": work.size, "channels": recipe.channels,
+        },
     )  # fmt: skip
-    folder.mkdir(parents=True, exist_ok=True)
-    _predictions(task, rows["test"], scores).to_parquet(folder / "predictions.parquet", index=False)
-    result.save(folder)
-    return result, folder
 
 
-def _select(
-    protocol: str, task: Task, rows: dict[str, np.ndarray], features: np.ndarray, options: dict[str, Any]
-) -> tuple[dict[str, Any], np.ndarray, dict[str, float]]:
-    """Run the protocol's settings; keep the one that is best on validation, the first among equals."""
-    metric, sign = task.card.metric, 1 if task.card.metric in BIGGER_IS_BETTER else -1
-    best, kept = -np.inf, None
-    queries = {split: features[rows[split]] for split in ("val", "test")}
-    for setting, scores in PROTOCOLS[protocol](
-        features[rows["train"]], task.labels[rows["train"]], queries, len(task.classes), **options
-    ):
-        validation = classification_metrics(task.labels[rows["val"]], scores["val"], task.card.averaging)
-        if sign * validation[metric] > best:
-            best, kept = sign * validation[metric], (setting, scores["test"], validation)
-    if kept is None:
-        raise TaskError(
-            f"task {task.name}: {metric} is undefined on the validation images (a single class?), so nothing can be selected "
-            "by it. Take another metric, or ingest again with other splits."
-        )
-    return kept
+def _given(protocol: str) -> tuple[str, ...]:
+    """Parameters of a protocol's function that are no options."""
+    return GIVEN if protocol in PROBES else ("work",)
+
+
+def _named_defaults(protocol: str) -> dict[str, Any]:
+    """Blocks such as `optimizer`, so that one of their options can be overridden alone."""
+    fields = options_model(PROTOCOLS[protocol], _given(protocol)).model_fields
+    return {key: _plain(field.default) for key, field in fields.items() if isinstance(field.default, Named)}
+
+
+def _plain(value: Any) -> Any:
+    """Options as JSON has them."""
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _identity(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.identity() if isinstance(value, Effort) else _plain(value) for key, value in options.items()}
+
+
+def _task_identity(task: Task) -> dict[str, Any]:
+    return task.card.model_dump(exclude={"store"})
 
 
 def _assert_disjoint(task: Task, rows: dict[str, np.ndarray]) -> None:
@@ -161,6 +221,24 @@ def _assert_disjoint(task: Task, rows: dict[str, np.ndarray]) -> None:
             )
 
 
+def _assert_fraction(task: Task, chosen: np.ndarray, fraction: float) -> None:
+    """The training rows are whole patients, and as many of them as the fraction says, up to rounding in each stratum.
+
+    Raises:
+        SplitError: If they are not.
+    """
+    everyone = task.rows("train")
+    groups = task.groups()
+    kept, known = set(groups[chosen].tolist()), set(groups[everyone].tolist())
+    strata = len(np.unique(task.strata[everyone]))
+    whole = len(chosen) == np.isin(groups[everyone], list(kept)).sum() and set(chosen) <= set(everyone)
+    if not whole or abs(len(kept) - fraction * len(known)) > FEWEST * strata:
+        raise SplitError(
+            f"{task.store.path}: fraction {fraction} gave {len(chosen)} images of {len(kept)} patients, out of {len(everyone)} "
+            f"of {len(known)}; expected whole patients, about {fraction * len(known):.0f}. Please report this: it is our defect."
+        )
+
+
 def _boundary(backbone: Backbone, task: Task) -> str:
     """`none`, `soft`, `hard` or `unknown`; `scratch` for a backbone that was never pretrained, `mixed` if its stores differ."""
     source = backbone.card["source_domain"]
@@ -168,16 +246,8 @@ def _boundary(backbone: Backbone, task: Task) -> str:
     return found.pop() if len(found) == 1 else "mixed"
 
 
-def _predictions(task: Task, rows: np.ndarray, scores: np.ndarray) -> pandas.DataFrame:
-    patients = None if task.patients is None else task.patients[rows]
-    frame = pandas.DataFrame({"row": rows, "patient": patients, "label": [task.classes[c] for c in task.labels[rows]]})
-    for c, name in enumerate(task.classes):
-        frame[f"score_{name}"] = scores[:, c]
-    return frame
-
-
-def _notes(task: Task, backbone: Backbone) -> list[str]:
-    notes = []
+def _notes(work: Work) -> list[str]:
+    task, backbone, notes = work.task, work.backbone, []
     if task.patients is None:
         notes.append("patients unknown: splits, fractions and intervals are by image")
     have, want = task.store.shape[0], backbone.card["in_channels"]
@@ -185,6 +255,8 @@ def _notes(task: Task, backbone: Backbone) -> list[str]:
         notes.append(
             f"channels: store has {have}, backbone reads {want}; " + ("repeated" if have == 1 else "luminance")
         )
+    if work.recipe.channels == "adapt":
+        notes += [f"channels: {change}" for change in backbone.card["adapted"] if "channels" in change]
     return notes
 
 

@@ -1,7 +1,8 @@
-"""What every method is: a module that turns the views of a batch into a loss."""
+"""What the loop trains: a module that turns the views of a batch into a loss, as every method does."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, TypedDict
 
 import torch
@@ -26,8 +27,27 @@ class Course(NamedTuple):
     total_steps: int = 1
 
 
+class Group(NamedTuple):
+    """Parameters that share a learning rate.
+
+    Attributes:
+        name: Of the group.
+        parameters: All of them are trainable.
+        decays: Whether the optimiser's weight decay applies (to weights; never to norms and biases).
+    """
+
+    name: str
+    parameters: list[nn.Parameter]
+    decays: bool = True
+
+
+def one_group(module: nn.Module) -> list[Group]:
+    """All trainable parameters of a module under one rate."""
+    return [Group("all", [parameter for parameter in module.parameters() if parameter.requires_grad])]
+
+
 class Objective(nn.Module):
-    """A self-supervised method: backbone, heads, and the loss of a batch of views.
+    """What is trained: backbone, heads, and the loss of a batch of views.
 
     Attributes:
         backbone: What is exported in the end.
@@ -58,6 +78,24 @@ class Objective(nn.Module):
         The mean over ranks is the loss of the global batch, and so is the mean of the gradients.
         """
         raise NotImplementedError
+
+    def groups(self) -> list[Group]:
+        """Parameters by learning rate."""
+        return one_group(self)
+
+    def rates(self, step: int, factor: float) -> Mapping[str, float]:
+        """Share of its peak rate that each group has at a step.
+
+        A group with a share of 0 rests: it gets no gradient, and the optimiser leaves it alone.
+
+        Args:
+            step: From 0.
+            factor: The schedule's share (warm-up, cosine).
+        """
+        return {group.name: factor for group in self.groups()}
+
+    def before_step(self, step: int) -> None:
+        """Called before anything else of a step (counted from 0), on all ranks."""
 
     def check_batch(self, batch_size: int) -> None:
         """Refuse a global batch that the method cannot use, with a `RecipeError`."""

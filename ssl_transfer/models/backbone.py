@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,31 @@ def adopt(model: nn.Module, parent: nn.Module) -> list[str]:
         raise RuntimeError(differing)
     model.load_state_dict(weights)
     return adapted
+
+
+def with_channels(backbone: Backbone, channels: int) -> Backbone:
+    """A copy of a backbone that reads another number of channels, its first convolution adapted as `adopt` says."""
+    card = backbone.card
+    if card["in_channels"] == channels:
+        return backbone
+    model = build(card["architecture"], channels, card["image_size"], card["stem"], card["options"], 0)
+    adapted = adopt(model, backbone.model)
+    if not adapted:
+        raise BackboneError(
+            f"backbone {card['architecture']}: timm does not say which layer reads the image, so it cannot be adapted to "
+            f"{channels} channels. Use channels=repeat."
+        )
+    intensity = replace(
+        backbone.intensity,
+        mean=_over_channels(backbone.intensity.mean, channels), std=_over_channels(backbone.intensity.std, channels),
+    )  # fmt: skip
+    changes = {"in_channels": channels, "intensity": intensity.to_card(), "adapted": [*card["adapted"], *adapted]}
+    return _named(model, {**card, **changes}).train(backbone.training)
+
+
+def _over_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+    """Means or spreads of other channels: those of colours for grey are averaged, that of grey is repeated."""
+    return (sum(values) / len(values),) * channels
 
 
 def _check_kinship(own: dict[str, Any], given: dict[str, Any]) -> None:

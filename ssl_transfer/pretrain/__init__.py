@@ -14,15 +14,15 @@ from accelerate import Accelerator
 from ssl_transfer.console import say
 from ssl_transfer.errors import UsageError
 from ssl_transfer.methods import Objective
-from ssl_transfer.models.backbone import save_backbone
+from ssl_transfer.models.backbone import Backbone, save_backbone
 from ssl_transfer.models.batchnorm import globalise_batchnorm
-from ssl_transfer.pretrain.machine import Machine, start_accelerator
 from ssl_transfer.pretrain.setting import completed, online_probes, set_up
 from ssl_transfer.recipe import PretrainRecipe
 from ssl_transfer.run import Log, environment, read_json, run_id, write_json
 from ssl_transfer.training.batches import StepSampler, view_batches
 from ssl_transfer.training.checkpoint import Checkpoints
 from ssl_transfer.training.loop import Pace, Training
+from ssl_transfer.training.machine import Machine, start_accelerator
 from ssl_transfer.training.memory import keep_freed_memory
 from ssl_transfer.training.monitor import Alarms
 from ssl_transfer.training.optim import OPTIMIZERS
@@ -63,8 +63,9 @@ def pretrain(
     if resume == "never":
         checkpoints.clear()
     checkpoint = checkpoints.load()
-    machine = Machine(**checkpoint["machine"]) if checkpoint else Machine.chosen(recipe)
-    accelerator = start_accelerator(recipe, folder, machine.precision)
+    machine = Machine(**checkpoint["machine"]) if checkpoint else _machine(recipe)
+    train = recipe.train
+    accelerator = start_accelerator(machine.precision, train.batch_size, train.accumulate_steps, recipe.tracker, folder)
     keep_freed_memory(accelerator.device)
     torch.set_num_threads(machine.threads)  # Accelerate may have chosen others
     if accelerator.is_main_process:
@@ -87,15 +88,19 @@ def pretrain(
     started = time.perf_counter()
     first_step = training.step
     patience = max(pace.warmup_steps, COLLAPSE_PATIENCE_STEPS)
+
+    def watch(backbone: Backbone) -> dict[str, float]:
+        if probes is None or not accelerator.is_main_process:
+            return {}
+        return probes.measure(backbone, accelerator.device, machine.precision == "bf16")
+
     with closing(view_batches(pool, sampler, accelerator.device, recipe.train.workers)) as batches:
         training.run(
             batches,
             log,
             _Recorded(checkpoints, machine),
             Alarms(recipe.monitor.on_nonfinite, recipe.monitor.on_collapse, patience),
-            lambda backbone: (
-                probes.measure(backbone, accelerator.device, machine.precision == "bf16") if probes else {}
-            ),
+            lambda: watch(training.backbone()),
             pool.key,
         )
     seconds = time.perf_counter() - started
@@ -115,6 +120,11 @@ def pretrain(
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return summary
+
+
+def _machine(recipe: PretrainRecipe) -> Machine:
+    smallest = min(recipe.data.size, recipe.method.options.get("local_size", recipe.data.size))
+    return Machine.chosen(recipe.train.precision, recipe.train.memory_format, smallest)
 
 
 class _Recorded:
@@ -142,7 +152,7 @@ def _training(recipe: PretrainRecipe, objective: Objective, accelerator: Acceler
     if train.compile:
         for part in objective.compiled_parts():
             part.compile()
-    optimizer = OPTIMIZERS[recipe.optimizer.name](objective, train.batch_size, **recipe.optimizer.options)
+    optimizer = OPTIMIZERS[recipe.optimizer.name](objective.groups(), train.batch_size, **recipe.optimizer.options)
     return Training(objective, optimizer, accelerator, pace)
 
 

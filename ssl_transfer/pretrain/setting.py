@@ -22,7 +22,7 @@ from ssl_transfer.training.optim import OPTIMIZERS
 GIVEN = {
     "views": ("size", "channels", "units"),
     "method": ("backbone", "classes"),
-    "optimizer": ("module", "batch_size"),
+    "optimizer": ("groups", "batch_size"),
 }
 
 

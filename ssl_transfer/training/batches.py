@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ssl_transfer.data.pool import Pool
+from ssl_transfer.data.counters import shuffled
+from ssl_transfer.data.pool import Pool, Raw
 from ssl_transfer.data.views import ViewBatch
 
 FEW_CORES = 4
@@ -53,19 +54,73 @@ class StepSampler(Sampler):
                 yield epoch, self.pool.rows(epoch, places[mine])
 
 
+class StreamSampler(Sampler):
+    """Yields (passes, rows of this rank) for every step of an endless stream of images, for training sets of any size.
+
+    Passes over the images follow each other without a gap, so that a batch may be larger than the set; which pass an
+    image stands in is told with it, and gives it views of its own. Several strata take turns, image by image: so every
+    batch shows classes equally often.
+
+    Args:
+        strata: Rows of each stratum, int64; a single one is a plain stream.
+        seed: Of the run.
+        batch_size: Global.
+        total_steps: Of the run.
+        first_step: From 0.
+        rank: Of this process.
+        world: Processes.
+    """
+
+    def __init__(
+        self, strata: Sequence[np.ndarray], seed: int, batch_size: int, total_steps: int, first_step: int = 0,
+        rank: int = 0, world: int = 1,
+    ):  # fmt: skip
+        self.strata, self.seed, self.batch_size = strata, seed, batch_size
+        self.total_steps, self.first_step = total_steps, first_step
+        self.mine = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
+
+    def __len__(self) -> int:
+        return self.total_steps - self.first_step
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return (self.at(step) for step in range(self.first_step, self.total_steps))
+
+    def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Passes and rows of this rank at a step, int64, shape (n,) each."""
+        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.mine]
+        turns, owners = np.divmod(places, len(self.strata))
+        passes, rows = np.empty_like(places), np.empty_like(places)
+        for index, stratum in enumerate(self.strata):
+            mine = owners == index
+            passes[mine], slots = np.divmod(turns[mine], len(stratum))
+            for number in np.unique(passes[mine]):
+                now = mine & (passes == number)
+                order = int(number) * len(self.strata) + index
+                rows[now] = stratum[shuffled(slots[passes[mine] == number], len(stratum), self.seed, order)]
+        return passes, rows
+
+
 class ViewDataset(Dataset):
     """Turns (epoch, rows) into the batch's views; with `make=False` into raw pixels, for views made on a GPU."""
 
     def __init__(self, pool: Pool, make: bool):
         self.pool, self.make = pool, make
 
-    def __getitem__(self, key: tuple[int, np.ndarray]):
+    def __getitem__(self, key: tuple[int | np.ndarray, np.ndarray]):
         epoch, rows = key
         read = self.pool.read(rows)
         return self.pool.views(read, rows, epoch) if self.make else (read, rows, epoch)
 
 
-def view_batches(pool: Pool, sampler: StepSampler, device: torch.device, workers: int | None) -> Iterator[ViewBatch]:
+def batch_at(pool: Pool, sampler: StreamSampler, step: int, device: torch.device) -> ViewBatch:
+    """This rank's batch of a step, on `device`."""
+    epoch, rows = sampler.at(step)
+    return pool.views(_moved(pool.read(rows), device), rows, epoch)
+
+
+def view_batches(
+    pool: Pool, sampler: StepSampler | StreamSampler, device: torch.device, workers: int | None
+) -> Iterator[ViewBatch]:
     """Batches of views on `device`, read ahead by worker processes or made in this one.
 
     On a CPU a worker makes the views as well. For a GPU workers only read, and the views are made there.
@@ -85,13 +140,21 @@ def view_batches(pool: Pool, sampler: StepSampler, device: torch.device, workers
         for item in items:
             if on_device:
                 read, rows, epoch = item
-                moved = [(i, np.asarray(chosen), images.to(device, non_blocking=True)) for i, chosen, images in read]
-                yield pool.views(moved, np.asarray(rows), int(epoch))
+                yield pool.views(_moved(read, device), np.asarray(rows), np.asarray(epoch))
             else:
                 yield item
     finally:  # readers ignore SIGTERM, so after an error Python would wait for them forever
         if workers:
             items._shutdown_workers()
+
+
+def _moved(read: Sequence[Raw], device: torch.device) -> list[Raw]:
+    """What was read, on `device`; the loader has turned arrays into tensors."""
+    return [
+        Raw(part, np.asarray(chosen), images.to(device, non_blocking=True),
+            None if masks is None else masks.to(device, non_blocking=True))
+        for part, chosen, images, masks in read
+    ]  # fmt: skip
 
 
 def suited_workers(device: torch.device) -> int:

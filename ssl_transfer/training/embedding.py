@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
+from torch import nn
 
 from ssl_transfer.data.intensity import Scale, match_channels
 from ssl_transfer.data.store import ImageStore
@@ -40,21 +42,36 @@ def embed(
     """
     device = torch.device(device)
     keep_freed_memory(device)
-    scale = Scale.of_store(store.card, backbone.intensity.window_hu)
     size = size or backbone.card["image_size"]
     features = np.empty((len(rows), backbone.feature_dim), np.float32)
-    was_training = backbone.training
-    backbone.eval()
-    try:
-        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-            for start in range(0, len(rows), batch_size):
-                images = torch.from_numpy(store.__getitems__(rows[start : start + batch_size])).to(device)
-                inputs = prepare(images, scale, size, backbone)
-                features[start : start + len(images)] = backbone(inputs).float().cpu().numpy()
-                on_batch(len(images))
-    finally:
-        backbone.train(was_training)
+    with evaluating(backbone, device, torch.bfloat16 if bf16 else None):
+        for places, inputs in prepared(backbone, store, rows, size, batch_size, device):
+            features[places] = backbone(inputs).float().cpu().numpy()
+            on_batch(len(inputs))
     return features
+
+
+@contextmanager
+def evaluating(module: nn.Module, device: torch.device, lower: torch.dtype | None = None) -> Iterator[None]:
+    """`module` is in `eval`, without gradients, under autocast to `lower` if there is one; then as it was before."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.inference_mode(), torch.autocast(device.type, lower, enabled=lower is not None):
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def prepared(
+    backbone: Backbone, store: ImageStore, rows: np.ndarray, size: int, batch_size: int, device: torch.device
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Batches of a store's images as the backbone reads them: which of `rows`, and (B, C, size, size)."""
+    scale = Scale.of_store(store.card, backbone.intensity.window_hu)
+    for start in range(0, len(rows), batch_size):
+        images = torch.from_numpy(store.__getitems__(rows[start : start + batch_size])).to(device)
+        yield slice(start, start + len(images)), prepare(images, scale, size, backbone)
 
 
 def prepare(images: torch.Tensor, scale: Scale, size: int, backbone: Backbone) -> torch.Tensor:

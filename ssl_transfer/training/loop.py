@@ -63,11 +63,17 @@ class Training:
         optimizer: Over its parameters; each group's present rate is its peak.
         accelerator: Placement, precision, processes, trackers.
         pace: How long and how often.
+        label: Of the progress bar.
     """
 
-    def __init__(self, objective: Objective, optimizer: torch.optim.Optimizer, accelerator: Accelerator, pace: Pace):
+    def __init__(
+        self, objective: Objective, optimizer: torch.optim.Optimizer, accelerator: Accelerator, pace: Pace,
+        label: str = "pretrain",
+    ):  # fmt: skip
+        self.label = label
         self.objective, self.accelerator, self.pace = objective, accelerator, pace
         self.peaks = [group["lr"] for group in optimizer.param_groups]
+        self.names = [group.name for group in objective.groups() for _ in ("weights", "norms and biases")]
         self._whole = copy.deepcopy(objective.backbone).cpu() if accelerator.is_fsdp2 else None
         self.network, self.optimizer = accelerator.prepare(objective, optimizer)
         self.step = 0
@@ -120,16 +126,18 @@ class Training:
         log: Log | None,
         checkpoints: Checkpoints,
         alarms: Alarms,
-        watch: Callable[[Backbone], dict[str, float]],
+        watch: Callable[[], dict[str, float]],
         key: Callable[[int], str],
+        enough: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Train to the last step.
+        """Train to the last step, or until it is enough.
 
         Args:
             batches: This rank's micro-batches of views, from the present step on.
             log: On rank 0.
-            watch: Measures the backbone on rank 0; called every `watch_every` steps and at the end.
+            watch: Measures what is trained; called on all ranks every `watch_every` steps and at the end.
             key: Names a row of a batch for a person.
+            enough: Asked before every step, with the same answer on all ranks: whether to stop early.
 
         Raises:
             RunError: If an alarm stops the run.
@@ -137,8 +145,8 @@ class Training:
         """
         pace, journal = self.pace, _Journal(self.accelerator, self.pace, log, alarms, key)
         self.network.train()
-        with _Terminations() as terminations, Progress("pretrain", pace.total_steps, self.step) as progress:
-            while self.step < pace.total_steps:
+        with _Terminations() as terminations, Progress(self.label, pace.total_steps, self.step) as progress:
+            while self.step < pace.total_steps and not enough():
                 losses, rows, gradient_norm = self._advance(journal.timed(batches))
                 self.step += 1
                 journal.add(self.step, losses, rows, gradient_norm)
@@ -147,9 +155,7 @@ class Training:
                 saving = last or self.step % pace.checkpoint_every == 0
                 stopping = terminations.agreed(self.accelerator)
                 if stopping or self._logged(self.step):
-                    backbone = self.backbone() if watching else None
-                    watched = partial(watch, backbone) if watching and self.accelerator.is_main_process else dict
-                    journal.flush(self.rate, watched)
+                    journal.flush(self.rate, watch if watching else dict)
                 progress.update(journal.note)
                 if saving or stopping:
                     state = self.state()
@@ -163,8 +169,8 @@ class Training:
 
     @property
     def rate(self) -> float:
-        """Learning rate of the first parameter group."""
-        return self.optimizer.param_groups[0]["lr"]
+        """The highest learning rate of all parameter groups."""
+        return max(group["lr"] for group in self.optimizer.param_groups)
 
     def _logged(self, step: int) -> bool:
         pace = self.pace
@@ -174,9 +180,8 @@ class Training:
 
     def _advance(self, batches: Iterator[ViewBatch]) -> tuple[list[Losses], list[torch.Tensor], torch.Tensor | None]:
         """One optimiser step over its micro-batches."""
-        factor = warmup_cosine(self.step, self.pace.total_steps, self.pace.warmup_steps)
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
-            group["lr"] = peak * factor
+        self.objective.before_step(self.step)
+        self._set_rates()
         losses, rows = [], []
         for micro in range(self.pace.accumulate):
             batch = next(batches)
@@ -187,6 +192,10 @@ class Training:
             losses.append({"loss": found["loss"].detach(), "projections": found["projections"]})
             rows.append(batch.rows)
         self.objective.after_backward(self.step)
+        for group in self.optimizer.param_groups:
+            if group["lr"] == 0:  # else it would count for clipping, and collect momentum
+                for parameter in group["params"]:
+                    parameter.grad = None
         gradient_norm = None
         if self.pace.clip_gradient or self._logged(self.step + 1):
             limit = self.pace.clip_gradient or math.inf
@@ -195,6 +204,12 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         self.objective.after_step(self.step + 1)
         return losses, rows, gradient_norm
+
+    def _set_rates(self) -> None:
+        factor = warmup_cosine(self.step, self.pace.total_steps, self.pace.warmup_steps)
+        shares = self.objective.rates(self.step, factor)
+        for group, peak, name in zip(self.optimizer.param_groups, self.peaks, self.names, strict=True):
+            group["lr"] = peak * shares[name]
 
 
 class _Journal:
@@ -234,18 +249,14 @@ class _Journal:
             self.alarms.nonfinite(step, float(losses[first]), partial(self._keys, rows))
         step, _, rows = self.pending[-1]
         seen = watch()
-        views = [self.accelerator.gather(view) for view in self.projections]
-        spread = normalised_std(views[0])
         images_per_second = len(self.pending) * self.pace.batch_size / max(elapsed, 1e-9)
         values = {
             "step": step, "epoch": step / self.pace.steps_per_epoch, "loss": float(losses.mean()), "lr": rate,
             "world_size": self.accelerator.num_processes, "images_per_second": round(images_per_second, 1),
-            "data_wait": round(self.waited / max(elapsed, 1e-9), 4), "normalised_std": spread, "uniformity": uniformity(views[0]),
+            "data_wait": round(self.waited / max(elapsed, 1e-9), 4), **self._geometry(),
         }  # fmt: skip
         if self.gradient_norm is not None:
             values["gradient_norm"] = float(self.gradient_norm)
-        if len(views) > 1:
-            values["alignment"] = alignment(views[0], views[1])
         if self.accelerator.device.type == "cuda":
             values["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
         values |= seen
@@ -256,7 +267,16 @@ class _Journal:
             f"  kNN {seen['knn']:.3f}" if "knn" in seen else ""
         )
         self.pending, self.waited, self.since = [], 0.0, time.perf_counter()
-        self.alarms.spread(step, spread, partial(self._keys, rows))
+        if "normalised_std" in values:
+            self.alarms.spread(step, values["normalised_std"], partial(self._keys, rows))
+
+    def _geometry(self) -> dict[str, float]:
+        """How the projections of the last batch lie; nothing where a method has none."""
+        views = [self.accelerator.gather(view) for view in self.projections]
+        if not views:
+            return {}
+        found = {"normalised_std": normalised_std(views[0]), "uniformity": uniformity(views[0])}
+        return found | ({"alignment": alignment(views[0], views[1])} if len(views) > 1 else {})
 
     def _keys(self, rows: list[torch.Tensor]) -> str:
         """The first rows of a batch over all ranks, for a message. All ranks must call it together."""

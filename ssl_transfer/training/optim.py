@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from lightly.utils.lars import LARS
 from pydantic import PositiveFloat
-from torch import nn
 
 from ssl_transfer.errors import RecipeError
+from ssl_transfer.methods.objective import Group
 
 RateRule = Literal["none", "linear", "sqrt"]
 
@@ -25,48 +26,50 @@ def scaled_rate(lr: float, rule: RateRule, batch_size: int) -> float:
     return {"none": lr, "linear": lr * batch_size / 256, "sqrt": lr * math.sqrt(batch_size)}[rule]
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Two groups of the trainable parameters: weights, and norms and biases with a decay of 0.
+def parameter_groups(groups: Sequence[Group], weight_decay: float) -> list[dict]:
+    """Two optimiser groups of each group: weights, and norms and biases with a decay of 0.
 
     lightly's LARS leaves groups without decay unscaled, which is what the papers ask for norms and biases.
     """
-    trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    found = []
+    for group in groups:
+        weights = [parameter for parameter in group.parameters if parameter.ndim > 1]
+        others = [parameter for parameter in group.parameters if parameter.ndim <= 1]
+        found.append({"params": weights, "weight_decay": weight_decay if group.decays else 0.0})
+        found.append({"params": others, "weight_decay": 0.0})
+    return found
 
 
 def lars(
-    module: nn.Module, batch_size: int, lr: PositiveFloat, rate_rule: RateRule = "none", weight_decay: float = 1e-6,
+    groups: Sequence[Group], batch_size: int, lr: PositiveFloat, rate_rule: RateRule = "none", weight_decay: float = 1e-6,
     momentum: float = 0.9, trust_coefficient: float = 0.001,
 ) -> torch.optim.Optimizer:  # fmt: skip
     """LARS (You et al. 2017, https://arxiv.org/abs/1708.03888): SGD with a rate per layer. Needs a decay above 0."""
     if weight_decay <= 0:
         raise RecipeError("optimizer.weight_decay: LARS scales only decayed weights; set it above 0, for example 1e-6.")
     return LARS(
-        parameter_groups(module, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), momentum=momentum,
+        parameter_groups(groups, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), momentum=momentum,
         trust_coefficient=trust_coefficient,
     )  # fmt: skip
 
 
 def sgd(
-    module: nn.Module, batch_size: int, lr: PositiveFloat, rate_rule: RateRule = "none", weight_decay: float = 1e-4,
+    groups: Sequence[Group], batch_size: int, lr: PositiveFloat, rate_rule: RateRule = "none", weight_decay: float = 1e-4,
     momentum: float = 0.9,
 ) -> torch.optim.Optimizer:  # fmt: skip
     """SGD with momentum."""
     return torch.optim.SGD(
-        parameter_groups(module, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), momentum=momentum
+        parameter_groups(groups, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), momentum=momentum
     )
 
 
 def adamw(
-    module: nn.Module, batch_size: int, lr: PositiveFloat, rate_rule: RateRule = "none", weight_decay: float = 0.05,
+    groups: Sequence[Group], batch_size: int, lr: PositiveFloat, rate_rule: RateRule = "none", weight_decay: float = 0.05,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:  # fmt: skip
     """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101)."""
     return torch.optim.AdamW(
-        parameter_groups(module, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), betas=betas
+        parameter_groups(groups, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), betas=betas
     )
 
 

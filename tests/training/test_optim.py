@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ssl_transfer.errors import RecipeError
+from ssl_transfer.methods.objective import one_group
 from ssl_transfer.training.optim import OPTIMIZERS, parameter_groups, scaled_rate
 
 
@@ -29,7 +30,7 @@ def test_the_rate_follows_the_batch_by_its_rule(lr, rule, batch, expected):
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_every_optimiser_starts_at_its_scaled_rate(network, name):
-    optimizer = OPTIMIZERS[name](network, 512, lr=0.1, rate_rule="linear")
+    optimizer = OPTIMIZERS[name](one_group(network), 512, lr=0.1, rate_rule="linear")
     assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(0.2)] * 2
 
 
@@ -38,7 +39,7 @@ def test_there_are_three_optimisers():
 
 
 def test_norms_and_biases_are_not_decayed_and_frozen_parameters_are_left_out(network):
-    decayed, free = parameter_groups(network, 0.01)
+    decayed, free = parameter_groups(one_group(network), 0.01)
     assert decayed["weight_decay"] == 0.01 and free["weight_decay"] == 0
     assert [id(p) for p in decayed["params"]] == [id(network[0].weight), id(network[2].weight)]
     assert [id(p) for p in free["params"]] == [id(network[0].bias), id(network[1].weight), id(network[1].bias)]
@@ -47,7 +48,9 @@ def test_norms_and_biases_are_not_decayed_and_frozen_parameters_are_left_out(net
 def test_lars_is_the_paper_s_step_for_weights_and_plain_sgd_for_norms_and_biases(network):
     """You et al. 2017, Algorithm 1: v ← m v + γ λ (∇w + βw), λ = η‖w‖ / (‖∇w‖ + β‖w‖)."""
     rate, decay, momentum, trust = 0.5, 1e-2, 0.9, 0.001
-    optimizer = OPTIMIZERS["lars"](network, 1, lr=rate, weight_decay=decay, momentum=momentum, trust_coefficient=trust)
+    optimizer = OPTIMIZERS["lars"](
+        one_group(network), 1, lr=rate, weight_decay=decay, momentum=momentum, trust_coefficient=trust
+    )
     naive = {name: p.detach().clone() for name, p in network.named_parameters()}
     velocity = dict.fromkeys(naive, 0.0)
     for step in range(3):
@@ -70,20 +73,20 @@ def test_lars_is_the_paper_s_step_for_weights_and_plain_sgd_for_norms_and_biases
 def test_lars_moves_a_bias_that_is_zero(network):
     network[1].bias.data.zero_()
     network[1].bias.grad = torch.ones(8)
-    OPTIMIZERS["lars"](network, 1, lr=0.1).step()
+    OPTIMIZERS["lars"](one_group(network), 1, lr=0.1).step()
     assert torch.allclose(network[1].bias, torch.tensor(-0.1))
 
 
 def test_lars_without_a_decay_is_refused_because_it_would_scale_nothing(network):
     with pytest.raises(RecipeError, match="LARS scales only decayed weights; set it above 0"):
-        OPTIMIZERS["lars"](network, 1, lr=0.1, weight_decay=0.0)
+        OPTIMIZERS["lars"](one_group(network), 1, lr=0.1, weight_decay=0.0)
 
 
 def test_the_rate_may_change_between_steps_without_changing_the_decay_groups(network):
     """The loop sets the rate at every step; an optimiser must read it then."""
     for name in OPTIMIZERS:
         one = copy.deepcopy(network)
-        optimizer = OPTIMIZERS[name](one, 1, lr=0.1)
+        optimizer = OPTIMIZERS[name](one_group(one), 1, lr=0.1)
         before = one[0].weight.clone()
         for group in optimizer.param_groups:
             group["lr"] = 0.0

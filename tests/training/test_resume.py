@@ -9,7 +9,7 @@ import torch
 
 from ssl_transfer.__main__ import main
 from ssl_transfer.errors import StoreError
-from ssl_transfer.pretrain import machine
+from ssl_transfer.training import machine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

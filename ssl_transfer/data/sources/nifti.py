@@ -127,7 +127,7 @@ class NiftiSource:
         return Item(
             file, path, shape[self.axis] * shape[3], (shape[rows], shape[columns]), 1,
             _dtype(image.get_data_dtype(), slope, intercept),
-            {"spacing_row_mm": zooms[rows], "spacing_col_mm": zooms[columns]},
+            {"spacing_row_mm": zooms[rows], "spacing_col_mm": zooms[columns], "spacing_slice_mm": zooms[self.axis]},
         )  # fmt: skip
 
     def _mask_volume(self, item: Item, shape: tuple[int, ...]) -> np.ndarray:

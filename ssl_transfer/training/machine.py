@@ -1,4 +1,4 @@
-"""Where a pretraining runs: processes, precision, memory format, threads; chosen once and recorded."""
+"""Where a training runs: processes, precision, memory format, threads; chosen once and recorded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataPara
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from ssl_transfer.errors import RecipeError, RunError
-from ssl_transfer.recipe import PretrainRecipe
 
 # On a CPU, torch 2.15's bf16 gradient of a 3 x 3 convolution with stride 2 is wrong on 1 x 1 maps, where smaller views end.
 SMALLEST_BF16_VIEW = 32
@@ -35,13 +34,15 @@ class Machine:
     threads: int
 
     @classmethod
-    def chosen(cls, recipe: PretrainRecipe) -> Machine:
-        """What the recipe asks for; where it says `auto`, what this machine computes fastest."""
-        precision, memory_format = recipe.train.precision, recipe.train.memory_format
+    def chosen(cls, precision: str, memory_format: str, smallest_view: int) -> Machine:
+        """What is asked for; where that is `auto`, what this machine computes fastest.
+
+        Args:
+            smallest_view: Height and width of the smallest images that are computed with, pixels.
+        """
         if precision == "auto":
             precision = native_precision()
-            smallest = min(recipe.data.size, recipe.method.options.get("local_size", recipe.data.size))
-            if precision == "bf16" and not torch.cuda.is_available() and smallest < SMALLEST_BF16_VIEW:
+            if precision == "bf16" and not torch.cuda.is_available() and smallest_view < SMALLEST_BF16_VIEW:
                 precision = "fp32"
         if memory_format == "auto":
             memory_format = "channels_last"
@@ -63,23 +64,26 @@ def native_precision() -> str:
     return "bf16" if "avx512_bf16" in flags or "amx_bf16" in flags else "fp32"
 
 
-def start_accelerator(recipe: PretrainRecipe, folder: Path, precision: str) -> Accelerator:
+def start_accelerator(
+    precision: str, batch_size: int, accumulate: int = 1, tracker: str = "none", folder: Path | None = None
+) -> Accelerator:
     """Accelerate as this launch made it.
+
+    Args:
+        precision: `fp32`, `bf16` or `fp16`.
+        batch_size: Global; `accumulate` parts of it are computed one after the other.
+        tracker: `none`, or one that Accelerate knows; it writes into `folder`.
 
     Raises:
         RunError: If it counts fewer processes than the launcher started.
         RecipeError: If the tracker is missing, or the batch cannot be shared out evenly.
     """
-    if recipe.tracker != "none" and not importlib.util.find_spec(
-        recipe.tracker
-    ):  # Accelerate would go on without a word
-        raise RecipeError(
-            f"tracker: {recipe.tracker} is not installed here: pip install {recipe.tracker}, or tracker=none."
-        )
+    if tracker != "none" and not importlib.util.find_spec(tracker):  # Accelerate would go on without a word
+        raise RecipeError(f"tracker: {tracker} is not installed here: pip install {tracker}, or tracker=none.")
     AcceleratorState._reset_state(reset_partial_state=False)  # several runs in one process may differ in precision
     accelerator = Accelerator(
         mixed_precision={"fp32": "no"}.get(precision, precision),
-        log_with=None if recipe.tracker == "none" else recipe.tracker,
+        log_with=None if tracker == "none" else tracker,
         project_dir=folder,
         fsdp_plugin=_sharding(),
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # they are equal on every rank
@@ -90,15 +94,15 @@ def start_accelerator(recipe: PretrainRecipe, folder: Path, precision: str) -> A
             f"the launcher started {launched} processes, but Accelerate counts {counted}: each would train alone. On a CPU: "
             "ACCELERATE_USE_CPU=true accelerate launch --config_file launch/accelerate/cpu2.yaml …"
         )
-    batch, accumulate = recipe.train.batch_size, recipe.train.accumulate_steps
-    if batch // accumulate < counted:
+    at_once = batch_size // accumulate
+    if at_once < counted:
         raise RecipeError(
-            f"train.batch_size: {batch // accumulate} images at a time are fewer than the {counted} processes. Start fewer, or "
+            f"train.batch_size: {at_once} images at a time are fewer than the {counted} processes. Start fewer, or "
             "set a larger train.batch_size (it is global)."
         )
-    if batch // accumulate % counted:
+    if at_once % counted:
         raise RecipeError(
-            f"train.batch_size: {batch // accumulate} images cannot be shared evenly by {counted} processes; gathered losses "
+            f"train.batch_size: {at_once} images cannot be shared evenly by {counted} processes; gathered losses "
             "need equal parts. Choose a multiple."
         )
     return accelerator

@@ -1,0 +1,73 @@
+"""What every strategy is: which layers of a fine-tune learn when, how fast, and what holds them back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from ssl_transfer.methods.objective import Course, Group
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.blocks import Block, blocks
+
+Gradients = Callable[[int], list[torch.Tensor | None]]
+
+
+class Strategy(nn.Module):
+    """How a fine-tune treats the layers of its backbone; its buffers are part of a checkpoint.
+
+    Args:
+        backbone: With its pretrained weights.
+        head: Fresh.
+        course: Of the run.
+
+    Attributes:
+        blocks: Of the backbone, those near the image first.
+        head: The head's trainable parameters by name.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, course: Course):
+        super().__init__()
+        self.course = course
+        self.blocks: list[Block] = blocks(backbone.model)
+        self.head_parameters = {f"head.{name}": parameter for name, parameter in head.named_parameters()}
+
+    @property
+    def backbone_parameters(self) -> dict[str, nn.Parameter]:
+        """The backbone's trainable parameters by name."""
+        return {
+            name: parameter
+            for block in self.blocks
+            for name, parameter in block.parameters.items()
+            if parameter.requires_grad
+        }
+
+    def groups(self) -> list[Group]:
+        """Trainable parameters by learning rate; here the backbone and the head."""
+        return [
+            Group("backbone", list(self.backbone_parameters.values())),
+            Group("head", list(self.head_parameters.values())),
+        ]
+
+    def rates(self, step: int, factor: float) -> Mapping[str, float]:
+        """Share of its peak rate that each group has at a step; 0 rests (see `Objective.rates`)."""
+        return {group.name: factor for group in self.groups()}
+
+    def before_step(self, step: int, gradients: Gradients) -> None:
+        """Called before a step.
+
+        Args:
+            step: From 0.
+            gradients: Of the loss on the global batch of a step, one per parameter of `groups` in their order, without
+                changing anything.
+        """
+
+    def penalty(self) -> torch.Tensor | float:
+        """Added to the loss."""
+        return 0.0
+
+
+def trainable(block: Block) -> list[nn.Parameter]:
+    """A block's parameters that may learn."""
+    return [parameter for parameter in block.parameters.values() if parameter.requires_grad]

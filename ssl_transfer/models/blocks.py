@@ -1,0 +1,61 @@
+"""Blocks of a model from the image to the features, as timm itself groups them, and how some of them rest."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from timm.models import group_parameters
+from torch import nn
+
+
+class Block(NamedTuple):
+    """Consecutive layers that fine-tuning treats alike.
+
+    Attributes:
+        name: Of its first parameter's layer, such as `layer1`.
+        parameters: By name.
+    """
+
+    name: str
+    parameters: dict[str, nn.Parameter]
+
+
+def blocks(model: nn.Module, coarse: bool = True) -> list[Block]:
+    """Group a timm model's parameters, the layers nearest the image first.
+
+    timm knows for every architecture what its stem and its stages are (`group_matcher`). Norms that it lists apart, as in VGG
+    and at the end of a DenseNet, belong to the block before them.
+
+    Args:
+        model: Any timm model.
+        coarse: Stages (a ResNet has five blocks with its stem); else single layers or residual units. For some
+            architectures both are the same.
+    """
+    named = dict(model.named_parameters())
+    found: list[Block] = []
+    for names in group_parameters(model, model.group_matcher(coarse=coarse)).values():
+        parameters = {name: named[name] for name in names}
+        if found and all(parameter.ndim <= 1 for parameter in parameters.values()):
+            found[-1].parameters.update(parameters)
+        else:
+            found.append(Block(names[0].rpartition(".")[0] or names[0], parameters))
+    return found
+
+
+def train_all_but(module: nn.Module, resting: Collection[nn.Parameter]) -> None:
+    """Put a module into `train`, and every part of it whose parameters all rest into `eval`: a frozen BatchNorm keeps its
+    statistics, a frozen block drops nothing.
+    """
+    module.train()
+    rest = {id(parameter) for parameter in resting}
+
+    def settle(part: nn.Module) -> None:
+        inside = [id(parameter) in rest for parameter in part.parameters()]
+        if inside and all(inside):
+            part.eval()
+        elif any(inside):
+            for child in part.children():
+                settle(child)
+
+    settle(module)

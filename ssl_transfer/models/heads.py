@@ -1,0 +1,120 @@
+"""Heads: what stands on a backbone while it is fine-tuned. A head reads a backbone in its own way."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as functional
+from torch import nn
+
+from ssl_transfer.errors import BackboneError
+from ssl_transfer.models.backbone import Backbone
+
+TOKEN_LEVELS = 4  # of a ViT, whose blocks all have one resolution
+TOKEN_SCALES = (
+    4.0,
+    2.0,
+    1.0,
+    0.5,
+)  # those levels' resolutions as multiples of the token grid, as in ViTDet (2203.16527)
+WIDEST = 256
+
+
+class ClassifierHead(nn.Module):
+    """One linear layer on the features.
+
+    Args:
+        feature_dim: Of the backbone.
+        outputs: Classes or labels.
+    """
+
+    def __init__(self, feature_dim: int, outputs: int):
+        super().__init__()
+        self.linear = nn.Linear(feature_dim, outputs)
+        nn.init.normal_(self.linear.weight, std=0.01)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, outputs)."""
+        return self.linear(backbone(images))
+
+
+class SegmentationHead(nn.Module):
+    """A U-Net decoder over the maps that a backbone makes on its way to the features.
+
+    timm's `feature_info` says where these maps are. The blocks of a ViT have one resolution: four of them, evenly spaced, are
+    resampled to four. The decoder is that of segmentation_models_pytorch.
+
+    Args:
+        backbone: Its levels are measured here with a black image.
+        classes: With the background.
+        size: Height and width of the images, pixels.
+        width: Channels at the image's resolution; doubled with every level below, up to 256.
+
+    Raises:
+        BackboneError: If the backbone has no maps of two or more resolutions to offer.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, size: int, width: int = 16):
+        super().__init__()
+        from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
+
+        self.places = _places(backbone)
+        with torch.no_grad():
+            levels = self._levels(backbone, torch.zeros(1, backbone.card["in_channels"], size, size))
+        channels = [level.shape[1] for level in levels]
+        widths = [min(WIDEST, width * 2**level) for level in reversed(range(len(channels)))]
+        self.decoder = UnetDecoder([0, *channels], widths, n_blocks=len(channels))
+        self.classifier = nn.Conv2d(width, classes, 3, padding=1)
+
+    def forward(self, backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, classes, H, W)."""
+        return self.classifier(self.decoder([images, *self._levels(backbone, images)]))
+
+    def _levels(self, backbone: Backbone, images: torch.Tensor) -> list[torch.Tensor]:
+        """Maps (B, C, h, w), the finest first."""
+        found: dict[str, torch.Tensor] = {}
+        layers = dict(backbone.model.named_modules())
+        hooks = [
+            layers[place].register_forward_hook(lambda _, __, output, place=place: found.update({place: output}))
+            for place in self.places
+        ]
+        try:
+            backbone.model.forward_features(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        levels = [found[place] for place in self.places]
+        if levels[0].ndim == 3:
+            return [
+                _resampled(_grid(tokens, backbone.model), scale)
+                for tokens, scale in zip(levels, TOKEN_SCALES, strict=True)
+            ]
+        return levels
+
+
+def _places(backbone: Backbone) -> list[str]:
+    """Names of the layers whose outputs are the levels, the finest first."""
+    info = getattr(backbone.model, "feature_info", None) or []
+    places = [level["module"] for level in info]
+    if places and len({level["reduction"] for level in info}) == 1:
+        places = [places[(i + 1) * len(places) // TOKEN_LEVELS - 1] for i in range(TOKEN_LEVELS)]
+    if len(places) < 2:
+        raise BackboneError(
+            f"backbone {backbone.card['architecture']}: timm lists no maps inside it that a decoder could read. Segment with a "
+            "ResNet, DenseNet, VGG, ConvNeXt or ViT."
+        )
+    return places
+
+
+def _grid(tokens: torch.Tensor, model: nn.Module) -> torch.Tensor:
+    """Tokens (B, N, C) without class and register tokens as a map (B, C, h, w) of a square image."""
+    tokens = tokens[:, getattr(model, "num_prefix_tokens", 0) :]
+    side = round(tokens.shape[1] ** 0.5)
+    return tokens.transpose(1, 2).unflatten(2, (side, side))
+
+
+def _resampled(level: torch.Tensor, scale: float) -> torch.Tensor:
+    if scale == 1:
+        return level
+    size = [max(1, round(side * scale)) for side in level.shape[-2:]]
+    return functional.interpolate(level, size, mode="bilinear", align_corners=False)
