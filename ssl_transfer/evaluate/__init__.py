@@ -191,8 +191,10 @@ def _named_defaults(protocol: str) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     """Options as JSON has them."""
     if isinstance(value, BaseModel):
-        return value.model_dump()
-    return {key: _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
+        value = value.model_dump()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _identity(options: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.data.tasks import Task, TaskCard
 from ssl_transfer.errors import RecipeError, SplitError, StoreError, UsageError
 from ssl_transfer.evaluate import PROTOCOLS, evaluate, evaluate_recipe
+from ssl_transfer.evaluate.probes import PROBES
 from ssl_transfer.models.backbone import Backbone, load_backbone, new_card
 from ssl_transfer.result import EvalResult
 
@@ -94,7 +95,7 @@ def torn(tmp_path):
 
 def test_a_setting_is_chosen_on_validation_even_if_another_is_better_on_test(torn, tmp_path):
     result, _ = judge(torn, tmp_path, overrides=["k=[1, 5]", "temperature=10"])
-    assert result.selected == {"k": 1}
+    assert result.selected == {"k": 1, "vote": "weighted", "index": "exact"}
     assert result.metrics["val"]["accuracy"] == 1 and result.metrics["test"]["accuracy"] == 0.25
     other, _ = judge(torn, tmp_path / "other", overrides=["k=[5]", "temperature=10"])
     assert other.metrics["test"]["accuracy"] == 1 and other.metrics["val"]["accuracy"] == 0.25
@@ -107,7 +108,7 @@ def test_changing_the_test_labels_changes_the_score_but_not_the_choice(cohort, t
         np.where(rows["split"] == "test", (rows["label"].astype(int) + 1) % 3, rows["label"].astype(int)),
         rows["split"], rows["patient"].tolist(),
     )  # fmt: skip
-    for protocol in PROTOCOLS:
+    for protocol in PROBES:
         one, _ = judge(cohort, tmp_path / f"one-{protocol}", protocol)
         two, _ = judge(other, tmp_path / f"two-{protocol}", protocol)
         assert one.selected == two.selected and one.metrics["val"] == two.metrics["val"]
@@ -115,7 +116,7 @@ def test_changing_the_test_labels_changes_the_score_but_not_the_choice(cohort, t
 
 
 def test_among_equal_settings_the_first_is_chosen(torn, tmp_path):
-    assert judge(torn, tmp_path, overrides=["k=[3, 4, 5]", "temperature=10"])[0].selected == {"k": 3}
+    assert judge(torn, tmp_path, overrides=["k=[3, 4, 5]", "temperature=10"])[0].selected["k"] == 3
 
 
 def test_a_metric_of_which_less_is_better_is_minimised(cohort, tmp_path):
@@ -138,7 +139,7 @@ def test_result_json_has_every_field_that_others_rely_on(cohort, tmp_path):
     assert (
         set(content["metrics"]["test"])
         == set(content["intervals"])
-        == {"accuracy", "balanced_accuracy", "auroc", "f1", "ece"}
+        == {"accuracy", "balanced_accuracy", "auroc", "f1", "ece", "brier", "auroc_0", "auroc_1", "auroc_2"}
     )
     assert EvalResult.load(folder) == result
 
@@ -253,5 +254,5 @@ def test_a_wrong_setting_is_refused_by_name(overrides, message):
         evaluate_recipe("knn", overrides)
 
 
-def test_there_are_two_protocols():
-    assert sorted(PROTOCOLS) == ["knn", "linear_probe"]
+def test_there_are_four_protocols():
+    assert sorted(PROTOCOLS) == ["finetune", "knn", "linear_probe", "segment"]

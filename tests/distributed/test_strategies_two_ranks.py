@@ -1,0 +1,131 @@
+"""Every strategy on every family, in one process and in two: same losses, same weights, same predictions.
+
+Two long-lived processes serve all cases, one after the other.
+"""
+
+import json
+import traceback
+from pathlib import Path
+
+import gloo
+import numpy as np
+import pandas
+import pytest
+import torch
+import torch.distributed as distributed
+import torch.multiprocessing as multiprocessing
+from families import FAMILIES, family_backbone
+from tiny_methods import assert_same_tensors
+from tiny_tasks import class_task, judge, mask_task
+
+from ssl_transfer.data.tasks import Task
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.evaluate.strategies import STRATEGIES
+
+STEPS, SECONDS = 3, 150
+OPTIONS = {"auto_rgn": ", batches: 2", "l2_sp": ", alpha: 0.5", "lora": ", rank: 2"}
+CASES = [
+    ("finetune", strategy, family)
+    for strategy in STRATEGIES
+    for family in FAMILIES
+    if strategy != "lora" or family == "vit"
+]
+REFUSED = [("finetune", "lora", family) for family in FAMILIES if family != "vit"]
+SEGMENTED = [("segment", "full", family) for family in FAMILIES]
+
+
+def test_nine_strategies_meet_five_families_and_lora_meets_the_vit():
+    assert len(STRATEGIES) == 10 and len(FAMILIES) == 5
+    assert len(CASES) == 9 * 5 + 1 and len(REFUSED) == 4
+
+
+def train(case, folder, out):
+    """What a case leaves in this process: losses of all steps, the backbone's weights, test predictions; or its refusal."""
+    protocol, strategy, family = case
+    backbone = family_backbone(family)
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    options = f"strategy={{name: {strategy}{OPTIONS.get(strategy, '')}}}"
+    try:
+        judge(protocol, backbone, Task.load(Path(folder, protocol, "task.yaml")), out, options, f"train.steps={STEPS}")
+    except RecipeError as refusal:
+        return {"refusal": str(refusal)}
+    lines = [json.loads(line) for line in Path(out, "log.jsonl").read_text().splitlines()]
+    return {
+        "losses": [line["loss"] for line in lines], "world": [line["world_size"] for line in lines],
+        "weights": backbone.state_dict(), "before": before,
+    }  # fmt: skip
+
+
+def rank_main(rank, folder, inbox, outbox):
+    gloo.join(rank, folder)
+    for case in iter(inbox.get, None):
+        try:
+            torch.save(train(case, folder, f"{folder}/{'-'.join(case)}-two"), f"{folder}/{'-'.join(case)}-{rank}.pt")
+            outbox.put(None)
+        except Exception:
+            outbox.put(traceback.format_exc())
+    distributed.destroy_process_group()
+
+
+class Pair:
+    """Two ranks that wait for cases."""
+
+    def __init__(self, folder):
+        self.folder, context = folder, multiprocessing.get_context("spawn")
+        self.inboxes, self.outboxes = ([context.Queue() for _ in range(2)] for _ in range(2))
+        self.processes = [
+            context.Process(target=rank_main, args=(rank, str(folder), self.inboxes[rank], self.outboxes[rank]), daemon=True)
+            for rank in range(2)
+        ]  # fmt: skip
+        for process in self.processes:
+            process.start()
+
+    def both(self, case):
+        """Results of a case: of one process, of rank 0, of rank 1."""
+        for inbox in self.inboxes:
+            inbox.put(case)
+        one = train(case, self.folder, self.folder / f"{'-'.join(case)}-one")
+        errors = [outbox.get(timeout=SECONDS) for outbox in self.outboxes]
+        assert errors == [None, None], "\n".join(map(str, errors))
+        return one, *(torch.load(self.folder / f"{'-'.join(case)}-{rank}.pt", weights_only=True) for rank in range(2))
+
+    def end(self):
+        for inbox in self.inboxes:
+            inbox.put(None)
+        for process in self.processes:
+            process.join(SECONDS)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    class_task(folder / "finetune")
+    mask_task(folder / "segment", classes=2)
+    pair = Pair(folder)
+    yield pair
+    pair.end()
+
+
+def predictions(pair, case, world):
+    """Scores of test images, or overlaps of test cases."""
+    frame = pandas.read_parquet(pair.folder / f"{'-'.join(case)}-{world}" / "predictions.parquet")
+    return frame.select_dtypes("number").to_numpy()
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("case", CASES + SEGMENTED, ids="-".join)
+def test_two_ranks_train_what_one_process_trains(pair, case):
+    one, *ranks = pair.both(case)
+    assert one["world"] == [1] * STEPS and np.isfinite(one["losses"]).all()
+    for rank in ranks:
+        assert rank["world"] == [2] * STEPS
+        assert rank["losses"] == pytest.approx(one["losses"], rel=1e-4)
+        assert_same_tensors(rank["weights"], one["weights"], relative=1e-4)
+    assert predictions(pair, case, "two") == pytest.approx(predictions(pair, case, "one"), rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("case", REFUSED, ids="-".join)
+def test_lora_is_refused_on_anything_but_a_vit(pair, case):
+    for found in pair.both(case):
+        assert "strategy lora" in found["refusal"] and "Take a ViT" in found["refusal"]
