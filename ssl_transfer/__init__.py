@@ -14,6 +14,7 @@ _PUBLIC = {
     "open_task": ("ssl_transfer.data.tasks", "Task"),
     "load_backbone": ("ssl_transfer.models.backbone", "load_backbone"),
     "extract_features": ("ssl_transfer.features", "extract_features"),
+    "LinearProbe": ("ssl_transfer.evaluate.linear_probe", "LinearProbe"),
     "project": ("ssl_transfer.analysis.projection", "project"),
 }
 __all__ = [*_PUBLIC, "__version__"]

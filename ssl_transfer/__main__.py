@@ -236,8 +236,8 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     recipes = list(evaluate_recipes(options.protocol, settings))
     several, results = len(recipes) * len(backbones) > 1, []
     for spec in backbones:
+        backbone = _backbone(spec, task.store)
         for recipe, own in recipes:
-            backbone = _backbone(spec, task.store)  # anew: some protocols change its weights
             out = (
                 options.out / f"{backbone.id}-{recipe.fraction:g}-{recipe.seed}"
                 if options.out and several

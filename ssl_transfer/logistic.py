@@ -20,13 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-HISTORY = 20  # steps that L-BFGS remembers
+HISTORY = 10  # steps that L-BFGS remembers
 FIRST_SPACING = 1.0  # decades of strength, at most, between those that are solved first
 NEIGHBOURS = 4  # optima that a starting point is interpolated from
 COVARIANCE_ROWS = 16  # per feature: so many rows say what the covariance is, near enough to precondition
 SLOPE_LEFT = 0.5  # of a direction's slope, in absolute value, at most where a line search ends
 LINE_TRIALS = 20
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-14}  # estimated gap, as a share of the objective
+NOTHING = 1e-12  # an objective that goes to 0, as of a label that no row has, need not come nearer
 PROVEN = 3e-5  # proven gap, as a share of the objective
 ROUNDING = 0.1  # most errors of a sum's terms cancel
 SINGLE_STEPS = 200  # in float32, after which what has not converged goes on in float64
@@ -263,7 +264,7 @@ class _Descent:
     """L-BFGS of B independent problems."""
 
     def __init__(self, problem, strengths, points):
-        self.problem, self.points, count = problem, points, len(points)
+        self.problem, count = problem, len(points)
         self.column = torch.arange(problem.columns, device=points.device).repeat(len(strengths))
         self.penalty = problem.penalties(strengths)
         # Allocated once: fresh pages cost as much as the arithmetic on them.
@@ -271,8 +272,13 @@ class _Descent:
             4, count, problem.classes, len(problem.inputs)
         ).unbind()
         problem.logits(points, self.logits)
+        losses = problem.residuals(self.logits, self.column, self.residuals)
+        objective = losses + 0.5 * (self.penalty * points[..., :-1].square()).sum((1, 2))
+        useless = ~(objective < np.log(max(problem.classes, 2)))  # no better than zeros
+        self.points = torch.where(useless[:, None, None], 0, points)
+        self.logits[useless] = 0
         self.losses = problem.residuals(self.logits, self.column, self.residuals)
-        self.gradient = problem.gradient(self.residuals, points, self.penalty)
+        self.gradient = problem.gradient(self.residuals, self.points, self.penalty)
         self.moves, self.turns = [], []
 
     def gap(self, tolerance):
@@ -283,7 +289,8 @@ class _Descent:
         )
         self.slope = _dot(self.gradient, self.direction)
         self.objective = self.losses + 0.5 * (self.penalty * self.points[..., :-1].square()).sum((1, 2))
-        return torch.maximum(-0.5 * self.slope / tolerance, self._proven_gap() / PROVEN) / self.objective
+        estimated = -0.5 * self.slope / (self.objective + NOTHING)
+        return torch.maximum(estimated / tolerance, self._proven_gap() / self.objective / PROVEN)
 
     def _proven_gap(self):
         """Upper bounds (B,) of the gap to the optimum, intercepts apart.

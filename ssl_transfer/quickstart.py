@@ -37,7 +37,7 @@ from ssl_transfer.study.table import SCRATCH, study_table
 
 TARGET = "ct"
 ARMS = {"ct": "CT", "cells": "cell lines", "photographs": "photographs"}
-PROTOCOLS = ("linear_probe", "knn")
+REGION, ORGANS = "phantom_region", "phantom_organs"  # cards in `recipes/tasks/`
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Size:
     Attributes:
         patients: Of each generated domain (wells, picture tiles); each has `slices` images.
         seeds: Pretraining seeds of each domain; also of scratch.
-        fractions: Shares of the training patients that the probes learn from.
+        fractions: Shares of the training patients that the probes learn from; fine-tuning takes the smallest.
+        finetune_steps, segment_steps: Of these protocols.
         overrides: Of `recipes/quickstart_simclr.yaml`.
     """
 
@@ -56,12 +57,14 @@ class Size:
     image_size: int
     seeds: int
     fractions: tuple[float, ...]
+    finetune_steps: int
+    segment_steps: int
     overrides: tuple[str, ...] = ()
 
 
 SIZES = {
-    "full": Size(48, 24, 48, 4, (0.1, 0.3, 1.0)),
-    "tiny": Size(12, 12, 32, 2, (0.3, 1.0), ("train.epochs=2", "train.batch_size=32", "train.warmup_epochs=0")),
+    "full": Size(48, 24, 48, 4, (0.1, 0.3, 1.0), 60, 80),
+    "tiny": Size(12, 12, 32, 2, (0.3, 1.0), 4, 4, ("train.epochs=2", "train.batch_size=32", "train.warmup_epochs=0")),
 }
 
 
@@ -86,11 +89,11 @@ def quickstart(out: str | Path = "runs/quickstart", scale: str = "full") -> dict
     with seconds.of("pretrain"):
         for run in _runs(out, size):
             _pretrain(run, stores, size)
-    task = _task(out)
+    tasks = {name: _task(name, out) for name in (REGION, ORGANS)}
     with seconds.of("evaluate"):
-        results = [result for run in _runs(out, size) for result in _evaluate(run, task, size)]
+        results = [result for run in _runs(out, size) for result in _evaluate(run, tasks, size)]
     with seconds.of("UMAP"):
-        _pictures(out, stores, task)
+        _pictures(out, stores, tasks[REGION])
     report = _report(out, size, stores, results, seconds.spent)
     frame = study_table(results)
     found = answers(contrasts(frame), summary(frame), _primary(size))
@@ -174,24 +177,36 @@ def _pretrain(run: Run, stores: dict[str, ImageStore], size: Size) -> None:
         save_backbone(load_backbone(f"scratch:{trained.backbone}"), run.backbone)
 
 
-def _task(out: Path) -> Task:
-    card = yaml.safe_load((recipes_folder() / "tasks" / "phantom_region.yaml").read_text())
-    path = out / "phantom_region.yaml"
+def _task(name: str, out: Path) -> Task:
+    card = yaml.safe_load((recipes_folder() / "tasks" / f"{name}.yaml").read_text())
+    path = out / f"{name}.yaml"
     path.write_text(yaml.safe_dump({**card, "store": str(out / "stores" / TARGET)}, sort_keys=False))
     return Task.load(path)
 
 
-def _evaluate(run: Run, task: Task, size: Size) -> Iterator[dict[str, Any]]:
-    """Every protocol at every fraction. Label subsets are drawn with the run's seed, the same for all arms."""
-    backbone = load_backbone(run.backbone)
-    extract_features(backbone, task.store, run.folder / "features")
-    for protocol in PROTOCOLS:
+def _evaluations(size: Size) -> Iterator[tuple[str, str, float, list[str]]]:
+    """Protocol, task, fraction and settings of what is done with every backbone."""
+    for protocol in ("linear_probe", "knn"):
         for fraction in size.fractions:
-            recipe, options = evaluate_recipe(protocol, [f"fraction={fraction}", f"seed={run.seed}"])
-            folder = run.folder / f"{protocol}-{fraction:g}"
-            features = run.folder / "features"
-            result, _ = evaluate(protocol, backbone, task, recipe, options, folder, features)
-            yield asdict(result)
+            yield protocol, REGION, fraction, []
+    for protocol, task, fraction, steps, balance in (
+        ("finetune", REGION, min(size.fractions), size.finetune_steps, "none"),
+        ("segment", ORGANS, 1.0, size.segment_steps, "sampling"),  # most slices show neither liver nor lesion
+    ):
+        pace = [f"train.steps={steps}", f"train.check_every_steps={steps // 2}", f"train.balance={balance}"]
+        yield protocol, task, fraction, [*pace, "optimizer.lr=2e-3", "precision=auto"]
+
+
+def _evaluate(run: Run, tasks: dict[str, Task], size: Size) -> Iterator[dict[str, Any]]:
+    """Every protocol. Label subsets are drawn with the run's seed, the same for all arms."""
+    features = run.folder / "features"
+    backbone = load_backbone(run.backbone)
+    extract_features(backbone, tasks[REGION].store, features)
+    for protocol, task, fraction, settings in _evaluations(size):
+        recipe, options = evaluate_recipe(protocol, [f"fraction={fraction}", f"seed={run.seed}", *settings])
+        folder = run.folder / f"{protocol}-{fraction:g}"
+        result, _ = evaluate(protocol, backbone, tasks[task], recipe, options, folder, features)
+        yield asdict(result)
     say(f"evaluated {run.arm}, seed {run.seed}")
 
 
@@ -207,7 +222,7 @@ def _pictures(out: Path, stores: dict[str, ImageStore], task: Task) -> None:
     labels = np.array(task.classes)[task.labels[rows]]
     panels = {}
     for arm in (ARMS[TARGET], ARMS["photographs"], SCRATCH):
-        run = next(run for run in _runs(out, Size(0, 0, 0, 1, ())) if run.arm == arm)
+        run = next(run for run in _runs(out, Size(0, 0, 0, 1, (), 0, 0)) if run.arm == arm)
         features = extract_features(load_backbone(run.backbone), task.store, run.folder / "features")
         panels[f"{arm}, seed 0"] = project(features.values[rows])
     draw_projections(panels, labels, figures / "partial.png")
@@ -242,7 +257,11 @@ def _report(
         "pretrained on images of the training patients only.",
         "Label fractions": ", ".join(f"{fraction:.0%}" for fraction in size.fractions)
         + " of the training patients, nested, drawn with the run's seed.",
-        "Selection": "C of the probe and k of the kNN on validation; test was scored once, for the selected setting.",
+        "Fine-tuning": f"All layers, {size.finetune_steps} steps of 32 images, with {min(size.fractions):.0%} of the patients.",
+        "Segmentation": f"Liver and lesion, a U-Net decoder on the backbone, all layers, {size.segment_steps} steps of 32 slices "
+        "of all training patients; Dice and HD95 per volume. dice_present counts volumes that show the organ.",
+        "Selection": "C of the probe, k and vote of the kNN, and the step of fine-tuning on validation; test was scored once, "
+        "for the selected setting.",
     }
     pictures = out / "pictures"
     attachments = [
@@ -280,8 +299,9 @@ def _methods(size: Size, recipe: dict[str, Any], training: dict[str, Any], limit
         f"{recipe['method']['name']} (temperature {recipe['method']['temperature']}) on {limit} images of each domain for "
         f"{training['steps']} steps ({recipe['optimizer']['name']}, rate {recipe['optimizer']['lr']}, batch "
         f"{recipe['train']['batch_size']}), with {size.seeds} pretraining seeds each; images, steps, size, channels, seeds and "
-        "augmentation were equal across domains. Frozen features were judged on patient-disjoint splits by L2-regularised "
-        "logistic regression and cosine kNN; hyper-parameters were selected on validation and test was scored once. Arms "
+        "augmentation were equal across domains. On patient-disjoint splits, frozen features were judged by L2-regularised "
+        "logistic regression and cosine kNN, and backbones by full fine-tuning and by segmentation (Dice per volume); "
+        "hyper-parameters were selected on validation and test was scored once. Arms "
         "were compared by Welch's t over pretraining seeds (ddof 1), two-sided, with Holm's correction over all pairs of one "
         "protocol and metric, and Hedges' g as effect size."
     )

@@ -67,12 +67,13 @@ def mask_task(folder, train=8, held_out=2, classes=1, size=SIDE, slices=1, heigh
     columns = {"patient": [f"p{n:03d}" for n in volume], "series": [f"s{n}" for n in volume]}
     if slices > 1:
         columns["slice"] = np.arange(len(splits)) % slices
-    names = {f"band{number}": number for number in range(1, classes + 1)}
+    names = {str(number): f"band{number}" for number in range(1, classes + 1)}
     card = {"target": "mask", "metric": "dice", **card}
     return write_task(folder, images, splits, columns, [mask] * len(splits), names, **card)
 
 
 def judge(protocol, backbone, task, folder, *overrides):
     """Evaluate for three steps of plain SGD, without intervals, unless `overrides` say otherwise."""
+    backbone.card.setdefault("id", "made up")  # a saved one would have its own
     recipe, options = evaluate_recipe(protocol, [*SHORT, *overrides])
     return evaluate(protocol, backbone, task, recipe, options, Path(folder))[0]

@@ -6,6 +6,7 @@ once. `linear_probe` and `knn` stand on frozen features, `finetune` and `segment
 
 from __future__ import annotations
 
+import copy
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -44,7 +45,6 @@ NAMED = {  # options that name something: where it is looked up, and what it is 
 }
 SWEPT = ("fraction", "seed")  # a list of them is one evaluation of each
 OWN_FILES = ("predictions.parquet", "log.jsonl", "checkpoints")
-FEWEST = 1  # patients more or less than the share, for each stratum: what rounding does
 
 
 def evaluate_recipe(
@@ -97,7 +97,7 @@ def evaluate(
 
     Args:
         protocol: A name in `PROTOCOLS`.
-        backbone: As it was pretrained; `finetune` and `segment` change its weights.
+        backbone: As it was pretrained, and as it stays.
         task: Whose training patients (a fraction of them) are learnt from.
         recipe: What all protocols share.
         options: The protocol's own, complete (see `evaluate_recipe`).
@@ -128,11 +128,11 @@ def evaluate(
     rows = {split: task.rows(split, recipe.fraction, recipe.seed) for split in ("train", "val", "test")}
     _assert_disjoint(task, rows)
     _assert_fraction(task, rows["train"], recipe.fraction)
-    if recipe.channels == "adapt":
-        backbone = with_channels(backbone, task.store.shape[0])
-    work = Work(backbone, task, recipe, rows, identity, folder, Path(features) if features else None)
+    used = with_channels(backbone, task.store.shape[0]) if recipe.channels == "adapt" else backbone
+    used = copy.deepcopy(used) if protocol in TRAININGS else used
+    work = Work(used, task, recipe, rows, identity, folder, Path(features) if features else None)
     outcome = probe(work, PROBES[protocol], options) if protocol in PROBES else TRAININGS[protocol](work, **options)
-    result = _result(protocol, work, options, outcome, round(time.perf_counter() - started, 2))
+    result = _result(protocol, backbone, work, options, outcome, round(time.perf_counter() - started, 2))
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         outcome.predictions.to_parquet(folder / "predictions.parquet", index=False)
@@ -154,8 +154,10 @@ def _finished(folder: Path, identity: str) -> EvalResult | None:
     return None
 
 
-def _result(protocol: str, work: Work, options: dict[str, Any], outcome: Outcome, seconds: float) -> EvalResult:
-    backbone, task, recipe = work.backbone, work.task, work.recipe
+def _result(
+    protocol: str, backbone: Backbone, work: Work, options: dict[str, Any], outcome: Outcome, seconds: float
+) -> EvalResult:  # fmt: skip
+    task, recipe = work.task, work.recipe
     strategy = options["strategy"].name if "strategy" in options else None
     return EvalResult(
         run_id=work.identity, protocol=protocol, strategy=strategy,
@@ -224,17 +226,16 @@ def _assert_disjoint(task: Task, rows: dict[str, np.ndarray]) -> None:
 
 
 def _assert_fraction(task: Task, chosen: np.ndarray, fraction: float) -> None:
-    """The training rows are whole patients, and as many of them as the fraction says, up to rounding in each stratum.
+    """The training rows are all images of some patients, and of as many as the fraction says, up to rounding in each stratum.
 
     Raises:
         SplitError: If they are not.
     """
-    everyone = task.rows("train")
-    groups = task.groups()
+    everyone, groups = task.rows("train"), task.groups()
     kept, known = set(groups[chosen].tolist()), set(groups[everyone].tolist())
-    strata = len(np.unique(task.strata[everyone]))
-    whole = len(chosen) == np.isin(groups[everyone], list(kept)).sum() and set(chosen) <= set(everyone)
-    if not whole or abs(len(kept) - fraction * len(known)) > FEWEST * strata:
+    whole = np.array_equal(chosen, everyone[np.isin(groups[everyone], list(kept))])
+    slack = len(np.unique(task.strata[everyone])) if fraction < 1 else 0
+    if not whole or abs(len(kept) - fraction * len(known)) > slack:
         raise SplitError(
             f"{task.store.path}: fraction {fraction} gave {len(chosen)} images of {len(kept)} patients, out of {len(everyone)} "
             f"of {len(known)}; expected whole patients, about {fraction * len(known):.0f}. Please report this: it is our defect."

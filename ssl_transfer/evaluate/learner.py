@@ -255,7 +255,7 @@ def learn(
     best = Best(metric, sign, effort.patience)
     training = Training(
         learner, OPTIMIZERS[optimizer.name](learner.groups(), effort.batch_size, **optimizer.options), accelerator, pace,
-        f"finetune {learner.strategy.__class__.__name__}",
+        "training",
     )  # fmt: skip
     if checkpoint:
         training.restore(checkpoint)

@@ -27,12 +27,11 @@ def probe(work: Work, protocol: Callable, options: dict[str, Any]) -> Outcome:
     """
     task, rows, metric = work.task, work.rows, work.task.card.metric
     precision = _precision(work.recipe.precision)
-    features = {
-        split: extract_features(work.backbone, work.store(split), work.features, work.size, precision).values[
-            rows[split]
-        ]
-        for split in rows
-    }
+    features = {}
+    for split in rows:
+        store = work.store(split)
+        folder = work.features if store is task.store else None  # a given folder holds clean features
+        features[split] = extract_features(work.backbone, store, folder, work.size, precision).values[rows[split]]
     train, queries = features.pop("train"), features
     best, kept = -np.inf, None
     for setting, scores in protocol(train, task.labels[rows["train"]], queries, len(task.classes), **options):

@@ -1,18 +1,21 @@
 """The stage `evaluate`: patients apart, settings chosen on validation, test looked at once, everything counted."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas
 import pytest
+from command_line import ssl_transfer
 from torch import nn
 
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.data.tasks import Task, TaskCard
-from ssl_transfer.errors import RecipeError, SplitError, StoreError, UsageError
-from ssl_transfer.evaluate import PROTOCOLS, evaluate, evaluate_recipe
+from ssl_transfer.errors import RecipeError, SplitError, StoreError, TaskError, UsageError
+from ssl_transfer.evaluate import PROTOCOLS, evaluate, evaluate_recipe, evaluate_recipes
 from ssl_transfer.evaluate.probes import PROBES
+from ssl_transfer.evaluate.work import Work
 from ssl_transfer.models.backbone import Backbone, load_backbone, new_card
 from ssl_transfer.result import EvalResult
 
@@ -256,3 +259,85 @@ def test_a_wrong_setting_is_refused_by_name(overrides, message):
 
 def test_there_are_four_protocols():
     assert sorted(PROTOCOLS) == ["finetune", "knn", "linear_probe", "segment"]
+
+
+@pytest.mark.parametrize(("at", "clean"), [("test", "train"), ("train", "test"), ("both", None)])
+def test_noise_is_where_it_is_asked_for(cohort, tmp_path, at, clean):
+    recipe, _ = evaluate_recipe("knn", ["noise.kind=gaussian", "noise.sigma=0.05", f"noise.at={at}"])
+    rows = {split: cohort.rows(split) for split in ("train", "val", "test")}
+    work = Work(pixel_backbone(), cohort, recipe, rows, "id", tmp_path)
+    for split in rows:
+        same = np.array_equal(work.store(split)[3], cohort.store[3])
+        assert same == (clean is not None and (split == "test") == (clean == "test"))
+    assert work.store("train") is work.store("val")
+
+
+def test_noise_costs_accuracy_and_the_result_names_it(cohort, tmp_path):
+    scores = []
+    for sigma in (0.0, 0.05, 0.8):
+        noise = [f"noise.sigma={sigma}", "noise.kind=gaussian"] if sigma else []
+        result, _ = judge(cohort, tmp_path / str(sigma), overrides=noise)
+        scores.append(result.metrics["test"]["accuracy"])
+        assert result.settings["noise"]["sigma"] == sigma
+    assert scores[0] > scores[2] and scores[1] > scores[2]
+
+
+@pytest.mark.parametrize(
+    "settings", [["noise.kind=gaussian"], ["noise.sigma=0.1"], ["noise.kind=salt", "noise.sigma=1"]]
+)
+def test_half_a_noise_is_refused(settings):
+    with pytest.raises(RecipeError, match="noise"):
+        evaluate_recipe("knn", settings)
+
+
+def test_lists_of_fractions_and_seeds_are_one_evaluation_of_each():
+    found = [
+        (recipe.fraction, recipe.seed, options["k"])
+        for recipe, options in evaluate_recipes("knn", ["fraction=[0.1,1]", "k=[5]", "seed=[0, 3]"])
+    ]
+    assert found == [(0.1, 0, (5,)), (0.1, 3, (5,)), (1.0, 0, (5,)), (1.0, 3, (5,))]
+    assert len(list(evaluate_recipes("knn", ["fraction=0.5"]))) == 1
+
+
+def test_several_backbones_fractions_and_seeds_are_evaluated_in_one_call(ct_store, tmp_path):
+    card = tmp_path / "region.yaml"
+    card.write_text(f"store: {ct_store.path}\ntarget: label\nmetric: balanced_accuracy\n")
+    words = [
+        "scratch:test_resnet,size=32",
+        "scratch:test_resnet,size=32,seed=1",
+        str(card),
+        "fraction=[0.5, 1]",
+        "seed=[0,1]",
+    ]
+    answer = ssl_transfer("evaluate", "knn", *words, "k=[1]", "resamples=0", "--out", "all", "--json", folder=tmp_path)
+    results = answer.json["results"]
+    assert len(results) == 8 and len({result["run_id"] for result in results}) == 8
+    assert {(result["fraction"], result["seed"]) for result in results} == {(0.5, 0), (0.5, 1), (1.0, 0), (1.0, 1)}
+    assert answer.stderr.count("balanced_accuracy") == 8
+    assert len(list((tmp_path / "all").glob("*/result.json"))) == 8
+
+
+def test_a_protocol_refuses_a_task_of_another_kind(ct_store, tmp_path):
+    masks = Task.opened("organs", TaskCard(store=str(ct_store.path), target="mask", metric="dice"))
+    with pytest.raises(TaskError, match="its target is masks, which knn cannot score. Take segment"):
+        judge(masks, tmp_path)
+    region = Task.opened("region", TaskCard(store=str(ct_store.path), target="label", metric="accuracy"))
+    with pytest.raises(TaskError, match="its target is classes, which segment cannot score. Take linear_probe or knn"):
+        judge(region, tmp_path, "segment")
+
+
+def test_probes_score_several_labels_of_an_image(cohort, tmp_path):
+    rows = cohort.store.rows
+    folder = tmp_path / "labels"
+    shutil.copytree(cohort.store.path, folder)
+    classes = rows["label"].astype(int)
+    rows["first"], rows["late"] = (classes == 0).astype(int), (classes > 0).astype(float)
+    rows.loc[::7, "late"] = None
+    rows.to_parquet(folder / "rows.parquet", index=False)
+    task = Task.opened("labels", TaskCard(store=str(folder), target=("first", "late"), metric="auroc"))
+    for protocol in PROBES:
+        result, where = judge(task, tmp_path / protocol, protocol)
+        assert result.metrics["test"]["auroc"] > 0.8 and "auroc_late" in result.metrics["test"]
+        frame = pandas.read_parquet(where / "predictions.parquet")
+        assert {"label_first", "label_late", "score_first", "score_late"} <= set(frame)
+        assert (frame["label_late"] == -1).any()
