@@ -26,8 +26,9 @@ NEIGHBOURS = 4  # optima that a starting point is interpolated from
 COVARIANCE_ROWS = 16  # per feature: so many rows say what the covariance is, near enough to precondition
 SLOPE_LEFT = 0.5  # of a direction's slope, in absolute value, at most where a line search ends
 LINE_TRIALS = 20
-TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-14}  # estimated gap, as a share of the objective
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-18}  # estimated gap, as a share of the objective
 NOTHING = 1e-12  # an objective that goes to 0, as of a label that no row has, need not come nearer
+ESTIMATED = 1e-6  # gap with which a strength counts as converged, though it may aim at less
 PROVEN = 3e-5  # proven gap, as a share of the objective
 ROUNDING = 0.1  # most errors of a sum's terms cancel
 SINGLE_STEPS = 200  # in float32, after which what has not converged goes on in float64
@@ -117,8 +118,10 @@ class _Problem:
         self.softmax = targets.ndim == 1
         self.columns, self.classes = (1, n_classes) if self.softmax else (targets.shape[1], 1)
         self.targets = targets if self.softmax else (2 * targets.T - 1).to(features.dtype).contiguous()
-        self.mass = weights.sum(1).expand(self.columns)
-        self.share = (weights / weights.sum(1, keepdim=True)).to(features.dtype).expand(self.columns, -1)
+        mass = weights.sum(1)
+        mass = torch.where(mass > 0, mass, 1)  # a column of which nothing is known gets a head of zeros
+        self.mass = mass.expand(self.columns)
+        self.share = (weights / mass[:, None]).to(features.dtype).expand(self.columns, -1)
         self.mean = features.mean(0, dtype=torch.float64).to(features.dtype)
         self.inputs = features - self.mean
         spread = torch.linalg.vector_norm(self.inputs, dim=0, dtype=torch.float64) / len(features) ** 0.5
@@ -236,15 +239,17 @@ def _minimise(problem, strengths, starts, tolerance, max_steps):
     best, count = descent.points.clone(), len(descent.points)
     least, lowest = best.new_full((2, count), torch.inf)
     alive = torch.arange(count, device=best.device)
-    steps, newest = torch.zeros_like(alive), torch.zeros_like(alive)
+    steps, newest, converged = torch.zeros_like(alive), torch.zeros_like(alive), torch.zeros_like(alive, dtype=bool)
     for step in range(max_steps + 1):
-        gap = descent.gap(tolerance)
+        estimated, proven = descent.gaps()
+        gap = torch.maximum(estimated / tolerance, proven / PROVEN)
         better = gap < least[alive]
         lower = descent.objective < lowest[alive] * (1 - 1e-9)
         lowest[alive] = torch.where(lower, descent.objective, lowest[alive])
         newest[alive] = torch.where(better | lower, step, newest[alive])
         rows = alive[better]
         best[rows], least[rows], steps[rows] = descent.points[better], gap[better], step
+        converged[rows] = ((estimated <= ESTIMATED) & (proven <= PROVEN))[better]
         goes_on = (gap > (1 if step else 0.1)) & (step - newest[alive] <= PATIENCE)  # no number does not go on either
         if step == max_steps or not bool(goes_on.any()):
             break
@@ -256,7 +261,7 @@ def _minimise(problem, strengths, starts, tolerance, max_steps):
     best, steps = best.view(*shape, *best.shape[1:]), steps.view(shape).amax(1)
     weights, intercepts = problem.original(best.flatten(1, 2))
     return [_Solution(*each) for each in zip(
-        best, weights, intercepts, steps.tolist(), (least <= 1).view(shape).all(1).tolist(), strict=True
+        best, weights, intercepts, steps.tolist(), converged.view(shape).all(1).tolist(), strict=True
     )]  # fmt: skip
 
 
@@ -281,16 +286,16 @@ class _Descent:
         self.gradient = problem.gradient(self.residuals, self.points, self.penalty)
         self.moves, self.turns = [], []
 
-    def gap(self, tolerance):
-        """Gaps (B,) to the optimum in units of what is allowed; chooses the next direction."""
+    def gaps(self):
+        """Estimated and proven gaps (B,) to the optimum, as shares of the objective; chooses the next direction."""
         curvature = self.problem.curvature(self.logits, self.column, self.work)
         self.direction = _direction(
             self.gradient, self.moves, self.turns, _inverse_hessian(self.problem, curvature, self.penalty)
         )
         self.slope = _dot(self.gradient, self.direction)
         self.objective = self.losses + 0.5 * (self.penalty * self.points[..., :-1].square()).sum((1, 2))
-        estimated = -0.5 * self.slope / (self.objective + NOTHING)
-        return torch.maximum(estimated / tolerance, self._proven_gap() / self.objective / PROVEN)
+        least = torch.finfo(self.objective.dtype).tiny
+        return -0.5 * self.slope / (self.objective + NOTHING), self._proven_gap() / self.objective.clamp(min=least)
 
     def _proven_gap(self):
         """Upper bounds (B,) of the gap to the optimum, intercepts apart.

@@ -1,5 +1,7 @@
 """Shared by the tests of fine-tuning and of two ranks: tasks of a few made-up images, and a short way to evaluate."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import yaml
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.evaluate import evaluate, evaluate_recipe
+from ssl_transfer.evaluate.learner import Learner
 
 SIDE = 32
 SHORT = (
@@ -77,3 +80,24 @@ def judge(protocol, backbone, task, folder, *overrides):
     backbone.card.setdefault("id", "made up")  # a saved one would have its own
     recipe, options = evaluate_recipe(protocol, [*SHORT, *overrides])
     return evaluate(protocol, backbone, task, recipe, options, Path(folder))[0]
+
+
+@contextmanager
+def learners() -> Iterator[list[Learner]]:
+    """Collects what is trained meanwhile. In the end each has the weights that were selected."""
+    found, start = [], Learner.__init__
+
+    def watched(learner, *arguments):
+        start(learner, *arguments)
+        found.append(learner)
+
+    Learner.__init__ = watched
+    try:
+        yield found
+    finally:
+        Learner.__init__ = start
+
+
+def weights(learner):
+    """What a learner has learnt, and its statistics, by name."""
+    return {name: value for name, value in learner.state_dict().items() if not name.startswith("strategy.")}

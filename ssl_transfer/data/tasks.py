@@ -38,6 +38,7 @@ class TaskCard(Section):
         domain: Target domain; null: the store's.
         separator: Between the words of a column that names several labels (`Effusion|Mass`).
         negative: The word of that column which says that there is none.
+        labels: Words of that column that are predicted, in this order; the others count as none. Null: all, sorted.
         classes: Of masks: name -> values of the mask, or `any`: whatever is not 0. Null: as the store names them.
     """
 
@@ -48,6 +49,7 @@ class TaskCard(Section):
     domain: str | None = None
     separator: str | None = None
     negative: str | None = None
+    labels: tuple[str, ...] | None = None
     classes: dict[str, tuple[int, ...] | Literal["any"]] | None = None
 
     @field_validator("classes", mode="before")
@@ -61,8 +63,12 @@ class TaskCard(Section):
     def _options_fit(self) -> TaskCard:
         if self.classes and self.target != MASK:
             raise ValueError(f"`classes` are for `target: {MASK}`, and the target is {self.target}. Leave them out")
-        if (self.separator or self.negative) and not isinstance(self.target, str):
-            raise ValueError("`separator` and `negative` are for a single column of words. Leave them out")
+        if self.separator and (self.target == MASK or not isinstance(self.target, str)):
+            raise ValueError("`separator` is for a single column of words. Leave it out")
+        if not self.separator and (self.negative or self.labels):
+            raise ValueError(
+                "`negative` and `labels` are for a column of words with a `separator`. Add it, such as '|'"
+            )
         return self
 
 
@@ -169,7 +175,15 @@ class Task:
             None if value is None or value != value else set(str(value).split(self.card.separator))
             for value in self.store.column(self.card.target)
         ]
-        names = sorted(set().union(*(row for row in rows if row)) - {self.card.negative, ""})
+        known = set().union(*(row for row in rows if row)) - {self.card.negative, ""}
+        if not known:
+            raise TaskError(f"task {self.name}: column '{self.card.target}' names no label. Is it the right column?")
+        names = self.card.labels or sorted(known)
+        for name in names:
+            if name not in known:
+                raise TaskError(
+                    f"task {self.name}: labels: no row of '{self.card.target}' has '{name}'.{nearest(name, known)}"
+                )
         return {name: np.array([-1 if row is None else int(name in row) for row in rows]) for name in names}
 
     @cached_property

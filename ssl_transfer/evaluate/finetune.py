@@ -10,10 +10,11 @@ from accelerate.utils import gather_object
 
 from ssl_transfer.errors import RecipeError, TaskError
 from ssl_transfer.evaluate.learner import Learner, assemble, learn, suited_views, training_pool
-from ssl_transfer.evaluate.metrics import better, classification_metrics
+from ssl_transfer.evaluate.metrics import classification_metrics
 from ssl_transfer.evaluate.work import Outcome, Work, classified
 from ssl_transfer.models.heads import ClassifierHead
 from ssl_transfer.recipe import Effort, Named
+from ssl_transfer.result import better
 from ssl_transfer.training.embedding import evaluating, prepared
 
 AT_ONCE = 256  # images of a prediction

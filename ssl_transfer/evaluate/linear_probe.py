@@ -33,8 +33,8 @@ EPOCHS, BATCH_SIZE, MOMENTUM = 100, 256, 0.9
 
 def linear_probe(
     train: np.ndarray, labels: np.ndarray, queries: dict[str, np.ndarray], n_classes: int,
-    solver: Literal["lbfgs", "sgd"] = "lbfgs",
     strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = STRENGTHS,
+    solver: Literal["lbfgs", "sgd"] = "lbfgs",
     rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = RATES,
     weight_decays: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = WEIGHT_DECAYS,
     class_weight: Literal["none", "balanced"] = "none",
@@ -49,8 +49,8 @@ def linear_probe(
             0, 1, or −1 for unknown, shape (N, n_classes). What is unknown teaches that label nothing.
         queries: Name -> features to score, shape (M, D).
         n_classes: Number of classes, or of labels.
-        solver: `lbfgs`: regularised logistic regression at each strength; `sgd`: each rate with each weight decay.
         strengths: Inverse regularisation strengths C, as in scikit-learn (`lbfgs`).
+        solver: `lbfgs`: regularised logistic regression at each strength; `sgd`: each rate with each weight decay.
         rates: Learning rates for a batch of 256 (`sgd`).
         weight_decays: The penalty is weight_decay / 2 · ‖weights‖² beside the mean loss (`sgd`).
         class_weight: `balanced` gives every class the same share of the loss.
@@ -66,21 +66,17 @@ def linear_probe(
     _check_training(train, labels)
     mean, spread = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
     spread = np.where(spread > 1e-6 * max(spread.max(), 1e-12), spread, np.inf)  # a constant feature says nothing
-    heads = _fit(
-        ((train - mean) / spread).astype(np.float32), labels, _weights(labels, range(n_classes), class_weight), n_classes,
-        _settings(solver, strengths, rates, weight_decays),
-    )  # fmt: skip
-    for head in heads:
+    inputs, *scored = (
+        ((features - mean.astype(features.dtype)) / spread.astype(features.dtype)).astype(np.float32)
+        for features in (train, *queries.values())
+    )
+    weights = _weights(labels, range(n_classes), class_weight)
+    for head in _fit(inputs, labels, weights, n_classes, _settings(solver, strengths, rates, weight_decays)):
         if not head.converged:
             warn(f"linear probe: {head.setting} did not reach its optimum")
         if np.isfinite(head.weights).all():
-            yield (
-                head.setting,
-                {
-                    name: _probabilities(head.scores((features - mean) / spread), labels.ndim == 2)
-                    for name, features in queries.items()
-                },
-            )
+            probabilities = [_probabilities(head.scores(features), labels.ndim == 2) for features in scored]
+            yield head.setting, dict(zip(queries, probabilities, strict=True))
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):
@@ -142,13 +138,17 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         """
         self._check_options()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True)
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        if (weights < 0).any():
+            raise ValueError(
+                f"LinearProbe: sample_weight has {(weights < 0).sum()} negative values; expected 0 or above."
+            )
         kept = np.flatnonzero(weights)
         X, codes, groups = X[kept], self._codes(y)[kept], None if groups is None else column_or_1d(groups)[kept]
         if len(np.unique(codes, axis=0)) < 2:
             raise ValueError(
-                f"LinearProbe: y holds a single class in the {len(kept)} rows whose weight is not 0; expected two or more "
-                "classes. Add rows of another class."
+                f"LinearProbe: y holds 1 class in the {len(kept)} rows whose weight is not 0; expected at least two. "
+                "Add rows of another class."
             )
         weights = _weights(codes, self.classes_, self.class_weight, weights[kept])
         mass = weights.sum(0).mean()
@@ -215,7 +215,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         seed = check_random_state(self.random_state).randint(2**31)
         held_out = inner_split(X, codes, groups, self.validation_fraction, seed)
         heads = self._heads(X[~held_out], codes[~held_out], weights[~held_out], settings)
-        losses = [_log_loss(head.scores(X[held_out]), codes[held_out], weights[held_out]) for head in heads]
+        inputs = X[held_out].astype(np.float64)
+        losses = [_log_loss(head.scores(inputs), codes[held_out], weights[held_out]) for head in heads]
         if np.isnan(losses).all():
             raise ValueError(
                 f"LinearProbe: sgd diverged at every rate of {self.rates}. Standardise the features, or lower rates."
@@ -300,8 +301,8 @@ class _Head:
     converged: bool
 
     def scores(self, features):
-        """Logits (N, K)."""
-        return features @ self.weights.T + self.intercepts
+        """Logits (N, K), float64; the product is in the features' precision."""
+        return features @ self.weights.T.astype(features.dtype) + self.intercepts
 
 
 def _settings(solver, strengths, rates, weight_decays):
@@ -346,7 +347,7 @@ def _sgd(features, targets, weights, n_classes, settings, epochs, batch_size, se
         name: features.new_tensor([setting[name] for setting in settings]).repeat_interleave(columns)[:, None]
         for name in ("rate", "weight_decay")
     }
-    weights = (weights / weights.mean(0)).to(features.dtype).reshape(count, 1, -1)
+    weights = (weights / weights.mean(0).clamp(min=1e-300)).to(features.dtype).reshape(count, 1, -1)
     shuffle = torch.Generator().manual_seed(seed)
     batch_size = min(batch_size, count)
     step, steps = 0, epochs * -(-count // batch_size)
@@ -393,7 +394,9 @@ def _probabilities(scores, multilabel):
 
 
 def _log_loss(scores, labels, weights):
-    """Weighted mean over what is known."""
+    """Weighted mean over what is known; no number for a head that diverged."""
+    if not np.isfinite(scores).all():
+        return np.nan
     if labels.ndim == 1 and scores.shape[1] > 1:
         losses = np.logaddexp.reduce(scores, axis=1) - scores[np.arange(len(labels)), labels]
     else:

@@ -14,12 +14,6 @@ import numpy as np
 ECE_BINS = 15
 CLAIMED_ABOVE = 0.5  # score above which a label is said to be there; as argmax decides between two classes
 RESAMPLE_CELLS = 2**22  # weights held at once: images x resamples
-SMALLER_IS_BETTER = ("ece", "brier", "hd95")
-
-
-def better(metric: str) -> int:
-    """1 if more of a metric is better, −1 if less is; `hd95_liver` goes as `hd95` does."""
-    return -1 if any(metric == name or metric.startswith(f"{name}_") for name in SMALLER_IS_BETTER) else 1
 
 
 def classification_metrics(

@@ -10,9 +10,10 @@ import numpy as np
 from ssl_transfer.errors import RecipeError, TaskError
 from ssl_transfer.evaluate.knn import knn
 from ssl_transfer.evaluate.linear_probe import linear_probe
-from ssl_transfer.evaluate.metrics import better, classification_metrics
+from ssl_transfer.evaluate.metrics import classification_metrics
 from ssl_transfer.evaluate.work import Outcome, Work, classified
 from ssl_transfer.features import extract_features
+from ssl_transfer.result import better
 from ssl_transfer.training.machine import native_precision
 
 PROBES = {"linear_probe": linear_probe, "knn": knn}

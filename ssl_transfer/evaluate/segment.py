@@ -17,11 +17,11 @@ from ssl_transfer.data.intensity import Scale, match_channels
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluate.learner import Learner, assemble, learn, suited_views, training_pool
-from ssl_transfer.evaluate.metrics import better
 from ssl_transfer.evaluate.overlap import case_overlap, overlap_counts, overlap_intervals, overlap_metrics, policy_note
 from ssl_transfer.evaluate.work import Outcome, Work
 from ssl_transfer.models.heads import SegmentationHead
 from ssl_transfer.recipe import Effort, Named
+from ssl_transfer.result import better
 from ssl_transfer.training.embedding import evaluating, prepare
 
 SLICES_AT_ONCE = 32

@@ -13,7 +13,7 @@ class Block(NamedTuple):
     """Consecutive layers that fine-tuning treats alike.
 
     Attributes:
-        name: Of its first parameter's layer, such as `layer1`.
+        name: Of its first parameter's layer, such as `layer1.0.conv1`.
         parameters: By name.
     """
 

@@ -59,8 +59,10 @@ class SegmentationHead(nn.Module):
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
         self.places = _places(backbone)
+        training = backbone.training
         with torch.no_grad():
-            levels = self._levels(backbone, torch.zeros(1, backbone.card["in_channels"], size, size))
+            levels = self._levels(backbone.eval(), torch.zeros(1, backbone.card["in_channels"], size, size))
+        backbone.train(training)
         channels = [level.shape[1] for level in levels]
         widths = [min(WIDEST, width * 2**level) for level in reversed(range(len(channels)))]
         self.decoder = UnetDecoder([0, *channels], widths, n_blocks=len(channels))

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.study.statistics import CELL, minimal_detectable_effect
-from ssl_transfer.study.table import SCRATCH
-from ssl_transfer.study.wording import number, percent, whole, words
+from ssl_transfer.study.statistics import minimal_detectable_effect
+from ssl_transfer.study.table import CELL, CLEAN, SCRATCH
+from ssl_transfer.study.wording import measure, noisy, number, percent, whole, words
 
 
 def answers(contrasts: pd.DataFrame, results: pd.DataFrame, primary: Mapping) -> list[dict]:
-    """What the primary contrasts say: one answer per task and strategy they were taken on.
+    """What the primary contrasts say: one answer per task, strategy and noise setting they were taken on.
+
+    The answer is that of the runs without noise, unless `primary` names a noise setting.
 
     Args:
         contrasts: As `statistics.contrasts` returns them.
@@ -22,17 +24,20 @@ def answers(contrasts: pd.DataFrame, results: pd.DataFrame, primary: Mapping) ->
         primary: As for `report.write_report`.
 
     Returns:
-        Dicts of `where` (task, protocol, fraction, metric), `advice` (what to take), `pairs` (contrasts as dicts)
+        Dicts of `where` (task, protocol, fraction, metric, noise), `advice` (what to take), `pairs` (contrasts as dicts)
         and `detects` (what the design can find). Empty if nothing was measured there.
     """
-    chosen = contrasts[_matches(contrasts, primary)]
-    found = []
-    for (task, strategy, fraction), pairs in chosen.groupby(["task", "strategy", "fraction"], dropna=False):
-        cell = {**primary, "task": task, "strategy": strategy, "fraction": fraction}
+    chosen = contrasts[matches(contrasts, {**primary, **primary_noise(primary)})]
+    found, axes = [], ["task", "strategy", "fraction", "noise", "noise_sigma"]
+    clean = "without noise" if (contrasts["noise"] != CLEAN).any() else ""
+    for setting, pairs in chosen.groupby(axes, dropna=False):
+        task, strategy, fraction, noise, sigma = setting
+        cell = {**primary, **dict(zip(axes, setting, strict=True))}
         protocol = " · ".join(filter(None, [words(primary["protocol"]), words(strategy)]))
         share = f"with {percent(fraction)} of the labelled patients" if percent(fraction) else ""
-        where = ", ".join(filter(None, [words(task), protocol, share, words(primary["metric"])]))
-        spread = results.loc[_matches(results, cell), "sd"]
+        parts = [words(task), protocol, share, measure(primary["metric"]), noisy(noise, sigma) or clean]
+        where = ", ".join(filter(None, parts))
+        spread = results.loc[matches(results, cell), "sd"]
         found.append(
             {
                 "where": where,
@@ -123,13 +128,26 @@ def _detects(pairs: pd.DataFrame, spread: pd.Series) -> str:
     )
 
 
-def _matches(table: pd.DataFrame, cell: Mapping) -> np.ndarray:
+def primary_noise(primary: Mapping) -> dict:
+    """The noise setting of the headline: what `primary` names of `noise` and `noise_sigma`, else none."""
+    named = {name: primary[name] for name in ("noise", "noise_sigma") if primary.get(name) is not None}
+    return named or {"noise": CLEAN}
+
+
+def matches(table: pd.DataFrame, cell: Mapping) -> np.ndarray:
+    """Which rows of a table lie in a cell; what the cell leaves out or has as None, and names of no cell, are any.
+
+    Args:
+        table: With the columns that the cell names.
+        cell: Columns of `CELL` and their values; others are not looked at.
+    """
     keep = np.ones(len(table), bool)
     for name, value in cell.items():
         if name not in CELL or value is None:
             continue
-        column = table[name]
-        keep &= np.isclose(column.astype(float), value, equal_nan=True) if name == "fraction" else (column == value)
+        number_like = name in ("fraction", "noise_sigma")
+        column = table[name].astype(float) if number_like else table[name]
+        keep &= np.isclose(column, value, equal_nan=True) if number_like else (column == value).to_numpy(bool)
     return keep
 
 

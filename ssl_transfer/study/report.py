@@ -9,20 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
 from ssl_transfer.errors import UsageError
 from ssl_transfer.study import figures
-from ssl_transfer.study.guidance import answers, unequal_budget
-from ssl_transfer.study.statistics import NEARNESS, summary
-from ssl_transfer.study.table import SCRATCH, write_table
-from ssl_transfer.study.wording import duration, number, p_value, percent, whole, words
+from ssl_transfer.study.drawing import Looks, arm_looks, inline_svg, save
+from ssl_transfer.study.guidance import answers, matches, primary_noise, unequal_budget
+from ssl_transfer.study.listing import page_tables, write_tables
+from ssl_transfer.study.statistics import summary
+from ssl_transfer.study.table import CLEAN, SCRATCH, with_noise
+from ssl_transfer.study.wording import duration, measure, noisy, number, p_value, percent, whole, words
 
 IMAGE_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 FIGURES = {
     "learning_curves": "Learning curves of {metric}: each small point is one run, lines join the means of the seeds.",
+    "robustness_curves": "Robustness of {metric} to noise: each small point is one run, lines join the means of the seeds; "
+    "hollow marks at the left: without noise. Panels of a row have one scale and range.",
     "seed_points": "Every seed of {metric}: points are pretraining seeds, fine-tuning seeds averaged within them "
     "(where an arm has one pretraining: its fine-tuning seeds). The bar is the 95 % t-interval of the mean. Panels "
     "of a row have one scale.",
@@ -75,7 +78,9 @@ def write_report(
         question: What was asked, in a sentence or two.
         frame: The tidy table.
         contrasts: `statistics.contrasts` of the same frame.
-        primary: The contrast to headline: `protocol` and `metric`, and `fraction`, `task`, `strategy` where wanted.
+        primary: The contrast to headline: `protocol` and `metric`, and `fraction`, `task`, `strategy` where wanted; also
+            `noise` and `noise_sigma` if the headline, and the figures but the robustness curves, are not to be
+            those of the runs without noise.
         arms: One dict per pretraining: name, domain, boundary, images, steps, note (any but the name may be missing).
         attachments: Pictures to embed.
         design: What was run: heading -> text.
@@ -94,52 +99,22 @@ def write_report(
     """
     out = Path(out)
     pictures = [_embedded(attachment) for attachment in attachments]
-    results = summary(frame)
-    _write_tables(out / "tables", frame, contrasts, results)
-    metrics = _metrics_to_draw(frame, primary)
+    frame = with_noise(frame)
+    results, looks = summary(frame), arm_looks(frame["pretraining"])
+    write_tables(out / "tables", frame, contrasts, results)
     page = _template().render(
         title=title, question=question, answers=answers(contrasts, results, primary),
-        results=_by_metric(results, primary),
-        contrasts=_by_metric(contrasts, primary), figures=_draw(out / "figures", frame, contrasts, metrics),
+        results=page_tables(results, primary), contrasts=page_tables(contrasts, primary),
+        figures=_draw(out / "figures", frame, contrasts, primary, looks), noise=(frame["noise"] != CLEAN).any(),
         arms=arms, pictures=pictures, design=dict(design).items(), missing=missing, cost=cost, environment=environment,
         total=sum(seconds for _, seconds in cost), methods_text=methods_text.strip(), commands=commands,
-        warnings=[*warnings, *unequal_budget(arms)], looks=figures.arm_looks(frame["pretraining"]), scratch=SCRATCH,
-        primary=primary, several_tasks=frame["task"].nunique() > 1,
+        warnings=[*warnings, *unequal_budget(arms)], looks=looks, scratch=SCRATCH,
+        asked=_asked(frame, primary), several_tasks=frame["task"].nunique() > 1,
     )  # fmt: skip
     unfinished = out / "report.html.part"
     unfinished.write_text(page, encoding="utf-8")
     os.replace(unfinished, out / "report.html")
     return out / "report.html"
-
-
-def _write_tables(folder: Path, frame: pd.DataFrame, contrasts: pd.DataFrame, results: pd.DataFrame) -> None:
-    write_table(frame, folder)
-    contrasts.to_csv(folder / "contrasts.csv", index=False)
-    results.to_csv(folder / "results.csv", index=False)
-    cell = {"Task": "task", "Protocol": "protocol", "Strategy": "strategy", "Fraction": "fraction", "Metric": "metric"}
-
-    def lay(table: pd.DataFrame, **columns) -> pd.DataFrame:
-        shared = {title: table[name].map(percent if name == "fraction" else words) for title, name in cell.items()}
-        return pd.DataFrame({**shared, **columns}).replace("", np.nan).dropna(axis=1, how="all").fillna("")
-
-    c, r = contrasts, results
-    interval = [
-        f"{number(low, True)} to {number(high, True)}" for low, high in zip(c["ci_low"], c["ci_high"], strict=True)
-    ]
-    spread = [f"{number(m)} ± {number(s)}" for m, s in zip(r["mean"], r["sd"], strict=True)]
-    signed = c["difference"].map(lambda x: number(x, True))
-    latex = {
-        "contrasts": lay(
-            c, A=c["a"], B=c["b"], n=c["n_a"].astype(str) + "/" + c["n_b"].astype(str), Difference=signed,
-            **{"95 % interval": interval, "p (Holm)": c["p_holm"].map(p_value), "g": c["hedges_g"].map(number)},
-            Verdict=c["verdict"],
-        ),
-        "results": lay(r, Pretraining=r["pretraining"], Boundary=r["boundary"], n=r["n"], **{"Mean ± SD": spread}),
-    }  # fmt: skip
-    for name, table in latex.items():
-        text = table.to_latex(index=False, escape=True) if len(table) else ""
-        text = text.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--").replace("< .001", "$<$ .001")
-        (folder / f"{name}.tex").write_text(text, encoding="utf-8")
 
 
 def _metrics_to_draw(frame: pd.DataFrame, primary: Mapping) -> list[str]:
@@ -151,22 +126,48 @@ def _metrics_to_draw(frame: pd.DataFrame, primary: Mapping) -> list[str]:
     return metrics
 
 
-def _draw(folder: Path, frame: pd.DataFrame, contrasts: pd.DataFrame, metrics: list[str]) -> dict[str, list[dict]]:
+def _draw(
+    folder: Path, frame: pd.DataFrame, contrasts: pd.DataFrame, primary: Mapping, looks: Looks
+) -> dict[str, list[dict]]:
+    """Draw every kind of figure for every metric that is drawn, write it, and give it to the page with its caption."""
     drawn = {kind: [] for kind in FIGURES}
-    for metric in metrics:
-        own = contrasts[contrasts["metric"] == metric]
+    for metric in _metrics_to_draw(frame, primary):
+        runs, which = _at_the_setting(frame[frame["metric"] == metric], primary)
+        pairs, _ = _at_the_setting(contrasts[contrasts["metric"] == metric], primary)
         made = {
-            "learning_curves": figures.learning_curves(frame, metric),
-            "seed_points": figures.seed_points(frame, metric),
+            "learning_curves": figures.learning_curves(runs, metric, looks),
+            "robustness_curves": figures.robustness_curves(frame, metric, looks),
+            "seed_points": figures.seed_points(runs, metric, looks),
+            "effects": figures.effects(pairs, looks) if len(pairs) else None,
         }
-        if len(own):
-            made["effects"] = figures.effects(own)
         for kind, figure in made.items():
-            caption = FIGURES[kind].format(metric=words(metric))
+            if figure is None:
+                continue
+            caption = FIGURES[kind].format(metric=measure(metric))
+            caption += which if kind != "robustness_curves" else ""
             caption += " “scratch” is random initialisation." if SCRATCH in set(frame["pretraining"]) else ""
-            figures.save(figure, folder, f"{kind}_{metric}")
-            drawn[kind].append({"svg": Markup(figures.inline_svg(figure, caption)), "caption": caption})
+            save(figure, folder, f"{kind}_{metric}")
+            drawn[kind].append({"svg": Markup(inline_svg(figure, caption)), "caption": caption})
     return drawn
+
+
+def _at_the_setting(table: pd.DataFrame, primary: Mapping) -> tuple[pd.DataFrame, str]:
+    """Rows at the headline's noise setting, with all rows of what was run at other settings only; a sentence on it."""
+    setting = primary_noise(primary)
+    own = pd.Series(matches(table, setting), index=table.index)
+    elsewhere = ~own.groupby([table[name] for name in ("task", "protocol", "strategy")], dropna=False).transform("any")
+    kept = table[own | elsewhere]
+    if setting != {"noise": CLEAN} or len(kept) == len(table):
+        return kept, ""  # titles name the noise
+    return kept, " Runs without noise" + (", where there are such." if elsewhere.any() else ".")
+
+
+def _asked(frame: pd.DataFrame, primary: Mapping) -> str:
+    """The primary contrast in words."""
+    setting = primary_noise(primary)
+    noise = noisy(setting.get("noise", "noise"), setting.get("noise_sigma")) or "without noise"
+    parts = [words(primary["protocol"]), measure(primary["metric"])]
+    return ", ".join([*parts, noise] if (frame["noise"] != CLEAN).any() else parts)
 
 
 def _embedded(attachment: Attachment) -> dict:
@@ -180,23 +181,12 @@ def _embedded(attachment: Attachment) -> dict:
     return {"title": attachment.title, "caption": attachment.caption, "uri": f"data:{kind};base64,{data}"}
 
 
-def _by_metric(contrasts: pd.DataFrame, primary: Mapping) -> dict[str, list[dict]]:
-    """Contrasts as dicts, the primary metric first; within one from pairs inside the domain outwards."""
-    order = sorted(set(contrasts["metric"]), key=lambda metric: (metric != primary["metric"], metric))
-    near = [name for name in ("boundary_a", "boundary_b") if name in contrasts]
-    outwards = (
-        contrasts.sort_values(near, key=lambda c: c.map(NEARNESS).fillna(3), kind="stable") if near else contrasts
-    )
-    return {metric: _records(outwards[outwards["metric"] == metric]) for metric in order}
-
-
-def _records(table: pd.DataFrame) -> list[dict]:
-    return table.to_dict("records")
-
-
 def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    shown = {"number": number, "p": p_value, "words": words, "percent": percent, "whole": whole, "duration": duration}
+    shown = {
+        "number": number, "p": p_value, "words": words, "measure": measure, "percent": percent, "whole": whole,
+        "duration": duration,
+    }  # fmt: skip
     environment.filters.update(shown)
     return environment.get_template("report.html.jinja")

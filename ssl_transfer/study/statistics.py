@@ -17,16 +17,15 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.errors import RunError, nearest
-from ssl_transfer.study.table import SCRATCH
+from ssl_transfer.result import better
+from ssl_transfer.study.table import CELL, SCRATCH, complete
 
 ALPHA = 0.05
-CELL = ["protocol", "task", "strategy", "fraction", "metric"]  # contrasts are taken within one of these
 CONTRAST_COLUMNS = [
     *CELL, "a", "b", "boundary_a", "boundary_b", "unit", "n_a", "n_b", "mean_a", "mean_b", "difference", "ci_low",
     "ci_high", "t", "df", "p_value", "p_holm", "p_tost", "hedges_g", "verdict",
 ]  # fmt: skip
 SUMMARY_COLUMNS = [*CELL, "pretraining", "boundary", "unit", "n", "mean", "sd", "ci_low", "ci_high"]
-LOWER_IS_BETTER = frozenset({"calibration_error", "ece", "brier", "loss", "nll", "hd95"})
 NEARNESS = {"none": 0, "soft": 1, "hard": 2}  # of a source domain to the target; anything else lies behind these
 
 
@@ -174,7 +173,7 @@ def seed_units(frame: pd.DataFrame) -> pd.DataFrame:
         One row per unit: the columns of `CELL`, pretraining, unit (`pretraining_seed` or `seed`) and value (NaN
         where a run of the unit has no value).
     """
-    frame = _complete(frame)
+    frame = complete(frame)
     arm = [*CELL, "pretraining"]
     own = frame.groupby(arm, dropna=False)["pretraining_seed"]
     several = (own.transform("nunique") > 1) & (own.transform("count") == own.transform("size"))
@@ -213,26 +212,28 @@ def contrasts(
     margin: float | None = None,
     family: Sequence[str] = ("protocol", "metric"),
 ) -> pd.DataFrame:
-    """Compare every pair of pretrainings within each protocol, task, strategy, fraction and metric.
+    """Compare every pair of pretrainings within each protocol, task, strategy, fraction, noise, sigma and metric.
 
     `a` is the arm nearer to the target domain (then by name; random initialisation last); difference = mean_a − mean_b.
     The unit is the pretraining seed. If a side has only one, the unit reads `seed`: that side contributes its
     fine-tuning seeds (a side with several pretraining seeds still contributes those), and the verdict says
     that it holds "for these two checkpoints". Verdicts: `equivalent` if TOST at `margin` is below .05 (`equivalent and
-    different` if Holm's p is too), else `better` or `worse` if Holm's p is below .05, else `not decided`. For
-    the metrics in `LOWER_IS_BETTER` a negative difference is the better one.
+    different` if Holm's p is too), else `better` or `worse` if Holm's p is below .05, else `not decided`. Which sign
+    is the better one says `result.better`: less of an error, a calibration error or a distance.
 
     Args:
-        frame: A tidy table (`study_table`); boundary and run_id may be missing.
+        frame: A tidy table (`study_table`); boundary and run_id may be missing, and without noise its two columns.
         boundaries: (pretraining, task) -> boundary; by default the frame's own.
         margin: Largest difference that counts as equivalent, in units of the metric; None: nothing is ever equivalent.
-        family: Columns of the result; Holm's correction runs over the pairs that share their values.
+        family: Columns of the result; Holm's correction runs over the pairs that share their values. By default over all
+            tasks, strategies, fractions and noise settings of a protocol: every sigma adds its pairs to the
+            family, and so raises the bar for all. Metrics are families of their own, `auroc_Mass` too.
 
     Returns:
         `CONTRAST_COLUMNS`, one row per pair.
 
     Raises:
-        RunError: If a column is missing, a family names an unknown one, or a cell holds one seed twice.
+        RunError: If a column is missing, a family names an unknown one, a cell holds one seed twice, or noise has no sigma.
     """
     for name in family:
         if name not in CONTRAST_COLUMNS:
@@ -268,7 +269,7 @@ def _verdict(row) -> str:
     if row.p_tost < ALPHA:
         verdict = "equivalent and different" if different else "equivalent"
     elif different:
-        verdict = "better" if (row.difference > 0) != (row.metric in LOWER_IS_BETTER) else "worse"
+        verdict = "better" if row.difference * better(row.metric) > 0 else "worse"
     else:
         verdict = "not decided"
     return verdict if row.unit == "pretraining_seed" else f"{verdict} (for these two checkpoints)"
@@ -277,7 +278,7 @@ def _verdict(row) -> str:
 def _cells(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] | None):
     """Yield each cell's key and its arms, nearest first: name -> (boundary, values, unit)."""
     if boundaries is None:
-        boundaries = _complete(frame).groupby(["pretraining", "task"])["boundary"].first().to_dict()
+        boundaries = complete(frame).groupby(["pretraining", "task"])["boundary"].first().to_dict()
     for cell, units in seed_units(frame).groupby(CELL, dropna=False):
         task, arms = cell[CELL.index("task")], {}
         for arm, own in units.groupby("pretraining"):
@@ -287,21 +288,3 @@ def _cells(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] | None
 
 def _place(arm: str, boundary: str) -> tuple:
     return arm == SCRATCH, NEARNESS.get(boundary, 3), arm
-
-
-def _complete(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with a text in place of a missing strategy or boundary, checked for what no test survives."""
-    needed = [*CELL, "pretraining", "pretraining_seed", "seed", "value"]
-    if missing := [name for name in needed if name not in frame]:
-        raise RunError(f"tidy table: no column {', '.join(missing)}; expected at least {', '.join(needed)}.")
-    frame = frame.assign(boundary=frame.get("boundary", ""))
-    texts = ["protocol", "task", "strategy", "metric", "pretraining", "boundary"]
-    frame[texts] = frame[texts].astype("object").fillna("")
-    run = [*CELL, "pretraining", "pretraining_seed", "seed"]
-    if (twice := frame.duplicated(run)).any():
-        first = frame.loc[twice, run].iloc[0].to_dict()
-        raise RunError(
-            f"tidy table: two values for {first}; expected one per seed. "
-            "Runs of different recipes need different names of their pretraining."
-        )
-    return frame

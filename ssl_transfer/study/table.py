@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -12,6 +13,8 @@ from ssl_transfer.errors import RunError
 
 SCHEMA = 1
 SCRATCH = "scratch"  # the pretraining arm that is none: random initialisation
+CLEAN = "none"  # the noise of a run without any
+PLACES = {"both": "train+test", "train": "train", "test": "test"}  # `noise.at` of a recipe -> which images have it
 
 # Column -> dtype. Nullable: a linear probe has no strategy, public weights have no pretraining seed.
 COLUMNS = {
@@ -26,7 +29,10 @@ COLUMNS = {
     "value": "float64",
     "boundary": "string",
     "run_id": "string",
+    "noise": "string",  # `none`, or kind and place: `gaussian train+test`, `rician test`
+    "noise_sigma": "float64",  # share of the intensity range; 0 without noise
 }
+CELL = ["protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "metric"]  # compared within, never across
 
 
 def read_results(folder: str | Path) -> list[dict]:
@@ -95,6 +101,7 @@ def _rows(result: dict) -> list[dict]:
             "seed": result["seed"],
             "boundary": result["boundary"],
             "run_id": result["run_id"],
+            **noise_setting((result.get("settings") or {}).get("noise")),
         }
         metrics = result["metrics"]["test"]
     except KeyError as error:
@@ -102,6 +109,74 @@ def _rows(result: dict) -> list[dict]:
     if not metrics:
         raise RunError(f"run {result['run_id']}: its result has no test metric. Evaluate it again.")
     return [{**shared, "metric": name, "value": value} for name, value in metrics.items()]
+
+
+def noise_setting(noise: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The columns `noise` and `noise_sigma` of a run.
+
+    Args:
+        noise: `settings.noise` of a result: kind, sigma and at; None (results that say nothing of it) is no noise.
+
+    Example:
+        >>> noise_setting({"kind": "gaussian", "sigma": 0.01, "at": "test"})
+        {'noise': 'gaussian test', 'noise_sigma': 0.01}
+    """
+    if noise is None or noise["kind"] == CLEAN:
+        return {"noise": CLEAN, "noise_sigma": 0.0}
+    return {"noise": f"{noise['kind']} {PLACES[noise['at']]}", "noise_sigma": noise["sigma"]}
+
+
+def with_noise(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its noise in words and numbers; one that has neither column, or blanks in them, has none there.
+
+    Raises:
+        RunError: If only one of both columns is there, or a row has a kind of noise without a sigma above 0, or the
+            reverse.
+    """
+    found = [name for name in ("noise", "noise_sigma") if name in frame]
+    if len(found) == 1:
+        raise RunError(f"tidy table: found a column {found[0]} alone, expected noise and noise_sigma, or neither.")
+    blank = pd.Series(None, index=frame.index, dtype="object")
+    noise = frame.get("noise", blank).astype("object").fillna(CLEAN)
+    sigma = frame.get("noise_sigma", blank).astype("float64").fillna(0.0)
+    if (wrong := (noise == CLEAN) != (sigma == 0)).any():
+        raise RunError(
+            f"tidy table: found noise '{noise[wrong].iloc[0]}' with noise_sigma {sigma[wrong].iloc[0]:g}; expected a kind "
+            f"with a sigma above 0, such as 'gaussian test' with 0.01, or '{CLEAN}' with 0."
+        )
+    return frame.assign(noise=noise, noise_sigma=sigma)
+
+
+def complete(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with a text in place of a missing strategy, boundary or noise, checked for what no test survives.
+
+    Raises:
+        RunError: If a column is missing, or a cell holds one seed of an arm twice.
+    """
+    needed = [*CELL, "pretraining", "pretraining_seed", "seed", "value"]
+    frame = with_noise(frame)
+    if missing := [name for name in needed if name not in frame]:
+        raise RunError(f"tidy table: no column {', '.join(missing)}; expected at least {', '.join(needed)}.")
+    frame = frame.assign(boundary=frame.get("boundary", ""))
+    texts = ["protocol", "task", "strategy", "metric", "pretraining", "boundary"]
+    frame[texts] = frame[texts].astype("object").fillna("")
+    run = [*CELL, "pretraining", "pretraining_seed", "seed"]
+    if (twice := frame.duplicated(run)).any():
+        first = frame.loc[twice, run].iloc[0].to_dict()
+        raise RunError(
+            f"tidy table: two values for {first}; expected one per seed. "
+            "Runs of different recipes need different names of their pretraining."
+        )
+    return frame
+
+
+def class_metrics(metrics: Iterable[str]) -> set[str]:
+    """Those that are another one's value for a single class: `auroc_Mass` beside `auroc`, `dice_present_liver`.
+
+    Tables and figures show the others first, so that a task of many classes stays readable.
+    """
+    names = set(metrics)
+    return {name for name in names - {"dice_present"} if any(name.startswith(f"{other}_") for other in names)}
 
 
 def write_table(frame: pd.DataFrame, folder: str | Path) -> None:

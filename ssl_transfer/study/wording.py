@@ -5,12 +5,34 @@ from __future__ import annotations
 import math
 from numbers import Integral
 
-_WORDS = {"knn": "kNN", "auroc": "AUROC", "f1": "F1", "hd95": "HD95", "ece": "ECE"}
+from ssl_transfer.result import better
+from ssl_transfer.study.table import CLEAN
+
+_WORDS = {"knn": "kNN", "auroc": "AUROC", "f1": "F1", "hd95": "HD95", "ece": "ECE", "dice": "Dice", "brier": "Brier"}
 
 
 def words(name: str) -> str:
     """A name as a reader says it: `balanced_accuracy` -> balanced accuracy, `knn` -> kNN."""
     return " ".join(_WORDS.get(word, word) for word in str(name).split("_"))
+
+
+def measure(metric: str) -> str:
+    """A metric as a reader says it, and its direction where less is better: `hd95` -> HD95 (less is better)."""
+    return words(metric) + (" (less is better)" if better(metric) < 0 else "")
+
+
+def noisy(noise: str, sigma: float | None = None) -> str:
+    """Noise for readers: `gaussian test`, 0.01 -> Gaussian noise in test, σ 0.01; empty if there is none.
+
+    Args:
+        noise: As in a tidy table.
+        sigma: Its strength; None if the reader sees it elsewhere.
+    """
+    if noise == CLEAN:
+        return ""
+    kind, _, place = noise.partition(" ")
+    where = f" in {place.replace('train', 'training').replace('+', ' and ')}" if place else ""
+    return f"{kind.capitalize()} noise{where}" + ("" if sigma is None else f", σ {sigma:g}")
 
 
 def percent(fraction: float) -> str:

@@ -8,6 +8,7 @@ import json
 import traceback
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import gloo
 import numpy as np
@@ -17,12 +18,14 @@ import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
 from families import FAMILIES, family_backbone
+from timm.models.vgg import cfgs as vgg_layers
 from tiny_methods import assert_same_tensors
-from tiny_tasks import class_task, judge, mask_task
+from tiny_tasks import class_task, judge, learners, mask_task, weights
 
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import RecipeError
+from ssl_transfer.evaluate.learner import Learner
 from ssl_transfer.evaluate.strategies import STRATEGIES
 
 STEPS, SECONDS = 3, 150
@@ -33,6 +36,9 @@ CASES = [
     for family in FAMILIES
     if strategy != "lora" or family == "vit"
 ]
+NARROW = patch.dict(
+    vgg_layers, vgg11=(8, "M", 16, "M", 16, 16, "M", 32, 32, "M", 32, 32, "M")
+)  # timm's has 10M weights
 REFUSED = [("finetune", "lora", family) for family in FAMILIES if family != "vit"]
 SEGMENTED = [("segment", "full", family) for family in FAMILIES]
 
@@ -44,32 +50,34 @@ def test_nine_strategies_meet_five_families_and_lora_meets_the_vit():
 
 @contextmanager
 def float64():
-    """New layers are float64, and so is what they read."""
-    normalise = Intensity.normalise
-    torch.set_default_dtype(torch.float64)
-    Intensity.normalise = lambda self, unit: normalise(self, unit).double()
+    """What is trained is float64, and so is what it reads."""
+    start, normalise = Learner.__init__, Intensity.normalise
+
+    def doubled(learner, *arguments):
+        start(learner, *arguments)
+        learner.double()
+
+    Learner.__init__, Intensity.normalise = doubled, lambda self, unit: normalise(self, unit).double()
     try:
         yield
     finally:
-        torch.set_default_dtype(torch.float32)
-        Intensity.normalise = normalise
+        Learner.__init__, Intensity.normalise = start, normalise
 
 
 def train(case, folder, out):
-    """What a case leaves in this process: losses of all steps, the backbone's weights, test predictions; or its refusal."""
+    """What a case leaves in this process: losses of all steps and the weights; or its refusal."""
     protocol, strategy, family = case
     task = Task.load(Path(folder, protocol, "task.yaml"))
     options = f"strategy={{name: {strategy}{OPTIONS.get(strategy, '')}}}"
-    with float64():
-        backbone = family_backbone(family)
+    with float64(), NARROW, learners() as trained:
         try:
-            judge(protocol, backbone, task, out, options, f"train.steps={STEPS}", "optimizer.lr=0.02")
+            judge(protocol, family_backbone(family), task, out, options, f"train.steps={STEPS}", "optimizer.lr=0.02")
         except RecipeError as refusal:
             return {"refusal": str(refusal)}
     lines = [json.loads(line) for line in Path(out, "log.jsonl").read_text().splitlines()]
     return {
         "losses": [line["loss"] for line in lines], "world": [line["world_size"] for line in lines],
-        "weights": backbone.state_dict(),
+        "weights": weights(trained[0]),
     }  # fmt: skip
 
 
@@ -101,8 +109,10 @@ class Pair:
         """Results of a case: of one process, of rank 0, of rank 1."""
         for inbox in self.inboxes:
             inbox.put(case)
-        one = train(case, self.folder, self.folder / f"{'-'.join(case)}-one")
-        errors = [outbox.get(timeout=SECONDS) for outbox in self.outboxes]
+        try:
+            one = train(case, self.folder, self.folder / f"{'-'.join(case)}-one")
+        finally:
+            errors = [outbox.get(timeout=SECONDS) for outbox in self.outboxes]
         assert errors == [None, None], "\n".join(map(str, errors))
         return one, *(torch.load(self.folder / f"{'-'.join(case)}-{rank}.pt", weights_only=True) for rank in range(2))
 

@@ -1,22 +1,26 @@
 """Fine-tuning: chosen on validation, resumed to the same result, balanced, in any channels and precision; all of it told."""
 
 import json
+import sys
 
 import numpy as np
 import pandas
 import pytest
 import torch
 from families import family_backbone
-from tiny_tasks import SIDE, class_task, judge, mask_task, spots, write_task
+from tiny_tasks import SIDE, class_task, judge, learners, mask_task, spots, write_task
 
 from ssl_transfer.errors import RecipeError, RunError, SplitError, TaskError
-from ssl_transfer.evaluate import evaluate_recipe, evaluate_recipes, finetune
+from ssl_transfer.evaluate import evaluate_recipe, evaluate_recipes
 from ssl_transfer.evaluate import learner as learning
+from ssl_transfer.evaluate.finetune import _class_weights, _CrossEntropy, _MultiLabel
 from ssl_transfer.training import loop
 from ssl_transfer.training.batches import StreamSampler
 
 ADAMW = "optimizer={name: adamw, lr: 0.003}"
 LONG = (ADAMW, "train.steps=12", "train.check_every_steps=3")
+THOROUGH = (ADAMW, "train.steps=40", "train.batch_size=16", "train.check_every_steps=10")
+pytestmark = pytest.mark.usefixtures("one_thread")  # on such small images a second one only waits
 
 
 def lines(folder):
@@ -34,16 +38,19 @@ def task(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def done(task, tmp_path_factory):
-    """One whole run: its folder and its result."""
-    folder = tmp_path_factory.mktemp("runs") / "done"
-    return folder, judge("finetune", family_backbone("resnet"), task, folder, *LONG)
+    """One whole run on one thread: its folder and its result."""
+    folder, before = tmp_path_factory.mktemp("runs") / "done", torch.get_num_threads()
+    torch.set_num_threads(1)
+    result = judge("finetune", family_backbone("resnet"), task, folder, *LONG)
+    torch.set_num_threads(before)
+    return folder, result
 
 
 # Selection
 
 
 def test_a_bright_spot_is_learnt(task, tmp_path):
-    result = judge("finetune", family_backbone("resnet"), task, tmp_path / "r", *LONG, "train.steps=40")
+    result = judge("finetune", family_backbone("convnext"), task, tmp_path / "r", *THOROUGH)
     assert result.metrics["test"]["accuracy"] == 1 and result.metrics["val"]["accuracy"] == 1
 
 
@@ -66,9 +73,10 @@ def test_other_test_labels_change_the_test_score_but_neither_the_choice_nor_vali
 
 def validating(monkeypatch, accuracies):
     """Validation is told to have found these accuracies, check by check; test is measured."""
-    told, measure = iter(accuracies), finetune.classification_metrics
+    module = sys.modules["ssl_transfer.evaluate.finetune"]  # its name in the package is that of the function
+    told, measure = iter(accuracies), module.classification_metrics
     monkeypatch.setattr(
-        finetune, "classification_metrics", lambda *arguments: {**measure(*arguments), "accuracy": next(told)}
+        module, "classification_metrics", lambda *arguments: {**measure(*arguments), "accuracy": next(told)}
     )
 
 
@@ -114,7 +122,6 @@ class Killed(Exception):
     """Stands for whatever ends a run."""
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("step", [5, 8])
 @pytest.mark.parametrize("strategy", ["full", "gradual_last_first", "lp_ft", "l2_sp", "auto_rgn"])
 def test_a_broken_run_goes_on_to_the_same_result(task, tmp_path, monkeypatch, strategy, step):
@@ -147,7 +154,6 @@ def test_a_finished_run_is_read_not_repeated_and_keeps_no_checkpoints(done, task
     assert judge("finetune", family_backbone("resnet"), task, folder, *LONG) == result
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_the_seed_alone_decides_a_run(task, tmp_path):
     losses = []
     for number, seed in enumerate((0, 0, 1)):
@@ -196,23 +202,23 @@ def test_without_balance_classes_are_seen_as_often_as_they_are(rare, tmp_path, m
 
 def test_weights_are_inverse_frequencies_with_mean_1_over_the_training_images():
     labels = np.array([0] * 12 + [1] * 4)
-    weights = finetune._class_weights(labels, 2)
+    weights = _class_weights(labels, 2)
     assert weights.tolist() == pytest.approx([16 / 24, 2.0]) and float(weights[labels].mean()) == pytest.approx(1)
 
 
 def test_a_weighted_loss_is_that_of_torch_over_the_whole_set():
     draw = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(16, 2, generator=draw), torch.tensor([0] * 12 + [1] * 4)
-    weights = finetune._class_weights(labels.numpy(), 2)
+    weights = _class_weights(labels.numpy(), 2)
     expected = torch.nn.functional.cross_entropy(logits, labels, weight=weights)
-    assert torch.allclose(finetune._CrossEntropy(weights)(logits, labels), expected)
+    assert torch.allclose(_CrossEntropy(weights)(logits, labels), expected)
 
 
 def test_a_weighted_loss_of_two_halves_is_their_mean():
     """Else the number of processes would change the loss."""
     draw = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(8, 2, generator=draw), torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])
-    loss = finetune._CrossEntropy(torch.tensor([0.7, 2.0]))
+    loss = _CrossEntropy(torch.tensor([0.7, 2.0]))
     halves = [loss(logits[part], labels[part]) for part in (slice(0, 4), slice(4, 8))]
     assert torch.allclose(loss(logits, labels), torch.stack(halves).mean())
 
@@ -246,7 +252,7 @@ def multilabel(tmp_path):
 
 
 def test_labels_that_do_not_exclude_each_other_are_learnt_each_by_itself(multilabel, tmp_path):
-    result = judge("finetune", family_backbone("resnet"), multilabel, tmp_path / "r", *LONG, "train.steps=40")
+    result = judge("finetune", family_backbone("convnext"), multilabel, tmp_path / "r", *THOROUGH)
     found = scores(tmp_path / "r")
     assert found.shape == (8, 3) and ((found > 0) & (found < 1)).all()
     assert not np.allclose(found.sum(1), 1)
@@ -256,7 +262,7 @@ def test_labels_that_do_not_exclude_each_other_are_learnt_each_by_itself(multila
 def test_unknown_labels_do_not_count():
     logits = torch.tensor([[2.0, -1.0], [0.5, 9.0]], requires_grad=True)
     labels = torch.tensor([[1, 0], [0, -1]])
-    loss = finetune._MultiLabel(None)(logits, labels)
+    loss = _MultiLabel(None)(logits, labels)
     loss.backward()
     known = torch.nn.functional.binary_cross_entropy_with_logits(
         logits.flatten()[:3], torch.tensor([1.0, 0.0, 0.0]), reduction="sum"
@@ -266,7 +272,7 @@ def test_unknown_labels_do_not_count():
 
 def test_positive_labels_weigh_as_many_times_more_as_negatives_are_more():
     labels = np.array([[1, 1], [0, 1], [0, -1], [0, 0]])
-    assert finetune._class_weights(labels, 2).tolist() == [3.0, 0.5]
+    assert _class_weights(labels, 2).tolist() == [3.0, 0.5]
 
 
 def test_several_labels_can_be_weighted(multilabel, tmp_path):
@@ -286,13 +292,13 @@ def test_sampling_is_refused_for_several_labels(multilabel, tmp_path):
 @pytest.mark.parametrize(("images", "backbone"), [(1, 3), (3, 1)])
 def test_grey_images_meet_rgb_backbones_and_the_reverse_both_ways(tmp_path, images, backbone, way):
     task = class_task(tmp_path / "task", channels=images, train=16, units="display" if images == 1 else "rgb")
-    network = family_backbone("resnet", channels=backbone)
-    result = judge("finetune", network, task, tmp_path / "r", *LONG, "train.steps=30", f"channels={way}")
+    network = family_backbone("convnext", channels=backbone)
+    result = judge("finetune", network, task, tmp_path / "r", *THOROUGH, f"channels={way}")
     assert result.metrics["test"]["accuracy"] == 1 and result.settings["channels"] == way
     (note,) = [note for note in result.notes if note.startswith("channels: ")]
     expected = {"repeat": "repeated" if images == 1 else "luminance", "adapt": f"{backbone} → {images} input channels"}
     assert expected[way] in note
-    assert network.model.conv1.in_channels == backbone
+    assert network.model.stem[0].in_channels == backbone
 
 
 @pytest.mark.parametrize("family", ["densenet", "vgg", "convnext", "vit"])
@@ -312,11 +318,14 @@ def test_channels_that_fit_need_no_note(done):
 def test_bf16_trains_nearly_as_fp32_and_keeps_its_weights_in_float32(task, tmp_path, strategy):
     losses = {}
     for precision in ("fp32", "bf16"):
-        backbone, folder = family_backbone("convnext"), tmp_path / precision
-        result = judge("finetune", backbone, task, folder, f"precision={precision}", f"strategy={strategy}")
+        folder = tmp_path / precision
+        with learners() as trained:
+            result = judge(
+                "finetune", family_backbone("convnext"), task, folder, f"precision={precision}", f"strategy={strategy}"
+            )
         losses[precision] = [line["loss"] for line in lines(folder)]
         assert result.settings["precision"] == precision
-        assert all(parameter.dtype == torch.float32 for parameter in backbone.parameters())
+        assert all(parameter.dtype == torch.float32 for parameter in trained[0].parameters())
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02) and losses["bf16"] != losses["fp32"]
 
 

@@ -7,7 +7,8 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, brier_score
 from torchmetrics.classification import MulticlassCalibrationError, MultilabelAUROC, MultilabelF1Score
 
 from ssl_transfer.evaluate import metrics
-from ssl_transfer.evaluate.metrics import better, classification_metrics, patient_intervals, weighted_metrics
+from ssl_transfer.evaluate.metrics import classification_metrics, patient_intervals, weighted_metrics
+from ssl_transfer.result import better
 
 NAMES = ("head", "chest", "abdomen", "pelvis")
 

@@ -24,6 +24,7 @@ from ssl_transfer.training.optim import OPTIMIZERS, parameter_groups
 PAIRS = [(strategy, family) for strategy in STRATEGIES for family in FAMILIES if strategy != "lora" or family == "vit"]
 STEPS = 12
 ADAMW = "optimizer={name: adamw, lr: 0.01, weight_decay: 0.1}"
+pytestmark = pytest.mark.usefixtures("one_thread")  # on such small images a second one only waits
 
 
 def made(name, family="resnet", steps=STEPS, steps_per_epoch=1, **options):
@@ -144,12 +145,12 @@ def test_a_wrong_option_is_refused_before_anything_is_read(strategy, message):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_full_moves_every_tensor_of_the_backbone(trained, family):
-    record = trained("full", family, steps=2)
-    expected = set(family_backbone(family).model.state_dict())
-    still = expected - moved(record, 0, "backbone.model")
-    assert {name for name in still if "weight" in name} <= {"blocks.1.mlp.fc1.weight"} - expected
-    assert len(still) <= 0.2 * len(expected), still  # a bias before a norm has no gradient
+def test_full_moves_every_weight_and_every_statistic_of_the_backbone(trained, family):
+    """Three steps: layers behind which a gain starts at 0 get no gradient in the first."""
+    record = trained("full", family, "optimizer={name: adamw, lr: 0.01, weight_decay: 0.0}", steps=3)
+    first, last = record.tensors[0], record.tensors[-1]
+    names = [name for name, value in first.items() if value.ndim > 1 or "running" in name]
+    assert len(names) > 5 and not any(torch.equal(first[name], last[name]) for name in names)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -229,12 +230,12 @@ def test_a_block_that_opens_carries_no_momentum_from_before(trained):
     state = record.tensors[2]
     learner, rate = record.learner, record.lines[2]["lr"]
     learner.load_state_dict(state)
-    name = "backbone.model.layer4.1.conv2.weight"
+    name = "backbone.model.layer4.1.bn2.weight"  # a gain that starts at 0; the layers before it get no gradient yet
     gradient = dict(zip(
         [name for group in learner.groups() for name in _names(learner, group)], learner.gradients(2), strict=True,
     ))[name]  # fmt: skip
     difference = record.tensors[3][name] - state[name]
-    assert torch.allclose(difference, -rate * gradient, rtol=1e-3, atol=1e-7)
+    assert difference.abs().max() > 1e-5 and torch.allclose(difference, -rate * gradient, rtol=1e-3, atol=1e-7)
 
 
 def _names(learner, group):
@@ -283,7 +284,7 @@ def away(name, by=0.5, **options):
 @pytest.mark.parametrize("name", ["l2_sp", "l1_sp"])
 def test_at_the_start_the_penalty_is_the_head_s_alone(name):
     strategy, _, head = made(name, alpha=3.0, beta=0.1)
-    expected = 0.05 * sum(float(p.double().square().sum()) for p in head.parameters())
+    expected = 0.05 * sum(float(p.detach().double().square().sum()) for p in head.parameters())
     assert float(strategy.penalty()) == pytest.approx(expected, rel=1e-5)
 
 
@@ -372,7 +373,7 @@ def test_auto_rgn_s_shares_lie_in_0_to_1_reach_1_in_backbone_and_head_and_change
     assert shares.shape == (6, tensors_of_backbone + 2)
     assert ((shares > 0) & (shares <= 1)).all()
     assert (shares[:, :tensors_of_backbone].amax(1) == 1).all() and (shares[:, tensors_of_backbone:].amax(1) == 1).all()
-    assert len({float(share) for share in shares[0]}) > tensors_of_backbone / 2
+    assert len({float(share) for share in shares[0]}) > 5
     changed = [not torch.equal(one, other) for one, other in itertools.pairwise(shares)]
     assert changed == [False, True, False, True, False]
 

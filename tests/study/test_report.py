@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ssl_transfer.errors import UsageError
-from ssl_transfer.study import figures
+from ssl_transfer.study import drawing, figures
 from ssl_transfer.study.guidance import advice
 from ssl_transfer.study.report import Attachment, write_report
 from ssl_transfer.study.statistics import CONTRAST_COLUMNS, contrasts
@@ -39,6 +39,8 @@ def study(gains: dict[str, float]) -> pd.DataFrame:
             0.7 + gain + rng.normal(0, 0.01),
             boundary[arm],
             "r",
+            "none",
+            0.0,
         )
         for protocol in ("linear_probe", "knn")
         for arm, gain in gains.items()
@@ -190,8 +192,8 @@ def test_ids_are_unique_and_every_reference_has_its_target(page):
 def test_ink_follows_the_page_and_arms_keep_their_colours(page):
     for svg in re.findall(r"<svg.*?</svg>", page.read_text(), flags=re.DOTALL):
         assert "currentColor" in svg
-        assert figures.INK not in svg
-        assert figures.COLORS[0] in svg  # the first arm by name, in every figure
+        assert drawing.INK not in svg
+        assert drawing.COLORS[0] in svg  # the first arm by name, in every figure
 
 
 def test_tables_and_figures_lie_beside_the_page(page):

@@ -27,9 +27,9 @@ from ssl_transfer.study.statistics import (
 )
 
 CONTRASTS = [  # DESIGN's contract, written out on purpose
-    "protocol", "task", "strategy", "fraction", "metric", "a", "b", "boundary_a", "boundary_b", "unit", "n_a", "n_b",
-    "mean_a", "mean_b", "difference", "ci_low", "ci_high", "t", "df", "p_value", "p_holm", "p_tost", "hedges_g",
-    "verdict",
+    "protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "metric", "a", "b", "boundary_a", "boundary_b",
+    "unit", "n_a", "n_b", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "t", "df", "p_value", "p_holm", "p_tost",
+    "hedges_g", "verdict",
 ]  # fmt: skip
 SAMPLES = [
     (np.random.default_rng(s).normal(0.3, 1.0, n), np.random.default_rng(s + 99).normal(0, 2.0, m))

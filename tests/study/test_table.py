@@ -15,7 +15,7 @@ from ssl_transfer.study.table import read_results, study_table, write_table
 
 TIDY = [  # DESIGN's contract, written out on purpose
     "protocol", "pretraining", "task", "strategy", "fraction", "pretraining_seed", "seed", "metric", "value",
-    "boundary", "run_id",
+    "boundary", "run_id", "noise", "noise_sigma",
 ]  # fmt: skip
 
 
@@ -48,6 +48,13 @@ def test_there_is_one_row_per_run_and_test_metric_and_none_for_validation():
 def test_the_pretraining_arm_is_named_by_the_backbone_where_it_names_no_arm():
     unnamed = {"id": "b", "name": "timm:resnet50"}
     assert study_table([result(backbone=unnamed)])["pretraining"].tolist() == ["timm:resnet50"] * 2
+
+
+def test_the_noise_of_a_run_is_that_of_its_settings_and_none_where_they_say_nothing():
+    noise = {"kind": "gaussian", "sigma": 0.01, "at": "test"}
+    frame = study_table([result("r1"), result("r2", settings={"size": 32}), result("r3", settings={"noise": noise})])
+    labels = ["none"] * 4 + ["gaussian test"] * 2
+    assert (frame["noise"].tolist(), frame["noise_sigma"].tolist()) == (labels, [0.0] * 4 + [0.01] * 2)
 
 
 def test_a_repeated_run_id_is_refused():

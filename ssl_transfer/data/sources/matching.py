@@ -111,7 +111,7 @@ def _without_suffix(file: str) -> str:
 def _expand(base: Path, pattern: str, file: str) -> list[Path]:
     """Files that the pattern means for one image; the last run of digits in its stem is {number}."""
     numbers = re.findall(r"\d+", stem(file))
-    parent = file.rpartition("/")[0]
+    parent = file.rpartition("/")[0] or "."  # else `{parent}/x` would begin at the root of the disk
     values = {"stem": stem(file), "parent": parent, "number": numbers[-1] if numbers else ""}
     fields = {key: re.sub(r"([*?\[])", r"[\1]", value) for key, value in values.items()}  # names are no wildcards
     wanted = re.sub(r"{(\w+)}", lambda match: fields[match[1]], pattern)

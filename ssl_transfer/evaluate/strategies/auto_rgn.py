@@ -19,9 +19,9 @@ SMALLEST = 1e-6  # share of a tensor that gets no gradient at all
 class AutoRGN(Strategy):
     """Every tensor's rate is the peak rate times RGN / max RGN, with RGN = ‖gradient‖ / ‖tensor‖.
 
-    Measured at the start of every epoch as the mean over some of its batches. A fresh head would dominate the maximum, so
-    backbone and head have one each; a tensor of norm 0 (a bias, a last gain that starts at 0) would explode it, so it
-    takes no part in it and has the peak rate.
+    Measured at the start of every epoch as the mean over some of its batches (of shorter epochs, after as many steps). A
+    fresh head would dominate the maximum, so backbone and head have one each; a tensor of norm 0 (a bias, a last gain that
+    starts at 0) would explode it, so it takes no part in it and has the peak rate.
 
     Args:
         batches: That RGN is measured over.
@@ -45,7 +45,7 @@ class AutoRGN(Strategy):
 
     def before_step(self, step: int, gradients: Gradients) -> None:
         """Measure anew where an epoch begins."""
-        if step % self.course.steps_per_epoch:
+        if step % max(self.course.steps_per_epoch, self.batches):
             return
         tensors = [group.parameters[0] for group in self.groups()]
         norms = torch.stack([tensor.detach().float().norm() for tensor in tensors])

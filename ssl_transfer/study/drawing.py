@@ -1,0 +1,95 @@
+"""One look for all figures of a study, and how they are written: to files, or into a page.
+
+Figures are drawn without pyplot, so nothing is global and nothing stays open. `save` writes files for papers
+(white ground); `inline_svg` gives the same figure for a page, where its ink follows the page's text colour.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import io
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ssl_transfer.study.table import SCRATCH
+
+INK = "#23272e"
+# Okabe and Ito 2008 (safe for colour-blind readers), lightened where a dark page needs it; no yellow, for a white one.
+COLORS = ("#1f82c0", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("o", "s", "^", "D", "v")  # not as many as colours: the pair repeats only after 30 arms
+Looks = dict[str, tuple[str, str]]  # arm -> colour, marker
+SCRATCH_LOOK = ("#8a8f98", "X")
+STYLE = {
+    "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "svg.fonttype": "none", "svg.hashsalt": "study",
+    "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.titlesize": 9.5,
+    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.linewidth": 0.6, "axes.spines.top": False,
+    "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": INK, "grid.alpha": 0.13,
+    "grid.linewidth": 0.6, "xtick.color": INK, "ytick.color": INK, "xtick.major.size": 3, "ytick.major.size": 0,
+    "xtick.major.width": 0.6, "legend.frameon": False, "lines.linewidth": 1.8,
+}  # fmt: skip
+
+
+def arm_looks(arms: Iterable[str]) -> Looks:
+    """Colour and marker of each pretraining arm, by the order of their names; random initialisation is grey."""
+    looks = {}
+    for arm in sorted(set(arms) - {SCRATCH}):
+        looks[arm] = (COLORS[len(looks) % len(COLORS)], MARKERS[len(looks) % len(MARKERS)])
+    return {**looks, SCRATCH: SCRATCH_LOOK}
+
+
+def grid(panels: int, columns: int, height: float, **shared) -> tuple[Figure, list[Axes]]:
+    """A figure 9.4 inches wide with `panels` axes in rows of `columns`, each row `height` inches high."""
+    rows = math.ceil(panels / columns)
+    figure = Figure(figsize=(9.4, rows * height + 0.35), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **shared).ravel().tolist()
+    for spare in axes[panels:]:
+        spare.remove()
+    return figure, axes[:panels]
+
+
+def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
+    """Write `name.png` (200 dpi) and `name.svg` into a folder, which is made if it is missing; return both paths."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(png, dpi=200, facecolor="white")
+        figure.savefig(svg, facecolor="white", metadata={"Date": None})
+    return png, svg
+
+
+def inline_svg(figure: Figure, label: str = "") -> str:
+    """The figure as an `<svg>` element to stand inside an HTML page.
+
+    Ink is `currentColor` and the ground is transparent, so light and dark pages both work; text stays text in the
+    page's font; ids are prefixed by a hash of the drawing, so that several figures can share a page; no prolog, no
+    metadata, no address of any kind.
+
+    Args:
+        figure: One of the figures above, or any other drawn with `STYLE`.
+        label: What a screen reader says in its place.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href").replace(INK, "currentColor")
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
+    svg = re.sub(r"font: ([^;\"]*?)([\d.]+px)[^;\"]*", r"font-size: \2; font-family: inherit", svg)  # older matplotlib
+    prefix = f"f{hashlib.sha256(svg.encode()).hexdigest()[:8]}-"
+    svg = (
+        svg.replace(' id="', f' id="{prefix}').replace('href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
+    )
+    box = re.search(r'viewBox="([^"]*)"', svg)[1]
+    style = f"width: 100%; max-width: {figure.get_figwidth() * 96:.0f}px; stroke-linejoin: round; stroke-linecap: butt"
+    head = f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{box}" style="{style}">'
+    return head + svg[svg.index(">") + 1 :]
