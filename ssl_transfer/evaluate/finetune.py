@@ -8,13 +8,12 @@ import torch.nn.functional as functional
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from ssl_transfer.errors import RecipeError, TaskError
+from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluate.learner import Learner, assemble, learn, suited_views, training_pool
 from ssl_transfer.evaluate.metrics import classification_metrics
 from ssl_transfer.evaluate.work import Outcome, Work, classified
 from ssl_transfer.models.heads import ClassifierHead
 from ssl_transfer.recipe import Effort, Named
-from ssl_transfer.result import better
 from ssl_transfer.training.embedding import evaluating, prepared
 
 AT_ONCE = 256  # images of a prediction
@@ -34,7 +33,7 @@ def finetune(
         train: How long.
 
     Raises:
-        TaskError: If the task's metric is undefined on validation.
+        RecipeError: If classes are to be balanced by sampling where labels do not exclude each other.
     """
     task, rows = work.task, work.rows
     views = views or suited_views(work)
@@ -59,12 +58,7 @@ def finetune(
     strata = [rows["train"]]
     if train.balance == "sampling":
         strata = [rows["train"][task.labels[rows["train"]] == c] for c in range(len(task.classes))]
-    trained = learn(work, learner, pool, strata, optimizer, train, task.card.metric, better(task.card.metric), validate)
-    if trained.best.undefined:
-        raise TaskError(
-            f"task {task.name}: {task.card.metric} is undefined on the validation images (a single class?), so nothing can be "
-            "selected by it. Take another metric, or ingest again with other splits."
-        )
+    trained = learn(work, learner, pool, strata, optimizer, train, validate)
     settings = {"strategy": strategy, "optimizer": optimizer, "views": views, "train": train, **trained.settings}
     test = scores("test", trained.accelerator, trained.lower)
     return classified(work, {"step": trained.best.step}, settings, trained.best.validation, test)

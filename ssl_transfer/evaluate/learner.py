@@ -18,7 +18,7 @@ from ssl_transfer.console import say
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.pool import Part, Pool
 from ssl_transfer.data.views import VIEWS, ViewBatch, ViewMaker
-from ssl_transfer.errors import RunError
+from ssl_transfer.errors import RunError, TaskError
 from ssl_transfer.evaluate.strategies import STRATEGIES, Strategy
 from ssl_transfer.evaluate.work import Work
 from ssl_transfer.methods.objective import Course, Group, Losses, Objective
@@ -27,6 +27,7 @@ from ssl_transfer.models.batchnorm import globalise_batchnorm
 from ssl_transfer.models.blocks import train_all_but
 from ssl_transfer.models.ranks import world_size
 from ssl_transfer.recipe import Effort, Named, choose
+from ssl_transfer.result import better
 from ssl_transfer.run import Log
 from ssl_transfer.training.batches import StreamSampler, batch_at, view_batches
 from ssl_transfer.training.checkpoint import Checkpoints
@@ -106,12 +107,11 @@ class Best:
     """The best weights so far, by validation.
 
     Attributes:
-        sign: 1 if more of the metric is better, else −1.
+        metric: That they are best by.
         patience: Checks without a better one that are enough; None: any number.
     """
 
     metric: str
-    sign: int
     patience: int | None = None
     validation: dict[str, float] | None = None
     step: int = 0
@@ -131,7 +131,7 @@ class Best:
 
     def _score(self, validation: dict[str, float]) -> float:
         value = validation[self.metric]
-        return -math.inf if math.isnan(value) else self.sign * value
+        return -math.inf if math.isnan(value) else better(self.metric) * value
 
     @property
     def undefined(self) -> bool:
@@ -215,9 +215,9 @@ def assemble(work: Work, head: nn.Module, criterion: Criterion, strategy: Named,
 
 def learn(
     work: Work, learner: Learner, pool: Pool, strata: Sequence[np.ndarray], optimizer: Named, effort: Effort,
-    metric: str, sign: int, validate: Callable[[Accelerator, torch.dtype | None], dict[str, float]],
+    validate: Callable[[Accelerator, torch.dtype | None], dict[str, float]],
 ) -> Trained:  # fmt: skip
-    """Train a learner and leave it with the weights that were best on validation.
+    """Train a learner and leave it with the weights that were best on validation, by the task's metric.
 
     All ranks call it together. A run that was stopped goes on from its checkpoint.
 
@@ -225,38 +225,24 @@ def learn(
         pool: Reads and augments images and labels.
         strata: Rows of the training images; several take turns.
         optimizer: With all of its options.
-        metric: That weights are selected by; `sign` is 1 if more of it is better.
         validate: Measures the learner on validation images, on all ranks.
 
     Raises:
         RunError: If the loss is no number, or the launch shares out the weights (FSDP).
+        TaskError: If the task's metric is undefined on validation.
     """
-    checkpoints = Checkpoints(work.folder / "checkpoints", work.identity)
+    checkpoints, best = (
+        Checkpoints(work.folder / "checkpoints", work.identity),
+        Best(work.task.card.metric, effort.patience),
+    )
     checkpoint = checkpoints.load()
     machine = Machine(**checkpoint["machine"]) if checkpoint else (
         Machine.chosen(work.recipe.precision, "auto", pool.parts[0].maker.presets[0].size)
     )  # fmt: skip
-    accelerator = start_accelerator(machine.precision, effort.batch_size)
-    if accelerator.is_fsdp2:
-        raise RunError(
-            "fine-tuning needs whole weights on every process. Launch it without FSDP: launch/accelerate/gpu8.yaml."
-        )
-    keep_freed_memory(accelerator.device)
-    torch.set_num_threads(machine.threads)  # Accelerate may have chosen others
-    work.folder.mkdir(parents=True, exist_ok=True)
+    checkpoints.extra = lambda: {"best": best.state(), "machine": machine.to_card()}
+    training = _training(learner, optimizer, effort, machine)
+    accelerator = training.accelerator
     torch.manual_seed(work.recipe.seed + accelerator.process_index)  # dropout draws from it
-    globalise_batchnorm(learner, 1, accelerator.device)
-    learner.to(accelerator.device, memory_format=torch.channels_last)
-    pace = Pace(
-        total_steps=effort.steps, steps_per_epoch=learner.course.steps_per_epoch, warmup_steps=effort.warmup_steps,
-        batch_size=effort.batch_size, log_every=effort.log_every_steps, checkpoint_every=effort.checkpoint_every_steps,
-        watch_every=effort.check_every_steps, clip_gradient=effort.clip_gradient,
-    )  # fmt: skip
-    best = Best(metric, sign, effort.patience)
-    training = Training(
-        learner, OPTIMIZERS[optimizer.name](learner.groups(), effort.batch_size, **optimizer.options), accelerator, pace,
-        "training",
-    )  # fmt: skip
     if checkpoint:
         training.restore(checkpoint)
         best.restore(checkpoint["best"])
@@ -266,6 +252,7 @@ def learn(
         accelerator.num_processes,
     )  # fmt: skip
     learner.batch = lambda step: batch_at(pool, sampler, step, accelerator.device)
+    work.folder.mkdir(parents=True, exist_ok=True)
     log = Log(work.folder / "log.jsonl", training.step) if accelerator.is_main_process else None
 
     def watch() -> dict[str, float]:
@@ -274,21 +261,34 @@ def learn(
         return {f"val_{name}": value for name, value in found.items()}
 
     with closing(view_batches(pool, sampler, accelerator.device, effort.workers)) as batches:
-        training.run(
-            batches, log, _WithBest(checkpoints, best, machine), Alarms("stop", "warn", effort.steps), watch, pool.key,
-            best.enough,
-        )  # fmt: skip
+        alarms = Alarms("stop", "warn", effort.steps)
+        training.run(batches, log, checkpoints, alarms, watch, pool.key, best.enough)
     if log:
         log.close()
+    if best.undefined:
+        raise TaskError(
+            f"task {work.task.name}: {best.metric} is undefined on the validation images (a single class?), so nothing can be "
+            "selected by it. Take another metric, or ingest again with other splits."
+        )
     learner.load_state_dict(best.weights, strict=False)
     return Trained(best, accelerator, machine.precision)
 
 
-class _WithBest:
-    """Checkpoints that also hold the best weights, and what a resumed run must not choose again."""
-
-    def __init__(self, checkpoints: Checkpoints, best: Best, machine: Machine):
-        self.checkpoints, self.best, self.machine = checkpoints, best, machine
-
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        self.checkpoints.save(step, {**state, "best": self.best.state(), "machine": self.machine.to_card()})
+def _training(learner: Learner, optimizer: Named, effort: Effort, machine: Machine) -> Training:
+    """The loop around a learner, on the device of this process."""
+    accelerator = start_accelerator(machine.precision, effort.batch_size)
+    if accelerator.is_fsdp2:
+        raise RunError(
+            "fine-tuning needs whole weights on every process. Launch it without FSDP: launch/accelerate/gpu8.yaml."
+        )
+    keep_freed_memory(accelerator.device)
+    torch.set_num_threads(machine.threads)  # Accelerate may have chosen others
+    globalise_batchnorm(learner, 1, accelerator.device)
+    learner.to(accelerator.device, memory_format=torch.channels_last)
+    pace = Pace(
+        total_steps=effort.steps, steps_per_epoch=learner.course.steps_per_epoch, warmup_steps=effort.warmup_steps,
+        batch_size=effort.batch_size, log_every=effort.log_every_steps, checkpoint_every=effort.checkpoint_every_steps,
+        watch_every=effort.check_every_steps, clip_gradient=effort.clip_gradient,
+    )  # fmt: skip
+    made = OPTIMIZERS[optimizer.name](learner.groups(), effort.batch_size, **optimizer.options)
+    return Training(learner, made, accelerator, pace, "training")

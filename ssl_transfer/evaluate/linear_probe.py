@@ -158,12 +158,8 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         if len(settings) > 1:
             settings = [self._best(X, codes, weights, groups, settings)]
         head = self._heads(X, codes, weights, settings)[0]
-        self.coef_, self.intercept_, self.n_iter_, self.setting_ = (
-            head.weights,
-            head.intercepts,
-            head.steps,
-            head.setting,
-        )
+        self.coef_, self.intercept_ = head.weights, head.intercepts
+        self.n_iter_, self.setting_ = head.steps, head.setting
         penalty = head.setting.get("weight_decay", 1.0) * mass
         self.C_ = head.setting.get("C", 1 / penalty if penalty else np.inf)
         if not head.converged:

@@ -21,7 +21,6 @@ from ssl_transfer.evaluate.overlap import case_overlap, overlap_counts, overlap_
 from ssl_transfer.evaluate.work import Outcome, Work
 from ssl_transfer.models.heads import SegmentationHead
 from ssl_transfer.recipe import Effort, Named
-from ssl_transfer.result import better
 from ssl_transfer.training.embedding import evaluating, prepare
 
 SLICES_AT_ONCE = 32
@@ -75,8 +74,7 @@ def segment(
     if train.balance == "sampling":
         present = task.strata[rows["train"]]
         strata = [rows["train"][present == stratum] for stratum in np.unique(present)]
-    metric = task.card.metric
-    trained = learn(work, learner, pool, strata, optimizer, train, metric, better(metric), validate)
+    trained = learn(work, learner, pool, strata, optimizer, train, validate)
     settings = {
         "strategy": strategy, "optimizer": optimizer, "views": views, "train": train, "decoder_width": decoder_width,
         "overlap": overlap, **trained.settings,

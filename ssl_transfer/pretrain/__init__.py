@@ -64,6 +64,7 @@ def pretrain(
         checkpoints.clear()
     checkpoint = checkpoints.load()
     machine = Machine(**checkpoint["machine"]) if checkpoint else _machine(recipe)
+    checkpoints.extra = lambda: {"machine": machine.to_card()}  # what a resumed run must not choose again
     train = recipe.train
     accelerator = start_accelerator(machine.precision, train.batch_size, train.accumulate_steps, recipe.tracker, folder)
     keep_freed_memory(accelerator.device)
@@ -98,7 +99,7 @@ def pretrain(
         training.run(
             batches,
             log,
-            _Recorded(checkpoints, machine),
+            checkpoints,
             Alarms(recipe.monitor.on_nonfinite, recipe.monitor.on_collapse, patience),
             lambda: watch(training.backbone()),
             pool.key,
@@ -125,16 +126,6 @@ def pretrain(
 def _machine(recipe: PretrainRecipe) -> Machine:
     smallest = min(recipe.data.size, recipe.method.options.get("local_size", recipe.data.size))
     return Machine.chosen(recipe.train.precision, recipe.train.memory_format, smallest)
-
-
-class _Recorded:
-    """Checkpoints that also hold what a resumed run must not choose again."""
-
-    def __init__(self, checkpoints: Checkpoints, machine: Machine):
-        self.checkpoints, self.machine = checkpoints, machine
-
-    def save(self, step: int, state: dict[str, Any]) -> None:
-        self.checkpoints.save(step, {**state, "machine": self.machine.to_card()})
 
 
 def _training(recipe: PretrainRecipe, objective: Objective, accelerator: Accelerator, machine: Machine) -> Training:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,21 @@ class Checkpoints:
     Args:
         folder: Of the run.
         run_id: A checkpoint of another run is refused.
+
+    Attributes:
+        extra: Asked at every save for what belongs into it beside the training's own state.
     """
 
     def __init__(self, folder: Path, run_id: str):
         self.folder, self.run_id = folder, run_id
+        self.extra: Callable[[], dict[str, Any]] = dict
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state after `step` steps; an interrupted write leaves the earlier checkpoints as they are."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"checkpoint-{step:08d}.pt"
         temporary = path.with_suffix(".partial")
-        torch.save({"run_id": self.run_id, "step": step, **state}, temporary)
+        torch.save({"run_id": self.run_id, "step": step, **state, **self.extra()}, temporary)
         path.with_suffix(".sha256").write_text(_digest(temporary))
         os.replace(temporary, path)
         for old in self._paths()[:-KEPT]:
@@ -60,7 +65,7 @@ class Checkpoints:
         if paths:
             raise RunError(
                 f"{self.folder}: all {len(paths)} checkpoint(s) are damaged, so the run cannot go on. Start it anew with "
-                "--resume never."
+                "--resume never; an evaluation, by deleting its folder."
             )
         return None
 
