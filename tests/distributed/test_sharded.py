@@ -17,9 +17,9 @@ from torch.distributed.tensor import DTensor
 
 from ssl_transfer.errors import RunError
 from ssl_transfer.models.backbone import load_backbone
-from ssl_transfer.pretrain import machine, pretrain
+from ssl_transfer.pretrain import pretrain
 from ssl_transfer.recipe import PretrainRecipe, load_recipe
-from ssl_transfer.training import loop
+from ssl_transfer.training import loop, machine
 
 VIT = (
     "backbone={name: vit_tiny_patch16_224, options: {patch_size: 4, embed_dim: 16, depth: 2, num_heads: 2, "

@@ -7,7 +7,6 @@ import pandas
 import pytest
 from scipy import ndimage
 
-from ssl_transfer.evaluate.metrics import better
 from ssl_transfer.evaluate.overlap import (
     case_overlap,
     overlap_counts,
@@ -15,6 +14,7 @@ from ssl_transfer.evaluate.overlap import (
     overlap_metrics,
     policy_note,
 )
+from ssl_transfer.result import better
 
 LIVER = {1: "liver"}
 
