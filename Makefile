@@ -1,7 +1,7 @@
 # `make quickstart` and `make test` do everything on a fresh machine; later runs reuse the environment in .venv.
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check --quiet
-TEST = OMP_NUM_THREADS=2 .venv/bin/python -m pytest
+TEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: quickstart test test-long lint
 

@@ -95,7 +95,8 @@ def test_every_pair_of_arms_is_contrasted_over_pretraining_seeds(folder):
     assert set(contrasts["a"]) | set(contrasts["b"]) == ARMS
     cells = contrasts.groupby(["protocol", "fraction", "metric"]).size()
     assert (cells == 6).all()
-    assert set(contrasts["protocol"]) == {"linear_probe", "knn"}
+    assert set(contrasts["protocol"]) == {"linear_probe", "knn", "finetune", "segment"}
+    assert {"dice", "hd95", "dice_present"} <= set(contrasts.loc[contrasts["protocol"] == "segment", "metric"])
     assert set(contrasts["unit"]) == {"pretraining_seed"}
     assert set(contrasts["n_a"]) == set(contrasts["n_b"]) == {2}
     assert (contrasts["difference"] - (contrasts["mean_a"] - contrasts["mean_b"])).abs().max() < 1e-9
@@ -105,8 +106,9 @@ def test_the_tidy_table_has_every_run(folder):
     table = pd.read_csv(folder / "tables" / "table.csv")
     assert set(TIDY_COLUMNS) <= set(table.columns)
     shown = table[table["metric"] == "balanced_accuracy"]
-    assert len(shown) == 4 * 2 * 2 * 2  # arms, seeds, protocols, fractions
+    assert len(shown) == 4 * 2 * (2 * 2 + 1)  # arms, seeds, probes at two fractions and a fine-tune
     assert shown["run_id"].nunique() == len(shown)
+    assert table.loc[table["metric"] == "dice", "run_id"].nunique() == 4 * 2
     boundaries = shown.groupby("pretraining")["boundary"].first().to_dict()
     assert boundaries == {"CT": "none", "cell lines": "hard", "photographs": "hard", "scratch": "scratch"}
 

@@ -160,7 +160,15 @@ def test_means_are_over_cases_and_then_over_classes(cases):
         assert found[f"{measure}_liver"] == pytest.approx(means["liver"])
         assert found[f"{measure}_tumour"] == pytest.approx(means["tumour"])
         assert found[measure] == pytest.approx(means.mean())
-    assert list(found) == ["dice", "hd95", "dice_liver", "dice_tumour", "hd95_liver", "hd95_tumour"]
+    measures = ("dice", "hd95", "dice_present")
+    assert list(found) == [*measures, *(f"{measure}_{name}" for measure in measures for name in ("liver", "tumour"))]
+
+
+def test_a_second_dice_counts_the_cases_that_have_the_class_in_truth(cases):
+    found, own = overlap_metrics(cases, ["liver", "tumour"]), cases[cases["truth_voxels"] > 0]
+    means = own.groupby("class")["dice"].mean()
+    assert found["dice_present_tumour"] == pytest.approx(means["tumour"]) != pytest.approx(found["dice_tumour"])
+    assert found["dice_present"] == pytest.approx(means.mean())
 
 
 def test_a_class_without_a_row_has_no_value_and_the_mean_is_over_the_others(cases):
