@@ -1,7 +1,7 @@
 # `make quickstart` and `make test` do everything on a fresh machine; later runs reuse the environment in .venv.
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check --quiet
-TEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+TEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest
 
 .PHONY: quickstart test test-long lint
 
@@ -9,7 +9,7 @@ quickstart: .venv/.ready
 	.venv/bin/ssl-transfer quickstart
 
 test: .venv/.ready
-	$(TEST)
+	$(TEST) --numprocesses 2 --dist loadfile
 
 test-long: .venv/.ready
 	$(TEST) -m long

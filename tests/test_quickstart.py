@@ -18,6 +18,8 @@ CONTRAST_COLUMNS = [
     "task",
     "strategy",
     "fraction",
+    "noise",
+    "noise_sigma",
     "metric",
     "a",
     "b",
