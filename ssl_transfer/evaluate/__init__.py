@@ -117,7 +117,12 @@ def evaluate(
         raise TaskError(f"task {task.name}: its target is {task.kind}, which {protocol} cannot score. Take {fitting}.")
     identity = run_id(
         "evaluate",
-        {"protocol": protocol, **recipe.model_dump(), **_identity(options), "task": _task_identity(task)},
+        {
+            "protocol": protocol,
+            **recipe.model_dump(),
+            **_identity(options),
+            "task": task.card.model_dump(exclude={"store"}),
+        },
         [backbone.id, task.store.id],
     )
     folder = Path(out) if out else Path("runs/evaluate") / identity
@@ -201,10 +206,6 @@ def _plain(value: Any) -> Any:
 
 def _identity(options: dict[str, Any]) -> dict[str, Any]:
     return {key: value.identity() if isinstance(value, Effort) else _plain(value) for key, value in options.items()}
-
-
-def _task_identity(task: Task) -> dict[str, Any]:
-    return task.card.model_dump(exclude={"store"})
 
 
 def _assert_disjoint(task: Task, rows: dict[str, np.ndarray]) -> None:

@@ -10,7 +10,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ssl_transfer.errors import BackboneError, TaskError
-from ssl_transfer.evaluate.linear_probe import STRENGTHS, LinearProbe, inner_split, linear_probe
+from ssl_transfer.evaluate.inner_split import inner_split
+from ssl_transfer.evaluate.linear_probe import STRENGTHS, LinearProbe, linear_probe
 
 
 @pytest.fixture(params=[2, 4])
