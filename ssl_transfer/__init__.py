@@ -15,6 +15,7 @@ _PUBLIC = {
     "load_backbone": ("ssl_transfer.models.backbone", "load_backbone"),
     "extract_features": ("ssl_transfer.features", "extract_features"),
     "LinearProbe": ("ssl_transfer.evaluate.linear_probe", "LinearProbe"),
+    "open_study": ("ssl_transfer.study.plan", "open_study"),
     "project": ("ssl_transfer.analysis.projection", "project"),
 }
 __all__ = [*_PUBLIC, "__version__"]

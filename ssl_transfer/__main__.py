@@ -97,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
     added.add_argument("--out", type=Path, help="folder of the run (default runs/NAME-ID)")
     added.add_argument("--resume", choices=("auto", "never"), default="auto", help="never: start anew")
+    added.add_argument(
+        "--untrained",
+        action="store_true",
+        help="the backbone before its first step: random initialisation, the control",
+    )
 
     added = verb("features", _features, "compute and keep a backbone's features of a store")
     added.add_argument("backbone", help="a folder, scratch:NAME or timm:NAME[.TAG]")
@@ -115,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument(
         "--out", type=Path, help="folder (default runs/evaluate/ID); of several evaluations: of all of them"
     )
+    added.add_argument("--features", type=Path, metavar="DIR", help="of this backbone and task: where probes keep them")
     added.set_defaults(overrides=[])
+    _study_arguments(verb)
     return parser
 
 
@@ -149,6 +156,26 @@ def _ingest_arguments(verb: Any) -> None:
     added.add_argument("--workers", type=int, help="processes that decode (default: as many as cores)")
 
 
+def _study_arguments(verb: Any) -> None:
+    added = verb("study", _study, "many evaluations from one YAML: plan, run, status, report")
+    added.add_argument("action", choices=("plan", "run", "status", "report", "job"))
+    added.add_argument("study", type=Path, nargs="?", help="a study's YAML, or its folder once it is planned")
+    added.add_argument("overrides", nargs="*", metavar="key=value", help="laid over the YAML; of `job`: the job's id")
+    added.add_argument("--out", type=Path, help="folder (default studies/NAME)")
+    added.add_argument("--dry-run", action="store_true", help="plan: print what it would be, write nothing")
+    added.add_argument(
+        "--results", type=Path, metavar="CSV", help="report: a tidy table made elsewhere, in place of a study"
+    )
+    added.add_argument("--margin", type=float, help="report --results: largest difference that counts as equivalent")
+    added.add_argument(
+        "--family", metavar="COLUMNS", help="report --results: of Holm's correction (default protocol,metric)"
+    )
+    added.add_argument("--domains", type=Path, metavar="CSV", help="report --results: pretraining,task,boundary")
+    added.add_argument(
+        "--primary", metavar="KEY=VALUE,…", help="report --results: the contrast that the answer rests on"
+    )
+
+
 def _ingest(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.data.ingest import ingest
     from ssl_transfer.data.inspect import store_summary
@@ -172,7 +199,7 @@ def _inspect(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.run import read_json
 
     path: Path = options.path.parent if options.path.name == "result.json" else options.path
-    named = (read_json(path / f"{name}.json") for name in ("card", "result", "run", "quickstart"))
+    named = (read_json(path / f"{name}.json") for name in ("card", "result", "run", "quickstart", "plan"))
     card = next(filter(None, named), None)
     kind = (card or {}).get("kind") or (card or {}).get("stage")
     if options.figure and kind != "store":
@@ -186,6 +213,11 @@ def _inspect(options: argparse.Namespace) -> dict[str, Any]:
             contact_sheet(store, options.figure)
             say(f"contact sheet: {options.figure}")
         return store_summary(store)
+    if kind == "plan":
+        from ssl_transfer.study.plan import Plan
+        from ssl_transfer.study.verbs import standing
+
+        return standing(Plan.load(path))
     if kind == "pretrain":
         return {**card, "done": (path / "backbone" / "card.json").exists(), "run": str(path)}
     return card
@@ -203,7 +235,7 @@ def _pretrain(options: argparse.Namespace) -> dict[str, Any]:
         ImageStore(source.store)
     from ssl_transfer.pretrain import pretrain
 
-    return pretrain(recipe, options.out, options.resume, where=str(options.recipe))
+    return pretrain(recipe, options.out, options.resume, where=str(options.recipe), untrained=options.untrained)
 
 
 def _features(options: argparse.Namespace) -> dict[str, Any]:
@@ -220,13 +252,14 @@ def _features(options: argparse.Namespace) -> dict[str, Any]:
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
 
-    words = [word for word in options.words if not SETTING.match(word)]
-    settings = [word for word in options.words if SETTING.match(word)] + options.overrides
+    words, settings = _split(options)
     if len(words) < 2:
         raise UsageError(
             f"evaluate {options.protocol}: found {' '.join(words) or 'nothing'}, expected BACKBONE … TASK."
         )
     *backbones, name = words
+    if options.features and len(backbones) > 1:
+        raise UsageError("--features: found several backbones, and features belong to one. Leave it out.")
 
     from ssl_transfer.data.tasks import Task
 
@@ -238,16 +271,20 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     for spec in backbones:
         backbone = _backbone(spec, task.store)
         for recipe, own in recipes:
-            out = (
-                options.out / f"{backbone.id}-{recipe.fraction:g}-{recipe.seed}"
-                if options.out and several
-                else options.out
-            )
-            result, folder = evaluate(options.protocol, backbone, task, recipe, own, out)
+            out = options.out
+            if out and several:
+                out /= f"{backbone.id}-" * (len(backbones) > 1) + f"{recipe.fraction:g}-{recipe.seed}"
+            result, folder = evaluate(options.protocol, backbone, task, recipe, own, out, options.features)
             results.append({**asdict(result), "result": str(folder / "result.json")})
             if several:
                 _tell(result, task.card.metric, spec)
     return {"results": results} if several else results[0]
+
+
+def _split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Backbones and task, and settings, of `evaluate`."""
+    words = [word for word in options.words if not SETTING.match(word)]
+    return words, [word for word in options.words if SETTING.match(word)] + options.overrides
 
 
 def _tell(result: Any, metric: str, spec: str) -> None:
@@ -269,7 +306,33 @@ def _backbone(spec: str, store: Any) -> Any:
 def _quickstart(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.quickstart import quickstart
 
-    return quickstart(options.out, options.scale)
+    return quickstart(_perform, options.out, options.scale)
+
+
+def _study(options: argparse.Namespace) -> dict[str, Any]:
+    from ssl_transfer.study import verbs
+
+    return verbs.study(options, verbs.Doer(_perform, _check))
+
+
+def _perform(words: list[str]) -> Any:
+    """Do a verb in this process and answer as it does; what goes wrong is raised."""
+    options = _parse(words)
+    return options.run(options)
+
+
+def _check(words: list[str]) -> None:
+    """Refuse a verb whose recipe or settings name what does not exist, before anything is run."""
+    options = _parse(words)
+    if options.run is _pretrain:
+        from ssl_transfer.pretrain.setting import completed
+        from ssl_transfer.recipe import PretrainRecipe, load_recipe
+
+        completed(load_recipe(PretrainRecipe, options.recipe, options.overrides), str(options.recipe))
+    elif options.run is _evaluate:
+        from ssl_transfer.evaluate import evaluate_recipes
+
+        list(evaluate_recipes(options.protocol, _split(options)[1]))
 
 
 def _readable(answer: Any, indent: int = 0) -> str:

@@ -14,7 +14,7 @@ from ssl_transfer.console import Progress, is_main_process
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
-from ssl_transfer.run import read_json, run_id, whole_folder, write_json
+from ssl_transfer.run import claimed, read_json, run_id, whole_folder, write_json
 from ssl_transfer.training.embedding import embed
 
 SCHEMA = 1
@@ -76,13 +76,25 @@ def extract_features(
     size = size or backbone.card["image_size"]
     identity = run_id("features", {"size": size, "precision": precision}, [backbone.id, store.id])
     folder = Path(out) if out else CACHE / identity
-    if folder.exists():
-        features = Features.load(folder)
-        if features.card["run_id"] != identity:
-            raise UsageError(
-                f"{folder}: holds features of other inputs ({features.card['run_id']}). Give another --out."
-            )
-        return features
+    with claimed(folder.parent / f".{folder.name}.lock"):  # jobs that share them may run side by side
+        return _kept(folder, identity) or _extract(backbone, store, folder, identity, size, precision)
+
+
+def _kept(folder: Path, identity: str) -> Features | None:
+    """Features that are there already.
+
+    Raises:
+        UsageError: If they are of other inputs.
+    """
+    if not folder.exists():
+        return None
+    features = Features.load(folder)
+    if features.card["run_id"] != identity:
+        raise UsageError(f"{folder}: holds features of other inputs ({features.card['run_id']}). Give another --out.")
+    return features
+
+
+def _extract(backbone: Backbone, store: ImageStore, folder: Path, identity: str, size: int, precision: str) -> Features:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone.to(device, memory_format=torch.channels_last)
     with Progress("features", len(store)) as progress:

@@ -323,6 +323,25 @@ def recipes_folder() -> Path:
     return Path("recipes")
 
 
+def find_recipe(name: str | Path, kind: str = "") -> Path:
+    """A recipe or card by its path as given, below the folder of recipes, or by its name alone.
+
+    Args:
+        name: `recipes/x.yaml`, `x.yaml` or `x`.
+        kind: Folder of recipes where names are looked up: `tasks`, `studies`; empty: recipes themselves.
+
+    Raises:
+        RecipeError: If there is none.
+    """
+    folder, path = recipes_folder() / kind, Path(name)
+    inside = Path(*path.parts[1:]) if path.parts[:1] == ("recipes",) else path
+    for candidate in (path, recipes_folder() / inside, folder / inside, folder / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    known = [other.stem for other in folder.glob("*.yaml")]
+    raise RecipeError(f"{name}: there is no such recipe, here or in {folder}.{nearest(path.stem, known)}")
+
+
 def _with_nulls(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_nulls(item) for key, item in value.items()}
@@ -354,8 +373,8 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
     if problem["type"] == "extra_forbidden":
         *sections, key = problem["loc"]
         owner = model
-        for section in sections:
-            owner = typing.get_args(owner)[0] if isinstance(section, int) else owner.model_fields[section].annotation
+        for section in sections:  # of a model, a list or a mapping
+            owner = owner.model_fields[section].annotation if hasattr(owner, "model_fields") else typing.get_args(owner)[-1]
         title = ".".join(map(str, sections)) or owner.__name__
         return f"{place}: {title} takes no such option.{nearest(str(key), owner.model_fields)}"
     if problem["type"] == "missing":

@@ -7,6 +7,7 @@ that is written beside its place and moved there last; a run is done if and only
 from __future__ import annotations
 
 import datetime
+import fcntl
 import json
 import math
 import os
@@ -46,6 +47,26 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+@contextmanager
+def claimed(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock file while the block runs, against every other process; yield whether it was got.
+
+    The system lets go of the lock when its process ends, however it ends: there are no stale ones. The file stays.
+
+    Args:
+        path: The lock file.
+        wait: Until whoever holds it lets go; otherwise the block runs without it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True  # closing the file lets go
 
 
 @contextmanager

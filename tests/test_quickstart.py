@@ -40,6 +40,11 @@ CONTRAST_COLUMNS = [
     "p_tost",
     "hedges_g",
     "verdict",
+    "g_low",
+    "g_high",
+    "p_bh",
+    "n_paired",
+    "p_paired",
 ]
 TIDY_COLUMNS = [
     "protocol",
@@ -87,8 +92,9 @@ def test_the_report_is_one_file_that_shows_every_arm_and_picture(folder):
 
 
 def test_every_stage_shows_progress(first):
-    for stage in ("generate and ingest", "pretrain", "evaluate", "UMAP"):
-        assert re.search(rf"^{stage}: \d+\.\d s$", first.stderr, re.M)
+    for kind in ("ingest", "pretrain", "features", "linear_probe", "knn", "finetune", "segment", "UMAP"):
+        assert re.search(rf"^{kind}: \d+\.\d s$", first.stderr, re.M)
+    assert re.search(r"^\[1/\d+, about .* left\] ingest ct$", first.stderr, re.M)
 
 
 def test_every_pair_of_arms_is_contrasted_over_pretraining_seeds(folder):
@@ -135,7 +141,7 @@ def test_a_second_call_does_no_work_twice_and_answers_the_same(first, folder, pl
             "**/model.safetensors",
             "**/result.json",
             "**/features.safetensors",
-            "stores/*/card.json",
+            "stores/*/*/card.json",
             "pictures/*.png",
         )
         for path in folder.glob(pattern)
@@ -178,6 +184,7 @@ def test_a_notebook_uses_the_public_api_only(path):
         "open_task",
         "load_backbone",
         "extract_features",
+        "open_study",
         "project",
     }
 

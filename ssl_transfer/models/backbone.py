@@ -193,7 +193,7 @@ def _scratch(spec: str, in_channels: int, size: int) -> Backbone:
     if (Path(name) / "config.json").is_file():
         if settings:
             raise BackboneError(f"{spec}: a folder has its settings in its card; leave out {', '.join(settings)}.")
-        return _beginning_of(_from_folder(Path(name), in_channels, size).card)
+        return untrained_backbone(_from_folder(Path(name), in_channels, size).card)
     known = {"in_channels": in_channels, "size": size, "stem": "standard", "seed": 0}
     for setting in settings:
         key, _, value = setting.partition("=")
@@ -208,7 +208,7 @@ def _scratch(spec: str, in_channels: int, size: int) -> Backbone:
     return _unpretrained(name, channels, known["size"], known["stem"], {}, intensity, known["seed"])
 
 
-def _beginning_of(card: dict[str, Any]) -> Backbone:
+def untrained_backbone(card: dict[str, Any]) -> Backbone:
     """A card's architecture and scaling with the random weights of its seed (0 if it has none)."""
     return _unpretrained(
         card["architecture"], card["in_channels"], card["image_size"], card["stem"], card["options"],

@@ -11,10 +11,10 @@ import torch
 import yaml
 from accelerate import Accelerator
 
-from ssl_transfer.console import say
+from ssl_transfer.console import is_main_process, say
 from ssl_transfer.errors import UsageError
 from ssl_transfer.methods import Objective
-from ssl_transfer.models.backbone import Backbone, save_backbone
+from ssl_transfer.models.backbone import Backbone, save_backbone, untrained_backbone
 from ssl_transfer.models.batchnorm import globalise_batchnorm
 from ssl_transfer.pretrain.setting import completed, online_probes, set_up
 from ssl_transfer.recipe import PretrainRecipe
@@ -31,7 +31,11 @@ COLLAPSE_PATIENCE_STEPS = 50
 
 
 def pretrain(
-    recipe: PretrainRecipe, out: str | Path | None = None, resume: str = "auto", where: str = "recipe"
+    recipe: PretrainRecipe,
+    out: str | Path | None = None,
+    resume: str = "auto",
+    where: str = "recipe",
+    untrained: bool = False,
 ) -> dict[str, Any]:
     """Pretrain a backbone, or go on with a run that was interrupted.
 
@@ -40,6 +44,7 @@ def pretrain(
         out: Folder of the run; None: `runs/NAME-ID`.
         resume: `auto` continues from the newest whole checkpoint, `never` starts anew.
         where: Name of the recipe, for error messages.
+        untrained: Write the backbone as it is before the first step, with random weights of its seed: the control.
 
     Returns:
         `backbone` (path), `run`, `world_size`, `steps`, `images_per_second`, `final` (loss, knn, rankme).
@@ -51,12 +56,14 @@ def pretrain(
     """
     setting = set_up(completed(recipe, where), where)
     recipe, objective, pool = setting.recipe, setting.objective, setting.pool
-    identity = run_id("pretrain", recipe.identity(), setting.upstream)
+    identity = run_id("untrained" if untrained else "pretrain", recipe.identity(), setting.upstream)
     folder = Path(out) if out else Path("runs") / f"{recipe.name}-{identity[:8]}"
     finished = _finished(folder, identity)
     if finished:
         say(f"{folder}: already there.")
         return finished
+    if untrained:
+        return _untrained(recipe, objective.backbone, folder, identity)
     probes = online_probes(recipe, pool)
 
     checkpoints = Checkpoints(folder / "checkpoints", identity)
@@ -145,6 +152,17 @@ def _training(recipe: PretrainRecipe, objective: Objective, accelerator: Acceler
             part.compile()
     optimizer = OPTIMIZERS[recipe.optimizer.name](objective.groups(), train.batch_size, **recipe.optimizer.options)
     return Training(objective, optimizer, accelerator, pace)
+
+
+def _untrained(recipe: PretrainRecipe, beginning: Backbone, folder: Path, identity: str) -> dict[str, Any]:
+    """Write the control of a recipe: its backbone with random weights of its seed, which has seen nothing."""
+    control = untrained_backbone(beginning.card)
+    summary = {"run": str(folder), "backbone": str(folder / "backbone"), "world_size": 1, "steps": 0, "final": {}}
+    control.card |= {"run_id": identity, "recipe": recipe.model_dump(), "training": summary}
+    if is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        save_backbone(control, folder / "backbone")
+    return summary
 
 
 def _finished(folder: Path, identity: str) -> dict[str, Any] | None:

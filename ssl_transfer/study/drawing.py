@@ -11,7 +11,8 @@ import html
 import io
 import math
 import re
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import matplotlib
@@ -24,8 +25,12 @@ INK = "#23272e"
 # Okabe and Ito 2008 (safe for colour-blind readers), lightened where a dark page needs it; no yellow, for a white one.
 COLORS = ("#1f82c0", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v")  # not as many as colours: the pair repeats only after 30 arms
+TITLE_CHARACTERS = 114  # what stands above a figure in one line
+JOIN = " · "  # between a pretraining and what else its arm varies
+MARKER_NAMES = {"o": "circle", "s": "square", "^": "up", "D": "diamond", "v": "down", "X": "cross", "P": "plus", "*": "star",
+                "p": "pentagon", "h": "hexagon"}  # fmt: skip
 Looks = dict[str, tuple[str, str]]  # arm -> colour, marker
-SCRATCH_LOOK = ("#8a8f98", "X")
+SCRATCH_COLOR, SCRATCH_MARKERS = "#8a8f98", ("X", "P", "*", "p", "h")
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "svg.fonttype": "none", "svg.hashsalt": "study",
     "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.titlesize": 9.5,
@@ -36,12 +41,27 @@ STYLE = {
 }  # fmt: skip
 
 
-def arm_looks(arms: Iterable[str]) -> Looks:
-    """Colour and marker of each pretraining arm, by the order of their names; random initialisation is grey."""
+def arm_looks(arms: Iterable[str], random: Collection[str] = ()) -> Looks:
+    """Colour and marker of each pretraining arm, by the order of their names; random initialisation is grey.
+
+    Arms of a study that varies more than the pretraining (`CT · ResNet-18`) have the colour of their pretraining and the
+    marker of what follows it, while there are enough of both.
+
+    Args:
+        arms: Their names.
+        random: Those that are random initialisation, besides `scratch`.
+    """
+    random = {SCRATCH, *random}
+    trained, untrained = sorted(set(arms) - random), sorted(random & {SCRATCH, *arms})
+    parts = [arm.partition(JOIN)[::2] for arm in trained]
+    firsts, rests = (sorted({part[side] for part in parts}) for side in (0, 1))
     looks = {}
-    for arm in sorted(set(arms) - {SCRATCH}):
-        looks[arm] = (COLORS[len(looks) % len(COLORS)], MARKERS[len(looks) % len(MARKERS)])
-    return {**looks, SCRATCH: SCRATCH_LOOK}
+    for place, (arm, (first, rest)) in enumerate(zip(trained, parts, strict=True)):
+        factors = 1 < len(rests) <= len(MARKERS) and len(firsts) <= len(COLORS)
+        color, marker = (firsts.index(first), rests.index(rest)) if factors else (place, place)
+        looks[arm] = (COLORS[color % len(COLORS)], MARKERS[marker % len(MARKERS)])
+    greys = {arm: SCRATCH_MARKERS[place % len(SCRATCH_MARKERS)] for place, arm in enumerate(untrained)}
+    return {**looks, **{arm: (SCRATCH_COLOR, marker) for arm, marker in greys.items()}}
 
 
 def grid(panels: int, columns: int, height: float, **shared) -> tuple[Figure, list[Axes]]:
@@ -52,6 +72,24 @@ def grid(panels: int, columns: int, height: float, **shared) -> tuple[Figure, li
     for spare in axes[panels:]:
         spare.remove()
     return figure, axes[:panels]
+
+
+def filled(title: str, columns: int) -> str:
+    """A title in lines that fit above one of `columns` panels."""
+    return textwrap.fill(title, TITLE_CHARACTERS // columns)
+
+
+def legend(figure: Figure, axes: list[Axes]) -> None:
+    """Every arm once, above all panels, in as many columns as their names leave room for."""
+    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+    columns = min(4, max(1, 130 // (max(map(len, handles), default=0) + 7)))
+    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=columns)
+
+
+def settle(figure: Figure) -> None:
+    """Lay the figure out once and for all: with many panels this takes longer than to write it, and files are three."""
+    figure.get_layout_engine().execute(figure)
+    figure.set_layout_engine("none")
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
@@ -89,7 +127,21 @@ def inline_svg(figure: Figure, label: str = "") -> str:
     svg = (
         svg.replace(' id="', f' id="{prefix}').replace('href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
     )
+    svg = _lean(svg)
     box = re.search(r'viewBox="([^"]*)"', svg)[1]
     style = f"width: 100%; max-width: {figure.get_figwidth() * 96:.0f}px; stroke-linejoin: round; stroke-linecap: butt"
     head = f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{box}" style="{style}">'
     return head + svg[svg.index(">") + 1 :]
+
+
+def _lean(svg: str) -> str:
+    """The same drawing in about half as many characters: hundredths of a pixel, and no ids that nothing refers to."""
+    used = set(re.findall(r'(?:href="|url\()#([\w.-]+)', svg))
+    svg = re.sub(r'\sid="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+
+    def shortened(tag: re.Match) -> str:
+        text = re.sub(r"(\.\d\d)\d+", r"\1", re.sub(r"\s+", " ", tag[0]))
+        return re.sub(r'style="[^"]*"', lambda style: re.sub(r"([:;]) ", r"\1", style[0]), text)
+
+    return re.sub(r">\s+<", "><", re.sub(r"<[^>]*>", shortened, svg))

@@ -6,8 +6,8 @@ of its own.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -17,12 +17,50 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ssl_transfer.result import better
-from ssl_transfer.study.drawing import INK, STYLE, Looks, arm_looks, grid
+from ssl_transfer.study.drawing import INK, STYLE, Looks, arm_looks, filled, grid, legend
 from ssl_transfer.study.statistics import seed_units, summary
 from ssl_transfer.study.table import CLEAN, complete
-from ssl_transfer.study.wording import measure, noisy, percent, words
+from ssl_transfer.study.wording import joined, measure, noisy, percent, words
 
-TITLE_CHARACTERS = 38  # what stands above a third of a figure
+PANEL = ["task", "protocol", "strategy", "noise", "noise_sigma"]
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """What one panel shows: runs, the units that they are, and the means of these."""
+
+    key: tuple
+    title: str
+    runs: pd.DataFrame
+    units: pd.DataFrame
+    means: pd.DataFrame
+
+    @property
+    def arms(self) -> list[str]:
+        """From the nearest source domain to random initialisation."""
+        return list(dict.fromkeys(self.means["pretraining"]))
+
+    def by_fraction(self) -> list[_Panel]:
+        """One panel per label fraction, of which the first one's title says what all of them are."""
+        tables = (self.runs, self.units, self.means)
+        split, found = [dict(list(table.groupby("fraction", dropna=False))) for table in tables], []
+        for fraction, *own in zip(split[0], *(part.values() for part in split), strict=True):
+            title = percent(fraction) if found else ", ".join(filter(None, [self.title, percent(fraction)]))
+            found.append(_Panel(self.key, title, *own))
+        return found
+
+
+def _panels(frame: pd.DataFrame, metric: str) -> list[_Panel]:
+    """Each task, protocol, strategy and noise that have the metric."""
+    frame = complete(frame)
+    runs = frame[frame["metric"] == metric]
+    units, means = (dict(list(table.groupby(PANEL))) for table in (seed_units(runs), summary(runs)))
+    several_tasks, found = runs["task"].nunique() > 1, []
+    for key, own in runs.groupby(PANEL):
+        task, protocol, strategy, noise, sigma = key
+        title = joined(words(protocol), words(strategy), words(task) if several_tasks else "", noisy(noise, sigma))
+        found.append(_Panel(key, title, own, units[key], means[key]))
+    return found
 
 
 def learning_curves(frame: pd.DataFrame, metric: str, looks: Looks | None = None) -> Figure:
@@ -33,33 +71,37 @@ def learning_curves(frame: pd.DataFrame, metric: str, looks: Looks | None = None
         metric: Which metric to draw.
         looks: Colour and marker of each arm (`drawing.arm_looks`), the same for all figures of a page; None: by the frame.
     """
-    looks, panels = looks or arm_looks(frame["pretraining"]), list(_panels(frame, metric))
-    columns = min(3, len(panels) // frame.loc[frame["metric"] == metric, "task"].nunique())
+    looks, panels = looks or arm_looks(frame["pretraining"]), _panels(frame, metric)
+    each = len(panels) // len({panel.key[0] for panel in panels})
+    columns = max(2, each) if each <= 4 else 3  # a row per task, where it fits
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(len(panels), columns, height=2.7)
-        for ax, (title, runs) in zip(axes, panels, strict=False):
-            _curves(ax, runs, looks)
-            ax.set_title(title)
+        for ax, panel in zip(axes, panels, strict=True):
+            _curves(ax, panel, looks)
+            ax.set_title(filled(panel.title, columns))
             ax.set_xlabel("labelled patients")
         for ax in axes[::columns]:
             ax.set_ylabel(measure(metric))
-        _legend(figure, axes)
+        legend(figure, axes)
     return figure
 
 
-def _legend(figure: Figure, axes: list[Axes]) -> None:
-    handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=4)
+def with_curves(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs of what was run with several label fractions; if nothing was, all that have one."""
+    frame = complete(frame)
+    frame = frame[frame["fraction"].notna()]
+    several = frame.groupby([*PANEL, "metric"])["fraction"].transform("nunique") > 1
+    return frame[several] if several.any() else frame
 
 
-def _curves(ax: Axes, runs: pd.DataFrame, looks: Looks) -> None:
-    fractions = np.sort(runs["fraction"].unique())
-    arms = _nearest_first(runs)
-    for position, arm in enumerate(arms):
+def _curves(ax: Axes, panel: _Panel, looks: Looks) -> None:
+    fractions = np.sort(panel.runs["fraction"].unique())
+    step = 1.045 ** min(1, 5 / max(1, len(panel.arms) - 1))
+    for position, arm in enumerate(panel.arms):
         color, marker = looks[arm]
-        own = runs[runs["pretraining"] == arm]
-        dodge = 1.045 ** (position - (len(arms) - 1) / 2)  # the axis is logarithmic
-        means = summary(own).set_index("fraction")["mean"]
+        own = panel.runs[panel.runs["pretraining"] == arm]
+        dodge = step ** (position - (len(panel.arms) - 1) / 2)  # the axis is logarithmic
+        means = panel.means[panel.means["pretraining"] == arm].set_index("fraction")["mean"]
         ax.plot(means.index * dodge, means, color=color, marker=marker, markersize=5.5, label=arm)
         ax.scatter(own["fraction"] * dodge, own["value"], color=color, marker=marker, s=13, alpha=0.5, linewidths=0)
     ax.set_xscale("log")
@@ -91,11 +133,11 @@ def robustness_curves(frame: pd.DataFrame, metric: str, looks: Looks | None = No
         figure, axes = grid(len(panels), columns, height=2.8, sharey="row")
         for ax, (noise, place, runs) in zip(axes, panels, strict=True):
             _decay(ax, runs, looks)
-            ax.set_title(f"{textwrap.fill(place, TITLE_CHARACTERS)}\n{noisy(noise)}")
+            ax.set_title(f"{filled(place, 3)}\n{noisy(noise)}")
             ax.set_xlabel("σ of the noise (share of the intensity range)")
         for ax in axes[::columns]:
             ax.set_ylabel(measure(metric))
-        _legend(figure, axes)
+        legend(figure, axes)
     return figure
 
 
@@ -106,7 +148,7 @@ def _noise_panels(frame: pd.DataFrame, metric: str) -> Iterator[tuple[str, str, 
     several_tasks = runs["task"].nunique() > 1
     for key, own in runs.groupby(["task", "protocol", "strategy", "fraction"], dropna=False):
         task, protocol, strategy, fraction = key
-        place = _joined(words(protocol), words(strategy), words(task) if several_tasks else "", percent(fraction))
+        place = joined(words(protocol), words(strategy), words(task) if several_tasks else "", percent(fraction))
         for noise in sorted(set(own["noise"]) - {CLEAN}):
             drawn = own[own["noise"].isin([noise, CLEAN])]
             if drawn["noise_sigma"].nunique() > 1:
@@ -117,12 +159,13 @@ def _decay(ax: Axes, runs: pd.DataFrame, looks: Looks) -> None:
     sigmas = np.sort(runs.loc[runs["noise"] != CLEAN, "noise_sigma"].unique())
     step = max(2.0, (sigmas[-1] / sigmas[0]) ** (1 / max(1, len(sigmas) - 1)))
     clean = sigmas[0] / step  # where the axis shows 0
-    arms = _nearest_first(runs)
+    all_means = summary(runs)
+    arms = list(dict.fromkeys(all_means["pretraining"]))
     for position, arm in enumerate(arms):
         color, marker = looks[arm]
         own = runs[runs["pretraining"] == arm]
-        dodge = step ** (0.07 * (position - (len(arms) - 1) / 2))
-        means = summary(own).set_index("noise_sigma")["mean"]
+        dodge = step ** (min(0.07, 0.5 / len(arms)) * (position - (len(arms) - 1) / 2))
+        means = all_means[all_means["pretraining"] == arm].set_index("noise_sigma")["mean"]
         noisy_means, without = means[means.index > 0], means[means.index == 0]
         look = {"color": color, "marker": marker, "markersize": 5.5}
         ax.plot(noisy_means.index * dodge, noisy_means, label=arm, **look)
@@ -147,50 +190,64 @@ def _thinned(sigmas: np.ndarray, apart: float = 0.17) -> list[str]:
 
 
 def seed_points(frame: pd.DataFrame, metric: str, looks: Looks | None = None) -> Figure:
-    """Every seed as a point beside the mean and its 95 % t-interval; rows are arms, columns label fractions.
+    """Every seed as a point beside the mean and its 95 % t-interval; arms stand one below the other.
 
-    Points are the units of the statistics: pretraining seeds, where an arm has several. Panels of a row have the
-    same scale, not the same range: spreads compare by eye.
+    A row of panels has the label fractions of one task, protocol, strategy and noise; what was run at one fraction shares
+    rows. Points are the units of the statistics: pretraining seeds, where an arm has several. Panels of a row have the same
+    scale, not the same range: spreads compare by eye.
 
     Args:
         frame: A tidy table.
         metric: Which metric to draw.
         looks: As for `learning_curves`.
     """
-    looks, panels = looks or arm_looks(frame["pretraining"]), list(_panels(frame, metric))
-    columns = max(runs["fraction"].nunique() for _, runs in panels)
-    n_arms = max(runs["pretraining"].nunique() for _, runs in panels)
+    looks, rows = looks or arm_looks(frame["pretraining"]), _strip_rows(_panels(frame, metric))
+    columns = max(len(panels) for panels, _ in rows)
+    n_arms = max(len(arms) for _, arms in rows)
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(panels) * columns, columns, height=0.75 + 0.33 * n_arms)
-        for row, (title, runs) in enumerate(panels):
+        figure, axes = grid(len(rows) * columns, columns, height=0.75 + 0.33 * n_arms)
+        for row, (panels, arms) in enumerate(rows):
             row_axes = axes[row * columns : (row + 1) * columns]
-            _strips(row_axes, title, runs, looks)
-            if row == len(panels) - 1:
+            for spare in row_axes[len(panels) :]:
+                spare.set_visible(False)
+            _strips(row_axes[: len(panels)], panels, arms, looks, columns)
+            if row == len(rows) - 1:
                 for ax in row_axes:
                     ax.set_xlabel(measure(metric))
     return figure
 
 
-def _strips(row_axes: list[Axes], title: str, runs: pd.DataFrame, looks: Looks) -> None:
-    arms = _nearest_first(runs)
-    by_fraction = list(runs.groupby("fraction"))
-    for spare in row_axes[len(by_fraction) :]:
-        spare.set_visible(False)
-    drawn = row_axes[: len(by_fraction)]
-    for ax, (fraction, own) in zip(drawn, by_fraction, strict=True):
-        first = ax is drawn[0]
-        _strip(ax, own, arms, looks)
-        ax.set_yticks(range(len(arms)), arms if first else [""] * len(arms))
-        ax.set_title(f"{title}, {percent(fraction)}" if first else percent(fraction))
-    span = max(np.ptp(ax.get_xlim()) for ax in drawn)
-    for ax in drawn:
+def _strip_rows(panels: list[_Panel]) -> list[tuple[list[_Panel], list[str]]]:
+    """Panels of one label fraction each, in rows, with the arms of each row."""
+    rows, singles = [], {}
+    for panel in panels:
+        fractions = panel.by_fraction()
+        if len(fractions) > 1:
+            rows.append((fractions, panel.arms))
+        else:
+            singles.setdefault(panel.key[:2], []).extend(fractions)
+    columns = max([*(len(row) for row, _ in rows), *(min(3, len(own)) for own in singles.values())])
+    for own in singles.values():
+        for start in range(0, len(own), columns):
+            row = own[start : start + columns]
+            rows.append((row, list(dict.fromkeys(arm for panel in row for arm in panel.arms))))
+    return sorted(rows, key=lambda row: row[0][0].key)
+
+
+def _strips(axes: list[Axes], panels: list[_Panel], arms: list[str], looks: Looks, columns: int) -> None:
+    for ax, panel in zip(axes, panels, strict=True):
+        _strip(ax, panel, arms, looks)
+        ax.set_yticks(range(len(arms)), arms if ax is axes[0] else [""] * len(arms))
+        ax.set_title(filled(panel.title, columns))
+    span = max(np.ptp(ax.get_xlim()) for ax in axes)
+    for ax in axes:
         middle = np.mean(ax.get_xlim())
         ax.set_xlim(middle - span / 2, middle + span / 2)
 
 
-def _strip(ax: Axes, runs: pd.DataFrame, arms: list[str], looks: Looks) -> None:
-    units = seed_units(runs).groupby("pretraining")["value"]
-    for row in summary(runs).itertuples():
+def _strip(ax: Axes, panel: _Panel, arms: list[str], looks: Looks) -> None:
+    units = panel.units.groupby("pretraining")["value"]
+    for row in panel.means.itertuples():
         (color, marker), y = looks[row.pretraining], arms.index(row.pretraining)
         values = units.get_group(row.pretraining)
         spread = np.linspace(-0.13, 0.13, len(values)) if len(values) > 1 else np.zeros(1)
@@ -245,23 +302,4 @@ def _effect(ax: Axes, row, looks: Looks) -> None:
 
 def _heading(row) -> str:
     noise = noisy(row.noise, row.noise_sigma)
-    return _joined(words(row.protocol), words(row.strategy), words(row.task), percent(row.fraction), noise)
-
-
-def _panels(frame: pd.DataFrame, metric: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Title and runs of each task, protocol, strategy and noise that have the metric."""
-    frame = complete(frame)
-    runs = frame[frame["metric"] == metric]
-    several_tasks = runs["task"].nunique() > 1
-    for key, own in runs.groupby(["task", "protocol", "strategy", "noise", "noise_sigma"]):
-        task, protocol, strategy, noise, sigma = key
-        place = words(task) if several_tasks else ""
-        yield _joined(words(protocol), words(strategy), place, noisy(noise, sigma)), own
-
-
-def _joined(*parts: str) -> str:
-    return " · ".join(part for part in parts if part)
-
-
-def _nearest_first(runs: pd.DataFrame) -> list[str]:
-    return list(dict.fromkeys(summary(runs)["pretraining"]))
+    return joined(words(row.protocol), words(row.strategy), words(row.task), percent(row.fraction), noise)

@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import pandas as pd
-from markupsafe import Markup
 
 from ssl_transfer.errors import UsageError
-from ssl_transfer.study import figures
-from ssl_transfer.study.drawing import Looks, arm_looks, inline_svg, save
-from ssl_transfer.study.guidance import answers, matches, primary_noise, unequal_budget
+from ssl_transfer.study import headline
+from ssl_transfer.study.boundaries import by_boundary
+from ssl_transfer.study.courses import SHARES, tidy, time_to_quality
+from ssl_transfer.study.drawing import MARKER_NAMES, arm_looks
+from ssl_transfer.study.gallery import CAPTIONS, Gallery
+from ssl_transfer.study.guidance import answers, unequal_budget
+from ssl_transfer.study.headline import MainMetrics, at_main, at_the_setting, primaries_of, primary_noise, untrained
 from ssl_transfer.study.listing import page_tables, write_tables
-from ssl_transfer.study.statistics import summary
-from ssl_transfer.study.table import CLEAN, SCRATCH, with_noise
-from ssl_transfer.study.wording import duration, measure, noisy, number, p_value, percent, whole, words
+from ssl_transfer.study.luck import EFFECTS, seed_luck
+from ssl_transfer.study.statistics import CONTRAST_COLUMNS, SUMMARY_COLUMNS, summary
+from ssl_transfer.study.strategies import unbeaten
+from ssl_transfer.study.table import CLEAN, complete
+from ssl_transfer.study.targets import FEW, by_target
+from ssl_transfer.study.wording import (
+    duration,
+    fine,
+    listed,
+    measure,
+    noisy,
+    number,
+    p_value,
+    percent,
+    rounded,
+    t_value,
+    whole,
+    words,
+)
 
 IMAGE_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
-FIGURES = {
-    "learning_curves": "Learning curves of {metric}: each small point is one run, lines join the means of the seeds.",
-    "robustness_curves": "Robustness of {metric} to noise: each small point is one run, lines join the means of the seeds; "
-    "hollow marks at the left: without noise. Panels of a row have one scale and range.",
-    "seed_points": "Every seed of {metric}: points are pretraining seeds, fine-tuning seeds averaged within them "
-    "(where an arm has one pretraining: its fine-tuning seeds). The bar is the 95 % t-interval of the mean. Panels "
-    "of a row have one scale.",
-    "effects": "Differences in {metric} with 95 % intervals, not corrected for their number. Filled, in the colour of "
-    "the better arm: decided after correction. Hollow: not decided, or equivalent.",
-}
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,7 @@ def write_report(
     question: str,
     frame: pd.DataFrame,
     contrasts: pd.DataFrame,
-    primary: Mapping,
+    primary: Mapping | Sequence[Mapping],
     arms: list[dict],
     attachments: list[Attachment],
     design: Mapping[str, str] | Iterable[tuple[str, str]],
@@ -66,6 +76,11 @@ def write_report(
     methods_text: str,
     warnings: list[str],
     commands: list[str],
+    main_metrics: Mapping[str, str] | None = None,
+    strategies: pd.DataFrame | None = None,
+    variance: pd.DataFrame | None = None,
+    courses: pd.DataFrame | None = None,
+    cases: pd.DataFrame | None = None,
 ) -> Path:
     """Write `report.html` into a folder, with `tables/` (CSV, LaTeX) and `figures/` (PNG, SVG) beside it.
 
@@ -76,12 +91,14 @@ def write_report(
         out: Folder; made if it is missing.
         title: Of the page.
         question: What was asked, in a sentence or two.
-        frame: The tidy table.
+        frame: The tidy table; without rows the page says that nothing is finished yet.
         contrasts: `statistics.contrasts` of the same frame.
-        primary: The contrast to headline: `protocol` and `metric`, and `fraction`, `task`, `strategy` where wanted; also
-            `noise` and `noise_sigma` if the headline, and the figures but the robustness curves, are not to be
-            those of the runs without noise.
+        primary: The contrast to headline, or several, answered in their order: `protocol` and `metric`, and `fraction`,
+            `task` (one or a list), `strategy` where wanted; also `noise` and `noise_sigma` if the headline, and the
+            figures but the robustness curves, are not to be those of the runs without noise. Where the page needs a
+            single one, such as for its noise setting, it is the first.
         arms: One dict per pretraining: name, domain, boundary, images, steps, note (any but the name may be missing).
+            Random initialisation is the arm `scratch`, and any of boundary `scratch`, here or in the frame.
         attachments: Pictures to embed.
         design: What was run: heading -> text.
         missing: What was planned and is not there, one line each.
@@ -90,6 +107,12 @@ def write_report(
         methods_text: Ready to paste into a paper.
         warnings: What a reader must know before believing the page.
         commands: That make the page again.
+        main_metrics: Target -> the metric by which it is told; default: see `headline.main_metrics`.
+        strategies: `statistics.strategy_contrasts` of the same frame.
+        variance: `statistics.variance_components` of the same frame.
+        courses: Validation values over steps: columns of `courses.COURSE_COLUMNS`.
+        cases: The same contrasts with patients as the unit: task, a, b, metric, difference, ci_low, ci_high, n_cases,
+            n_patients.
 
     Returns:
         Path of the page.
@@ -97,19 +120,19 @@ def write_report(
     Raises:
         UsageError: If an attachment is missing or is neither PNG nor SVG.
     """
-    out = Path(out)
+    out, primaries = Path(out), primaries_of(primary)
     pictures = [_embedded(attachment) for attachment in attachments]
-    frame = with_noise(frame)
-    results, looks = summary(frame), arm_looks(frame["pretraining"])
-    write_tables(out / "tables", frame, contrasts, results)
+    facts = _Facts.of(frame, contrasts, primaries, arms, main_metrics, courses)
+    luck = None if variance is None else seed_luck(variance, facts.results)
+    write_tables(out / "tables", frame, facts.contrasts, facts.results, primaries[0], facts.main, strategies, luck)
     page = _template().render(
-        title=title, question=question, answers=answers(contrasts, results, primary),
-        results=page_tables(results, primary), contrasts=page_tables(contrasts, primary),
-        figures=_draw(out / "figures", frame, contrasts, primary, looks), noise=(frame["noise"] != CLEAN).any(),
-        arms=arms, pictures=pictures, design=dict(design).items(), missing=missing, cost=cost, environment=environment,
-        total=sum(seconds for _, seconds in cost), methods_text=methods_text.strip(), commands=commands,
-        warnings=[*warnings, *unequal_budget(arms)], looks=looks, scratch=SCRATCH,
-        asked=_asked(frame, primary), several_tasks=frame["task"].nunique() > 1,
+        title=title, question=question, arms=arms, pictures=pictures, design=dict(design).items(), missing=missing,
+        cost=cost, environment=environment, total=sum(seconds for _, seconds in cost), methods_text=methods_text.strip(),
+        commands=commands, warnings=[*warnings, *facts.warnings, *unequal_budget(arms)],
+        asked="; ".join(_asked(facts.frame, one) for one in primaries),
+        cases=None if cases is None else cases.to_dict("records"),
+        **_findings(facts), **_adaptation(facts, strategies), luck=None if luck is None else _by_task(facts.headline(luck)),
+        effects=EFFECTS, figures=_drawn(out / "figures", facts, strategies),
     )  # fmt: skip
     unfinished = out / "report.html.part"
     unfinished.write_text(page, encoding="utf-8")
@@ -117,49 +140,88 @@ def write_report(
     return out / "report.html"
 
 
-def _metrics_to_draw(frame: pd.DataFrame, primary: Mapping) -> list[str]:
-    """The primary metric, and the first metric of every task and protocol that does not have it."""
-    metrics = [primary["metric"]] if (frame["metric"] == primary["metric"]).any() else []
-    for _, runs in frame.groupby(["task", "protocol"], sort=False):
-        if not runs["metric"].isin(metrics).any():
-            metrics.append(runs["metric"].iloc[0])
-    return metrics
+@dataclass(frozen=True)
+class _Facts:
+    """What all sections of the page start from; `targets` is the guidance."""
+
+    frame: pd.DataFrame
+    contrasts: pd.DataFrame
+    results: pd.DataFrame
+    primaries: list[Mapping]
+    main: MainMetrics
+    warnings: list[str]
+    random: set[str]
+    courses: pd.DataFrame | None
+    targets: list[dict]
+    looks: dict
+
+    @classmethod
+    def of(cls, frame, contrasts, primaries, arms, stated, courses) -> _Facts:
+        frame, courses = complete(frame), None if courses is None else tidy(courses)
+        results = summary(frame) if len(frame) else pd.DataFrame(columns=SUMMARY_COLUMNS)
+        contrasts = contrasts if len(contrasts) else pd.DataFrame(columns=CONTRAST_COLUMNS)
+        main, warnings = headline.main_metrics(frame, primaries, stated)
+        random = untrained(frame, arms)
+        names = [*frame["pretraining"], *(() if courses is None else courses["pretraining"])]
+        facts = cls(frame, contrasts, results, primaries, main, warnings, random, courses, [], arm_looks(names, random))
+        facts.targets.extend(by_target(facts.headline(contrasts), results))
+        return facts
+
+    def headline(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Rows at main metrics and at the headline's noise setting."""
+        return at_main(
+            at_the_setting(table.assign(strategy=table.get("strategy", "")), self.primaries[0])[0], self.main
+        )
 
 
-def _draw(
-    folder: Path, frame: pd.DataFrame, contrasts: pd.DataFrame, primary: Mapping, looks: Looks
-) -> dict[str, list[dict]]:
-    """Draw every kind of figure for every metric that is drawn, write it, and give it to the page with its caption."""
-    drawn = {kind: [] for kind in FIGURES}
-    for metric in _metrics_to_draw(frame, primary):
-        runs, which = _at_the_setting(frame[frame["metric"] == metric], primary)
-        pairs, _ = _at_the_setting(contrasts[contrasts["metric"] == metric], primary)
-        made = {
-            "learning_curves": figures.learning_curves(runs, metric, looks),
-            "robustness_curves": figures.robustness_curves(frame, metric, looks),
-            "seed_points": figures.seed_points(runs, metric, looks),
-            "effects": figures.effects(pairs, looks) if len(pairs) else None,
-        }
-        for kind, figure in made.items():
-            if figure is None:
-                continue
-            caption = FIGURES[kind].format(metric=measure(metric))
-            caption += which if kind != "robustness_curves" else ""
-            caption += " “scratch” is random initialisation." if SCRATCH in set(frame["pretraining"]) else ""
-            save(figure, folder, f"{kind}_{metric}")
-            drawn[kind].append({"svg": Markup(inline_svg(figure, caption)), "caption": caption})
-    return drawn
+def _findings(facts: _Facts) -> dict[str, Any]:
+    """What pretrainings are worth: for the answer, guidance, contrasts and results."""
+    pairs = facts.headline(facts.contrasts)
+    tables = {
+        name: page_tables(getattr(facts, name), facts.primaries[0], facts.main, name)
+        for name in ("contrasts", "results")
+    }
+    return {
+        "runs": facts.frame["run_id"].nunique() if "run_id" in facts.frame else len(facts.frame),
+        "answers": answers(facts.contrasts, facts.results, facts.primaries), "targets": facts.targets, "few": FEW,
+        "boundaries": by_boundary(pairs), "main": dict.fromkeys(pairs["metric"]), "tables": tables,
+        "looks": facts.looks, "marks": MARKER_NAMES, "random": facts.random, "noise": (facts.frame["noise"] != CLEAN).any(),
+        "several_tasks": facts.frame["task"].nunique() > 1, "paired": "p_paired" in facts.contrasts,
+    }  # fmt: skip
 
 
-def _at_the_setting(table: pd.DataFrame, primary: Mapping) -> tuple[pd.DataFrame, str]:
-    """Rows at the headline's noise setting, with all rows of what was run at other settings only; a sentence on it."""
-    setting = primary_noise(primary)
-    own = pd.Series(matches(table, setting), index=table.index)
-    elsewhere = ~own.groupby([table[name] for name in ("task", "protocol", "strategy")], dropna=False).transform("any")
-    kept = table[own | elsewhere]
-    if setting != {"noise": CLEAN} or len(kept) == len(table):
-        return kept, ""  # titles name the noise
-    return kept, " Runs without noise" + (", where there are such." if elsewhere.any() else ".")
+def _adaptation(facts: _Facts, strategies: pd.DataFrame | None) -> dict[str, Any]:
+    """What strategies are worth, and how long adapting takes."""
+    found = {"strategies": None, "times": None, "shares": SHARES}
+    if strategies is not None and len(strategies):
+        rows, names = facts.headline(strategies), sorted({*strategies["a"], *strategies["b"]})
+        found["strategies"] = {"names": names, "counts": unbeaten(rows), "parts": _by_task(rows), "n": len(strategies)}
+    if facts.courses is not None and len(facts.courses):
+        found["times"] = _by_task(time_to_quality(facts.courses))
+    return found
+
+
+def _by_task(table: pd.DataFrame) -> list[dict]:
+    """Parts of a table that the page shows under the name of each target."""
+    parts = table.groupby("task", sort=False)
+    return [
+        {"task": task, "metrics": list(dict.fromkeys(own["metric"])), "rows": own.to_dict("records")}
+        for task, own in parts
+    ]
+
+
+def _drawn(folder: Path, facts: _Facts, strategies: pd.DataFrame | None) -> dict[str, list[dict]]:
+    """Kind of figure -> what the page shows of each."""
+    rows = [row for target in facts.targets for row in target["rows"]]
+    evidence = [row[side]["row"] for row in rows for side in ("across", "random") if row[side]]
+    gallery = Gallery(
+        facts.frame, facts.headline(facts.contrasts), facts.headline(facts.results), evidence,
+        strategies is not None and len(strategies) > 0, facts.courses, facts.primaries[0], facts.main, facts.looks, facts.random,
+    )  # fmt: skip
+    shown = {kind: [] for kind in CAPTIONS}
+    for drawing in gallery.drawings():
+        shown[drawing.kind].append(drawing.shown(folder))
+    return shown
 
 
 def _asked(frame: pd.DataFrame, primary: Mapping) -> str:
@@ -185,8 +247,8 @@ def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     shown = {
-        "number": number, "p": p_value, "words": words, "measure": measure, "percent": percent, "whole": whole,
-        "duration": duration,
+        "number": number, "p": p_value, "t": t_value, "words": words, "measure": measure, "percent": percent,
+        "whole": whole, "duration": duration, "listed": listed, "rounded": rounded, "fine": fine,
     }  # fmt: skip
     environment.filters.update(shown)
     return environment.get_template("report.html.jinja")

@@ -1,16 +1,13 @@
-"""Is the difference between two pretrainings more than the luck of their seeds?
+"""Is the difference between two arms more than the luck of their seeds? The place for every statistic of a study.
 
-Pure functions, numbers and frames in, numbers and frames out; scipy and statsmodels do the arithmetic. Every
-standard deviation has ddof = 1. What cannot be tested (fewer than two seeds on a side, or no spread on either) gives
-NaN, and NaN never decides anything.
+Pure functions, numbers and frames in, numbers and frames out. Here are the tables over all cells of a tidy frame;
+`two_samples` has the tests they are made of, `nested` the models of seeds within seeds, and both are found here too.
+What cannot be tested gives NaN, and NaN never decides anything.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,146 +15,53 @@ import pandas as pd
 
 from ssl_transfer.errors import RunError, nearest
 from ssl_transfer.result import better
+from ssl_transfer.study.nested import (
+    VARIANCE_COLUMNS,
+    PatientBootstrap,
+    SeedBootstrap,
+    nested_bootstrap,
+    patient_bootstrap,
+    variance_components,
+)
 from ssl_transfer.study.table import CELL, SCRATCH, complete
+from ssl_transfer.study.two_samples import (
+    ALPHA,
+    Effect,
+    Paired,
+    Samples,
+    Welch,
+    benjamini_hochberg,
+    differences,
+    hedges_g,
+    holm,
+    minimal_detectable_effect,
+    paired,
+    paired_test,
+    seeds_needed,
+    tost,
+    welch,
+)
 
-ALPHA = 0.05
+__all__ = [
+    "ALPHA", "CONTRAST_COLUMNS", "NEARNESS", "STRATEGY_COLUMNS", "SUMMARY_COLUMNS", "VARIANCE_COLUMNS", "Effect", "Paired",
+    "PatientBootstrap", "Samples", "SeedBootstrap", "Welch", "benjamini_hochberg", "contrasts", "hedges_g", "holm",
+    "minimal_detectable_effect", "nested_bootstrap", "paired", "patient_bootstrap", "seed_units", "seeds_needed",
+    "strategy_contrasts", "summary", "tost", "variance_components", "welch",
+]  # fmt: skip
+
 CONTRAST_COLUMNS = [
     *CELL, "a", "b", "boundary_a", "boundary_b", "unit", "n_a", "n_b", "mean_a", "mean_b", "difference", "ci_low",
-    "ci_high", "t", "df", "p_value", "p_holm", "p_tost", "hedges_g", "verdict",
+    "ci_high", "t", "df", "p_value", "p_holm", "p_tost", "hedges_g", "verdict", "g_low", "g_high", "p_bh", "n_paired",
+    "p_paired",
+]  # fmt: skip
+SETTING = ["protocol", "task", "pretraining", "fraction", "noise", "noise_sigma", "metric"]  # strategies differ within
+STRATEGY_COLUMNS = [
+    *SETTING, "a", "b", "unit", "n", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "t", "df", "p_value", "p_holm",
+    "p_bh", "verdict",
 ]  # fmt: skip
 SUMMARY_COLUMNS = [*CELL, "pretraining", "boundary", "unit", "n", "mean", "sd", "ci_low", "ci_high"]
 NEARNESS = {"none": 0, "soft": 1, "hard": 2}  # of a source domain to the target; anything else lies behind these
-
-
-@dataclass(frozen=True)
-class Welch:
-    """Welch's t-test of mean_a − mean_b; `df` is Welch–Satterthwaite's, `p_value` two-sided."""
-
-    n_a: int
-    n_b: int
-    mean_a: float
-    mean_b: float
-    difference: float
-    ci_low: float
-    ci_high: float
-    t: float
-    df: float
-    p_value: float
-
-
-def welch(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Welch:
-    """Compare two means without assuming equal variances.
-
-    Args:
-        a: One value per unit, shape (n_a,).
-        b: One value per unit, shape (n_b,).
-        confidence: Of the interval around the difference.
-
-    Returns:
-        The test. With fewer than two values on a side, with a NaN among the values, or with no spread on either side
-        (up to rounding), interval, t, df and p are NaN: seeds that never differ say nothing about seeds not drawn.
-    """
-    from scipy import stats
-
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    means = (_mean(a), _mean(b))
-    low = high = t = df = p = math.nan
-    if _testable(a, b):
-        with warnings.catch_warnings():  # scipy warns of a side without spread, which `_testable` has weighed already
-            warnings.simplefilter("ignore", RuntimeWarning)
-            test = stats.ttest_ind(a, b, equal_var=False)
-        low, high = test.confidence_interval(confidence)
-        t, df, p = test.statistic, test.df, test.pvalue
-    return Welch(len(a), len(b), *means, means[0] - means[1], *(float(x) for x in (low, high, t, df, p)))
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(np.mean(values)) if len(values) else math.nan
-
-
-def _testable(a: np.ndarray, b: np.ndarray) -> bool:
-    return min(len(a), len(b)) >= 2 and bool(np.isfinite([*a, *b]).all()) and (_spreads(a) or _spreads(b))
-
-
-def _spreads(values: np.ndarray) -> bool:
-    """False if the values are equal up to rounding: means of equal runs differ in their last bits."""
-    return bool(np.ptp(values) > 1e-12 * np.abs(values).max())
-
-
-@dataclass(frozen=True)
-class Effect:
-    """A standardised difference with its interval."""
-
-    g: float
-    ci_low: float
-    ci_high: float
-
-
-def hedges_g(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Effect:
-    """Standardise the difference mean_a − mean_b by the pooled standard deviation, corrected for small n.
-
-    The interval inverts the noncentral t distribution (exact for equal variances; a normal approximation is far
-    too narrow at four seeds) and carries the same correction. NaN where `welch` gives NaN.
-
-    References:
-        Hedges 1981, https://doi.org/10.3102/10769986006002107.
-    """
-    from scipy import special
-
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    if not _testable(a, b):
-        return Effect(math.nan, math.nan, math.nan)
-    df, scale = len(a) + len(b) - 2, math.sqrt(1 / len(a) + 1 / len(b))
-    correction = math.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / math.sqrt(df / 2)
-    pooled = math.sqrt(((len(a) - 1) * np.var(a, ddof=1) + (len(b) - 1) * np.var(b, ddof=1)) / df)
-    t = (_mean(a) - _mean(b)) / (pooled * scale)
-    tail = (1 - confidence) / 2
-    bounds = [special.nctdtrinc(df, p, t) for p in (1 - tail, tail)]
-    return Effect(*(float(correction * scale * x) for x in (t, *bounds)))
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Correct p-values for their number by Holm's step-down rule; a NaN stays NaN and does not count.
-
-    The tests hold it against statsmodels' `multipletests`, which collects garbage at every call: 60 ms a family.
-    """
-    p = np.asarray(p_values, float)
-    order = np.argsort(p)[: np.isfinite(p).sum()]  # NaN sorts last
-    corrected = np.full(p.shape, np.nan)
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
-    return corrected
-
-
-def tost(a: np.ndarray, b: np.ndarray, margin: float) -> float:
-    """Test whether mean_a − mean_b lies within ±margin: two one-sided Welch tests; the larger p is returned.
-
-    A small p supports equivalence. NaN where `welch` gives NaN.
-    """
-    from statsmodels.stats.weightstats import ttost_ind
-
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    if not _testable(a, b):
-        return math.nan
-    return float(ttost_ind(a, b, -margin, margin, usevar="unequal")[0])
-
-
-def minimal_detectable_effect(n_a: int, n_b: int, power: float = 0.8, alpha: float = ALPHA) -> float:
-    """The smallest true difference, in standard deviations, that a two-sided t-test finds with this power.
-
-    For equal variances and before any correction for the number of tests; significance with the wrong sign is not
-    counted as found. NaN with fewer than two units on a side.
-
-    Example:
-        >>> round(minimal_detectable_effect(4, 4), 2)
-        2.38
-    """
-    from scipy import special, stats
-
-    if min(n_a, n_b) < 2:
-        return math.nan
-    df = n_a + n_b - 2
-    noncentrality = special.nctdtrinc(df, 1 - power, stats.t.ppf(1 - alpha / 2, df))
-    return float(noncentrality * math.sqrt(1 / n_a + 1 / n_b))
+FAMILY = ("protocol", "metric")
 
 
 def seed_units(frame: pd.DataFrame) -> pd.DataFrame:
@@ -170,18 +74,90 @@ def seed_units(frame: pd.DataFrame) -> pd.DataFrame:
         frame: As for `contrasts`.
 
     Returns:
-        One row per unit: the columns of `CELL`, pretraining, unit (`pretraining_seed` or `seed`) and value (NaN
-        where a run of the unit has no value).
+        One row per unit: the columns of `CELL`, pretraining, unit (`pretraining_seed` or `seed`), unit_seed (which
+        one) and value (NaN where a run of the unit has no value).
     """
-    frame = complete(frame)
-    arm = [*CELL, "pretraining"]
-    own = frame.groupby(arm, dropna=False)["pretraining_seed"]
+    return _units(complete(frame), [*CELL, "pretraining"])
+
+
+def _units(frame: pd.DataFrame, within: list[str]) -> pd.DataFrame:
+    """Units of a complete frame; the pretraining seeds where several are known within the columns named."""
+    own = frame.groupby(within, dropna=False)["pretraining_seed"]
     several = (own.transform("nunique") > 1) & (own.transform("count") == own.transform("size"))
-    frame["unit"] = np.where(several, "pretraining_seed", "seed")
-    frame["one"] = frame["pretraining_seed"].where(several, frame["seed"])
-    runs = frame.groupby([*arm, "unit", "one"], dropna=False)["value"]
-    values = runs.mean().where(runs.count() == runs.size())
-    return values.reset_index().drop(columns="one")
+    frame = frame.assign(
+        unit=np.where(several, "pretraining_seed", "seed"),
+        unit_seed=frame["pretraining_seed"].where(several, frame["seed"]),
+    )
+    runs = frame.groupby([*CELL, "pretraining", "unit", "unit_seed"], dropna=False)["value"]
+    return runs.mean().where(runs.count() == runs.size()).reset_index()
+
+
+@dataclass(frozen=True)
+class _Arms:
+    """What is compared within each `group`: a row of `table` per arm, and the units behind them.
+
+    Attributes:
+        table: What tells arms apart, and the unit of each.
+        group: Of each row of the table, ascending.
+        arm: Of each unit, as a row of the table; ascending.
+        seed: Of each unit, as a code; −1 if unknown.
+        value: Of each unit.
+    """
+
+    table: pd.DataFrame
+    group: np.ndarray
+    arm: np.ndarray
+    seed: np.ndarray
+    value: np.ndarray
+
+    @classmethod
+    def of(cls, units: pd.DataFrame, within: list[str], names: list[str]) -> _Arms:
+        """Arms told apart, and ordered, by the columns `names`."""
+        arms = units.groupby([*within, *names], dropna=False)
+        table, arm = arms["unit"].first().reset_index(), arms.ngroup().to_numpy()
+        order = np.argsort(arm, kind="stable")
+        seed = pd.factorize(units["unit_seed"])[0]
+        group = table.groupby(within, dropna=False).ngroup().to_numpy()
+        return cls(table, group, arm[order], seed[order], units["value"].to_numpy(float)[order])
+
+    def samples(self) -> Samples:
+        return Samples.grouped(self.value, self.arm, len(self.table))
+
+    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every pair within a group: the row of its first and of its second arm, in the order of rows."""
+        row = np.arange(len(self.group))
+        return _spans(row + 1, np.searchsorted(self.group, self.group, "right") - row - 1)
+
+    def same_seeds(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Units that two arms have of the same seed: the pair's number, and the value on either side."""
+        first = np.searchsorted(self.arm, a)
+        pair, unit = _spans(first, np.searchsorted(self.arm, a, "right") - first)
+        seeds = self.seed.max(initial=0) + 1
+        key = np.where(self.seed < 0, -1, self.arm * seeds + self.seed)  # an unknown seed is not the same as another
+        wanted = np.where(self.seed[unit] < 0, -2, b[pair] * seeds + self.seed[unit])
+        order = np.argsort(key)
+        place = order[np.minimum(np.searchsorted(key[order], wanted), len(order) - 1)]
+        found = key[place] == wanted
+        return pair[found], self.value[unit[found]], self.value[place[found]]
+
+
+def _spans(first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lay out the ranges first[i] … first[i] + length[i] − 1: for each of their members i and the member."""
+    owner = np.repeat(np.arange(len(length)), length)
+    return owner, first[owner] + np.arange(len(owner)) - (np.cumsum(length) - length)[owner]
+
+
+def _domain_arms(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] | None) -> _Arms:
+    """Pretrainings within cells, with their boundary: the nearest source domain first, random initialisation last."""
+    frame = complete(frame)
+    if boundaries is None:
+        boundaries = frame.groupby(["pretraining", "task"])["boundary"].first().to_dict()
+    units = _units(frame, [*CELL, "pretraining"])
+    found = [boundaries.get(key, "") for key in zip(units["pretraining"], units["task"], strict=True)]
+    units = units.assign(boundary=pd.Series(found, units.index, dtype="object"))
+    random = (units["pretraining"] == SCRATCH) | (units["boundary"] == SCRATCH)
+    units["place"] = units["boundary"].map(NEARNESS).fillna(3).where(~random, 4)
+    return _Arms.of(units, CELL, ["place", "pretraining", "boundary"])
 
 
 def summary(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] | None = None) -> pd.DataFrame:
@@ -194,97 +170,156 @@ def summary(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] | Non
     Returns:
         `SUMMARY_COLUMNS`, within a cell from the nearest source domain to random initialisation.
     """
-    from scipy import stats
+    from scipy import special
 
-    rows = []
-    for cell, arms in _cells(frame, boundaries):
-        for arm, (boundary, values, unit) in arms.items():
-            mean, n = _mean(values), len(values)
-            sd = float(np.std(values, ddof=1)) if n > 1 else math.nan
-            reach = float(stats.t.ppf(1 - ALPHA / 2, n - 1)) * sd / math.sqrt(n) if n > 1 else math.nan
-            rows.append((*cell, arm, boundary, unit, n, mean, sd, mean - reach, mean + reach))
-    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+    arms = _domain_arms(frame, boundaries)
+    own = arms.samples()
+    sd = np.sqrt(own.variance)
+    reach = special.stdtrit(own.n - 1.0, 1 - ALPHA / 2) * sd / np.sqrt(own.n)
+    table = arms.table.assign(n=own.n, mean=own.mean, sd=sd, ci_low=own.mean - reach, ci_high=own.mean + reach)
+    return table[SUMMARY_COLUMNS]
 
 
 def contrasts(
     frame: pd.DataFrame,
     boundaries: Mapping[tuple[str, str], str] | None = None,
-    margin: float | None = None,
-    family: Sequence[str] = ("protocol", "metric"),
+    margin: float | Mapping[str, float] | None = None,
+    family: Sequence[str] = FAMILY,
+    pairs: Collection[Collection[str]] | None = None,
 ) -> pd.DataFrame:
-    """Compare every pair of pretrainings within each protocol, task, strategy, fraction, noise, sigma and metric.
+    """Compare pretrainings pairwise within each protocol, task, strategy, fraction, noise, sigma and metric.
 
-    `a` is the arm nearer to the target domain (then by name; random initialisation last); difference = mean_a − mean_b.
-    The unit is the pretraining seed. If a side has only one, the unit reads `seed`: that side contributes its
-    fine-tuning seeds (a side with several pretraining seeds still contributes those), and the verdict says
-    that it holds "for these two checkpoints". Verdicts: `equivalent` if TOST at `margin` is below .05 (`equivalent and
-    different` if Holm's p is too), else `better` or `worse` if Holm's p is below .05, else `not decided`. Which sign
-    is the better one says `result.better`: less of an error, a calibration error or a distance.
+    `a` is the arm nearer to the target domain (then by name; random initialisation, which is an arm of that name or of
+    that boundary, last); difference = mean_a − mean_b. The unit is the pretraining seed. If a side has only one, the
+    unit reads `seed`: that side contributes its fine-tuning seeds (a side with several pretraining seeds still
+    contributes those), and the verdict says that it holds "for these two checkpoints". Verdicts: `equivalent` if TOST
+    at `margin` is below .05 (`equivalent and different` if Holm's p is too), else `better` or `worse` if Holm's p is
+    below .05, else `not decided`. Which sign is the better one says `result.better`: less of an error, a calibration
+    error or a distance.
+
+    For reading beside the verdict, never for it: Hedges' g with its 95 % interval, Benjamini–Hochberg's p over the
+    same family, and a paired t-test over the pretraining seeds that both sides have (n_paired; 0 if one side's unit
+    is the fine-tuning seed).
 
     Args:
         frame: A tidy table (`study_table`); boundary and run_id may be missing, and without noise its two columns.
         boundaries: (pretraining, task) -> boundary; by default the frame's own.
-        margin: Largest difference that counts as equivalent, in units of the metric; None: nothing is ever equivalent.
+        margin: Largest difference that counts as equivalent, in units of the metric, for all metrics or for each by
+            name; without one nothing is ever equivalent.
         family: Columns of the result; Holm's correction runs over the pairs that share their values. By default over all
             tasks, strategies, fractions and noise settings of a protocol: every sigma adds its pairs to the
             family, and so raises the bar for all. Metrics are families of their own, `auroc_Mass` too.
+        pairs: The pairs of pretrainings to compare, in either order; no others are, nor count in a family. None: all.
 
     Returns:
         `CONTRAST_COLUMNS`, one row per pair.
 
     Raises:
-        RunError: If a column is missing, a family names an unknown one, a cell holds one seed twice, or noise has no sigma.
+        RunError: If a column is missing, a family names an unknown one, a cell holds one seed twice, noise has no sigma,
+            a margin is not positive, or a pair is none.
     """
-    for name in family:
-        if name not in CONTRAST_COLUMNS:
-            raise RunError(f"statistics.family: contrasts have no column '{name}'.{nearest(name, CONTRAST_COLUMNS)}")
-    if margin is not None and not margin > 0:
-        raise RunError(f"statistics.margin: found {margin}, expected a positive number in units of the metric.")
-    rows = [
-        (*cell, a, b, *_compare(arms[a], arms[b], margin))
-        for cell, arms in _cells(frame, boundaries)
-        for a, b in itertools.combinations(arms, 2)
-    ]
-    untested = [name for name in CONTRAST_COLUMNS if name not in ("p_holm", "verdict")]
-    table = pd.DataFrame(rows, columns=untested).assign(p_holm=math.nan, verdict="")
-    for _, tests in table.groupby(list(family), dropna=False) if family else [((), table)]:
-        table.loc[tests.index, "p_holm"] = holm(tests["p_value"])
-    table["verdict"] = [_verdict(row) for row in table.itertuples()]
-    return table[CONTRAST_COLUMNS]
-
-
-def _compare(side_a: tuple, side_b: tuple, margin: float | None) -> tuple:
-    (boundary_a, a, unit_a), (boundary_b, b, unit_b) = side_a, side_b
-    unit = "pretraining_seed" if unit_a == unit_b == "pretraining_seed" else "seed"
-    test = welch(a, b)
-    p_tost = math.nan if margin is None else tost(a, b, margin)
-    return (
-        boundary_a, boundary_b, unit, test.n_a, test.n_b, test.mean_a, test.mean_b, test.difference, test.ci_low,
-        test.ci_high, test.t, test.df, test.p_value, p_tost, hedges_g(a, b).g,
+    _check_family(family, CONTRAST_COLUMNS)
+    arms = _domain_arms(frame, boundaries)
+    left, right = _chosen(arms, pairs)
+    table = arms.table[CELL].take(left).reset_index(drop=True)
+    for side, rows in (("a", left), ("b", right)):
+        own = arms.table.take(rows).reset_index(drop=True)
+        table[[side, f"boundary_{side}", f"unit_{side}"]] = own[["pretraining", "boundary", "unit"]]
+    by_pretraining = (table["unit_a"] == "pretraining_seed") & (table["unit_b"] == "pretraining_seed")
+    samples, margins = arms.samples(), _margins(margin, table["metric"])
+    a, b = samples[left], samples[right]
+    test, effect = welch(a, b), hedges_g(a, b)
+    pair, of_a, of_b = arms.same_seeds(left, right)
+    same = paired_test(differences(of_a, of_b, pair, len(left)))
+    table = table.assign(
+        unit=np.where(by_pretraining, "pretraining_seed", "seed"), **vars(test), p_tost=tost(a, b, margins),
+        hedges_g=effect.g, g_low=effect.ci_low, g_high=effect.ci_high, n_paired=np.where(by_pretraining, same.n, 0),
+        p_paired=np.where(by_pretraining, same.p_value, np.nan),
     )  # fmt: skip
+    return _judged(table.reindex(columns=CONTRAST_COLUMNS), family, "for these two checkpoints")
 
 
-def _verdict(row) -> str:
-    different = row.p_holm < ALPHA
-    if row.p_tost < ALPHA:
-        verdict = "equivalent and different" if different else "equivalent"
-    elif different:
-        verdict = "better" if row.difference * better(row.metric) > 0 else "worse"
-    else:
-        verdict = "not decided"
-    return verdict if row.unit == "pretraining_seed" else f"{verdict} (for these two checkpoints)"
+def _check_family(family: Sequence[str], columns: list[str]) -> None:
+    for name in family:
+        if name not in columns:
+            raise RunError(f"statistics.family: contrasts have no column '{name}'.{nearest(name, columns)}")
 
 
-def _cells(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] | None):
-    """Yield each cell's key and its arms, nearest first: name -> (boundary, values, unit)."""
-    if boundaries is None:
-        boundaries = complete(frame).groupby(["pretraining", "task"])["boundary"].first().to_dict()
-    for cell, units in seed_units(frame).groupby(CELL, dropna=False):
-        task, arms = cell[CELL.index("task")], {}
-        for arm, own in units.groupby("pretraining"):
-            arms[arm] = (boundaries.get((arm, task), ""), own["value"].to_numpy(float), own["unit"].iloc[0])
-        yield cell, dict(sorted(arms.items(), key=lambda item: _place(item[0], item[1][0])))
+def _chosen(arms: _Arms, pairs: Collection[Collection[str]] | None) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the arms on both sides of the wanted pairs."""
+    left, right = arms.pairs()
+    if pairs is None:
+        return left, right
+    wanted = {frozenset(() if isinstance(pair, str) else pair) for pair in pairs}
+    if wrong := [pair for pair in pairs if isinstance(pair, str) or len(set(pair)) != 2]:
+        raise RunError(f"statistics.pairs: found {wrong[0]!r}, expected the names of two different pretrainings.")
+    names = arms.table["pretraining"].to_numpy()
+    keep = np.array([frozenset(pair) in wanted for pair in zip(names[left], names[right], strict=True)], bool)
+    return left[keep], right[keep]
 
 
-def _place(arm: str, boundary: str) -> tuple:
-    return arm == SCRATCH, NEARNESS.get(boundary, 3), arm
+def _margins(margin: float | Mapping[str, float] | None, metrics: pd.Series) -> np.ndarray:
+    """The margin of each row; NaN: none."""
+    stated = margin if isinstance(margin, Mapping) else {None: margin} if margin is not None else {}
+    for metric, value in stated.items():
+        if not value > 0:
+            of = f" of '{metric}'" if metric else ""
+            raise RunError(f"statistics.margin{of}: found {value}, expected a positive number in units of the metric.")
+    return np.array([stated.get(metric, stated.get(None, np.nan)) for metric in metrics], float)
+
+
+def _judged(table: pd.DataFrame, family: Sequence[str], reach: str) -> pd.DataFrame:
+    """The table with its corrected p-values and verdicts; `reach` is what a verdict over fine-tuning seeds holds for."""
+    table["p_holm"], table["p_bh"] = _by_family(holm, table, family), _by_family(benjamini_hochberg, table, family)
+    equivalent, different = table.get("p_tost", pd.Series(np.nan, table.index)) < ALPHA, table["p_holm"] < ALPHA
+    signs = {metric: better(metric) for metric in table["metric"].unique()}
+    improved = table["difference"] * table["metric"].map(signs).astype(float) > 0
+    verdict = np.select(
+        [equivalent & different, equivalent, different & improved, different],
+        ["equivalent and different", "equivalent", "better", "worse"],
+        "not decided",
+    )
+    table["verdict"] = verdict.astype(object) + np.where(table["unit"] == "pretraining_seed", "", f" ({reach})")
+    return table
+
+
+def _by_family(correct: Callable, table: pd.DataFrame, family: Sequence[str]) -> np.ndarray:
+    number = table.groupby(list(family), dropna=False).ngroup().to_numpy() if family else np.zeros(len(table), int)
+    order = np.argsort(number, kind="stable")
+    p = table["p_value"].to_numpy(float)
+    corrected = np.full(len(p), np.nan)
+    for rows in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
+        corrected[rows] = correct(p[rows])
+    return corrected
+
+
+def strategy_contrasts(frame: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
+    """Compare every two strategies of a protocol that start from the same backbones.
+
+    Both adapt the same pretrainings, so the test is paired: over pretraining seeds (fine-tuning seeds averaged within)
+    or, where the arm has one pretraining, over fine-tuning seeds, and the verdict then holds "for this checkpoint".
+    Only seeds that both strategies have are counted (`n`) and averaged. Protocols without strategies have no rows.
+
+    Args:
+        frame: As for `contrasts`.
+        family: As for `contrasts`.
+
+    Returns:
+        `STRATEGY_COLUMNS`, one row per pair of strategies within each protocol, task, pretraining, fraction, noise,
+        sigma and metric; a and b by name.
+
+    Raises:
+        RunError: As `contrasts`.
+    """
+    _check_family(family, STRATEGY_COLUMNS)
+    frame = complete(frame)
+    units = _units(frame[frame["strategy"] != ""], SETTING)
+    arms = _Arms.of(units, SETTING, ["strategy"])
+    left, right = arms.pairs()
+    pair, of_a, of_b = arms.same_seeds(left, right)
+    test = paired_test(differences(of_a, of_b, pair, len(left)))
+    table = arms.table[[*SETTING, "unit"]].take(left).reset_index(drop=True)
+    names = arms.table["strategy"].to_numpy()
+    mean_a, mean_b = (Samples.grouped(values, pair, len(left)).mean for values in (of_a, of_b))
+    table = table.assign(a=names[left], b=names[right], mean_a=mean_a, mean_b=mean_b, **vars(test))
+    return _judged(table.reindex(columns=STRATEGY_COLUMNS), family, "for this checkpoint")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral
 
 from ssl_transfer.result import better
 from ssl_transfer.study.table import CLEAN
 
-_WORDS = {"knn": "kNN", "auroc": "AUROC", "f1": "F1", "hd95": "HD95", "ece": "ECE", "dice": "Dice", "brier": "Brier"}
+_WORDS = {
+    "knn": "kNN", "auroc": "AUROC", "f1": "F1", "hd95": "HD95", "ece": "ECE", "dice": "Dice", "brier": "Brier", "lp": "LP",
+    "ft": "FT", "l1": "L1", "l2": "L2", "sp": "SP", "rgn": "RGN",
+}  # fmt: skip
 
 
 def words(name: str) -> str:
@@ -48,11 +52,40 @@ def number(value: float | None, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
+def listed(names: Sequence[str], word: str = "and", most: int | None = None) -> str:
+    """Names as a sentence has them: a, b and c; with `most`, a, b and 7 others where they are more than that."""
+    if most and len(names) > most:
+        names = [*names[: most - 1], f"{len(names) - most + 1} others"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
+
+
+def joined(*parts: str) -> str:
+    """Those parts of a title that there are."""
+    return " · ".join(part for part in parts if part)
+
+
 def p_value(p: float | None) -> str:
     """A p-value as papers print it: .012, < .001; a dash if there is none."""
     if p is None or math.isnan(p):
         return "–"
     return "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
+
+
+def fine(value: float) -> str:
+    """Two digits that count, for what is small: 0.0031, 0.010; a dash if it is not known."""
+    return "–" if not math.isfinite(value) else f"{value:#.2g}".rstrip(".")
+
+
+def rounded(value: float | None) -> str:
+    """Six digits, for programs to sort by."""
+    return "nan" if value is None else f"{value:.6g}"
+
+
+def t_value(t: float, df: float) -> str:
+    """A test statistic with its degrees of freedom: t(5.8) = 2.1; a dash if there is none."""
+    if t is None or not math.isfinite(t):
+        return "–"
+    return f"t({df:.{0 if float(df).is_integer() else 1}f}) = {t:.1f}".replace("-", "−")
 
 
 def whole(value) -> str:

@@ -1,26 +1,26 @@
-"""The statistics agree with scipy, statsmodels and paper arithmetic, and hold their level when nothing differs."""
+"""Contrasts of pretrainings and of strategies: who is compared with whom, over which units, and with which words."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from statsmodels.stats.meta_analysis import effectsize_smd
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestIndPower
-from statsmodels.stats.weightstats import CompareMeans
 
 from ssl_transfer.errors import RunError
+from ssl_transfer.study import statistics
 from ssl_transfer.study.statistics import (
+    benjamini_hochberg,
     contrasts,
     hedges_g,
     holm,
-    minimal_detectable_effect,
+    paired,
     seed_units,
+    strategy_contrasts,
     summary,
     tost,
     welch,
@@ -29,12 +29,12 @@ from ssl_transfer.study.statistics import (
 CONTRASTS = [  # DESIGN's contract, written out on purpose
     "protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "metric", "a", "b", "boundary_a", "boundary_b",
     "unit", "n_a", "n_b", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "t", "df", "p_value", "p_holm", "p_tost",
-    "hedges_g", "verdict",
+    "hedges_g", "verdict", "g_low", "g_high", "p_bh", "n_paired", "p_paired",
 ]  # fmt: skip
-SAMPLES = [
-    (np.random.default_rng(s).normal(0.3, 1.0, n), np.random.default_rng(s + 99).normal(0, 2.0, m))
-    for s, (n, m) in enumerate([(4, 4), (4, 7), (2, 3), (12, 5)])
-]
+STRATEGIES = [
+    "protocol", "task", "pretraining", "fraction", "noise", "noise_sigma", "metric", "a", "b", "unit", "n", "mean_a",
+    "mean_b", "difference", "ci_low", "ci_high", "t", "df", "p_value", "p_holm", "p_bh", "verdict",
+]  # fmt: skip
 
 
 def study(values: dict, **columns) -> pd.DataFrame:
@@ -53,98 +53,30 @@ def arm(*values) -> dict:
     return {(p, 0): value for p, value in enumerate(values)}
 
 
-# --- two samples ---
+def random_arm(rng: np.random.Generator, mean: float, seeds: range = range(4)) -> dict:
+    """Two fine-tuning seeds for each of some pretraining seeds."""
+    return {(p, s): mean + rng.normal(0, 0.02) for p in seeds for s in range(2)}
 
 
-@pytest.mark.parametrize(("a", "b"), SAMPLES)
-def test_welch_agrees_with_statsmodels(a, b):
-    ours, theirs = welch(a, b), CompareMeans.from_data(a, b)
-    t, p, df = theirs.ttest_ind(usevar="unequal")
-    assert (ours.t, ours.p_value, ours.df) == pytest.approx((t, p, df))
-    assert (ours.ci_low, ours.ci_high) == pytest.approx(theirs.tconfint_diff(usevar="unequal"))
+def random_study(tasks=("one", "two"), metrics=("accuracy", "auroc"), strategy=None, seed=0) -> pd.DataFrame:
+    """Four arms in several cells, of which one lacks a pretraining seed, one is a single checkpoint, and one is random."""
+    rng, frames = np.random.default_rng(seed), []
+    for task, metric in itertools.product(tasks, metrics):
+        values = {name: random_arm(rng, mean) for name, mean in (("ct", 0.9), ("photographs", 0.87), ("scratch", 0.8))}
+        values["photographs"] = random_arm(rng, 0.87, range(1, 5))
+        values["public"] = {(pd.NA, s): 0.88 + rng.normal(0, 0.02) for s in range(3)}
+        frames.append(study(values, task=task, metric=metric, strategy=strategy))
+    return pd.concat(frames, ignore_index=True)
 
 
-def test_welch_agrees_with_paper_arithmetic():
-    # a: mean 2, variance 1; b: mean 6, variance 4; so se² = 1/3 + 4/3 and df = (5/3)² / ((1/3)²/2 + (4/3)²/2)
-    test = welch([1, 2, 3], [4, 6, 8])
-    assert (test.difference, test.t) == (-4, pytest.approx(-4 / math.sqrt(5 / 3)))
-    assert test.df == pytest.approx((25 / 9) / (17 / 18))
-    assert test.ci_high + 4 == pytest.approx(stats.t.ppf(0.975, test.df) * math.sqrt(5 / 3))
-
-
-@pytest.mark.parametrize(
-    ("a", "b"),
-    [
-        ([0.5], [0.1, 0.2]), ([], [0.1, 0.2]), ([0.7, 0.7, 0.7], [0.1, 0.1]), ([0.1 + 0.2, 0.3], [0.5, 0.5]),
-        ([0.1, np.nan, 0.2], [0.1, 0.2]),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_tested_gives_nan_and_no_error(a, b):
-    assert math.isnan(welch(a, b).p_value)
-    assert math.isnan(hedges_g(a, b).g)
-    assert math.isnan(tost(a, b, margin=1.0))
-
-
-@pytest.mark.filterwarnings("error")
-def test_one_side_without_spread_is_tested_without_a_warning():
-    test = welch([0.9, 0.9, 0.9], [0.1, 0.2, 0.3])
-    assert (test.t, test.df) == (pytest.approx(0.7 / math.sqrt(0.01 / 3)), pytest.approx(2))
-
-
-@pytest.mark.parametrize(("a", "b"), SAMPLES)
-def test_hedges_g_agrees_with_statsmodels(a, b):
-    g, _ = effectsize_smd(a.mean(), a.std(ddof=1), len(a), b.mean(), b.std(ddof=1), len(b))
-    assert hedges_g(a, b).g == pytest.approx(g, rel=0.02)  # theirs approximates the correction by 1 − 3/(4 df − 1)
-
-
-@pytest.mark.parametrize("shift", [0.0, 1.0, 3.0, 50.0])
-def test_the_interval_of_hedges_g_holds_zero_exactly_when_students_t_is_not_significant(shift):
-    a, b = SAMPLES[0][0] + shift, SAMPLES[0][1]
-    effect = hedges_g(a, b)
-    assert effect.ci_low < effect.g < effect.ci_high
-    assert (effect.ci_low <= 0 <= effect.ci_high) == (stats.ttest_ind(a, b).pvalue >= 0.05)
-
-
-def test_the_interval_of_hedges_g_covers_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    correction = math.gamma(3) / (math.gamma(2.5) * math.sqrt(3))  # of 4 against 4
-    draws = [hedges_g(rng.normal(1.5, 1, 4), rng.normal(0, 1, 4)) for _ in range(500)]
-    covered = np.mean([e.ci_low / correction < 1.5 < e.ci_high / correction for e in draws])
-    assert abs(covered - 0.95) < 3 * math.sqrt(0.05 * 0.95 / 500)
-
-
-def test_holm_agrees_with_hand_computation_and_leaves_nan_out_of_the_family():
-    corrected = holm([0.01, np.nan, 0.04, 0.03, np.nan, 0.2])
-    np.testing.assert_allclose(corrected, [0.04, np.nan, 0.09, 0.09, np.nan, 0.2])
-
-
-def test_holm_agrees_with_statsmodels():
-    p = np.random.default_rng(0).uniform(0, 0.2, 40).round(2)  # with ties
-    np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])
-
-
-def test_holm_of_nothing_is_nothing():
-    assert holm([]).size == 0
-    assert np.isnan(holm([np.nan])).all()
-
-
-@pytest.mark.parametrize(("a", "b"), SAMPLES)
-@pytest.mark.parametrize("margin", [0.1, 1.0, 5.0])
-def test_tost_is_the_larger_of_two_shifted_one_sided_welch_tests(a, b, margin):
-    lower = stats.ttest_ind(a + margin, b, equal_var=False, alternative="greater").pvalue
-    upper = stats.ttest_ind(a - margin, b, equal_var=False, alternative="less").pvalue
-    assert tost(a, b, margin) == pytest.approx(max(lower, upper))
-
-
-@pytest.mark.parametrize(("n_a", "n_b", "power", "alpha"), [(4, 4, 0.8, 0.05), (10, 5, 0.9, 0.01), (50, 50, 0.8, 0.05)])
-def test_the_minimal_detectable_effect_has_the_power_it_claims(n_a, n_b, power, alpha):
-    effect = minimal_detectable_effect(n_a, n_b, power, alpha)
-    assert TTestIndPower().power(effect, n_a, alpha, ratio=n_b / n_a) == pytest.approx(power, abs=1e-4)
-
-
-def test_four_against_four_detects_two_point_four_standard_deviations():
-    assert minimal_detectable_effect(4, 4) == pytest.approx(2.38, abs=0.005)
-    assert math.isnan(minimal_detectable_effect(4, 1))
+def test_every_statistic_is_found_in_this_module():
+    public = {
+        "welch", "hedges_g", "holm", "benjamini_hochberg", "tost", "paired", "minimal_detectable_effect", "seeds_needed",
+        "contrasts", "strategy_contrasts", "summary", "seed_units", "variance_components", "nested_bootstrap",
+        "patient_bootstrap",
+    }  # fmt: skip
+    assert public <= set(statistics.__all__)
+    assert all(hasattr(statistics, name) for name in statistics.__all__)
 
 
 # --- contrasts ---
@@ -244,6 +176,9 @@ def test_a_missing_value_decides_nothing():
         (lambda f: pd.concat([f, f]), {}, "two values for"),
         (lambda f: f, {"family": ["metrics"]}, "no column 'metrics'. Did you mean 'metric'"),
         (lambda f: f, {"margin": 0.0}, "statistics.margin: found 0.0"),
+        (lambda f: f, {"margin": {"accuracy": -1.0}}, "statistics.margin of 'accuracy': found -1.0"),
+        (lambda f: f, {"pairs": [("a", "a")]}, r"statistics.pairs: found \('a', 'a'\), expected the names of two"),
+        (lambda f: f, {"pairs": ["ab"]}, "statistics.pairs: found 'ab'"),
     ],
 )
 def test_wrong_input_is_refused_with_what_to_do(change, options, message):
@@ -260,26 +195,184 @@ def test_summary_gives_mean_spread_and_interval_over_units():
 
 def test_units_name_themselves():
     units = seed_units(study({"a": arm(0.1, 0.2), "b": {(0, 0): 0.3, (0, 1): 0.4}}))
-    assert units[["pretraining", "unit", "value"]].values.tolist() == [
-        ["a", "pretraining_seed", 0.1],
-        ["a", "pretraining_seed", 0.2],
-        ["b", "seed", 0.3],
-        ["b", "seed", 0.4],
+    assert units[["pretraining", "unit", "unit_seed", "value"]].values.tolist() == [
+        ["a", "pretraining_seed", 0, 0.1],
+        ["a", "pretraining_seed", 1, 0.2],
+        ["b", "seed", 0, 0.3],
+        ["b", "seed", 1, 0.4],
     ]
 
 
-@pytest.mark.parametrize("ratio", [0.0, 1.0, 2.0])
-def test_null_studies_are_rejected_no_more_often_than_claimed(ratio):
-    """300 studies, three equal arms, 4 pretraining × 3 fine-tuning seeds; `ratio`: spread of those over these."""
-    studies, rng = 300, np.random.default_rng(1)
-    values = ratio * rng.normal(size=(studies, 3, 4, 1)) + rng.normal(size=(studies, 3, 4, 3))
-    index = pd.MultiIndex.from_product(
-        [list(map(str, range(studies))), list("abc"), range(4), range(3)],
-        names=["task", "pretraining", "pretraining_seed", "seed"],
+# --- contrasts of many cells at once ---
+
+
+def test_each_row_says_what_the_tests_of_two_samples_say():
+    table, units = contrasts(random_study(), margin=0.03), seed_units(random_study())
+    for row in table.itertuples():
+        cell = units[(units["task"] == row.task) & (units["metric"] == row.metric)].set_index("pretraining")["value"]
+        a, b = cell[row.a].to_numpy(), cell[row.b].to_numpy()
+        test, effect = welch(a, b), hedges_g(a, b)
+        assert [getattr(row, name) for name in vars(test)] == pytest.approx(list(vars(test).values()))
+        assert (row.hedges_g, row.g_low, row.g_high) == pytest.approx((effect.g, effect.ci_low, effect.ci_high))
+        assert row.p_tost == pytest.approx(tost(a, b, 0.03))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_rows_does_not_matter(seed):
+    frame = random_study()
+    shuffled = frame.sample(frac=1, random_state=seed)
+    pd.testing.assert_frame_equal(contrasts(shuffled, margin=0.03), contrasts(frame, margin=0.03))
+    pd.testing.assert_frame_equal(summary(shuffled), summary(frame))
+
+
+def test_arms_that_swap_their_names_swap_their_signs_and_nothing_else():
+    a, b = arm(0.90, 0.91, 0.93), arm(0.50, 0.52, 0.53)
+    there, back = contrasts(study({"a": a, "b": b})).iloc[0], contrasts(study({"a": b, "b": a})).iloc[0]
+    turned = ["difference", "t", "hedges_g", "ci_low", "ci_high", "g_low", "g_high"]
+    assert [there[name] for name in turned] == pytest.approx(
+        [-back[name] for name in ["difference", "t", "hedges_g", "ci_high", "ci_low", "g_high", "g_low"]], rel=1e-5
     )
-    frame = pd.DataFrame({"value": values.ravel()}, index=index).reset_index()
-    frame = frame.assign(protocol="knn", strategy=None, fraction=1.0, metric="accuracy")
-    table = contrasts(frame, family=("task",))  # every study is a family of its own
-    per_family = table.groupby("task")["p_holm"].min() < 0.05
-    assert (table["p_value"] < 0.05).mean() < 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
-    assert per_family.mean() < 0.05 + 3 * math.sqrt(0.05 * 0.95 / studies)
+    kept = ["df", "p_value", "p_holm", "p_bh", "p_paired"]
+    assert there[kept].tolist() == pytest.approx(back[kept].tolist())
+    assert (there.verdict, back.verdict) == ("better", "worse")
+
+
+@pytest.mark.parametrize("family", [("protocol", "metric"), ("task",), ()])
+def test_both_corrections_run_over_the_same_family(family):
+    table = contrasts(random_study(), family=family)
+    for _, tests in table.groupby(list(family)) if family else [((), table)]:
+        np.testing.assert_allclose(tests["p_holm"], holm(tests["p_value"]))
+        np.testing.assert_allclose(tests["p_bh"], benjamini_hochberg(tests["p_value"]))
+
+
+def test_the_paired_test_takes_the_pretraining_seeds_that_both_sides_have():
+    a, b = arm(0.90, 0.91, 0.93, 0.99), {(p, s): 0.8 + 0.02 * p + 0.01 * s for p in (1, 2, 3, 4) for s in range(2)}
+    row = contrasts(study({"a": a, "b": b})).iloc[0]
+    assert row.n_paired == 3
+    assert row.p_paired == pytest.approx(paired([0.91, 0.93, 0.99], [0.825, 0.845, 0.865]).p_value)
+
+
+def test_a_single_checkpoint_has_no_pairs():
+    row = contrasts(study({"a": arm(0.90, 0.91, 0.93), "b": {(0, s): 0.5 + 0.01 * s for s in range(3)}})).iloc[0]
+    assert row.n_paired == 0
+    assert math.isnan(row.p_paired)
+
+
+def test_a_margin_of_one_metric_is_none_of_another():
+    values = {"a": arm(0.50, 0.51, 0.53), "b": arm(0.51, 0.50, 0.54)}
+    frame = pd.concat([study(values, metric="accuracy"), study(values, metric="auroc")])
+    table = contrasts(frame, margin={"accuracy": 0.1, "dice": 0.1}).set_index("metric")
+    assert table["verdict"].to_dict() == {"accuracy": "equivalent", "auroc": "not decided"}
+    assert table["p_tost"].isna().to_dict() == {"accuracy": False, "auroc": True}
+
+
+@pytest.mark.parametrize(
+    "pairs", [[("ct", "scratch"), ("photographs", "ct")], [{"scratch", "ct"}, {"ct", "photographs"}]]
+)
+def test_declared_pairs_are_rows_of_the_full_table_with_a_family_of_their_own(pairs):
+    few, full = contrasts(random_study(), pairs=pairs), contrasts(random_study())
+    same = [name for name in CONTRASTS if name not in ("p_holm", "p_bh", "verdict")]
+    kept = full[(full["a"] == "ct") & full["b"].isin(["photographs", "scratch"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(few[same], kept[same])
+    for _, tests in few.groupby("metric"):
+        np.testing.assert_allclose(tests["p_holm"], holm(tests["p_value"]))
+        np.testing.assert_allclose(tests["p_bh"], benjamini_hochberg(tests["p_value"]))
+
+
+@pytest.mark.parametrize("pairs", [[], [("ct", "not run yet")]])
+def test_pairs_of_arms_that_are_not_there_are_no_rows(pairs):
+    table = contrasts(random_study(), pairs=pairs)
+    assert list(table.columns) == CONTRASTS
+    assert len(table) == 0
+
+
+def test_every_arm_that_starts_at_random_stands_last():
+    frame = study({name: arm(0.1, 0.2) for name in ("scratch · resnet18", "a scratch", "ct", "public")})
+    boundaries = {("scratch · resnet18", "t"): "scratch", ("a scratch", "t"): "scratch", ("ct", "t"): "none"}
+    assert list(dict.fromkeys(summary(frame, boundaries)["pretraining"])) == [
+        "ct", "public", "a scratch", "scratch · resnet18",
+    ]  # fmt: skip
+
+
+def test_thirty_thousand_pairs_take_seconds():
+    names = ["task", "pretraining", "pretraining_seed", "seed"]
+    index = pd.MultiIndex.from_product([range(200), [f"arm {i}" for i in range(18)], range(4), range(3)], names=names)
+    frame = pd.DataFrame({"value": np.random.default_rng(0).normal(size=len(index))}, index=index).reset_index()
+    started = time.perf_counter()
+    table = contrasts(frame.assign(protocol="knn", strategy=None, fraction=1.0, metric="accuracy"), margin=0.5)
+    assert len(table) == 30_600
+    assert time.perf_counter() - started < 10
+
+
+# --- contrasts of strategies ---
+
+
+def strategies(**arms) -> pd.DataFrame:
+    """A tidy frame of one pretraining; `arms` maps strategy -> {(pretraining_seed, seed): value}."""
+    return pd.concat([study({"ct": runs}, strategy=name, protocol="finetune") for name, runs in arms.items()])
+
+
+def test_the_columns_of_strategy_contrasts_are_exactly_the_documented_ones():
+    assert list(strategy_contrasts(strategies(full=arm(0.1, 0.2), lora=arm(0.3, 0.5))).columns) == STRATEGIES
+    assert list(strategy_contrasts(strategies(full=arm(0.1, 0.2)).iloc[:0]).columns) == STRATEGIES
+
+
+def test_strategies_are_paired_over_pretraining_seeds():
+    rng = np.random.default_rng(0)
+    full, lora = random_arm(rng, 0.9), random_arm(rng, 0.8)
+    row = strategy_contrasts(strategies(full=full, lora=lora)).iloc[0]
+    a, b = ([np.mean([runs[p, s] for s in range(2)]) for p in range(4)] for runs in (full, lora))
+    theirs = stats.ttest_rel(a, b)
+    assert (row.a, row.b, row.unit, row.n, row.df) == ("full", "lora", "pretraining_seed", 4, 3)
+    assert (row.mean_a, row.mean_b, row.difference) == pytest.approx((np.mean(a), np.mean(b), np.mean(a) - np.mean(b)))
+    assert (row.t, row.p_value) == pytest.approx((theirs.statistic, theirs.pvalue))
+    assert (row.ci_low, row.ci_high) == pytest.approx(tuple(theirs.confidence_interval()))
+    assert row.verdict == "better"
+
+
+@pytest.mark.parametrize("only_seed", [0, pd.NA])
+def test_strategies_of_one_pretraining_are_paired_over_fine_tuning_seeds_and_say_so(only_seed):
+    a, b = [0.90, 0.92, 0.94], [0.50, 0.53, 0.54]
+    sides = [{(only_seed, s): value for s, value in enumerate(values)} for values in (a, b)]
+    row = strategy_contrasts(strategies(full=sides[0], lora=sides[1])).iloc[0]
+    assert (row.unit, row.n) == ("seed", 3)
+    assert row.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert row.verdict == "better (for this checkpoint)"
+
+
+def test_only_seeds_that_both_strategies_have_are_averaged():
+    row = strategy_contrasts(strategies(full=arm(0.1, 0.2, 0.4, 0.9), lora=arm(0.1, 0.1, 0.1))).iloc[0]
+    assert (row.n, row.mean_a, row.mean_b) == (3, pytest.approx(0.7 / 3), pytest.approx(0.1))
+
+
+def test_a_strategy_with_one_of_several_pretrainings_is_not_decided():
+    row = strategy_contrasts(strategies(full=arm(0.1, 0.2, 0.3), lora={(0, s): 0.1 * s for s in range(3)})).iloc[0]
+    assert (row.unit, row.n, row.verdict) == ("pretraining_seed", 1, "not decided")
+
+
+def test_strategies_without_a_common_seed_are_a_row_that_decides_nothing():
+    row = strategy_contrasts(strategies(full={(0, 0): 0.1, (1, 0): 0.2}, lora={(2, 0): 0.1, (3, 0): 0.3})).iloc[0]
+    assert (row.n, row.verdict) == (0, "not decided")
+
+
+def test_strategies_are_compared_within_a_pretraining_and_protocols_without_any_not_at_all():
+    frame = pd.concat([random_study(strategy=name, seed=i) for i, name in enumerate(["full", "head", "lora"])])
+    table = strategy_contrasts(pd.concat([frame, random_study().assign(protocol="linear_probe")]))
+    assert len(table) == 2 * 2 * 4 * 3  # tasks × metrics × pretrainings × pairs
+    assert set(zip(table["a"], table["b"], strict=True)) == {("full", "head"), ("full", "lora"), ("head", "lora")}
+    assert set(table["protocol"]) == {"knn"}
+
+
+def test_the_family_of_strategies_is_a_protocol_and_metric_unless_declared():
+    frame = pd.concat([random_study(strategy=name, seed=i) for i, name in enumerate(["full", "lora"])])
+    for family in (("protocol", "metric"), ("task", "pretraining")):
+        table = strategy_contrasts(frame, family)
+        for _, tests in table.groupby(list(family)):
+            np.testing.assert_allclose(tests["p_holm"], holm(tests["p_value"]))
+            np.testing.assert_allclose(tests["p_bh"], benjamini_hochberg(tests["p_value"]))
+    pd.testing.assert_frame_equal(strategy_contrasts(frame), strategy_contrasts(frame, ("protocol", "metric")))
+
+
+def test_a_family_that_strategies_do_not_have_is_refused():
+    with pytest.raises(RunError, match="no column 'boundary_a'"):
+        strategy_contrasts(strategies(full=arm(0.1, 0.2)), ("boundary_a",))

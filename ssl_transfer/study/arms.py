@@ -1,0 +1,79 @@
+"""The arms of a study: its pretrainings at every combination of levels of what varies, and which of them are compared."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.study.design import Pretraining, StudyRecipe
+
+JOIN = " · "
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """A pretraining at one combination of levels of what varies.
+
+    Attributes:
+        name: As reports show it.
+        factors: `pretraining` and every axis -> level. Arms are compared if they differ in one factor alone.
+        seeds: Pretraining seeds; [None] for a ready-made backbone.
+    """
+
+    name: str
+    factors: dict[str, str]
+    pretraining: Pretraining
+    seeds: list[int | None]
+
+    def title(self, seed: int | None) -> str:
+        """Its name with a pretraining seed."""
+        return self.name if seed is None else f"{self.name}, seed {seed}"
+
+    def level(self, named: str | Mapping[str, str]) -> str:
+        """A backbone that may differ between levels: the one of this arm's.
+
+        Raises:
+            RecipeError: If none is.
+        """
+        if isinstance(named, str):
+            return named
+        for level in self.factors.values():
+            if level in named:
+                return named[level]
+        raise RecipeError(f"pretrainings.{self.name}: none of {', '.join(named)} is one of its levels.")
+
+    def card(self) -> dict[str, Any]:
+        """What a plan tells of it."""
+        own = self.pretraining
+        return {
+            "name": self.name, "factors": self.factors, "seeds": self.seeds, "store": own.store, "mix": own.mix, "init": own.init,
+            "backbone": own.backbone, "untrained": own.untrained,
+        }  # fmt: skip
+
+
+def arms_of(recipe: StudyRecipe) -> Iterator[Arm]:
+    """Every pretraining at every combination of levels of the axes that it varies."""
+    for name, pretraining in recipe.pretrainings.items():
+        axes = pretraining.varies
+        if axes is None:
+            named = pretraining.backbone if isinstance(pretraining.backbone, dict) else {}
+            axes = [
+                axis for axis, levels in recipe.vary.items() if not pretraining.backbone or set(named) & set(levels)
+            ]
+        seeds = [None] if pretraining.backbone else list(recipe.pretraining_seeds)
+        for levels in itertools.product(*(recipe.vary[axis] for axis in axes)):
+            factors = {"pretraining": name, **dict(zip(axes, levels, strict=True))}
+            yield Arm(JOIN.join(factors.values()), factors, pretraining, seeds)
+
+
+def compared(arms: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Pairs of arms that differ in one factor alone; a factor that only one of both has does not count."""
+    pairs = []
+    for a, b in itertools.combinations(arms, 2):
+        shared = set(a["factors"]) & set(b["factors"])
+        if sum(a["factors"][key] != b["factors"][key] for key in shared) == 1:
+            pairs.append((a["name"], b["name"]))
+    return pairs

@@ -1,0 +1,286 @@
+"""The design of a study: what its YAML may hold.
+
+Pretrainings × what varies × pretraining seeds × tasks × protocols and strategies × fractions × seeds, with exceptions. Nothing is
+inherited or interpolated: a pretraining is a recipe, and `set` lays values over it.
+"""
+
+# ruff: noqa: RUF012 — pydantic copies defaults
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator, model_validator
+
+from ssl_transfer.errors import RecipeError, nearest
+from ssl_transfer.recipe import Section, load_recipe
+
+PROTOCOLS = ("linear_probe", "knn", "finetune", "segment")
+STRATEGIC = ("finetune", "segment")  # protocols that have strategies
+RESOURCED = (
+    "ingest",
+    "pretrain",
+    "untrained",
+    "features",
+    *PROTOCOLS,
+)  # kinds of jobs that ask for resources of their own
+
+Settings = dict[str, Any]  # see `assignments`
+
+
+class StoreSection(Section):
+    """Images: a store that is there (`path`), or files that the study ingests (`source`, and ingest's own options)."""
+
+    path: str | None = None
+    source: str | None = None
+    options: Settings = {}
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> StoreSection:
+        if (self.path is None) == (self.source is None):
+            raise ValueError("Expected either `path` (a store) or `source` (files to ingest)")
+        if self.path and self.options:
+            raise ValueError("`options` are ingest's, and a `path` is a store already. Name a `source`")
+        return self
+
+
+class Pretraining(Section):
+    """One arm: a recipe on a store, a mix of stores, a ready-made backbone, or no training at all.
+
+    Attributes:
+        backbone: A folder or `timm:NAME`, ready-made; or one of these for each level of an axis of `vary`.
+        store: Of `stores`: what it is pretrained on. Of an untrained one: whose intensities it reads.
+        mix: Store -> share.
+        init: The pretraining that it starts from (of the same seed), or a ready-made backbone, or one for each level.
+        untrained: The recipe's backbone before the first step: random initialisation.
+        recipe: In place of the study's.
+        set: Laid over the recipe.
+        varies: Axes of `vary` that apply; null: all, for a ready-made backbone those that it has levels of.
+        evaluated: False for what is only the start of others.
+    """
+
+    backbone: str | dict[str, str] | None = None
+    store: str | None = None
+    mix: dict[str, float] = {}
+    init: str | dict[str, str] | None = None
+    untrained: bool = False
+    recipe: str | None = None
+    set: Settings = {}
+    varies: list[str] | None = None
+    evaluated: bool = True
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Pretraining:
+        if sum(given is not None and given != {} for given in (self.backbone, self.store, self.mix)) != 1:
+            raise ValueError("Expected one of `store`, `mix` and `backbone`")
+        if self.backbone and (self.set or self.recipe or self.init or self.untrained):
+            raise ValueError(
+                "A ready-made `backbone` is not trained: leave out `set`, `recipe`, `init` and `untrained`"
+            )
+        if self.untrained and self.init:
+            raise ValueError("`untrained` is random initialisation, and `init` is not")
+        return self
+
+
+class TaskSection(Section):
+    """A task: a card of `recipes/tasks/` or a path, on a store of the study; `set` lays values over the card."""
+
+    card: str | None = None
+    store: str | None = None
+    set: Settings = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_word(cls, value: Any) -> Any:
+        return {"card": value} if isinstance(value, str) else value
+
+
+class Evaluation(Section):
+    """A protocol with its settings, on some tasks (null: all that it can score)."""
+
+    protocol: str
+    tasks: list[str] | None = None
+    strategies: list[str] = []
+    fractions: list[float] = [1.0]
+    seeds: list[int] = [0]
+    set: Settings = {}
+
+    @model_validator(mode="after")
+    def _known(self) -> Evaluation:
+        if self.protocol not in PROTOCOLS:
+            raise ValueError(f"No protocol is called '{self.protocol}'.{nearest(self.protocol, PROTOCOLS)}"[:-1])
+        if self.strategies and self.protocol not in STRATEGIC:
+            raise ValueError(f"{self.protocol} has no strategies; {' and '.join(STRATEGIC)} have")
+        if not all(0 < fraction <= 1 for fraction in self.fractions):
+            raise ValueError(f"Expected fractions above 0, up to 1; found {self.fractions}")
+        return self
+
+
+class Where(Section):
+    """Which runs an exception is about: those that agree with every value given; a list means any of them."""
+
+    pretraining: list[str] | None = None
+    task: list[str] | None = None
+    protocol: list[str] | None = None
+    strategy: list[str] | None = None
+    fraction: list[float] | None = None
+    pretraining_seed: list[int] | None = None
+    seed: list[int] | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return value if value is None or isinstance(value, (list, dict)) else [value]
+
+    def holds(self, run: Mapping[str, Any]) -> bool:
+        """Whether a run is one of these; `pretraining` may name an arm or the pretraining that it varies."""
+        for key in self.model_fields_set & set(Where.model_fields):
+            own = {run[key], run["factors"]["pretraining"]} if key == "pretraining" else {run[key]}
+            if own.isdisjoint(getattr(self, key)):
+                return False
+        return True
+
+
+class Change(Where):
+    """An exception: settings `to` lay over those of the evaluation, for the runs that it is about."""
+
+    to: Settings
+
+
+class Shared(Section):
+    """What all pretrainings have in common: a recipe, and what is laid over it before their own `set`."""
+
+    recipe: str | None = None
+    set: Settings = {}
+
+
+class Statistics(Section):
+    """What is compared, and how strictly.
+
+    Attributes:
+        primary: The contrasts that the answer rests on: protocol, metric, and where wanted fraction, task, strategy, noise.
+        margin: Largest difference that counts as equivalent: a number, or one per metric. Null: nothing ever does.
+        family: Columns within which Holm's correction runs.
+        pairs: The comparisons declared; null: all pairs of arms that differ in one thing alone.
+    """
+
+    primary: list[dict[str, Any]]
+    margin: float | dict[str, float] | None = None
+    family: list[str] = ["protocol", "metric"]
+    pairs: list[tuple[str, str]] | None = None
+
+    @field_validator("primary", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, dict) else value
+
+    @field_validator("primary")
+    @classmethod
+    def _whole(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if not value or not all({"protocol", "metric"} <= set(primary) for primary in value):
+            raise ValueError("Expected at least a protocol and a metric")
+        return [
+            {key: float(item) if key in ("fraction", "noise_sigma") else item for key, item in primary.items()}
+            for primary in value
+        ]
+
+
+class Resources(Section):
+    """What one job of a stage asks of a cluster, and how long it may take before there is any record of its kind.
+
+    Attributes:
+        launch: Arguments of `accelerate launch`, such as `--config_file launch/accelerate/gpu8.yaml`; empty: one process.
+        minutes: The estimate, until records replace it.
+        limit_minutes: The time limit on a cluster.
+    """
+
+    gpus: int = Field(0, ge=0)
+    cpus: int = Field(1, ge=1)
+    memory_gb: float = Field(4.0, gt=0)
+    minutes: float = Field(5.0, gt=0)
+    limit_minutes: float = Field(240.0, gt=0)
+    disk_mb: float = Field(1.0, ge=0)
+    launch: str = ""
+
+
+class StudyRecipe(Section):
+    """A whole study.
+
+    Attributes:
+        sources: Folder that relative sources of `stores` start from.
+        vary: Axis -> level -> settings: every pretraining is done at every combination of levels.
+    """
+
+    name: str = "study"
+    title: str
+    question: str
+    sources: str = "."
+    stores: dict[str, StoreSection]
+    pretrain: Shared = Shared()
+    pretrainings: dict[str, Pretraining]
+    vary: dict[str, dict[str, Settings]] = {}
+    pretraining_seeds: list[int] = [0, 1, 2, 3]
+    tasks: dict[str, TaskSection]
+    evaluations: list[Evaluation]
+    skip: list[Where] = []
+    set: list[Change] = []
+    statistics: Statistics
+    resources: dict[str, Resources] = {}
+    notes: list[str] = []  # what a reader of the report must know
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> StudyRecipe:
+        for name, arm in self.pretrainings.items():
+            where = f"pretrainings.{name}"
+            for store in [arm.store, *arm.mix] if arm.store else arm.mix:
+                _refuse(f"{where}: no store", store, self.stores)
+            for axis in arm.varies or ():
+                _refuse(f"{where}.varies: no axis", axis, self.vary)
+            if not arm.backbone and not (arm.recipe or self.pretrain.recipe):
+                raise ValueError(f"{where}: Expected a `recipe`, here or in `pretrain`")
+        for name, task in self.tasks.items():
+            if task.store:
+                _refuse(f"tasks.{name}: no store", task.store, self.stores)
+        for evaluation in self.evaluations:
+            for task in evaluation.tasks or ():
+                _refuse(f"evaluations: {evaluation.protocol}: no task", task, self.tasks)
+        for stage in self.resources:
+            _refuse("resources: no jobs of kind", stage, RESOURCED)
+        return self
+
+
+def _refuse(what: str, name: str, known: Iterable[str]) -> None:
+    """Say that nothing is called so."""
+    if name not in known:
+        raise ValueError(f"{what} '{name}'.{nearest(name, known)}".rstrip("."))
+
+
+def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyRecipe:
+    """Read a study's YAML with `key=value` overrides; its name is the file's unless it says another.
+
+    Raises:
+        RecipeError: If something in it is unknown or has the wrong type.
+    """
+    recipe = load_recipe(StudyRecipe, path, overrides)
+    if "name" not in recipe.model_fields_set:
+        recipe = recipe.model_copy(update={"name": Path(path).stem})
+    if not recipe.pretraining_seeds or not recipe.evaluations:
+        raise RecipeError(f"{path}: expected at least one pretraining seed and one evaluation.")
+    return recipe
+
+
+def assignments(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Settings as the words of a command line, `train.steps=100`.
+
+    Blocks and dotted keys mean the same, but a block that has a `name` replaces what it is laid over.
+    """
+    words = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and "name" not in value:
+            words += assignments(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else "null" if value is None else json.dumps(value)
+            words.append(f"{prefix}{key}={text}")
+    return words

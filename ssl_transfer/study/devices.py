@@ -1,0 +1,63 @@
+"""Which GPUs of this machine a job may use, when no scheduler says so."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from ssl_transfer.console import say
+from ssl_transfer.errors import RunError
+from ssl_transfer.run import claimed
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+def machine_gpus() -> list[str]:
+    """Numbers of the GPUs of this machine, without loading torch."""
+    return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+
+
+@contextmanager
+def claimed_gpus(wanted: int, locks: Path | None = None) -> Iterator[list[str]]:
+    """Hold so many GPUs of this machine while the block runs; `CUDA_VISIBLE_DEVICES` names them to it and its children.
+
+    A scheduler that has set the variable has chosen already, and a machine without a GPU runs the job on its CPU. In a process
+    that has used CUDA before, the variable has no effect any more: an engine that runs jobs side by side starts a process each.
+
+    Args:
+        wanted: How many; 0: the job needs none.
+        locks: Folder of the lock files; None: the system's temporary folder.
+
+    Raises:
+        RunError: If the machine has some, but fewer.
+    """
+    present = machine_gpus()
+    if wanted == 0 or VISIBLE in os.environ or not present:
+        yield []
+        return
+    if wanted > len(present):
+        raise RunError(f"the job asks for {wanted} GPUs, and this machine has {len(present)}. Change `resources`.")
+    folder = locks or Path(tempfile.gettempdir()) / f"ssl_transfer-gpus-{os.getuid()}"
+    said = False
+    while True:
+        with ExitStack() as held:
+            mine = []
+            for name in present:
+                if len(mine) < wanted and held.enter_context(claimed(folder / f"{name}.lock", wait=False)):
+                    mine.append(name)
+            if len(mine) == wanted:
+                os.environ[VISIBLE] = ",".join(mine)
+                try:
+                    yield mine
+                finally:
+                    del os.environ[VISIBLE]
+                return
+        if not said:
+            said = True
+            say(f"waiting for {wanted} of {len(present)} GPUs")
+        time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -1,0 +1,267 @@
+"""The engine of a study: who does which job, what is recorded of it, and how far a study has come.
+
+A job is done if and only if its record `jobs/ID.json` exists, which is written last and by rename. Whoever does a job holds
+its lock, so several engines (this one, Snakemake, both) may work on one study. A failure leaves `jobs/ID.failed.json` with its
+traceback and stops nothing but what depends on it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer.console import duration, say
+from ssl_transfer.errors import Interrupted, RunError, UsageError
+from ssl_transfer.run import claimed, read_json, write_json
+from ssl_transfer.study.costs import Costs, folder_bytes
+from ssl_transfer.study.devices import claimed_gpus
+from ssl_transfer.study.plan import Job, Plan
+
+SCHEMA = 1
+LAST_LINES = 60  # of a launched job that failed
+SECONDS_BETWEEN_LOOKS = 1.0  # at jobs that another engine does
+STATES = ("done", "running", "missing", "failed", "blocked")
+
+Perform = Callable[[list[str]], Any]  # runs the words behind `ssl-transfer` in this process
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a study has come: job id -> one of `STATES`. `blocked`: something that it needs has failed."""
+
+    states: dict[str, str]
+
+    def count(self, state: str) -> int:
+        """How many jobs are in a state."""
+        return sum(own == state for own in self.states.values())
+
+
+def status(plan: Plan) -> Status:
+    """Look at every job's record, failure and lock."""
+    states: dict[str, str] = {}
+    for job in plan.jobs:
+        if is_done(plan, job):
+            states[job.id] = "done"
+        elif is_running(plan, job):
+            states[job.id] = "running"
+        elif any(states[needed] in ("failed", "blocked") for needed in job.inputs):
+            states[job.id] = "blocked"
+        else:
+            states[job.id] = "failed" if failure(plan, job) else "missing"
+    return Status(states)
+
+
+def record(plan: Plan, job: Job) -> dict[str, Any] | None:
+    """What is known of a finished job: seconds, device, host, bytes, ids of what it read; None if it is not done."""
+    return read_json(_file(plan, job, "json"))
+
+
+def failure(plan: Plan, job: Job) -> dict[str, Any] | None:
+    """The last failure of a job that is not done: error, traceback, time; None if there is none."""
+    return read_json(_file(plan, job, "failed.json"))
+
+
+def is_done(plan: Plan, job: Job) -> bool:
+    """Whether it has a record, and what it read from outside the study is still what lies there."""
+    if not job.external:
+        return _file(plan, job, "json").exists()
+    found = record(plan, job)
+    return found is not None and all(_card_id(spec) in (None, seen) for spec, seen in found.get("external", {}).items())
+
+
+def is_running(plan: Plan, job: Job) -> bool:
+    """Whether a process holds its lock."""
+    lock = _file(plan, job, "lock")
+    if not lock.exists():
+        return False
+    with claimed(lock, wait=False) as free:
+        return not free
+
+
+def run_study(plan: Plan, perform: Perform) -> Status:
+    """Do every job that is not done, in order, in this process; go on after failures, and wait for other engines.
+
+    Args:
+        plan: What to do.
+        perform: Does the words behind `ssl-transfer` here.
+
+    Returns:
+        The state of every job at the end.
+
+    Raises:
+        Interrupted: If this process is asked to stop; the running job keeps its checkpoint.
+    """
+    left = {job.id: job for job in plan.jobs if not is_done(plan, job)}
+    with claimed_gpus(max((job.resources["gpus"] for job in left.values()), default=0)):
+        _run_all(plan, left, perform)
+    return status(plan)
+
+
+def _run_all(plan: Plan, left: dict[str, Job], perform: Perform) -> None:
+    """Do what is left, taking each job out once it is done or cannot be."""
+    progress = _TimeLeft(plan, left.values())
+    failed: set[str] = set()
+    while left:
+        moved = False
+        for job in list(left.values()):
+            if not failed.isdisjoint(job.inputs):
+                failed.add(job.id)
+                del left[job.id]
+            elif not any(needed in left for needed in job.inputs):
+                outcome = _attempt(plan, job, perform, progress)
+                if outcome != "busy":
+                    moved = True
+                    del left[job.id]
+                if outcome == "failed":
+                    failed.add(job.id)
+        if left and not moved:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def run_job(plan: Plan, job_id: str, perform: Perform) -> None:
+    """Do one job, as an engine elsewhere asks for it; wait if another process does it already.
+
+    Raises:
+        UsageError: If the plan has no such job, or something that it needs is not done.
+        Exception: Whatever the job raises; it is recorded.
+    """
+    job = next((job for job in plan.jobs if job.id == job_id), None)
+    if job is None:
+        raise UsageError(
+            f"{plan.folder}/plan.json: no job {job_id}. Was the study planned anew? Start the engine again."
+        )
+    jobs = {one.id: one for one in plan.jobs}
+    for needed in job.inputs:
+        if not is_done(plan, jobs[needed]):
+            raise UsageError(f"job {job_id} ({job.title}) needs {needed} ({jobs[needed].title}), which is not done.")
+    with claimed(_file(plan, job, "lock")):
+        if not is_done(plan, job):
+            with claimed_gpus(job.resources["gpus"]):
+                _perform(plan, job, perform)
+
+
+def _attempt(plan: Plan, job: Job, perform: Perform, progress: _TimeLeft) -> str:
+    """`done`, `failed`, or `busy` if another process does it."""
+    with claimed(_file(plan, job, "lock"), wait=False) as got:
+        if not got:
+            return "busy"
+        if is_done(plan, job):
+            progress.skip(job)
+            return "done"
+        progress.begin(job)
+        try:
+            _perform(plan, job, perform)
+        except (Interrupted, KeyboardInterrupt):
+            raise
+        except Exception as error:
+            say(f"failed: {job.title}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            return "failed"
+        progress.end(job)
+        return "done"
+
+
+def _perform(plan: Plan, job: Job, perform: Perform) -> None:
+    """Run a job's command and write its record; a failure is written down and raised again."""
+    started = time.monotonic()
+    try:
+        if job.launched:
+            _launch(job)
+        else:
+            perform(job.words)
+    except (Interrupted, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        content = {
+            "schema": SCHEMA, "kind": "failure", "id": job.id, "title": job.title, "command": job.command,
+            "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc(), "time": _now(),
+        }  # fmt: skip
+        write_json(_file(plan, job, "failed.json"), content)
+        raise
+    seconds = time.monotonic() - started
+    write_json(
+        _file(plan, job, "json"),
+        {
+            "schema": SCHEMA, "kind": "record", "id": job.id, "stage": job.stage, "title": job.title,
+            "seconds": round(seconds, 2), "cost": job.cost, "bytes": folder_bytes(job.output), "host": platform.node(),
+            "gpus": job.resources["gpus"], "external": {spec: _card_id(spec) for spec in job.external}, "time": _now(),
+        },
+    )  # fmt: skip
+    _file(plan, job, "failed.json").unlink(missing_ok=True)
+
+
+def _launch(job: Job) -> None:
+    """A command of several processes; SIGTERM is handed on, so that it writes its checkpoint.
+
+    Raises:
+        Interrupted: If it was stopped so.
+        RunError: If it fails; the message ends with its last lines.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *job.command[1:]]  # of this environment
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
+    asked: list[int] = []
+
+    def hand_on(number: int, frame: Any) -> None:
+        asked.append(number)
+        process.send_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, hand_on)
+    try:
+        last: deque[str] = deque(maxlen=LAST_LINES)
+        for line in process.stderr:
+            sys.stderr.write(line)
+            last.append(line)
+        ended = process.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if asked:
+        raise Interrupted(f"{job.title}: stopped; the next start goes on from its checkpoint.")
+    if ended:
+        raise RunError(f"{job.title}: its launcher ended with status {ended}. Its last lines:\n{''.join(last)}")
+
+
+class _TimeLeft:
+    """Says which job is next, and how long all that are left may take; it learns from those that were done."""
+
+    def __init__(self, plan: Plan, left: Any):
+        self.costs = Costs.recorded(plan.folder)
+        self.left = {job.id: job for job in left}
+        self.total = len(plan.jobs)
+
+    def begin(self, job: Job) -> None:
+        """A job starts."""
+        seconds = sum(self.costs.seconds(one) for one in self.left.values())
+        done = self.total - len(self.left)
+        say(f"[{done + 1}/{self.total}, about {duration(seconds)} left] {job.title}")
+        self.started = time.monotonic()
+
+    def end(self, job: Job) -> None:
+        """It is done."""
+        self.costs.add(job.stage, job.cost, time.monotonic() - self.started, 0)
+        self.skip(job)
+
+    def skip(self, job: Job) -> None:
+        """Another engine did it."""
+        self.left.pop(job.id, None)
+
+
+def _file(plan: Plan, job: Job, suffix: str) -> Path:
+    return plan.folder / "jobs" / f"{job.id}.{suffix}"
+
+
+def _card_id(spec: str) -> str | None:
+    """The id of a store or backbone outside the study; None for names such as `timm:…`, and for what is not there."""
+    return (read_json(Path(spec) / "card.json") or {}).get("id") if os.path.isdir(spec) else None
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,141 @@
+"""The plan of a study: every job once, named by its content, as a command that anyone can run by hand."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer.errors import UsageError
+from ssl_transfer.run import read_json, write_json
+
+SCHEMA = 1
+
+
+@dataclass
+class Job:
+    """A command with what it needs and what it gives.
+
+    Attributes:
+        stage: `ingest`, `pretrain`, `features` or `evaluate`: the rule of an engine.
+        inputs: Ids of jobs that must be done.
+        external: Artifacts that no job of the study makes: paths of stores and backbones, relative to the working folder.
+        output: Folder that it writes.
+        resources: For a scheduler: gpus, cpus, memory_gb, minutes (the limit).
+        about: Which `arm` and `seed`, and which `store` of the study.
+        cost: `kind` (jobs of one kind cost alike), `units` (in proportion to these), and what to assume without a record.
+        runs: Coordinates and `result` (path) of every evaluation in it.
+    """
+
+    id: str
+    stage: str
+    title: str
+    inputs: list[str]
+    external: list[str]
+    command: list[str]
+    output: str
+    about: dict[str, Any]
+    resources: dict[str, Any]
+    cost: dict[str, Any]
+    runs: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def launched(self) -> bool:
+        """Whether it is started by `accelerate launch`, in processes of its own."""
+        return self.command[0] == "accelerate"
+
+    @property
+    def words(self) -> list[str]:
+        """The command behind its program: verb and arguments."""
+        return self.command[self.command.index("ssl_transfer" if self.launched else "ssl-transfer") + 1 :]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All jobs of a study, in an order in which they can be done."""
+
+    name: str
+    folder: Path
+    recipe: dict[str, Any]
+    arms: list[dict[str, Any]]
+    tasks: dict[str, dict[str, Any]]
+    jobs: list[Job]
+
+    @property
+    def runs(self) -> Iterator[dict[str, Any]]:
+        """Every evaluation."""
+        return itertools.chain.from_iterable(job.runs for job in self.jobs)
+
+    def backbone(self, arm: str, seed: int | None = None) -> str:
+        """Where the backbone of an arm and pretraining seed is, or will be.
+
+        Raises:
+            UsageError: If the plan has none, or it is ready-made (the plan's `arms` name it).
+        """
+        return str(Path(self._output("pretrain", arm=arm, seed=seed)) / "backbone")
+
+    def store(self, name: str) -> str:
+        """Where a store that the study ingests is, or will be.
+
+        Raises:
+            UsageError: If it ingests none of that name.
+        """
+        return self._output("ingest", store=name)
+
+    def features(self, arm: str, seed: int | None, store: str) -> str:
+        """Where the features of a store under a backbone are, or will be.
+
+        Raises:
+            UsageError: If no probe asks for them.
+        """
+        return self._output("features", arm=arm, seed=seed, store=store)
+
+    def _output(self, stage: str, **about: Any) -> str:
+        for job in self.jobs:
+            if job.stage == stage and job.about == about:
+                return job.output
+        asked = ", ".join(f"{key} {value}" for key, value in about.items())
+        raise UsageError(f"{self.folder}: no {stage} job of {asked}. `plan.json` lists what there is.")
+
+    def by_stage(self) -> dict[str, int]:
+        """Number of jobs of each stage."""
+        counts: dict[str, int] = {}
+        for job in self.jobs:
+            counts[job.stage] = counts.get(job.stage, 0) + 1
+        return counts
+
+    def save(self) -> Path:
+        """Write `plan.json`; a plan that has not changed is not touched."""
+        path = self.folder / "plan.json"
+        content = {
+            "schema": SCHEMA, "kind": "plan", "name": self.name, "recipe": self.recipe, "arms": self.arms, "tasks": self.tasks,
+            "jobs": [vars(job) for job in self.jobs],
+        }  # fmt: skip
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if read_json(path) != json.loads(json.dumps(content)):
+            write_json(path, content)
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Plan:
+        """Read the plan of a study's folder.
+
+        Raises:
+            UsageError: If there is none, or one of another schema.
+        """
+        path = Path(folder) / "plan.json" if Path(folder).is_dir() else Path(folder)
+        content = read_json(path)
+        if not content or content.get("kind") != "plan":
+            raise UsageError(f"{path}: no plan of a study. Make one: ssl-transfer study plan STUDY.yaml")
+        if content.get("schema") != SCHEMA:
+            raise UsageError(
+                f"{path}: plan of schema {content.get('schema')}, this version reads {SCHEMA}. Plan again."
+            )
+        jobs = [Job(**job) for job in content["jobs"]]
+        return cls(content["name"], path.parent, content["recipe"], content["arms"], content["tasks"], jobs)
+
+
+open_study = Plan.load  # the public name

@@ -1,0 +1,331 @@
+"""Planning: a study's design becomes jobs.
+
+It reads the study's YAML, its recipes and task cards, and nothing else: no store, network, torch or timm is needed. A job's
+id is a hash of what it does and of the ids of what it needs, so a changed recipe renews only what depends on it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ssl_transfer.data.tasks import MASK, TaskCard
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.recipe import PretrainRecipe, digest, find_recipe, merge, read_yaml, validate
+from ssl_transfer.study.arms import Arm, arms_of
+from ssl_transfer.study.design import Evaluation, Resources, StudyRecipe, assignments
+from ssl_transfer.study.plan import Job, Plan
+
+PROBES = ("linear_probe", "knn")  # from frozen features: one job for all fractions and seeds
+
+
+def plan_study(recipe: StudyRecipe, folder: str | Path, write: bool = True) -> Plan:
+    """Expand a study into its jobs and write their recipes and task cards into its folder.
+
+    Args:
+        recipe: From `load_study`.
+        folder: Of the study; everything that its jobs write lies below it.
+        write: The recipes and cards; False: only look.
+
+    Raises:
+        RecipeError: If a recipe, chain, task or exception does not fit.
+    """
+    planner = _Planner(recipe, Path(folder), write)
+    arms = list(arms_of(recipe))
+    planner.expand(arms)
+    listed = [arm.card() for arm in arms if arm.pretraining.evaluated]
+    cards = {name: planner.card(name) for name in recipe.tasks}
+    return Plan(recipe.name, Path(folder), recipe.model_dump(mode="json"), listed, cards, list(planner.jobs.values()))
+
+
+class _Planner:
+    """Collects jobs; whatever is asked for twice is one job."""
+
+    def __init__(self, recipe: StudyRecipe, folder: Path, write: bool):
+        self.recipe, self.folder, self.write = recipe, folder, write
+        self.jobs: dict[str, Job] = {}
+        self.written: set[Path] = set()
+        self.recipe_of, self.card = cache(read_yaml), cache(self._card)
+        self.store, self.backbone = cache(self._store), cache(self._backbone)  # asked for by every evaluation
+
+    def expand(self, arms: list[Arm]) -> None:
+        """All jobs; one pretraining seed of every arm before the next, so that early results can be compared."""
+        self.arms = {(arm.name): arm for arm in arms}
+        tasks = {name: self._task(name) for name in self.recipe.tasks}
+        seeds = list(dict.fromkeys(seed for arm in arms for seed in arm.seeds))
+        for seed, arm in itertools.product(seeds, arms):
+            if seed in arm.seeds and arm.pretraining.evaluated:
+                for task, evaluation in itertools.product(tasks, self.recipe.evaluations):
+                    fits = tasks[task].masks == (evaluation.protocol == "segment")
+                    if task in evaluation.tasks if evaluation.tasks is not None else fits:
+                        self._evaluations(arm, seed, task, tasks[task], evaluation)
+        needed = {job.id for job in self.jobs.values() if job.runs}
+        for job in reversed(self.jobs.values()):
+            if job.id in needed:
+                needed |= set(job.inputs)
+        self.jobs = {name: job for name, job in self.jobs.items() if name in needed}
+        if not self.jobs:
+            raise RecipeError(f"{self.recipe.name}: no run is left. Look at `skip`, and at the tasks of `evaluations`.")
+
+    def _evaluations(self, arm: Arm, seed: int | None, task: str, opened: _Opened, evaluation: Evaluation) -> None:
+        grouped: dict[tuple, list[dict]] = {}
+        for strategy, fraction, own in itertools.product(
+            evaluation.strategies or [None], evaluation.fractions, evaluation.seeds
+        ):
+            run = {
+                "pretraining": arm.name, "task": task, "protocol": evaluation.protocol, "strategy": strategy,
+                "fraction": fraction, "pretraining_seed": seed, "seed": own, "factors": arm.factors,
+            }  # fmt: skip
+            if any(where.holds(run) for where in self.recipe.skip):
+                continue
+            changes = [change.to for change in self.recipe.set if change.holds(run)]
+            words = _last_of_each([word for settings in (evaluation.set, *changes) for word in assignments(settings)])
+            del run["factors"]
+            grouped.setdefault((strategy, words), []).append(run)
+        for (strategy, words), runs in grouped.items():
+            for fractions, seeds, part in _products(runs, evaluation.protocol in PROBES):
+                self._evaluate(arm, seed, task, opened, evaluation.protocol, strategy, words, fractions, seeds, part)
+
+    def _evaluate(
+        self, arm: Arm, seed: int | None, task: str, opened: _Opened, protocol: str, strategy: str | None, words: tuple,
+        fractions: list[float], seeds: list[int], runs: list[dict],
+    ) -> None:  # fmt: skip
+        backbone = self.backbone(arm, seed)
+        given = [backbone, opened.store]
+        command = ["evaluate", protocol, backbone.spec, str(opened.card)]
+        if protocol in PROBES and (features := self._features(arm, seed, backbone, opened.store, words)):
+            given.append(features)
+            command += ["--features", features.spec]
+        settings = [f"strategy={strategy}", *words] if strategy else list(words)
+        identity = {"protocol": protocol, "settings": sorted(settings), "card": digest(self.card(task))}
+        folder = self.folder / "evaluate" / digest([identity, _ids(given[:2])])
+        for run in runs:
+            run["result"] = str(folder / f"{run['fraction']:g}-{run['seed']}" / "result.json")
+        output = folder if len(runs) > 1 else Path(runs[0]["result"]).parent
+        command += [f"fraction={_list(fractions)}", f"seed={_list(seeds)}", *settings, "--out", str(output)]
+        self._add(
+            "evaluate", {**identity, "fractions": fractions, "seeds": seeds}, given, command, output,
+            title=f"{protocol}{f' ({strategy})' if strategy else ''} on {task}: {arm.title(seed)}",
+            about={"arm": arm.name, "seed": seed, "task": task}, asks=protocol, runs=runs, units=len(runs),
+            kind=" ".join(filter(None, [protocol, strategy, task, *arm.factors.values()])),
+        )  # fmt: skip
+
+    def _features(
+        self, arm: Arm, seed: int | None, backbone: _Input, store: _Input, words: tuple
+    ) -> _Input | None:  # fmt: skip
+        """Features that all probes of a backbone on a store share; None where they are not of its clean images."""
+        if any(word.startswith("noise") or word == "channels=adapt" for word in words):
+            return None
+        wanted = {word.partition("=")[0]: word.partition("=")[2] for word in words}
+        options = {key: wanted[key] for key in ("size", "precision") if wanted.get(key, "null") != "null"}
+        if options.get("precision") in ("auto", "fp16"):
+            raise RecipeError(
+                f"{self.recipe.name}: evaluations: precision: found {options['precision']}, expected fp32 or bf16 for probes: "
+                "their features are shared by jobs that may run on other machines."
+            )
+        identity, given = {"stage": "features", **options}, [backbone, store]
+        output = self.folder / "features" / digest([identity, _ids(given)])
+        command = ["features", backbone.spec, store.spec, "--out", str(output)]
+        command += [word for key, value in options.items() for word in (f"--{key}", value)]
+        return self._add(
+            "features", identity, given, command, output, title=f"features of {Path(store.name).name}: {arm.title(seed)}",
+            about={"arm": arm.name, "seed": seed, "store": store.name},
+            kind=" ".join(["features", store.name, *arm.factors.values()]),
+        )  # fmt: skip
+
+    def _backbone(self, arm: Arm, seed: int | None) -> _Input:
+        own = arm.pretraining
+        if own.backbone:
+            return _external(arm.level(own.backbone))
+        given = [self.store(name) for name in ([own.store] if own.store else own.mix)]
+        stores = " + ".join(store.name for store in given)
+        content, where = self._pretrain_content(arm, given)
+        if own.init is not None:
+            given.append(parent := self._parent(arm, seed))
+            content["backbone"]["init"] = parent.spec
+        content |= {"name": arm.name, "train": {**content["train"], "seed": str(seed)}}
+        recipe: PretrainRecipe = validate(PretrainRecipe, content, where)
+        identity = {"stage": "pretrain", "recipe": recipe.identity(), "untrained": own.untrained}
+        name = digest([identity, _ids(given)])
+        path, output = self.folder / "recipes" / f"{name}.yaml", self.folder / "pretrain" / name
+        self._write(path, recipe.model_dump(mode="json"))
+        command = ["pretrain", str(path), "--out", str(output)]
+        what, units = recipe.method.name, recipe.train.epochs * (recipe.data.limit or 1)
+        if own.untrained:
+            command, what, units = [*command, "--untrained"], "untrained", 1
+        kind = f"pretrain {what} {recipe.backbone.name} {recipe.data.size} px"
+        made = self._add(
+            "pretrain", identity, given, command, output, title=f"pretrain {arm.title(seed)}",
+            about={"arm": arm.name, "seed": seed}, spec=output / "backbone", units=units,
+            kind=kind if recipe.data.limit else f"{kind} {stores}", asks="untrained" if own.untrained else "pretrain",
+        )  # fmt: skip
+        if (other := self.jobs[made.id].about["arm"]) != arm.name:
+            raise RecipeError(
+                f"{self.recipe.name}: pretrainings '{other}' and '{arm.name}' are the same. Leave one out."
+            )
+        return made
+
+    def _pretrain_content(self, arm: Arm, stores: list[_Input]) -> tuple[dict, str]:
+        """The recipe of an arm as text, with everything laid over it, and its name for messages."""
+        own = arm.pretraining
+        path = find_recipe(own.recipe or self.recipe.pretrain.recipe)
+        levels = [self.recipe.vary[axis][level] for axis, level in arm.factors.items() if axis != "pretraining"]
+        words = [word for settings in (self.recipe.pretrain.set, *levels, own.set) for word in assignments(settings)]
+        content = merge(self.recipe_of(path), words)
+        for section in ("data", "backbone", "train"):
+            if not isinstance(content.get(section), dict):
+                raise RecipeError(f"{path}: {section}: found {content.get(section)!r}, expected a section.")
+        if own.store:
+            content["data"].pop("mix", None)
+            content["data"]["store"] = stores[0].spec
+        else:
+            content["data"].pop("store", None)
+            parts = zip(own.mix.values(), stores, strict=True)
+            content["data"]["mix"] = [{"store": store.spec, "share": str(share)} for share, store in parts]
+        return content, f"{self.recipe.name}: pretrainings.{arm.name} ({path})"
+
+    def _parent(self, arm: Arm, seed: int | None) -> _Input:
+        """What an arm starts from: another arm at the same levels and seed, or a ready-made backbone."""
+        init = arm.level(arm.pretraining.init)
+        if init not in self.recipe.pretrainings:
+            return _external(init)
+        chain, parent = [arm.factors["pretraining"], init], self.recipe.pretrainings[init]
+        while isinstance(parent.init, str) and parent.init in self.recipe.pretrainings:
+            chain.append(parent.init)
+            if len(set(chain)) < len(chain):
+                raise RecipeError(f"{self.recipe.name}: pretrainings: {' → '.join(chain)} is a circle.")
+            parent = self.recipe.pretrainings[parent.init]
+        alike = [
+            other for other in self.arms.values() if other.factors["pretraining"] == init
+            and all(arm.factors.get(axis) == level for axis, level in other.factors.items() if axis != "pretraining")
+        ]  # fmt: skip
+        if len(alike) != 1:
+            raise RecipeError(
+                f"{self.recipe.name}: pretrainings.{arm.name}: init: {len(alike)} pretrainings are called '{init}' at its "
+                "levels, expected one. Both must vary the same axes."
+            )
+        return self.backbone(alike[0], seed if alike[0].seeds != [None] else None)
+
+    def _store(self, name: str) -> _Input:
+        section = self.recipe.stores[name]
+        if section.path:
+            return _external(section.path, name)
+        identity = {"stage": "ingest", "source": section.source, "options": section.options}
+        output = self.folder / "stores" / name / digest(identity)
+        root = "" if section.source.startswith(("phantom:", "/")) else self.recipe.sources
+        command = ["ingest", os.path.join(root, section.source), "--out", str(output)]
+        for key, value in section.options.items():
+            flag = f"--{key.replace('_', '-')}"
+            command += {"true": [flag], "false": []}.get(value, [flag, str(value)])
+        return self._add(
+            "ingest", identity, [], command, output, title=f"ingest {name}", about={"store": name}, kind=f"ingest {name}",
+            name=name,
+        )  # fmt: skip
+
+    def _task(self, name: str) -> _Opened:
+        section, card = self.recipe.tasks[name], self.card(name)
+        store = self.store(section.store) if section.store else _external(card["store"])
+        path = self.folder / "tasks" / digest(card) / f"{name}.yaml"
+        self._write(path, {**card, "store": store.spec})
+        return _Opened(path, store, card["target"] == MASK)
+
+    def _card(self, name: str) -> dict[str, Any]:
+        """A task's card with what the study lays over it; a store of the study by its name."""
+        section = self.recipe.tasks[name]
+        path = find_recipe(section.card, "tasks") if section.card else None
+        content = merge(self.recipe_of(path) if path else {}, assignments(section.set))
+        if section.store:
+            content["store"] = section.store
+        where = f"{self.recipe.name}: tasks.{name}" + (f" ({path})" if path else "")
+        return validate(TaskCard, content, where).model_dump(mode="json", exclude_none=True)
+
+    def _add(
+        self, stage: str, identity: Any, given: list[_Input], command: list[str], output: Path, *, title: str,
+        about: dict[str, Any], kind: str, units: float = 1, asks: str | None = None, runs: Iterable[dict] = (),
+        spec: Path | None = None, name: str = "",
+    ) -> _Input:  # fmt: skip
+        """A job, unless it is there already; `asks` names its resources, `spec` is how commands name what it makes."""
+        job_id = digest([identity, _ids(given)])
+        if job_id not in self.jobs:
+            asked = self.recipe.resources.get(asks or stage) or Resources()
+            program = ["ssl-transfer"]
+            if asked.launch:
+                launcher = ["accelerate", "launch", *asked.launch.split()]
+                program = [*launcher, "--main_process_port", "0", "-m", "ssl_transfer"]
+            self.jobs[job_id] = Job(
+                job_id, stage, title, [one.id for one in given if one.made], [one.spec for one in given if not one.made],
+                [*program, *command], str(output), about,
+                {"gpus": asked.gpus, "cpus": asked.cpus, "memory_gb": asked.memory_gb, "minutes": asked.limit_minutes},
+                {"kind": kind, "units": units, "seconds": 60 * asked.minutes, "disk_mb": asked.disk_mb}, list(runs),
+            )  # fmt: skip
+        return _Input(job_id, str(spec or output), True, name)
+
+    def _write(self, path: Path, content: Any) -> None:
+        """A YAML file for a command to read; its name has its hash, so one that is there is right."""
+        if self.write and path not in self.written and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(f".{os.getpid()}.part")
+            temporary.write_text(yaml.dump(content, Dumper=_Dumper, sort_keys=False))
+            os.replace(temporary, path)
+        self.written.add(path)
+
+
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What a job needs: the result of a job, or an artifact that is there; `spec` is how commands name it."""
+
+    id: str
+    spec: str
+    made: bool
+    name: str
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A task of the study: where its card lies, its store, and whether its target is masks."""
+
+    card: Path
+    store: _Input
+    masks: bool
+
+
+def _external(spec: str, name: str | None = None) -> _Input:
+    return _Input(f"external:{spec}", spec, False, name or spec)
+
+
+def _ids(given: Iterable[_Input]) -> list[str]:
+    return [one.id for one in given]
+
+
+def _last_of_each(words: list[str]) -> tuple[str, ...]:
+    """Settings where a later word replaces an earlier one of the same key."""
+    return tuple({word.partition("=")[0]: word for word in words}.values())
+
+
+def _list(values: list) -> str:
+    texts = [f"{value:g}" for value in values]
+    return texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
+
+
+def _products(runs: list[dict], together: bool) -> Iterator[tuple[list[float], list[int], list[dict]]]:
+    """Cut runs into groups of all fractions × all seeds; one group of each run if they are not done together."""
+    if not together:
+        for run in runs:
+            yield [run["fraction"]], [run["seed"]], [run]
+        return
+    seeds_of: dict[float, tuple[int, ...]] = {}
+    for run in runs:
+        seeds_of[run["fraction"]] = (*seeds_of.get(run["fraction"], ()), run["seed"])
+    for seeds in dict.fromkeys(seeds_of.values()):
+        fractions = [fraction for fraction, own in seeds_of.items() if own == seeds]
+        yield fractions, list(seeds), [run for run in runs if run["fraction"] in fractions]

@@ -1,0 +1,10 @@
+"""Shared by the tests of every profile."""
+
+import pytest
+from workplace import Workplace
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    """Makes a `Workplace` of some jobs."""
+    return lambda *jobs: Workplace(tmp_path, jobs)

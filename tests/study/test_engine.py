@@ -1,0 +1,198 @@
+"""The engine does every job once, goes on after failures and kills, and shares a study with other engines."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from command_line import ssl_transfer
+from tiny_study import metrics, small, write_study
+
+from ssl_transfer.errors import Interrupted, UsageError
+from ssl_transfer.run import claimed
+from ssl_transfer.study import devices, engine
+from ssl_transfer.study.costs import Costs
+from ssl_transfer.study.design import load_study
+from ssl_transfer.study.engine import run_job, run_study, status
+from ssl_transfer.study.planning import plan_study
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """A plan of two arms whose jobs are done by `Worker`, not for real."""
+    monkeypatch.chdir(tmp_path)
+    made = plan_study(load_study(write_study(tmp_path, **small())), Path("studies/tiny"))
+    made.save()
+    return made
+
+
+class Worker:
+    """Stands in for the verbs: notes what it was asked, and fails or stops where told to."""
+
+    def __init__(self, fails: str = "", stops: str = ""):
+        self.asked, self.fails, self.stops = [], fails, stops
+
+    def __call__(self, words: list[str]) -> None:
+        self.asked.append(" ".join(words))
+        if self.fails and self.fails in self.asked[-1]:
+            raise ValueError("no such luck")
+        if self.stops and self.stops in self.asked[-1]:
+            raise Interrupted("stopped")
+
+
+def job_of(plan, title):
+    return next(job for job in plan.jobs if job.title == title)
+
+
+def test_every_job_is_done_once_and_never_again(plan):
+    first, second = Worker(), Worker()
+    assert run_study(plan, first).count("done") == len(plan.jobs)
+    run_study(plan, second)
+    assert len(first.asked) == len(set(first.asked)) == len(plan.jobs) and second.asked == []
+
+
+def test_a_failure_is_recorded_with_its_traceback_and_stops_only_what_needs_it(plan):
+    broken = job_of(plan, "pretrain CT, seed 0")
+    found = run_study(plan, Worker(fails=broken.id))
+    assert found.states[broken.id] == "failed" and found.count("failed") == 1
+    assert {job.title.rpartition(": ")[2] for job in plan.jobs if found.states[job.id] == "blocked"} == {"CT, seed 0"}
+    assert found.count("done") == len(plan.jobs) - 1 - found.count("blocked")
+    kept = engine.failure(plan, broken)
+    assert kept["error"] == "ValueError: no such luck" and "Traceback" in kept["traceback"]
+
+
+def test_what_failed_is_tried_again_and_then_its_failure_is_forgotten(plan):
+    broken = job_of(plan, "pretrain CT, seed 0")
+    run_study(plan, Worker(fails=broken.id))
+    assert run_study(plan, Worker()).count("done") == len(plan.jobs)
+    assert engine.failure(plan, broken) is None
+
+
+def test_being_stopped_is_no_failure(plan):
+    stopped = job_of(plan, "pretrain CT, seed 0")
+    with pytest.raises(Interrupted):
+        run_study(plan, Worker(stops=stopped.id))
+    assert status(plan).states[stopped.id] == "missing"
+
+
+def test_a_job_that_another_process_holds_is_running_and_is_waited_for(plan):
+    held, worker = job_of(plan, "pretrain CT, seed 0"), Worker()
+    with claimed(Path(f"studies/tiny/jobs/{held.id}.lock")):
+        assert status(plan).states[held.id] == "running"
+        thread = threading.Thread(target=run_study, args=(plan, worker))
+        thread.start()
+        while len(worker.asked) < sum("CT, seed 0" not in job.title for job in plan.jobs):
+            time.sleep(0.05)
+        assert not any(held.id in words for words in worker.asked)
+    thread.join()
+    assert status(plan).count("done") == len(plan.jobs)
+
+
+def test_two_engines_at_once_do_every_job_once(plan):
+    workers = [Worker(), Worker()]
+    threads = [threading.Thread(target=run_study, args=(plan, worker)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    asked = workers[0].asked + workers[1].asked
+    assert len(asked) == len(set(asked)) == len(plan.jobs)
+
+
+def test_one_job_is_refused_before_what_it_needs_is_done(plan):
+    with pytest.raises(UsageError, match=r"needs .* which is not done"):
+        run_job(plan, job_of(plan, "pretrain CT, seed 0").id, Worker())
+    with pytest.raises(UsageError, match="no job abc"):
+        run_job(plan, "abc", Worker())
+
+
+def test_an_external_store_that_was_made_anew_makes_its_jobs_undone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stores = {"ct": {"path": "stores/ct"}, "photographs": {"path": "stores/photographs"}}
+    plan = plan_study(load_study(write_study(tmp_path, **small(stores=stores))), Path("studies/tiny"))
+    card = tmp_path / "stores/ct/card.json"
+    card.parent.mkdir(parents=True)
+    card.write_text(json.dumps({"id": "one"}))
+    assert run_study(plan, Worker()).count("missing") == 0
+    card.write_text(json.dumps({"id": "two"}))
+    states = status(plan).states
+    assert {job.stage for job in plan.jobs if states[job.id] != "done"} == {"pretrain", "features", "evaluate"}
+
+
+def test_estimates_come_from_records_of_the_same_kind(plan):
+    job = job_of(plan, "pretrain CT, seed 0")
+    assert Costs.recorded(plan.folder).seconds(job) == job.cost["seconds"]
+    costs = Costs()
+    costs.add("pretrain", {**job.cost, "units": 10 * job.cost["units"]}, seconds=50, size=2000)
+    assert costs.seconds(job) == pytest.approx(5) and costs.bytes(job) == pytest.approx(200)
+
+
+def test_gpus_are_shared_out_by_locks(tmp_path, monkeypatch):
+    monkeypatch.delenv(devices.VISIBLE, raising=False)
+    monkeypatch.setattr(devices, "machine_gpus", lambda: ["0", "1", "2"])
+    with claimed(tmp_path / "0.lock"), devices.claimed_gpus(2, tmp_path) as mine:
+        assert mine == ["1", "2"] and os.environ[devices.VISIBLE] == "1,2"
+    assert devices.VISIBLE not in os.environ
+
+
+def test_a_choice_of_the_scheduler_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv(devices.VISIBLE, "5")
+    monkeypatch.setattr(devices, "machine_gpus", lambda: ["0", "1"])
+    with devices.claimed_gpus(1, tmp_path):
+        assert os.environ[devices.VISIBLE] == "5"
+
+
+def test_a_study_runs_from_its_yaml_to_its_report(tmp_path):
+    """Every stage for real: chains, an untrained arm, probes, fine-tuning, segmentation."""
+    write_study(tmp_path, pretraining_seeds=[0, 1])
+    ran = ssl_transfer("study", "run", "study.yaml", "--json", folder=tmp_path)
+    assert ran.status == 0, ran.stderr
+    answer = json.loads(ran.stdout)
+    assert answer["runs_done"] == answer["runs"] == 88 and answer["missing"] == 0
+    report = ssl_transfer("study", "report", "studies/study", "--json", folder=tmp_path)
+    assert report.status == 0, report.stderr
+    page = (tmp_path / json.loads(report.stdout)["report"]).read_text()
+    assert "photographs → CT" in page and "head only" in page and "Nothing: everything that was planned" in page
+    unfinished = next((tmp_path / "studies/study/jobs").glob("*.json"))
+    again = ssl_transfer("study", "run", "study.yaml", "--json", folder=tmp_path)
+    assert again.status == 0 and unfinished.exists() and "left]" not in again.stderr
+
+
+def test_a_wrong_setting_is_refused_before_the_first_job(tmp_path):
+    write_study(tmp_path, **small(evaluations=[{"protocol": "knn", "set": {"kk": [1]}}]))
+    ran = ssl_transfer("study", "run", "study.yaml", folder=tmp_path)
+    assert ran.status == 2 and "no setting 'kk'" in ran.stderr
+    assert not list((tmp_path / "studies/study/jobs").glob("*"))
+
+
+@pytest.mark.long
+def test_killing_the_engine_ten_times_changes_no_result(tmp_path):
+    """SIGKILL at moments spread over the whole study; in the end all metrics are those of a run in peace."""
+    for name in ("peace", "war"):
+        (tmp_path / name).mkdir()
+        write_study(tmp_path / name, **small())
+    command = [sys.executable, "-m", "ssl_transfer", "study", "run", "study.yaml", "--json"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    assert subprocess.run(command, cwd=tmp_path / "peace", env=environment, capture_output=True).returncode == 0
+    records, killed = tmp_path / "war/studies/study/jobs", 0
+    while killed < 10:
+        before = len(list(records.glob("*.json")))
+        process = subprocess.Popen(
+            command, cwd=tmp_path / "war", env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and len(list(records.glob("*.json"))) < before + 1 + killed % 2:
+            time.sleep(0.02)
+        time.sleep(0.1 * (killed % 4))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed += 1
+    assert subprocess.run(command, cwd=tmp_path / "war", env=environment, capture_output=True).returncode == 0
+    assert metrics(tmp_path / "war/studies/study") == metrics(tmp_path / "peace/studies/study")

@@ -1,0 +1,228 @@
+"""A study's YAML becomes jobs: each once, named by its content, renewed only where something that it rests on has changed."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from command_line import ROOT, run
+from tiny_study import STUDY, small, write_study
+
+from ssl_transfer.__main__ import _check
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.recipe import read_yaml
+from ssl_transfer.study.arms import arms_of, compared
+from ssl_transfer.study.costs import Costs
+from ssl_transfer.study.design import assignments, load_study
+from ssl_transfer.study.plan import Plan
+from ssl_transfer.study.planning import plan_study
+from ssl_transfer.study.verbs import Doer, check
+
+STUDIES = sorted((ROOT / "recipes/studies").glob("*.yaml"))
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """Plan the tiny study with some changes."""
+    monkeypatch.chdir(tmp_path)
+
+    def planned(**changes) -> Plan:
+        return plan_study(load_study(write_study(tmp_path, **changes)), Path("studies/tiny"))
+
+    return planned
+
+
+def titles(plan: Plan, stage: str) -> list[str]:
+    return [job.title for job in plan.jobs if job.stage == stage]
+
+
+def test_every_combination_is_one_run(plan):
+    counts = Counter((run["protocol"], run["strategy"]) for run in plan().runs)
+    arms, seeds = 4, 2
+    assert counts == {
+        ("linear_probe", None): arms * seeds * 4, ("knn", None): arms * seeds * 4, ("finetune", "full"): arms * seeds,
+        ("finetune", "head_only"): arms * seeds, ("segment", None): arms * seeds,
+    }  # fmt: skip
+
+
+def test_shared_work_appears_once(plan):
+    jobs = plan().by_stage()
+    assert (jobs["ingest"], jobs["pretrain"], jobs["features"]) == (2, 8, 8)
+    assert len({job.id for job in plan().jobs}) == len(plan().jobs)
+
+
+def test_probes_of_a_backbone_and_task_are_one_job_for_all_fractions_and_seeds(plan):
+    probes = [job for job in plan().jobs if "linear_probe" in job.command]
+    assert len(probes) == 8
+    assert all(len(job.runs) == 4 and {"fraction=[0.5,1]", "seed=[0,1]"} <= set(job.command) for job in probes)
+
+
+def test_jobs_come_after_what_they_need(plan):
+    seen: set[str] = set()
+    for job in plan().jobs:
+        assert set(job.inputs) <= seen
+        seen.add(job.id)
+
+
+def test_a_chain_starts_from_the_parent_of_its_own_seed(plan):
+    jobs = {job.title: job for job in plan().jobs}
+    for seed in (0, 1):
+        parent, child = jobs[f"pretrain photographs, seed {seed}"], jobs[f"pretrain photographs → CT, seed {seed}"]
+        assert parent.id in child.inputs
+
+
+def test_a_mixture_names_its_stores_and_shares(plan):
+    arms = {"both": {"mix": {"ct": 0.25, "photographs": 0.75}}, "scratch": STUDY["pretrainings"]["scratch"]}
+    job = next(job for job in plan(pretrainings=arms).jobs if job.title == "pretrain both, seed 0")
+    written = Path(job.words[1]).read_text()
+    assert len(job.inputs) == 2 and "share: 0.25" in written and "share: 0.75" in written
+
+
+def test_what_varies_makes_arms_that_are_compared_where_one_factor_differs(tmp_path):
+    vary = {"size": {"big": {"data.size": 64}, "small": {}}, "method": {"a": {}, "b": {}}}
+    recipe = load_study(write_study(tmp_path, **small(vary=vary)))
+    arms = [{"name": arm.name, "factors": arm.factors} for arm in arms_of(recipe)]
+    assert [arm["name"] for arm in arms][:2] == ["CT · big · a", "CT · big · b"] and len(arms) == 8
+    pairs = compared(arms)
+    assert len(pairs) == 12 and ("CT · big · a", "CT · small · b") not in pairs
+
+
+def test_skipped_runs_and_what_only_they_needed_are_gone(plan):
+    whole, part = plan(), plan(skip=[{"pretraining": "CT"}, {"task": "region", "fraction": 1.0, "protocol": "knn"}])
+    assert "pretrain CT, seed 0" in titles(whole, "pretrain") and "pretrain CT, seed 0" not in titles(part, "pretrain")
+    assert {run["fraction"] for run in part.runs if run["protocol"] == "knn"} == {0.5}
+
+
+def test_an_exception_changes_the_settings_of_its_runs_alone(plan):
+    changed = plan(set=[{"protocol": "finetune", "strategy": "head_only", "to": {"train.steps": 5}}])
+    steps = {
+        (run["strategy"], next(word for word in job.command if word.startswith("train.steps")))
+        for job in changed.jobs for run in job.runs if run["protocol"] == "finetune"
+    }  # fmt: skip
+    assert steps == {("full", "train.steps=2"), ("head_only", "train.steps=5")}
+
+
+@pytest.mark.parametrize(
+    ("change", "renewed"),
+    [
+        ({"title": "Other words"}, set()),
+        ({"tasks": {**STUDY["tasks"], "organs": {"card": "phantom_organs", "store": "ct", "set": {"metric": "dice"}}}},
+         {"segment"}),
+        ({"pretraining_seeds": [0, 1, 2]}, set()),
+    ],
+    ids=["title", "task card", "one more seed"],
+)  # fmt: skip
+def test_a_change_renews_only_what_depends_on_it(plan, change, renewed):
+    before, after = plan(), plan(**change)
+    gone = {job.id for job in before.jobs} - {job.id for job in after.jobs}
+    assert {run["protocol"] for job in before.jobs if job.id in gone for run in job.runs} == renewed
+
+
+def test_a_changed_arm_renews_itself_and_what_grew_from_it(plan):
+    arms = {**STUDY["pretrainings"], "photographs": {"store": "photographs", "set": {"train.epochs": 4}}}
+    before, after = plan(), plan(pretrainings=arms)
+    gone = {job.id for job in before.jobs} - {job.id for job in after.jobs}
+    renewed = {job.title for job in before.jobs if job.id in gone and job.stage == "pretrain"}
+    assert renewed == {f"pretrain photographs{arrow}, seed {seed}" for arrow in ("", " → CT") for seed in (0, 1)}
+
+
+def test_one_more_fraction_keeps_the_results_that_are_there(plan):
+    more = [{**STUDY["evaluations"][0], "fractions": [0.25, 0.5, 1.0]}, *STUDY["evaluations"][1:]]
+    before = {run["result"] for run in plan().runs}
+    assert before < {run["result"] for run in plan(evaluations=more).runs}
+
+
+def test_a_plan_that_is_read_is_the_plan_that_was_written(plan):
+    written = plan()
+    written.save()
+    assert vars(Plan.load("studies/tiny")) == vars(written)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"evaluations": [{"protocol": "linear_prob"}]}, "evaluations.0: No protocol is called 'linear_prob'. Did you mean"),
+        ({"pretrainings": {"CT": {"store": "ctt"}}}, "pretrainings.CT: no store 'ctt'. Did you mean 'ct'"),
+        ({"pretrainings": {"CT": {"store": "ct", "inti": "x"}}}, "pretrainings.CT takes no such option. Did you mean 'init'"),
+        ({"skip": [{"tasks": "region"}]}, "Did you mean 'task'"),
+        ({"statistics": {"primary": {"protocol": "knn"}}}, "at least a protocol and a metric"),
+        ({"skip": [{"protocol": ["linear_probe", "knn", "finetune", "segment"]}]}, "no run is left"),
+        ({"tasks": {"region": "no_such_card"}}, "no_such_card: there is no such recipe"),
+        ({"pretrainings": {"a": {"store": "ct", "init": "b"}, "b": {"store": "ct", "init": "a"}}}, "a → b → a is a circle"),
+        ({"resources": {"pretrian": {"gpus": 1}}}, "no jobs of kind 'pretrian'. Did you mean 'pretrain'"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_wrong_input_is_refused_with_what_to_do(plan, change, message):
+    with pytest.raises(RecipeError) as error:
+        plan(**change)
+    assert message in str(error.value)
+
+
+def test_a_block_with_a_name_replaces_and_any_other_is_laid_over():
+    words = assignments({"data": {"size": "64", "views": {"name": "ct"}}, "train.epochs": 3, "x": None})
+    assert words == ["data.size=64", 'data.views={"name": "ct"}', "train.epochs=3", "x=null"]
+
+
+def test_there_are_five_studies_of_the_literature_each_with_a_small_sister():
+    names = ["benchmark", "in_vs_cross_domain", "multistage", "realworld_features", "strategies"]
+    expected = [*names, *(f"{name}_mini" for name in names), "quickstart", "quickstart_tiny"]
+    assert [path.stem for path in STUDIES] == sorted(expected)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_study_of_the_literature_plans(path, tmp_path):
+    study = load_study(path)
+    found = plan_study(study, tmp_path, write=False)
+    assert sum(1 for _ in found.runs) > 40
+    assert {primary["protocol"] for primary in study.statistics.primary} <= {run["protocol"] for run in found.runs}
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_recipe_and_setting_of_a_study_is_one_that_its_stage_takes(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = plan_study(load_study(path), tmp_path)
+    check(plan, Doer(None, _check))
+
+
+@pytest.mark.parametrize("path", [path for path in STUDIES if "mini" in path.stem], ids=lambda path: path.stem)
+def test_a_small_sister_ends_within_45_minutes_by_its_own_estimate_and_learns_from_at_most_2000_images(path, tmp_path):
+    plan = plan_study(load_study(path), tmp_path)
+    assert Costs().estimate(plan.jobs).hours <= 0.75
+    limits = [read_yaml(card)["data"]["limit"] for card in (tmp_path / "recipes").glob("*.yaml")]
+    assert limits and all(int(limit) <= 2000 for limit in limits)
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_trained_arms_of_a_study_take_equally_many_steps(path, tmp_path):
+    """Also a chain: the steps of its parent count. Public weights are marked as an unequal budget in the report."""
+    plan = plan_study(load_study(path), tmp_path)
+    jobs = {job.id: job for job in plan.jobs}
+
+    def steps(job):
+        recipe = read_yaml(Path(job.words[1]))
+        train, limit = recipe["train"], recipe["data"]["limit"]
+        own = float(train["epochs"]) * (int(limit) // int(train["batch_size"]) if limit else 1)
+        return own + sum(steps(jobs[needed]) for needed in job.inputs if jobs[needed].stage == "pretrain")
+
+    evaluated = {arm["name"] for arm in plan.arms if not arm["untrained"]}
+    budgets = [steps(job) for job in plan.jobs if job.stage == "pretrain" and job.about["arm"] in evaluated]
+    assert not budgets or max(budgets) <= 1.01 * min(budgets)  # whole steps of stores of other sizes
+
+
+def test_the_benchmark_has_five_thousand_runs(tmp_path):
+    plan = plan_study(load_study(ROOT / "recipes/studies/benchmark.yaml"), tmp_path, write=False)
+    assert sum(1 for _ in plan.runs) >= 5000
+
+
+def test_planning_loads_neither_torch_nor_timm(tmp_path):
+    code = (
+        "import sys\nfrom ssl_transfer.__main__ import main\n"
+        "main(['study', 'plan', 'benchmark', '--dry-run', '--json'])\n"
+        "print({'torch', 'timm', 'lightly', 'monai', 'pandas'} & set(sys.modules))"
+    )
+    answer = run([sys.executable, "-c", code], ROOT)
+    assert answer.stdout.splitlines()[-1] == "set()", answer.stderr
