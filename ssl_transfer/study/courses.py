@@ -108,7 +108,7 @@ def course_curves(checks: pd.DataFrame, looks: Looks) -> Figure:
         looks: As for `figures.learning_curves`.
     """
     panels, several_tasks = list(_panels(checks)), checks["task"].nunique() > 1
-    columns = min(3, len(panels))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(len(panels), columns, height=2.6)
         for position, (ax, (key, arms)) in enumerate(zip(axes, panels, strict=True)):

@@ -14,20 +14,21 @@ from ssl_transfer.errors import RunError
 from ssl_transfer.run import claimed
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+SCHEDULERS = ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST", "PBS_JOBID", "LSB_JOBID")  # set in their jobs
 SECONDS_BETWEEN_LOOKS = 2.0
 
 
 def machine_gpus() -> list[str]:
-    """Numbers of the GPUs of this machine, without loading torch."""
-    return sorted(path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    """What CUDA calls the GPUs of this machine (or container), without loading torch."""
+    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
 
 
 @contextmanager
 def claimed_gpus(wanted: int, locks: Path | None = None) -> Iterator[list[str]]:
     """Hold so many GPUs of this machine while the block runs; `CUDA_VISIBLE_DEVICES` names them to it and its children.
 
-    A scheduler that has set the variable has chosen already, and a machine without a GPU runs the job on its CPU. In a process
-    that has used CUDA before, the variable has no effect any more: an engine that runs jobs side by side starts a process each.
+    A scheduler has chosen already; otherwise the variable, if it is set, names those that may be claimed. A machine without a GPU
+    runs the job on its CPU. In a process that has used CUDA before, the variable has no effect any more: an engine that runs jobs side by side starts a process each.
 
     Args:
         wanted: How many; 0: the job needs none.
@@ -36,12 +37,13 @@ def claimed_gpus(wanted: int, locks: Path | None = None) -> Iterator[list[str]]:
     Raises:
         RunError: If the machine has some, but fewer.
     """
-    present = machine_gpus()
-    if wanted == 0 or VISIBLE in os.environ or not present:
+    before = os.environ.get(VISIBLE)
+    present = machine_gpus() if before is None else [name for name in before.split(",") if name]
+    if wanted == 0 or not present or any(name in os.environ for name in SCHEDULERS):
         yield []
         return
     if wanted > len(present):
-        raise RunError(f"the job asks for {wanted} GPUs, and this machine has {len(present)}. Change `resources`.")
+        raise RunError(f"the job asks for {wanted} GPUs, and there are {len(present)}. Change `resources`, or {VISIBLE}.")
     folder = locks or Path(tempfile.gettempdir()) / f"ssl_transfer-gpus-{os.getuid()}"
     said = False
     while True:
@@ -56,6 +58,8 @@ def claimed_gpus(wanted: int, locks: Path | None = None) -> Iterator[list[str]]:
                     yield mine
                 finally:
                     del os.environ[VISIBLE]
+                    if before is not None:
+                        os.environ[VISIBLE] = before
                 return
         if not said:
             said = True

@@ -20,13 +20,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssl_transfer.study.table import SCRATCH
+from ssl_transfer.study.wording import JOIN
 
 INK = "#23272e"
 # Okabe and Ito 2008 (safe for colour-blind readers), lightened where a dark page needs it; no yellow, for a white one.
 COLORS = ("#1f82c0", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v")  # not as many as colours: the pair repeats only after 30 arms
 TITLE_CHARACTERS = 114  # what stands above a figure in one line
-JOIN = " · "  # between a pretraining and what else its arm varies
 MARKER_NAMES = {"o": "circle", "s": "square", "^": "up", "D": "diamond", "v": "down", "X": "cross", "P": "plus", "*": "star",
                 "p": "pentagon", "h": "hexagon"}  # fmt: skip
 Looks = dict[str, tuple[str, str]]  # arm -> colour, marker
@@ -51,17 +51,20 @@ def arm_looks(arms: Iterable[str], random: Collection[str] = ()) -> Looks:
         arms: Their names.
         random: Those that are random initialisation, besides `scratch`.
     """
-    random = {SCRATCH, *random}
-    trained, untrained = sorted(set(arms) - random), sorted(random & {SCRATCH, *arms})
-    parts = [arm.partition(JOIN)[::2] for arm in trained]
-    firsts, rests = (sorted({part[side] for part in parts}) for side in (0, 1))
-    looks = {}
-    for place, (arm, (first, rest)) in enumerate(zip(trained, parts, strict=True)):
-        factors = 1 < len(rests) <= len(MARKERS) and len(firsts) <= len(COLORS)
-        color, marker = (firsts.index(first), rests.index(rest)) if factors else (place, place)
+    arms, random = set(arms), {SCRATCH, *random}
+    trained, untrained = (sorted(own) for own in (arms - random, arms & random))
+    parts = {arm: arm.partition(JOIN)[::2] for arm in [*trained, *untrained]}
+    firsts, rests = (sorted({parts[arm][side] for arm in trained}) for side in (0, 1))
+    factors = 1 < len(rests) <= len(MARKERS) and len(firsts) <= len(COLORS)
+    looks = {SCRATCH: (SCRATCH_COLOR, SCRATCH_MARKERS[0])}
+    for place, arm in enumerate(trained):
+        color, marker = (firsts.index(parts[arm][0]), rests.index(parts[arm][1])) if factors else (place, place)
         looks[arm] = (COLORS[color % len(COLORS)], MARKERS[marker % len(MARKERS)])
-    greys = {arm: SCRATCH_MARKERS[place % len(SCRATCH_MARKERS)] for place, arm in enumerate(untrained)}
-    return {**looks, **{arm: (SCRATCH_COLOR, marker) for arm, marker in greys.items()}}
+    for place, arm in enumerate(untrained):
+        known = factors and parts[arm][1] in rests and len({parts[one][0] for one in untrained}) == 1
+        marker = MARKERS[rests.index(parts[arm][1])] if known else SCRATCH_MARKERS[place % len(SCRATCH_MARKERS)]
+        looks[arm] = (SCRATCH_COLOR, marker)
+    return looks
 
 
 def grid(panels: int, columns: int, height: float, **shared) -> tuple[Figure, list[Axes]]:
@@ -84,11 +87,14 @@ def legend(figure: Figure, axes: list[Axes]) -> None:
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     columns = min(4, max(1, 130 // (max(map(len, handles), default=0) + 7)))
     figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=columns)
+    figure.set_figheight(figure.get_figheight() + 0.18 * (math.ceil(len(handles) / columns) - 1))
 
 
 def settle(figure: Figure) -> None:
     """Lay the figure out once and for all: with many panels this takes longer than to write it, and files are three."""
-    figure.get_layout_engine().execute(figure)
+    with matplotlib.rc_context(STYLE):
+        for _ in range(2):  # the first pass may change the ticks, and with them what their labels need
+            figure.get_layout_engine().execute(figure)
     figure.set_layout_engine("none")
 
 

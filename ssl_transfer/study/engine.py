@@ -25,7 +25,7 @@ from ssl_transfer.errors import Interrupted, RunError, UsageError
 from ssl_transfer.run import claimed, read_json, write_json
 from ssl_transfer.study.costs import Costs, folder_bytes
 from ssl_transfer.study.devices import claimed_gpus
-from ssl_transfer.study.plan import Job, Plan
+from ssl_transfer.study.plan import Job, Plan, external_id
 
 SCHEMA = 1
 LAST_LINES = 60  # of a launched job that failed
@@ -62,7 +62,7 @@ def status(plan: Plan) -> Status:
 
 
 def record(plan: Plan, job: Job) -> dict[str, Any] | None:
-    """What is known of a finished job: seconds, device, host, bytes, ids of what it read; None if it is not done."""
+    """What is known of a finished job: seconds, host, GPUs, bytes, time; None if it is not done."""
     return read_json(_file(plan, job, "json"))
 
 
@@ -72,11 +72,8 @@ def failure(plan: Plan, job: Job) -> dict[str, Any] | None:
 
 
 def is_done(plan: Plan, job: Job) -> bool:
-    """Whether it has a record, and what it read from outside the study is still what lies there."""
-    if not job.external:
-        return _file(plan, job, "json").exists()
-    found = record(plan, job)
-    return found is not None and all(_card_id(spec) in (None, seen) for spec, seen in found.get("external", {}).items())
+    """Whether it has a record."""
+    return _file(plan, job, "json").exists()
 
 
 def is_running(plan: Plan, job: Job) -> bool:
@@ -174,6 +171,7 @@ def _perform(plan: Plan, job: Job, perform: Perform) -> None:
     """Run a job's command and write its record; a failure is written down and raised again."""
     started = time.monotonic()
     try:
+        _check_external(job)
         if job.launched:
             _launch(job)
         else:
@@ -193,7 +191,7 @@ def _perform(plan: Plan, job: Job, perform: Perform) -> None:
         {
             "schema": SCHEMA, "kind": "record", "id": job.id, "stage": job.stage, "title": job.title,
             "seconds": round(seconds, 2), "cost": job.cost, "bytes": folder_bytes(job.output), "host": platform.node(),
-            "gpus": job.resources["gpus"], "external": {spec: _card_id(spec) for spec in job.external}, "time": _now(),
+            "gpus": job.resources["gpus"], "time": _now(),
         },
     )  # fmt: skip
     _file(plan, job, "failed.json").unlink(missing_ok=True)
@@ -258,9 +256,15 @@ def _file(plan: Plan, job: Job, suffix: str) -> Path:
     return plan.folder / "jobs" / f"{job.id}.{suffix}"
 
 
-def _card_id(spec: str) -> str | None:
-    """The id of a store or backbone outside the study; None for names such as `timm:…`, and for what is not there."""
-    return (read_json(Path(spec) / "card.json") or {}).get("id") if os.path.isdir(spec) else None
+def _check_external(job: Job) -> None:
+    """Refuse what was made anew since the plan: the job's id, and so its place, is that of the old one.
+
+    Raises:
+        UsageError: If a store or backbone has another id.
+    """
+    for spec, planned in job.external.items():
+        if planned and (found := external_id(spec)) != planned:
+            raise UsageError(f"{spec}: was {planned} when the study was planned, and is {found or 'gone'}. Plan the study anew.")
 
 
 def _now() -> str:

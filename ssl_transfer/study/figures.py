@@ -20,7 +20,7 @@ from ssl_transfer.result import better
 from ssl_transfer.study.drawing import INK, STYLE, Looks, arm_looks, filled, grid, legend
 from ssl_transfer.study.statistics import seed_units, summary
 from ssl_transfer.study.table import CLEAN, complete
-from ssl_transfer.study.wording import joined, measure, noisy, percent, words
+from ssl_transfer.study.wording import difference, joined, measure, noisy, percent, words
 
 PANEL = ["task", "protocol", "strategy", "noise", "noise_sigma"]
 
@@ -73,7 +73,7 @@ def learning_curves(frame: pd.DataFrame, metric: str, looks: Looks | None = None
     """
     looks, panels = looks or arm_looks(frame["pretraining"]), _panels(frame, metric)
     each = len(panels) // len({panel.key[0] for panel in panels})
-    columns = max(2, each) if each <= 4 else 3  # a row per task, where it fits
+    columns = each if 2 <= each <= 4 else min(3, max(2, len(panels)))  # a row per task, where it fits
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(len(panels), columns, height=2.7)
         for ax, panel in zip(axes, panels, strict=True):
@@ -283,7 +283,7 @@ def effects(contrasts: pd.DataFrame, looks: Looks | None = None) -> Figure:
             less = "; less is better" if better(metric) < 0 else ""
             ax.set_xlabel(f"difference in {words(metric)} (first − second{less})")
             ax.grid(axis="y", visible=False)
-        labels = [f"{row.a} − {row.b}" for row in lines.itertuples()]
+        labels = [difference(row.a, row.b) for row in lines.itertuples()]
         heads = [_heading(row) for row in lines[first].itertuples()]
         axes[0].set_yticks([*lines["y"], *(lines.loc[first, "y"] - 1)], [*labels, *heads])
         for tick in axes[0].get_yticklabels()[len(labels) :]:

@@ -29,8 +29,8 @@ CAPTIONS = {
     "effects": "Differences in {metric} with 95 % intervals, not corrected for their number. Filled, in the colour of "
     "the better arm: decided after correction. Hollow: not decided, or equivalent.",
     "strategies": "{metric} of every strategy: with up to three pretrainings, the mean of each and its 95 % interval; with more, "
-    "a light mark is the mean of one, and the dark bar their average with its 95 % interval (these pretrainings, other seeds).",
-    "courses": "{metric} on validation while adapting: each light line is one run, dark lines are means over runs (one that "
+    "a faint mark is the mean of one, and the heavy bar their average with its 95 % interval (these pretrainings, other seeds).",
+    "courses": "{metric} on validation while adapting: each faint line is one run, heavy lines are means over runs (one that "
     "stopped early counts with its last value). Dotted: 95 % and 99 % of the best mean in the panel.",
 }
 ONE_FRACTION = " What was run at one label fraction only is under “Every seed”."
@@ -39,19 +39,21 @@ EVIDENCE_ONLY = " Only the contrasts that stand as evidence under “Which pretr
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure with the name of its files, a heading (where several of a kind share a section) and a caption."""
+    """A figure with the name of its files, the target that it is of (empty: several) and a caption; `apart`: it has sisters."""
 
     kind: str
     name: str
     figure: Figure
-    heading: str
+    target: str
+    apart: bool
     caption: str
 
     def shown(self, folder: Path) -> dict:
         """Write its files, and give what the page shows of it."""
         settle(self.figure)
         save(self.figure, folder, self.name)
-        return {"svg": Markup(inline_svg(self.figure, self.caption)), "caption": self.caption, "heading": self.heading}
+        svg = Markup(inline_svg(self.figure, self.caption))
+        return {"svg": svg, "caption": self.caption, "target": self.target, "apart": self.apart}
 
 
 @dataclass(frozen=True)
@@ -84,59 +86,69 @@ class Gallery:
         for metric in dict.fromkeys(self.main.values()):
             every = whole[whole["metric"] == metric]
             runs, which = at_the_setting(every, self.primary)
-            for ending, heading, own in _portions(
-                with_curves := figures.with_curves(runs), ["strategy", "noise", "noise_sigma"]
-            ):
-                left_out = ONE_FRACTION if len(with_curves) < len(runs) else ""
-                figure = figures.learning_curves(own, metric, self.looks)
-                yield self._drawing("learning_curves", metric, ending, heading, figure, left_out + which)
-            for ending, heading, own in _portions(every, ["strategy", "fraction", "noise"]):
-                if figure := figures.robustness_curves(own, metric, self.looks):
-                    yield self._drawing("robustness_curves", metric, ending, heading, figure)
-            for ending, heading, own in _portions(runs, ["strategy", "fraction", "noise", "noise_sigma"]):
-                figure = figures.seed_points(own, metric, self.looks)
-                yield self._drawing("seed_points", metric, ending, heading, figure, which)
+            curves = figures.with_curves(runs)
+            left_out = ONE_FRACTION if len(curves) < len(runs) else ""
+            for portion in _portions(curves, ["strategy", "noise", "noise_sigma"]):
+                figure = figures.learning_curves(portion.rows, metric, self.looks)
+                yield self._drawing("learning_curves", metric, portion, figure, left_out + which)
+            for portion in _portions(every, ["strategy", "fraction", "noise"]):
+                if figure := figures.robustness_curves(portion.rows, metric, self.looks):
+                    yield self._drawing("robustness_curves", metric, portion, figure)
+            for portion in _portions(runs, ["strategy", "fraction", "noise", "noise_sigma"]):
+                figure = figures.seed_points(portion.rows, metric, self.looks)
+                yield self._drawing("seed_points", metric, portion, figure, which)
             yield from self._effects(metric, which)
             yield from self._strategies(metric, which)
         courses = self.frame[:0] if self.courses is None else self.courses
         for metric, checks in courses.groupby("metric", sort=False):
-            for ending, heading, own in _portions(checks, ["strategy", "fraction"]):
-                yield self._drawing("courses", metric, ending, heading, course_curves(own, self.looks))
+            for portion in _portions(checks, ["strategy", "fraction"]):
+                yield self._drawing("courses", metric, portion, course_curves(portion.rows, self.looks))
 
     def _effects(self, metric: str, which: str) -> Iterator[Drawing]:
         pairs = self.contrasts[self.contrasts["metric"] == metric]
         many = len(pairs) > MOST_LINES
         if many:
             pairs = pairs.loc[[row for row in self.evidence if row in pairs.index]]
-        for ending, heading, own in _by_task(pairs, many):
-            figure = figures.effects(own, self.looks)
-            yield self._drawing("effects", metric, ending, heading, figure, EVIDENCE_ONLY * many + which)
+        for portion in _by_target(pairs, many):
+            figure = figures.effects(portion.rows, self.looks)
+            yield self._drawing("effects", metric, portion, figure, EVIDENCE_ONLY * many + which)
 
     def _strategies(self, metric: str, which: str) -> Iterator[Drawing]:
         results = self.results[(self.results["metric"] == metric) & (self.results["strategy"] != "")]
         setting = ["task", "protocol", "fraction", "noise", "noise_sigma"]
         results = results[results.groupby(setting, dropna=False)["strategy"].transform("nunique") > 1]
-        for ending, heading, own in _portions(results if self.strategies else results[:0], setting[2:]):
-            yield self._drawing("strategies", metric, ending, heading, strategy_points(own, self.looks), which)
+        for portion in _portions(results if self.strategies else results[:0], setting[2:]):
+            yield self._drawing("strategies", metric, portion, strategy_points(portion.rows, self.looks), which)
 
-    def _drawing(self, kind: str, metric: str, ending: str, heading: str, figure: Figure, more: str = "") -> Drawing:
+    def _drawing(self, kind: str, metric: str, portion: _Portion, figure: Figure, more: str = "") -> Drawing:
         caption = CAPTIONS[kind].format(metric=measure(metric)) + more
         if kind != "courses" and self.random & set(self.frame["pretraining"]):
             caption += (
                 " “scratch” is random initialisation." if len(self.random) == 1 else " Grey: random initialisation."
             )
-        return Drawing(kind, f"{kind}_{metric}{ending}", figure, heading, caption[0].upper() + caption[1:])
+        ending = "_" + "".join(c if c.isalnum() else "_" for c in portion.target) if portion.apart else ""
+        caption = caption[0].upper() + caption[1:]
+        return Drawing(kind, f"{kind}_{metric}{ending}", figure, words(portion.target), portion.apart, caption)
 
 
-def _portions(table: pd.DataFrame, panel: list[str]) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """A table whole, or a portion per target if it would make too many panels: ending of a file's name, heading, rows."""
-    return _by_task(table, table.groupby(["task", "protocol", *panel], dropna=False).ngroups > MOST_PANELS)
+@dataclass(frozen=True)
+class _Portion:
+    """Rows of a table for one figure: those of one target, or (`target` is empty) of several; `apart`: others have their own."""
+
+    rows: pd.DataFrame
+    target: str
+    apart: bool
 
 
-def _by_task(table: pd.DataFrame, apart: bool) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    tasks = list(dict.fromkeys(table["task"]))
-    if not apart or len(tasks) < 2:
-        yield from [("", "", table)] if len(table) else []
+def _portions(table: pd.DataFrame, panel: list[str]) -> Iterator[_Portion]:
+    """A table whole, or a portion per target if it would make too many panels."""
+    return _by_target(table, table.groupby(["task", "protocol", *panel], dropna=False).ngroups > MOST_PANELS)
+
+
+def _by_target(table: pd.DataFrame, apart: bool) -> Iterator[_Portion]:
+    targets = list(dict.fromkeys(table["task"]))
+    if not apart or len(targets) < 2:
+        yield from [_Portion(table, targets[0] if len(targets) == 1 else "", False)] if targets else []
         return
-    for task in tasks:
-        yield "_" + "".join(c if c.isalnum() else "_" for c in task), words(task), table[table["task"] == task]
+    for target in targets:
+        yield _Portion(table[table["task"] == target], target, True)

@@ -15,6 +15,7 @@ from ssl_transfer.study.table import CLEAN, SCRATCH
 from ssl_transfer.study.wording import listed, measure, noisy, number, percent, whole, words
 
 NAMED = 6  # arms that a list in a sentence names; of more it names one fewer and counts the rest
+NAMED_OPEN = 4  # the same for those that nothing was decided about
 AXES = ["task", "strategy", "fraction", "noise", "noise_sigma"]
 
 
@@ -29,9 +30,9 @@ def answers(contrasts: pd.DataFrame, results: pd.DataFrame, primary: Mapping | S
         primary: As for `report.write_report`; those of several are answered in their order, and no cell twice.
 
     Returns:
-        Dicts of `where` (task, protocol, fraction, metric, noise), `advice` (what to take), `pairs` (contrasts as dicts,
-        those of what to take first), `detects` (what the design can find) and `cell` (columns and values). Empty if
-        nothing was measured there.
+        Dicts of `where` (task, protocol, fraction, metric, noise), `advice` (what to take), `lead` (its first words: the
+        arms alone), `pairs` (contrasts as dicts, those of what to take first), `detects` (what the design can find) and
+        `cell` (columns and values). Empty if nothing was measured there.
     """
     found = {}
     for one in primaries_of(primary):
@@ -51,7 +52,8 @@ def _answer(cell: Mapping, pairs: pd.DataFrame, results: pd.DataFrame, noise_exi
     others = ~(pairs["a"].isin(leaders) | pairs["b"].isin(leaders))
     return {
         "where": ", ".join(filter(None, [words(cell["task"]), protocol, share, measure(cell["metric"]), noise])),
-        "advice": advice(pairs),
+        "advice": (said := advice(pairs)),
+        "lead": said.partition(": better than")[0],
         "pairs": pairs.iloc[np.argsort(others, kind="stable")].to_dict("records"),
         "detects": _detects(pairs, results.loc[matches(results, cell), "sd"]),
         "cell": dict(cell),
@@ -94,21 +96,26 @@ def _take(standing: Standing, random: Collection[str]) -> str:
     if behind:
         text += f"{' was' if none else ':'} better than {_names(behind, random)}"
     if same:
-        text += f"; equivalent to {_names(same, random)} within the margin"
+        text += f"; equivalent to {_names(same, random, most=NAMED_OPEN)} within the margin"
     if open_:
         each = " for each of them" if len(leaders) > 1 else ""
-        text += f"; against {_names(open_, random)} the design does not decide{each}"
+        text += f"; against {_names(open_, random, most=NAMED_OPEN)} the design does not decide{each}"
     if apart:
-        text += f"; not compared with {_names(apart, random)}"
+        text += f"; not compared with {_names(apart, random, most=NAMED_OPEN)}"
     ends = {
         "equivalent": "; they are equivalent within the margin", "not compared": "; they were not compared",
         "not told apart": "; between them the design does not decide",
+        "not told apart where compared": "; between those compared the design does not decide",
     }  # fmt: skip
     return text + ends.get(standing.bond(leaders), "") + "."
 
 
-def _names(arms: Sequence[str], random: Collection[str], word: str = "and") -> str:
-    return listed([f"random initialisation ({arm})" if arm in random else arm for arm in arms], word, NAMED)
+def _names(arms: Sequence[str], random: Collection[str], word: str = "and", most: int = NAMED) -> str:
+    untrained_arms = [arm for arm in arms if arm in random]
+    names = [arm for arm in arms if arm not in random]
+    if untrained_arms:
+        names.append(f"random initialisation ({', '.join(untrained_arms)})")
+    return listed(names, word, most)
 
 
 def _detects(pairs: pd.DataFrame, spread: pd.Series) -> str:

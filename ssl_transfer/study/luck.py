@@ -28,6 +28,7 @@ def seed_luck(variance: pd.DataFrame, results: pd.DataFrame) -> pd.DataFrame:
         smallest true difference that n against n finds with 80 % power, before correction); and seeds per side that find
         each of `EFFECTS`, NaN where no number of seeds that anyone runs does.
     """
+    variance = variance[variance["n_runs"] > 0]  # cells without any value have nothing to say
     units = {tuple(map(str, cell)): own for cell, own in results.groupby(CELL, dropna=False)}
     rows = [_consequences(row, units[tuple(map(str, row[CELL]))]) for _, row in variance.iterrows()]
     return variance.reset_index(drop=True).join(pd.DataFrame(rows, columns=LUCK_COLUMNS))

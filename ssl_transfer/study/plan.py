@@ -22,7 +22,8 @@ class Job:
     Attributes:
         stage: `ingest`, `pretrain`, `features` or `evaluate`: the rule of an engine.
         inputs: Ids of jobs that must be done.
-        external: Artifacts that no job of the study makes: paths of stores and backbones, relative to the working folder.
+        external: Artifacts that no job of the study makes: path of a store or backbone -> its id when the study was planned,
+            null if it was not there, or is a name such as `timm:resnet50`.
         output: Folder that it writes.
         resources: For a scheduler: gpus, cpus, memory_gb, minutes (the limit).
         about: Which `arm` and `seed`, and which `store` of the study.
@@ -34,7 +35,7 @@ class Job:
     stage: str
     title: str
     inputs: list[str]
-    external: list[str]
+    external: dict[str, str | None]
     command: list[str]
     output: str
     about: dict[str, Any]
@@ -136,6 +137,11 @@ class Plan:
             )
         jobs = [Job(**job) for job in content["jobs"]]
         return cls(content["name"], path.parent, content["recipe"], content["arms"], content["tasks"], jobs)
+
+
+def external_id(spec: str) -> str | None:
+    """The id of a store or backbone; None for a name such as `timm:resnet50`, and for what is not there."""
+    return (read_json(Path(spec) / "card.json") or {}).get("id")
 
 
 open_study = Plan.load  # the public name

@@ -21,7 +21,7 @@ from ssl_transfer.errors import RecipeError
 from ssl_transfer.recipe import PretrainRecipe, digest, find_recipe, merge, read_yaml, validate
 from ssl_transfer.study.arms import Arm, arms_of
 from ssl_transfer.study.design import Evaluation, Resources, StudyRecipe, assignments
-from ssl_transfer.study.plan import Job, Plan
+from ssl_transfer.study.plan import Job, Plan, external_id
 
 PROBES = ("linear_probe", "knn")  # from frozen features: one job for all fractions and seeds
 
@@ -260,7 +260,8 @@ class _Planner:
                 launcher = ["accelerate", "launch", *asked.launch.split()]
                 program = [*launcher, "--main_process_port", "0", "-m", "ssl_transfer"]
             self.jobs[job_id] = Job(
-                job_id, stage, title, [one.id for one in given if one.made], [one.spec for one in given if not one.made],
+                job_id, stage, title, [one.id for one in given if one.made],
+                {one.spec: external_id(one.spec) for one in given if not one.made},
                 [*program, *command], str(output), about,
                 {"gpus": asked.gpus, "cpus": asked.cpus, "memory_gb": asked.memory_gb, "minutes": asked.limit_minutes},
                 {"kind": kind, "units": units, "seconds": 60 * asked.minutes, "disk_mb": asked.disk_mb}, list(runs),
@@ -300,7 +301,8 @@ class _Opened:
 
 
 def _external(spec: str, name: str | None = None) -> _Input:
-    return _Input(f"external:{spec}", spec, False, name or spec)
+    """An artifact that no job makes: known by the id in its card if it is there, else by how it is called."""
+    return _Input(f"external:{external_id(spec) or spec}", spec, False, name or spec)
 
 
 def _ids(given: Iterable[_Input]) -> list[str]:

@@ -157,10 +157,11 @@ class _Facts:
 
     @classmethod
     def of(cls, frame, contrasts, primaries, arms, stated, courses) -> _Facts:
-        frame, courses = complete(frame), None if courses is None else tidy(courses)
+        frame = complete(frame)
         results = summary(frame) if len(frame) else pd.DataFrame(columns=SUMMARY_COLUMNS)
         contrasts = contrasts if len(contrasts) else pd.DataFrame(columns=CONTRAST_COLUMNS)
         main, warnings = headline.main_metrics(frame, primaries, stated)
+        courses = None if courses is None else _ordered(tidy(courses), main)
         random = untrained(frame, arms)
         names = [*frame["pretraining"], *(() if courses is None else courses["pretraining"])]
         facts = cls(frame, contrasts, results, primaries, main, warnings, random, courses, [], arm_looks(names, random))
@@ -168,10 +169,17 @@ class _Facts:
         return facts
 
     def headline(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Rows at main metrics and at the headline's noise setting."""
-        return at_main(
+        """Rows at main metrics and at the headline's noise setting, targets in order."""
+        kept = at_main(
             at_the_setting(table.assign(strategy=table.get("strategy", "")), self.primaries[0])[0], self.main
         )
+        return _ordered(kept, self.main)
+
+
+def _ordered(table: pd.DataFrame, main: MainMetrics) -> pd.DataFrame:
+    """Targets in one order throughout the page: those of the primary metrics first."""
+    places = {task: place for place, task in enumerate(dict.fromkeys(task for task, _ in main))}
+    return table.sort_values("task", key=lambda tasks: tasks.map(places), kind="stable")
 
 
 def _findings(facts: _Facts) -> dict[str, Any]:
@@ -197,7 +205,7 @@ def _adaptation(facts: _Facts, strategies: pd.DataFrame | None) -> dict[str, Any
         rows, names = facts.headline(strategies), sorted({*strategies["a"], *strategies["b"]})
         found["strategies"] = {"names": names, "counts": unbeaten(rows), "parts": _by_task(rows), "n": len(strategies)}
     if facts.courses is not None and len(facts.courses):
-        found["times"] = _by_task(time_to_quality(facts.courses))
+        found["times"] = _by_task(_ordered(time_to_quality(facts.courses), facts.main))
     return found
 
 

@@ -66,11 +66,15 @@ class Standing:
         return len(self.arms) > 1 and len(self.equivalent) == len(self.arms) * (len(self.arms) - 1) // 2
 
     def bond(self, arms: list[str]) -> str:
-        """What is known among several arms of which none was better than another: `equivalent`, `not compared` or
-        `not told apart`; empty for one arm."""
+        """What is known among several arms of which none was better than another; empty for one arm.
+
+        `equivalent` (every two), `not told apart`, `not told apart where compared` or `not compared`.
+        """
         pairs = {frozenset((a, b)) for a in arms for b in arms if a != b}
         if not pairs:
             return ""
         if pairs <= self.equivalent:
             return "equivalent"
-        return "not told apart" if pairs & self.compared else "not compared"
+        if not pairs & self.compared:
+            return "not compared"
+        return "not told apart" if pairs <= self.compared else "not told apart where compared"

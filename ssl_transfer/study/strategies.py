@@ -56,7 +56,7 @@ def strategy_points(results: pd.DataFrame, looks: Looks) -> Figure:
         looks: As for `figures.learning_curves`.
     """
     panels = list(results.groupby(SETTING, dropna=False))
-    columns = min(3, len(panels))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     names = sorted(set(results["strategy"]))
     several_tasks = results["task"].nunique() > 1
     with matplotlib.rc_context(STYLE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from ssl_transfer.study.headline import untrained
 from ssl_transfer.study.standing import Standing
 from ssl_transfer.study.statistics import minimal_detectable_effect
 from ssl_transfer.study.table import CELL, SCRATCH
-from ssl_transfer.study.wording import listed, measure
+from ssl_transfer.study.wording import JOIN, difference, listed, measure
 
 FEW = 4  # arms that a cell of the table names; of more it names those left out, if these are as few
 ORDER = {"none": 0, "soft": 1, "hard": 2}
@@ -62,8 +62,12 @@ def _row(cell: dict, pairs: pd.DataFrame, spreads: dict, random: Collection[str]
     boundary = dict(zip(own["pretraining"], own["boundary"], strict=True))
     kinds = Counter(SCRATCH if arm in random else boundary[arm] for arm in take)
     means = own.set_index("pretraining")["mean"] * better(cell["metric"])
-    trained = [arm for arm in take or standing.arms if arm not in random]
-    best = means[trained or take].idxmax() if means[trained or take].notna().any() else None
+    shown = means[[arm for arm in take or standing.arms if arm not in random] or take]
+    best = shown.idxmax() if shown.notna().any() else None
+    evidence = [_evidence(row, best) for row in pairs[(pairs["a"] == best) | (pairs["b"] == best)].itertuples()]
+    evidence.sort(key=lambda one: -np.nan_to_num(means[one["other"]], nan=-np.inf))
+    across = [one for one in evidence if one["other"] not in random and one["boundary"] != boundary[best]]
+    against = [one for one in evidence if one["other"] in random and best not in random]
     n_a, n_b = min(zip(pairs["n_a"], pairs["n_b"], strict=True), key=sum)
     return {
         **cell,
@@ -74,44 +78,26 @@ def _row(cell: dict, pairs: pd.DataFrame, spreads: dict, random: Collection[str]
         "bond": standing.bond(take),
         "boundaries": sorted(kinds.items(), key=lambda item: ORDER.get(item[0], 4 if item[0] == SCRATCH else 3)),
         "checkpoint": standing.one_checkpoint,
-        "across": _best_of(_against(best, pairs, boundary, random), means),
-        "random": _best_of(_against(best, pairs, boundary, random, wanted=random), means)
-        if best not in random
-        else None,
+        "across": next(iter(across), None),
+        "random": next(iter(against), None),
         "n": f"{n_a} / {n_b}",
         "detects": minimal_detectable_effect(n_a, n_b) * math.sqrt(float(np.mean(np.square(own["sd"])))),
     }
 
 
-def _against(
-    best: str | None,
-    pairs: pd.DataFrame,
-    boundary: dict,
-    random: Collection[str],
-    wanted: Collection[str] | None = None,
-) -> Iterator[dict]:
-    """Evidence on `best` and each trained arm of another boundary that it was compared with, or each of those `wanted`."""
-    for row in pairs[(pairs["a"] == best) | (pairs["b"] == best)].itertuples():
-        other = row.b if row.a == best else row.a
-        if other in wanted if wanted is not None else other not in random and boundary[other] != boundary[best]:
-            yield _evidence(row, best, other, boundary[other])
-
-
-def _evidence(row, best: str, other: str, boundary: str) -> dict:
+def _evidence(row, best: str) -> dict:
     """A contrast turned so that `best` comes first; `verdict` is then of `best`, and `row` its place in the contrasts."""
     turned = row.a != best
-    sign, turn = (-1, {"better": "worse", "worse": "better"}) if turned else (1, {})
-    word, *rest = row.verdict.split(" ", 1)
+    other, boundary = (row.a, row.boundary_a) if turned else (row.b, row.boundary_b)
     low, high = (-row.ci_high, -row.ci_low) if turned else (row.ci_low, row.ci_high)
+    word, *rest = row.verdict.split(" ", 1)
+    word = {"better": "worse", "worse": "better"}.get(word, word) if turned else word
     return {
-        "row": row.Index, "best": best, "other": other, "boundary": boundary, "difference": sign * row.difference,
-        "ci_low": low, "ci_high": high, "p_holm": row.p_holm, "verdict": " ".join([turn.get(word, word), *rest]),
+        "row": row.Index, "best": best, "other": other, "boundary": boundary, "p_holm": row.p_holm,
+        "difference": -row.difference if turned else row.difference, "ci_low": low, "ci_high": high,
+        "verdict": " ".join([word, *rest]), "name": difference(best, other),
+        "alike": best.partition(JOIN)[2] == other.partition(JOIN)[2],
     }  # fmt: skip
-
-
-def _best_of(evidence: Iterator[dict], means: pd.Series) -> dict | None:
-    """That on the other arm with the best mean."""
-    return max(evidence, key=lambda one: np.nan_to_num(means[one["other"]], nan=-np.inf), default=None)
 
 
 def _sentence(rows: list[dict]) -> str:
@@ -124,6 +110,12 @@ def _sentence(rows: list[dict]) -> str:
     parts += [("no arm", f" in {none}")] if (none := sum(not row["take"] for row in rows)) else []
     if same == n:
         text = "In every setting all arms are equivalent within the margin."
+    elif not wins and not same:
+        text = (
+            f"In none of {n} settings did an arm stand unbeaten with a win."
+            if n > 1
+            else "No arm stood unbeaten with a win."
+        )
     elif n == 1:
         text = f"In the one setting there is, {listed([who for who, _ in parts])} stood unbeaten with a win."
     else:

@@ -13,6 +13,7 @@ _WORDS = {
     "knn": "kNN", "auroc": "AUROC", "f1": "F1", "hd95": "HD95", "ece": "ECE", "dice": "Dice", "brier": "Brier", "lp": "LP",
     "ft": "FT", "l1": "L1", "l2": "L2", "sp": "SP", "rgn": "RGN",
 }  # fmt: skip
+JOIN = " · "  # between a pretraining and what else its arm varies
 
 
 def words(name: str) -> str:
@@ -59,9 +60,15 @@ def listed(names: Sequence[str], word: str = "and", most: int | None = None) -> 
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
 
 
+def difference(a: str, b: str) -> str:
+    """Two arms of a contrast; what both vary alike is said once: CT · ResNet-18, cells · ResNet-18 -> CT − cells · ResNet-18."""
+    (first, _, rest), (second, _, other) = a.partition(JOIN), b.partition(JOIN)
+    return f"{first} − {second}{JOIN}{rest}" if rest and rest == other else f"{a} − {b}"
+
+
 def joined(*parts: str) -> str:
     """Those parts of a title that there are."""
-    return " · ".join(part for part in parts if part)
+    return JOIN.join(part for part in parts if part)
 
 
 def p_value(p: float | None) -> str:

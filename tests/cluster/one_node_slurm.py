@@ -1,9 +1,9 @@
-"""A SLURM of one node on this machine: munged, slurmctld and slurmd in a temporary folder, without systemd, accounting or cgroups.
+"""A SLURM of one node on this machine: munged, slurmctld, slurmd in a temporary folder, without systemd, accounting or cgroups.
 
     apt-get install --no-install-recommends slurmctld slurmd slurm-client munge
     python tests/cluster/one_node_slurm.py      # runs until Ctrl-C; prints what to export in another terminal
 
-It pretends to have four CPUs, 4 GB and two GPUs, whatever the machine has. Tried with SLURM 22.05 (Debian 12), as root.
+It pretends to have four CPUs, 4 GB and two GPUs, whatever the machine has. Tried with SLURM 22.05 (Debian 12), as root and not.
 """
 
 import getpass

@@ -1,14 +1,12 @@
 """The slurm profile on a real SLURM of one node (`one_node_slurm.py`)."""
 
 import json
-import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
-import yaml
 from one_node_slurm import OneNodeSlurm, missing
-from workplace import ROOT, Workplace, job
+from workplace import Workplace, job
 
 pytestmark = [
     pytest.mark.long,
@@ -127,27 +125,6 @@ def test_many_short_jobs_can_be_sent_as_one(slurm, workplace):
 
 def test_a_real_study_goes_through_the_queue(slurm, workplace):
     queue = Queue(slurm, workplace())
-    place = queue.place
-    (place.folder / "bin/ssl-transfer").unlink()
-    recipe = {
-        "title": "Small", "question": "None.", "stores": {"ct": {"source": "phantom:ct,patients=8,slices=4,size=16"}},
-        "pretrain": {
-            "recipe": str(ROOT / "recipes/quickstart_simclr.yaml"),
-            "set": {
-                "data.size": 16, "backbone.options": {"channels": [8, 16, 32, 64], "stem_width": 8}, "train.epochs": 1,
-                "train.warmup_epochs": 0, "train.batch_size": 12, "monitor.every_epochs": 100, "tracker": "none",
-            },
-        },
-        "pretrainings": {"CT": {"store": "ct"}}, "pretraining_seeds": [0],
-        "tasks": {"region": {"card": "phantom_region", "store": "ct"}}, "evaluations": [{"protocol": "knn"}],
-        "statistics": {"primary": {"protocol": "knn", "metric": "balanced_accuracy"}},
-        "resources": {stage: {"memory_gb": 1.5} for stage in ("ingest", "pretrain", "features", "knn")},
-    }  # fmt: skip
-    (place.folder / "small.yaml").write_text(yaml.safe_dump(recipe))
-    subprocess.run(["ssl-transfer", "study", "plan", "small.yaml"], cwd=place.folder, env=place.environment, check=True)
+    queue.place.really()
     said, _ = queue.start().communicate(timeout=500)
-    status = subprocess.run(
-        ["ssl-transfer", "study", "status", "studies/small", "--json"],
-        cwd=place.folder, env=place.environment, check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    assert json.loads(status.stdout)["done"] == len(json.loads(place.plan.read_text())["jobs"]) == 4, said
+    assert json.loads(queue.place.call("ssl-transfer", "study", "status", "studies/small", "--json"))["done"] == 4, said

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from types import SimpleNamespace
@@ -201,24 +200,33 @@ def test_a_record_that_appears_while_snakemake_runs_is_kept(workplace):
     assert (place.study / "jobs" / f"{16 * '1'}.json").read_text() == '"from elsewhere"'
 
 
-def test_the_real_study_job_does_what_the_stand_in_does(workplace):
-    """Stores of two studies' worth: two jobs that need no torch, planned and done by the program itself."""
+def test_the_real_program_does_what_the_stand_in_does(workplace):
+    """Only the stores, because they need no torch."""
     place = workplace()
-    (place.folder / "bin/ssl-transfer").unlink()
-    recipe = {
-        "title": "Two stores", "question": "None.", "pretrain": {"recipe": str(ROOT / "recipes/quickstart_simclr.yaml")},
-        "stores": {name: {"source": f"phantom:ct,patients={n},slices=2,size=16"} for name, n in {"a": 5, "b": 6}.items()},
-        "pretrainings": {"A": {"store": "a"}, "B": {"store": "b"}}, "pretraining_seeds": [0],
-        "tasks": {"region": {"card": "phantom_region", "store": "a"}}, "evaluations": [{"protocol": "knn"}],
-        "statistics": {"primary": {"protocol": "knn", "metric": "balanced_accuracy"}},
-    }  # fmt: skip
-    (place.folder / "small.yaml").write_text(yaml.safe_dump(recipe))
-    subprocess.run(["ssl-transfer", "study", "plan", "small.yaml"], cwd=place.folder, env=place.environment, check=True)
+    place.really("stores.more.source=phantom:ct,patients=5,slices=2,size=16", "pretrainings.more.store=more")
     status, said = place.run("--until", "ingest")
     assert status == 0, said
-    jobs = {entry["id"]: entry for entry in json.loads(place.plan.read_text())["jobs"]}
-    done = [jobs[path.stem]["title"] for path in (place.study / "jobs").glob("*.json")]
-    assert sorted(done) == ["ingest a", "ingest b"]
+    titles = {entry["id"]: entry["title"] for entry in json.loads(place.plan.read_text())["jobs"]}
+    assert sorted(titles[path.stem] for path in (place.study / "jobs").glob("*.json")) == ["ingest ct", "ingest more"]
+
+
+@pytest.mark.long
+def test_a_real_pretraining_that_is_killed_goes_on_from_its_checkpoint(workplace):
+    place = workplace()
+    place.really("pretrain.set.train.epochs=100")
+    snakemake = place.start()
+    (entry,) = [entry for entry in json.loads(place.plan.read_text())["jobs"] if entry["stage"] == "pretrain"]
+    place.wait_for(lambda: list((place.folder / entry["output"]).glob("checkpoints/*.pt")), 120)
+    os.kill(int(place.call("pgrep", "-f", f"study job studies/small {entry['id']}").split()[0]), signal.SIGKILL)
+    snakemake.communicate(timeout=120)
+    assert snakemake.returncode == 1
+    log = place.folder / entry["output"] / "log.jsonl"
+    before = len(log.read_text().splitlines())
+    status, said = place.run()
+    assert status == 0, said
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert 0 < before < len(steps) and steps[-1] == 200
+    assert len(steps) - len(set(steps)) <= 2, "it repeats at most what was done after the checkpoint"
 
 
 @pytest.mark.long

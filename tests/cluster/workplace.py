@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = Path(sys.executable).parent
 
@@ -43,6 +45,24 @@ os.rename(record + ".part", record)
 """
 
 
+# A real study of four jobs, as small as they get: a store, a pretraining, its features, a score.
+SMALL = {
+    "title": "Small", "question": "None.", "stores": {"ct": {"source": "phantom:ct,patients=8,slices=4,size=16"}},
+    "pretrain": {
+        "recipe": str(ROOT / "recipes/quickstart_simclr.yaml"),
+        "set": {
+            "data.size": 16, "backbone.options": {"channels": [8, 16, 32, 64], "stem_width": 8}, "method.hidden_dim": 32,
+            "train.epochs": 1, "train.warmup_epochs": 0, "train.batch_size": 12, "train.workers": 0,
+            "train.checkpoint_every_steps": 2, "train.log_every_steps": 1, "monitor.every_epochs": 1000, "tracker": "none",
+        },
+    },
+    "pretrainings": {"CT": {"store": "ct"}}, "pretraining_seeds": [0],
+    "tasks": {"region": {"card": "phantom_region", "store": "ct"}}, "evaluations": [{"protocol": "knn"}],
+    "statistics": {"primary": {"protocol": "knn", "metric": "balanced_accuracy"}},
+    "resources": {stage: {"memory_gb": 1.5} for stage in ("ingest", "pretrain", "features", "knn")},
+}  # fmt: skip
+
+
 def job(letter, stage="evaluate", needs="", steps=1, obstacle=None, **resources):
     """An entry of a plan; its id is a letter or digit, sixteen times."""
     return {
@@ -74,10 +94,27 @@ class Workplace:
         path.write_text(text)
         path.chmod(0o755)
 
+    def really(self, *words):
+        """Plan `SMALL` with some settings, and do its jobs with the program itself."""
+        (self.folder / "bin/ssl-transfer").unlink()
+        (self.folder / "small.yaml").write_text(yaml.safe_dump(SMALL))
+        self.call("ssl-transfer", "study", "plan", "small.yaml", *words)
+
+    def call(self, *command) -> str:
+        """What a command prints here."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, check=True, capture_output=True, text=True
+        )
+        return done.stdout
+
     def start(self, *words, profile="local", plan="studies/small/plan.json") -> subprocess.Popen:
         """Snakemake, as the head of each profile says how to start it."""
-        command = ["snakemake", "-s", "launch/Snakefile", "--profile", f"launch/profiles/{profile}", *words]
-        command += ["--cores", "2"] * (profile == "local") + ["--config", f"plan={plan}"] * (plan is not None)
+        command = ["snakemake", "-s", "launch/Snakefile", "--profile", f"launch/profiles/{profile}"]
+        command += [
+            *["--cores", "2"] * (profile == "local"),
+            *words,
+            *["--config", f"plan={plan}"] * (plan is not None),
+        ]
         return subprocess.Popen(
             command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

@@ -15,7 +15,7 @@ import pytest
 from command_line import ssl_transfer
 from tiny_study import metrics, small, write_study
 
-from ssl_transfer.errors import Interrupted, UsageError
+from ssl_transfer.errors import Interrupted, RunError, UsageError
 from ssl_transfer.run import claimed
 from ssl_transfer.study import devices, engine
 from ssl_transfer.study.costs import Costs
@@ -113,17 +113,30 @@ def test_one_job_is_refused_before_what_it_needs_is_done(plan):
         run_job(plan, "abc", Worker())
 
 
-def test_an_external_store_that_was_made_anew_makes_its_jobs_undone(tmp_path, monkeypatch):
+def test_an_external_store_that_was_made_anew_renews_its_jobs_with_the_next_plan(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    stores = {"ct": {"path": "stores/ct"}, "photographs": {"path": "stores/photographs"}}
-    plan = plan_study(load_study(write_study(tmp_path, **small(stores=stores))), Path("studies/tiny"))
+    study = load_study(write_study(tmp_path, **small(stores={"ct": {"path": "stores/ct"}})))
     card = tmp_path / "stores/ct/card.json"
     card.parent.mkdir(parents=True)
     card.write_text(json.dumps({"id": "one"}))
-    assert run_study(plan, Worker()).count("missing") == 0
+    plan = plan_study(study, Path("studies/tiny"))
+    assert run_study(plan, Worker()).count("done") == len(plan.jobs)
     card.write_text(json.dumps({"id": "two"}))
-    states = status(plan).states
-    assert {job.stage for job in plan.jobs if states[job.id] != "done"} == {"pretrain", "features", "evaluate"}
+    assert status(plan_study(study, Path("studies/tiny"))).count("done") == 0
+    card.write_text(json.dumps({"id": "one"}))
+    assert status(plan_study(study, Path("studies/tiny"))).count("missing") == 0
+
+
+def test_a_store_that_changed_behind_the_plan_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    card = tmp_path / "stores/ct/card.json"
+    card.parent.mkdir(parents=True)
+    card.write_text(json.dumps({"id": "one"}))
+    changes = small(stores={"ct": {"path": "stores/ct"}})
+    plan = plan_study(load_study(write_study(tmp_path, **changes)), Path("studies/tiny"))
+    card.write_text(json.dumps({"id": "two"}))
+    with pytest.raises(UsageError, match="was one when the study was planned, and is two. Plan the study anew"):
+        run_job(plan, plan.jobs[0].id, Worker())
 
 
 def test_estimates_come_from_records_of_the_same_kind(plan):
@@ -134,19 +147,38 @@ def test_estimates_come_from_records_of_the_same_kind(plan):
     assert costs.seconds(job) == pytest.approx(5) and costs.bytes(job) == pytest.approx(200)
 
 
-def test_gpus_are_shared_out_by_locks(tmp_path, monkeypatch):
-    monkeypatch.delenv(devices.VISIBLE, raising=False)
+@pytest.fixture
+def machine(monkeypatch):
+    """Three GPUs, and neither a scheduler nor a wish."""
+    for name in (devices.VISIBLE, *devices.SCHEDULERS):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(devices, "machine_gpus", lambda: ["0", "1", "2"])
+    return monkeypatch
+
+
+def test_gpus_are_shared_out_by_locks(machine, tmp_path):
     with claimed(tmp_path / "0.lock"), devices.claimed_gpus(2, tmp_path) as mine:
         assert mine == ["1", "2"] and os.environ[devices.VISIBLE] == "1,2"
     assert devices.VISIBLE not in os.environ
 
 
-def test_a_choice_of_the_scheduler_stands(tmp_path, monkeypatch):
-    monkeypatch.setenv(devices.VISIBLE, "5")
-    monkeypatch.setattr(devices, "machine_gpus", lambda: ["0", "1"])
+def test_gpus_are_claimed_from_those_that_the_user_named(machine, tmp_path):
+    machine.setenv(devices.VISIBLE, "1,2")
+    with devices.claimed_gpus(1, tmp_path), devices.claimed_gpus(1, tmp_path / "other") as mine:
+        assert mine == ["1"]
+    assert os.environ[devices.VISIBLE] == "1,2"
+
+
+def test_a_choice_of_the_scheduler_stands(machine, tmp_path):
+    machine.setenv(devices.VISIBLE, "5")
+    machine.setenv("SLURM_JOB_ID", "7")
     with devices.claimed_gpus(1, tmp_path):
         assert os.environ[devices.VISIBLE] == "5"
+
+
+def test_more_gpus_than_there_are_is_refused(machine, tmp_path):
+    with pytest.raises(RunError, match="asks for 4 GPUs, and there are 3"), devices.claimed_gpus(4, tmp_path):
+        pass
 
 
 def test_a_study_runs_from_its_yaml_to_its_report(tmp_path):

@@ -4,64 +4,18 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+from pages import browse, build, study
 
 from ssl_transfer.errors import UsageError
 from ssl_transfer.study import drawing, figures
 from ssl_transfer.study.guidance import advice
-from ssl_transfer.study.report import Attachment, write_report
-from ssl_transfer.study.statistics import CONTRAST_COLUMNS, contrasts
-from ssl_transfer.study.table import COLUMNS, SCRATCH
+from ssl_transfer.study.report import Attachment
+from ssl_transfer.study.statistics import CONTRAST_COLUMNS
+from ssl_transfer.study.table import SCRATCH
 from ssl_transfer.study.wording import duration, number, p_value
-
-PRIMARY = {"protocol": "linear_probe", "metric": "auroc", "fraction": 0.1}
-
-
-def study(gains: dict[str, float]) -> pd.DataFrame:
-    """A tidy frame of some arms, four pretraining seeds, two protocols, two fractions, two metrics."""
-    rng = np.random.default_rng(0)
-    boundary = {"in-domain CT": "none", "photographs": "hard", SCRATCH: "unknown"}
-    rows = [
-        (
-            protocol,
-            arm,
-            "body_region",
-            None,
-            fraction,
-            seed,
-            0,
-            metric,
-            0.7 + gain + rng.normal(0, 0.01),
-            boundary[arm],
-            "r",
-            "none",
-            0.0,
-        )
-        for protocol in ("linear_probe", "knn")
-        for arm, gain in gains.items()
-        for fraction in (0.1, 1.0)
-        for seed in range(4)
-        for metric in ("auroc", "accuracy")
-    ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-
-
-def build(out, frame, **changes):
-    Image.new("RGB", (8, 8), "teal").save(out / "umap.png")
-    given = {
-        "title": "Does it <pay>?", "question": "Is CT better?", "frame": frame, "contrasts": contrasts(frame),
-        "primary": PRIMARY, "arms": [{"name": arm, "images": 640} for arm in frame["pretraining"].unique()],
-        "attachments": [Attachment("UMAP", "Test slices.", out / "umap.png")], "design": {"Method": "SimCLR"},
-        "missing": ["photographs, seed 3: failed"], "cost": [("pretraining", 61.0), ("evaluation", 2.0)],
-        "environment": {"python": "3.11"}, "methods_text": "We pretrained.", "warnings": ["Phantoms are drawn."],
-        "commands": ["ssl-transfer quickstart"], **changes,
-    }  # fmt: skip
-    return write_report(out, **given)
 
 
 @pytest.fixture(scope="module")
@@ -249,18 +203,19 @@ def test_metrics_that_only_some_protocols_have_are_drawn_too(tmp_path):
     }
 
 
+def test_sections_of_what_was_not_handed_over_are_not_there(page):
+    assert not {"strategies", "time", "luck", "cases"} & set(re.findall(r'<h2 id="(\w+)">', page.read_text()))
+
+
+def test_contrasts_show_t_with_its_degrees_of_freedom(page):
+    assert re.search(r'<td class="num" data-v="[^"]*">t\(\d(\.\d)?\) = −?\d+\.\d</td>', page.read_text())
+
+
+def test_what_is_in_csv_alone_is_said(page):
+    assert "p by Benjamini and Hochberg, and a test paired by seed, stand in tables/contrasts.csv" in page.read_text()
+
+
 # --- in a browser ---
-
-
-def browse(page, profile) -> tuple[str, str]:
-    """The page's DOM after its scripts ran, and what the browser logged."""
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-        "--disable-component-update --disable-sync --enable-logging=stderr --dump-dom"
-    )
-    command = [shutil.which("chromium"), *flags.split(), f"--user-data-dir={profile}", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout, done.stderr
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
