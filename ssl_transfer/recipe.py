@@ -374,7 +374,9 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
         *sections, key = problem["loc"]
         owner = model
         for section in sections:  # of a model, a list or a mapping
-            owner = owner.model_fields[section].annotation if hasattr(owner, "model_fields") else typing.get_args(owner)[-1]
+            owner = (
+                owner.model_fields[section].annotation if hasattr(owner, "model_fields") else typing.get_args(owner)[-1]
+            )
         title = ".".join(map(str, sections)) or owner.__name__
         return f"{place}: {title} takes no such option.{nearest(str(key), owner.model_fields)}"
     if problem["type"] == "missing":

@@ -27,8 +27,9 @@ def machine_gpus() -> list[str]:
 def claimed_gpus(wanted: int, locks: Path | None = None) -> Iterator[list[str]]:
     """Hold so many GPUs of this machine while the block runs; `CUDA_VISIBLE_DEVICES` names them to it and its children.
 
-    A scheduler has chosen already; otherwise the variable, if it is set, names those that may be claimed. A machine without a GPU
-    runs the job on its CPU. In a process that has used CUDA before, the variable has no effect any more: an engine that runs jobs side by side starts a process each.
+    A scheduler has chosen already; otherwise the variable, if it is set, names those that may be claimed. A machine
+    without a GPU runs the job on its CPU. In a process that has used CUDA before, the variable has no effect any more: an
+    engine that runs jobs side by side starts a process each.
 
     Args:
         wanted: How many; 0: the job needs none.
@@ -43,7 +44,9 @@ def claimed_gpus(wanted: int, locks: Path | None = None) -> Iterator[list[str]]:
         yield []
         return
     if wanted > len(present):
-        raise RunError(f"the job asks for {wanted} GPUs, and there are {len(present)}. Change `resources`, or {VISIBLE}.")
+        raise RunError(
+            f"the job asks for {wanted} GPUs, and there are {len(present)}. Change `resources`, or {VISIBLE}."
+        )
     folder = locks or Path(tempfile.gettempdir()) / f"ssl_transfer-gpus-{os.getuid()}"
     said = False
     while True:

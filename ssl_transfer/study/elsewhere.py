@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from ssl_transfer.errors import UsageError
-from ssl_transfer.study.guidance import answers
 from ssl_transfer.study.report import write_report
+from ssl_transfer.study.report.guidance import answers
 from ssl_transfer.study.statistics import contrasts, strategy_contrasts, summary, variance_components
 
 FAMILY = "protocol,metric"
@@ -34,8 +34,8 @@ def report_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
             "Tests": f"{unit}; Holm over {', '.join(family)}; {margin}.",
         },
         missing=[], cost=[], environment={},
-        methods_text=f"{unit} (ddof 1), two-sided, with Holm’s correction over all pairs of one {' and '.join(family)}; Hedges’ g "
-        f"as effect size; {margin}.",
+        methods_text=f"{unit} (ddof 1), two-sided, with Holm’s correction over all pairs of one {' and '.join(family)}; "
+        f"Hedges’ g as effect size; {margin}.",
         warnings=["These results were made elsewhere: how splits, budgets and selection were done is not known here."],
         commands=["ssl-transfer study report" + "".join(f" --{name} {value}" for name, value in given if value)],
         strategies=strategy_contrasts(frame), variance=variance_components(frame),

@@ -7,7 +7,6 @@ traceback and stops nothing but what depends on it.
 
 from __future__ import annotations
 
-import os
 import platform
 import signal
 import subprocess
@@ -264,7 +263,9 @@ def _check_external(job: Job) -> None:
     """
     for spec, planned in job.external.items():
         if planned and (found := external_id(spec)) != planned:
-            raise UsageError(f"{spec}: was {planned} when the study was planned, and is {found or 'gone'}. Plan the study anew.")
+            raise UsageError(
+                f"{spec}: was {planned} when the study was planned, and is {found or 'gone'}. Plan the study anew."
+            )
 
 
 def _now() -> str:

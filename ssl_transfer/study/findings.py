@@ -16,13 +16,13 @@ from ssl_transfer.data.store import ImageStore
 from ssl_transfer.run import read_json
 from ssl_transfer.study.arms import compared
 from ssl_transfer.study.engine import failure, record, status
-from ssl_transfer.study.guidance import answers, matches
 from ssl_transfer.study.methods import design_of, methods_of
 from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.report import Attachment, write_report
+from ssl_transfer.study.report.guidance import answers, matches
+from ssl_transfer.study.report.wording import words
 from ssl_transfer.study.statistics import contrasts, patient_bootstrap, strategy_contrasts, summary, variance_components
 from ssl_transfer.study.table import CELL, study_table, write_table
-from ssl_transfer.study.wording import words
 
 MISSING_LISTED = 40
 SHEET_IMAGES = 48

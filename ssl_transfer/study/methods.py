@@ -8,7 +8,7 @@ from typing import Any
 
 from ssl_transfer.recipe import read_yaml
 from ssl_transfer.study.plan import Plan
-from ssl_transfer.study.wording import percent, words
+from ssl_transfer.study.report.wording import percent, words
 
 PROTOCOL_TEXTS = {
     "linear_probe": "frozen features were judged by L2-regularised logistic regression, its strength selected on validation",
@@ -117,24 +117,21 @@ def methods_of(plan: Plan, results: list[dict[str, Any]]) -> str:
     if isinstance(margin, Mapping):
         margin = ", ".join(f"{value:g} {words(name)}" for name, value in margin.items())
     used = ", ".join(f"{name} {versions[name]}" for name in ("torch", "lightly", "timm") if name in versions)
-    unknown = [result for result in results if not result["n"]["test"]["patients"]]
-    return " ".join(
-        [
-            f"Backbones were pretrained with {len(seeds)} pretraining seeds each ({_pretraining(plan).rstrip('.')}).",
-            f"Targets were {', '.join(words(task) for task in recipe['tasks'])}; splits"
-            + (" were disjoint in patients where patients are known" if unknown else " were disjoint in patients")
-            + ", label fractions nested, stratified and drawn over patients.",
-            "; ".join(PROTOCOL_TEXTS[protocol] for protocol in protocols).capitalize() + ". Test was scored once.",
-            f"Evaluations were repeated with {len(own_seeds)} seed(s) and averaged within their pretraining, which is the unit of every "
-            "contrast (ddof 1). Arms were compared by Welch’s t, two-sided, with Holm’s correction over the pairs of one "
-            f"{' and '.join(settings['family'])}; effect sizes are Hedges’ g."
-            + (
-                f" Equivalence within {margin} was tested by two one-sided tests."
-                if margin
-                else " No margin of equivalence was set."
-            ),
-            f"ssl_transfer {results[0]['environment']['ssl_transfer']}" + (f" with {used}." if used else ".")
-            if results
-            else "",
-        ]
-    ).strip()
+    known = all(result["n"]["test"]["patients"] for result in results)
+    judged = "; ".join(PROTOCOL_TEXTS[protocol] for protocol in protocols)
+    sentences = [
+        f"Backbones were pretrained with {len(seeds)} pretraining seeds each ({_pretraining(plan).rstrip('.')}).",
+        f"Targets were {', '.join(words(task) for task in recipe['tasks'])}; splits were disjoint in patients"
+        f"{'' if known else ' where patients are known'}, label fractions nested, stratified and drawn over patients.",
+        f"{judged[0].upper()}{judged[1:]}. Test was scored once.",
+        f"Evaluations were repeated with {len(own_seeds)} seed(s) and averaged within their pretraining, which is the unit of "
+        "every contrast (ddof 1). Arms were compared by Welch’s t, two-sided, with Holm’s correction over the pairs of one "
+        f"{' and '.join(settings['family'])}; effect sizes are Hedges’ g.",
+        f"Equivalence within {margin} was tested by two one-sided tests."
+        if margin
+        else "No margin of equivalence was set.",
+    ]
+    if results:
+        version = results[0]["environment"]["ssl_transfer"]
+        sentences.append(f"ssl_transfer {version}{f' with {used}' if used else ''}.")
+    return " ".join(sentences)

@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 
 from ssl_transfer.errors import RunError
-from ssl_transfer.study.courses import COURSE_COLUMNS, mean_course, tidy, time_to_quality
-from ssl_transfer.study.drawing import arm_looks
-from ssl_transfer.study.luck import seed_luck
+from ssl_transfer.study.report.courses import COURSE_COLUMNS, mean_course, tidy, time_to_quality
+from ssl_transfer.study.report.drawing import arm_looks
+from ssl_transfer.study.report.luck import seed_luck
+from ssl_transfer.study.report.strategies import averaged, strategy_points, unbeaten
 from ssl_transfer.study.statistics import (
     minimal_detectable_effect,
     strategy_contrasts,
     summary,
     variance_components,
 )
-from ssl_transfer.study.strategies import averaged, strategy_points, unbeaten
 from ssl_transfer.study.table import COLUMNS
 
 LEVELS = {"full": 0.8, "head_only": 0.6, "lp_ft": 0.8}

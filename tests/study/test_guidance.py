@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssl_transfer.study.boundaries import by_boundary
-from ssl_transfer.study.guidance import advice, answers
-from ssl_transfer.study.headline import main_metrics, matches, untrained
-from ssl_transfer.study.standing import Standing
+from ssl_transfer.study.report.boundaries import by_boundary
+from ssl_transfer.study.report.guidance import advice, answers
+from ssl_transfer.study.report.headline import main_metrics, matches, untrained
+from ssl_transfer.study.report.standing import Standing
+from ssl_transfer.study.report.targets import by_target
+from ssl_transfer.study.report.wording import difference, fine, listed, t_value
 from ssl_transfer.study.statistics import contrasts, summary
 from ssl_transfer.study.table import COLUMNS, SCRATCH
-from ssl_transfer.study.targets import by_target
-from ssl_transfer.study.wording import difference, fine, listed, t_value
 
 ARMS = {
     "CT": (0.85, "none"),

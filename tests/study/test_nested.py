@@ -13,7 +13,12 @@ from scipy.optimize import minimize_scalar
 from statsmodels.regression.mixed_linear_model import MixedLM
 
 from ssl_transfer.errors import RunError
-from ssl_transfer.study.nested import VARIANCE_COLUMNS, nested_bootstrap, patient_bootstrap, variance_components
+from ssl_transfer.study.statistics.nested import (
+    VARIANCE_COLUMNS,
+    nested_bootstrap,
+    patient_bootstrap,
+    variance_components,
+)
 
 
 def cell(values, drop=(), **columns) -> pd.DataFrame:
@@ -283,5 +288,5 @@ def test_cases_without_patients_are_refused():
 
 def test_resamples_drawn_in_blocks_are_the_same_resamples(monkeypatch):
     whole = patient_bootstrap(cohort(20, 0), resamples=999)
-    monkeypatch.setattr("ssl_transfer.study.nested.BLOCK", 200)
+    monkeypatch.setattr("ssl_transfer.study.statistics.nested.BLOCK", 200)
     assert patient_bootstrap(cohort(20, 0), resamples=999) == whole

@@ -9,13 +9,12 @@ import pandas as pd
 import pytest
 
 from ssl_transfer.errors import RunError
-from ssl_transfer.study import figures
-from ssl_transfer.study.drawing import arm_looks
-from ssl_transfer.study.guidance import answers
-from ssl_transfer.study.report import write_report
+from ssl_transfer.study.report import figures, write_report
+from ssl_transfer.study.report.drawing import arm_looks
+from ssl_transfer.study.report.guidance import answers
+from ssl_transfer.study.report.wording import noisy
 from ssl_transfer.study.statistics import contrasts, holm, summary
 from ssl_transfer.study.table import SCRATCH, noise_setting, with_noise
-from ssl_transfer.study.wording import noisy
 
 CLEAN, WEAK, STRONG = ("none", 0.0), ("gaussian test", 0.001), ("gaussian test", 0.05)
 PRIMARY = {"protocol": "knn", "metric": "auroc"}

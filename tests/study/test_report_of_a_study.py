@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from pages import PRIMARY, browse, build
 
-from ssl_transfer.study import drawing
-from ssl_transfer.study.listing import PAGE_ROWS
+from ssl_transfer.study.report import drawing
+from ssl_transfer.study.report.listing import PAGE_ROWS
 from ssl_transfer.study.statistics import strategy_contrasts, variance_components
 from ssl_transfer.study.table import COLUMNS, SCRATCH
 

@@ -13,7 +13,7 @@ from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.weightstats import CompareMeans, ttost_ind
 
 from ssl_transfer.errors import RunError
-from ssl_transfer.study.two_samples import (
+from ssl_transfer.study.statistics.two_samples import (
     MOST_SEEDS,
     Samples,
     benjamini_hochberg,

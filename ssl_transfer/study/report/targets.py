@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.result import better
-from ssl_transfer.study.headline import untrained
-from ssl_transfer.study.standing import Standing
+from ssl_transfer.study.report.headline import untrained
+from ssl_transfer.study.report.standing import Standing
+from ssl_transfer.study.report.wording import JOIN, difference, listed, measure
 from ssl_transfer.study.statistics import minimal_detectable_effect
 from ssl_transfer.study.table import CELL, SCRATCH
-from ssl_transfer.study.wording import JOIN, difference, listed, measure
 
 FEW = 4  # arms that a cell of the table names; of more it names those left out, if these are as few
 ORDER = {"none": 0, "soft": 1, "hard": 2}

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssl_transfer.study.drawing import INK, STYLE, Looks, filled, grid, legend
-from ssl_transfer.study.standing import Standing
-from ssl_transfer.study.wording import joined, measure, noisy, percent, words
+from ssl_transfer.study.report.drawing import INK, STYLE, Looks, filled, grid, legend
+from ssl_transfer.study.report.standing import Standing
+from ssl_transfer.study.report.wording import joined, measure, noisy, percent, words
 
 SETTING = ["task", "protocol", "fraction", "noise", "noise_sigma", "metric"]
 FEW_ARMS = 3  # up to here each arm has its own interval in a figure

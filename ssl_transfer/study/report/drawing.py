@@ -19,8 +19,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ssl_transfer.study.report.wording import JOIN
 from ssl_transfer.study.table import SCRATCH
-from ssl_transfer.study.wording import JOIN
 
 INK = "#23272e"
 # Okabe and Ito 2008 (safe for colour-blind readers), lightened where a dark page needs it; no yellow, for a white one.

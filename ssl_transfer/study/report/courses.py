@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from ssl_transfer.errors import RunError
 from ssl_transfer.result import better
-from ssl_transfer.study.drawing import INK, STYLE, Looks, filled, grid, legend
-from ssl_transfer.study.wording import joined, measure, percent, words
+from ssl_transfer.study.report.drawing import INK, STYLE, Looks, filled, grid, legend
+from ssl_transfer.study.report.wording import joined, measure, percent, words
 
 PANEL = ["task", "protocol", "strategy", "fraction", "metric"]
 RUN = ["pretraining", "pretraining_seed", "seed"]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.study.headline import MainMetrics, at_main, at_the_setting, primary_noise
+from ssl_transfer.study.report.headline import MainMetrics, at_main, at_the_setting, primary_noise
+from ssl_transfer.study.report.wording import measure, noisy, number, p_value, percent, t_value, words
 from ssl_transfer.study.statistics import NEARNESS
 from ssl_transfer.study.table import CLEAN, class_metrics, write_table
-from ssl_transfer.study.wording import measure, noisy, number, p_value, percent, t_value, words
 
 PAGE_ROWS = 1500  # a longer table is on the page, and in LaTeX, at main metrics only
 MOST_ROWS = 10_000  # and never longer than this there; CSV always has everything

@@ -10,12 +10,12 @@ import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from ssl_transfer.study import figures
-from ssl_transfer.study.courses import course_curves
-from ssl_transfer.study.drawing import Looks, inline_svg, save, settle
-from ssl_transfer.study.headline import MainMetrics, at_main, at_the_setting
-from ssl_transfer.study.strategies import strategy_points
-from ssl_transfer.study.wording import measure, words
+from ssl_transfer.study.report import figures
+from ssl_transfer.study.report.courses import course_curves
+from ssl_transfer.study.report.drawing import Looks, inline_svg, save, settle
+from ssl_transfer.study.report.headline import MainMetrics, at_main, at_the_setting
+from ssl_transfer.study.report.strategies import strategy_points
+from ssl_transfer.study.report.wording import measure, words
 
 MOST_PANELS = 12  # a figure of more panels has a sister per target
 MOST_LINES = 90  # of effects: beyond, only those that the guidance shows as evidence

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from ssl_transfer.result import better
-from ssl_transfer.study.headline import untrained
+from ssl_transfer.study.report.headline import untrained
 from ssl_transfer.study.statistics import NEARNESS
 from ssl_transfer.study.table import SCRATCH
 
-KINDS = [*NEARNESS, "unknown", SCRATCH]  # from near to far
+KINDS = [*NEARNESS, "mixed", "unknown", SCRATCH]  # from near to far
 VERDICTS = ("better", "worse", "equivalent", "not")  # first words
 
 
@@ -49,5 +49,10 @@ def by_boundary(contrasts: pd.DataFrame) -> list[dict]:
 
 def _kinds(contrasts: pd.DataFrame, side: str, random: set[str]) -> pd.Series:
     """Place in `KINDS` of the boundary of one side."""
-    places = contrasts[f"boundary_{side}"].map(NEARNESS).fillna(KINDS.index("unknown")).astype(int)
+    places = (
+        contrasts[f"boundary_{side}"]
+        .map({kind: i for i, kind in enumerate(KINDS)})
+        .fillna(KINDS.index("unknown"))
+        .astype(int)
+    )
     return places.where(~contrasts[side].isin(random), KINDS.index(SCRATCH))

@@ -8,11 +8,11 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.study.headline import matches, primaries_of, primary_noise, untrained
-from ssl_transfer.study.standing import Standing
+from ssl_transfer.study.report.headline import matches, primaries_of, primary_noise, untrained
+from ssl_transfer.study.report.standing import Standing
+from ssl_transfer.study.report.wording import listed, measure, noisy, number, percent, whole, words
 from ssl_transfer.study.statistics import minimal_detectable_effect
 from ssl_transfer.study.table import CLEAN, SCRATCH
-from ssl_transfer.study.wording import listed, measure, noisy, number, percent, whole, words
 
 NAMED = 6  # arms that a list in a sentence names; of more it names one fewer and counts the rest
 NAMED_OPEN = 4  # the same for those that nothing was decided about

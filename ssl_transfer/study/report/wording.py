@@ -98,13 +98,3 @@ def t_value(t: float, df: float) -> str:
 def whole(value) -> str:
     """Thousands apart (12,800); anything else as it is; a dash for None."""
     return "–" if value is None else f"{value:,}" if isinstance(value, Integral) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-    return f"{minutes // 60:,} h {minutes % 60:02d} min"

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ssl_transfer.result import better
-from ssl_transfer.study.drawing import INK, STYLE, Looks, arm_looks, filled, grid, legend
+from ssl_transfer.study.report.drawing import INK, STYLE, Looks, arm_looks, filled, grid, legend
+from ssl_transfer.study.report.wording import difference, joined, measure, noisy, percent, words
 from ssl_transfer.study.statistics import seed_units, summary
 from ssl_transfer.study.table import CLEAN, complete
-from ssl_transfer.study.wording import difference, joined, measure, noisy, percent, words
 
 PANEL = ["task", "protocol", "strategy", "noise", "noise_sigma"]
 

@@ -12,22 +12,27 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from ssl_transfer.console import duration
 from ssl_transfer.errors import UsageError
-from ssl_transfer.study import headline
-from ssl_transfer.study.boundaries import by_boundary
-from ssl_transfer.study.courses import SHARES, tidy, time_to_quality
-from ssl_transfer.study.drawing import MARKER_NAMES, arm_looks
-from ssl_transfer.study.gallery import CAPTIONS, Gallery
-from ssl_transfer.study.guidance import answers, unequal_budget
-from ssl_transfer.study.headline import MainMetrics, at_main, at_the_setting, primaries_of, primary_noise, untrained
-from ssl_transfer.study.listing import page_tables, write_tables
-from ssl_transfer.study.luck import EFFECTS, seed_luck
-from ssl_transfer.study.statistics import CONTRAST_COLUMNS, SUMMARY_COLUMNS, summary
-from ssl_transfer.study.strategies import unbeaten
-from ssl_transfer.study.table import CLEAN, complete
-from ssl_transfer.study.targets import FEW, by_target
-from ssl_transfer.study.wording import (
-    duration,
+from ssl_transfer.study.report import headline
+from ssl_transfer.study.report.boundaries import by_boundary
+from ssl_transfer.study.report.courses import SHARES, tidy, time_to_quality
+from ssl_transfer.study.report.drawing import MARKER_NAMES, arm_looks
+from ssl_transfer.study.report.gallery import CAPTIONS, Gallery
+from ssl_transfer.study.report.guidance import answers, unequal_budget
+from ssl_transfer.study.report.headline import (
+    MainMetrics,
+    at_main,
+    at_the_setting,
+    primaries_of,
+    primary_noise,
+    untrained,
+)
+from ssl_transfer.study.report.listing import page_tables, write_tables
+from ssl_transfer.study.report.luck import EFFECTS, seed_luck
+from ssl_transfer.study.report.strategies import unbeaten
+from ssl_transfer.study.report.targets import FEW, by_target
+from ssl_transfer.study.report.wording import (
     fine,
     listed,
     measure,
@@ -40,6 +45,8 @@ from ssl_transfer.study.wording import (
     whole,
     words,
 )
+from ssl_transfer.study.statistics import CONTRAST_COLUMNS, SUMMARY_COLUMNS, summary
+from ssl_transfer.study.table import CLEAN, complete
 
 IMAGE_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 
@@ -259,4 +266,4 @@ def _template() -> jinja2.Template:
         "whole": whole, "duration": duration, "listed": listed, "rounded": rounded, "fine": fine,
     }  # fmt: skip
     environment.filters.update(shown)
-    return environment.get_template("report.html.jinja")
+    return environment.get_template("page.html.jinja")

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ssl_transfer.errors import RunError, nearest
 from ssl_transfer.result import better
-from ssl_transfer.study.nested import (
+from ssl_transfer.study.statistics.nested import (
     VARIANCE_COLUMNS,
     PatientBootstrap,
     SeedBootstrap,
@@ -23,8 +23,7 @@ from ssl_transfer.study.nested import (
     patient_bootstrap,
     variance_components,
 )
-from ssl_transfer.study.table import CELL, SCRATCH, complete
-from ssl_transfer.study.two_samples import (
+from ssl_transfer.study.statistics.two_samples import (
     ALPHA,
     Effect,
     Paired,
@@ -41,6 +40,7 @@ from ssl_transfer.study.two_samples import (
     tost,
     welch,
 )
+from ssl_transfer.study.table import CELL, SCRATCH, complete
 
 __all__ = [
     "ALPHA", "CONTRAST_COLUMNS", "NEARNESS", "STRATEGY_COLUMNS", "SUMMARY_COLUMNS", "VARIANCE_COLUMNS", "Effect", "Paired",

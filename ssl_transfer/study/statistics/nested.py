@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.errors import RunError
+from ssl_transfer.study.statistics.two_samples import Samples
 from ssl_transfer.study.table import CELL, complete
-from ssl_transfer.study.two_samples import Samples
 
 VARIANCE_COLUMNS = [*CELL, "sd_pretraining", "sd_seed", "share", "n_arms", "n_pretraining_seeds", "n_runs", "method"]
 NEGLIGIBLE = 1e-5  # fine-tuning variance over that of pretraining; MixedLM stops too early with less (seen at 1e-6)
