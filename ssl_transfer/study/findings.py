@@ -20,6 +20,7 @@ from ssl_transfer.study.methods import design_of, methods_of
 from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.report import Attachment, write_report
 from ssl_transfer.study.report.guidance import answers, matches
+from ssl_transfer.study.report.headline import primary_noise
 from ssl_transfer.study.report.wording import words
 from ssl_transfer.study.statistics import contrasts, patient_bootstrap, strategy_contrasts, summary, variance_components
 from ssl_transfer.study.table import CELL, study_table, write_table
@@ -219,7 +220,7 @@ def _cases(plan: Plan, table: pd.DataFrame, primaries: list[dict]) -> pd.DataFra
     """The primary contrasts with patients as the unit: would other patients have said the same?"""
     rows, kept = [], {}
     for primary in primaries:
-        for pair in table[matches(table, primary)].to_dict("records"):
+        for pair in table[matches(table, {**primary, **primary_noise(primary)})].to_dict("records"):
             sides = []
             for arm in (pair["a"], pair["b"]):
                 key = (*(pair[name] for name in CELL if name != "metric"), arm)
@@ -246,7 +247,7 @@ def _case_scores(plan: Plan, pair: Mapping[str, Any], arm: str) -> pd.DataFrame 
     for run in plan.runs:
         same = all((run[name] or "") == (pair[name] or "") for name in ("task", "protocol", "strategy", "fraction"))
         path = Path(run["result"]).parent / "predictions.parquet"
-        if run["pretraining"] != arm or not same or not Path(run["result"]).exists():
+        if run["pretraining"] != arm or not same or not path.exists():
             continue
         found = pd.read_parquet(path)
         if "dice" in found:

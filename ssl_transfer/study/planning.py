@@ -218,7 +218,7 @@ class _Planner:
         if section.path:
             return _external(section.path, name)
         identity = {"stage": "ingest", "source": section.source, "options": section.options}
-        output = self.folder / "stores" / name / digest(identity)
+        output = self.folder / "stores" / digest(identity) / name
         root = "" if section.source.startswith(("phantom:", "/")) else self.recipe.sources
         command = ["ingest", os.path.join(root, section.source), "--out", str(output)]
         for key, value in section.options.items():
