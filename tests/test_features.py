@@ -1,10 +1,14 @@
 """The stage `features`: one pass, the backbone in eval, kept under the names of its inputs."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as functional
 
+from ssl_transfer import features
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.errors import UsageError
 from ssl_transfer.features import Features, extract_features
@@ -44,6 +48,18 @@ def test_a_backbone_in_training_is_used_in_eval_and_left_as_it_was(backbone, ct_
     finally:
         backbone.eval()
     assert all(torch.equal(before[key], value) for key, value in backbone.state_dict().items())
+
+
+def test_two_jobs_that_want_the_same_features_at_once_get_them_and_compute_them_once(
+    backbone, ct_store, tmp_path, monkeypatch
+):
+    calls = []
+    monkeypatch.setattr(
+        features, "embed", lambda *args, **kept: (calls.append(1), time.sleep(0.3), embed(*args, **kept))[2]
+    )
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(extract_features, backbone, ct_store, tmp_path / "f") for _ in range(2)]
+    assert np.array_equal(*(job.result().values for job in jobs)) and len(calls) == 1
 
 
 def test_the_same_inputs_are_read_from_the_folder_and_others_refused(backbone, ct_store, tmp_path):

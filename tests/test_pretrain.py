@@ -115,6 +115,18 @@ def test_a_folder_of_another_run_is_refused_with_status_2(runs, tiny_recipe, fin
     assert runs.weights(finished[0]) == before
 
 
+def test_the_untrained_backbone_of_a_recipe_is_the_control_of_the_trained_one(tiny_recipe, finished, tmp_path, capsys):
+    """Random weights of the same seed, the same scaling, and no source domain."""
+    command = ["pretrain", str(tiny_recipe), "--untrained", "--out", str(tmp_path / "control")]
+    assert main(command) == 0
+    control = load_backbone(tmp_path / "control" / "backbone")
+    assert control.id == load_backbone(f"scratch:{finished[0] / 'backbone'}").id
+    assert (control.card["method"], control.card["source_domain"], control.card["stores"]) == ("none", None, [])
+    assert control.card["pretraining_seed"] == 0 and control.card["training"]["steps"] == 0
+    assert main(command) == 0 and "already there" in capsys.readouterr().err
+    assert main(command[:2] + command[3:]) == 2  # the trained one is another run
+
+
 def test_a_folder_of_other_files_is_refused(runs, tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(UsageError, match="already holds other files"):

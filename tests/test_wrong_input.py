@@ -66,6 +66,13 @@ CASES = {
     "unknown task": (f"{EVALUATE} phantom_regio --out out", r"TaskError: phantom_regio: .*Did you mean 'phantom_region'"),
     "unknown metric": (f"{EVALUATE} metric.yaml --out out", r"TaskError: metric\.yaml: metric: .*Did you mean 'accuracy'"),
     "unknown target": (f"{EVALUATE} target.yaml --out out", r"TaskError: target\.yaml: target: .*Did you mean 'label'"),
+    "features of several backbones": (
+        "evaluate knn scratch:resnet10t scratch:resnet18 phantom_region --features out", r"UsageError: --features: .*several"
+    ),
+    "unknown study": ("study plan benchmrk", r"RecipeError: benchmrk: .*Did you mean 'benchmark'"),
+    "report of a study that was not planned": ("study report benchmark", r"UsageError: studies/benchmark.*: no plan of a study"),
+    "settings for a planned study": ("study run pictures a=1", r"UsageError: pictures: settings are laid over a YAML"),
+    "study without a study": ("study run", r"UsageError: study run: expected a study's YAML, or its folder"),
     "quickstart among other files": ("quickstart --out pictures", r"UsageError: pictures: holds other files"),
     "unknown scale": ("quickstart --scale huge --out out", r"UsageError: .*'huge' .*'full', 'tiny'"),
     "unknown method option": (

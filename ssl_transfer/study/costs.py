@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer.run import read_json
+from ssl_transfer.study.plan import Job
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Estimate:
         hours: Of all jobs, one after the other.
         gpu_hours: Hours × GPUs of each.
         disk_gb: What they leave on disk.
-        recorded: Share of the jobs whose kind has a record; the rest rests on the stage's, or on the recipe's own guess.
+        recorded: Share of the jobs that records tell of; the rest rests on the recipe's own guess.
     """
 
     hours: float
@@ -31,7 +32,7 @@ class Estimate:
 
 @dataclass
 class Costs:
-    """Seconds and bytes per unit of each kind of job, and of each stage."""
+    """Seconds per unit, and bytes, of each kind of job that has a record."""
 
     spent: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
 
@@ -41,47 +42,39 @@ class Costs:
         costs = cls()
         for path in Path(folder).parent.glob("*/jobs/*.json"):
             if path.name.count(".") == 1 and (found := read_json(path)) and found.get("kind") == "record":
-                costs.add(found["stage"], found["cost"], found["seconds"], found["bytes"])
+                costs.add(found["cost"], found["seconds"], found["bytes"], own=path.parent.parent == Path(folder))
         return costs
 
-    def add(self, stage: str, cost: Mapping[str, Any], seconds: float, size: int) -> None:
-        """Learn from a job that was done."""
-        units = cost["units"] or 1
-        for name in (cost["kind"], _wider(cost), f"stage {stage}"):
-            self.spent[name].append((seconds / units, size / units))
+    def add(self, cost: Mapping[str, Any], seconds: float, size: float, own: bool = True) -> None:
+        """Learn from a job that was done; within its own study also for the same work on other arms."""
+        for name in (cost["kind"], cost["like"]) if own else (cost["kind"],):
+            self.spent[name].append((seconds / (cost["units"] or 1), size))
 
-    def seconds(self, job: Any) -> float:
-        """How long a job may take: as its kind did, or its stage, or as the study's recipe says."""
-        found = self._of(job)
-        return found[0] * job.cost["units"] if found else job.cost["seconds"]
+    def seconds(self, job: Job) -> float:
+        """How long a job may take: as its kind did, or as the study's recipe says."""
+        return self._mean(job, 0) * job.cost["units"] if self._known(job) else job.cost["seconds"]
 
-    def bytes(self, job: Any) -> float:
+    def bytes(self, job: Job) -> float:
         """What it may leave on disk, likewise."""
-        found = self._of(job)
-        return found[1] * job.cost["units"] if found else job.cost["disk_mb"] * 1e6
+        return self._mean(job, 1) if self._known(job) else job.cost["disk_mb"] * 1e6
 
-    def estimate(self, jobs: Iterable[Any]) -> Estimate:
+    def estimate(self, jobs: Iterable[Job]) -> Estimate:
         """Of several jobs together."""
         jobs = list(jobs)
         seconds = [self.seconds(job) for job in jobs]
         gpu_seconds = sum(own * job.resources["gpus"] for own, job in zip(seconds, jobs, strict=True))
-        known = sum(job.cost["kind"] in self.spent for job in jobs)
+        known = sum(bool(self._known(job)) for job in jobs)
         return Estimate(
             round(sum(seconds) / 3600, 2), round(gpu_seconds / 3600, 2), round(sum(map(self.bytes, jobs)) / 1e9, 2),
             round(known / max(1, len(jobs)), 2),
         )  # fmt: skip
 
-    def _of(self, job: Any) -> tuple[float, float] | None:
-        """Mean seconds and bytes per unit."""
-        for name in (job.cost["kind"], _wider(job.cost), f"stage {job.stage}"):
-            if found := self.spent.get(name):
-                return sum(own[0] for own in found) / len(found), sum(own[1] for own in found) / len(found)
-        return None
+    def _known(self, job: Job) -> list[tuple[float, float]]:
+        return self.spent.get(job.cost["kind"]) or self.spent.get(job.cost["like"]) or []
 
-
-def _wider(cost: Mapping[str, Any]) -> str:
-    """The kind without its last words: the same protocol and task of another arm."""
-    return "like " + " ".join(cost["kind"].split()[:2])
+    def _mean(self, job: Job, which: int) -> float:
+        values = [pair[which] for pair in self._known(job)]
+        return sum(values) / len(values)
 
 
 def folder_bytes(folder: str | Path) -> int:

@@ -243,7 +243,7 @@ class _TimeLeft:
 
     def end(self, job: Job) -> None:
         """It is done."""
-        self.costs.add(job.stage, job.cost, time.monotonic() - self.started, 0)
+        self.costs.add(job.cost, time.monotonic() - self.started, 0)
         self.skip(job)
 
     def skip(self, job: Job) -> None:

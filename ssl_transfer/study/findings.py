@@ -152,7 +152,7 @@ def _cost(plan: Plan) -> list[tuple[str, float]]:
     spent: dict[str, float] = {}
     for job in plan.jobs:
         if found := record(plan, job):
-            name = job.cost["kind"].split()[0]
+            name = job.cost["like"].split()[0]
             spent[name] = spent.get(name, 0.0) + found["seconds"]
     return [(name, round(seconds, 1)) for name, seconds in spent.items()]
 

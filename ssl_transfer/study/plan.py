@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,8 @@ class Job:
         output: Folder that it writes.
         resources: For a scheduler: gpus, cpus, memory_gb, minutes (the limit).
         about: Which `arm` and `seed`, and which `store` of the study.
-        cost: `kind` (jobs of one kind cost alike), `units` (in proportion to these), and what to assume without a record.
+        cost: `kind` (jobs of one kind cost alike, in proportion to `units`), `like` (the same work on another arm of the
+            study), and what to assume without a record.
         runs: Coordinates and `result` (path) of every evaluation in it.
     """
 
@@ -109,15 +109,14 @@ class Plan:
         return counts
 
     def save(self) -> Path:
-        """Write `plan.json`; a plan that has not changed is not touched."""
+        """Write `plan.json`."""
         path = self.folder / "plan.json"
         content = {
             "schema": SCHEMA, "kind": "plan", "name": self.name, "recipe": self.recipe, "arms": self.arms, "tasks": self.tasks,
             "jobs": [vars(job) for job in self.jobs],
         }  # fmt: skip
         self.folder.mkdir(parents=True, exist_ok=True)
-        if read_json(path) != json.loads(json.dumps(content)):
-            write_json(path, content)
+        write_json(path, content)
         return path
 
     @classmethod

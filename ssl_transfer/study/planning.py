@@ -114,7 +114,7 @@ class _Planner:
             "evaluate", {**identity, "fractions": fractions, "seeds": seeds}, given, command, output,
             title=f"{protocol}{f' ({strategy})' if strategy else ''} on {task}: {arm.title(seed)}",
             about={"arm": arm.name, "seed": seed, "task": task}, asks=protocol, runs=runs, units=len(runs),
-            kind=" ".join(filter(None, [protocol, strategy, task, *arm.factors.values()])),
+            like=" ".join(filter(None, [protocol, strategy, task])), work=sorted(settings),
         )  # fmt: skip
 
     def _features(
@@ -137,7 +137,7 @@ class _Planner:
         return self._add(
             "features", identity, given, command, output, title=f"features of {Path(store.name).name}: {arm.title(seed)}",
             about={"arm": arm.name, "seed": seed, "store": store.name},
-            kind=" ".join(["features", store.name, *arm.factors.values()]),
+            like=f"features {store.name}", work=[arm.factors, options],
         )  # fmt: skip
 
     def _backbone(self, arm: Arm, seed: int | None) -> _Input:
@@ -160,11 +160,14 @@ class _Planner:
         what, units = recipe.method.name, recipe.train.epochs * (recipe.data.limit or 1)
         if own.untrained:
             command, what, units = [*command, "--untrained"], "untrained", 1
-        kind = f"pretrain {what} {recipe.backbone.name} {recipe.data.size} px"
+        like = f"pretrain {what} {recipe.backbone.name} {recipe.data.size} px" + (
+            "" if recipe.data.limit else f" {stores}"
+        )
         made = self._add(
             "pretrain", identity, given, command, output, title=f"pretrain {arm.title(seed)}",
             about={"arm": arm.name, "seed": seed}, spec=output / "backbone", units=units,
-            kind=kind if recipe.data.limit else f"{kind} {stores}", asks="untrained" if own.untrained else "pretrain",
+            like=like, work=[recipe.method.options, recipe.backbone.options, recipe.data.views.model_dump()],
+            asks="untrained" if own.untrained else "pretrain",
         )  # fmt: skip
         if (other := self.jobs[made.id].about["arm"]) != arm.name:
             raise RecipeError(
@@ -225,8 +228,8 @@ class _Planner:
             flag = f"--{key.replace('_', '-')}"
             command += {"true": [flag], "false": []}.get(value, [flag, str(value)])
         return self._add(
-            "ingest", identity, [], command, output, title=f"ingest {name}", about={"store": name}, kind=f"ingest {name}",
-            name=name,
+            "ingest", identity, [], command, output, title=f"ingest {name}", about={"store": name}, like=f"ingest {name}",
+            work=identity, name=name,
         )  # fmt: skip
 
     def _task(self, name: str) -> _Opened:
@@ -248,10 +251,16 @@ class _Planner:
 
     def _add(
         self, stage: str, identity: Any, given: list[_Input], command: list[str], output: Path, *, title: str,
-        about: dict[str, Any], kind: str, units: float = 1, asks: str | None = None, runs: Iterable[dict] = (),
+        about: dict[str, Any], like: str, work: Any, units: float = 1, asks: str | None = None, runs: Iterable[dict] = (),
         spec: Path | None = None, name: str = "",
     ) -> _Input:  # fmt: skip
-        """A job, unless it is there already; `asks` names its resources, `spec` is how commands name what it makes."""
+        """A job, unless it is there already.
+
+        Args:
+            like: What costs about the same whichever the arm; `work` is what else its cost depends on.
+            asks: Names its resources.
+            spec: How commands name what it makes.
+        """
         job_id = digest([identity, _ids(given)])
         if job_id not in self.jobs:
             asked = self.recipe.resources.get(asks or stage) or Resources()
@@ -259,13 +268,31 @@ class _Planner:
             if asked.launch:
                 launcher = ["accelerate", "launch", *asked.launch.split()]
                 program = [*launcher, "--main_process_port", "0", "-m", "ssl_transfer"]
+            resources = {
+                "gpus": asked.gpus,
+                "cpus": asked.cpus,
+                "memory_gb": asked.memory_gb,
+                "minutes": asked.limit_minutes,
+            }
+            cost = {
+                "kind": f"{like}, {asked.gpus} GPUs, {digest([work, about.get('arm')])}", "like": like, "units": units,
+                "seconds": 60 * asked.minutes, "disk_mb": asked.disk_mb,
+            }  # fmt: skip
+            made = [one.id for one in given if one.made]
+            external = {one.spec: external_id(one.spec) for one in given if not one.made}
             self.jobs[job_id] = Job(
-                job_id, stage, title, [one.id for one in given if one.made],
-                {one.spec: external_id(one.spec) for one in given if not one.made},
-                [*program, *command], str(output), about,
-                {"gpus": asked.gpus, "cpus": asked.cpus, "memory_gb": asked.memory_gb, "minutes": asked.limit_minutes},
-                {"kind": kind, "units": units, "seconds": 60 * asked.minutes, "disk_mb": asked.disk_mb}, list(runs),
-            )  # fmt: skip
+                job_id,
+                stage,
+                title,
+                made,
+                external,
+                [*program, *command],
+                str(output),
+                about,
+                resources,
+                cost,
+                list(runs),
+            )
         return _Input(job_id, str(spec or output), True, name)
 
     def _write(self, path: Path, content: Any) -> None:

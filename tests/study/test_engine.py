@@ -139,12 +139,20 @@ def test_a_store_that_changed_behind_the_plan_is_refused(tmp_path, monkeypatch):
         run_job(plan, plan.jobs[0].id, Worker())
 
 
-def test_estimates_come_from_records_of_the_same_kind(plan):
+def test_estimates_come_from_records_of_the_same_kind_in_proportion_to_the_work(plan):
     job = job_of(plan, "pretrain CT, seed 0")
     assert Costs.recorded(plan.folder).seconds(job) == job.cost["seconds"]
     costs = Costs()
-    costs.add("pretrain", {**job.cost, "units": 10 * job.cost["units"]}, seconds=50, size=2000)
-    assert costs.seconds(job) == pytest.approx(5) and costs.bytes(job) == pytest.approx(200)
+    costs.add({**job.cost, "units": 10 * job.cost["units"]}, seconds=50, size=2000)
+    assert costs.seconds(job) == pytest.approx(5) and costs.bytes(job) == 2000
+
+
+def test_another_arm_tells_about_a_job_in_its_own_study_only(plan):
+    one, other = job_of(plan, "features of ct: CT, seed 0"), job_of(plan, "features of ct: scratch, seed 0")
+    for own, seconds in ((True, 7), (False, other.cost["seconds"])):
+        costs = Costs()
+        costs.add(one.cost, 7, 0, own)
+        assert costs.seconds(other) == seconds
 
 
 @pytest.fixture
