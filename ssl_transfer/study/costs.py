@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ class Costs:
         """Read the records of a study and of the studies beside it."""
         costs = cls()
         for path in Path(folder).parent.glob("*/jobs/*.json"):
-            if path.name.count(".") == 1 and (found := read_json(path)) and found.get("kind") == "record":
+            found = read_json(path) if path.name.count(".") == 1 else None
+            with suppress(KeyError, TypeError):  # of another version, or half of one: it tells nothing
                 costs.add(found["cost"], found["seconds"], found["bytes"], own=path.parent.parent == Path(folder))
         return costs
 

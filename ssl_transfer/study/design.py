@@ -160,7 +160,8 @@ class Statistics(Section):
     """What is compared, and how strictly.
 
     Attributes:
-        primary: The contrasts that the answer rests on: protocol, metric, and where wanted fraction, task, strategy, noise.
+        primary: The contrasts that the answer rests on: protocol, metric, and where wanted fraction, task, strategy, noise; with
+            `compare: strategies` those between strategies in place of pretrainings.
         margin: Largest difference that counts as equivalent: a number, or one per metric. Null: nothing ever does.
         family: Columns within which Holm's correction runs.
         pairs: The comparisons declared; null: all pairs of arms that differ in one thing alone.

@@ -19,7 +19,7 @@ from ssl_transfer.study.engine import failure, record, status
 from ssl_transfer.study.methods import design_of, methods_of
 from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.report import Attachment, write_report
-from ssl_transfer.study.report.guidance import answers, matches
+from ssl_transfer.study.report.guidance import STRATEGIES, answers, matches
 from ssl_transfer.study.report.headline import primary_noise
 from ssl_transfer.study.report.wording import words
 from ssl_transfer.study.statistics import contrasts, patient_bootstrap, strategy_contrasts, summary, variance_components
@@ -49,6 +49,7 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
     pairs = [tuple(pair) for pair in settings["pairs"] or compared(plan.arms)]
     with stage(f"statistics of {len(results)} runs"):
         table = contrasts(frame, margin=settings["margin"], family=settings["family"], pairs=pairs)
+    strategies = strategy_contrasts(frame)
     write_table(frame, folder)
     main_metrics = {name: card["metric"] for name, card in plan.tasks.items()}
     states = status(plan).states
@@ -59,13 +60,11 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
             design=design_of(plan, results), missing=_missing(plan, states), cost=_cost(plan), environment=_environment(results),
             methods_text=methods_of(plan, results), warnings=[*plan.recipe["notes"], *_warnings(results)],
             commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
-            main_metrics=main_metrics, strategies=strategy_contrasts(frame), variance=variance_components(frame),
+            main_metrics=main_metrics, strategies=strategies, variance=variance_components(frame),
             courses=_courses(plan, main_metrics), cases=_cases(plan, table, primaries),
         )  # fmt: skip
-    sentences = [
-        f"{answer['where']}: {answer['advice']}"
-        for primary in primaries for answer in answers(table, summary(frame), primary)
-    ]  # fmt: skip
+    told = answers(table, summary(frame), primaries, strategies)
+    sentences = [f"{answer['where']}: {answer['advice']}" for answer in told]
     return {
         "report": str(page), "runs": sum(1 for _ in plan.runs), "runs_done": len(results),
         "missing": sum(state != "done" for state in states.values()), "answers": sentences, "seconds": dict(_cost(plan)),
@@ -220,6 +219,8 @@ def _cases(plan: Plan, table: pd.DataFrame, primaries: list[dict]) -> pd.DataFra
     """The primary contrasts with patients as the unit: would other patients have said the same?"""
     rows, kept = [], {}
     for primary in primaries:
+        if primary.get("compare") == STRATEGIES:
+            continue
         for pair in table[matches(table, {**primary, **primary_noise(primary)})].to_dict("records"):
             sides = []
             for arm in (pair["a"], pair["b"]):

@@ -138,7 +138,8 @@ def write_report(
         commands=commands, warnings=[*warnings, *facts.warnings, *unequal_budget(arms)],
         asked="; ".join(_asked(facts.frame, one) for one in primaries),
         cases=None if cases is None else cases.to_dict("records"),
-        **_findings(facts), **_adaptation(facts, strategies), luck=None if luck is None else _by_task(facts.headline(luck)),
+        **_findings(facts, strategies), **_adaptation(facts, strategies),
+        luck=None if luck is None else _by_task(facts.headline(luck)),
         effects=EFFECTS, figures=_drawn(out / "figures", facts, strategies),
     )  # fmt: skip
     unfinished = out / "report.html.part"
@@ -189,7 +190,7 @@ def _ordered(table: pd.DataFrame, main: MainMetrics) -> pd.DataFrame:
     return table.sort_values("task", key=lambda tasks: tasks.map(places), kind="stable")
 
 
-def _findings(facts: _Facts) -> dict[str, Any]:
+def _findings(facts: _Facts, strategies: pd.DataFrame | None) -> dict[str, Any]:
     """What pretrainings are worth: for the answer, guidance, contrasts and results."""
     pairs = facts.headline(facts.contrasts)
     tables = {
@@ -198,7 +199,7 @@ def _findings(facts: _Facts) -> dict[str, Any]:
     }
     return {
         "runs": facts.frame["run_id"].nunique() if "run_id" in facts.frame else len(facts.frame),
-        "answers": answers(facts.contrasts, facts.results, facts.primaries), "targets": facts.targets, "few": FEW,
+        "answers": answers(facts.contrasts, facts.results, facts.primaries, strategies), "targets": facts.targets, "few": FEW,
         "boundaries": by_boundary(pairs), "main": dict.fromkeys(pairs["metric"]), "tables": tables,
         "looks": facts.looks, "marks": MARKER_NAMES, "random": facts.random, "noise": (facts.frame["noise"] != CLEAN).any(),
         "several_tasks": facts.frame["task"].nunique() > 1, "paired": "p_paired" in facts.contrasts,

@@ -17,17 +17,22 @@ from ssl_transfer.study.table import CLEAN, SCRATCH
 NAMED = 6  # arms that a list in a sentence names; of more it names one fewer and counts the rest
 NAMED_OPEN = 4  # the same for those that nothing was decided about
 AXES = ["task", "strategy", "fraction", "noise", "noise_sigma"]
+STRATEGIES = "strategies"  # a primary contrast may `compare` these in place of pretrainings
 
 
-def answers(contrasts: pd.DataFrame, results: pd.DataFrame, primary: Mapping | Sequence[Mapping]) -> list[dict]:
+def answers(
+    contrasts: pd.DataFrame, results: pd.DataFrame, primary: Mapping | Sequence[Mapping], strategies: pd.DataFrame | None = None
+) -> list[dict]:  # fmt: skip
     """What the primary contrasts say: one answer per task, strategy, fraction and noise setting they were taken on.
 
-    The answer is that of the runs without noise, unless `primary` names a noise setting.
+    The answer is that of the runs without noise, unless `primary` names a noise setting. A primary with `compare: strategies`
+    is answered per pretraining instead: by which strategy to adapt it.
 
     Args:
         contrasts: As `statistics.contrasts` returns them.
         results: As `statistics.summary` returns them.
         primary: As for `report.write_report`; those of several are answered in their order, and no cell twice.
+        strategies: As `statistics.strategy_contrasts` returns them.
 
     Returns:
         Dicts of `where` (task, protocol, fraction, metric, noise), `advice` (what to take), `lead` (its first words: the
@@ -36,12 +41,40 @@ def answers(contrasts: pd.DataFrame, results: pd.DataFrame, primary: Mapping | S
     """
     found = {}
     for one in primaries_of(primary):
+        if one.get("compare") == STRATEGIES:
+            found |= _strategy_answers(one, strategies)
+            continue
         chosen = contrasts[matches(contrasts, {**one, **primary_noise(one)})]
         for setting, pairs in chosen.groupby(AXES, dropna=False):
             cell = {**one, **dict(zip(AXES, setting, strict=True))}
             key = (one["protocol"], one["metric"], *map(str, setting))
             found.setdefault(key, _answer(cell, pairs, results, bool((contrasts["noise"] != CLEAN).any())))
     return list(found.values())
+
+
+def _strategy_answers(primary: Mapping, strategies: pd.DataFrame | None) -> dict[tuple, dict]:
+    """By which strategy to adapt each pretraining, for every task and fraction."""
+    if strategies is None or strategies.empty:
+        return {}
+    found, wanted = (
+        {},
+        {**{key: value for key, value in primary.items() if key != "strategy"}, **primary_noise(primary)},
+    )
+    chosen = strategies[matches(strategies, wanted)].assign(boundary_a="", boundary_b="", strategy="")
+    chosen = chosen.assign(n_a=chosen["n"], n_b=chosen["n"])
+    for (task, arm, fraction), pairs in chosen.groupby(["task", "pretraining", "fraction"], dropna=False):
+        share = f"with {percent(fraction)} of the labelled patients" if percent(fraction) else ""
+        where = [words(task), f"{words(primary['protocol'])} of {arm}", share, measure(primary["metric"])]
+        unit = "pretraining" if (pairs["unit"] == "pretraining_seed").all() else "fine-tuning"
+        key = (STRATEGIES, primary["protocol"], primary["metric"], task, arm, str(fraction))
+        found[key] = {
+            "where": ", ".join(filter(None, where)), "advice": (said := advice(pairs)),
+            "lead": said.partition(": better than")[0],
+            "pairs": pairs.to_dict("records"), "cell": {**primary, "task": task, "fraction": fraction},
+            "detects": f"Strategies start from the same backbones, so they are compared in pairs over {unit} seeds: "
+            f"n = {pairs['n'].min()}.",
+        }  # fmt: skip
+    return found
 
 
 def _answer(cell: Mapping, pairs: pd.DataFrame, results: pd.DataFrame, noise_exists: bool) -> dict:
