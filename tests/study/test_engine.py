@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import ssl_transfer
+from command_line import ROOT, run, ssl_transfer
 from tiny_study import metrics, small, write_study
 
 from ssl_transfer.errors import Interrupted, RunError, UsageError
@@ -210,6 +210,32 @@ def test_a_wrong_setting_is_refused_before_the_first_job(tmp_path):
     ran = ssl_transfer("study", "run", "study.yaml", folder=tmp_path)
     assert ran.status == 2 and "no setting 'kk'" in ran.stderr
     assert not list((tmp_path / "studies/study/jobs").glob("*"))
+
+
+def test_a_launched_job_asks_for_a_free_port_and_its_control_is_not_launched(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    launch = {"pretrain": {"launch": "--config_file launch/accelerate/cpu2.yaml"}}
+    plan = plan_study(load_study(write_study(tmp_path, **small(resources=launch))), tmp_path / "s")
+    trained, control = job_of(plan, "pretrain CT, seed 0"), job_of(plan, "pretrain scratch, seed 0")
+    assert trained.launched and not control.launched and trained.words[0] == control.words[0] == "pretrain"
+    assert trained.command[:2] == ["accelerate", "launch"] and "--main_process_port 0" in " ".join(trained.command)
+
+
+@pytest.mark.long
+def test_a_launched_job_trains_in_two_processes_and_a_failure_keeps_its_last_words(tmp_path):
+    command = ["env", "ACCELERATE_USE_CPU=true", sys.executable, "-m", "ssl_transfer", "study", "run", "study.yaml"]
+    (tmp_path / "launch").symlink_to(ROOT / "launch")
+    launch = {"pretrain": {"launch": "--config_file launch/accelerate/cpu2.yaml"}}
+    write_study(tmp_path, **small(resources=launch, pretraining_seeds=[0]))
+    ran = run(command, tmp_path)
+    assert ran.status == 0, ran.stderr
+    (log,) = (tmp_path / "studies/study/pretrain").glob("*/log.jsonl")
+    assert json.loads(log.read_text().splitlines()[0])["world_size"] == 2
+    odd = {"CT": {"store": "ct", "set": {"train.batch_size": 15}}}  # cannot be shared out to two
+    write_study(tmp_path, **small(resources=launch, pretraining_seeds=[0], pretrainings=odd))
+    assert run(command, tmp_path).status == 2
+    (failed,) = (tmp_path / "studies/study/jobs").glob("*.failed.json")
+    assert "15" in json.loads(failed.read_text())["error"] and "batch" in failed.read_text()
 
 
 @pytest.mark.long
