@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ def run_study(plan: Plan, perform: Perform) -> Status:
 
 def _run_all(plan: Plan, left: dict[str, Job], perform: Perform) -> None:
     """Do what is left, taking each job out once it is done or cannot be."""
-    progress = _TimeLeft(plan, left.values())
+    progress = _TimeLeft(plan, left)
     failed: set[str] = set()
     while left:
         moved = False
@@ -152,7 +152,6 @@ def _attempt(plan: Plan, job: Job, perform: Perform, progress: _TimeLeft) -> str
         if not got:
             return "busy"
         if is_done(plan, job):
-            progress.skip(job)
             return "done"
         progress.begin(job)
         try:
@@ -229,26 +228,18 @@ def _launch(job: Job) -> None:
 class _TimeLeft:
     """Says which job is next, and how long all that are left may take; it learns from those that were done."""
 
-    def __init__(self, plan: Plan, left: Any):
-        self.costs = Costs.recorded(plan.folder)
-        self.left = {job.id: job for job in left}
-        self.total = len(plan.jobs)
+    def __init__(self, plan: Plan, left: Mapping[str, Job]):
+        self.costs, self.total, self.left = Costs.recorded(plan.folder), len(plan.jobs), left
 
     def begin(self, job: Job) -> None:
         """A job starts."""
         seconds = sum(self.costs.seconds(one) for one in self.left.values())
-        done = self.total - len(self.left)
-        say(f"[{done + 1}/{self.total}, about {duration(seconds)} left] {job.title}")
+        say(f"[{self.total - len(self.left) + 1}/{self.total}, about {duration(seconds)} left] {job.title}")
         self.started = time.monotonic()
 
     def end(self, job: Job) -> None:
         """It is done."""
         self.costs.add(job.cost, time.monotonic() - self.started, 0)
-        self.skip(job)
-
-    def skip(self, job: Job) -> None:
-        """Another engine did it."""
-        self.left.pop(job.id, None)
 
 
 def _file(plan: Plan, job: Job, suffix: str) -> Path:
