@@ -122,4 +122,4 @@ def test_a_primary_contrast_of_strategies_is_answered_for_each_pretraining(study
         "finetune of CT",
         "finetune of scratch",
     ]
-    assert all("full and head_only" in answer for answer in answers)
+    assert all("full and head only" in answer for answer in answers)

@@ -61,7 +61,7 @@ def _strategy_answers(primary: Mapping, strategies: pd.DataFrame | None) -> dict
         {**{key: value for key, value in primary.items() if key != "strategy"}, **primary_noise(primary)},
     )
     chosen = strategies[matches(strategies, wanted)].assign(boundary_a="", boundary_b="", strategy="")
-    chosen = chosen.assign(n_a=chosen["n"], n_b=chosen["n"])
+    chosen = chosen.assign(n_a=chosen["n"], n_b=chosen["n"], a=chosen["a"].map(words), b=chosen["b"].map(words))
     for (task, arm, fraction), pairs in chosen.groupby(["task", "pretraining", "fraction"], dropna=False):
         share = f"with {percent(fraction)} of the labelled patients" if percent(fraction) else ""
         where = [words(task), f"{words(primary['protocol'])} of {arm}", share, measure(primary["metric"])]
