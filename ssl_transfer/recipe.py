@@ -339,7 +339,8 @@ def find_recipe(name: str | Path, kind: str = "") -> Path:
         if candidate.is_file():
             return candidate
     known = [other.stem for other in folder.glob("*.yaml")]
-    raise RecipeError(f"{name}: there is no such recipe, here or in {folder}.{nearest(path.stem, known)}")
+    what = {"tasks": "task card", "studies": "study"}.get(kind, "recipe")
+    raise RecipeError(f"{name}: neither a {what} nor a name in {folder}.{nearest(path.stem, known)}")
 
 
 def _with_nulls(value: Any) -> Any:

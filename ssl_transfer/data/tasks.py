@@ -14,8 +14,8 @@ from ssl_transfer.data.altered import RecodedMasks
 from ssl_transfer.data.splits import label_fraction
 from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.domains import Domain
-from ssl_transfer.errors import SplitError, TaskError, nearest
-from ssl_transfer.recipe import Section, read_yaml, recipes_folder, validate
+from ssl_transfer.errors import RecipeError, SplitError, TaskError, nearest
+from ssl_transfer.recipe import Section, find_recipe, read_yaml, validate
 
 METRICS = {
     "classes": ("accuracy", "balanced_accuracy", "auroc", "f1", "ece", "brier"),
@@ -94,12 +94,10 @@ class Task:
             TaskError: If there is no such card, or the card does not fit its store.
             StoreError: If its store does not exist.
         """
-        path = Path(spec)
-        if not path.is_file():
-            path = recipes_folder() / "tasks" / f"{spec}.yaml"
-        if not path.is_file():
-            known = [card.stem for card in path.parent.glob("*.yaml")]
-            raise TaskError(f"{spec}: neither a task card nor a name in {path.parent}.{nearest(str(spec), known)}")
+        try:
+            path = find_recipe(spec, "tasks")
+        except RecipeError as error:
+            raise TaskError(str(error)) from None
         return cls.opened(path.stem, validate(TaskCard, read_yaml(path), str(path)), str(path))
 
     @classmethod

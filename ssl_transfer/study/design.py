@@ -19,13 +19,7 @@ from ssl_transfer.recipe import Section, load_recipe
 
 PROTOCOLS = ("linear_probe", "knn", "finetune", "segment")
 STRATEGIC = ("finetune", "segment")  # protocols that have strategies
-RESOURCED = (
-    "ingest",
-    "pretrain",
-    "untrained",
-    "features",
-    *PROTOCOLS,
-)  # kinds of jobs that ask for resources of their own
+RESOURCED = ("ingest", "pretrain", "untrained", "features", *PROTOCOLS)  # jobs that ask for resources of their own
 
 Settings = dict[str, Any]  # see `assignments`
 
@@ -136,9 +130,10 @@ class Where(Section):
 
     def holds(self, run: Mapping[str, Any]) -> bool:
         """Whether a run is one of these; `pretraining` may name an arm or the pretraining that it varies."""
-        for key in self.model_fields_set & set(Where.model_fields):
+        for key in Where.model_fields:
             own = {run[key], run["factors"]["pretraining"]} if key == "pretraining" else {run[key]}
-            if own.isdisjoint(getattr(self, key)):
+            wanted = getattr(self, key)
+            if wanted is not None and own.isdisjoint(wanted):
                 return False
         return True
 

@@ -15,6 +15,7 @@ from ssl_transfer.data.inspect import contact_sheet
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.run import read_json
 from ssl_transfer.study.arms import compared
+from ssl_transfer.study.design import STRATEGIC
 from ssl_transfer.study.engine import failure, record, status
 from ssl_transfer.study.methods import design_of, methods_of
 from ssl_transfer.study.plan import Job, Plan
@@ -23,7 +24,7 @@ from ssl_transfer.study.report.guidance import STRATEGIES, answers, matches
 from ssl_transfer.study.report.headline import primary_noise
 from ssl_transfer.study.report.wording import words
 from ssl_transfer.study.statistics import contrasts, patient_bootstrap, strategy_contrasts, summary, variance_components
-from ssl_transfer.study.table import CELL, study_table, write_table
+from ssl_transfer.study.table import CELL, CLEAN, noise_setting, study_table, write_table
 
 MISSING_LISTED = 40
 SHEET_IMAGES = 48
@@ -61,7 +62,7 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
             methods_text=methods_of(plan, results), warnings=[*plan.recipe["notes"], *_warnings(results)],
             commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
             main_metrics=main_metrics, strategies=strategies, variance=variance_components(frame),
-            courses=_courses(plan, main_metrics), cases=_cases(plan, table, primaries),
+            courses=_courses(results, main_metrics), cases=_cases(results, table, primaries),
         )  # fmt: skip
     told = answers(table, summary(frame), primaries, strategies)
     sentences = [f"{answer['where']}: {answer['advice']}" for answer in told]
@@ -195,19 +196,17 @@ def _warnings(results: list[dict[str, Any]]) -> Iterator[str]:
         yield f"Pretrained on training images (without labels) of the target's own store: {listed}."
 
 
-def _courses(plan: Plan, main_metrics: Mapping[str, str]) -> pd.DataFrame | None:
-    """Validation over steps of every fine-tune; its seconds are shared out evenly over its steps."""
+def _courses(results: list[dict[str, Any]], main_metrics: Mapping[str, str]) -> pd.DataFrame | None:
+    """Validation over steps of every fine-tune without noise; its seconds are shared out evenly over its steps."""
     rows = []
-    for run in plan.runs:
-        log = Path(run["result"]).parent / "log.jsonl"
-        if run["protocol"] not in ("finetune", "segment") or not log.exists():
+    for result in results:
+        log, coordinates = Path(result["path"]).with_name("log.jsonl"), _coordinates(result)
+        if result["protocol"] not in STRATEGIC or coordinates.pop("noise") != CLEAN or not log.exists():
             continue
-        content, name = read_json(Path(run["result"])), f"val_{main_metrics[run['task']]}"
+        name = f"val_{main_metrics[coordinates['task']]}"
         steps = [json.loads(line) for line in log.read_text().splitlines()]
-        if not content or not steps:
-            continue
-        per_step = content["cost"]["seconds"] / max(1, steps[-1]["step"])
-        coordinates = {key: run[key] for key in run if key != "result"}
+        per_step = result["cost"]["seconds"] / max(1, steps[-1]["step"])
+        del coordinates["noise_sigma"]
         rows += [
             {**coordinates, "metric": name[4:], "step": at["step"], "seconds": at["step"] * per_step, "value": at[name]}
             for at in steps if at.get(name) is not None
@@ -215,7 +214,16 @@ def _courses(plan: Plan, main_metrics: Mapping[str, str]) -> pd.DataFrame | None
     return pd.DataFrame(rows) if rows else None
 
 
-def _cases(plan: Plan, table: pd.DataFrame, primaries: list[dict]) -> pd.DataFrame | None:
+def _coordinates(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a result stands in the tables."""
+    return {
+        "pretraining": result["backbone"]["pretraining"], "task": result["task"]["name"],
+        **{name: result[name] for name in ("protocol", "strategy", "fraction", "pretraining_seed", "seed")},
+        **noise_setting(result["settings"].get("noise")),
+    }  # fmt: skip
+
+
+def _cases(results: list[dict[str, Any]], table: pd.DataFrame, primaries: list[dict]) -> pd.DataFrame | None:
     """The primary contrasts with patients as the unit: would other patients have said the same?"""
     rows, kept = [], {}
     for primary in primaries:
@@ -226,7 +234,7 @@ def _cases(plan: Plan, table: pd.DataFrame, primaries: list[dict]) -> pd.DataFra
             for arm in (pair["a"], pair["b"]):
                 key = (*(pair[name] for name in CELL if name != "metric"), arm)
                 if key not in kept:
-                    kept[key] = _case_scores(plan, pair, arm)
+                    kept[key] = _case_scores(results, pair, arm)
                 sides.append(kept[key])
             if any(side is None for side in sides):
                 continue
@@ -242,13 +250,13 @@ def _cases(plan: Plan, table: pd.DataFrame, primaries: list[dict]) -> pd.DataFra
     return pd.DataFrame(rows) if rows else None
 
 
-def _case_scores(plan: Plan, pair: Mapping[str, Any], arm: str) -> pd.DataFrame | None:
+def _case_scores(results: list[dict[str, Any]], pair: Mapping[str, Any], arm: str) -> pd.DataFrame | None:
     """Score of every test image or case of an arm, its seeds averaged: share of runs that were right, or Dice."""
     parts, metric = [], "share of images that are right"
-    for run in plan.runs:
-        same = all((run[name] or "") == (pair[name] or "") for name in ("task", "protocol", "strategy", "fraction"))
-        path = Path(run["result"]).parent / "predictions.parquet"
-        if run["pretraining"] != arm or not same or not path.exists():
+    wanted = {name: pair[name] for name in CELL if name != "metric"} | {"pretraining": arm}
+    for result in results:
+        own, path = _coordinates(result), Path(result["path"]).with_name("predictions.parquet")
+        if any((own[name] or "") != (value or "") for name, value in wanted.items()) or not path.exists():
             continue
         found = pd.read_parquet(path)
         if "dice" in found:

@@ -52,19 +52,26 @@ class _Planner:
         self.recipe, self.folder, self.write = recipe, folder, write
         self.jobs: dict[str, Job] = {}
         self.written: set[Path] = set()
+        self.chain: list[Arm] = []  # whose parent is being looked for
+        self.asked: set[tuple] = set()  # coordinates of all runs
         self.recipe_of, self.card = cache(read_yaml), cache(self._card)
         self.store, self.backbone = cache(self._store), cache(self._backbone)  # asked for by every evaluation
 
     def expand(self, arms: list[Arm]) -> None:
         """All jobs; one pretraining seed of every arm before the next, so that early results can be compared."""
-        self.arms = {(arm.name): arm for arm in arms}
+        self.arms = arms
         tasks = {name: self._task(name) for name in self.recipe.tasks}
         seeds = list(dict.fromkeys(seed for arm in arms for seed in arm.seeds))
         for seed, arm in itertools.product(seeds, arms):
             if seed in arm.seeds and arm.pretraining.evaluated:
                 for task, evaluation in itertools.product(tasks, self.recipe.evaluations):
                     fits = tasks[task].masks == (evaluation.protocol == "segment")
-                    if task in evaluation.tasks if evaluation.tasks is not None else fits:
+                    if not fits and task in (evaluation.tasks or ()):
+                        raise RecipeError(
+                            f"{self.recipe.name}: evaluations: {evaluation.protocol} cannot score {task}: "
+                            "masks are for segment, and segment is for masks."
+                        )
+                    if fits and (evaluation.tasks is None or task in evaluation.tasks):
                         self._evaluations(arm, seed, task, tasks[task], evaluation)
         needed = {job.id for job in self.jobs.values() if job.runs}
         for job in reversed(self.jobs.values()):
@@ -88,10 +95,22 @@ class _Planner:
             changes = [change.to for change in self.recipe.set if change.holds(run)]
             words = _last_of_each([word for settings in (evaluation.set, *changes) for word in assignments(settings)])
             del run["factors"]
+            self._claim(run, words)
             grouped.setdefault((strategy, words), []).append(run)
         for (strategy, words), runs in grouped.items():
             for fractions, seeds, part in _products(runs, evaluation.protocol in PROBES):
                 self._evaluate(arm, seed, task, opened, evaluation.protocol, strategy, words, fractions, seeds, part)
+
+    def _claim(self, run: dict[str, Any], words: tuple[str, ...]) -> None:
+        """Refuse a second value for one place of the tables, which only noise may tell apart."""
+        noise = tuple(word for word in words if word.startswith("noise"))
+        if (place := (*run.values(), noise)) in self.asked:
+            raise RecipeError(
+                f"{self.recipe.name}: evaluations: two of them are {run['protocol']} of {run['pretraining']} on {run['task']} "
+                f"at fraction {run['fraction']:g}, seed {run['seed']}: no table could hold both. Leave one out, or give its "
+                "task another name."
+            )
+        self.asked.add(place)
 
     def _evaluate(
         self, arm: Arm, seed: int | None, task: str, opened: _Opened, protocol: str, strategy: str | None, words: tuple,
@@ -199,14 +218,8 @@ class _Planner:
         init = arm.level(arm.pretraining.init)
         if init not in self.recipe.pretrainings:
             return _external(init)
-        chain, parent = [arm.factors["pretraining"], init], self.recipe.pretrainings[init]
-        while isinstance(parent.init, str) and parent.init in self.recipe.pretrainings:
-            chain.append(parent.init)
-            if len(set(chain)) < len(chain):
-                raise RecipeError(f"{self.recipe.name}: pretrainings: {' → '.join(chain)} is a circle.")
-            parent = self.recipe.pretrainings[parent.init]
         alike = [
-            other for other in self.arms.values() if other.factors["pretraining"] == init
+            other for other in self.arms if other.factors["pretraining"] == init
             and all(arm.factors.get(axis) == level for axis, level in other.factors.items() if axis != "pretraining")
         ]  # fmt: skip
         if len(alike) != 1:
@@ -214,7 +227,13 @@ class _Planner:
                 f"{self.recipe.name}: pretrainings.{arm.name}: init: {len(alike)} pretrainings are called '{init}' at its "
                 "levels, expected one. Both must vary the same axes."
             )
-        return self.backbone(alike[0], seed if alike[0].seeds != [None] else None)
+        if arm in self.chain:
+            names = [*(one.name for one in self.chain), arm.name]
+            raise RecipeError(f"{self.recipe.name}: pretrainings: {' → '.join(names)} is a circle.")
+        self.chain.append(arm)
+        parent = self.backbone(alike[0], seed if alike[0].seeds != [None] else None)
+        self.chain.pop()
+        return parent
 
     def _store(self, name: str) -> _Input:
         section = self.recipe.stores[name]

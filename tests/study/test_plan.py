@@ -95,6 +95,14 @@ def test_skipped_runs_and_what_only_they_needed_are_gone(plan):
     assert {run["fraction"] for run in part.runs if run["protocol"] == "knn"} == {0.5}
 
 
+def test_the_same_evaluation_with_and_without_noise_is_two(plan):
+    noisy = {"protocol": "knn", "set": {"noise.kind": "gaussian", "noise.sigma": 0.1}}
+    both = plan(evaluations=[{"protocol": "knn"}, noisy])
+    assert len(list(both.runs)) == 16 and titles(both, "features") == titles(
+        plan(evaluations=[{"protocol": "knn"}]), "features"
+    )
+
+
 def test_an_exception_changes_the_settings_of_its_runs_alone(plan):
     changed = plan(set=[{"protocol": "finetune", "strategy": "head_only", "to": {"train.steps": 5}}])
     steps = {
@@ -149,7 +157,9 @@ def test_a_plan_that_is_read_is_the_plan_that_was_written(plan):
         ({"skip": [{"tasks": "region"}]}, "Did you mean 'task'"),
         ({"statistics": {"primary": {"protocol": "knn"}}}, "at least a protocol and a metric"),
         ({"skip": [{"protocol": ["linear_probe", "knn", "finetune", "segment"]}]}, "no run is left"),
-        ({"tasks": {"region": "no_such_card"}}, "no_such_card: there is no such recipe"),
+        ({"evaluations": [{"protocol": "segment", "tasks": ["region"]}]}, "segment cannot score region: masks are for segment"),
+        ({"evaluations": [{"protocol": "knn"}, {"protocol": "knn", "set": {"k": [1]}}]}, "no table could hold both"),
+        ({"tasks": {"region": "no_such_card"}}, "no_such_card: neither a task card nor a name in"),
         ({"pretrainings": {"a": {"store": "ct", "init": "b"}, "b": {"store": "ct", "init": "a"}}}, "a → b → a is a circle"),
         ({"resources": {"pretrian": {"gpus": 1}}}, "no jobs of kind 'pretrian'. Did you mean 'pretrain'"),
     ],
