@@ -1,4 +1,4 @@
-"""The command line: `ssl-transfer VERB …`. A verb parses, calls one stage, and prints its answer.
+"""The command line: `ssl-transfer VERB …`. A verb calls one stage and gives its answer, which is printed here.
 
 Stages are imported when their verb runs, so that `--help` answers at once.
 """
@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import traceback
+from collections import Counter
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from ssl_transfer import __version__
-from ssl_transfer.console import is_main_process, say
-from ssl_transfer.errors import Interrupted, SslTransferError, UsageError
-
-PROTOCOLS = ("linear_probe", "knn", "finetune", "segment")
-SETTING = re.compile(r"[\w.]+=")  # key=value, unlike the backbone scratch:resnet18,size=64
-OVERRIDES = "settings laid over the recipe, for example train.epochs=10"
+from ssl_transfer.arguments import parse
+from ssl_transfer.console import is_main_process, say, warn
+from ssl_transfer.errors import BackboneError, Interrupted, SslTransferError, UsageError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,10 +25,10 @@ def main(arguments: list[str] | None = None) -> int:
         Exit status: 0 done, 2 the input is wrong, 143 stopped by SIGTERM with a checkpoint, 1 anything else.
     """
     try:
-        options = _parse(arguments)
+        options = parse(arguments)
         if (out := getattr(options, "out", None)) and out.is_file():
             raise UsageError(f"--out {out}: this is a file, expected a folder. Choose another place.")
-        answer = options.run(options)
+        answer = VERBS[options.verb](options)
     except SslTransferError as error:
         if is_main_process():
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -46,134 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         traceback.print_exc()
         return 1
     if is_main_process():
-        print(json.dumps(answer, default=str) if options.json else _readable(answer))
+        print(json.dumps(answer, default=str) if options.json else SHOWN.get(options.verb, _readable)(answer))
     return 0
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, with its complaints in the form of every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}. See {self.prog} --help.")
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    """Read the command line; argparse leaves over `key=value` words that stand behind an option."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(arguments)
-    settings = [word for word in rest if "=" in word and not word.startswith("-")]
-    if len(settings) < len(rest) or (settings and not hasattr(options, "overrides")):
-        parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if settings:
-        options.overrides = [*options.overrides, *settings]
-    return options
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="ssl-transfer",
-        description="Pretrain without labels on one domain, measure what it is worth on another, and say with statistics "
-        "whether staying in the domain paid.",
-    )
-    parser.add_argument("--version", action="version", version=f"ssl-transfer {__version__}")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-
-    def verb(name: str, run: Any, help: str, epilog: str | None = None) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=help, description=help, epilog=epilog)
-        added.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-        added.set_defaults(run=run)
-        return added
-
-    _quickstart_arguments(verb)
-    _ingest_arguments(verb)
-    added = verb("inspect", _inspect, "print what an artifact is: a store, backbone, features or result")
-    added.add_argument("path", type=Path)
-    added.add_argument("--figure", type=Path, metavar="FILE.png", help="draw a contact sheet of a store")
-
-    added = verb(
-        "pretrain", _pretrain, "store in, self-supervised backbone out", "the same recipe continues its own run"
-    )
-    added.add_argument("recipe", type=Path)
-    added.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
-    added.add_argument("--out", type=Path, help="folder of the run (default runs/NAME-ID)")
-    added.add_argument("--resume", choices=("auto", "never"), default="auto", help="never: start anew")
-    added.add_argument(
-        "--untrained",
-        action="store_true",
-        help="the backbone before its first step: random initialisation, the control",
-    )
-
-    added = verb("features", _features, "compute and keep a backbone's features of a store")
-    added.add_argument("backbone", help="a folder, scratch:NAME or timm:NAME[.TAG]")
-    added.add_argument("store", type=Path)
-    added.add_argument("--out", type=Path, help="folder (default runs/features/ID)")
-    added.add_argument("--size", type=int, help="height and width that the backbone sees (default: its own)")
-    added.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-
-    added = verb("evaluate", _evaluate, "what a backbone is worth on a task; test is looked at once")
-    added.add_argument("protocol", choices=PROTOCOLS)
-    added.add_argument(
-        "words", nargs="+", metavar="BACKBONE … TASK [key=value …]",
-        help="backbones: folders, scratch:NAME or timm:NAME[.TAG]; task: a card in recipes/tasks/ by name, or the path of one; "
-        "settings: for example fraction=[0.1,1] seed=[0,1,2]; lists and several backbones are one evaluation of each",
-    )  # fmt: skip
-    added.add_argument(
-        "--out", type=Path, help="folder (default runs/evaluate/ID); of several evaluations: of all of them"
-    )
-    added.add_argument("--features", type=Path, metavar="DIR", help="of this backbone and task: where probes keep them")
-    added.set_defaults(overrides=[])
-    _study_arguments(verb)
-    return parser
-
-
-def _quickstart_arguments(verb: Any) -> None:
-    added = verb("quickstart", _quickstart, "the main job on the embedded default, end to end")
-    added.add_argument("--out", type=Path, default=Path("runs/quickstart"))
-    added.add_argument("--scale", choices=("full", "tiny"), default="full", help="tiny ends within a minute")
-
-
-def _ingest_arguments(verb: Any) -> None:
-    added = verb("ingest", _ingest, "files in, image store out")
-    added.add_argument("source", help="a file, a folder, or phantom:ct, phantom:cells, phantom:photographs")
-    added.add_argument("--out", type=Path, required=True, metavar="STORE")
-    added.add_argument("--format", default="auto", choices=("auto", "dicom", "nifti", "images", "npz"))
-    added.add_argument("--labels", type=Path, metavar="CSV", help="columns to join to the rows")
-    added.add_argument("--label-key", choices=("patient", "series", "file"), help="the CSV's key column")
-    added.add_argument(
-        "--masks", metavar="PATH|PATTERN", help="label volumes or mask images; fields {stem} {parent} {number}"
-    )
-    added.add_argument("--mask-names", metavar="JSON|NAMES", help='{"1": "liver"} in a file, or liver,lesion')
-    added.add_argument("--size", type=int, metavar="PX", help="height and width (default: the most common)")
-    added.add_argument("--channels", type=int, choices=(1, 3), help="default 3 only if all images are colour")
-    added.add_argument("--modality", help="keep only this DICOM modality, for example CT")
-    added.add_argument("--domain", help="for example ct, xray/chest, microscopy/cell_line")
-    added.add_argument("--axis", choices=("axial", "coronal", "sagittal"), default="axial", help="slices of a volume")
-    added.add_argument("--compress", action="store_true", help="blosc2 lz4 in place of plain .npy")
-    added.add_argument("--resplit", action="store_true", help="draw splits anew even if the source has some")
-    added.add_argument("--split", default="0.7,0.15,0.15", metavar="TRAIN,VAL,TEST", help="shares of the patients")
-    added.add_argument("--seed", type=int, default=0, help="of the splits")
-    added.add_argument("--max-refused", type=float, default=0.05, metavar="SHARE", help="unreadable files tolerated")
-    added.add_argument("--workers", type=int, help="processes that decode (default: as many as cores)")
-
-
-def _study_arguments(verb: Any) -> None:
-    added = verb("study", _study, "many evaluations from one YAML: plan, run, status, report")
-    added.add_argument("action", choices=("plan", "run", "status", "report", "job"))
-    added.add_argument("study", type=Path, nargs="?", help="a study's YAML, or its folder once it is planned")
-    added.add_argument("overrides", nargs="*", metavar="key=value", help="laid over the YAML; of `job`: the job's id")
-    added.add_argument("--out", type=Path, help="folder (default studies/NAME)")
-    added.add_argument("--dry-run", action="store_true", help="plan: print what it would be, write nothing")
-    added.add_argument(
-        "--results", type=Path, metavar="CSV", help="report: a tidy table made elsewhere, in place of a study"
-    )
-    added.add_argument("--margin", type=float, help="report --results: largest difference that counts as equivalent")
-    added.add_argument(
-        "--family", metavar="COLUMNS", help="report --results: of Holm's correction (default protocol,metric)"
-    )
-    added.add_argument("--domains", type=Path, metavar="CSV", help="report --results: pretraining,task,boundary")
-    added.add_argument(
-        "--primary", metavar="KEY=VALUE,…", help="report --results: the contrast that the answer rests on"
-    )
 
 
 def _ingest(options: argparse.Namespace) -> dict[str, Any]:
@@ -199,7 +69,7 @@ def _inspect(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.run import read_json
 
     path: Path = options.path.parent if options.path.name == "result.json" else options.path
-    named = (read_json(path / f"{name}.json") for name in ("card", "result", "run", "quickstart", "plan"))
+    named = (read_json(path / f"{name}.json") for name in ("card", "result", "run", "quickstart", "plan", "rank"))
     card = next(filter(None, named), None)
     kind = (card or {}).get("kind") or (card or {}).get("stage")
     if options.figure and kind != "store":
@@ -252,7 +122,7 @@ def _features(options: argparse.Namespace) -> dict[str, Any]:
 def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     from dataclasses import asdict
 
-    words, settings = _split(options)
+    words, settings = options.words, options.overrides
     if len(words) < 2:
         raise UsageError(
             f"evaluate {options.protocol}: found {' '.join(words) or 'nothing'}, expected BACKBONE … TASK."
@@ -281,12 +151,6 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     return {"results": results} if several else results[0]
 
 
-def _split(options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Backbones and task, and settings, of `evaluate`."""
-    words = [word for word in options.words if not SETTING.match(word)]
-    return words, [word for word in options.words if SETTING.match(word)] + options.overrides
-
-
 def _tell(result: Any, metric: str, spec: str) -> None:
     """One line per evaluation of several."""
     value, interval = result.metrics["test"][metric], result.intervals.get(metric)
@@ -303,6 +167,52 @@ def _backbone(spec: str, store: Any) -> Any:
     return load_backbone(spec, in_channels=store.shape[0], size=max(store.shape[1:]))
 
 
+def _rank(options: argparse.Namespace) -> dict[str, Any]:
+    specs = options.words
+    if not specs:
+        raise UsageError("rank: found no backbone, expected TASK BACKBONE …")
+    from ssl_transfer.data.tasks import Task
+    from ssl_transfer.recipe import merge, resolve_options
+
+    task = Task.load(options.task)
+    from ssl_transfer.rank import GIVEN, rank
+    from ssl_transfer.rank.source import SourceLabels
+
+    settings = resolve_options(rank, merge({}, options.overrides), "rank", GIVEN)
+    sources = [SourceLabels.open(spec) for spec in options.source]
+    loaded, left_out = [(spec, _backbone(spec, task.store)) for spec in specs], []
+    for spec in filter(None, (options.candidates or "").split(",")):
+        try:
+            loaded.append((spec, _backbone(spec, task.store)))
+        except BackboneError as error:
+            warn(f"left out: {error}")
+            left_out.append(f"Left out: {error}")
+    answer, folder = rank(task, _by_name(loaded), options.out, options.features, sources, left_out, **settings)
+    return {**answer, "ranking": str(folder / "rank.json")}
+
+
+def _by_name(loaded: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Backbones by the shortest name that tells them apart: their own, that with the pretraining seed, the word given."""
+    options = [
+        (card["name"], f"{card['name']} (seed {card['pretraining_seed']})", spec)
+        for spec, card in ((spec, backbone.card) for spec, backbone in loaded)
+    ]
+    counts = Counter(name for names in options for name in names)
+    named: dict[str, Any] = {}
+    for names, (spec, backbone) in zip(options, loaded, strict=True):
+        name = next((name for name in names if counts[name] == 1), spec)
+        if name in named:
+            raise UsageError(f"rank: {spec} was given twice. Leave one out.")
+        named[name] = backbone
+    return named
+
+
+def _ranking(answer: dict[str, Any]) -> str:
+    from ssl_transfer.rank.listing import listing
+
+    return listing(answer)
+
+
 def _quickstart(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.quickstart import quickstart
 
@@ -317,22 +227,27 @@ def _study(options: argparse.Namespace) -> dict[str, Any]:
 
 def _perform(words: list[str]) -> Any:
     """Do a verb in this process and answer as it does; what goes wrong is raised."""
-    options = _parse(words)
-    return options.run(options)
+    options = parse(words)
+    return VERBS[options.verb](options)
 
 
 def _check(words: list[str]) -> None:
     """Refuse a verb whose recipe or settings name what does not exist, before anything is run."""
-    options = _parse(words)
-    if options.run is _pretrain:
+    options = parse(words)
+    if options.verb == "pretrain":
         from ssl_transfer.pretrain.setting import completed
         from ssl_transfer.recipe import PretrainRecipe, load_recipe
 
         completed(load_recipe(PretrainRecipe, options.recipe, options.overrides), str(options.recipe))
-    elif options.run is _evaluate:
+    elif options.verb == "rank":
+        from ssl_transfer.rank import GIVEN, rank
+        from ssl_transfer.recipe import merge, resolve_options
+
+        resolve_options(rank, merge({}, options.overrides), "rank", GIVEN)
+    elif options.verb == "evaluate":
         from ssl_transfer.evaluate import evaluate_recipes
 
-        list(evaluate_recipes(options.protocol, _split(options)[1]))
+        list(evaluate_recipes(options.protocol, options.overrides))
 
 
 def _readable(answer: Any, indent: int = 0) -> str:
@@ -359,6 +274,13 @@ def _word(value: Any) -> str:
     if value is None or value == []:
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+VERBS = {
+    "quickstart": _quickstart, "ingest": _ingest, "inspect": _inspect, "pretrain": _pretrain, "features": _features,
+    "evaluate": _evaluate, "rank": _rank, "study": _study,
+}  # fmt: skip
+SHOWN = {"rank": _ranking}  # where lines of `key: value` are not enough
 
 
 if __name__ == "__main__":

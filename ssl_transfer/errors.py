@@ -47,6 +47,10 @@ class BackboneError(SslTransferError):
     """A backbone that cannot be found, built or loaded."""
 
 
+class ScoreError(SslTransferError, ValueError):
+    """Features, labels or probabilities that no transferability score can be computed from."""
+
+
 class RunError(SslTransferError):
     """A run that cannot start or go on: corrupt checkpoint, wrong world size, a loss that is NaN."""
 

@@ -74,10 +74,16 @@ def extract_features(
         UsageError: If `out` holds something else.
     """
     size = size or backbone.card["image_size"]
-    identity = run_id("features", {"size": size, "precision": precision}, [backbone.id, store.id])
+    identity = features_id(backbone, store, size, precision)
     folder = Path(out) if out else CACHE / identity
     with claimed(folder.parent / f".{folder.name}.lock"):  # jobs that share them may run side by side
         return _kept(folder, identity) or _extract(backbone, store, folder, identity, size, precision)
+
+
+def features_id(backbone: Backbone, store: ImageStore, size: int | None = None, precision: str = "fp32") -> str:
+    """The `run_id` of features that `extract_features` would compute of these."""
+    size = size or backbone.card["image_size"]
+    return run_id("features", {"size": size, "precision": precision}, [backbone.id, store.id])
 
 
 def _kept(folder: Path, identity: str) -> Features | None:

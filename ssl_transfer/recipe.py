@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -378,6 +379,8 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
             owner = (
                 owner.model_fields[section].annotation if hasattr(owner, "model_fields") else typing.get_args(owner)[-1]
             )
+            if isinstance(owner, types.UnionType):  # a section or null
+                owner = typing.get_args(owner)[0]
         title = ".".join(map(str, sections)) or owner.__name__
         return f"{place}: {title} takes no such option.{nearest(str(key), owner.model_fields)}"
     if problem["type"] == "missing":

@@ -22,7 +22,7 @@ from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import BackboneError, nearest
 from ssl_transfer.models.architecture import brief, build, difference, input_convolutions
 from ssl_transfer.models.card import SCHEMA, new_card, readme, timm_config, weights_digest
-from ssl_transfer.models.public import from_hub, from_public_folder, is_public
+from ssl_transfer.models.public import Classifier, from_hub, from_public_folder, is_public
 from ssl_transfer.run import whole_folder
 
 SCRATCH = "scratch"  # the name of a backbone that was never pretrained
@@ -35,16 +35,19 @@ class Backbone(nn.Module):
     Args:
         model: timm model without a head.
         card: What is known of it; `intensity`, `image_size`, `source_domain`, `method`, … (see `new_card`).
+        classifier: Of the source classes, weights (S, feature_dim) and biases (S,): public weights bring one, and it is not
+            saved with a backbone.
 
     Attributes:
         feature_dim: Length of a feature vector.
         intensity: How images must be scaled.
     """
 
-    def __init__(self, model: nn.Module, card: dict[str, Any]):
+    def __init__(self, model: nn.Module, card: dict[str, Any], classifier: Classifier | None = None):
         super().__init__()
         self.model = model
         self.card = card
+        self.classifier = classifier
 
     @property
     def feature_dim(self) -> int:
@@ -224,8 +227,8 @@ def _unpretrained(
     return _named(model, new_card(SCRATCH, architecture, model, *shape, intensity, pretraining_seed=seed))
 
 
-def _named(model: nn.Module, card: dict[str, Any]) -> Backbone:
-    return Backbone(model, {**card, "id": weights_digest(model, card)})
+def _named(model: nn.Module, card: dict[str, Any], classifier: Classifier | None = None) -> Backbone:
+    return Backbone(model, {**card, "id": weights_digest(model, card)}, classifier)
 
 
 def _from_folder(path: Path, in_channels: int, size: int) -> Backbone:

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import timm
+import torch
 from torch import nn
 
 from ssl_transfer.data.intensity import Intensity
@@ -14,7 +16,8 @@ from ssl_transfer.errors import BackboneError, nearest
 from ssl_transfer.models.architecture import ELSEWHERE, brief, build, difference, has_fixed_size, input_convolutions
 from ssl_transfer.models.card import MAKER, new_card
 
-Described = tuple[nn.Module, dict[str, Any]]  # a model without a head, and its card
+Classifier = tuple[np.ndarray, np.ndarray]  # weights (S, feature_dim) and biases (S,) of the source classes
+Described = tuple[nn.Module, dict[str, Any], Classifier | None]  # a model without a head, its card, and the head
 
 
 def from_hub(name: str, in_channels: int, size: int) -> Described:
@@ -106,4 +109,17 @@ def _described(
         name, architecture, model, in_channels, size, "standard", options, Intensity(mean=tuple(mean), std=tuple(std)),
         method="public weights", source_domain="photograph", licence=config.get("license") or "see timm", adapted=adapted,
     )  # fmt: skip
-    return model, card
+    return model, card, _classifier(public, model.eval(), card)
+
+
+def _classifier(public: nn.Module, model: nn.Module, card: dict[str, Any]) -> Classifier | None:
+    """The head that a public model was trained with, if it is one linear layer on the features."""
+    head = public.get_classifier() if hasattr(public, "get_classifier") else None
+    if not isinstance(head, nn.Linear) or head.in_features != card["feature_dim"]:
+        return None
+    image = torch.randn(1, card["in_channels"], *2 * [card["image_size"]], generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        if not torch.allclose(public.eval()(image), head(model(image)), rtol=1e-3, atol=1e-3):
+            return None
+    biases = torch.zeros(head.out_features) if head.bias is None else head.bias.detach()
+    return head.weight.detach().numpy().copy(), biases.numpy().copy()

@@ -19,7 +19,14 @@ from ssl_transfer.recipe import Section, load_recipe
 
 PROTOCOLS = ("linear_probe", "knn", "finetune", "segment")
 STRATEGIC = ("finetune", "segment")  # protocols that have strategies
-RESOURCED = ("ingest", "pretrain", "untrained", "features", *PROTOCOLS)  # jobs that ask for resources of their own
+RESOURCED = (
+    "ingest",
+    "pretrain",
+    "untrained",
+    "features",
+    "rank",
+    *PROTOCOLS,
+)  # jobs that ask for resources of their own
 
 Settings = dict[str, Any]  # see `assignments`
 
@@ -110,6 +117,19 @@ class Evaluation(Section):
         if not all(0 < fraction <= 1 for fraction in self.fractions):
             raise ValueError(f"Expected fractions above 0, up to 1; found {self.fractions}")
         return self
+
+
+class Ranking(Section):
+    """Whether scores would have told which pretraining to take: `rank` on some tasks (null: all but those of masks).
+
+    Attributes:
+        source_labels: Train a head on the labels of the store that an arm was pretrained on, so that LEEP and NCE apply to it.
+        set: Settings of `rank`.
+    """
+
+    tasks: list[str] | None = None
+    source_labels: bool = False
+    set: Settings = {}
 
 
 class Where(Section):
@@ -220,6 +240,7 @@ class StudyRecipe(Section):
     pretraining_seeds: list[int] = [0, 1, 2, 3]
     tasks: dict[str, TaskSection]
     evaluations: list[Evaluation]
+    rank: Ranking | None = None
     skip: list[Where] = []
     set: list[Change] = []
     statistics: Statistics
@@ -242,6 +263,8 @@ class StudyRecipe(Section):
         for evaluation in self.evaluations:
             for task in evaluation.tasks or ():
                 _refuse(f"evaluations: {evaluation.protocol}: no task", task, self.tasks)
+        for task in (self.rank and self.rank.tasks) or ():
+            _refuse("rank: no task", task, self.tasks)
         for stage in self.resources:
             _refuse("resources: no jobs of kind", stage, RESOURCED)
         return self

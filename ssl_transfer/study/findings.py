@@ -13,6 +13,7 @@ import pandas as pd
 from ssl_transfer.console import stage
 from ssl_transfer.data.inspect import contact_sheet
 from ssl_transfer.data.store import ImageStore
+from ssl_transfer.result import better
 from ssl_transfer.run import read_json
 from ssl_transfer.study.arms import compared
 from ssl_transfer.study.design import STRATEGIC
@@ -63,6 +64,7 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
             commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
             main_metrics=main_metrics, strategies=strategies, variance=variance_components(frame),
             courses=_courses(results, main_metrics), cases=_cases(results, table, primaries),
+            scores=_scores(plan),
         )  # fmt: skip
     told = answers(table, summary(frame), primaries, strategies)
     sentences = [f"{answer['where']}: {answer['advice']}" for answer in told]
@@ -79,6 +81,22 @@ def finished(plan: Plan) -> Iterator[dict[str, Any]]:
         if content is not None:
             content["backbone"]["pretraining"] = run["pretraining"]
             yield {**content, "path": run["result"]}
+
+
+def _scores(plan: Plan) -> pd.DataFrame | None:
+    """What was said of every backbone beforehand: of the study's `rank` jobs that are done."""
+    rows = []
+    for job in plan.jobs:
+        found = read_json(Path(job.output) / "rank.json") if job.stage == "rank" else None
+        for one in (found or {}).get("backbones", ()):
+            values = {"linear_probe": one["linear_probe"], "knn": one["knn"], **one["scores"]}
+            shared = {"pretraining": job.about["arm"], "pretraining_seed": job.about["seed"], "task": job.about["task"]}
+            sign = better(found["metric"])  # more is to be better, of probes too
+            rows += [
+                {**shared, "criterion": name, "value": value * (sign if name in ("linear_probe", "knn") else 1)}
+                for name, value in values.items() if value is not None
+            ]  # fmt: skip
+    return pd.DataFrame(rows).astype({"pretraining_seed": "Int64"}) if rows else None
 
 
 def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -19,13 +19,13 @@ class Job:
     """A command with what it needs and what it gives.
 
     Attributes:
-        stage: `ingest`, `pretrain`, `features` or `evaluate`: the rule of an engine.
+        stage: `ingest`, `pretrain`, `features`, `evaluate` or `rank`: the rule of an engine.
         inputs: Ids of jobs that must be done.
         external: Artifacts that no job of the study makes: path of a store or backbone -> its id when the study was planned,
             null if it was not there, or is a name such as `timm:resnet50`.
         output: Folder that it writes.
         resources: For a scheduler: gpus, cpus, memory_gb, minutes (the limit).
-        about: Which `arm` and `seed`, and which `store` of the study.
+        about: Which `arm` and `seed`, and which `store` or `task` of the study.
         cost: `kind` (jobs of one kind cost alike, in proportion to `units`), `like` (the same work on another arm of the
             study), and what to assume without a record.
         runs: Coordinates and `result` (path) of every evaluation in it.

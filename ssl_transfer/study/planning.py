@@ -73,7 +73,9 @@ class _Planner:
                         )
                     if fits and (evaluation.tasks is None or task in evaluation.tasks):
                         self._evaluations(arm, seed, task, tasks[task], evaluation)
-        needed = {job.id for job in self.jobs.values() if job.runs}
+                for task in self._ranked(tasks):
+                    self._rank(arm, seed, task, tasks[task])
+        needed = {job.id for job in self.jobs.values() if job.runs or job.stage == "rank"}
         for job in reversed(self.jobs.values()):
             if job.id in needed:
                 needed |= set(job.inputs)
@@ -134,6 +136,52 @@ class _Planner:
             title=f"{protocol}{f' ({strategy})' if strategy else ''} on {task}: {arm.title(seed)}",
             about={"arm": arm.name, "seed": seed, "task": task}, asks=protocol, runs=runs, units=len(runs),
             like=" ".join(filter(None, [protocol, strategy, task])), work=sorted(settings),
+        )  # fmt: skip
+
+    def _ranked(self, tasks: dict[str, _Opened]) -> list[str]:
+        """Tasks for which arms are ranked.
+
+        Raises:
+            RecipeError: If one that is named has masks for a target.
+        """
+        if self.recipe.rank is None:
+            return []
+        named = self.recipe.rank.tasks
+        for task in named or ():
+            if tasks[task].masks:
+                raise RecipeError(
+                    f"{self.recipe.name}: rank: the target of {task} is masks; scores are for classes and labels of images."
+                )
+        return named or [task for task in tasks if not tasks[task].masks]
+
+    def _rank(self, arm: Arm, seed: int | None, task: str, opened: _Opened) -> None:
+        """Scores of a backbone on a task, without resampling: the study has seeds for that."""
+        ranking, backbone = self.recipe.rank, self.backbone(arm, seed)
+        words = _last_of_each(["resamples=0", *assignments(ranking.set)])
+        given = [backbone, opened.store]
+        features = self._features(arm, seed, backbone, opened.store, words)
+        command = ["rank", str(opened.card), backbone.spec, *words, "--features", features.spec]
+        own = arm.pretraining
+        sources = (
+            [self.store(name) for name in ([own.store] if own.store else own.mix)] if ranking.source_labels else []
+        )
+        if own.untrained:
+            sources = []
+        for source in sources:
+            known = self._features(arm, seed, backbone, source, words)
+            given += [source, known]
+            command += ["--source", source.spec, *(["--features", known.spec] if known != features else [])]
+        identity = {
+            "stage": "rank",
+            "settings": sorted(words),
+            "card": digest(self.card(task)),
+            "sources": _ids(sources),
+        }
+        output = self.folder / "rank" / digest([identity, _ids(given[:2])])
+        self._add(
+            "rank", identity, [*given, features], [*command, "--out", str(output)], output,
+            title=f"scores on {task}: {arm.title(seed)}", about={"arm": arm.name, "seed": seed, "task": task},
+            like=f"rank {task}", work=sorted(words),
         )  # fmt: skip
 
     def _features(

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_transfer.__main__ import _parse, main
+from ssl_transfer.__main__ import main
+from ssl_transfer.arguments import parse
 from ssl_transfer.data.sources.phantom import write_ct
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.data.tasks import Task, TaskCard
@@ -282,12 +283,12 @@ def test_every_card_says_what_it_is_how_to_evaluate_it_and_how_its_store_is_made
 @each_card
 def test_the_commands_of_every_card_are_what_the_command_line_reads(path):
     *_, protocol, _, name = (words := shlex.split(comment(path)[1][1:]))[:5]
-    options = _parse(words[1:])
+    options = parse(words[1:])
     settings = [word for word in options.words if "=" in word] + options.overrides
     assert name == path.stem and list(evaluate_recipes(protocol, settings))
     for line in comment(path):
         for command in re.findall(r"ssl-transfer (ingest .*)", line):
-            assert str(_parse(shlex.split(command)).out) == validate(TaskCard, read_yaml(path), str(path)).store
+            assert str(parse(shlex.split(command)).out) == validate(TaskCard, read_yaml(path), str(path)).store
 
 
 @each_card

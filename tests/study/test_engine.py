@@ -190,8 +190,8 @@ def test_more_gpus_than_there_are_is_refused(machine, tmp_path):
 
 
 def test_a_study_runs_from_its_yaml_to_its_report(tmp_path):
-    """Every stage for real: chains, an untrained arm, probes, fine-tuning, segmentation."""
-    write_study(tmp_path, pretraining_seeds=[0, 1])
+    """Every stage for real: chains, an untrained arm, probes, fine-tuning, segmentation, scores."""
+    write_study(tmp_path, pretraining_seeds=[0, 1], rank={})
     ran = ssl_transfer("study", "run", "study.yaml", "--json", folder=tmp_path)
     assert ran.status == 0, ran.stderr
     answer = json.loads(ran.stdout)
@@ -200,6 +200,7 @@ def test_a_study_runs_from_its_yaml_to_its_report(tmp_path):
     assert report.status == 0, report.stderr
     page = (tmp_path / json.loads(report.stdout)["report"]).read_text()
     assert "photographs → CT" in page and "head only" in page and "Nothing: everything that was planned" in page
+    assert "Could it have been told beforehand?" in page
     unfinished = next((tmp_path / "studies/study/jobs").glob("*.json"))
     again = ssl_transfer("study", "run", "study.yaml", "--json", folder=tmp_path)
     assert again.status == 0 and unfinished.exists() and "left]" not in again.stderr

@@ -18,6 +18,7 @@ from ssl_transfer.study.report import headline
 from ssl_transfer.study.report.boundaries import by_boundary
 from ssl_transfer.study.report.courses import SHARES, tidy, time_to_quality
 from ssl_transfer.study.report.drawing import MARKER_NAMES, arm_looks
+from ssl_transfer.study.report.foretold import Foretold, named
 from ssl_transfer.study.report.gallery import CAPTIONS, Gallery
 from ssl_transfer.study.report.guidance import answers, unequal_budget
 from ssl_transfer.study.report.headline import (
@@ -88,6 +89,7 @@ def write_report(
     variance: pd.DataFrame | None = None,
     courses: pd.DataFrame | None = None,
     cases: pd.DataFrame | None = None,
+    scores: pd.DataFrame | None = None,
 ) -> Path:
     """Write `report.html` into a folder, with `tables/` (CSV, LaTeX) and `figures/` (PNG, SVG) beside it.
 
@@ -120,6 +122,8 @@ def write_report(
         courses: Validation values over steps: columns of `courses.COURSE_COLUMNS`.
         cases: The same contrasts with patients as the unit: task, a, b, metric, difference, ci_low, ci_high, n_cases,
             n_patients.
+        scores: What transferability scores and cross-validated probes said of the backbones: pretraining, pretraining_seed,
+            task, criterion, value.
 
     Returns:
         Path of the page.
@@ -131,7 +135,10 @@ def write_report(
     pictures = [_embedded(attachment) for attachment in attachments]
     facts = _Facts.of(frame, contrasts, primaries, arms, main_metrics, courses)
     luck = None if variance is None else seed_luck(variance, facts.results)
+    foretold = Foretold.of(scores, facts.frame, facts.main)
     write_tables(out / "tables", frame, facts.contrasts, facts.results, primaries[0], facts.main, strategies, luck)
+    if foretold is not None:
+        foretold.write(out / "tables")
     page = _template().render(
         title=title, question=question, arms=arms, pictures=pictures, design=dict(design).items(), missing=missing,
         cost=cost, environment=environment, total=sum(seconds for _, seconds in cost), methods_text=methods_text.strip(),
@@ -140,7 +147,7 @@ def write_report(
         cases=None if cases is None else cases.to_dict("records"),
         **_findings(facts, strategies), **_adaptation(facts, strategies),
         luck=None if luck is None else _by_task(facts.headline(luck)),
-        effects=EFFECTS, figures=_drawn(out / "figures", facts, strategies),
+        foretold=foretold, effects=EFFECTS, figures=_drawn(out / "figures", facts, strategies, foretold),
     )  # fmt: skip
     unfinished = out / "report.html.part"
     unfinished.write_text(page, encoding="utf-8")
@@ -226,13 +233,16 @@ def _by_task(table: pd.DataFrame) -> list[dict]:
     ]
 
 
-def _drawn(folder: Path, facts: _Facts, strategies: pd.DataFrame | None) -> dict[str, list[dict]]:
+def _drawn(
+    folder: Path, facts: _Facts, strategies: pd.DataFrame | None, foretold: Foretold | None
+) -> dict[str, list[dict]]:
     """Kind of figure -> what the page shows of each."""
     rows = [row for target in facts.targets for row in target["rows"]]
     evidence = [row[side]["row"] for row in rows for side in ("across", "random") if row[side]]
     gallery = Gallery(
         facts.frame, facts.headline(facts.contrasts), facts.headline(facts.results), evidence,
-        strategies is not None and len(strategies) > 0, facts.courses, facts.primaries[0], facts.main, facts.looks, facts.random,
+        strategies is not None and len(strategies) > 0, facts.courses, facts.primaries[0], facts.main, facts.looks,
+        facts.random, foretold,
     )  # fmt: skip
     shown = {kind: [] for kind in CAPTIONS}
     for drawing in gallery.drawings():
@@ -265,6 +275,7 @@ def _template() -> jinja2.Template:
     shown = {
         "number": number, "p": p_value, "t": t_value, "words": words, "measure": measure, "percent": percent,
         "whole": whole, "duration": duration, "listed": listed, "rounded": rounded, "fine": fine,
+        "named": named,
     }  # fmt: skip
     environment.filters.update(shown)
     return environment.get_template("page.html.jinja")

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ssl_transfer.study.report import figures
 from ssl_transfer.study.report.courses import course_curves
 from ssl_transfer.study.report.drawing import Looks, inline_svg, save, settle
+from ssl_transfer.study.report.foretold import Foretold
 from ssl_transfer.study.report.headline import MainMetrics, at_main, at_the_setting
 from ssl_transfer.study.report.strategies import strategy_points
 from ssl_transfer.study.report.wording import measure, words
@@ -30,6 +31,8 @@ CAPTIONS = {
     "the better arm: decided after correction. Hollow: not decided, or equivalent.",
     "strategies": "{metric} of every strategy: with up to three pretrainings, the mean of each and its 95 % interval; with more, "
     "a faint mark is the mean of one, and the heavy bar their average with its 95 % interval (these pretrainings, other seeds).",
+    "foretold": "{metric} after fine-tuning against what was told beforehand, on {where}: small points are pretraining seeds, "
+    "large ones their means, on which Kendall’s τ rests. Scores and probes have seen training and validation images, never test.",
     "courses": "{metric} on validation while adapting: each faint line is one run, heavy lines are means over runs (one that "
     "stopped early counts with its last value). Dotted: 95 % and 99 % of the best mean in the panel.",
 }
@@ -66,6 +69,7 @@ class Gallery:
         evidence: Rows of `contrasts` that the guidance shows.
         strategies: Whether strategies are compared.
         courses: See `courses.COURSE_COLUMNS`; None if there are none.
+        foretold: None if nothing was scored beforehand.
         primary: The first one.
     """
 
@@ -79,6 +83,7 @@ class Gallery:
     main: MainMetrics
     looks: Looks
     random: set[str]
+    foretold: Foretold | None
 
     def drawings(self) -> Iterator[Drawing]:
         """Every figure that has anything to show: for each main metric, and for each target where panels are many."""
@@ -103,6 +108,9 @@ class Gallery:
         for metric, checks in courses.groupby("metric", sort=False):
             for portion in _portions(checks, ["strategy", "fraction"]):
                 yield self._drawing("courses", metric, portion, course_curves(portion.rows, self.looks))
+        for number, (metric, figure, where) in enumerate(self.foretold.figures(self.looks) if self.foretold else ()):
+            caption = CAPTIONS["foretold"].format(metric=measure(metric), where=where)
+            yield Drawing("foretold", f"foretold_{number}", figure, where, True, caption[0].upper() + caption[1:])
 
     def _effects(self, metric: str, which: str) -> Iterator[Drawing]:
         pairs = self.contrasts[self.contrasts["metric"] == metric]

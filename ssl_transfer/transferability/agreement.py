@@ -1,0 +1,69 @@
+"""How well a score orders backbones as their quality does."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.stats import rankdata
+
+COEFFICIENTS = ("pearson", "spearman", "kendall", "weighted_kendall")
+FEWEST = 3  # backbones; with fewer, every order agrees with half of the others
+
+
+def agreement(scores: np.ndarray, quality: np.ndarray) -> dict[str, np.ndarray]:
+    """Correlations of scores and quality, along the last axis.
+
+    `kendall` is τ-b. `weighted_kendall` weighs each exchange by 1/rank + 1/rank, so that the best count most; its value is the
+    mean of ranking by scores and by quality, as in `scipy.stats.weightedtau`.
+
+    Args:
+        scores: Of n backbones, (…, n).
+        quality: What they turned out to be worth, (…, n).
+
+    Returns:
+        Each of `COEFFICIENTS`, (…); NaN where either does not vary.
+
+    Source:
+        Kendall 1945; Vigna 2015, https://arxiv.org/abs/1404.3325.
+    """
+    scores, quality = np.broadcast_arrays(np.asarray(scores, float), np.asarray(quality, float))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        signs, truths = (np.sign(values[..., :, None] - values[..., None, :]) for values in (scores, quality))
+        weighted = [
+            _concordance(signs, truths, _exchange_weights(first, second))
+            for first, second in ((scores, quality), (quality, scores))
+        ]
+        return {
+            "pearson": _linear(scores, quality),
+            "spearman": _linear(rankdata(scores, axis=-1), rankdata(quality, axis=-1)),
+            "kendall": _concordance(signs, truths, np.ones(())),
+            "weighted_kendall": (weighted[0] + weighted[1]) / 2,
+        }
+
+
+def resampled_backbones(n: int, resamples: int, seed: int = 0) -> np.ndarray:
+    """Positions of n backbones drawn with replacement, at least three different ones each time, int (resamples, n)."""
+    draw, kept = np.random.default_rng(seed), []
+    while sum(map(len, kept)) < resamples:
+        drawn = draw.integers(0, n, (resamples, n))
+        kept.append(drawn[(np.diff(np.sort(drawn, axis=1), axis=1) > 0).sum(1) >= FEWEST - 1])
+    return np.concatenate(kept)[:resamples]
+
+
+def _linear(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    one, other = one - one.mean(-1, keepdims=True), other - other.mean(-1, keepdims=True)
+    found = (one * other).sum(-1) / np.sqrt(np.square(one).sum(-1) * np.square(other).sum(-1))
+    return np.clip(found, -1, 1)
+
+
+def _concordance(signs: np.ndarray, truths: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Kendall's τ-b of the signs of all pairs (…, n, n), each with a weight."""
+    agreeing, *sizes = ((weights * pairs).sum((-1, -2)) for pairs in (signs * truths, signs**2, truths**2))
+    return np.clip(agreeing / np.sqrt(sizes[0] * sizes[1]), -1, 1)
+
+
+def _exchange_weights(values: np.ndarray, ties: np.ndarray) -> np.ndarray:
+    """1/rank + 1/rank of each pair (…, n, n); rank 1 is the largest value, and among equal ones the largest of `ties`."""
+    order = np.lexsort((ties, values))[..., ::-1]
+    inverse = np.empty(values.shape)
+    np.put_along_axis(inverse, order, np.broadcast_to(1 / np.arange(1, values.shape[-1] + 1), values.shape), -1)
+    return inverse[..., :, None] + inverse[..., None, :]

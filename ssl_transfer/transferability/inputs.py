@@ -1,0 +1,128 @@
+"""What transferability scores may be given: one check for all of them."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from ssl_transfer.errors import ScoreError
+
+ROWS_PER_FEATURE = 5  # with fewer, scores that are fitted to the images flatter a backbone
+SUM_TOLERANCE = 1e-3  # of probabilities that were float16 once
+
+
+class FewImagesWarning(UserWarning):
+    """There are fewer than five images per feature: scores fitted to the same images are too good."""
+
+
+def checked_labels(labels: np.ndarray, n_rows: int | None = None, name: str = "labels", least: int = 2) -> np.ndarray:
+    """Class codes without gaps, int64 (N,), of any integers.
+
+    Raises:
+        ScoreError: If they are not integers, not (N,), not as many as the rows, or of fewer classes than `least`.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1:
+        advice = f": use {name}.ravel()" if labels.ndim == 2 and labels.shape[1] == 1 else ", one class per image"
+        raise ScoreError(f"{name}: found shape {labels.shape}, expected (N,){advice}.")
+    if labels.dtype.kind not in "iub":
+        raise ScoreError(
+            f"{name}: found {labels.dtype}, expected integers. Number the classes: np.unique({name}, return_inverse=True)[1]."
+        )
+    _match(labels, n_rows, name)
+    classes, codes = np.unique(labels, return_inverse=True)
+    if len(classes) < least:
+        raise ScoreError(f"{name}: found {len(classes)} class in {len(labels)} images, expected at least two.")
+    return codes.astype(np.int64)
+
+
+def checked_features(features: np.ndarray, warn: bool = True) -> np.ndarray:
+    """Features as float64 (N, D): a copy, or the array itself if it is that already.
+
+    Raises:
+        ScoreError: If they are not numbers, not (N, D), or not finite.
+    """
+    features = _numbers(features, "features", "(N, D), one row per image")
+    if warn and len(features) < ROWS_PER_FEATURE * features.shape[1]:
+        warnings.warn(
+            f"{len(features)} images of {features.shape[1]} features: below {ROWS_PER_FEATURE} images per feature, scores "
+            "are fitted to the images and too good. Compare only backbones with as many features.",
+            FewImagesWarning, stacklevel=3,
+        )  # fmt: skip
+    return features
+
+
+def checked_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """Probabilities of source classes, float64 (N, S), without classes that no image has any of.
+
+    Raises:
+        ScoreError: If they are not (N, S), not finite, negative, or their rows do not sum to 1.
+    """
+    probabilities = _numbers(probabilities, "source_probabilities", "(N, S), one column per source class")
+    sums = probabilities.sum(1)
+    if probabilities.min(initial=0) < 0 or np.abs(sums - 1).max() > SUM_TOLERANCE:
+        wrong = int(np.argmax((probabilities < 0).any(1) | (np.abs(sums - 1) > SUM_TOLERANCE)))
+        raise ScoreError(
+            f"source_probabilities: row {wrong} sums to {sums[wrong]:.4g} with a least value of "
+            f"{probabilities[wrong].min():.4g}; expected values from 0 that sum to 1. Are these logits? Take their softmax."
+        )
+    probabilities = probabilities / sums[:, None]
+    mass = probabilities.sum(0) > 0
+    return probabilities if mass.all() else probabilities[:, mass]
+
+
+def checked_targets(targets: np.ndarray, n_rows: int, binary: bool) -> np.ndarray:
+    """Target columns that vary, as float64 (N, K); (N,) is one column.
+
+    Raises:
+        ScoreError: If they are not finite numbers, not as many as the rows, none of them varies, or, where `binary`, not 0 and 1.
+    """
+    targets = np.asarray(targets)
+    targets = _numbers(targets[:, None] if targets.ndim == 1 else targets, "labels", "(N,) or (N, K)")
+    _match(targets, n_rows, "labels")
+    if binary and not np.isin(targets, (0, 1)).all():
+        strange = targets[~np.isin(targets, (0, 1))][0]
+        raise ScoreError(
+            f"labels: found {strange:g}, expected 0 and 1 alone, one column per label. Leave out images of which one is unknown."
+        )
+    varies = np.ptp(targets, axis=0) > 0
+    if not varies.any():
+        raise ScoreError(
+            f"labels: none of {len(varies)} columns varies over the {len(targets)} images. Take more images."
+        )
+    return targets[:, varies]
+
+
+def checked_count(value: int, name: str, most: float) -> None:
+    """Refuse what is no whole number from 1 to `most`.
+
+    Raises:
+        ScoreError: If it is not.
+    """
+    if not isinstance(value, (int, np.integer)) or not 1 <= value <= most:
+        raise ScoreError(
+            f"{name}: found {value!r}, expected a whole number from 1 on"
+            + (f", up to {most}." if most < np.inf else ".")
+        )
+
+
+def _numbers(values: np.ndarray, name: str, shape: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.dtype.kind not in "iubf":
+        raise ScoreError(f"{name}: found {values.dtype}, expected real numbers.")
+    if values.ndim != 2 or 0 in values.shape:
+        raise ScoreError(f"{name}: found shape {values.shape}, expected {shape}.")
+    values = np.asarray(values, np.float64)
+    if not np.isfinite(values.sum()) and not np.isfinite(values).all():  # a sum costs less, and may overflow
+        wrong = np.flatnonzero(~np.isfinite(values).all(1))
+        again = ", or extract the features again in fp32" if name == "features" else ""
+        raise ScoreError(
+            f"{name}: {len(wrong)} of {len(values)} rows are not finite (the first: row {wrong[0]}). Leave them out{again}."
+        )
+    return values
+
+
+def _match(labels: np.ndarray, n_rows: int | None, name: str) -> None:
+    if n_rows is not None and len(labels) != n_rows:
+        raise ScoreError(f"{name}: found {len(labels)} for {n_rows} images, expected one of each.")
