@@ -187,8 +187,8 @@ def _rank(options: argparse.Namespace) -> dict[str, Any]:
         except BackboneError as error:
             warn(f"left out: {error}")
             left_out.append(f"Left out: {error}")
-    answer, folder = rank(task, _by_name(loaded), options.out, options.features, sources, left_out, **settings)
-    return {**answer, "ranking": str(folder / "rank.json")}
+    answer, folder = rank(task, _by_name(loaded), options.out, options.features, sources, **settings)
+    return {**answer, "caveats": [*answer["caveats"], *left_out], "ranking": str(folder / "rank.json")}
 
 
 def _by_name(loaded: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -197,13 +197,12 @@ def _by_name(loaded: list[tuple[str, Any]]) -> dict[str, Any]:
         (card["name"], f"{card['name']} (seed {card['pretraining_seed']})", spec)
         for spec, card in ((spec, backbone.card) for spec, backbone in loaded)
     ]
-    counts = Counter(name for names in options for name in names)
+    counts = Counter(name for names in options for name in set(names))
     named: dict[str, Any] = {}
     for names, (spec, backbone) in zip(options, loaded, strict=True):
-        name = next((name for name in names if counts[name] == 1), spec)
-        if name in named:
+        if any(other.id == backbone.id for other in named.values()):
             raise UsageError(f"rank: {spec} was given twice. Leave one out.")
-        named[name] = backbone
+        named[next((name for name in names if counts[name] == 1), spec)] = backbone
     return named
 
 

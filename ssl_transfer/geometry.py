@@ -1,7 +1,10 @@
-"""Numbers that describe a cloud of feature vectors; torch tensors in, floats out."""
+"""Numbers that describe a cloud of features, or two clouds, of the same images or of others; torch tensors in, floats out."""
 
 from __future__ import annotations
 
+from typing import Literal
+
+import numpy as np
 import torch
 import torch.nn.functional as functional
 
@@ -60,3 +63,185 @@ def uniformity(features: torch.Tensor) -> float:
     squared = (2 - 2 * (unit @ unit.T)).clamp(min=0)
     pairs = squared[~torch.eye(len(unit), dtype=torch.bool, device=unit.device)]
     return float(pairs.mul(-2).exp().mean().log())
+
+
+def effective_rank(features: torch.Tensor) -> float:
+    """Exp of the entropy of the covariance's eigenvalue shares, in [1, min(N − 1, D)]; 1 where features never vary.
+
+    Unlike RankMe it centres, and weighs directions by variance rather than by singular value.
+
+    Args:
+        features: Shape (N, D), N ≥ 2.
+
+    Source:
+        Roy & Vetterli 2007, https://ieeexplore.ieee.org/document/7098875, of the covariance.
+    """
+    variances = torch.linalg.svdvals(_centred(features)).square()
+    share = variances[variances > 0] / variances.sum().clamp(min=1e-300)
+    return float(torch.exp(-(share * share.log()).sum()))
+
+
+def intrinsic_dimension(first: np.ndarray, second: np.ndarray) -> float:
+    """Dimension of the surface that features lie on, by the ratio of distances to the two nearest neighbours (TwoNN).
+
+    The maximum-likelihood estimate (N − 1) / Σ log(second / first); rows with a duplicate (first = 0) are left out.
+
+    Args:
+        first: Euclidean distances to the nearest other row, (N,).
+        second: To the second nearest, (N,).
+
+    Returns:
+        NaN where fewer than two rows are left, infinity where all distances are equal.
+
+    Source:
+        Facco et al. 2017, https://arxiv.org/abs/1803.06992.
+    """
+    first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    known = first > 0
+    if known.sum() < 2:
+        return float("nan")
+    total = np.log(second[known] / first[known]).sum()
+    return float((known.sum() - 1) / total) if total > 0 else float("inf")
+
+
+def cka(
+    one: torch.Tensor, other: torch.Tensor, kernel: Literal["linear", "rbf"] = "linear", unbiased: bool = False,
+    bandwidth: float = 0.5, batch: int | None = None,
+) -> float:  # fmt: skip
+    """Centred kernel alignment of two representations of the same images: 1 the same up to rotation and scale, 0 unrelated.
+
+    The plain estimate is biased upwards where N is not much larger than D; the unbiased one is not, and may be slightly
+    negative.
+
+    Args:
+        one: Shape (N, D), N ≥ 2 (unbiased: 4).
+        other: Shape (N, E), row by row of the same images.
+        kernel: `rbf`: exp(−distance² / (2 (bandwidth · median distance)²)), the median taken per representation.
+        unbiased: Use the unbiased estimate of HSIC.
+        bandwidth: Of `rbf`.
+        batch: Average unbiased HSIC over consecutive batches of so many rows (the last, smaller one counts if it has 4), for N
+            at which an N × N matrix does not fit; rows should be in random order. Implies `unbiased`.
+
+    Returns:
+        NaN where one of them never varies.
+
+    Raises:
+        ValueError: If the numbers of rows differ or are too small.
+
+    Source:
+        Kornblith et al. 2019, https://arxiv.org/abs/1905.00414; unbiased: Song et al. 2012; batches: Nguyen et al. 2021,
+        https://arxiv.org/abs/2010.15327, equation 3.
+    """
+    unbiased = unbiased or batch is not None
+    least = 4 if unbiased else 2
+    if len(one) != len(other) or len(one) < least:
+        raise ValueError(f"cka: found {len(one)} and {len(other)} rows, expected as many of each, at least {least}.")
+    if kernel == "linear" and not unbiased:  # D × D matrices do
+        one, other = _centred(one), _centred(other)
+        cross, own = (one.T @ other).square().sum(), [(side.T @ side).square().sum() for side in (one, other)]
+        return _ratio(cross, *own)
+    parts = torch.arange(len(one)).split(batch or len(one))
+    sums = torch.zeros(3, dtype=torch.float64)
+    for rows in parts:
+        if len(rows) >= least:
+            kernels = [_kernel(side[rows].double(), kernel, bandwidth) for side in (one, other)]
+            hsic = _unbiased_hsic if unbiased else _hsic
+            sums += torch.stack([hsic(*kernels), hsic(kernels[0], kernels[0]), hsic(kernels[1], kernels[1])])
+    return _ratio(*sums)
+
+
+def procrustes(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Distance that the best rotation leaves between two representations of the same images, in [0, 2]; 0 is the same.
+
+    Both are centred and scaled to Frobenius norm 1: 2 − 2 ‖AᵀB‖_*.
+
+    Args:
+        one: Shape (N, D).
+        other: Shape (N, E).
+
+    Returns:
+        NaN where one of them never varies.
+
+    Source:
+        Ding et al. 2021, https://arxiv.org/abs/2108.01661.
+    """
+    one, other = _centred(one), _centred(other)
+    scale = one.norm() * other.norm()
+    if scale == 0:
+        return float("nan")
+    return float((2 - 2 * torch.linalg.svdvals(one.T @ other).sum() / scale).clamp(0, 2))
+
+
+def frechet_distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    """Squared 2-Wasserstein distance of two clouds taken as Gaussians: ‖μ − ν‖² + tr(Σ + Τ − 2 (ΣΤ)^½).
+
+    It grows with the features' scale, and with D where N is not much larger: compare only within one backbone and like N.
+
+    Args:
+        one: Shape (N, D), N ≥ 2.
+        other: Shape (M, D), M ≥ 2.
+
+    Source:
+        Dowson & Landau 1982; Heusel et al. 2017, https://arxiv.org/abs/1706.08500.
+    """
+    means = [side.double().mean(0) for side in (one, other)]
+    roots = [_centred(side) / (len(side) - 1) ** 0.5 for side in (one, other)]
+    cross = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()  # tr (ΣΤ)^½ without a matrix root
+    spread = sum(root.square().sum() for root in roots)
+    return float(((means[0] - means[1]).square().sum() + spread - 2 * cross).clamp(min=0))
+
+
+def mmd(one: torch.Tensor, other: torch.Tensor, bandwidth: float = 1.0) -> float:
+    """Unbiased squared maximum mean discrepancy of two clouds under a Gaussian kernel; about 0 where they are of one kind.
+
+    Args:
+        one: Shape (N, D), N ≥ 2.
+        other: Shape (M, D), M ≥ 2.
+        bandwidth: Of the kernel, as a share of the median distance of all rows.
+
+    Returns:
+        At most 2; slightly negative by chance where there is no difference.
+
+    Source:
+        Gretton et al. 2012, https://jmlr.org/papers/v13/gretton12a.html, lemma 6.
+    """
+    both = torch.cat([one, other]).double()
+    kernel = _kernel(both, "rbf", bandwidth)
+    n, m = len(one), len(other)
+    within = [(kernel[part, part].sum() - count) / (count * (count - 1)) for part, count in
+              ((slice(0, n), n), (slice(n, None), m))]  # fmt: skip
+    return float(sum(within) - 2 * kernel[:n, n:].mean())
+
+
+def _centred(features: torch.Tensor) -> torch.Tensor:
+    features = features.double()
+    return features - features.mean(0)
+
+
+def _ratio(cross: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> float:
+    scale = one * other
+    return float(cross / scale.sqrt()) if scale > 0 else float("nan")
+
+
+def _kernel(features: torch.Tensor, kernel: str, bandwidth: float) -> torch.Tensor:
+    if kernel == "linear":
+        return features @ features.T
+    squared = torch.cdist(features, features).square()
+    count = len(features)
+    apart = squared[torch.triu_indices(count, count, 1).unbind()]
+    median = apart.median() if apart.numel() else squared.sum()
+    width = bandwidth**2 * (median if median > 0 else apart.mean())
+    return torch.exp(-squared / (2 * width)) if width > 0 else torch.ones_like(squared)
+
+
+def _hsic(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Up to a factor that cancels."""
+    one = one - one.mean(0) - one.mean(1, keepdim=True) + one.mean()
+    return (one * other).sum()
+
+
+def _unbiased_hsic(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    n = len(one)
+    one, other = one.clone().fill_diagonal_(0), other.clone().fill_diagonal_(0)
+    sums = one.sum() * other.sum() / ((n - 1) * (n - 2)) - 2 * one.sum(0) @ other.sum(0) / (n - 2)
+    return ((one * other).sum() + sums) / (n * (n - 3))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pandas
 import torch
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ssl_transfer.console import say
 from ssl_transfer.data.store import ImageStore
@@ -28,14 +28,14 @@ from ssl_transfer.run import environment, read_json, run_id, whole_folder, write
 from ssl_transfer.transferability import SCORES
 
 SCHEMA = 1
-GIVEN = ("task", "backbones", "out", "features", "sources", "left_out")  # parameters of `rank` that are no settings
+GIVEN = ("task", "backbones", "out", "features", "sources")  # parameters of `rank` that are no settings
 
 
 def rank(
     task: Task, backbones: Mapping[str, Backbone], out: str | Path | None = None, features: Sequence[str | Path] = (),
-    sources: Sequence[SourceLabels] = (), left_out: Sequence[str] = (), by: Literal[CRITERIA] = "linear_probe",
-    fraction: float = 1.0, seed: NonNegativeInt = 0, folds: PositiveInt = 5, resamples: NonNegativeInt = 100,
-    size: PositiveInt | None = None, precision: Literal["fp32", "bf16"] = "fp32",
+    sources: Sequence[SourceLabels] = (), by: Literal[CRITERIA] = "linear_probe",
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0, seed: NonNegativeInt = 0, folds: PositiveInt = 5,
+    resamples: NonNegativeInt = 100, size: PositiveInt | None = None, precision: Literal["fp32", "bf16"] = "fp32",
 ) -> tuple[dict[str, Any], Path]:  # fmt: skip
     """Score backbones on a task's training and validation images and put them in order.
 
@@ -45,7 +45,6 @@ def rank(
         out: Folder; None: `runs/rank/ID`. It gets `rank.json` and `scores.csv`.
         features: Folders of features that are there already, of any of these backbones and stores.
         sources: Labelled stores on which LEEP and NCE may train a head, for backbones that were pretrained on them.
-        left_out: Said among the caveats: candidates that could not be had.
         by: What the order rests on.
         fraction: Share of the training patients that are looked at, as for `evaluate`.
         seed: Of the fraction, the folds, the resamples, and the mixture of N-LEEP.
@@ -102,7 +101,7 @@ def rank(
     answer = {
         "schema": SCHEMA, "kind": "rank", "run_id": identity, "task": task.name, "metric": task.card.metric, "by": by,
         "backbones": [_entry(one) for one in candidates],
-        **verdict(candidates, sample, by, [*left_out, *_unused(sources, backbones)]),
+        **verdict(candidates, sample, by, _unused(sources, backbones)),
         "n": task.count(sample.rows), "settings": settings,
         "environment": environment(torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"),
     }  # fmt: skip

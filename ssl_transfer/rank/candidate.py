@@ -75,8 +75,7 @@ def candidate(
         BackboneError: If a feature of the sample is no number.
     """
     clock = _Clock()
-    everything = features()
-    inputs = everything[sample.rows]
+    inputs = features()[sample.rows]
     if not np.isfinite(inputs).all():
         raise BackboneError(
             f"{name}: some of its features on {sample.task.store.path} are no numbers. Extract them in fp32, or look at its "
@@ -96,10 +95,10 @@ def candidate(
             score = _of_labels
             parts = (inputs.astype(float), sample.labels)
         else:
-            opinions = source(everything)
+            opinions = source(inputs)
             clock.lap("source classes")
             score = _of_classes
-            probabilities = opinions and opinions.probabilities[sample.rows]
+            probabilities = opinions and opinions.probabilities
             posteriors = mixture_posteriors(Spectrum.of(inputs.astype(float), sample.labels), seed=seed)
             parts = (inputs.astype(float), sample.labels, posteriors, probabilities)
         found = score(*parts)

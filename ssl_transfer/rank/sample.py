@@ -44,12 +44,13 @@ class Sample:
             raise UsageError(f"folds: found {folds}, expected at least {LEAST_FOLDS}: to learn, to choose, to score.")
         rows = np.concatenate([task.rows("train", fraction, seed), task.rows("val")])
         names, patients = np.unique(task.groups()[rows], return_inverse=True)
-        if len(names) < LEAST_FOLDS:
+        images = np.unique(task.strata[rows], return_counts=True)[1].max()  # of the most frequent class
+        if min(len(names), images) < LEAST_FOLDS:
             raise SplitError(
-                f"task {task.name}: {len(names)} patients in train and val; a ranking needs at least {LEAST_FOLDS}. "
-                "Take a larger fraction."
+                f"task {task.name}: {len(names)} patients in train and val, and at most {images} images of one class; a ranking "
+                f"needs at least {LEAST_FOLDS} of both. Take a larger fraction."
             )
-        dealt = StratifiedGroupKFold(min(folds, len(names)), shuffle=True, random_state=seed)
+        dealt = StratifiedGroupKFold(min(folds, len(names), images), shuffle=True, random_state=seed)
         number = np.empty(len(rows), np.int64)
         for fold, (_, held_out) in enumerate(dealt.split(rows, task.strata[rows], patients)):
             number[held_out] = fold
@@ -68,15 +69,28 @@ class Sample:
             yield np.repeat(np.arange(len(times)), times)
 
     def metric(self, scores: np.ndarray) -> float:
-        """The task's metric of class scores (n, C)."""
-        card = self.task.card
-        return classification_metrics(self.labels, scores, card.averaging, self.task.classes)[card.metric]
+        """The task's metric of class scores (n, C) that `held_out_scores` gave."""
+        return float(self._measured(scores, np.ones((len(scores), 1)))[0])
 
     def metric_resampled(self, scores: np.ndarray) -> np.ndarray:
         """The same of every resample, (resamples,)."""
-        card = self.task.card
-        weights = self.times.T.astype(float)
-        return weighted_metrics(self.labels, scores, card.averaging, self.task.classes, weights)[card.metric]
+        return self._measured(scores, self.times.T.astype(float))
+
+    def _measured(self, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Under weights (n, R), (R,). An AUROC compares scores with each other, which probes of two folds do not share: it is
+        the mean over folds by their weight, without those in which it is undefined."""
+        card, classes = self.task.card, self.task.classes
+        if card.metric != "auroc":
+            return weighted_metrics(self.labels, scores, card.averaging, classes, weights)[card.metric]
+        values, shares = [], []
+        for fold in range(self.folds.max() + 1):
+            own = self.folds == fold
+            values.append(
+                weighted_metrics(self.labels[own], scores[own], card.averaging, classes, weights[own])["auroc"]
+            )
+            shares.append(np.where(np.isnan(values[-1]), 0, weights[own].sum(0)))
+        with np.errstate(invalid="ignore"):
+            return np.nansum(np.multiply(values, shares), 0) / np.sum(shares, 0)
 
     def held_out_scores(self, protocol: Callable, features: np.ndarray) -> np.ndarray:
         """Class scores (n, C) of every image by a probe that has neither learnt from its fold nor chosen a setting on it.

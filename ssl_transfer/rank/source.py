@@ -10,7 +10,7 @@ import numpy as np
 from scipy.special import softmax
 
 from ssl_transfer.data.store import ImageStore
-from ssl_transfer.errors import StoreError, nearest
+from ssl_transfer.errors import BackboneError, StoreError, nearest
 from ssl_transfer.evaluate.linear_probe import LinearProbe
 from ssl_transfer.models.backbone import Backbone
 
@@ -55,7 +55,7 @@ class SourceLabels:
 
 @dataclass(frozen=True)
 class Opinions:
-    """Probabilities of source classes, (N, S) for all images of the task's store, and what gave them."""
+    """Probabilities of source classes, (N, S), and what gave them."""
 
     probabilities: np.ndarray
     origin: str
@@ -69,22 +69,26 @@ def opinions(
 
     Args:
         backbone: Whose card names those stores.
-        features: Of the task's store, (N, D).
+        features: Of the images that are asked about, (N, D).
         sources: Labelled stores at hand.
         extract: Store -> features (M, D).
         seed: Of the draw of rows, where there are more than `MOST_ROWS`.
 
     Returns:
         None where there is neither.
+
+    Raises:
+        StoreError: If no head can be trained on so few patients.
+        BackboneError: If features of a source are no numbers.
     """
     if backbone.classifier is not None:
         weights, biases = backbone.classifier
         return Opinions(softmax(features.astype(float) @ weights.T + biases, axis=1), "its own classifier")
-    own = [source for source in sources if source.store.id in backbone.card["stores"]]
-    inputs, classes, groups = [], [], []
-    for number, source in enumerate(own):
+    own, inputs, classes, groups = [], [], [], []
+    for number, source in enumerate(sources):
         rows, names = source.classes()
-        if len(set(names)) > 1:
+        if source.store.id in backbone.card["stores"] and len(set(names)) > 1:
+            own.append(source)
             inputs.append(extract(source.store)[rows])
             classes += [f"{number} {name}" for name in names]
             patients = source.store.column("patient")[rows]
@@ -94,8 +98,19 @@ def opinions(
     inputs, classes, groups = np.concatenate(inputs), np.array(classes), np.array(groups)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(inputs))[:MOST_ROWS])
     inputs, classes, groups = inputs[drawn], classes[drawn], groups[drawn]
+    if not np.isfinite(inputs).all():
+        stores = " and ".join(str(source.store.path) for source in own)
+        raise BackboneError(
+            f"{backbone.card['name']}: some of its features on {stores} are no numbers. Extract them in fp32, or look at its "
+            "training."
+        )
     mean, spread = inputs.mean(0), inputs.std(0)
     spread[spread == 0] = 1
-    head = LinearProbe(random_state=seed).fit((inputs - mean) / spread, classes, groups=groups)
     names = " and ".join(f"{source.store.path} ({source.column})" for source in own)
+    try:
+        head = LinearProbe(random_state=seed).fit((inputs - mean) / spread, classes, groups=groups)
+    except ValueError as error:  # too few patients
+        raise StoreError(
+            f"--source {names}: no head can be trained on these labels: {str(error).splitlines()[0]}"
+        ) from None
     return Opinions(head.predict_proba((features - mean) / spread), f"a head trained on the labels of {names}")

@@ -19,13 +19,13 @@ KNOWN_TO_MISLEAD = (
 )
 
 
-def verdict(candidates: list[Candidate], sample: Sample, by: str, left_out: list[str]) -> dict[str, Any]:
+def verdict(candidates: list[Candidate], sample: Sample, by: str, more: list[str]) -> dict[str, Any]:
     """`order`, `first`, `told_apart`, `agreement`, `recommendation` and `caveats` of a ranking.
 
     Args:
         candidates: At least one that has a value by `by`.
         by: The criterion of the order.
-        left_out: Why candidates are missing, a sentence each.
+        more: Caveats that the caller knows of.
     """
     sign = better(sample.task.card.metric) if by not in SCORES else 1
     ranked = sorted((one for one in candidates if one.values[by] is not None), key=lambda one: -sign * one.values[by])
@@ -36,7 +36,7 @@ def verdict(candidates: list[Candidate], sample: Sample, by: str, left_out: list
         "order": [one.name for one in ranked], "first": first,
         "not_told_apart": [ranked[0].name, *close] if close else [],
         "agreement": agreeing, "recommendation": _recommendation(ranked, close, first, sample, by),
-        "caveats": [*_caveats(candidates, ranked, sample, by, agreeing), *left_out],
+        "caveats": [*_caveats(candidates, ranked, sample, by, agreeing), *more],
     }  # fmt: skip
 
 

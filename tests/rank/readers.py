@@ -29,8 +29,8 @@ class Reader(nn.Module):
 def reader(*pixels, factor=1.0, **facts):
     """A backbone of `Reader`; `facts` are its card's."""
     model = Reader(pixels, factor)
-    name = f"reads {pixels} times {factor}"
-    card = new_card(name, "reader", model, 1, SIDE, "standard", {}, Intensity(), **{"method": "simclr", "source_domain": "ct", **facts})
+    name, facts = f"reads {pixels} times {factor}", {"method": "simclr", "source_domain": "ct", **facts}
+    card = new_card(name, "reader", model, 1, SIDE, "standard", {}, Intensity(), **facts)
     return Backbone(model, {**card, "id": name})
 
 
