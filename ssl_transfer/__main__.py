@@ -15,7 +15,7 @@ from typing import Any
 
 from ssl_transfer.arguments import parse
 from ssl_transfer.console import is_main_process, say, warn
-from ssl_transfer.errors import BackboneError, Interrupted, SslTransferError, UsageError
+from ssl_transfer.errors import Interrupted, SslTransferError, UnreachableError, UsageError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -182,9 +182,13 @@ def _rank(options: argparse.Namespace) -> dict[str, Any]:
     sources = [SourceLabels.open(spec) for spec in options.source]
     loaded, left_out = [(spec, _backbone(spec, task.store)) for spec in specs], []
     for spec in filter(None, (options.candidates or "").split(",")):
+        if not spec.startswith("timm:"):
+            raise UsageError(
+                f"--candidates {spec}: expected timm:NAME[.TAG]. Others are named as backbones, behind the task."
+            )
         try:
             loaded.append((spec, _backbone(spec, task.store)))
-        except BackboneError as error:
+        except UnreachableError as error:
             warn(f"left out: {error}")
             left_out.append(f"Left out: {error}")
     answer, folder = rank(task, _by_name(loaded), options.out, options.features, sources, **settings)
@@ -193,10 +197,10 @@ def _rank(options: argparse.Namespace) -> dict[str, Any]:
 
 def _by_name(loaded: list[tuple[str, Any]]) -> dict[str, Any]:
     """Backbones by the shortest name that tells them apart: their own, that with the pretraining seed, the word given."""
-    options = [
-        (card["name"], f"{card['name']} (seed {card['pretraining_seed']})", spec)
-        for spec, card in ((spec, backbone.card) for spec, backbone in loaded)
-    ]
+    options = []
+    for spec, backbone in loaded:
+        name, seed = backbone.card["name"], backbone.card["pretraining_seed"]
+        options.append((name, *([] if seed is None else [f"{name} (seed {seed})"]), spec))
     counts = Counter(name for names in options for name in set(names))
     named: dict[str, Any] = {}
     for names, (spec, backbone) in zip(options, loaded, strict=True):

@@ -51,6 +51,10 @@ class ScoreError(SslTransferError, ValueError):
     """Features, labels or probabilities that no transferability score can be computed from."""
 
 
+class UnreachableError(BackboneError):
+    """Public weights that exist and cannot be fetched."""
+
+
 class RunError(SslTransferError):
     """A run that cannot start or go on: corrupt checkpoint, wrong world size, a loss that is NaN."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ssl_transfer.data.intensity import Intensity
-from ssl_transfer.errors import BackboneError, nearest
+from ssl_transfer.errors import BackboneError, UnreachableError, nearest
 from ssl_transfer.models.architecture import ELSEWHERE, brief, build, difference, has_fixed_size, input_convolutions
 from ssl_transfer.models.card import MAKER, new_card
 
@@ -29,7 +29,8 @@ def from_hub(name: str, in_channels: int, size: int) -> Described:
         size: Height and width of its images, unless the architecture is built for one size: then its own.
 
     Raises:
-        BackboneError: If timm knows no such weights, or cannot fetch them.
+        BackboneError: If timm knows no such weights.
+        UnreachableError: If it cannot fetch them.
     """
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
@@ -41,7 +42,7 @@ def from_hub(name: str, in_channels: int, size: int) -> Described:
     try:
         public = timm.create_model(name, pretrained=True, in_chans=in_channels)
     except Exception as error:  # timm raises whatever the hub, the network or the disk gave it
-        raise BackboneError(
+        raise UnreachableError(
             f"timm:{name}: the public weights could not be loaded: {brief(error)} Without a network: on a machine that has "
             f"one, `hf download {repository} model.safetensors config.json --local-dir FOLDER` (or fetch the two files from "
             f"https://huggingface.co/{repository}); copy FOLDER here, and write its path instead of timm:{name}."

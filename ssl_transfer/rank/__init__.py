@@ -25,7 +25,7 @@ from ssl_transfer.rank.sample import Sample
 from ssl_transfer.rank.source import SourceLabels, opinions
 from ssl_transfer.rank.verdict import verdict
 from ssl_transfer.run import environment, read_json, run_id, whole_folder, write_json
-from ssl_transfer.transferability import SCORES
+from ssl_transfer.transferability import SCORES, SOURCE_SCORES
 
 SCHEMA = 1
 GIVEN = ("task", "backbones", "out", "features", "sources")  # parameters of `rank` that are no settings
@@ -72,8 +72,12 @@ def rank(
     upstream = [*(one.id for one in backbones.values()), task.store.id, *(source.id for source in sources)]
     identity = run_id("rank", asked, upstream)
     folder = Path(out) if out else Path("runs/rank") / identity
-    if folder.exists():
+    if folder.exists() and any(folder.iterdir()):
         return _finished(folder, identity), folder
+    if by in SOURCE_SCORES and not any(_has_source(backbone, sources) for backbone in backbones.values()):
+        raise UsageError(
+            f"by={by}: none of the backbones has source classes at hand. Take linear_probe, or give a --source."
+        )
     sample = Sample.of(task, fraction, seed, folds, resamples)
     stores = [task.store, *(source.store for source in sources)]
     wanted = {features_id(one, store, size, precision) for one in backbones.values() for store in stores}
@@ -97,7 +101,9 @@ def rank(
             )
         )  # fmt: skip
     if all(one.values[by] is None for one in candidates):
-        raise UsageError(f"by={by}: this score applies to none of the backbones. Take linear_probe.")
+        raise UsageError(
+            f"by={by}: this score applies to none of the backbones, or not to this task. Take linear_probe."
+        )
     answer = {
         "schema": SCHEMA, "kind": "rank", "run_id": identity, "task": task.name, "metric": task.card.metric, "by": by,
         "backbones": [_entry(one) for one in candidates],
@@ -109,6 +115,10 @@ def rank(
         _table(answer).to_csv(temporary / "scores.csv", index=False)
         write_json(temporary / "rank.json", answer)
     return answer, folder
+
+
+def _has_source(backbone: Backbone, sources: Sequence[SourceLabels]) -> bool:
+    return backbone.classifier is not None or any(one.store.id in backbone.card["stores"] for one in sources)
 
 
 def _unused(sources: Sequence[SourceLabels], backbones: Mapping[str, Backbone]) -> list[str]:

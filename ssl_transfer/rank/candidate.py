@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_transfer.errors import BackboneError
+from ssl_transfer.errors import BackboneError, TaskError
 from ssl_transfer.evaluate.knn import knn
 from ssl_transfer.evaluate.linear_probe import linear_probe
 from ssl_transfer.models.backbone import Backbone
@@ -73,6 +73,7 @@ def candidate(
 
     Raises:
         BackboneError: If a feature of the sample is no number.
+        TaskError: If the task's metric is undefined in every fold.
     """
     clock = _Clock()
     inputs = features()[sample.rows]
@@ -87,6 +88,11 @@ def candidate(
     for criterion, protocol in PROBES.items():
         held_out = sample.held_out_scores(protocol, inputs)
         values[criterion], resampled[criterion] = sample.metric(held_out), sample.metric_resampled(held_out)
+        if not np.isfinite(values[criterion]):
+            raise TaskError(
+                f"task {sample.task.name}: {sample.task.card.metric} is undefined in every fold: none has images of more "
+                "than one class. Take fewer folds."
+            )
         clock.lap(criterion)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewImagesWarning)  # the verdict says it once
@@ -108,7 +114,7 @@ def candidate(
     values |= found
     resampled |= {criterion: np.array([one[criterion] for one in drawn]) for criterion in found if drawn}
     for criterion, own in resampled.items():
-        resampled[criterion] = own - np.nanmean(own) + values[criterion] if len(own) else own
+        resampled[criterion] = own - np.nanmean(own) + values[criterion] if np.isfinite(own).any() else own
     return Candidate(name, backbone.card, values, resampled, opinions and opinions.origin, clock.seconds)
 
 
@@ -124,11 +130,12 @@ def _of_classes(
 
 
 def _of_labels(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """LogME, mean over labels, each from the images where it is known."""
-    if (labels >= 0).all():
+    """LogME, mean over labels that vary, each from the images where it is known; NaN if none does."""
+    varies = (labels == 1).any(0) & (labels == 0).any(0)
+    if varies.any() and (labels >= 0).all():
         return {"logme": logme(features, labels, target="labels")}
-    parts = [(features[known], column[known]) for column in labels.T if (known := column >= 0).sum() > 1]
-    return {"logme": float(np.mean([logme(*part, target="labels") for part in parts]))}
+    parts = [(features[column >= 0], column[column >= 0]) for column in labels.T[varies]]
+    return {"logme": float(np.mean([logme(*part, target="labels") for part in parts])) if parts else np.nan}
 
 
 class _Clock:

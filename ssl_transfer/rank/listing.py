@@ -17,7 +17,7 @@ def listing(answer: dict[str, Any]) -> str:
     places = {name: place for place, name in enumerate(answer["order"])}
     backbones = sorted(answer["backbones"], key=lambda one: places.get(one["name"], len(places)))
     shown = [name for name in NAMES if any(_value(one, name) is not None for one in backbones)]
-    header = ["", "backbone", f"{measured_by(answer['by'], answer['metric'])} [95 %]", "first"]
+    header = ["", "backbone", f"{NAMES[answer['by']]} [95 %]", "first"]
     header += [NAMES[name] for name in shown if name != answer["by"]] + ["seconds"]
     rows = [header]
     for place, one in enumerate(backbones, 1):
@@ -27,8 +27,9 @@ def listing(answer: dict[str, Any]) -> str:
         rows.append([*row, f"{sum(one['seconds'].values()):.1f}"])
     n = answer["n"]
     patients = "patients unknown" if n["patients"] is None else f"{n['patients']:,} patients"
-    lines = [f"{answer['task']}: {n['images']:,} images ({patients}) of train and val", "", *_aligned(rows), ""]
-    if answer["agreement"] and len(answer["order"]) > 2:
+    of = f"probe and kNN: {answer['metric'].replace('_', ' ')}, cross-validated"
+    lines = [f"{answer['task']}: {n['images']:,} images ({patients}) of train and val; {of}", "", *_aligned(rows), ""]
+    if answer["agreement"]:
         lines += [f"agreement with {measured_by(answer['by'], answer['metric'])}:", *_aligned(_agreements(answer)), ""]
     lines += [answer["recommendation"], "", "Read with care:", *(f"- {said}" for said in answer["caveats"])]
     lines += ["", f"ranking: {answer['ranking']}"] if "ranking" in answer else []

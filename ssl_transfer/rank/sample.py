@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,8 +53,10 @@ class Sample:
             )
         dealt = StratifiedGroupKFold(min(folds, len(names), images), shuffle=True, random_state=seed)
         number = np.empty(len(rows), np.int64)
-        for fold, (_, held_out) in enumerate(dealt.split(rows, task.strata[rows], patients)):
-            number[held_out] = fold
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # a class of fewer images than folds
+            for fold, (_, held_out) in enumerate(dealt.split(rows, task.strata[rows], patients)):
+                number[held_out] = fold
         even = np.full(len(names), 1 / len(names))
         times = np.random.default_rng(seed).multinomial(len(names), even, size=resamples)[:, patients]
         return cls(task, rows, number, times)
@@ -89,7 +92,7 @@ class Sample:
                 weighted_metrics(self.labels[own], scores[own], card.averaging, classes, weights[own])["auroc"]
             )
             shares.append(np.where(np.isnan(values[-1]), 0, weights[own].sum(0)))
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"):
             return np.nansum(np.multiply(values, shares), 0) / np.sum(shares, 0)
 
     def held_out_scores(self, protocol: Callable, features: np.ndarray) -> np.ndarray:
@@ -100,6 +103,9 @@ class Sample:
         Args:
             protocol: `knn` or `linear_probe` of `evaluate`.
             features: Of the sample, (n, D).
+
+        Raises:
+            SplitError: If a class has so few patients that images to learn from have one class alone.
         """
         card, classes, count = self.task.card, self.task.classes, self.folds.max() + 1
         scores = np.empty((len(self.rows), len(classes)))
@@ -107,6 +113,11 @@ class Sample:
             judged, chooses = self.folds == fold, self.folds == (fold + 1) % count
             learns = ~judged & ~chooses
             queries, best = {"choice": features[chooses], "score": features[judged]}, -np.inf
+            if self.labels.ndim == 1 and len(np.unique(self.labels[learns])) < 2:
+                raise SplitError(
+                    f"task {self.task.name}: without two folds of {count}, the images left to learn from have one class: too few "
+                    "patients have the others. Take more folds, or a larger fraction."
+                )
             for _, found in protocol(features[learns], self.labels[learns], queries, len(classes)):
                 chosen = classification_metrics(self.labels[chooses], found["choice"], card.averaging, classes)
                 value = np.nan_to_num(better(card.metric) * chosen[card.metric], nan=-1e300)  # undefined on few images

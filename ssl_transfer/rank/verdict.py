@@ -9,7 +9,7 @@ import numpy as np
 from ssl_transfer.rank.candidate import CRITERIA, NAMES, Candidate
 from ssl_transfer.rank.sample import Sample
 from ssl_transfer.result import better
-from ssl_transfer.transferability import ROWS_PER_FEATURE, SCORES, agreement
+from ssl_transfer.transferability import FEWEST, ROWS_PER_FEATURE, SCORES, agreement
 
 SURE = 0.95  # share of resampled patients in which the best must be ahead of another to be told apart from it
 UNTRAINED = "none"  # the method of random initialisation
@@ -20,7 +20,7 @@ KNOWN_TO_MISLEAD = (
 
 
 def verdict(candidates: list[Candidate], sample: Sample, by: str, more: list[str]) -> dict[str, Any]:
-    """`order`, `first`, `told_apart`, `agreement`, `recommendation` and `caveats` of a ranking.
+    """`order`, `first`, `not_told_apart`, `agreement`, `recommendation` and `caveats` of a ranking.
 
     Args:
         candidates: At least one that has a value by `by`.
@@ -41,8 +41,8 @@ def verdict(candidates: list[Candidate], sample: Sample, by: str, more: list[str
 
 
 def measured_by(by: str, metric: str) -> str:
-    """A criterion in words: `probe (balanced accuracy)`."""
-    return NAMES[by] if by in SCORES else f"{NAMES[by]} ({metric.replace('_', ' ')})"
+    """A criterion in words: `balanced accuracy of the probe`."""
+    return NAMES[by] if by in SCORES else f"{metric.replace('_', ' ')} of the {NAMES[by]}"
 
 
 def _first_places(ranked: list[Candidate], by: str, sign: int) -> dict[str, float] | None:
@@ -64,11 +64,11 @@ def _ahead(one: Candidate, other: Candidate, by: str, sign: int) -> bool:
 
 
 def _agreement(candidates: list[Candidate], by: str) -> dict[str, dict[str, float | None]]:
-    """Correlations of every other criterion with the one that sets the order, over the candidates that have both."""
+    """Correlations of every other criterion with the one that sets the order, over the candidates that have both, if three do."""
     found = {}
     for criterion in CRITERIA:
         both = [one for one in candidates if one.values[criterion] is not None and one.values[by] is not None]
-        if criterion != by and both:
+        if criterion != by and len(both) >= FEWEST:
             values = agreement(*([one.values[name] for one in both] for name in (criterion, by)))
             clean = {name: round(float(value), 4) if np.isfinite(value) else None for name, value in values.items()}
             found[criterion] = {"n": len(both), **clean}
@@ -81,7 +81,7 @@ def _recommendation(
     best, how = ranked[0], measured_by(by, sample.task.card.metric)
     value = f"{best.values[by]:.4g}"
     if len(ranked) == 1:
-        return f"{best.name} is the only candidate ({how} {value}): there is nothing to choose."
+        return f"{best.name} is the only candidate ({how}: {value}): there is nothing to choose."
     if first is None:
         said = (
             f"{best.name} comes first by {how}, {value} against {ranked[1].values[by]:.4g} of {ranked[1].name}; no patients "
@@ -117,7 +117,7 @@ def _caveats(
     against = [NAMES[name] for name, own in agreeing.items() if (own["kendall"] or 0) < 0]
     if against:
         said.append(
-            f"Over these {len(ranked)} candidates the order by {' and by '.join(against)} is rather the reverse of that by "
+            f"Over these {len(ranked)} candidates the order by {', '.join(against)} is rather the reverse of that by "
             f"{NAMES[by]}."
         )
     if 1 < len(ranked) < 10:

@@ -12,7 +12,7 @@ from collections.abc import Collection
 import numpy as np
 
 from ssl_transfer.errors import ScoreError, nearest
-from ssl_transfer.transferability.agreement import COEFFICIENTS, agreement, resampled_backbones
+from ssl_transfer.transferability.agreement import COEFFICIENTS, FEWEST, agreement, resampled_backbones
 from ssl_transfer.transferability.inputs import (
     ROWS_PER_FEATURE,
     FewImagesWarning,
@@ -22,11 +22,11 @@ from ssl_transfer.transferability.inputs import (
 )
 from ssl_transfer.transferability.linear import evidence, h_score, logme, plain_h, regularized_h_score, shrunk_h
 from ssl_transfer.transferability.separation import challenged, coding_gain, gbc, overlap, sfda, transrate
-from ssl_transfer.transferability.source import leep, mixture_posteriors, n_leep, nce
+from ssl_transfer.transferability.source import expected_likelihood, leep, mixture_posteriors, n_leep, nce
 from ssl_transfer.transferability.spectrum import Spectrum
 
 __all__ = [
-    "COEFFICIENTS", "FEATURE_SCORES", "ROWS_PER_FEATURE", "SCORES", "SCORE_NAMES", "SOURCE_SCORES", "FewImagesWarning",
+    "COEFFICIENTS", "FEATURE_SCORES", "FEWEST", "ROWS_PER_FEATURE", "SCORES", "SCORE_NAMES", "SOURCE_SCORES", "FewImagesWarning",
     "Spectrum", "agreement", "gbc", "h_score", "leep", "logme", "mixture_posteriors", "n_leep", "nce",
     "regularized_h_score", "resampled_backbones", "scores", "sfda", "transrate",
 ]  # fmt: skip
@@ -71,9 +71,10 @@ def scores(
     if "n_leep" in names:
         found["n_leep"] = leep(mixture_posteriors(spectrum, seed=seed), labels)
     if source_probabilities is not None:
+        checked_labels(labels, len(source_probabilities))
         source_probabilities = checked_probabilities(source_probabilities)
         if "leep" in names:
-            found["leep"] = leep(source_probabilities, labels)
+            found["leep"] = expected_likelihood(source_probabilities, spectrum.codes)
         if "nce" in names:
             found["nce"] = nce(np.argmax(source_probabilities, axis=1), labels)
     return {name: found[name] for name in SCORES if name in found}

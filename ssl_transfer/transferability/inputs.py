@@ -9,6 +9,7 @@ import numpy as np
 from ssl_transfer.errors import ScoreError
 
 ROWS_PER_FEATURE = 5  # with fewer, scores that are fitted to the images flatter a backbone
+ROUNDING = 1e-12  # of sums of float64
 SUM_TOLERANCE = 1e-3  # of probabilities that were float16 once
 
 
@@ -38,7 +39,7 @@ def checked_labels(labels: np.ndarray, n_rows: int | None = None, name: str = "l
 
 
 def checked_features(features: np.ndarray, warn: bool = True) -> np.ndarray:
-    """Features as float64 (N, D): a copy, or the array itself if it is that already.
+    """Features as floating-point numbers (N, D), float32 as it is: what computes with them does so in float64.
 
     Raises:
         ScoreError: If they are not numbers, not (N, D), or not finite.
@@ -60,6 +61,7 @@ def checked_probabilities(probabilities: np.ndarray) -> np.ndarray:
         ScoreError: If they are not (N, S), not finite, negative, or their rows do not sum to 1.
     """
     probabilities = _numbers(probabilities, "source_probabilities", "(N, S), one column per source class")
+    probabilities = probabilities.astype(np.float64, copy=False)
     sums = probabilities.sum(1)
     if probabilities.min(initial=0) < 0 or np.abs(sums - 1).max() > SUM_TOLERANCE:
         wrong = int(np.argmax((probabilities < 0).any(1) | (np.abs(sums - 1) > SUM_TOLERANCE)))
@@ -67,7 +69,8 @@ def checked_probabilities(probabilities: np.ndarray) -> np.ndarray:
             f"source_probabilities: row {wrong} sums to {sums[wrong]:.4g} with a least value of "
             f"{probabilities[wrong].min():.4g}; expected values from 0 that sum to 1. Are these logits? Take their softmax."
         )
-    probabilities = probabilities / sums[:, None]
+    if np.abs(sums - 1).max() > ROUNDING:
+        probabilities = probabilities / sums[:, None]
     mass = probabilities.sum(0) > 0
     return probabilities if mass.all() else probabilities[:, mass]
 
@@ -79,7 +82,9 @@ def checked_targets(targets: np.ndarray, n_rows: int, binary: bool) -> np.ndarra
         ScoreError: If they are not finite numbers, not as many as the rows, none of them varies, or, where `binary`, not 0 and 1.
     """
     targets = np.asarray(targets)
-    targets = _numbers(targets[:, None] if targets.ndim == 1 else targets, "labels", "(N,) or (N, K)")
+    targets = _numbers(targets[:, None] if targets.ndim == 1 else targets, "labels", "(N,) or (N, K)").astype(
+        np.float64
+    )
     _match(targets, n_rows, "labels")
     if binary and not np.isin(targets, (0, 1)).all():
         strange = targets[~np.isin(targets, (0, 1))][0]
@@ -113,8 +118,11 @@ def _numbers(values: np.ndarray, name: str, shape: str) -> np.ndarray:
         raise ScoreError(f"{name}: found {values.dtype}, expected real numbers.")
     if values.ndim != 2 or 0 in values.shape:
         raise ScoreError(f"{name}: found shape {values.shape}, expected {shape}.")
-    values = np.asarray(values, np.float64)
-    if not np.isfinite(values.sum()) and not np.isfinite(values).all():  # a sum costs less, and may overflow
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float64)
+    if (
+        not np.isfinite(values.sum(dtype=np.float64)) and not np.isfinite(values).all()
+    ):  # a sum costs less, and may overflow
         wrong = np.flatnonzero(~np.isfinite(values).all(1))
         again = ", or extract the features again in fp32" if name == "features" else ""
         raise ScoreError(

@@ -135,8 +135,13 @@ class _Evidence:
         self.cross = np.vstack([spectrum.cross, np.zeros(len(spectrum.sums))])
         explained = np.square(spectrum.cross) / squares[:, None]
         self.explained = np.vstack([explained, np.zeros(len(spectrum.sums))])
-        left = np.maximum(spectrum.spreads - explained.sum(0), 0)
-        self.residual = left if len(squares) < self.rows - 1 else 0 * left  # that many directions explain everything
+        left = spectrum.spreads - explained.sum(0)
+        if (
+            len(squares) >= self.rows - 1
+        ):  # so many directions explain everything: what rounding leaves is the weakest one's
+            self.explained[len(squares) - 1] = np.maximum(self.explained[len(squares) - 1] + left, 0)
+            left = np.zeros_like(left)
+        self.residual = np.maximum(left, 0)
 
     def at(self, log_ratio: np.ndarray) -> np.ndarray:
         """(K,), at one log t per column, (K,). No small number here is the difference of large ones."""

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from ssl_transfer.transferability.inputs import checked_count, checked_features, checked_labels, checked_probabilities
-from ssl_transfer.transferability.spectrum import Spectrum
+from ssl_transfer.transferability.spectrum import Spectrum, one_hot
 
 KEPT_VARIANCE = 0.8  # of the features, by N-LEEP's principal axes
 COMPONENTS_PER_CLASS = 5
@@ -62,11 +62,15 @@ def leep(source_probabilities: np.ndarray, labels: np.ndarray) -> float:
         >>> round(leep([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]], [0, 1, 1]), 4)
         -0.2703
     """
-    source_probabilities = checked_probabilities(source_probabilities)
-    codes = checked_labels(labels, len(source_probabilities))
-    joint = np.stack([source_probabilities[codes == c].sum(0) for c in range(codes.max() + 1)])
+    probabilities = checked_probabilities(source_probabilities)
+    return expected_likelihood(probabilities, checked_labels(labels, len(probabilities)))
+
+
+def expected_likelihood(probabilities: np.ndarray, codes: np.ndarray) -> float:
+    """`leep` of what was checked."""
+    joint = one_hot(codes) @ probabilities
     given = joint / joint.sum(0)
-    likelihood = (source_probabilities @ given.T)[np.arange(len(codes)), codes]
+    likelihood = (probabilities @ given.T)[np.arange(len(codes)), codes]
     return float(np.log(likelihood).mean())
 
 

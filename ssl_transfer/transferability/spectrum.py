@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg.blas import dsyrk
 from scipy.sparse import csr_array
 
 EPSILON = np.finfo(float).eps
+BLOCK = 2048  # rows whose centred copy is held at once
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Spectrum:
     Only the R axes count whose variance lies above rounding. Where N < D they come from the N × N Gram matrix.
 
     Attributes:
-        n_features: D.
+        n_rows, n_features: N and D.
         variances: Of the features along the axes (ddof 0), (R,).
         center: The mean feature vector along the axes, and last its length orthogonal to them, (R + 1,).
         cross: Σ_i (f_i − mean) y_i along the axes, for each of K target columns, (R, K).
@@ -26,9 +29,10 @@ class Spectrum:
         spreads: Σ_i (y_i − mean)², (K,).
         fourth: Mean of ‖f − mean‖⁴.
         codes: Class of each image, (N,), if the targets are classes.
-        factors: Two matrices whose product are the `places`.
+        project: Gives `places`.
     """
 
+    n_rows: int
     n_features: int
     variances: np.ndarray
     center: np.ndarray
@@ -37,42 +41,42 @@ class Spectrum:
     spreads: np.ndarray
     fourth: float
     codes: np.ndarray | None
-    factors: tuple[np.ndarray, np.ndarray]
+    project: Callable[[], np.ndarray]
 
     @classmethod
     def of(cls, features: np.ndarray, targets: np.ndarray) -> Spectrum:
         """Of features (N, D) and targets (N, K), or class codes (N,) that stand for their one-hot columns."""
-        (rows, dim), mean = features.shape, features.mean(0)
-        centred = features - mean
-        lengths = np.einsum("nd,nd->n", centred, centred)
-        transposed, sums, spreads = _columns(targets)
+        (rows, dim), mean = features.shape, features.mean(0, dtype=np.float64)
+        sums, spreads = _totals(targets)
         rounding = (
             rows * (EPSILON * np.linalg.norm(mean)) ** 2
         )  # what the mean's own rounding leaves of constant features
         if rows >= dim:
-            variances, axes = _descending(centred.T @ centred / rows, rows, rounding)
-            factors = (centred, axes)
-            cross, center = ((transposed @ centred) @ axes).T, mean @ axes
+            gram, cross, fourth = _accumulated(features, mean, targets)
+            variances, axes = _descending(gram, rows, rounding)
+            cross, center = (cross @ axes).T, mean @ axes
+
+            def project() -> np.ndarray:
+                return np.subtract(features, mean, dtype=np.float64) @ axes
+
         else:
+            centred = np.subtract(features, mean, dtype=np.float64)
+            fourth = float(np.square(np.einsum("nd,nd->n", centred, centred)).mean())
             variances, left = _descending(centred @ centred.T / rows, dim, rounding)
             length = np.sqrt(rows * variances)
-            factors = (left, np.diag(length))
-            cross, center = (transposed @ left).T * length[:, None], (centred @ mean) @ left / length
+            cross, center = _by_target(targets, left).T * length[:, None], (centred @ mean) @ left / length
+
+            def project() -> np.ndarray:
+                return left * length
+
         beside = np.sqrt(max(0.0, mean @ mean - center @ center)) if len(variances) < dim else 0.0
-        center = np.append(center, beside)
-        fourth = float(np.square(lengths).mean())
         codes = targets if targets.ndim == 1 else None
-        return cls(dim, variances, center, cross, sums, spreads, fourth, codes, factors)
+        return cls(rows, dim, variances, np.append(center, beside), cross, sums, spreads, fourth, codes, project)
 
     @cached_property
     def places(self) -> np.ndarray:
         """Centred features along the axes, (N, R)."""
-        return self.factors[0] @ self.factors[1]
-
-    @property
-    def n_rows(self) -> int:
-        """N."""
-        return len(self.factors[0])
+        return self.project()
 
     @property
     def shrinkage(self) -> float:
@@ -87,18 +91,45 @@ class Spectrum:
         return float(noise / dispersion) if noise > 0 else 0.0
 
 
-def _columns(targets: np.ndarray) -> tuple[np.ndarray | csr_array, np.ndarray, np.ndarray]:
-    """Targets transposed (K, N), their sums, and the sums of squares about their means."""
+def _accumulated(features: np.ndarray, mean: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Of centred features: the covariance (its upper triangle), sums by target (K, D), and the mean of ‖·‖⁴.
+
+    Rows are taken in blocks, because touching new memory for a centred copy of all would cost as much as the eigenvectors.
+    """
+    (rows, dim), fourth, cross = features.shape, 0.0, 0.0
+    gram, block = np.zeros((dim, dim), order="F"), np.empty((min(BLOCK, rows), dim))
+    classes = targets.max() + 1 if targets.ndim == 1 else None
+    for start in range(0, rows, BLOCK):
+        part = np.subtract(
+            features[start : start + BLOCK], mean, out=block[: min(BLOCK, rows - start)], casting="unsafe"
+        )
+        gram = dsyrk(1 / rows, part.T, beta=1.0, c=gram, overwrite_c=1)
+        fourth += np.square(np.einsum("nd,nd->n", part, part)).sum() / rows
+        cross = cross + _by_target(targets[start : start + BLOCK], part, classes)
+    return gram, cross, float(fourth)
+
+
+def _totals(targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of target columns, and their sums of squares about the mean."""
     if targets.ndim == 2:
-        return targets.T, targets.sum(0), np.square(targets - targets.mean(0)).sum(0)
-    rows = len(targets)
+        return targets.sum(0), np.square(targets - targets.mean(0)).sum(0)
     sums = np.bincount(targets).astype(float)
-    one_hot = csr_array((np.ones(rows), (targets, np.arange(rows))), shape=(len(sums), rows))
-    return one_hot, sums, sums * (1 - sums / rows)
+    return sums, sums * (1 - sums / len(targets))
+
+
+def _by_target(targets: np.ndarray, values: np.ndarray, classes: int | None = None) -> np.ndarray:
+    """Σ_i y_i v_i of target columns (n, K) or of class codes (n,), (K, …)."""
+    return targets.T @ values if targets.ndim == 2 else one_hot(targets, classes) @ values
+
+
+def one_hot(codes: np.ndarray, classes: int | None = None) -> csr_array:
+    """Indicators of classes (C, N): times a matrix (N, K), the sums over each class's rows."""
+    shape = (classes or codes.max() + 1, len(codes))
+    return csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=shape)
 
 
 def _descending(gram: np.ndarray, other_side: int, rounding: float) -> tuple[np.ndarray, np.ndarray]:
-    """Eigenvalues above rounding, largest first, and their vectors."""
-    values, vectors = np.linalg.eigh(gram)
+    """Eigenvalues above rounding, largest first, and their vectors; of an upper triangle."""
+    values, vectors = np.linalg.eigh(gram, UPLO="U")
     kept = values > max(values[-1] * max(len(gram), other_side) * EPSILON, rounding)
     return values[kept][::-1], vectors[:, kept][:, ::-1]

@@ -569,6 +569,11 @@ WRONG = {
     "a folder twice in other words": ("region.yaml ours ./ours/", r"ours.*twice"),
     "a folder that is no backbone": ("region.yaml ct", r"ct: this is no backbone"),
     "public weights that there are not": ("region.yaml timm:resnet18.a1_in2k", r"timm knows no such public weights"),
+    "a candidate that there is not": (
+        f"region.yaml {TINY} --candidates timm:resnet1888",
+        r"timm has no such architecture",
+    ),
+    "a candidate that is not public": (f"region.yaml {TINY} --candidates {TINY}", r"expected timm:NAME"),
     "a task that there is not": (f"regoin {TINY}", r"TaskError: regoin"),
     "masks": (f"masks.yaml {TINY}", r"TaskError: .*masks"),
     "a place that holds something else": (f"region.yaml {TINY} resamples=0 --out ct", r"ct: .*another --out"),

@@ -180,7 +180,7 @@ def test_logme_finds_the_highest_of_several_peaks():
             q = (parts[:dim] ** 2 / gain).sum(1) + (parts[dim:] ** 2).sum()
             return -0.5 * (np.log(2 * np.pi * q / count) + 1) - 0.5 / count * np.log(gain).sum(1)
 
-        middle = math.log(np.mean(features**2))
+        middle = math.log(np.square(features).sum() / dim)
         grid = np.linspace(middle + math.log(1e-12), middle + math.log(1e12), 6001)
         best = grid[evidence(grid).argmax()]
         fine = np.clip(np.linspace(best - 0.02, best + 0.02, 2001), grid[0], grid[-1])
