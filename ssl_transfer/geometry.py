@@ -126,7 +126,7 @@ def cka(
         NaN where one of them never varies.
 
     Raises:
-        ValueError: If the numbers of rows differ or are too small.
+        ValueError: If the numbers of rows differ, or they or a batch are too small.
 
     Source:
         Kornblith et al. 2019, https://arxiv.org/abs/1905.00414; unbiased: Song et al. 2012; batches: Nguyen et al. 2021,
@@ -134,17 +134,18 @@ def cka(
     """
     unbiased = unbiased or batch is not None
     least = 4 if unbiased else 2
-    if len(one) != len(other) or len(one) < least:
-        raise ValueError(f"cka: found {len(one)} and {len(other)} rows, expected as many of each, at least {least}.")
+    _check_pairs("cka", one, other, least)
+    if batch is not None and batch < least:
+        raise ValueError(f"cka: found batch={batch}, expected at least {least} rows.")
+    one, other = _centred(one), _centred(other)
     if kernel == "linear" and not unbiased:  # D × D matrices do
-        one, other = _centred(one), _centred(other)
         cross, own = (one.T @ other).square().sum(), [(side.T @ side).square().sum() for side in (one, other)]
         return _ratio(cross, *own)
     parts = torch.arange(len(one)).split(batch or len(one))
-    sums = torch.zeros(3, dtype=torch.float64)
+    sums = torch.zeros(3, dtype=torch.float64, device=one.device)
     for rows in parts:
         if len(rows) >= least:
-            kernels = [_kernel(side[rows].double(), kernel, bandwidth) for side in (one, other)]
+            kernels = [_kernel(side[rows], kernel, bandwidth) for side in (one, other)]
             hsic = _unbiased_hsic if unbiased else _hsic
             sums += torch.stack([hsic(*kernels), hsic(kernels[0], kernels[0]), hsic(kernels[1], kernels[1])])
     return _ratio(*sums)
@@ -162,9 +163,13 @@ def procrustes(one: torch.Tensor, other: torch.Tensor) -> float:
     Returns:
         NaN where one of them never varies.
 
+    Raises:
+        ValueError: If the numbers of rows differ.
+
     Source:
         Ding et al. 2021, https://arxiv.org/abs/2108.01661.
     """
+    _check_pairs("procrustes", one, other, 2)
     one, other = _centred(one), _centred(other)
     scale = one.norm() * other.norm()
     if scale == 0:
@@ -185,7 +190,7 @@ def frechet_distance(one: torch.Tensor, other: torch.Tensor) -> float:
         Dowson & Landau 1982; Heusel et al. 2017, https://arxiv.org/abs/1706.08500.
     """
     means = [side.double().mean(0) for side in (one, other)]
-    roots = [_centred(side) / (len(side) - 1) ** 0.5 for side in (one, other)]
+    roots = [_root(_centred(side)) / (len(side) - 1) ** 0.5 for side in (one, other)]
     cross = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()  # tr (ΣΤ)^½ without a matrix root
     spread = sum(root.square().sum() for root in roots)
     return float(((means[0] - means[1]).square().sum() + spread - 2 * cross).clamp(min=0))
@@ -200,7 +205,7 @@ def mmd(one: torch.Tensor, other: torch.Tensor, bandwidth: float = 1.0) -> float
         bandwidth: Of the kernel, as a share of the median distance of all rows.
 
     Returns:
-        At most 2; slightly negative by chance where there is no difference.
+        Slightly negative by chance where there is no difference. Not monotone for clouds far apart: the median grows with them.
 
     Source:
         Gretton et al. 2012, https://jmlr.org/papers/v13/gretton12a.html, lemma 6.
@@ -208,30 +213,43 @@ def mmd(one: torch.Tensor, other: torch.Tensor, bandwidth: float = 1.0) -> float
     both = torch.cat([one, other]).double()
     kernel = _kernel(both, "rbf", bandwidth)
     n, m = len(one), len(other)
-    within = [(kernel[part, part].sum() - count) / (count * (count - 1)) for part, count in
-              ((slice(0, n), n), (slice(n, None), m))]  # fmt: skip
+    within = [
+        kernel[part, part].sum() / (count * (count - 1)) for part, count in ((slice(0, n), n), (slice(n, None), m))
+    ]
     return float(sum(within) - 2 * kernel[:n, n:].mean())
 
 
+def _check_pairs(name: str, one: torch.Tensor, other: torch.Tensor, least: int) -> None:
+    if len(one) != len(other) or len(one) < least:
+        raise ValueError(f"{name}: found {len(one)} and {len(other)} rows, expected as many of each, at least {least}.")
+
+
 def _centred(features: torch.Tensor) -> torch.Tensor:
+    """Without their mean; features that never vary become exactly 0."""
     features = features.double()
+    features = features - features[0]
     return features - features.mean(0)
 
 
+def _root(centred: torch.Tensor) -> torch.Tensor:
+    """A matrix R of min(N, D) rows with RᵀR = XᵀX."""
+    return torch.linalg.qr(centred, mode="r").R if len(centred) > centred.shape[1] else centred
+
+
 def _ratio(cross: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> float:
-    scale = one * other
-    return float(cross / scale.sqrt()) if scale > 0 else float("nan")
+    return float(cross / (one * other).sqrt()) if one > 0 and other > 0 else float("nan")
 
 
 def _kernel(features: torch.Tensor, kernel: str, bandwidth: float) -> torch.Tensor:
+    """Shape (N, N); of `rbf` less 1, which no measure here depends on."""
     if kernel == "linear":
         return features @ features.T
-    squared = torch.cdist(features, features).square()
+    squared = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").square()
     count = len(features)
     apart = squared[torch.triu_indices(count, count, 1).unbind()]
     median = apart.median() if apart.numel() else squared.sum()
     width = bandwidth**2 * (median if median > 0 else apart.mean())
-    return torch.exp(-squared / (2 * width)) if width > 0 else torch.ones_like(squared)
+    return torch.expm1(-squared / (2 * width)) if width > 0 else torch.zeros_like(squared)
 
 
 def _hsic(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:

@@ -7,50 +7,59 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from ssl_transfer.geometry import intrinsic_dimension
 from ssl_transfer.neighbors import IndexKind, NeighborIndex
 
 NEIGHBORS = 15
+SAME = 1e-6  # distance below which unit rows differ by rounding alone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Neighborhood:
     """The k nearest other rows of every row, by cosine similarity.
 
     Attributes:
         similarities: Descending, float32 (N, k).
+        distances: Euclidean, of the features brought to length 1, (N, k); equal rows have exactly 0.
         positions: Which rows they are, int64 (N, k); never the row itself.
         index: `exact`, `ivf` or `hnsw`.
         recall: Share of the truly nearest that were found, on a seeded sample; 1 of an exact index.
     """
 
     similarities: np.ndarray
+    distances: np.ndarray
     positions: np.ndarray
     index: str
     recall: float
 
     @classmethod
     def of(cls, features: np.ndarray, k: int = NEIGHBORS, index: IndexKind = "auto") -> Neighborhood:
-        """Of features (N, D); with N − 1 rows or fewer to choose from, k is that many."""
+        """Of features (N, D), N ≥ 2; k is at most N − 1.
+
+        Raises:
+            ValueError: If there are fewer than two rows, or k is less than 1.
+        """
+        if len(features) < 2 or k < 1:
+            raise ValueError(
+                f"neighbourhood: found {len(features)} rows and k = {k}, expected two rows and k = 1 at least."
+            )
         k = min(k, len(features) - 1)
         found = NeighborIndex(features, index)
         similarities, positions = found.search(features, k + 1)
         itself = positions == np.arange(len(positions))[:, None]
         itself[~itself.any(1), -1] = True  # more than k rows are as similar as a row is to itself
-        recall = 1.0 if found.kind == "exact" else found.recall(features, [k + 1])[k + 1]
-        kept = [values[~itself].reshape(-1, k) for values in (similarities, positions)]
-        return cls(*kept, found.kind, recall)
+        recall = 1.0
+        if found.kind != "exact":  # that of k + 1, of which a row itself is always found
+            recall = max(0.0, ((k + 1) * found.recall(features, [k + 1])[k + 1] - 1) / k)
+        similarities, positions = (values[~itself].reshape(-1, k) for values in (similarities, positions))
+        return cls(similarities, _distances(features, positions), positions, found.kind, recall)
 
     @property
     def k(self) -> int:
         """Neighbours of a row."""
         return self.positions.shape[1]
-
-    @cached_property
-    def distances(self) -> np.ndarray:
-        """Euclidean distances of the features brought to length 1, (N, k)."""
-        return np.sqrt(np.maximum(2 - 2 * self.similarities.astype(np.float64), 0))
 
     def purity(self, labels: np.ndarray) -> float:
         """Mean share of a row's neighbours that have its label, among rows and neighbours that have one (None, NaN: none).
@@ -125,9 +134,17 @@ class Neighborhood:
         return (codes[self.positions] == codes[:, None]) & known, known
 
 
+def _distances(features: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """From differences of unit rows: 2 − 2 · similarity would leave nothing of small distances in float32."""
+    rows = np.asarray(features, np.float64)
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    found = np.stack([np.linalg.norm(rows - rows[column], axis=1) for column in positions.T], 1)
+    return np.where(found < SAME, 0.0, found)
+
+
 def _codes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of labels, and which rows have one."""
-    known = np.array([value is not None and value == value for value in np.asarray(labels, object)])
+    known = ~pd.isna(np.asarray(labels, object))
     codes = np.zeros(len(known), np.int64)
     codes[known] = np.unique(np.asarray(labels, object)[known].astype(str), return_inverse=True)[1]
     return codes, known

@@ -1,0 +1,89 @@
+"""Do two backbones fail on the same cases? Agreement of errors against what independent errors would give."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ssl_transfer.errors import UsageError
+
+
+@dataclass(frozen=True)
+class SharedFailures:
+    """Of the cases that both were asked about.
+
+    Attributes:
+        n, patients: How many cases, of how many patients (cases, where patients are unknown).
+        wrong: Share of cases that the first, and the second, gets wrong.
+        both_wrong: Share that both do.
+        by_chance: What that share would be if their errors were independent.
+        consistency: Error consistency κ = (observed − expected) / (1 − expected) agreement on right or wrong: 0 independent, 1
+            the same cases, below 0 the other one's.
+        interval: 95 % of κ over resampled patients; NaN where every resample is undefined.
+    """
+
+    n: int
+    patients: int
+    wrong: tuple[float, float]
+    both_wrong: float
+    by_chance: float
+    consistency: float
+    interval: tuple[float, float]
+
+
+def shared_failures(one: pd.DataFrame, other: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> SharedFailures:
+    """Compare two evaluations of one task on the images that both have scored.
+
+    Args:
+        one: `predictions.parquet` of an evaluation of classes: row, patient, label, score_CLASS.
+        other: Of another backbone.
+        resamples: Of patients.
+        seed: Of them.
+
+    Raises:
+        UsageError: If one of them is no table of class predictions, they share no image, or disagree on a label.
+
+    Source:
+        Geirhos et al. 2020, https://arxiv.org/abs/2006.16736 (error consistency).
+    """
+    sides = [_judged(frame, name) for frame, name in ((one, "first"), (other, "second"))]
+    both = sides[0].join(sides[1], how="inner", lsuffix="_one", rsuffix="_other")
+    if not len(both):
+        raise UsageError(
+            "shared failures: the two evaluations have no image in common. Were they on one task and split?"
+        )
+    if (both["label_one"] != both["label_other"]).any():
+        raise UsageError("shared failures: the two evaluations disagree on labels. Were they on one task?")
+    right = both[["right_one", "right_other"]].to_numpy(bool)
+    patient = both["patient_one"].astype(object).where(both["patient_one"].notna(), both.index.astype(str))
+    codes = pd.factorize(patient)[0]
+    times = np.random.default_rng(seed).multinomial(
+        codes.max() + 1, np.full(codes.max() + 1, 1 / (codes.max() + 1)), resamples
+    )
+    weights = np.vstack([np.ones(len(codes)), times[:, codes]])
+    total = weights.sum(1)
+    share = [weights @ side / total for side in right.T]
+    observed = weights @ (right[:, 0] == right[:, 1]) / total
+    expected = share[0] * share[1] + (1 - share[0]) * (1 - share[1])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        kappa = (observed - expected) / (1 - expected)
+    drawn = kappa[1:][np.isfinite(kappa[1:])]
+    interval = tuple(float(q) for q in np.percentile(drawn, [2.5, 97.5])) if len(drawn) else (np.nan, np.nan)
+    wrong = tuple(float(1 - values[0]) for values in share)
+    return SharedFailures(
+        len(both), int(codes.max() + 1), wrong, float((~right).all(1).mean()), wrong[0] * wrong[1], float(kappa[0]), interval
+    )  # fmt: skip
+
+
+def _judged(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """By image: label, patient, and whether the likeliest class is right."""
+    scores = frame.filter(like="score_")
+    if "label" not in frame or "row" not in frame or not scores.shape[1]:
+        raise UsageError(
+            f"shared failures: the {name} table has no row, label and score_CLASS: is it of a task of classes?"
+        )
+    likeliest = scores.columns.str.removeprefix("score_").to_numpy()[scores.to_numpy().argmax(1)]
+    judged = pd.DataFrame({"label": frame["label"].astype(str), "patient": frame["patient"]})
+    return judged.assign(right=likeliest == judged["label"]).set_axis(frame["row"], axis=0)
