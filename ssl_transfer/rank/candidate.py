@@ -146,6 +146,7 @@ class _Clock:
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
+        """Name what has been done since the last one."""
         now = time.perf_counter()
         self.seconds[name] = round(now - self._last, 3)
         self._last = now

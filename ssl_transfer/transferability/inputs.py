@@ -38,14 +38,14 @@ def checked_labels(labels: np.ndarray, n_rows: int | None = None, name: str = "l
     return codes.astype(np.int64)
 
 
-def checked_features(features: np.ndarray, warn: bool = True) -> np.ndarray:
+def checked_features(features: np.ndarray) -> np.ndarray:
     """Features as floating-point numbers (N, D), float32 as it is: what computes with them does so in float64.
 
     Raises:
         ScoreError: If they are not numbers, not (N, D), or not finite.
     """
     features = _numbers(features, "features", "(N, D), one row per image")
-    if warn and len(features) < ROWS_PER_FEATURE * features.shape[1]:
+    if len(features) < ROWS_PER_FEATURE * features.shape[1]:
         warnings.warn(
             f"{len(features)} images of {features.shape[1]} features: below {ROWS_PER_FEATURE} images per feature, scores "
             "are fitted to the images and too good. Compare only backbones with as many features.",

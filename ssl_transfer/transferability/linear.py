@@ -98,12 +98,12 @@ def logme(
 
 
 def plain_h(spectrum: Spectrum) -> float:
-    """`h_score` of one-hot spectrum."""
+    """`h_score` of a spectrum with classes."""
     return float((spectrum.cross**2 / (spectrum.sums * spectrum.n_rows) / spectrum.variances[:, None]).sum())
 
 
 def shrunk_h(spectrum: Spectrum) -> float:
-    """`regularized_h_score` of one-hot spectrum."""
+    """`regularized_h_score` of a spectrum with classes."""
     share = spectrum.shrinkage
     shrunk = (1 - share) * spectrum.variances + share * spectrum.variances.sum() / spectrum.n_features
     between = (spectrum.cross**2 / spectrum.sums).sum(1) / (spectrum.n_rows - 1)
@@ -111,7 +111,7 @@ def shrunk_h(spectrum: Spectrum) -> float:
 
 
 def evidence(spectrum: Spectrum) -> float:
-    """`logme` of spectrum."""
+    """`logme` of a spectrum."""
     squares = spectrum.n_rows * spectrum.variances
     mean_square = (squares.sum() + spectrum.n_rows * spectrum.center @ spectrum.center) / spectrum.n_features
     if mean_square == 0:  # no features at all
@@ -136,9 +136,8 @@ class _Evidence:
         explained = np.square(spectrum.cross) / squares[:, None]
         self.explained = np.vstack([explained, np.zeros(len(spectrum.sums))])
         left = spectrum.spreads - explained.sum(0)
-        if (
-            len(squares) >= self.rows - 1
-        ):  # so many directions explain everything: what rounding leaves is the weakest one's
+        # So many directions as there are images explain everything: what rounding leaves is the weakest one's.
+        if len(squares) >= self.rows - 1:
             self.explained[len(squares) - 1] = np.maximum(self.explained[len(squares) - 1] + left, 0)
             left = np.zeros_like(left)
         self.residual = np.maximum(left, 0)
