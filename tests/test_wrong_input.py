@@ -182,6 +182,7 @@ def test_a_killed_ingest_leaves_no_store_and_does_not_stand_in_the_way_of_the_ne
     assert ssl_transfer(*words[3:], "--json", folder=tmp_path).json["n_images"] == 1500
 
 
+@pytest.mark.long
 def test_a_run_whose_checkpoints_are_all_damaged_says_so(tmp_path, tiny_recipe):
     words = ["pretrain", tiny_recipe, "train.epochs=1000", "--out", "run"]
     process = subprocess.Popen(

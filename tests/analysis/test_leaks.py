@@ -101,6 +101,7 @@ def test_empty_images_are_no_duplicates_of_each_other(tmp_path):
     assert not len(find_leaks(store, seen(store)).pairs)
 
 
+@pytest.mark.long
 @pytest.mark.realdata
 @pytest.mark.skipif("SSL_TRANSFER_REALDATA" not in os.environ, reason="SSL_TRANSFER_REALDATA names no image packs")
 def test_chest_x_rays_are_clean_and_med_nist_is_not(tmp_path):
