@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from scipy.stats import rankdata
+from sklearn.metrics import roc_auc_score
 
 from ssl_transfer.logistic import fit_heads
 
@@ -167,11 +167,5 @@ def _heads(inputs: np.ndarray, target: np.ndarray, others: list[np.ndarray], cla
 def _auroc(scores: np.ndarray, target: np.ndarray) -> float:
     """Macro mean over classes that have both outcomes, of scores (n, C), or (n, 1) of two classes."""
     judged = {1: scores[:, 0]} if scores.shape[1] == 1 else dict(enumerate(scores.T))
-    values = []
-    for c, own in judged.items():
-        positive = target == c
-        count = positive.sum()
-        if 0 < count < len(target):
-            ranks = rankdata(own)
-            values.append((ranks[positive].sum() - count * (count + 1) / 2) / (count * (len(target) - count)))
-    return float(np.mean(values)) if values else float("nan")
+    known = [c for c in judged if 0 < (target == c).sum() < len(target)]
+    return float(np.mean([roc_auc_score(target == c, judged[c]) for c in known])) if known else float("nan")

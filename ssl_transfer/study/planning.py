@@ -159,24 +159,19 @@ class _Planner:
         ranking, backbone = self.recipe.rank, self.backbone(arm, seed)
         words = _last_of_each(["resamples=0", *assignments(ranking.set)])
         given = [backbone, opened.store]
-        features = self._features(arm, seed, backbone, opened.store, words)
+        shape = tuple(word for word in words if word.startswith(("size=", "precision=")))
+        features = self._features(arm, seed, backbone, opened.store, shape)
         command = ["rank", str(opened.card), backbone.spec, *words, "--features", features.spec]
         own = arm.pretraining
-        sources = (
-            [self.store(name) for name in ([own.store] if own.store else own.mix)] if ranking.source_labels else []
-        )
-        if own.untrained:
-            sources = []
+        named = [own.store] if own.store else own.mix
+        sources = [self.store(name) for name in named] if ranking.source_labels and not own.untrained else []
         for source in sources:
-            known = self._features(arm, seed, backbone, source, words)
+            known = self._features(arm, seed, backbone, source, shape)
             given += [source, known]
             command += ["--source", source.spec, *(["--features", known.spec] if known != features else [])]
         identity = {
-            "stage": "rank",
-            "settings": sorted(words),
-            "card": digest(self.card(task)),
-            "sources": _ids(sources),
-        }
+            "stage": "rank", "settings": sorted(words), "card": digest(self.card(task)), "sources": _ids(sources),
+        }  # fmt: skip
         output = self.folder / "rank" / digest([identity, _ids(given[:2])])
         self._add(
             "rank", identity, [*given, features], [*command, "--out", str(output)], output,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import ssl_transfer
 from pages import build
 from test_report_of_a_study import extras, whole_study
 from tiny_study import STUDY, small, write_study
@@ -224,3 +225,9 @@ def test_the_page_has_a_table_of_criteria_a_table_per_target_and_a_figure_per_se
 
 def test_a_study_without_scores_has_no_such_section(tmp_path):
     assert "told beforehand" not in build(tmp_path, whole_study()).read_text()
+
+
+def test_a_setting_that_rank_does_not_have_is_refused_before_the_first_job(tmp_path):
+    write_study(tmp_path, **small(rank={"set": {"noise.kind": "gaussian"}}))
+    ran = ssl_transfer("study", "run", "study.yaml", folder=tmp_path)
+    assert ran.status == 2 and "rank: noise" in ran.stderr and "Traceback" not in ran.stderr

@@ -147,7 +147,8 @@ def write_report(
         cases=None if cases is None else cases.to_dict("records"),
         **_findings(facts, strategies), **_adaptation(facts, strategies),
         luck=None if luck is None else _by_task(facts.headline(luck)),
-        foretold=foretold, effects=EFFECTS, figures=_drawn(out / "figures", facts, strategies, foretold),
+        foretold=foretold, foretold_parts=_by_task(foretold.correlations) if foretold else None, effects=EFFECTS,
+        figures=_drawn(out / "figures", facts, strategies, foretold),
     )  # fmt: skip
     unfinished = out / "report.html.part"
     unfinished.write_text(page, encoding="utf-8")

@@ -71,14 +71,6 @@ class Foretold:
             return f"{said}. Every interval reaches to 0 or below: none has shown here that it can be relied on."
         return f"{said}. Intervals above 0: {', '.join(map(named, surely))}."
 
-    @property
-    def parts(self) -> list[dict]:
-        """Correlations of each target, as the page's tables take them."""
-        return [
-            {"task": task, "metrics": list(dict.fromkeys(own["metric"])), "rows": own.to_dict("records")}
-            for task, own in self.correlations.groupby("task", sort=False)
-        ]
-
     def write(self, folder: Path) -> None:
         """Write `scores.csv`, `foretelling.csv` and `foretelling_overall.csv`."""
         tables = {"scores": self.scores, "foretelling": self.correlations, "foretelling_overall": self.overall}
