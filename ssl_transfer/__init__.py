@@ -6,17 +6,22 @@ The names below load on first use, so that `import ssl_transfer` costs nothing.
 from __future__ import annotations
 
 import importlib
+import operator
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "open_store": ("ssl_transfer.data.store", "ImageStore"),
-    "open_task": ("ssl_transfer.data.tasks", "Task"),
+    "open_task": ("ssl_transfer.data.tasks", "Task.load"),
     "load_backbone": ("ssl_transfer.models.backbone", "load_backbone"),
     "extract_features": ("ssl_transfer.features", "extract_features"),
     "LinearProbe": ("ssl_transfer.evaluate.linear_probe", "LinearProbe"),
-    "open_study": ("ssl_transfer.study.plan", "open_study"),
+    "probe": ("ssl_transfer.evaluate", "probe"),
+    "neighbors": ("ssl_transfer.analysis.neighborhood", "Neighborhood.of"),
     "project": ("ssl_transfer.analysis.projection", "project"),
+    "place": ("ssl_transfer.analysis.projection", "place"),
+    "cka": ("ssl_transfer.geometry", "cka"),
+    "open_study": ("ssl_transfer.study.plan", "open_study"),
 }
 __all__ = [*_PUBLIC, "__version__"]
 
@@ -25,7 +30,7 @@ def __getattr__(name: str):
     if name not in _PUBLIC:
         raise AttributeError(f"module 'ssl_transfer' has no attribute '{name}'")
     module, attribute = _PUBLIC[name]
-    return getattr(importlib.import_module(module), attribute)
+    return operator.attrgetter(attribute)(importlib.import_module(module))
 
 
 def __dir__() -> list[str]:

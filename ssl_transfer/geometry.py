@@ -1,4 +1,7 @@
-"""Numbers that describe a cloud of features, or two clouds, of the same images or of others; torch tensors in, floats out."""
+"""Numbers that describe a cloud of features, or two clouds, of the same images or of others; floats out.
+
+Features are torch tensors; `cka`, `procrustes` and the distances between clouds take NumPy arrays as well.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as functional
+
+Cloud = torch.Tensor | np.ndarray
 
 
 def normalised_std(features: torch.Tensor) -> float:
@@ -105,7 +110,7 @@ def intrinsic_dimension(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def cka(
-    one: torch.Tensor, other: torch.Tensor, kernel: Literal["linear", "rbf"] = "linear", unbiased: bool = False,
+    one: Cloud, other: Cloud, kernel: Literal["linear", "rbf"] = "linear", unbiased: bool = False,
     bandwidth: float = 0.5, batch: int | None = None,
 ) -> float:  # fmt: skip
     """Centred kernel alignment of two representations of the same images: 1 the same up to rotation and scale, 0 unrelated.
@@ -134,6 +139,7 @@ def cka(
     """
     unbiased = unbiased or batch is not None
     least = 4 if unbiased else 2
+    one, other = torch.as_tensor(one), torch.as_tensor(other)
     _check_pairs("cka", one, other, least)
     if batch is not None and batch < least:
         raise ValueError(f"cka: found batch={batch}, expected at least {least} rows.")
@@ -151,7 +157,7 @@ def cka(
     return _ratio(*sums)
 
 
-def procrustes(one: torch.Tensor, other: torch.Tensor) -> float:
+def procrustes(one: Cloud, other: Cloud) -> float:
     """Distance that the best rotation leaves between two representations of the same images, in [0, 2]; 0 is the same.
 
     Both are centred and scaled to Frobenius norm 1: 2 − 2 ‖AᵀB‖_*.
@@ -169,6 +175,7 @@ def procrustes(one: torch.Tensor, other: torch.Tensor) -> float:
     Source:
         Ding et al. 2021, https://arxiv.org/abs/2108.01661.
     """
+    one, other = torch.as_tensor(one), torch.as_tensor(other)
     _check_pairs("procrustes", one, other, 2)
     one, other = _centred(one), _centred(other)
     scale = one.norm() * other.norm()
@@ -177,7 +184,7 @@ def procrustes(one: torch.Tensor, other: torch.Tensor) -> float:
     return float((2 - 2 * torch.linalg.svdvals(one.T @ other).sum() / scale).clamp(0, 2))
 
 
-def frechet_distance(one: torch.Tensor, other: torch.Tensor) -> float:
+def frechet_distance(one: Cloud, other: Cloud) -> float:
     """Squared 2-Wasserstein distance of two clouds taken as Gaussians: ‖μ − ν‖² + tr(Σ + Τ − 2 (ΣΤ)^½).
 
     It grows with the features' scale, and with D where N is not much larger: compare only within one backbone and like N.
@@ -189,6 +196,7 @@ def frechet_distance(one: torch.Tensor, other: torch.Tensor) -> float:
     Source:
         Dowson & Landau 1982; Heusel et al. 2017, https://arxiv.org/abs/1706.08500.
     """
+    one, other = torch.as_tensor(one), torch.as_tensor(other)
     means = [side.double().mean(0) for side in (one, other)]
     roots = [_root(_centred(side)) / (len(side) - 1) ** 0.5 for side in (one, other)]
     cross = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()  # tr (ΣΤ)^½ without a matrix root
@@ -196,7 +204,7 @@ def frechet_distance(one: torch.Tensor, other: torch.Tensor) -> float:
     return float(((means[0] - means[1]).square().sum() + spread - 2 * cross).clamp(min=0))
 
 
-def mmd(one: torch.Tensor, other: torch.Tensor, bandwidth: float = 1.0) -> float:
+def mmd(one: Cloud, other: Cloud, bandwidth: float = 1.0) -> float:
     """Unbiased squared maximum mean discrepancy of two clouds under a Gaussian kernel; about 0 where they are of one kind.
 
     Args:
@@ -210,7 +218,7 @@ def mmd(one: torch.Tensor, other: torch.Tensor, bandwidth: float = 1.0) -> float
     Source:
         Gretton et al. 2012, https://jmlr.org/papers/v13/gretton12a.html, lemma 6.
     """
-    both = torch.cat([one, other]).double()
+    both = torch.cat([torch.as_tensor(one), torch.as_tensor(other)]).double()
     kernel = _kernel(both, "rbf", bandwidth)
     n, m = len(one), len(other)
     within = [

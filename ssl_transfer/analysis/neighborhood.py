@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.geometry import intrinsic_dimension
-from ssl_transfer.neighbors import IndexKind, NeighborIndex
+from ssl_transfer.neighbor_search import IndexKind, NeighborIndex
 
 NEIGHBORS = 15
 SAME = 1e-6  # distance below which unit rows differ by rounding alone

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_transfer.analysis.neighborhood import NEIGHBORS, Neighborhood
-from ssl_transfer.neighbors import nearest
+from ssl_transfer.neighbor_search import nearest
 
 JUDGED = 2000  # rows on which a page is judged, drawn with the seed
 

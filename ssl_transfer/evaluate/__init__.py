@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, UsageError, nearest
 from ssl_transfer.evaluate import strategies
 from ssl_transfer.evaluate.finetune import finetune
-from ssl_transfer.evaluate.probes import GIVEN, PROBES, probe
+from ssl_transfer.evaluate.probes import GIVEN, PROBES, selected_probe
 from ssl_transfer.evaluate.segment import segment
 from ssl_transfer.evaluate.work import Outcome, Work
 from ssl_transfer.models.backbone import Backbone, with_channels
@@ -136,7 +137,9 @@ def evaluate(
     used = with_channels(backbone, task.store.shape[0]) if recipe.channels == "adapt" else backbone
     used = copy.deepcopy(used) if protocol in TRAININGS else used
     work = Work(used, task, recipe, rows, identity, folder, Path(features) if features else None)
-    outcome = probe(work, PROBES[protocol], options) if protocol in PROBES else TRAININGS[protocol](work, **options)
+    outcome = (
+        selected_probe(work, PROBES[protocol], options) if protocol in PROBES else TRAININGS[protocol](work, **options)
+    )
     result = _result(protocol, backbone, work, options, outcome, round(time.perf_counter() - started, 2))
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +147,34 @@ def evaluate(
         result.save(folder)
         Checkpoints(folder / "checkpoints", identity).clear()
     return result, folder
+
+
+def probe(
+    backbone: Backbone, task: str | Path | Task, fraction: float = 1.0, seed: int = 0,
+    protocol: Literal["linear_probe", "knn"] = "linear_probe", out: str | Path | None = None, **settings: Any,
+) -> EvalResult:  # fmt: skip
+    """Evaluate frozen features of a backbone on a task, as `ssl-transfer evaluate` does; what was done before is read.
+
+    Args:
+        backbone: Any.
+        task: A card in `recipes/tasks/` by name, the path of one, or a task that is open.
+        fraction: Share of the training patients that are learnt from.
+        seed: Of their draw, and of resampling.
+        protocol: Which probe.
+        out: Folder of the result; None: `runs/evaluate/ID`.
+        settings: Others of the protocol, such as `C`, or of every protocol, such as `precision`.
+
+    Returns:
+        Metrics of validation and test, intervals, and what was selected on validation.
+
+    Raises:
+        RecipeError: If a setting does not exist, or its value is wrong.
+        TaskError: If the task cannot be opened, or is none of classes or labels.
+    """
+    given = {"fraction": fraction, "seed": seed, **settings}
+    recipe, own = evaluate_recipe(protocol, [f"{key}={json.dumps(value)}" for key, value in given.items()])
+    opened = task if isinstance(task, Task) else Task.load(task)
+    return evaluate(protocol, backbone, opened, recipe, own, out)[0]
 
 
 def _finished(folder: Path, identity: str) -> EvalResult | None:

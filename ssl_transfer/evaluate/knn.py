@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from ssl_transfer.neighbors import IndexKind, NeighborIndex, vote, vote_each
+from ssl_transfer.neighbor_search import IndexKind, NeighborIndex, vote, vote_each
 
 VOTES = ("weighted", "plain")
 

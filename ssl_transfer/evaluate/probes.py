@@ -17,10 +17,10 @@ from ssl_transfer.result import better
 from ssl_transfer.training.machine import native_precision
 
 PROBES = {"linear_probe": linear_probe, "knn": knn}
-GIVEN = ("train", "labels", "queries", "n_classes")  # what `probe` hands to each of them
+GIVEN = ("train", "labels", "queries", "n_classes")  # what `selected_probe` hands to each of them
 
 
-def probe(work: Work, protocol: Callable, options: dict[str, Any]) -> Outcome:
+def selected_probe(work: Work, protocol: Callable, options: dict[str, Any]) -> Outcome:
     """Run a protocol's settings on cached features; keep the one that is best on validation, the first among equals.
 
     Raises:

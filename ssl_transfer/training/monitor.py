@@ -17,7 +17,7 @@ from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.errors import RunError, StoreError
 from ssl_transfer.geometry import rankme
 from ssl_transfer.models.backbone import Backbone
-from ssl_transfer.neighbors import nearest, vote
+from ssl_transfer.neighbor_search import nearest, vote
 from ssl_transfer.training.embedding import embed
 
 NEIGHBORS = 20
