@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from ssl_transfer.console import Progress, is_main_process
+from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.views import VIEWS, ViewMaker, mild
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.run import claimed, read_json, run_id, whole_folder, write_json
-from ssl_transfer.training.embedding import embed
+from ssl_transfer.training.embedding import embed, embed_layers, evaluating
 
 SCHEMA = 1
 CACHE = Path("runs/features")
@@ -80,10 +82,44 @@ def extract_features(
         return _kept(folder, identity) or _extract(backbone, store, folder, identity, size, precision)
 
 
+def layer_features(
+    backbone: Backbone, store: ImageStore, rows: np.ndarray, size: int | None = None, precision: str = "fp32"
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """What the layers of a backbone hold of some images, nothing kept: layer -> its maps' or tokens' mean, float32 (n, C).
+
+    Layers are those that timm lists, from the image to the features, which are not among them.
+    """
+    return embed_layers(backbone, store, rows, size, device=_device(backbone), bf16=precision == "bf16")
+
+
+def paired_features(
+    backbone: Backbone, store: ImageStore, rows: np.ndarray, seed: int = 0, size: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Features of two random views of each of some images, mild ones of its domain, for `geometry.alignment`: float32 (n, D)."""
+    device, size, channels = _device(backbone), size or backbone.card["image_size"], backbone.card["in_channels"]
+    name, options = mild(store.card["domain"], store.units, channels)
+    preset = replace(VIEWS[name](size, channels, store.units, **options), intensity=backbone.intensity)
+    maker = ViewMaker([preset] * 2, Scale.of_store(store.card, backbone.intensity.window_hu), seed, channels)
+    sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    with evaluating(backbone, device):
+        for part in np.array_split(rows, max(1, -(-len(rows) // 256))):
+            views = maker(torch.from_numpy(store.__getitems__(part)).to(device), part, 0)
+            for side, view in zip(sides, views, strict=True):
+                side.append(backbone(view.contiguous(memory_format=torch.channels_last)).float().cpu().numpy())
+    return np.concatenate(sides[0]), np.concatenate(sides[1])
+
+
 def features_id(backbone: Backbone, store: ImageStore, size: int | None = None, precision: str = "fp32") -> str:
     """The `run_id` of features that `extract_features` would compute of these."""
     size = size or backbone.card["image_size"]
     return run_id("features", {"size": size, "precision": precision}, [backbone.id, store.id])
+
+
+def _device(backbone: Backbone) -> torch.device:
+    """The GPU if there is one; the backbone is there, too."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone.to(device, memory_format=torch.channels_last)
+    return device
 
 
 def _kept(folder: Path, identity: str) -> Features | None:
@@ -101,8 +137,7 @@ def _kept(folder: Path, identity: str) -> Features | None:
 
 
 def _extract(backbone: Backbone, store: ImageStore, folder: Path, identity: str, size: int, precision: str) -> Features:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backbone.to(device, memory_format=torch.channels_last)
+    device = _device(backbone)
     with Progress("features", len(store)) as progress:
         values = embed(
             backbone, store, np.arange(len(store)), size, device=device, bf16=precision == "bf16",

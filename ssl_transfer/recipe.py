@@ -198,10 +198,12 @@ class Effort(Section):
     checkpoint_every_steps: int = Field(500, gt=0)
     log_every_steps: int = Field(10, gt=0)
     workers: int | None = Field(None, ge=0)  # null: chosen by the machine
+    keep_backbone: bool = False  # as it was at the selected step, in the result's folder
 
     def identity(self) -> dict[str, Any]:
         """What a run's id depends on."""
-        return self.model_dump(exclude={"checkpoint_every_steps", "log_every_steps", "workers"})
+        left_out = {"checkpoint_every_steps", "log_every_steps", "workers"}
+        return self.model_dump(exclude=left_out if self.keep_backbone else {*left_out, "keep_backbone"})
 
 
 def digest(identity: Any) -> str:

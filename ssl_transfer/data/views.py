@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -323,6 +323,26 @@ def natural(
 
 
 VIEWS = {"ct": ct, "microscopy": microscopy, "natural": natural}
+
+
+def mild(
+    domain: str, units: str, channels: int, crop_scale: tuple[float, float] = (0.6, 1.0)
+) -> tuple[str, dict[str, Any]]:  # fmt: skip
+    """A preset and options that leave an image what it is: for a domain, without blur and noise, by small crops.
+
+    Args:
+        domain: Of the images; photographs and microscopes have presets of their own, all else that of grey radiology.
+        units: Of their store.
+        channels: That the backbone reads.
+        crop_scale: Share of the image that a crop keeps.
+    """
+    preset = {"photograph": "natural", "microscopy": "microscopy"}.get(domain.partition("/")[0], "ct")
+    if preset == "ct" and units == "rgb":
+        preset = "microscopy"
+    if preset != "natural":
+        return preset, {"crop_scale": crop_scale, "blur_share": 0.0, "noise": 0.0}
+    colourless = {} if units == "rgb" and channels == 3 else {"colour": 0.0}
+    return preset, {"crop_scale": crop_scale, "blur_share": 0.0, "grey": 0.0, **colourless}
 
 
 def _each(values: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,8 +28,9 @@ from ssl_transfer.evaluate import strategies
 from ssl_transfer.evaluate.finetune import finetune
 from ssl_transfer.evaluate.probes import GIVEN, PROBES, selected_probe
 from ssl_transfer.evaluate.segment import segment
+from ssl_transfer.evaluate.strategies.lora import merge_adapters
 from ssl_transfer.evaluate.work import Outcome, Work
-from ssl_transfer.models.backbone import Backbone, with_channels
+from ssl_transfer.models.backbone import Backbone, save_backbone, with_channels
 from ssl_transfer.recipe import Effort, EvaluateRecipe, Named, choose, merge, options_model, resolve_options, validate
 from ssl_transfer.result import EvalResult
 from ssl_transfer.run import environment, run_id
@@ -45,7 +47,7 @@ NAMED = {  # options that name something: where it is looked up, and what it is 
     "views": (VIEWS, ("size", "channels", "units")),
 }
 SWEPT = ("fraction", "seed")  # a list of them is one evaluation of each
-OWN_FILES = ("predictions.parquet", "log.jsonl", "checkpoints")
+OWN_FILES = ("predictions.parquet", "log.jsonl", "checkpoints", "backbone")
 
 
 def evaluate_recipe(
@@ -106,7 +108,8 @@ def evaluate(
         features: Folder of the cached features; None: where `extract_features` keeps them.
 
     Returns:
-        The result and its folder; `predictions.parquet` beside it has every test image, or case and class.
+        The result and its folder; `predictions.parquet` beside it has every test image, or case and class, and `backbone/`, where
+        `train.keep_backbone` asks for it, what the backbone has become.
 
     Raises:
         SplitError: If a split is missing or empty.
@@ -144,6 +147,8 @@ def evaluate(
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         outcome.predictions.to_parquet(folder / "predictions.parquet", index=False)
+        if getattr(options.get("train"), "keep_backbone", False):
+            _keep_backbone(backbone, work, options["strategy"].name)
         result.save(folder)
         Checkpoints(folder / "checkpoints", identity).clear()
     return result, folder
@@ -213,6 +218,22 @@ def _result(
             **_plain(outcome.settings), "noise": recipe.noise.model_dump(), "size": work.size, "channels": recipe.channels,
         },
     )  # fmt: skip
+
+
+def _keep_backbone(parent: Backbone, work: Work, strategy: str) -> None:
+    """Write a backbone as its fine-tune left it, adapters merged; its card names the parent, and what it has seen."""
+    task, folder = work.task, work.folder / "backbone"
+    merge_adapters(work.backbone.model)
+    card = {key: value for key, value in work.backbone.card.items() if key not in ("recipe", "training", "run_id")}
+    domains = [*(parent.card["source_domain"] or "").split(" + "), str(task.domain)]
+    card |= {
+        "name": f"{parent.card['name']} → {task.name}", "method": f"{strategy} fine-tune", "run_id": work.identity,
+        "source_domain": " + ".join(dict.fromkeys(filter(None, domains))),
+        "stores": list(dict.fromkeys([*parent.card["stores"], task.store.id])),
+        "parents": [*parent.card["parents"], parent.id],
+    }  # fmt: skip
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it was done
+    save_backbone(Backbone(work.backbone.model, card), folder)
 
 
 def _given(protocol: str) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from torch import nn
 from ssl_transfer.console import say
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.pool import Part, Pool
-from ssl_transfer.data.views import VIEWS, ViewBatch, ViewMaker
+from ssl_transfer.data.views import VIEWS, ViewBatch, ViewMaker, mild
 from ssl_transfer.errors import RunError, TaskError
 from ssl_transfer.evaluate.strategies import STRATEGIES, Strategy
 from ssl_transfer.evaluate.work import Work
@@ -178,15 +178,9 @@ class Trained:
 
 
 def suited_views(work: Work, crop_scale: tuple[float, float] = (0.6, 1.0)) -> Named:
-    """A mild preset for a task's images: of photographs and of microscopes their own, else that of grey radiology."""
-    store, modality = work.task.store, str(work.task.domain).partition("/")[0]
-    preset = {"photograph": "natural", "microscopy": "microscopy"}.get(modality, "ct")
-    if preset == "ct" and store.units == "rgb":
-        preset = "microscopy"
-    if preset != "natural":
-        return Named(name=preset, crop_scale=crop_scale, blur_share=0.0, noise=0.0)
-    coloured = store.units == "rgb" and work.backbone.card["in_channels"] == 3
-    return Named(name=preset, crop_scale=crop_scale, blur_share=0.0, grey=0.0, **({} if coloured else {"colour": 0.0}))
+    """A mild preset for a task's images (see `mild`)."""
+    name, options = mild(str(work.task.domain), work.task.store.units, work.backbone.card["in_channels"], crop_scale)
+    return Named(name=name, **options)
 
 
 def training_pool(work: Work, views: Named, labels: np.ndarray | None = None, masked: bool = False) -> Pool:

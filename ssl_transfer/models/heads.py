@@ -8,6 +8,7 @@ from torch import nn
 
 from ssl_transfer.errors import BackboneError
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.layers import outputs
 
 TOKEN_LEVELS = 4  # of a ViT, whose blocks all have one resolution
 TOKEN_SCALES = (
@@ -74,17 +75,8 @@ class SegmentationHead(nn.Module):
 
     def _levels(self, backbone: Backbone, images: torch.Tensor) -> list[torch.Tensor]:
         """Maps (B, C, h, w), the finest first."""
-        found: dict[str, torch.Tensor] = {}
-        layers = dict(backbone.model.named_modules())
-        hooks = [
-            layers[place].register_forward_hook(lambda _, __, output, place=place: found.update({place: output}))
-            for place in self.places
-        ]
-        try:
+        with outputs(backbone.model, self.places) as found:
             backbone.model.forward_features(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
         levels = [found[place] for place in self.places]
         if levels[0].ndim == 3:
             return [

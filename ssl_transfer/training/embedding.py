@@ -13,6 +13,7 @@ from torch import nn
 from ssl_transfer.data.intensity import Scale, match_channels
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.layers import layer_names, outputs, pooled
 from ssl_transfer.training.memory import keep_freed_memory
 
 
@@ -49,6 +50,22 @@ def embed(
             features[places] = backbone(inputs).float().cpu().numpy()
             on_batch(len(inputs))
     return features
+
+
+def embed_layers(
+    backbone: Backbone, store: ImageStore, rows: np.ndarray, size: int | None = None, batch_size: int = 256,
+    device: torch.device | str = "cpu", bf16: bool = False,
+) -> dict[str, np.ndarray]:  # fmt: skip
+    """As `embed`, for every layer that `layer_names` lists: layer -> what it holds, pooled, float32 (n, C)."""
+    device, names = torch.device(device), layer_names(backbone)
+    size = size or backbone.card["image_size"]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    with evaluating(backbone, device, torch.bfloat16 if bf16 else None), outputs(backbone.model, names) as found:
+        for _, inputs in prepared(backbone, store, rows, size, batch_size, device):
+            backbone(inputs)
+            for name in names:
+                parts[name].append(pooled(found[name], backbone.model).float().cpu().numpy())
+    return {name: np.concatenate(held) for name, held in parts.items()}
 
 
 @contextmanager

@@ -60,3 +60,12 @@ class LoRA(Strategy):
     def groups(self) -> list[Group]:
         """Adapters and head."""
         return [Group("adapters", list(self.adapters.values())), Group("head", list(self.head_parameters.values()))]
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Add low-rank updates to the weights that they stand beside, and take them away; a model without any stays as it is."""
+    for name, layer in list(model.named_modules()):
+        if hasattr(layer, "base_layer") and hasattr(layer, "merge"):
+            layer.merge(safe_merge=True)
+            place, _, child = name.rpartition(".")
+            setattr(model.get_submodule(place), child, layer.base_layer)
