@@ -69,7 +69,9 @@ def _inspect(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.run import read_json
 
     path: Path = options.path.parent if options.path.name == "result.json" else options.path
-    named = (read_json(path / f"{name}.json") for name in ("card", "result", "run", "quickstart", "plan", "rank"))
+    named = (
+        read_json(path / f"{name}.json") for name in ("card", "result", "run", "quickstart", "plan", "rank", "analysis")
+    )
     card = next(filter(None, named), None)
     kind = (card or {}).get("kind") or (card or {}).get("stage")
     if options.figure and kind != "store":
@@ -195,6 +197,53 @@ def _rank(options: argparse.Namespace) -> dict[str, Any]:
     return {**answer, "caveats": [*answer["caveats"], *left_out], "ranking": str(folder / "rank.json")}
 
 
+def _analyze(options: argparse.Namespace) -> dict[str, Any]:
+    if not options.words:
+        raise UsageError("analyze: found no backbone, expected BACKBONE … --store STORE.")
+    from ssl_transfer.data.store import ImageStore
+
+    store = ImageStore(options.store)
+    against = {path.name: ImageStore(path) for path in options.against}
+    if len({options.store.name, *against}) <= len(options.against):
+        raise UsageError(
+            "--against: stores are called by the names of their folders, and two have the same. Rename one."
+        )
+    from ssl_transfer.analysis import GIVEN, analyze
+    from ssl_transfer.analysis.failures import Judgement
+    from ssl_transfer.recipe import merge, resolve_options
+
+    settings = resolve_options(analyze, merge({}, options.overrides), "analyze", GIVEN)
+    results = [Judgement.open(folder) for folder in options.results]
+    if len(results) == 1:
+        raise UsageError("--results: found one result, expected two or more: failures are compared between them.")
+    named = _by_name([(spec, _backbone(spec, store)) for spec in options.words])
+    subjects = [_subject(name, backbone, store, options) for name, backbone in named.items()]
+    answer, folder = analyze(subjects, store, options.out, against, results, **settings)
+    return {**answer, "analysis": str(folder), "explorer": str(folder / "explorer.html")}
+
+
+def _subject(name: str, backbone: Any, store: Any, options: argparse.Namespace) -> Any:
+    """A backbone as an analysis sees it."""
+    from functools import cache
+
+    from ssl_transfer.analysis.subject import Subject
+    from ssl_transfer.features import extract_features, features_id, layer_features, paired_features
+
+    size, precision = options.size, options.precision
+    return Subject(
+        features_id(backbone, store, size, precision), name, backbone.card,
+        cache(lambda of: extract_features(backbone, of, None, size, precision).values),
+        lambda of, rows: layer_features(backbone, of, rows, size, precision),
+        lambda of, rows: paired_features(backbone, of, rows, size=size),
+    )  # fmt: skip
+
+
+def _analysis(answer: dict[str, Any]) -> str:
+    from ssl_transfer.analysis.findings import listing
+
+    return listing(answer)
+
+
 def _by_name(loaded: list[tuple[str, Any]]) -> dict[str, Any]:
     """Backbones by the shortest name that tells them apart: their own, that with the pretraining seed, the word given."""
     options = []
@@ -205,7 +254,7 @@ def _by_name(loaded: list[tuple[str, Any]]) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for names, (spec, backbone) in zip(options, loaded, strict=True):
         if any(other.id == backbone.id for other in named.values()):
-            raise UsageError(f"rank: {spec} was given twice. Leave one out.")
+            raise UsageError(f"{spec} was given twice. Leave one out.")
         named[next((name for name in names if counts[name] == 1), spec)] = backbone
     return named
 
@@ -281,9 +330,9 @@ def _word(value: Any) -> str:
 
 VERBS = {
     "quickstart": _quickstart, "ingest": _ingest, "inspect": _inspect, "pretrain": _pretrain, "features": _features,
-    "evaluate": _evaluate, "rank": _rank, "study": _study,
+    "evaluate": _evaluate, "rank": _rank, "analyze": _analyze, "study": _study,
 }  # fmt: skip
-SHOWN = {"rank": _ranking}  # where lines of `key: value` are not enough
+SHOWN = {"rank": _ranking, "analyze": _analysis}  # where lines of `key: value` are not enough
 
 
 if __name__ == "__main__":

@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
 
     _quickstart_arguments(verb)
     _ingest_arguments(verb)
-    added = verb("inspect", "print what an artifact is: a store, backbone, features, result, ranking or study")
+    added = verb(
+        "inspect", "print what an artifact is: a store, backbone, features, result, ranking, analysis or study"
+    )
     added.add_argument("path", type=Path)
     added.add_argument("--figure", type=Path, metavar="FILE.png", help="draw a contact sheet of a store")
 
@@ -97,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--features", type=Path, metavar="DIR", help="of this backbone and task: where probes keep them")
     added.set_defaults(overrides=[])
     _rank_arguments(verb)
+    _analyze_arguments(verb)
     _study_arguments(verb)
     return parser
 
@@ -154,6 +157,28 @@ def _rank_arguments(verb: Any) -> None:
         help="features that are there (may be repeated)",
     )
     added.add_argument("--out", type=Path, help="folder (default runs/rank/ID)")
+    added.set_defaults(overrides=[])
+
+
+def _analyze_arguments(verb: Any) -> None:
+    added = verb("analyze", "what backbones make of images: neighbours, maps, layers, what is encoded; explorer.html")
+    added.add_argument(
+        "words", nargs="+", metavar="BACKBONE … [key=value …]",
+        help="folders (also backbone/ in the result of a fine-tune with train.keep_backbone=true), scratch:NAME or timm:NAME; "
+        "settings: neighbors, index=exact|ivf|hnsw, sample, columns=[…], domain=COLUMN, duplicate, seed",
+    )  # fmt: skip
+    added.add_argument("--store", type=Path, required=True, help="whose images they look at")
+    added.add_argument(
+        "--against", action="append", default=[], type=Path, metavar="STORE",
+        help="another store: how far away it lies, and where its images stand on the maps (may be repeated)",
+    )  # fmt: skip
+    added.add_argument(
+        "--results", action="append", default=[], type=Path, metavar="DIR",
+        help="a result of `evaluate` on classes: which backbones fail on the same cases (repeat it: two at least)",
+    )  # fmt: skip
+    added.add_argument("--size", type=int, help="height and width that backbones see (default: their own)")
+    added.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
+    added.add_argument("--out", type=Path, help="folder (default runs/analyze/ID)")
     added.set_defaults(overrides=[])
 
 

@@ -6,62 +6,86 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-import torch
-from sklearn.metrics import roc_auc_score
-
-from ssl_transfer.logistic import fit_heads
+from scipy.stats import rankdata
 
 FOLDS = 5
 RIDGES = tuple(float(value) for value in np.logspace(-4, 4, 9))  # of standardised features, per image
-STRENGTHS = tuple(float(value) for value in np.logspace(-4, 2, 7))
 FEWEST = 30  # images that have a value, and of each class
 MOST_CLASSES = 30  # a column of more words is an id, not a property
-LEAST_NUMBERS = 10  # different values from which a column of numbers is regressed
+LEAST_NUMBERS = 10  # different values from which a column of numbers is regressed; of fractions, three
 
 
-def encoded(features: np.ndarray, properties: pd.DataFrame, groups: np.ndarray, seed: int = 0) -> pd.DataFrame:
+def encoded(
+    features: np.ndarray, properties: pd.DataFrame, groups: np.ndarray, seed: int = 0, control: bool = True
+) -> pd.DataFrame:
     """Read properties off features by linear probes whose every prediction is of patients that they have not seen.
 
-    Numbers (ten different ones or more) are regressed by ridge, anything else is told apart by logistic regression; the strength
-    of regularisation is chosen inside the training patients. Groups are dealt into five folds by a seeded draw. Left out is
-    what little is known of: fewer than 30 images or five groups, classes of fewer than 30 images, one class, more than 30
-    classes, numbers that never vary.
+    Every probe is a ridge regression: of numbers (ten different ones or more, or three that are fractions), or of which class an
+    image is of, a target per class, judged by how it orders images. The penalty is chosen inside the training patients, for each
+    target. Groups are dealt into five folds by a seeded draw. Left out is what little is known of: fewer than 30 images or five
+    groups, classes of fewer than 30 images, one class, more than 30 classes, numbers that never vary.
 
     Args:
         features: (N, D), finite.
         properties: A column each, numbers or words; None and NaN are unknown; N rows.
         groups: Patient of each row, (N,).
         seed: Of folds and permutation.
+        control: Also measure chance.
 
     Returns:
-        A row per property: `property`, `measure` (`R2`, at most 1, where 0 is the mean; or macro `AUROC`, where 0.5 is chance),
-        `value`, `chance` (the same after values were exchanged between patients: what no relation looks like) and `n` images.
+        A row per property: `property`, `measure` (`R2`, at most 1, where 0 is the mean; or macro `AUROC`, where 0.5 is chance, a
+        mean over folds), `value`, `chance` (the same after values were exchanged between patients: what no relation looks like;
+        NaN without `control`) and `n` images.
     """
-    numeric: dict[bytes, tuple[np.ndarray, list[tuple[str, np.ndarray]]]] = {}
-    rows = []
+    alike: dict[bytes, list[_Property]] = {}  # those known of the same images share decompositions of the features
     for name in properties:
-        prepared = _prepared(properties[name].to_numpy())
-        if prepared is None:
-            continue
-        known, target, is_number = prepared
-        if len(np.unique(groups[known].astype(str))) < FOLDS:
-            continue
-        if is_number:  # those known of the same images share decompositions of the features
-            numeric.setdefault(known.tobytes(), (known, []))[1].append((name, target))
-            continue
-        sample = _Sample.of(features, groups, known, seed)
-        values = [_classified(sample.inputs, own, sample.folds) for own in (target, sample.exchanged(target))]
-        rows.append({"property": name, "measure": "AUROC", "value": values[0], "chance": values[1], "n": len(known)})
-    for known, columns in numeric.values():
-        sample = _Sample.of(features, groups, known, seed)
-        targets = np.stack([target for _, target in columns], 1)
-        values = _regressed(sample.inputs, np.hstack([targets, sample.exchanged(targets)]), sample.folds)
-        for place, (name, _) in enumerate(columns):
-            own = {"value": values[place], "chance": values[len(columns) + place], "n": len(known)}
-            rows.append({"property": name, "measure": "R2", **own})
+        prepared = _prepared(name, properties[name].to_numpy())
+        if prepared is not None and len(np.unique(groups[prepared.known].astype(str))) >= FOLDS:
+            alike.setdefault(prepared.known.tobytes(), []).append(prepared)
+    rows = []
+    for columns in alike.values():
+        sample = _Sample.of(features, groups, columns[0].known, seed)
+        asked = [column.targets for column in columns]
+        if control:
+            asked += [column.of(sample.exchanged(column.values)) for column in columns]
+        predicted, expected = _predicted(sample.inputs, np.hstack(asked), sample.folds)
+        edges = np.cumsum([part.shape[1] for part in asked])[:-1]
+        judged = [
+            _auroc(own, truth, sample.folds) if column.classes else _r2(own, truth, mean)
+            for column, truth, own, mean in zip(
+                columns * (1 + control), asked, np.split(predicted, edges, 1), np.split(expected, edges, 1), strict=True
+            )
+        ]
+        for place, column in enumerate(columns):
+            chance = judged[len(columns) + place] if control else float("nan")
+            measure = "AUROC" if column.classes else "R2"
+            rows.append({"property": column.name, "measure": measure, "value": judged[place], "chance": chance,
+                         "n": len(column.known)})  # fmt: skip
     order = {name: place for place, name in enumerate(properties)}
     rows.sort(key=lambda row: order[row["property"]])
     return pd.DataFrame(rows, columns=["property", "measure", "value", "chance", "n"])
+
+
+@dataclass(frozen=True, eq=False)
+class _Property:
+    """A column as probes see it: rows that have a value, numbers or class codes, and how many classes (0: numbers)."""
+
+    name: str
+    known: np.ndarray
+    values: np.ndarray
+    classes: int
+
+    @property
+    def targets(self) -> np.ndarray:
+        """(n, 1) of numbers and of two classes, else (n, C)."""
+        return self.of(self.values)
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """As `targets`, of other values."""
+        if not self.classes:
+            return values[:, None]
+        ones = (values[:, None] == np.arange(self.classes)).astype(np.float64)
+        return ones[:, 1:] if self.classes == 2 else ones
 
 
 @dataclass(frozen=True)
@@ -90,38 +114,37 @@ class _Sample:
         return shuffled
 
 
-def _prepared(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool] | None:
-    """Rows that have a value, the target, and whether it is a number."""
+def _prepared(name: str, values: np.ndarray) -> _Property | None:
+    """A property that enough is known of, or None."""
     known = np.flatnonzero([value is not None and value == value for value in values])
     kept = np.asarray(values, object)[known]
     if len(known) < FEWEST:
         return None
     if all(isinstance(value, (int, float, np.number)) for value in kept):
         numbers = kept.astype(np.float64)
-        if len(np.unique(numbers)) >= LEAST_NUMBERS:
-            return known, numbers, True
+        different = np.unique(numbers)
+        if len(different) >= LEAST_NUMBERS or (len(different) > 2 and (different % 1 != 0).any()):
+            return _Property(name, known, numbers, 0)
     names, codes, counts = np.unique(kept.astype(str), return_inverse=True, return_counts=True)
-    if len(names) > MOST_CLASSES:
-        return None
     frequent = counts >= FEWEST
-    if frequent.sum() < 2:
+    if len(names) > MOST_CLASSES or frequent.sum() < 2:
         return None
     rows = frequent[codes]
-    return known[rows], np.unique(codes[rows], return_inverse=True)[1], False
+    return _Property(name, known[rows], np.unique(codes[rows], return_inverse=True)[1], int(frequent.sum()))
 
 
-def _regressed(inputs: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> np.ndarray:
-    """Out-of-fold R² of several targets (n, P), (P,)."""
+def _predicted(inputs: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Out-of-fold predictions of targets (n, T), and what the mean of those that were seen would have said."""
     predicted, expected = np.empty(targets.shape), np.empty(targets.shape)
     columns = np.arange(targets.shape[1])
     for fold in range(FOLDS):
         judged, chooses = folds == fold, folds == (fold + 1) % FOLDS
         learns = ~judged & ~chooses
         trials = _ridge(inputs[learns], targets[learns], inputs[chooses])
-        errors = np.square(trials - targets[chooses]).sum(1)  # (ridges, P)
+        errors = np.square(trials - targets[chooses]).sum(1)  # (ridges, T)
         predicted[judged] = _ridge(inputs[~judged], targets[~judged], inputs[judged])[errors.argmin(0), :, columns].T
         expected[judged] = targets[~judged].mean(0)
-    return 1 - np.square(targets - predicted).sum(0) / np.square(targets - expected).sum(0)
+    return predicted, expected
 
 
 def _ridge(inputs: np.ndarray, targets: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -135,37 +158,21 @@ def _ridge(inputs: np.ndarray, targets: np.ndarray, others: np.ndarray) -> np.nd
     return np.stack([places @ (along / (variances.clip(min=0) + ridge)[:, None]) + centre for ridge in RIDGES])
 
 
-def _classified(inputs: np.ndarray, target: np.ndarray, folds: np.ndarray) -> float:
-    """Mean over folds of the macro AUROC on patients that were not seen, without folds of one class."""
+def _r2(predicted: np.ndarray, truth: np.ndarray, expected: np.ndarray) -> float:
+    """Of one target, (n, 1)."""
+    return float(1 - np.square(truth - predicted).sum() / np.square(truth - expected).sum())
+
+
+def _auroc(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> float:
+    """Mean over folds, by images, of the mean over classes that have both outcomes there; NaN if there are none."""
     values, weights = [], []
     for fold in range(FOLDS):
-        judged, chooses = folds == fold, folds == (fold + 1) % FOLDS
-        learns = ~judged & ~chooses
-        if len(np.unique(target[learns])) < 2:
-            continue
-        scores = _heads(inputs[learns], target[learns], [inputs[chooses], inputs[judged]], target.max() + 1)
-        chosen = [_auroc(own, target[chooses]) for own in scores[0]]
-        best = int(np.nanargmax(chosen)) if np.isfinite(chosen).any() else len(chosen) // 2
-        value = _auroc(scores[1][best], target[judged])
-        if np.isfinite(value):
-            values.append(value)
+        judged = folds == fold
+        ranks, ones = rankdata(scores[judged], axis=0), truth[judged] == 1
+        positive, negative = ones.sum(0), (~ones).sum(0)
+        both = (positive > 0) & (negative > 0)
+        if both.any():
+            above = (ranks * ones).sum(0) - positive * (positive + 1) / 2
+            values.append((above[both] / (positive * negative)[both]).mean())
             weights.append(judged.sum())
     return float(np.average(values, weights=weights)) if values else float("nan")
-
-
-def _heads(inputs: np.ndarray, target: np.ndarray, others: list[np.ndarray], classes: int) -> list[np.ndarray]:
-    """Logits (strengths, n, C) of each of `others`, by heads fitted on standardised features at all strengths at once."""
-    mean, spread = inputs.mean(0), inputs.std(0)
-    spread[spread == 0] = np.inf
-    standard = torch.from_numpy(((inputs - mean) / spread).astype(np.float32))
-    targets = torch.from_numpy(target) if classes > 2 else torch.from_numpy(target[:, None].astype(np.float32))
-    heads = fit_heads(standard, targets, np.array(STRENGTHS), n_classes=classes)
-    weights, intercepts = heads.weights.numpy(), heads.intercepts.numpy()
-    return [np.einsum("nd,skd->snk", (own - mean) / spread, weights) + intercepts[:, None] for own in others]
-
-
-def _auroc(scores: np.ndarray, target: np.ndarray) -> float:
-    """Macro mean over classes that have both outcomes, of scores (n, C), or (n, 1) of two classes."""
-    judged = {1: scores[:, 0]} if scores.shape[1] == 1 else dict(enumerate(scores.T))
-    known = [c for c in judged if 0 < (target == c).sum() < len(target)]
-    return float(np.mean([roc_auc_score(target == c, judged[c]) for c in known])) if known else float("nan")

@@ -2,12 +2,66 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ssl_transfer.errors import UsageError
+from ssl_transfer.result import EvalResult
+
+COLUMNS = (
+    "task", "result_a", "result_b", "n", "patients", "wrong_a", "wrong_b", "both_wrong", "by_chance", "consistency",
+    "consistency_low", "consistency_high",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """An evaluation of classes, with what it said of each test image.
+
+    Attributes:
+        name: As tables call it: backbone and protocol.
+        result: Of the evaluation.
+        predictions: `predictions.parquet`.
+    """
+
+    name: str
+    result: EvalResult
+    predictions: pd.DataFrame
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Judgement:
+        """Read the folder of a result.
+
+        Raises:
+            UsageError: If it is none, or not one of classes.
+        """
+        result = EvalResult.load(folder)
+        path = Path(folder) / "predictions.parquet"
+        if not path.exists():
+            raise UsageError(f"{path}: there are no predictions. Name the folder of a result that `evaluate` wrote.")
+        predictions = pd.read_parquet(path)
+        _judged(predictions, str(folder))
+        backbone, how = result.backbone, result.strategy or result.protocol
+        seed = "" if backbone["pretraining_seed"] is None else f", pretraining seed {backbone['pretraining_seed']}"
+        return cls(f"{backbone['name']}{seed}, {how}, {result.fraction:g}, seed {result.seed}", result, predictions)
+
+
+def failures(judgements: Sequence[Judgement], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """`shared_failures` of every two evaluations of one task, a row each, columns `COLUMNS`."""
+    rows = []
+    for one, other in itertools.combinations(judgements, 2):
+        if one.result.task["name"] == other.result.task["name"]:
+            found = asdict(shared_failures(one.predictions, other.predictions, resamples, seed))
+            (wrong_a, wrong_b), (low, high) = found.pop("wrong"), found.pop("interval")
+            names = {"task": one.result.task["name"], "result_a": one.name, "result_b": other.name}
+            edges = {"consistency_low": low, "consistency_high": high}
+            rows.append({**names, **found, "wrong_a": wrong_a, "wrong_b": wrong_b, **edges})
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -48,7 +102,7 @@ def shared_failures(one: pd.DataFrame, other: pd.DataFrame, resamples: int = 100
     Source:
         Geirhos et al. 2020, https://arxiv.org/abs/2006.16736 (error consistency).
     """
-    sides = [_judged(frame, name) for frame, name in ((one, "first"), (other, "second"))]
+    sides = [_judged(frame, name) for frame, name in ((one, "the first table"), (other, "the second table"))]
     both = sides[0].join(sides[1], how="inner", lsuffix="_one", rsuffix="_other")
     if not len(both):
         raise UsageError(
@@ -81,9 +135,7 @@ def _judged(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """By image: label, patient, and whether the likeliest class is right."""
     scores = frame.filter(like="score_")
     if "label" not in frame or "row" not in frame or not scores.shape[1]:
-        raise UsageError(
-            f"shared failures: the {name} table has no row, label and score_CLASS: is it of a task of classes?"
-        )
+        raise UsageError(f"shared failures: {name} has no row, label and score_CLASS: is it of a task of classes?")
     likeliest = scores.columns.str.removeprefix("score_").to_numpy()[scores.to_numpy().argmax(1)]
     judged = pd.DataFrame({"label": frame["label"].astype(str), "patient": frame["patient"]})
     return judged.assign(right=likeliest == judged["label"]).set_axis(frame["row"], axis=0)

@@ -14,8 +14,8 @@ FOREGROUND = 0.1  # of other images: above this share of their range
 BATCH = 512
 
 
-def image_properties(store: ImageStore) -> pd.DataFrame:
-    """Properties of every image of a store, a row each, in its order.
+def image_properties(store: ImageStore, rows: np.ndarray | None = None) -> pd.DataFrame:
+    """Properties of images of a store, a row each.
 
     Of all: `mean` and `spread` of the values, `body_area` (share of pixels that belong to the object: of HU above −300, else
     above a tenth of the store's range), `center_x` and `center_y` of that object (−1 left or top, 1 right or bottom), `symmetry`
@@ -26,6 +26,7 @@ def image_properties(store: ImageStore) -> pd.DataFrame:
 
     Args:
         store: Any; colour is averaged.
+        rows: Which images, (n,); None: all, in the store's order.
 
     Source:
         noise: Immerkær 1996, https://doi.org/10.1006/cviu.1996.0060, with a median in place of the mean.
@@ -33,14 +34,14 @@ def image_properties(store: ImageStore) -> pd.DataFrame:
     hounsfield = store.card["units"] == "hu"
     parts = []
     low, high = (0.0, 1.0) if hounsfield else _range(store)
-    for start in range(0, len(store), BATCH):
-        rows = np.arange(start, min(start + BATCH, len(store)))
-        images = np.asarray(store.__getitems__(rows), np.float32).mean(1)
+    rows = np.arange(len(store)) if rows is None else np.asarray(rows)
+    for start in range(0, len(rows), BATCH):
+        images = np.asarray(store.__getitems__(rows[start : start + BATCH]), np.float32).mean(1)
         body = images > (BODY_HU if hounsfield else low + FOREGROUND * (high - low))
         parts.append(_properties(images, body, hounsfield))
     table = pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
     position = _slice_position(store)
-    return table if position is None else table.assign(slice_position=position)
+    return table if position is None else table.assign(slice_position=position[rows])
 
 
 def _properties(images: np.ndarray, body: np.ndarray, hounsfield: bool) -> dict[str, np.ndarray]:

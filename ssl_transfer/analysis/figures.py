@@ -1,0 +1,189 @@
+"""Pictures of an analysis: maps side by side, what is encoded, how alike layers are, pairs that leak, images far from all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ssl_transfer.analysis.measured import Measured, Question
+from ssl_transfer.analysis.projection import draw_projections
+from ssl_transfer.analysis.similarity import FEATURES
+from ssl_transfer.analysis.thumbnails import thumbnails
+from ssl_transfer.data.store import ImageStore
+
+INK, QUIET = "#23272e", "#5c6470"
+SHOWN_PAIRS, SHOWN_OUTLIERS = 8, 10
+PICTURE_PX = 96
+DPI = 150
+NUMBERED = 6  # columns of the heat map of encoded properties up to which layers have their numbers, too
+
+
+def draw_all(asked: Question, found: Measured, folder: Path) -> dict[str, Path]:
+    """Draw what there is to draw, as PNG files in `folder`, by name: `maps`, `encoded`, `clouds`, `leaks`, `outliers`."""
+    label = "label" if "label" in found.described else None
+    labels = found.described[label].to_numpy(object) if label else np.full(len(asked.store), "images", object)
+    known = np.array(["unknown" if value is None or value != value else str(value) for value in labels], object)
+    drawn = {"maps": folder / "maps.png"}
+    draw_projections(found.points, _frequent(known), drawn["maps"])
+    if len(found.tables["encoded"]):
+        drawn["encoded"] = draw_encoded(found.tables["encoded"], folder / "encoded.png")
+    drawn["clouds"] = draw_clouds(found.tables["similarity"], folder / "clouds.png")
+    if len(found.leaks.pairs):
+        drawn["leaks"] = draw_pairs(asked.store, found.leaks.pairs, folder / "leaks.png")
+    drawn["outliers"] = draw_outliers(asked.store, found.tables["outliers"], folder / "outliers.png")
+    return drawn
+
+
+def draw_encoded(table: pd.DataFrame, path: Path) -> Path:
+    """A heat map: a row per property, a column per layer of every backbone, and what chance looks like.
+
+    Colour says how far a value stands between chance (0 of R², .5 of AUROC) and the best possible (1).
+
+    Args:
+        table: As `measured` has it: backbone, layer, property, measure, value, chance.
+        path: A PNG file.
+    """
+    backbones = list(dict.fromkeys(table["backbone"]))
+    layers = {name: list(dict.fromkeys(table.loc[table["backbone"] == name, "layer"])) for name in backbones}
+    places = [(name, layer) for name in backbones for layer in layers[name]]
+    properties = list(dict.fromkeys(table["property"]))
+    by = table.set_index(["property", "backbone", "layer"])
+    values = np.array([[by["value"].get((p, *place), np.nan) for place in places] for p in properties])
+    chance = by["chance"].groupby("property").mean().reindex(properties).to_numpy()
+    floor = np.array([0.5 if by["measure"].loc[p].iloc[0] == "AUROC" else 0.0 for p in properties])
+    everything = np.hstack([values, chance[:, None]])
+    above = ((everything - floor[:, None]) / (1 - floor[:, None])).clip(0, 1)
+    widths = [len(layers[name]) for name in backbones]
+    figure = Figure(figsize=(2.6 + 0.42 * (len(places) + 1.6), 1.7 + 0.27 * len(properties)), layout="constrained")
+    main, side = figure.subplots(1, 2, width_ratios=[len(places), 1.15], sharey=True)
+    image = main.imshow(above[:, :-1], cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    side.imshow(above[:, -1:], cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    for column, (_, layer) in enumerate(places):
+        if layer == FEATURES or len(places) <= NUMBERED:
+            _numbers(main, column, everything[:, column], above[:, column])
+    _numbers(side, 0, everything[:, -1], above[:, -1])
+    measures = [f"{p.replace('_', ' ')}  {by['measure'].loc[p].iloc[0].replace('R2', 'R²')}" for p in properties]
+    main.set_yticks(range(len(properties)), measures, fontsize=8)
+    main.set_xticks(range(len(places)), [_short(layer) for _, layer in places], rotation=90, fontsize=7)
+    side.set_xticks([0], ["values exchanged"], rotation=90, fontsize=7)
+    side.set_title("chance", fontsize=8.5, color=QUIET)
+    _grouped(main, backbones, widths)
+    for axes in (main, side):
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    bar = figure.colorbar(image, ax=side, fraction=0.9, pad=0.2, aspect=30)
+    bar.set_label("from chance (0) to perfect (1)", fontsize=7.5)
+    bar.ax.tick_params(labelsize=7)
+    return _save(figure, path)
+
+
+def draw_clouds(table: pd.DataFrame, path: Path) -> Path:
+    """Linear CKA of every layer of every backbone with every other, as a matrix.
+
+    Args:
+        table: Of `similarities`.
+        path: A PNG file.
+    """
+    places = list(dict.fromkeys(zip(table["backbone_a"], table["layer_a"], strict=True)))
+    position = {place: number for number, place in enumerate(places)}
+    matrix = np.full((len(places), len(places)), np.nan)
+    for row in table.itertuples():
+        i, j = position[row.backbone_a, row.layer_a], position[row.backbone_b, row.layer_b]
+        matrix[i, j] = matrix[j, i] = row.cka
+    names = list(dict.fromkeys(name for name, _ in places))
+    widths = [sum(own == name for own, _ in places) for name in names]
+    side = max(3.4, 0.27 * len(places) + 1.2)
+    figure = Figure(figsize=(side + 0.9, side), layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(matrix, cmap="magma", vmin=0, vmax=1)
+    ticks = [_short(layer) for _, layer in places]
+    axes.set_xticks(range(len(places)), ticks, rotation=90, fontsize=6.5)
+    axes.set_yticks(range(len(places)), ticks, fontsize=6.5)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    _grouped(axes, names, widths)
+    for edge in np.cumsum(widths)[:-1]:
+        axes.axhline(edge - 0.5, color="white", lw=2)
+    bar = figure.colorbar(image, shrink=0.8)
+    bar.set_label("linear CKA, unbiased", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return _save(figure, path)
+
+
+def draw_pairs(store: ImageStore, pairs: pd.DataFrame, path: Path) -> Path:
+    """The most alike near-duplicates, those across splits first, each pair above one another."""
+    shown = pairs.sort_values("across", ascending=False, kind="stable").head(SHOWN_PAIRS)
+    figure = Figure(figsize=(1.15 * max(4, len(shown)) + 0.3, 3.1), layout="constrained")
+    grid = np.reshape(figure.subplots(2, max(4, len(shown))), (2, -1))
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for column, pair in zip(grid.T, shown.itertuples(), strict=False):
+        for axes, row, split in zip(column, (pair.row_a, pair.row_b), (pair.split_a, pair.split_b), strict=True):
+            _picture(axes, store, row, f"{split}, row {row}")
+        column[1].text(0.5, -0.06, f"details {pair.details:.2f}", transform=column[1].transAxes, ha="center", va="top",
+                       fontsize=7, color=QUIET)  # fmt: skip
+    return _save(figure, path)
+
+
+def draw_outliers(store: ImageStore, table: pd.DataFrame, path: Path) -> Path:
+    """The images that are farthest from their neighbours, a row of pictures per backbone."""
+    names = list(dict.fromkeys(table["backbone"]))
+    figure = Figure(figsize=(1.05 * SHOWN_OUTLIERS + 0.3, 1.45 * len(names) + 0.2), layout="constrained")
+    grid = np.reshape(figure.subplots(len(names), SHOWN_OUTLIERS), (len(names), -1))
+    for line, name in zip(grid, names, strict=True):
+        own = table[table["backbone"] == name].head(SHOWN_OUTLIERS)
+        for axes in line:
+            axes.set_axis_off()
+        for axes, image in zip(line, own.itertuples(), strict=False):
+            _picture(axes, store, image.row, f"row {image.row}, {image.of_median:.1f} ×")
+        line[0].set_title(f"{name}\n", fontsize=8.5, fontweight="bold", color=INK, loc="left", pad=8)
+    return _save(figure, path)
+
+
+def _picture(axes: Axes, store: ImageStore, row: int, title: str) -> None:
+    image = thumbnails(store, np.array([row]), PICTURE_PX)[0]
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
+    axes.set_title(title, fontsize=6.5, color=QUIET, pad=2)
+
+
+def _numbers(axes: Axes, column: int, values: np.ndarray, shades: np.ndarray) -> None:
+    for row, (value, shade) in enumerate(zip(values, shades, strict=True)):
+        if value == value:
+            text = f"{value:.2f}".replace("0.", ".").replace("-", "−") if value > -1 else "< −1"
+            axes.text(
+                column, row, text, ha="center", va="center", fontsize=6.5, color="black" if shade > 0.6 else "white"
+            )
+
+
+def _grouped(axes: Axes, names: Sequence[str], widths: Sequence[int]) -> None:
+    """Names of backbones above their columns, and a gap between them."""
+    start = 0
+    for name, width in zip(names, widths, strict=True):
+        room = max(6, round(5.5 * width))
+        shown = name if len(name) <= room else f"{name[: room - 1]}…"
+        axes.text(start + (width - 1) / 2, -0.8, shown, ha="center", va="bottom", fontsize=8, color=INK, clip_on=False)
+        if start:
+            axes.axvline(start - 0.5, color="white", lw=2)
+        start += width
+
+
+def _short(layer: str) -> str:
+    return layer.removeprefix("features.") if layer != FEATURES else FEATURES
+
+
+def _frequent(labels: np.ndarray, most: int = 8) -> np.ndarray:
+    """Labels, all but the most frequent ones called other."""
+    counts = pd.Series(labels).value_counts()
+    if len(counts) <= most:
+        return labels
+    return np.where(np.isin(labels, counts.index[: most - 1].to_numpy(object)), labels, "other").astype(object)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    figure.savefig(path, dpi=DPI, facecolor="white")
+    return path

@@ -1,0 +1,193 @@
+"""What is measured of a store's images under several backbones: all numbers of an analysis, as tidy tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ssl_transfer.analysis.columns import KEYS, described, drawn_sample, patients_of, shared
+from ssl_transfer.analysis.domains import domain_distances
+from ssl_transfer.analysis.encoded import encoded
+from ssl_transfer.analysis.failures import Judgement, failures
+from ssl_transfer.analysis.leaks import Leaks, find_leaks
+from ssl_transfer.analysis.neighborhood import Neighborhood
+from ssl_transfer.analysis.projection import place, project, trust
+from ssl_transfer.analysis.properties import image_properties
+from ssl_transfer.analysis.similarity import FEATURES, shapes, similarities
+from ssl_transfer.analysis.subject import Subject
+from ssl_transfer.data.store import ImageStore
+from ssl_transfer.neighbor_search import IndexKind
+
+OUTLIERS = 50  # of each backbone
+Timed = Callable[[str], AbstractContextManager]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an analysis is asked; see `analyze` for the meaning of each."""
+
+    subjects: Sequence[Subject]
+    store: ImageStore
+    against: Mapping[str, ImageStore]
+    results: Sequence[Judgement]
+    neighbors: int
+    index: IndexKind
+    sample: int
+    columns: list[str] | None
+    domain: str | None
+    duplicate: float
+    seed: int
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """The answer, by backbone where not said otherwise.
+
+    Attributes:
+        graphs: The neighbours of every image of the store.
+        points: Where they stand on the map, (N, 2); maps of several backbones are aligned.
+        placed: The images of each other store on that map, (M, 2).
+        rows: The sample: whole patients, in random order.
+        described: What is known of every image: columns of the store, then properties of its pixels.
+        leaks: Of the store.
+        tables: `maps`, `neighbors`, `outliers`, `clouds`, `similarity`, `encoded`, `domains`, `failures`, `leaks`.
+    """
+
+    graphs: dict[str, Neighborhood]
+    points: dict[str, np.ndarray]
+    placed: dict[str, dict[str, np.ndarray]]
+    rows: np.ndarray
+    described: pd.DataFrame
+    leaks: Leaks
+    tables: dict[str, pd.DataFrame]
+
+
+def measure(asked: Question, timed: Timed) -> Measured:
+    """Measure everything; `timed(part)` surrounds each part of the work.
+
+    Raises:
+        UsageError: If a column is asked for that the store does not have.
+    """
+    store, seed = asked.store, asked.seed
+    table = described(store)
+    by = shared(table, asked.columns)
+    if asked.domain is not None:
+        shared(table, [asked.domain])
+    with timed("features"):
+        features = {one.name: one.features(store) for one in asked.subjects}
+        elsewhere = {
+            one.name: {name: one.features(other) for name, other in asked.against.items()} for one in asked.subjects
+        }
+    with timed("neighbours"):
+        graphs = {name: Neighborhood.of(own, asked.neighbors, asked.index) for name, own in features.items()}
+        retrieval = _stacked({name: _retrieval(graph, table[by]) for name, graph in graphs.items()})
+    with timed("leaks"):
+        leaks = find_leaks(store, _together(list(graphs.values())), asked.duplicate)
+    with timed("maps"):
+        points: dict[str, np.ndarray] = {}
+        for name, own in features.items():
+            first = next(iter(points.values()), None)
+            points[name] = project(own, seed, asked.neighbors, graphs[name], beside=first)
+        placed = {
+            name: {other: place(new, features[name], points[name], asked.neighbors) for other, new in others.items()}
+            for name, others in elsewhere.items()
+        }
+        maps = pd.DataFrame([
+            {"backbone": name, "index": graphs[name].index, "recall": graphs[name].recall,
+             **trust(features[name], points[name], asked.neighbors, seed)}
+            for name in features
+        ])  # fmt: skip
+    groups = patients_of(store)
+    rows = drawn_sample(groups, asked.sample, seed)
+    with timed("layers"):
+        layers = {one.name: {**one.layers(store, rows), FEATURES: features[one.name][rows]} for one in asked.subjects}
+        clouds = _stacked({
+            one.name: shapes(layers[one.name], one.pairs(store, rows), graphs[one.name]) for one in asked.subjects
+        })  # fmt: skip
+        similarity = similarities(layers, graphs)
+    with timed("properties"):
+        properties = image_properties(store)
+        known = pd.concat([table.drop(columns=list(set(KEYS) & set(table))), properties], axis=1).iloc[rows]
+    with timed("probes of properties"):
+        read = _stacked({name: _read(own, known, groups[rows], seed) for name, own in layers.items()})
+    with timed("domains"):
+        domains = _stacked({
+            name: _domains(own, elsewhere[name], groups, None if asked.domain is None else table[asked.domain], asked)
+            for name, own in features.items()
+        })  # fmt: skip
+    tables = {
+        "maps": maps, "neighbors": retrieval, "outliers": _outliers(graphs, table), "clouds": clouds,
+        "similarity": similarity, "encoded": read, "domains": domains, "failures": failures(asked.results, seed=seed),
+        "leaks": leaks.pairs,
+    }  # fmt: skip
+    return Measured(graphs, points, placed, rows, pd.concat([table, properties], axis=1), leaks, tables)
+
+
+def _stacked(parts: Mapping[str, pd.DataFrame], column: str = "backbone") -> pd.DataFrame:
+    """Tables below one another, and which each row is of."""
+    return pd.concat([part.assign(**{column: name}) for name, part in parts.items()], ignore_index=True)
+
+
+def _read(
+    layers: Mapping[str, np.ndarray], known: pd.DataFrame, groups: np.ndarray, seed: int
+) -> pd.DataFrame:  # fmt: skip
+    """Properties read off every layer, chance of the features alone: it is the same of all."""
+    return _stacked(
+        {layer: encoded(held, known, groups, seed, layer == FEATURES) for layer, held in layers.items()}, "layer"
+    )
+
+
+def _retrieval(graph: Neighborhood, table: pd.DataFrame) -> pd.DataFrame:
+    """How alike neighbours are by each column: purity and what it would be by chance, precision@k, mAP@k, hits and classes."""
+    rows = []
+    for name in table:
+        labels = table[name].to_numpy(object)
+        counts = sorted({1, min(5, graph.k), graph.k})
+        rows.append({
+            "column": name, "values": table[name].nunique(), "n": int(table[name].notna().sum()), "k": graph.k,
+            "purity": graph.purity(labels), "by_chance": graph.purity_by_chance(labels),
+            **{f"precision_{k}": value for k, value in graph.precision(labels, counts).items()},
+            "map": graph.average_precision(labels),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _together(graphs: Sequence[Neighborhood]) -> Neighborhood:
+    """One graph with the neighbours of all: what any backbone finds alike is worth comparing."""
+    parts = (
+        np.hstack([getattr(graph, name) for graph in graphs]) for name in ("similarities", "distances", "positions")
+    )
+    return Neighborhood(*parts, graphs[0].index, min(graph.recall for graph in graphs))
+
+
+def _outliers(graphs: Mapping[str, Neighborhood], table: pd.DataFrame) -> pd.DataFrame:
+    """The images that are farthest from their neighbours: `remoteness` and how many times the median that is."""
+    parts = {}
+    for name, graph in graphs.items():
+        rows = np.argsort(-graph.remoteness, kind="stable")[:OUTLIERS]
+        median = np.median(graph.remoteness)
+        parts[name] = pd.DataFrame({
+            "row": rows, **{key: table[key].to_numpy()[rows] for key in ("patient", "label", "split") if key in table},
+            "remoteness": graph.remoteness[rows], "of_median": graph.remoteness[rows] / (median or np.nan),
+        })  # fmt: skip
+    return _stacked(parts)
+
+
+def _domains(
+    features: np.ndarray, others: Mapping[str, np.ndarray], groups: np.ndarray, column: pd.Series | None, asked: Question
+) -> pd.DataFrame:  # fmt: skip
+    """Distances between this store and the others, and between the values of a column."""
+    parts = [domain_distances(features[:0], np.empty(0, object), groups[:0])]
+    if others:
+        clouds = {asked.store.path.name: features, **others}
+        owners = [groups, *(patients_of(asked.against[name]) for name in others)]
+        names = np.concatenate([np.full(len(own), name, object) for name, own in clouds.items()])
+        patients = np.array([f"{name}/{one}" for name, one in zip(names, np.concatenate(owners), strict=True)], object)
+        parts.append(domain_distances(np.concatenate(list(clouds.values())), names, patients, asked.seed))
+    if column is not None:
+        parts.append(domain_distances(features, column.to_numpy(object), groups, asked.seed))
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)

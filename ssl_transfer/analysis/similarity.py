@@ -1,0 +1,119 @@
+"""How alike the clouds are that backbones, and their layers, make of the same images."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ssl_transfer.analysis.neighborhood import Neighborhood
+from ssl_transfer.geometry import Cloud, alignment, cka, effective_rank, procrustes, rankme, uniformity
+
+FEATURES = "features"  # the last of the layers: what a backbone gives
+KERNEL_ROWS = 1000  # images that kernels are made of: an (n, n) matrix for each cloud is in memory
+
+
+def layer_ckas(clouds: Sequence[Cloud]) -> np.ndarray:
+    """Unbiased linear CKA of every cloud with every other, (P, P).
+
+    The same as `geometry.cka(…, unbiased=True)` of every pair. A kernel without its diagonal is centred so that the unbiased HSIC
+    becomes an inner product; each cloud's is made once.
+
+    Args:
+        clouds: Of the same n images, n ≥ 4; shapes (n, D), each D its own.
+
+    Returns:
+        NaN in the rows of a cloud that never varies.
+
+    Source:
+        Song et al. 2012; centring: Székely & Rizzo 2014, https://arxiv.org/abs/1310.2926, section 3.
+    """
+    kernels = np.stack([_centred_kernel(cloud) for cloud in clouds])
+    products = kernels @ kernels.T
+    own = np.sqrt(np.diag(products).clip(min=0))
+    own[own == 0] = np.nan
+    return products / np.outer(own, own)
+
+
+def _centred_kernel(cloud: Cloud) -> np.ndarray:
+    """Linear kernel without diagonal, each row and column with mean 0 off the diagonal, flattened to n²."""
+    rows = np.asarray(cloud, np.float64)
+    rows = rows - rows[0]
+    rows = rows - rows.mean(0)
+    kernel, n = rows @ rows.T, len(rows)
+    np.fill_diagonal(kernel, 0)
+    sums = kernel.sum(0)
+    kernel = kernel - (sums[:, None] + sums) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
+    np.fill_diagonal(kernel, 0)
+    length = np.sqrt((kernel**2).sum())
+    return (kernel / length if length > 0 else kernel).ravel()
+
+
+def similarities(
+    layers: Mapping[str, Mapping[str, np.ndarray]], neighborhoods: Mapping[str, Neighborhood]
+) -> pd.DataFrame:
+    """Compare all layers of all backbones, and their features more closely.
+
+    Args:
+        layers: Backbone -> layer -> (n, C) of the same images in random order, `features` the last layer.
+        neighborhoods: Backbone -> its graph.
+
+    Returns:
+        A row per pair of layers: `backbone_a`, `layer_a`, `backbone_b`, `layer_b`, `cka` (linear, unbiased); and, where the
+        layers have the same name in two backbones, `cka_rbf` (unbiased) and `procrustes`; of features also `neighbors_shared`
+        (mean share of an image's neighbours in one that are its neighbours in the other).
+    """
+    places = [(name, layer) for name, held in layers.items() for layer in held]
+    clouds = [layers[name][layer][:KERNEL_ROWS] for name, layer in places]
+    found = layer_ckas(clouds)
+    rows = []
+    for i, j in itertools.combinations_with_replacement(range(len(places)), 2):
+        row = dict(zip(("backbone_a", "layer_a", "backbone_b", "layer_b"), (*places[i], *places[j]), strict=True))
+        row["cka"] = found[i, j]
+        if places[i][0] != places[j][0] and places[i][1] == places[j][1]:
+            one, other = (torch.from_numpy(np.asarray(clouds[place], np.float32)) for place in (i, j))
+            row |= {"cka_rbf": cka(one, other, "rbf", unbiased=True), "procrustes": procrustes(one, other)}
+            if places[i][1] == FEATURES:
+                row["neighbors_shared"] = shared_neighbors(*(neighborhoods[places[place][0]] for place in (i, j)))
+        rows.append(row)
+    columns = [
+        "backbone_a", "layer_a", "backbone_b", "layer_b", "cka", "cka_rbf", "procrustes", "neighbors_shared",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
+
+
+def shared_neighbors(one: Neighborhood, other: Neighborhood) -> float:
+    """Mean share of an image's neighbours in one graph that are its neighbours in the other, in [0, 1]."""
+    k = min(one.k, other.k)
+    hits = (one.positions[:, :k, None] == other.positions[:, None, :k]).any(2)
+    return float(hits.mean())
+
+
+def shapes(layers: Mapping[str, np.ndarray], pairs: tuple[np.ndarray, np.ndarray], graph: Neighborhood) -> pd.DataFrame:
+    """What shape the clouds of one backbone have: a row per layer.
+
+    Args:
+        layers: Layer -> (n, C), `features` the last.
+        pairs: Features of two views of the same images, (m, D).
+        graph: Of all features.
+
+    Returns:
+        `layer`, `dimensions`, `effective_rank`, `rankme`, and of features also `alignment` (of the pairs), `uniformity`,
+        `intrinsic_dimension` (TwoNN) and `hubness`; ranks are those of n images.
+    """
+    rows = []
+    for layer, values in layers.items():
+        cloud = torch.from_numpy(values)
+        row = {
+            "layer": layer, "dimensions": values.shape[1], "effective_rank": effective_rank(cloud), "rankme": rankme(cloud),
+        }  # fmt: skip
+        if layer == FEATURES:
+            row |= {
+                "alignment": alignment(*map(torch.from_numpy, pairs)), "uniformity": uniformity(cloud[:KERNEL_ROWS]),
+                "intrinsic_dimension": graph.intrinsic_dimension, "hubness": graph.hubness,
+            }  # fmt: skip
+        rows.append(row)
+    return pd.DataFrame(rows)
