@@ -1,0 +1,130 @@
+"""How arrays, columns and pictures travel inside a page: small, and readable by the few lines of `data.js`.
+
+An array is cut into planes of equal bytes (all lowest bytes, then all second ones, …), deflated, and written in base64.
+Neighbours and codes are small integers, so that most planes are nearly empty.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+SHEET_SIDE = 1024  # pixels of a sprite sheet: a browser decodes one of them whole to show one of its pictures
+QUALITY = 70  # of WebP, about 200 bytes for a picture of 32 pixels; the difference is hardly seen at this size
+CLASSES = 12  # colours there are, and so the classes of a column that have one
+Packed = dict[str, str]
+
+
+def packed(array: np.ndarray) -> Packed:
+    """An array of any numeric dtype as `type` (`u1`, `u2`, `u4`, `f4`, `f8`) and `data`."""
+    array = np.ascontiguousarray(array).ravel()
+    array = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    planes = array.view(np.uint8).reshape(-1, array.itemsize).T
+    return {"type": f"{array.dtype.kind}{array.itemsize}", "data": deflated(np.ascontiguousarray(planes).tobytes())}
+
+
+def deflated(data: bytes) -> str:
+    """Bytes, deflated, in base64."""
+    return base64.b64encode(zlib.compress(data, 6)).decode()
+
+
+def packed_points(points: np.ndarray) -> tuple[Packed, list[float]]:
+    """Points (N, 2), quantised to 65,536 steps per axis, and the four numbers they lie between: x, x, y, y.
+
+    At a hundred-fold zoom that is still a step of less than two pixels on a page of 1000.
+    """
+    low, high = points.min(0).astype(np.float64), points.max(0).astype(np.float64)
+    steps = np.rint((points - low) / np.maximum(high - low, 1e-12) * 65535).astype(np.uint16)
+    return packed(steps.T), [float(value) for value in (low[0], high[0], low[1], high[1])]
+
+
+def packed_similarities(similarities: np.ndarray) -> tuple[Packed, list[float]]:
+    """Similarities (N, k), quantised to 65,536 steps between the least and the greatest, and these two."""
+    known = similarities.size > 0
+    low, high = (float(similarities.min()), float(similarities.max())) if known else (0.0, 1.0)
+    steps = np.rint((similarities - low) / max(high - low, 1e-12) * 65535).astype(np.uint16)
+    return packed(steps.T), [low, high]
+
+
+def smallest(codes: np.ndarray) -> np.ndarray:
+    """Integers ≥ 0 in the least unsigned dtype that holds them."""
+    return codes.astype(np.min_scalar_type(int(codes.max(initial=0))))
+
+
+def column(name: str, values: pd.Series) -> dict:
+    """A column as the page holds it.
+
+    Returns:
+        `name` and, of numbers: `kind` "number", `values`, `whole`, and the `range` of its colours, from the 1st to the
+        99th percentile. Of words: `kind` "word", the distinct `words` (as JSON, deflated) from the most to the least
+        frequent, `codes` (0 is unknown, 1 the first word), `counts` of the first `CLASSES`. Both say whether the column
+        is worth colouring by: `colors`. Whole numbers of up to `CLASSES` different values are words. Numbers that are not
+        finite, and blank text, are unknown.
+    """
+    known = values.notna().to_numpy()
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        numbers = pd.to_numeric(values).to_numpy(np.float64, na_value=np.nan)
+        known = known & np.isfinite(numbers)
+        whole = bool((numbers[known] == np.rint(numbers[known])).all())
+        if not whole or len(np.unique(numbers[known])) > CLASSES:
+            return _numbers(name, np.where(known, numbers, np.nan), whole)
+        values = pd.Series(numbers).where(known).astype("Int64")
+    words = values.reset_index(drop=True).astype(object).where(known, "").astype(str).str.strip()
+    known = (words != "").to_numpy()
+    return _words(name, words[known], known)
+
+
+def _numbers(name: str, numbers: np.ndarray, whole: bool) -> dict:
+    single = numbers.astype(np.float32)
+    exact = not whole or np.array_equal(single, numbers, equal_nan=True)
+    found = numbers[np.isfinite(numbers)]
+    low, high = np.percentile(found, [1, 99]) if len(found) else (0.0, 1.0)
+    if low == high:
+        low, high = found.min(), found.max()
+    return {
+        "name": name, "kind": "number", "whole": whole, "colors": len(found) > 0, "range": [float(low), float(high)],
+        "extremes": [float(found.min()), float(found.max())] if len(found) else [0.0, 1.0],
+        "values": packed(single if exact else numbers),
+    }  # fmt: skip
+
+
+def _words(name: str, words: pd.Series, known: np.ndarray) -> dict:
+    counts = words.value_counts(sort=False)
+    counts = counts.iloc[np.lexsort((counts.index.astype(str), -counts.to_numpy()))]
+    codes = np.zeros(len(known), np.int64)
+    codes[known] = counts.index.get_indexer(words) + 1
+    names = len(counts) > max(CLASSES, len(words) / 2)  # words that name rows, not classes
+    return {
+        "name": name, "kind": "word", "colors": len(counts) > 0 and not names, "distinct": len(counts),
+        "words": deflated(json.dumps(counts.index.tolist(), ensure_ascii=False).encode("utf-8", "surrogatepass")),
+        "codes": packed(smallest(codes)), "counts": counts.iloc[:CLASSES].tolist(),
+    }  # fmt: skip
+
+
+def sprite_sheets(thumbnails: np.ndarray) -> Iterator[str]:
+    """WebP files, in base64, of as many thumbnails each as fit a square of `SHEET_SIDE`, row by row.
+
+    Args:
+        thumbnails: uint8 (N, px, px) or (N, px, px, 3).
+    """
+    from PIL import Image
+
+    px = thumbnails.shape[1]
+    across = max(1, SHEET_SIDE // px)
+    for start in range(0, len(thumbnails), across * across):
+        tiles = thumbnails[start : start + across * across]
+        rows = math.ceil(len(tiles) / across)
+        sheet = np.zeros((rows * across, *tiles.shape[1:]), np.uint8)
+        sheet[: len(tiles)] = tiles
+        sheet = sheet.reshape(rows, across, *tiles.shape[1:]).swapaxes(1, 2)
+        sheet = sheet.reshape(rows * px, across * px, *tiles.shape[3:])
+        buffer = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(sheet)).save(buffer, "WEBP", quality=QUALITY, method=4)
+        yield base64.b64encode(buffer.getvalue()).decode()

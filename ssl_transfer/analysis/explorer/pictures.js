@@ -1,0 +1,58 @@
+// Thumbnails: cut out of sprite sheets, which are decoded when one of their pictures is wanted and soon let go.
+const {px, across} = meta.thumbnail, perSheet = across * across;
+const tiles = new Map(), wanted = new Map(); // row -> ImageBitmap; sheet -> rows waiting for it
+const MOST_TILES = 6000;
+
+function tile(row) { // a promise of an ImageBitmap
+  const known = tiles.get(row);
+  if (known) return known;
+  const sheet = Math.floor(row / perSheet);
+  if (!wanted.has(sheet)) { wanted.set(sheet, []); queueMicrotask(() => cut(sheet)); }
+  const promise = new Promise(resolve => wanted.get(sheet).push({row, resolve}));
+  tiles.set(row, promise);
+  if (tiles.size > MOST_TILES) tiles.delete(tiles.keys().next().value);
+  return promise;
+}
+
+const blobs = new Map();
+function sheetBlob(sheet) {
+  if (!blobs.has(sheet)) blobs.set(sheet, new Blob([bytes(taken(`sheet-${sheet}`))], {type: "image/webp"}));
+  return blobs.get(sheet);
+}
+
+async function cut(sheet) {
+  const rows = wanted.get(sheet);
+  wanted.delete(sheet);
+  const whole = await createImageBitmap(sheetBlob(sheet));
+  await Promise.all(rows.map(async ({row, resolve}) => {
+    const place = row % perSheet, left = place % across * px, top = Math.floor(place / across) * px;
+    const bitmap = await createImageBitmap(whole, left, top, px, px);
+    ready.set(row, bitmap);
+    if (ready.size > MOST_TILES) ready.delete(ready.keys().next().value);
+    resolve(bitmap);
+  }));
+  whole.close();
+}
+
+const ready = new Map(); // row -> ImageBitmap that can be drawn at once
+function picture(row, label = `Image of row ${row}`) {
+  const canvas = make("canvas", {className: "picture", width: px, height: px, ariaLabel: label, data: {row}});
+  canvas.setAttribute("role", "img");
+  const draw = bitmap => canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  ready.has(row) ? draw(ready.get(row)) : tile(row).then(draw);
+  return canvas;
+}
+
+// Pictures on the map, framed in their colour. Those not decoded yet follow when they are.
+function paintPictures(view) {
+  const pen = view.pen(), side = 38, rows = view.scattered(side + 6), missing = [];
+  view.painted = {side, rows};
+  for (const row of rows) {
+    const bitmap = ready.get(row), [x, y] = view.screen(row);
+    if (!bitmap) { missing.push(row); continue; }
+    pen.fillStyle = colorOf(row);
+    pen.fillRect(x - side / 2 - 2, y - side / 2 - 2, side + 4, side + 4);
+    pen.drawImage(bitmap, x - side / 2, y - side / 2, side, side);
+  }
+  if (missing.length) Promise.all(missing.map(tile)).then(() => state.pictures && view.repaint());
+}

@@ -1,0 +1,67 @@
+"""Thumbnails: the images of a store as small pictures of 0–255, for pages that show very many of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ssl_transfer.data.inspect import SOFT_TISSUE_HU
+from ssl_transfer.data.store import ImageStore
+from ssl_transfer.errors import UsageError
+
+BATCH_PIXELS = 2**24  # read at once, of all channels
+
+
+def thumbnails(store: ImageStore, rows: np.ndarray | None = None, px: int = 32) -> np.ndarray:
+    """Shrink images to fit a square, their aspect kept, black beside them.
+
+    HU are shown in the soft-tissue window (400/40), `display` and `rgb` as they are, `stored` values each in the range of
+    their own image (0.5 to 99.5 percentile), as on a contact sheet. Images are read in batches.
+
+    Args:
+        store: Where they are.
+        rows: Their positions, in the order wanted, shape (n,); None: all of them.
+        px: Side of the square, at least 1.
+
+    Returns:
+        uint8 (n, px, px), or (n, px, px, 3) where the store has three channels. Of any other number of channels the
+        middle one is shown.
+
+    Raises:
+        UsageError: If `px` is less than 1 or a position is not in the store.
+    """
+    rows = np.arange(len(store)) if rows is None else np.asarray(rows, np.int64)
+    if px < 1:
+        raise UsageError(f"{store.path}: thumbnails of {px} pixels cannot be drawn. Ask for 1 or more.")
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(store):
+        strange = rows[(rows < 0) | (rows >= len(store))][0]
+        raise UsageError(f"{store.path}: there is no image {strange}; positions go from 0 to {len(store) - 1}.")
+    channels = store.shape[0]
+    small = np.zeros((len(rows), px, px, 3) if channels == 3 else (len(rows), px, px), np.uint8)
+    step = max(1, BATCH_PIXELS // int(np.prod(store.shape)))
+    for start in range(0, len(rows), step):
+        images = store.__getitems__(rows[start : start + step])
+        for place, image in enumerate(images if channels == 3 else images[:, channels // 2, None], start):
+            _shrunk(_displayed(image, store.units), small[place])
+    return small
+
+
+def _displayed(image: np.ndarray, units: str) -> np.ndarray:
+    """An image (C, H, W) in 0–255, uint8 (H, W) or (H, W, 3)."""
+    image = np.nan_to_num(image.astype(np.float32))
+    if units in ("hu", "stored"):
+        low, high = SOFT_TISSUE_HU if units == "hu" else np.percentile(image, [0.5, 99.5])
+        image = (image - low) / max(high - low, 1e-9) * 255
+    shown = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+    return shown[0] if len(shown) == 1 else np.ascontiguousarray(np.moveaxis(shown, 0, -1))
+
+
+def _shrunk(picture: np.ndarray, tile: np.ndarray) -> None:
+    """Write a picture into the middle of a tile."""
+    from PIL import Image
+
+    height, width = picture.shape[:2]
+    scale = len(tile) / max(height, width)
+    height, width = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (len(tile) - height) // 2, (len(tile) - width) // 2
+    resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+    tile[top : top + height, left : left + width] = np.asarray(resized)
