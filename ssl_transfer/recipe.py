@@ -14,6 +14,7 @@ import json
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -302,10 +303,11 @@ def resolve_options(
     target: Callable, options: Mapping[str, Any], where: str, given: Iterable[str] = ()
 ) -> dict[str, Any]:
     """Check options against the signature of `target`; see `choose`."""
-    return dict(validate(options_model(target, given), options, where))
+    return dict(validate(options_model(target, tuple(given)), options, where))
 
 
-def options_model(target: Callable, given: Iterable[str] = ()) -> type[BaseModel]:
+@cache
+def options_model(target: Callable, given: tuple[str, ...] = ()) -> type[BaseModel]:
     """A pydantic model of the parameters of a function or class, without those in `given`."""
     function = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(function, include_extras=True)  # `PositiveFloat` and the like

@@ -156,7 +156,8 @@ def evaluate(
 
 def probe(
     backbone: Backbone, task: str | Path | Task, fraction: float = 1.0, seed: int = 0,
-    protocol: Literal["linear_probe", "knn"] = "linear_probe", out: str | Path | None = None, **settings: Any,
+    protocol: Literal["linear_probe", "knn"] = "linear_probe", out: str | Path | None = None,
+    features: str | Path | None = None, **settings: Any,
 ) -> EvalResult:  # fmt: skip
     """Evaluate frozen features of a backbone on a task, as `ssl-transfer evaluate` does; what was done before is read.
 
@@ -167,6 +168,7 @@ def probe(
         seed: Of their draw, and of resampling.
         protocol: Which probe.
         out: Folder of the result; None: `runs/evaluate/ID`.
+        features: Folder of the cached features of this backbone and store; None: where `extract_features` keeps them.
         settings: Others of the protocol, such as `C`, or of every protocol, such as `precision`.
 
     Returns:
@@ -179,7 +181,7 @@ def probe(
     given = {"fraction": fraction, "seed": seed, **settings}
     recipe, own = evaluate_recipe(protocol, [f"{key}={json.dumps(value)}" for key, value in given.items()])
     opened = task if isinstance(task, Task) else Task.load(task)
-    return evaluate(protocol, backbone, opened, recipe, own, out)[0]
+    return evaluate(protocol, backbone, opened, recipe, own, out, features)[0]
 
 
 def _finished(folder: Path, identity: str) -> EvalResult | None:

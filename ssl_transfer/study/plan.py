@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ssl_transfer.errors import UsageError
+from ssl_transfer.errors import UsageError, nearest
 from ssl_transfer.run import read_json, write_json
 
 SCHEMA = 1
@@ -93,6 +93,17 @@ class Plan:
             UsageError: If no probe asks for them.
         """
         return self._output("features", arm=arm, seed=seed, store=store)
+
+    def task(self, name: str) -> str:
+        """Where the card of a task of the study is.
+
+        Raises:
+            UsageError: If nothing is evaluated on a task of that name.
+        """
+        for job in self.jobs:
+            if job.about.get("task") == name:
+                return next(word for word in job.command if Path(word).name == f"{name}.yaml")
+        raise UsageError(f"{self.folder}: no task {name}.{nearest(name, self.tasks)}")
 
     def _output(self, stage: str, **about: Any) -> str:
         for job in self.jobs:
