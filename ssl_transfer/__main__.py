@@ -213,7 +213,7 @@ def _analyze(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.recipe import merge, resolve_options
 
     settings = resolve_options(analyze, merge({}, options.overrides), "analyze", GIVEN)
-    results = [Judgement.open(folder) for folder in options.results]
+    results = Judgement.open(options.results)
     if len(results) == 1:
         raise UsageError("--results: found one result, expected two or more: failures are compared between them.")
     named = _by_name([(spec, _backbone(spec, store)) for spec in options.words])

@@ -77,9 +77,10 @@ def _draw_feature_space(plan: Plan, path: Path) -> None:
     """UMAP of the test images of the CT store; it takes seconds, and is drawn last."""
     store = ImageStore(plan.store("ct"))
     rows = store.positions("test")
-    panels = {
-        f"{arm}, seed 0": project(Features.load(plan.features(arm, 0, "ct")).values[rows]) for arm in SHOWN
-    }  # fmt: skip
+    panels: dict[str, np.ndarray] = {}
+    for arm in SHOWN:
+        features = Features.load(plan.features(arm, 0, "ct")).values[rows]
+        panels[f"{arm}, seed 0"] = project(features, beside=next(iter(panels.values()), None))
     path.parent.mkdir(exist_ok=True)
     draw_projections(panels, np.asarray(store.column("label"))[rows], path.with_name("partial.png"))
     os.replace(path.with_name("partial.png"), path)

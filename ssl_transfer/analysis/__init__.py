@@ -169,7 +169,7 @@ def _explorer(asked: Question, found: Measured, told: Sequence[Any], path: Path)
     columns = [found.described.assign(**remote), *map(_described_elsewhere, asked.against.values())]
     table = pd.concat(columns, ignore_index=True)
     if asked.against:
-        table.insert(0, "store", np.repeat(list(stores), [len(store) for store in stores.values()]))
+        table.insert(1, "store", np.repeat(list(stores), [len(store) for store in stores.values()]))
     maps = {}
     for one in asked.subjects:
         graph, quality = found.graphs[one.name], found.tables["maps"].set_index("backbone").loc[one.name]

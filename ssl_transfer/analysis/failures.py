@@ -34,21 +34,34 @@ class Judgement:
     predictions: pd.DataFrame
 
     @classmethod
-    def open(cls, folder: str | Path) -> Judgement:
-        """Read the folder of a result.
+    def open(cls, folders: Sequence[str | Path]) -> list[Judgement]:
+        """Read the folders of results. Names have what all need to be told apart: fraction and seeds only where they differ.
 
         Raises:
-            UsageError: If it is none, or not one of classes.
+            UsageError: If one is no result, or not one of classes.
         """
-        result = EvalResult.load(folder)
-        path = Path(folder) / "predictions.parquet"
-        if not path.exists():
-            raise UsageError(f"{path}: there are no predictions. Name the folder of a result that `evaluate` wrote.")
-        predictions = pd.read_parquet(path)
-        _judged(predictions, str(folder))
-        backbone, how = result.backbone, result.strategy or result.protocol
-        seed = "" if backbone["pretraining_seed"] is None else f", pretraining seed {backbone['pretraining_seed']}"
-        return cls(f"{backbone['name']}{seed}, {how}, {result.fraction:g}, seed {result.seed}", result, predictions)
+        results = [EvalResult.load(folder) for folder in folders]
+        parts = pd.DataFrame({
+            "": [f"{one.backbone['name']}, {one.strategy or one.protocol}" for one in results],
+            "fraction ": [f"{one.fraction:g}" for one in results],
+            "pretraining seed ": [str(one.pretraining_seed) for one in results],
+            "seed ": [str(one.seed) for one in results],
+        })  # fmt: skip
+        told = [word for word in parts if word == "" or parts[word].nunique() > 1]
+        names = [", ".join(f"{word}{row[word]}" for word in told) for _, row in parts.iterrows()]
+        return [
+            cls(name, result, _predictions(Path(folder)))
+            for name, result, folder in zip(names, results, folders, strict=True)
+        ]
+
+
+def _predictions(folder: Path) -> pd.DataFrame:
+    path = folder / "predictions.parquet"
+    if not path.exists():
+        raise UsageError(f"{path}: there are no predictions. Name the folder of a result that `evaluate` wrote.")
+    predictions = pd.read_parquet(path)
+    _judged(predictions, str(folder))
+    return predictions
 
 
 def failures(judgements: Sequence[Judgement], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:

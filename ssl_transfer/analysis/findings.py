@@ -148,9 +148,9 @@ def _clouds(found: Measured) -> str:
     table = found.tables["similarity"]
     pairs = table[
         (table["layer_a"] == FEATURES) & (table["layer_b"] == FEATURES) & (table["backbone_a"] != table["backbone_b"])
-    ]
-    own = found.tables["clouds"]
-    last = own[own["layer"] == FEATURES]
+    ].sort_values("cka", ascending=False)
+    last = found.tables["clouds"]
+    last = last[last["layer"] == FEATURES]
     shape = "; ".join(
         f"{row.backbone}: effective rank {row.effective_rank:.0f} of {row.dimensions}, intrinsic dimension "
         f"{row.intrinsic_dimension:.1f}, alignment {row.alignment:.2f}, uniformity {row.uniformity:.2f}, "
@@ -158,10 +158,11 @@ def _clouds(found: Measured) -> str:
         for row in last.itertuples()
     )
     said = "; ".join(
-        f"{row.backbone_a} and {row.backbone_b}: {row.cka:.2f} ({row.neighbors_shared:.0%} of neighbours shared)"
-        for row in pairs.sort_values("cka", ascending=False).itertuples()
+        f"{word} alike by CKA of features: {row['backbone_a']} and {row['backbone_b']}, {row['cka']:.2f} "
+        f"({row['neighbors_shared']:.0%} of neighbours shared)"
+        for word, (_, row) in zip(("Most", "least"), pairs.iloc[[0, -1][: len(pairs)]].iterrows(), strict=False)
     )
-    return (f"CKA of features, {said}.\n\n" if said else "") + f"{shape}."
+    return (f"{said}.\n\n" if said else "") + f"{shape}."
 
 
 def _domains(found: Measured) -> str:
