@@ -83,8 +83,11 @@ def analyze(
     folder = Path(out) if out else Path("runs/analyze") / identity
     if folder.exists() and any(folder.iterdir()):
         return _finished(folder, identity), folder
-    if len(store) < FEWEST:
-        raise UsageError(f"{store.path}: holds {len(store)} images, expected {FEWEST} at least for an analysis.")
+    fewest = max(FEWEST, 2 * neighbors + 1)
+    if len(store) < fewest:
+        raise UsageError(
+            f"{store.path}: holds {len(store)} images, expected {fewest} at least to look at {neighbors} neighbours of each."
+        )
     seconds: dict[str, float] = {}
 
     @contextmanager

@@ -80,87 +80,72 @@ def _maps(found: Measured) -> str:
 
 
 def _encoded(found: Measured) -> str:
+    """What chance looks like, then the properties in which backbones differ, the largest difference first."""
     table = found.tables["encoded"]
     last = table[table["layer"] == FEATURES]
     if not len(last):
         return ""
-    lines = []
-    for (name, measure), own in last.groupby(["property", "measure"], sort=False):
-        ranked = own.sort_values("value", ascending=False)
-        best, worst = ranked.iloc[0], ranked.iloc[-1]
-        if len(ranked) > 1 and best["value"] - worst["value"] >= CLEAR:
-            lines.append(
-                (best["value"] - worst["value"],
-                 f"{name.replace('_', ' ')}: {measure.replace('R2', 'R²')} {best['value']:.2f} under {best['backbone']}, "
-                 f"{worst['value']:.2f} under {worst['backbone']}")
-            )  # fmt: skip
     chance = last.groupby("measure")["chance"].agg(["min", "max"])
-    spans = ", ".join(
-        f"{measure.replace('R2', 'R²')} {row['min']:.2f} to {row['max']:.2f}".replace("-", "−")
-        for measure, row in chance.iterrows()
+    spans = ", ".join(f"{_measure(name)} {_number(low)} to {_number(high)}" for name, low, high in chance.itertuples())
+    said = (
+        f"Linear probes on {last['n'].max():,} of {len(found.rows):,} sampled images, cross-validated over patients. With values "
+        f"exchanged between patients the same probes reach {spans}: that is chance."
     )
-    n, patients = int(last["n"].max()), found.rows
-    head = (
-        f"Linear probes on {n:,} of {len(patients):,} sampled images, cross-validated over patients. With values exchanged "
-        f"between patients the same probes reach {spans}: that is chance."
-    )
-    differences = [text for _, text in sorted(lines, reverse=True)]
-    if not differences:
-        return head + (
-            " No two backbones differ by .05 or more in any property." if last["backbone"].nunique() > 1 else ""
+    differences = []
+    for (name, measure), own in last.groupby(["property", "measure"], sort=False):
+        best, worst = (own.loc[place(own["value"])] for place in (pd.Series.idxmax, pd.Series.idxmin))
+        text = (
+            f"{_words(name)}: {_measure(measure)} {_number(best['value'])} under {best['backbone']}, "
+            f"{_number(worst['value'])} under {worst['backbone']}"
         )
-    return head + f" Where backbones differ by .05 or more: {'; '.join(differences)}."
+        differences.append((best["value"] - worst["value"], text))
+    clear = [text for difference, text in sorted(differences, reverse=True) if difference >= CLEAR]
+    if clear:
+        return f"{said} Where backbones differ by {CLEAR} or more: {'; '.join(clear)}."
+    several = last["backbone"].nunique() > 1
+    return said + (f" No two backbones differ by {CLEAR} or more in any property." if several else "")
 
 
 def _reuse(asked: Question, found: Measured) -> str:
     """For every backbone that came from another one: layers kept, neighbours kept, properties gained and lost."""
-    lines, similar = [], found.tables["similarity"].set_index(["backbone_a", "layer_a", "backbone_b", "layer_b"])
-    encoded = found.tables["encoded"].set_index(["backbone", "layer", "property"])["value"]
+    table, lines = found.tables["similarity"], []
+    encoded = found.tables["encoded"]
+    values = encoded[encoded["layer"] == FEATURES].pivot(index="property", columns="backbone", values="value")
     for before, after in before_and_after(list(asked.subjects)):
-        names = {before.name, after.name}
-        same = similar[[a in names and b in names and a != b and la == lb for a, la, b, lb in similar.index]]
-        kept = ", ".join(f"{index[1]} {row['cka']:.2f}" for index, row in same.iterrows())
-        features = same[[index[1] == FEATURES for index in same.index]].iloc[0]
+        pair = table["backbone_a"].isin([before.name, after.name]) & table["backbone_b"].isin([before.name, after.name])
+        same = table[pair & (table["backbone_a"] != table["backbone_b"]) & (table["layer_a"] == table["layer_b"])]
+        features = same[same["layer_a"] == FEATURES].iloc[0]
+        kept = ", ".join(f"{row.layer_a} {_number(row.cka)}" for row in same.itertuples())
         text = (
-            f"{before.name} → {after.name}: linear CKA by layer {kept} (features: RBF {features['cka_rbf']:.2f}, Procrustes "
-            f"distance {features['procrustes']:.2f}); {features['neighbors_shared']:.0%} of an image's neighbours are still its "
-            "neighbours."
+            f"From {before.name} to {after.name}, linear CKA by layer: {kept} (features: RBF {_number(features['cka_rbf'])}, "
+            f"Procrustes distance {_number(features['procrustes'])}); {features['neighbors_shared']:.0%} of an image's "
+            "neighbours are still its neighbours."
         )
-        changes = (
-            (encoded.xs(after.name).xs(FEATURES) - encoded.xs(before.name).xs(FEATURES)).dropna()
-            if len(encoded)
-            else []
-        )
-        for word, chosen in (("Gained", [c for c in changes.items() if c[1] >= CLEAR]),
-                             ("Lost", [c for c in changes.items() if c[1] <= -CLEAR])):  # fmt: skip
-            if chosen:
-                ranked = sorted(chosen, key=lambda item: -abs(item[1]))
-                text += (
-                    f" {word}: "
-                    + ", ".join(f"{p.replace('_', ' ')} {d:+.2f}" for p, d in ranked).replace("-", "−")
-                    + "."
-                )
+        if {before.name, after.name} <= set(values):
+            changes = (values[after.name] - values[before.name]).dropna().sort_values()
+            for word, own in (("Gained", changes[changes >= CLEAR][::-1]), ("Lost", changes[changes <= -CLEAR])):
+                if len(own):
+                    text += f" {word}: {', '.join(f'{_words(name)} {_number(abs(by))}' for name, by in own.items())}."
         lines.append(text)
     return "\n\n".join(lines)
 
 
 def _clouds(found: Measured) -> str:
-    table = found.tables["similarity"]
-    pairs = table[
-        (table["layer_a"] == FEATURES) & (table["layer_b"] == FEATURES) & (table["backbone_a"] != table["backbone_b"])
-    ].sort_values("cka", ascending=False)
-    last = found.tables["clouds"]
-    last = last[last["layer"] == FEATURES]
+    table, last = found.tables["similarity"], found.tables["clouds"]
+    features = (table["layer_a"] == FEATURES) & (table["layer_b"] == FEATURES)
+    pairs = table[features & (table["backbone_a"] != table["backbone_b"])].sort_values("cka", ascending=False)
+    ends = pairs.iloc[[0, -1][: len(pairs)]]
+    words = ("Most", "least") if len(pairs) > 1 else ("How",)
+    said = "; ".join(
+        f"{word} alike by CKA of features: {row.backbone_a} and {row.backbone_b}, {_number(row.cka)} "
+        f"({row.neighbors_shared:.0%} of neighbours shared)"
+        for word, row in zip(words, ends.itertuples(), strict=False)
+    )
     shape = "; ".join(
         f"{row.backbone}: effective rank {row.effective_rank:.0f} of {row.dimensions}, intrinsic dimension "
-        f"{row.intrinsic_dimension:.1f}, alignment {row.alignment:.2f}, uniformity {row.uniformity:.2f}, "
-        f"hubness {row.hubness:.1f}".replace("-", "−")
-        for row in last.itertuples()
-    )
-    said = "; ".join(
-        f"{word} alike by CKA of features: {row['backbone_a']} and {row['backbone_b']}, {row['cka']:.2f} "
-        f"({row['neighbors_shared']:.0%} of neighbours shared)"
-        for word, (_, row) in zip(("Most", "least"), pairs.iloc[[0, -1][: len(pairs)]].iterrows(), strict=False)
+        f"{row.intrinsic_dimension:.1f}, alignment {_number(row.alignment)}, uniformity {_number(row.uniformity)}, "
+        f"hubness {_number(row.hubness)}"
+        for row in last[last["layer"] == FEATURES].itertuples()
     )
     return (f"{said}.\n\n" if said else "") + f"{shape}."
 
@@ -169,11 +154,12 @@ def _domains(found: Measured) -> str:
     lines = []
     for (a, b), own in found.tables["domains"].groupby(["domain_a", "domain_b"], sort=False):
         each = "; ".join(
-            f"{row.backbone}: Fréchet {row.frechet:.2f} (halves of one domain {row.frechet_by_chance:.2f}), MMD² {row.mmd:.3f}"
-            + (f", separable with AUROC {row.separability:.2f}" if row.separability == row.separability else "")
+            f"{row.backbone}: Fréchet {_number(row.frechet)} (halves of one domain {_number(row.frechet_by_chance)}), "
+            f"MMD² {_number(row.mmd, 3)}"
+            + (f", separable with AUROC {_number(row.separability)}" if row.separability == row.separability else "")
             for row in own.itertuples()
         )
-        lines.append(f"{a} and {b}: {each}.".replace("-0", "−0"))
+        lines.append(f"{a} and {b}: {each}.")
     return "\n\n".join(lines)
 
 
@@ -182,8 +168,8 @@ def _failures(found: Measured) -> str:
     for row in found.tables["failures"].itertuples():
         lines.append(
             f"{row.task}: {row.result_a} is wrong in {row.wrong_a:.1%} of {row.n:,} cases, {row.result_b} in {row.wrong_b:.1%}, "
-            f"both in {row.both_wrong:.1%} (independent errors: {row.by_chance:.1%}); error consistency κ {row.consistency:.2f} "
-            f"[{row.consistency_low:.2f}, {row.consistency_high:.2f}]."
+            f"both in {row.both_wrong:.1%} (independent errors: {row.by_chance:.1%}); error consistency "
+            f"κ {_number(row.consistency)} [{_number(row.consistency_low)}, {_number(row.consistency_high)}]."
         )
     return "\n\n".join(lines)
 
@@ -193,3 +179,15 @@ def _outliers(found: Measured) -> str:
     first = table.groupby("backbone", sort=False).first()
     said = "; ".join(f"{name}: row {int(row['row'])}, {row['of_median']:.1f} ×" for name, row in first.iterrows())
     return f"The image farthest from its neighbours, in medians of that distance: {said}."
+
+
+def _number(value: float, digits: int = 2) -> str:
+    return "unknown" if value != value else f"{value:.{digits}f}".replace("-", "−")
+
+
+def _measure(name: str) -> str:
+    return name.replace("R2", "R²")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
