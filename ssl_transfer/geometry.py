@@ -151,7 +151,7 @@ def cka(
     sums = torch.zeros(3, dtype=torch.float64, device=one.device)
     for rows in parts:
         if len(rows) >= least:
-            kernels = [_kernel(side[rows], kernel, bandwidth) for side in (one, other)]
+            kernels = [kernel_matrix(side[rows], kernel, bandwidth) for side in (one, other)]
             hsic = _unbiased_hsic if unbiased else _hsic
             sums += torch.stack([hsic(*kernels), hsic(kernels[0], kernels[0]), hsic(kernels[1], kernels[1])])
     return _ratio(*sums)
@@ -219,7 +219,7 @@ def mmd(one: Cloud, other: Cloud, bandwidth: float = 1.0) -> float:
         Gretton et al. 2012, https://jmlr.org/papers/v13/gretton12a.html, lemma 6.
     """
     both = torch.cat([torch.as_tensor(one), torch.as_tensor(other)]).double()
-    kernel = _kernel(both, "rbf", bandwidth)
+    kernel = kernel_matrix(both, "rbf", bandwidth)
     n, m = len(one), len(other)
     within = [
         kernel[part, part].sum() / (count * (count - 1)) for part, count in ((slice(0, n), n), (slice(n, None), m))
@@ -248,8 +248,8 @@ def _ratio(cross: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> float
     return float(cross / (one * other).sqrt()) if one > 0 and other > 0 else float("nan")
 
 
-def _kernel(features: torch.Tensor, kernel: str, bandwidth: float) -> torch.Tensor:
-    """Shape (N, N); of `rbf` less 1, which no measure here depends on."""
+def kernel_matrix(features: torch.Tensor, kernel: Literal["linear", "rbf"], bandwidth: float = 0.5) -> torch.Tensor:
+    """Of features (N, D), as `cka` has it; shape (N, N). Of `rbf` less 1, which no measure here depends on."""
     if kernel == "linear":
         return features @ features.T
     squared = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").square()

@@ -1,11 +1,14 @@
 """Shared by the tests of training and evaluation: tiny labelled stores, a recipe that fits, and a way to run it."""
 
+import fcntl
 import json
+import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import Answer, ssl_transfer
 
 ROOT = Path(__file__).parent.parent
 
@@ -118,6 +121,26 @@ def finished(runs, tmp_path_factory):
     answer = runs(out)
     torch.set_num_threads(before)
     return out, answer
+
+
+@pytest.fixture(scope="session")
+def tiny_quickstart(tmp_path_factory) -> tuple[Path, Answer]:
+    """What `ssl-transfer quickstart --scale tiny --out quick --json` left and said: to be read and copied, never written to.
+
+    It is made once in a test run, by whichever worker comes first; the others wait for it.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of the whole run; a worker has a folder of its own in it
+    said = folder / "quickstart.json"
+    with (folder / "quickstart.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            place = folder / "tiny_quickstart"
+            place.mkdir()
+            words = ("quickstart", "--scale", "tiny", "--out", "quick", "--json")
+            said.write_text(json.dumps(vars(ssl_transfer(*words, folder=place, timeout=300))))
+    return folder / "tiny_quickstart" / "quick", Answer(**json.loads(said.read_text()))
 
 
 @pytest.fixture

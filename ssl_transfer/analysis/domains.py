@@ -10,7 +10,7 @@ import pandas as pd
 from ssl_transfer.analysis.encoded import encoded
 from ssl_transfer.geometry import frechet_distance, mmd
 
-MOST_IMAGES = 1000  # of a domain, drawn with the seed: distances are compared between pairs, so all have as many
+MOST_OF_HALF = 500  # images of a half of a domain
 MOST_DOMAINS = 8
 FEWEST = 50  # images
 
@@ -18,33 +18,38 @@ FEWEST = 50  # images
 def domain_distances(features: np.ndarray, domains: np.ndarray, groups: np.ndarray, seed: int = 0) -> pd.DataFrame:
     """Compare the clouds of every two domains, brought to length 1 on average so that backbones can be compared.
 
+    Every domain is cut into halves of other patients, all of as many images, for distances depend on how many there are:
+    `frechet` is the mean of two comparisons of halves across domains, `frechet_by_chance` the larger of those within them.
+
     Args:
         features: (N, D).
         domains: Domain of each row, (N,); None: of none. Only the eight largest count, of 50 images or more.
         groups: Patient of each row, (N,).
-        seed: Of the draw of at most 1,000 images of each, and of folds.
+        seed: Of the cut, of the draw of at most 500 images of each half, and of folds.
 
     Returns:
-        A row per pair: `domain_a`, `domain_b`, `frechet` (squared, of features), `frechet_by_chance` (of two halves of one
-        domain, the larger of both: what no difference looks like at this N), `mmd` (squared, unbiased), `separability` (AUROC of
-        a linear probe on patients that it has not seen: .5 cannot be told apart, 1 always), `separability_by_chance`, and `n`
-        images of both.
+        A row per pair: `domain_a`, `domain_b`, `frechet` (squared), `frechet_by_chance` (what no difference looks like; NaN
+        where a domain has a single patient), `mmd` (squared, unbiased), `separability` (AUROC of a linear probe on patients that
+        it has not seen: .5 cannot be told apart, 1 always), `separability_by_chance`, and `n` images of both.
     """
     rng = np.random.default_rng(seed)
     known = pd.Series(domains, dtype=object)
     counts = known.value_counts()
     names = sorted(counts[counts >= FEWEST].index[:MOST_DOMAINS], key=str)
-    drawn = {name: rng.permutation(np.flatnonzero(known == name))[:MOST_IMAGES] for name in names}
-    least = min((len(rows) for rows in drawn.values()), default=0)
+    drawn = {name: _halves(np.flatnonzero(known == name), groups, rng) for name in names}
+    least = min((len(half) for halves in drawn.values() for half in halves), default=0)
+    drawn = {name: [half[: min(least, MOST_OF_HALF)] for half in halves] for name, halves in drawn.items()}
     scale = np.sqrt(np.square(features).sum(1).mean()) if names else 1.0
     unit = np.asarray(features, np.float64) / (scale or 1.0)
     rows = []
     for one, other in itertools.combinations(names, 2):
-        a, b = drawn[one][:least], drawn[other][:least]
-        halves = [frechet_distance(unit[own[0::2]], unit[own[1::2]]) for own in (a, b)]
+        a, b = (np.concatenate(drawn[name]) for name in (one, other))
+        across = [frechet_distance(unit[x], unit[y]) for x, y in zip(drawn[one], drawn[other], strict=True)]
+        alone = any(len(np.unique(groups[own].astype(str))) < 2 for own in (a, b))
+        within = [frechet_distance(*(unit[half] for half in drawn[name])) for name in (one, other)]
         row = {
-            "domain_a": one, "domain_b": other, "frechet": frechet_distance(unit[a], unit[b]), "frechet_by_chance": max(halves),
-            "mmd": mmd(unit[a], unit[b]), "n": 2 * least,
+            "domain_a": one, "domain_b": other, "frechet": np.mean(across), "frechet_by_chance": np.nan if alone else max(within),
+            "mmd": mmd(unit[a], unit[b]), "n": len(a) + len(b),
         }  # fmt: skip
         both = np.concatenate([a, b])
         told = encoded(features[both], pd.DataFrame({"domain": known[both].to_numpy()}), groups[both], seed)
@@ -55,3 +60,14 @@ def domain_distances(features: np.ndarray, domains: np.ndarray, groups: np.ndarr
         "domain_a", "domain_b", "frechet", "frechet_by_chance", "mmd", "separability", "separability_by_chance", "n",
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def _halves(rows: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Rows in two halves of other patients, as near to equal as patients allow, each in random order; of one patient, of rows."""
+    codes = pd.factorize(groups[rows])[0]
+    if codes.max() == 0:
+        codes = np.arange(len(rows))
+    place = rng.permutation(codes.max() + 1)[codes]
+    before = np.cumsum(np.bincount(place))  # images up to and with each patient
+    cut = np.abs(before[:-1] - len(rows) / 2).argmin()
+    return [rng.permutation(rows[side]) for side in (place <= cut, place > cut)]

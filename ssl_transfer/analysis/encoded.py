@@ -48,7 +48,10 @@ def encoded(
         asked = [column.targets for column in columns]
         if control:
             asked += [column.of(sample.exchanged(column.values)) for column in columns]
-        predicted, expected = _predicted(sample.inputs, np.hstack(asked), sample.folds)
+        bounded = np.repeat(
+            [not column.classes for column in columns] * (1 + control), [part.shape[1] for part in asked]
+        )
+        predicted, expected = _predicted(sample.inputs, np.hstack(asked), sample.folds, bounded)
         edges = np.cumsum([part.shape[1] for part in asked])[:-1]
         judged = [
             _auroc(own, truth, sample.folds) if column.classes else _r2(own, truth, mean)
@@ -133,8 +136,13 @@ def _prepared(name: str, values: np.ndarray) -> _Property | None:
     return _Property(name, known[rows], np.unique(codes[rows], return_inverse=True)[1], int(frequent.sum()))
 
 
-def _predicted(inputs: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Out-of-fold predictions of targets (n, T), and what the mean of those that were seen would have said."""
+def _predicted(
+    inputs: np.ndarray, targets: np.ndarray, folds: np.ndarray, bounded: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Out-of-fold predictions of targets (n, T), and what the mean of those that were seen would have said.
+
+    Those of `bounded` targets (T,) stay within what was seen: of an image unlike all others a line may say anything.
+    """
     predicted, expected = np.empty(targets.shape), np.empty(targets.shape)
     columns = np.arange(targets.shape[1])
     for fold in range(FOLDS):
@@ -142,8 +150,10 @@ def _predicted(inputs: np.ndarray, targets: np.ndarray, folds: np.ndarray) -> tu
         learns = ~judged & ~chooses
         trials = _ridge(inputs[learns], targets[learns], inputs[chooses])
         errors = np.square(trials - targets[chooses]).sum(1)  # (ridges, T)
-        predicted[judged] = _ridge(inputs[~judged], targets[~judged], inputs[judged])[errors.argmin(0), :, columns].T
-        expected[judged] = targets[~judged].mean(0)
+        said = _ridge(inputs[~judged], targets[~judged], inputs[judged])[errors.argmin(0), :, columns].T
+        seen = targets[~judged]
+        predicted[judged] = np.where(bounded, said.clip(seen.min(0), seen.max(0)), said)
+        expected[judged] = seen.mean(0)
     return predicted, expected
 
 

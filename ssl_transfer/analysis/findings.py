@@ -84,13 +84,15 @@ def _encoded(found: Measured) -> str:
     table = found.tables["encoded"]
     last = table[table["layer"] == FEATURES]
     if not len(last):
-        return ""
+        return f"Too little is known of {', '.join(map(_words, found.unread))}." if found.unread else ""
     chance = last.groupby("measure")["chance"].agg(["min", "max"])
     spans = ", ".join(f"{_measure(name)} {_number(low)} to {_number(high)}" for name, low, high in chance.itertuples())
     said = (
         f"Linear probes on {last['n'].max():,} of {len(found.rows):,} sampled images, cross-validated over patients. With values "
         f"exchanged between patients the same probes reach {spans}: that is chance."
     )
+    if found.unread:
+        said += f" Too little is known of {', '.join(map(_words, found.unread))}."
     differences = []
     for (name, measure), own in last.groupby(["property", "measure"], sort=False):
         best, worst = (own.loc[place(own["value"])] for place in (pd.Series.idxmax, pd.Series.idxmin))

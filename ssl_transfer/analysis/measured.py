@@ -53,6 +53,7 @@ class Measured:
         placed: The images of each other store on that map, (M, 2).
         rows: The sample: whole patients, in random order.
         described: What is known of every image: columns of the store, then properties of its pixels.
+        unread: Columns and properties of which too little is known to be read off features.
         leaks: Of the store.
         tables: `maps`, `neighbors`, `outliers`, `clouds`, `similarity`, `encoded`, `domains`, `failures`, `leaks`.
     """
@@ -62,6 +63,7 @@ class Measured:
     placed: dict[str, dict[str, np.ndarray]]
     rows: np.ndarray
     described: pd.DataFrame
+    unread: list[str]
     leaks: Leaks
     tables: dict[str, pd.DataFrame]
 
@@ -124,7 +126,8 @@ def measure(asked: Question, timed: Timed) -> Measured:
         "similarity": similarity, "encoded": read, "domains": domains, "failures": failures(asked.results, seed=seed),
         "leaks": leaks.pairs,
     }  # fmt: skip
-    return Measured(graphs, points, placed, rows, pd.concat([table, properties], axis=1), leaks, tables)
+    unread = [name for name in known if name not in set(read["property"])]
+    return Measured(graphs, points, placed, rows, pd.concat([table, properties], axis=1), unread, leaks, tables)
 
 
 def _stacked(parts: Mapping[str, pd.DataFrame], column: str = "backbone") -> pd.DataFrame:

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 
 from ssl_transfer.analysis.neighborhood import Neighborhood
-from ssl_transfer.geometry import Cloud, alignment, cka, effective_rank, procrustes, rankme, uniformity
+from ssl_transfer.geometry import Cloud, alignment, effective_rank, kernel_matrix, procrustes, rankme, uniformity
 
 FEATURES = "features"  # the last of the layers: what a backbone gives
 KERNEL_ROWS = 1000  # images that kernels are made of: an (n, n) matrix for each cloud is in memory
 
 
-def layer_ckas(clouds: Sequence[Cloud]) -> np.ndarray:
-    """Unbiased linear CKA of every cloud with every other, (P, P).
+def layer_ckas(clouds: Sequence[Cloud], kernel: Literal["linear", "rbf"] = "linear") -> np.ndarray:
+    """Unbiased CKA of every cloud with every other, (P, P).
 
-    The same as `geometry.cka(…, unbiased=True)` of every pair. A kernel without its diagonal is centred so that the unbiased HSIC
-    becomes an inner product; each cloud's is made once.
+    The same as `geometry.cka(…, kernel, unbiased=True)` of every pair. A kernel without its diagonal is centred so that the
+    unbiased HSIC becomes an inner product; each cloud's is made once.
 
     Args:
         clouds: Of the same n images, n ≥ 4; shapes (n, D), each D its own.
+        kernel: As in `geometry.cka`.
 
     Returns:
         NaN in the rows of a cloud that never varies.
@@ -31,25 +33,22 @@ def layer_ckas(clouds: Sequence[Cloud]) -> np.ndarray:
     Source:
         Song et al. 2012; centring: Székely & Rizzo 2014, https://arxiv.org/abs/1310.2926, section 3.
     """
-    kernels = np.stack([_centred_kernel(cloud) for cloud in clouds])
-    products = kernels @ kernels.T
+    kernels = torch.stack([_centred_kernel(torch.as_tensor(cloud), kernel) for cloud in clouds])
+    products = (kernels @ kernels.T).numpy()
     own = np.sqrt(np.diag(products).clip(min=0))
     own[own == 0] = np.nan
     return products / np.outer(own, own)
 
 
-def _centred_kernel(cloud: Cloud) -> np.ndarray:
-    """Linear kernel without diagonal, each row and column with mean 0 off the diagonal, flattened to n²."""
-    rows = np.asarray(cloud, np.float64)
-    rows = rows - rows[0]
-    rows = rows - rows.mean(0)
-    kernel, n = rows @ rows.T, len(rows)
-    np.fill_diagonal(kernel, 0)
-    sums = kernel.sum(0)
-    kernel = kernel - (sums[:, None] + sums) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
-    np.fill_diagonal(kernel, 0)
-    length = np.sqrt((kernel**2).sum())
-    return (kernel / length if length > 0 else kernel).ravel()
+def _centred_kernel(cloud: torch.Tensor, kernel: Literal["linear", "rbf"]) -> torch.Tensor:
+    """Kernel without diagonal, each row and column with mean 0 off the diagonal, of length 1, flattened to n²."""
+    rows = cloud.double() - cloud[0].double()  # of a cloud that never varies exactly 0
+    values, n = kernel_matrix(rows - rows.mean(0), kernel).fill_diagonal_(0), len(rows)
+    sums = values.sum(0)
+    values = values - (sums[:, None] + sums) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
+    values.fill_diagonal_(0)
+    length = values.norm()
+    return (values / length if length > 0 else values).flatten()
 
 
 def similarities(
@@ -62,20 +61,19 @@ def similarities(
         neighborhoods: Backbone -> its graph.
 
     Returns:
-        A row per pair of layers: `backbone_a`, `layer_a`, `backbone_b`, `layer_b`, `cka` (linear, unbiased); and, where the
-        layers have the same name in two backbones, `cka_rbf` (unbiased) and `procrustes`; of features also `neighbors_shared`
-        (mean share of an image's neighbours in one that are its neighbours in the other).
+        A row per pair of layers: `backbone_a`, `layer_a`, `backbone_b`, `layer_b`, `cka` (linear) and `cka_rbf`, both unbiased;
+        where the layers have the same name in two backbones, `procrustes`; of features also `neighbors_shared` (mean share of
+        an image's neighbours in one that are its neighbours in the other).
     """
     places = [(name, layer) for name, held in layers.items() for layer in held]
     clouds = [layers[name][layer][:KERNEL_ROWS] for name, layer in places]
-    found = layer_ckas(clouds)
+    linear, rbf = layer_ckas(clouds), layer_ckas(clouds, "rbf")
     rows = []
     for i, j in itertools.combinations_with_replacement(range(len(places)), 2):
         row = dict(zip(("backbone_a", "layer_a", "backbone_b", "layer_b"), (*places[i], *places[j]), strict=True))
-        row["cka"] = found[i, j]
+        row |= {"cka": linear[i, j], "cka_rbf": rbf[i, j]}
         if places[i][0] != places[j][0] and places[i][1] == places[j][1]:
-            one, other = (torch.from_numpy(np.asarray(clouds[place], np.float32)) for place in (i, j))
-            row |= {"cka_rbf": cka(one, other, "rbf", unbiased=True), "procrustes": procrustes(one, other)}
+            row["procrustes"] = procrustes(clouds[i], clouds[j])
             if places[i][1] == FEATURES:
                 row["neighbors_shared"] = shared_neighbors(*(neighborhoods[places[place][0]] for place in (i, j)))
         rows.append(row)

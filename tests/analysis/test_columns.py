@@ -1,0 +1,112 @@
+"""Which columns say something of an image, by which images can be alike, and a sample of whole patients."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssl_transfer.analysis.columns import described, drawn_sample, patients_of, shared
+from ssl_transfer.data.store import StoreWriter
+from ssl_transfer.errors import UsageError
+
+N = 40
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Make a store of forty black images with these columns."""
+
+    def make(**columns):
+        folder = tmp_path / f"store{len(list(tmp_path.iterdir()))}"
+        with StoreWriter(folder, (1, 4, 4), np.uint8) as writer:
+            for row in range(N):
+                image = np.full((1, 4, 4), row, np.uint8)
+                writer.append(image, {name: values[row] for name, values in columns.items()})
+            return writer.finish(np.repeat(["train", "test"], N // 2), {
+                "units": "display", "domain": "ct", "classes": None, "refused": [], "warnings": [], "split_by": "patient",
+                "source": "made up", "mask_classes": None,
+            })  # fmt: skip
+
+    return make
+
+
+LABELS = [["benign", "malign"][i % 2] for i in range(N)]
+
+
+def test_columns_of_one_value_files_and_digests_say_nothing(store):
+    table = described(store(label=LABELS, vendor=["acme"] * N, file=[f"{i}.png" for i in range(N)], none=[None] * N))
+    assert list(table) == ["label", "split"] and len(table) == N
+
+
+def test_a_column_that_says_what_one_before_it_says_is_dropped(store):
+    coded = [{"benign": 7, "malign": 3}[label] for label in LABELS]
+    partly = [None if i == 0 else label for i, label in enumerate(LABELS)]
+    table = described(store(label=LABELS, code=coded, partly=partly, site=[i % 5 for i in range(N)]))
+    assert list(table) == ["label", "split", "partly", "site"]
+
+
+def test_the_values_are_those_of_the_store(store):
+    made = store(label=LABELS, patient=[f"p{i // 4}" for i in range(N)])
+    table = described(made)
+    assert table["label"].tolist() == LABELS and table["patient"].tolist() == made.column("patient").tolist()
+
+
+def test_images_are_alike_by_words_that_come_twice_and_by_numbers_of_few_values():
+    draw = np.random.default_rng(0)
+    table = pd.DataFrame({
+        "label": draw.choice(["a", "b", "c"], 200),
+        "patient": np.repeat(np.arange(50), 4).astype(str),
+        "mostly_alone": [f"w{i}" if i % 3 else "same" for i in range(200)],
+        "grade": draw.integers(0, 30, 200),
+        "age": np.arange(200) % 31,
+        "weight": draw.normal(size=200),
+        "slice": np.arange(200) % 10,
+        "smoker": draw.random(200) < 0.3,
+        "half_known": [None if i % 2 else "xy"[i % 4 // 2] for i in range(200)],
+    })  # fmt: skip
+    assert shared(table, None) == ["label", "patient", "grade", "smoker", "half_known"]
+
+
+def test_numbers_of_few_values_may_have_unknown_ones():
+    values = pd.Series([None, 1, 2, 3] * 30, dtype=object)
+    assert shared(pd.DataFrame({"stage": values, "dose": values.astype(float)}), None) == ["stage", "dose"]
+
+
+def test_what_is_asked_for_is_taken_in_that_order():
+    table = pd.DataFrame({"label": ["a", "b"] * 20, "weight": np.arange(40.0), "slice": np.arange(40)})
+    assert shared(table, ["slice", "weight"]) == ["slice", "weight"]
+
+
+def test_a_column_that_is_not_there_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match=r"no column 'lable'.*Did you mean 'label'\?"):
+        shared(pd.DataFrame({"label": ["a", "b"], "split": ["train", "test"]}), ["lable"])
+
+
+def test_unknown_patients_are_each_one_of_their_own(store):
+    known = patients_of(store(patient=[None if i < 3 else f"p{i % 4}" for i in range(N)]))
+    assert len(set(known)) == 3 + 4 and known[3] == "p3"
+    assert len(set(patients_of(store(label=LABELS)))) == N
+
+
+@pytest.mark.parametrize("images", [1, 37, 200, 999, 5000])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_sample_is_of_whole_patients_and_no_more_of_them_than_needed(images, seed):
+    sizes = np.random.default_rng(3).integers(1, 20, 100)
+    groups = np.random.default_rng(4).permutation(np.repeat([f"p{i}" for i in range(100)], sizes)).astype(object)
+    rows = drawn_sample(groups, images, seed)
+    assert len(rows) == len(set(rows)) >= min(images, len(groups))
+    chosen = set(groups[rows])
+    assert set(np.flatnonzero(np.isin(groups.astype(str), list(chosen)))) == set(rows)
+    assert len(rows) - max(np.sum(groups == one) for one in chosen) < images
+    assert np.array_equal(rows, drawn_sample(groups, images, seed))
+    assert len(rows) < 3 or (np.diff(rows) < 0).any()  # in random order
+
+
+def test_another_seed_draws_other_patients():
+    groups = np.repeat(np.arange(50), 4).astype(str).astype(object)
+    assert set(groups[drawn_sample(groups, 40, 0)]) != set(groups[drawn_sample(groups, 40, 1)])
+
+
+def test_of_one_patient_all_is_the_sample():
+    assert sorted(drawn_sample(np.full(60, "p", object), 10, 0)) == list(range(60))
