@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
@@ -11,11 +12,16 @@ EXACT_BELOW = 500_000  # rows; there 50 000 queries of 512 features take two min
 SEED = 0  # of k-means, of graph levels and of the queries that recall is measured on
 ROWS_PER_CELL = 39  # FAISS warns of k-means on fewer
 TRAINED_PER_CELL = 64  # rows that k-means is fitted to, drawn with the seed
+ROUNDS = 10  # of k-means; after 25, which FAISS takes, no more neighbours are found
 PROBED_SHARE = 1 / 32  # of the cells of `ivf`, for each query
+WIDEST_SHARE = 1 / 4  # of the cells that are worth probing: with more, comparing all is as fast
 LINKS = 32  # of a row of `hnsw` to others
 BUILD_WIDTH = 64  # candidates that `hnsw` keeps while it links a row
 SEARCH_WIDTH = 400  # candidates that it keeps while it searches; twice k if that is more
 RECALL_QUERIES = 500
+QUERIES = 65_536  # searched at a time in cells: some thousand in each, and their lists of cells stay small
+TILE = 2048  # rows and columns of similarities that are computed at a time: 16 MB, which caches hold
+GPU_MOST = 2048  # neighbours, and cells to probe, that FAISS takes on a GPU
 TIE = 1e-6  # similarities this near are equal in float32
 
 
@@ -23,8 +29,9 @@ class NeighborIndex:
     """Rows that can be searched for the most similar ones.
 
     `exact` compares with every row. `ivf` cuts the rows into about 2·√N cells by k-means and compares with those of the
-    nearest 32nd of the cells; `hnsw` walks a graph of neighbours. `auto` is `exact` below `EXACT_BELOW` rows, else
-    `ivf`. All are seeded: the same rows and queries give the same answer.
+    nearest 32nd of the cells, or of more after `widen`; `hnsw` walks a graph of neighbours. `auto` is `exact` below
+    `EXACT_BELOW` rows, else `ivf`. All are seeded: the same rows and queries give the same answer. Where FAISS has a GPU,
+    `exact` and `ivf` search there.
 
     Args:
         features: Shape (N, D).
@@ -41,17 +48,36 @@ class NeighborIndex:
     def __init__(self, features: np.ndarray, kind: IndexKind = "exact"):
         rows = _unit(features)
         self.kind = ("exact" if len(rows) < EXACT_BELOW else "ivf") if kind == "auto" else kind
-        self._index = {"exact": _flat, "ivf": _cells, "hnsw": _graph}[self.kind](rows)
+        self._index = {"exact": lambda rows: rows, "ivf": _cells, "hnsw": _graph}[self.kind](rows)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k most similar rows for each query; see `nearest`."""
         queries = _unit(queries)
-        if self.kind == "hnsw":
+        if self.kind == "exact":
+            return self._exact(queries, k)
+        if self.kind == "ivf":
+            similarities, positions = _in_cells(self._index, queries, k, self._index.nprobe)
+        else:
             self._index.hnsw.efSearch = max(SEARCH_WIDTH, 2 * k)
-        similarities, positions = self._index.search(queries, k)
+            similarities, positions = self._index.search(queries, k)
         short = (positions < 0).any(1)  # the probed cells held fewer than k rows
         if short.any():
             similarities[short], positions[short] = self._exact(queries[short], k)
+        return similarities, positions
+
+    def others(self, features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """The k most similar other rows of every row; see `nearest`.
+
+        Args:
+            features: Those that the index is of, (N, D).
+            k: At most N − 1.
+        """
+        if self.kind == "exact" and k < TILE and not _gpu(k + 1):
+            return _each_other(self._index, k)
+        similarities, positions = self.search(features, k + 1)
+        itself = positions == np.arange(len(positions))[:, None]
+        itself[~itself.any(1), -1] = True  # more than k rows are as similar as a row is to itself
+        similarities, positions = (values[~itself].reshape(-1, k) for values in (similarities, positions))
         return similarities, positions
 
     def recall(self, queries: np.ndarray, counts: list[int]) -> dict[int, float]:
@@ -68,15 +94,25 @@ class NeighborIndex:
         best, _ = self._exact(_unit(queries), max(counts))
         return {k: float((found[:, :k] >= best[:, k - 1 : k] - TIE).mean()) for k in counts}
 
+    def widen(self, queries: np.ndarray, k: int, recall: float) -> float:
+        """Let `ivf` probe twice as many cells, up to a quarter of them, until its recall at k is enough; what it becomes."""
+        while (
+            reached := self.recall(queries, [k])[k]
+        ) < recall and self._index.nprobe <= WIDEST_SHARE / 2 * self._index.nlist:
+            self._index.nprobe *= 2
+        return reached
+
     def _exact(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         import faiss
 
         if self.kind == "ivf":
-            everything = faiss.SearchParametersIVF(nprobe=self._index.nlist)
-            return self._index.search(queries, k, params=everything)
+            return _in_cells(self._index, queries, k, self._index.nlist)
         if self.kind == "hnsw":
             return faiss.downcast_index(self._index.storage).search(queries, k)
-        return self._index.search(queries, k)
+        if _gpu(k):
+            resources = faiss.StandardGpuResources()
+            return faiss.knn_gpu(resources, queries, self._index, k, metric=faiss.METRIC_INNER_PRODUCT)
+        return faiss.knn(queries, self._index, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
 def nearest(index_features: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -148,12 +184,60 @@ def _weights(similarities: np.ndarray, temperature: float | None) -> np.ndarray:
     return np.exp((similarities - similarities.max(1, keepdims=True)).astype(np.float64) / temperature)
 
 
-def _flat(rows: np.ndarray):
+def _gpu(most: int) -> bool:
+    """Whether FAISS can search on a GPU; `faiss-cpu` does not know the question."""
     import faiss
 
-    index = faiss.IndexFlatIP(rows.shape[1])
-    index.add(rows)
-    return index
+    return most <= GPU_MOST and hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() > 0
+
+
+def _each_other(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k < TILE nearest others of unit rows. What a is to b, b is to a, so half of the products do."""
+    best, positions = np.full((len(rows), k), -np.inf, np.float32), np.full((len(rows), k), -1)
+    parts = [slice(start, min(start + TILE, len(rows))) for start in range(0, len(rows), TILE)]
+    memory = np.empty(TILE * TILE, np.float32)
+
+    def tile(one: slice, other: slice) -> np.ndarray:
+        shape = one.stop - one.start, other.stop - other.start
+        return np.matmul(rows[one], rows[other].T, out=memory[: shape[0] * shape[1]].reshape(shape))
+
+    for part in parts:  # first near the diagonal, so that every row has some, and most others are seen to be no better
+        among = tile(part, part)
+        np.fill_diagonal(among, -np.inf)
+        most = min(k, len(among) - 1)
+        columns = np.argpartition(-among, most - 1, axis=1)[:, :most] if most else np.empty((1, 0), int)
+        best[part, :most] = np.take_along_axis(among, columns, 1)
+        positions[part, :most] = part.start + columns
+    worst = best.min(1)
+    for i, one in enumerate(parts):
+        for other in parts[i + 1 :]:
+            among = tile(one, other)
+            near = [np.flatnonzero(among > least) for least in (worst[one, None], worst[other])]
+            for at, turn in zip(near, (1, -1), strict=True):
+                a, b = divmod(at, among.shape[1])
+                pair = (one.start + a, other.start + b)[::turn]
+                _improve(best, positions, worst, *pair, among.ravel()[at])
+    order = np.argsort(-best, axis=1, kind="stable")
+    return np.take_along_axis(best, order, 1), np.take_along_axis(positions, order, 1)
+
+
+def _improve(best, positions, worst, rows, others, similarities) -> None:
+    """Put similarities (n,) of rows to others among their best (N, k), in place; `worst` (N,) are the least of these."""
+    k = best.shape[1]
+    order = np.argsort(rows, kind="stable")
+    touched, first, counts = np.unique(rows[order], return_index=True, return_counts=True)
+    if not len(touched):
+        return
+    line = np.repeat(np.arange(len(touched)), counts)
+    place = k + np.arange(len(rows)) - first[line]
+    values = np.full((len(touched), k + counts.max()), -np.inf, np.float32)
+    names = np.full(values.shape, -1)
+    values[:, :k], names[:, :k] = best[touched], positions[touched]
+    values[line, place], names[line, place] = similarities[order], others[order]
+    kept = np.argpartition(-values, k - 1, axis=1)[:, :k]
+    best[touched] = np.take_along_axis(values, kept, 1)
+    positions[touched] = np.take_along_axis(names, kept, 1)
+    worst[touched] = best[touched].min(1)
 
 
 def _cells(rows: np.ndarray):
@@ -162,11 +246,55 @@ def _cells(rows: np.ndarray):
     width = rows.shape[1]
     cells = max(1, min(int(2 * len(rows) ** 0.5), len(rows) // ROWS_PER_CELL))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed, index.cp.max_points_per_centroid = SEED, TRAINED_PER_CELL
+    index.cp.seed, index.cp.max_points_per_centroid, index.cp.niter = SEED, TRAINED_PER_CELL, ROUNDS
     index.nprobe = max(1, round(cells * PROBED_SHARE))
     index.train(rows)
     index.add(rows)
     return index
+
+
+def _in_cells(index, queries: np.ndarray, k: int, probed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Search the `probed` nearest cells of each query; −1 where they hold fewer than k rows.
+
+    Cell by cell, all that ask for it at once: a matrix product, several times as fast as FAISS's way query by query, and with
+    the same answer.
+    """
+    import faiss
+
+    if _gpu(max(k, probed)):
+        copy = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+        copy.nprobe = probed
+        return copy.search(queries, k)
+    parts = [queries[start : start + QUERIES] for start in range(0, len(queries), QUERIES)]
+    found = [_cell_by_cell(index, part, k, probed) for part in parts]
+    return tuple(np.concatenate(values) for values in zip(*found, strict=True))
+
+
+def _cell_by_cell(index, queries: np.ndarray, k: int, probed: int) -> tuple[np.ndarray, np.ndarray]:
+    import faiss
+    from faiss.contrib.inspect_tools import get_invlist
+
+    cells = index.quantizer.search(queries, probed)[1].ravel()
+    order = np.argsort(cells, kind="stable")
+    ends = np.searchsorted(cells[order], np.arange(index.nlist + 1))
+    best = faiss.ResultHeap(len(queries), k, keep_max=True)
+
+    def within(cell: int) -> tuple[np.ndarray, ...] | None:
+        asking = order[ends[cell] : ends[cell + 1]] // probed
+        members, rows = get_invlist(index.invlists, cell)
+        if not len(asking) or not len(members):
+            return None
+        rows = rows.view(np.float32).reshape(len(members), -1)
+        most = min(k, len(members))
+        similarities, at = faiss.knn(queries[asking], rows, most, metric=faiss.METRIC_INNER_PRODUCT)
+        return asking, similarities, members[at]
+
+    # A cell is too small to be shared by threads, which would wait for each other more than they compute.
+    with ThreadPoolExecutor(faiss.omp_get_max_threads(), "cell", faiss.omp_set_num_threads, (1,)) as threads:
+        for found in filter(None, threads.map(within, range(index.nlist))):
+            best.add_result_subset(*found)
+    best.finalize()
+    return best.D, best.I
 
 
 def _graph(rows: np.ndarray):

@@ -144,6 +144,34 @@ def test_evaluating_again_answers_the_same_without_work(evaluated, place):
     assert ssl_transfer(*words, folder=place).json == evaluated
 
 
+@pytest.mark.long  # UMAP compiles anew in every process; tests/analysis/test_analyze.py calls the verb in this one
+def test_analyze_leaves_an_explorer_and_answers_again_from_its_folder(pretrained, place):
+    words = [
+        "analyze",
+        pretrained["backbone"],
+        "scratch:test_resnet",
+        "--store",
+        "stores/phantom_ct",
+        "neighbors=5",
+        "--json",
+    ]
+    first = ssl_transfer(*words, "--out", "runs/analysis", folder=place)
+    again = ssl_transfer(*words, "--out", "runs/analysis", folder=place)
+    assert first.json == again.json and "maps: " in first.stderr and "maps: " not in again.stderr
+    assert (first.json["kind"], len(first.json["backbones"])) == ("analysis", 2)
+    assert (place / first.json["explorer"]).read_text().startswith("<!")
+    assert ssl_transfer("inspect", "runs/analysis", "--json", folder=place).json["run_id"] == first.json["run_id"]
+    other = ssl_transfer(*words, "seed=1", "--out", "runs/analysis", folder=place)
+    assert other.status == 2 and other.stderr.startswith("UsageError: runs/analysis: ")
+
+
+def test_analyze_says_what_is_missing(ingested, place):
+    without = ssl_transfer("analyze", "scratch:test_resnet", "--json", folder=place)
+    assert without.status == 2 and "--store" in without.stderr
+    settings = ssl_transfer("analyze", "seed=1", "--store", "stores/phantom_ct", folder=place)
+    assert settings.status == 2 and settings.stderr.startswith("UsageError: analyze: found no backbone")
+
+
 @pytest.fixture(scope="module")
 def launched(pretrained, place):
     """What two other ways to start the same run answered, by their first word."""

@@ -84,6 +84,75 @@ def test_a_feature_of_length_zero_is_unlike_everything(crowd, kind):
     assert np.array_equal(similarities, np.zeros((1, 5))) and (positions >= 0).all()
 
 
+@pytest.mark.parametrize("order", ["as drawn", "sorted", "interleaved"])
+@pytest.mark.parametrize("k", [1, 15, 63, 64, 90])
+def test_the_others_of_all_rows_are_those_of_a_full_matrix_of_similarities(crowd, monkeypatch, k, order):
+    """Of which tiles of 64 are computed once for both sides; k at and above a tile go another way."""
+    monkeypatch.setattr(neighbor_search, "TILE", 64)
+    rows = np.concatenate([crowd[0][:400], crowd[0][:30], np.zeros((3, 24), np.float32), 5 * crowd[0][:7]])
+    if order != "as drawn":
+        rows = rows[np.argsort(rows[:, 0])]
+    if order == "interleaved":
+        rows = np.concatenate([rows[start::7] for start in range(7)])
+    unit = rows.astype(float) / np.maximum(np.linalg.norm(rows.astype(float), axis=1, keepdims=True), 1e-12)
+    full = unit @ unit.T
+    np.fill_diagonal(full, -2)
+    similarities, positions = NeighborIndex(rows).others(rows, k)
+    assert np.allclose(similarities, -np.sort(-full, 1)[:, :k], atol=1e-5)
+    assert np.allclose(np.take_along_axis(full, positions, 1), similarities, atol=1e-5)
+    assert (np.diff(similarities) <= 0).all() and all(len(set(row)) == k for row in positions)
+    assert similarities.dtype == np.float32 and positions.dtype == np.int64
+
+
+@pytest.mark.parametrize("at_once", [100, 65_536])
+@pytest.mark.parametrize("probes", [1, 5, 40])
+def test_searching_cell_by_cell_finds_what_faiss_finds_query_by_query(crowd, monkeypatch, probes, at_once):
+    monkeypatch.setattr(neighbor_search, "QUERIES", at_once)
+    index = NeighborIndex(crowd[0], "ivf")._index
+    index.nprobe = probes
+    queries = crowd[1] / np.linalg.norm(crowd[1], axis=1, keepdims=True)
+    similarities, positions = neighbor_search._in_cells(index, queries, 60, probes)
+    expected, there = index.search(queries, 60)
+    found = expected > -2  # FAISS fills up where the cells hold fewer
+    assert np.array_equal(positions, there) and np.allclose(similarities[found], expected[found], atol=1e-6)
+    assert probes > 1 or not found.all()
+
+
+def test_probing_more_cells_brings_recall_to_what_is_asked(crowd):
+    index = NeighborIndex(crowd[0], "ivf")
+    before, probed = index.recall(crowd[0], [10])[10], index._index.nprobe
+    after = index.widen(crowd[0], 10, 0.97)
+    assert before < 0.97 <= after == index.recall(crowd[0], [10])[10] and index._index.nprobe > probed
+
+
+def test_no_more_than_a_quarter_of_the_cells_is_probed_whatever_recall_is_asked():
+    draw = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
+    index = NeighborIndex(draw, "ivf")
+    assert index.widen(draw, 10, 0.99) < 0.99
+    assert index._index.nlist / 8 < index._index.nprobe <= index._index.nlist / 4
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["exact", "ivf"])
+@pytest.mark.parametrize("k", [20, 2100])
+def test_a_gpu_finds_the_same_neighbours(crowd, monkeypatch, kind, k):
+    """Or the CPU does: FAISS takes no k above 2048 on a GPU."""
+    assert faiss.get_num_gpus() > 0
+    there = NeighborIndex(crowd[0], kind)
+    similarities, positions = there.search(crowd[1], k)
+    others = there.others(crowd[0], k)[0]
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 0)
+    assert np.allclose(similarities, there.search(crowd[1], k)[0], atol=1e-5)
+    assert (positions == there.search(crowd[1], k)[1]).mean() > 0.999
+    assert np.allclose(others, there.others(crowd[0], k)[0], atol=1e-5)
+
+
+def test_without_faiss_for_gpus_nothing_asks_for_one(crowd, monkeypatch):
+    expected = nearest(*crowd, 5)[1]
+    monkeypatch.delattr(faiss, "get_num_gpus", raising=False)
+    assert np.array_equal(nearest(*crowd, 5)[1], expected)
+
+
 def test_a_label_is_the_weighted_share_among_the_neighbours_that_know_it():
     labels = np.array([[1, -1, 0], [0, -1, 1], [1, -1, -1]])
     similarities, positions = np.array([[0.9, 0.7, 0.5]]), np.array([[2, 0, 1]])

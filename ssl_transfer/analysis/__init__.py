@@ -6,6 +6,7 @@ a page to walk through. The parts are functions of features and tables, for note
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,10 @@ def analyze(
         UsageError: If there are fewer than 40 images, a column is not there, or `out` holds something else.
     """
     against = dict(against or {})
+    if store.path.name in against:
+        raise UsageError(
+            f"against: a store is called {store.path.name}, as the one that is looked at. Rename one of them."
+        )
     settings = {
         "neighbors": neighbors, "index": index, "sample": sample, "columns": columns, "domain": domain,
         "duplicate": duplicate, "seed": seed,
@@ -137,9 +142,15 @@ def _entry(one: Subject, found: Measured) -> dict[str, Any]:
     for name in ("maps", "clouds"):
         table = found.tables[name]
         row = table[table["backbone"] == one.name].iloc[-1].drop(["backbone", "layer"], errors="ignore")
-        numbers |= {key: None if value != value else value for key, value in row.items()}
+        numbers |= {key: _plain(value) for key, value in row.items()}
     card = {key: one.card[key] for key in ("method", "source_domain", "parents", "pretraining_seed")}
     return {"name": one.name, "id": one.card["id"], **card, **numbers}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: no NumPy, nothing infinite."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _map_table(asked: Question, found: Measured) -> pd.DataFrame:
@@ -172,7 +183,11 @@ def _explorer(asked: Question, found: Measured, told: Sequence[Any], path: Path)
     columns = [found.described.assign(**remote), *map(_described_elsewhere, asked.against.values())]
     table = pd.concat(columns, ignore_index=True)
     if asked.against:
-        table.insert(1, "store", np.repeat(list(stores), [len(store) for store in stores.values()]))
+        table.insert(
+            1,
+            "from store" if "store" in table else "store",
+            np.repeat(list(stores), [len(store) for store in stores.values()]),
+        )
     maps = {}
     for one in asked.subjects:
         graph, quality = found.graphs[one.name], found.tables["maps"].set_index("backbone").loc[one.name]

@@ -15,25 +15,33 @@ KEYS = ("patient", "study", "series", "slice", "split")  # who and where, not wh
 MOST_NUMBERS = 30  # different values above which a column of numbers has no equals to look for
 
 
-def described(store: ImageStore) -> pd.DataFrame:
-    """The columns that say something of an image, one row each: of several values, and not those of a column before it."""
+def described(store: ImageStore, asked_for: Sequence[str] = ()) -> pd.DataFrame:
+    """The columns that say something of an image, one row each: of several values, and not those of a column before it.
+
+    Args:
+        store: Whose columns.
+        asked_for: Columns that are to be among them.
+
+    Raises:
+        UsageError: If the store has none of that name, or it has one value only.
+    """
     table = pd.DataFrame({name: store.column(name) for name in store.columns if name not in FILES})
+    for name in asked_for:
+        if name not in table:
+            raise UsageError(f"{store.path}: there is no column '{name}' to go by.{nearest(name, list(table))}")
+        if table[name].nunique(dropna=True) < 2:
+            raise UsageError(
+                f"{store.path}: column '{name}' has a single value or none, so no two images differ in it."
+            )
     codes = {name: pd.factorize(table[name])[0] for name in table if table[name].nunique(dropna=True) > 1}
     kinds = {own.tobytes(): name for name, own in reversed(codes.items())}  # the first of each kind
-    return table[[name for name, own in codes.items() if kinds[own.tobytes()] == name]]
+    return table[[name for name, own in codes.items() if kinds[own.tobytes()] == name or name in asked_for]]
 
 
 def shared(table: pd.DataFrame, chosen: Sequence[str] | None) -> list[str]:
-    """Columns by which images can be alike: words of which most come twice, numbers of few values; or those asked for.
-
-    Raises:
-        UsageError: If one that is asked for is not there.
-    """
+    """Columns by which images can be alike: words of which most come twice, numbers of few values; or those asked for."""
     if chosen is not None:
-        for name in chosen:
-            if name not in table:
-                raise UsageError(f"columns: the store has no column '{name}' of several values.{nearest(name, table)}")
-        return list(chosen)
+        return list(dict.fromkeys(chosen))
     found = []
     for name in table:
         values = table[name].dropna()

@@ -40,6 +40,7 @@ class Judgement:
         Raises:
             UsageError: If one is no result, or not one of classes.
         """
+        folders = [Path(one).parent if Path(one).name == "result.json" else Path(one) for one in folders]
         results = [EvalResult.load(folder) for folder in folders]
         parts = pd.DataFrame({
             "": [f"{one.backbone['name']}, {one.strategy or one.protocol}" for one in results],
@@ -49,8 +50,16 @@ class Judgement:
         })  # fmt: skip
         told = [word for word in parts if word == "" or parts[word].nunique() > 1]
         names = [", ".join(f"{word}{row[word]}" for word in told) for _, row in parts.iterrows()]
+        asked = [(one.task["name"], name) for one, name in zip(results, names, strict=True)]
+        names = [
+            f"{own[1]} ({folder})" if asked.count(own) > 1 else own[1]
+            for own, folder in zip(asked, folders, strict=True)
+        ]
+        for place, one in enumerate(results):
+            if one.run_id in [other.run_id for other in results[:place]]:
+                raise UsageError(f"results: {folders[place]} was named already, or is a copy. Leave one out.")
         return [
-            cls(name, result, _predictions(Path(folder)))
+            cls(name, result, _predictions(folder))
             for name, result, folder in zip(names, results, folders, strict=True)
         ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -25,6 +26,11 @@ NUMBERED = 6  # columns of the heat map of encoded properties up to which layers
 
 def draw_all(asked: Question, found: Measured, folder: Path) -> dict[str, Path]:
     """Draw what there is to draw, as PNG files in `folder`, by name: `maps`, `encoded`, `clouds`, `leaks`, `outliers`."""
+    with matplotlib.rc_context({"text.parse_math": False}):  # a name may hold dollars
+        return _drawn(asked, found, folder)
+
+
+def _drawn(asked: Question, found: Measured, folder: Path) -> dict[str, Path]:
     label = "label" if "label" in found.described else None
     labels = found.described[label].to_numpy(object) if label else np.full(len(asked.store), "images", object)
     known = np.array(["unknown" if value is None or value != value else str(value) for value in labels], object)
@@ -140,7 +146,12 @@ def draw_outliers(store: ImageStore, table: pd.DataFrame, path: Path) -> Path:
         for axes in line:
             axes.set_axis_off()
         for axes, image in zip(line, own.itertuples(), strict=False):
-            _picture(axes, store, image.row, f"row {image.row}, {image.of_median:.1f} ×")
+            _picture(
+                axes,
+                store,
+                image.row,
+                f"row {image.row}" + (f", {image.of_median:.1f} ×" if image.of_median < np.inf else ""),
+            )
         line[0].set_title(f"{name}\n", fontsize=8.5, fontweight="bold", color=INK, loc="left", pad=8)
     return _save(figure, path)
 

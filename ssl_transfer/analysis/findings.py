@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +29,7 @@ def findings(asked: Question, found: Measured, pictures: Mapping[str, Path]) -> 
         ("Before and after", _reuse(asked, found), None),
         ("How alike the layers are", _clouds(found), "clouds"),
         ("Domains", _domains(found), None),
-        ("Shared failures", _failures(found), None),
+        ("Shared failures", _failures(asked, found), None),
         ("Far from all others", _outliers(found), "outliers"),
     ]
     return [Finding(title, text, pictures.get(picture)) for title, text, picture in told if text]
@@ -52,9 +53,10 @@ def listing(answer: dict[str, Any]) -> str:
 
 
 def _leaks(found: Measured) -> str:
-    within = int((~found.leaks.pairs["across"].astype(bool)).sum())
-    more = f" {within:,} more lie within a split, in different patients." if within else ""
-    return found.leaks.sentence() + more
+    within = found.leaks.pairs[~found.leaks.pairs["across"].astype(bool)]
+    known = within[["patient_a", "patient_b"]].notna().all(axis=None)
+    whose = ", in different patients" if known else ", their patients unknown"
+    return found.leaks.sentence() + (f" {len(within):,} more lie within a split{whose}." if len(within) else "")
 
 
 def _neighbors(found: Measured) -> str:
@@ -94,7 +96,7 @@ def _encoded(found: Measured) -> str:
     if found.unread:
         said += f" Too little is known of {', '.join(map(_words, found.unread))}."
     differences = []
-    for (name, measure), own in last.groupby(["property", "measure"], sort=False):
+    for (name, measure), own in last.dropna(subset="value").groupby(["property", "measure"], sort=False):
         best, worst = (own.loc[place(own["value"])] for place in (pd.Series.idxmax, pd.Series.idxmin))
         text = (
             f"{_words(name)}: {_measure(measure)} {_number(best['value'])} under {best['backbone']}, "
@@ -112,7 +114,9 @@ def _reuse(asked: Question, found: Measured) -> str:
     """For every backbone that came from another one: layers kept, neighbours kept, properties gained and lost."""
     table, lines = found.tables["similarity"], []
     encoded = found.tables["encoded"]
-    values = encoded[encoded["layer"] == FEATURES].pivot(index="property", columns="backbone", values="value")
+    values = (
+        encoded[encoded["layer"] == FEATURES].pivot(index="property", columns="backbone", values="value").clip(lower=0)
+    )
     for before, after in before_and_after(list(asked.subjects)):
         pair = table["backbone_a"].isin([before.name, after.name]) & table["backbone_b"].isin([before.name, after.name])
         same = table[pair & (table["backbone_a"] != table["backbone_b"]) & (table["layer_a"] == table["layer_b"])]
@@ -127,7 +131,8 @@ def _reuse(asked: Question, found: Measured) -> str:
             changes = (values[after.name] - values[before.name]).dropna().sort_values()
             for word, own in (("Gained", changes[changes >= CLEAR][::-1]), ("Lost", changes[changes <= -CLEAR])):
                 if len(own):
-                    text += f" {word}: {', '.join(f'{_words(name)} {_number(abs(by))}' for name, by in own.items())}."
+                    listed = ", ".join(f"{_words(name)} {_number(abs(by))}" for name, by in own.items())
+                    text += f" {word} in R² or AUROC: {listed}."
         lines.append(text)
     return "\n\n".join(lines)
 
@@ -144,8 +149,8 @@ def _clouds(found: Measured) -> str:
         for word, row in zip(words, ends.itertuples(), strict=False)
     )
     shape = "; ".join(
-        f"{row.backbone}: effective rank {row.effective_rank:.0f} of {row.dimensions}, intrinsic dimension "
-        f"{row.intrinsic_dimension:.1f}, alignment {_number(row.alignment)}, uniformity {_number(row.uniformity)}, "
+        f"{row.backbone}: effective rank {_number(row.effective_rank, 0)} of {row.dimensions}, intrinsic dimension "
+        f"{_number(row.intrinsic_dimension, 1)}, alignment {_number(row.alignment)}, uniformity {_number(row.uniformity)}, "
         f"hubness {_number(row.hubness)}"
         for row in last[last["layer"] == FEATURES].itertuples()
     )
@@ -165,7 +170,9 @@ def _domains(found: Measured) -> str:
     return "\n\n".join(lines)
 
 
-def _failures(found: Measured) -> str:
+def _failures(asked: Question, found: Measured) -> str:
+    if asked.results and not len(found.tables["failures"]):
+        return "The results are of different tasks, so no two of them can be compared."
     lines = []
     for row in found.tables["failures"].itertuples():
         lines.append(
@@ -179,12 +186,16 @@ def _failures(found: Measured) -> str:
 def _outliers(found: Measured) -> str:
     table: pd.DataFrame = found.tables["outliers"]
     first = table.groupby("backbone", sort=False).first()
-    said = "; ".join(f"{name}: row {int(row['row'])}, {row['of_median']:.1f} ×" for name, row in first.iterrows())
+    said = "; ".join(
+        f"{name}: row {int(row['row'])}, {_number(row['of_median'], 1)} ×" for name, row in first.iterrows()
+    )
     return f"The image farthest from its neighbours, in medians of that distance: {said}."
 
 
 def _number(value: float, digits: int = 2) -> str:
-    return "unknown" if value != value else f"{value:.{digits}f}".replace("-", "−")
+    if not math.isfinite(value):
+        return "unknown" if math.isnan(value) else "infinite"
+    return f"{value:.{digits}f}".replace("-", "−")
 
 
 def _measure(name: str) -> str:

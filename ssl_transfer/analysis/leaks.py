@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -10,13 +15,20 @@ import torch
 import torch.nn.functional as functional
 
 from ssl_transfer.analysis.neighborhood import Neighborhood
+from ssl_transfer.data.intensity import SOFT_TISSUE_HU
 from ssl_transfer.data.store import ImageStore
 
 SIDE = 64  # pixels at which details are compared
 FINEST, COARSEST = 1.0, 2.0  # standard deviations of two blurs, pixels: details are what lies between
+AROUND, FLAT = 3.0, 0.5  # pixels over which contrast is evened out; share of the whole image's contrast that is added
 SHIFT = 4  # pixels, in each direction, by which a duplicate may be moved
-DUPLICATE = 0.9  # correlation of details from which a pair counts as near-duplicates
-BATCH = 512
+DUPLICATE = 0.92  # correlation of details from which a pair counts as near-duplicates
+BATCH = 128  # images whose pixels, or pairs whose transforms, are worked on at a time: caches hold them
+KEPT = 16  # frequencies, of 32 each way, whose magnitudes bound a correlation one by one; the others do together
+ROUNDING = 2e-3  # that a bound may lack, of magnitudes kept in float16
+PAIRS = 8192  # whose transforms are in memory at a time
+READING = Lock()  # a store is read by one thread at a time
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True)
@@ -42,23 +54,23 @@ class Leaks:
         found = self.across
         if not len(found):
             return f"No near-duplicates across splits among {self.compared:,} pairs of neighbours."
-        kinds = found.groupby(["split_a", "split_b"], sort=True).size()
-        told = ", ".join(f"{count:,} between {a} and {b}" for (a, b), count in kinds.items())
+        kinds = Counter(" and ".join(sorted(pair)) for pair in zip(found["split_a"], found["split_b"], strict=True))
+        told = ", ".join(f"{count:,} between {pair}" for pair, count in sorted(kinds.items()))
         return (
-            f"Leak: {len(found):,} near-duplicates across splits ({told}). Scores on these splits are too good: ingest with "
-            "--resplit by patient, or leave these images out."
+            f"Leak: {len(found):,} near-duplicates across splits ({told}). Scores on these splits are too good: leave these "
+            "images out, or see whether one patient has several ids."
         )
 
 
 def find_leaks(store: ImageStore, neighborhood: Neighborhood, threshold: float = DUPLICATE) -> Leaks:
     """Compare the details of every pair of neighbours of different patients, or of different splits.
 
-    Features say which images are worth comparing, pixels decide: of images at 64 × 64 the details between a blur of one pixel
-    and one of two are correlated, the best of shifts by up to four pixels and a horizontal flip. Another patient in the same
-    position shares coarse structure but not details: no pair of chest X-rays of 2,647 children reaches 0.9 (a test says so). The
-    same image after JPEG, light noise, a change of brightness or contrast, a flip or a shift by two pixels does; after a
-    crop by a tenth or a rotation by five degrees it does not. Neighbours of one patient within one split are no finding and
-    are not compared.
+    Features say which images are worth comparing, pixels decide: of images at 64 × 64 (HU in the soft-tissue window) the
+    details between a blur of one pixel and one of two, contrasts evened out, are correlated, the best of shifts by up to four
+    pixels and a horizontal flip. Another patient in the same position shares coarse structure but not details: no pair of
+    chest X-rays of 2,647 children reaches 0.9 (a test says so). The same image after JPEG, light noise, a change of
+    brightness or contrast, a flip or a shift by two pixels does; after a crop by a tenth or a rotation by five degrees it does
+    not. Neighbours of one patient within one split are no finding and are not compared.
 
     Args:
         store: Whose rows the neighbourhood is of.
@@ -76,7 +88,7 @@ def find_leaks(store: ImageStore, neighborhood: Neighborhood, threshold: float =
     across = splits[first] != splits[second]
     wanted = across | ~same_patient
     first, second, similarity, across = (values[wanted] for values in (first, second, similarity, across))
-    details = _detail_correlations(store, first, second)
+    details = _detail_correlations(store, first, second, threshold)
     found = np.flatnonzero(details >= threshold)
     found = found[np.argsort(-details[found], kind="stable")]
     a, b = first[found], second[found]
@@ -89,41 +101,117 @@ def find_leaks(store: ImageStore, neighborhood: Neighborhood, threshold: float =
     return Leaks(pairs, len(first))
 
 
-def _detail_correlations(store: ImageStore, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Best correlation of details over shifts and a flip, of each pair, (P,)."""
-    rows, place = np.unique(np.concatenate([first, second]), return_inverse=True)
-    spectra = torch.cat([_spectra(store, part) for part in np.array_split(rows, max(1, -(-len(rows) // BATCH)))])
-    one, other = torch.from_numpy(place[: len(first)]), torch.from_numpy(place[len(first) :])
-    found = np.empty(len(first), np.float32)
-    for start in range(0, len(first), BATCH):
-        part = slice(start, start + BATCH)
-        a, b = spectra[one[part]], spectra[other[part]]
-        best = [_peak(a * turned.conj()) for turned in (b, _flipped(b))]
-        found[part] = torch.maximum(*best).numpy()
+def _detail_correlations(store: ImageStore, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
+    """Best correlation of details over shifts and a flip, of each pair, (P,); −1 where it is bound to be below the threshold.
+
+    Every image is read once for its magnitudes, 2 kB, which dismiss nearly all pairs; those of the other pairs are read again.
+    """
+    found = np.full(len(first), -1, np.float32)
+    left = _possible(store, first, second, threshold)
+    for start in range(0, len(left), PAIRS):
+        part = left[start : start + PAIRS]
+        rows, one, other = _touched(first[part], second[part])
+        spectra = torch.cat(_abreast(lambda some: _spectra(store, some), _batches(rows)))
+        pairs = list(zip(one.split(BATCH), other.split(BATCH), strict=True))
+        best = _abreast(lambda pair, spectra=spectra: _best(*(spectra[rows] for rows in pair)), pairs)
+        found[part] = torch.cat(best).numpy()
     return found
+
+
+def _possible(store: ImageStore, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
+    """Which pairs may reach the threshold, (p,).
+
+    A correlation at whatever shift is Σ A(f) B*(f) e^(…) over frequencies f, so at most Σ |A(f)| |B(f)|; of the mirrored image,
+    Σ |A(f)| |B(f mirrored)|. That of unrelated images with the same spectrum is about π/4, for magnitudes are Rayleigh's.
+    """
+    if not len(first):
+        return np.empty(0, np.int64)
+    rows, one, other = _touched(first, second)
+    known = torch.cat(_abreast(lambda some: _magnitudes(_spectra(store, some)), _batches(rows)))
+
+    def bound(pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        a, b = (known[rows].float() for rows in pair)
+        return torch.maximum(*((a * turned).sum((1, 2)) for turned in (b, b.flip(1))))
+
+    bounds = torch.cat(_abreast(bound, list(zip(one.split(8 * BATCH), other.split(8 * BATCH), strict=True))))
+    return np.flatnonzero(bounds.numpy() >= threshold - ROUNDING)
+
+
+def _magnitudes(spectra: torch.Tensor) -> torch.Tensor:
+    """Magnitudes of transforms (n, SIDE, SIDE // 2 + 1), float16 (n, 2 KEPT + 1, KEPT + 2), squares summing to 1.
+
+    From the frequency −KEPT to KEPT, by 0 to KEPT; in the last column, at the frequency 0, the length of all that is beyond.
+    """
+    squares = spectra.abs().square() / SIDE**2
+    squares[:, :, 1:-1] *= 2  # half of the frequencies stands for all
+    kept = squares[:, torch.arange(-KEPT, KEPT + 1), : KEPT + 1]
+    beyond = squares.sum((1, 2)) - kept.sum((1, 2))
+    known = functional.pad(kept, (0, 1))
+    known[:, KEPT, -1] = beyond.clamp(min=0)
+    return known.sqrt().half()
+
+
+def _touched(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
+    """All rows that pairs touch, (n,), and where among these the two of each are."""
+    rows, place = np.unique(np.concatenate([first, second]), return_inverse=True)
+    one, other = torch.from_numpy(place).split(len(first))
+    return rows, one, other
+
+
+def _batches(rows: np.ndarray) -> list[np.ndarray]:
+    return [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+
+
+def _abreast(function: Callable[[Part], torch.Tensor], parts: Sequence[Part]) -> list[torch.Tensor]:
+    """What `function` makes of each part, in order: as many at a time as torch has threads, each on one thread.
+
+    Parts that caches hold are too small to be shared by threads, which would wait for each other more than they compute.
+    """
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(count) as threads:
+            return list(threads.map(function, parts))
+    finally:
+        torch.set_num_threads(count)
 
 
 def _spectra(store: ImageStore, rows: np.ndarray) -> torch.Tensor:
     """Fourier transforms of the details of images, brought to length 1, (n, SIDE, SIDE // 2 + 1)."""
-    images = torch.from_numpy(np.asarray(store.__getitems__(rows), np.float32)).mean(1, keepdim=True)
+    with READING:
+        images = store.__getitems__(rows)
+    images = torch.from_numpy(np.asarray(images, np.float32)).mean(1, keepdim=True)
+    if store.units == "hu":
+        images = images.clamp(*SOFT_TISSUE_HU)  # else the edges of bones and of air are all there is
     small = functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
     details = (_blurred(small, FINEST) - _blurred(small, COARSEST))[:, 0]
+    power = _blurred(details[:, None].square(), AROUND)[:, 0].clamp(min=0).sqrt()
+    overall = details.square().mean((1, 2), keepdim=True).sqrt()
+    rounding = 1e-5 * small[:, 0].abs().amax((1, 2), keepdim=True)  # what a single value all over leaves of itself
+    details = torch.where(overall > rounding, details / (power + FLAT * overall), 0.0)
     details = details - details.mean((1, 2), keepdim=True)
     length = details.norm(dim=(1, 2), keepdim=True)
     return torch.fft.rfft2(torch.where(length > 1e-6, details / length.clamp(min=1e-6), 0.0))
 
 
 def _blurred(images: torch.Tensor, deviation: float) -> torch.Tensor:
+    """Gaussian blur of images (…, SIDE, SIDE) whose edges go on for ever, as products with one matrix."""
     reach = round(3 * deviation)
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation).square())
-    kernel = (weights / weights.sum())[None, None, None]
-    padded = functional.pad(images, (reach,) * 4, mode="replicate")
-    return functional.conv2d(functional.conv2d(padded, kernel), kernel.transpose(2, 3))
+    blur = torch.zeros(SIDE, SIDE)
+    for step, weight in zip(range(-reach, reach + 1), weights / weights.sum(), strict=True):
+        blur[torch.arange(SIDE), (torch.arange(SIDE) + step).clamp(0, SIDE - 1)] += weight
+    return blur @ images @ blur.T
 
 
 def _flipped(spectra: torch.Tensor) -> torch.Tensor:
     """Transforms of the images mirrored left to right (up to a shift of one pixel, which the search allows)."""
     return torch.roll(torch.flip(spectra, [1]), 1, 1).conj()
+
+
+def _best(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Best correlation of details whose transforms these are, (n,)."""
+    return torch.maximum(*(_peak(one * turned.conj()) for turned in (other, _flipped(other))))
 
 
 def _peak(spectra: torch.Tensor) -> torch.Tensor:

@@ -20,9 +20,11 @@ from ssl_transfer.analysis.properties import image_properties
 from ssl_transfer.analysis.similarity import FEATURES, shapes, similarities
 from ssl_transfer.analysis.subject import Subject
 from ssl_transfer.data.store import ImageStore
+from ssl_transfer.errors import UsageError
 from ssl_transfer.neighbor_search import IndexKind
 
 OUTLIERS = 50  # of each backbone
+RETRIEVAL = ["column", "values", "n", "k", "purity", "by_chance", "precision_1", "map"]  # of a table without rows
 Timed = Callable[[str], AbstractContextManager]
 
 
@@ -75,12 +77,18 @@ def measure(asked: Question, timed: Timed) -> Measured:
         UsageError: If a column is asked for that the store does not have.
     """
     store, seed = asked.store, asked.seed
-    table = described(store)
+    asked_for = [*(asked.columns or ()), *([] if asked.domain is None else [asked.domain])]
+    table = described(store, asked_for)
     by = shared(table, asked.columns)
-    if asked.domain is not None:
-        shared(table, [asked.domain])
+    failed_alike = failures(asked.results, seed=seed)
     with timed("features"):
         features = {one.name: one.features(store) for one in asked.subjects}
+        for name, own in features.items():
+            if strange := np.flatnonzero(~np.isfinite(own).all(1)).tolist():
+                raise UsageError(
+                    f"backbone {name}: features of {len(strange)} images of {store.path} are no finite numbers, the first of row "
+                    f"{strange[0]}. Look for a training that diverged, or for pixels that are no numbers; or leave it out."
+                )
         elsewhere = {
             one.name: {name: one.features(other) for name, other in asked.against.items()} for one in asked.subjects
         }
@@ -113,6 +121,7 @@ def measure(asked: Question, timed: Timed) -> Measured:
         similarity = similarities(layers, graphs)
     with timed("properties"):
         properties = image_properties(store)
+        properties = properties.rename(columns={name: f"{name} of pixels" for name in properties if name in table})
         known = pd.concat([table.drop(columns=list(set(KEYS) & set(table))), properties], axis=1).iloc[rows]
     with timed("probes of properties"):
         read = _stacked({name: _read(own, known, groups[rows], seed) for name, own in layers.items()})
@@ -123,7 +132,7 @@ def measure(asked: Question, timed: Timed) -> Measured:
         })  # fmt: skip
     tables = {
         "maps": maps, "neighbors": retrieval, "outliers": _outliers(graphs, table), "clouds": clouds,
-        "similarity": similarity, "encoded": read, "domains": domains, "failures": failures(asked.results, seed=seed),
+        "similarity": similarity, "encoded": read, "domains": domains, "failures": failed_alike,
         "leaks": leaks.pairs,
     }  # fmt: skip
     unread = [name for name in known if name not in set(read["property"])]
@@ -156,7 +165,7 @@ def _retrieval(graph: Neighborhood, table: pd.DataFrame) -> pd.DataFrame:
             **{f"precision_{k}": value for k, value in graph.precision(labels, counts).items()},
             "map": graph.average_precision(labels),
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else RETRIEVAL)
 
 
 def _together(graphs: Sequence[Neighborhood]) -> Neighborhood:
@@ -189,8 +198,11 @@ def _domains(
         clouds = {asked.store.path.name: features, **others}
         owners = [groups, *(patients_of(asked.against[name]) for name in others)]
         names = np.concatenate([np.full(len(own), name, object) for name, own in clouds.items()])
-        patients = np.array([f"{name}/{one}" for name, one in zip(names, np.concatenate(owners), strict=True)], object)
-        parts.append(domain_distances(np.concatenate(list(clouds.values())), names, patients, asked.seed))
+        everything, patients = (
+            np.concatenate(list(clouds.values())),
+            np.concatenate(owners),
+        )  # who is in both is one patient
+        parts.append(domain_distances(everything, names, patients, asked.seed))
     if column is not None:
         parts.append(domain_distances(features, column.to_numpy(object), groups, asked.seed))
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)

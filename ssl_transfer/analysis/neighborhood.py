@@ -13,7 +13,13 @@ from ssl_transfer.geometry import intrinsic_dimension
 from ssl_transfer.neighbor_search import IndexKind, NeighborIndex
 
 NEIGHBORS = 15
+EXACT_BELOW = (
+    30_000  # rows, for `auto`: all pairs of 512 features take four seconds on two cores there, a minute at 100,000
+)
+RECALL = 0.99  # that `auto` brings an approximate index to, or else compares all
 SAME = 1e-6  # distance below which unit rows differ by rounding alone
+NEAR = 0.98  # similarity from which distances are of differences: 2 − 2 · similarity has errors of 1e-6 in float32
+BLOCK = 8192  # pairs whose differences are computed at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,23 +44,27 @@ class Neighborhood:
     def of(cls, features: np.ndarray, k: int = NEIGHBORS, index: IndexKind = "auto") -> Neighborhood:
         """Of features (N, D), N ≥ 2; k is at most N − 1.
 
+        `auto` is exact below 30,000 rows. Above, it is an `ivf` index that probes as many cells as a recall of 0.99 needs, on a
+        seeded sample, and exact again where a quarter of the cells is too few, as it can be if features form no clusters.
+
         Raises:
-            ValueError: If there are fewer than two rows, or k is less than 1.
+            ValueError: If there are fewer than two rows, k is less than 1, or a feature is not finite.
         """
         if len(features) < 2 or k < 1:
             raise ValueError(
                 f"neighbourhood: found {len(features)} rows and k = {k}, expected two rows and k = 1 at least."
             )
+        features = np.asarray(features)
+        finite = np.isfinite(features).all(1)
+        if not finite.all():
+            wrong = np.flatnonzero(~finite)
+            raise ValueError(
+                f"neighbourhood: {len(wrong)} rows have features that are not finite, the first is {wrong[0]}."
+            )
         k = min(k, len(features) - 1)
-        found = NeighborIndex(features, index)
-        similarities, positions = found.search(features, k + 1)
-        itself = positions == np.arange(len(positions))[:, None]
-        itself[~itself.any(1), -1] = True  # more than k rows are as similar as a row is to itself
-        recall = 1.0
-        if found.kind != "exact":  # that of k + 1, of which a row itself is always found
-            recall = max(0.0, ((k + 1) * found.recall(features, [k + 1])[k + 1] - 1) / k)
-        similarities, positions = (values[~itself].reshape(-1, k) for values in (similarities, positions))
-        return cls(similarities, _distances(features, positions), positions, found.kind, recall)
+        found, recall = _index(features, k, index)
+        similarities, positions = found.others(features, k)
+        return cls(similarities, _distances(features, similarities, positions), positions, found.kind, recall)
 
     @property
     def k(self) -> int:
@@ -134,12 +144,34 @@ class Neighborhood:
         return (codes[self.positions] == codes[:, None]) & known, known
 
 
-def _distances(features: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """From differences of unit rows: 2 − 2 · similarity would leave nothing of small distances in float32."""
-    rows = np.asarray(features, np.float64)
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    found = np.stack([np.linalg.norm(rows - rows[column], axis=1) for column in positions.T], 1)
+def _index(features: np.ndarray, k: int, kind: IndexKind) -> tuple[NeighborIndex, float]:
+    """What finds the neighbours, and its recall of the k others; of k + 1 a row itself is always found."""
+    if kind == "auto" and len(features) >= EXACT_BELOW:
+        found = NeighborIndex(features, "ivf")
+        recall = ((k + 1) * found.widen(features, k + 1, (k * RECALL + 1) / (k + 1)) - 1) / k
+        if recall >= RECALL:
+            return found, recall
+    if kind in ("auto", "exact"):
+        return NeighborIndex(features, "exact"), 1.0
+    found = NeighborIndex(features, kind)
+    return found, max(0.0, ((k + 1) * found.recall(features, [k + 1])[k + 1] - 1) / k)
+
+
+def _distances(features: np.ndarray, similarities: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """From similarities, and where these are large, of whose distances float32 leaves nothing, from differences of unit rows."""
+    found = np.sqrt(np.maximum(2 - 2 * similarities.astype(np.float64), 0))
+    empty = ~features.any(1)  # similar to nothing, and yet equal to each other
+    rows, columns = np.nonzero((similarities > NEAR) | empty[:, None] | empty[positions])
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        one, other = (_unit(features[which]) for which in (rows[part], positions[rows[part], columns[part]]))
+        found[rows[part], columns[part]] = np.linalg.norm(one - other, axis=1)
     return np.where(found < SAME, 0.0, found)
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    rows = rows.astype(np.float64)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
 
 def _codes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -10,19 +10,27 @@ import numpy as np
 from ssl_transfer.analysis.neighborhood import NEIGHBORS, Neighborhood
 from ssl_transfer.neighbor_search import nearest
 
+ABREAST = 4  # panels beside each other at most
 JUDGED = 2000  # rows on which a page is judged, drawn with the seed
+JUDGED_AT_ONCE = 64  # whose similarities to all are one matrix product
 
 
 def project(
-    features: np.ndarray, seed: int = 0, neighbors: int = NEIGHBORS, neighborhood: Neighborhood | None = None
-) -> np.ndarray:
+    features: np.ndarray, seed: int = 0, neighbors: int = NEIGHBORS, neighborhood: Neighborhood | None = None,
+    beside: np.ndarray | None = None,
+) -> np.ndarray:  # fmt: skip
     """Lay features out in two dimensions with UMAP on a cosine neighbour graph (FAISS).
+
+    Pages of several backbones are aligned by `beside`: the layout begins where the images stand on the other page, and ends
+    turned and mirrored so that they lie as near to there as they can. Each is then optimised for its own features alone: its
+    trustworthiness is that of a page by itself, and what still moved did so because the neighbours differ.
 
     Args:
         features: Shape (N, D), N ≥ 4.
         seed: Of the layout; the same seed gives the same picture.
         neighbors: Size of a neighbourhood, the row itself included; at most N − 1.
         neighborhood: The graph of these features, if it is there already, of `neighbors` − 1 or more; None: an exact one.
+        beside: Points of the same images on another page, (N, 2).
 
     Returns:
         Coordinates, float32 (N, 2).
@@ -39,10 +47,12 @@ def project(
         neighbors = min(neighbors, len(features) - 1)
         graph = (*_graph(features, neighbors, neighborhood), None)
         layout = umap.UMAP(
-            n_neighbors=neighbors, metric="cosine", random_state=seed, precomputed_knn=graph, init="pca",
+            n_neighbors=neighbors, metric="cosine", random_state=seed, precomputed_knn=graph,
+            init="pca" if beside is None else np.array(beside, np.float32),
             force_approximation_algorithm=True,  # umap-learn ignores a given graph below 4096 points otherwise
         )  # fmt: skip
-        return layout.fit_transform(np.asarray(features, np.float32)).astype(np.float32)
+        points = layout.fit_transform(np.asarray(features, np.float32)).astype(np.float32)
+    return points if beside is None else _turned(points, beside)
 
 
 def place(new: np.ndarray, features: np.ndarray, points: np.ndarray, neighbors: int = NEIGHBORS) -> np.ndarray:
@@ -100,20 +110,40 @@ def trust(features: np.ndarray, points: np.ndarray, neighbors: int = NEIGHBORS, 
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     points = np.asarray(points, np.float64)
     lost = {"trustworthiness": 0.0, "continuity": 0.0}
-    for row in rows:
-        order = [_order(-unit @ unit[row], row), _order(np.square(points - points[row]).sum(1), row)]
-        for name, (truth, shown) in zip(lost, (order, order[::-1]), strict=True):
-            ranks = np.zeros(count, np.int64)
-            ranks[truth] = np.arange(1, count)
-            lost[name] += np.maximum(ranks[shown[:k]] - k, 0).sum()
+    for start in range(0, len(rows), JUDGED_AT_ONCE):
+        part = rows[start : start + JUDGED_AT_ONCE]
+        unlike = np.round(-unit[part] @ unit.T, 12)  # equal rows tie, whichever way their products were rounded
+        for row, apart_features in zip(part, unlike, strict=True):
+            apart = [apart_features, np.square(points - points[row]).sum(1)]
+            for values in apart:
+                values[row] = np.inf  # no neighbour of itself
+            near = [_nearest(values, k) for values in apart]
+            for name, truth, shown in zip(lost, apart, near[::-1], strict=True):
+                lost[name] += np.maximum(_ranks(truth, shown) - k, 0).sum()
     scale = 2 / (len(rows) * k * (2 * count - 3 * k - 1))
     return {name: float(1 - scale * value) for name, value in lost.items()}
 
 
-def _order(apart: np.ndarray, row: int) -> np.ndarray:
-    """All other rows, nearest first."""
-    order = np.argsort(apart, kind="stable")
-    return order[order != row]
+def _nearest(apart: np.ndarray, k: int) -> np.ndarray:
+    """The k least of `apart`, of equal ones those that come first; ascending."""
+    few = apart[:: max(1, len(apart) // (100 * k))]
+    near = np.flatnonzero(apart <= np.partition(few, k - 1)[k - 1])  # no fewer than k of all are as near as k of a part
+    return near[np.argsort(apart[near], kind="stable")[:k]]
+
+
+def _ranks(apart: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """From 1, the places that these would have if all were sorted by `apart`, equal ones as they come."""
+    own = apart[which][:, None]
+    near = np.flatnonzero(apart <= own.max())
+    values = apart[near]
+    return 1 + (values < own).sum(1) + ((values == own) & (near < which[:, None])).sum(1)
+
+
+def _turned(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
+    """Points turned, mirrored and moved, not scaled, onto others (orthogonal Procrustes)."""
+    centre = points.mean(0), onto.mean(0)
+    left, _, right = np.linalg.svd((points - centre[0]).T @ (onto - centre[1]))
+    return ((points - centre[0]) @ (left @ right) + centre[1]).astype(np.float32)
 
 
 def _graph(features: np.ndarray, neighbors: int, neighborhood: Neighborhood | None) -> tuple[np.ndarray, np.ndarray]:
@@ -137,16 +167,21 @@ def draw_projections(panels: dict[str, np.ndarray], labels: np.ndarray, path: st
     from matplotlib.figure import Figure
 
     colours = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
-    figure = Figure(figsize=(4.6 * len(panels), 4.9), layout="constrained", facecolor="white")
+    lines = -(-len(panels) // ABREAST)
+    across = -(-len(panels) // lines)
+    figure = Figure(figsize=(4.6 * across, 4.6 * lines + 0.3), layout="constrained", facecolor="white")
     names = sorted(set(labels.tolist()))
-    area = float(np.clip(6000 / len(labels), 6, 40))
-    for axes, (title, points) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True):
+    area = float(np.clip(6000 / len(labels), 2, 40))
+    grid = np.ravel(figure.subplots(lines, across))
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, points) in zip(grid, panels.items(), strict=False):
         for i, name in enumerate(names):
             axes.scatter(
                 *points[labels == name].T, s=area, lw=0, alpha=0.75, color=colours[i % len(colours)], label=name
             )
         axes.set(title=title, xticks=[], yticks=[])
         axes.set_aspect("equal", "datalim")
-    handles = axes.get_legend_handles_labels()
+    handles = grid[0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=min(6, len(names)), markerscale=2, frameon=False)
     figure.savefig(path, dpi=160)

@@ -86,8 +86,8 @@ def similarities(
 def shared_neighbors(one: Neighborhood, other: Neighborhood) -> float:
     """Mean share of an image's neighbours in one graph that are its neighbours in the other, in [0, 1]."""
     k = min(one.k, other.k)
-    hits = (one.positions[:, :k, None] == other.positions[:, None, :k]).any(2)
-    return float(hits.mean())
+    hits = [(column[:, None] == other.positions[:, :k]).any(1).mean() for column in one.positions[:, :k].T]
+    return float(np.mean(hits))
 
 
 def shapes(layers: Mapping[str, np.ndarray], pairs: tuple[np.ndarray, np.ndarray], graph: Neighborhood) -> pd.DataFrame:

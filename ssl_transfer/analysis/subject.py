@@ -37,7 +37,9 @@ def before_and_after(subjects: list[Subject]) -> list[tuple[Subject, Subject]]:
     by_id = {subject.card["id"]: subject for subject in subjects}
     found = []
     for subject in subjects:
-        ancestors = [by_id[parent] for parent in subject.card["parents"] if parent in by_id]
+        ancestors = [
+            by_id[parent] for parent in subject.card["parents"] if parent in by_id and parent != subject.card["id"]
+        ]
         if ancestors:
             found.append((ancestors[-1], subject))
     return found

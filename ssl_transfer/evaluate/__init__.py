@@ -169,7 +169,7 @@ def probe(
         protocol: Which probe.
         out: Folder of the result; None: `runs/evaluate/ID`.
         features: Folder of the cached features of this backbone and store; None: where `extract_features` keeps them.
-        settings: Others of the protocol, such as `C`, or of every protocol, such as `precision`.
+        settings: Others of the protocol, such as `strengths`, or of every protocol, such as `precision`.
 
     Returns:
         Metrics of validation and test, intervals, and what was selected on validation.
@@ -179,7 +179,9 @@ def probe(
         TaskError: If the task cannot be opened, or is none of classes or labels.
     """
     given = {"fraction": fraction, "seed": seed, **settings}
-    recipe, own = evaluate_recipe(protocol, [f"{key}={json.dumps(value)}" for key, value in given.items()])
+    recipe, own = evaluate_recipe(
+        protocol, [f"{key}={json.dumps(value, default=lambda own: own.item())}" for key, value in given.items()]
+    )
     opened = task if isinstance(task, Task) else Task.load(task)
     return evaluate(protocol, backbone, opened, recipe, own, out, features)[0]
 

@@ -78,9 +78,9 @@ def test_what_is_asked_for_is_taken_in_that_order():
     assert shared(table, ["slice", "weight"]) == ["slice", "weight"]
 
 
-def test_a_column_that_is_not_there_is_answered_with_the_nearest():
+def test_a_column_that_is_not_there_is_answered_with_the_nearest(store):
     with pytest.raises(UsageError, match=r"no column 'lable'.*Did you mean 'label'\?"):
-        shared(pd.DataFrame({"label": ["a", "b"], "split": ["train", "test"]}), ["lable"])
+        described(store(label=LABELS), ["lable"])
 
 
 def test_unknown_patients_are_each_one_of_their_own(store):

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssl_transfer.analysis.failures import shared_failures
+from ssl_transfer.analysis.failures import COLUMNS, Judgement, failures, shared_failures
 from ssl_transfer.errors import UsageError
+from ssl_transfer.result import EvalResult
 
 
 def predictions(right, patients=None, first_row=0) -> pd.DataFrame:
@@ -64,3 +65,91 @@ def test_only_images_that_both_have_scored_count():
 def test_tables_that_cannot_be_compared_are_refused(other, said):
     with pytest.raises(UsageError, match=said):
         shared_failures(predictions([1, 0, 1, 1]), other)
+
+
+# evaluations read from folders, and compared by task
+
+
+def result(folder, name="simclr", task="lungs", right=(1, 0, 1, 1), **facts):
+    """A folder as `evaluate` leaves it; `facts` lay over those of a linear probe."""
+    own = {
+        "run_id": str(folder), "protocol": "linear_probe", "strategy": None, "boundary": "none", "fraction": 1.0, "seed": 0,
+        "pretraining_seed": 0, "n": {}, "selected": {}, "metrics": {}, "intervals": {}, "seen_in_pretraining": False, "cost": {},
+        "environment": {}, "backbone": {"id": str(folder), "name": name}, "task": {"name": task, "target_domain": "ct"},
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    EvalResult(**own | facts).save(folder)
+    predictions(right).to_parquet(folder / "predictions.parquet", index=False)
+    return folder
+
+
+def test_results_are_called_by_backbone_and_protocol_and_by_what_differs_beside(tmp_path):
+    plain = [result(tmp_path / "a"), result(tmp_path / "b", "dino", protocol="finetune", strategy="lora")]
+    assert [one.name for one in Judgement.open(plain)] == ["simclr, linear_probe", "dino, lora"]
+    few = [result(tmp_path / "c", fraction=0.1), result(tmp_path / "d", pretraining_seed=1, seed=4)]
+    assert [one.name for one in Judgement.open([plain[0], *few])] == [
+        "simclr, linear_probe, fraction 1, pretraining seed 0, seed 0",
+        "simclr, linear_probe, fraction 0.1, pretraining seed 0, seed 0",
+        "simclr, linear_probe, fraction 1, pretraining seed 1, seed 4",
+    ]
+
+
+def test_two_results_of_one_task_never_have_the_same_name(tmp_path):
+    # Two backbones that are called the same, or one probe with other settings.
+    folders = [result(tmp_path / "a"), result(tmp_path / "b", right=(0, 1, 1, 0)), result(tmp_path / "c", "dino")]
+    names = [one.name for one in Judgement.open(folders)]
+    assert len(set(names)) == 3
+
+
+def test_a_result_is_opened_by_its_folder_and_holds_its_predictions(tmp_path):
+    (one,) = Judgement.open([str(result(tmp_path / "a", right=(1, 1, 0)))])
+    assert one.result.task["name"] == "lungs" and one.predictions.equals(predictions((1, 1, 0)))
+    assert Judgement.open([]) == []
+
+
+def test_a_result_may_be_named_by_its_file_as_elsewhere(tmp_path):
+    # `evaluate` answers with the path of result.json, and `inspect` and EvalResult.load read it.
+    (one,) = Judgement.open([result(tmp_path / "a") / "result.json"])
+    assert one.name == "simclr, linear_probe"
+
+
+def test_folders_that_are_no_results_of_classes_are_refused_by_name(tmp_path):
+    with pytest.raises(UsageError, match="nowhere"):
+        Judgement.open([tmp_path / "nowhere"])
+    bare = result(tmp_path / "bare")
+    (bare / "predictions.parquet").unlink()
+    with pytest.raises(UsageError, match=r"bare.*no predictions"):
+        Judgement.open([bare])
+    masks = result(tmp_path / "masks")
+    pd.DataFrame({"case": ["a"], "dice": [0.5]}).to_parquet(masks / "predictions.parquet")
+    with pytest.raises(UsageError, match=r"masks.*task of classes"):
+        Judgement.open([bare.parent / "masks"])
+
+
+def test_every_two_evaluations_of_one_task_have_a_row(tmp_path):
+    folders = [
+        result(tmp_path / "a", right=(1, 1, 1, 0, 0, 1, 0, 1)), result(tmp_path / "b", "dino", right=(1, 1, 0, 0, 0, 1, 1, 1)),
+        result(tmp_path / "c", "moco", right=[1] * 8), result(tmp_path / "d", task="liver"),
+    ]  # fmt: skip
+    table = failures(Judgement.open(folders), 50)
+    assert tuple(table) == COLUMNS and len(table) == 3 and set(table["task"]) == {"lungs"}
+    first = table.iloc[0]
+    assert (first["result_a"], first["result_b"]) == ("simclr, linear_probe", "dino, linear_probe")
+    expected = shared_failures(*(pd.read_parquet(folder / "predictions.parquet") for folder in folders[:2]), 50)
+    for name in ("n", "patients", "both_wrong", "by_chance", "consistency"):
+        assert first[name] == getattr(expected, name), name
+    assert (first["wrong_a"], first["wrong_b"]) == expected.wrong
+    assert (first["consistency_low"], first["consistency_high"]) == expected.interval
+
+
+def test_without_two_of_one_task_the_table_is_empty_and_has_its_columns(tmp_path):
+    for folders in ([], [result(tmp_path / "a")], [result(tmp_path / "b"), result(tmp_path / "c", task="liver")]):
+        table = failures(Judgement.open(folders))
+        assert len(table) == 0 and tuple(table) == COLUMNS
+
+
+def test_the_interval_depends_on_the_seed_alone(tmp_path):
+    draw = np.random.default_rng(0)
+    folders = [result(tmp_path / name, name, right=draw.random(80) < 0.6) for name in "ab"]
+    one, again, other = (failures(Judgement.open(folders), 40, seed) for seed in (0, 0, 1))
+    assert one.equals(again) and not one.equals(other)

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from scipy import ndimage
 
+from ssl_transfer.analysis import leaks as leaks_module
 from ssl_transfer.analysis.leaks import find_leaks
 from ssl_transfer.analysis.neighborhood import Neighborhood
 from ssl_transfer.data.ingest import ingest
@@ -99,6 +101,92 @@ def test_empty_images_are_no_duplicates_of_each_other(tmp_path):
     images[[5, 6, 50]] = 7
     store = stored(tmp_path, images[:40], images[40:])
     assert not len(find_leaks(store, seen(store)).pairs)
+
+
+class InMemory:
+    """What the finder asks of a store, of images of any kind."""
+
+    units = "stored"
+
+    def __init__(self, images: np.ndarray):
+        self.images = images.astype(np.float32)[:, None]
+
+    def __getitems__(self, rows: np.ndarray) -> np.ndarray:
+        return self.images[rows]
+
+
+@pytest.fixture(scope="module")
+def gallery():
+    """Textures, pure noise, each of their changes, empty and damaged images; and all pairs of them."""
+    draw = np.random.default_rng(4)
+    images = np.concatenate([textures(30, draw), 127 + 40 * draw.normal(size=(20, 64, 64))])
+    changed = [change(images[i], draw) for i in range(0, 50, 5) for change in CHANGES.values()]
+    damaged = np.stack([images[0] * 0, images[0] * np.nan, np.where(np.eye(64) > 0, np.nan, images[1])])
+    images = np.concatenate([images, changed, damaged, np.full((2, 64, 64), np.inf)])
+    return InMemory(images), *np.triu_indices(len(images), 1)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.92])
+def test_dismissing_pairs_by_a_bound_changes_no_finding(gallery, threshold, monkeypatch):
+    monkeypatch.setattr(leaks_module, "PAIRS", 100)
+    short = leaks_module._detail_correlations(*gallery, threshold)
+    whole = leaks_module._detail_correlations(*gallery, -1.0)
+    found = whole >= threshold
+    assert np.array_equal(short >= threshold, found) and short[found] == pytest.approx(whole[found], abs=1e-6)
+    assert 50 < found.sum() < 400
+
+
+def test_correlations_are_those_of_scipy(gallery):
+    """Of details as they are compared: circular, up to four pixels each way, and the mirrored image up to one more."""
+    store, *_ = gallery
+    first, second = np.array([0, 0, 31, 4]), np.array([50, 54, 60, 7])
+    spectra = leaks_module._spectra(store, np.unique(np.concatenate([first, second])))
+    details = dict(
+        zip(np.unique(np.concatenate([first, second])).tolist(), torch.fft.irfft2(spectra).numpy(), strict=True)
+    )
+    found = leaks_module._detail_correlations(store, first, second, -1.0)
+    for a, b, value in zip(first, second, found, strict=True):
+        mirrored = np.roll(details[b][:, ::-1], 1, 1)  # as transforms mirror: around the first column
+        shifts = [
+            np.roll(turned, (y, x), (0, 1))
+            for turned in (details[b], mirrored)
+            for y in range(-4, 5)
+            for x in range(-4, 5)
+        ]
+        assert value == pytest.approx(max((details[a] * shifted).sum() for shifted in shifts), abs=1e-5)
+
+
+def test_no_correlation_is_above_the_bound_and_most_bounds_are_below_the_threshold(gallery):
+    correlations = leaks_module._detail_correlations(*gallery, -1.0)
+    for threshold in np.quantile(correlations, np.linspace(0.02, 0.98, 25)):
+        possible = leaks_module._possible(*gallery, threshold)
+        assert set(np.flatnonzero(correlations >= threshold)) <= set(possible)
+    assert len(leaks_module._possible(*gallery, 0.92)) < 0.5 * len(correlations)
+
+
+def test_damaged_pixels_are_alike_to_nothing_and_hide_nothing(gallery):
+    store, first, second = gallery
+    found = leaks_module._detail_correlations(store, first, second, 0.92) >= 0.92
+    damaged = np.flatnonzero(~np.isfinite(store.images).all((1, 2, 3)))
+    assert len(damaged) == 4 and not found[np.isin(first, damaged) | np.isin(second, damaged)].any()
+
+
+@pytest.mark.parametrize("deviation", [1.0, 2.0, 3.0])
+def test_a_blur_is_scipy_s_gaussian_with_edges_repeated(deviation):
+    images = torch.rand(3, 64, 64)
+    expected = ndimage.gaussian_filter(images.numpy(), (0, deviation, deviation), mode="nearest", truncate=3)
+    assert leaks_module._blurred(images, deviation).numpy() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_number_of_threads_changes_nothing_and_stays_as_it_was(gallery):
+    before = torch.get_num_threads()
+    found = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        found.append(leaks_module._detail_correlations(*gallery, 0.8))
+        assert torch.get_num_threads() == count
+    torch.set_num_threads(before)
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
 
 
 @pytest.mark.long

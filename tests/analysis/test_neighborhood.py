@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
+from ssl_transfer.analysis import neighborhood
 from ssl_transfer.analysis.neighborhood import Neighborhood
 
 
@@ -155,6 +156,26 @@ def test_duplicates_are_at_distance_zero_and_left_out_of_the_dimension(rows):
     assert near.intrinsic_dimension == pytest.approx((len(ratios) - 1) / sum(ratios), rel=1e-3)
 
 
+def test_equal_rows_are_at_distance_zero_even_if_they_are_of_length_zero(rows):
+    near = Neighborhood.of(np.concatenate([rows[:20], rows[:3], np.zeros((5, 12))]), 27)
+    zero = np.arange(28) >= 23
+    assert (near.distances[zero[:, None] & zero[near.positions]] == 0).all()
+    assert (near.distances[zero[:, None] & ~zero[near.positions]] == pytest.approx(1)) and (
+        near.distances[20:23, 0] == 0
+    ).all()
+
+
+@pytest.mark.parametrize("apart", [1, 0.3, 0.1, 1e-2, 1e-3])
+def test_distances_are_accurate_however_near_rows_are(monkeypatch, apart):
+    """To some millionths of themselves, as from differences in double precision."""
+    monkeypatch.setattr(neighborhood, "BLOCK", 100)
+    draw = np.random.default_rng(0)
+    rows = (draw.normal(size=64) + apart * draw.normal(size=(300, 64))).astype(np.float32)
+    near = Neighborhood.of(rows, 9)
+    unit = rows.astype(float) / np.linalg.norm(rows.astype(float), axis=1, keepdims=True)
+    assert near.distances == pytest.approx(np.linalg.norm(unit[:, None] - unit[near.positions], axis=2), rel=1e-5)
+
+
 def test_intrinsic_dimension_is_read_from_the_two_nearest(rows, near):
     ratios = [math.log(b / a) / 2 for a, b in brute(rows, 2)[0]]
     assert near.intrinsic_dimension == pytest.approx((len(rows) - 1) / sum(ratios), rel=1e-3)
@@ -191,6 +212,14 @@ def test_few_rows_and_many_neighbours_in_every_index(rows, kind):
 def test_nothing_to_be_near_is_refused(rows, count, k):
     with pytest.raises(ValueError, match="expected two rows and k = 1"):
         Neighborhood.of(rows[:count], k)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_features_that_are_not_finite_are_refused_and_named(rows, value):
+    wrong = rows.copy()
+    wrong[[7, 90], 3] = value
+    with pytest.raises(ValueError, match="2 rows have features that are not finite, the first is 7"):
+        Neighborhood.of(wrong)
 
 
 def test_purity_is_the_mean_share_of_known_neighbours_of_the_same_class(near, labels):
@@ -320,3 +349,23 @@ def test_the_same_rows_give_the_same_neighbours(spread):
 
 def test_auto_is_exact_for_few_rows(rows):
     assert Neighborhood.of(rows).index == "exact" and Neighborhood.of(rows).k == 15
+
+
+def test_auto_of_many_rows_is_approximate_and_finds_nearly_all(monkeypatch):
+    monkeypatch.setattr(neighborhood, "EXACT_BELOW", 3000)
+    draw = np.random.default_rng(0)
+    crowd = (draw.normal(size=(60, 24))[draw.integers(60, size=4000)] + 0.4 * draw.normal(size=(4000, 24))).astype(
+        np.float32
+    )
+    near = Neighborhood.of(crowd, 10)
+    counted = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(near.positions, brute(crowd, 10)[1], strict=True)])
+    assert near.index == "ivf" and 0.99 <= near.recall <= 1 and counted == pytest.approx(near.recall, abs=0.005)
+    assert Neighborhood.of(crowd[:2999], 10).index == "exact"
+
+
+def test_auto_of_many_rows_is_exact_where_cells_are_no_help(monkeypatch):
+    monkeypatch.setattr(neighborhood, "EXACT_BELOW", 1000)
+    formless = np.random.default_rng(0).normal(size=(2000, 100)).astype(np.float32)
+    near = Neighborhood.of(formless, 10)
+    assert (near.index, near.recall) == ("exact", 1)
+    assert np.array_equal(np.sort(near.positions), np.sort(brute(formless, 10)[1]))

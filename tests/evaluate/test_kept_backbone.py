@@ -8,7 +8,7 @@ import timm
 import torch
 from families import family_backbone
 from safetensors.torch import load_file
-from tiny_tasks import SIDE, SHORT, class_task, judge, learners, mask_task
+from tiny_tasks import SHORT, SIDE, class_task, judge, learners, mask_task
 
 from ssl_transfer.models.backbone import load_backbone
 
