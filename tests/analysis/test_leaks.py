@@ -136,7 +136,7 @@ def test_dismissing_pairs_by_a_bound_changes_no_finding(gallery, threshold, monk
     assert 50 < found.sum() < 400
 
 
-def test_correlations_are_those_of_scipy(gallery):
+def test_correlations_are_the_best_of_all_shifts(gallery):
     """Of details as they are compared: circular, up to four pixels each way, and the mirrored image up to one more."""
     store, *_ = gallery
     first, second = np.array([0, 0, 31, 4]), np.array([50, 54, 60, 7])
