@@ -96,10 +96,9 @@ class NeighborIndex:
 
     def widen(self, queries: np.ndarray, k: int, recall: float) -> float:
         """Let `ivf` probe twice as many cells, up to a quarter of them, until its recall at k is enough; what it becomes."""
-        while (
-            reached := self.recall(queries, [k])[k]
-        ) < recall and self._index.nprobe <= WIDEST_SHARE / 2 * self._index.nlist:
-            self._index.nprobe *= 2
+        most = int(WIDEST_SHARE * self._index.nlist)
+        while (reached := self.recall(queries, [k])[k]) < recall and self._index.nprobe < most:
+            self._index.nprobe = min(2 * self._index.nprobe, most)
         return reached
 
     def _exact(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -221,7 +220,10 @@ def _each_other(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return np.take_along_axis(best, order, 1), np.take_along_axis(positions, order, 1)
 
 
-def _improve(best, positions, worst, rows, others, similarities) -> None:
+def _improve(
+    best: np.ndarray, positions: np.ndarray, worst: np.ndarray, rows: np.ndarray, others: np.ndarray,
+    similarities: np.ndarray,
+) -> None:  # fmt: skip
     """Put similarities (n,) of rows to others among their best (N, k), in place; `worst` (N,) are the least of these."""
     k = best.shape[1]
     order = np.argsort(rows, kind="stable")

@@ -104,7 +104,7 @@ def find_leaks(store: ImageStore, neighborhood: Neighborhood, threshold: float =
 def _detail_correlations(store: ImageStore, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
     """Best correlation of details over shifts and a flip, of each pair, (P,); −1 where it is bound to be below the threshold.
 
-    Every image is read once for its magnitudes, 2 kB, which dismiss nearly all pairs; those of the other pairs are read again.
+    Every image is read once for its magnitudes, 1 kB, which dismiss nearly all pairs; those of the other pairs are read again.
     """
     found = np.full(len(first), -1, np.float32)
     left = _possible(store, first, second, threshold)

@@ -14,7 +14,7 @@ from ssl_transfer.neighbor_search import IndexKind, NeighborIndex
 
 NEIGHBORS = 15
 EXACT_BELOW = (
-    30_000  # rows, for `auto`: all pairs of 512 features take four seconds on two cores there, a minute at 100,000
+    30_000  # rows, for `auto`: all pairs of 512 features take four seconds on two cores there, 40 at 100,000
 )
 RECALL = 0.99  # that `auto` brings an approximate index to, or else compares all
 SAME = 1e-6  # distance below which unit rows differ by rounding alone
