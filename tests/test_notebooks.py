@@ -18,6 +18,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 
 import ssl_transfer as st
 
+SLOW = {"05_your_own_ct_archive"}  # an archive is ingested and two analyses are made: `make test-long` runs it
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PICTURES = {
     "01_quickstart": 3,
@@ -115,10 +116,15 @@ def test_a_notebook_needs_nothing_but_what_is_installed_with_it(path):
     assert {name.partition(".")[0] for name in names} <= LIBRARIES | sys.stdlib_module_names
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs_on_the_quickstart_draws_its_pictures_and_warns_of_nothing(path, executed):
-    shown = executed(path.stem)
-    assert shown.pictures == PICTURES[path.stem]
+def run_now_or_long(names) -> list:
+    """Parameters, the slow ones marked."""
+    return [pytest.param(name, marks=[pytest.mark.long] if name in SLOW else []) for name in names]
+
+
+@pytest.mark.parametrize("name", run_now_or_long(PICTURES))
+def test_a_notebook_runs_on_the_quickstart_draws_its_pictures_and_warns_of_nothing(name, executed):
+    shown = executed(name)
+    assert shown.pictures == PICTURES[name]
     said = shown.stream("stderr")
     assert "warning" not in said.lower(), said  # on a new machine Matplotlib may say that it builds its font cache
 
@@ -127,6 +133,7 @@ def test_the_quickstart_notebook_says_what_every_primary_contrast_came_to(execut
     assert executed("01_quickstart").words.count(" against ") == 2 * 6
 
 
+@pytest.mark.long
 def test_the_sweep_has_the_numbers_of_the_command_line(executed, place):
     told = re.search(
         r"`(runs/evaluate/\w+)/result.json`, with balanced accuracy ([\d.]+)", executed("03_linear_probe_sweep").words
@@ -146,12 +153,14 @@ def test_the_sweep_has_the_numbers_of_the_command_line(executed, place):
     pd.testing.assert_frame_equal(*predictions)
 
 
-@pytest.mark.parametrize("name", ["02_feature_space", "03_linear_probe_sweep", "05_your_own_ct_archive"])
+@pytest.mark.parametrize(
+    "name", run_now_or_long(["02_feature_space", "03_linear_probe_sweep", "05_your_own_ct_archive"])
+)
 def test_what_a_notebook_makes_lies_beside_the_quickstart(name, executed, place):
     assert {path.relative_to(place).parts[0] for path in executed(name).changed} == {"runs"}
 
 
-@pytest.mark.parametrize("name", ["02_feature_space", "05_your_own_ct_archive"])
+@pytest.mark.parametrize("name", run_now_or_long(["02_feature_space", "05_your_own_ct_archive"]))
 def test_a_command_line_in_a_notebook_ends_well(name, executed, place):
     shown = executed(name)
     assert "Error" not in shown.stream("stdout")
@@ -167,6 +176,7 @@ def test_the_feature_space_is_that_of_the_backbone_before_and_after(executed, pl
     assert [one["name"] for one in others] == ["cell lines", "photographs", "scratch"]
 
 
+@pytest.mark.long
 def test_an_archive_is_split_by_patient_and_what_was_refused_is_told(executed):
     words = executed("05_your_own_ct_archive").words
     assert "0 of 18 patients stand in more than one split" in words

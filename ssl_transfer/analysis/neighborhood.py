@@ -13,9 +13,7 @@ from ssl_transfer.geometry import intrinsic_dimension
 from ssl_transfer.neighbor_search import IndexKind, NeighborIndex
 
 NEIGHBORS = 15
-EXACT_BELOW = (
-    30_000  # rows, for `auto`: all pairs of 512 features take four seconds on two cores there, 40 at 100,000
-)
+EXACT_BELOW = 30_000  # rows, for `auto`: exact takes four seconds there of 512 features on two cores, 40 at 100,000
 RECALL = 0.99  # that `auto` brings an approximate index to, or else compares all
 SAME = 1e-6  # distance below which unit rows differ by rounding alone
 NEAR = 0.98  # similarity from which distances are of differences: 2 − 2 · similarity has errors of 1e-6 in float32
