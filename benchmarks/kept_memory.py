@@ -18,8 +18,12 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
-JOBS = {"step_64": (64, True, True), "step_128": (128, True, True), "features_224_fp32": (224, False, False),
-        "features_224_bf16": (224, False, True)}  # fmt: skip
+JOBS = {
+    "step_64": (64, True, True),
+    "step_128": (128, True, True),
+    "features_224_fp32": (224, False, False),
+    "features_224_bf16": (224, False, True),
+}
 IMAGES = 64
 WARMUP = 12
 

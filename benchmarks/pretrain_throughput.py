@@ -213,9 +213,14 @@ def lightly(store: Path, architecture: str, size: int, batch: int, steps: int, b
 
     def with_workers(workers: int) -> float:
         loader = DataLoader(
-            Pictures(), batch, shuffle=True, drop_last=True, num_workers=workers, prefetch_factor=2,
+            Pictures(),
+            batch,
+            shuffle=True,
+            drop_last=True,
+            num_workers=workers,
+            prefetch_factor=2,
             multiprocessing_context="fork",
-        )  # fmt: skip
+        )
         batches = iter(loader)
         return timed(lambda: train(batches), batch, steps)
 

@@ -51,9 +51,14 @@ def main() -> None:
         for name, share in READINGS.values():
             on_disk = options.batch * options.image_bytes * (1 / options.compression if share is None else share)
             waited = simulate(
-                np.array(measured[name]), options.batch, options.batch / rate, on_disk / (1e9 * options.disk),
-                options.gpus, options.readers, options.batches,
-            )  # fmt: skip
+                np.array(measured[name]),
+                options.batch,
+                options.batch / rate,
+                on_disk / (1e9 * options.disk),
+                options.gpus,
+                options.readers,
+                options.batches,
+            )
             cells.append(f"{100 * waited:.1f} %")
         print(f"| {rate:,.0f} | {options.gpus * rate * options.image_bytes / 1e9:.2f} | " + " | ".join(cells) + " |")
 

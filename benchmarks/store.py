@@ -39,9 +39,15 @@ RADNET_SHARDS = 5_860  # files that twelve million slices of 256 px, int16, are 
 PROBES = 32  # of the page cache, per file
 COLD_MEMMAP_SHARE = 8  # a faulting memmap is given an eighth of the batches, or it would take minutes
 CARD = {
-    "units": "hu", "domain": "ct", "classes": None, "mask_classes": None, "refused": [], "warnings": [],
-    "split_by": "patient", "source": "phantom:ct",
-}  # fmt: skip
+    "units": "hu",
+    "domain": "ct",
+    "classes": None,
+    "mask_classes": None,
+    "refused": [],
+    "warnings": [],
+    "split_by": "patient",
+    "source": "phantom:ct",
+}
 Read = Callable[[np.ndarray], object]
 Seconds = dict[str, list[list[float]]]  # of every batch of every round
 

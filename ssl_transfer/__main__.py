@@ -57,9 +57,22 @@ def _ingest(options: argparse.Namespace) -> dict[str, Any]:
     if len(shares) != 3 or not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
         raise UsageError(f"--split {options.split}: expected three shares that sum to 1, for example 0.7,0.15,0.15.")
     names = (
-        "format", "labels", "label_key", "size", "channels", "modality", "domain", "masks", "mask_names", "axis",
-        "compress", "resplit", "seed", "max_refused", "workers",
-    )  # fmt: skip
+        "format",
+        "labels",
+        "label_key",
+        "size",
+        "channels",
+        "modality",
+        "domain",
+        "masks",
+        "mask_names",
+        "axis",
+        "compress",
+        "resplit",
+        "seed",
+        "max_refused",
+        "workers",
+    )
     chosen = {name: getattr(options, name) for name in names}
     store = ingest(options.source, options.out, split_shares=shares, **chosen)
     return store_summary(store)
@@ -231,11 +244,13 @@ def _subject(name: str, backbone: Any, store: Any, options: argparse.Namespace) 
 
     size, precision = options.size, options.precision
     return Subject(
-        features_id(backbone, store, size, precision), name, backbone.card,
+        features_id(backbone, store, size, precision),
+        name,
+        backbone.card,
         cache(lambda of: extract_features(backbone, of, None, size, precision).values),
         lambda of, rows: layer_features(backbone, of, rows, size, precision),
         lambda of, rows: paired_features(backbone, of, rows, size=size),
-    )  # fmt: skip
+    )
 
 
 def _analysis(answer: dict[str, Any]) -> str:
@@ -329,9 +344,16 @@ def _word(value: Any) -> str:
 
 
 VERBS = {
-    "quickstart": _quickstart, "ingest": _ingest, "inspect": _inspect, "pretrain": _pretrain, "features": _features,
-    "evaluate": _evaluate, "rank": _rank, "analyze": _analyze, "study": _study,
-}  # fmt: skip
+    "quickstart": _quickstart,
+    "ingest": _ingest,
+    "inspect": _inspect,
+    "pretrain": _pretrain,
+    "features": _features,
+    "evaluate": _evaluate,
+    "rank": _rank,
+    "analyze": _analyze,
+    "study": _study,
+}
 SHOWN = {"rank": _ranking, "analyze": _analysis}  # where lines of `key: value` are not enough
 
 

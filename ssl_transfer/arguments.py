@@ -89,10 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     added = verb("evaluate", "what a backbone is worth on a task; test is looked at once")
     added.add_argument("protocol", choices=PROTOCOLS)
     added.add_argument(
-        "words", nargs="+", metavar="BACKBONE … TASK [key=value …]",
+        "words",
+        nargs="+",
+        metavar="BACKBONE … TASK [key=value …]",
         help="backbones: folders, scratch:NAME or timm:NAME[.TAG]; task: a card in recipes/tasks/ by name, or the path of one; "
         "settings: for example fraction=[0.1,1] seed=[0,1,2]; lists and several backbones are one evaluation of each",
-    )  # fmt: skip
+    )
     added.add_argument(
         "--out", type=Path, help="folder (default runs/evaluate/ID); of several evaluations: of all of them"
     )
@@ -138,16 +140,21 @@ def _rank_arguments(verb: Any) -> None:
     added = verb("rank", "which backbone to take for a task, by what its features say; test is not looked at")
     added.add_argument("task", help="a card in recipes/tasks/ by name, or the path of one")
     added.add_argument(
-        "words", nargs="+", metavar="BACKBONE … [key=value …]",
+        "words",
+        nargs="+",
+        metavar="BACKBONE … [key=value …]",
         help="folders, scratch:NAME or timm:NAME[.TAG]; settings: by=logme, resamples=0, folds, fraction, seed, size, precision",
-    )  # fmt: skip
+    )
     added.add_argument(
         "--candidates", metavar="timm:NAME,…", help="public weights, left out where they cannot be fetched"
     )
     added.add_argument(
-        "--source", action="append", default=[], metavar="STORE[:COLUMN]",
+        "--source",
+        action="append",
+        default=[],
+        metavar="STORE[:COLUMN]",
         help="a labelled store that backbones were pretrained on: LEEP and NCE train a head on its labels (may be repeated)",
-    )  # fmt: skip
+    )
     added.add_argument(
         "--features",
         action="append",
@@ -163,19 +170,29 @@ def _rank_arguments(verb: Any) -> None:
 def _analyze_arguments(verb: Any) -> None:
     added = verb("analyze", "what backbones make of images: neighbours, maps, layers, what is encoded; explorer.html")
     added.add_argument(
-        "words", nargs="+", metavar="BACKBONE … [key=value …]",
+        "words",
+        nargs="+",
+        metavar="BACKBONE … [key=value …]",
         help="folders (also backbone/ in the result of a fine-tune with train.keep_backbone=true), scratch:NAME or timm:NAME; "
         "settings: neighbors, index=exact|ivf|hnsw, sample, columns=[…], domain=COLUMN, duplicate, seed",
-    )  # fmt: skip
+    )
     added.add_argument("--store", type=Path, required=True, help="whose images they look at")
     added.add_argument(
-        "--against", action="append", default=[], type=Path, metavar="STORE",
+        "--against",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="STORE",
         help="another store: how far away it lies, and where its images stand on the maps (may be repeated)",
-    )  # fmt: skip
+    )
     added.add_argument(
-        "--results", action="append", default=[], type=Path, metavar="DIR",
+        "--results",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
         help="a result of `evaluate` on classes: which backbones fail on the same cases (repeat it: two at least)",
-    )  # fmt: skip
+    )
     added.add_argument("--size", type=int, help="height and width that backbones see (default: their own)")
     added.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     added.add_argument("--out", type=Path, help="folder (default runs/analyze/ID)")

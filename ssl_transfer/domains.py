@@ -30,11 +30,27 @@ FAMILIES = {
 
 # DICOM Modality (0008,0060) -> ours.
 DICOM_MODALITIES = {
-    "CT": "ct", "CR": "xray", "DX": "xray", "RG": "xray", "RF": "xray", "XA": "xray", "PX": "xray",
-    "MG": "mammography", "MR": "mr", "US": "ultrasound", "IVUS": "ultrasound", "NM": "nuclear", "PT": "nuclear",
-    "SM": "histology", "GM": "microscopy", "OP": "fundus", "OPT": "fundus", "ES": "endoscopy", "DMS": "dermoscopy",
+    "CT": "ct",
+    "CR": "xray",
+    "DX": "xray",
+    "RG": "xray",
+    "RF": "xray",
+    "XA": "xray",
+    "PX": "xray",
+    "MG": "mammography",
+    "MR": "mr",
+    "US": "ultrasound",
+    "IVUS": "ultrasound",
+    "NM": "nuclear",
+    "PT": "nuclear",
+    "SM": "histology",
+    "GM": "microscopy",
+    "OP": "fundus",
+    "OPT": "fundus",
+    "ES": "endoscopy",
+    "DMS": "dermoscopy",
     "XC": "photograph",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def extract_features(
 
 def layer_features(
     backbone: Backbone, store: ImageStore, rows: np.ndarray, size: int | None = None, precision: str = "fp32"
-) -> dict[str, np.ndarray]:  # fmt: skip
+) -> dict[str, np.ndarray]:
     """What the layers of a backbone hold of some images, nothing kept: layer -> its maps' or tokens' mean, float32 (n, C).
 
     Layers are those that timm lists, from the image to the features, which are not among them.
@@ -140,14 +140,26 @@ def _extract(backbone: Backbone, store: ImageStore, folder: Path, identity: str,
     device = _device(backbone)
     with Progress("features", len(store)) as progress:
         values = embed(
-            backbone, store, np.arange(len(store)), size, device=device, bf16=precision == "bf16",
+            backbone,
+            store,
+            np.arange(len(store)),
+            size,
+            device=device,
+            bf16=precision == "bf16",
             on_batch=lambda images: progress.update(steps=images),
-        )  # fmt: skip
+        )
     card = {
-        "schema": SCHEMA, "kind": "features", "run_id": identity, "backbone": backbone.id, "store": store.id,
-        "backbone_name": backbone.card["name"], "store_path": str(store.path), "size": size, "precision": precision,
+        "schema": SCHEMA,
+        "kind": "features",
+        "run_id": identity,
+        "backbone": backbone.id,
+        "store": store.id,
+        "backbone_name": backbone.card["name"],
+        "store_path": str(store.path),
+        "size": size,
+        "precision": precision,
         "shape": list(values.shape),
-    }  # fmt: skip
+    }
     if is_main_process():
         keys = {name: store.column(name) for name in ("pixel_digest", "patient", "label", "split")}
         with whole_folder(folder) as temporary:

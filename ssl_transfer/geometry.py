@@ -110,9 +110,13 @@ def intrinsic_dimension(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def cka(
-    one: Cloud, other: Cloud, kernel: Literal["linear", "rbf"] = "linear", unbiased: bool = False,
-    bandwidth: float = 0.5, batch: int | None = None,
-) -> float:  # fmt: skip
+    one: Cloud,
+    other: Cloud,
+    kernel: Literal["linear", "rbf"] = "linear",
+    unbiased: bool = False,
+    bandwidth: float = 0.5,
+    batch: int | None = None,
+) -> float:
     """Centred kernel alignment of two representations of the same images: 1 the same up to rotation and scale, 0 unrelated.
 
     The plain estimate is biased upwards where N is not much larger than D; the unbiased one is not, and may be slightly

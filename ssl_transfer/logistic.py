@@ -54,9 +54,14 @@ class Heads:
 
 
 def fit_heads(
-    features: torch.Tensor, targets: torch.Tensor, strengths: np.ndarray, sample_weights: torch.Tensor | None = None,
-    n_classes: int = 2, tolerance: float | None = None, max_steps: int = 3000,
-) -> Heads:  # fmt: skip
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    strengths: np.ndarray,
+    sample_weights: torch.Tensor | None = None,
+    n_classes: int = 2,
+    tolerance: float | None = None,
+    max_steps: int = 3000,
+) -> Heads:
     """Minimise C · Σ weight · loss + ½ · ‖weights‖² (intercepts are free) for every C, as scikit-learn states it.
 
     Args:
@@ -89,9 +94,11 @@ def fit_heads(
             solved.update(zip(chosen, _minimise(problem, different[chosen], starts, tolerance, max_steps), strict=True))
     found = [solved[i] for i in order.tolist()]
     return Heads(
-        torch.stack([solution.weights for solution in found]), torch.stack([solution.intercepts for solution in found]),
-        torch.tensor([solution.steps for solution in found]), torch.tensor([solution.converged for solution in found]),
-    )  # fmt: skip
+        torch.stack([solution.weights for solution in found]),
+        torch.stack([solution.intercepts for solution in found]),
+        torch.tensor([solution.steps for solution in found]),
+        torch.tensor([solution.converged for solution in found]),
+    )
 
 
 @dataclass(frozen=True)
@@ -260,9 +267,10 @@ def _minimise(problem, strengths, starts, tolerance, max_steps):
     shape = (len(strengths), problem.columns)
     best, steps = best.view(*shape, *best.shape[1:]), steps.view(shape).amax(1)
     weights, intercepts = problem.original(best.flatten(1, 2))
-    return [_Solution(*each) for each in zip(
-        best, weights, intercepts, steps.tolist(), converged.view(shape).all(1).tolist(), strict=True
-    )]  # fmt: skip
+    return [
+        _Solution(*each)
+        for each in zip(best, weights, intercepts, steps.tolist(), converged.view(shape).all(1).tolist(), strict=True)
+    ]
 
 
 class _Descent:

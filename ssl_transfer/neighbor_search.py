@@ -221,9 +221,13 @@ def _each_other(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _improve(
-    best: np.ndarray, positions: np.ndarray, worst: np.ndarray, rows: np.ndarray, others: np.ndarray,
+    best: np.ndarray,
+    positions: np.ndarray,
+    worst: np.ndarray,
+    rows: np.ndarray,
+    others: np.ndarray,
     similarities: np.ndarray,
-) -> None:  # fmt: skip
+) -> None:
     """Put similarities (n,) of rows to others among their best (N, k), in place; `worst` (N,) are the least of these."""
     k = best.shape[1]
     order = np.argsort(rows, kind="stable")

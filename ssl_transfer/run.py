@@ -99,9 +99,12 @@ def _fixed_environment() -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError):
         commit = ""
     return {
-        "ssl_transfer": __version__, "git_commit": commit or None, "python": platform.python_version(),
-        "platform": platform.platform(), "versions": versions,
-    }  # fmt: skip
+        "ssl_transfer": __version__,
+        "git_commit": commit or None,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+    }
 
 
 def environment(device: str) -> dict[str, Any]:

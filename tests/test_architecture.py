@@ -106,6 +106,20 @@ def test_the_top_level_holds_what_the_design_names_and_nothing_else():
         pytest.skip("no git checkout")
     tops = {line.partition("/")[0] for line in answer.stdout.splitlines() if not line.startswith(".")}
     assert tops <= {
-        "pyproject.toml", "README.md", "ssl_transfer", "recipes", "launch", "tests", "notebooks", "pretrain.py", "Makefile",
-        "benchmarks", "docs", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "LICENSE", "mkdocs.yml",
-    }  # fmt: skip
+        "pyproject.toml",
+        "README.md",
+        "ssl_transfer",
+        "recipes",
+        "launch",
+        "tests",
+        "notebooks",
+        "pretrain.py",
+        "Makefile",
+        "benchmarks",
+        "docs",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "LICENSE",
+        "mkdocs.yml",
+    }

@@ -16,12 +16,37 @@ SETTINGS = ["train.epochs=2", "train.batch_size=12", "data.size=32", "train.prec
 LAUNCHERS = (["python"], ["accelerate", "launch"])
 PRETRAIN = ["recipes/quickstart_simclr.yaml", *SETTINGS, "--json"]
 STORE_KEYS = {
-    "n_images", "n_patients", "n_refused", "refused", "splits", "channels", "size", "dtype", "units", "domain", "labels"
-}  # fmt: skip
+    "n_images",
+    "n_patients",
+    "n_refused",
+    "refused",
+    "splits",
+    "channels",
+    "size",
+    "dtype",
+    "units",
+    "domain",
+    "labels",
+}
 RESULT_KEYS = {
-    "schema", "run_id", "protocol", "strategy", "backbone", "task", "boundary", "fraction", "seed", "pretraining_seed", "n",
-    "selected", "metrics", "intervals", "seen_in_pretraining", "cost", "environment",
-}  # fmt: skip
+    "schema",
+    "run_id",
+    "protocol",
+    "strategy",
+    "backbone",
+    "task",
+    "boundary",
+    "fraction",
+    "seed",
+    "pretraining_seed",
+    "n",
+    "selected",
+    "metrics",
+    "intervals",
+    "seen_in_pretraining",
+    "cost",
+    "environment",
+}
 
 
 @pytest.fixture(scope="module")
@@ -200,5 +225,10 @@ def test_without_json_an_answer_is_read_by_people():
         "knn": None,
     }
     assert _readable(answer).splitlines() == [
-        "n_images: 3", "refused:", "  - file a.png, kind unreadable", "size: [32, 32]", "loss: 0.1235", "knn: –"
-    ]  # fmt: skip
+        "n_images: 3",
+        "refused:",
+        "  - file a.png, kind unreadable",
+        "size: [32, 32]",
+        "loss: 0.1235",
+        "knn: –",
+    ]

@@ -207,8 +207,7 @@ def test_unbiased_cka_is_that_of_sums_over_different_rows(kernel, rows):
 
 
 @pytest.mark.parametrize(
-    ("rows", "batches"),
-    [(12, [(0, 6), (6, 12)]), (10, [(0, 6), (6, 10)]), (9, [(0, 6)]), (5, [(0, 5)])],
+    ("rows", "batches"), [(12, [(0, 6), (6, 12)]), (10, [(0, 6), (6, 10)]), (9, [(0, 6)]), (5, [(0, 5)])]
 )
 def test_batches_average_each_unbiased_hsic_and_drop_a_rest_of_less_than_four(rows, batches):
     one, other = pair(rows)

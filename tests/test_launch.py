@@ -80,9 +80,16 @@ def launched(monkeypatch, *words):
 def test_two_nodes_run_eight_processes_each_and_meet_at_the_first(monkeypatch):
     config = ROOT / "launch/accelerate/gpu16_two_nodes.yaml"
     arguments, _ = launched(
-        monkeypatch, "--config_file", str(config), "--machine_rank", "1", "--main_process_ip", "node-a",
-        "--main_process_port", "29511",
-    )  # fmt: skip
+        monkeypatch,
+        "--config_file",
+        str(config),
+        "--machine_rank",
+        "1",
+        "--main_process_ip",
+        "node-a",
+        "--main_process_port",
+        "29511",
+    )
     assert (arguments.nproc_per_node, arguments.nnodes, arguments.node_rank) == ("8", "2", 1)
     assert arguments.rdzv_endpoint == "node-a:29511"
 
@@ -120,10 +127,16 @@ class Job:
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         environment = {
-            **os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "CALLS": str(self.calls),
-            "NODES": "2" if script == "two_nodes" else "1", "ON_TERM": str(on_term), "ENDS_WITH": str(ends_with),
-            "SLURM_JOB_ID": "4711", "SLURM_JOB_NODELIST": "node-[a-b]", "PYTHONPATH": str(ROOT),
-        }  # fmt: skip
+            **os.environ,
+            "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+            "CALLS": str(self.calls),
+            "NODES": "2" if script == "two_nodes" else "1",
+            "ON_TERM": str(on_term),
+            "ENDS_WITH": str(ends_with),
+            "SLURM_JOB_ID": "4711",
+            "SLURM_JOB_NODELIST": "node-[a-b]",
+            "PYTHONPATH": str(ROOT),
+        }
         command = ["bash", ROOT / f"launch/slurm/{script}.sbatch", *arguments]
         self.process = subprocess.Popen(command, cwd=cwd, env=environment)
 

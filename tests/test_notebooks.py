@@ -141,12 +141,19 @@ def test_the_sweep_has_the_numbers_of_the_command_line(executed, place):
     kept = json.loads((place / told[1] / "result.json").read_text())
     assert f"{kept['metrics']['test']['balanced_accuracy']:.6f}" == told[2]
     answer = ssl_transfer(
-        "evaluate", "linear_probe",
+        "evaluate",
+        "linear_probe",
         st.open_study(place / "quick").backbone(kept["backbone"]["name"], kept["pretraining_seed"]),
         next((place / "quick").glob("tasks/*/phantom_region.yaml")),
-        f"fraction={kept['fraction']}", f"seed={kept['seed']}",
-        "--out", "again", "--features", "features_again", "--json", folder=place,
-    ).json  # fmt: skip
+        f"fraction={kept['fraction']}",
+        f"seed={kept['seed']}",
+        "--out",
+        "again",
+        "--features",
+        "features_again",
+        "--json",
+        folder=place,
+    ).json
     for name in ("run_id", "selected", "metrics", "intervals", "n"):
         assert answer[name] == kept[name]
     predictions = [pd.read_parquet(place / folder / "predictions.parquet") for folder in (told[1], "again")]

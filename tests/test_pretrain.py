@@ -19,10 +19,7 @@ from ssl_transfer.methods import METHODS
 from ssl_transfer.models.backbone import load_backbone
 from ssl_transfer.training.batches import StepSampler
 
-VIT = (
-    "backbone.name=vit_tiny_patch16_224",
-    "backbone.options={patch_size: 8, embed_dim: 16, depth: 2, num_heads: 2}",
-)
+VIT = ("backbone.name=vit_tiny_patch16_224", "backbone.options={patch_size: 8, embed_dim: 16, depth: 2, num_heads: 2}")
 DROP_PATH = (*VIT, "backbone.options.drop_path_rate=0.5")  # draws from torch's own generator
 SMALL = {
     "simclr": "hidden_dim: 32, projection_dim: 16",
@@ -59,9 +56,18 @@ def test_the_log_has_one_line_per_step_with_every_promised_name(runs, finished):
     log = runs.lines(finished[0])
     assert [line["step"] for line in log] == [1, 2, 3, 4, 5, 6]
     promised = {
-        "step", "epoch", "loss", "lr", "world_size", "images_per_second", "data_wait", "gradient_norm", "normalised_std",
-        "alignment", "uniformity",
-    }  # fmt: skip
+        "step",
+        "epoch",
+        "loss",
+        "lr",
+        "world_size",
+        "images_per_second",
+        "data_wait",
+        "gradient_norm",
+        "normalised_std",
+        "alignment",
+        "uniformity",
+    }
     assert all(promised <= set(line) and line["world_size"] == 1 for line in log)
     assert log[-1]["epoch"] == 2 and {"knn", "linear_probe", "rankme"} <= set(log[-1])
     for line in log:
@@ -93,8 +99,13 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(runs, tmp_path, ove
 
 
 def test_neither_workers_nor_logging_nor_cadence_change_the_weights(runs, finished, tmp_path):
-    runs(tmp_path / "other", "train.workers=1", "train.log_every_steps=4", "train.checkpoint_every_steps=100",
-         "monitor.every_epochs=1")  # fmt: skip
+    runs(
+        tmp_path / "other",
+        "train.workers=1",
+        "train.log_every_steps=4",
+        "train.checkpoint_every_steps=100",
+        "monitor.every_epochs=1",
+    )
     assert runs.weights(tmp_path / "other") == runs.weights(finished[0])
 
 
@@ -190,8 +201,10 @@ def test_a_run_that_was_told_to_go_on_without_numbers_goes_on_and_its_files_stay
     def refuse(constant):
         raise AssertionError(f"{constant} is no JSON")
 
-    for text in [*(tmp_path / "run" / "log.jsonl").read_text().splitlines(),
-                 (tmp_path / "run" / "backbone" / "card.json").read_text()]:  # fmt: skip
+    for text in [
+        *(tmp_path / "run" / "log.jsonl").read_text().splitlines(),
+        (tmp_path / "run" / "backbone" / "card.json").read_text(),
+    ]:
         json.loads(text, parse_constant=refuse)
     assert [line["step"] for line in runs.lines(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
 

@@ -149,8 +149,10 @@ def test_text_becomes_what_the_declared_type_says_and_not_what_yaml_guesses(load
     assert load("name=1e-3").name == "1e-3"
     assert load("data.store=0123").data.store == "0123"  # … and this as octal
     assert completed(symmetric="no", temperature="1e-1", sizes=["3", "4"]) == {
-        "symmetric": False, "temperature": 0.1, "sizes": (3, 4)
-    }  # fmt: skip
+        "symmetric": False,
+        "temperature": 0.1,
+        "sizes": (3, 4),
+    }
 
 
 @pytest.mark.parametrize("null", ["null", "~", ""])
@@ -191,10 +193,17 @@ def test_a_hyper_parameter_has_one_home_and_its_default_comes_from_there():
 @pytest.mark.parametrize(
     "override",
     [
-        "name=other", "tracker=none", "monitor.every_epochs=1", "monitor.store=stores/other", "train.log_every_steps=1",
-        "train.checkpoint_every_steps=7", "train.workers=3", "data.store=elsewhere/ct", "monitor.on_nonfinite=warn",
+        "name=other",
+        "tracker=none",
+        "monitor.every_epochs=1",
+        "monitor.store=stores/other",
+        "train.log_every_steps=1",
+        "train.checkpoint_every_steps=7",
+        "train.workers=3",
+        "data.store=elsewhere/ct",
+        "monitor.on_nonfinite=warn",
     ],
-)  # fmt: skip
+)
 def test_identity_does_not_depend_on_names_logging_cadence_trackers_workers_or_paths(load, override):
     assert digest(load(override).identity()) == digest(load().identity())
 
@@ -202,11 +211,23 @@ def test_identity_does_not_depend_on_names_logging_cadence_trackers_workers_or_p
 @pytest.mark.parametrize(
     "override",
     [
-        "optimizer.lr=2e-3", "train.seed=1", "train.epochs=3", "train.batch_size=16", "train.precision=fp32", "data.limit=10",
-        "data.size=16", "data.views=cells", "method.temperature=0.3", "backbone.stem=small", "train.clip_gradient=1",
-        "train.accumulate_steps=2", "train.memory_format=contiguous", "train.compile=true", "data.label=organ",
+        "optimizer.lr=2e-3",
+        "train.seed=1",
+        "train.epochs=3",
+        "train.batch_size=16",
+        "train.precision=fp32",
+        "data.limit=10",
+        "data.size=16",
+        "data.views=cells",
+        "method.temperature=0.3",
+        "backbone.stem=small",
+        "train.clip_gradient=1",
+        "train.accumulate_steps=2",
+        "train.memory_format=contiguous",
+        "train.compile=true",
+        "data.label=organ",
     ],
-)  # fmt: skip
+)
 def test_identity_depends_on_everything_that_changes_the_weights(load, override):
     assert digest(load(override).identity()) != digest(load().identity())
 
@@ -281,9 +302,14 @@ def test_every_recipe_is_valid_down_to_its_options_and_builds_its_method(path):
 
 @pytest.mark.parametrize(
     ("name", "rate"),
-    [("radnet_simclr", 4.8), ("imagenet_simclr", 4.8), ("radnet_byol", 7.2), ("radnet_moco", 0.03),
-     ("cells_simclr", 0.075 * 512**0.5)],
-)  # fmt: skip
+    [
+        ("radnet_simclr", 4.8),
+        ("imagenet_simclr", 4.8),
+        ("radnet_byol", 7.2),
+        ("radnet_moco", 0.03),
+        ("cells_simclr", 0.075 * 512**0.5),
+    ],
+)
 def test_the_rates_of_the_recipes_are_the_papers(name, rate):
     recipe = load_recipe(PretrainRecipe, recipes_folder() / f"{name}.yaml")
     options = choose(OPTIMIZERS, recipe.optimizer, name, GIVEN["optimizer"])

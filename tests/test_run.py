@@ -12,13 +12,23 @@ from ssl_transfer.result import EvalResult
 from ssl_transfer.run import Log, environment, read_json, run_id, whole_folder, write_json
 
 RESULT = EvalResult(
-    run_id="0123", protocol="knn", strategy=None,
+    run_id="0123",
+    protocol="knn",
+    strategy=None,
     backbone={"id": "a", "name": "b", "method": "simclr", "source_domain": "ct", "parents": []},
-    task={"name": "region", "target_domain": "ct"}, boundary="none", fraction=0.1, seed=0, pretraining_seed=None,
-    n={split: {"images": 3, "patients": None} for split in ("train", "val", "test")}, selected={"k": 5},
-    metrics={"val": {"auroc": 0.5}, "test": {"auroc": None}}, intervals={"auroc": [0.4, 0.6]}, seen_in_pretraining=False,
-    cost={"seconds": 1.0, "device": "cpu"}, environment={},
-)  # fmt: skip
+    task={"name": "region", "target_domain": "ct"},
+    boundary="none",
+    fraction=0.1,
+    seed=0,
+    pretraining_seed=None,
+    n={split: {"images": 3, "patients": None} for split in ("train", "val", "test")},
+    selected={"k": 5},
+    metrics={"val": {"auroc": 0.5}, "test": {"auroc": None}},
+    intervals={"auroc": [0.4, 0.6]},
+    seen_in_pretraining=False,
+    cost={"seconds": 1.0, "device": "cpu"},
+    environment={},
+)
 
 
 def test_a_run_is_named_by_what_it_does_and_from_what():
@@ -132,6 +142,21 @@ def test_a_file_that_is_no_result_is_refused(tmp_path, content):
 
 def test_a_result_has_the_keys_that_the_design_promises():
     assert {
-        "schema", "run_id", "protocol", "strategy", "backbone", "task", "boundary", "fraction", "seed", "pretraining_seed", "n",
-        "selected", "metrics", "intervals", "seen_in_pretraining", "cost", "environment",
-    } <= set(asdict(RESULT))  # fmt: skip
+        "schema",
+        "run_id",
+        "protocol",
+        "strategy",
+        "backbone",
+        "task",
+        "boundary",
+        "fraction",
+        "seed",
+        "pretraining_seed",
+        "n",
+        "selected",
+        "metrics",
+        "intervals",
+        "seen_in_pretraining",
+        "cost",
+        "environment",
+    } <= set(asdict(RESULT))

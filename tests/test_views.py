@@ -14,12 +14,30 @@ SIDE = 32
 UNIT = Scale(0.0, 1.0)
 HU = Scale(-160.0, 240.0)
 OFF = {
-    "ct": dict(crop_scale=(1, 1), flip=0, rotation_degrees=0, window_shift=0, window_stretch=0, brightness=0, contrast=0,
-               blur_share=0, noise=0),
-    "microscopy": dict(crop_scale=(1, 1), flip=0, flip_vertical=0, rotation_degrees=0, brightness=0, contrast=0, colour=0,
-                       blur_share=0, noise=0),
+    "ct": dict(
+        crop_scale=(1, 1),
+        flip=0,
+        rotation_degrees=0,
+        window_shift=0,
+        window_stretch=0,
+        brightness=0,
+        contrast=0,
+        blur_share=0,
+        noise=0,
+    ),
+    "microscopy": dict(
+        crop_scale=(1, 1),
+        flip=0,
+        flip_vertical=0,
+        rotation_degrees=0,
+        brightness=0,
+        contrast=0,
+        colour=0,
+        blur_share=0,
+        noise=0,
+    ),
     "natural": dict(crop_scale=(1, 1), flip=0, brightness=0, contrast=0, colour=0, grey=0, blur_share=0),
-}  # fmt: skip
+}
 
 
 def only(preset="ct", size=SIDE, channels=1, units="display", **options):
@@ -271,9 +289,12 @@ def test_the_ct_preset_refuses_colour_stores():
 
 @pytest.mark.parametrize(
     ("channels", "units", "message"),
-    [(1, "display", "the store has one channel"), (3, "hu", "the store has one channel"),
-     (1, "rgb", "the backbone reads one channel")],
-)  # fmt: skip
+    [
+        (1, "display", "the store has one channel"),
+        (3, "hu", "the store has one channel"),
+        (1, "rgb", "the backbone reads one channel"),
+    ],
+)
 def test_the_natural_preset_refuses_one_channel_unless_colour_is_off(channels, units, message):
     with pytest.raises(RecipeError, match=rf"jitters colour, and {message}\. Set views.colour=0 views.grey=0"):
         VIEWS["natural"](SIDE, channels, units)

@@ -27,10 +27,16 @@ CASES = {
     "unknown format": (f"{INGEST} --format dicm", r"UsageError: .*--format: invalid choice: 'dicm' .*'dicom'"),
     "unknown protocol": ("evaluate svm a b", r"UsageError: .*'svm' .*linear_probe"),
     "unknown phantom": ("ingest phantom:cq --out out", r"SourceError: phantom:cq: .*Known: cells, ct, photographs"),
-    "unknown phantom option": ("ingest phantom:ct,patient=3 --out out", r"SourceError: .*'patient'\. Did you mean 'patients'"),
+    "unknown phantom option": (
+        "ingest phantom:ct,patient=3 --out out",
+        r"SourceError: .*'patient'\. Did you mean 'patients'",
+    ),
     "missing source": ("ingest archive --out out", r"SourceError: archive: no such file or folder"),
     "source without an image": ("ingest nothing --out out", r"SourceError: nothing: holds no DICOM"),
-    "an image of zero bytes alone": ("ingest zero --out out", r"SourceError: zero: 1 of 1 .*\n +x\.png: the file is empty"),
+    "an image of zero bytes alone": (
+        "ingest zero --out out",
+        r"SourceError: zero: 1 of 1 .*\n +x\.png: the file is empty",
+    ),
     "splits above 1": (f"{INGEST} --split 0.5,0.5,0.5", r"UsageError: --split 0.5,0.5,0.5: .*sum to 1"),
     "splits that are no numbers": (f"{INGEST} --split nan,0,1", r"UsageError: --split nan,0,1: .*sum to 1"),
     "two splits": (f"{INGEST} --split 0.8,0.2", r"UsageError: --split 0.8,0.2: expected three shares"),
@@ -46,51 +52,85 @@ CASES = {
     "missing masks": (f"{INGEST} --masks mask.png", r"SourceError: --masks mask\.png: no such file"),
     "ingest into other files": ("ingest pictures --out recipes", r"UsageError: --out recipes: .*no image store"),
     "ingest into a file": ("ingest pictures --out tiny.yaml", r"UsageError: --out tiny\.yaml: this is a file"),
-    "ingest into a store of other inputs": ("ingest pictures --out store", r"UsageError: --out store: a store of other inputs"),
+    "ingest into a store of other inputs": (
+        "ingest pictures --out store",
+        r"UsageError: --out store: a store of other inputs",
+    ),
     "inspect nothing": ("inspect nowhere", r"StoreError: nowhere: there is no such store\. .*ssl-transfer ingest"),
     "inspect a path that is no store": ("inspect pictures", r"StoreError: pictures: this is no .*ssl-transfer ingest"),
-    "contact sheet of a path that is no store": ("inspect pictures --figure a.png", r"UsageError: pictures: --figure draws"),
+    "contact sheet of a path that is no store": (
+        "inspect pictures --figure a.png",
+        r"UsageError: pictures: --figure draws",
+    ),
     "missing recipe": ("pretrain tinny.yaml --out out", r"RecipeError: tinny\.yaml: there is no .*Did you mean 'tiny"),
     "unknown recipe key": (
-        f"{PRETRAIN} train.epoch=3", r"RecipeError: tiny\.yaml: train\.epoch: .*Did you mean 'epochs'"
+        f"{PRETRAIN} train.epoch=3",
+        r"RecipeError: tiny\.yaml: train\.epoch: .*Did you mean 'epochs'",
     ),
     "an override that is none": (f"{PRETRAIN} epochs", r"UsageError: .*epochs"),
     "missing store": (
         f"{PRETRAIN} data.store=stores/none",
         r"StoreError: stores/none: there is no such store\. Make it with: ssl-transfer ingest .* --out stores/none",
     ),
-    "pretrain on a path that is no store": (f"{PRETRAIN} data.store=pictures", r"StoreError: pictures: this is no image store"),
-    "features of a path that is no store": (
-        "features scratch:resnet10t pictures --out out", r"StoreError: pictures: this is no image store"
+    "pretrain on a path that is no store": (
+        f"{PRETRAIN} data.store=pictures",
+        r"StoreError: pictures: this is no image store",
     ),
-    "unknown task": (f"{EVALUATE} phantom_regio --out out", r"TaskError: phantom_regio: .*Did you mean 'phantom_region'"),
-    "unknown metric": (f"{EVALUATE} metric.yaml --out out", r"TaskError: metric\.yaml: metric: .*Did you mean 'accuracy'"),
+    "features of a path that is no store": (
+        "features scratch:resnet10t pictures --out out",
+        r"StoreError: pictures: this is no image store",
+    ),
+    "unknown task": (
+        f"{EVALUATE} phantom_regio --out out",
+        r"TaskError: phantom_regio: .*Did you mean 'phantom_region'",
+    ),
+    "unknown metric": (
+        f"{EVALUATE} metric.yaml --out out",
+        r"TaskError: metric\.yaml: metric: .*Did you mean 'accuracy'",
+    ),
     "unknown target": (f"{EVALUATE} target.yaml --out out", r"TaskError: target\.yaml: target: .*Did you mean 'label'"),
     "features of several backbones": (
-        "evaluate knn scratch:resnet10t scratch:resnet18 phantom_region --features out", r"UsageError: --features: .*several"
+        "evaluate knn scratch:resnet10t scratch:resnet18 phantom_region --features out",
+        r"UsageError: --features: .*several",
     ),
     "unknown study": ("study plan benchmrk", r"RecipeError: benchmrk: .*Did you mean 'benchmark'"),
-    "report of a study that was not planned": ("study report benchmark", r"UsageError: studies/benchmark.*: no plan of a study"),
+    "report of a study that was not planned": (
+        "study report benchmark",
+        r"UsageError: studies/benchmark.*: no plan of a study",
+    ),
     "settings for a planned study": ("study run pictures a=1", r"UsageError: pictures: settings are laid over a YAML"),
     "study without a study": ("study run", r"UsageError: study run: expected a study's YAML, or its folder"),
     "quickstart among other files": ("quickstart --out pictures", r"UsageError: pictures: holds other files"),
     "unknown scale": ("quickstart --scale huge --out out", r"UsageError: .*'huge' .*'full', 'tiny'"),
     "unknown method option": (
-        f"{PRETRAIN} method.temprature=1", r"RecipeError: tiny\.yaml: method\.temprature: SimCLR .*'temperature'"
+        f"{PRETRAIN} method.temprature=1",
+        r"RecipeError: tiny\.yaml: method\.temprature: SimCLR .*'temperature'",
     ),
-    "unknown architecture": (f"{PRETRAIN} backbone.name=resnet10x", r"BackboneError: .*'resnet10x'\. Did you mean 'resnet10t'"),
+    "unknown architecture": (
+        f"{PRETRAIN} backbone.name=resnet10x",
+        r"BackboneError: .*'resnet10x'\. Did you mean 'resnet10t'",
+    ),
     "batch larger than the data": (
-        f"{PRETRAIN} train.batch_size=37", r"RecipeError: .*train\.batch_size: 37 .*36 training images.* at most"
+        f"{PRETRAIN} train.batch_size=37",
+        r"RecipeError: .*train\.batch_size: 37 .*36 training images.* at most",
     ),
-    "pretrain into other files": ("pretrain tiny.yaml --out pictures", r"UsageError: pictures: already holds other files"),
+    "pretrain into other files": (
+        "pretrain tiny.yaml --out pictures",
+        r"UsageError: pictures: already holds other files",
+    ),
     "features of a folder that is no backbone": (
-        "features pictures store --out out", r"BackboneError: pictures: this is no backbone .*ssl-transfer pretrain"
+        "features pictures store --out out",
+        r"BackboneError: pictures: this is no backbone .*ssl-transfer pretrain",
     ),
     "unknown setting of evaluate": (
-        f"{EVALUATE} region.yaml fracton=0.1 --out out", r"RecipeError: evaluate knn: no .*'fracton'\. Did you mean 'fraction'"
+        f"{EVALUATE} region.yaml fracton=0.1 --out out",
+        r"RecipeError: evaluate knn: no .*'fracton'\. Did you mean 'fraction'",
     ),
-    "a fraction above 1": (f"{EVALUATE} region.yaml fraction=2 --out out", r"RecipeError: evaluate knn: fraction: found '2'"),
-}  # fmt: skip
+    "a fraction above 1": (
+        f"{EVALUATE} region.yaml fraction=2 --out out",
+        r"RecipeError: evaluate knn: fraction: found '2'",
+    ),
+}
 
 
 @pytest.fixture(scope="module")

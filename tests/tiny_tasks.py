@@ -14,9 +14,14 @@ from ssl_transfer.evaluate.learner import Learner
 
 SIDE = 32
 SHORT = (
-    "resamples=0", "optimizer={name: sgd, lr: 0.05, momentum: 0.0, weight_decay: 0.0}", "train.steps=3",
-    "train.batch_size=4", "train.check_every_steps=1000", "train.log_every_steps=1", "train.workers=0",
-)  # fmt: skip
+    "resamples=0",
+    "optimizer={name: sgd, lr: 0.05, momentum: 0.0, weight_decay: 0.0}",
+    "train.steps=3",
+    "train.batch_size=4",
+    "train.check_every_steps=1000",
+    "train.log_every_steps=1",
+    "train.workers=0",
+)
 
 
 def write_task(folder, images, splits, columns, masks=None, mask_classes=None, units="display", domain="ct", **card):
@@ -28,10 +33,19 @@ def write_task(folder, images, splits, columns, masks=None, mask_classes=None, u
         for number, image in enumerate(images):
             row = {name: values[number] for name, values in columns.items()}
             writer.append(image, row, None if masks is None else masks[number].astype(np.uint8))
-        writer.finish(np.array(splits), {
-            "units": units, "domain": domain, "classes": None, "refused": [], "warnings": [], "split_by": "patient",
-            "source": "made up", "mask_classes": mask_classes,
-        })  # fmt: skip
+        writer.finish(
+            np.array(splits),
+            {
+                "units": units,
+                "domain": domain,
+                "classes": None,
+                "refused": [],
+                "warnings": [],
+                "split_by": "patient",
+                "source": "made up",
+                "mask_classes": mask_classes,
+            },
+        )
     written = {"store": str(folder / "store"), "target": "label", "metric": "accuracy", **card}
     (folder / "task.yaml").write_text(yaml.safe_dump(written))
     return Task.load(folder / "task.yaml")

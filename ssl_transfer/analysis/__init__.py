@@ -79,9 +79,14 @@ def analyze(
             f"against: a store is called {store.path.name}, as the one that is looked at. Rename one of them."
         )
     settings = {
-        "neighbors": neighbors, "index": index, "sample": sample, "columns": columns, "domain": domain,
-        "duplicate": duplicate, "seed": seed,
-    }  # fmt: skip
+        "neighbors": neighbors,
+        "index": index,
+        "sample": sample,
+        "columns": columns,
+        "domain": domain,
+        "duplicate": duplicate,
+        "seed": seed,
+    }
     asked = {**settings, "names": [one.name for one in subjects], "against": list(against)}
     upstream = [one.id for one in (*subjects, store, *against.values())] + [one.result.run_id for one in results]
     identity = run_id("analyze", asked, upstream)
@@ -114,12 +119,19 @@ def analyze(
             _map_table(question, found).to_parquet(temporary / "maps.parquet", index=False)
             _explorer(question, found, told, temporary / "explorer.html")
         answer = {
-            "schema": SCHEMA, "kind": "analysis", "run_id": identity, "store": store.id, "store_path": str(store.path),
+            "schema": SCHEMA,
+            "kind": "analysis",
+            "run_id": identity,
+            "store": store.id,
+            "store_path": str(store.path),
             "n": {"images": len(store), "patients": store.card["n_patients"], "sample": len(found.rows)},
             "backbones": [_entry(one, found) for one in subjects],
-            "findings": [{"title": one.title, "text": one.text} for one in told], "leaks": found.leaks.sentence(),
-            "settings": settings, "seconds": seconds, "environment": environment("cpu"),
-        }  # fmt: skip
+            "findings": [{"title": one.title, "text": one.text} for one in told],
+            "leaks": found.leaks.sentence(),
+            "settings": settings,
+            "seconds": seconds,
+            "environment": environment("cpu"),
+        }
         write_json(temporary / "analysis.json", answer)
     return answer, folder
 
@@ -165,9 +177,17 @@ def _map_table(asked: Question, found: Measured) -> pd.DataFrame:
             )
         )
         for other, placed in found.placed[name].items():
-            parts.append(pd.DataFrame({
-                "backbone": name, "store": other, "row": np.arange(len(placed)), "x": placed[:, 0], "y": placed[:, 1],
-            }))  # fmt: skip
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "backbone": name,
+                        "store": other,
+                        "row": np.arange(len(placed)),
+                        "x": placed[:, 0],
+                        "y": placed[:, 1],
+                    }
+                )
+            )
     return pd.concat(parts, ignore_index=True)
 
 

@@ -48,17 +48,28 @@ def domain_distances(features: np.ndarray, domains: np.ndarray, groups: np.ndarr
         alone = any(len(np.unique(groups[own].astype(str))) < 2 for own in (a, b))
         within = [frechet_distance(*(unit[half] for half in drawn[name])) for name in (one, other)]
         row = {
-            "domain_a": one, "domain_b": other, "frechet": np.mean(across), "frechet_by_chance": np.nan if alone else max(within),
-            "mmd": mmd(unit[a], unit[b]), "n": len(a) + len(b),
-        }  # fmt: skip
+            "domain_a": one,
+            "domain_b": other,
+            "frechet": np.mean(across),
+            "frechet_by_chance": np.nan if alone else max(within),
+            "mmd": mmd(unit[a], unit[b]),
+            "n": len(a) + len(b),
+        }
         both = np.concatenate([a, b])
         told = encoded(features[both], pd.DataFrame({"domain": known[both].to_numpy()}), groups[both], seed)
         if len(told):
             row |= {"separability": told["value"][0], "separability_by_chance": told["chance"][0]}
         rows.append(row)
     columns = [
-        "domain_a", "domain_b", "frechet", "frechet_by_chance", "mmd", "separability", "separability_by_chance", "n",
-    ]  # fmt: skip
+        "domain_a",
+        "domain_b",
+        "frechet",
+        "frechet_by_chance",
+        "mmd",
+        "separability",
+        "separability_by_chance",
+        "n",
+    ]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -62,8 +62,15 @@ def encoded(
         for place, column in enumerate(columns):
             chance = judged[len(columns) + place] if control else float("nan")
             measure = "AUROC" if column.classes else "R2"
-            rows.append({"property": column.name, "measure": measure, "value": judged[place], "chance": chance,
-                         "n": len(column.known)})  # fmt: skip
+            rows.append(
+                {
+                    "property": column.name,
+                    "measure": measure,
+                    "value": judged[place],
+                    "chance": chance,
+                    "n": len(column.known),
+                }
+            )
     order = {name: place for place, name in enumerate(properties)}
     rows.sort(key=lambda row: order[row["property"]])
     return pd.DataFrame(rows, columns=["property", "measure", "value", "chance", "n"])

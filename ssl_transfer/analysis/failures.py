@@ -14,9 +14,19 @@ from ssl_transfer.errors import UsageError
 from ssl_transfer.result import EvalResult
 
 COLUMNS = (
-    "task", "result_a", "result_b", "n", "patients", "wrong_a", "wrong_b", "both_wrong", "by_chance", "consistency",
-    "consistency_low", "consistency_high",
-)  # fmt: skip
+    "task",
+    "result_a",
+    "result_b",
+    "n",
+    "patients",
+    "wrong_a",
+    "wrong_b",
+    "both_wrong",
+    "by_chance",
+    "consistency",
+    "consistency_low",
+    "consistency_high",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +52,14 @@ class Judgement:
         """
         folders = [Path(one).parent if Path(one).name == "result.json" else Path(one) for one in folders]
         results = [EvalResult.load(folder) for folder in folders]
-        parts = pd.DataFrame({
-            "": [f"{one.backbone['name']}, {one.strategy or one.protocol}" for one in results],
-            "fraction ": [f"{one.fraction:g}" for one in results],
-            "pretraining seed ": [str(one.pretraining_seed) for one in results],
-            "seed ": [str(one.seed) for one in results],
-        })  # fmt: skip
+        parts = pd.DataFrame(
+            {
+                "": [f"{one.backbone['name']}, {one.strategy or one.protocol}" for one in results],
+                "fraction ": [f"{one.fraction:g}" for one in results],
+                "pretraining seed ": [str(one.pretraining_seed) for one in results],
+                "seed ": [str(one.seed) for one in results],
+            }
+        )
         told = [word for word in parts if word == "" or parts[word].nunique() > 1]
         names = [", ".join(f"{word}{row[word]}" for word in told) for _, row in parts.iterrows()]
         asked = [(one.task["name"], name) for one, name in zip(results, names, strict=True)]
@@ -149,8 +161,14 @@ def shared_failures(one: pd.DataFrame, other: pd.DataFrame, resamples: int = 100
     interval = tuple(float(q) for q in np.percentile(drawn, [2.5, 97.5])) if len(drawn) else (np.nan, np.nan)
     wrong = tuple(float(1 - values[0]) for values in share)
     return SharedFailures(
-        len(both), int(codes.max() + 1), wrong, float((~right).all(1).mean()), wrong[0] * wrong[1], float(kappa[0]), interval
-    )  # fmt: skip
+        len(both),
+        int(codes.max() + 1),
+        wrong,
+        float((~right).all(1).mean()),
+        wrong[0] * wrong[1],
+        float(kappa[0]),
+        interval,
+    )
 
 
 def _judged(frame: pd.DataFrame, name: str) -> pd.DataFrame:

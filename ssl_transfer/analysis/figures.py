@@ -131,8 +131,16 @@ def draw_pairs(store: ImageStore, pairs: pd.DataFrame, path: Path) -> Path:
     for column, pair in zip(grid.T, shown.itertuples(), strict=False):
         for axes, row, split in zip(column, (pair.row_a, pair.row_b), (pair.split_a, pair.split_b), strict=True):
             _picture(axes, store, row, f"{split}, row {row}")
-        column[1].text(0.5, -0.06, f"details {pair.details:.2f}", transform=column[1].transAxes, ha="center", va="top",
-                       fontsize=7, color=QUIET)  # fmt: skip
+        column[1].text(
+            0.5,
+            -0.06,
+            f"details {pair.details:.2f}",
+            transform=column[1].transAxes,
+            ha="center",
+            va="top",
+            fontsize=7,
+            color=QUIET,
+        )
     return _save(figure, path)
 
 

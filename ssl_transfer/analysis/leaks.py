@@ -94,10 +94,17 @@ def find_leaks(store: ImageStore, neighborhood: Neighborhood, threshold: float =
     a, b = first[found], second[found]
     pairs = pd.DataFrame(
         {
-            "row_a": a, "row_b": b, "split_a": splits[a], "split_b": splits[b], "patient_a": patients[a],
-            "patient_b": patients[b], "similarity": similarity[found], "details": details[found], "across": across[found],
+            "row_a": a,
+            "row_b": b,
+            "split_a": splits[a],
+            "split_b": splits[b],
+            "patient_a": patients[a],
+            "patient_b": patients[b],
+            "similarity": similarity[found],
+            "details": details[found],
+            "across": across[found],
         }
-    )  # fmt: skip
+    )
     return Leaks(pairs, len(first))
 
 

@@ -106,18 +106,24 @@ def measure(asked: Question, timed: Timed) -> Measured:
             name: {other: place(new, features[name], points[name], asked.neighbors) for other, new in others.items()}
             for name, others in elsewhere.items()
         }
-        maps = pd.DataFrame([
-            {"backbone": name, "index": graphs[name].index, "recall": graphs[name].recall,
-             **trust(features[name], points[name], asked.neighbors, seed)}
-            for name in features
-        ])  # fmt: skip
+        maps = pd.DataFrame(
+            [
+                {
+                    "backbone": name,
+                    "index": graphs[name].index,
+                    "recall": graphs[name].recall,
+                    **trust(features[name], points[name], asked.neighbors, seed),
+                }
+                for name in features
+            ]
+        )
     groups = patients_of(store)
     rows = drawn_sample(groups, asked.sample, seed)
     with timed("layers"):
         layers = {one.name: {**one.layers(store, rows), FEATURES: features[one.name][rows]} for one in asked.subjects}
-        clouds = _stacked({
-            one.name: shapes(layers[one.name], one.pairs(store, rows), graphs[one.name]) for one in asked.subjects
-        })  # fmt: skip
+        clouds = _stacked(
+            {one.name: shapes(layers[one.name], one.pairs(store, rows), graphs[one.name]) for one in asked.subjects}
+        )
         similarity = similarities(layers, graphs)
     with timed("properties"):
         properties = image_properties(store)
@@ -126,15 +132,25 @@ def measure(asked: Question, timed: Timed) -> Measured:
     with timed("probes of properties"):
         read = _stacked({name: _read(own, known, groups[rows], seed) for name, own in layers.items()})
     with timed("domains"):
-        domains = _stacked({
-            name: _domains(own, elsewhere[name], groups, None if asked.domain is None else table[asked.domain], asked)
-            for name, own in features.items()
-        })  # fmt: skip
+        domains = _stacked(
+            {
+                name: _domains(
+                    own, elsewhere[name], groups, None if asked.domain is None else table[asked.domain], asked
+                )
+                for name, own in features.items()
+            }
+        )
     tables = {
-        "maps": maps, "neighbors": retrieval, "outliers": _outliers(graphs, table), "clouds": clouds,
-        "similarity": similarity, "encoded": read, "domains": domains, "failures": failed_alike,
+        "maps": maps,
+        "neighbors": retrieval,
+        "outliers": _outliers(graphs, table),
+        "clouds": clouds,
+        "similarity": similarity,
+        "encoded": read,
+        "domains": domains,
+        "failures": failed_alike,
         "leaks": leaks.pairs,
-    }  # fmt: skip
+    }
     unread = [name for name in known if name not in set(read["property"])]
     return Measured(graphs, points, placed, rows, pd.concat([table, properties], axis=1), unread, leaks, tables)
 
@@ -144,9 +160,7 @@ def _stacked(parts: Mapping[str, pd.DataFrame], column: str = "backbone") -> pd.
     return pd.concat([part.assign(**{column: name}) for name, part in parts.items()], ignore_index=True)
 
 
-def _read(
-    layers: Mapping[str, np.ndarray], known: pd.DataFrame, groups: np.ndarray, seed: int
-) -> pd.DataFrame:  # fmt: skip
+def _read(layers: Mapping[str, np.ndarray], known: pd.DataFrame, groups: np.ndarray, seed: int) -> pd.DataFrame:
     """Properties read off every layer, chance of the features alone: it is the same of all."""
     return _stacked(
         {layer: encoded(held, known, groups, seed, layer == FEATURES) for layer, held in layers.items()}, "layer"
@@ -159,12 +173,18 @@ def _retrieval(graph: Neighborhood, table: pd.DataFrame) -> pd.DataFrame:
     for name in table:
         labels = table[name].to_numpy(object)
         counts = sorted({1, min(5, graph.k), graph.k})
-        rows.append({
-            "column": name, "values": table[name].nunique(), "n": int(table[name].notna().sum()), "k": graph.k,
-            "purity": graph.purity(labels), "by_chance": graph.purity_by_chance(labels),
-            **{f"precision_{k}": value for k, value in graph.precision(labels, counts).items()},
-            "map": graph.average_precision(labels),
-        })  # fmt: skip
+        rows.append(
+            {
+                "column": name,
+                "values": table[name].nunique(),
+                "n": int(table[name].notna().sum()),
+                "k": graph.k,
+                "purity": graph.purity(labels),
+                "by_chance": graph.purity_by_chance(labels),
+                **{f"precision_{k}": value for k, value in graph.precision(labels, counts).items()},
+                "map": graph.average_precision(labels),
+            }
+        )
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else RETRIEVAL)
 
 
@@ -182,16 +202,24 @@ def _outliers(graphs: Mapping[str, Neighborhood], table: pd.DataFrame) -> pd.Dat
     for name, graph in graphs.items():
         rows = np.argsort(-graph.remoteness, kind="stable")[:OUTLIERS]
         median = np.median(graph.remoteness)
-        parts[name] = pd.DataFrame({
-            "row": rows, **{key: table[key].to_numpy()[rows] for key in ("patient", "label", "split") if key in table},
-            "remoteness": graph.remoteness[rows], "of_median": graph.remoteness[rows] / (median or np.nan),
-        })  # fmt: skip
+        parts[name] = pd.DataFrame(
+            {
+                "row": rows,
+                **{key: table[key].to_numpy()[rows] for key in ("patient", "label", "split") if key in table},
+                "remoteness": graph.remoteness[rows],
+                "of_median": graph.remoteness[rows] / (median or np.nan),
+            }
+        )
     return _stacked(parts)
 
 
 def _domains(
-    features: np.ndarray, others: Mapping[str, np.ndarray], groups: np.ndarray, column: pd.Series | None, asked: Question
-) -> pd.DataFrame:  # fmt: skip
+    features: np.ndarray,
+    others: Mapping[str, np.ndarray],
+    groups: np.ndarray,
+    column: pd.Series | None,
+    asked: Question,
+) -> pd.DataFrame:
     """Distances between this store and the others, and between the values of a column."""
     parts = [domain_distances(features[:0], np.empty(0, object), groups[:0])]
     if others:

@@ -16,9 +16,12 @@ JUDGED_AT_ONCE = 64  # whose similarities to all are one matrix product
 
 
 def project(
-    features: np.ndarray, seed: int = 0, neighbors: int = NEIGHBORS, neighborhood: Neighborhood | None = None,
+    features: np.ndarray,
+    seed: int = 0,
+    neighbors: int = NEIGHBORS,
+    neighborhood: Neighborhood | None = None,
     beside: np.ndarray | None = None,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Lay features out in two dimensions with UMAP on a cosine neighbour graph (FAISS).
 
     Pages of several backbones are aligned by `beside`: the layout begins where the images stand on the other page, and ends
@@ -47,10 +50,13 @@ def project(
         neighbors = min(neighbors, len(features) - 1)
         graph = (*_graph(features, neighbors, neighborhood), None)
         layout = umap.UMAP(
-            n_neighbors=neighbors, metric="cosine", random_state=seed, precomputed_knn=graph,
+            n_neighbors=neighbors,
+            metric="cosine",
+            random_state=seed,
+            precomputed_knn=graph,
             init="pca" if beside is None else np.array(beside, np.float32),
             force_approximation_algorithm=True,  # umap-learn ignores a given graph below 4096 points otherwise
-        )  # fmt: skip
+        )
         points = layout.fit_transform(np.asarray(features, np.float32)).astype(np.float32)
     return points if beside is None else _turned(points, beside)
 

@@ -52,11 +52,13 @@ def _properties(images: np.ndarray, body: np.ndarray, hounsfield: bool) -> dict[
     across, down = np.linspace(-1, 1, width), np.linspace(-1, 1, height)
     with np.errstate(invalid="ignore", divide="ignore"):
         found = {
-            "mean": flat.mean(1), "spread": spread, "body_area": area,
+            "mean": flat.mean(1),
+            "spread": spread,
+            "body_area": area,
             "center_x": (body.mean(1) * across).sum(1) / body.mean(1).sum(1),
             "center_y": (body.mean(2) * down).sum(1) / body.mean(2).sum(1),
             "symmetry": _correlation(flat, images[:, :, ::-1].reshape(count, -1)),
-        }  # fmt: skip
+        }
         gradient = np.hypot(ndimage.sobel(images, 1), ndimage.sobel(images, 2)) / 8
         found["edge_density"] = gradient.reshape(count, -1).mean(1) / spread
     laplacian = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)

@@ -77,9 +77,7 @@ def similarities(
             if places[i][1] == FEATURES:
                 row["neighbors_shared"] = shared_neighbors(*(neighborhoods[places[place][0]] for place in (i, j)))
         rows.append(row)
-    columns = [
-        "backbone_a", "layer_a", "backbone_b", "layer_b", "cka", "cka_rbf", "procrustes", "neighbors_shared",
-    ]  # fmt: skip
+    columns = ["backbone_a", "layer_a", "backbone_b", "layer_b", "cka", "cka_rbf", "procrustes", "neighbors_shared"]
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -106,12 +104,17 @@ def shapes(layers: Mapping[str, np.ndarray], pairs: tuple[np.ndarray, np.ndarray
     for layer, values in layers.items():
         cloud = torch.from_numpy(values)
         row = {
-            "layer": layer, "dimensions": values.shape[1], "effective_rank": effective_rank(cloud), "rankme": rankme(cloud),
-        }  # fmt: skip
+            "layer": layer,
+            "dimensions": values.shape[1],
+            "effective_rank": effective_rank(cloud),
+            "rankme": rankme(cloud),
+        }
         if layer == FEATURES:
             row |= {
-                "alignment": alignment(*map(torch.from_numpy, pairs)), "uniformity": uniformity(cloud[:KERNEL_ROWS]),
-                "intrinsic_dimension": graph.intrinsic_dimension, "hubness": graph.hubness,
-            }  # fmt: skip
+                "alignment": alignment(*map(torch.from_numpy, pairs)),
+                "uniformity": uniformity(cloud[:KERNEL_ROWS]),
+                "intrinsic_dimension": graph.intrinsic_dimension,
+                "hubness": graph.hubness,
+            }
         rows.append(row)
     return pd.DataFrame(rows)

@@ -29,9 +29,24 @@ def store_summary(store: ImageStore) -> dict:
     """
     card = store.card
     same = (
-        "id", "n_images", "n_patients", "n_refused", "refused", "splits", "channels", "size", "units", "domain",
-        "labels", "classes", "value_range", "split_by", "compressed", "source", "warnings",
-    )  # fmt: skip
+        "id",
+        "n_images",
+        "n_patients",
+        "n_refused",
+        "refused",
+        "splits",
+        "channels",
+        "size",
+        "units",
+        "domain",
+        "labels",
+        "classes",
+        "value_range",
+        "split_by",
+        "compressed",
+        "source",
+        "warnings",
+    )
     masks = card["masks"] and {"classes": card["masks"]["classes"], "dtype": np.dtype(card["masks"]["dtype"]).name}
     return {
         "kind": "store",

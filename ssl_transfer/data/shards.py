@@ -48,9 +48,13 @@ class ShardWriter:
             import blosc2
 
             frame = blosc2.compress2(
-                image.reshape(-1), codec=blosc2.Codec.LZ4, clevel=5, typesize=self.dtype.itemsize,
-                filters=[blosc2.Filter.BITSHUFFLE], nthreads=1,
-            )  # fmt: skip
+                image.reshape(-1),
+                codec=blosc2.Codec.LZ4,
+                clevel=5,
+                typesize=self.dtype.itemsize,
+                filters=[blosc2.Filter.BITSHUFFLE],
+                nthreads=1,
+            )
             self._file.write(frame)
             self._offsets.append(self._offsets[-1] + len(frame))
         else:
@@ -102,9 +106,15 @@ class ShardReader:
     """
 
     def __init__(
-        self, folder: Path, name: str, shape: tuple[int, ...], dtype: str, per_shard: int, compressed: bool,
+        self,
+        folder: Path,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: str,
+        per_shard: int,
+        compressed: bool,
         images: int | None = None,
-    ):  # fmt: skip
+    ):
         self.folder, self.name, self.shape = folder, name, tuple(shape)
         self.dtype, self.per_shard, self.compressed = np.dtype(dtype), per_shard, compressed
         self.image_bytes = int(np.prod(shape)) * self.dtype.itemsize

@@ -241,16 +241,23 @@ class StoreWriter:
         masks = card.pop("mask_classes")
         card["value_range"] = self._value_range(np.flatnonzero(np.asarray(splits) == "train"))
         card |= {
-            "schema": SCHEMA, "kind": "store", "n_images": len(frame),
+            "schema": SCHEMA,
+            "kind": "store",
+            "n_images": len(frame),
             "n_patients": int(frame["patient"].nunique()) if known_patients else None,
-            "channels": self.shape[0], "size": list(self.shape[1:]), "dtype": self._pixels.dtype.str,
-            "compressed": self.compress, "images_per_shard": self._pixels.images_per_shard,
-            "shards": self._pixels.shards, "splits": counts, "n_refused": len(card["refused"]),
+            "channels": self.shape[0],
+            "size": list(self.shape[1:]),
+            "dtype": self._pixels.dtype.str,
+            "compressed": self.compress,
+            "images_per_shard": self._pixels.images_per_shard,
+            "shards": self._pixels.shards,
+            "splits": counts,
+            "n_refused": len(card["refused"]),
             "labels": {str(k): int(n) for k, n in frame["label"].value_counts().sort_index().items()},
-            "masks": None if self._masks is None else {
-                "dtype": self._masks.dtype.str, "images_per_shard": self._masks.images_per_shard, "classes": masks,
-            },
-        }  # fmt: skip
+            "masks": None
+            if self._masks is None
+            else {"dtype": self._masks.dtype.str, "images_per_shard": self._masks.images_per_shard, "classes": masks},
+        }
         card["id"] = _content_id(frame, card)
         (self.folder / "card.json").write_text(json.dumps(card, indent=1))
         self.folder.rename(self.out)
@@ -261,7 +268,7 @@ class StoreWriter:
         positions = np.sort(np.random.default_rng(0).permutation(train)[:256])
         reader = ShardReader(
             self.folder, "pixels", self.shape, self.dtype, self._pixels.images_per_shard, self.compress
-        )  # fmt: skip
+        )
         stride = max(1, self.shape[1] * self.shape[2] // 4096) | 1  # odd, so that it walks over all columns
         thinned = [reader.read([position]).reshape(self.shape[0], -1)[:, ::stride].ravel() for position in positions]
         if not thinned:

@@ -130,10 +130,13 @@ class Views:
         sign_y = torch.where(next(draw) < self.flip_vertical, -1.0, 1.0)
         angle = math.radians(self.rotation_degrees) * (2 * next(draw) - 1)
         cos, sin, aspect = angle.cos(), angle.sin(), height / width
-        theta = torch.stack([
-            torch.stack([cos * share_x * sign_x, -sin * share_y * sign_y * aspect, centre_x], 1),
-            torch.stack([sin * share_x * sign_x / aspect, cos * share_y * sign_y, centre_y], 1),
-        ], 1)  # fmt: skip
+        theta = torch.stack(
+            [
+                torch.stack([cos * share_x * sign_x, -sin * share_y * sign_y * aspect, centre_x], 1),
+                torch.stack([sin * share_x * sign_x / aspect, cos * share_y * sign_y, centre_y], 1),
+            ],
+            1,
+        )
         return theta, torch.minimum(share_x * width, share_y * height)
 
     def _sample(self, unit: torch.Tensor, theta: torch.Tensor, crop_pixels: torch.Tensor) -> torch.Tensor:
@@ -267,9 +270,23 @@ def ct(
             "microscopy, or ingest again with --channels 1."
         )
     return Views(
-        size, crop_scale, flip, 0.0, rotation_degrees, window_hu, window_shift, window_stretch, brightness, contrast,
-        0.0, 0.0, blur_share, blur_sigma, noise, Intensity(window_hu, (0.5,) * channels, (0.25,) * channels),
-    )  # fmt: skip
+        size,
+        crop_scale,
+        flip,
+        0.0,
+        rotation_degrees,
+        window_hu,
+        window_shift,
+        window_stretch,
+        brightness,
+        contrast,
+        0.0,
+        0.0,
+        blur_share,
+        blur_sigma,
+        noise,
+        Intensity(window_hu, (0.5,) * channels, (0.25,) * channels),
+    )
 
 
 def microscopy(
@@ -289,9 +306,23 @@ def microscopy(
 ) -> Views:
     """Cells have no up or down: any rotation, both flips; mild colour for stained (three-channel) images."""
     return Views(
-        size, crop_scale, flip, flip_vertical, rotation_degrees, SOFT_TISSUE_HU, 0.0, 0.0, brightness, contrast,
-        colour, 0.0, blur_share, blur_sigma, noise, Intensity(mean=(0.5,) * channels, std=(0.25,) * channels),
-    )  # fmt: skip
+        size,
+        crop_scale,
+        flip,
+        flip_vertical,
+        rotation_degrees,
+        SOFT_TISSUE_HU,
+        0.0,
+        0.0,
+        brightness,
+        contrast,
+        colour,
+        0.0,
+        blur_share,
+        blur_sigma,
+        noise,
+        Intensity(mean=(0.5,) * channels, std=(0.25,) * channels),
+    )
 
 
 def natural(
@@ -317,9 +348,23 @@ def natural(
         ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
     )
     return Views(
-        size, crop_scale, flip, 0.0, 0.0, SOFT_TISSUE_HU, 0.0, 0.0, brightness, contrast,
-        colour, grey, blur_share, blur_sigma, 0.0, Intensity(mean=mean, std=std),
-    )  # fmt: skip
+        size,
+        crop_scale,
+        flip,
+        0.0,
+        0.0,
+        SOFT_TISSUE_HU,
+        0.0,
+        0.0,
+        brightness,
+        contrast,
+        colour,
+        grey,
+        blur_share,
+        blur_sigma,
+        0.0,
+        Intensity(mean=mean, std=std),
+    )
 
 
 VIEWS = {"ct": ct, "microscopy": microscopy, "natural": natural}
@@ -327,7 +372,7 @@ VIEWS = {"ct": ct, "microscopy": microscopy, "natural": natural}
 
 def mild(
     domain: str, units: str, channels: int, crop_scale: tuple[float, float] = (0.6, 1.0)
-) -> tuple[str, dict[str, Any]]:  # fmt: skip
+) -> tuple[str, dict[str, Any]]:
     """A preset and options that leave an image what it is: for a domain, without blur and noise, by small crops.
 
     Args:

@@ -39,8 +39,12 @@ from ssl_transfer.training.optim import OPTIMIZERS
 
 TRAININGS = {"finetune": finetune, "segment": segment}
 PROTOCOLS: dict[str, Callable] = {**PROBES, **TRAININGS}
-KINDS = {"linear_probe": ("classes", "labels"), "knn": ("classes", "labels"), "finetune": ("classes", "labels"),
-         "segment": ("masks",)}  # fmt: skip
+KINDS = {
+    "linear_probe": ("classes", "labels"),
+    "knn": ("classes", "labels"),
+    "finetune": ("classes", "labels"),
+    "segment": ("masks",),
+}
 NAMED = {  # options that name something: where it is looked up, and what it is given beside its options
     "strategy": (strategies.STRATEGIES, strategies.GIVEN),
     "optimizer": (OPTIMIZERS, ("groups", "batch_size")),
@@ -155,10 +159,15 @@ def evaluate(
 
 
 def probe(
-    backbone: Backbone, task: str | Path | Task, fraction: float = 1.0, seed: int = 0,
-    protocol: Literal["linear_probe", "knn"] = "linear_probe", out: str | Path | None = None,
-    features: str | Path | None = None, **settings: Any,
-) -> EvalResult:  # fmt: skip
+    backbone: Backbone,
+    task: str | Path | Task,
+    fraction: float = 1.0,
+    seed: int = 0,
+    protocol: Literal["linear_probe", "knn"] = "linear_probe",
+    out: str | Path | None = None,
+    features: str | Path | None = None,
+    **settings: Any,
+) -> EvalResult:
     """Evaluate frozen features of a backbone on a task, as `ssl-transfer evaluate` does; what was done before is read.
 
     Args:
@@ -201,27 +210,39 @@ def _finished(folder: Path, identity: str) -> EvalResult | None:
 
 def _result(
     protocol: str, backbone: Backbone, work: Work, options: dict[str, Any], outcome: Outcome, seconds: float
-) -> EvalResult:  # fmt: skip
+) -> EvalResult:
     task, recipe = work.task, work.recipe
     strategy = options["strategy"].name if "strategy" in options else None
     return EvalResult(
-        run_id=work.identity, protocol=protocol, strategy=strategy,
+        run_id=work.identity,
+        protocol=protocol,
+        strategy=strategy,
         backbone={
-            "id": backbone.id, "name": backbone.card["name"], "pretraining": backbone.card["name"],
+            "id": backbone.id,
+            "name": backbone.card["name"],
+            "pretraining": backbone.card["name"],
             **{key: backbone.card[key] for key in ("method", "source_domain", "parents", "pretraining_seed")},
         },
         task={"name": task.name, "target_domain": str(task.domain)},
         boundary=_boundary(backbone, task),
-        fraction=recipe.fraction, seed=recipe.seed, pretraining_seed=backbone.card["pretraining_seed"],
-        n={split: task.count(positions) for split, positions in work.rows.items()}, selected=outcome.selected,
-        metrics={"val": _finite(outcome.validation), "test": _finite(outcome.test)}, intervals=outcome.intervals,
+        fraction=recipe.fraction,
+        seed=recipe.seed,
+        pretraining_seed=backbone.card["pretraining_seed"],
+        n={split: task.count(positions) for split, positions in work.rows.items()},
+        selected=outcome.selected,
+        metrics={"val": _finite(outcome.validation), "test": _finite(outcome.test)},
+        intervals=outcome.intervals,
         seen_in_pretraining=task.store.id in backbone.card["stores"],
-        cost={"seconds": seconds, "device": _device()}, environment=environment(_device()),
+        cost={"seconds": seconds, "device": _device()},
+        environment=environment(_device()),
         notes=_notes(work) + outcome.notes,
         settings={
-            **_plain(outcome.settings), "noise": recipe.noise.model_dump(), "size": work.size, "channels": recipe.channels,
+            **_plain(outcome.settings),
+            "noise": recipe.noise.model_dump(),
+            "size": work.size,
+            "channels": recipe.channels,
         },
-    )  # fmt: skip
+    )
 
 
 def _keep_backbone(parent: Backbone, work: Work, strategy: str) -> None:
@@ -231,11 +252,13 @@ def _keep_backbone(parent: Backbone, work: Work, strategy: str) -> None:
     card = {key: value for key, value in work.backbone.card.items() if key not in ("recipe", "training", "run_id")}
     domains = [*(parent.card["source_domain"] or "").split(" + "), str(task.domain)]
     card |= {
-        "name": f"{parent.card['name']} → {task.name}", "method": f"{strategy} fine-tune", "run_id": work.identity,
+        "name": f"{parent.card['name']} → {task.name}",
+        "method": f"{strategy} fine-tune",
+        "run_id": work.identity,
         "source_domain": " + ".join(dict.fromkeys(filter(None, domains))),
         "stores": list(dict.fromkeys([*parent.card["stores"], task.store.id])),
         "parents": [*parent.card["parents"], parent.id],
-    }  # fmt: skip
+    }
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it was done
     save_backbone(Backbone(work.backbone.model, card), folder)
 

@@ -21,9 +21,12 @@ STRATEGY, OPTIMIZER, EFFORT = Named(name="full"), Named(name="adamw", lr=3e-4, w
 
 
 def finetune(
-    work: Work, strategy: Named = STRATEGY, optimizer: Named = OPTIMIZER,
-    views: Named | None = None, train: Effort = EFFORT,
-) -> Outcome:  # fmt: skip
+    work: Work,
+    strategy: Named = STRATEGY,
+    optimizer: Named = OPTIMIZER,
+    views: Named | None = None,
+    train: Effort = EFFORT,
+) -> Outcome:
     """Fine-tune on a task of classes or labels, and score test with the weights that were best on validation.
 
     Args:

@@ -14,11 +14,15 @@ VOTES = ("weighted", "plain")
 
 
 def knn(
-    train: np.ndarray, labels: np.ndarray, queries: dict[str, np.ndarray], n_classes: int,
+    train: np.ndarray,
+    labels: np.ndarray,
+    queries: dict[str, np.ndarray],
+    n_classes: int,
     k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 20, 200),
     votes: Annotated[tuple[Literal["weighted", "plain"], ...], Field(min_length=1)] = VOTES,
-    temperature: PositiveFloat = 0.1, index: IndexKind = "auto",
-) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:  # fmt: skip
+    temperature: PositiveFloat = 0.1,
+    index: IndexKind = "auto",
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
     """Score by cosine neighbours at each k, ascending, by each kind of vote, weighted before plain.
 
     With a single neighbour both votes are the same and only the first is given. Of several labels, one that no neighbour

@@ -52,9 +52,7 @@ class Learner(Objective):
         course: Of the run.
     """
 
-    def __init__(
-        self, backbone: Backbone, head: nn.Module, strategy: Strategy, criterion: Criterion, course: Course
-    ):  # fmt: skip
+    def __init__(self, backbone: Backbone, head: nn.Module, strategy: Strategy, criterion: Criterion, course: Course):
         super().__init__()
         self.backbone, self.head, self.strategy = backbone, head, strategy
         self.criterion, self.course = criterion, course
@@ -123,9 +121,10 @@ class Best:
         if self.validation is None or self._score(validation) > self._score(self.validation):
             self.validation, self.step, self.checks_since = validation, step, 0
             self.weights = {
-                name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()
+                name: tensor.detach().cpu().clone()
+                for name, tensor in network.state_dict().items()
                 if not name.startswith("strategy.")
-            }  # fmt: skip
+            }
         else:
             self.checks_since += 1
 
@@ -208,9 +207,14 @@ def assemble(work: Work, head: nn.Module, criterion: Criterion, strategy: Named,
 
 
 def learn(
-    work: Work, learner: Learner, pool: Pool, strata: Sequence[np.ndarray], optimizer: Named, effort: Effort,
+    work: Work,
+    learner: Learner,
+    pool: Pool,
+    strata: Sequence[np.ndarray],
+    optimizer: Named,
+    effort: Effort,
     validate: Callable[[Accelerator, torch.dtype | None], dict[str, float]],
-) -> Trained:  # fmt: skip
+) -> Trained:
     """Train a learner and leave it with the weights that were best on validation, by the task's metric.
 
     All ranks call it together. A run that was stopped goes on from its checkpoint.
@@ -230,9 +234,11 @@ def learn(
         Best(work.task.card.metric, effort.patience),
     )
     checkpoint = checkpoints.load()
-    machine = Machine(**checkpoint["machine"]) if checkpoint else (
-        Machine.chosen(work.recipe.precision, "auto", pool.parts[0].maker.presets[0].size)
-    )  # fmt: skip
+    machine = (
+        Machine(**checkpoint["machine"])
+        if checkpoint
+        else (Machine.chosen(work.recipe.precision, "auto", pool.parts[0].maker.presets[0].size))
+    )
     checkpoints.extra = lambda: {"best": best.state(), "machine": machine.to_card()}
     training = _training(learner, optimizer, effort, machine)
     accelerator = training.accelerator
@@ -242,9 +248,14 @@ def learn(
         best.restore(checkpoint["best"])
         say(f"{work.folder}: going on from step {training.step}.")
     sampler = StreamSampler(
-        strata, work.recipe.seed, effort.batch_size, effort.steps, training.step, accelerator.process_index,
+        strata,
+        work.recipe.seed,
+        effort.batch_size,
+        effort.steps,
+        training.step,
+        accelerator.process_index,
         accelerator.num_processes,
-    )  # fmt: skip
+    )
     learner.batch = lambda step: batch_at(pool, sampler, step, accelerator.device)
     work.folder.mkdir(parents=True, exist_ok=True)
     log = Log(work.folder / "log.jsonl", training.step) if accelerator.is_main_process else None
@@ -280,9 +291,14 @@ def _training(learner: Learner, optimizer: Named, effort: Effort, machine: Machi
     globalise_batchnorm(learner, 1, accelerator.device)
     learner.to(accelerator.device, memory_format=torch.channels_last)
     pace = Pace(
-        total_steps=effort.steps, steps_per_epoch=learner.course.steps_per_epoch, warmup_steps=effort.warmup_steps,
-        batch_size=effort.batch_size, log_every=effort.log_every_steps, checkpoint_every=effort.checkpoint_every_steps,
-        watch_every=effort.check_every_steps, clip_gradient=effort.clip_gradient,
-    )  # fmt: skip
+        total_steps=effort.steps,
+        steps_per_epoch=learner.course.steps_per_epoch,
+        warmup_steps=effort.warmup_steps,
+        batch_size=effort.batch_size,
+        log_every=effort.log_every_steps,
+        checkpoint_every=effort.checkpoint_every_steps,
+        watch_every=effort.check_every_steps,
+        clip_gradient=effort.clip_gradient,
+    )
     made = OPTIMIZERS[optimizer.name](learner.groups(), effort.batch_size, **optimizer.options)
     return Training(learner, made, accelerator, pace, "training")

@@ -32,13 +32,16 @@ EPOCHS, BATCH_SIZE, MOMENTUM = 100, 256, 0.9
 
 
 def linear_probe(
-    train: np.ndarray, labels: np.ndarray, queries: dict[str, np.ndarray], n_classes: int,
+    train: np.ndarray,
+    labels: np.ndarray,
+    queries: dict[str, np.ndarray],
+    n_classes: int,
     strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = STRENGTHS,
     solver: Literal["lbfgs", "sgd"] = "lbfgs",
     rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = RATES,
     weight_decays: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = WEIGHT_DECAYS,
     class_weight: Literal["none", "balanced"] = "none",
-) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:  # fmt: skip
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
     """Fit the heads of a sweep on standardised features, all at once.
 
     Features are standardised with the training rows' mean and spread.
@@ -116,9 +119,20 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     """
 
     def __init__(
-        self, C=None, *, strengths=STRENGTHS, solver="lbfgs", rates=RATES, weight_decays=WEIGHT_DECAYS, epochs=EPOCHS,
-        batch_size=BATCH_SIZE, class_weight=None, validation_fraction=0.2, random_state=0, device=None,
-    ):  # fmt: skip
+        self,
+        C=None,
+        *,
+        strengths=STRENGTHS,
+        solver="lbfgs",
+        rates=RATES,
+        weight_decays=WEIGHT_DECAYS,
+        epochs=EPOCHS,
+        batch_size=BATCH_SIZE,
+        class_weight=None,
+        validation_fraction=0.2,
+        random_state=0,
+        device=None,
+    ):
         self.C, self.strengths, self.solver = C, strengths, solver
         self.rates, self.weight_decays, self.epochs, self.batch_size = rates, weight_decays, epochs, batch_size
         self.class_weight, self.validation_fraction = class_weight, validation_fraction

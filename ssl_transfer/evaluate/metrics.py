@@ -62,9 +62,14 @@ def weighted_metrics(
 
 
 def patient_intervals(
-    labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, averaging: str, classes: Sequence[str],
-    resamples: int, seed: int,
-) -> dict[str, list[float]]:  # fmt: skip
+    labels: np.ndarray,
+    scores: np.ndarray,
+    groups: np.ndarray,
+    averaging: str,
+    classes: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> dict[str, list[float]]:
     """95 % percentile intervals of `classification_metrics`, patients resampled; see `bootstrap_intervals`.
 
     Args:

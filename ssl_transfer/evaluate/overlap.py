@@ -67,11 +67,15 @@ def case_overlap(
             pair = truth[box] == number, found[box] == number
             voxels = [int(mask.sum()) for mask in pair]
             both = int((pair[0] & pair[1]).sum())
-            rows.append({
-                "class": name, "dice": 2 * both / sum(voxels) if any(voxels) else 1.0,
-                "hd95": _surface_distance(*pair, spacing) if all(voxels) else diagonal if any(voxels) else 0.0,
-                "truth_voxels": voxels[0], "found_voxels": voxels[1],
-            })  # fmt: skip
+            rows.append(
+                {
+                    "class": name,
+                    "dice": 2 * both / sum(voxels) if any(voxels) else 1.0,
+                    "hd95": _surface_distance(*pair, spacing) if all(voxels) else diagonal if any(voxels) else 0.0,
+                    "truth_voxels": voxels[0],
+                    "found_voxels": voxels[1],
+                }
+            )
     return rows
 
 

@@ -29,10 +29,14 @@ STRATEGY, OPTIMIZER, EFFORT = Named(name="full"), Named(name="adamw", lr=1e-3, w
 
 
 def segment(
-    work: Work, strategy: Named = STRATEGY, optimizer: Named = OPTIMIZER,
-    views: Named | None = None, train: Effort = EFFORT, decoder_width: PositiveInt = 16,
+    work: Work,
+    strategy: Named = STRATEGY,
+    optimizer: Named = OPTIMIZER,
+    views: Named | None = None,
+    train: Effort = EFFORT,
+    decoder_width: PositiveInt = 16,
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """Train a U-Net decoder on a backbone's maps, and score test with the weights that were best on validation.
 
     Images no larger than the backbone sees are enlarged to it; larger ones are seen at their own resolution, through windows.
@@ -76,9 +80,14 @@ def segment(
         strata = [rows["train"][present == stratum] for stratum in np.unique(present)]
     trained = learn(work, learner, pool, strata, optimizer, train, validate)
     settings = {
-        "strategy": strategy, "optimizer": optimizer, "views": views, "train": train, "decoder_width": decoder_width,
-        "overlap": overlap, **trained.settings,
-    }  # fmt: skip
+        "strategy": strategy,
+        "optimizer": optimizer,
+        "views": views,
+        "train": train,
+        "decoder_width": decoder_width,
+        "overlap": overlap,
+        **trained.settings,
+    }
     cases = overlaps("test", trained.accelerator, trained.lower)
     return _judged(work, cases, {"step": trained.best.step}, settings, trained.best.validation)
 
@@ -175,9 +184,14 @@ def _segmented(
     else:
         inputs = backbone.intensity.normalise(match_channels(scale.unit(values), backbone.card["in_channels"]))
         logits = sliding_window_inference(
-            inputs.contiguous(memory_format=torch.channels_last), (size, size), WINDOWS_AT_ONCE, logits_of, overlap,
-            mode="gaussian", padding_mode="replicate",
-        )  # fmt: skip
+            inputs.contiguous(memory_format=torch.channels_last),
+            (size, size),
+            WINDOWS_AT_ONCE,
+            logits_of,
+            overlap,
+            mode="gaussian",
+            padding_mode="replicate",
+        )
     return logits.argmax(1).cpu().numpy()
 
 

@@ -86,9 +86,13 @@ class Outcome:
 
 
 def classified(
-    work: Work, selected: dict[str, Any], settings: dict[str, Any], validation: dict[str, float], scores: np.ndarray,
+    work: Work,
+    selected: dict[str, Any],
+    settings: dict[str, Any],
+    validation: dict[str, float],
+    scores: np.ndarray,
     notes: list[str] | None = None,
-) -> Outcome:  # fmt: skip
+) -> Outcome:
     """The outcome of test scores (n, C): this is where test labels are looked at, once."""
     task, rows, recipe = work.task, work.rows["test"], work.recipe
     truth, averaging = task.labels[rows], task.card.averaging

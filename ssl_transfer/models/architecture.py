@@ -54,8 +54,12 @@ def build(name: str, in_channels: int, size: int, stem: str, options: dict, seed
         except (TypeError, ValueError, AssertionError, RuntimeError) as error:
             raise BackboneError(f"backbone {name} with {arguments}: timm refused: {error}") from None
     model.built = {
-        "architecture": name, "in_channels": in_channels, "image_size": size, "stem": stem, "options": options,
-    }  # fmt: skip
+        "architecture": name,
+        "in_channels": in_channels,
+        "image_size": size,
+        "stem": stem,
+        "options": options,
+    }
     return model
 
 
@@ -90,8 +94,11 @@ def input_convolutions(model: nn.Module) -> list[str]:
     listed = model.pretrained_cfg.get("first_conv") or []
     found = []
     for name in [listed] if isinstance(listed, str) else listed:
-        inside = (place for place, layer in model.named_modules() if isinstance(layer, nn.Conv2d)
-                  and f"{place}.".startswith(f"{name}."))  # fmt: skip
+        inside = (
+            place
+            for place, layer in model.named_modules()
+            if isinstance(layer, nn.Conv2d) and f"{place}.".startswith(f"{name}.")
+        )
         found += list(inside)[:1]
     return found
 

@@ -116,8 +116,9 @@ def with_channels(backbone: Backbone, channels: int) -> Backbone:
         )
     intensity = replace(
         backbone.intensity,
-        mean=_over_channels(backbone.intensity.mean, channels), std=_over_channels(backbone.intensity.std, channels),
-    )  # fmt: skip
+        mean=_over_channels(backbone.intensity.mean, channels),
+        std=_over_channels(backbone.intensity.std, channels),
+    )
     changes = {"in_channels": channels, "intensity": intensity.to_card(), "adapted": [*card["adapted"], *adapted]}
     return _named(model, {**card, **changes}).train(backbone.training)
 
@@ -132,9 +133,10 @@ def _check_kinship(own: dict[str, Any], given: dict[str, Any]) -> None:
 
     def essence(built: dict[str, Any]) -> dict[str, Any]:
         kept = {
-            key: value for key, value in built["options"].items()
+            key: value
+            for key, value in built["options"].items()
             if key not in FREE_OPTIONS and not ("drop" in key and key.endswith("_rate"))
-        }  # fmt: skip
+        }
         options = json.dumps(kept, sort_keys=True)  # a list and a tuple are the same option
         return {"architecture": built["architecture"], "stem": built["stem"], "options": options}
 
@@ -214,9 +216,14 @@ def _scratch(spec: str, in_channels: int, size: int) -> Backbone:
 def untrained_backbone(card: dict[str, Any]) -> Backbone:
     """A card's architecture and scaling with the random weights of its seed (0 if it has none)."""
     return _unpretrained(
-        card["architecture"], card["in_channels"], card["image_size"], card["stem"], card["options"],
-        Intensity.from_card(card["intensity"]), card["pretraining_seed"] or 0,
-    )  # fmt: skip
+        card["architecture"],
+        card["in_channels"],
+        card["image_size"],
+        card["stem"],
+        card["options"],
+        Intensity.from_card(card["intensity"]),
+        card["pretraining_seed"] or 0,
+    )
 
 
 def _unpretrained(

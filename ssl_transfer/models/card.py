@@ -21,20 +21,41 @@ MAKER = "ssl_transfer"  # in `config.json`: a folder of ours that lost its card 
 
 
 def new_card(
-    name: str, architecture: str, model: nn.Module, in_channels: int, size: int, stem: str, options: dict,
-    intensity: Intensity, **facts: Any,
-) -> dict[str, Any]:  # fmt: skip
+    name: str,
+    architecture: str,
+    model: nn.Module,
+    in_channels: int,
+    size: int,
+    stem: str,
+    options: dict,
+    intensity: Intensity,
+    **facts: Any,
+) -> dict[str, Any]:
     """The card of a backbone. `facts` lay over the defaults: method, source_domain, parents, pretraining_seed, …
 
     Raises:
         BackboneError: If the model cannot read images of this size.
     """
     return {
-        "schema": SCHEMA, "kind": "backbone", "name": name, "architecture": architecture, "in_channels": in_channels,
-        "image_size": size, "stem": stem, "options": options, "feature_dim": feature_length(model, in_channels, size),
-        "intensity": intensity.to_card(), "method": "none", "source_domain": None, "parents": [], "stores": [], "adapted": [],
-        "pretraining_seed": None, "licence": "as its training images", "version": __version__,
-    } | facts  # fmt: skip
+        "schema": SCHEMA,
+        "kind": "backbone",
+        "name": name,
+        "architecture": architecture,
+        "in_channels": in_channels,
+        "image_size": size,
+        "stem": stem,
+        "options": options,
+        "feature_dim": feature_length(model, in_channels, size),
+        "intensity": intensity.to_card(),
+        "method": "none",
+        "source_domain": None,
+        "parents": [],
+        "stores": [],
+        "adapted": [],
+        "pretraining_seed": None,
+        "licence": "as its training images",
+        "version": __version__,
+    } | facts
 
 
 def weights_digest(model: nn.Module, card: dict[str, Any]) -> str:
@@ -60,12 +81,18 @@ def timm_config(model: nn.Module, card: dict[str, Any]) -> dict[str, Any]:
         "num_features": card["feature_dim"],
         "model_args": {"in_chans": channels, **card["options"]} | ({"img_size": size} if fixed else {}),
         "pretrained_cfg": {
-            "input_size": [channels, size, size], "fixed_input_size": fixed, "mean": intensity["mean"],
-            "std": intensity["std"], "crop_pct": 1.0, "interpolation": "bilinear", "first_conv": first,
-            "classifier": model.pretrained_cfg.get("classifier"), "num_classes": 0,
+            "input_size": [channels, size, size],
+            "fixed_input_size": fixed,
+            "mean": intensity["mean"],
+            "std": intensity["std"],
+            "crop_pct": 1.0,
+            "interpolation": "bilinear",
+            "first_conv": first,
+            "classifier": model.pretrained_cfg.get("classifier"),
+            "num_classes": 0,
         },
         "made_by": MAKER,
-    }  # fmt: skip
+    }
 
 
 def readme(card: dict[str, Any]) -> str:

@@ -107,9 +107,19 @@ def _described(
         adapted = [f"{layer}.weight: {source} → {in_channels} input channels" for layer in input_convolutions(model)]
         mean, std = ((sum(values) / len(values),) * in_channels for values in (mean, std))
     card = new_card(
-        name, architecture, model, in_channels, size, "standard", options, Intensity(mean=tuple(mean), std=tuple(std)),
-        method="public weights", source_domain="photograph", licence=config.get("license") or "see timm", adapted=adapted,
-    )  # fmt: skip
+        name,
+        architecture,
+        model,
+        in_channels,
+        size,
+        "standard",
+        options,
+        Intensity(mean=tuple(mean), std=tuple(std)),
+        method="public weights",
+        source_domain="photograph",
+        licence=config.get("license") or "see timm",
+        adapted=adapted,
+    )
     return model, card, _classifier(public, model.eval(), card)
 
 

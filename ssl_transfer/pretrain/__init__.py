@@ -89,9 +89,14 @@ def pretrain(
         say(f"{folder}: going on from step {training.step}.")
     pace = training.pace
     sampler = StepSampler(
-        pool, pace.batch_size, pace.total_steps, training.step, accelerator.process_index, accelerator.num_processes,
+        pool,
+        pace.batch_size,
+        pace.total_steps,
+        training.step,
+        accelerator.process_index,
+        accelerator.num_processes,
         pace.accumulate,
-    )  # fmt: skip
+    )
     log = Log(folder / "log.jsonl", training.step) if accelerator.is_main_process else None
     started = time.perf_counter()
     first_step = training.step
@@ -113,12 +118,15 @@ def pretrain(
         )
     seconds = time.perf_counter() - started
     summary = {
-        "run": str(folder), "backbone": str(folder / "backbone"), "world_size": accelerator.num_processes,
+        "run": str(folder),
+        "backbone": str(folder / "backbone"),
+        "world_size": accelerator.num_processes,
         "steps": pace.total_steps,
         "images_per_second": round((pace.total_steps - first_step) * pace.batch_size / max(seconds, 1e-9), 1),
         "final": {key: (log.last if log else {}).get(key) for key in ("loss", "knn", "linear_probe", "rankme")},
-        "seconds": round(seconds, 1), **machine.to_card(),
-    }  # fmt: skip
+        "seconds": round(seconds, 1),
+        **machine.to_card(),
+    }
     backbone = training.backbone()
     if accelerator.is_main_process:
         log.close()
@@ -138,12 +146,16 @@ def _machine(recipe: PretrainRecipe) -> Machine:
 def _training(recipe: PretrainRecipe, objective: Objective, accelerator: Accelerator, machine: Machine) -> Training:
     train, course = recipe.train, objective.course
     pace = Pace(
-        total_steps=course.total_steps, steps_per_epoch=course.steps_per_epoch,
-        warmup_steps=round(train.warmup_epochs * course.steps_per_epoch), batch_size=train.batch_size,
-        log_every=train.log_every_steps, checkpoint_every=train.checkpoint_every_steps,
+        total_steps=course.total_steps,
+        steps_per_epoch=course.steps_per_epoch,
+        warmup_steps=round(train.warmup_epochs * course.steps_per_epoch),
+        batch_size=train.batch_size,
+        log_every=train.log_every_steps,
+        checkpoint_every=train.checkpoint_every_steps,
         watch_every=max(1, round(recipe.monitor.every_epochs * course.steps_per_epoch)),
-        clip_gradient=train.clip_gradient, accumulate=train.accumulate_steps,
-    )  # fmt: skip
+        clip_gradient=train.clip_gradient,
+        accumulate=train.accumulate_steps,
+    )
     globalise_batchnorm(objective, objective.bn_groups, accelerator.device)
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     objective.to(accelerator.device, memory_format=formats[machine.memory_format])

@@ -157,11 +157,22 @@ def _backbone(
         except RuntimeError as error:
             raise RecipeError(f"{where}: backbone.init: {section.init} does not fit {section.name}: {error}") from None
     card = new_card(
-        recipe.name, section.name, model, section.in_channels, size, section.stem, section.options, preset.intensity,
-        method=recipe.method.name, source_domain=" + ".join(dict.fromkeys(store.card["domain"] for store in stores)),
-        stores=[store.id for store in stores], parents=[*parent.card["parents"], parent.id] if parent else [],
-        adapted=adapted, pretraining_seed=seed, recipe=recipe.model_dump(),
-    )  # fmt: skip
+        recipe.name,
+        section.name,
+        model,
+        section.in_channels,
+        size,
+        section.stem,
+        section.options,
+        preset.intensity,
+        method=recipe.method.name,
+        source_domain=" + ".join(dict.fromkeys(store.card["domain"] for store in stores)),
+        stores=[store.id for store in stores],
+        parents=[*parent.card["parents"], parent.id] if parent else [],
+        adapted=adapted,
+        pretraining_seed=seed,
+        recipe=recipe.model_dump(),
+    )
     return Backbone(model, card)
 
 

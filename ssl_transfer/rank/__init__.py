@@ -32,11 +32,19 @@ GIVEN = ("task", "backbones", "out", "features", "sources")  # parameters of `ra
 
 
 def rank(
-    task: Task, backbones: Mapping[str, Backbone], out: str | Path | None = None, features: Sequence[str | Path] = (),
-    sources: Sequence[SourceLabels] = (), by: Literal[CRITERIA] = "linear_probe",
-    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0, seed: NonNegativeInt = 0, folds: PositiveInt = 5,
-    resamples: NonNegativeInt = 100, size: PositiveInt | None = None, precision: Literal["fp32", "bf16"] = "fp32",
-) -> tuple[dict[str, Any], Path]:  # fmt: skip
+    task: Task,
+    backbones: Mapping[str, Backbone],
+    out: str | Path | None = None,
+    features: Sequence[str | Path] = (),
+    sources: Sequence[SourceLabels] = (),
+    by: Literal[CRITERIA] = "linear_probe",
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    seed: NonNegativeInt = 0,
+    folds: PositiveInt = 5,
+    resamples: NonNegativeInt = 100,
+    size: PositiveInt | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> tuple[dict[str, Any], Path]:
     """Score backbones on a task's training and validation images and put them in order.
 
     Args:
@@ -65,9 +73,14 @@ def rank(
     if task.kind == "masks":
         raise TaskError(f"task {task.name}: its target is masks; rank is for classes and labels of whole images.")
     settings = {
-        "by": by, "fraction": fraction, "seed": seed, "folds": folds, "resamples": resamples, "size": size,
+        "by": by,
+        "fraction": fraction,
+        "seed": seed,
+        "folds": folds,
+        "resamples": resamples,
+        "size": size,
         "precision": precision,
-    }  # fmt: skip
+    }
     asked = {**settings, "names": list(backbones), "task": task.card.model_dump(exclude={"store"})}
     upstream = [*(one.id for one in backbones.values()), task.store.id, *(source.id for source in sources)]
     identity = run_id("rank", asked, upstream)
@@ -96,21 +109,31 @@ def rank(
         say(f"rank: {name} ({number} of {len(backbones)})")
         candidates.append(
             candidate(
-                name, backbone, sample, lambda own=backbone: extracted(own, task.store),
-                lambda values, own=backbone: opinions(own, values, sources, lambda store: extracted(own, store), seed), seed,
+                name,
+                backbone,
+                sample,
+                lambda own=backbone: extracted(own, task.store),
+                lambda values, own=backbone: opinions(own, values, sources, lambda store: extracted(own, store), seed),
+                seed,
             )
-        )  # fmt: skip
+        )
     if all(one.values[by] is None for one in candidates):
         raise UsageError(
             f"by={by}: this score applies to none of the backbones, or not to this task. Take linear_probe."
         )
     answer = {
-        "schema": SCHEMA, "kind": "rank", "run_id": identity, "task": task.name, "metric": task.card.metric, "by": by,
+        "schema": SCHEMA,
+        "kind": "rank",
+        "run_id": identity,
+        "task": task.name,
+        "metric": task.card.metric,
+        "by": by,
         "backbones": [_entry(one) for one in candidates],
         **verdict(candidates, sample, by, _unused(sources, backbones)),
-        "n": task.count(sample.rows), "settings": settings,
+        "n": task.count(sample.rows),
+        "settings": settings,
         "environment": environment(torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"),
-    }  # fmt: skip
+    }
     with whole_folder(folder) as temporary:
         _table(answer).to_csv(temporary / "scores.csv", index=False)
         write_json(temporary / "rank.json", answer)
@@ -126,8 +149,9 @@ def _unused(sources: Sequence[SourceLabels], backbones: Mapping[str, Backbone]) 
     known = {store for backbone in backbones.values() for store in backbone.card["stores"]}
     return [
         f"{source.store.path} is no source: none of these backbones was pretrained on it."
-        for source in sources if source.store.id not in known
-    ]  # fmt: skip
+        for source in sources
+        if source.store.id not in known
+    ]
 
 
 def _finished(folder: Path, identity: str) -> dict[str, Any]:
@@ -145,12 +169,18 @@ def _finished(folder: Path, identity: str) -> dict[str, Any]:
 def _entry(one: Candidate) -> dict[str, Any]:
     """A backbone as `rank.json` has it."""
     return {
-        "name": one.name, "id": one.card["id"], "method": one.card["method"], "source_domain": one.card["source_domain"],
-        "feature_dim": one.card["feature_dim"], "scores": {name: one.values[name] for name in SCORES},
-        "knn": one.values["knn"], "linear_probe": one.values["linear_probe"],
+        "name": one.name,
+        "id": one.card["id"],
+        "method": one.card["method"],
+        "source_domain": one.card["source_domain"],
+        "feature_dim": one.card["feature_dim"],
+        "scores": {name: one.values[name] for name in SCORES},
+        "knn": one.values["knn"],
+        "linear_probe": one.values["linear_probe"],
         "intervals": {name: interval for name in CRITERIA if (interval := one.interval(name))},
-        "source_classes": one.source, "seconds": one.seconds,
-    }  # fmt: skip
+        "source_classes": one.source,
+        "seconds": one.seconds,
+    }
 
 
 def _table(answer: dict[str, Any]) -> pandas.DataFrame:

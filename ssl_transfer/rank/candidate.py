@@ -61,9 +61,13 @@ class Candidate:
 
 
 def candidate(
-    name: str, backbone: Backbone, sample: Sample, features: Callable[[], np.ndarray],
-    source: Callable[[np.ndarray], Opinions | None], seed: int,
-) -> Candidate:  # fmt: skip
+    name: str,
+    backbone: Backbone,
+    sample: Sample,
+    features: Callable[[], np.ndarray],
+    source: Callable[[np.ndarray], Opinions | None],
+    seed: int,
+) -> Candidate:
     """Score one backbone.
 
     Args:

@@ -62,9 +62,12 @@ class Opinions:
 
 
 def opinions(
-    backbone: Backbone, features: np.ndarray, sources: Iterable[SourceLabels],
-    extract: Callable[[ImageStore], np.ndarray], seed: int,
-) -> Opinions | None:  # fmt: skip
+    backbone: Backbone,
+    features: np.ndarray,
+    sources: Iterable[SourceLabels],
+    extract: Callable[[ImageStore], np.ndarray],
+    seed: int,
+) -> Opinions | None:
     """From a public backbone's own classifier, else from a head trained on the labels of the stores it was pretrained on.
 
     Args:

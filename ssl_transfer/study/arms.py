@@ -49,9 +49,15 @@ class Arm:
         """What a plan tells of it."""
         own = self.pretraining
         return {
-            "name": self.name, "factors": self.factors, "seeds": self.seeds, "store": own.store, "mix": own.mix, "init": own.init,
-            "backbone": own.backbone, "untrained": own.untrained,
-        }  # fmt: skip
+            "name": self.name,
+            "factors": self.factors,
+            "seeds": self.seeds,
+            "store": own.store,
+            "mix": own.mix,
+            "init": own.init,
+            "backbone": own.backbone,
+            "untrained": own.untrained,
+        }
 
 
 def arms_of(recipe: StudyRecipe) -> Iterator[Arm]:

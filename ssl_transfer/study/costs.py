@@ -67,9 +67,11 @@ class Costs:
         gpu_seconds = sum(own * job.resources["gpus"] for own, job in zip(seconds, jobs, strict=True))
         known = sum(bool(self._known(job)) for job in jobs)
         return Estimate(
-            round(sum(seconds) / 3600, 2), round(gpu_seconds / 3600, 2), round(sum(map(self.bytes, jobs)) / 1e9, 2),
+            round(sum(seconds) / 3600, 2),
+            round(gpu_seconds / 3600, 2),
+            round(sum(map(self.bytes, jobs)) / 1e9, 2),
             round(known / max(1, len(jobs)), 2),
-        )  # fmt: skip
+        )
 
     def _known(self, job: Job) -> list[tuple[float, float]]:
         return self.spent.get(job.cost["kind"]) or self.spent.get(job.cost["like"]) or []

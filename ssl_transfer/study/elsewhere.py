@@ -26,24 +26,33 @@ def report_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
     margin = f"margin of equivalence {options.margin:g}" if options.margin else "no margin of equivalence was stated"
     given = [(name, getattr(options, name)) for name in ("results", "margin", "family", "domains", "primary")]
     page = write_report(
-        options.out or Path("studies") / options.results.stem, title=f"Results of {options.results.name}",
-        question="Which of these pretrainings is worth more, and how sure is that?", frame=frame, contrasts=table,
-        primary=primary, arms=[{"name": arm} for arm in frame["pretraining"].unique()], attachments=[],
+        options.out or Path("studies") / options.results.stem,
+        title=f"Results of {options.results.name}",
+        question="Which of these pretrainings is worth more, and how sure is that?",
+        frame=frame,
+        contrasts=table,
+        primary=primary,
+        arms=[{"name": arm} for arm in frame["pretraining"].unique()],
+        attachments=[],
         design={
             "Source": f"{options.results}, made elsewhere: {len(frame)} values.",
             "Tests": f"{unit}; Holm over {', '.join(family)}; {margin}.",
         },
-        missing=[], cost=[], environment={},
+        missing=[],
+        cost=[],
+        environment={},
         methods_text=f"{unit} (ddof 1), two-sided, with Holm’s correction over all pairs of one {' and '.join(family)}; "
         f"Hedges’ g as effect size; {margin}.",
         warnings=["These results were made elsewhere: how splits, budgets and selection were done is not known here."],
         commands=["ssl-transfer study report" + "".join(f" --{name} {value}" for name, value in given if value)],
-        strategies=strategy_contrasts(frame), variance=variance_components(frame),
-    )  # fmt: skip
+        strategies=strategy_contrasts(frame),
+        variance=variance_components(frame),
+    )
     return {
-        "report": str(page), "contrasts": len(table),
+        "report": str(page),
+        "contrasts": len(table),
         "answers": [f"{answer['where']}: {answer['advice']}" for answer in answers(table, summary(frame), primary)],
-    }  # fmt: skip
+    }
 
 
 def _primary(text: str | None, frame: pd.DataFrame) -> dict[str, Any]:

@@ -178,20 +178,34 @@ def _perform(plan: Plan, job: Job, perform: Perform) -> None:
         raise
     except Exception as error:
         content = {
-            "schema": SCHEMA, "kind": "failure", "id": job.id, "title": job.title, "command": job.command,
-            "error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc(), "time": _now(),
-        }  # fmt: skip
+            "schema": SCHEMA,
+            "kind": "failure",
+            "id": job.id,
+            "title": job.title,
+            "command": job.command,
+            "error": f"{type(error).__name__}: {error}",
+            "traceback": traceback.format_exc(),
+            "time": _now(),
+        }
         write_json(_file(plan, job, "failed.json"), content)
         raise
     seconds = time.monotonic() - started
     write_json(
         _file(plan, job, "json"),
         {
-            "schema": SCHEMA, "kind": "record", "id": job.id, "stage": job.stage, "title": job.title,
-            "seconds": round(seconds, 2), "cost": job.cost, "bytes": folder_bytes(job.output), "host": platform.node(),
-            "gpus": job.resources["gpus"], "time": _now(),
+            "schema": SCHEMA,
+            "kind": "record",
+            "id": job.id,
+            "stage": job.stage,
+            "title": job.title,
+            "seconds": round(seconds, 2),
+            "cost": job.cost,
+            "bytes": folder_bytes(job.output),
+            "host": platform.node(),
+            "gpus": job.resources["gpus"],
+            "time": _now(),
         },
-    )  # fmt: skip
+    )
     _file(plan, job, "failed.json").unlink(missing_ok=True)
 
 

@@ -57,21 +57,38 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
     states = status(plan).states
     with stage("report"):
         page = write_report(
-            folder, title=plan.recipe["title"], question=plan.recipe["question"], frame=frame, contrasts=table,
-            primary=primaries, arms=list(_arms(plan, frame)), attachments=[*pictures, *_sheets(plan)],
-            design=design_of(plan, results), missing=_missing(plan, states), cost=_cost(plan), environment=_environment(results),
-            methods_text=methods_of(plan, results), warnings=[*plan.recipe["notes"], *_warnings(results)],
+            folder,
+            title=plan.recipe["title"],
+            question=plan.recipe["question"],
+            frame=frame,
+            contrasts=table,
+            primary=primaries,
+            arms=list(_arms(plan, frame)),
+            attachments=[*pictures, *_sheets(plan)],
+            design=design_of(plan, results),
+            missing=_missing(plan, states),
+            cost=_cost(plan),
+            environment=_environment(results),
+            methods_text=methods_of(plan, results),
+            warnings=[*plan.recipe["notes"], *_warnings(results)],
             commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
-            main_metrics=main_metrics, strategies=strategies, variance=variance_components(frame),
-            courses=_courses(results, main_metrics), cases=_cases(results, table, primaries),
+            main_metrics=main_metrics,
+            strategies=strategies,
+            variance=variance_components(frame),
+            courses=_courses(results, main_metrics),
+            cases=_cases(results, table, primaries),
             scores=_scores(plan),
-        )  # fmt: skip
+        )
     told = answers(table, summary(frame), primaries, strategies)
     sentences = [f"{answer['where']}: {answer['advice']}" for answer in told]
     return {
-        "report": str(page), "runs": sum(1 for _ in plan.runs), "runs_done": len(results),
-        "missing": sum(state != "done" for state in states.values()), "answers": sentences, "seconds": dict(_cost(plan)),
-    }  # fmt: skip
+        "report": str(page),
+        "runs": sum(1 for _ in plan.runs),
+        "runs_done": len(results),
+        "missing": sum(state != "done" for state in states.values()),
+        "answers": sentences,
+        "seconds": dict(_cost(plan)),
+    }
 
 
 def finished(plan: Plan) -> Iterator[dict[str, Any]]:
@@ -94,8 +111,9 @@ def _scores(plan: Plan) -> pd.DataFrame | None:
             sign = better(found["metric"])  # more is to be better, of probes too
             rows += [
                 {**shared, "criterion": name, "value": value * (sign if name in ("linear_probe", "knn") else 1)}
-                for name, value in values.items() if value is not None
-            ]  # fmt: skip
+                for name, value in values.items()
+                if value is not None
+            ]
     return pd.DataFrame(rows).astype({"pretraining_seed": "Int64"}) if rows else None
 
 
@@ -122,10 +140,13 @@ def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
             notes.append("random initialisation, same architecture and seeds")
             steps = images = None
         yield {
-            "name": arm["name"], "domain": card.get("source_domain") or "",
-            "boundary": boundaries[0] if len(boundaries) == 1 else "", "images": images, "steps": steps,
+            "name": arm["name"],
+            "domain": card.get("source_domain") or "",
+            "boundary": boundaries[0] if len(boundaries) == 1 else "",
+            "images": images,
+            "steps": steps,
             "note": "; ".join(notes),
-        }  # fmt: skip
+        }
 
 
 def _backbone_card(job: Job) -> dict[str, Any]:
@@ -160,9 +181,11 @@ def _missing(plan: Plan, states: Mapping[str, str]) -> list[str]:
     if len(lines) <= MISSING_LISTED:
         return lines
     counts = Counter((job.stage, states[job.id]) for job in plan.jobs if states[job.id] != "done")
-    return [f"{name}: {n} jobs {state}" for (name, state), n in counts.items()] + lines[:MISSING_LISTED] + [
-        f"… and {len(lines) - MISSING_LISTED} more: ssl-transfer study status {plan.folder}"
-    ]  # fmt: skip
+    return (
+        [f"{name}: {n} jobs {state}" for (name, state), n in counts.items()]
+        + lines[:MISSING_LISTED]
+        + [f"… and {len(lines) - MISSING_LISTED} more: ssl-transfer study status {plan.folder}"]
+    )
 
 
 def _cost(plan: Plan) -> list[tuple[str, float]]:
@@ -207,8 +230,9 @@ def _warnings(results: list[dict[str, Any]]) -> Iterator[str]:
         yield f"{', '.join(places)}: {note}"
     seen = {
         (result["backbone"]["pretraining"], result["task"]["name"])
-        for result in results if result["seen_in_pretraining"]
-    }  # fmt: skip
+        for result in results
+        if result["seen_in_pretraining"]
+    }
     if seen:
         listed = "; ".join(f"{arm} on {words(task)}" for arm, task in sorted(seen))
         yield f"Pretrained on training images (without labels) of the target's own store: {listed}."
@@ -227,18 +251,20 @@ def _courses(results: list[dict[str, Any]], main_metrics: Mapping[str, str]) -> 
         del coordinates["noise_sigma"]
         rows += [
             {**coordinates, "metric": name[4:], "step": at["step"], "seconds": at["step"] * per_step, "value": at[name]}
-            for at in steps if at.get(name) is not None
-        ]  # fmt: skip
+            for at in steps
+            if at.get(name) is not None
+        ]
     return pd.DataFrame(rows) if rows else None
 
 
 def _coordinates(result: Mapping[str, Any]) -> dict[str, Any]:
     """Where a result stands in the tables."""
     return {
-        "pretraining": result["backbone"]["pretraining"], "task": result["task"]["name"],
+        "pretraining": result["backbone"]["pretraining"],
+        "task": result["task"]["name"],
         **{name: result[name] for name in ("protocol", "strategy", "fraction", "pretraining_seed", "seed")},
         **noise_setting(result["settings"].get("noise")),
-    }  # fmt: skip
+    }
 
 
 def _cases(results: list[dict[str, Any]], table: pd.DataFrame, primaries: list[dict]) -> pd.DataFrame | None:
@@ -260,11 +286,17 @@ def _cases(results: list[dict[str, Any]], table: pd.DataFrame, primaries: list[d
             found = patient_bootstrap(both.rename(columns={"score_a": "a", "score_b": "b"}))
             rows.append(
                 {
-                    "task": pair["task"], "a": pair["a"], "b": pair["b"], "metric": sides[0].attrs["metric"],
-                    "difference": found.difference, "ci_low": found.ci_low, "ci_high": found.ci_high,
-                    "n_cases": found.n_cases, "n_patients": found.n_patients,
+                    "task": pair["task"],
+                    "a": pair["a"],
+                    "b": pair["b"],
+                    "metric": sides[0].attrs["metric"],
+                    "difference": found.difference,
+                    "ci_low": found.ci_low,
+                    "ci_high": found.ci_high,
+                    "n_cases": found.n_cases,
+                    "n_patients": found.n_patients,
                 }
-            )  # fmt: skip
+            )
     return pd.DataFrame(rows) if rows else None
 
 

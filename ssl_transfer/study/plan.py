@@ -123,9 +123,14 @@ class Plan:
         """Write `plan.json`."""
         path = self.folder / "plan.json"
         content = {
-            "schema": SCHEMA, "kind": "plan", "name": self.name, "recipe": self.recipe, "arms": self.arms, "tasks": self.tasks,
+            "schema": SCHEMA,
+            "kind": "plan",
+            "name": self.name,
+            "recipe": self.recipe,
+            "arms": self.arms,
+            "tasks": self.tasks,
             "jobs": [vars(job) for job in self.jobs],
-        }  # fmt: skip
+        }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, content)
         return path

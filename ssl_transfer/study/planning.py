@@ -89,9 +89,15 @@ class _Planner:
             evaluation.strategies or [None], evaluation.fractions, evaluation.seeds
         ):
             run = {
-                "pretraining": arm.name, "task": task, "protocol": evaluation.protocol, "strategy": strategy,
-                "fraction": fraction, "pretraining_seed": seed, "seed": own, "factors": arm.factors,
-            }  # fmt: skip
+                "pretraining": arm.name,
+                "task": task,
+                "protocol": evaluation.protocol,
+                "strategy": strategy,
+                "fraction": fraction,
+                "pretraining_seed": seed,
+                "seed": own,
+                "factors": arm.factors,
+            }
             if any(where.holds(run) for where in self.recipe.skip):
                 continue
             changes = [change.to for change in self.recipe.set if change.holds(run)]
@@ -115,9 +121,18 @@ class _Planner:
         self.asked.add(place)
 
     def _evaluate(
-        self, arm: Arm, seed: int | None, task: str, opened: _Opened, protocol: str, strategy: str | None, words: tuple,
-        fractions: list[float], seeds: list[int], runs: list[dict],
-    ) -> None:  # fmt: skip
+        self,
+        arm: Arm,
+        seed: int | None,
+        task: str,
+        opened: _Opened,
+        protocol: str,
+        strategy: str | None,
+        words: tuple,
+        fractions: list[float],
+        seeds: list[int],
+        runs: list[dict],
+    ) -> None:
         backbone = self.backbone(arm, seed)
         given = [backbone, opened.store]
         command = ["evaluate", protocol, backbone.spec, str(opened.card)]
@@ -132,11 +147,19 @@ class _Planner:
         output = folder if len(runs) > 1 else Path(runs[0]["result"]).parent
         command += [f"fraction={_list(fractions)}", f"seed={_list(seeds)}", *settings, "--out", str(output)]
         self._add(
-            "evaluate", {**identity, "fractions": fractions, "seeds": seeds}, given, command, output,
+            "evaluate",
+            {**identity, "fractions": fractions, "seeds": seeds},
+            given,
+            command,
+            output,
             title=f"{protocol}{f' ({strategy})' if strategy else ''} on {task}: {arm.title(seed)}",
-            about={"arm": arm.name, "seed": seed, "task": task}, asks=protocol, runs=runs, units=len(runs),
-            like=" ".join(filter(None, [protocol, strategy, task])), work=sorted(settings),
-        )  # fmt: skip
+            about={"arm": arm.name, "seed": seed, "task": task},
+            asks=protocol,
+            runs=runs,
+            units=len(runs),
+            like=" ".join(filter(None, [protocol, strategy, task])),
+            work=sorted(settings),
+        )
 
     def _ranked(self, tasks: dict[str, _Opened]) -> list[str]:
         """Tasks for which arms are ranked.
@@ -170,18 +193,25 @@ class _Planner:
             given += [source, known]
             command += ["--source", source.spec, *(["--features", known.spec] if known != features else [])]
         identity = {
-            "stage": "rank", "settings": sorted(words), "card": digest(self.card(task)), "sources": _ids(sources),
-        }  # fmt: skip
+            "stage": "rank",
+            "settings": sorted(words),
+            "card": digest(self.card(task)),
+            "sources": _ids(sources),
+        }
         output = self.folder / "rank" / digest([identity, _ids(given[:2])])
         self._add(
-            "rank", identity, [*given, features], [*command, "--out", str(output)], output,
-            title=f"scores on {task}: {arm.title(seed)}", about={"arm": arm.name, "seed": seed, "task": task},
-            like=f"rank {task}", work=sorted(words),
-        )  # fmt: skip
+            "rank",
+            identity,
+            [*given, features],
+            [*command, "--out", str(output)],
+            output,
+            title=f"scores on {task}: {arm.title(seed)}",
+            about={"arm": arm.name, "seed": seed, "task": task},
+            like=f"rank {task}",
+            work=sorted(words),
+        )
 
-    def _features(
-        self, arm: Arm, seed: int | None, backbone: _Input, store: _Input, words: tuple
-    ) -> _Input | None:  # fmt: skip
+    def _features(self, arm: Arm, seed: int | None, backbone: _Input, store: _Input, words: tuple) -> _Input | None:
         """Features that all probes of a backbone on a store share; None where they are not of its clean images."""
         if any(word.startswith("noise") or word == "channels=adapt" for word in words):
             return None
@@ -197,10 +227,16 @@ class _Planner:
         command = ["features", backbone.spec, store.spec, "--out", str(output)]
         command += [word for key, value in options.items() for word in (f"--{key}", value)]
         return self._add(
-            "features", identity, given, command, output, title=f"features of {Path(store.name).name}: {arm.title(seed)}",
+            "features",
+            identity,
+            given,
+            command,
+            output,
+            title=f"features of {Path(store.name).name}: {arm.title(seed)}",
             about={"arm": arm.name, "seed": seed, "store": store.name},
-            like=f"features {store.name}", work=[arm.factors, options],
-        )  # fmt: skip
+            like=f"features {store.name}",
+            work=[arm.factors, options],
+        )
 
     def _backbone(self, arm: Arm, seed: int | None) -> _Input:
         own = arm.pretraining
@@ -226,11 +262,19 @@ class _Planner:
             "" if recipe.data.limit else f" {stores}"
         )
         made = self._add(
-            "pretrain", identity, given, command, output, title=f"pretrain {arm.title(seed)}",
-            about={"arm": arm.name, "seed": seed}, spec=output / "backbone", units=units,
-            like=like, work=[recipe.method.options, recipe.backbone.options, recipe.data.views.model_dump()],
+            "pretrain",
+            identity,
+            given,
+            command,
+            output,
+            title=f"pretrain {arm.title(seed)}",
+            about={"arm": arm.name, "seed": seed},
+            spec=output / "backbone",
+            units=units,
+            like=like,
+            work=[recipe.method.options, recipe.backbone.options, recipe.data.views.model_dump()],
             asks="untrained" if own.untrained else "pretrain",
-        )  # fmt: skip
+        )
         if (other := self.jobs[made.id].about["arm"]) != arm.name:
             raise RecipeError(
                 f"{self.recipe.name}: pretrainings '{other}' and '{arm.name}' are the same. Leave one out."
@@ -262,9 +306,11 @@ class _Planner:
         if init not in self.recipe.pretrainings:
             return _external(init)
         alike = [
-            other for other in self.arms if other.factors["pretraining"] == init
+            other
+            for other in self.arms
+            if other.factors["pretraining"] == init
             and all(arm.factors.get(axis) == level for axis, level in other.factors.items() if axis != "pretraining")
-        ]  # fmt: skip
+        ]
         if len(alike) != 1:
             raise RecipeError(
                 f"{self.recipe.name}: pretrainings.{arm.name}: init: {len(alike)} pretrainings are called '{init}' at its "
@@ -290,9 +336,17 @@ class _Planner:
             flag = f"--{key.replace('_', '-')}"
             command += {"true": [flag], "false": []}.get(value, [flag, str(value)])
         return self._add(
-            "ingest", identity, [], command, output, title=f"ingest {name}", about={"store": name}, like=f"ingest {name}",
-            work=identity, name=name,
-        )  # fmt: skip
+            "ingest",
+            identity,
+            [],
+            command,
+            output,
+            title=f"ingest {name}",
+            about={"store": name},
+            like=f"ingest {name}",
+            work=identity,
+            name=name,
+        )
 
     def _task(self, name: str) -> _Opened:
         section, card = self.recipe.tasks[name], self.card(name)
@@ -312,10 +366,23 @@ class _Planner:
         return validate(TaskCard, content, where).model_dump(mode="json", exclude_none=True)
 
     def _add(
-        self, stage: str, identity: Any, given: list[_Input], command: list[str], output: Path, *, title: str,
-        about: dict[str, Any], like: str, work: Any, units: float = 1, asks: str | None = None, runs: Iterable[dict] = (),
-        spec: Path | None = None, name: str = "",
-    ) -> _Input:  # fmt: skip
+        self,
+        stage: str,
+        identity: Any,
+        given: list[_Input],
+        command: list[str],
+        output: Path,
+        *,
+        title: str,
+        about: dict[str, Any],
+        like: str,
+        work: Any,
+        units: float = 1,
+        asks: str | None = None,
+        runs: Iterable[dict] = (),
+        spec: Path | None = None,
+        name: str = "",
+    ) -> _Input:
         """A job, unless it is there already.
 
         Args:
@@ -337,9 +404,12 @@ class _Planner:
                 "minutes": asked.limit_minutes,
             }
             cost = {
-                "kind": f"{like}, {asked.gpus} GPUs, {digest([work, about.get('arm')])}", "like": like, "units": units,
-                "seconds": 60 * asked.minutes, "disk_mb": asked.disk_mb,
-            }  # fmt: skip
+                "kind": f"{like}, {asked.gpus} GPUs, {digest([work, about.get('arm')])}",
+                "like": like,
+                "units": units,
+                "seconds": 60 * asked.minutes,
+                "disk_mb": asked.disk_mb,
+            }
             made = [one.id for one in given if one.made]
             external = {one.spec: external_id(one.spec) for one in given if not one.made}
             self.jobs[job_id] = Job(

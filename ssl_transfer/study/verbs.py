@@ -65,11 +65,18 @@ def _planned(plan: Plan, options: argparse.Namespace, doer: Doer) -> dict[str, A
     whole = everything.estimate(plan.jobs)
     todo = everything.estimate(job for job in plan.jobs if left[job.id] != "done")
     return {
-        "study": plan.name, "runs": sum(1 for _ in plan.runs), "jobs": len(plan.jobs), "by_stage": plan.by_stage(),
-        "pretrainings": len(plan.arms), "hours": whole.hours, "gpu_hours": whole.gpu_hours, "disk_gb": whole.disk_gb,
-        "hours_left": todo.hours, "estimated_from_records": f"{whole.recorded:.0%} of the jobs",
+        "study": plan.name,
+        "runs": sum(1 for _ in plan.runs),
+        "jobs": len(plan.jobs),
+        "by_stage": plan.by_stage(),
+        "pretrainings": len(plan.arms),
+        "hours": whole.hours,
+        "gpu_hours": whole.gpu_hours,
+        "disk_gb": whole.disk_gb,
+        "hours_left": todo.hours,
+        "estimated_from_records": f"{whole.recorded:.0%} of the jobs",
         "plan": None if options.dry_run else str(plan.folder / "plan.json"),
-    }  # fmt: skip
+    }
 
 
 def _run(plan: Plan, options: argparse.Namespace, doer: Doer) -> dict[str, Any]:
@@ -116,11 +123,14 @@ def _counts(plan: Plan, states: dict[str, str]) -> dict[str, Any]:
         counts[states[job.id]] += 1
     failures = [
         {
-            "id": job.id, "title": job.title, "error": found["error"],
+            "id": job.id,
+            "title": job.title,
+            "error": found["error"],
             "traceback": str(plan.folder / "jobs" / f"{job.id}.failed.json"),
         }
-        for job in plan.jobs if states[job.id] == "failed" and (found := failure(plan, job))
-    ]  # fmt: skip
+        for job in plan.jobs
+        if states[job.id] == "failed" and (found := failure(plan, job))
+    ]
     return {
         "study": plan.name,
         **{state: sum(counts[state] for counts in by_stage.values()) for state in STATES},
@@ -128,7 +138,7 @@ def _counts(plan: Plan, states: dict[str, str]) -> dict[str, Any]:
         "runs": sum(1 for _ in plan.runs),
         "runs_done": sum(Path(run["result"]).exists() for run in plan.runs),
         "failures": failures[:LISTED],
-    }  # fmt: skip
+    }
 
 
 def _report(plan: Plan, options: argparse.Namespace, doer: Doer) -> dict[str, Any]:

@@ -72,9 +72,15 @@ class StreamSampler(Sampler):
     """
 
     def __init__(
-        self, strata: Sequence[np.ndarray], seed: int, batch_size: int, total_steps: int, first_step: int = 0,
-        rank: int = 0, world: int = 1,
-    ):  # fmt: skip
+        self,
+        strata: Sequence[np.ndarray],
+        seed: int,
+        batch_size: int,
+        total_steps: int,
+        first_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ):
         self.strata, self.seed, self.batch_size = strata, seed, batch_size
         self.total_steps, self.first_step = total_steps, first_step
         self.mine = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
@@ -131,10 +137,15 @@ def view_batches(
     on_device = device.type != "cpu"
     workers = suited_workers(device) if workers is None else workers
     loader = DataLoader(
-        ViewDataset(pool, not on_device), batch_size=None, sampler=sampler, num_workers=workers,
-        pin_memory=on_device, prefetch_factor=2 if workers else None, worker_init_fn=_outlive_sigterm,
+        ViewDataset(pool, not on_device),
+        batch_size=None,
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=on_device,
+        prefetch_factor=2 if workers else None,
+        worker_init_fn=_outlive_sigterm,
         generator=torch.Generator(),  # the loader draws a number; from the run's own generator a resumed run would lack it
-    )  # fmt: skip
+    )
     items = iter(loader)
     try:
         for item in items:
@@ -151,10 +162,14 @@ def view_batches(
 def _moved(read: Sequence[Raw], device: torch.device) -> list[Raw]:
     """What was read, on `device`; the loader has turned arrays into tensors."""
     return [
-        Raw(part, np.asarray(chosen), images.to(device, non_blocking=True),
-            None if masks is None else masks.to(device, non_blocking=True))
+        Raw(
+            part,
+            np.asarray(chosen),
+            images.to(device, non_blocking=True),
+            None if masks is None else masks.to(device, non_blocking=True),
+        )
         for part, chosen, images, masks in read
-    ]  # fmt: skip
+    ]
 
 
 def suited_workers(device: torch.device) -> int:

@@ -53,9 +53,14 @@ def embed(
 
 
 def embed_layers(
-    backbone: Backbone, store: ImageStore, rows: np.ndarray, size: int | None = None, batch_size: int = 256,
-    device: torch.device | str = "cpu", bf16: bool = False,
-) -> dict[str, np.ndarray]:  # fmt: skip
+    backbone: Backbone,
+    store: ImageStore,
+    rows: np.ndarray,
+    size: int | None = None,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+) -> dict[str, np.ndarray]:
     """As `embed`, for every layer that `layer_names` lists: layer -> what it holds, pooled, float32 (n, C)."""
     device, names = torch.device(device), layer_names(backbone)
     size = size or backbone.card["image_size"]

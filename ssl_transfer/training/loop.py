@@ -67,9 +67,13 @@ class Training:
     """
 
     def __init__(
-        self, objective: Objective, optimizer: torch.optim.Optimizer, accelerator: Accelerator, pace: Pace,
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        accelerator: Accelerator,
+        pace: Pace,
         label: str = "pretrain",
-    ):  # fmt: skip
+    ):
         self.label = label
         self.objective, self.accelerator, self.pace = objective, accelerator, pace
         self.peaks = [group["lr"] for group in optimizer.param_groups]
@@ -251,10 +255,15 @@ class _Journal:
         seen = watch()
         images_per_second = len(self.pending) * self.pace.batch_size / max(elapsed, 1e-9)
         values = {
-            "step": step, "epoch": step / self.pace.steps_per_epoch, "loss": float(losses.mean()), "lr": rate,
-            "world_size": self.accelerator.num_processes, "images_per_second": round(images_per_second, 1),
-            "data_wait": round(self.waited / max(elapsed, 1e-9), 4), **self._geometry(),
-        }  # fmt: skip
+            "step": step,
+            "epoch": step / self.pace.steps_per_epoch,
+            "loss": float(losses.mean()),
+            "lr": rate,
+            "world_size": self.accelerator.num_processes,
+            "images_per_second": round(images_per_second, 1),
+            "data_wait": round(self.waited / max(elapsed, 1e-9), 4),
+            **self._geometry(),
+        }
         if self.gradient_norm is not None:
             values["gradient_norm"] = float(self.gradient_norm)
         if self.accelerator.device.type == "cuda":

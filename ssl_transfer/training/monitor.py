@@ -96,10 +96,13 @@ class Alarms:
             RunError: If `on_nonfinite` is `stop`.
         """
         self._sound(
-            "nonfinite", self.on_nonfinite,
-            lambda: f"step {step}: the loss is {loss}. Rows of the batch: {keys()}. Lower optimizer.lr, warm up longer, set "
-            "train.clip_gradient, or train.precision=fp32.",
-        )  # fmt: skip
+            "nonfinite",
+            self.on_nonfinite,
+            lambda: (
+                f"step {step}: the loss is {loss}. Rows of the batch: {keys()}. Lower optimizer.lr, warm up longer, set "
+                "train.clip_gradient, or train.precision=fp32."
+            ),
+        )
 
     def spread(self, step: int, std: float, keys: Callable[[], str]) -> None:
         """Judge the spread of the projections at a logged step, counted from 1.
@@ -112,11 +115,14 @@ class Alarms:
         self._low = self._low + 1 if std < COLLAPSED_BELOW else 0
         if self._low >= COLLAPSED_FOR:
             self._sound(
-                "collapse", self.on_collapse,
-                lambda: f"step {step}: the representation has collapsed: normalised std of projections {std:.3f} for "
-                f"{self._low} logged steps in a row (healthy: about 1). Rows of the batch: {keys()}. "
-                "Lower optimizer.lr, warm up longer, or, to go on regardless, set monitor.on_collapse=warn.",
-            )  # fmt: skip
+                "collapse",
+                self.on_collapse,
+                lambda: (
+                    f"step {step}: the representation has collapsed: normalised std of projections {std:.3f} for "
+                    f"{self._low} logged steps in a row (healthy: about 1). Rows of the batch: {keys()}. "
+                    "Lower optimizer.lr, warm up longer, or, to go on regardless, set monitor.on_collapse=warn."
+                ),
+            )
 
     def _sound(self, kind: str, how: str, message: Callable[[], str]) -> None:
         if kind in self._told:

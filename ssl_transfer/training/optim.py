@@ -41,22 +41,33 @@ def parameter_groups(groups: Sequence[Group], weight_decay: float) -> list[dict]
 
 
 def lars(
-    groups: Sequence[Group], batch_size: int, lr: PositiveFloat, rate_rule: RateRule = "none", weight_decay: float = 1e-6,
-    momentum: float = 0.9, trust_coefficient: float = 0.001,
-) -> torch.optim.Optimizer:  # fmt: skip
+    groups: Sequence[Group],
+    batch_size: int,
+    lr: PositiveFloat,
+    rate_rule: RateRule = "none",
+    weight_decay: float = 1e-6,
+    momentum: float = 0.9,
+    trust_coefficient: float = 0.001,
+) -> torch.optim.Optimizer:
     """LARS (You et al. 2017, https://arxiv.org/abs/1708.03888): SGD with a rate per layer. Needs a decay above 0."""
     if weight_decay <= 0:
         raise RecipeError("optimizer.weight_decay: LARS scales only decayed weights; set it above 0, for example 1e-6.")
     return LARS(
-        parameter_groups(groups, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), momentum=momentum,
+        parameter_groups(groups, weight_decay),
+        lr=scaled_rate(lr, rate_rule, batch_size),
+        momentum=momentum,
         trust_coefficient=trust_coefficient,
-    )  # fmt: skip
+    )
 
 
 def sgd(
-    groups: Sequence[Group], batch_size: int, lr: PositiveFloat, rate_rule: RateRule = "none", weight_decay: float = 1e-4,
+    groups: Sequence[Group],
+    batch_size: int,
+    lr: PositiveFloat,
+    rate_rule: RateRule = "none",
+    weight_decay: float = 1e-4,
     momentum: float = 0.9,
-) -> torch.optim.Optimizer:  # fmt: skip
+) -> torch.optim.Optimizer:
     """SGD with momentum."""
     return torch.optim.SGD(
         parameter_groups(groups, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), momentum=momentum
@@ -64,9 +75,13 @@ def sgd(
 
 
 def adamw(
-    groups: Sequence[Group], batch_size: int, lr: PositiveFloat, rate_rule: RateRule = "none", weight_decay: float = 0.05,
+    groups: Sequence[Group],
+    batch_size: int,
+    lr: PositiveFloat,
+    rate_rule: RateRule = "none",
+    weight_decay: float = 0.05,
     betas: tuple[float, float] = (0.9, 0.999),
-) -> torch.optim.Optimizer:  # fmt: skip
+) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101)."""
     return torch.optim.AdamW(
         parameter_groups(groups, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), betas=betas

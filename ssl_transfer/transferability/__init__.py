@@ -26,28 +26,61 @@ from ssl_transfer.transferability.source import expected_likelihood, leep, mixtu
 from ssl_transfer.transferability.spectrum import Spectrum
 
 __all__ = [
-    "COEFFICIENTS", "FEATURE_SCORES", "FEWEST", "ROWS_PER_FEATURE", "SCORES", "SCORE_NAMES", "SOURCE_SCORES", "FewImagesWarning",
-    "Spectrum", "agreement", "gbc", "h_score", "leep", "logme", "mixture_posteriors", "n_leep", "nce",
-    "regularized_h_score", "resampled_backbones", "scores", "sfda", "transrate",
-]  # fmt: skip
+    "COEFFICIENTS",
+    "FEATURE_SCORES",
+    "FEWEST",
+    "ROWS_PER_FEATURE",
+    "SCORES",
+    "SCORE_NAMES",
+    "SOURCE_SCORES",
+    "FewImagesWarning",
+    "Spectrum",
+    "agreement",
+    "gbc",
+    "h_score",
+    "leep",
+    "logme",
+    "mixture_posteriors",
+    "n_leep",
+    "nce",
+    "regularized_h_score",
+    "resampled_backbones",
+    "scores",
+    "sfda",
+    "transrate",
+]
 
 OF_SPECTRUM = {
-    "h_score": plain_h, "regularized_h_score": shrunk_h, "logme": evidence, "transrate": coding_gain, "gbc": overlap,
+    "h_score": plain_h,
+    "regularized_h_score": shrunk_h,
+    "logme": evidence,
+    "transrate": coding_gain,
+    "gbc": overlap,
     "sfda": challenged,
-}  # fmt: skip
+}
 SOURCE_SCORES = ("nce", "leep")  # these need a source classifier's probabilities
 FEATURE_SCORES = ("n_leep", *OF_SPECTRUM)
 SCORES = (*SOURCE_SCORES, *FEATURE_SCORES)
 SCORE_NAMES = {  # as papers write them
-    "nce": "NCE", "leep": "LEEP", "n_leep": "N-LEEP", "h_score": "H", "regularized_h_score": "reg. H", "logme": "LogME",
-    "transrate": "TransRate", "gbc": "GBC", "sfda": "SFDA",
-}  # fmt: skip
+    "nce": "NCE",
+    "leep": "LEEP",
+    "n_leep": "N-LEEP",
+    "h_score": "H",
+    "regularized_h_score": "reg. H",
+    "logme": "LogME",
+    "transrate": "TransRate",
+    "gbc": "GBC",
+    "sfda": "SFDA",
+}
 
 
 def scores(
-    features: np.ndarray, labels: np.ndarray, source_probabilities: np.ndarray | None = None,
-    names: Collection[str] = SCORES, seed: int = 0,
-) -> dict[str, float]:  # fmt: skip
+    features: np.ndarray,
+    labels: np.ndarray,
+    source_probabilities: np.ndarray | None = None,
+    names: Collection[str] = SCORES,
+    seed: int = 0,
+) -> dict[str, float]:
     """Several scores at once: one Gram matrix and one eigendecomposition serve all that look at features.
 
     Args:

@@ -49,8 +49,9 @@ def checked_features(features: np.ndarray) -> np.ndarray:
         warnings.warn(
             f"{len(features)} images of {features.shape[1]} features: below {ROWS_PER_FEATURE} images per feature, scores "
             "are fitted to the images and too good. Compare only backbones with as many features.",
-            FewImagesWarning, stacklevel=3,
-        )  # fmt: skip
+            FewImagesWarning,
+            stacklevel=3,
+        )
     return features
 
 

@@ -33,9 +33,21 @@ from ssl_transfer.models.backbone import load_backbone, save_backbone
 TABLES = {"maps", "neighbors", "outliers", "clouds", "similarity", "encoded", "domains", "failures", "leaks"}
 FILES = {"analysis.json", "explorer.html", "maps.parquet", "tables", "figures"}
 KEYS = {
-    "schema", "kind", "run_id", "store", "store_path", "n", "backbones", "findings", "leaks", "settings", "seconds",
-    "environment", "analysis", "explorer",
-}  # fmt: skip
+    "schema",
+    "kind",
+    "run_id",
+    "store",
+    "store_path",
+    "n",
+    "backbones",
+    "findings",
+    "leaks",
+    "settings",
+    "seconds",
+    "environment",
+    "analysis",
+    "explorer",
+}
 SETTINGS = ("neighbors=8", "sample=40", "domain=label", "seed=3")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,10 +71,19 @@ def made_store(folder, images, splits=None, **columns):
     with StoreWriter(folder, images.shape[1:], images.dtype) as writer:
         for row, image in enumerate(images):
             writer.append(image, {name: values[row] for name, values in columns.items()})
-        return writer.finish(np.asarray(splits), {
-            "units": "rgb" if images.shape[1] == 3 else "display", "domain": "xray/chest", "classes": None, "refused": [],
-            "warnings": [], "split_by": "patient", "source": "made up", "mask_classes": None,
-        })  # fmt: skip
+        return writer.finish(
+            np.asarray(splits),
+            {
+                "units": "rgb" if images.shape[1] == 3 else "display",
+                "domain": "xray/chest",
+                "classes": None,
+                "refused": [],
+                "warnings": [],
+                "split_by": "patient",
+                "source": "made up",
+                "mask_classes": None,
+            },
+        )
 
 
 def subject(name="pixels", seed=0, width=12, of=None, identity=None, parents=(), layers=("block",)):
@@ -76,22 +97,34 @@ def subject(name="pixels", seed=0, width=12, of=None, identity=None, parents=(),
 
     features = of or (lambda store: (small(store) @ mixing).astype(np.float32))
     card = {
-        "id": identity or name, "method": "none", "source_domain": None, "parents": list(parents), "pretraining_seed": None,
-        "name": name, "stores": [],
-    }  # fmt: skip
+        "id": identity or name,
+        "method": "none",
+        "source_domain": None,
+        "parents": list(parents),
+        "pretraining_seed": None,
+        "name": name,
+        "stores": [],
+    }
     return Subject(
-        f"{name}{seed}", name, card, features,
+        f"{name}{seed}",
+        name,
+        card,
+        features,
         lambda store, rows: {layer: np.tanh(features(store)[rows] * (i + 1)) for i, layer in enumerate(layers)},
         lambda store, rows: (features(store)[rows], features(store)[rows] + np.float32(0.1)),
-    )  # fmt: skip
+    )
 
 
 def real(backbone, name, **facts):
     """A backbone as an analysis sees it."""
     return Subject(
-        name, name, backbone.card | facts, lambda of: extract_features(backbone, of).values,
-        lambda of, rows: layer_features(backbone, of, rows), lambda of, rows: paired_features(backbone, of, rows),
-    )  # fmt: skip
+        name,
+        name,
+        backbone.card | facts,
+        lambda of: extract_features(backbone, of).values,
+        lambda of, rows: layer_features(backbone, of, rows),
+        lambda of, rows: paired_features(backbone, of, rows),
+    )
 
 
 def told(answer, title):
@@ -157,9 +190,19 @@ def at_desk(desk, monkeypatch):
 
 
 WORDS = (
-    "ours", "tuned/backbone", "vit", "--store", "ct", "--against", "photographs", "--results", "probe_ours", "--results",
-    "probe_vit", *SETTINGS,
-)  # fmt: skip
+    "ours",
+    "tuned/backbone",
+    "vit",
+    "--store",
+    "ct",
+    "--against",
+    "photographs",
+    "--results",
+    "probe_ours",
+    "--results",
+    "probe_vit",
+    *SETTINGS,
+)
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +236,14 @@ def test_the_answer_is_strict_json_and_what_stands_in_analysis_json(done, ct_sto
     assert written == {key: answer[key] for key in KEYS - {"analysis", "explorer"}}
     assert answer["store"] == ct_store.id and answer["n"] == {"images": 48, "patients": 8, "sample": 42}
     assert answer["settings"] == {
-        "neighbors": 8, "index": "auto", "sample": 40, "columns": None, "domain": "label", "duplicate": 0.92, "seed": 3
-    }  # fmt: skip
+        "neighbors": 8,
+        "index": "auto",
+        "sample": 40,
+        "columns": None,
+        "domain": "label",
+        "duplicate": 0.92,
+        "seed": 3,
+    }
     assert all(seconds >= 0 for seconds in answer["seconds"].values()) and "maps" in answer["seconds"]
 
 
@@ -254,8 +303,9 @@ def test_evaluations_are_compared_and_the_numbers_are_those_of_their_predictions
     folder, answer, _ = done
     (row,) = table(folder, "failures").itertuples()
     assert (row.task, row.result_a, row.result_b) == (
-        "region", *(one.name for one in Judgement.open([desk / "probe_ours", desk / "probe_vit"]))
-    )  # fmt: skip
+        "region",
+        *(one.name for one in Judgement.open([desk / "probe_ours", desk / "probe_vit"])),
+    )
     assert 0 <= row.both_wrong <= min(row.wrong_a, row.wrong_b)
     assert f"{row.result_a} is wrong in {row.wrong_a:.1%} of {row.n} cases" in told(answer, "Shared failures")
 
@@ -428,10 +478,12 @@ def test_a_child_with_its_parent_s_weights_is_the_parent_still(direct, ct_store,
 
 def test_before_is_the_nearest_ancestor_that_is_there():
     line = [
-        subject("grandparent"), subject("parent", parents=["grandparent"]),
-        subject("child", parents=["grandparent", "parent"]), subject("stranger", parents=["somebody"]),
+        subject("grandparent"),
+        subject("parent", parents=["grandparent"]),
+        subject("child", parents=["grandparent", "parent"]),
+        subject("stranger", parents=["somebody"]),
         subject("orphan", parents=["grandparent", "lost"]),
-    ]  # fmt: skip
+    ]
     pairs = [(before.name, after.name) for before, after in before_and_after(line)]
     assert pairs == [("grandparent", "parent"), ("parent", "child"), ("grandparent", "orphan")]
 
@@ -477,8 +529,13 @@ def test_two_scanners_that_features_tell_apart_are_told_and_so_is_another_store(
     store = made_store(place / "here", textures(120), **columns)
     there = made_store(place / "there", textures(60, 5), patient=[f"q{i // 2}" for i in range(60)])
     base = subject()
-    moved = subject(of=lambda of: base.features(of) + np.where(of.column("scanner") == "left", 4, 0)[:, None].astype(np.float32)
-                    if "scanner" in of.columns else base.features(of) - 5)  # fmt: skip
+    moved = subject(
+        of=lambda of: (
+            base.features(of) + np.where(of.column("scanner") == "left", 4, 0)[:, None].astype(np.float32)
+            if "scanner" in of.columns
+            else base.features(of) - 5
+        )
+    )
     answer, folder = analyze([moved], store, place / "out", {"there": there}, domain="scanner")
     domains = table(folder, "domains").set_index(["domain_a", "domain_b"])
     assert set(domains.index) == {("here", "there"), ("left", "right")}
@@ -627,11 +684,15 @@ def test_a_column_may_be_called_what_an_analysis_calls_something_else(name, plac
 def test_columns_of_many_kinds(place):
     draw = np.random.default_rng(0)
     columns = {
-        "patient": np.repeat(np.arange(16), 3).tolist(), "label": [None] * 40 + ["a"] * 4 + ["b"] * 4,
-        "age": [float(i) if i % 5 else None for i in range(48)], "smoker": (draw.random(48) < 0.5).tolist(),
-        "comment": [f"nothing of note, {i}" for i in range(48)], "when": list(pd.date_range("2020-01-01", periods=48)),
-        "grade": draw.integers(0, 3, 48).tolist(), "odd": [[1.0, float("inf"), None][i % 3] for i in range(48)],
-    }  # fmt: skip
+        "patient": np.repeat(np.arange(16), 3).tolist(),
+        "label": [None] * 40 + ["a"] * 4 + ["b"] * 4,
+        "age": [float(i) if i % 5 else None for i in range(48)],
+        "smoker": (draw.random(48) < 0.5).tolist(),
+        "comment": [f"nothing of note, {i}" for i in range(48)],
+        "when": list(pd.date_range("2020-01-01", periods=48)),
+        "grade": draw.integers(0, 3, 48).tolist(),
+        "odd": [[1.0, float("inf"), None][i % 3] for i in range(48)],
+    }
     answer, folder = analyze([subject()], made_store(place / "s", textures(48), **columns), place / "out")
     whole(answer, folder)
     assert {"patient", "smoker", "grade"} <= set(table(folder, "neighbors")["column"])

@@ -23,10 +23,19 @@ def store(tmp_path):
             for row in range(N):
                 image = np.full((1, 4, 4), row, np.uint8)
                 writer.append(image, {name: values[row] for name, values in columns.items()})
-            return writer.finish(np.repeat(["train", "test"], N // 2), {
-                "units": "display", "domain": "ct", "classes": None, "refused": [], "warnings": [], "split_by": "patient",
-                "source": "made up", "mask_classes": None,
-            })  # fmt: skip
+            return writer.finish(
+                np.repeat(["train", "test"], N // 2),
+                {
+                    "units": "display",
+                    "domain": "ct",
+                    "classes": None,
+                    "refused": [],
+                    "warnings": [],
+                    "split_by": "patient",
+                    "source": "made up",
+                    "mask_classes": None,
+                },
+            )
 
     return make
 
@@ -54,17 +63,19 @@ def test_the_values_are_those_of_the_store(store):
 
 def test_images_are_alike_by_words_that_come_twice_and_by_numbers_of_few_values():
     draw = np.random.default_rng(0)
-    table = pd.DataFrame({
-        "label": draw.choice(["a", "b", "c"], 200),
-        "patient": np.repeat(np.arange(50), 4).astype(str),
-        "mostly_alone": [f"w{i}" if i % 3 else "same" for i in range(200)],
-        "grade": draw.integers(0, 30, 200),
-        "age": np.arange(200) % 31,
-        "weight": draw.normal(size=200),
-        "slice": np.arange(200) % 10,
-        "smoker": draw.random(200) < 0.3,
-        "half_known": [None if i % 2 else "xy"[i % 4 // 2] for i in range(200)],
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "label": draw.choice(["a", "b", "c"], 200),
+            "patient": np.repeat(np.arange(50), 4).astype(str),
+            "mostly_alone": [f"w{i}" if i % 3 else "same" for i in range(200)],
+            "grade": draw.integers(0, 30, 200),
+            "age": np.arange(200) % 31,
+            "weight": draw.normal(size=200),
+            "slice": np.arange(200) % 10,
+            "smoker": draw.random(200) < 0.3,
+            "half_known": [None if i % 2 else "xy"[i % 4 // 2] for i in range(200)],
+        }
+    )
     assert shared(table, None) == ["label", "patient", "grade", "smoker", "half_known"]
 
 

@@ -7,9 +7,7 @@ import pytest
 
 from ssl_transfer.analysis.domains import FEWEST, MOST_DOMAINS, domain_distances
 
-COLUMNS = [
-    "domain_a", "domain_b", "frechet", "frechet_by_chance", "mmd", "separability", "separability_by_chance", "n",
-]  # fmt: skip
+COLUMNS = ["domain_a", "domain_b", "frechet", "frechet_by_chance", "mmd", "separability", "separability_by_chance", "n"]
 
 
 def drawn(counts, shifts=None, width=8, per_patient=5, seed=0, own=0.0):

@@ -100,11 +100,14 @@ def test_three_classes_and_words_are_told_apart_and_missing_values_left_out():
 @pytest.mark.parametrize(
     "column",
     [
-        np.ones(240), ["same"] * 240, [f"word {i}" for i in range(240)], [1.0] * 20 + [None] * 220,
+        np.ones(240),
+        ["same"] * 240,
+        [f"word {i}" for i in range(240)],
+        [1.0] * 20 + [None] * 220,
         ["rare"] * 10 + ["often"] * 230,
     ],
     ids=["constant", "one class", "an id", "known of few", "a rare class"],
-)  # fmt: skip
+)
 def test_what_little_is_known_of_is_left_out(column):
     features, groups, _ = crowd()
     assert not len(encoded(features, pd.DataFrame({"it": column}), groups))

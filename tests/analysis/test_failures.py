@@ -73,10 +73,23 @@ def test_tables_that_cannot_be_compared_are_refused(other, said):
 def result(folder, name="simclr", task="lungs", right=(1, 0, 1, 1), **facts):
     """A folder as `evaluate` leaves it; `facts` lay over those of a linear probe."""
     own = {
-        "run_id": str(folder), "protocol": "linear_probe", "strategy": None, "boundary": "none", "fraction": 1.0, "seed": 0,
-        "pretraining_seed": 0, "n": {}, "selected": {}, "metrics": {}, "intervals": {}, "seen_in_pretraining": False, "cost": {},
-        "environment": {}, "backbone": {"id": str(folder), "name": name}, "task": {"name": task, "target_domain": "ct"},
-    }  # fmt: skip
+        "run_id": str(folder),
+        "protocol": "linear_probe",
+        "strategy": None,
+        "boundary": "none",
+        "fraction": 1.0,
+        "seed": 0,
+        "pretraining_seed": 0,
+        "n": {},
+        "selected": {},
+        "metrics": {},
+        "intervals": {},
+        "seen_in_pretraining": False,
+        "cost": {},
+        "environment": {},
+        "backbone": {"id": str(folder), "name": name},
+        "task": {"name": task, "target_domain": "ct"},
+    }
     folder.mkdir(parents=True)
     EvalResult(**own | facts).save(folder)
     predictions(right).to_parquet(folder / "predictions.parquet", index=False)
@@ -128,9 +141,11 @@ def test_folders_that_are_no_results_of_classes_are_refused_by_name(tmp_path):
 
 def test_every_two_evaluations_of_one_task_have_a_row(tmp_path):
     folders = [
-        result(tmp_path / "a", right=(1, 1, 1, 0, 0, 1, 0, 1)), result(tmp_path / "b", "dino", right=(1, 1, 0, 0, 0, 1, 1, 1)),
-        result(tmp_path / "c", "moco", right=[1] * 8), result(tmp_path / "d", task="liver"),
-    ]  # fmt: skip
+        result(tmp_path / "a", right=(1, 1, 1, 0, 0, 1, 0, 1)),
+        result(tmp_path / "b", "dino", right=(1, 1, 0, 0, 0, 1, 1, 1)),
+        result(tmp_path / "c", "moco", right=[1] * 8),
+        result(tmp_path / "d", task="liver"),
+    ]
     table = failures(Judgement.open(folders), 50)
     assert tuple(table) == COLUMNS and len(table) == 3 and set(table["task"]) == {"lungs"}
     first = table.iloc[0]

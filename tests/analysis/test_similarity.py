@@ -80,13 +80,21 @@ def test_of_graphs_of_other_sizes_the_nearest_of_both_are_compared():
 def test_every_two_layers_have_a_row_and_only_namesakes_are_compared_closely(layers, graphs):
     table = similarities(layers, graphs)
     assert list(table) == [
-        "backbone_a", "layer_a", "backbone_b", "layer_b", "cka", "cka_rbf", "procrustes", "neighbors_shared"
-    ]  # fmt: skip
+        "backbone_a",
+        "layer_a",
+        "backbone_b",
+        "layer_b",
+        "cka",
+        "cka_rbf",
+        "procrustes",
+        "neighbors_shared",
+    ]
     assert len(table) == 6 * 7 / 2 and table[["cka", "cka_rbf"]].notna().all(axis=None)
     close = table[table["procrustes"].notna()]
     assert [(row.layer_a, row.layer_b, row.backbone_a, row.backbone_b) for row in close.itertuples()] == [
-        ("block", "block", "a", "b"), (FEATURES, FEATURES, "a", "b")
-    ]  # fmt: skip
+        ("block", "block", "a", "b"),
+        (FEATURES, FEATURES, "a", "b"),
+    ]
     assert table.index[table["neighbors_shared"].notna()].tolist() == [close.index[-1]]
 
 

@@ -78,23 +78,33 @@ class OneNodeSlurm:
             (self.folder / f"gpu{number}").touch()
         (self.folder / "slurm.conf").write_text(
             SETTINGS.format(
-                folder=self.folder, node=platform.node().split(".")[0], user=getpass.getuser(),
-                controller_port=_free_port(), node_port=_free_port(),
+                folder=self.folder,
+                node=platform.node().split(".")[0],
+                user=getpass.getuser(),
+                controller_port=_free_port(),
+                node_port=_free_port(),
             )
-        )  # fmt: skip
+        )
         srun = self.folder / "bin/srun"
         srun.write_text(SRUN.format(folder=self.folder, srun=_program("srun")))
         srun.chmod(0o755)
         self.environment = {
-            "SLURM_CONF": str(self.folder / "slurm.conf"), "PATH": f"{self.folder}/bin{os.pathsep}{os.environ['PATH']}",
-        }  # fmt: skip
+            "SLURM_CONF": str(self.folder / "slurm.conf"),
+            "PATH": f"{self.folder}/bin{os.pathsep}{os.environ['PATH']}",
+        }
         self.daemons: list[subprocess.Popen] = []
         try:
             own = {name: f"{self.folder}/munge.{name}" for name in ("socket", "pid", "log", "seed")}
             self._start(
-                "munged", "--foreground", "--force", f"--key-file={key}", f"--socket={own['socket']}",
-                f"--pid-file={own['pid']}", f"--log-file={own['log']}", f"--seed-file={own['seed']}",
-            )  # fmt: skip
+                "munged",
+                "--foreground",
+                "--force",
+                f"--key-file={key}",
+                f"--socket={own['socket']}",
+                f"--pid-file={own['pid']}",
+                f"--log-file={own['log']}",
+                f"--seed-file={own['seed']}",
+            )
             self._wait_for(Path(own["socket"]).exists)
             self._start("slurmctld", "-D", "-i")
             self._start("slurmd", "-D", "-c")

@@ -36,8 +36,9 @@ class Queue:
     def __init__(self, slurm, place):
         self.slurm, self.place = slurm, place
         place.environment |= {
-            "SLURM_CONF": slurm.environment["SLURM_CONF"], "PATH": f"{slurm.folder}/bin:{place.environment['PATH']}",
-        }  # fmt: skip
+            "SLURM_CONF": slurm.environment["SLURM_CONF"],
+            "PATH": f"{slurm.folder}/bin:{place.environment['PATH']}",
+        }
 
     def start(self, *words):
         return self.place.start(*IMPATIENT, *words, profile="slurm")
@@ -58,9 +59,11 @@ class Queue:
 def disturbed(slurm, tmp_path_factory):
     """A study of four jobs, in which one is warned as before its time limit, and another loses its node."""
     jobs = [
-        job("0", "ingest"), job("p", "pretrain", "0", steps=60, gpus=1, cpus=2, memory_gb=0.5),
-        job("q", "pretrain", "0", steps=60, gpus=1), job("e", "evaluate", "pq"),
-    ]  # fmt: skip
+        job("0", "ingest"),
+        job("p", "pretrain", "0", steps=60, gpus=1, cpus=2, memory_gb=0.5),
+        job("q", "pretrain", "0", steps=60, gpus=1),
+        job("e", "evaluate", "pq"),
+    ]
     queue = Queue(slurm, Workplace(tmp_path_factory.mktemp("disturbed"), jobs))
     snakemake = queue.start()
     queue.place.wait_for(

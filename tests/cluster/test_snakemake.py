@@ -55,9 +55,11 @@ def test_a_plan_that_cannot_be_used_is_refused_in_words(workplace, content, word
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_dry_run_lists_every_job_with_what_it_asks_for(workplace, profile):
     jobs = [
-        job("0", "ingest", memory_gb=0.25, minutes=7.5), job("1", "pretrain", "0", gpus=2, cpus=8),
-        job("2", "features", "01", gpus=1), job("3", "evaluate", "2"),
-    ]  # fmt: skip
+        job("0", "ingest", memory_gb=0.25, minutes=7.5),
+        job("1", "pretrain", "0", gpus=2, cpus=8),
+        job("2", "features", "01", gpus=1),
+        job("3", "evaluate", "2"),
+    ]
     status, said = workplace(*jobs).run("-n", "--cores", "16", "--resources", "gpu=4", profile=profile)
     assert status == 0
     asked = {
@@ -69,22 +71,32 @@ def test_a_dry_run_lists_every_job_with_what_it_asks_for(workplace, profile):
         )
     }
     assert {letter: (rule, threads) for letter, (rule, threads, _) in asked.items()} == {
-        "0": ("ingest", None), "1": ("pretrain", "8"), "2": ("features", None), "3": ("evaluate", None),
-    }  # fmt: skip
+        "0": ("ingest", None),
+        "1": ("pretrain", "8"),
+        "2": ("features", None),
+        "3": ("evaluate", None),
+    }
     assert "mem_mb=250" in asked["0"][2] and "runtime=13" in asked["0"][2], "five minutes more, rounded up"
     assert {letter: re.findall(r"gpu=(\d+)", text) for letter, (*_, text) in asked.items()} == {
-        "0": [], "1": ["2"], "2": ["1"], "3": [],
-    }  # fmt: skip
+        "0": [],
+        "1": ["2"],
+        "2": ["1"],
+        "3": [],
+    }
 
 
 @pytest.fixture(scope="module")
 def repaired(tmp_path_factory):
     """A study of seven jobs on two cores, run three times; `p` cannot be done the first time."""
     jobs = [
-        job("0", "ingest", steps=8), job("1", "ingest", steps=8), job("p", "pretrain", "0", steps=2, obstacle="broken"),
-        job("q", "pretrain", "1", gpus=1, steps=3), job("r", "pretrain", "1", gpus=1, steps=3), job("f", "features", "p"),
+        job("0", "ingest", steps=8),
+        job("1", "ingest", steps=8),
+        job("p", "pretrain", "0", steps=2, obstacle="broken"),
+        job("q", "pretrain", "1", gpus=1, steps=3),
+        job("r", "pretrain", "1", gpus=1, steps=3),
+        job("f", "features", "p"),
         job("e", "evaluate", "qr"),
-    ]  # fmt: skip
+    ]
     place = Workplace(tmp_path_factory.mktemp("repaired"), jobs)
     (place.folder / "broken").touch()
 

@@ -47,29 +47,44 @@ os.rename(record + ".part", record)
 
 # A real study of four jobs, as small as they get: a store, a pretraining, its features, a score.
 SMALL = {
-    "title": "Small", "question": "None.", "stores": {"ct": {"source": "phantom:ct,patients=8,slices=4,size=16"}},
+    "title": "Small",
+    "question": "None.",
+    "stores": {"ct": {"source": "phantom:ct,patients=8,slices=4,size=16"}},
     "pretrain": {
         "recipe": str(ROOT / "recipes/quickstart_simclr.yaml"),
         "set": {
-            "data.size": 16, "backbone.options": {"channels": [8, 16, 32, 64], "stem_width": 8}, "method.hidden_dim": 32,
-            "train.epochs": 1, "train.warmup_epochs": 0, "train.batch_size": 12, "train.workers": 0,
-            "train.checkpoint_every_steps": 2, "train.log_every_steps": 1, "monitor.every_epochs": 1000, "tracker": "none",
+            "data.size": 16,
+            "backbone.options": {"channels": [8, 16, 32, 64], "stem_width": 8},
+            "method.hidden_dim": 32,
+            "train.epochs": 1,
+            "train.warmup_epochs": 0,
+            "train.batch_size": 12,
+            "train.workers": 0,
+            "train.checkpoint_every_steps": 2,
+            "train.log_every_steps": 1,
+            "monitor.every_epochs": 1000,
+            "tracker": "none",
         },
     },
-    "pretrainings": {"CT": {"store": "ct"}}, "pretraining_seeds": [0],
-    "tasks": {"region": {"card": "phantom_region", "store": "ct"}}, "evaluations": [{"protocol": "knn"}],
+    "pretrainings": {"CT": {"store": "ct"}},
+    "pretraining_seeds": [0],
+    "tasks": {"region": {"card": "phantom_region", "store": "ct"}},
+    "evaluations": [{"protocol": "knn"}],
     "statistics": {"primary": {"protocol": "knn", "metric": "balanced_accuracy"}},
     "resources": {stage: {"memory_gb": 1.5} for stage in ("ingest", "pretrain", "features", "knn")},
-}  # fmt: skip
+}
 
 
 def job(letter, stage="evaluate", needs="", steps=1, obstacle=None, **resources):
     """An entry of a plan; its id is a letter or digit, sixteen times."""
     return {
-        "id": 16 * letter, "stage": stage, "title": f"{stage} 'of' {letter}", "inputs": [16 * one for one in needs],
+        "id": 16 * letter,
+        "stage": stage,
+        "title": f"{stage} 'of' {letter}",
+        "inputs": [16 * one for one in needs],
         "command": [str(steps), *([obstacle] if obstacle else [])],
         "resources": {"gpus": 0, "cpus": 1, "memory_gb": 0.1, "minutes": 5.0} | resources,
-    }  # fmt: skip
+    }
 
 
 class Workplace:
@@ -83,9 +98,11 @@ class Workplace:
         self.plan = self.study / "plan.json"
         self.plan.write_text(json.dumps({"schema": 1, "kind": "plan", "name": "small", "jobs": jobs}))
         self.environment = {
-            **os.environ, "PATH": f"{folder / 'bin'}{os.pathsep}{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
-            "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache"),
-        }  # fmt: skip
+            **os.environ,
+            "PATH": f"{folder / 'bin'}{os.pathsep}{PROGRAMS}{os.pathsep}{os.environ['PATH']}",
+            "OMP_NUM_THREADS": "1",
+            "XDG_CACHE_HOME": str(folder / "cache"),
+        }
 
     def program(self, name, text):
         """Put an executable first on PATH."""

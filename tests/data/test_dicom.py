@@ -23,14 +23,29 @@ def out(tmp_path_factory):
 def write_dicom(path, stored, **elements):
     """Write an array (H, W) or (frames, H, W) as a CT image; `elements` win over the defaults, None removes one."""
     elements = {
-        "SOPClassUID": CTImageStorage, "SOPInstanceUID": generate_uid(), "Modality": "CT", "PatientID": "patient-1",
-        "StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.4", "BodyPartExamined": "CHEST",
-        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"], "Rows": stored.shape[-2], "Columns": stored.shape[-1],
-        "SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 12,
-        "HighBit": 11, "PixelRepresentation": 0, "RescaleSlope": 1, "RescaleIntercept": -1024,
-        "PixelSpacing": [0.5, 0.75], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 0],
+        "SOPClassUID": CTImageStorage,
+        "SOPInstanceUID": generate_uid(),
+        "Modality": "CT",
+        "PatientID": "patient-1",
+        "StudyInstanceUID": "1.2.3",
+        "SeriesInstanceUID": "1.2.3.4",
+        "BodyPartExamined": "CHEST",
+        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
+        "Rows": stored.shape[-2],
+        "Columns": stored.shape[-1],
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsAllocated": 16,
+        "BitsStored": 12,
+        "HighBit": 11,
+        "PixelRepresentation": 0,
+        "RescaleSlope": 1,
+        "RescaleIntercept": -1024,
+        "PixelSpacing": [0.5, 0.75],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "ImagePositionPatient": [0, 0, 0],
         "PixelData": stored.astype("<u2").tobytes(),
-    } | elements  # fmt: skip
+    } | elements
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = elements["SOPClassUID"]
@@ -86,17 +101,27 @@ def test_a_fractional_rescale_gives_floats(tmp_path):
 
 def test_monochrome1_is_turned_so_that_bright_means_dense(tmp_path):
     write_dicom(
-        tmp_path / "a", STORED, Modality="CR", PhotometricInterpretation="MONOCHROME1", RescaleIntercept=None,
-        RescaleSlope=None, SOPClassUID="1.2.840.10008.5.1.4.1.1.1",
-    )  # fmt: skip
+        tmp_path / "a",
+        STORED,
+        Modality="CR",
+        PhotometricInterpretation="MONOCHROME1",
+        RescaleIntercept=None,
+        RescaleSlope=None,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.1",
+    )
     [image], _, scan = read(DicomSource(tmp_path))
     assert np.array_equal(image[0], 4095 - STORED) and scan.domain == "xray"
 
 
 def test_slices_are_sorted_by_position_along_the_normal_not_by_name_or_number(tmp_path):
     for name, z in (("a", 7.0), ("b", -3.0), ("c", 2.0)):
-        write_dicom(tmp_path / name, STORED + int(z) + 10, ImagePositionPatient=[z, 0, 0], InstanceNumber=int(50 - z),
-                    ImageOrientationPatient=[0, 1, 0, 0, 0, 1])  # fmt: skip
+        write_dicom(
+            tmp_path / name,
+            STORED + int(z) + 10,
+            ImagePositionPatient=[z, 0, 0],
+            InstanceNumber=int(50 - z),
+            ImageOrientationPatient=[0, 1, 0, 0, 0, 1],
+        )
     images, rows, _ = read(DicomSource(tmp_path))
     assert [row["z_mm"] for row in rows] == [-3.0, 2.0, 7.0]
     assert [row["slice"] for row in rows] == [0, 1, 2]
@@ -119,9 +144,15 @@ def test_frames_of_an_enhanced_object_carry_their_own_rescale_and_position(tmp_p
         frame.PlanePositionSequence, frame.PixelValueTransformationSequence = [place], [values]
         frames.append(frame)
     write_dicom(
-        tmp_path / "a", np.stack([STORED, STORED]), NumberOfFrames=2, PerFrameFunctionalGroupsSequence=frames,
-        SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1", RescaleSlope=None, RescaleIntercept=None, ImagePositionPatient=None,
-    )  # fmt: skip
+        tmp_path / "a",
+        np.stack([STORED, STORED]),
+        NumberOfFrames=2,
+        PerFrameFunctionalGroupsSequence=frames,
+        SOPClassUID="1.2.840.10008.5.1.4.1.1.2.1",
+        RescaleSlope=None,
+        RescaleIntercept=None,
+        ImagePositionPatient=None,
+    )
     images, rows, _ = read(DicomSource(tmp_path))
     assert [row["z_mm"] for row in rows] == [1.0, 5.0] and [row["slice"] for row in rows] == [0, 1]
     assert np.array_equal(images[0][0], STORED - 1000) and np.array_equal(images[1][0], STORED)
@@ -141,10 +172,16 @@ def test_files_that_are_no_images_are_told_apart(tmp_path):
     scan = DicomSource(tmp_path, modality="ct").scan()
     assert [item.file for item in scan.items] == ["deep/er/image"]
     assert {refusal.file: refusal.kind for refusal in scan.refused} == {
-        "scout": "localizer", "mr": "filtered", "plan": "not_an_image", "seg": "not_an_image",
-        "README.txt": "not_an_image", ".DS_Store": "not_an_image", "empty.dcm": "unreadable", "junk.dcm": "unreadable",
+        "scout": "localizer",
+        "mr": "filtered",
+        "plan": "not_an_image",
+        "seg": "not_an_image",
+        "README.txt": "not_an_image",
+        ".DS_Store": "not_an_image",
+        "empty.dcm": "unreadable",
+        "junk.dcm": "unreadable",
         "no_pixels.dcm": "unreadable",
-    }  # fmt: skip
+    }
 
 
 def test_a_file_without_a_preamble_is_read(tmp_path):
@@ -205,9 +242,16 @@ def test_masks_lie_beside_the_files(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["MR_small_RLE.dcm", "MR_small_bigendian.dcm", "MR_small_expb.dcm", "MR_small_implicit.dcm",
-     "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm", "MR_small_padded.dcm"],
-)  # fmt: skip
+    [
+        "MR_small_RLE.dcm",
+        "MR_small_bigendian.dcm",
+        "MR_small_expb.dcm",
+        "MR_small_implicit.dcm",
+        "MR_small_jp2klossless.dcm",
+        "MR_small_jpeg_ls_lossless.dcm",
+        "MR_small_padded.dcm",
+    ],
+)
 def test_every_lossless_coding_gives_the_same_pixels(name):
     [plain], _, _ = read(DicomSource(SAMPLES / "MR_small.dcm"))
     [coded], _, _ = read(DicomSource(SAMPLES / name))
@@ -216,12 +260,21 @@ def test_every_lossless_coding_gives_the_same_pixels(name):
 
 @pytest.mark.parametrize(
     "name, shape",
-    [("JPEG-lossy.dcm", (1, 1024, 256)), ("JPGExtended.dcm", (1, 1024, 256)), ("JPEG2000.dcm", (1, 1024, 256)),
-     ("693_J2KI.dcm", (1, 512, 512)), ("J2K_pixelrep_mismatch.dcm", (1, 512, 512)), ("image_dfl.dcm", (1, 512, 512)),
-     ("JPEGLSNearLossless_16.dcm", (1, 50, 10)), ("SC_rgb_jpeg_gdcm.dcm", (3, 100, 100)),
-     ("SC_rgb_rle_32bit.dcm", (3, 100, 100)), ("SC_ybr_full_422_uncompressed.dcm", (3, 100, 100)),
-     ("examples_palette.dcm", (3, 350, 800)), ("ExplVR_BigEnd.dcm", (3, 60, 80))],
-)  # fmt: skip
+    [
+        ("JPEG-lossy.dcm", (1, 1024, 256)),
+        ("JPGExtended.dcm", (1, 1024, 256)),
+        ("JPEG2000.dcm", (1, 1024, 256)),
+        ("693_J2KI.dcm", (1, 512, 512)),
+        ("J2K_pixelrep_mismatch.dcm", (1, 512, 512)),
+        ("image_dfl.dcm", (1, 512, 512)),
+        ("JPEGLSNearLossless_16.dcm", (1, 50, 10)),
+        ("SC_rgb_jpeg_gdcm.dcm", (3, 100, 100)),
+        ("SC_rgb_rle_32bit.dcm", (3, 100, 100)),
+        ("SC_ybr_full_422_uncompressed.dcm", (3, 100, 100)),
+        ("examples_palette.dcm", (3, 350, 800)),
+        ("ExplVR_BigEnd.dcm", (3, 60, 80)),
+    ],
+)
 def test_other_codings_and_colours_decode(name, shape):
     [image], _, scan = read(DicomSource(SAMPLES / name))
     assert image.shape == shape and image.dtype == scan.items[0].dtype and image.max() > image.min()

@@ -90,8 +90,13 @@ def test_folders_give_classes_and_splits(tmp_path, out):
     store = ingest(tmp_path, out)
     rows = store.rows
     assert list(zip(rows["split"], rows["label"], strict=True)) == [
-        ("test", "cat"), ("test", "dog"), ("train", "cat"), ("train", "dog"), ("val", "cat"), ("val", "dog"),
-    ]  # fmt: skip
+        ("test", "cat"),
+        ("test", "dog"),
+        ("train", "cat"),
+        ("train", "dog"),
+        ("val", "cat"),
+        ("val", "dog"),
+    ]
     assert store.card["classes"] == ["cat", "dog"] and store.card["split_by"] == "source"
 
 
@@ -135,9 +140,13 @@ def test_a_palette_mask_gives_its_indices(tmp_path, out):
 
 @pytest.mark.parametrize(
     "masks, message",
-    [("{stem}_m.png", "a.png has no mask"), ("*_?.png", "has 2 masks"), ("{name}.png", "no field is called"),
-     ("nowhere", "no such file or folder")],
-)  # fmt: skip
+    [
+        ("{stem}_m.png", "a.png has no mask"),
+        ("*_?.png", "has 2 masks"),
+        ("{name}.png", "no field is called"),
+        ("nowhere", "no such file or folder"),
+    ],
+)
 def test_masks_that_cannot_be_matched_are_an_error(tmp_path, out, masks, message):
     for name in ("a", "x_1", "x_2"):
         save(tmp_path / f"{name}.png")
@@ -154,6 +163,9 @@ def test_empty_damaged_and_foreign_files_are_listed(tmp_path, out):
     (tmp_path / "._0.png").write_bytes(b"x")
     store = ingest(tmp_path, out, max_refused=0.3)
     assert {r["file"]: r["kind"] for r in store.card["refused"]} == {
-        "empty.png": "unreadable", "short.png": "unreadable", "notes.txt": "not_an_image", "._0.png": "not_an_image",
-    }  # fmt: skip
+        "empty.png": "unreadable",
+        "short.png": "unreadable",
+        "notes.txt": "not_an_image",
+        "._0.png": "not_an_image",
+    }
     assert len(store) == 5

@@ -69,8 +69,9 @@ def test_shrinking_averages_and_masks_stay_class_ids():
     assert np.abs(fit.image(stripes[None]).astype(int)[0, :, 1:-1] - 100).max() <= 15
     assert set(np.unique(fit.mask(np.repeat(np.arange(16), 16).reshape(16, 16)))) <= set(range(16))
     assert fit.spacing({"spacing_row_mm": 1.0, "spacing_col_mm": 2.0}, (16, 16)) == {
-        "spacing_row_mm": 4.0, "spacing_col_mm": 8.0,
-    }  # fmt: skip
+        "spacing_row_mm": 4.0,
+        "spacing_col_mm": 8.0,
+    }
 
 
 def test_hu_are_padded_with_air():
@@ -134,12 +135,19 @@ def test_too_many_unreadable_files_fail_and_leave_nothing(tmp_path, out):
 
 @pytest.mark.parametrize(
     "options, error, message",
-    [({"format": "dicomm"}, UsageError, "Did you mean 'dicom'"), ({"channels": 2}, UsageError, "--channels 2"),
-     ({"size": 0}, UsageError, "--size 0"), ({"domain": "cat"}, RecipeError, "no modality is called 'cat'"),
-     ({"modality": "CT"}, UsageError, "means nothing for images"), ({"label_key": "file"}, UsageError, "no --labels"),
-     ({"mask_names": "a"}, UsageError, "no --masks"), ({"max_refused": 5}, UsageError, "--max-refused 5"),
-     ({"format": "dicom"}, SourceError, "no image to ingest"), ({"labels": "none.csv"}, LabelError, "none.csv")],
-)  # fmt: skip
+    [
+        ({"format": "dicomm"}, UsageError, "Did you mean 'dicom'"),
+        ({"channels": 2}, UsageError, "--channels 2"),
+        ({"size": 0}, UsageError, "--size 0"),
+        ({"domain": "cat"}, RecipeError, "no modality is called 'cat'"),
+        ({"modality": "CT"}, UsageError, "means nothing for images"),
+        ({"label_key": "file"}, UsageError, "no --labels"),
+        ({"mask_names": "a"}, UsageError, "no --masks"),
+        ({"max_refused": 5}, UsageError, "--max-refused 5"),
+        ({"format": "dicom"}, SourceError, "no image to ingest"),
+        ({"labels": "none.csv"}, LabelError, "none.csv"),
+    ],
+)
 def test_a_wrong_option_is_told_and_nothing_is_written(tmp_path, out, options, error, message):
     folder(tmp_path)
     with pytest.raises(error, match=message):
@@ -172,9 +180,25 @@ def test_phantoms_are_a_source_like_the_others(out):
 def test_the_summary_is_what_scripts_rely_on(tmp_path, out):
     summary = json.loads(json.dumps(store_summary(ingest(folder(tmp_path), out))))
     assert {
-        "n_images", "n_patients", "n_refused", "refused", "splits", "channels", "size", "dtype", "units", "domain",
-        "labels", "store", "id", "warnings", "columns", "value_range", "classes", "masks",
-    } <= set(summary)  # fmt: skip
+        "n_images",
+        "n_patients",
+        "n_refused",
+        "refused",
+        "splits",
+        "channels",
+        "size",
+        "dtype",
+        "units",
+        "domain",
+        "labels",
+        "store",
+        "id",
+        "warnings",
+        "columns",
+        "value_range",
+        "classes",
+        "masks",
+    } <= set(summary)
     assert summary["n_images"] == 12 and summary["n_patients"] is None and summary["dtype"] == "uint8"
     assert summary["labels"] == {"c0": 6, "c1": 6} and sum(s["images"] for s in summary["splits"].values()) == 12
 

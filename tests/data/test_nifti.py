@@ -56,10 +56,16 @@ def test_slices_look_as_in_radiology_however_the_file_is_stored(
 
 
 @pytest.mark.parametrize(
-    "dtype, lowest, domain, units", [(np.int16, -1000, None, "hu"), (np.float64, -1000, None, "hu"),
-                                     (np.int16, 0, None, "stored"), (np.int16, 0, "ct", "hu"),
-                                     (np.int16, -1000, "mr", "stored"), (np.uint8, 0, None, "stored")],
-)  # fmt: skip
+    "dtype, lowest, domain, units",
+    [
+        (np.int16, -1000, None, "hu"),
+        (np.float64, -1000, None, "hu"),
+        (np.int16, 0, None, "stored"),
+        (np.int16, 0, "ct", "hu"),
+        (np.int16, -1000, "mr", "stored"),
+        (np.uint8, 0, None, "stored"),
+    ],
+)
 def test_hu_are_told_by_domain_or_by_air(tmp_path, dtype, lowest, domain, units):
     save(tmp_path / "v.nii", (PLACES + lowest).astype(dtype))
     store = ingest(tmp_path / "v.nii", tmp_path / "store", domain=domain)
@@ -126,8 +132,10 @@ def test_damaged_and_foreign_files_are_listed(tmp_path, out):
     store = ingest(tmp_path, out, domain="mr", max_refused=0.7)
     assert len(store) == 4
     assert {r["file"]: r["kind"] for r in store.card["refused"]} == {
-        "short.nii.gz": "unreadable", "empty.nii": "unreadable", "notes.txt": "not_an_image",
-    }  # fmt: skip
+        "short.nii.gz": "unreadable",
+        "empty.nii": "unreadable",
+        "notes.txt": "not_an_image",
+    }
 
 
 def test_an_unknown_axis_is_refused(tmp_path):

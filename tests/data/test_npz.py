@@ -66,11 +66,16 @@ def test_several_labels_per_image_become_columns(tmp_path):
 
 @pytest.mark.parametrize(
     "options, domain, units, dtype",
-    [({"dtype": np.int16, "low": -1000}, None, "hu", "<i2"), ({"dtype": np.int16}, None, "stored", "<i2"),
-     ({"dtype": np.int16}, "ct", "hu", "<i2"), ({"dtype": np.int16, "low": -1000}, "mr", "stored", "<i2"),
-     ({"dtype": np.float64}, None, "stored", "<f4"), ({"shape": (8, 8, 3)}, None, "rgb", "|u1"),
-     ({"shape": (8, 8, 1)}, None, "display", "|u1")],
-)  # fmt: skip
+    [
+        ({"dtype": np.int16, "low": -1000}, None, "hu", "<i2"),
+        ({"dtype": np.int16}, None, "stored", "<i2"),
+        ({"dtype": np.int16}, "ct", "hu", "<i2"),
+        ({"dtype": np.int16, "low": -1000}, "mr", "stored", "<i2"),
+        ({"dtype": np.float64}, None, "stored", "<f4"),
+        ({"shape": (8, 8, 3)}, None, "rgb", "|u1"),
+        ({"shape": (8, 8, 1)}, None, "display", "|u1"),
+    ],
+)
 def test_units_follow_type_and_domain(tmp_path, options, domain, units, dtype):
     store = ingest(save(tmp_path, **arrays(**options)), tmp_path / "s", domain=domain)
     assert (store.units, store.card["dtype"]) == (units, dtype)
@@ -95,12 +100,17 @@ def test_a_group_in_two_splits_is_refused_and_resplit_heals_it(tmp_path):
 
 @pytest.mark.parametrize(
     "content, message",
-    [({"pictures": np.zeros(3)}, "no array is called train_images.*Found: pictures"),
-     ({"images": np.zeros((2, 4, 4, 4, 1))}, r"has the shape \(2, 4, 4, 4, 1\)"),
-     ({"images": np.zeros((2, 4, 4)), "labels": np.zeros(3)}, "labels has"),
-     ({"images": np.zeros((2, 4, 4)), "labels": np.array([0, 5]), "class_names": np.array(["a"])}, "there are 1 names"),
-     ({"images": np.array([{}, {}], dtype=object)}, "Pickled objects are refused")],
-)  # fmt: skip
+    [
+        ({"pictures": np.zeros(3)}, "no array is called train_images.*Found: pictures"),
+        ({"images": np.zeros((2, 4, 4, 4, 1))}, r"has the shape \(2, 4, 4, 4, 1\)"),
+        ({"images": np.zeros((2, 4, 4)), "labels": np.zeros(3)}, "labels has"),
+        (
+            {"images": np.zeros((2, 4, 4)), "labels": np.array([0, 5]), "class_names": np.array(["a"])},
+            "there are 1 names",
+        ),
+        ({"images": np.array([{}, {}], dtype=object)}, "Pickled objects are refused"),
+    ],
+)
 def test_a_wrong_layout_is_told(tmp_path, content, message):
     with pytest.raises(SourceError, match=message):
         ingest(save(tmp_path, **content), tmp_path / "s")

@@ -10,9 +10,14 @@ from ssl_transfer.data.store import ImageStore, StoreWriter, pixel_digest
 from ssl_transfer.errors import StoreError
 
 CARD = {
-    "units": "stored", "domain": "unknown", "classes": None, "refused": [], "warnings": [], "split_by": "image",
+    "units": "stored",
+    "domain": "unknown",
+    "classes": None,
+    "refused": [],
+    "warnings": [],
+    "split_by": "image",
     "source": "made up",
-}  # fmt: skip
+}
 
 
 def write(out, images, masks=None, compress=False, splits=None):

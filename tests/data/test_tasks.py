@@ -31,9 +31,21 @@ CARDS = sorted((recipes_folder() / "tasks").resolve().glob("*.yaml"))
 each_card = pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
 
 FINDINGS = [
-    "Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Effusion", "Emphysema", "Fibrosis", "Hernia",
-    "Infiltration", "Mass", "Nodule", "Pleural_Thickening", "Pneumonia", "Pneumothorax",
-]  # fmt: skip
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+]
 TISSUES = ["ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM"]
 TUMOURS = ["glioma", "meningioma", "notumor", "pituitary"]
 LESIONS = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
@@ -41,9 +53,15 @@ GRADES = ["mild", "moderate", "none", "proliferative", "severe"]
 REGIONS = ["ABDOMEN", "EXTREMITY", "HEAD", "NECK", "PELVIS", "THORAX"]
 LINES = ["A172", "BT474", "BV2", "Huh7", "MCF7", "SHSY5Y", "SKOV3", "SkBr3"]
 KVASIR = [
-    "dyed-lifted-polyps", "dyed-resection-margins", "esophagitis", "normal-cecum", "normal-pylorus", "normal-z-line",
-    "polyps", "ulcerative-colitis",
-]  # fmt: skip
+    "dyed-lifted-polyps",
+    "dyed-resection-margins",
+    "esophagitis",
+    "normal-cecum",
+    "normal-pylorus",
+    "normal-z-line",
+    "polyps",
+    "ulcerative-colitis",
+]
 BREAST = ["benign", "malignant", "normal"]
 CHEXPERT = (
     "No Finding,Enlarged Cardiomediastinum,Cardiomegaly,Lung Opacity,Lung Lesion,Edema,Consolidation,Pneumonia,"
@@ -185,8 +203,10 @@ def aptos():
 
 
 def malaria():
-    for name, patients in (("Parasitized", ("C33P1", "C37BP2", "C68P29N_", "C70P31_", "C71P32", "C72P33N")),
-                           ("Uninfected", ("C1_", "C2_", "C3_", "C4_", "C118P79", "C119P79"))):  # fmt: skip
+    for name, patients in (
+        ("Parasitized", ("C33P1", "C37BP2", "C68P29N_", "C70P31_", "C71P32", "C72P33N")),
+        ("Uninfected", ("C1_", "C2_", "C3_", "C4_", "C118P79", "C119P79")),
+    ):
         thin = [f"{patient}{'ThinF' if 'P' in patient else 'thinF'}" for patient in patients]
         draw(*(f"cell_images/{name}/{p}_IMG_2015_cell_{n}.png" for p in thin for n in range(2)), mode="RGB")
 
@@ -199,31 +219,62 @@ def wbc():
 
 
 ARCHIVES = {  # by the name of the store; a phantom needs none
-    "radnet": radnet, "mednist_ct": lambda: pack("mednist_ct.npz", ["abdomen", "chest", "head"]),
+    "radnet": radnet,
+    "mednist_ct": lambda: pack("mednist_ct.npz", ["abdomen", "chest", "head"]),
     "cells": lambda: draw(*(f"cells/{c}/{n}.png" for c in ("HeLa", "MCF-7", "NCI-H1299") for n in range(7))),
     "kvasir": lambda: draw(*(f"kvasir-dataset-v2/{c}/{n}.jpg" for c in KVASIR for n in range(7)), mode="RGB"),
-    **{make.__name__: make for make in (
-        chestxray14, chexpert, imagenet, cxr_pneumonia, busi, mammogram_mias, lits, brats, msd_lung, livecell, brain_mri,
-        histology_crc, ham10000, aptos, malaria, wbc,
-    )},
-}  # fmt: skip
+    **{
+        make.__name__: make
+        for make in (
+            chestxray14,
+            chexpert,
+            imagenet,
+            cxr_pneumonia,
+            busi,
+            mammogram_mias,
+            lits,
+            brats,
+            msd_lung,
+            livecell,
+            brain_mri,
+            histology_crc,
+            ham10000,
+            aptos,
+            malaria,
+            wbc,
+        )
+    },
+}
 
 EXPECTED = {  # classes of each task, and the patients of its store, where they are known
-    "brain_mri": (TUMOURS, None), "brats": (["necrotic_core", "oedema", "enhancing_tumour"], 8), "busi": (BREAST, None),
-    "busi_lesion": (["lesion"], None), "cell_lines": (["HeLa", "MCF-7", "NCI-H1299"], None),
+    "brain_mri": (TUMOURS, None),
+    "brats": (["necrotic_core", "oedema", "enhancing_tumour"], 8),
+    "busi": (BREAST, None),
+    "busi_lesion": (["lesion"], None),
+    "cell_lines": (["HeLa", "MCF-7", "NCI-H1299"], None),
     "chestxray14": (FINDINGS, 30),
     "chestxray8": ([FINDINGS[n] for n in (0, 1, 4, 8, 9, 10, 12, 13)], 30),
     "chexpert": (["Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion"], 30),
-    "cxr_pneumonia": (["NORMAL", "PNEUMONIA"], 21), "dermoscopy_ham10000": (LESIONS, 42),
-    "endoscopy_kvasir": (KVASIR, None), "fundus_aptos": (GRADES, None), "histology_crc": (TISSUES, None),
-    "imagenet": (["n01440760", "n01440761", "n01440762"], None), "lits": (["liver", "tumour"], 8),
-    "livecell": (LINES, 24), "malaria": (["Parasitized", "Uninfected"], 11), "mammogram_mias": (BREAST, 18),
-    "mednist_region": (["abdomen", "chest", "head"], None), "msd_lung": (["tumour"], 8),
+    "cxr_pneumonia": (["NORMAL", "PNEUMONIA"], 21),
+    "dermoscopy_ham10000": (LESIONS, 42),
+    "endoscopy_kvasir": (KVASIR, None),
+    "fundus_aptos": (GRADES, None),
+    "histology_crc": (TISSUES, None),
+    "imagenet": (["n01440760", "n01440761", "n01440762"], None),
+    "lits": (["liver", "tumour"], 8),
+    "livecell": (LINES, 24),
+    "malaria": (["Parasitized", "Uninfected"], 11),
+    "mammogram_mias": (BREAST, 18),
+    "mednist_region": (["abdomen", "chest", "head"], None),
+    "msd_lung": (["tumour"], 8),
     "phantom_cells": (["carcinoma", "epithelial", "fibroblast", "lymphoid"], 36),
-    "phantom_organs": (["liver", "lesion"], 36), "phantom_photographs": (None, 36), "phantom_region": (REGIONS, 36),
-    "radnet_chestxray8": (sorted([*FINDINGS, "No Finding"]), 30), "radnet_region": (REGIONS, 12),
+    "phantom_organs": (["liver", "lesion"], 36),
+    "phantom_photographs": (None, 36),
+    "phantom_region": (REGIONS, 36),
+    "radnet_chestxray8": (sorted([*FINDINGS, "No Finding"]), 30),
+    "radnet_region": (REGIONS, 12),
     "wbc": (["cytoplasm", "nucleus"], None),
-}  # fmt: skip
+}
 
 
 def comment(path):
@@ -353,10 +404,19 @@ def opened(tmp_path):
             for n in range(count):
                 row = {name: values[n] for name, values in columns.items()} | {"patient": f"p{n}"}
                 writer.append(np.full((1, 2, 2), n, np.uint8), row, None if masks is None else np.uint8(masks[n]))
-            writer.finish(np.resize(["train", "val", "test"], count), {
-                "units": "display", "domain": "ct", "classes": None, "refused": [], "warnings": [], "split_by": "patient",
-                "source": "made up", "mask_classes": mask_classes,
-            })  # fmt: skip
+            writer.finish(
+                np.resize(["train", "val", "test"], count),
+                {
+                    "units": "display",
+                    "domain": "ct",
+                    "classes": None,
+                    "refused": [],
+                    "warnings": [],
+                    "split_by": "patient",
+                    "source": "made up",
+                    "mask_classes": mask_classes,
+                },
+            )
         path = tmp_path / f"{folder.name}.yaml"
         path.write_text(f"store: {folder}\n{card}\n")
         return Task.load(path)
@@ -385,9 +445,8 @@ def test_the_word_for_none_is_a_label_unless_the_card_says_what_it_is(opened):
 
 def test_several_columns_are_labels_whose_odd_values_are_unknown(opened):
     task = opened(
-        "target: [a, b]\nmetric: auroc",
-        a=[1.0, 0.0, -1.0, None, 1.0, 0.0], b=["yes", "no", "True", "0", "perhaps", ""],
-    )  # fmt: skip
+        "target: [a, b]\nmetric: auroc", a=[1.0, 0.0, -1.0, None, 1.0, 0.0], b=["yes", "no", "True", "0", "perhaps", ""]
+    )
     assert task.kind == "labels" and task.classes == ["a", "b"]
     assert task.labels.T.tolist() == [[1, 0, -1, -1, 1, 0], [1, 0, 1, 0, -1, -1]]
 

@@ -76,9 +76,10 @@ def train(case, folder, out):
             return {"refusal": str(refusal)}
     lines = [json.loads(line) for line in Path(out, "log.jsonl").read_text().splitlines()]
     return {
-        "losses": [line["loss"] for line in lines], "world": [line["world_size"] for line in lines],
+        "losses": [line["loss"] for line in lines],
+        "world": [line["world_size"] for line in lines],
         "weights": weights(trained[0]),
-    }  # fmt: skip
+    }
 
 
 def rank_main(rank, folder, inbox, outbox):
@@ -99,9 +100,11 @@ class Pair:
         self.folder, context = folder, multiprocessing.get_context("spawn")
         self.inboxes, self.outboxes = ([context.Queue() for _ in range(2)] for _ in range(2))
         self.processes = [
-            context.Process(target=rank_main, args=(rank, str(folder), self.inboxes[rank], self.outboxes[rank]), daemon=True)
+            context.Process(
+                target=rank_main, args=(rank, str(folder), self.inboxes[rank], self.outboxes[rank]), daemon=True
+            )
             for rank in range(2)
-        ]  # fmt: skip
+        ]
         for process in self.processes:
             process.start()
 

@@ -159,9 +159,13 @@ def launch(*arguments, launcher="accelerate.commands.launch", **environment):
         k: v for k, v in os.environ.items() if not k.startswith(("ACCELERATE_", "RANK", "WORLD_SIZE", "LOCAL_"))
     }
     return subprocess.run(
-        [sys.executable, "-m", launcher, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, timeout=240,
+        [sys.executable, "-m", launcher, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
         env={**inherited, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment},
-    )  # fmt: skip
+    )
 
 
 def launch_two(*arguments):
@@ -216,8 +220,16 @@ def test_the_backbone_of_two_ranks_has_the_layers_of_one(launched):
 
 
 def test_two_ranks_that_accelerate_does_not_know_of_are_refused(tiny_recipe, tmp_path):
-    done = launch("--standalone", "--nproc_per_node", 2, "pretrain.py", tiny_recipe, "--out", tmp_path / "run",
-                  launcher="torch.distributed.run")  # fmt: skip
+    done = launch(
+        "--standalone",
+        "--nproc_per_node",
+        2,
+        "pretrain.py",
+        tiny_recipe,
+        "--out",
+        tmp_path / "run",
+        launcher="torch.distributed.run",
+    )
     assert done.returncode != 0 and "exitcode  : 2" in done.stderr
     assert "the launcher started 2 processes, but Accelerate counts 1" in done.stderr
     assert "ACCELERATE_USE_CPU=true accelerate launch --config_file launch/accelerate/cpu2.yaml" in done.stderr

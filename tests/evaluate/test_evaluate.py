@@ -45,10 +45,19 @@ def make_task(folder, features, labels, splits, patients, **card):
             writer.append(
                 image, {"label": str(labels[number]), "patient": patients and patients[number], "slice": number}
             )
-        store = writer.finish(np.array(splits), {
-            "units": "display", "domain": "ct", "classes": None, "refused": [], "warnings": [], "split_by": "patient",
-            "source": "made up", "mask_classes": None,
-        })  # fmt: skip
+        store = writer.finish(
+            np.array(splits),
+            {
+                "units": "display",
+                "domain": "ct",
+                "classes": None,
+                "refused": [],
+                "warnings": [],
+                "split_by": "patient",
+                "source": "made up",
+                "mask_classes": None,
+            },
+        )
     return Task("made_up", store, TaskCard(**{"store": str(folder), "target": "label", "metric": "accuracy", **card}))
 
 
@@ -107,10 +116,12 @@ def test_a_setting_is_chosen_on_validation_even_if_another_is_better_on_test(tor
 def test_changing_the_test_labels_changes_the_score_but_not_the_choice(cohort, tmp_path):
     rows = cohort.store.rows
     other = make_task(
-        tmp_path / "shuffled", (cohort.store.__getitems__(range(240)).reshape(240, 4) - 127.5) / 127.5,
+        tmp_path / "shuffled",
+        (cohort.store.__getitems__(range(240)).reshape(240, 4) - 127.5) / 127.5,
         np.where(rows["split"] == "test", (rows["label"].astype(int) + 1) % 3, rows["label"].astype(int)),
-        rows["split"], rows["patient"].tolist(),
-    )  # fmt: skip
+        rows["split"],
+        rows["patient"].tolist(),
+    )
     for protocol in PROBES:
         one, _ = judge(cohort, tmp_path / f"one-{protocol}", protocol)
         two, _ = judge(other, tmp_path / f"two-{protocol}", protocol)
@@ -133,9 +144,24 @@ def test_result_json_has_every_field_that_others_rely_on(cohort, tmp_path):
     result, folder = judge(cohort, tmp_path, "linear_probe")
     content = json.loads((folder / "result.json").read_text())
     assert {
-        "schema", "run_id", "protocol", "strategy", "backbone", "task", "boundary", "fraction", "seed", "pretraining_seed",
-        "n", "selected", "metrics", "intervals", "seen_in_pretraining", "cost", "environment",
-    } <= set(content)  # fmt: skip
+        "schema",
+        "run_id",
+        "protocol",
+        "strategy",
+        "backbone",
+        "task",
+        "boundary",
+        "fraction",
+        "seed",
+        "pretraining_seed",
+        "n",
+        "selected",
+        "metrics",
+        "intervals",
+        "seen_in_pretraining",
+        "cost",
+        "environment",
+    } <= set(content)
     assert {"id", "name", "method", "source_domain", "parents"} <= set(content["backbone"])
     assert content["task"] == {"name": "made_up", "target_domain": "ct"}
     assert set(content["metrics"]) == {"val", "test"} and set(content["cost"]) == {"seconds", "device"}
@@ -157,9 +183,10 @@ def test_the_boundary_between_source_and_target_is_named(torn, tmp_path, source,
 
 def test_images_and_patients_of_every_split_are_counted(cohort, tmp_path):
     assert judge(cohort, tmp_path)[0].n == {
-        "train": {"images": 160, "patients": 40}, "val": {"images": 40, "patients": 10},
+        "train": {"images": 160, "patients": 40},
+        "val": {"images": 40, "patients": 10},
         "test": {"images": 40, "patients": 10},
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
@@ -179,9 +206,12 @@ def test_fractions_are_nested_and_differ_between_seeds(cohort):
 
 def test_a_store_with_a_patient_on_both_sides_of_a_split_is_refused(tmp_path):
     task = make_task(
-        tmp_path / "store", np.zeros((6, 4)), [0, 1] * 3, ["train", "train", "val", "val", "test", "test"],
+        tmp_path / "store",
+        np.zeros((6, 4)),
+        [0, 1] * 3,
+        ["train", "train", "val", "val", "test", "test"],
         ["a", "b", "c", "d", "b", "e"],
-    )  # fmt: skip
+    )
     with pytest.raises(SplitError, match=r"patient b has images in both train and test .* --resplit"):
         judge(task, tmp_path)
     assert not (tmp_path / "result").exists()
@@ -249,9 +279,13 @@ def test_a_real_backbone_is_judged_from_one_channel_to_three(ct_store, tmp_path)
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
-    [(["fractoin=0.1"], "no setting 'fractoin'. Did you mean 'fraction'"), (["fraction=0"], "fraction: found '0'"),
-     (["strengths=[1]"], "no setting 'strengths'"), (["k=many"], "k: found 'many'")],
-)  # fmt: skip
+    [
+        (["fractoin=0.1"], "no setting 'fractoin'. Did you mean 'fraction'"),
+        (["fraction=0"], "fraction: found '0'"),
+        (["strengths=[1]"], "no setting 'strengths'"),
+        (["k=many"], "k: found 'many'"),
+    ],
+)
 def test_a_wrong_setting_is_refused_by_name(overrides, message):
     with pytest.raises(RecipeError, match=message):
         evaluate_recipe("knn", overrides)

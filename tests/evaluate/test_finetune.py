@@ -102,8 +102,16 @@ def test_a_metric_of_which_less_is_better_is_minimised(tmp_path):
 
 def test_a_run_without_improvement_stops_when_patience_ends(task, tmp_path, monkeypatch):
     validating(monkeypatch, [0.5, 0.7, 0.7, 0.6, 0.9])
-    result = judge("finetune", family_backbone("resnet"), task, tmp_path / "r", ADAMW, "train.steps=100",
-                   "train.check_every_steps=2", "train.patience=2")  # fmt: skip
+    result = judge(
+        "finetune",
+        family_backbone("resnet"),
+        task,
+        tmp_path / "r",
+        ADAMW,
+        "train.steps=100",
+        "train.check_every_steps=2",
+        "train.patience=2",
+    )
     assert [line["step"] for line in lines(tmp_path / "r") if "val_accuracy" in line] == [2, 4, 6, 8]
     assert result.selected == {"step": 4} and result.settings["train"]["steps"] == 100
 
@@ -242,9 +250,11 @@ def multilabel(tmp_path):
     spot = np.arange(24) % 2
     third = np.where(np.arange(24) % 4 == 3, "", np.arange(24) // 2 % 2).tolist()
     columns = {
-        "spot": spot.astype(str), "dark": (1 - spot).astype(str), "odd": third,
+        "spot": spot.astype(str),
+        "dark": (1 - spot).astype(str),
+        "odd": third,
         "patient": [f"p{n:02d}" for n in range(24)],
-    }  # fmt: skip
+    }
     splits = np.repeat(["train", "val", "test"], 8)
     return write_task(
         tmp_path / "labels", spots(spot)[0], splits, columns, target=["spot", "dark", "odd"], metric="auroc"
@@ -333,9 +343,10 @@ def test_another_size_than_that_of_pretraining_is_what_the_backbone_sees(task, t
     sides = []
     forward = learning.Learner.forward
     monkeypatch.setattr(
-        learning.Learner, "forward",
+        learning.Learner,
+        "forward",
         lambda self, batch, step: sides.append(batch.views[0].shape[-1]) or forward(self, batch, step),
-    )  # fmt: skip
+    )
     result = judge("finetune", family_backbone("resnet"), task, tmp_path / "r", "size=48")
     assert set(sides) == {48} and result.settings["size"] == 48
 
@@ -384,8 +395,10 @@ def test_result_json_says_what_was_done(done):
         0,
     )
     assert content["n"] == {
-        "train": {"images": 16, "patients": 16}, "val": {"images": 8, "patients": 8}, "test": {"images": 8, "patients": 8},
-    }  # fmt: skip
+        "train": {"images": 16, "patients": 16},
+        "val": {"images": 8, "patients": 8},
+        "test": {"images": 8, "patients": 8},
+    }
     settings = content["settings"]
     assert {"strategy", "optimizer", "views", "train", "precision", "world_size", "noise", "size", "channels"} <= set(
         settings

@@ -7,13 +7,7 @@ import pandas
 import pytest
 from scipy import ndimage
 
-from ssl_transfer.evaluate.overlap import (
-    case_overlap,
-    overlap_counts,
-    overlap_intervals,
-    overlap_metrics,
-    policy_note,
-)
+from ssl_transfer.evaluate.overlap import case_overlap, overlap_counts, overlap_intervals, overlap_metrics, policy_note
 from ssl_transfer.result import better
 
 LIVER = {1: "liver"}
@@ -146,10 +140,17 @@ def cases():
     for case in range(12):
         for name in ("liver", "tumour"):
             empty = name == "tumour" and case % 3
-            rows.append({
-                "case": case, "patient": f"p{case % 5}", "class": name, "dice": draw.random(), "hd95": 20 * draw.random(),
-                "truth_voxels": 0 if empty else 50, "found_voxels": 0 if empty == 2 or case == 3 else 40,
-            })  # fmt: skip
+            rows.append(
+                {
+                    "case": case,
+                    "patient": f"p{case % 5}",
+                    "class": name,
+                    "dice": draw.random(),
+                    "hd95": 20 * draw.random(),
+                    "truth_voxels": 0 if empty else 50,
+                    "found_voxels": 0 if empty == 2 or case == 3 else 40,
+                }
+            )
     return pandas.DataFrame(rows)
 
 
@@ -178,9 +179,14 @@ def test_a_class_without_a_row_has_no_value_and_the_mean_is_over_the_others(case
 
 def test_empty_masks_are_counted(cases):
     assert overlap_counts(cases, ["liver", "tumour"]) == {
-        "n_cases": 12, "n_empty_truth_liver": 0, "n_empty_found_liver": 1, "n_empty_both_liver": 0,
-        "n_empty_truth_tumour": 4, "n_empty_found_tumour": 1, "n_empty_both_tumour": 4,
-    }  # fmt: skip
+        "n_cases": 12,
+        "n_empty_truth_liver": 0,
+        "n_empty_found_liver": 1,
+        "n_empty_both_liver": 0,
+        "n_empty_truth_tumour": 4,
+        "n_empty_found_tumour": 1,
+        "n_empty_both_tumour": 4,
+    }
 
 
 def test_intervals_are_the_percentiles_of_resampled_patients_with_all_their_cases(cases):

@@ -155,9 +155,10 @@ def drawn(folder, height, width, count=12, **columns):
 
 
 @pytest.mark.parametrize(
-    ("height", "width"), [(32, 32), (32, 20), (17, 32), (64, 64), (50, 33), (33, 70), (24, 40)],
+    ("height", "width"),
+    [(32, 32), (32, 20), (17, 32), (64, 64), (50, 33), (33, 70), (24, 40)],
     ids=lambda side: str(side),
-)  # fmt: skip
+)
 def test_a_decoder_that_is_right_has_a_dice_of_1_whatever_the_shape_of_the_image(tmp_path, truthful, height, width):
     """As large as the backbone sees, narrower, larger (through windows), larger in one direction alone."""
     task = drawn(tmp_path / "task", height, width)
@@ -213,9 +214,11 @@ def volumes(folder, series=None, **columns):
     """Four patients of three slices each, whose slices lie in the store in the order 2, 0, 1."""
     count = 12
     named = {
-        "patient": [f"p{n // 3}" for n in range(count)], "slice": [(2, 0, 1)[n % 3] for n in range(count)],
-        "series": series or [f"s{n // 3}" for n in range(count)], **columns,
-    }  # fmt: skip
+        "patient": [f"p{n // 3}" for n in range(count)],
+        "slice": [(2, 0, 1)[n % 3] for n in range(count)],
+        "series": series or [f"s{n // 3}" for n in range(count)],
+        **columns,
+    }
     images, middle = spots(np.ones(count))
     splits = ["train"] * 6 + ["val"] * 3 + ["test"] * 3
     return write_task(folder, images, splits, named, [middle] * count, {"1": "spot"}, target="mask", metric="dice")
@@ -243,13 +246,20 @@ def test_an_image_without_a_slice_number_is_a_case_of_its_own(tmp_path):
         ({}, None),
         ({"spacing_row_mm": [0.5] * 12, "spacing_col_mm": [0.7] * 12, "spacing_slice_mm": [3.0] * 12}, (3.0, 0.5, 0.7)),
         ({"spacing_row_mm": [0.5] * 12, "spacing_col_mm": [0.7] * 12, "z_mm": [5.0, 0.0, 2.5] * 4}, (2.5, 0.5, 0.7)),
-        ({"spacing_row_mm": [0.5] * 12, "spacing_col_mm": [0.7] * 12, "spacing_slice_mm": [9.0] * 12,
-          "z_mm": [-5.0, 0.0, -2.5] * 4}, (2.5, 0.5, 0.7)),
+        (
+            {
+                "spacing_row_mm": [0.5] * 12,
+                "spacing_col_mm": [0.7] * 12,
+                "spacing_slice_mm": [9.0] * 12,
+                "z_mm": [-5.0, 0.0, -2.5] * 4,
+            },
+            (2.5, 0.5, 0.7),
+        ),
         ({"spacing_row_mm": [0.5] * 12, "spacing_col_mm": [0.7] * 12}, None),
         ({"spacing_row_mm": [0.0] * 12, "spacing_col_mm": [0.7] * 12, "spacing_slice_mm": [3.0] * 12}, None),
     ],
     ids=["unknown", "told", "from positions", "positions before what is told", "not between slices", "zero"],
-)  # fmt: skip
+)
 def test_spacing_is_that_between_slices_rows_and_columns(tmp_path, columns, expected):
     task = volumes(tmp_path / "task", **columns)
     ((_, _, spacing),) = cases_of(task, task.rows("test"))
@@ -337,8 +347,16 @@ def test_sampling_shows_images_with_and_without_the_class_equally_often(tmp_path
     images, middle = spots(np.ones(12))
     masks = [middle if number in (0, 1, 8, 9, 10, 11) else 0 * middle for number in range(12)]
     columns = {"patient": [f"p{n}" for n in range(12)]}
-    task = write_task(tmp_path / "task", images, ["train"] * 8 + ["val"] * 2 + ["test"] * 2, columns, masks, {"1": "spot"},
-                      target="mask", metric="dice")  # fmt: skip
+    task = write_task(
+        tmp_path / "task",
+        images,
+        ["train"] * 8 + ["val"] * 2 + ["test"] * 2,
+        columns,
+        masks,
+        {"1": "spot"},
+        target="mask",
+        metric="dice",
+    )
     counts, forward = [], Learner.forward
 
     def watched(learner, batch, step):

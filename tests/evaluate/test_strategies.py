@@ -217,9 +217,12 @@ def test_gradual_divides_the_steps_equally_and_ends_with_everything_open(directi
 def test_closed_blocks_do_not_count_for_clipping(trained):
     """While the head learns alone, its step has exactly the clipped length."""
     record = trained("gradual_last_first", "resnet", "train.clip_gradient=0.01")
-    step = torch.cat([
-        (record.tensors[1][name] - record.tensors[0][name]).flatten() for name in ("head.linear.weight", "head.linear.bias")
-    ])  # fmt: skip
+    step = torch.cat(
+        [
+            (record.tensors[1][name] - record.tensors[0][name]).flatten()
+            for name in ("head.linear.weight", "head.linear.bias")
+        ]
+    )
     assert float(step.norm()) == pytest.approx(0.05 * 0.01, rel=1e-3)
 
 
@@ -231,9 +234,9 @@ def test_a_block_that_opens_carries_no_momentum_from_before(trained):
     learner, rate = record.learner, record.lines[2]["lr"]
     learner.load_state_dict(state)
     name = "backbone.model.layer4.1.bn2.weight"  # a gain that starts at 0; the layers before it get no gradient yet
-    gradient = dict(zip(
-        [name for group in learner.groups() for name in _names(learner, group)], learner.gradients(2), strict=True,
-    ))[name]  # fmt: skip
+    gradient = dict(
+        zip([name for group in learner.groups() for name in _names(learner, group)], learner.gradients(2), strict=True)
+    )[name]
     difference = record.tensors[3][name] - state[name]
     assert difference.abs().max() > 1e-5 and torch.allclose(difference, -rate * gradient, rtol=1e-3, atol=1e-7)
 

@@ -16,8 +16,17 @@ SEVERAL_KINDS = [
 
 def test_there_are_ten_methods():
     assert sorted(METHODS) == [
-        "barlowtwins", "byol", "dino", "mae", "moco", "mocov3", "simclr", "simsiam", "supervised", "vicreg",
-    ]  # fmt: skip
+        "barlowtwins",
+        "byol",
+        "dino",
+        "mae",
+        "moco",
+        "mocov3",
+        "simclr",
+        "simsiam",
+        "supervised",
+        "vicreg",
+    ]
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -147,11 +156,26 @@ DEFAULTS = {
     "barlowtwins": {"redundancy": 5e-3, "hidden_dim": 8192, "projection_dim": 8192},
     "vicreg": {"invariance": 25, "variance": 25, "covariance": 1, "hidden_dim": 8192, "projection_dim": 8192},
     "simsiam": {"projection_dim": 2048, "bottleneck_dim": 512},
-    "dino": {"output_dim": 65536, "hidden_dim": 2048, "bottleneck_dim": 256, "temperature": 0.1, "momentum": 0.996,
-             "center_momentum": 0.9, "warmup_target_temperature": 0.04, "local_views": 8, "local_size": 96},
-    "mae": {"mask_share": 0.75, "normalised_patches": True, "decoder_dim": 512, "decoder_depth": 8, "decoder_heads": 16},
+    "dino": {
+        "output_dim": 65536,
+        "hidden_dim": 2048,
+        "bottleneck_dim": 256,
+        "temperature": 0.1,
+        "momentum": 0.996,
+        "center_momentum": 0.9,
+        "warmup_target_temperature": 0.04,
+        "local_views": 8,
+        "local_size": 96,
+    },
+    "mae": {
+        "mask_share": 0.75,
+        "normalised_patches": True,
+        "decoder_dim": 512,
+        "decoder_depth": 8,
+        "decoder_heads": 16,
+    },
     "supervised": {"label_smoothing": 0.0},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

@@ -99,9 +99,12 @@ def test_moco_s_queries_are_normalised_in_groups_of_their_own():
 
 @pytest.mark.parametrize(
     ("batch_size", "message"),
-    [(24, r"method.queue: 64 keys are no multiple of train.batch_size 24.* Set method.queue=48"),
-     (2, r"method.bn_groups: a batch of 2 cannot be cut into 8"), (8, r"equal groups of two or more")],
-)  # fmt: skip
+    [
+        (24, r"method.queue: 64 keys are no multiple of train.batch_size 24.* Set method.queue=48"),
+        (2, r"method.bn_groups: a batch of 2 cannot be cut into 8"),
+        (8, r"equal groups of two or more"),
+    ],
+)
 def test_moco_refuses_a_batch_that_does_not_fit_its_queue_or_groups(batch_size, message):
     with pytest.raises(RecipeError, match=message):
         new_method("moco", queue=64, bn_groups=8).check_batch(batch_size)

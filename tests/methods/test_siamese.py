@@ -17,9 +17,10 @@ def test_byol_is_the_paper_s_loss_in_both_directions():
     naive, batch = twin(method), new_batch(method)
     online = [naive.prediction_head(naive.projection_head(naive.backbone(view))) for view in batch.views]
     target = [naive.momentum_network[1](naive.momentum_network[0](view)).detach() for view in batch.views]
-    naive_loss = sum(
-        2 - 2 * unit(online[a][i]) @ unit(target[b][i]) for a, b in ((0, 1), (1, 0)) for i in range(IMAGES)
-    ) / IMAGES  # fmt: skip
+    naive_loss = (
+        sum(2 - 2 * unit(online[a][i]) @ unit(target[b][i]) for a, b in ((0, 1), (1, 0)) for i in range(IMAGES))
+        / IMAGES
+    )
     assert_equal_losses_and_gradients(method, method(batch, 0)["loss"], naive, naive_loss)
 
 

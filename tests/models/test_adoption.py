@@ -63,8 +63,9 @@ def test_position_embeddings_are_resampled_as_timm_does_it(tmp_path, options, si
     model = build(name, 1, size, "standard", parent.card["options"], 1)
     positions = [m.pos_embed.shape[1] for m in (parent.model, model)]
     assert adopt(model, parent.model) == [
-        "patch_embed.proj.weight: 3 → 1 input channels", f"pos_embed: {positions[0]} → {positions[1]} positions",
-    ]  # fmt: skip
+        "patch_embed.proj.weight: 3 → 1 input channels",
+        f"pos_embed: {positions[0]} → {positions[1]} positions",
+    ]
     assert equal(model.state_dict(), timm_s_own(parent, tmp_path / "parent", in_chans=1, img_size=size))
 
 
@@ -79,11 +80,17 @@ def test_the_parent_keeps_its_weights():
     ("parent", "reason"),
     [
         (lambda: small_resnet(stem="small"), "stem: the parent has small, this backbone standard"),  # equal tensors
-        (lambda: small_resnet(act_layer="gelu"), r'options: the parent has {"act_layer": "gelu", .* this backbone {"ch'),
+        (
+            lambda: small_resnet(act_layer="gelu"),
+            r'options: the parent has {"act_layer": "gelu", .* this backbone {"ch',
+        ),
         (lambda: small_resnet(stem_width=8), r'options: the parent has .*"stem_width": 8'),
-        (lambda: build("resnet14t", 1, 32, "standard", {}, 0), "architecture: the parent has resnet14t, this backbone resnet10t"),
+        (
+            lambda: build("resnet14t", 1, 32, "standard", {}, 0),
+            "architecture: the parent has resnet14t, this backbone resnet10t",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_parent_of_another_build_is_refused_by_what_differs(parent, reason):
     model = small_resnet()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -119,12 +126,18 @@ def parent_folder(tmp_path):
 
 def recipe_from(store, init, stem="standard"):
     name, options = FAMILIES["resnet"]
-    return completed(PretrainRecipe.model_validate({
-        "data": {"store": str(store.path), "views": "ct", "size": 32},
-        "backbone": {"name": name, "options": options, "init": str(init), "stem": stem},
-        "method": {"name": "simclr", "hidden_dim": 16, "projection_dim": 8}, "optimizer": {"name": "adamw", "lr": 1e-3},
-        "train": {"epochs": 1, "batch_size": 12},
-    }), "recipe")  # fmt: skip
+    return completed(
+        PretrainRecipe.model_validate(
+            {
+                "data": {"store": str(store.path), "views": "ct", "size": 32},
+                "backbone": {"name": name, "options": options, "init": str(init), "stem": stem},
+                "method": {"name": "simclr", "hidden_dim": 16, "projection_dim": 8},
+                "optimizer": {"name": "adamw", "lr": 1e-3},
+                "train": {"epochs": 1, "batch_size": 12},
+            }
+        ),
+        "recipe",
+    )
 
 
 def test_a_run_on_ct_that_starts_from_a_colour_backbone_says_so_in_its_card(ct_store, parent_folder):

@@ -39,8 +39,10 @@ def test_the_weights_file_holds_tensors_and_the_format_only(saved):
 def test_equal_weights_are_equal_bytes_whatever_the_card_says(tmp_path, saved):
     save_backbone(new_backbone(method="simclr", stores=["elsewhere"]), tmp_path / "other")
     save_backbone(new_backbone(seed=1), tmp_path / "third")
-    digests = [hashlib.sha256((f / "model.safetensors").read_bytes()).digest()
-               for f in (saved, tmp_path / "other", tmp_path / "third")]  # fmt: skip
+    digests = [
+        hashlib.sha256((f / "model.safetensors").read_bytes()).digest()
+        for f in (saved, tmp_path / "other", tmp_path / "third")
+    ]
     assert digests[0] == digests[1] != digests[2]
 
 

@@ -17,8 +17,10 @@ CPU = torch.device("cpu")
 
 
 def chunked(images, layer, groups):
-    parts = [functional.batch_norm(part, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
-             for part in images.chunk(groups)]  # fmt: skip
+    parts = [
+        functional.batch_norm(part, None, None, layer.weight, layer.bias, True, 0.0, layer.eps)
+        for part in images.chunk(groups)
+    ]
     return torch.cat(parts)
 
 
@@ -57,8 +59,10 @@ def test_sums_over_groups_give_what_groups_by_themselves_give(layer, images, gro
     one, other = images.clone().requires_grad_(), images.clone().requires_grad_()
     expected, found = chunked(one, layer, groups), layer._spread_groups(other)
     weights = torch.randn_like(found)
-    gradients = [torch.autograd.grad((out * weights).sum(), [x, layer.weight, layer.bias])
-                 for out, x in ((expected, one), (found, other))]  # fmt: skip
+    gradients = [
+        torch.autograd.grad((out * weights).sum(), [x, layer.weight, layer.bias])
+        for out, x in ((expected, one), (found, other))
+    ]
     assert torch.allclose(found, expected, atol=1e-5)
     for a, b in zip(*gradients, strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)

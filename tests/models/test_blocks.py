@@ -81,9 +81,7 @@ def test_a_resnet_s_stages_are_its_blocks():
 
 def small():
     """Two blocks with BatchNorm and dropout each, and dropout between them."""
-    first, second = (
-        nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU(), nn.Dropout()) for _ in range(2)
-    )  # fmt: skip
+    first, second = (nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1), nn.ReLU(), nn.Dropout()) for _ in range(2))
     return nn.Sequential(first, nn.Dropout(), second)
 
 

@@ -73,14 +73,28 @@ def test_a_folder_written_by_hand_as_the_hub_holds_it_is_read(tmp_path):
     """The hub's own config.json: no model_args, the head's size twice, sources that are null."""
     model = timm.create_model("test_resnet", num_classes=10)
     save_file(model.state_dict(), tmp_path / "model.safetensors")
-    (tmp_path / "config.json").write_text(json.dumps({
-        "architecture": "test_resnet", "num_classes": 10, "num_features": 96, "global_pool": "avg",
-        "pretrained_cfg": {
-            "custom_load": False, "input_size": [3, 160, 160], "fixed_input_size": False, "interpolation": "bicubic",
-            "crop_pct": 0.95, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "num_classes": 10, "first_conv": "conv1.0",
-            "classifier": "fc",
-        },
-    }))  # fmt: skip
+    (tmp_path / "config.json").write_text(
+        json.dumps(
+            {
+                "architecture": "test_resnet",
+                "num_classes": 10,
+                "num_features": 96,
+                "global_pool": "avg",
+                "pretrained_cfg": {
+                    "custom_load": False,
+                    "input_size": [3, 160, 160],
+                    "fixed_input_size": False,
+                    "interpolation": "bicubic",
+                    "crop_pct": 0.95,
+                    "mean": [0.5, 0.5, 0.5],
+                    "std": [0.5, 0.5, 0.5],
+                    "num_classes": 10,
+                    "first_conv": "conv1.0",
+                    "classifier": "fc",
+                },
+            }
+        )
+    )
     backbone = load_backbone(tmp_path, size=48)
     assert (backbone.card["name"], backbone.card["image_size"], backbone.feature_dim) == (tmp_path.name, 48, 96)
     assert torch.equal(backbone.model.layer1[0].conv1.weight, model.layer1[0].conv1.weight)

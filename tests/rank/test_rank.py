@@ -264,8 +264,10 @@ def test_labels_that_do_not_exclude_each_other_have_logme_and_the_probes_and_a_c
     answer = ranked(several, THREE, place / "out")
     for one in answer["backbones"]:
         assert {name for name, value in found(answer, one["name"]).items() if value is not None} == {
-            "logme", "knn", "linear_probe"
-        }  # fmt: skip
+            "logme",
+            "knn",
+            "linear_probe",
+        }
         assert set(one["intervals"]) == {"logme", "knn", "linear_probe"}
     assert answer["order"][0] == "clear"
     assert any("LogME" in said and "exclude" in said for said in answer["caveats"])
@@ -452,12 +454,20 @@ def commanded(desk):
 def test_json_is_one_object_with_what_others_rely_on(commanded, desk):
     answer = commanded[1].json
     assert {
-        "backbones", "order", "first", "agreement", "recommendation", "caveats", "n", "ranking", "task", "by", "settings",
-    } <= set(answer)  # fmt: skip
+        "backbones",
+        "order",
+        "first",
+        "agreement",
+        "recommendation",
+        "caveats",
+        "n",
+        "ranking",
+        "task",
+        "by",
+        "settings",
+    } <= set(answer)
     for one in answer["backbones"]:
-        assert {
-            "name", "scores", "knn", "linear_probe", "intervals", "seconds", "source_classes"
-        } <= set(one)  # fmt: skip
+        assert {"name", "scores", "knn", "linear_probe", "intervals", "seconds", "source_classes"} <= set(one)
         assert all(seconds >= 0 for seconds in one["seconds"].values())
     assert (desk / answer["ranking"]).is_file()
     assert {one["name"] for one in answer["backbones"]} == set(answer["order"]) == set(answer["first"])

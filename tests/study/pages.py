@@ -48,13 +48,22 @@ def study(gains: dict[str, float]) -> pd.DataFrame:
 def build(out, frame, **changes):
     Image.new("RGB", (8, 8), "teal").save(out / "umap.png")
     given = {
-        "title": "Does it <pay>?", "question": "Is CT better?", "frame": frame, "contrasts": contrasts(frame),
-        "primary": PRIMARY, "arms": [{"name": arm, "images": 640} for arm in frame["pretraining"].unique()],
-        "attachments": [Attachment("UMAP", "Test slices.", out / "umap.png")], "design": {"Method": "SimCLR"},
-        "missing": ["photographs, seed 3: failed"], "cost": [("pretraining", 61.0), ("evaluation", 2.0)],
-        "environment": {"python": "3.11"}, "methods_text": "We pretrained.", "warnings": ["Phantoms are drawn."],
-        "commands": ["ssl-transfer quickstart"], **changes,
-    }  # fmt: skip
+        "title": "Does it <pay>?",
+        "question": "Is CT better?",
+        "frame": frame,
+        "contrasts": contrasts(frame),
+        "primary": PRIMARY,
+        "arms": [{"name": arm, "images": 640} for arm in frame["pretraining"].unique()],
+        "attachments": [Attachment("UMAP", "Test slices.", out / "umap.png")],
+        "design": {"Method": "SimCLR"},
+        "missing": ["photographs, seed 3: failed"],
+        "cost": [("pretraining", 61.0), ("evaluation", 2.0)],
+        "environment": {"python": "3.11"},
+        "methods_text": "We pretrained.",
+        "warnings": ["Phantoms are drawn."],
+        "commands": ["ssl-transfer quickstart"],
+        **changes,
+    }
     return write_report(out, **given)
 
 

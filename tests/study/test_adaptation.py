@@ -13,12 +13,7 @@ from ssl_transfer.study.report.courses import COURSE_COLUMNS, mean_course, tidy,
 from ssl_transfer.study.report.drawing import arm_looks
 from ssl_transfer.study.report.luck import seed_luck
 from ssl_transfer.study.report.strategies import averaged, strategy_points, unbeaten
-from ssl_transfer.study.statistics import (
-    minimal_detectable_effect,
-    strategy_contrasts,
-    summary,
-    variance_components,
-)
+from ssl_transfer.study.statistics import minimal_detectable_effect, strategy_contrasts, summary, variance_components
 from ssl_transfer.study.table import COLUMNS
 
 LEVELS = {"full": 0.8, "head_only": 0.6, "lp_ft": 0.8}
@@ -28,20 +23,50 @@ def study(arms=("CT", "photographs"), seeds=2, pretraining_seeds=4) -> pd.DataFr
     """Runs of three strategies; head_only is far behind."""
     rng = np.random.default_rng(0)
     rows = [
-        ("finetune", arm, "ct", strategy, 0.1, first, seed, "auroc", level + luck + rng.normal(0, 0.01), "none", "r", "none", 0.0)
-        for arm in arms for strategy, level in LEVELS.items() for first in range(pretraining_seeds)
-        for luck in [rng.normal(0, 0.02)] for seed in range(seeds)
-    ]  # fmt: skip
+        (
+            "finetune",
+            arm,
+            "ct",
+            strategy,
+            0.1,
+            first,
+            seed,
+            "auroc",
+            level + luck + rng.normal(0, 0.01),
+            "none",
+            "r",
+            "none",
+            0.0,
+        )
+        for arm in arms
+        for strategy, level in LEVELS.items()
+        for first in range(pretraining_seeds)
+        for luck in [rng.normal(0, 0.02)]
+        for seed in range(seeds)
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def courses(values: dict[str, list[list[float]]], metric: str = "auroc", every: int = 10) -> pd.DataFrame:
     """Validation of runs: arm -> one list per seed, checked every ten steps, a second per step."""
     rows = [
-        {"task": "ct", "protocol": "finetune", "strategy": None, "fraction": 0.1, "pretraining": arm, "pretraining_seed": seed,
-         "seed": 0, "step": every * (place + 1), "seconds": every * (place + 1.0), "metric": metric, "value": value}
-        for arm, runs in values.items() for seed, run in enumerate(runs) for place, value in enumerate(run)
-    ]  # fmt: skip
+        {
+            "task": "ct",
+            "protocol": "finetune",
+            "strategy": None,
+            "fraction": 0.1,
+            "pretraining": arm,
+            "pretraining_seed": seed,
+            "seed": 0,
+            "step": every * (place + 1),
+            "seconds": every * (place + 1.0),
+            "metric": metric,
+            "value": value,
+        }
+        for arm, runs in values.items()
+        for seed, run in enumerate(runs)
+        for place, value in enumerate(run)
+    ]
     return pd.DataFrame(rows)
 
 

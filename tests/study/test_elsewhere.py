@@ -9,9 +9,7 @@ import pandas as pd
 import pytest
 from command_line import ssl_transfer
 
-COLUMNS = [
-    "protocol", "pretraining", "task", "strategy", "fraction", "pretraining_seed", "seed", "metric", "value",
-]  # fmt: skip
+COLUMNS = ["protocol", "pretraining", "task", "strategy", "fraction", "pretraining_seed", "seed", "metric", "value"]
 
 
 @pytest.fixture

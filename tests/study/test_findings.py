@@ -18,22 +18,34 @@ from ssl_transfer.study.planning import plan_study
 
 PREDICTIONS = pd.DataFrame(
     {"row": [0, 1, 2], "patient": ["p", "p", "q"], "label": ["a", "b", "a"], "score_a": [0.9, 0.8, 0.7], "score_b": 0.4}
-)  # fmt: skip
+)
 
 
 def result(run: dict, value: float) -> dict:
     """What `evaluate` would have written of a run."""
     n = {"images": 10, "patients": 5}
     return {
-        "run_id": json.dumps(run, sort_keys=True), "protocol": run["protocol"], "strategy": run["strategy"],
+        "run_id": json.dumps(run, sort_keys=True),
+        "protocol": run["protocol"],
+        "strategy": run["strategy"],
         "backbone": {"id": "x", "name": "as its recipe calls it", "pretraining": "as its recipe calls it"},
-        "task": {"name": run["task"], "target_domain": "ct"}, "boundary": {"scratch": "scratch"}.get(run["pretraining"], "none"),
-        "fraction": run["fraction"], "seed": run["seed"], "pretraining_seed": run["pretraining_seed"],
-        "n": {"train": n, "val": n, "test": n}, "selected": {}, "intervals": {}, "seen_in_pretraining": True,
-        "metrics": {"val": {}, "test": {"balanced_accuracy": value, "auroc": value}}, "cost": {"seconds": 2.0, "device": "cpu"},
-        "environment": {"ssl_transfer": "0", "versions": {"torch": "9"}}, "notes": ["patients guessed"], "settings": {},
-        "schema": 1, "kind": "result",
-    }  # fmt: skip
+        "task": {"name": run["task"], "target_domain": "ct"},
+        "boundary": {"scratch": "scratch"}.get(run["pretraining"], "none"),
+        "fraction": run["fraction"],
+        "seed": run["seed"],
+        "pretraining_seed": run["pretraining_seed"],
+        "n": {"train": n, "val": n, "test": n},
+        "selected": {},
+        "intervals": {},
+        "seen_in_pretraining": True,
+        "metrics": {"val": {}, "test": {"balanced_accuracy": value, "auroc": value}},
+        "cost": {"seconds": 2.0, "device": "cpu"},
+        "environment": {"ssl_transfer": "0", "versions": {"torch": "9"}},
+        "notes": ["patients guessed"],
+        "settings": {},
+        "schema": 1,
+        "kind": "result",
+    }
 
 
 @pytest.fixture

@@ -28,17 +28,37 @@ ARMS = ("a", "b", "c", "d", "e", "f")
 def tuned(values: dict[str, dict[str, float]], metric="auroc", strategies=("full",)) -> pd.DataFrame:
     """Fine-tunes: task -> arm -> mean over two pretraining seeds, of two fine-tuning seeds each."""
     rows = [
-        ("finetune", arm, task, strategy, 0.1, pretraining_seed, seed, metric,
-         value + 0.001 * (2 * pretraining_seed - 1) + 0.002 * (2 * seed - 1), "none", f"{arm}{task}", "none", 0.0)
-        for task, arms in values.items() for arm, value in arms.items() for strategy in strategies
-        for pretraining_seed in (0, 1) for seed in (0, 1)
-    ]  # fmt: skip
+        (
+            "finetune",
+            arm,
+            task,
+            strategy,
+            0.1,
+            pretraining_seed,
+            seed,
+            metric,
+            value + 0.001 * (2 * pretraining_seed - 1) + 0.002 * (2 * seed - 1),
+            "none",
+            f"{arm}{task}",
+            "none",
+            0.0,
+        )
+        for task, arms in values.items()
+        for arm, value in arms.items()
+        for strategy in strategies
+        for pretraining_seed in (0, 1)
+        for seed in (0, 1)
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
 def told(values: dict[str, dict[str, float]], criterion="logme") -> pd.DataFrame:
-    rows = [(arm, seed, task, criterion, value + 0.01 * (2 * seed - 1))
-            for task, arms in values.items() for arm, value in arms.items() for seed in (0, 1)]  # fmt: skip
+    rows = [
+        (arm, seed, task, criterion, value + 0.01 * (2 * seed - 1))
+        for task, arms in values.items()
+        for arm, value in arms.items()
+        for seed in (0, 1)
+    ]
     return pd.DataFrame(rows, columns=["pretraining", "pretraining_seed", "task", "criterion", "value"])
 
 
@@ -170,8 +190,14 @@ def test_a_wrong_ranking_is_refused(plan, rank, said):
 def test_the_report_of_a_study_reads_what_its_rank_jobs_wrote(plan):
     arms = {name: {"store": "ct", "set": {"optimizer.lr": 10.0**-place}} for place, name in enumerate("abcd", 2)}
     evaluations = [{"protocol": "finetune", "set": {"train.steps": 2}}]
-    made = plan(**small(pretrainings=arms, evaluations=evaluations, rank={}, statistics={
-        "primary": {"protocol": "finetune", "metric": "balanced_accuracy"}}))  # fmt: skip
+    made = plan(
+        **small(
+            pretrainings=arms,
+            evaluations=evaluations,
+            rank={},
+            statistics={"primary": {"protocol": "finetune", "metric": "balanced_accuracy"}},
+        )
+    )
     jobs = {" ".join(job.words): job for job in made.jobs}
 
     def perform(words):
@@ -206,9 +232,11 @@ def page(tmp_path_factory):
     draw = np.random.default_rng(0)
     rows = [
         (arm, seed, task, criterion, place + 3 * noise * draw.standard_normal())
-        for task in ("ct", "xray") for criterion, noise in (("linear_probe", 0.2), ("n_leep", 1), ("gbc", 9))
-        for place, arm in enumerate(["scratch · small", *arms]) for seed in range(3)
-    ]  # fmt: skip
+        for task in ("ct", "xray")
+        for criterion, noise in (("linear_probe", 0.2), ("n_leep", 1), ("gbc", 9))
+        for place, arm in enumerate(["scratch · small", *arms])
+        for seed in range(3)
+    ]
     scores = pd.DataFrame(rows, columns=["pretraining", "pretraining_seed", "task", "criterion", "value"])
     return build(tmp_path_factory.mktemp("page"), frame, **extras(frame), scores=scores)
 

@@ -217,8 +217,10 @@ def test_every_primary_contrast_is_answered_in_its_order_and_no_cell_twice():
     ]
     found = answers(contrasts(frame), summary(frame), primaries)
     assert [answer["where"].split(",")[:2] for answer in found] == [
-        ["xray", " segment"], ["ct", " kNN"], ["xray", " kNN"],
-    ]  # fmt: skip
+        ["xray", " segment"],
+        ["ct", " kNN"],
+        ["xray", " kNN"],
+    ]
 
 
 def test_contrasts_of_what_to_take_come_first_in_an_answer():
@@ -241,10 +243,16 @@ def test_a_list_in_a_cell_means_any_of_its_values():
         ([{"protocol": "knn", "metric": "auroc"}], None, "auroc"),
         ([{"protocol": "knn", "metric": "dice"}], None, "accuracy"),  # the first one there is
         ([{"protocol": "knn", "metric": "auroc"}], {"ct": "f1"}, "f1"),
-        ([{"protocol": "knn", "metric": "auroc", "task": "xray"}, {"protocol": "knn", "metric": "f1", "task": ["ct"]}],
-         None, "f1"),
+        (
+            [
+                {"protocol": "knn", "metric": "auroc", "task": "xray"},
+                {"protocol": "knn", "metric": "f1", "task": ["ct"]},
+            ],
+            None,
+            "f1",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_target_is_told_by_its_stated_metric_else_by_its_primary_else_by_its_first(primaries, stated, found):
     frame = study(metrics=("accuracy", "accuracy_a", "auroc", "f1"))
     assert main_metrics(frame, primaries, stated) == ({("ct", "knn"): found}, [])

@@ -25,19 +25,47 @@ def study(*settings, metrics=("auroc",), arms=ARMS, **columns) -> pd.DataFrame:
     """A tidy frame of four pretraining seeds; a noise of strength sigma takes 4 × sigma from every arm."""
     rng = np.random.default_rng(0)
     rows = [
-        {"protocol": "knn", "pretraining": arm, "task": "region", "strategy": None, "fraction": 0.1,
-         "pretraining_seed": seed, "seed": 0, "metric": metric, "value": level - 4 * sigma + rng.normal(0, 0.01),
-         "boundary": "", "noise": noise, "noise_sigma": sigma, **columns}
-        for noise, sigma in settings for arm, level in arms.items() for metric in metrics for seed in range(4)
-    ]  # fmt: skip
+        {
+            "protocol": "knn",
+            "pretraining": arm,
+            "task": "region",
+            "strategy": None,
+            "fraction": 0.1,
+            "pretraining_seed": seed,
+            "seed": 0,
+            "metric": metric,
+            "value": level - 4 * sigma + rng.normal(0, 0.01),
+            "boundary": "",
+            "noise": noise,
+            "noise_sigma": sigma,
+            **columns,
+        }
+        for noise, sigma in settings
+        for arm, level in arms.items()
+        for metric in metrics
+        for seed in range(4)
+    ]
     return pd.DataFrame(rows).astype({"pretraining_seed": "Int64", "seed": "Int64"})
 
 
 def page(out, frame, **primary) -> str:
     return write_report(
-        out, title="t", question="q", frame=frame, contrasts=contrasts(frame), primary={**PRIMARY, **primary}, arms=[],
-        attachments=[], design={}, missing=[], cost=[], environment={}, methods_text="", warnings=[], commands=[],
-    ).read_text()  # fmt: skip
+        out,
+        title="t",
+        question="q",
+        frame=frame,
+        contrasts=contrasts(frame),
+        primary={**PRIMARY, **primary},
+        arms=[],
+        attachments=[],
+        design={},
+        missing=[],
+        cost=[],
+        environment={},
+        methods_text="",
+        warnings=[],
+        commands=[],
+    ).read_text()
 
 
 # --- the table ---
@@ -82,9 +110,12 @@ def test_half_a_setting_is_refused(columns, message):
 
 @pytest.mark.parametrize(
     ("setting", "words"),
-    [(("none", 0.0), ""), (("gaussian test", 0.01), "Gaussian noise in test, σ 0.01"),
-     (("rician train+test",), "Rician noise in training and test")],
-)  # fmt: skip
+    [
+        (("none", 0.0), ""),
+        (("gaussian test", 0.01), "Gaussian noise in test, σ 0.01"),
+        (("rician train+test",), "Rician noise in training and test"),
+    ],
+)
 def test_a_setting_reads_as_people_say_it(setting, words):
     assert noisy(*setting) == words
 
@@ -314,8 +345,10 @@ def test_single_classes_share_one_collapsed_table_and_stay_out_of_latex(tmp_path
     text = page(tmp_path, study(CLEAN, STRONG, metrics=("auroc", "dice", "dice_present", *classes)))
     summaries = re.findall(r"<summary>Contrasts: (.*?) <", text)
     assert [title for title in summaries if "without" in title] == [
-        "Dice, without noise", "Dice present, without noise", "single classes, without noise",
-    ]  # fmt: skip
+        "Dice, without noise",
+        "Dice present, without noise",
+        "single classes, without noise",
+    ]
     assert "single classes, with noise" not in text
     assert set(pd.read_csv(tmp_path / "tables/contrasts.csv")["metric"]) == {"auroc", "dice", "dice_present", *classes}
     assert "Effusion" not in (tmp_path / "tables/contrasts.tex").read_text()

@@ -42,9 +42,12 @@ def test_every_combination_is_one_run(plan):
     counts = Counter((run["protocol"], run["strategy"]) for run in plan().runs)
     arms, seeds = 4, 2
     assert counts == {
-        ("linear_probe", None): arms * seeds * 4, ("knn", None): arms * seeds * 4, ("finetune", "full"): arms * seeds,
-        ("finetune", "head_only"): arms * seeds, ("segment", None): arms * seeds,
-    }  # fmt: skip
+        ("linear_probe", None): arms * seeds * 4,
+        ("knn", None): arms * seeds * 4,
+        ("finetune", "full"): arms * seeds,
+        ("finetune", "head_only"): arms * seeds,
+        ("segment", None): arms * seeds,
+    }
 
 
 def test_shared_work_appears_once(plan):
@@ -107,8 +110,10 @@ def test_an_exception_changes_the_settings_of_its_runs_alone(plan):
     changed = plan(set=[{"protocol": "finetune", "strategy": "head_only", "to": {"train.steps": 5}}])
     steps = {
         (run["strategy"], next(word for word in job.command if word.startswith("train.steps")))
-        for job in changed.jobs for run in job.runs if run["protocol"] == "finetune"
-    }  # fmt: skip
+        for job in changed.jobs
+        for run in job.runs
+        if run["protocol"] == "finetune"
+    }
     assert steps == {("full", "train.steps=2"), ("head_only", "train.steps=5")}
 
 
@@ -116,12 +121,19 @@ def test_an_exception_changes_the_settings_of_its_runs_alone(plan):
     ("change", "renewed"),
     [
         ({"title": "Other words"}, set()),
-        ({"tasks": {**STUDY["tasks"], "organs": {"card": "phantom_organs", "store": "ct", "set": {"metric": "dice"}}}},
-         {"segment"}),
+        (
+            {
+                "tasks": {
+                    **STUDY["tasks"],
+                    "organs": {"card": "phantom_organs", "store": "ct", "set": {"metric": "dice"}},
+                }
+            },
+            {"segment"},
+        ),
         ({"pretraining_seeds": [0, 1, 2]}, set()),
     ],
     ids=["title", "task card", "one more seed"],
-)  # fmt: skip
+)
 def test_a_change_renews_only_what_depends_on_it(plan, change, renewed):
     before, after = plan(), plan(**change)
     gone = {job.id for job in before.jobs} - {job.id for job in after.jobs}
@@ -151,20 +163,32 @@ def test_a_plan_that_is_read_is_the_plan_that_was_written(plan):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"evaluations": [{"protocol": "linear_prob"}]}, "evaluations.0: No protocol is called 'linear_prob'. Did you mean"),
+        (
+            {"evaluations": [{"protocol": "linear_prob"}]},
+            "evaluations.0: No protocol is called 'linear_prob'. Did you mean",
+        ),
         ({"pretrainings": {"CT": {"store": "ctt"}}}, "pretrainings.CT: no store 'ctt'. Did you mean 'ct'"),
-        ({"pretrainings": {"CT": {"store": "ct", "inti": "x"}}}, "pretrainings.CT takes no such option. Did you mean 'init'"),
+        (
+            {"pretrainings": {"CT": {"store": "ct", "inti": "x"}}},
+            "pretrainings.CT takes no such option. Did you mean 'init'",
+        ),
         ({"skip": [{"tasks": "region"}]}, "Did you mean 'task'"),
         ({"statistics": {"primary": {"protocol": "knn"}}}, "at least a protocol and a metric"),
         ({"skip": [{"protocol": ["linear_probe", "knn", "finetune", "segment"]}]}, "no run is left"),
-        ({"evaluations": [{"protocol": "segment", "tasks": ["region"]}]}, "segment cannot score region: masks are for segment"),
+        (
+            {"evaluations": [{"protocol": "segment", "tasks": ["region"]}]},
+            "segment cannot score region: masks are for segment",
+        ),
         ({"evaluations": [{"protocol": "knn"}, {"protocol": "knn", "set": {"k": [1]}}]}, "no table could hold both"),
         ({"tasks": {"region": "no_such_card"}}, "no_such_card: neither a task card nor a name in"),
-        ({"pretrainings": {"a": {"store": "ct", "init": "b"}, "b": {"store": "ct", "init": "a"}}}, "a → b → a is a circle"),
+        (
+            {"pretrainings": {"a": {"store": "ct", "init": "b"}, "b": {"store": "ct", "init": "a"}}},
+            "a → b → a is a circle",
+        ),
         ({"resources": {"pretrian": {"gpus": 1}}}, "no jobs of kind 'pretrian'. Did you mean 'pretrain'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
-)  # fmt: skip
+)
 def test_wrong_input_is_refused_with_what_to_do(plan, change, message):
     with pytest.raises(RecipeError) as error:
         plan(**change)

@@ -28,11 +28,27 @@ def whole_study(
         ("finetune", "lp_ft", 0.1),
     ]
     rows = [
-        (protocol, arm, task, strategy, fraction, seed, 0, metric, 0.6 + 0.05 * place + rng.normal(0, 0.01),
-         SCRATCH if "scratch" in arm else "none" if "CT" in arm else "hard", f"r{seed}", "none", 0.0)
-        for protocol, strategy, fraction in settings for task in tasks for metric in ("auroc", "ece")
-        for place, arm in enumerate(["scratch · small", *arms]) for seed in range(seeds)
-    ]  # fmt: skip
+        (
+            protocol,
+            arm,
+            task,
+            strategy,
+            fraction,
+            seed,
+            0,
+            metric,
+            0.6 + 0.05 * place + rng.normal(0, 0.01),
+            SCRATCH if "scratch" in arm else "none" if "CT" in arm else "hard",
+            f"r{seed}",
+            "none",
+            0.0,
+        )
+        for protocol, strategy, fraction in settings
+        for task in tasks
+        for metric in ("auroc", "ece")
+        for place, arm in enumerate(["scratch · small", *arms])
+        for seed in range(seeds)
+    ]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
@@ -40,13 +56,26 @@ def extras(frame) -> dict:
     """Everything that a study hands over beyond its contrasts."""
     tuned = frame[(frame["protocol"] == "finetune") & (frame["metric"] == "auroc")]
     checks = [tuned.assign(step=step, seconds=step / 10, value=tuned["value"] * step / 90) for step in (30, 60, 90)]
-    cases = {"task": "ct", "a": "CT · small", "b": "scratch · small", "metric": "share right", "difference": 0.1,
-             "ci_low": 0.02, "ci_high": 0.18, "n_cases": 1200, "n_patients": 140}  # fmt: skip
+    cases = {
+        "task": "ct",
+        "a": "CT · small",
+        "b": "scratch · small",
+        "metric": "share right",
+        "difference": 0.1,
+        "ci_low": 0.02,
+        "ci_high": 0.18,
+        "n_cases": 1200,
+        "n_patients": 140,
+    }
     primary = [{**PRIMARY, "task": "xray"}, {"protocol": "finetune", "metric": "auroc", "task": ["ct"]}]
     return {
-        "primary": primary, "main_metrics": {"ct": "auroc", "xray": "auroc"}, "strategies": strategy_contrasts(frame),
-        "variance": variance_components(frame), "courses": pd.concat(checks), "cases": pd.DataFrame([cases]),
-    }  # fmt: skip
+        "primary": primary,
+        "main_metrics": {"ct": "auroc", "xray": "auroc"},
+        "strategies": strategy_contrasts(frame),
+        "variance": variance_components(frame),
+        "courses": pd.concat(checks),
+        "cases": pd.DataFrame([cases]),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +87,24 @@ def whole(tmp_path_factory):
 def test_a_study_has_a_section_for_all_that_it_hands_over(whole):
     headings = re.findall(r'<h2 id="(\w+)">', whole.read_text())
     assert headings == [
-        "targets", "boundaries", "contrasts", "curves", "seeds", "effects", "strategies", "time", "luck", "cases", "results",
-        "pictures", "run", "cost", "environment", "methods", "commands",
-    ]  # fmt: skip
+        "targets",
+        "boundaries",
+        "contrasts",
+        "curves",
+        "seeds",
+        "effects",
+        "strategies",
+        "time",
+        "luck",
+        "cases",
+        "results",
+        "pictures",
+        "run",
+        "cost",
+        "environment",
+        "methods",
+        "commands",
+    ]
 
 
 def test_all_primary_contrasts_are_answered_in_their_order(whole):

@@ -27,14 +27,62 @@ from ssl_transfer.study.statistics import (
 )
 
 CONTRASTS = [  # DESIGN's contract, written out on purpose
-    "protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "metric", "a", "b", "boundary_a", "boundary_b",
-    "unit", "n_a", "n_b", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "t", "df", "p_value", "p_holm", "p_tost",
-    "hedges_g", "verdict", "g_low", "g_high", "p_bh", "n_paired", "p_paired",
-]  # fmt: skip
+    "protocol",
+    "task",
+    "strategy",
+    "fraction",
+    "noise",
+    "noise_sigma",
+    "metric",
+    "a",
+    "b",
+    "boundary_a",
+    "boundary_b",
+    "unit",
+    "n_a",
+    "n_b",
+    "mean_a",
+    "mean_b",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "t",
+    "df",
+    "p_value",
+    "p_holm",
+    "p_tost",
+    "hedges_g",
+    "verdict",
+    "g_low",
+    "g_high",
+    "p_bh",
+    "n_paired",
+    "p_paired",
+]
 STRATEGIES = [
-    "protocol", "task", "pretraining", "fraction", "noise", "noise_sigma", "metric", "a", "b", "unit", "n", "mean_a",
-    "mean_b", "difference", "ci_low", "ci_high", "t", "df", "p_value", "p_holm", "p_bh", "verdict",
-]  # fmt: skip
+    "protocol",
+    "task",
+    "pretraining",
+    "fraction",
+    "noise",
+    "noise_sigma",
+    "metric",
+    "a",
+    "b",
+    "unit",
+    "n",
+    "mean_a",
+    "mean_b",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "t",
+    "df",
+    "p_value",
+    "p_holm",
+    "p_bh",
+    "verdict",
+]
 
 
 def study(values: dict, **columns) -> pd.DataFrame:
@@ -71,10 +119,22 @@ def random_study(tasks=("one", "two"), metrics=("accuracy", "auroc"), strategy=N
 
 def test_every_statistic_is_found_in_this_module():
     public = {
-        "welch", "hedges_g", "holm", "benjamini_hochberg", "tost", "paired", "minimal_detectable_effect", "seeds_needed",
-        "contrasts", "strategy_contrasts", "summary", "seed_units", "variance_components", "nested_bootstrap",
+        "welch",
+        "hedges_g",
+        "holm",
+        "benjamini_hochberg",
+        "tost",
+        "paired",
+        "minimal_detectable_effect",
+        "seeds_needed",
+        "contrasts",
+        "strategy_contrasts",
+        "summary",
+        "seed_units",
+        "variance_components",
+        "nested_bootstrap",
         "patient_bootstrap",
-    }  # fmt: skip
+    }
     assert public <= set(statistics.__all__)
     assert all(hasattr(statistics, name) for name in statistics.__all__)
 
@@ -290,8 +350,11 @@ def test_every_arm_that_starts_at_random_stands_last():
     frame = study({name: arm(0.1, 0.2) for name in ("scratch · resnet18", "a scratch", "ct", "public")})
     boundaries = {("scratch · resnet18", "t"): "scratch", ("a scratch", "t"): "scratch", ("ct", "t"): "none"}
     assert list(dict.fromkeys(summary(frame, boundaries)["pretraining"])) == [
-        "ct", "public", "a scratch", "scratch · resnet18",
-    ]  # fmt: skip
+        "ct",
+        "public",
+        "a scratch",
+        "scratch · resnet18",
+    ]
 
 
 def test_thirty_thousand_pairs_take_seconds():

@@ -14,18 +14,38 @@ from ssl_transfer.errors import RunError
 from ssl_transfer.study.table import read_results, study_table, write_table
 
 TIDY = [  # DESIGN's contract, written out on purpose
-    "protocol", "pretraining", "task", "strategy", "fraction", "pretraining_seed", "seed", "metric", "value",
-    "boundary", "run_id", "noise", "noise_sigma",
-]  # fmt: skip
+    "protocol",
+    "pretraining",
+    "task",
+    "strategy",
+    "fraction",
+    "pretraining_seed",
+    "seed",
+    "metric",
+    "value",
+    "boundary",
+    "run_id",
+    "noise",
+    "noise_sigma",
+]
 
 
 def result(run_id="r1", **changes) -> dict:
     return {
-        "schema": 1, "kind": "result", "run_id": run_id, "protocol": "linear_probe", "strategy": None,
+        "schema": 1,
+        "kind": "result",
+        "run_id": run_id,
+        "protocol": "linear_probe",
+        "strategy": None,
         "backbone": {"id": "b1", "name": "ct-0", "pretraining": "in-domain CT", "source_domain": "ct"},
-        "task": {"name": "body_region", "target_domain": "ct"}, "boundary": "none", "fraction": 0.1, "seed": 0,
-        "pretraining_seed": 3, "metrics": {"val": {"auroc": 0.99}, "test": {"auroc": 0.8, "accuracy": 0.7}}, **changes,
-    }  # fmt: skip
+        "task": {"name": "body_region", "target_domain": "ct"},
+        "boundary": "none",
+        "fraction": 0.1,
+        "seed": 0,
+        "pretraining_seed": 3,
+        "metrics": {"val": {"auroc": 0.99}, "test": {"auroc": 0.8, "accuracy": 0.7}},
+        **changes,
+    }
 
 
 def write(folder, name, content) -> None:
@@ -41,8 +61,11 @@ def test_the_columns_are_exactly_the_documented_ones():
 def test_there_is_one_row_per_run_and_test_metric_and_none_for_validation():
     frame = study_table([result("r1"), result("r2", seed=1)])
     assert frame[["run_id", "metric", "value"]].values.tolist() == [
-        ["r1", "auroc", 0.8], ["r1", "accuracy", 0.7], ["r2", "auroc", 0.8], ["r2", "accuracy", 0.7],
-    ]  # fmt: skip
+        ["r1", "auroc", 0.8],
+        ["r1", "accuracy", 0.7],
+        ["r2", "auroc", 0.8],
+        ["r2", "accuracy", 0.7],
+    ]
 
 
 def test_the_pretraining_arm_is_named_by_the_backbone_where_it_names_no_arm():

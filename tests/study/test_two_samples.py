@@ -52,10 +52,13 @@ def test_welch_agrees_with_paper_arithmetic():
 @pytest.mark.parametrize(
     ("a", "b"),
     [
-        ([0.5], [0.1, 0.2]), ([], [0.1, 0.2]), ([0.7, 0.7, 0.7], [0.1, 0.1]), ([0.1 + 0.2, 0.3], [0.5, 0.5]),
+        ([0.5], [0.1, 0.2]),
+        ([], [0.1, 0.2]),
+        ([0.7, 0.7, 0.7], [0.1, 0.1]),
+        ([0.1 + 0.2, 0.3], [0.5, 0.5]),
         ([0.1, np.nan, 0.2], [0.1, 0.2]),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_tested_gives_nan_and_no_error(a, b):
     assert math.isnan(welch(a, b).p_value)
     assert math.isnan(hedges_g(a, b).g)

@@ -21,7 +21,8 @@ STUDY = {
     "stores": {
         "ct": {"source": "phantom:ct,patients=9,slices=6,size=32", "options": {"channels": 1, "workers": 1}},
         "photographs": {
-            "source": "phantom:photographs,patients=9,slices=6,size=32", "options": {"channels": 1, "workers": 1},
+            "source": "phantom:photographs,patients=9,slices=6,size=32",
+            "options": {"channels": 1, "workers": 1},
         },
     },
     "pretrain": {"recipe": "tiny.yaml"},
@@ -37,13 +38,14 @@ STUDY = {
         {"protocol": "linear_probe", "fractions": [0.5, 1.0], "seeds": [0, 1]},
         {"protocol": "knn", "fractions": [0.5, 1.0], "seeds": [0, 1], "set": {"k": [1]}},
         {
-            "protocol": "finetune", "strategies": ["full", "head_only"],
+            "protocol": "finetune",
+            "strategies": ["full", "head_only"],
             "set": {"train.steps": 2, "train.batch_size": 8, "train.check_every_steps": 1},
         },
         {"protocol": "segment", "set": {"train.steps": 2, "train.batch_size": 8, "train.check_every_steps": 1}},
     ],
     "statistics": {"primary": {"protocol": "linear_probe", "metric": "balanced_accuracy", "fraction": 0.5}},
-}  # fmt: skip
+}
 
 
 def write_study(folder: Path, **changes) -> Path:

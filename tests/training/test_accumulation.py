@@ -10,10 +10,7 @@ VIT = (  # no BatchNorm: an image's gradient does not depend on its companions
     "backbone.options={patch_size: 8, embed_dim: 16, depth: 2, num_heads: 2}",
     "optimizer={name: sgd, lr: 0.1}",
 )
-WHOLE = {
-    "mae": "{name: mae, decoder_dim: 16, decoder_depth: 1, decoder_heads: 2}",
-    "supervised": "supervised",
-}
+WHOLE = {"mae": "{name: mae, decoder_dim: 16, decoder_depth: 1, decoder_heads: 2}", "supervised": "supervised"}
 COMPARING = {
     "simclr": "negatives",
     "mocov3": "negatives",

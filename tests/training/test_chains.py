@@ -7,10 +7,7 @@ from ssl_transfer.errors import RecipeError
 from ssl_transfer.models.backbone import load_backbone
 
 STILL = "optimizer.lr=1e-9"  # weights end as they began, to six digits
-VIT = (
-    "backbone.name=vit_tiny_patch16_224",
-    "backbone.options={patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}",
-)
+VIT = ("backbone.name=vit_tiny_patch16_224", "backbone.options={patch_size: 8, embed_dim: 16, depth: 1, num_heads: 2}")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,9 +21,14 @@ def network():
 
 @pytest.mark.parametrize(
     ("lr", "rule", "batch", "expected"),
-    [(4.8, "none", 4096, 4.8), (0.3, "linear", 4096, 4.8), (0.3, "linear", 256, 0.3), (0.075, "sqrt", 4096, 4.8),
-     (0.075, "sqrt", 512, 0.075 * 512**0.5)],
-)  # fmt: skip
+    [
+        (4.8, "none", 4096, 4.8),
+        (0.3, "linear", 4096, 4.8),
+        (0.3, "linear", 256, 0.3),
+        (0.075, "sqrt", 4096, 4.8),
+        (0.075, "sqrt", 512, 0.075 * 512**0.5),
+    ],
+)
 def test_the_rate_follows_the_batch_by_its_rule(lr, rule, batch, expected):
     assert scaled_rate(lr, rule, batch) == pytest.approx(expected)
 

@@ -38,9 +38,10 @@ def manifest(folder: str, job_id: str) -> dict:
     if asked["gpus"]:
         amounts["nvidia.com/gpu"] = asked["gpus"]  # must be a limit too
     container |= {
-        "command": ["ssl-transfer", "study", "job", folder, job_id], "workingDir": os.getcwd(),
+        "command": ["ssl-transfer", "study", "job", folder, job_id],
+        "workingDir": os.getcwd(),
         "resources": {"requests": amounts, "limits": amounts},
-    }  # fmt: skip
+    }
     return body
 
 

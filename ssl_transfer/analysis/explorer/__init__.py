@@ -33,9 +33,19 @@ from ssl_transfer.errors import UsageError
 # Okabe and Ito 2008 as in reports, then six more: the farthest apart in CIELAB, least of normal, protan, deutan and tritan
 # sight (Machado et al. 2009), that stand out from both a white and a dark page.
 PALETTE = (
-    "#1f82c0", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9",
-    "#9100e8", "#924227", "#ceb46c", "#b16bff", "#4f4bb5", "#755488",
-)  # fmt: skip
+    "#1f82c0",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#9100e8",
+    "#924227",
+    "#ceb46c",
+    "#b16bff",
+    "#4f4bb5",
+    "#755488",
+)
 assert len(PALETTE) == CLASSES
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -119,15 +129,23 @@ def _content(title, maps, columns, thumbnails, findings) -> dict:
     described = [column(str(name), columns.iloc[:, place]) for place, name in enumerate(columns.columns)]
     packs: list[str] = []
     meta = {
-        "title": title, "images": len(columns), "palette": PALETTE, "scale": _scale(),
-        "maps": [_described(name, one) for name, one in maps.items()], "columns": described,
+        "title": title,
+        "images": len(columns),
+        "palette": PALETTE,
+        "scale": _scale(),
+        "maps": [_described(name, one) for name, one in maps.items()],
+        "columns": described,
         "thumbnail": {"px": thumbnails.shape[1], "across": max(1, SHEET_SIDE // thumbnails.shape[1])},
-    }  # fmt: skip
+    }
     _put_aside(meta, packs)
     return {
-        "meta": meta, "packs": packs, "sheets": list(sprite_sheets(thumbnails)), "library": deflated(library.encode()),
-        "licence": library[: library.index("*/") + 2], "findings": [_told(finding) for finding in findings],
-    }  # fmt: skip
+        "meta": meta,
+        "packs": packs,
+        "sheets": list(sprite_sheets(thumbnails)),
+        "library": deflated(library.encode()),
+        "licence": library[: library.index("*/") + 2],
+        "findings": [_told(finding) for finding in findings],
+    }
 
 
 def _described(name: str, one: Map) -> dict:
@@ -135,9 +153,15 @@ def _described(name: str, one: Map) -> dict:
     similarities, span = packed_similarities(np.asarray(one.similarities, np.float32))
     neighbors = np.asarray(one.neighbors)
     return {
-        "name": str(name), "note": one.note, "points": points, "box": box, "similarities": similarities, "span": span,
-        "neighbors": packed(smallest(neighbors.T)), "k": neighbors.shape[1],
-    }  # fmt: skip
+        "name": str(name),
+        "note": one.note,
+        "points": points,
+        "box": box,
+        "similarities": similarities,
+        "span": span,
+        "neighbors": packed(smallest(neighbors.T)),
+        "k": neighbors.shape[1],
+    }
 
 
 def _put_aside(node: object, packs: list[str]) -> None:

@@ -89,10 +89,14 @@ def _numbers(name: str, numbers: np.ndarray, whole: bool) -> dict:
     if low == high:
         low, high = found.min(), found.max()
     return {
-        "name": name, "kind": "number", "whole": whole, "colors": len(found) > 0, "range": [float(low), float(high)],
+        "name": name,
+        "kind": "number",
+        "whole": whole,
+        "colors": len(found) > 0,
+        "range": [float(low), float(high)],
         "extremes": [float(found.min()), float(found.max())] if len(found) else [0.0, 1.0],
         "values": packed(single if exact else numbers),
-    }  # fmt: skip
+    }
 
 
 def _words(name: str, words: pd.Series, known: np.ndarray) -> dict:
@@ -102,10 +106,14 @@ def _words(name: str, words: pd.Series, known: np.ndarray) -> dict:
     codes[known] = counts.index.get_indexer(words) + 1
     names = len(counts) > max(CLASSES, len(words) / 2)  # words that name rows, not classes
     return {
-        "name": name, "kind": "word", "colors": len(counts) > 0 and not names, "distinct": len(counts),
+        "name": name,
+        "kind": "word",
+        "colors": len(counts) > 0 and not names,
+        "distinct": len(counts),
         "words": deflated(json.dumps(counts.index.tolist(), ensure_ascii=False).encode("utf-8", "surrogatepass")),
-        "codes": packed(smallest(codes)), "counts": counts.iloc[:CLASSES].tolist(),
-    }  # fmt: skip
+        "codes": packed(smallest(codes)),
+        "counts": counts.iloc[:CLASSES].tolist(),
+    }
 
 
 def sprite_sheets(thumbnails: np.ndarray) -> Iterator[str]:

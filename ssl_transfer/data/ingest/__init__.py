@@ -96,10 +96,23 @@ def ingest(
         SplitError: If the source's own splits share patients.
     """
     options = Options(
-        format, None if labels is None else str(labels), label_key, size, channels, modality, domain,
-        None if masks is None else str(masks), None if mask_names is None else str(mask_names), axis, compress, resplit,
-        tuple(split_shares), seed, max_refused, workers,
-    )  # fmt: skip
+        format,
+        None if labels is None else str(labels),
+        label_key,
+        size,
+        channels,
+        modality,
+        domain,
+        None if masks is None else str(masks),
+        None if mask_names is None else str(mask_names),
+        axis,
+        compress,
+        resplit,
+        tuple(split_shares),
+        seed,
+        max_refused,
+        workers,
+    )
     source, out = str(source), Path(out)
     if not source.startswith(PHANTOM) and not Path(source).exists():
         raise SourceError(f"{source}: no such file or folder. Give a folder of images, a file, or phantom:NAME.")

@@ -57,12 +57,21 @@ def fill_store(root: Path, source: Source, out: Path, options: Options, card: di
         splits, split_by, split_notes = _splits(writer.rows, options, keeps_splits)
         mask_names, mask_notes = _mask_classes(scan.mask_classes, mask_ids)
         notes += split_notes + mask_notes
-        store = writer.finish(splits, card | {
-            "units": "rgb" if colour else scan.units,
-            "domain": str(Domain.parse(options.domain or scan.domain)), "classes": _classes(scan.classes, writer.rows),
-            "mask_classes": mask_names, "refused": _anonymous(scan), "warnings": notes, "split_by": split_by,
-            "split_seed": None if split_by == "source" else options.seed, "version": __version__,
-        })  # fmt: skip
+        store = writer.finish(
+            splits,
+            card
+            | {
+                "units": "rgb" if colour else scan.units,
+                "domain": str(Domain.parse(options.domain or scan.domain)),
+                "classes": _classes(scan.classes, writer.rows),
+                "mask_classes": mask_names,
+                "refused": _anonymous(scan),
+                "warnings": notes,
+                "split_by": split_by,
+                "split_seed": None if split_by == "source" else options.seed,
+                "version": __version__,
+            },
+        )
     for note in notes:
         warn(note)
     return store

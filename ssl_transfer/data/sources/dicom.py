@@ -15,13 +15,7 @@ import numpy as np
 
 from ssl_transfer.data.sources import Item, Refusal, Scan, Unreadable, is_hidden, walk
 from ssl_transfer.data.sources.dicom_pixels import decode, frame_count, functional_group, is_ct, promise
-from ssl_transfer.data.sources.matching import (
-    mask_dtype,
-    pair_masks,
-    read_mask_image,
-    read_mask_names,
-    suffix,
-)  # fmt: skip
+from ssl_transfer.data.sources.matching import mask_dtype, pair_masks, read_mask_image, read_mask_names, suffix
 from ssl_transfer.data.sources.workers import ordered
 from ssl_transfer.domains import DICOM_MODALITIES, UNKNOWN
 from ssl_transfer.errors import SourceError
@@ -69,9 +63,15 @@ class DicomSource:
         for item in items:
             item.row.pop("is_ct", None)
         return Scan(
-            items, refused, "hu" if in_hu else "stored", domain, None, self.mask_names,
-            mask_dtype(items, self.mask_names), notes,
-        )  # fmt: skip
+            items,
+            refused,
+            "hu" if in_hu else "stored",
+            domain,
+            None,
+            self.mask_names,
+            mask_dtype(items, self.mask_names),
+            notes,
+        )
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
         """Decode one file; the frames of a multi-frame object come in the order of their positions."""
@@ -148,9 +148,15 @@ class _Found:
         self.is_capture = header.get("SOPClassUID", "").startswith(SECONDARY_CAPTURE)
         self.folder = file.rpartition("/")[0]
         self.item = Item(
-            file, path, frames, (int(header.Rows), int(header.Columns)), 3 if colour else 1, promised.dtype, row,
+            file,
+            path,
+            frames,
+            (int(header.Rows), int(header.Columns)),
+            3 if colour else 1,
+            promised.dtype,
+            row,
             uid=str(header.get("SOPInstanceUID") or "") or None,
-        )  # fmt: skip
+        )
 
 
 def _header(path: Path):

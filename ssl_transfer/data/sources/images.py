@@ -15,7 +15,7 @@ from ssl_transfer.data.sources.matching import (
     read_mask_image,
     read_mask_names,
     suffix,
-)  # fmt: skip
+)
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -58,9 +58,13 @@ class ImagesSource:
         notes = _label_by_folder(items)
         deep = any(item.dtype != np.uint8 for item in items)
         return Scan(
-            items, refused, "stored" if deep else "display", mask_classes=self.mask_names,
-            mask_dtype=mask_dtype(items, self.mask_names), warnings=notes,
-        )  # fmt: skip
+            items,
+            refused,
+            "stored" if deep else "display",
+            mask_classes=self.mask_names,
+            mask_dtype=mask_dtype(items, self.mask_names),
+            warnings=notes,
+        )
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
         """Decode one file; a TIFF of several pages yields each of them."""

@@ -22,7 +22,7 @@ from ssl_transfer.data.sources.matching import (
     read_mask_names,
     stem,
     suffix,
-)  # fmt: skip
+)
 from ssl_transfer.domains import UNKNOWN
 from ssl_transfer.errors import UsageError
 
@@ -74,9 +74,15 @@ class NiftiSource:
             item.row |= {"patient": name, "series": name}
             item.dtype = np.dtype(np.int16) if self.in_hu else item.dtype
         return Scan(
-            items, refused, "hu" if self.in_hu else "stored", domain or UNKNOWN, None, self.mask_names,
-            mask_dtype(items, self.mask_names), notes,
-        )  # fmt: skip
+            items,
+            refused,
+            "hu" if self.in_hu else "stored",
+            domain or UNKNOWN,
+            None,
+            self.mask_names,
+            mask_dtype(items, self.mask_names),
+            notes,
+        )
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
         """Decode one volume; yields its slices in ascending canonical order, volume after volume in 4-D."""
@@ -125,10 +131,14 @@ class NiftiSource:
             return Refusal(file, "not_an_image", f"its voxels are {image.get_data_dtype()}, not one number each")
         rows, columns = (axis for axis in (2, 1, 0) if axis != self.axis)
         return Item(
-            file, path, shape[self.axis] * shape[3], (shape[rows], shape[columns]), 1,
+            file,
+            path,
+            shape[self.axis] * shape[3],
+            (shape[rows], shape[columns]),
+            1,
             _dtype(image.get_data_dtype(), slope, intercept),
             {"spacing_row_mm": zooms[rows], "spacing_col_mm": zooms[columns], "spacing_slice_mm": zooms[self.axis]},
-        )  # fmt: skip
+        )
 
     def _mask_volume(self, item: Item, shape: tuple[int, ...]) -> np.ndarray:
         if suffix(item.mask.name) not in VOLUME_SUFFIXES:

@@ -56,11 +56,15 @@ class NpzSource:
             notes.append(f"taken for CT in HU, because values reach below {LOOKS_LIKE_HU}; --domain says otherwise")
         names = self._names(archive, "mask_names")
         return Scan(
-            items, [], "hu" if in_hu else units, self.domain or ("ct" if in_hu else UNKNOWN),
+            items,
+            [],
+            "hu" if in_hu else units,
+            self.domain or ("ct" if in_hu else UNKNOWN),
             self._names(archive, "class_names"),
             self.mask_names or {value: name for value, name in enumerate(names or []) if value},
-            self._mask_dtype(archive, prefixes) if has_masks else None, notes,
-        )  # fmt: skip
+            self._mask_dtype(archive, prefixes) if has_masks else None,
+            notes,
+        )
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
         """Yield one image; the arrays of the split it belongs to stay loaded until another split's turn."""

@@ -30,16 +30,23 @@ class LoRA(Strategy):
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, course: Course, rank: PositiveInt = 8, alpha: PositiveFloat = 16.0,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0, layers: tuple[str, ...] = ("qkv", "proj"),
-    ):  # fmt: skip
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        course: Course,
+        rank: PositiveInt = 8,
+        alpha: PositiveFloat = 16.0,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        layers: tuple[str, ...] = ("qkv", "proj"),
+    ):
         super().__init__(backbone, head, course)
         from peft import LoraConfig, inject_adapter_in_model
 
         names = [
-            name for name, layer in backbone.model.named_modules()
+            name
+            for name, layer in backbone.model.named_modules()
             if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in layers
-        ]  # fmt: skip
+        ]
         if not names:
             raise RecipeError(
                 f"strategy lora: {backbone.card['architecture']} has no linear layers called {' or '.join(layers)}: it adapts "

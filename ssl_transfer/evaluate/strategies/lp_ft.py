@@ -28,9 +28,13 @@ class LPFT(Strategy):
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, course: Course,
-        head_share: Annotated[float, Field(gt=0, lt=1)] = 0.5, rate_share: PositiveFloat = 0.1,
-    ):  # fmt: skip
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        course: Course,
+        head_share: Annotated[float, Field(gt=0, lt=1)] = 0.5,
+        rate_share: PositiveFloat = 0.1,
+    ):
         super().__init__(backbone, head, course)
         self.rate_share = rate_share
         self.turn = max(1, min(course.total_steps - 1, round(head_share * course.total_steps)))

@@ -52,9 +52,13 @@ class L2SP(StartingPoint):
     """Loss + α/2 · ‖θ_B − θ⁰‖² + β/2 · ‖θ_H‖² (Li 2018)."""
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, course: Course, alpha: NonNegativeFloat = 0.1,
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        course: Course,
+        alpha: NonNegativeFloat = 0.1,
         beta: NonNegativeFloat = 0.01,
-    ):  # fmt: skip
+    ):
         super().__init__(backbone, head, course, alpha, beta)
 
     def distance(self, moved: torch.Tensor) -> torch.Tensor:
@@ -66,9 +70,13 @@ class L1SP(StartingPoint):
     """Loss + α · ‖θ_B − θ⁰‖₁ + β/2 · ‖θ_H‖² (Li 2018)."""
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, course: Course, alpha: NonNegativeFloat = 1e-4,
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        course: Course,
+        alpha: NonNegativeFloat = 1e-4,
         beta: NonNegativeFloat = 0.01,
-    ):  # fmt: skip
+    ):
         super().__init__(backbone, head, course, alpha, beta)
 
     def distance(self, moved: torch.Tensor) -> torch.Tensor:

@@ -140,16 +140,28 @@ def write_report(
     if foretold is not None:
         foretold.write(out / "tables")
     page = _template().render(
-        title=title, question=question, arms=arms, pictures=pictures, design=dict(design).items(), missing=missing,
-        cost=cost, environment=environment, total=sum(seconds for _, seconds in cost), methods_text=methods_text.strip(),
-        commands=commands, warnings=[*warnings, *facts.warnings, *unequal_budget(arms)],
+        title=title,
+        question=question,
+        arms=arms,
+        pictures=pictures,
+        design=dict(design).items(),
+        missing=missing,
+        cost=cost,
+        environment=environment,
+        total=sum(seconds for _, seconds in cost),
+        methods_text=methods_text.strip(),
+        commands=commands,
+        warnings=[*warnings, *facts.warnings, *unequal_budget(arms)],
         asked="; ".join(_asked(facts.frame, one) for one in primaries),
         cases=None if cases is None else cases.to_dict("records"),
-        **_findings(facts, strategies), **_adaptation(facts, strategies),
+        **_findings(facts, strategies),
+        **_adaptation(facts, strategies),
         luck=None if luck is None else _by_task(facts.headline(luck)),
-        foretold=foretold, foretold_parts=_by_task(foretold.correlations) if foretold else None, effects=EFFECTS,
+        foretold=foretold,
+        foretold_parts=_by_task(foretold.correlations) if foretold else None,
+        effects=EFFECTS,
         figures=_drawn(out / "figures", facts, strategies, foretold),
-    )  # fmt: skip
+    )
     unfinished = out / "report.html.part"
     unfinished.write_text(page, encoding="utf-8")
     os.replace(unfinished, out / "report.html")
@@ -207,11 +219,19 @@ def _findings(facts: _Facts, strategies: pd.DataFrame | None) -> dict[str, Any]:
     }
     return {
         "runs": facts.frame["run_id"].nunique() if "run_id" in facts.frame else len(facts.frame),
-        "answers": answers(facts.contrasts, facts.results, facts.primaries, strategies), "targets": facts.targets, "few": FEW,
-        "boundaries": by_boundary(pairs), "main": dict.fromkeys(pairs["metric"]), "tables": tables,
-        "looks": facts.looks, "marks": MARKER_NAMES, "random": facts.random, "noise": (facts.frame["noise"] != CLEAN).any(),
-        "several_tasks": facts.frame["task"].nunique() > 1, "paired": "p_paired" in facts.contrasts,
-    }  # fmt: skip
+        "answers": answers(facts.contrasts, facts.results, facts.primaries, strategies),
+        "targets": facts.targets,
+        "few": FEW,
+        "boundaries": by_boundary(pairs),
+        "main": dict.fromkeys(pairs["metric"]),
+        "tables": tables,
+        "looks": facts.looks,
+        "marks": MARKER_NAMES,
+        "random": facts.random,
+        "noise": (facts.frame["noise"] != CLEAN).any(),
+        "several_tasks": facts.frame["task"].nunique() > 1,
+        "paired": "p_paired" in facts.contrasts,
+    }
 
 
 def _adaptation(facts: _Facts, strategies: pd.DataFrame | None) -> dict[str, Any]:
@@ -241,10 +261,18 @@ def _drawn(
     rows = [row for target in facts.targets for row in target["rows"]]
     evidence = [row[side]["row"] for row in rows for side in ("across", "random") if row[side]]
     gallery = Gallery(
-        facts.frame, facts.headline(facts.contrasts), facts.headline(facts.results), evidence,
-        strategies is not None and len(strategies) > 0, facts.courses, facts.primaries[0], facts.main, facts.looks,
-        facts.random, foretold,
-    )  # fmt: skip
+        facts.frame,
+        facts.headline(facts.contrasts),
+        facts.headline(facts.results),
+        evidence,
+        strategies is not None and len(strategies) > 0,
+        facts.courses,
+        facts.primaries[0],
+        facts.main,
+        facts.looks,
+        facts.random,
+        foretold,
+    )
     shown = {kind: [] for kind in CAPTIONS}
     for drawing in gallery.drawings():
         shown[drawing.kind].append(drawing.shown(folder))
@@ -274,9 +302,18 @@ def _template() -> jinja2.Template:
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     shown = {
-        "number": number, "p": p_value, "t": t_value, "words": words, "measure": measure, "percent": percent,
-        "whole": whole, "duration": duration, "listed": listed, "rounded": rounded, "fine": fine,
+        "number": number,
+        "p": p_value,
+        "t": t_value,
+        "words": words,
+        "measure": measure,
+        "percent": percent,
+        "whole": whole,
+        "duration": duration,
+        "listed": listed,
+        "rounded": rounded,
+        "fine": fine,
         "named": named,
-    }  # fmt: skip
+    }
     environment.filters.update(shown)
     return environment.get_template("page.html.jinja")

@@ -40,10 +40,17 @@ def by_boundary(contrasts: pd.DataFrame) -> list[dict]:
         better_, worse, equivalent, undecided = (int(counts.get(word, 0)) for word in VERDICTS)
         found.append(
             {
-                "near": KINDS[one], "far": KINDS[other], "within": one == other, "n": len(own), "better": better_, "worse": worse,
-                "equivalent": equivalent, "undecided": undecided, "median": (own.abs() if one == other else own).median(),
+                "near": KINDS[one],
+                "far": KINDS[other],
+                "within": one == other,
+                "n": len(own),
+                "better": better_,
+                "worse": worse,
+                "equivalent": equivalent,
+                "undecided": undecided,
+                "median": (own.abs() if one == other else own).median(),
             }
-        )  # fmt: skip
+        )
     return found
 
 

@@ -27,18 +27,48 @@ INK = "#23272e"
 COLORS = ("#1f82c0", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v")  # not as many as colours: the pair repeats only after 30 arms
 TITLE_CHARACTERS = 114  # what stands above a figure in one line
-MARKER_NAMES = {"o": "circle", "s": "square", "^": "up", "D": "diamond", "v": "down", "X": "cross", "P": "plus", "*": "star",
-                "p": "pentagon", "h": "hexagon"}  # fmt: skip
+MARKER_NAMES = {
+    "o": "circle",
+    "s": "square",
+    "^": "up",
+    "D": "diamond",
+    "v": "down",
+    "X": "cross",
+    "P": "plus",
+    "*": "star",
+    "p": "pentagon",
+    "h": "hexagon",
+}
 Looks = dict[str, tuple[str, str]]  # arm -> colour, marker
 SCRATCH_COLOR, SCRATCH_MARKERS = "#8a8f98", ("X", "P", "*", "p", "h")
 STYLE = {
-    "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "svg.fonttype": "none", "svg.hashsalt": "study",
-    "axes.edgecolor": INK, "axes.labelcolor": INK, "axes.titlecolor": INK, "axes.titlesize": 9.5,
-    "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.linewidth": 0.6, "axes.spines.top": False,
-    "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": INK, "grid.alpha": 0.13,
-    "grid.linewidth": 0.6, "xtick.color": INK, "ytick.color": INK, "xtick.major.size": 3, "ytick.major.size": 0,
-    "xtick.major.width": 0.6, "legend.frameon": False, "lines.linewidth": 1.8,
-}  # fmt: skip
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "study",
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": INK,
+    "grid.alpha": 0.13,
+    "grid.linewidth": 0.6,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "xtick.major.width": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
 
 
 def arm_looks(arms: Iterable[str], random: Collection[str] = ()) -> Looks:

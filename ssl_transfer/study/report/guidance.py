@@ -21,8 +21,11 @@ STRATEGIES = "strategies"  # a primary contrast may `compare` these in place of 
 
 
 def answers(
-    contrasts: pd.DataFrame, results: pd.DataFrame, primary: Mapping | Sequence[Mapping], strategies: pd.DataFrame | None = None
-) -> list[dict]:  # fmt: skip
+    contrasts: pd.DataFrame,
+    results: pd.DataFrame,
+    primary: Mapping | Sequence[Mapping],
+    strategies: pd.DataFrame | None = None,
+) -> list[dict]:
     """What the primary contrasts say: one answer per task, strategy, fraction and noise setting they were taken on.
 
     The answer is that of the runs without noise, unless `primary` names a noise setting. A primary with `compare: strategies`
@@ -68,12 +71,14 @@ def _strategy_answers(primary: Mapping, strategies: pd.DataFrame | None) -> dict
         unit = "pretraining" if (pairs["unit"] == "pretraining_seed").all() else "fine-tuning"
         key = (STRATEGIES, primary["protocol"], primary["metric"], task, arm, str(fraction))
         found[key] = {
-            "where": ", ".join(filter(None, where)), "advice": (said := advice(pairs)),
+            "where": ", ".join(filter(None, where)),
+            "advice": (said := advice(pairs)),
             "lead": said.partition(": better than")[0],
-            "pairs": pairs.to_dict("records"), "cell": {**primary, "task": task, "fraction": fraction},
+            "pairs": pairs.to_dict("records"),
+            "cell": {**primary, "task": task, "fraction": fraction},
             "detects": f"Strategies start from the same backbones, so they are compared in pairs over {unit} seeds: "
             f"n = {pairs['n'].min()}.",
-        }  # fmt: skip
+        }
     return found
 
 
@@ -136,10 +141,11 @@ def _take(standing: Standing, random: Collection[str]) -> str:
     if apart:
         text += f"; not compared with {_names(apart, random, most=NAMED_OPEN)}"
     ends = {
-        "equivalent": "; they are equivalent within the margin", "not compared": "; they were not compared",
+        "equivalent": "; they are equivalent within the margin",
+        "not compared": "; they were not compared",
         "not told apart": "; between them the design does not decide",
         "not told apart where compared": "; between those compared the design does not decide",
-    }  # fmt: skip
+    }
     return text + ends.get(standing.bond(leaders), "") + "."
 
 

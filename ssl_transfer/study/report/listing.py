@@ -19,9 +19,15 @@ IN_SIGHT = 80  # a longer part of a table waits behind its title
 
 
 def write_tables(
-    folder: Path, frame: pd.DataFrame, contrasts: pd.DataFrame, results: pd.DataFrame, primary: Mapping, main: MainMetrics,
-    strategies: pd.DataFrame | None = None, luck: pd.DataFrame | None = None,
-) -> None:  # fmt: skip
+    folder: Path,
+    frame: pd.DataFrame,
+    contrasts: pd.DataFrame,
+    results: pd.DataFrame,
+    primary: Mapping,
+    main: MainMetrics,
+    strategies: pd.DataFrame | None = None,
+    luck: pd.DataFrame | None = None,
+) -> None:
     """Write the tidy frame and all tables as CSV, and contrasts, results and strategies as LaTeX.
 
     CSV has everything. LaTeX is for papers: without the metrics of single classes, and as short as the page.
@@ -73,7 +79,7 @@ def _test(table: pd.DataFrame) -> dict:
         "95 % interval": [f"{number(low, True)} to {number(high, True)}" for low, high in ends],
         "t (df)": [t_value(t, df) for t, df in zip(table["t"], table["df"], strict=True)],
         "p (Holm)": table["p_holm"].map(p_value),
-    }  # fmt: skip
+    }
 
 
 def _lay(table: pd.DataFrame, **columns) -> pd.DataFrame:
@@ -144,6 +150,8 @@ def _parts(table: pd.DataFrame, primary: Mapping, main: MainMetrics) -> Iterable
 
 def _page_table(title: str, rows: pd.DataFrame) -> dict:
     return {
-        "title": title, "rows": rows.to_dict("records"), "noise": bool((rows["noise"] != CLEAN).any()),
+        "title": title,
+        "rows": rows.to_dict("records"),
+        "noise": bool((rows["noise"] != CLEAN).any()),
         "metric": rows["metric"].nunique() > 1,
-    }  # fmt: skip
+    }

@@ -36,12 +36,13 @@ def unbeaten(strategies: pd.DataFrame) -> list[dict]:
         names = dict.fromkeys(name for standing in standings for name in standing.arms)
         found.append(
             {
-                **dict(zip(SETTING, setting, strict=True)), "arms": len(standings),
+                **dict(zip(SETTING, setting, strict=True)),
+                "arms": len(standings),
                 "counts": {name: counts[name] for name in names},
                 "undecided": sum(not standing.winners for standing in standings),
                 "checkpoint": any(standing.one_checkpoint for standing in standings),
             }
-        )  # fmt: skip
+        )
     return found
 
 

@@ -44,10 +44,13 @@ def by_target(contrasts: pd.DataFrame, results: pd.DataFrame) -> list[dict]:
         metrics = [measure(metric) for metric in dict.fromkeys(own["metric"])]
         found.append(
             {
-                "task": task, "metrics": listed(metrics), "several_metrics": len(metrics) > 1, "sentence": _sentence(rows),
+                "task": task,
+                "metrics": listed(metrics),
+                "several_metrics": len(metrics) > 1,
+                "sentence": _sentence(rows),
                 "rows": rows,
             }
-        )  # fmt: skip
+        )
     return found
 
 
@@ -93,11 +96,18 @@ def _evidence(row, best: str) -> dict:
     word, *rest = row.verdict.split(" ", 1)
     word = {"better": "worse", "worse": "better"}.get(word, word) if turned else word
     return {
-        "row": row.Index, "best": best, "other": other, "boundary": boundary, "p_holm": row.p_holm,
-        "difference": -row.difference if turned else row.difference, "ci_low": low, "ci_high": high,
-        "verdict": " ".join([word, *rest]), "name": difference(best, other),
+        "row": row.Index,
+        "best": best,
+        "other": other,
+        "boundary": boundary,
+        "p_holm": row.p_holm,
+        "difference": -row.difference if turned else row.difference,
+        "ci_low": low,
+        "ci_high": high,
+        "verdict": " ".join([word, *rest]),
+        "name": difference(best, other),
         "alike": best.partition(JOIN)[2] == other.partition(JOIN)[2],
-    }  # fmt: skip
+    }
 
 
 def _sentence(rows: list[dict]) -> str:

@@ -10,9 +10,20 @@ from ssl_transfer.result import better
 from ssl_transfer.study.table import CLEAN
 
 _WORDS = {
-    "knn": "kNN", "auroc": "AUROC", "f1": "F1", "hd95": "HD95", "ece": "ECE", "dice": "Dice", "brier": "Brier", "lp": "LP",
-    "ft": "FT", "l1": "L1", "l2": "L2", "sp": "SP", "rgn": "RGN",
-}  # fmt: skip
+    "knn": "kNN",
+    "auroc": "AUROC",
+    "f1": "F1",
+    "hd95": "HD95",
+    "ece": "ECE",
+    "dice": "Dice",
+    "brier": "Brier",
+    "lp": "LP",
+    "ft": "FT",
+    "l1": "L1",
+    "l2": "L2",
+    "sp": "SP",
+    "rgn": "RGN",
+}
 JOIN = " · "  # between a pretraining and what else its arm varies
 
 

@@ -43,22 +43,81 @@ from ssl_transfer.study.statistics.two_samples import (
 from ssl_transfer.study.table import CELL, SCRATCH, complete
 
 __all__ = [
-    "ALPHA", "CONTRAST_COLUMNS", "NEARNESS", "STRATEGY_COLUMNS", "SUMMARY_COLUMNS", "VARIANCE_COLUMNS", "Effect", "Paired",
-    "PatientBootstrap", "Samples", "SeedBootstrap", "Welch", "benjamini_hochberg", "contrasts", "hedges_g", "holm",
-    "minimal_detectable_effect", "nested_bootstrap", "paired", "patient_bootstrap", "seed_units", "seeds_needed",
-    "strategy_contrasts", "summary", "tost", "variance_components", "welch",
-]  # fmt: skip
+    "ALPHA",
+    "CONTRAST_COLUMNS",
+    "NEARNESS",
+    "STRATEGY_COLUMNS",
+    "SUMMARY_COLUMNS",
+    "VARIANCE_COLUMNS",
+    "Effect",
+    "Paired",
+    "PatientBootstrap",
+    "Samples",
+    "SeedBootstrap",
+    "Welch",
+    "benjamini_hochberg",
+    "contrasts",
+    "hedges_g",
+    "holm",
+    "minimal_detectable_effect",
+    "nested_bootstrap",
+    "paired",
+    "patient_bootstrap",
+    "seed_units",
+    "seeds_needed",
+    "strategy_contrasts",
+    "summary",
+    "tost",
+    "variance_components",
+    "welch",
+]
 
 CONTRAST_COLUMNS = [
-    *CELL, "a", "b", "boundary_a", "boundary_b", "unit", "n_a", "n_b", "mean_a", "mean_b", "difference", "ci_low",
-    "ci_high", "t", "df", "p_value", "p_holm", "p_tost", "hedges_g", "verdict", "g_low", "g_high", "p_bh", "n_paired",
+    *CELL,
+    "a",
+    "b",
+    "boundary_a",
+    "boundary_b",
+    "unit",
+    "n_a",
+    "n_b",
+    "mean_a",
+    "mean_b",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "t",
+    "df",
+    "p_value",
+    "p_holm",
+    "p_tost",
+    "hedges_g",
+    "verdict",
+    "g_low",
+    "g_high",
+    "p_bh",
+    "n_paired",
     "p_paired",
-]  # fmt: skip
+]
 SETTING = ["protocol", "task", "pretraining", "fraction", "noise", "noise_sigma", "metric"]  # strategies differ within
 STRATEGY_COLUMNS = [
-    *SETTING, "a", "b", "unit", "n", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "t", "df", "p_value", "p_holm",
-    "p_bh", "verdict",
-]  # fmt: skip
+    *SETTING,
+    "a",
+    "b",
+    "unit",
+    "n",
+    "mean_a",
+    "mean_b",
+    "difference",
+    "ci_low",
+    "ci_high",
+    "t",
+    "df",
+    "p_value",
+    "p_holm",
+    "p_bh",
+    "verdict",
+]
 SUMMARY_COLUMNS = [*CELL, "pretraining", "boundary", "unit", "n", "mean", "sd", "ci_low", "ci_high"]
 NEARNESS = {"none": 0, "soft": 1, "hard": 2}  # of a source domain to the target; anything else lies behind these
 FAMILY = ("protocol", "metric")
@@ -232,10 +291,15 @@ def contrasts(
     pair, of_a, of_b = arms.same_seeds(left, right)
     same = paired_test(differences(of_a, of_b, pair, len(left)))
     table = table.assign(
-        unit=np.where(by_pretraining, "pretraining_seed", "seed"), **vars(test), p_tost=tost(a, b, margins),
-        hedges_g=effect.g, g_low=effect.ci_low, g_high=effect.ci_high, n_paired=np.where(by_pretraining, same.n, 0),
+        unit=np.where(by_pretraining, "pretraining_seed", "seed"),
+        **vars(test),
+        p_tost=tost(a, b, margins),
+        hedges_g=effect.g,
+        g_low=effect.ci_low,
+        g_high=effect.ci_high,
+        n_paired=np.where(by_pretraining, same.n, 0),
         p_paired=np.where(by_pretraining, same.p_value, np.nan),
-    )  # fmt: skip
+    )
     return _judged(table.reindex(columns=CONTRAST_COLUMNS), family, "for these two checkpoints")
 
 

@@ -15,8 +15,12 @@ FEWEST_ARMS = 4  # with three, every coefficient is one of a handful of values
 FEWEST_FOR_INTERVALS = 6  # with four, a 95 % interval covers 55 to 78 %
 SETTING = ["task", "strategy", "fraction", "metric"]
 FORETELLING_COLUMNS = [
-    *SETTING, "criterion", "n", *(f"{name}{end}" for name in COEFFICIENTS for end in ("", "_low", "_high")), "regret",
-]  # fmt: skip
+    *SETTING,
+    "criterion",
+    "n",
+    *(f"{name}{end}" for name in COEFFICIENTS for end in ("", "_low", "_high")),
+    "regret",
+]
 
 
 def fine_tuned(frame: pd.DataFrame, main_metrics: Mapping[str, str]) -> pd.DataFrame:

@@ -131,11 +131,7 @@ class SeedBootstrap:
 
 
 def nested_bootstrap(
-    a: Sequence[np.ndarray],
-    b: Sequence[np.ndarray],
-    resamples: int = 10_000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    a: Sequence[np.ndarray], b: Sequence[np.ndarray], resamples: int = 10_000, seed: int = 0, confidence: float = 0.95
 ) -> SeedBootstrap:
     """Resample pretraining seeds, and within each its fine-tuning seeds; difference = mean_a − mean_b.
 

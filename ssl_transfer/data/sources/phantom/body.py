@@ -144,23 +144,77 @@ PELVIS = (
 )
 
 # Outlines of the muscles, half axes in mm over z; fat and skin come on top.
-TRUNK = np.array([  # z, half width, half depth
-    (0, 8, 10), (6, 38, 48), (18, 55, 68), (40, 68, 84), (80, 76, 96), (120, 74, 95), (150, 66, 88), (172, 60, 78),
-    (195, 56, 62), (220, 55, 58), (255, 60, 58), (278, 92, 66), (296, 150, 80), (318, 186, 92), (345, 190, 102),
-    (380, 160, 107), (460, 154, 110), (560, 148, 108), (650, 142, 104), (740, 140, 102), (800, 156, 104),
-    (860, 168, 108), (925, 172, 108), (965, 166, 102), (1000, 150, 80), (1012, 100, 30), (1013, 0, 0),
-])  # fmt: skip
-LIMB = np.array([  # share of the way from hip to ankle, radius
-    (-0.15, 70), (0.0, 80), (0.2, 72), (0.4, 58), (0.5, 56), (0.62, 56), (0.75, 46), (0.92, 33), (1.0, 34),
-])  # fmt: skip
-BRAIN_CASE = np.array([  # z, y of its centre, half axes
-    (8, 0, 0, 0), (12, 0, 25, 32), (30, 0, 56, 70), (70, 0, 64, 82), (98, 2, 63, 80), (116, 12, 60, 68),
-    (132, 32, 52, 48), (150, 42, 38, 32), (160, 45, 8, 6), (161, 45, 0, 0),
-])  # fmt: skip
-SPINE = np.array([  # z, y of the vertebral bodies, radius
-    (158, 20, 11), (190, 16, 11), (255, 16, 12), (300, 36, 13), (400, 54, 15), (560, 52, 19),
-    (700, 36, 23), (780, 34, 25), (820, 44, 25),
-])  # fmt: skip
+TRUNK = np.array(
+    [  # z, half width, half depth
+        (0, 8, 10),
+        (6, 38, 48),
+        (18, 55, 68),
+        (40, 68, 84),
+        (80, 76, 96),
+        (120, 74, 95),
+        (150, 66, 88),
+        (172, 60, 78),
+        (195, 56, 62),
+        (220, 55, 58),
+        (255, 60, 58),
+        (278, 92, 66),
+        (296, 150, 80),
+        (318, 186, 92),
+        (345, 190, 102),
+        (380, 160, 107),
+        (460, 154, 110),
+        (560, 148, 108),
+        (650, 142, 104),
+        (740, 140, 102),
+        (800, 156, 104),
+        (860, 168, 108),
+        (925, 172, 108),
+        (965, 166, 102),
+        (1000, 150, 80),
+        (1012, 100, 30),
+        (1013, 0, 0),
+    ]
+)
+LIMB = np.array(
+    [  # share of the way from hip to ankle, radius
+        (-0.15, 70),
+        (0.0, 80),
+        (0.2, 72),
+        (0.4, 58),
+        (0.5, 56),
+        (0.62, 56),
+        (0.75, 46),
+        (0.92, 33),
+        (1.0, 34),
+    ]
+)
+BRAIN_CASE = np.array(
+    [  # z, y of its centre, half axes
+        (8, 0, 0, 0),
+        (12, 0, 25, 32),
+        (30, 0, 56, 70),
+        (70, 0, 64, 82),
+        (98, 2, 63, 80),
+        (116, 12, 60, 68),
+        (132, 32, 52, 48),
+        (150, 42, 38, 32),
+        (160, 45, 8, 6),
+        (161, 45, 0, 0),
+    ]
+)
+SPINE = np.array(
+    [  # z, y of the vertebral bodies, radius
+        (158, 20, 11),
+        (190, 16, 11),
+        (255, 16, 12),
+        (300, 36, 13),
+        (400, 54, 15),
+        (560, 52, 19),
+        (700, 36, 23),
+        (780, 34, 25),
+        (820, 44, 25),
+    ]
+)
 
 
 class Patient:
@@ -196,16 +250,42 @@ class Patient:
         """Mean HU of each tissue; contrast medium lifts blood and what blood fills."""
         phase = int(rng.choice(3, p=[0.4, 0.2, 0.4]))  # none, arterial, portal venous
         lift = {
-            "blood": (0, 260, 110), "vein": (0, 30, 120), "heart": (0, 90, 70), "kidney": (0, 120, 140),
-            "liver": (0, 10, 48), "spleen": (0, 60, 65), "thyroid": (0, 70, 50),
-            "muscle": (0, 5, 12), "soft": (0, 15, 30),
-        }  # fmt: skip
+            "blood": (0, 260, 110),
+            "vein": (0, 30, 120),
+            "heart": (0, 90, 70),
+            "kidney": (0, 120, 140),
+            "liver": (0, 10, 48),
+            "spleen": (0, 60, 65),
+            "thyroid": (0, 70, 50),
+            "muscle": (0, 5, 12),
+            "soft": (0, 15, 30),
+        }
         plain = {
-            "soft": 38, "muscle": 52, "fat": -102, "lung": -835, "gas": -960, "fluid": 8, "bladder": 6, "blood": 42,
-            "vein": 42, "heart": 42, "liver": 58, "spleen": 48, "kidney": 33, "gallbladder": 10, "thyroid": 105,
-            "grey": 37, "white": 28, "nerve": 28, "disc": 85, "cancellous": 260, "cortical": 950, "petrous": 1250,
-            "tooth": 1900, "hyoid": 420,
-        }  # fmt: skip
+            "soft": 38,
+            "muscle": 52,
+            "fat": -102,
+            "lung": -835,
+            "gas": -960,
+            "fluid": 8,
+            "bladder": 6,
+            "blood": 42,
+            "vein": 42,
+            "heart": 42,
+            "liver": 58,
+            "spleen": 48,
+            "kidney": 33,
+            "gallbladder": 10,
+            "thyroid": 105,
+            "grey": 37,
+            "white": 28,
+            "nerve": 28,
+            "disc": 85,
+            "cancellous": 260,
+            "cortical": 950,
+            "petrous": 1250,
+            "tooth": 1900,
+            "hyoid": 420,
+        }
         spread = {"lung": 40, "cancellous": 60, "cortical": 130, "gas": 20, "liver": 9, "fat": 6, "soft": 6}
         return {
             name: hu + lift.get(name, (0, 0, 0))[phase] * rng.uniform(0.7, 1.25) + rng.normal(0, spread.get(name, 3))

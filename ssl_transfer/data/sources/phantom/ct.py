@@ -47,10 +47,15 @@ def scan(patient: Patient, region: str, slices: int, size: int, rng: np.random.G
     field_mm = float(np.round(width_mm * zoom))
     oversampling = 2 if size < FINE_SIZE else 1
     canvas = Canvas(
-        z, size * oversampling, field_mm / size / oversampling, _scale(patient, z), rng,
-        shift_mm=rng.normal(0, 0.035 * field_mm, 2), warp_mm=rng.uniform(1.0, 0.016 * width_mm),
+        z,
+        size * oversampling,
+        field_mm / size / oversampling,
+        _scale(patient, z),
+        rng,
+        shift_mm=rng.normal(0, 0.035 * field_mm, 2),
+        warp_mm=rng.uniform(1.0, 0.016 * width_mm),
         masks=region in ("THORAX", "ABDOMEN"),
-    )  # fmt: skip
+    )
     draw_table(canvas, _depth(patient, z, view) + rng.uniform(8, 25))
     if view == "body":
         draw_body(canvas, patient)
