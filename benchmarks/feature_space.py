@@ -73,8 +73,8 @@ def main() -> None:
 def _knn(options: argparse.Namespace) -> dict[str, float]:
     from sklearn.neighbors import NearestNeighbors
 
-    from ssl_transfer.analysis.neighborhood import Neighborhood
-    from ssl_transfer.neighbor_search import NeighborIndex
+    from ssl_transfer.measures.neighborhood import Neighborhood
+    from ssl_transfer.measures.neighbors import NeighborIndex
 
     features, _ = _features(options.rows)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -114,9 +114,9 @@ def _recall(found: np.ndarray, truth: np.ndarray, rows: np.ndarray) -> float:
 def _extraction(options: argparse.Namespace) -> dict[str, float]:
     import torch
 
-    from ssl_transfer.data.ingest import ingest
+    from ssl_transfer.data.ingest.stage import ingest
     from ssl_transfer.models.backbone import load_backbone
-    from ssl_transfer.training.embedding import embed
+    from ssl_transfer.models.embedding import embed
 
     batch, count = 256, 1024 if options.quick else 4096
     backbone = load_backbone("scratch:resnet18", in_channels=1, size=64).to(memory_format=torch.channels_last)
@@ -142,8 +142,8 @@ def _extraction(options: argparse.Namespace) -> dict[str, float]:
 
 def _analysis(options: argparse.Namespace) -> dict[str, float]:
     from ssl_transfer.analysis.leaks import find_leaks
-    from ssl_transfer.analysis.neighborhood import Neighborhood
-    from ssl_transfer.analysis.projection import project, trust
+    from ssl_transfer.analysis.projection import embedding_quality, project
+    from ssl_transfer.measures.neighborhood import Neighborhood
 
     features, clusters = _features(options.rows)
     stages: dict[str, list[float]] = {}
@@ -173,7 +173,7 @@ def _analysis(options: argparse.Namespace) -> dict[str, float]:
     )
     print(f"near-duplicates found, {leaks.compared:,} pairs compared", flush=True)
     for name, picture in (("ours", points), ("umap-learn", answers["umap-learn alone"])):
-        took, found = _timed(trust, features, picture)
+        took, found = _timed(embedding_quality, features, picture)
         print(f"  trust in {took:.1f} s, {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
     return {"analysis_of_umap": seconds["ours"] / seconds["umap-learn alone"]}
 

@@ -59,7 +59,7 @@ def _start(kept: bool, size: int, train: bool, bf16: bool) -> None:
     import timm
     import torch
 
-    from ssl_transfer.training.memory import keep_freed_memory
+    from ssl_transfer.models.memory import keep_freed_memory
 
     if kept:
         keep_freed_memory(torch.device("cpu"))

@@ -124,7 +124,7 @@ def measure(folder: Path, size: int, options: argparse.Namespace, on_gpu: bool) 
 
 def ours(recipe: Path, run: Path, *overrides: str) -> float:
     """`pretrain` from start to end; the speed that its log states after the warm-up."""
-    from ssl_transfer.pretrain import pretrain
+    from ssl_transfer.pretraining.stage import pretrain
     from ssl_transfer.recipe import PretrainRecipe, load_recipe
 
     shutil.rmtree(run, ignore_errors=True)
@@ -137,13 +137,13 @@ def ours(recipe: Path, run: Path, *overrides: str) -> float:
 
 def bare_step(recipe: Path, steps: int) -> Callable[[], float]:
     """The model's part alone: the same method, precision and memory format on resident views."""
-    from ssl_transfer.pretrain.setting import completed, set_up
+    from ssl_transfer.models.memory import keep_freed_memory
+    from ssl_transfer.pretraining.setup import resolve, set_up
     from ssl_transfer.recipe import PretrainRecipe, load_recipe
     from ssl_transfer.training.machine import Machine
-    from ssl_transfer.training.memory import keep_freed_memory
     from ssl_transfer.training.optim import OPTIMIZERS
 
-    setting = set_up(completed(load_recipe(PretrainRecipe, recipe), str(recipe)), str(recipe))
+    setting = set_up(resolve(load_recipe(PretrainRecipe, recipe), str(recipe)), str(recipe))
     train, pool = setting.recipe.train, setting.pool
     machine = Machine.chosen(train.precision, train.memory_format, setting.recipe.data.size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -26,7 +26,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from ssl_transfer.logistic import Heads, fit_heads
+from ssl_transfer.measures.logistic import Heads, fit_heads
 
 ROWS, CLASSES, GAP = 20_000, 11, 1e-4
 PENALTIES = np.logspace(-6, -1, 50)

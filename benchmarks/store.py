@@ -113,8 +113,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 def ct_slices(size: int) -> np.ndarray:
     """Some hundred phantom CT slices with their noise, int16 HU, shape (N, 1, size, size)."""
-    from ssl_transfer.data.sources.phantom.body import REGIONS, Patient
-    from ssl_transfer.data.sources.phantom.ct import scan
+    from ssl_transfer.data.readers.phantom.body import REGIONS, Patient
+    from ssl_transfer.data.readers.phantom.ct import scan
 
     series = [
         scan(Patient(0, number), region, 4, size, np.random.default_rng([number, index])).hu
@@ -288,7 +288,7 @@ def opening(path: Path, times: int = 21) -> dict[str, float]:
 
 def sampling(rows: int, batch: int = 4096) -> tuple[float, float]:
     """Growth of a new process's peak memory in bytes, and seconds, while it draws every row of one epoch."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    with multiprocessing.get_context("spawn").TrainingSet(1) as pool:
         return pool.apply(partial(_sample, rows, batch))
 
 

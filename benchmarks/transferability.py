@@ -26,7 +26,7 @@ import numpy as np
 from sklearn.covariance import LedoitWolf
 from threadpoolctl import threadpool_limits
 
-from ssl_transfer.transferability import scores
+from ssl_transfer.measures.transferability import scores
 
 ROWS, DIM, CLASSES, SOURCE_CLASSES = 20_000, 2048, 100, 1000
 NAMES = ("nce", "leep", "h_score", "regularized_h_score", "logme")

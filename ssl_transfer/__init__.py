@@ -15,12 +15,12 @@ _PUBLIC = {
     "open_task": ("ssl_transfer.data.tasks", "Task.load"),
     "load_backbone": ("ssl_transfer.models.backbone", "load_backbone"),
     "extract_features": ("ssl_transfer.features", "extract_features"),
-    "LinearProbe": ("ssl_transfer.evaluate.linear_probe", "LinearProbe"),
-    "probe": ("ssl_transfer.evaluate", "probe"),
-    "neighbors": ("ssl_transfer.analysis.neighborhood", "Neighborhood.of"),
+    "LinearProbe": ("ssl_transfer.evaluation.linear_probe", "LinearProbe"),
+    "probe": ("ssl_transfer.evaluation.stage", "probe"),
+    "neighbors": ("ssl_transfer.measures.neighborhood", "Neighborhood.of"),
     "project": ("ssl_transfer.analysis.projection", "project"),
     "place": ("ssl_transfer.analysis.projection", "place"),
-    "cka": ("ssl_transfer.geometry", "cka"),
+    "cka": ("ssl_transfer.measures.geometry", "cka"),
     "open_study": ("ssl_transfer.study.plan", "open_study"),
 }
 __all__ = [*_PUBLIC, "__version__"]

@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _ingest(options: argparse.Namespace) -> dict[str, Any]:
-    from ssl_transfer.data.ingest import ingest
+    from ssl_transfer.data.ingest.stage import ingest
     from ssl_transfer.data.inspect import store_summary
 
     try:
@@ -118,7 +118,7 @@ def _pretrain(options: argparse.Namespace) -> dict[str, Any]:
 
     for source in recipe.data.sources():  # what is wrong here is said before torch loads
         ImageStore(source.store)
-    from ssl_transfer.pretrain import pretrain
+    from ssl_transfer.pretraining.stage import pretrain
 
     return pretrain(recipe, options.out, options.resume, where=str(options.recipe), untrained=options.untrained)
 
@@ -149,7 +149,7 @@ def _evaluate(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.data.tasks import Task
 
     task = Task.load(name)
-    from ssl_transfer.evaluate import evaluate, evaluate_recipes
+    from ssl_transfer.evaluation.stage import evaluate, evaluate_recipes
 
     recipes = list(evaluate_recipes(options.protocol, settings))
     several, results = len(recipes) * len(backbones) > 1, []
@@ -190,8 +190,8 @@ def _rank(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.recipe import merge, resolve_options
 
     task = Task.load(options.task)
-    from ssl_transfer.rank import GIVEN, rank
-    from ssl_transfer.rank.source import SourceLabels
+    from ssl_transfer.ranking.source_classifier import SourceLabels
+    from ssl_transfer.ranking.stage import GIVEN, rank
 
     settings = resolve_options(rank, merge({}, options.overrides), "rank", GIVEN)
     sources = [SourceLabels.open(spec) for spec in options.source]
@@ -221,12 +221,12 @@ def _analyze(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(
             "--against: stores are called by the names of their folders, and two have the same. Rename one."
         )
-    from ssl_transfer.analysis import GIVEN, analyze
-    from ssl_transfer.analysis.failures import Judgement
+    from ssl_transfer.analysis.failures import Predictions
+    from ssl_transfer.analysis.stage import GIVEN, analyze
     from ssl_transfer.recipe import merge, resolve_options
 
     settings = resolve_options(analyze, merge({}, options.overrides), "analyze", GIVEN)
-    results = Judgement.open(options.results)
+    results = Predictions.open(options.results)
     if len(results) == 1:
         raise UsageError("--results: found one result, expected two or more: failures are compared between them.")
     named = _by_name([(spec, _backbone(spec, store)) for spec in options.words])
@@ -239,11 +239,11 @@ def _subject(name: str, backbone: Any, store: Any, options: argparse.Namespace) 
     """A backbone as an analysis sees it."""
     from functools import cache
 
-    from ssl_transfer.analysis.subject import Subject
+    from ssl_transfer.analysis.analyzed_backbone import AnalyzedBackbone
     from ssl_transfer.features import extract_features, features_id, layer_features, paired_features
 
     size, precision = options.size, options.precision
-    return Subject(
+    return AnalyzedBackbone(
         features_id(backbone, store, size, precision),
         name,
         backbone.card,
@@ -254,7 +254,7 @@ def _subject(name: str, backbone: Any, store: Any, options: argparse.Namespace) 
 
 
 def _analysis(answer: dict[str, Any]) -> str:
-    from ssl_transfer.analysis.findings import listing
+    from ssl_transfer.analysis.summary_text import listing
 
     return listing(answer)
 
@@ -275,7 +275,7 @@ def _by_name(loaded: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _ranking(answer: dict[str, Any]) -> str:
-    from ssl_transfer.rank.listing import listing
+    from ssl_transfer.ranking.listing import listing
 
     return listing(answer)
 
@@ -302,17 +302,17 @@ def _check(words: list[str]) -> None:
     """Refuse a verb whose recipe or settings name what does not exist, before anything is run."""
     options = parse(words)
     if options.verb == "pretrain":
-        from ssl_transfer.pretrain.setting import completed
+        from ssl_transfer.pretraining.setup import resolve
         from ssl_transfer.recipe import PretrainRecipe, load_recipe
 
-        completed(load_recipe(PretrainRecipe, options.recipe, options.overrides), str(options.recipe))
+        resolve(load_recipe(PretrainRecipe, options.recipe, options.overrides), str(options.recipe))
     elif options.verb == "rank":
-        from ssl_transfer.rank import GIVEN, rank
+        from ssl_transfer.ranking.stage import GIVEN, rank
         from ssl_transfer.recipe import merge, resolve_options
 
         resolve_options(rank, merge({}, options.overrides), "rank", GIVEN)
     elif options.verb == "evaluate":
-        from ssl_transfer.evaluate import evaluate_recipes
+        from ssl_transfer.evaluation.stage import evaluate_recipes
 
         list(evaluate_recipes(options.protocol, options.overrides))
 

@@ -16,8 +16,8 @@ from ssl_transfer.data.store import ImageStore
 from ssl_transfer.data.views import VIEWS, ViewMaker, mild
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.embedding import embed, embed_layers, evaluating
 from ssl_transfer.run import claimed, read_json, run_id, whole_folder, write_json
-from ssl_transfer.training.embedding import embed, embed_layers, evaluating
 
 SCHEMA = 1
 CACHE = Path("runs/features")

@@ -21,10 +21,10 @@ from ssl_transfer.recipe import find_recipe
 from ssl_transfer.run import read_json, write_json
 from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import Perform, run_study
-from ssl_transfer.study.findings import report_study
+from ssl_transfer.study.gather import report_study
 from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.planning import plan_study
-from ssl_transfer.study.report import Attachment
+from ssl_transfer.study.report.page import Attachment
 
 STUDIES = {"full": "quickstart", "tiny": "quickstart_tiny"}  # in `recipes/studies/`
 SHOWN = ("CT", "photographs", "scratch")

@@ -38,7 +38,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Named(BaseModel):
+class Component(BaseModel):
     """`{name: simclr, temperature: 0.1}`, or `simclr` alone: a name and the options of what it names."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -60,7 +60,7 @@ class MixPart(Section):
 
     store: str
     share: float = Field(gt=0, lt=1)
-    views: Named | None = None
+    views: Component | None = None
 
 
 class DataSection(Section):
@@ -68,7 +68,7 @@ class DataSection(Section):
 
     store: str | None = None
     mix: list[MixPart] = []
-    views: Named
+    views: Component
     size: int = Field(gt=0)
     label: str = "label"  # column that a supervised method reads
     limit: int | None = Field(None, gt=0)  # a seeded subset of the training rows, for trials
@@ -139,8 +139,8 @@ class PretrainRecipe(Section):
     name: str = "pretraining"
     data: DataSection
     backbone: BackboneSection
-    method: Named
-    optimizer: Named
+    method: Component
+    optimizer: Component
     train: TrainSection
     monitor: MonitorSection = MonitorSection()
     tracker: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"
@@ -278,7 +278,7 @@ def validate(model: type[BaseModel], content: Mapping[str, Any], where: str) -> 
         raise RecipeError(_explain(error, model, where)) from None
 
 
-def choose(known: Mapping[str, Callable], named: Named, where: str, given: Iterable[str] = ()) -> dict[str, Any]:
+def choose(known: Mapping[str, Callable], named: Component, where: str, given: Iterable[str] = ()) -> dict[str, Any]:
     """Look up a named thing and complete its options with the defaults of its signature.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import Answer, ssl_transfer
+from support.command_line import Answer, ssl_transfer
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,7 +26,7 @@ tracker:   none
 @pytest.fixture(scope="session")
 def ct_store(tmp_path_factory):
     """48 phantom CT slices of 8 patients, 32 px, int16 HU; 36 are train, six regions."""
-    from ssl_transfer.data.ingest import ingest
+    from ssl_transfer.data.ingest.stage import ingest
 
     return ingest("phantom:ct,patients=8,slices=6,size=32", tmp_path_factory.mktemp("stores") / "ct", workers=1)
 
@@ -34,7 +34,7 @@ def ct_store(tmp_path_factory):
 @pytest.fixture(scope="session")
 def photo_store(tmp_path_factory):
     """48 crops of twelve photographs, three channels, 24 px; 36 are train."""
-    from ssl_transfer.data.ingest import ingest
+    from ssl_transfer.data.ingest.stage import ingest
 
     source = "phantom:photographs,patients=12,slices=4,size=24"
     return ingest(source, tmp_path_factory.mktemp("stores") / "photographs", workers=1)
@@ -76,7 +76,7 @@ class Runs:
 
     def __call__(self, out, *overrides, **options):
         """Pretrain into `out`; returns the answer."""
-        from ssl_transfer.pretrain import pretrain
+        from ssl_transfer.pretraining.stage import pretrain
         from ssl_transfer.recipe import PretrainRecipe, load_recipe
 
         return pretrain(load_recipe(PretrainRecipe, self.recipe, overrides), out, where=str(self.recipe), **options)

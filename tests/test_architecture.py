@@ -5,8 +5,8 @@ import re
 import sys
 
 import pytest
-from command_line import ROOT, run
 from importlinter import api
+from support.command_line import ROOT, run
 
 PACKAGE = ROOT / "ssl_transfer"
 HEAVY = ("torch", "lightly", "timm", "monai", "pandas")

@@ -13,7 +13,7 @@ from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.errors import UsageError
 from ssl_transfer.features import Features, extract_features
 from ssl_transfer.models.backbone import load_backbone
-from ssl_transfer.training.embedding import embed
+from ssl_transfer.models.embedding import embed
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ import nbclient
 import nbformat
 import pandas as pd
 import pytest
-from command_line import ENVIRONMENT, ROOT, ssl_transfer
 from IPython.core.inputtransformer2 import TransformerManager
+from support.command_line import ENVIRONMENT, ROOT, ssl_transfer
 
 import ssl_transfer as st
 

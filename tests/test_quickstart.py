@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command_line import ssl_transfer
+from support.command_line import ssl_transfer
 
 ARMS = {"CT", "cell lines", "photographs", "scratch"}
 CONTRAST_COLUMNS = [

@@ -9,8 +9,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from command_line import ROOT, run
 from PIL import Image
+from support.command_line import ROOT, run
 
 README = (ROOT / "README.md").read_text()
 PACKAGE = ROOT / "ssl_transfer"
@@ -47,7 +47,7 @@ def checkout(tmp_path_factory) -> Path:
 
 def make_archive(folder: Path) -> None:
     """`archive`: DICOM series of eight patients; `labels.csv`: a label for each."""
-    from ssl_transfer.data.sources.phantom import expand
+    from ssl_transfer.data.readers.phantom.generate import expand
 
     source = Path(expand("phantom:ct,patients=8,slices=6,size=32", folder / "phantom")["source"])
     shutil.move(source, folder / "archive")

@@ -8,11 +8,20 @@ import torch
 
 from ssl_transfer.data.views import VIEWS
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.methods import METHODS
 from ssl_transfer.methods.objective import one_group
+from ssl_transfer.methods.registry import METHODS
 from ssl_transfer.models.backbone import Backbone, build, new_card
-from ssl_transfer.pretrain.setting import GIVEN
-from ssl_transfer.recipe import Named, PretrainRecipe, choose, digest, load_recipe, merge, options_model, recipes_folder
+from ssl_transfer.pretraining.setup import GIVEN
+from ssl_transfer.recipe import (
+    Component,
+    PretrainRecipe,
+    choose,
+    digest,
+    load_recipe,
+    merge,
+    options_model,
+    recipes_folder,
+)
 from ssl_transfer.training.optim import OPTIMIZERS
 
 COUNT = 17  # recipes for pretraining in `recipes/`
@@ -46,8 +55,8 @@ def load(recipe_file):
     return lambda *overrides: load_recipe(PretrainRecipe, recipe_file, overrides)
 
 
-def completed(**options):
-    return choose({"method": Method}, Named(name="method", **options), "x.yaml: method", given=("backbone",))
+def resolve(**options):
+    return choose({"method": Method}, Component(name="method", **options), "x.yaml: method", given=("backbone",))
 
 
 def test_an_unknown_key_is_refused_with_the_file_the_key_and_the_nearest_name(load, recipe_file):
@@ -58,7 +67,7 @@ def test_an_unknown_key_is_refused_with_the_file_the_key_and_the_nearest_name(lo
 
 def test_an_unknown_option_of_a_method_is_refused_in_the_same_form():
     with pytest.raises(RecipeError) as refusal:
-        completed(temprature="0.1")
+        resolve(temprature="0.1")
     assert str(refusal.value) == "x.yaml: method.temprature: Method takes no such option. Did you mean 'temperature'?"
 
 
@@ -71,12 +80,12 @@ def test_an_unknown_section_is_answered_with_those_that_exist(load):
 
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(RecipeError, match=r"x\.yaml: method\.name: found 'metod'\. Did you mean 'method'\?"):
-        choose({"method": Method}, Named(name="metod"), "x.yaml: method")
+        choose({"method": Method}, Component(name="metod"), "x.yaml: method")
 
 
 def test_what_the_caller_passes_itself_is_no_option():
     with pytest.raises(RecipeError, match=r"method\.backbone: Method takes no such option"):
-        completed(backbone="resnet50")
+        resolve(backbone="resnet50")
 
 
 def test_a_missing_recipe_is_answered_with_the_nearest_file(recipe_file):
@@ -126,7 +135,7 @@ def test_a_wrong_value_is_refused_with_what_was_found_and_expected(load, overrid
 )
 def test_a_wrong_option_is_told_in_the_words_of_yaml_not_of_python(options, message):
     with pytest.raises(RecipeError) as refusal:
-        completed(**options)
+        resolve(**options)
     assert str(refusal.value) == message
 
 
@@ -148,7 +157,7 @@ def test_text_becomes_what_the_declared_type_says_and_not_what_yaml_guesses(load
     assert load("name=no").name == "no"  # … no as false
     assert load("name=1e-3").name == "1e-3"
     assert load("data.store=0123").data.store == "0123"  # … and this as octal
-    assert completed(symmetric="no", temperature="1e-1", sizes=["3", "4"]) == {
+    assert resolve(symmetric="no", temperature="1e-1", sizes=["3", "4"]) == {
         "symmetric": False,
         "temperature": 0.1,
         "sizes": (3, 4),
@@ -186,7 +195,7 @@ def test_merging_leaves_the_recipe_itself_as_it_is():
 
 
 def test_a_hyper_parameter_has_one_home_and_its_default_comes_from_there():
-    assert completed() == {"temperature": 0.5, "sizes": (1, 2), "symmetric": True}
+    assert resolve() == {"temperature": 0.5, "sizes": (1, 2), "symmetric": True}
     assert set(options_model(Method, ("backbone",)).model_fields) == {"temperature", "sizes", "symmetric"}
 
 

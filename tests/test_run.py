@@ -5,7 +5,7 @@ import sys
 from dataclasses import asdict, replace
 
 import pytest
-from command_line import run
+from support.command_line import run
 
 from ssl_transfer.errors import UsageError
 from ssl_transfer.result import EvalResult

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.analysis.encoded import encoded
-from ssl_transfer.geometry import frechet_distance, mmd
+from ssl_transfer.analysis.property_probes import encoded
+from ssl_transfer.measures.geometry import frechet_distance, mmd
 
 MOST_OF_HALF = 500  # images of a half of a domain
 MOST_DOMAINS = 8

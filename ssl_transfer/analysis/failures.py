@@ -30,7 +30,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class Predictions:
     """An evaluation of classes, with what it said of each test image.
 
     Attributes:
@@ -44,7 +44,7 @@ class Judgement:
     predictions: pd.DataFrame
 
     @classmethod
-    def open(cls, folders: Sequence[str | Path]) -> list[Judgement]:
+    def open(cls, folders: Sequence[str | Path]) -> list[Predictions]:
         """Read the folders of results. Names have what all need to be told apart: fraction and seeds only where they differ.
 
         Raises:
@@ -85,7 +85,7 @@ def _predictions(folder: Path) -> pd.DataFrame:
     return predictions
 
 
-def failures(judgements: Sequence[Judgement], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+def failures(judgements: Sequence[Predictions], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """`shared_failures` of every two evaluations of one task, a row each, columns `COLUMNS`."""
     rows = []
     for one, other in itertools.combinations(judgements, 2):

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssl_transfer.analysis.measured import Measured, Question
+from ssl_transfer.analysis.measurements import AnalysisSpec, Measurements
 from ssl_transfer.analysis.projection import draw_projections
 from ssl_transfer.analysis.similarity import FEATURES
 from ssl_transfer.analysis.thumbnails import thumbnails
@@ -24,13 +24,13 @@ DPI = 150
 NUMBERED = 6  # columns of the heat map of encoded properties up to which layers have their numbers, too
 
 
-def draw_all(asked: Question, found: Measured, folder: Path) -> dict[str, Path]:
+def draw_all(asked: AnalysisSpec, found: Measurements, folder: Path) -> dict[str, Path]:
     """Draw what there is to draw, as PNG files in `folder`, by name: `maps`, `encoded`, `clouds`, `leaks`, `outliers`."""
     with matplotlib.rc_context({"text.parse_math": False}):  # a name may hold dollars
         return _drawn(asked, found, folder)
 
 
-def _drawn(asked: Question, found: Measured, folder: Path) -> dict[str, Path]:
+def _drawn(asked: AnalysisSpec, found: Measurements, folder: Path) -> dict[str, Path]:
     label = "label" if "label" in found.described else None
     labels = found.described[label].to_numpy(object) if label else np.full(len(asked.store), "images", object)
     known = np.array(["unknown" if value is None or value != value else str(value) for value in labels], object)

@@ -14,9 +14,9 @@ import pandas as pd
 import torch
 import torch.nn.functional as functional
 
-from ssl_transfer.analysis.neighborhood import Neighborhood
 from ssl_transfer.data.intensity import SOFT_TISSUE_HU
 from ssl_transfer.data.store import ImageStore
+from ssl_transfer.measures.neighborhood import Neighborhood
 
 SIDE = 64  # pixels at which details are compared
 FINEST, COARSEST = 1.0, 2.0  # standard deviations of two blurs, pixels: details are what lies between

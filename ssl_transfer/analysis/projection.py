@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_transfer.analysis.neighborhood import NEIGHBORS, Neighborhood
-from ssl_transfer.neighbor_search import nearest
+from ssl_transfer.measures.neighborhood import NEIGHBORS, Neighborhood
+from ssl_transfer.measures.neighbors import nearest
 
 ABREAST = 4  # panels beside each other at most
 JUDGED = 2000  # rows on which a page is judged, drawn with the seed
@@ -93,7 +93,9 @@ def place(new: np.ndarray, features: np.ndarray, points: np.ndarray, neighbors: 
     return placed.astype(np.float32)
 
 
-def trust(features: np.ndarray, points: np.ndarray, neighbors: int = NEIGHBORS, seed: int = 0) -> dict[str, float]:
+def embedding_quality(
+    features: np.ndarray, points: np.ndarray, neighbors: int = NEIGHBORS, seed: int = 0
+) -> dict[str, float]:
     """How far a picture can be trusted, in [0, 1].
 
     `trustworthiness` falls where points are neighbours on the page and not among the features (by cosine), by how far down the

@@ -10,8 +10,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ssl_transfer.analysis.neighborhood import Neighborhood
-from ssl_transfer.geometry import Cloud, alignment, effective_rank, kernel_matrix, procrustes, rankme, uniformity
+from ssl_transfer.measures.geometry import (
+    Cloud,
+    alignment,
+    effective_rank,
+    kernel_matrix,
+    procrustes,
+    rankme,
+    uniformity,
+)
+from ssl_transfer.measures.neighborhood import Neighborhood
 
 FEATURES = "features"  # the last of the layers: what a backbone gives
 KERNEL_ROWS = 1000  # images that kernels are made of: an (n, n) matrix for each cloud is in memory

@@ -33,7 +33,7 @@ def study(options: argparse.Namespace, doer: Doer) -> dict[str, Any]:
     if options.results:
         if options.action != "report":
             raise UsageError(f"study {options.action}: --results is for report.")
-        from ssl_transfer.study.elsewhere import report_elsewhere
+        from ssl_transfer.study.external_results import report_elsewhere
 
         return report_elsewhere(options)
     if options.study is None:
@@ -142,7 +142,7 @@ def _counts(plan: Plan, states: dict[str, str]) -> dict[str, Any]:
 
 
 def _report(plan: Plan, options: argparse.Namespace, doer: Doer) -> dict[str, Any]:
-    from ssl_transfer.study.findings import report_study
+    from ssl_transfer.study.gather import report_study
 
     return report_study(plan, options.out)
 

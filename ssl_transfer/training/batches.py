@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ssl_transfer.data.counters import shuffled
-from ssl_transfer.data.pool import Pool, Raw
+from ssl_transfer.data.training_set import RawBatch, TrainingSet
 from ssl_transfer.data.views import ViewBatch
 
 FEW_CORES = 4
@@ -33,7 +33,14 @@ class StepSampler(Sampler):
     """
 
     def __init__(
-        self, pool: Pool, batch_size: int, total_steps: int, first_step: int, rank: int, world: int, accumulate: int = 1
+        self,
+        pool: TrainingSet,
+        batch_size: int,
+        total_steps: int,
+        first_step: int,
+        rank: int,
+        world: int,
+        accumulate: int = 1,
     ):
         self.pool, self.batch_size, self.accumulate = pool, batch_size, accumulate
         self.total_steps, self.first_step = total_steps, first_step
@@ -109,7 +116,7 @@ class StreamSampler(Sampler):
 class ViewDataset(Dataset):
     """Turns (epoch, rows) into the batch's views; with `make=False` into raw pixels, for views made on a GPU."""
 
-    def __init__(self, pool: Pool, make: bool):
+    def __init__(self, pool: TrainingSet, make: bool):
         self.pool, self.make = pool, make
 
     def __getitem__(self, key: tuple[int | np.ndarray, np.ndarray]):
@@ -118,14 +125,14 @@ class ViewDataset(Dataset):
         return self.pool.views(read, rows, epoch) if self.make else (read, rows, epoch)
 
 
-def batch_at(pool: Pool, sampler: StreamSampler, step: int, device: torch.device) -> ViewBatch:
+def batch_at(pool: TrainingSet, sampler: StreamSampler, step: int, device: torch.device) -> ViewBatch:
     """This rank's batch of a step, on `device`."""
     epoch, rows = sampler.at(step)
     return pool.views(_moved(pool.read(rows), device), rows, epoch)
 
 
 def view_batches(
-    pool: Pool, sampler: StepSampler | StreamSampler, device: torch.device, workers: int | None
+    pool: TrainingSet, sampler: StepSampler | StreamSampler, device: torch.device, workers: int | None
 ) -> Iterator[ViewBatch]:
     """Batches of views on `device`, read ahead by worker processes or made in this one.
 
@@ -159,10 +166,10 @@ def view_batches(
             items._shutdown_workers()
 
 
-def _moved(read: Sequence[Raw], device: torch.device) -> list[Raw]:
+def _moved(read: Sequence[RawBatch], device: torch.device) -> list[RawBatch]:
     """What was read, on `device`; the loader has turned arrays into tensors."""
     return [
-        Raw(
+        RawBatch(
             part,
             np.asarray(chosen),
             images.to(device, non_blocking=True),

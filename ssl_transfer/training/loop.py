@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
 from ssl_transfer.console import Progress
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import Interrupted
-from ssl_transfer.geometry import alignment, normalised_std, uniformity
+from ssl_transfer.measures.geometry import alignment, normalised_std, uniformity
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.run import Log
@@ -147,7 +147,7 @@ class Training:
             RunError: If an alarm stops the run.
             Interrupted: After a SIGTERM, with a checkpoint written.
         """
-        pace, journal = self.pace, _Journal(self.accelerator, self.pace, log, alarms, key)
+        pace, journal = self.pace, MetricLogger(self.accelerator, self.pace, log, alarms, key)
         self.network.train()
         with _Terminations() as terminations, Progress(self.label, pace.total_steps, self.step) as progress:
             while self.step < pace.total_steps and not enough():
@@ -216,7 +216,7 @@ class Training:
             group["lr"] = peak * shares[name]
 
 
-class _Journal:
+class MetricLogger:
     """Collects losses on the device and writes them every few steps, so that training never waits for a number."""
 
     def __init__(

@@ -15,10 +15,10 @@ from sklearn.preprocessing import StandardScaler
 from ssl_transfer.console import warn
 from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.errors import RunError, StoreError
-from ssl_transfer.geometry import rankme
+from ssl_transfer.measures.geometry import rankme
+from ssl_transfer.measures.neighbors import nearest, vote
 from ssl_transfer.models.backbone import Backbone
-from ssl_transfer.neighbor_search import nearest, vote
-from ssl_transfer.training.embedding import embed
+from ssl_transfer.models.embedding import embed
 
 NEIGHBORS = 20
 COLLAPSED_BELOW = 0.05  # normalised_std; a healthy representation is near 1

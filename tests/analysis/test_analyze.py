@@ -12,21 +12,21 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from command_line import _refuse
-from families import family_backbone
 from PIL import Image
 from scipy import ndimage
-from tiny_tasks import SHORT, judge
+from support.command_line import _refuse
+from support.families import family_backbone
+from support.tiny_tasks import SHORT, judge
 
 from ssl_transfer.__main__ import main
-from ssl_transfer.analysis import analyze
-from ssl_transfer.analysis.failures import Judgement
-from ssl_transfer.analysis.findings import listing
-from ssl_transfer.analysis.subject import Subject, before_and_after
+from ssl_transfer.analysis.analyzed_backbone import AnalyzedBackbone, before_and_after
+from ssl_transfer.analysis.failures import Predictions
+from ssl_transfer.analysis.stage import analyze
+from ssl_transfer.analysis.summary_text import listing
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import UsageError
-from ssl_transfer.evaluate import probe
+from ssl_transfer.evaluation.stage import probe
 from ssl_transfer.features import extract_features, layer_features, paired_features
 from ssl_transfer.models.backbone import load_backbone, save_backbone
 
@@ -105,7 +105,7 @@ def subject(name="pixels", seed=0, width=12, of=None, identity=None, parents=(),
         "name": name,
         "stores": [],
     }
-    return Subject(
+    return AnalyzedBackbone(
         f"{name}{seed}",
         name,
         card,
@@ -117,7 +117,7 @@ def subject(name="pixels", seed=0, width=12, of=None, identity=None, parents=(),
 
 def real(backbone, name, **facts):
     """A backbone as an analysis sees it."""
-    return Subject(
+    return AnalyzedBackbone(
         name,
         name,
         backbone.card | facts,
@@ -304,7 +304,7 @@ def test_evaluations_are_compared_and_the_numbers_are_those_of_their_predictions
     (row,) = table(folder, "failures").itertuples()
     assert (row.task, row.result_a, row.result_b) == (
         "region",
-        *(one.name for one in Judgement.open([desk / "probe_ours", desk / "probe_vit"])),
+        *(one.name for one in Predictions.open([desk / "probe_ours", desk / "probe_vit"])),
     )
     assert 0 <= row.both_wrong <= min(row.wrong_a, row.wrong_b)
     assert f"{row.result_a} is wrong in {row.wrong_a:.1%} of {row.n} cases" in told(answer, "Shared failures")
@@ -747,7 +747,7 @@ def test_more_neighbours_than_small_stores_have_are_refused_before_anything_is_d
 
 
 def test_evaluations_that_cannot_be_compared_are_refused_before_anything_is_done(place, plain_store, at_desk):
-    judgements = Judgement.open([at_desk / "probe_ours", at_desk / "probe_vit"])
+    judgements = Predictions.open([at_desk / "probe_ours", at_desk / "probe_vit"])
     elsewhere = replace(
         judgements[1], predictions=judgements[1].predictions.assign(row=lambda table: table["row"] + 1000)
     )
@@ -761,7 +761,7 @@ def test_evaluations_that_cannot_be_compared_are_refused_before_anything_is_done
 
 
 def test_an_analysis_that_fails_leaves_nothing(place, plain_store, monkeypatch):
-    monkeypatch.setattr("ssl_transfer.analysis.draw_all", lambda *_: 1 / 0)
+    monkeypatch.setattr("ssl_transfer.analysis.stage.draw_all", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         analyze([subject()], plain_store, place / "out")
     assert [path.name for path in place.iterdir()] == ["plain"]

@@ -13,7 +13,7 @@ from matplotlib.path import Path as Polygon
 from PIL import Image
 from scipy.spatial import cKDTree
 
-from ssl_transfer.analysis.explorer import PALETTE, Finding, Map, write_explorer
+from ssl_transfer.analysis.explorer.page import PALETTE, Finding, Projection, write_explorer
 from ssl_transfer.errors import UsageError
 
 CHROMIUM = shutil.which("chromium")
@@ -23,14 +23,16 @@ EVIL = '</script><script>window.hacked=1</script>"><img src=x onerror="window.ha
 N, K, CLUSTERS = 3000, 6, 15
 
 
-def space(count: int, seed: int, k: int = K) -> Map:
+def space(count: int, seed: int, k: int = K) -> Projection:
     """Clusters by row number; points on a grid of 65,536, so that a page holds them exactly; nearest points as neighbours."""
     draw = np.random.default_rng(seed)
     middle = draw.uniform(8000, 57000, (CLUSTERS, 2))
     points = np.clip(np.rint(middle[np.arange(count) % CLUSTERS] + draw.normal(0, 2500, (count, 2))), 1, 65534)
     points[0], points[1] = (0, 0), (65535, 65535)
     distances, neighbors = (found[:, 1:] for found in cKDTree(points).query(points, k + 1))
-    return Map(points.astype(np.float32), neighbors, (1 - distances / 2e5).astype(np.float32), f"seed {seed} {EVIL}")
+    return Projection(
+        points.astype(np.float32), neighbors, (1 - distances / 2e5).astype(np.float32), f"seed {seed} {EVIL}"
+    )
 
 
 def table(count: int) -> pd.DataFrame:
@@ -572,7 +574,9 @@ def test_a_hundred_thousand_points_open_and_answer(chromium, tmp_path):
 @pytest.mark.parametrize("count, k", [(1, 0), (40, 3)])
 def test_tiny_spaces_can_be_opened_too(chromium, tmp_path, count, k):
     draw_ = np.random.default_rng(0)
-    one = Map(np.zeros((count, 2)), (np.arange(count)[:, None] + 1 + np.arange(k)) % count, draw_.random((count, k)))
+    one = Projection(
+        np.zeros((count, 2)), (np.arange(count)[:, None] + 1 + np.arange(k)) % count, draw_.random((count, k))
+    )
     pictures = np.zeros((count, 4, 4, 3), np.uint8)
     page = opened(
         chromium,
@@ -589,7 +593,7 @@ def wrong(**changes) -> dict:
     one = {"points": np.zeros((2, 2)), "neighbors": np.array([[1], [0]]), "similarities": np.ones((2, 1))}
     one |= {name: changes.pop(name) for name in list(changes) if name in one}
     whole = {
-        "maps": {"a": Map(**one)},
+        "maps": {"a": Projection(**one)},
         "columns": pd.DataFrame({"x": [1, 2]}),
         "thumbnails": np.zeros((2, 4, 4), np.uint8),
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssl_transfer.analysis.failures import COLUMNS, Judgement, failures, shared_failures
+from ssl_transfer.analysis.failures import COLUMNS, Predictions, failures, shared_failures
 from ssl_transfer.errors import UsageError
 from ssl_transfer.result import EvalResult
 
@@ -98,9 +98,9 @@ def result(folder, name="simclr", task="lungs", right=(1, 0, 1, 1), **facts):
 
 def test_results_are_called_by_backbone_and_protocol_and_by_what_differs_beside(tmp_path):
     plain = [result(tmp_path / "a"), result(tmp_path / "b", "dino", protocol="finetune", strategy="lora")]
-    assert [one.name for one in Judgement.open(plain)] == ["simclr, linear_probe", "dino, lora"]
+    assert [one.name for one in Predictions.open(plain)] == ["simclr, linear_probe", "dino, lora"]
     few = [result(tmp_path / "c", fraction=0.1), result(tmp_path / "d", pretraining_seed=1, seed=4)]
-    assert [one.name for one in Judgement.open([plain[0], *few])] == [
+    assert [one.name for one in Predictions.open([plain[0], *few])] == [
         "simclr, linear_probe, fraction 1, pretraining seed 0, seed 0",
         "simclr, linear_probe, fraction 0.1, pretraining seed 0, seed 0",
         "simclr, linear_probe, fraction 1, pretraining seed 1, seed 4",
@@ -110,33 +110,33 @@ def test_results_are_called_by_backbone_and_protocol_and_by_what_differs_beside(
 def test_two_results_of_one_task_never_have_the_same_name(tmp_path):
     # Two backbones that are called the same, or one probe with other settings.
     folders = [result(tmp_path / "a"), result(tmp_path / "b", right=(0, 1, 1, 0)), result(tmp_path / "c", "dino")]
-    names = [one.name for one in Judgement.open(folders)]
+    names = [one.name for one in Predictions.open(folders)]
     assert len(set(names)) == 3
 
 
 def test_a_result_is_opened_by_its_folder_and_holds_its_predictions(tmp_path):
-    (one,) = Judgement.open([str(result(tmp_path / "a", right=(1, 1, 0)))])
+    (one,) = Predictions.open([str(result(tmp_path / "a", right=(1, 1, 0)))])
     assert one.result.task["name"] == "lungs" and one.predictions.equals(predictions((1, 1, 0)))
-    assert Judgement.open([]) == []
+    assert Predictions.open([]) == []
 
 
 def test_a_result_may_be_named_by_its_file_as_elsewhere(tmp_path):
     # `evaluate` answers with the path of result.json, and `inspect` and EvalResult.load read it.
-    (one,) = Judgement.open([result(tmp_path / "a") / "result.json"])
+    (one,) = Predictions.open([result(tmp_path / "a") / "result.json"])
     assert one.name == "simclr, linear_probe"
 
 
 def test_folders_that_are_no_results_of_classes_are_refused_by_name(tmp_path):
     with pytest.raises(UsageError, match="nowhere"):
-        Judgement.open([tmp_path / "nowhere"])
+        Predictions.open([tmp_path / "nowhere"])
     bare = result(tmp_path / "bare")
     (bare / "predictions.parquet").unlink()
     with pytest.raises(UsageError, match=r"bare.*no predictions"):
-        Judgement.open([bare])
+        Predictions.open([bare])
     masks = result(tmp_path / "masks")
     pd.DataFrame({"case": ["a"], "dice": [0.5]}).to_parquet(masks / "predictions.parquet")
     with pytest.raises(UsageError, match=r"masks.*task of classes"):
-        Judgement.open([bare.parent / "masks"])
+        Predictions.open([bare.parent / "masks"])
 
 
 def test_every_two_evaluations_of_one_task_have_a_row(tmp_path):
@@ -146,7 +146,7 @@ def test_every_two_evaluations_of_one_task_have_a_row(tmp_path):
         result(tmp_path / "c", "moco", right=[1] * 8),
         result(tmp_path / "d", task="liver"),
     ]
-    table = failures(Judgement.open(folders), 50)
+    table = failures(Predictions.open(folders), 50)
     assert tuple(table) == COLUMNS and len(table) == 3 and set(table["task"]) == {"lungs"}
     first = table.iloc[0]
     assert (first["result_a"], first["result_b"]) == ("simclr, linear_probe", "dino, linear_probe")
@@ -159,12 +159,12 @@ def test_every_two_evaluations_of_one_task_have_a_row(tmp_path):
 
 def test_without_two_of_one_task_the_table_is_empty_and_has_its_columns(tmp_path):
     for folders in ([], [result(tmp_path / "a")], [result(tmp_path / "b"), result(tmp_path / "c", task="liver")]):
-        table = failures(Judgement.open(folders))
+        table = failures(Predictions.open(folders))
         assert len(table) == 0 and tuple(table) == COLUMNS
 
 
 def test_the_interval_depends_on_the_seed_alone(tmp_path):
     draw = np.random.default_rng(0)
     folders = [result(tmp_path / name, name, right=draw.random(80) < 0.6) for name in "ab"]
-    one, again, other = (failures(Judgement.open(folders), 40, seed) for seed in (0, 0, 1))
+    one, again, other = (failures(Predictions.open(folders), 40, seed) for seed in (0, 0, 1))
     assert one.equals(again) and not one.equals(other)

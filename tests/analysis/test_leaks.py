@@ -14,8 +14,8 @@ from scipy import ndimage
 
 from ssl_transfer.analysis import leaks as leaks_module
 from ssl_transfer.analysis.leaks import find_leaks
-from ssl_transfer.analysis.neighborhood import Neighborhood
-from ssl_transfer.data.ingest import ingest
+from ssl_transfer.data.ingest.stage import ingest
+from ssl_transfer.measures.neighborhood import Neighborhood
 
 CHANGES = {
     "the same": lambda image, draw: image,

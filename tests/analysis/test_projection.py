@@ -7,8 +7,8 @@ import pytest
 from sklearn.manifold import trustworthiness
 
 from ssl_transfer.analysis import projection
-from ssl_transfer.analysis.neighborhood import Neighborhood
-from ssl_transfer.analysis.projection import place, project, trust
+from ssl_transfer.analysis.projection import embedding_quality, place, project
+from ssl_transfer.measures.neighborhood import Neighborhood
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def clusters():
 def test_trust_is_that_of_scikit_learn_both_ways(clusters, neighbors):
     features, _ = clusters
     points = np.random.default_rng(1).normal(size=(160, 2)) + features[:, :2]
-    found = trust(features, points, neighbors)
+    found = embedding_quality(features, points, neighbors)
     expected = trustworthiness(features, points, n_neighbors=neighbors, metric="cosine")
     assert found["trustworthiness"] == pytest.approx(expected, abs=1e-9)
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -35,8 +35,8 @@ def test_trust_is_that_of_scikit_learn_both_ways(clusters, neighbors):
 def test_a_perfect_picture_is_trusted_whole_and_a_shuffled_one_is_not():
     angle = np.linspace(0, 6, 300)
     circle = np.stack([np.cos(angle), np.sin(angle)], 1)
-    assert trust(circle, circle, 10) == {"trustworthiness": 1.0, "continuity": 1.0}
-    shuffled = trust(circle, circle[np.random.default_rng(0).permutation(300)], 10)
+    assert embedding_quality(circle, circle, 10) == {"trustworthiness": 1.0, "continuity": 1.0}
+    shuffled = embedding_quality(circle, circle[np.random.default_rng(0).permutation(300)], 10)
     assert max(shuffled.values()) < 0.6
 
 
@@ -60,12 +60,14 @@ def test_trust_is_that_of_sorting_all_rows_even_where_many_are_equally_near(monk
     draw = np.random.default_rng(4)
     features = draw.integers(-2, 3, size=(count, 3)) + np.array([3.0, 0, 0])
     points = draw.integers(0, 5, size=(count, 2)) + features[:, 1:]
-    assert list(trust(features, points, 5).values()) == pytest.approx(sorted_trust(features, points, 5), abs=1e-12)
+    assert list(embedding_quality(features, points, 5).values()) == pytest.approx(
+        sorted_trust(features, points, 5), abs=1e-12
+    )
 
 
 def test_few_rows_cannot_be_judged(clusters):
     with pytest.raises(ValueError, match="expected more than twice"):
-        trust(clusters[0][:20], clusters[0][:20, :2], 15)
+        embedding_quality(clusters[0][:20], clusters[0][:20, :2], 15)
 
 
 def test_new_images_stand_among_those_that_they_are_like(clusters):
@@ -92,7 +94,7 @@ def test_a_graph_that_is_there_gives_the_same_picture_and_bundles_stay_together(
     assert np.array_equal(points, project(features, neighbors=10, neighborhood=Neighborhood.of(features, 30)))
     assert points.shape == (160, 2) and points.dtype == np.float32
     assert Neighborhood.of(np.c_[points - points.mean(0), np.full(160, 30.0)], 10).purity(names) > 0.95
-    assert trust(features, points, 10)["trustworthiness"] > 0.85
+    assert embedding_quality(features, points, 10)["trustworthiness"] > 0.85
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +128,7 @@ def test_beside_another_page_images_stand_nearer_to_where_they_stand_there(two_p
 
 def test_a_page_beside_another_is_trusted_as_one_by_itself(two_pages):
     _, other, alone, beside = two_pages
-    own, by_itself = trust(other, beside, 10), trust(other, alone, 10)
+    own, by_itself = embedding_quality(other, beside, 10), embedding_quality(other, alone, 10)
     assert all(own[name] > by_itself[name] - 0.02 for name in own)
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_transfer.analysis.neighborhood import Neighborhood
 from ssl_transfer.analysis.similarity import FEATURES, layer_ckas, shapes, shared_neighbors, similarities
-from ssl_transfer.geometry import cka, effective_rank, procrustes, rankme
+from ssl_transfer.measures.geometry import cka, effective_rank, procrustes, rankme
+from ssl_transfer.measures.neighborhood import Neighborhood
 
 N = 40
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from tiny_tasks import write_task
+from support.tiny_tasks import write_task
 
 from ssl_transfer.analysis.thumbnails import thumbnails
 from ssl_transfer.data.store import ImageStore

@@ -1,7 +1,7 @@
 """Shared by the tests of every profile."""
 
 import pytest
-from workplace import Workplace
+from support.workplace import Workplace
 
 
 @pytest.fixture

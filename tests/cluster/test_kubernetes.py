@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from workplace import job
+from support.workplace import job
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake 9 needs Python 3.11")
 

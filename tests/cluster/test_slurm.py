@@ -5,8 +5,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from one_node_slurm import OneNodeSlurm, missing
-from workplace import Workplace, job
+from support.one_node_slurm import OneNodeSlurm, missing
+from support.workplace import Workplace, job
 
 pytestmark = [
     pytest.mark.long,

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from workplace import ROOT, Workplace, job
+from support.workplace import ROOT, Workplace, job
 
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake 9 needs Python 3.11")
 PROFILES = sorted(path.parent.name for path in (ROOT / "launch/profiles").glob("*/config.yaml"))

@@ -8,8 +8,8 @@ import pytest
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
 
-from ssl_transfer.data.ingest import ingest
-from ssl_transfer.data.sources.dicom import DicomSource
+from ssl_transfer.data.ingest.stage import ingest
+from ssl_transfer.data.readers.dicom import DicomReader
 from ssl_transfer.errors import SourceError
 
 SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -73,7 +73,7 @@ def test_ct_becomes_hu_and_padding_becomes_air(tmp_path):
     stored = STORED.copy()
     stored[0, 0] = 4000
     write_dicom(tmp_path / "a", stored, PixelPaddingValue=4000)
-    [image], [row], scan = read(DicomSource(tmp_path))
+    [image], [row], scan = read(DicomReader(tmp_path))
     expected = STORED - 1024
     expected[0, 0] = -1024
     assert scan.units == "hu" and scan.domain == "ct"
@@ -88,13 +88,13 @@ def test_ct_becomes_hu_and_padding_becomes_air(tmp_path):
 
 def test_hu_below_air_is_clipped(tmp_path):
     write_dicom(tmp_path / "a", STORED, RescaleIntercept=-2000)
-    [image], _, _ = read(DicomSource(tmp_path))
+    [image], _, _ = read(DicomReader(tmp_path))
     assert np.array_equal(image[0], np.clip(STORED - 2000, -1024, None))
 
 
 def test_a_fractional_rescale_gives_floats(tmp_path):
     write_dicom(tmp_path / "a", STORED, RescaleSlope=0.5, Modality="MR", SOPClassUID=MRImageStorage)
-    [image], _, scan = read(DicomSource(tmp_path))
+    [image], _, scan = read(DicomReader(tmp_path))
     assert image.dtype == np.float32 and np.array_equal(image[0], STORED * 0.5 - 1024)
     assert scan.units == "stored"
 
@@ -109,7 +109,7 @@ def test_monochrome1_is_turned_so_that_bright_means_dense(tmp_path):
         RescaleSlope=None,
         SOPClassUID="1.2.840.10008.5.1.4.1.1.1",
     )
-    [image], _, scan = read(DicomSource(tmp_path))
+    [image], _, scan = read(DicomReader(tmp_path))
     assert np.array_equal(image[0], 4095 - STORED) and scan.domain == "xray"
 
 
@@ -122,7 +122,7 @@ def test_slices_are_sorted_by_position_along_the_normal_not_by_name_or_number(tm
             InstanceNumber=int(50 - z),
             ImageOrientationPatient=[0, 1, 0, 0, 0, 1],
         )
-    images, rows, _ = read(DicomSource(tmp_path))
+    images, rows, _ = read(DicomReader(tmp_path))
     assert [row["z_mm"] for row in rows] == [-3.0, 2.0, 7.0]
     assert [row["slice"] for row in rows] == [0, 1, 2]
     assert [int(image.min()) for image in images] == [-1017, -1012, -1007]
@@ -132,7 +132,7 @@ def test_without_positions_the_instance_number_decides_and_without_that_the_name
     for name, number in (("a", 3), ("b", 1), ("c", 2)):
         write_dicom(tmp_path / name, STORED, ImagePositionPatient=None, InstanceNumber=number)
         write_dicom(tmp_path / f"x{name}", STORED, ImagePositionPatient=None, SeriesInstanceUID="9.9")
-    assert [item.file for item in DicomSource(tmp_path).scan().items] == ["b", "c", "a", "xa", "xb", "xc"]
+    assert [item.file for item in DicomReader(tmp_path).scan().items] == ["b", "c", "a", "xa", "xb", "xc"]
 
 
 def test_frames_of_an_enhanced_object_carry_their_own_rescale_and_position(tmp_path):
@@ -153,7 +153,7 @@ def test_frames_of_an_enhanced_object_carry_their_own_rescale_and_position(tmp_p
         RescaleIntercept=None,
         ImagePositionPatient=None,
     )
-    images, rows, _ = read(DicomSource(tmp_path))
+    images, rows, _ = read(DicomReader(tmp_path))
     assert [row["z_mm"] for row in rows] == [1.0, 5.0] and [row["slice"] for row in rows] == [0, 1]
     assert np.array_equal(images[0][0], STORED - 1000) and np.array_equal(images[1][0], STORED)
 
@@ -169,7 +169,7 @@ def test_files_that_are_no_images_are_told_apart(tmp_path):
     (tmp_path / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
     (tmp_path / "empty.dcm").touch()
     (tmp_path / "junk.dcm").write_bytes(b"junk" * 100)
-    scan = DicomSource(tmp_path, modality="ct").scan()
+    scan = DicomReader(tmp_path, modality="ct").scan()
     assert [item.file for item in scan.items] == ["deep/er/image"]
     assert {refusal.file: refusal.kind for refusal in scan.refused} == {
         "scout": "localizer",
@@ -190,7 +190,7 @@ def test_a_file_without_a_preamble_is_read(tmp_path):
     del dataset.file_meta, dataset.preamble
     pydicom.dcmwrite(path, dataset, implicit_vr=True, little_endian=True)
     assert path.read_bytes()[128:132] != b"DICM"
-    [image], _, _ = read(DicomSource(tmp_path))
+    [image], _, _ = read(DicomReader(tmp_path))
     assert np.array_equal(image[0], STORED - 1024)
 
 
@@ -216,7 +216,7 @@ def test_the_same_image_twice_is_a_duplicate_and_the_same_uid_with_other_pixels_
 def test_screen_captures_do_not_spoil_the_hu_of_a_ct_archive(tmp_path):
     write_dicom(tmp_path / "a", STORED)
     write_dicom(tmp_path / "dose", STORED, SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
-    scan = DicomSource(tmp_path).scan()
+    scan = DicomReader(tmp_path).scan()
     assert scan.units == "hu" and [(r.file, r.kind) for r in scan.refused] == [("dose", "filtered")]
 
 
@@ -253,8 +253,8 @@ def test_masks_lie_beside_the_files(tmp_path):
     ],
 )
 def test_every_lossless_coding_gives_the_same_pixels(name):
-    [plain], _, _ = read(DicomSource(SAMPLES / "MR_small.dcm"))
-    [coded], _, _ = read(DicomSource(SAMPLES / name))
+    [plain], _, _ = read(DicomReader(SAMPLES / "MR_small.dcm"))
+    [coded], _, _ = read(DicomReader(SAMPLES / name))
     assert np.array_equal(plain, coded)
 
 
@@ -276,13 +276,13 @@ def test_every_lossless_coding_gives_the_same_pixels(name):
     ],
 )
 def test_other_codings_and_colours_decode(name, shape):
-    [image], _, scan = read(DicomSource(SAMPLES / name))
+    [image], _, scan = read(DicomReader(SAMPLES / name))
     assert image.shape == shape and image.dtype == scan.items[0].dtype and image.max() > image.min()
     assert shape[0] == 1 or image.dtype == np.uint8
 
 
 def test_colour_looks_the_same_in_16_and_32_bit_as_in_8():
-    images = [read(DicomSource(SAMPLES / f"SC_rgb_rle{bits}.dcm"))[0][0] for bits in ("", "_16bit", "_32bit")]
+    images = [read(DicomReader(SAMPLES / f"SC_rgb_rle{bits}.dcm"))[0][0] for bits in ("", "_16bit", "_32bit")]
     assert np.array_equal(images[0], images[1]) and np.array_equal(images[0], images[2])
 
 

@@ -5,8 +5,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from ssl_transfer.data.ingest import ingest
-from ssl_transfer.data.sources.images import ImagesSource
+from ssl_transfer.data.ingest.stage import ingest
+from ssl_transfer.data.readers.images import ImagesReader
 from ssl_transfer.errors import SourceError
 
 GREY = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20
@@ -26,9 +26,9 @@ def save(path, array=GREY, **options):
 
 def one(path):
     """The only image at `path`, and what the scan promised."""
-    scan = ImagesSource(path).scan()
+    scan = ImagesReader(path).scan()
     [item] = scan.items
-    [(image, _, _)] = ImagesSource(path).read(item)
+    [(image, _, _)] = ImagesReader(path).read(item)
     assert image.shape == (item.channels, *item.size) and image.dtype == item.dtype
     return image, scan
 
@@ -76,7 +76,7 @@ def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
 
 def test_pages_of_a_tiff_are_slices(tmp_path):
     save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(GREY + 1)])
-    source = ImagesSource(tmp_path)
+    source = ImagesReader(tmp_path)
     [item] = source.scan().items
     pages = list(source.read(item))
     assert item.n_images == 2 and [own for _, own, _ in pages] == [{"slice": 0}, {"slice": 1}]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ssl_transfer.data.ingest import SOURCES, ingest
 from ssl_transfer.data.ingest.fit import Fit
 from ssl_transfer.data.ingest.pseudonyms import pseudonym
+from ssl_transfer.data.ingest.stage import READERS, ingest
 from ssl_transfer.data.inspect import contact_sheet, store_summary
-from ssl_transfer.data.sources import workers
+from ssl_transfer.data.readers import workers
 from ssl_transfer.errors import LabelError, RecipeError, SourceError, UsageError
 
 
@@ -35,7 +35,7 @@ def folder(root, count=12, size=(6, 8)):
 
 
 def test_there_are_four_sources():
-    assert list(SOURCES) == ["dicom", "nifti", "images", "npz"]
+    assert list(READERS) == ["dicom", "nifti", "images", "npz"]
 
 
 def test_ingest_and_inspect_import_no_torch():

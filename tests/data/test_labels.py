@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ssl_transfer.data.ingest.labels import join_labels, read_labels
-from ssl_transfer.data.sources import Item, Refusal
+from ssl_transfer.data.readers.reader import Item, Refusal
 from ssl_transfer.errors import LabelError
 
 

@@ -4,8 +4,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from ssl_transfer.data.ingest import ingest
-from ssl_transfer.data.sources.nifti import NiftiSource
+from ssl_transfer.data.ingest.stage import ingest
+from ssl_transfer.data.readers.nifti import NiftiReader
 from ssl_transfer.errors import SourceError, UsageError
 
 # A volume in which the value tells the place: hundreds run to the right, tens to the front, ones to the head.
@@ -45,7 +45,7 @@ def test_slices_look_as_in_radiology_however_the_file_is_stored(
     tmp_path, orientation, axis, top_left, below, beside, number, spacing
 ):
     save(tmp_path / "v.nii.gz", PLACES, orientation)
-    found, scan = slices(NiftiSource(tmp_path, domain="mr", axis=axis))
+    found, scan = slices(NiftiReader(tmp_path, domain="mr", axis=axis))
     first = found[0][0][0]
     assert len(found) == number and [own["slice"] for _, own, _ in found] == list(range(number))
     assert first[0, 0] == top_left
@@ -78,13 +78,13 @@ def test_float_hu_are_rounded_and_nan_is_air(tmp_path):
     volume = PLACES.astype(np.float32) - 999.6
     volume[0, 0, 0] = np.nan
     save(tmp_path / "v.nii", volume)
-    found, _ = slices(NiftiSource(tmp_path))
+    found, _ = slices(NiftiReader(tmp_path))
     assert found[0][0][0, -1, -1] == -1024 and found[1][0][0, -1, -1] == -999
 
 
 def test_volumes_in_time_keep_their_number(tmp_path):
     save(tmp_path / "v.nii", np.stack([PLACES, PLACES + 1], -1))
-    found, scan = slices(NiftiSource(tmp_path, domain="mr"))
+    found, scan = slices(NiftiReader(tmp_path, domain="mr"))
     assert scan.items[0].n_images == len(found) == 8
     assert [(own["volume"], own["slice"]) for _, own, _ in found] == [(v, s) for v in (0, 1) for s in range(4)]
     assert np.array_equal(found[4][0], found[0][0] + 1)
@@ -120,7 +120,7 @@ def test_volumes_of_equal_names_in_different_folders_are_different_patients(tmp_
     for folder in ("sub-01", "sub-02"):
         (tmp_path / folder).mkdir()
         save(tmp_path / folder / "T1.nii.gz", PLACES)
-    assert [item.row["patient"] for item in NiftiSource(tmp_path).scan().items] == ["sub-01/T1", "sub-02/T1"]
+    assert [item.row["patient"] for item in NiftiReader(tmp_path).scan().items] == ["sub-01/T1", "sub-02/T1"]
 
 
 def test_damaged_and_foreign_files_are_listed(tmp_path, out):

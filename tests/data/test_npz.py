@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl_transfer.data.ingest import ingest
+from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.errors import SourceError, SplitError
 
 RANDOM = np.random.default_rng(0)

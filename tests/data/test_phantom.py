@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from ssl_transfer.data.sources.phantom import expand
-from ssl_transfer.data.sources.phantom.body import REGIONS, Patient
-from ssl_transfer.data.sources.phantom.ct import scan
-from ssl_transfer.data.sources.phantom.photographs import tiles
+from ssl_transfer.data.readers.phantom.body import REGIONS, Patient
+from ssl_transfer.data.readers.phantom.ct import scan
+from ssl_transfer.data.readers.phantom.generate import expand
+from ssl_transfer.data.readers.phantom.photographs import tiles
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import SourceError
 
@@ -174,7 +174,7 @@ def test_a_wrong_name_or_option_is_answered_with_the_right_one(tmp_path, source,
 
 
 def test_a_phantom_is_ingested_like_any_archive(tmp_path):
-    from ssl_transfer.data.ingest import ingest
+    from ssl_transfer.data.ingest.stage import ingest
 
     ingest("phantom:ct,patients=6,slices=4,size=32", tmp_path / "store")
     store = ImageStore(tmp_path / "store")

@@ -18,11 +18,11 @@ from PIL import Image
 
 from ssl_transfer.__main__ import main
 from ssl_transfer.arguments import parse
-from ssl_transfer.data.sources.phantom import write_ct
+from ssl_transfer.data.readers.phantom.generate import write_ct
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.data.tasks import Task, TaskCard
 from ssl_transfer.errors import RecipeError, SplitError, TaskError
-from ssl_transfer.evaluate import KINDS, evaluate, evaluate_recipe, evaluate_recipes
+from ssl_transfer.evaluation.stage import KINDS, evaluate, evaluate_recipe, evaluate_recipes
 from ssl_transfer.models.backbone import load_backbone
 from ssl_transfer.recipe import read_yaml, recipes_folder, validate
 

@@ -134,7 +134,7 @@ def server():
     FORK.set_forkserver_preload(
         [
             "pytest",
-            "ssl_transfer.pretrain",
+            "ssl_transfer.pretraining",
             "pandas",
             "pyarrow.parquet",
             "torch.nn.parallel.distributed",

@@ -6,18 +6,18 @@ Accelerate offers FSDP on GPUs only, so the ranks are told after it has started;
 import json
 from pathlib import Path
 
-import gloo
 import pytest
 import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
+from support import gloo
 from torch.distributed.tensor import DTensor
 
 from ssl_transfer.errors import RunError
 from ssl_transfer.models.backbone import load_backbone
-from ssl_transfer.pretrain import pretrain
+from ssl_transfer.pretraining.stage import pretrain
 from ssl_transfer.recipe import PretrainRecipe, load_recipe
 from ssl_transfer.training import loop, machine
 

@@ -10,23 +10,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from unittest.mock import patch
 
-import gloo
 import numpy as np
 import pandas
 import pytest
 import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
-from families import FAMILIES, family_backbone
+from support import gloo
+from support.families import FAMILIES, family_backbone
+from support.tiny_methods import assert_same_tensors
+from support.tiny_tasks import class_task, judge, learners, mask_task, weights
 from timm.models.vgg import cfgs as vgg_layers
-from tiny_methods import assert_same_tensors
-from tiny_tasks import class_task, judge, learners, mask_task, weights
 
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.evaluate.learner import Learner
-from ssl_transfer.evaluate.strategies import STRATEGIES
+from ssl_transfer.evaluation.strategies.registry import STRATEGIES
+from ssl_transfer.evaluation.task_model import TaskModel
 
 STEPS, SECONDS = 3, 150
 OPTIONS = {"auto_rgn": ", batches: 2", "l2_sp": ", alpha: 0.5", "lora": ", rank: 2"}
@@ -51,17 +51,17 @@ def test_nine_strategies_meet_five_families_and_lora_meets_the_vit():
 @contextmanager
 def float64():
     """What is trained is float64, and so is what it reads."""
-    start, normalise = Learner.__init__, Intensity.normalise
+    start, normalise = TaskModel.__init__, Intensity.normalise
 
     def doubled(learner, *arguments):
         start(learner, *arguments)
         learner.double()
 
-    Learner.__init__, Intensity.normalise = doubled, lambda self, unit: normalise(self, unit).double()
+    TaskModel.__init__, Intensity.normalise = doubled, lambda self, unit: normalise(self, unit).double()
     try:
         yield
     finally:
-        Learner.__init__, Intensity.normalise = start, normalise
+        TaskModel.__init__, Intensity.normalise = start, normalise
 
 
 def train(case, folder, out):

@@ -9,19 +9,19 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
-import gloo
 import pytest
 import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
-from tiny_methods import RESNET, VIT, assert_same_tensors, gradients, new_batch, new_method
+from support import gloo
+from support.tiny_methods import RESNET, VIT, assert_same_tensors, gradients, new_batch, new_method
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.methods import METHODS, Course
+from ssl_transfer.methods.registry import METHODS, Course
 from ssl_transfer.models.batchnorm import globalise_batchnorm
-from ssl_transfer.pretrain import pretrain
+from ssl_transfer.pretraining.stage import pretrain
 from ssl_transfer.recipe import PretrainRecipe, load_recipe
 
 ROOT = Path(__file__).parent.parent.parent

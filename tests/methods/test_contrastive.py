@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from naive import assert_equal_losses_and_gradients, perturb, twin, unit
-from tiny_methods import IMAGES, RESNET, VIT, new_batch, new_method
+from support.naive_methods import assert_equal_losses_and_gradients, perturb, twin, unit
+from support.tiny_methods import IMAGES, RESNET, VIT, new_batch, new_method
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])

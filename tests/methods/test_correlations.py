@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from naive import assert_equal_losses_and_gradients, twin
-from tiny_methods import IMAGES, new_batch, new_method
+from support.naive_methods import assert_equal_losses_and_gradients, twin
+from support.tiny_methods import IMAGES, new_batch, new_method
 
 from ssl_transfer.data.views import ViewBatch
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from naive import assert_equal_losses_and_gradients, perturb, twin
-from tiny_methods import FIXED_VIT, IMAGES, RESNET, SIDE, VIT, new_batch, new_method
+from support.naive_methods import assert_equal_losses_and_gradients, perturb, twin
+from support.tiny_methods import FIXED_VIT, IMAGES, RESNET, SIDE, VIT, new_batch, new_method
 
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.methods import Course
+from ssl_transfer.methods.registry import Course
 
 
 def naive_loss_and_center(naive, batch, center, target_temperature, temperature=0.1, center_momentum=0.9):

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from naive import assert_equal_losses_and_gradients
-from tiny_methods import FIXED_VIT, IMAGES, PATCH, RESNET, SIDE, VIT, new_backbone, new_batch, new_method
+from support.naive_methods import assert_equal_losses_and_gradients
+from support.tiny_methods import FIXED_VIT, IMAGES, PATCH, RESNET, SIDE, VIT, new_backbone, new_batch, new_method
 
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.methods import METHODS, Course
+from ssl_transfer.methods.registry import METHODS, Course
 
 GRID = SIDE // PATCH
 PATCHES = GRID**2

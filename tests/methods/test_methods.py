@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from naive import assert_equal_losses_and_gradients, twin
-from tiny_methods import CLASSES, IMAGES, PRESET, RESNET, VIT, new_batch, new_method
+from support.naive_methods import assert_equal_losses_and_gradients, twin
+from support.tiny_methods import CLASSES, IMAGES, PRESET, RESNET, VIT, new_batch, new_method
 
-from ssl_transfer.methods import METHODS
-from ssl_transfer.recipe import Named, choose
+from ssl_transfer.methods.registry import METHODS
+from ssl_transfer.recipe import Component, choose
 
 ONE_VIEW = ("mae", "supervised")
 SEVERAL_KINDS = [
@@ -180,5 +180,5 @@ DEFAULTS = {
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_the_defaults_are_the_papers(name):
-    found = choose(METHODS, Named(name=name), "recipe", ("backbone", "classes"))
+    found = choose(METHODS, Component(name=name), "recipe", ("backbone", "classes"))
     assert {key: found[key] for key in DEFAULTS[name]} == DEFAULTS[name]

@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as functional
-from naive import assert_equal_losses_and_gradients, perturb, twin
-from tiny_methods import IMAGES, new_batch, new_method
+from support.naive_methods import assert_equal_losses_and_gradients, perturb, twin
+from support.tiny_methods import IMAGES, new_batch, new_method
 
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.methods import Course
+from ssl_transfer.methods.registry import Course
 from ssl_transfer.models.batchnorm import globalise_batchnorm
 
 CPU = torch.device("cpu")

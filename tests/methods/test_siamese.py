@@ -4,10 +4,10 @@ import math
 
 import pytest
 import torch
-from naive import assert_equal_losses_and_gradients, perturb, twin, unit
-from tiny_methods import IMAGES, new_batch, new_method
+from support.naive_methods import assert_equal_losses_and_gradients, perturb, twin, unit
+from support.tiny_methods import IMAGES, new_batch, new_method
 
-from ssl_transfer.methods import Course
+from ssl_transfer.methods.registry import Course
 
 
 def test_byol_is_the_paper_s_loss_in_both_directions():

@@ -3,11 +3,11 @@
 import pytest
 import timm
 import torch
-from families import FAMILIES, described, family_backbone
+from support.families import FAMILIES, described, family_backbone
 
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.models.backbone import adopt, build, load_backbone, save_backbone
-from ssl_transfer.pretrain.setting import completed, set_up
+from ssl_transfer.pretraining.setup import resolve, set_up
 from ssl_transfer.recipe import PretrainRecipe
 
 VIT = {"embed_dim": 32, "depth": 1, "num_heads": 2}
@@ -126,7 +126,7 @@ def parent_folder(tmp_path):
 
 def recipe_from(store, init, stem="standard"):
     name, options = FAMILIES["resnet"]
-    return completed(
+    return resolve(
         PretrainRecipe.model_validate(
             {
                 "data": {"store": str(store.path), "views": "ct", "size": 32},

@@ -7,7 +7,7 @@ import timm
 import torch
 import torch.distributed as distributed
 import torch.nn.functional as functional
-from families import FAMILIES, family_backbone
+from support.families import FAMILIES, family_backbone
 from torch import nn
 
 from ssl_transfer.models.backbone import save_backbone

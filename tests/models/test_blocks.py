@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from families import FAMILIES, family_backbone
+from support.families import FAMILIES, family_backbone
 from torch import nn
 
 from ssl_transfer.models.blocks import blocks, train_all_but

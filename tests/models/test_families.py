@@ -3,7 +3,7 @@
 import pytest
 import timm
 import torch
-from families import FAMILIES, NATIVE_PX, described, family_backbone
+from support.families import FAMILIES, NATIVE_PX, described, family_backbone
 
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import BackboneError

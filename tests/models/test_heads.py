@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from families import FAMILIES, described, family_backbone
+from support.families import FAMILIES, described, family_backbone
 
 from ssl_transfer.errors import BackboneError
 from ssl_transfer.models.heads import ClassifierHead, SegmentationHead

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from families import FAMILIES, described, family_backbone
+from support.families import FAMILIES, described, family_backbone
 
 from ssl_transfer.features import layer_features, paired_features
-from ssl_transfer.geometry import alignment
+from ssl_transfer.measures.geometry import alignment
+from ssl_transfer.models.embedding import embed, embed_layers, prepared
 from ssl_transfer.models.layers import MOST, layer_names, outputs, pooled
-from ssl_transfer.training.embedding import embed, embed_layers, prepared
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROWS = np.array([7, 0, 41, 3, 20])

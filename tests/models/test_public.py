@@ -7,8 +7,8 @@ import sys
 import pytest
 import timm
 import torch
-from command_line import run
 from safetensors.torch import load_file, save_file
+from support.command_line import run
 
 from ssl_transfer.errors import BackboneError
 from ssl_transfer.models.backbone import adopt, build, load_backbone, save_backbone

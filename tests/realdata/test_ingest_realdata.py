@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_transfer.data.ingest import ingest
+from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.data.inspect import contact_sheet
 
 ROOT = os.environ.get("SSL_TRANSFER_REALDATA")

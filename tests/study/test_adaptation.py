@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from ssl_transfer.errors import RunError
-from ssl_transfer.study.report.courses import COURSE_COLUMNS, mean_course, tidy, time_to_quality
 from ssl_transfer.study.report.drawing import arm_looks
-from ssl_transfer.study.report.luck import seed_luck
+from ssl_transfer.study.report.seed_variance import seed_luck
 from ssl_transfer.study.report.strategies import averaged, strategy_points, unbeaten
+from ssl_transfer.study.report.validation_curves import COURSE_COLUMNS, mean_course, tidy, time_to_quality
 from ssl_transfer.study.statistics import minimal_detectable_effect, strategy_contrasts, summary, variance_components
 from ssl_transfer.study.table import COLUMNS
 

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, run, ssl_transfer
-from tiny_study import metrics, small, write_study
+from support.command_line import ROOT, run, ssl_transfer
+from support.tiny_study import metrics, small, write_study
 
 from ssl_transfer.errors import Interrupted, RunError, UsageError
 from ssl_transfer.run import claimed

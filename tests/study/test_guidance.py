@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from ssl_transfer.study.report.boundaries import by_boundary
+from ssl_transfer.study.report.dominance import Dominance
 from ssl_transfer.study.report.guidance import advice, answers
 from ssl_transfer.study.report.headline import main_metrics, matches, untrained
-from ssl_transfer.study.report.standing import Standing
 from ssl_transfer.study.report.targets import by_target
 from ssl_transfer.study.report.wording import difference, fine, listed, t_value
 from ssl_transfer.study.statistics import contrasts, summary
@@ -65,7 +65,7 @@ def pairs(**verdicts) -> pd.DataFrame:
     ],
 )
 def test_to_take_is_what_no_other_beat_and_what_beat_another(verdicts, winners):
-    assert Standing.of(pairs(**verdicts)).winners == winners
+    assert Dominance.of(pairs(**verdicts)).winners == winners
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_to_take_is_what_no_other_beat_and_what_beat_another(verdicts, winners):
     ],
 )
 def test_what_is_known_among_several_is_named(verdicts, bond):
-    assert Standing.of(pairs(**verdicts)).bond(["a", "b"]) == bond
+    assert Dominance.of(pairs(**verdicts)).bond(["a", "b"]) == bond
 
 
 def test_three_of_which_two_were_compared_are_not_told_apart_where_compared():
-    assert Standing.of(pairs(ab="not decided")).bond(["a", "b", "c"]) == "not told apart where compared"
+    assert Dominance.of(pairs(ab="not decided")).bond(["a", "b", "c"]) == "not told apart where compared"
 
 
 def test_the_advice_names_what_was_not_compared_with_the_winner():

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from ssl_transfer.errors import RunError
-from ssl_transfer.study.report import figures, write_report
+from ssl_transfer.study.report import figures
 from ssl_transfer.study.report.drawing import arm_looks
 from ssl_transfer.study.report.guidance import answers
+from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.report.wording import noisy
 from ssl_transfer.study.statistics import contrasts, holm, summary
 from ssl_transfer.study.table import SCRATCH, noise_setting, with_noise

@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from command_line import ROOT, run
-from tiny_study import STUDY, small, write_study
+from support.command_line import ROOT, run
+from support.tiny_study import STUDY, small, write_study
 
 from ssl_transfer.__main__ import _check
 from ssl_transfer.errors import RecipeError

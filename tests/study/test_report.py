@@ -7,12 +7,13 @@ import shutil
 
 import pandas as pd
 import pytest
-from pages import browse, build, study
+from support.pages import browse, build, study
 
 from ssl_transfer.console import duration
 from ssl_transfer.errors import UsageError
-from ssl_transfer.study.report import Attachment, drawing, figures
+from ssl_transfer.study.report import drawing, figures
 from ssl_transfer.study.report.guidance import advice
+from ssl_transfer.study.report.page import Attachment
 from ssl_transfer.study.report.wording import number, p_value
 from ssl_transfer.study.statistics import CONTRAST_COLUMNS
 from ssl_transfer.study.table import SCRATCH

@@ -5,77 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 
-import numpy as np
 import pandas as pd
 import pytest
-from pages import PRIMARY, browse, build
+from support.pages import browse, build, extras, whole_study
 
 from ssl_transfer.study.report import drawing
-from ssl_transfer.study.report.listing import PAGE_ROWS
-from ssl_transfer.study.statistics import strategy_contrasts, variance_components
-from ssl_transfer.study.table import COLUMNS, SCRATCH
-
-
-def whole_study(
-    arms=("CT · small", "CT · large", "photographs · small"), tasks=("ct", "xray"), seeds=3
-) -> pd.DataFrame:
-    """Probes at two fractions and two strategies at one, of arms and of a random initialisation known by its boundary."""
-    rng = np.random.default_rng(0)
-    settings = [
-        ("linear_probe", None, 0.1),
-        ("linear_probe", None, 1.0),
-        ("finetune", "full", 0.1),
-        ("finetune", "lp_ft", 0.1),
-    ]
-    rows = [
-        (
-            protocol,
-            arm,
-            task,
-            strategy,
-            fraction,
-            seed,
-            0,
-            metric,
-            0.6 + 0.05 * place + rng.normal(0, 0.01),
-            SCRATCH if "scratch" in arm else "none" if "CT" in arm else "hard",
-            f"r{seed}",
-            "none",
-            0.0,
-        )
-        for protocol, strategy, fraction in settings
-        for task in tasks
-        for metric in ("auroc", "ece")
-        for place, arm in enumerate(["scratch · small", *arms])
-        for seed in range(seeds)
-    ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
-
-
-def extras(frame) -> dict:
-    """Everything that a study hands over beyond its contrasts."""
-    tuned = frame[(frame["protocol"] == "finetune") & (frame["metric"] == "auroc")]
-    checks = [tuned.assign(step=step, seconds=step / 10, value=tuned["value"] * step / 90) for step in (30, 60, 90)]
-    cases = {
-        "task": "ct",
-        "a": "CT · small",
-        "b": "scratch · small",
-        "metric": "share right",
-        "difference": 0.1,
-        "ci_low": 0.02,
-        "ci_high": 0.18,
-        "n_cases": 1200,
-        "n_patients": 140,
-    }
-    primary = [{**PRIMARY, "task": "xray"}, {"protocol": "finetune", "metric": "auroc", "task": ["ct"]}]
-    return {
-        "primary": primary,
-        "main_metrics": {"ct": "auroc", "xray": "auroc"},
-        "strategies": strategy_contrasts(frame),
-        "variance": variance_components(frame),
-        "courses": pd.concat(checks),
-        "cases": pd.DataFrame([cases]),
-    }
+from ssl_transfer.study.report.tables import PAGE_ROWS
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ssl_transfer.data.intensity import Scale
-from ssl_transfer.data.pool import Part, Pool
+from ssl_transfer.data.training_set import StoreShare, TrainingSet
 from ssl_transfer.data.views import VIEWS, ViewMaker
 from ssl_transfer.training.batches import StepSampler, view_batches
 
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def steps(ct_store):
     def sampled(seed=0, first=0, rank=0, world=1, total=9, batch=8, accumulate=1):
-        pool = Pool([Part(ct_store, POSITIONS, None)], seed)
+        pool = TrainingSet([StoreShare(ct_store, POSITIONS, None)], seed)
         return list(StepSampler(pool, batch, total, first, rank, world, accumulate))
 
     return sampled
@@ -25,7 +25,9 @@ def steps(ct_store):
 @pytest.fixture
 def pool(ct_store):
     views = VIEWS["ct"](16, 1, "hu")
-    return Pool([Part(ct_store, ct_store.positions("train"), ViewMaker([views, views], Scale(-160, 240), 0, 1))], 0)
+    return TrainingSet(
+        [StoreShare(ct_store, ct_store.positions("train"), ViewMaker([views, views], Scale(-160, 240), 0, 1))], 0
+    )
 
 
 @pytest.fixture
@@ -34,8 +36,8 @@ def mixed(ct_store, photo_store):
     for store, preset, share in ((ct_store, "ct", 0.75), (photo_store, "natural", 0.25)):
         views = VIEWS[preset](16, 3, store.units)
         scale = Scale.of_store(store.card, views.intensity.window_hu)
-        parts.append(Part(store, store.positions("train"), ViewMaker([views, views], scale, 0, 3), share))
-    return Pool(parts, 0, labels=np.arange(96))
+        parts.append(StoreShare(store, store.positions("train"), ViewMaker([views, views], scale, 0, 3), share))
+    return TrainingSet(parts, 0, labels=np.arange(96))
 
 
 def test_an_epoch_shows_every_image_at_most_once_and_only_images_of_the_pool(steps):

@@ -12,9 +12,9 @@ from torch import nn
 
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import RunError, StoreError
-from ssl_transfer.geometry import rankme
+from ssl_transfer.measures.geometry import rankme
 from ssl_transfer.models.backbone import Backbone
-from ssl_transfer.training.embedding import embed
+from ssl_transfer.models.embedding import embed
 from ssl_transfer.training.monitor import NEIGHBORS, Alarms, OnlineProbes
 
 CPU = torch.device("cpu")

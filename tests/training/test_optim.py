@@ -52,9 +52,9 @@ def test_norms_and_biases_are_not_decayed_and_frozen_parameters_are_left_out(net
 
 def test_lars_is_the_paper_s_step_for_weights_and_plain_sgd_for_norms_and_biases(network):
     """You et al. 2017, Algorithm 1: v ← m v + γ λ (∇w + βw), λ = η‖w‖ / (‖∇w‖ + β‖w‖)."""
-    rate, decay, momentum, trust = 0.5, 1e-2, 0.9, 0.001
+    rate, decay, momentum, embedding_quality = 0.5, 1e-2, 0.9, 0.001
     optimizer = OPTIMIZERS["lars"](
-        one_group(network), 1, lr=rate, weight_decay=decay, momentum=momentum, trust_coefficient=trust
+        one_group(network), 1, lr=rate, weight_decay=decay, momentum=momentum, trust_coefficient=embedding_quality
     )
     naive = {name: p.detach().clone() for name, p in network.named_parameters()}
     velocity = dict.fromkeys(naive, 0.0)
@@ -67,7 +67,7 @@ def test_lars_is_the_paper_s_step_for_weights_and_plain_sgd_for_norms_and_biases
             update = parameter.grad
             if parameter.ndim > 1:
                 w, g = naive[name].norm(), parameter.grad.norm()
-                update = trust * w / (g + decay * w) * (parameter.grad + decay * naive[name])
+                update = embedding_quality * w / (g + decay * w) * (parameter.grad + decay * naive[name])
             velocity[name] = momentum * velocity[name] + rate * update
             naive[name] = naive[name] - velocity[name]
         optimizer.step()

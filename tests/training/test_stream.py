@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ssl_transfer.data.intensity import Scale
-from ssl_transfer.data.pool import Part, Pool
+from ssl_transfer.data.training_set import StoreShare, TrainingSet
 from ssl_transfer.data.views import VIEWS, ViewMaker
 from ssl_transfer.training.batches import StreamSampler, batch_at, view_batches
 
@@ -102,7 +102,7 @@ def test_the_number_of_steps_is_told():
 @pytest.fixture
 def pool(ct_store):
     maker = ViewMaker([VIEWS["ct"](16, 1, "hu")], Scale(-160, 240), 0, 1)
-    return Pool([Part(ct_store, ct_store.positions("train"), maker)], 0, labels=np.arange(48))
+    return TrainingSet([StoreShare(ct_store, ct_store.positions("train"), maker)], 0, labels=np.arange(48))
 
 
 def test_an_image_has_another_view_in_another_pass(pool):

@@ -13,8 +13,8 @@ from ssl_transfer.data.ingest.fit import Fit, choose_fit
 from ssl_transfer.data.ingest.labels import join_labels, read_labels
 from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
-from ssl_transfer.data.sources import Item, Refusal, Scan, Source, Unreadable
-from ssl_transfer.data.sources.workers import ordered
+from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan, Unreadable
+from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.data.splits import FEWEST_GROUPS, draw_splits, shared_groups
 from ssl_transfer.data.store import ImageStore, StoreWriter, pixel_digest
 from ssl_transfer.domains import Domain
@@ -23,7 +23,7 @@ from ssl_transfer.errors import SourceError, SplitError
 NAMED_IDS = 64  # more mask values than this are instances, not classes
 
 
-def fill_store(root: Path, source: Source, out: Path, options: Options, card: dict) -> ImageStore:
+def fill_store(root: Path, source: Reader, out: Path, options: Options, card: dict) -> ImageStore:
     """Turn what a source finds into a store.
 
     Args:
@@ -80,7 +80,7 @@ def fill_store(root: Path, source: Source, out: Path, options: Options, card: di
 class _Reading:
     """Decode and fit one item; travels to worker processes."""
 
-    def __init__(self, source: Source, fit: Fit, repeated: set[str]):
+    def __init__(self, source: Reader, fit: Fit, repeated: set[str]):
         self.source, self.fit, self.repeated = source, fit, repeated
 
     def __call__(self, item: Item) -> tuple[list, str | None] | str:
@@ -102,7 +102,7 @@ class _Reading:
         return fitted, digest
 
 
-def _write_all(writer: StoreWriter, source: Source, scan: Scan, fit: Fit, options: Options) -> set[int]:
+def _write_all(writer: StoreWriter, source: Reader, scan: Scan, fit: Fit, options: Options) -> set[int]:
     """Write every item that can be read; add the others to `scan.refused`. Returns the mask values seen."""
     uids = Counter(item.uid for item in scan.items if item.uid)
     reading = _Reading(source, fit, {uid for uid, count in uids.items() if count > 1})

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssl_transfer.data.sources import Item, Unreadable
-from ssl_transfer.data.sources.dicom_pixels import AIR_HU
+from ssl_transfer.data.readers.dicom_pixels import AIR_HU
+from ssl_transfer.data.readers.reader import Item, Unreadable
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 DTYPES = (np.uint8, np.int16, np.float32)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssl_transfer.data.sources import Item, Refusal
+from ssl_transfer.data.readers.reader import Item, Refusal
 from ssl_transfer.data.store import SPLITS
 from ssl_transfer.errors import LabelError, nearest
 

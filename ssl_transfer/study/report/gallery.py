@@ -11,11 +11,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ssl_transfer.study.report import figures
-from ssl_transfer.study.report.courses import course_curves
 from ssl_transfer.study.report.drawing import Looks, inline_svg, save, settle
-from ssl_transfer.study.report.foretold import Foretold
 from ssl_transfer.study.report.headline import MainMetrics, at_main, at_the_setting
+from ssl_transfer.study.report.score_validity import ScoreValidity
 from ssl_transfer.study.report.strategies import strategy_points
+from ssl_transfer.study.report.validation_curves import course_curves
 from ssl_transfer.study.report.wording import measure, words
 
 MOST_PANELS = 12  # a figure of more panels has a sister per target
@@ -83,7 +83,7 @@ class Gallery:
     main: MainMetrics
     looks: Looks
     random: set[str]
-    foretold: Foretold | None
+    foretold: ScoreValidity | None
 
     def drawings(self) -> Iterator[Drawing]:
         """Every figure that has anything to show: for each main metric, and for each target where panels are many."""

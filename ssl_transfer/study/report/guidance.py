@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from ssl_transfer.study.report.dominance import Dominance
 from ssl_transfer.study.report.headline import matches, primaries_of, primary_noise, untrained
-from ssl_transfer.study.report.standing import Standing
 from ssl_transfer.study.report.wording import listed, measure, noisy, number, percent, whole, words
 from ssl_transfer.study.statistics import minimal_detectable_effect
 from ssl_transfer.study.table import CLEAN, SCRATCH
@@ -86,7 +86,7 @@ def _answer(cell: Mapping, pairs: pd.DataFrame, results: pd.DataFrame, noise_exi
     protocol = " · ".join(filter(None, [words(cell["protocol"]), words(cell["strategy"])]))
     share = f"with {percent(cell['fraction'])} of the labelled patients" if percent(cell["fraction"]) else ""
     noise = noisy(cell["noise"], cell["noise_sigma"]) or ("without noise" if noise_exists else "")
-    leaders = Standing.of(pairs).leaders
+    leaders = Dominance.of(pairs).leaders
     others = ~(pairs["a"].isin(leaders) | pairs["b"].isin(leaders))
     return {
         "where": ", ".join(filter(None, [words(cell["task"]), protocol, share, measure(cell["metric"]), noise])),
@@ -104,7 +104,7 @@ def advice(pairs: pd.DataFrame) -> str:
     Args:
         pairs: All contrasts of one cell.
     """
-    standing, random = Standing.of(pairs), untrained(pairs)
+    standing, random = Dominance.of(pairs), untrained(pairs)
     only = " This holds for the checkpoints compared, not for their recipes." if standing.one_checkpoint else ""
     if not standing.losers:
         return _undecided(standing, random) + only
@@ -114,7 +114,7 @@ def advice(pairs: pd.DataFrame) -> str:
     return _take(standing, random) + only
 
 
-def _undecided(standing: Standing, random: Collection[str]) -> str:
+def _undecided(standing: Dominance, random: Collection[str]) -> str:
     if standing.all_equivalent:
         return f"Take any: {_names(standing.arms, random)} are equivalent within the stated margin."
     text = f"Not decided: this design does not tell {_names(standing.arms, random)} apart."
@@ -122,7 +122,7 @@ def _undecided(standing: Standing, random: Collection[str]) -> str:
     return text + (" No pretraining was shown to be better than random initialisation." if some else "")
 
 
-def _take(standing: Standing, random: Collection[str]) -> str:
+def _take(standing: Dominance, random: Collection[str]) -> str:
     leaders, beaten = standing.leaders, standing.beaten
     behind = [arm for arm in standing.arms if all(arm in beaten[leader] for leader in leaders)]
     rest = [arm for arm in standing.arms if arm not in behind and arm not in leaders]

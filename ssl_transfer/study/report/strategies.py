@@ -11,8 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ssl_transfer.study.report.dominance import Dominance
 from ssl_transfer.study.report.drawing import INK, STYLE, Looks, filled, grid, legend
-from ssl_transfer.study.report.standing import Standing
 from ssl_transfer.study.report.wording import joined, measure, noisy, percent, words
 
 SETTING = ["task", "protocol", "fraction", "noise", "noise_sigma", "metric"]
@@ -31,7 +31,7 @@ def unbeaten(strategies: pd.DataFrame) -> list[dict]:
     """
     found = []
     for setting, own in strategies.groupby(SETTING, dropna=False):
-        standings = [Standing.of(pairs) for _, pairs in own.groupby("pretraining")]
+        standings = [Dominance.of(pairs) for _, pairs in own.groupby("pretraining")]
         counts = Counter(name for standing in standings for name in standing.winners)
         names = dict.fromkeys(name for standing in standings for name in standing.arms)
         found.append(

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.result import better
+from ssl_transfer.study.report.dominance import Dominance
 from ssl_transfer.study.report.headline import untrained
-from ssl_transfer.study.report.standing import Standing
 from ssl_transfer.study.report.wording import JOIN, difference, listed, measure
 from ssl_transfer.study.statistics import minimal_detectable_effect
 from ssl_transfer.study.table import CELL, SCRATCH
@@ -59,7 +59,7 @@ def _key(cell: Iterable) -> tuple[str, ...]:
 
 
 def _row(cell: dict, pairs: pd.DataFrame, spreads: dict, random: Collection[str]) -> dict:
-    standing, own = Standing.of(pairs), spreads[_key(cell.values())]
+    standing, own = Dominance.of(pairs), spreads[_key(cell.values())]
     take = standing.arms if standing.all_equivalent else standing.winners
     rest = [arm for arm in standing.arms if arm not in take]
     boundary = dict(zip(own["pretraining"], own["boundary"], strict=True))

@@ -1,0 +1,244 @@
+"""The explorer: a feature space as one HTML page, to walk through with eyes, mouse and keys.
+
+The page holds everything it shows: points of every backbone, neighbours, columns, thumbnails, and Plotly's own code, which
+draws the points. It opens from disk and asks no network for anything. What comes from data reaches it as JSON or packed
+bytes and is only ever written as text.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from ssl_transfer.analysis.explorer.packing import (
+    CLASSES,
+    SHEET_SIDE,
+    column,
+    deflated,
+    packed,
+    packed_points,
+    packed_similarities,
+    smallest,
+    sprite_sheets,
+)
+from ssl_transfer.errors import UsageError
+
+# Okabe and Ito 2008 as in reports, then six more: the farthest apart in CIELAB, least of normal, protan, deutan and tritan
+# sight (Machado et al. 2009), that stand out from both a white and a dark page.
+PALETTE = (
+    "#1f82c0",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#9100e8",
+    "#924227",
+    "#ceb46c",
+    "#b16bff",
+    "#4f4bb5",
+    "#755488",
+)
+assert len(PALETTE) == CLASSES
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, eq=False)
+class Projection:
+    """One backbone's feature space of N images.
+
+    Attributes:
+        points: Where each image stands on the page; float32 (N, 2).
+        neighbors: Its nearest neighbours among the N in the full feature space, nearest first; integers (N, k).
+        similarities: Cosine similarity to each of them; float32 (N, k).
+        note: How far the page can be trusted, such as "trustworthiness .93, continuity .95".
+    """
+
+    points: np.ndarray
+    neighbors: np.ndarray
+    similarities: np.ndarray
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that an analysis found, told beside the map.
+
+    Attributes:
+        title: Heading.
+        text: One or several sentences; an empty line starts a new paragraph.
+        picture: A PNG file, or None.
+    """
+
+    title: str
+    text: str
+    picture: Path | None = None
+
+
+def write_explorer(
+    path: str | os.PathLike,
+    title: str,
+    maps: dict[str, Projection],
+    columns: pd.DataFrame,
+    thumbnails: np.ndarray,
+    findings: Sequence[Finding] = (),
+) -> Path:
+    """Write an interactive page of one or several feature spaces of the same images.
+
+    The page is self-contained and is written by rename, so a page that exists is whole. It needs a browser from 2023 or
+    later. Rows are called by their position among the N, from 0.
+
+    Args:
+        path: Of the page, `.html`; its folder is made if it is missing.
+        title: Of the page.
+        maps: Backbone -> its map; the first is shown first. All of the same N images in the same order.
+        columns: N rows; every column can be listed, and those of numbers or of words that repeat can colour the points.
+            None and NaN are unknown. Whole numbers of up to 12 different values are classes.
+        thumbnails: uint8 (N, px, px) or (N, px, px, 3).
+        findings: Told in a second pane, which is left out if there are none.
+
+    Returns:
+        The path.
+
+    Raises:
+        UsageError: If there is no map or no image, if lengths or shapes do not fit, if a neighbour is not among the N, if
+            points are not finite, or if a finding's picture is no PNG file.
+    """
+    path = Path(path)
+    _check(path, maps, columns, thumbnails)
+    page = _template().render(title=title, **_content(title, maps, columns, thumbnails, findings))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(page, encoding="utf-8", errors="replace")
+    os.replace(unfinished, path)
+    return path
+
+
+def _content(title, maps, columns, thumbnails, findings) -> dict:
+    """What the template is filled with; `meta` is what the scripts read first."""
+    from plotly.offline import get_plotlyjs
+
+    library = get_plotlyjs()
+    described = [column(str(name), columns.iloc[:, place]) for place, name in enumerate(columns.columns)]
+    packs: list[str] = []
+    meta = {
+        "title": title,
+        "images": len(columns),
+        "palette": PALETTE,
+        "scale": _scale(),
+        "maps": [_described(name, one) for name, one in maps.items()],
+        "columns": described,
+        "thumbnail": {"px": thumbnails.shape[1], "across": max(1, SHEET_SIDE // thumbnails.shape[1])},
+    }
+    _put_aside(meta, packs)
+    return {
+        "meta": meta,
+        "packs": packs,
+        "sheets": list(sprite_sheets(thumbnails)),
+        "library": deflated(library.encode()),
+        "licence": library[: library.index("*/") + 2],
+        "findings": [_told(finding) for finding in findings],
+    }
+
+
+def _described(name: str, one: Projection) -> dict:
+    points, box = packed_points(np.asarray(one.points, np.float32))
+    similarities, span = packed_similarities(np.asarray(one.similarities, np.float32))
+    neighbors = np.asarray(one.neighbors)
+    return {
+        "name": str(name),
+        "note": one.note,
+        "points": points,
+        "box": box,
+        "similarities": similarities,
+        "span": span,
+        "neighbors": packed(smallest(neighbors.T)),
+        "k": neighbors.shape[1],
+    }
+
+
+def _put_aside(node: object, packs: list[str]) -> None:
+    """Move every packed array out of the JSON, where it leaves its number: a parser need not read megabytes of base64."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key in ("data", "words") and isinstance(value, str):
+                node[key] = len(packs)
+                packs.append(value)
+            else:
+                _put_aside(value, packs)
+    elif isinstance(node, list):
+        for value in node:
+            _put_aside(value, packs)
+
+
+def _scale() -> list[str]:
+    """256 colours of viridis, which is perceptually uniform and safe for colour-blind readers."""
+    import matplotlib
+    from matplotlib.colors import to_hex
+
+    return [to_hex(color) for color in matplotlib.colormaps["viridis"](np.arange(256))]
+
+
+def _told(finding: Finding) -> dict:
+    told = {"title": finding.title, "paragraphs": [part.strip() for part in finding.text.split("\n\n") if part.strip()]}
+    if finding.picture is None:
+        return told
+    picture = Path(finding.picture)
+    if not picture.is_file():
+        raise UsageError(
+            f"{picture}: no such picture for the finding “{finding.title}”. Make it first, or leave it out."
+        )
+    data = picture.read_bytes()
+    if not data.startswith(PNG):
+        raise UsageError(f"{picture}: the picture of a finding is a PNG file, and this is none. Save it as one.")
+    return {**told, "uri": f"data:image/png;base64,{base64.b64encode(data).decode()}"}
+
+
+def _check(path: Path, maps: dict[str, Projection], columns: pd.DataFrame, thumbnails: np.ndarray) -> None:
+    count = len(columns)
+    if not maps:
+        raise UsageError(f"{path}: an explorer needs at least one map, found none.")
+    if not count:
+        raise UsageError(f"{path}: an explorer needs at least one image; the columns have no rows.")
+    shape = np.shape(thumbnails)
+    square = len(shape) in (3, 4) and shape[1] == shape[2] >= 1 and shape[3:] in ((), (3,))
+    if not square or shape[0] != count or thumbnails.dtype != np.uint8:
+        raise UsageError(
+            f"{path}: thumbnails are {thumbnails.dtype} {shape}, expected uint8 ({count}, px, px) or ({count}, px, px, 3), "
+            "as many as the columns have rows."
+        )
+    for name, one in maps.items():
+        _check_map(f"{path}: map '{name}'", one, count)
+
+
+def _check_map(where: str, one: Projection, count: int) -> None:
+    points, neighbors, similarities = (np.asarray(part) for part in (one.points, one.neighbors, one.similarities))
+    if points.shape != (count, 2):
+        raise UsageError(
+            f"{where}: points have shape {points.shape}, expected ({count}, 2), one per row of the columns."
+        )
+    if not np.isfinite(points).all():
+        strange = int((~np.isfinite(points).all(1)).sum())
+        raise UsageError(f"{where}: {strange} points are not finite numbers. Leave those images out of all maps.")
+    if neighbors.ndim != 2 or len(neighbors) != count or not np.issubdtype(neighbors.dtype, np.integer):
+        raise UsageError(f"{where}: neighbors are {neighbors.dtype} {neighbors.shape}, expected integers ({count}, k).")
+    if similarities.shape != neighbors.shape or not np.isfinite(similarities).all():
+        found = similarities.shape if similarities.shape != neighbors.shape else "values that are not finite"
+        raise UsageError(f"{where}: similarities: found {found}, expected finite numbers of shape {neighbors.shape}.")
+    if neighbors.size and not 0 <= neighbors.min() <= neighbors.max() < count:
+        raise UsageError(
+            f"{where}: neighbors lie between {neighbors.min()} and {neighbors.max()}, expected positions in 0 … {count - 1}."
+        )
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    return environment.get_template("page.html.jinja")

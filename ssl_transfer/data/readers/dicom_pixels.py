@@ -1,0 +1,224 @@
+"""DICOM pixels in physical units: decoding, rescaling to HU, colour, frames.
+
+`promise` says from a header alone what `decode` will yield. CT becomes HU; everything else keeps its stored values,
+rescaled where the file says so; colour of any coding becomes 8-bit RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssl_transfer.data.readers.reader import Unreadable
+
+AIR_HU = -1024  # below this is scanner padding, not air
+JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+CT_IMAGES = (
+    "1.2.840.10008.5.1.4.1.1.2",  # CT
+    "1.2.840.10008.5.1.4.1.1.2.1",  # enhanced CT
+    "1.2.840.10008.5.1.4.1.1.2.2",  # legacy converted enhanced CT
+)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """What the pixels of an object will be: dtype, and the range that integral values can take."""
+
+    dtype: np.dtype
+    low: float
+    high: float
+    is_ct: bool
+
+
+def is_ct(header) -> bool:
+    """True if the object's values are Hounsfield units: a CT image, not a screen capture of one."""
+    return header.get("Modality") == "CT" and header.get("SOPClassUID") in CT_IMAGES
+
+
+def promise(header) -> Promise:
+    """Say what `decode` yields for a grey or colour object; a pydicom dataset without pixels suffices."""
+    if int(header.get("SamplesPerPixel", 1)) > 1 or header.get("PhotometricInterpretation") == "PALETTE COLOR":
+        return Promise(np.dtype(np.uint8), 0, 255, False)
+    ct = is_ct(header)
+    if "FloatPixelData" in header or "DoubleFloatPixelData" in header or "BitsStored" not in header:
+        return Promise(np.dtype(np.float32), 0, 0, ct)
+    low, high = _stored_range(header)
+    rescales = [rescale(header, frame) for frame in range(frame_count(header))]
+    if any(slope % 1 or intercept % 1 for slope, intercept in rescales):
+        return Promise(np.dtype(np.float32), low, high, ct)
+    ends = [end * slope + intercept for slope, intercept in rescales for end in (low, high)]
+    low, high = min(ends), max(ends)
+    if ct:
+        return Promise(np.dtype(np.int16), AIR_HU, 32767, True)
+    for dtype in (np.uint8, np.int16):
+        if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
+            return Promise(np.dtype(dtype), low, high, False)
+    return Promise(np.dtype(np.float32), low, high, False)
+
+
+def _stored_range(header) -> tuple[int, int]:
+    """Smallest and largest value of the stored bits, or of the modality lookup table's entries."""
+    table = header.get("ModalityLUTSequence")
+    if table:
+        return 0, 2 ** int(table[0].LUTDescriptor[2]) - 1
+    bits = int(header.BitsStored)
+    if int(header.get("PixelRepresentation", 0)):
+        return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    return 0, 2**bits - 1
+
+
+def frame_count(header) -> int:
+    """Number of frames; 1 where the header does not say."""
+    return int(header.get("NumberOfFrames") or 1)
+
+
+def functional_group(header, frame: int, macro: str):
+    """One functional group of an enhanced object: the frame's own, else the shared one, else None."""
+    frames = header.get("PerFrameFunctionalGroupsSequence")
+    shared = header.get("SharedFunctionalGroupsSequence")
+    for group in (frames[frame] if frames and frame < len(frames) else None, shared[0] if shared else None):
+        if group is not None and group.get(macro):
+            return group[macro].value[0]
+    return None
+
+
+def rescale(header, frame: int) -> tuple[float, float]:
+    """Slope and intercept of one frame; (1, 0) where there are none, or where a lookup table takes their place."""
+    if header.get("ModalityLUTSequence"):
+        return 1.0, 0.0
+    holder = functional_group(header, frame, "PixelValueTransformationSequence") or header
+    slope, intercept = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
+    return float(1 if slope is None else slope), float(0 if intercept is None else intercept)
+
+
+def decode(path: Path) -> Iterator[np.ndarray]:
+    """Decode every frame of a file.
+
+    Yields:
+        (1, H, W) of the promised dtype in physical units, or (3, H, W) uint8 for colour; one per frame, in file order.
+
+    Raises:
+        Unreadable: If the pixels cannot be decoded, or break what the header promised.
+    """
+    import pydicom
+
+    try:
+        dataset = pydicom.dcmread(path, force=True)
+        _complete_meta(dataset)
+        promised = promise(dataset)
+        for number, stored in enumerate(_frames(dataset, path)):
+            if stored.ndim == 3 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+                yield _colour(stored, dataset)
+            else:
+                yield _grey(stored, dataset, number, promised)[None]
+    except Unreadable:
+        raise
+    except Exception as error:  # decoders raise whatever they like; each becomes a line in the store's card
+        raise Unreadable(_first_line(error)) from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"pixels cannot be decoded: {' '.join(lines[:2])[:300] or type(error).__name__}"
+
+
+def _complete_meta(dataset) -> None:
+    """A file without a preamble has no transfer syntax; pydicom read it as one of the two plain ones."""
+    import pydicom
+
+    if not hasattr(dataset, "file_meta"):
+        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        explicit = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else explicit
+
+
+def _frames(dataset, path: Path) -> Iterator[np.ndarray]:
+    """Stored values, (H, W) or (H, W, 3) RGB."""
+    twelve_bit = int(dataset.get("BitsStored", 8)) > 8
+    if dataset.file_meta.TransferSyntaxUID == JPEG_EXTENDED and twelve_bit and frame_count(dataset) == 1:
+        yield _gdcm_pixels(path, dataset)
+    elif frame_count(dataset) == 1:
+        yield dataset.pixel_array
+    else:
+        yield from dataset.pixel_array
+
+
+def _gdcm_pixels(path: Path, dataset) -> np.ndarray:
+    """12-bit JPEG Extended: GDCM itself decodes it, pydicom's plugin for GDCM refuses to ask."""
+    import gdcm
+
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(path))
+    if not reader.Read():
+        raise Unreadable("pixels cannot be decoded: GDCM cannot read this file")
+    image = reader.GetImage()
+    kind = {"UINT16": np.uint16, "INT16": np.int16, "UINT8": np.uint8}[image.GetPixelFormat().GetScalarTypeAsString()]
+    buffer = image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM's binding hands bytes out as text
+    return np.frombuffer(buffer, kind).reshape(int(dataset.Rows), int(dataset.Columns))
+
+
+def _colour(stored: np.ndarray, dataset) -> np.ndarray:
+    """RGB of 8, 16 or 32 bits, or palette indices, to (3, H, W) uint8."""
+    if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
+        from pydicom.pixels import apply_color_lut
+
+        stored = apply_color_lut(stored, dataset)
+        bits = stored.dtype.itemsize * 8
+    else:
+        bits = int(dataset.BitsStored)
+    if stored.shape[-1] == 4:
+        stored = stored[..., :3]  # alpha
+    return np.ascontiguousarray(np.moveaxis((stored >> max(bits - 8, 0)).astype(np.uint8), -1, 0))
+
+
+def _grey(stored: np.ndarray, dataset, frame: int, promised: Promise) -> np.ndarray:
+    """Stored values (H, W) to physical ones of the promised dtype."""
+    padding = _padding(stored, dataset)
+    values = _rescaled(stored, dataset, frame)
+    if promised.is_ct:
+        values = np.where(padding, AIR_HU, values) if padding is not None else values
+        return np.clip(values, AIR_HU, 32767).astype(promised.dtype)
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":  # bright must mean dense
+        values = promised.low + promised.high - values
+    if padding is not None and not padding.all():
+        values = np.where(padding, values[~padding].min(), values)
+    if promised.dtype.kind != "f":
+        limits = np.iinfo(promised.dtype)
+        if values.min() < limits.min or values.max() > limits.max:
+            raise Unreadable(
+                f"values from {values.min()} to {values.max()} lie outside what its header promises "
+                f"({promised.low:.0f} to {promised.high:.0f})"
+            )
+    return values.astype(promised.dtype)
+
+
+def _rescaled(stored: np.ndarray, dataset, frame: int) -> np.ndarray:
+    """Modality LUT: table or slope and intercept; integers stay integers where both are integral."""
+    if dataset.get("ModalityLUTSequence"):
+        from pydicom.pixels import apply_modality_lut
+
+        return apply_modality_lut(stored, dataset)
+    if stored.dtype.kind == "f":
+        slope, intercept = rescale(dataset, frame)
+        return stored * slope + intercept
+    slope, intercept = rescale(dataset, frame)
+    if slope % 1 or intercept % 1:
+        return stored * slope + intercept
+    return stored.astype(np.int64) * int(slope) + int(intercept)
+
+
+def _padding(stored: np.ndarray, dataset) -> np.ndarray | None:
+    """Where the scanner padded, (H, W) bool; None if the header names no padding value."""
+    value = dataset.get("PixelPaddingValue")
+    if value is None or not isinstance(value, (int, float)):
+        return None
+    limit = dataset.get("PixelPaddingRangeLimit")
+    limit = value if limit is None or not isinstance(limit, (int, float)) else limit
+    low, high = sorted((value, limit))
+    inside = (stored >= low) & (stored <= high)
+    return inside if inside.any() else None

@@ -1,0 +1,123 @@
+"""The pool: the training images of one store, or of several with stated shares, in an order that is a function.
+
+Rows of a pool count through its stores one after the other. Which row stands where in an epoch depends on (seed, epoch)
+alone, so there is nothing to restore, and nothing that grows with the number of images but their labels,
+where a method learns from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ssl_transfer.data.counters import shuffled
+from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.views import ViewBatch, ViewMaker
+
+PASSES = 2**32  # orders of a store's own images are named apart from orders of an epoch
+
+
+@dataclass(frozen=True)
+class StoreShare:
+    """One store of a pool.
+
+    Attributes:
+        store: Where the images are.
+        positions: Those that may be used, int64 (n,), ascending.
+        maker: Makes their views.
+        share: Of the images of an epoch, in (0, 1].
+    """
+
+    store: ImageStore
+    positions: np.ndarray
+    maker: ViewMaker
+    share: float = 1.0
+
+
+class RawBatch(NamedTuple):
+    """Images of one store as they were read: which part of the pool, which of the rows asked for, pixels, masks."""
+
+    part: int
+    chosen: np.ndarray
+    images: torch.Tensor
+    masks: torch.Tensor | None
+
+
+class TrainingSet:
+    """Images to train on.
+
+    An epoch has as many images as the stores have together, each store contributing its share; a store whose share is
+    larger than its size is gone through several times before others are through once.
+
+    Args:
+        parts: The stores; shares add up to 1.
+        seed: Of the run.
+        labels: Class codes by row, where they are learnt from; or several 0/1 labels of each row.
+        masked: Labels are the images' masks, cut as the views are.
+    """
+
+    def __init__(self, parts: Sequence[StoreShare], seed: int, labels: np.ndarray | None = None, masked: bool = False):
+        self.parts, self.seed, self.labels, self.masked = parts, seed, labels, masked
+        self.offsets = np.cumsum([0, *(len(part.store) for part in parts)])
+        ends = np.cumsum([part.share for part in parts]) * sum(len(part.positions) for part in parts)
+        self._ends = np.round(ends).astype(np.int64)
+
+    def __len__(self) -> int:
+        """Images per epoch."""
+        return int(self._ends[-1])
+
+    def rows(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        """Rows that stand at `places` (B,) of an epoch; int64."""
+        slots = shuffled(places, len(self), self.seed, epoch)
+        rows = np.empty_like(slots)
+        start = 0
+        for index, (part, end) in enumerate(zip(self.parts, self._ends, strict=True)):
+            mine = (slots >= start) & (slots < end)
+            passes, places_in_pass = np.divmod(slots[mine] - start + epoch * (end - start), len(part.positions))
+            found = np.empty_like(passes)
+            for number in np.unique(passes):
+                within = passes == number
+                order = PASSES * (index + 1) + int(number)
+                found[within] = shuffled(places_in_pass[within], len(part.positions), self.seed, order)
+            rows[mine] = part.positions[found] + self.offsets[index]
+            start = end
+        return rows
+
+    def read(self, rows: np.ndarray) -> list[RawBatch]:
+        """Pixels (and masks) of some rows, store by store."""
+        owners = np.searchsorted(self.offsets, rows, side="right") - 1
+        found = []
+        for index in np.unique(owners):
+            chosen = np.flatnonzero(owners == index)
+            store, positions = self.parts[index].store, rows[chosen] - self.offsets[index]
+            masks = torch.from_numpy(store.masks(positions).astype(np.int64)) if self.masked else None
+            found.append(RawBatch(int(index), chosen, torch.from_numpy(store.__getitems__(positions)), masks))
+        return found
+
+    def views(self, read: list[RawBatch], rows: np.ndarray, epoch: int | np.ndarray) -> ViewBatch:
+        """Views of what `read` gave, in the order of `rows`; an epoch for all, or for each, (B,)."""
+        made, epochs = [], np.broadcast_to(epoch, len(rows))
+        for index, chosen, images, masks in read:
+            maker = self.parts[index].maker
+            if masks is None:
+                made.append((chosen, maker(images, rows[chosen], epochs[chosen])))
+            else:
+                made.append((chosen, maker.pair(images, masks, rows[chosen], epochs[chosen])))
+        views = made[0][1]
+        if len(made) > 1:
+            back = torch.from_numpy(np.argsort(np.concatenate([chosen for chosen, _ in made])))
+            views = [torch.cat(parts)[back.to(parts[0].device)] for parts in zip(*(v for _, v in made), strict=True)]
+        if self.masked:
+            *views, labels = views
+        else:
+            labels = None if self.labels is None else torch.from_numpy(self.labels[rows])
+        return ViewBatch(views, torch.from_numpy(rows), labels)
+
+    def key(self, row: int) -> str:
+        """Where a row is, for a person: `stores/radnet: 17`."""
+        index = int(np.searchsorted(self.offsets, row, side="right")) - 1
+        return f"{self.parts[index].store.path}: {row - self.offsets[index]}"

@@ -1,9 +1,0 @@
-"""Full fine-tuning."""
-
-from __future__ import annotations
-
-from ssl_transfer.evaluate.strategies.strategy import Strategy
-
-
-class Full(Strategy):
-    """Everything learns from the first step, at one rate."""

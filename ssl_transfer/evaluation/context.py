@@ -1,0 +1,111 @@
+"""What a protocol is given, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+
+from ssl_transfer.data.altered import Noise, NoisyStore
+from ssl_transfer.data.intensity import Scale
+from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.tasks import Task
+from ssl_transfer.measures.classification import classification_metrics, patient_intervals
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.recipe import EvaluateRecipe
+
+
+@dataclass(frozen=True)
+class EvalContext:
+    """One evaluation.
+
+    Attributes:
+        backbone: As the recipe wants it.
+        task: What is predicted.
+        recipe: What all protocols share.
+        rows: Positions of `train` (a fraction of its patients), `val` and `test`.
+        identity: Id of the run.
+        folder: Of the run.
+        features: Where cached features lie; None: where `extract_features` keeps them.
+    """
+
+    backbone: Backbone
+    task: Task
+    recipe: EvaluateRecipe
+    rows: dict[str, np.ndarray]
+    identity: str
+    folder: Path
+    features: Path | None = None
+
+    def store(self, split: str) -> ImageStore:
+        """The images that a split is read from: the task's, with noise where the recipe asks for it."""
+        noise = self.recipe.noise
+        clean = (
+            noise.kind == "none"
+            or (noise.at == "test" and split != "test")
+            or (noise.at == "train" and split == "test")
+        )
+        return self.task.store if clean else self._noisy
+
+    @cached_property
+    def _noisy(self) -> NoisyStore:
+        noise, store = self.recipe.noise, self.task.store
+        scale = Scale.of_store(store.card, self.backbone.intensity.window_hu)
+        return NoisyStore(store, Noise(noise.kind, noise.sigma, self.recipe.seed), scale.low, scale.high)
+
+    @property
+    def size(self) -> int:
+        """Height and width that the backbone sees, pixels."""
+        return self.recipe.size or self.backbone.card["image_size"]
+
+
+@dataclass(frozen=True)
+class ProtocolResult:
+    """What a protocol found.
+
+    Attributes:
+        selected: What was chosen on validation.
+        settings: What was not a choice: every option with its value.
+        validation, test: Metrics, with the selected setting.
+        intervals: Of test metrics.
+        predictions: On test, a row per image or per case and class.
+        notes: That a reader must know.
+    """
+
+    selected: dict[str, Any]
+    settings: dict[str, Any]
+    validation: dict[str, float]
+    test: dict[str, float]
+    intervals: dict[str, list[float]]
+    predictions: pandas.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+
+def classified(
+    context: EvalContext,
+    selected: dict[str, Any],
+    settings: dict[str, Any],
+    validation: dict[str, float],
+    scores: np.ndarray,
+    notes: list[str] | None = None,
+) -> ProtocolResult:
+    """The outcome of test scores (n, C): this is where test labels are looked at, once."""
+    task, rows, recipe = context.task, context.rows["test"], context.recipe
+    truth, averaging = task.labels[rows], task.card.averaging
+    intervals = patient_intervals(
+        truth, scores, task.groups()[rows], averaging, task.classes, recipe.resamples, recipe.seed
+    )
+    patients = None if task.patients is None else task.patients[rows]
+    frame = pandas.DataFrame({"row": rows, "patient": patients})
+    if task.kind == "classes":
+        frame["label"] = [task.classes[c] for c in truth]
+    for c, name in enumerate(task.classes):
+        if task.kind == "labels":
+            frame[f"label_{name}"] = truth[:, c]
+        frame[f"score_{name}"] = scores[:, c]
+    test = classification_metrics(truth, scores, averaging, task.classes)
+    return ProtocolResult(selected, settings, validation, test, intervals, frame, notes or [])

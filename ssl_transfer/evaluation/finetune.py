@@ -1,0 +1,123 @@
+"""Fine-tune: how well a backbone learns a task when its layers may move, by one of several strategies."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
+from ssl_transfer.evaluation.task_model import TaskModel, assemble, learn, suited_views, training_pool
+from ssl_transfer.measures.classification import classification_metrics
+from ssl_transfer.models.embedding import evaluating, prepared
+from ssl_transfer.models.heads import ClassifierHead
+from ssl_transfer.recipe import Component, Effort
+
+AT_ONCE = 256  # images of a prediction
+STRATEGY, OPTIMIZER, EFFORT = Component(name="full"), Component(name="adamw", lr=3e-4, weight_decay=0.01), Effort()
+
+
+def finetune(
+    context: EvalContext,
+    strategy: Component = STRATEGY,
+    optimizer: Component = OPTIMIZER,
+    views: Component | None = None,
+    train: Effort = EFFORT,
+) -> ProtocolResult:
+    """Fine-tune on a task of classes or labels, and score test with the weights that were best on validation.
+
+    Args:
+        strategy: How the layers are treated.
+        optimizer: With its peak rate.
+        views: Augmentation; None: that of the task's domain, mild (see `suited_views`).
+        train: How long.
+
+    Raises:
+        RecipeError: If classes are to be balanced by sampling where labels do not exclude each other.
+    """
+    task, rows = context.task, context.rows
+    views = views or suited_views(context)
+    multilabel = task.kind == "labels"
+    if multilabel and train.balance == "sampling":
+        raise RecipeError("train.balance: sampling is for classes that exclude each other; take train.balance=weights.")
+    weights = _class_weights(task.labels[rows["train"]], len(task.classes)) if train.balance == "weights" else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.recipe.seed)
+        head = ClassifierHead(context.backbone.feature_dim, len(task.classes))
+    criterion = _MultiLabel(weights) if multilabel else _CrossEntropy(weights)
+    learner = assemble(context, head, criterion, strategy, train)
+    pool = training_pool(context, views, labels=task.labels)
+
+    def scores(split: str, accelerator: Accelerator, lower: torch.dtype | None) -> np.ndarray:
+        return _scores(context, learner, split, multilabel, accelerator, lower)
+
+    def validate(accelerator: Accelerator, lower: torch.dtype | None) -> dict[str, float]:
+        found = scores("val", accelerator, lower)
+        return classification_metrics(task.labels[rows["val"]], found, task.card.averaging, task.classes)
+
+    strata = [rows["train"]]
+    if train.balance == "sampling":
+        strata = [rows["train"][task.labels[rows["train"]] == c] for c in range(len(task.classes))]
+    trained = learn(context, learner, pool, strata, optimizer, train, validate)
+    settings = {"strategy": strategy, "optimizer": optimizer, "views": views, "train": train, **trained.settings}
+    test = scores("test", trained.accelerator, trained.lower)
+    return classified(context, {"step": trained.best.step}, settings, trained.best.validation, test)
+
+
+class _CrossEntropy:
+    """Softmax cross-entropy, a mean over images; each counts its class's weight."""
+
+    def __init__(self, weights: torch.Tensor | None):
+        self.weights = weights
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        return (losses if self.weights is None else losses * self.weights.to(logits.device)[labels]).mean()
+
+
+class _MultiLabel:
+    """A sigmoid cross-entropy per label, a mean over images and labels; unknown ones (−1) count 0, positive ones their weight."""
+
+    def __init__(self, weights: torch.Tensor | None):
+        self.weights = weights
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        positive = None if self.weights is None else self.weights.to(logits.device)
+        losses = functional.binary_cross_entropy_with_logits(
+            logits, labels.clamp(min=0).float(), reduction="none", pos_weight=positive
+        )
+        return (losses * (labels >= 0)).mean()
+
+
+def _class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
+    """Of classes: inverse frequency, 1 on average over images. Of labels (N, K): negatives per positive."""
+    if labels.ndim == 2:
+        positives = np.maximum((labels == 1).sum(0), 1)
+        return torch.tensor((labels == 0).sum(0) / positives, dtype=torch.float32)
+    counts = np.bincount(labels, minlength=classes)
+    return torch.tensor(len(labels) / (classes * counts), dtype=torch.float32)
+
+
+def _scores(
+    context: EvalContext,
+    learner: TaskModel,
+    split: str,
+    multilabel: bool,
+    accelerator: Accelerator,
+    lower: torch.dtype | None,
+) -> np.ndarray:
+    """Probabilities (n, C) of a split's images; ranks share them out, and all get all."""
+    rows = context.rows[split]
+    mine = np.arange(len(rows))[accelerator.process_index :: accelerator.num_processes]
+    found = []
+    with evaluating(learner, accelerator.device, lower):
+        for places, inputs in prepared(
+            context.backbone, context.store(split), rows[mine], context.size, AT_ONCE, accelerator.device
+        ):
+            logits = learner.head(context.backbone, inputs).float()
+            probabilities = logits.sigmoid() if multilabel else logits.double().softmax(1)
+            found += zip(mine[places].tolist(), probabilities.cpu().double().numpy(), strict=True)
+    return np.stack([scores for _, scores in sorted(gather_object(found), key=lambda item: item[0])])

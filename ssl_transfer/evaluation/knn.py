@@ -1,0 +1,68 @@
+"""kNN: what a backbone's neighbourhoods say, without any training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from ssl_transfer.measures.neighbors import IndexKind, NeighborIndex, vote, vote_each
+
+VOTES = ("weighted", "plain")
+
+
+def knn(
+    train: np.ndarray,
+    labels: np.ndarray,
+    queries: dict[str, np.ndarray],
+    n_classes: int,
+    k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 20, 200),
+    votes: Annotated[tuple[Literal["weighted", "plain"], ...], Field(min_length=1)] = VOTES,
+    temperature: PositiveFloat = 0.1,
+    index: IndexKind = "auto",
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Score by cosine neighbours at each k, ascending, by each kind of vote, weighted before plain.
+
+    With a single neighbour both votes are the same and only the first is given. Of several labels, one that no neighbour
+    knows is scored with its share among the training images that know it, 0.5 if there are none: a neighbourhood without
+    evidence should rank an image neither up nor down.
+
+    Args:
+        train: Features, shape (N, D).
+        labels: Class of each, integers in [0, n_classes), shape (N,); or several labels of each: 1, 0 or, where
+            unknown, −1, shape (N, n_classes).
+        queries: Name -> features to score, shape (M, D).
+        n_classes: Number of classes or labels.
+        k: Numbers of neighbours; those above N count as N.
+        votes: `weighted` counts a neighbour exp(similarity / temperature), `plain` counts it 1.
+        index: How neighbours are found; see `NeighborIndex`.
+
+    Yields:
+        The setting (`k`, `vote`, `index`, and `recall` at this k of one that is not exact) and, for each query, class
+        scores that sum to 1, or label scores in [0, 1]; shape (M, n_classes).
+    """
+    counts = sorted({min(count, len(train)) for count in k})
+    rows = NeighborIndex(train, index)
+    found = {name: rows.search(features, counts[-1]) for name, features in queries.items()}
+    recall = None if rows.kind == "exact" else rows.recall(np.concatenate(list(queries.values())), counts)
+    for count in counts:
+        nearest = {name: (similarities[:, :count], at[:, :count]) for name, (similarities, at) in found.items()}
+        wanted = [kind for kind in VOTES if kind in votes]
+        for kind in wanted[:1] if count == 1 else wanted:
+            setting = {"k": count, "vote": kind, "index": rows.kind}
+            if recall is not None:
+                setting["recall"] = round(recall[count], 4)
+            heat = temperature if kind == "weighted" else None
+            yield setting, {name: _scores(*pair, labels, n_classes, heat) for name, pair in nearest.items()}
+
+
+def _scores(
+    similarities: np.ndarray, positions: np.ndarray, labels: np.ndarray, n_classes: int, temperature: float | None
+) -> np.ndarray:
+    if labels.ndim == 1:
+        return vote(similarities, labels[positions], n_classes, temperature)
+    scores, known = vote_each(similarities, positions, labels, temperature), (labels >= 0).sum(0)
+    share = np.divide((labels == 1).sum(0), known, out=np.full(n_classes, 0.5), where=known > 0)
+    return np.where(np.isnan(scores), share, scores)

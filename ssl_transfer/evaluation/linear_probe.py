@@ -1,0 +1,385 @@
+"""Linear probe: how much of a task a linear classifier reads off frozen features."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from numbers import Real
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from scipy.special import expit, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from ssl_transfer.console import warn
+from ssl_transfer.errors import BackboneError, TaskError, nearest
+from ssl_transfer.evaluation.inner_split import inner_split
+from ssl_transfer.measures.logistic import fit_heads
+
+SOLVERS = ("lbfgs", "sgd")
+STRENGTHS = tuple(float(c) for c in np.logspace(-4, 4, 9))
+RATES = tuple(float(rate) for rate in np.logspace(-3, 1, 9))
+WEIGHT_DECAYS = (0.0, 1e-6, 1e-4, 1e-2)
+EPOCHS, BATCH_SIZE, MOMENTUM = 100, 256, 0.9
+
+
+def linear_probe(
+    train: np.ndarray,
+    labels: np.ndarray,
+    queries: dict[str, np.ndarray],
+    n_classes: int,
+    strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = STRENGTHS,
+    solver: Literal["lbfgs", "sgd"] = "lbfgs",
+    rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = RATES,
+    weight_decays: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = WEIGHT_DECAYS,
+    class_weight: Literal["none", "balanced"] = "none",
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+    """Fit the heads of a sweep on standardised features, all at once.
+
+    Features are standardised with the training rows' mean and spread.
+
+    Args:
+        train: Features, shape (N, D).
+        labels: Class of each, integers in [0, n_classes), shape (N,); or, where labels do not exclude each other,
+            0, 1, or −1 for unknown, shape (N, n_classes). What is unknown teaches that label nothing.
+        queries: Name -> features to score, shape (M, D).
+        n_classes: Number of classes, or of labels.
+        strengths: Inverse regularisation strengths C, as in scikit-learn (`lbfgs`).
+        solver: `lbfgs`: regularised logistic regression at each strength; `sgd`: each rate with each weight decay.
+        rates: Learning rates for a batch of 256 (`sgd`).
+        weight_decays: The penalty is weight_decay / 2 · ‖weights‖² beside the mean loss (`sgd`).
+        class_weight: `balanced` gives every class the same share of the loss.
+
+    Yields:
+        The setting (`C`, ascending; or `rate` and `weight_decay`) and, for each query, probabilities (M, n_classes).
+
+    Raises:
+        BackboneError: If a training feature is no number.
+        TaskError: If the training rows have a single class.
+    """
+    labels = np.asarray(labels)
+    _check_training(train, labels)
+    mean, spread = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
+    spread = np.where(spread > 1e-6 * max(spread.max(), 1e-12), spread, np.inf)  # a constant feature says nothing
+    inputs, *scored = (
+        ((features - mean.astype(features.dtype)) / spread.astype(features.dtype)).astype(np.float32)
+        for features in (train, *queries.values())
+    )
+    weights = _weights(labels, range(n_classes), class_weight)
+    for head in _fit(inputs, labels, weights, n_classes, _settings(solver, strengths, rates, weight_decays)):
+        if not head.converged:
+            warn(f"linear probe: {head.setting} did not reach its optimum")
+        if np.isfinite(head.weights).all():
+            probabilities = [_probabilities(head.scores(features), labels.ndim == 2) for features in scored]
+            yield head.setting, dict(zip(queries, probabilities, strict=True))
+
+
+class LinearProbe(ClassifierMixin, BaseEstimator):
+    """Linear classifier of features, with its regularisation chosen on held-out rows.
+
+    The objective is that of `sklearn.linear_model.LogisticRegression`: C · Σ weight · loss + ½ · ‖coef‖², the intercept free;
+    a sigmoid for two classes, a softmax for more, a sigmoid per column where `y` is a 0/1 matrix of labels. Features are
+    taken as they come: standardise them before. An option makes sense or `fit` raises ValueError.
+
+    Args:
+        C: Inverse strength of regularisation. None: what does best on held-out rows, then fitted on all rows.
+        strengths: Candidates of C for the solver `lbfgs`.
+        solver: `lbfgs` goes to a proven gap of at most 3e-5 of the objective (for float64 features, far less); `sgd` is the
+            classic recipe: momentum 0.9, cosine to 0.
+        rates: Candidates of the learning rate of `sgd`, for a batch of 256; it grows in proportion to the batch.
+        weight_decays: Candidates of the penalty of `sgd`, weight_decay / 2 · ‖coef‖² beside the mean loss. A given C stands
+            for the weight decay 1 / (C · Σ weight).
+        epochs: Of `sgd`.
+        batch_size: Of `sgd`.
+        class_weight: As in scikit-learn; for a matrix of labels, of 0 and 1 in each column.
+        validation_fraction: Share of each class's rows (or groups) that is held out, see `inner_split`.
+        random_state: Fixes which rows are held out, and the order of batches.
+        device: Where to compute; None: on a GPU if there is one.
+
+    Attributes:
+        coef_: (K, D), float64; K is 1 for two classes.
+        intercept_: (K,).
+        setting_: What was given or chosen: `C`, or `rate` and `weight_decay`.
+        C_: The same as a strength; infinite without a penalty.
+        classes_: Values of `y`; the columns' positions for a matrix of labels.
+        n_iter_: Steps of the last fit.
+
+    Example:
+        >>> features = [[-2.0], [-1.0], [1.0], [2.0]]
+        >>> LinearProbe(C=1.0).fit(features, ["low", "low", "high", "high"]).predict([[3.0]]).tolist()
+        ['high']
+    """
+
+    def __init__(
+        self,
+        C=None,
+        *,
+        strengths=STRENGTHS,
+        solver="lbfgs",
+        rates=RATES,
+        weight_decays=WEIGHT_DECAYS,
+        epochs=EPOCHS,
+        batch_size=BATCH_SIZE,
+        class_weight=None,
+        validation_fraction=0.2,
+        random_state=0,
+        device=None,
+    ):
+        self.C, self.strengths, self.solver = C, strengths, solver
+        self.rates, self.weight_decays, self.epochs, self.batch_size = rates, weight_decays, epochs, batch_size
+        self.class_weight, self.validation_fraction = class_weight, validation_fraction
+        self.random_state, self.device = random_state, device
+
+    def fit(self, X, y, sample_weight=None, groups=None):
+        """Choose the regularisation, unless it was given, and fit.
+
+        Args:
+            X: Features, (N, D), finite.
+            y: Classes (N,), or labels that do not exclude each other, 0 or 1 (N, K).
+            sample_weight: At least 0, (N,). A row of weight 2 counts as two, a row of weight 0 as none.
+            groups: Of each row, such as its patient, (N,); all rows of a group are held out, or none.
+
+        Raises:
+            ValueError: If a feature is no number, or the classes are fewer than two.
+        """
+        self._check_options()
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True)
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64)
+        if (weights < 0).any():
+            raise ValueError(
+                f"LinearProbe: sample_weight has {(weights < 0).sum()} negative values; expected 0 or above."
+            )
+        kept = np.flatnonzero(weights)
+        X, codes, groups = X[kept], self._codes(y)[kept], None if groups is None else column_or_1d(groups)[kept]
+        if len(np.unique(codes, axis=0)) < 2:
+            raise ValueError(
+                f"LinearProbe: y holds 1 class in the {len(kept)} rows whose weight is not 0; expected at least two. "
+                "Add rows of another class."
+            )
+        weights = _weights(codes, self.classes_, self.class_weight, weights[kept])
+        mass = weights.sum(0).mean()
+        settings = _settings(self.solver, self.strengths, self.rates, self.weight_decays)
+        if self.C is not None:
+            settings = _settings(self.solver, [self.C], self.rates, [1 / (self.C * mass)])
+        if len(settings) > 1:
+            settings = [self._best(X, codes, weights, groups, settings)]
+        head = self._heads(X, codes, weights, settings)[0]
+        self.coef_, self.intercept_ = head.weights, head.intercepts
+        self.n_iter_, self.setting_ = head.steps, head.setting
+        penalty = head.setting.get("weight_decay", 1.0) * mass
+        self.C_ = head.setting.get("C", 1 / penalty if penalty else np.inf)
+        if not head.converged:
+            warnings.warn(f"LinearProbe: {head.setting} did not reach its optimum", ConvergenceWarning, stacklevel=2)
+        return self
+
+    def decision_function(self, X):
+        """Logits: (N,) for two classes, of the second one; else (N, K)."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        scores = X @ self.coef_.T + self.intercept_
+        return scores[:, 0] if scores.shape[1] == 1 else scores
+
+    def predict_proba(self, X):
+        """Probabilities: (N, 2) or (N, K) of classes, which sum to 1; or of labels, which need not."""
+        scores = self.decision_function(X)
+        return _probabilities(scores.reshape(len(scores), -1), self._multilabel)
+
+    def predict(self, X):
+        """Likeliest classes (N,), or the labels (N, K) that are likelier than not."""
+        scores = self.decision_function(X)
+        if self._multilabel:
+            return (scores > 0).astype(int)
+        return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _codes(self, y):
+        """Class codes (N,), or labels (N, K); remembers the classes."""
+        y = y.toarray() if hasattr(y, "toarray") else y
+        y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
+        check_classification_targets(y)
+        self._multilabel = y.ndim == 2
+        if self._multilabel:
+            if not np.isin(y, (0, 1)).all():
+                raise ValueError(
+                    f"LinearProbe: y of shape {y.shape}; expected classes (N,), or labels (N, K) of 0 and 1 alone."
+                )
+            self.classes_ = np.arange(y.shape[1])
+            return y.astype(int)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        return codes
+
+    def _best(self, X, codes, weights, groups, settings):
+        """The setting with the least loss on held-out rows; the strongest penalty among equals."""
+        seed = check_random_state(self.random_state).randint(2**31)
+        held_out = inner_split(X, codes, groups, self.validation_fraction, seed)
+        heads = self._heads(X[~held_out], codes[~held_out], weights[~held_out], settings)
+        inputs = X[held_out].astype(np.float64)
+        losses = [_log_loss(head.scores(inputs), codes[held_out], weights[held_out]) for head in heads]
+        if np.isnan(losses).all():
+            raise ValueError(
+                f"LinearProbe: sgd diverged at every rate of {self.rates}. Standardise the features, or lower rates."
+            )
+        return settings[int(np.nanargmin(losses))]
+
+    def _heads(self, X, codes, weights, settings):
+        seed = check_random_state(self.random_state).randint(2**31)
+        return _fit(X, codes, weights, len(self.classes_), settings, self.epochs, self.batch_size, seed, self.device)
+
+    def _check_options(self):
+        """Say what is wrong with an option before any work is done."""
+        for name, values, expected in (
+            ("C", () if self.C is None else (self.C,), "a number above 0, or None to choose one"),
+            ("strengths", self.strengths, "numbers above 0"),
+            ("rates", self.rates, "numbers above 0"),
+            ("weight_decays", self.weight_decays, "numbers of at least 0"),
+            ("epochs", (self.epochs,), "a number above 0"),
+            ("batch_size", (self.batch_size,), "a number above 0"),
+        ):
+            fits = [isinstance(v, Real) and (0 < v < np.inf or (v == 0 and name == "weight_decays")) for v in values]
+            if not all(fits) or (name != "C" and not fits):
+                raise ValueError(f"LinearProbe: {name}={getattr(self, name)!r}; expected {expected}.")
+        if self.solver not in SOLVERS:
+            raise ValueError(f"LinearProbe: no solver {self.solver!r}.{nearest(str(self.solver), SOLVERS)}")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"LinearProbe: validation_fraction={self.validation_fraction!r}; expected a share, such as 0.2."
+            )
+
+
+@dataclass(frozen=True)
+class _Head:
+    setting: dict[str, float]
+    weights: np.ndarray  # (K, D)
+    intercepts: np.ndarray  # (K,)
+    steps: int
+    converged: bool
+
+    def scores(self, features):
+        """Logits (N, K), float64; the product is in the features' precision."""
+        return features @ self.weights.T.astype(features.dtype) + self.intercepts
+
+
+def _settings(solver, strengths, rates, weight_decays):
+    if solver == "lbfgs":
+        return [{"C": float(strength)} for strength in sorted(strengths)]
+    return [
+        {"rate": float(rate), "weight_decay": float(decay)}
+        for decay in sorted(weight_decays, reverse=True)
+        for rate in sorted(rates)
+    ]
+
+
+def _fit(
+    features, labels, weights, n_classes, settings, epochs=EPOCHS, batch_size=BATCH_SIZE, seed=0, device=None
+) -> list[_Head]:
+    """A head per setting, all at once; labels and weights as in `_weights`."""
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    features, weights = torch.as_tensor(features, device=device), torch.as_tensor(weights, device=device)
+    if labels.ndim == 2 or n_classes == 2:
+        targets = torch.as_tensor((labels == 1).reshape(len(labels), -1), dtype=features.dtype, device=device)
+    else:
+        targets = torch.as_tensor(labels, dtype=torch.int64, device=device)
+    if "C" in settings[0]:
+        found = fit_heads(features, targets, [setting["C"] for setting in settings], weights, n_classes)
+        steps, converged = found.steps.tolist(), found.converged.tolist()
+        coefficients, intercepts = found.weights.cpu().numpy(), found.intercepts.cpu().numpy()
+    else:
+        coefficients, intercepts = _sgd(features, targets, weights, n_classes, settings, epochs, batch_size, seed)
+        converged = np.isfinite(coefficients).all((1, 2)).tolist()
+        steps = [epochs * -(-len(features) // batch_size)] * len(settings)
+    return [_Head(*each) for each in zip(settings, coefficients, intercepts, steps, converged, strict=True)]
+
+
+def _sgd(features, targets, weights, n_classes, settings, epochs, batch_size, seed):
+    """Weights (S, K, D) and intercepts (S, K) of all settings, which share batches: a product with the features per batch."""
+    count, mean = len(features), features.mean(0, dtype=torch.float64)
+    features = (features - mean).to(features.dtype)
+    columns = n_classes if targets.ndim == 1 else targets.shape[1]
+    heads = features.new_zeros(2, len(settings) * columns, features.shape[1] + 1)
+    heads, velocity = heads.unbind()
+    per_head = {
+        name: features.new_tensor([setting[name] for setting in settings]).repeat_interleave(columns)[:, None]
+        for name in ("rate", "weight_decay")
+    }
+    weights = (weights / weights.mean(0).clamp(min=1e-300)).to(features.dtype).reshape(count, 1, -1)
+    shuffle = torch.Generator().manual_seed(seed)
+    batch_size = min(batch_size, count)
+    step, steps = 0, epochs * -(-count // batch_size)
+    for _ in range(epochs):
+        for rows in torch.randperm(count, generator=shuffle).to(features.device).split(batch_size):
+            inputs = features[rows]
+            logits = torch.addmm(heads[:, -1], inputs, heads[:, :-1].T).view(len(rows), len(settings), columns)
+            if targets.ndim == 1:
+                errors = logits.softmax(2)
+                errors -= torch.nn.functional.one_hot(targets[rows], columns)[:, None]
+            else:
+                errors = logits.sigmoid() - targets[rows][:, None]
+            errors = (errors * weights[rows] / len(rows)).flatten(1)
+            velocity *= MOMENTUM
+            velocity[:, :-1] += errors.T @ inputs + per_head["weight_decay"] * heads[:, :-1]
+            velocity[:, -1] += errors.sum(0)
+            rate = per_head["rate"] * (batch_size / 256 * 0.5 * (1 + np.cos(np.pi * step / steps)))
+            heads -= rate * velocity
+            step += 1
+    heads = heads.view(len(settings), columns, -1).double()
+    return heads[..., :-1].cpu().numpy(), (heads[..., -1] - heads[..., :-1] @ mean).cpu().numpy()
+
+
+def _weights(labels, classes, class_weight, rows=None):
+    """Weights (N,) of rows with classes, (N, K) of labels 0 and 1, each column by itself; 0 for what is unknown (−1)."""
+    rows = np.ones(len(labels)) if rows is None else rows
+    if labels.ndim == 2:
+        return np.stack([_weights(column, (0, 1), class_weight, rows * (column >= 0)) for column in labels.T], 1)
+    if class_weight in (None, "none"):
+        return rows
+    if class_weight == "balanced":
+        mass = np.bincount(labels.clip(min=0), rows, minlength=len(classes))
+        share = np.divide(mass.sum(), mass * (mass > 0).sum(), out=np.zeros_like(mass), where=mass > 0)
+    else:
+        share = compute_class_weight(class_weight, classes=np.asarray(classes), y=np.asarray(classes))
+    return rows * share[labels.clip(min=0)]
+
+
+def _probabilities(scores, multilabel):
+    """(N, K) of logits (N, K); (N, 2) of the single logit of two classes."""
+    if multilabel:
+        return expit(scores)
+    return np.hstack([expit(-scores), expit(scores)]) if scores.shape[1] == 1 else softmax(scores, axis=1)
+
+
+def _log_loss(scores, labels, weights):
+    """Weighted mean over what is known; no number for a head that diverged."""
+    if not np.isfinite(scores).all():
+        return np.nan
+    if labels.ndim == 1 and scores.shape[1] > 1:
+        losses = np.logaddexp.reduce(scores, axis=1) - scores[np.arange(len(labels)), labels]
+    else:
+        losses = np.logaddexp(0, np.where(labels.reshape(scores.shape) == 1, -scores, scores)).reshape(labels.shape)
+    return (weights * losses).sum() / weights.sum()
+
+
+def _check_training(train, labels):
+    """Raise if nothing can be learnt from these rows."""
+    broken = np.flatnonzero(~np.isfinite(train).all(1))
+    if len(broken):
+        raise BackboneError(
+            f"linear probe: features of {len(broken)} of {len(train)} training images are no numbers (first: image {broken[0]}); "
+            "expected finite ones. Extract them again with precision=fp32, or look at the backbone's training."
+        )
+    if labels.ndim == 1 and len(np.unique(labels)) < 2:
+        raise TaskError(
+            f"linear probe: the {len(labels)} training images have {len(np.unique(labels))} class; expected at least two. "
+            "Take a larger fraction, or another seed."
+        )

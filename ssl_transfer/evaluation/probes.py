@@ -1,0 +1,57 @@
+"""Protocols on frozen features: every setting scores validation, the best one scores test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ssl_transfer.errors import RecipeError, TaskError
+from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
+from ssl_transfer.evaluation.knn import knn
+from ssl_transfer.evaluation.linear_probe import linear_probe
+from ssl_transfer.features import extract_features
+from ssl_transfer.measures.classification import classification_metrics
+from ssl_transfer.result import better
+from ssl_transfer.training.machine import native_precision
+
+PROBES = {"linear_probe": linear_probe, "knn": knn}
+GIVEN = ("train", "labels", "queries", "n_classes")  # what `selected_probe` hands to each of them
+
+
+def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, Any]) -> ProtocolResult:
+    """Run a protocol's settings on cached features; keep the one that is best on validation, the first among equals.
+
+    Raises:
+        TaskError: If the task's metric is undefined on validation.
+    """
+    task, rows, metric = context.task, context.rows, context.task.card.metric
+    precision = _precision(context.recipe.precision)
+    features = {}
+    for split in rows:
+        store = context.store(split)
+        folder = context.features if store is task.store else None  # a given folder holds clean features
+        features[split] = extract_features(context.backbone, store, folder, context.size, precision).values[rows[split]]
+    train, queries = features.pop("train"), features
+    best, kept = -np.inf, None
+    for setting, scores in protocol(train, task.labels[rows["train"]], queries, len(task.classes), **options):
+        validation = classification_metrics(task.labels[rows["val"]], scores["val"], task.card.averaging, task.classes)
+        if better(metric) * validation[metric] > best:
+            best, kept = better(metric) * validation[metric], (setting, scores["test"], validation)
+    if kept is None:
+        raise TaskError(
+            f"task {task.name}: {metric} is undefined on the validation images (a single class?), so nothing can be selected "
+            "by it. Take another metric, or ingest again with other splits."
+        )
+    selected, scores, validation = kept
+    return classified(context, selected, {**options, "precision": precision}, validation, scores)
+
+
+def _precision(asked: str) -> str:
+    """`fp32` or `bf16`: what features are computed in."""
+    if asked == "fp16":
+        raise RecipeError("precision: features are computed in fp32 or bf16; fp16 is for training.")
+    if asked != "auto":
+        return asked
+    return "bf16" if native_precision() == "bf16" else "fp32"

@@ -1,0 +1,220 @@
+"""Segment: Dice and HD95 of a decoder on a backbone, per case and per class; the backbone frozen or learning too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import numpy as np
+import pandas
+import torch
+import torch.nn.functional as functional
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from pydantic import Field, PositiveInt
+
+from ssl_transfer.data.intensity import Scale, match_channels
+from ssl_transfer.data.tasks import Task
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
+from ssl_transfer.evaluation.task_model import TaskModel, assemble, learn, suited_views, training_pool
+from ssl_transfer.measures.overlap import case_overlap, overlap_counts, overlap_intervals, overlap_metrics, policy_note
+from ssl_transfer.models.embedding import evaluating, prepare
+from ssl_transfer.models.heads import SegmentationHead
+from ssl_transfer.recipe import Component, Effort
+
+SLICES_AT_ONCE = 32
+WINDOWS_AT_ONCE = 32
+STRATEGY, OPTIMIZER, EFFORT = Component(name="full"), Component(name="adamw", lr=1e-3, weight_decay=0.01), Effort()
+
+
+def segment(
+    context: EvalContext,
+    strategy: Component = STRATEGY,
+    optimizer: Component = OPTIMIZER,
+    views: Component | None = None,
+    train: Effort = EFFORT,
+    decoder_width: PositiveInt = 16,
+    overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5,
+) -> ProtocolResult:
+    """Train a U-Net decoder on a backbone's maps, and score test with the weights that were best on validation.
+
+    Images no larger than the backbone sees are enlarged to it; larger ones are seen at their own resolution, through windows.
+
+    Args:
+        strategy: How the backbone's layers are treated; `head_only` freezes them.
+        optimizer: With its peak rate.
+        views: Augmentation of images and masks together; None: that of the task's domain, mild.
+        train: How long.
+        decoder_width: Channels of the decoder at the image's resolution.
+        overlap: Of neighbouring windows, as a share of their side.
+
+    Raises:
+        RecipeError: If classes are to be balanced by weights.
+    """
+    from monai.losses import DiceCELoss
+
+    task, rows = context.task, context.rows
+    if train.balance == "weights":
+        raise RecipeError(
+            "train.balance: the Dice loss needs no weights; take none, or sampling (of images with each class)."
+        )
+    views = views or suited_views(context, _crop_share(context))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.recipe.seed)
+        head = SegmentationHead(context.backbone, len(task.classes) + 1, context.size, decoder_width)
+    _rest_unused(context, head)
+    loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+    learner = assemble(context, head, lambda logits, masks: loss(logits, masks[:, None]), strategy, train)
+    pool = training_pool(context, views, masked=True)
+
+    def overlaps(split: str, accelerator: Accelerator, lower: torch.dtype | None) -> pandas.DataFrame:
+        return _overlaps(context, learner, split, overlap, accelerator, lower)
+
+    def validate(accelerator: Accelerator, lower: torch.dtype | None) -> dict[str, float]:
+        return overlap_metrics(overlaps("val", accelerator, lower), task.classes)
+
+    strata = [rows["train"]]
+    if train.balance == "sampling":
+        present = task.strata[rows["train"]]
+        strata = [rows["train"][present == stratum] for stratum in np.unique(present)]
+    trained = learn(context, learner, pool, strata, optimizer, train, validate)
+    settings = {
+        "strategy": strategy,
+        "optimizer": optimizer,
+        "views": views,
+        "train": train,
+        "decoder_width": decoder_width,
+        "overlap": overlap,
+        **trained.settings,
+    }
+    cases = overlaps("test", trained.accelerator, trained.lower)
+    return _judged(context, cases, {"step": trained.best.step}, settings, trained.best.validation)
+
+
+def _judged(
+    context: EvalContext, cases: pandas.DataFrame, selected: dict, settings: dict, validation: dict
+) -> ProtocolResult:
+    """The outcome of test cases."""
+    task, recipe = context.task, context.recipe
+    groups = cases["case"] if task.patients is None else cases["patient"]
+    intervals = overlap_intervals(cases, groups.to_numpy(), recipe.resamples, recipe.seed)
+    counts = ", ".join(f"{name} {count}" for name, count in overlap_counts(cases, task.classes).items() if count)
+    notes = [policy_note(bool((cases["unit"] == "mm").all())), f"test cases: {counts}"]
+    return ProtocolResult(selected, settings, validation, overlap_metrics(cases, task.classes), intervals, cases, notes)
+
+
+def cases_of(task: Task, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray, tuple[float, float, float] | None]]:
+    """Regroup rows into cases: slices of one series in their order; an image without a slice number is a case of its own.
+
+    Yields:
+        The case's name, its rows, and its spacing in mm (slice, row, column; None if unknown).
+    """
+    columns = task.store.columns
+    frame = pandas.DataFrame({"row": rows}, index=rows)
+    for name in ("patient", "series", "slice", "z_mm", "spacing_row_mm", "spacing_col_mm", "spacing_slice_mm"):
+        frame[name] = task.store.column(name)[rows] if name in columns else None
+    volume = frame["slice"].notna() & (frame["series"].notna() | frame["patient"].notna())
+    frame["case"] = [
+        f"{patient or ''}/{series or ''}" if sliced else f"image {row}"
+        for row, patient, series, sliced in zip(rows, frame["patient"], frame["series"], volume, strict=True)
+    ]
+    for name, case in frame.groupby("case", sort=True):
+        case = case.sort_values("slice") if len(case) > 1 else case
+        yield name, case["row"].to_numpy(), _spacing(case)
+
+
+def _spacing(case: pandas.DataFrame) -> tuple[float, float, float] | None:
+    """Of a case whose slices lie in order: between slices from their positions, else as the file says."""
+    within = case[["spacing_row_mm", "spacing_col_mm"]].iloc[0]
+    if within.isna().any() or (within <= 0).any():
+        return None
+    apart = case["spacing_slice_mm"].iloc[0]
+    if len(case) > 1 and case["z_mm"].notna().all():
+        apart = float(np.median(np.abs(np.diff(case["z_mm"].astype(float)))))
+    if len(case) == 1:
+        apart = 1.0  # never used: a case of one slice is measured in two dimensions
+    return None if apart is None or apart != apart or apart <= 0 else (float(apart), *map(float, within))
+
+
+def _overlaps(
+    context: EvalContext,
+    learner: TaskModel,
+    split: str,
+    overlap: float,
+    accelerator: Accelerator,
+    lower: torch.dtype | None,
+) -> pandas.DataFrame:
+    """Dice and HD95 of every case and class of a split; ranks share the cases out, and all get all."""
+    task, store = context.task, context.store(split)
+    cases = list(cases_of(task, context.rows[split]))
+    in_mm = all(spacing is not None for _, _, spacing in cases)  # else all in pixels: their mean must mean something
+    names = dict(enumerate(task.classes, 1))
+    patients = task.patients if task.patients is not None else np.full(len(store), None)
+    found = []
+    with evaluating(learner, accelerator.device, lower):
+        for number in range(accelerator.process_index, len(cases), accelerator.num_processes):
+            name, rows, spacing = cases[number]
+            masks = [
+                _segmented(
+                    context, learner, store.__getitems__(rows[start : start + SLICES_AT_ONCE]), overlap, accelerator
+                )
+                for start in range(0, len(rows), SLICES_AT_ONCE)
+            ]
+            truth = store.masks(rows)
+            measured = case_overlap(truth, np.concatenate(masks), names, spacing if in_mm else None)
+            found += [(number, {"case": name, "patient": patients[rows[0]], **row}) for row in measured]
+    frame = pandas.DataFrame([row for _, row in sorted(gather_object(found), key=lambda item: item[0])])
+    return frame.assign(unit="mm" if in_mm else "pixels")
+
+
+def _segmented(
+    context: EvalContext, learner: TaskModel, images: np.ndarray, overlap: float, accelerator: Accelerator
+) -> np.ndarray:
+    """Class codes (B, H, W) of a store's images (B, C, H, W)."""
+    from monai.inferers import sliding_window_inference
+
+    backbone, size = context.backbone, context.size
+    scale = Scale.of_store(context.task.store.card, backbone.intensity.window_hu)
+    values = torch.from_numpy(images).to(accelerator.device)
+    height, width = values.shape[-2:]
+
+    def logits_of(inputs: torch.Tensor) -> torch.Tensor:
+        return learner.head(backbone, inputs).float()
+
+    if max(height, width) <= size:
+        side = max(height, width)
+        logits = logits_of(prepare(values, scale, size, backbone))
+        logits = functional.interpolate(logits, (side, side), mode="bilinear", align_corners=False)
+        top, left = (side - height) // 2, (side - width) // 2
+        logits = logits[..., top : top + height, left : left + width]
+    else:
+        inputs = backbone.intensity.normalise(match_channels(scale.unit(values), backbone.card["in_channels"]))
+        logits = sliding_window_inference(
+            inputs.contiguous(memory_format=torch.channels_last),
+            (size, size),
+            WINDOWS_AT_ONCE,
+            logits_of,
+            overlap,
+            mode="gaussian",
+            padding_mode="replicate",
+        )
+    return logits.argmax(1).cpu().numpy()
+
+
+def _crop_share(context: EvalContext) -> tuple[float, float]:
+    """Smallest and largest share of an image that a training crop covers: at the scale that test images are seen at."""
+    height, width = context.task.store.shape[1:]
+    share = min(1.0, context.size**2 / (height * width))
+    return (0.6, 1.0) if share == 1 else (0.7 * share, min(1.0, 1.3 * share))
+
+
+def _rest_unused(context: EvalContext, head: SegmentationHead) -> None:
+    """Layers behind the last map that the decoder reads get no gradient, and processes would wait for it in vain."""
+    backbone = context.backbone
+    image = torch.zeros(1, backbone.card["in_channels"], context.size, context.size)
+    parameters = list(backbone.parameters())
+    found = torch.autograd.grad(head.eval()(backbone.eval(), image).sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, found, strict=True):
+        if gradient is None:
+            parameter.requires_grad_(False)

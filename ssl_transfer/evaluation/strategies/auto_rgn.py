@@ -1,0 +1,68 @@
+"""Rates by relative gradient norm (Auto-RGN)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import PositiveInt
+from torch import nn
+
+from ssl_transfer.evaluation.strategies.strategy import Gradients, Strategy
+from ssl_transfer.methods.objective import Course, Group
+from ssl_transfer.models.backbone import Backbone
+
+EPSILON = 1e-12
+SMALLEST = 1e-6  # share of a tensor that gets no gradient at all
+
+
+class AutoRGN(Strategy):
+    """Every tensor's rate is the peak rate times RGN / max RGN, with RGN = ‖gradient‖ / ‖tensor‖.
+
+    Measured at the start of every epoch as the mean over some of its batches (of shorter epochs, after as many steps). A
+    fresh head would dominate the maximum, so backbone and head have one each; a tensor of norm 0 (a bias, a last gain that
+    starts at 0) would explode it, so it takes no part in it and has the peak rate.
+
+    Args:
+        batches: That RGN is measured over.
+
+    References:
+        Lee et al. 2023, https://arxiv.org/abs/2210.11466.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, course: Course, batches: PositiveInt = 5):
+        super().__init__(backbone, head, course)
+        self.batches = batches
+        self.register_buffer("shares", torch.ones(len(self.groups())))
+
+    def groups(self) -> list[Group]:
+        """One of each tensor."""
+        return [Group(name, [tensor]) for name, tensor in (self.backbone_parameters | self.head_parameters).items()]
+
+    def rates(self, step: int, factor: float) -> Mapping[str, float]:
+        """The schedule's rate times each tensor's share."""
+        return {group.name: factor * share for group, share in zip(self.groups(), self.shares.tolist(), strict=True)}
+
+    def before_step(self, step: int, gradients: Gradients) -> None:
+        """Measure anew where an epoch begins."""
+        if step % max(self.course.steps_per_epoch, self.batches):
+            return
+        tensors = [group.parameters[0] for group in self.groups()]
+        norms = torch.stack([tensor.detach().float().norm() for tensor in tensors])
+        found = torch.zeros_like(norms)
+        for batch in range(self.batches):
+            for index, gradient in enumerate(gradients(step + batch)):
+                if gradient is not None:
+                    found[index] += gradient.float().norm() / (norms[index] + EPSILON) / self.batches
+        self.shares.copy_(relative_shares(found, norms, len(self.backbone_parameters)))
+
+
+def relative_shares(rgn: torch.Tensor, norms: torch.Tensor, backbone_tensors: int) -> torch.Tensor:
+    """RGN over its maximum, in (0, 1], apart for the first `backbone_tensors` and for the rest; tensors of norm 0 have 1."""
+    shares = torch.ones_like(rgn)
+    for part in (slice(None, backbone_tensors), slice(backbone_tensors, None)):
+        counted = norms[part] > 0
+        if counted.any() and rgn[part][counted].max() > 0:
+            own = rgn[part] / rgn[part][counted].max()
+            shares[part] = torch.where(counted, own.clamp(SMALLEST, 1.0), 1.0)
+    return shares

@@ -1,0 +1,47 @@
+"""Gradual unfreezing, from either end of the backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ssl_transfer.evaluation.strategies.strategy import Strategy, trainable
+from ssl_transfer.methods.objective import Group
+
+
+class Gradual(Strategy):
+    """Blocks join one after the other; the run's steps are divided equally among them. A block that has joined stays, and so
+    does its optimiser state.
+    """
+
+    def opening(self) -> list[list[str]]:
+        """Groups that join at the beginning of each phase."""
+        raise NotImplementedError
+
+    def groups(self) -> list[Group]:
+        """One of each block that can learn, and the head."""
+        found = [Group(block.name, trainable(block)) for block in self.blocks]
+        return [group for group in found if group.parameters] + [Group("head", list(self.head_parameters.values()))]
+
+    def rates(self, step: int, factor: float) -> Mapping[str, float]:
+        """The schedule's rate for blocks that have joined."""
+        phases = self.opening()
+        now = step * len(phases) // self.course.total_steps
+        joined = {name for phase in phases[: now + 1] for name in phase}
+        return {group.name: factor * (group.name in joined) for group in self.groups()}
+
+
+class GradualLastFirst(Gradual):
+    """The head alone, then with it the last block, and so on down to the stem (Howard & Ruder 2018, 1801.06146)."""
+
+    def opening(self) -> list[list[str]]:
+        """Head, last block, …, stem."""
+        return [[group.name] for group in reversed(self.groups())]
+
+
+class GradualFirstLast(Gradual):
+    """The head with the stem, then with them the next block, and so on up to the last."""
+
+    def opening(self) -> list[list[str]]:
+        """Head and stem, next block, …, last block."""
+        first, *rest, head = [group.name for group in self.groups()]
+        return [[head, first], *([name] for name in rest)]

@@ -1,0 +1,42 @@
+"""Layer-wise rate decay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+from torch import nn
+
+from ssl_transfer.evaluation.strategies.strategy import Strategy, trainable
+from ssl_transfer.methods.objective import Course, Group
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.blocks import blocks
+
+
+class LLRD(Strategy):
+    """Each layer learns more slowly than the one behind it; the head has the peak rate.
+
+    Args:
+        decay: Rate of a layer as a share of the next one's.
+
+    References:
+        Clark et al. 2020 (ELECTRA), https://arxiv.org/abs/2003.10555; for images Bao et al. 2022 (BEiT), 2106.08254.
+    """
+
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, course: Course, decay: Annotated[float, Field(gt=0, le=1)] = 0.75
+    ):
+        super().__init__(backbone, head, course)
+        self.blocks = blocks(backbone.model, coarse=False)
+        self.decay = decay
+
+    def groups(self) -> list[Group]:
+        """One of each layer that can learn, and the head."""
+        found = [Group(block.name, trainable(block)) for block in self.blocks]
+        return [group for group in found if group.parameters] + [Group("head", list(self.head_parameters.values()))]
+
+    def rates(self, step: int, factor: float) -> Mapping[str, float]:
+        """The schedule's rate, lower by `decay` with every layer down from the head."""
+        names = [group.name for group in self.groups()]
+        return {name: factor * self.decay ** (len(names) - 1 - depth) for depth, name in enumerate(names)}

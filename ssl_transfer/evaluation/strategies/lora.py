@@ -1,0 +1,78 @@
+"""Low-rank adapters."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat, PositiveInt
+from torch import nn
+
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.evaluation.strategies.strategy import Strategy
+from ssl_transfer.methods.objective import Course, Group
+from ssl_transfer.models.backbone import Backbone
+
+
+class LoRA(Strategy):
+    """Low-rank updates beside the attention layers of a ViT learn, with the head; the pretrained weights stay. By peft.
+
+    Args:
+        rank: Of the updates.
+        alpha: Updates count alpha / rank.
+        dropout: On their inputs.
+        layers: Linear layers that get one, by the ends of their names in timm.
+
+    Raises:
+        RecipeError: If the backbone has no such layers.
+
+    References:
+        Hu et al. 2022, https://arxiv.org/abs/2106.09685.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        course: Course,
+        rank: PositiveInt = 8,
+        alpha: PositiveFloat = 16.0,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        layers: tuple[str, ...] = ("qkv", "proj"),
+    ):
+        super().__init__(backbone, head, course)
+        from peft import LoraConfig, inject_adapter_in_model
+
+        names = [
+            name
+            for name, layer in backbone.model.named_modules()
+            if isinstance(layer, nn.Linear) and name.rpartition(".")[2] in layers
+        ]
+        if not names:
+            raise RecipeError(
+                f"strategy lora: {backbone.card['architecture']} has no linear layers called {' or '.join(layers)}: it adapts "
+                "the attention of ViTs. Take a ViT, name strategy.layers, or take another strategy."
+            )
+        backbone.requires_grad_(False)
+        config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names)
+        inject_adapter_in_model(config, backbone.model)
+        self.adapters = {
+            name: parameter for name, parameter in backbone.model.named_parameters() if parameter.requires_grad
+        }
+
+    @property
+    def backbone_parameters(self) -> dict[str, nn.Parameter]:
+        """The adapters."""
+        return self.adapters
+
+    def groups(self) -> list[Group]:
+        """Adapters and head."""
+        return [Group("adapters", list(self.adapters.values())), Group("head", list(self.head_parameters.values()))]
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Add low-rank updates to the weights that they stand beside, and take them away; a model without any stays as it is."""
+    for name, layer in list(model.named_modules()):
+        if hasattr(layer, "base_layer") and hasattr(layer, "merge"):
+            layer.merge(safe_merge=True)
+            place, _, child = name.rpartition(".")
+            setattr(model.get_submodule(place), child, layer.base_layer)

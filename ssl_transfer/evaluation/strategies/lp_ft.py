@@ -1,0 +1,47 @@
+"""Linear probing, then fine-tuning."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field, PositiveFloat
+from torch import nn
+
+from ssl_transfer.evaluation.strategies.strategy import Strategy
+from ssl_transfer.methods.objective import Course
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.training.schedule import warmup_cosine
+
+
+class LPFT(Strategy):
+    """The head learns first, so that its random start does not distort the features; then everything, from there.
+
+    Each part of the run has a cosine schedule of its own.
+
+    Args:
+        head_share: Of the steps, for the head alone.
+        rate_share: Of the peak rate, in the second part.
+
+    References:
+        Kumar et al. 2022, https://arxiv.org/abs/2202.10054.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        course: Course,
+        head_share: Annotated[float, Field(gt=0, lt=1)] = 0.5,
+        rate_share: PositiveFloat = 0.1,
+    ):
+        super().__init__(backbone, head, course)
+        self.rate_share = rate_share
+        self.turn = max(1, min(course.total_steps - 1, round(head_share * course.total_steps)))
+
+    def rates(self, step: int, factor: float) -> Mapping[str, float]:
+        """First the head at its own schedule, then both at a lower one."""
+        if step < self.turn:
+            return {"backbone": 0.0, "head": warmup_cosine(step, self.turn, 0)}
+        rate = self.rate_share * warmup_cosine(step - self.turn, self.course.total_steps - self.turn, 0)
+        return {"backbone": rate, "head": rate}

@@ -1,0 +1,84 @@
+"""Penalties that pull the backbone towards its starting point (L2-SP, L1-SP)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import NonNegativeFloat
+from torch import nn
+
+from ssl_transfer.evaluation.strategies.strategy import Strategy
+from ssl_transfer.methods.objective import Course, Group
+from ssl_transfer.models.backbone import Backbone
+
+
+class StartingPoint(Strategy):
+    """Loss + α · distance(θ_B, θ⁰) + β/2 · ‖θ_H‖². The optimiser's own weight decay would pull to 0, so it has none here.
+
+    Args:
+        alpha: Of the backbone's pull towards θ⁰.
+        beta: Of the head's towards 0.
+
+    References:
+        Li, Grandvalet & Davoine 2018, https://arxiv.org/abs/1802.01483.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, course: Course, alpha: float, beta: float):
+        super().__init__(backbone, head, course)
+        self.alpha, self.beta = alpha, beta
+        for number, parameter in enumerate(self.backbone_parameters.values()):
+            self.register_buffer(f"start_{number}", parameter.detach().clone())
+
+    def groups(self) -> list[Group]:
+        """Backbone and head, neither decayed."""
+        return [group._replace(decays=False) for group in super().groups()]
+
+    def distance(self, moved: torch.Tensor) -> torch.Tensor:
+        """Of a tensor from its starting point, given the difference."""
+        raise NotImplementedError
+
+    def penalty(self) -> torch.Tensor:
+        """In float32, whatever the rest is computed in."""
+        device = next(iter(self.head_parameters.values())).device
+        with torch.autocast(device.type, enabled=False):
+            pull = sum(
+                self.distance(parameter.float() - self.get_buffer(f"start_{number}"))
+                for number, parameter in enumerate(self.backbone_parameters.values())
+            )
+            size = sum(parameter.float().square().sum() for parameter in self.head_parameters.values())
+            return self.alpha * pull + self.beta / 2 * size
+
+
+class L2SP(StartingPoint):
+    """Loss + α/2 · ‖θ_B − θ⁰‖² + β/2 · ‖θ_H‖² (Li 2018)."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        course: Course,
+        alpha: NonNegativeFloat = 0.1,
+        beta: NonNegativeFloat = 0.01,
+    ):
+        super().__init__(backbone, head, course, alpha, beta)
+
+    def distance(self, moved: torch.Tensor) -> torch.Tensor:
+        """Half the squared length."""
+        return moved.square().sum() / 2
+
+
+class L1SP(StartingPoint):
+    """Loss + α · ‖θ_B − θ⁰‖₁ + β/2 · ‖θ_H‖² (Li 2018)."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        course: Course,
+        alpha: NonNegativeFloat = 1e-4,
+        beta: NonNegativeFloat = 0.01,
+    ):
+        super().__init__(backbone, head, course, alpha, beta)
+
+    def distance(self, moved: torch.Tensor) -> torch.Tensor:
+        """Sum of absolute values."""
+        return moved.abs().sum()

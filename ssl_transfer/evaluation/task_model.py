@@ -1,0 +1,310 @@
+"""What a fine-tune trains, and how: backbone, head and strategy in the one loop, selected on validation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as distributed
+from accelerate import Accelerator
+from torch import nn
+
+from ssl_transfer.console import say
+from ssl_transfer.data.intensity import Scale
+from ssl_transfer.data.training_set import StoreShare, TrainingSet
+from ssl_transfer.data.views import VIEWS, ViewBatch, ViewMaker, mild
+from ssl_transfer.errors import RunError, TaskError
+from ssl_transfer.evaluation.context import EvalContext
+from ssl_transfer.evaluation.strategies.registry import STRATEGIES, Strategy
+from ssl_transfer.methods.objective import Course, Group, Losses, Objective
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.batchnorm import globalise_batchnorm
+from ssl_transfer.models.blocks import train_all_but
+from ssl_transfer.models.memory import keep_freed_memory
+from ssl_transfer.models.ranks import world_size
+from ssl_transfer.recipe import Component, Effort, choose
+from ssl_transfer.result import better
+from ssl_transfer.run import Log
+from ssl_transfer.training.batches import StreamSampler, batch_at, view_batches
+from ssl_transfer.training.checkpoint import Checkpoints
+from ssl_transfer.training.loop import Pace, Training
+from ssl_transfer.training.machine import Machine, start_accelerator
+from ssl_transfer.training.monitor import Alarms
+from ssl_transfer.training.optim import OPTIMIZERS
+
+LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
+Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+class TaskModel(Objective):
+    """A backbone with a head, learning a task by a strategy.
+
+    Args:
+        backbone: With its pretrained weights.
+        head: Reads a backbone's images into logits.
+        strategy: Of both.
+        criterion: Loss of float32 logits and labels, a mean over images.
+        course: Of the run.
+    """
+
+    def __init__(self, backbone: Backbone, head: nn.Module, strategy: Strategy, criterion: Criterion, course: Course):
+        super().__init__()
+        self.backbone, self.head, self.strategy = backbone, head, strategy
+        self.criterion, self.course = criterion, course
+        self.batch: Callable[[int], ViewBatch] | None = None
+
+    def groups(self) -> list[Group]:
+        """As the strategy says."""
+        return self.strategy.groups()
+
+    def rates(self, step: int, factor: float) -> Mapping[str, float]:
+        """As the strategy says."""
+        return self.strategy.rates(step, factor)
+
+    def before_step(self, step: int) -> None:
+        """What rests at this step is put into `eval`, and the strategy may look at gradients."""
+        self.strategy.before_step(step, self.gradients)
+        self.rest(step)
+
+    def rest(self, step: int) -> None:
+        """All in `train` but what does not learn at a step."""
+        rates = self.rates(step, 1.0)
+        learning = {id(p) for group in self.groups() if rates[group.name] for p in group.parameters}
+        train_all_but(self, [p for p in self.parameters() if id(p) not in learning])
+
+    def forward(self, batch: ViewBatch, step: int) -> Losses:
+        """Loss of this rank's part of a batch."""
+        logits = self.head(self.backbone, batch.views[0]).float()
+        loss = self.criterion(logits, batch.labels.to(logits.device)) + self.strategy.penalty()
+        return {"loss": loss, "projections": []}
+
+    def gradients(self, step: int) -> list[torch.Tensor | None]:
+        """Gradients of the global batch of a step, one per parameter of `groups`; BatchNorm forgets that it saw it."""
+        self.rest(step)
+        statistics = {name: buffer.clone() for name, buffer in self.named_buffers()}
+        parameters = [parameter for group in self.groups() for parameter in group.parameters]
+        found = torch.autograd.grad(self(self.batch(step), step)["loss"], parameters, allow_unused=True)
+        with torch.no_grad():
+            for name, buffer in self.named_buffers():
+                buffer.copy_(statistics[name])
+        if world_size() > 1:
+            for gradient in found:
+                if gradient is not None:
+                    distributed.all_reduce(gradient)
+                    gradient /= world_size()
+        return list(found)
+
+
+@dataclass
+class Best:
+    """The best weights so far, by validation.
+
+    Attributes:
+        metric: That they are best by.
+        patience: Checks without a better one that are enough; None: any number.
+    """
+
+    metric: str
+    patience: int | None = None
+    validation: dict[str, float] | None = None
+    step: int = 0
+    weights: dict[str, torch.Tensor] | None = None
+    checks_since: int = 0
+
+    def judge(self, step: int, validation: dict[str, float], network: nn.Module) -> None:
+        """Keep the weights of a step if they are better than all before; the earlier of equals stays."""
+        if self.validation is None or self._score(validation) > self._score(self.validation):
+            self.validation, self.step, self.checks_since = validation, step, 0
+            self.weights = {
+                name: tensor.detach().cpu().clone()
+                for name, tensor in network.state_dict().items()
+                if not name.startswith("strategy.")
+            }
+        else:
+            self.checks_since += 1
+
+    def _score(self, validation: dict[str, float]) -> float:
+        value = validation[self.metric]
+        return -math.inf if math.isnan(value) else better(self.metric) * value
+
+    @property
+    def undefined(self) -> bool:
+        """Whether the metric had no value so far."""
+        return self.validation is None or math.isnan(self.validation[self.metric])
+
+    def enough(self) -> bool:
+        """Whether patience has come to its end."""
+        return self.patience is not None and self.checks_since >= self.patience
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {name: getattr(self, name) for name in ("validation", "step", "weights", "checks_since")}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a training ended.
+
+    Attributes:
+        best: What was selected; its weights are the learner's now.
+        accelerator: That it ran on.
+        precision: That it was computed in, and test is.
+    """
+
+    best: Best
+    accelerator: Accelerator
+    precision: str
+
+    @property
+    def lower(self) -> torch.dtype | None:
+        """What autocast lowers float32 to."""
+        return LOWER.get(self.precision)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """For the result."""
+        return {"precision": self.precision, "world_size": self.accelerator.num_processes}
+
+
+def suited_views(context: EvalContext, crop_scale: tuple[float, float] = (0.6, 1.0)) -> Component:
+    """A mild preset for a task's images (see `mild`)."""
+    name, options = mild(
+        str(context.task.domain), context.task.store.units, context.backbone.card["in_channels"], crop_scale
+    )
+    return Component(name=name, **options)
+
+
+def training_pool(
+    context: EvalContext, views: Component, labels: np.ndarray | None = None, masked: bool = False
+) -> TrainingSet:
+    """The training images of a task, augmented, with their labels or masks."""
+    backbone, store = context.backbone, context.store("train")
+    channels, intensity = backbone.card["in_channels"], backbone.intensity
+    options = choose(VIEWS, views, "views", ("size", "channels", "units"))
+    preset = VIEWS[views.name](context.size, channels, store.units, **options)
+    preset = replace(preset, intensity=intensity)  # what the backbone reads, whatever the preset's own is
+    maker = ViewMaker([preset], Scale.of_store(store.card, intensity.window_hu), context.recipe.seed, channels)
+    return TrainingSet([StoreShare(store, context.rows["train"], maker)], context.recipe.seed, labels, masked)
+
+
+def assemble(
+    context: EvalContext, head: nn.Module, criterion: Criterion, strategy: Component, effort: Effort
+) -> TaskModel:
+    """A learner whose random parts (the head, adapters) depend on the run's seed alone; `head` was made under it.
+
+    Args:
+        strategy: With all of its options.
+    """
+    course = Course(context.recipe.seed, max(1, len(context.rows["train"]) // effort.batch_size), effort.steps)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(context.recipe.seed)
+        made = STRATEGIES[strategy.name](context.backbone, head, course, **strategy.options)
+    return TaskModel(context.backbone, head, made, criterion, course)
+
+
+def learn(
+    context: EvalContext,
+    learner: TaskModel,
+    pool: TrainingSet,
+    strata: Sequence[np.ndarray],
+    optimizer: Component,
+    effort: Effort,
+    validate: Callable[[Accelerator, torch.dtype | None], dict[str, float]],
+) -> Trained:
+    """Train a learner and leave it with the weights that were best on validation, by the task's metric.
+
+    All ranks call it together. A run that was stopped goes on from its checkpoint.
+
+    Args:
+        pool: Reads and augments images and labels.
+        strata: Rows of the training images; several take turns.
+        optimizer: With all of its options.
+        validate: Measures the learner on validation images, on all ranks.
+
+    Raises:
+        RunError: If the loss is no number, or the launch shares out the weights (FSDP).
+        TaskError: If the task's metric is undefined on validation.
+    """
+    checkpoints, best = (
+        Checkpoints(context.folder / "checkpoints", context.identity),
+        Best(context.task.card.metric, effort.patience),
+    )
+    checkpoint = checkpoints.load()
+    machine = (
+        Machine(**checkpoint["machine"])
+        if checkpoint
+        else (Machine.chosen(context.recipe.precision, "auto", pool.parts[0].maker.presets[0].size))
+    )
+    checkpoints.extra = lambda: {"best": best.state(), "machine": machine.to_card()}
+    training = _training(learner, optimizer, effort, machine)
+    accelerator = training.accelerator
+    torch.manual_seed(context.recipe.seed + accelerator.process_index)  # dropout draws from it
+    if checkpoint:
+        training.restore(checkpoint)
+        best.restore(checkpoint["best"])
+        say(f"{context.folder}: going on from step {training.step}.")
+    sampler = StreamSampler(
+        strata,
+        context.recipe.seed,
+        effort.batch_size,
+        effort.steps,
+        training.step,
+        accelerator.process_index,
+        accelerator.num_processes,
+    )
+    learner.batch = lambda step: batch_at(pool, sampler, step, accelerator.device)
+    context.folder.mkdir(parents=True, exist_ok=True)
+    log = Log(context.folder / "log.jsonl", training.step) if accelerator.is_main_process else None
+
+    def watch() -> dict[str, float]:
+        found = validate(accelerator, LOWER.get(machine.precision))
+        best.judge(training.step, found, learner)
+        return {f"val_{name}": value for name, value in found.items()}
+
+    with closing(view_batches(pool, sampler, accelerator.device, effort.workers)) as batches:
+        alarms = Alarms("stop", "warn", effort.steps)
+        training.run(batches, log, checkpoints, alarms, watch, pool.key, best.enough)
+    if log:
+        log.close()
+    if best.undefined:
+        raise TaskError(
+            f"task {context.task.name}: {best.metric} is undefined on the validation images (a single class?), so nothing can be "
+            "selected by it. Take another metric, or ingest again with other splits."
+        )
+    learner.load_state_dict(best.weights, strict=False)
+    return Trained(best, accelerator, machine.precision)
+
+
+def _training(learner: TaskModel, optimizer: Component, effort: Effort, machine: Machine) -> Training:
+    """The loop around a learner, on the device of this process."""
+    accelerator = start_accelerator(machine.precision, effort.batch_size)
+    if accelerator.is_fsdp2:
+        raise RunError(
+            "fine-tuning needs whole weights on every process. Launch it without FSDP: launch/accelerate/gpu8.yaml."
+        )
+    keep_freed_memory(accelerator.device)
+    torch.set_num_threads(machine.threads)  # Accelerate may have chosen others
+    globalise_batchnorm(learner, 1, accelerator.device)
+    learner.to(accelerator.device, memory_format=torch.channels_last)
+    pace = Pace(
+        total_steps=effort.steps,
+        steps_per_epoch=learner.course.steps_per_epoch,
+        warmup_steps=effort.warmup_steps,
+        batch_size=effort.batch_size,
+        log_every=effort.log_every_steps,
+        checkpoint_every=effort.checkpoint_every_steps,
+        watch_every=effort.check_every_steps,
+        clip_gradient=effort.clip_gradient,
+    )
+    made = OPTIMIZERS[optimizer.name](learner.groups(), effort.batch_size, **optimizer.options)
+    return Training(learner, made, accelerator, pace, "training")

@@ -1,0 +1,1 @@
+"""Measures: pure functions of arrays. Neighbours, geometry, logistic regression, metrics, agreement, transferability."""

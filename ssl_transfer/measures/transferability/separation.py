@@ -1,0 +1,152 @@
+"""Scores that ask how far classes lie apart in the feature space: TransRate, GBC and SFDA."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ssl_transfer.measures.transferability.inputs import checked_count, checked_features, checked_labels
+from ssl_transfer.measures.transferability.spectrum import Spectrum
+
+DISTORTION = 1e-4  # ε of TransRate
+GBC_AXES = 64
+SFDA_DECAY = 5.0  # a of λ = exp(−a · largest within-class variance)
+SFDA_LEAST = 1e-10  # of λ
+
+
+def transrate(features: np.ndarray, labels: np.ndarray) -> float:
+    """Coding rate of all features less that of each class: a mutual information of features and labels, in nats.
+
+    R(Z) − Σ_c N_c/N R(Z_c), with R(Z) = ½ log det(I + ZᵀZ / (N ε)), ε = 10⁻⁴. Z is centred, and divided by the root mean
+    square of its entries, so that ε is a share of their variance and the score does not depend on the features' scale (as
+    published it does). Range [0, ∞).
+
+    Args:
+        features: (N, D).
+        labels: Integers (N,), of at least two classes.
+
+    Raises:
+        ScoreError: If features are not finite numbers (N, D), or labels not 1-D integers of N images and two classes.
+
+    Source:
+        Huang et al. 2022, https://arxiv.org/abs/2106.09207, section 3.
+    """
+    features = checked_features(features)
+    return coding_gain(Spectrum.of(features, checked_labels(labels, len(features))))
+
+
+def gbc(features: np.ndarray, labels: np.ndarray, axes: int | None = GBC_AXES) -> float:
+    """Minus the overlap of classes as spheres: −Σ_{i≠j} exp(−B_ij), B the Bhattacharyya distance of two Gaussians.
+
+    B_ij = ‖μ_i − μ_j‖² / (8 v) + D/2 · ln(v / √(v_i v_j)), v = (v_i + v_j) / 2, v_i the mean variance of class i per direction
+    (ddof 0; of a class of one image next to nothing: the mean variance of all times 10⁻¹⁶). Range [−C (C − 1), 0]; 0 where no
+    classes overlap. It does not change with scale, shift or rotation.
+
+    Args:
+        features: (N, D).
+        labels: Integers (N,), of at least two classes.
+        axes: Only so many leading principal axes of the features are looked at; None: all D directions.
+
+    Raises:
+        ScoreError: See `transrate`; or if `axes` is no whole number above 0.
+
+    Source:
+        Pándy et al. 2022, https://arxiv.org/abs/2111.12780, with spherical Gaussians. (In its published code the
+        logarithm counts once for all directions; here, as in the formula, once for each.)
+    """
+    features = checked_features(features)
+    if axes is not None:
+        checked_count(axes, "axes", np.inf)
+    return overlap(Spectrum.of(features, checked_labels(labels, len(features))), axes)
+
+
+def sfda(features: np.ndarray, labels: np.ndarray) -> float:
+    """Mean log probability of the labels by Fisher's discriminant, after hard images were moved towards other classes.
+
+    The discriminant has the within-class covariance (1 − λ) S_W + λ I, λ = exp(−5 s) at least 10⁻¹⁰, s the largest variance
+    within classes. By it every image has a probability p of its own class; it is moved to p f + (1 − p) m, m the mean of all
+    images of other classes, and the discriminant is fitted once more with the same λ. Range (−∞, 0]. As published it depends on
+    the features' scale, through λ.
+
+    Args:
+        features: (N, D).
+        labels: Integers (N,), of at least two classes.
+
+    Raises:
+        ScoreError: See `transrate`.
+
+    Source:
+        Shao et al. 2022, https://arxiv.org/abs/2207.03036, section 3; with the logarithm, as in the paper.
+    """
+    features = checked_features(features)
+    return challenged(Spectrum.of(features, checked_labels(labels, len(features))))
+
+
+def coding_gain(spectrum: Spectrum) -> float:
+    """`transrate` of a spectrum."""
+    scale = spectrum.variances.sum() / spectrum.n_features * DISTORTION
+    if scale == 0:  # features that never vary
+        return 0.0
+    whole = 0.5 * np.log1p(spectrum.variances / scale).sum()
+    shares = spectrum.sums / spectrum.n_rows
+    return float(whole - sum(share * _rate(part, scale) for share, part in zip(shares, _parts(spectrum), strict=True)))
+
+
+def overlap(spectrum: Spectrum, axes: int | None = GBC_AXES) -> float:
+    """`gbc` of a spectrum."""
+    dim = min(spectrum.n_features, spectrum.n_features if axes is None else axes)
+    parts = [part[:, :dim] for part in _parts(spectrum)]
+    means = np.stack([part.mean(0) for part in parts])
+    variances = np.array([np.square(part - mean).mean(0).sum() for part, mean in zip(parts, means, strict=True)]) / dim
+    least = max(spectrum.variances.sum() / dim * np.finfo(float).eps, np.finfo(float).tiny)
+    variances = np.maximum(variances, least)  # a class of one image is a small sphere, not none
+    squared = np.square(means[:, None] - means[None]).sum(2)
+    between = (variances[:, None] + variances[None]) / 2
+    distance = squared / (8 * between) + dim / 2 * np.log(between / np.sqrt(variances[:, None]) / np.sqrt(variances))
+    shared = np.exp(-distance)
+    return float(np.trace(shared) - shared.sum())
+
+
+def challenged(spectrum: Spectrum) -> float:
+    """`sfda` of a spectrum."""
+    places, codes, counts = spectrum.places, spectrum.codes, spectrum.sums
+    means = spectrum.cross.T / counts[:, None]
+    within = np.diag(spectrum.variances) - _between(means, counts)
+    largest = np.linalg.eigvalsh(within)[-1] if len(within) else 0.0
+    shrinkage = max(np.exp(-SFDA_DECAY * largest), SFDA_LEAST)
+    own = np.arange(len(codes)), codes
+    certain = np.exp(_discriminant(places, means, within, counts, shrinkage)[own])[:, None]
+    others = -spectrum.cross.T / (len(codes) - counts)[:, None]  # all sums together are 0
+    moved = certain * places + (1 - certain) * others[codes]
+    moved -= moved.mean(0)
+    means = np.stack([moved[codes == c].mean(0) for c in range(len(counts))])
+    within = moved.T @ moved / len(moved) - _between(means, counts)
+    return float(_discriminant(moved, means, within, counts, shrinkage)[own].mean())
+
+
+def _parts(spectrum: Spectrum) -> list[np.ndarray]:
+    """Places of each class's images."""
+    return [spectrum.places[spectrum.codes == c] for c in range(len(spectrum.sums))]
+
+
+def _rate(places: np.ndarray, scale: float) -> float:
+    """½ log det(I + ZᵀZ / (N · scale)); of the smaller of the two Gram matrices."""
+    gram = places @ places.T if len(places) < places.shape[1] else places.T @ places
+    return 0.5 * float(np.linalg.slogdet(np.eye(len(gram)) + gram / (len(places) * scale))[1])
+
+
+def _between(means: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Covariance between classes of centred places, ddof 0."""
+    return (means.T * (counts / counts.sum())) @ means
+
+
+def _discriminant(
+    places: np.ndarray, means: np.ndarray, within: np.ndarray, counts: np.ndarray, shrinkage: float
+) -> np.ndarray:
+    """Log probabilities of classes (N, C) by Fisher's discriminant with a shrunk covariance, of centred places.
+
+    The axes that part classes best, whitened, span the differences of class means, so that distances along them are
+    Mahalanobis distances, up to what is the same for all classes.
+    """
+    weights = np.linalg.solve((1 - shrinkage) * within + shrinkage * np.eye(len(within)), means.T)
+    logits = places @ weights - 0.5 * np.einsum("cd,dc->c", means, weights) + np.log(counts / counts.sum())
+    return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)

@@ -1,0 +1,28 @@
+"""Self-supervised methods. A method is a page; a recipe names it by its key here."""
+
+from ssl_transfer.methods.barlowtwins import BarlowTwins
+from ssl_transfer.methods.byol import BYOL
+from ssl_transfer.methods.dino import DINO
+from ssl_transfer.methods.mae import MAE
+from ssl_transfer.methods.moco import MoCo
+from ssl_transfer.methods.mocov3 import MoCoV3
+from ssl_transfer.methods.objective import Course, Losses, Objective
+from ssl_transfer.methods.simclr import SimCLR
+from ssl_transfer.methods.simsiam import SimSiam
+from ssl_transfer.methods.supervised import Supervised
+from ssl_transfer.methods.vicreg import VICReg
+
+METHODS: dict[str, type[Objective]] = {
+    "simclr": SimCLR,
+    "byol": BYOL,
+    "moco": MoCo,
+    "mocov3": MoCoV3,
+    "barlowtwins": BarlowTwins,
+    "vicreg": VICReg,
+    "simsiam": SimSiam,
+    "dino": DINO,
+    "mae": MAE,
+    "supervised": Supervised,
+}
+
+__all__ = ["METHODS", "Course", "Losses", "Objective"]

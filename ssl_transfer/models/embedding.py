@@ -1,0 +1,110 @@
+"""Features of a store's images: one pass, no gradients, the backbone in `eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import nn
+
+from ssl_transfer.data.intensity import Scale, match_channels
+from ssl_transfer.data.store import ImageStore
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.layers import layer_names, outputs, pooled
+from ssl_transfer.models.memory import keep_freed_memory
+
+
+def embed(
+    backbone: Backbone,
+    store: ImageStore,
+    rows: np.ndarray,
+    size: int | None = None,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+    on_batch: Callable[[int], None] = lambda images: None,
+) -> np.ndarray:
+    """Compute features.
+
+    Args:
+        backbone: In whatever mode; it is in `eval` during the pass and as before after it.
+        store: Where the images are.
+        rows: Their positions, shape (n,).
+        size: Height and width that the backbone sees; None: the size that it was pretrained at.
+        device: Where to compute.
+        bf16: Compute under bfloat16 autocast.
+        on_batch: Called with the number of images after each batch.
+
+    Returns:
+        Float32, shape (n, feature_dim).
+    """
+    device = torch.device(device)
+    keep_freed_memory(device)
+    size = size or backbone.card["image_size"]
+    features = np.empty((len(rows), backbone.feature_dim), np.float32)
+    with evaluating(backbone, device, torch.bfloat16 if bf16 else None):
+        for places, inputs in prepared(backbone, store, rows, size, batch_size, device):
+            features[places] = backbone(inputs).float().cpu().numpy()
+            on_batch(len(inputs))
+    return features
+
+
+def embed_layers(
+    backbone: Backbone,
+    store: ImageStore,
+    rows: np.ndarray,
+    size: int | None = None,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+) -> dict[str, np.ndarray]:
+    """As `embed`, for every layer that `layer_names` lists: layer -> what it holds, pooled, float32 (n, C)."""
+    device, names = torch.device(device), layer_names(backbone)
+    size = size or backbone.card["image_size"]
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    with evaluating(backbone, device, torch.bfloat16 if bf16 else None), outputs(backbone.model, names) as found:
+        for _, inputs in prepared(backbone, store, rows, size, batch_size, device):
+            backbone(inputs)
+            for name in names:
+                parts[name].append(pooled(found[name], backbone.model).float().cpu().numpy())
+    return {name: np.concatenate(held) for name, held in parts.items()}
+
+
+@contextmanager
+def evaluating(module: nn.Module, device: torch.device, lower: torch.dtype | None = None) -> Iterator[None]:
+    """`module` is in `eval`, without gradients, under autocast to `lower` if there is one; then as it was before."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        with torch.inference_mode(), torch.autocast(device.type, lower, enabled=lower is not None):
+            yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
+
+
+def prepared(
+    backbone: Backbone, store: ImageStore, rows: np.ndarray, size: int, batch_size: int, device: torch.device
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Batches of a store's images as the backbone reads them: which of `rows`, and (B, C, size, size)."""
+    scale = Scale.of_store(store.card, backbone.intensity.window_hu)
+    for start in range(0, len(rows), batch_size):
+        images = torch.from_numpy(store.__getitems__(rows[start : start + batch_size])).to(device)
+        yield slice(start, start + len(images)), prepare(images, scale, size, backbone)
+
+
+def prepare(images: torch.Tensor, scale: Scale, size: int, backbone: Backbone) -> torch.Tensor:
+    """Scale, square, resize and normalise a store's values (B, C, H, W) into what the backbone reads."""
+    unit = scale.unit(images).clamp_(0, 1)
+    height, width = unit.shape[-2:]
+    if height != width:  # keep the aspect: pad the short side with the window's lower end
+        missing = max(height, width) - torch.tensor([width, height])
+        left, top = (missing // 2).tolist()
+        unit = functional.pad(unit, (left, int(missing[0]) - left, top, int(missing[1]) - top))
+    if unit.shape[-1] != size:
+        unit = functional.interpolate(unit, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    inputs = backbone.intensity.normalise(match_channels(unit, backbone.card["in_channels"]))
+    return inputs.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,1 @@
+"""The stage `pretrain`: recipe and store in, backbone out."""

@@ -1,0 +1,223 @@
+"""What a recipe means for the stores that it names: views, pool, method, and the backbone that it starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from ssl_transfer.console import warn
+from ssl_transfer.data.intensity import Scale
+from ssl_transfer.data.store import ImageStore, class_codes
+from ssl_transfer.data.training_set import StoreShare, TrainingSet
+from ssl_transfer.data.views import VIEWS, ViewMaker, Views
+from ssl_transfer.errors import RecipeError, StoreError
+from ssl_transfer.methods.registry import METHODS, Course, Objective
+from ssl_transfer.models.backbone import Backbone, adopt, build, load_backbone, new_card
+from ssl_transfer.recipe import Component, PretrainRecipe, choose
+from ssl_transfer.training.monitor import OnlineProbes
+from ssl_transfer.training.optim import OPTIMIZERS
+
+GIVEN = {
+    "views": ("size", "channels", "units"),
+    "method": ("backbone", "classes"),
+    "optimizer": ("groups", "batch_size"),
+}
+
+
+@dataclass(frozen=True)
+class PretrainSetup:
+    """A recipe with everything filled in, and what it stands for.
+
+    Attributes:
+        recipe: With every option of what it names.
+        pool: The training images.
+        objective: The method around its backbone; initial weights depend on the seed alone.
+        upstream: Ids of the stores and of the parent.
+    """
+
+    recipe: PretrainRecipe
+    pool: TrainingSet
+    objective: Objective
+    upstream: list[str]
+
+
+def resolve(recipe: PretrainRecipe, where: str) -> PretrainRecipe:
+    """The recipe with every option of what it names, checked against its signature.
+
+    Raises:
+        RecipeError: If a name or an option is unknown, or a value has the wrong type.
+    """
+
+    def full(known: dict, named: Component, place: str) -> Component:
+        given = GIVEN[place.rpartition(".")[2]]
+        return Component(name=named.name, **choose(known, named, f"{where}: {place}", given))
+
+    data = recipe.data
+    mix = [
+        part.model_copy(update={"views": part.views and full(VIEWS, part.views, f"data.mix.{index}.views")})
+        for index, part in enumerate(data.mix)
+    ]
+    return recipe.model_copy(
+        update={
+            "data": data.model_copy(update={"views": full(VIEWS, data.views, "data.views"), "mix": mix}),
+            "method": full(METHODS, recipe.method, "method"),
+            "optimizer": full(OPTIMIZERS, recipe.optimizer, "optimizer"),
+        }
+    )
+
+
+def set_up(recipe: PretrainRecipe, where: str) -> PretrainSetup:
+    """Open the stores, build the backbone, and check that they fit each other.
+
+    Args:
+        recipe: From `completed`.
+        where: Its name, for error messages.
+
+    Raises:
+        RecipeError, StoreError, BackboneError: If they do not.
+    """
+    seed = recipe.train.seed
+    sources = recipe.data.sources()
+    stores = [ImageStore(source.store) for source in sources]
+    channels = recipe.backbone.in_channels or max(store.shape[0] for store in stores)
+    recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"in_channels": channels})})
+    presets = [
+        _preset(source.views, recipe.data.size, channels, store) for source, store in zip(sources, stores, strict=True)
+    ]
+    presets = _alike(presets, stores)
+    init = recipe.backbone.init
+    parent = None if init == "scratch" else load_backbone(init, channels, recipe.data.size)
+    backbone = _backbone(recipe, stores, presets[0], parent, where)
+    labels, classes = _labels(recipe, stores) if METHODS[recipe.method.name].needs_labels else (None, None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        extra = {"classes": len(classes)} if classes is not None else {}
+        objective = METHODS[recipe.method.name](backbone, **extra, **recipe.method.options)
+
+    parts, offset = [], 0
+    for source, store, preset in zip(sources, stores, presets, strict=True):
+        positions = store.positions("train")
+        if labels is not None:
+            positions = positions[labels[offset : offset + len(store)][positions] >= 0]
+        offset += len(store)
+        if len(positions) == 0:
+            raise StoreError(
+                f"{store.path}: none of its training images has a '{recipe.data.label}', and "
+                f"{recipe.method.name} learns from labels. Leave the store out, or ingest it again with --labels."
+            )
+        positions = _limited(positions, recipe.data.limit, len(stores), seed)
+        maker = ViewMaker(
+            objective.view_presets(preset), Scale.of_store(store.card, preset.intensity.window_hu), seed, channels
+        )
+        parts.append(StoreShare(store, positions, maker, source.share))
+    pool = TrainingSet(parts, seed, labels)
+    _check_batch(recipe, pool, objective, where)
+    steps_per_epoch = len(pool) // recipe.train.batch_size
+    objective.course = Course(seed, steps_per_epoch, max(1, round(recipe.train.epochs * steps_per_epoch)))
+    return PretrainSetup(recipe, pool, objective, [store.id for store in stores] + ([parent.id] if parent else []))
+
+
+def online_probes(recipe: PretrainRecipe, pool: TrainingSet) -> OnlineProbes | None:
+    """What watches the backbone, if there is a labelled store to watch it on."""
+    monitor = recipe.monitor
+    store = ImageStore(monitor.store) if monitor.store else pool.parts[0].store
+    try:
+        return OnlineProbes(store, monitor.label, monitor.images, recipe.train.seed)
+    except StoreError as error:
+        if monitor.store:
+            raise
+        warn(f"no online kNN and linear probe: {error}")
+        return None
+
+
+def _preset(views: Component, size: int, channels: int, store: ImageStore) -> Views:
+    return VIEWS[views.name](size, channels, store.units, **views.options)
+
+
+def _alike(presets: list[Views], stores: list[ImageStore]) -> list[Views]:
+    """Presets whose views a backbone reads alike: mean and spread of the first, the window of the first store in HU."""
+    window = next((p.intensity.window_hu for p, s in zip(presets, stores, strict=True) if s.units == "hu"), None)
+    intensity = replace(presets[0].intensity, window_hu=window or presets[0].intensity.window_hu)
+    return [replace(preset, intensity=intensity) for preset in presets]
+
+
+def _backbone(
+    recipe: PretrainRecipe, stores: list[ImageStore], preset: Views, parent: Backbone | None, where: str
+) -> Backbone:
+    """The backbone as training begins: weights of the seed, or the parent's."""
+    section, size, seed = recipe.backbone, recipe.data.size, recipe.train.seed
+    model = build(section.name, section.in_channels, size, section.stem, section.options, seed)
+    adapted = []
+    if parent:
+        public = not parent.card["parents"]  # adapted while it was loaded
+        try:
+            adapted = parent.card["adapted"] * public + adopt(model, parent.model)
+        except RuntimeError as error:
+            raise RecipeError(f"{where}: backbone.init: {section.init} does not fit {section.name}: {error}") from None
+    card = new_card(
+        recipe.name,
+        section.name,
+        model,
+        section.in_channels,
+        size,
+        section.stem,
+        section.options,
+        preset.intensity,
+        method=recipe.method.name,
+        source_domain=" + ".join(dict.fromkeys(store.card["domain"] for store in stores)),
+        stores=[store.id for store in stores],
+        parents=[*parent.card["parents"], parent.id] if parent else [],
+        adapted=adapted,
+        pretraining_seed=seed,
+        recipe=recipe.model_dump(),
+    )
+    return Backbone(model, card)
+
+
+def _labels(recipe: PretrainRecipe, stores: list[ImageStore]) -> tuple[np.ndarray, np.ndarray]:
+    """Class codes of all rows of all stores (−1: none), and the classes.
+
+    Raises:
+        StoreError: If there are fewer than two classes.
+    """
+    column = recipe.data.label
+    classes, codes = class_codes(np.concatenate([store.column(column) for store in stores]))
+    if len(classes) < 2:
+        raise StoreError(
+            f"{', '.join(str(store.path) for store in stores)}: column '{column}' has {len(classes)} class(es); "
+            f"{recipe.method.name} needs two. Ingest again with --labels, or name another column with data.label."
+        )
+    return codes, classes
+
+
+def _limited(positions: np.ndarray, limit: int | None, stores: int, seed: int) -> np.ndarray:
+    """A seeded subset of the training rows; several stores share the limit."""
+    wanted = limit and max(1, limit // stores)
+    if not wanted or wanted >= len(positions):
+        return positions
+    chosen = np.random.default_rng(seed).choice(len(positions), wanted, replace=False)
+    return np.asarray(positions)[np.sort(chosen)]
+
+
+def _check_batch(recipe: PretrainRecipe, pool: TrainingSet, objective: Objective, where: str) -> None:
+    batch, accumulate = recipe.train.batch_size, recipe.train.accumulate_steps
+    if batch > len(pool):
+        offered = ", ".join(str(part.store.path) for part in pool.parts)
+        raise RecipeError(
+            f"{where}: train.batch_size: {batch} images per batch, but {offered} offers {len(pool)} training images. Set "
+            "train.batch_size to at most that."
+        )
+    if accumulate > 1 and objective.compares:
+        raise RecipeError(
+            f"{where}: train.accumulate_steps: {recipe.method.name} takes its {objective.compares} from the batch, and "
+            f"{accumulate} batches of {batch // accumulate} images are not one of {batch}. Take method=moco, whose queue of "
+            "negatives does not depend on the batch, or a smaller train.batch_size with train.accumulate_steps=1."
+        )
+    if batch % accumulate:
+        raise RecipeError(
+            f"{where}: train.accumulate_steps: {batch} images cannot be cut into {accumulate} equal parts. Choose a divisor "
+            "of train.batch_size."
+        )
+    objective.check_batch(batch // accumulate)

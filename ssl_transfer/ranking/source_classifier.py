@@ -1,0 +1,119 @@
+"""What a backbone's source classes say of the target's images, where source classes are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.special import softmax
+
+from ssl_transfer.data.store import ImageStore
+from ssl_transfer.errors import BackboneError, StoreError, nearest
+from ssl_transfer.evaluation.linear_probe import LinearProbe
+from ssl_transfer.models.backbone import Backbone
+
+MOST_ROWS = 20_000  # of the source that a head is trained on: a seeded draw of more
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class SourceLabels:
+    """A labelled store that backbones may have been pretrained on."""
+
+    store: ImageStore
+    column: str
+
+    @classmethod
+    def open(cls, spec: str) -> SourceLabels:
+        """Of `STORE` or `STORE:COLUMN`.
+
+        Raises:
+            StoreError: If there is no such store or column.
+        """
+        path, column = spec, LABEL
+        if ":" in spec and not Path(spec).exists():
+            path, _, column = spec.rpartition(":")
+        store = ImageStore(path)
+        if column not in store.columns:
+            raise StoreError(f"--source {spec}: {path} has no column '{column}'.{nearest(column, store.columns)}")
+        return cls(store, column)
+
+    @property
+    def id(self) -> str:
+        """Of the store, with the column."""
+        return f"{self.store.id}:{self.column}"
+
+    def classes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Labelled training rows, and their classes as text."""
+        rows = np.asarray(self.store.positions("train"))
+        values = self.store.column(self.column)[rows]
+        known = np.array([value is not None and value == value for value in values])
+        return rows[known], values[known].astype(str)
+
+
+@dataclass(frozen=True)
+class SourcePosteriors:
+    """Probabilities of source classes, (N, S), and what gave them."""
+
+    probabilities: np.ndarray
+    origin: str
+
+
+def source_posteriors(
+    backbone: Backbone,
+    features: np.ndarray,
+    sources: Iterable[SourceLabels],
+    extract: Callable[[ImageStore], np.ndarray],
+    seed: int,
+) -> SourcePosteriors | None:
+    """From a public backbone's own classifier, else from a head trained on the labels of the stores it was pretrained on.
+
+    Args:
+        backbone: Whose card names those stores.
+        features: Of the images that are asked about, (N, D).
+        sources: Labelled stores at hand.
+        extract: Store -> features (M, D).
+        seed: Of the draw of rows, where there are more than `MOST_ROWS`.
+
+    Returns:
+        None where there is neither.
+
+    Raises:
+        StoreError: If no head can be trained on so few patients.
+        BackboneError: If features of a source are no numbers.
+    """
+    if backbone.classifier is not None:
+        weights, biases = backbone.classifier
+        return SourcePosteriors(softmax(features.astype(float) @ weights.T + biases, axis=1), "its own classifier")
+    own, inputs, classes, groups = [], [], [], []
+    for number, source in enumerate(sources):
+        rows, names = source.classes()
+        if source.store.id in backbone.card["stores"] and len(set(names)) > 1:
+            own.append(source)
+            inputs.append(extract(source.store)[rows])
+            classes += [f"{number} {name}" for name in names]
+            patients = source.store.column("patient")[rows]
+            groups += [f"{number} {who if who is not None else row}" for who, row in zip(patients, rows, strict=True)]
+    if not inputs:
+        return None
+    inputs, classes, groups = np.concatenate(inputs), np.array(classes), np.array(groups)
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(inputs))[:MOST_ROWS])
+    inputs, classes, groups = inputs[drawn], classes[drawn], groups[drawn]
+    if not np.isfinite(inputs).all():
+        stores = " and ".join(str(source.store.path) for source in own)
+        raise BackboneError(
+            f"{backbone.card['name']}: some of its features on {stores} are no numbers. Extract them in fp32, or look at its "
+            "training."
+        )
+    mean, spread = inputs.mean(0), inputs.std(0)
+    spread[spread == 0] = 1
+    names = " and ".join(f"{source.store.path} ({source.column})" for source in own)
+    try:
+        head = LinearProbe(random_state=seed).fit((inputs - mean) / spread, classes, groups=groups)
+    except ValueError as error:  # too few patients
+        raise StoreError(
+            f"--source {names}: no head can be trained on these labels: {str(error).splitlines()[0]}"
+        ) from None
+    return SourcePosteriors(head.predict_proba((features - mean) / spread), f"a head trained on the labels of {names}")

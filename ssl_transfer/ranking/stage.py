@@ -1,0 +1,196 @@
+"""The stage `rank`: which of several backbones to take for a task, before any is fine-tuned. Test images are not looked at.
+
+Frozen features of training and validation images are scored by every transferability score, and by kNN and a linear probe, which
+are cross-validated over patients; the probe sets the order unless asked otherwise. Patients are resampled to say how sure it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas
+import torch
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from ssl_transfer.console import say
+from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.tasks import Task
+from ssl_transfer.errors import TaskError, UsageError
+from ssl_transfer.features import Features, extract_features, features_id
+from ssl_transfer.measures.transferability import SCORES, SOURCE_SCORES
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.ranking.candidate import CRITERIA, Candidate, candidate
+from ssl_transfer.ranking.sample import Sample
+from ssl_transfer.ranking.source_classifier import SourceLabels, source_posteriors
+from ssl_transfer.ranking.verdict import verdict
+from ssl_transfer.run import environment, read_json, run_id, whole_folder, write_json
+
+SCHEMA = 1
+GIVEN = ("task", "backbones", "out", "features", "sources")  # parameters of `rank` that are no settings
+
+
+def rank(
+    task: Task,
+    backbones: Mapping[str, Backbone],
+    out: str | Path | None = None,
+    features: Sequence[str | Path] = (),
+    sources: Sequence[SourceLabels] = (),
+    by: Literal[CRITERIA] = "linear_probe",
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    seed: NonNegativeInt = 0,
+    folds: PositiveInt = 5,
+    resamples: NonNegativeInt = 100,
+    size: PositiveInt | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
+) -> tuple[dict[str, Any], Path]:
+    """Score backbones on a task's training and validation images and put them in order.
+
+    Args:
+        task: Of classes, or of labels that do not exclude each other; those have LogME and the probes alone.
+        backbones: Name -> backbone.
+        out: Folder; None: `runs/rank/ID`. It gets `rank.json` and `scores.csv`.
+        features: Folders of features that are there already, of any of these backbones and stores.
+        sources: Labelled stores on which LEEP and NCE may train a head, for backbones that were pretrained on them.
+        by: What the order rests on.
+        fraction: Share of the training patients that are looked at, as for `evaluate`.
+        seed: Of the fraction, the folds, the resamples, and the mixture of N-LEEP.
+        folds: Of patients, at least three, for the probes.
+        resamples: Of patients, for intervals and the share of first places; 0: neither.
+        size, precision: Of the features; see `extract_features`.
+
+    Returns:
+        The answer, as `rank.json` has it, and its folder.
+
+    Raises:
+        TaskError: If the target is masks.
+        UsageError: If there are fewer than three folds, `by` applies to no backbone, features are of something else, or `out`
+            holds something else.
+        SplitError: If there are fewer than three patients.
+        BackboneError: If features are no numbers.
+    """
+    if task.kind == "masks":
+        raise TaskError(f"task {task.name}: its target is masks; rank is for classes and labels of whole images.")
+    settings = {
+        "by": by,
+        "fraction": fraction,
+        "seed": seed,
+        "folds": folds,
+        "resamples": resamples,
+        "size": size,
+        "precision": precision,
+    }
+    asked = {**settings, "names": list(backbones), "task": task.card.model_dump(exclude={"store"})}
+    upstream = [*(one.id for one in backbones.values()), task.store.id, *(source.id for source in sources)]
+    identity = run_id("rank", asked, upstream)
+    folder = Path(out) if out else Path("runs/rank") / identity
+    if folder.exists() and any(folder.iterdir()):
+        return _finished(folder, identity), folder
+    if by in SOURCE_SCORES and not any(_has_source(backbone, sources) for backbone in backbones.values()):
+        raise UsageError(
+            f"by={by}: none of the backbones has source classes at hand. Take linear_probe, or give a --source."
+        )
+    sample = Sample.of(task, fraction, seed, folds, resamples)
+    stores = [task.store, *(source.store for source in sources)]
+    wanted = {features_id(one, store, size, precision) for one in backbones.values() for store in stores}
+    known = {one.card["run_id"]: one for one in map(Features.load, features)}
+    if strange := [str(one.path) for name, one in known.items() if name not in wanted]:
+        raise UsageError(
+            f"--features {strange[0]}: of another backbone, store, size or precision than what is ranked here."
+        )
+
+    def extracted(backbone: Backbone, store: ImageStore):
+        there = known.get(features_id(backbone, store, size, precision))
+        return (there or extract_features(backbone, store, size=size, precision=precision)).values
+
+    candidates = []
+    for number, (name, backbone) in enumerate(backbones.items(), 1):
+        say(f"rank: {name} ({number} of {len(backbones)})")
+        candidates.append(
+            candidate(
+                name,
+                backbone,
+                sample,
+                lambda own=backbone: extracted(own, task.store),
+                lambda values, own=backbone: source_posteriors(
+                    own, values, sources, lambda store: extracted(own, store), seed
+                ),
+                seed,
+            )
+        )
+    if all(one.values[by] is None for one in candidates):
+        raise UsageError(
+            f"by={by}: this score applies to none of the backbones, or not to this task. Take linear_probe."
+        )
+    answer = {
+        "schema": SCHEMA,
+        "kind": "rank",
+        "run_id": identity,
+        "task": task.name,
+        "metric": task.card.metric,
+        "by": by,
+        "backbones": [_entry(one) for one in candidates],
+        **verdict(candidates, sample, by, _unused(sources, backbones)),
+        "n": task.count(sample.rows),
+        "settings": settings,
+        "environment": environment(torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"),
+    }
+    with whole_folder(folder) as temporary:
+        _table(answer).to_csv(temporary / "scores.csv", index=False)
+        write_json(temporary / "rank.json", answer)
+    return answer, folder
+
+
+def _has_source(backbone: Backbone, sources: Sequence[SourceLabels]) -> bool:
+    return backbone.classifier is not None or any(one.store.id in backbone.card["stores"] for one in sources)
+
+
+def _unused(sources: Sequence[SourceLabels], backbones: Mapping[str, Backbone]) -> list[str]:
+    """A sentence for each store that no backbone was pretrained on."""
+    known = {store for backbone in backbones.values() for store in backbone.card["stores"]}
+    return [
+        f"{source.store.path} is no source: none of these backbones was pretrained on it."
+        for source in sources
+        if source.store.id not in known
+    ]
+
+
+def _finished(folder: Path, identity: str) -> dict[str, Any]:
+    """The answer that is there already.
+
+    Raises:
+        UsageError: If it is another one.
+    """
+    found = read_json(folder / "rank.json") or {}
+    if found.get("run_id") != identity:
+        raise UsageError(f"{folder}: holds something else than this ranking. Give another --out.")
+    return found
+
+
+def _entry(one: Candidate) -> dict[str, Any]:
+    """A backbone as `rank.json` has it."""
+    return {
+        "name": one.name,
+        "id": one.card["id"],
+        "method": one.card["method"],
+        "source_domain": one.card["source_domain"],
+        "feature_dim": one.card["feature_dim"],
+        "scores": {name: one.values[name] for name in SCORES},
+        "knn": one.values["knn"],
+        "linear_probe": one.values["linear_probe"],
+        "intervals": {name: interval for name in CRITERIA if (interval := one.interval(name))},
+        "source_classes": one.source,
+        "seconds": one.seconds,
+    }
+
+
+def _table(answer: dict[str, Any]) -> pandas.DataFrame:
+    """One row per backbone and criterion: value and interval."""
+    rows = []
+    for one in answer["backbones"]:
+        for criterion in CRITERIA:
+            value = one["scores"].get(criterion, one.get(criterion))
+            low, high = one["intervals"].get(criterion, (None, None))
+            rows.append({"backbone": one["name"], "criterion": criterion, "value": value, "low": low, "high": high})
+    return pandas.DataFrame(rows)

@@ -1,0 +1,327 @@
+"""What a study has found so far: its results and records, gathered into one report."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl_transfer.console import stage
+from ssl_transfer.data.inspect import contact_sheet
+from ssl_transfer.data.store import ImageStore
+from ssl_transfer.result import better
+from ssl_transfer.run import read_json
+from ssl_transfer.study.arms import compared
+from ssl_transfer.study.design import STRATEGIC
+from ssl_transfer.study.engine import failure, record, status
+from ssl_transfer.study.methods_text import design_of, methods_of
+from ssl_transfer.study.plan import Job, Plan
+from ssl_transfer.study.report.guidance import STRATEGIES, answers, matches
+from ssl_transfer.study.report.headline import primary_noise
+from ssl_transfer.study.report.page import Attachment, write_report
+from ssl_transfer.study.report.wording import words
+from ssl_transfer.study.statistics import contrasts, patient_bootstrap, strategy_contrasts, summary, variance_components
+from ssl_transfer.study.table import CELL, CLEAN, noise_setting, study_table, write_table
+
+MISSING_LISTED = 40
+SHEET_IMAGES = 48
+
+
+def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[Attachment] = ()) -> dict[str, Any]:
+    """Build the report of what is there, and name what is missing.
+
+    Args:
+        plan: Of the study.
+        out: Folder; None: the study's own.
+        pictures: To embed beside contact sheets of the study's stores.
+
+    Returns:
+        `report` (path), `runs`, `runs_done`, `missing` (jobs), `answers` (sentences), `seconds` (by kind of job).
+    """
+    folder = Path(out) if out else plan.folder
+    with stage("reading results"):
+        results = list(finished(plan))
+        frame = study_table(results)
+    settings = plan.recipe["statistics"]
+    primaries = settings["primary"]
+    pairs = [tuple(pair) for pair in settings["pairs"] or compared(plan.arms)]
+    with stage(f"statistics of {len(results)} runs"):
+        table = contrasts(frame, margin=settings["margin"], family=settings["family"], pairs=pairs)
+    strategies = strategy_contrasts(frame)
+    write_table(frame, folder)
+    main_metrics = {name: card["metric"] for name, card in plan.tasks.items()}
+    states = status(plan).states
+    with stage("report"):
+        page = write_report(
+            folder,
+            title=plan.recipe["title"],
+            question=plan.recipe["question"],
+            frame=frame,
+            contrasts=table,
+            primary=primaries,
+            arms=list(_arms(plan, frame)),
+            attachments=[*pictures, *_sheets(plan)],
+            design=design_of(plan, results),
+            missing=_missing(plan, states),
+            cost=_cost(plan),
+            environment=_environment(results),
+            methods_text=methods_of(plan, results),
+            warnings=[*plan.recipe["notes"], *_warnings(results)],
+            commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
+            main_metrics=main_metrics,
+            strategies=strategies,
+            variance=variance_components(frame),
+            courses=_courses(results, main_metrics),
+            cases=_cases(results, table, primaries),
+            scores=_scores(plan),
+        )
+    told = answers(table, summary(frame), primaries, strategies)
+    sentences = [f"{answer['where']}: {answer['advice']}" for answer in told]
+    return {
+        "report": str(page),
+        "runs": sum(1 for _ in plan.runs),
+        "runs_done": len(results),
+        "missing": sum(state != "done" for state in states.values()),
+        "answers": sentences,
+        "seconds": dict(_cost(plan)),
+    }
+
+
+def finished(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Every result that is there, under the name that its arm has in the study."""
+    for run in plan.runs:
+        content = read_json(Path(run["result"]))
+        if content is not None:
+            content["backbone"]["pretraining"] = run["pretraining"]
+            yield {**content, "path": run["result"]}
+
+
+def _scores(plan: Plan) -> pd.DataFrame | None:
+    """What was said of every backbone beforehand: of the study's `rank` jobs that are done."""
+    rows = []
+    for job in plan.jobs:
+        found = read_json(Path(job.output) / "rank.json") if job.stage == "rank" else None
+        for one in (found or {}).get("backbones", ()):
+            values = {"linear_probe": one["linear_probe"], "knn": one["knn"], **one["scores"]}
+            shared = {"pretraining": job.about["arm"], "pretraining_seed": job.about["seed"], "task": job.about["task"]}
+            sign = better(found["metric"])  # more is to be better, of probes too
+            rows += [
+                {**shared, "criterion": name, "value": value * (sign if name in ("linear_probe", "knn") else 1)}
+                for name, value in values.items()
+                if value is not None
+            ]
+    return pd.DataFrame(rows).astype({"pretraining_seed": "Int64"}) if rows else None
+
+
+def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """What the report's table of pretrainings says of each: from the card of its first backbone that is there."""
+    jobs, first = {job.id: job for job in plan.jobs}, {}
+    for job in plan.jobs:
+        if job.stage == "pretrain":
+            first.setdefault(job.about["arm"], job)
+    for arm in plan.arms:
+        own = frame[frame["pretraining"] == arm["name"]]
+        job = first.get(arm["name"])
+        card = _backbone_card(job) if job else {}
+        boundaries = list(dict.fromkeys(own["boundary"].dropna()))
+        recipe = card.get("recipe") or {}
+        steps = _steps(job, jobs) if card else None
+        images = (recipe.get("data") or {}).get("limit")
+        notes = []
+        if arm["backbone"]:
+            notes.append("public weights: unequal budget")
+        if arm["init"]:
+            notes.append(f"starts from {arm['init']}")
+        if arm["untrained"]:
+            notes.append("random initialisation, same architecture and seeds")
+            steps = images = None
+        yield {
+            "name": arm["name"],
+            "domain": card.get("source_domain") or "",
+            "boundary": boundaries[0] if len(boundaries) == 1 else "",
+            "images": images,
+            "steps": steps,
+            "note": "; ".join(notes),
+        }
+
+
+def _backbone_card(job: Job) -> dict[str, Any]:
+    return read_json(Path(job.output) / "backbone" / "card.json") or {}
+
+
+def _steps(job: Job, jobs: Mapping[str, Job]) -> int:
+    """Of a pretraining and of those that it started from: a chain has both budgets."""
+    before = [jobs[needed] for needed in job.inputs if jobs[needed].stage == "pretrain"]
+    own = (_backbone_card(job).get("training") or {}).get("steps") or 0
+    return own + sum(_steps(parent, jobs) for parent in before)
+
+
+def _sheets(plan: Plan) -> Iterator[Attachment]:
+    """A contact sheet of every store that the study has ingested; drawn once."""
+    for job in plan.jobs:
+        if job.stage == "ingest" and (Path(job.output) / "card.json").exists():
+            path = plan.folder / "pictures" / f"{job.id}.png"
+            if not path.exists():
+                path.parent.mkdir(exist_ok=True)
+                contact_sheet(ImageStore(job.output), path, SHEET_IMAGES)
+            yield Attachment(f"Images: {job.about['store']}", f"Examples from {Path(job.words[1]).name}.", path)
+
+
+def _missing(plan: Plan, states: Mapping[str, str]) -> list[str]:
+    """A line for each job that is not done, or for each kind of them where there are many."""
+    lines = []
+    for job in plan.jobs:
+        if states[job.id] != "done":
+            found = failure(plan, job) if states[job.id] == "failed" else None
+            lines.append(f"{job.title}: {states[job.id]}" + (f" ({found['error']})" if found else ""))
+    if len(lines) <= MISSING_LISTED:
+        return lines
+    counts = Counter((job.stage, states[job.id]) for job in plan.jobs if states[job.id] != "done")
+    return (
+        [f"{name}: {n} jobs {state}" for (name, state), n in counts.items()]
+        + lines[:MISSING_LISTED]
+        + [f"… and {len(lines) - MISSING_LISTED} more: ssl-transfer study status {plan.folder}"]
+    )
+
+
+def _cost(plan: Plan) -> list[tuple[str, float]]:
+    """Seconds of every stage, of what was recorded."""
+    spent: dict[str, float] = {}
+    for job in plan.jobs:
+        if found := record(plan, job):
+            name = job.cost["like"].split()[0]
+            spent[name] = spent.get(name, 0.0) + found["seconds"]
+    return [(name, round(seconds, 1)) for name, seconds in spent.items()]
+
+
+def _environment(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Versions and devices of all results; several values of one thing are all named."""
+    found: dict[str, dict[str, None]] = {}
+    for result in results:
+        for key, value in _flat(result["environment"]):
+            if key != "time":
+                found.setdefault(key, {})[value] = None
+    return {key: ", ".join(values) for key, values in found.items()}
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        else:
+            yield key, json.dumps(value).strip('"')
+
+
+def _warnings(results: list[dict[str, Any]]) -> Iterator[str]:
+    """What most results of a target and protocol say that a reader must know."""
+    said: Counter = Counter()
+    for result in results:
+        said.update((result["task"]["name"], result["protocol"], note) for note in {*result["notes"]})
+    runs = Counter((result["task"]["name"], result["protocol"]) for result in results)
+    shared: dict[str, list[str]] = {}
+    for (task, protocol, note), n in said.items():
+        if 2 * n > runs[task, protocol]:
+            shared.setdefault(note, []).append(f"{words(task)} by {words(protocol)}")
+    for note, places in shared.items():
+        yield f"{', '.join(places)}: {note}"
+    seen = {
+        (result["backbone"]["pretraining"], result["task"]["name"])
+        for result in results
+        if result["seen_in_pretraining"]
+    }
+    if seen:
+        listed = "; ".join(f"{arm} on {words(task)}" for arm, task in sorted(seen))
+        yield f"Pretrained on training images (without labels) of the target's own store: {listed}."
+
+
+def _courses(results: list[dict[str, Any]], main_metrics: Mapping[str, str]) -> pd.DataFrame | None:
+    """Validation over steps of every fine-tune without noise; its seconds are shared out evenly over its steps."""
+    rows = []
+    for result in results:
+        log, coordinates = Path(result["path"]).with_name("log.jsonl"), _coordinates(result)
+        if result["protocol"] not in STRATEGIC or coordinates.pop("noise") != CLEAN or not log.exists():
+            continue
+        name = f"val_{main_metrics[coordinates['task']]}"
+        steps = [json.loads(line) for line in log.read_text().splitlines()]
+        per_step = result["cost"]["seconds"] / max(1, steps[-1]["step"])
+        del coordinates["noise_sigma"]
+        rows += [
+            {**coordinates, "metric": name[4:], "step": at["step"], "seconds": at["step"] * per_step, "value": at[name]}
+            for at in steps
+            if at.get(name) is not None
+        ]
+    return pd.DataFrame(rows) if rows else None
+
+
+def _coordinates(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a result stands in the tables."""
+    return {
+        "pretraining": result["backbone"]["pretraining"],
+        "task": result["task"]["name"],
+        **{name: result[name] for name in ("protocol", "strategy", "fraction", "pretraining_seed", "seed")},
+        **noise_setting(result["settings"].get("noise")),
+    }
+
+
+def _cases(results: list[dict[str, Any]], table: pd.DataFrame, primaries: list[dict]) -> pd.DataFrame | None:
+    """The primary contrasts with patients as the unit: would other patients have said the same?"""
+    rows, kept = [], {}
+    for primary in primaries:
+        if primary.get("compare") == STRATEGIES:
+            continue
+        for pair in table[matches(table, {**primary, **primary_noise(primary)})].to_dict("records"):
+            sides = []
+            for arm in (pair["a"], pair["b"]):
+                key = (*(pair[name] for name in CELL if name != "metric"), arm)
+                if key not in kept:
+                    kept[key] = _case_scores(results, pair, arm)
+                sides.append(kept[key])
+            if any(side is None for side in sides):
+                continue
+            both = sides[0].join(sides[1]["score"], how="inner", lsuffix="_a", rsuffix="_b").reset_index(drop=True)
+            found = patient_bootstrap(both.rename(columns={"score_a": "a", "score_b": "b"}))
+            rows.append(
+                {
+                    "task": pair["task"],
+                    "a": pair["a"],
+                    "b": pair["b"],
+                    "metric": sides[0].attrs["metric"],
+                    "difference": found.difference,
+                    "ci_low": found.ci_low,
+                    "ci_high": found.ci_high,
+                    "n_cases": found.n_cases,
+                    "n_patients": found.n_patients,
+                }
+            )
+    return pd.DataFrame(rows) if rows else None
+
+
+def _case_scores(results: list[dict[str, Any]], pair: Mapping[str, Any], arm: str) -> pd.DataFrame | None:
+    """Score of every test image or case of an arm, its seeds averaged: share of runs that were right, or Dice."""
+    parts, metric = [], "share of images that are right"
+    wanted = {name: pair[name] for name in CELL if name != "metric"} | {"pretraining": arm}
+    for result in results:
+        own, path = _coordinates(result), Path(result["path"]).with_name("predictions.parquet")
+        if any((own[name] or "") != (value or "") for name, value in wanted.items()) or not path.exists():
+            continue
+        found = pd.read_parquet(path)
+        if "dice" in found:
+            metric = "Dice per case"
+            parts.append(found.groupby("case").agg(patient=("patient", "first"), score=("dice", "mean")))
+        elif "label" in found:
+            scores = found.filter(like="score_")
+            right = scores.columns[scores.to_numpy().argmax(1)].str.removeprefix("score_") == found["label"].astype(str)
+            parts.append(
+                pd.DataFrame({"patient": found["patient"], "score": right.astype(float)}).set_index(found["row"])
+            )
+    if not parts:
+        return None
+    whole = pd.concat(parts)
+    patient = whole["patient"].astype(object).where(whole["patient"].notna(), whole.index.astype(str))
+    averaged = whole.assign(patient=patient).groupby(level=0).agg(patient=("patient", "first"), score=("score", "mean"))
+    averaged.attrs["metric"] = metric
+    return averaged

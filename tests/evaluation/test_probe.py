@@ -1,0 +1,129 @@
+"""`probe`: the command line's evaluation of frozen features as a function."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from support.tiny_tasks import class_task, mask_task
+
+import ssl_transfer
+from ssl_transfer import features as cached
+from ssl_transfer.__main__ import main
+from ssl_transfer.errors import RecipeError, TaskError, UsageError
+from ssl_transfer.evaluation.stage import probe
+from ssl_transfer.features import extract_features
+from ssl_transfer.models.backbone import load_backbone
+
+SPEC = "scratch:test_resnet,in_channels=1,size=32"
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return class_task(tmp_path_factory.mktemp("task"), train=24, held_out=12, classes=3)
+
+
+@pytest.fixture
+def backbone():
+    return load_backbone(SPEC)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A working directory of its own."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def told(capsys):
+    """What the command line answers."""
+
+    def tell(*words):
+        capsys.readouterr()
+        assert main([str(word) for word in words]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("protocol", "settings"),
+    [
+        ("linear_probe", {}),
+        ("linear_probe", {"fraction": 0.5, "seed": 2, "strengths": [0.1, 10]}),
+        ("knn", {"fraction": 0.5}),
+    ],
+)
+def test_its_numbers_are_those_of_the_command_line(protocol, settings, task, backbone, told, place):
+    card = task.store.path.parent / "task.yaml"
+    found = probe(backbone, task, protocol=protocol, out=place / "mine", **settings)
+    words = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
+    answer = told("evaluate", protocol, SPEC, card, *words, "--out", "theirs", "--json")
+    for key in ("metrics", "intervals", "selected", "n", "protocol", "fraction", "seed", "run_id"):
+        assert answer[key] == getattr(found, key), key
+
+
+def test_a_task_is_named_by_its_card_or_open(task, backbone, place):
+    by_card = probe(backbone, task.store.path.parent / "task.yaml", out=place / "a", resamples=0)
+    opened = probe(backbone, task, out=place / "b", resamples=0)
+    assert by_card.run_id == opened.run_id and by_card.metrics == opened.metrics
+
+
+def test_it_is_where_the_command_line_would_have_put_it_and_what_is_done_is_read(task, backbone, place, monkeypatch):
+    first = probe(backbone, task)
+    assert (place / "runs" / "evaluate" / first.run_id / "result.json").is_file()
+    monkeypatch.setattr(cached, "embed", lambda *_, **__: pytest.fail("computed again"))
+    again = probe(load_backbone(SPEC), task)
+    assert again == first and again.cost == first.cost
+
+
+def test_features_that_are_there_are_taken(task, backbone, place, monkeypatch):
+    extract_features(backbone, task.store, place / "kept")
+    monkeypatch.setattr(cached, "embed", lambda *_, **__: pytest.fail("computed again"))
+    found = probe(backbone, task, features=place / "kept")
+    assert set(found.metrics) == {"val", "test"} and not (place / "runs" / "features").exists()
+    other = load_backbone(f"{SPEC},seed=1")
+    with pytest.raises(UsageError, match="features of other inputs"):
+        probe(other, task, features=place / "kept", out=place / "other")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"CC": 1}, "no setting 'CC'"),
+        ({"resample": 0}, "Did you mean 'resamples'"),
+        ({"strengths": [-1]}, "strengths"),
+        ({"precision": "fp8"}, "precision"),
+        ({"fraction": 2.0}, "fraction"),
+        ({"fraction": [0.5, 1.0]}, "fraction"),
+        ({"seed": -1}, "seed"),
+        ({"k": 3}, "no setting 'k'"),  # of k-NN
+    ],
+)
+def test_a_setting_that_is_wrong_is_a_recipe_error_before_anything_is_done(settings, said, task, backbone, place):
+    with pytest.raises(RecipeError, match=said):
+        probe(backbone, task, **settings)
+    assert not (place / "runs").exists()
+
+
+def test_settings_may_be_numpy_s(task, backbone, place):
+    plain = probe(backbone, task, fraction=0.5, seed=1, out=place / "a")
+    assert probe(backbone, task, fraction=np.float64(0.5), seed=np.int64(1), out=place / "b").metrics == plain.metrics
+
+
+def test_a_task_that_is_none_or_of_masks_is_a_task_error(backbone, place):
+    with pytest.raises(TaskError):
+        probe(backbone, place / "nowhere.yaml")
+    with pytest.raises(TaskError, match="masks"):
+        probe(backbone, mask_task(place / "masks"))
+
+
+def test_it_is_a_public_name_and_changes_no_backbone(task, backbone, place):
+    assert ssl_transfer.probe is probe
+    backbone.train()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    probe(backbone, task, resamples=0)
+    assert backbone.training and all((before[name] == value).all() for name, value in backbone.state_dict().items())

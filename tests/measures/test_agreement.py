@@ -1,0 +1,116 @@
+"""Correlations of scores and quality: those of SciPy, ties and all."""
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau, pearsonr, spearmanr, weightedtau
+from support.rankings import CLEAR, DIM, NOISE, cohort, found, ranked
+
+from ssl_transfer.measures import agreement
+from ssl_transfer.measures.agreement import COEFFICIENTS, resampled_backbones
+
+PUBLISHED = {
+    "pearson": lambda one, other: pearsonr(one, other).statistic,
+    "spearman": lambda one, other: spearmanr(one, other).statistic,
+    "kendall": lambda one, other: kendalltau(one, other).statistic,
+    "weighted_kendall": lambda one, other: weightedtau(one, other, rank=True).statistic,
+}
+
+
+def test_four_coefficients_are_told():
+    assert set(COEFFICIENTS) == set(PUBLISHED) == set(agreement([1.0, 2.0, 4.0], [2.0, 1.0, 3.0]))
+
+
+@pytest.mark.parametrize("values", ["all different", "some ties", "many ties"])
+@pytest.mark.parametrize("backbones", [3, 5, 17])
+def test_coefficients_are_scipy_s(backbones, values):
+    draw = np.random.default_rng(backbones)
+    for _ in range(25):
+        pair = draw.normal(size=(2, backbones))
+        if values != "all different":
+            pair = draw.integers(0, backbones if values == "some ties" else 2, (2, backbones)).astype(float)
+        if (np.ptp(pair, axis=1) == 0).any():
+            continue
+        told = agreement(*pair)
+        for name, published in PUBLISHED.items():
+            assert told[name] == pytest.approx(published(*pair), abs=1e-12), (name, pair)
+
+
+def test_weighted_kendall_is_the_mean_of_ranking_by_one_and_by_the_other():
+    one, other = np.array([3.0, 3.0, 1.0, 7.0, 2.0]), np.array([1.0, 2.0, 2.0, 9.0, 5.0])
+
+    def ranked_by(first, second):
+        place = np.empty(len(first), int)
+        place[np.lexsort((second, first))[::-1]] = np.arange(len(first))
+        return weightedtau(one, other, rank=place).statistic
+
+    expected = (ranked_by(one, other) + ranked_by(other, one)) / 2
+    assert ranked_by(one, other) != pytest.approx(ranked_by(other, one))
+    assert agreement(one, other)["weighted_kendall"] == pytest.approx(expected, abs=1e-12)
+    assert agreement(other, one)["weighted_kendall"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_same_order_agrees_wholly_and_the_reverse_not_at_all():
+    quality = np.array([0.1, 0.4, 0.5, 0.8])
+    same, reverse = agreement(3 * quality - 7, quality), agreement(-quality, quality)
+    assert [same[name] for name in COEFFICIENTS] == pytest.approx([1, 1, 1, 1], abs=1e-12)
+    assert [reverse[name] for name in COEFFICIENTS] == pytest.approx([-1, -1, -1, -1], abs=1e-12)
+
+
+def test_an_exchange_of_the_best_costs_more_than_one_of_the_worst():
+    quality = np.arange(6.0)
+    best, worst = agreement([0, 1, 2, 3, 5, 4], quality), agreement([1, 0, 2, 3, 4, 5], quality)
+    assert best["kendall"] == worst["kendall"] and best["weighted_kendall"] < worst["weighted_kendall"]
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_what_does_not_vary_agrees_with_nothing(name):
+    assert np.isnan(agreement([2.0, 2.0, 2.0], [1.0, 2.0, 3.0])[name])
+    assert np.isnan(agreement([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])[name])
+
+
+def test_many_are_answered_at_once_along_the_last_axis():
+    draw = np.random.default_rng(0)
+    scores, quality = draw.integers(0, 4, (6, 2, 5)).astype(float), draw.normal(size=5)
+    told = agreement(scores, quality)
+    for name in COEFFICIENTS:
+        assert told[name].shape == (6, 2)
+        one_by_one = [agreement(one, quality)[name] for one in scores.reshape(12, 5)]
+        assert np.allclose(told[name].ravel(), one_by_one, atol=1e-12, equal_nan=True)
+
+
+def test_resampled_backbones_are_at_least_three_different_ones_and_the_same_for_a_seed():
+    drawn = resampled_backbones(4, 300, seed=1)
+    assert drawn.shape == (300, 4) and drawn.min() == 0 and drawn.max() == 3
+    assert min(len(set(row)) for row in drawn.tolist()) == 3
+    assert np.array_equal(drawn, resampled_backbones(4, 300, seed=1))
+    assert not np.array_equal(drawn, resampled_backbones(4, 300, seed=2))
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """Five backbones in order of their probe, and the same by LogME."""
+    folder = tmp_path_factory.mktemp("answers")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        task = cohort(folder / "task")
+        backbones = {"noise": NOISE, "dim": DIM, "half": (0, 6), "clear": CLEAR, "all but one": (0, 1, 3)}
+        return {by: ranked(task, backbones, folder / by, by=by, resamples=0) for by in ("linear_probe", "logme")}
+
+
+@pytest.mark.parametrize("by", ["linear_probe", "logme"])
+def test_a_ranking_tells_how_every_other_criterion_agrees_with_the_one_that_sets_the_order(answers, by):
+    answer = answers[by]
+    values = {name: found(answer, name) for name in answer["order"]}
+    known = {criterion for criterion, value in values["clear"].items() if value is not None}
+    assert set(answer["agreement"]) == known - {by}
+    for criterion, told in answer["agreement"].items():
+        pair = [[values[name][which] for name in answer["order"]] for which in (criterion, by)]
+        assert set(told) == {*PUBLISHED, "n"} and told["n"] == 5
+        for name, published in PUBLISHED.items():
+            assert told[name] == pytest.approx(published(*pair), abs=1e-4), (criterion, name)
+
+
+def test_a_criterion_that_does_not_vary_has_null_correlations(place):
+    twins = {"one": CLEAR, "two": CLEAR, "three": CLEAR}
+    told = ranked(cohort(place / "task"), twins, place / "out", resamples=0)["agreement"]["knn"]
+    assert told == {"n": 3, "pearson": None, "spearman": None, "kendall": None, "weighted_kendall": None}

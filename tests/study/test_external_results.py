@@ -1,0 +1,71 @@
+"""`study report --results`: published logs and other tools' tables get the same statistics and page."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.command_line import ssl_transfer
+
+COLUMNS = ["protocol", "pretraining", "task", "strategy", "fraction", "pretraining_seed", "seed", "metric", "value"]
+
+
+@pytest.fixture
+def published(tmp_path):
+    """Two arms and random initialisation, four pretraining seeds, one target; CT is .1 better."""
+    rng = np.random.default_rng(0)
+    rows = [
+        ("finetune", arm, "liver", "full", 0.1, seed, 0, metric, gain + rng.normal(0, 0.01))
+        for arm, gain in (("CT", 0.8), ("ImageNet", 0.7), ("scratch", 0.69))
+        for seed in range(4)
+        for metric in ("dice", "hd95")
+    ]
+    path = tmp_path / "published.csv"
+    pd.DataFrame(rows, columns=COLUMNS).to_csv(path, index=False)
+    return path
+
+
+def report(path, *options):
+    answer = ssl_transfer("study", "report", "--results", path.name, *options, "--json", folder=path.parent)
+    assert answer.status == 0, answer.stderr
+    content = json.loads(answer.stdout)
+    page = path.parent / content["report"]
+    return content, page, pd.read_csv(page.parent / "tables" / "contrasts.csv")
+
+
+def test_a_table_from_elsewhere_gets_contrasts_and_a_page(published):
+    content, page, contrasts = report(published)
+    assert "Take CT" in content["answers"][0] and page.stat().st_size > 50_000
+    dice = contrasts[contrasts["metric"] == "dice"].set_index(["a", "b"])
+    assert dice.loc[("CT", "ImageNet"), "verdict"] == "better" and set(dice["n_a"]) == {4}
+
+
+def test_margin_family_and_domains_are_heard(published, tmp_path):
+    domains = pd.DataFrame({"pretraining": ["CT", "ImageNet"], "task": "liver", "boundary": ["none", "hard"]})
+    domains.to_csv(tmp_path / "domains.csv", index=False)
+    _, _, plain = report(published)
+    _, _, contrasts = report(published, "--margin", "0.05", "--family", "task", "--domains", "domains.csv")
+    near = contrasts[(contrasts["a"] == "ImageNet") & (contrasts["metric"] == "dice")].iloc[0]
+    assert near["verdict"].startswith("equivalent") and near["boundary_a"] == "hard"
+    assert contrasts["p_tost"].notna().all() and plain["p_tost"].isna().all()
+    assert (contrasts["p_holm"] >= plain["p_holm"] - 1e-12).all()  # a larger family
+
+
+def test_the_headline_can_be_chosen(published):
+    content, _, _ = report(published, "--primary", "protocol=finetune,metric=hd95")
+    assert "HD95" in content["answers"][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("protocol,task\na,b\n", "no column pretraining, metric, value; expected at least protocol,"),
+        ("", "not readable as CSV"),
+    ],
+)
+def test_a_table_that_is_none_is_refused(tmp_path, text, message):
+    (tmp_path / "x.csv").write_text(text)
+    answer = ssl_transfer("study", "report", "--results", "x.csv", folder=tmp_path)
+    assert answer.status == 2 and message in answer.stderr

@@ -1,0 +1,140 @@
+"""Reports of small studies made on the spot, and a browser to look at them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ssl_transfer.study.report.page import Attachment, write_report
+from ssl_transfer.study.statistics import contrasts, strategy_contrasts, variance_components
+from ssl_transfer.study.table import COLUMNS, SCRATCH
+
+PRIMARY = {"protocol": "linear_probe", "metric": "auroc", "fraction": 0.1}
+
+
+def study(gains: dict[str, float]) -> pd.DataFrame:
+    """A tidy frame of some arms, four pretraining seeds, two protocols, two fractions, two metrics."""
+    rng = np.random.default_rng(0)
+    boundary = {"in-domain CT": "none", "photographs": "hard", SCRATCH: "unknown"}
+    rows = [
+        (
+            protocol,
+            arm,
+            "body_region",
+            None,
+            fraction,
+            seed,
+            0,
+            metric,
+            0.7 + gain + rng.normal(0, 0.01),
+            boundary[arm],
+            "r",
+            "none",
+            0.0,
+        )
+        for protocol in ("linear_probe", "knn")
+        for arm, gain in gains.items()
+        for fraction in (0.1, 1.0)
+        for seed in range(4)
+        for metric in ("auroc", "accuracy")
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def build(out, frame, **changes):
+    Image.new("RGB", (8, 8), "teal").save(out / "umap.png")
+    given = {
+        "title": "Does it <pay>?",
+        "question": "Is CT better?",
+        "frame": frame,
+        "contrasts": contrasts(frame),
+        "primary": PRIMARY,
+        "arms": [{"name": arm, "images": 640} for arm in frame["pretraining"].unique()],
+        "attachments": [Attachment("UMAP", "Test slices.", out / "umap.png")],
+        "design": {"Method": "SimCLR"},
+        "missing": ["photographs, seed 3: failed"],
+        "cost": [("pretraining", 61.0), ("evaluation", 2.0)],
+        "environment": {"python": "3.11"},
+        "methods_text": "We pretrained.",
+        "warnings": ["Phantoms are drawn."],
+        "commands": ["ssl-transfer quickstart"],
+        **changes,
+    }
+    return write_report(out, **given)
+
+
+def browse(page, profile) -> tuple[str, str]:
+    """The page's DOM after its scripts ran, and what the browser logged."""
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+        "--disable-component-update --disable-sync --enable-logging=stderr --dump-dom"
+    )
+    command = [shutil.which("chromium"), *flags.split(), f"--user-data-dir={profile}", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout, done.stderr
+
+
+def whole_study(
+    arms=("CT · small", "CT · large", "photographs · small"), tasks=("ct", "xray"), seeds=3
+) -> pd.DataFrame:
+    """Probes at two fractions and two strategies at one, of arms and of a random initialisation known by its boundary."""
+    rng = np.random.default_rng(0)
+    settings = [
+        ("linear_probe", None, 0.1),
+        ("linear_probe", None, 1.0),
+        ("finetune", "full", 0.1),
+        ("finetune", "lp_ft", 0.1),
+    ]
+    rows = [
+        (
+            protocol,
+            arm,
+            task,
+            strategy,
+            fraction,
+            seed,
+            0,
+            metric,
+            0.6 + 0.05 * place + rng.normal(0, 0.01),
+            SCRATCH if "scratch" in arm else "none" if "CT" in arm else "hard",
+            f"r{seed}",
+            "none",
+            0.0,
+        )
+        for protocol, strategy, fraction in settings
+        for task in tasks
+        for metric in ("auroc", "ece")
+        for place, arm in enumerate(["scratch · small", *arms])
+        for seed in range(seeds)
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def extras(frame) -> dict:
+    """Everything that a study hands over beyond its contrasts."""
+    tuned = frame[(frame["protocol"] == "finetune") & (frame["metric"] == "auroc")]
+    checks = [tuned.assign(step=step, seconds=step / 10, value=tuned["value"] * step / 90) for step in (30, 60, 90)]
+    cases = {
+        "task": "ct",
+        "a": "CT · small",
+        "b": "scratch · small",
+        "metric": "share right",
+        "difference": 0.1,
+        "ci_low": 0.02,
+        "ci_high": 0.18,
+        "n_cases": 1200,
+        "n_patients": 140,
+    }
+    primary = [{**PRIMARY, "task": "xray"}, {"protocol": "finetune", "metric": "auroc", "task": ["ct"]}]
+    return {
+        "primary": primary,
+        "main_metrics": {"ct": "auroc", "xray": "auroc"},
+        "strategies": strategy_contrasts(frame),
+        "variance": variance_components(frame),
+        "courses": pd.concat(checks),
+        "cases": pd.DataFrame([cases]),
+    }

@@ -1,0 +1,74 @@
+"""Backbones that read pixels off an image, and tasks whose pixels say what they are meant to: rankings known beforehand."""
+
+import numpy as np
+import torch
+from support.tiny_tasks import write_task
+from torch import nn
+
+from ssl_transfer.data.intensity import Intensity
+from ssl_transfer.models.backbone import Backbone, new_card
+from ssl_transfer.ranking.stage import rank
+
+SIDE = 4
+CLASSES = 3
+CLEAR, DIM, NOISE = (0, 1, 2), (3, 4, 5), (6, 7, 8)  # pixels that tell the class well, badly, not at all
+PATIENTS, IMAGES = 20, 3
+
+
+class Reader(nn.Module):
+    """A model whose features are some of the pixels."""
+
+    def __init__(self, pixels, factor=1.0):
+        super().__init__()
+        self.pixels, self.factor = list(pixels), factor
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.flatten(1)[:, self.pixels] * self.factor
+
+
+def reader(*pixels, factor=1.0, **facts):
+    """A backbone of `Reader`; `facts` are its card's."""
+    model = Reader(pixels, factor)
+    name, facts = f"reads {pixels} times {factor}", {"method": "simclr", "source_domain": "ct", **facts}
+    card = new_card(name, "reader", model, 1, SIDE, "standard", {}, Intensity(), **facts)
+    return Backbone(model, {**card, "id": name})
+
+
+def cohort(folder, told=None, patients=PATIENTS, images=IMAGES, known=True, seed=0, test_pixels=None, **card):
+    """A task: 14 of 20 patients are train, 3 val, 3 test; images of a patient are of different classes.
+
+    Args:
+        told: Column -> text of every image; None: `label`, the class.
+        known: Whether the store knows patients.
+        test_pixels: What test images look like; None: like the others.
+    """
+    draw = np.random.default_rng(seed)
+    count = patients * images
+    labels = np.arange(count) % CLASSES
+    values = draw.normal(size=(count, SIDE**2))
+    values[:, CLEAR] += 5 * np.eye(CLASSES)[labels]
+    values[:, DIM] += 0.7 * np.eye(CLASSES)[labels]
+    splits = np.repeat(["train", "val", "test"], [count - 6 * images, 3 * images, 3 * images])
+    if test_pixels is not None:
+        values[splits == "test"] = test_pixels
+    pictures = np.clip(np.rint(127.5 + 20 * values), 0, 255).astype(np.uint8).reshape(-1, 1, SIDE, SIDE)
+    who = [f"p{n:03d}" if known else None for n in np.repeat(np.arange(patients), images)]
+    told = {"label": labels.astype(str)} if told is None else told
+    return write_task(folder, pictures, splits, {"patient": who, **told}, **card)
+
+
+def ranked(task, backbones, out, **settings):
+    """The answer of `rank`, with few resamples unless `settings` say otherwise; tuples of pixels are readers."""
+    backbones = {name: reader(*one) if isinstance(one, tuple) else one for name, one in backbones.items()}
+    return rank(task, backbones, out, **{"resamples": 20, **settings})[0]
+
+
+def found(answer, name):
+    """Criterion -> value of one backbone."""
+    (one,) = (one for one in answer["backbones"] if one["name"] == name)
+    return {"linear_probe": one["linear_probe"], "knn": one["knn"], **one["scores"]}
+
+
+def looked_at(task):
+    """Rows of train, then of val, as the store has them."""
+    return np.concatenate([np.flatnonzero(task.store.column("split") == split) for split in ("train", "val")])

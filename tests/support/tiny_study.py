@@ -1,0 +1,105 @@
+"""A study of seconds on phantoms, and what tests ask of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+RECIPE = {
+    "data": {"store": "-", "views": "ct", "size": 32},
+    "backbone": {"name": "resnet10t", "in_channels": 1, "options": {"channels": [8, 8, 16, 16], "stem_width": 8}},
+    "method": {"name": "simclr", "hidden_dim": 16, "projection_dim": 8},
+    "optimizer": {"name": "adamw", "lr": 1e-3},
+    "train": {"epochs": 3, "batch_size": 16, "precision": "fp32", "checkpoint_every_steps": 2},
+    "tracker": "none",
+}
+STUDY = {
+    "title": "Tiny",
+    "question": "Does it run?",
+    "stores": {
+        "ct": {"source": "phantom:ct,patients=9,slices=6,size=32", "options": {"channels": 1, "workers": 1}},
+        "photographs": {
+            "source": "phantom:photographs,patients=9,slices=6,size=32",
+            "options": {"channels": 1, "workers": 1},
+        },
+    },
+    "pretrain": {"recipe": "tiny.yaml"},
+    "pretrainings": {
+        "CT": {"store": "ct"},
+        "photographs": {"store": "photographs"},
+        "photographs → CT": {"store": "ct", "init": "photographs"},
+        "scratch": {"store": "ct", "untrained": True},
+    },
+    "pretraining_seeds": [0, 1],
+    "tasks": {"region": {"card": "phantom_region", "store": "ct"}, "organs": {"card": "phantom_organs", "store": "ct"}},
+    "evaluations": [
+        {"protocol": "linear_probe", "fractions": [0.5, 1.0], "seeds": [0, 1]},
+        {"protocol": "knn", "fractions": [0.5, 1.0], "seeds": [0, 1], "set": {"k": [1]}},
+        {
+            "protocol": "finetune",
+            "strategies": ["full", "head_only"],
+            "set": {"train.steps": 2, "train.batch_size": 8, "train.check_every_steps": 1},
+        },
+        {"protocol": "segment", "set": {"train.steps": 2, "train.batch_size": 8, "train.check_every_steps": 1}},
+    ],
+    "statistics": {"primary": {"protocol": "linear_probe", "metric": "balanced_accuracy", "fraction": 0.5}},
+}
+
+
+def write_study(folder: Path, **changes) -> Path:
+    """Write the study and its recipe; `changes` replace whole sections."""
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, **changes}, sort_keys=False, allow_unicode=True))
+    return path
+
+
+def small(**changes) -> dict:
+    """Changes that leave two arms and one protocol."""
+    kept = {name: STUDY["pretrainings"][name] for name in ("CT", "scratch")}
+    return {
+        "pretrainings": kept,
+        "evaluations": STUDY["evaluations"][:1],
+        "tasks": {"region": STUDY["tasks"]["region"]},
+        **changes,
+    }
+
+
+def metrics(study: Path) -> dict[str, dict]:
+    """Metrics of every run of a planned study, by its coordinates."""
+    plan, found = json.loads((study / "plan.json").read_text()), {}
+    for job in plan["jobs"]:
+        for run in job["runs"]:
+            name = " ".join(str(value) for key, value in run.items() if key != "result")
+            path = study.parent.parent / run["result"] if not Path(run["result"]).is_absolute() else Path(run["result"])
+            found[name] = json.loads(path.read_text())["metrics"]
+    return found
+
+
+def result(run: dict, value: float) -> dict:
+    """What `evaluate` would have written of a run."""
+    n = {"images": 10, "patients": 5}
+    return {
+        "run_id": json.dumps(run, sort_keys=True),
+        "protocol": run["protocol"],
+        "strategy": run["strategy"],
+        "backbone": {"id": "x", "name": "as its recipe calls it", "pretraining": "as its recipe calls it"},
+        "task": {"name": run["task"], "target_domain": "ct"},
+        "boundary": {"scratch": "scratch"}.get(run["pretraining"], "none"),
+        "fraction": run["fraction"],
+        "seed": run["seed"],
+        "pretraining_seed": run["pretraining_seed"],
+        "n": {"train": n, "val": n, "test": n},
+        "selected": {},
+        "intervals": {},
+        "seen_in_pretraining": True,
+        "metrics": {"val": {}, "test": {"balanced_accuracy": value, "auroc": value}},
+        "cost": {"seconds": 2.0, "device": "cpu"},
+        "environment": {"ssl_transfer": "0", "versions": {"torch": "9"}},
+        "notes": ["patients guessed"],
+        "settings": {},
+        "schema": 1,
+        "kind": "result",
+    }
