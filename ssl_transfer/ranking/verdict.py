@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_transfer.measures import agreement
-from ssl_transfer.measures.agreement import FEWEST
+from ssl_transfer.measures.agreement import FEWEST, agreement
 from ssl_transfer.measures.transferability import ROWS_PER_FEATURE, SCORES
 from ssl_transfer.ranking.candidate import CRITERIA, NAMES, Candidate
 from ssl_transfer.ranking.sample import Sample

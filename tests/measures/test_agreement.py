@@ -5,8 +5,7 @@ import pytest
 from scipy.stats import kendalltau, pearsonr, spearmanr, weightedtau
 from support.rankings import CLEAR, DIM, NOISE, cohort, found, ranked
 
-from ssl_transfer.measures import agreement
-from ssl_transfer.measures.agreement import COEFFICIENTS, resampled_backbones
+from ssl_transfer.measures.agreement import COEFFICIENTS, agreement, resampled_backbones
 
 PUBLISHED = {
     "pearson": lambda one, other: pearsonr(one, other).statistic,

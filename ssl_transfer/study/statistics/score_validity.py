@@ -7,8 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.measures import agreement
-from ssl_transfer.measures.agreement import COEFFICIENTS, resampled_backbones
+from ssl_transfer.measures.agreement import COEFFICIENTS, agreement, resampled_backbones
 from ssl_transfer.result import better
 from ssl_transfer.study.table import CLEAN, complete
 
