@@ -271,7 +271,7 @@ def pil_images(store: Path, count: int) -> list:
 
     from ssl_transfer.data.store import ImageStore
 
-    images = ImageStore(store).__getitems__(np.arange(count))[:, 0]
+    images = ImageStore(store).read(np.arange(count))[:, 0]
     grey = ((np.clip(images, -160, 240) + 160) * (255 / 400)).astype(np.uint8)
     return [Image.fromarray(image).convert("RGB") for image in grey]
 

@@ -170,11 +170,11 @@ def warm(plain: Path, packed: Path, bare: Path, many: Path, rounds: int, batches
     shards.MAPPED_BYTES = usual
     readers: dict[str, tuple[Read, int]] = {
         "memmap": (_memmap(bare).__getitem__, len(ImageStore(plain))),
-        "store": (ImageStore(plain).__getitems__, len(ImageStore(plain))),
-        "store, not mapped": (unmapped.__getitems__, len(unmapped)),
-        f"store, {len(scattered)} files": (scattered.__getitems__, len(scattered)),
+        "store": (ImageStore(plain).read, len(ImageStore(plain))),
+        "store, not mapped": (unmapped.read, len(unmapped)),
+        f"store, {len(scattered)} files": (scattered.read, len(scattered)),
         "blosc2 from memory": (_blosc2(packed), len(ImageStore(packed))),
-        "compressed": (ImageStore(packed).__getitems__, len(ImageStore(packed))),
+        "compressed": (ImageStore(packed).read, len(ImageStore(packed))),
     }
     for read, count in readers.values():
         for start in range(0, count, BATCH):
@@ -193,8 +193,8 @@ def cold(plain: Path, packed: Path, bare: Path, rounds: int, batches: int) -> Se
     count = len(ImageStore(plain))
     few = max(1, batches // COLD_MEMMAP_SHARE)
     readers: dict[str, tuple[Callable[[], Read], int]] = {
-        "store, cold": (lambda: ImageStore(plain).__getitems__, batches),
-        "compressed, cold": (lambda: ImageStore(packed).__getitems__, batches),
+        "store, cold": (lambda: ImageStore(plain).read, batches),
+        "compressed, cold": (lambda: ImageStore(packed).read, batches),
         "memmap, cold": (lambda: _memmap(bare).__getitem__, few),
         "memmap with MADV_RANDOM, cold": (lambda: _memmap(bare, mmap.MADV_RANDOM).__getitem__, few),
     }
@@ -246,7 +246,7 @@ def _memmap(path: Path, advice: int | None = None) -> np.memmap:
 
 
 def _blosc2(packed: Path) -> Read:
-    """Decode frames that lie in memory, into an array as `__getitems__` gives."""
+    """Decode frames that lie in memory, into an array as `read` gives."""
     shape = ImageStore(packed).shape
     frames = []
     for path in sorted(packed.glob("pixels-*.b2")):

@@ -103,7 +103,7 @@ def paired_features(
     sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     with evaluating(backbone, device):
         for part in np.array_split(rows, max(1, -(-len(rows) // 256))):
-            views = maker(torch.from_numpy(store.__getitems__(part)).to(device), part, 0)
+            views = maker(torch.from_numpy(store.read(part)).to(device), part, 0)
             for side, view in zip(sides, views, strict=True):
                 side.append(backbone(view.contiguous(memory_format=torch.channels_last)).float().cpu().numpy())
     return np.concatenate(sides[0]), np.concatenate(sides[1])

@@ -23,7 +23,7 @@ def backbone():
 
 def test_features_are_the_backbone_s_answer_to_each_scaled_image(backbone, ct_store, tmp_path):
     found = extract_features(backbone, ct_store, tmp_path / "f").values
-    images = torch.from_numpy(ct_store.__getitems__(range(len(ct_store)))).float()
+    images = torch.from_numpy(ct_store.read(range(len(ct_store)))).float()
     unit = ((images + 160) / 400).clamp(0, 1)  # the soft-tissue window
     inputs = functional.interpolate(unit, (16, 16), mode="bilinear", antialias=True, align_corners=False)
     with torch.inference_mode():

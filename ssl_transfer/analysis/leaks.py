@@ -186,7 +186,7 @@ def _abreast(function: Callable[[Part], torch.Tensor], parts: Sequence[Part]) ->
 def _spectra(store: ImageStore, rows: np.ndarray) -> torch.Tensor:
     """Fourier transforms of the details of images, brought to length 1, (n, SIDE, SIDE // 2 + 1)."""
     with READING:
-        images = store.__getitems__(rows)
+        images = store.read(rows)
     images = torch.from_numpy(np.asarray(images, np.float32)).mean(1, keepdim=True)
     if store.units == "hu":
         images = images.clamp(*SOFT_TISSUE_HU)  # else the edges of bones and of air are all there is

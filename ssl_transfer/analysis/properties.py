@@ -36,7 +36,7 @@ def image_properties(store: ImageStore, rows: np.ndarray | None = None) -> pd.Da
     low, high = (0.0, 1.0) if hounsfield else _range(store)
     rows = np.arange(len(store)) if rows is None else np.asarray(rows)
     for start in range(0, len(rows), BATCH):
-        images = np.asarray(store.__getitems__(rows[start : start + BATCH]), np.float32).mean(1)
+        images = np.asarray(store.read(rows[start : start + BATCH]), np.float32).mean(1)
         body = images > (BODY_HU if hounsfield else low + FOREGROUND * (high - low))
         parts.append(_properties(images, body, hounsfield))
     table = pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
@@ -81,7 +81,7 @@ def _range(store: ImageStore) -> tuple[float, float]:
     if store.card["units"] in ("display", "rgb"):
         return 0.0, 255.0
     rows = np.linspace(0, len(store) - 1, min(len(store), BATCH)).astype(int)
-    sample = np.asarray(store.__getitems__(np.unique(rows)), np.float32)
+    sample = np.asarray(store.read(np.unique(rows)), np.float32)
     return float(sample.min()), float(sample.max())
 
 

@@ -39,7 +39,7 @@ def thumbnails(store: ImageStore, rows: np.ndarray | None = None, px: int = 32) 
     small = np.zeros((len(rows), px, px, 3) if channels == 3 else (len(rows), px, px), np.uint8)
     step = max(1, BATCH_PIXELS // int(np.prod(store.shape)))
     for start in range(0, len(rows), step):
-        images = store.__getitems__(rows[start : start + step])
+        images = store.read(rows[start : start + step])
         for place, image in enumerate(images if channels == 3 else images[:, channels // 2, None], start):
             _shrunk(_displayed(image, store.units), small[place])
     return small

@@ -30,11 +30,11 @@ class AlteredStore:
         return len(self.store)
 
     def __getitem__(self, position: int) -> np.ndarray:
-        return self.__getitems__([position % len(self)])[0]
+        return self.read([position % len(self)])[0]
 
-    def __getitems__(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+    def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images at `positions`, shape (B, C, H, W)."""
-        return self.store.__getitems__(positions)
+        return self.store.read(positions)
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class NoisyStore(AlteredStore):
         """The store's, with the noise."""
         return f"{self.store.id}+{asdict(self.noise)} on [{self.low:g}, {self.high:g}]"
 
-    def __getitems__(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+    def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images at `positions`, shape (B, C, H, W)."""
         span = np.float32(self.high - self.low)
-        unit = (self.store.__getitems__(positions).astype(np.float32) - np.float32(self.low)) / span
+        unit = (self.store.read(positions).astype(np.float32) - np.float32(self.low)) / span
         noisy = [self.noise.add(image, int(position)) for image, position in zip(unit, positions, strict=True)]
         return np.stack(noisy).astype(np.float32) * span + np.float32(self.low)
 

@@ -142,7 +142,7 @@ class _Sheet:
             self.bands.append(self._line(title, self.title, INK, above=10))
         row = Image.new("RGB", (WIDTH, self.tile_size[1] + GAP), PAPER)
         masks = self.store.masks(positions) if self.store.card["masks"] else [None] * len(positions)
-        for place, (image, mask) in enumerate(zip(self.store.__getitems__(positions), masks, strict=True)):
+        for place, (image, mask) in enumerate(zip(self.store.read(positions), masks, strict=True)):
             row.paste(self._tile(image, mask), (MARGIN + place * (self.tile + GAP), 0))
         self.bands.append(row)
 

@@ -69,7 +69,7 @@ class ImageStore:
             raise IndexError(f"{self.path}: position {position} of {len(self)} images")
         return self._pixels.read([position % len(self)])[0]
 
-    def __getitems__(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+    def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Images at `positions` (all in [0, len)), shape (B, C, H, W), in physical units."""
         return self._pixels.read(positions)
 

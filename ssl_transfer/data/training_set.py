@@ -95,7 +95,7 @@ class TrainingSet:
             chosen = np.flatnonzero(owners == index)
             store, positions = self.parts[index].store, rows[chosen] - self.offsets[index]
             masks = torch.from_numpy(store.masks(positions).astype(np.int64)) if self.masked else None
-            found.append(RawBatch(int(index), chosen, torch.from_numpy(store.__getitems__(positions)), masks))
+            found.append(RawBatch(int(index), chosen, torch.from_numpy(store.read(positions)), masks))
         return found
 
     def views(self, read: list[RawBatch], rows: np.ndarray, epoch: int | np.ndarray) -> ViewBatch:

@@ -156,9 +156,7 @@ def _overlaps(
         for number in range(accelerator.process_index, len(cases), accelerator.num_processes):
             name, rows, spacing = cases[number]
             masks = [
-                _segmented(
-                    context, learner, store.__getitems__(rows[start : start + SLICES_AT_ONCE]), overlap, accelerator
-                )
+                _segmented(context, learner, store.read(rows[start : start + SLICES_AT_ONCE]), overlap, accelerator)
                 for start in range(0, len(rows), SLICES_AT_ONCE)
             ]
             truth = store.masks(rows)

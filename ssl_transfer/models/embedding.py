@@ -92,7 +92,7 @@ def prepared(
     """Batches of a store's images as the backbone reads them: which of `rows`, and (B, C, size, size)."""
     scale = Scale.of_store(store.card, backbone.intensity.window_hu)
     for start in range(0, len(rows), batch_size):
-        images = torch.from_numpy(store.__getitems__(rows[start : start + batch_size])).to(device)
+        images = torch.from_numpy(store.read(rows[start : start + batch_size])).to(device)
         yield slice(start, start + len(images)), prepare(images, scale, size, backbone)
 
 

@@ -91,7 +91,7 @@ def subject(name="pixels", seed=0, width=12, of=None, identity=None, parents=(),
     mixing = np.random.default_rng(seed).normal(size=(64, width)) / 8
 
     def small(store, rows=None):
-        images = np.asarray(store.__getitems__(np.arange(len(store)) if rows is None else rows), np.float32).mean(1)
+        images = np.asarray(store.read(np.arange(len(store)) if rows is None else rows), np.float32).mean(1)
         thin = ndimage.zoom(images, (1, 8 / images.shape[1], 8 / images.shape[2]), order=1).reshape(len(images), -1)
         return (thin - 127) / 40
 
@@ -490,7 +490,7 @@ def test_before_is_the_nearest_ancestor_that_is_there():
 
 def test_what_a_child_gained_is_told(place, plain_store):
     noise = np.random.default_rng(0).normal(size=(48, 6)).astype(np.float32)
-    brightness = plain_store.__getitems__(np.arange(48)).mean((1, 2, 3)).astype(np.float32)
+    brightness = plain_store.read(np.arange(48)).mean((1, 2, 3)).astype(np.float32)
     told_by = np.hstack([noise, (brightness - brightness.mean())[:, None] / brightness.std()])
     parent = subject("parent", of=lambda store: noise)
     child = subject("child", of=lambda store: told_by, parents=["parent"])

@@ -58,7 +58,7 @@ def stored(folder: Path, train: np.ndarray, test: np.ndarray, groups=None):
 
 def seen(store) -> Neighborhood:
     """The neighbourhood of small versions of the images, which stand for a backbone's features."""
-    images = np.asarray(store.__getitems__(np.arange(len(store))), np.float32)[:, 0]
+    images = np.asarray(store.read(np.arange(len(store))), np.float32)[:, 0]
     small = ndimage.zoom(images, (1, 0.25, 0.25), order=1).reshape(len(images), -1)
     return Neighborhood.of(small - small.mean(0), 10)
 
@@ -111,7 +111,7 @@ class InMemory:
     def __init__(self, images: np.ndarray):
         self.images = images.astype(np.float32)[:, None]
 
-    def __getitems__(self, rows: np.ndarray) -> np.ndarray:
+    def read(self, rows: np.ndarray) -> np.ndarray:
         return self.images[rows]
 
 
@@ -197,7 +197,7 @@ def test_chest_x_rays_are_clean_and_med_nist_is_not(tmp_path):
     counts = {}
     for name in ("cxr_pneumonia", "mednist_ct"):
         store = ingest(packs / name / f"{name}.npz", tmp_path / name, workers=1)
-        images = np.asarray(store.__getitems__(np.arange(len(store))), np.float32).mean(1)
+        images = np.asarray(store.read(np.arange(len(store))), np.float32).mean(1)
         small = ndimage.zoom(images, (1, 0.25, 0.25), order=1).reshape(len(images), -1)
         counts[name] = len(find_leaks(store, Neighborhood.of(small - small.mean(0), 10)).across)
     assert counts["cxr_pneumonia"] == 0 and counts["mednist_ct"] > 100  # slices of one volume, on both sides

@@ -21,7 +21,7 @@ def unit(images):
 @pytest.mark.parametrize("sigma", [1e-4, 1e-2, 5e-2])
 def test_gaussian_noise_has_the_stated_spread_of_the_intensity_range(ct_store, sigma):
     rows = np.arange(48)
-    added = unit(noisy(ct_store, sigma=sigma).__getitems__(rows)) - unit(ct_store.__getitems__(rows))
+    added = unit(noisy(ct_store, sigma=sigma).read(rows)) - unit(ct_store.read(rows))
     assert added.std() == pytest.approx(sigma, rel=0.02)
     assert abs(added.mean()) < 0.02 * sigma + 1e-6
 
@@ -42,7 +42,7 @@ def test_rician_noise_on_a_bright_image_is_nearly_gaussian_and_raises_its_mean(c
 @pytest.mark.parametrize("kind", ["gaussian", "rician"])
 def test_noise_belongs_to_the_seed_and_the_image_and_to_nothing_else(ct_store, kind):
     one = noisy(ct_store, kind)
-    assert np.array_equal(one.__getitems__([5, 2, 9])[1], one[2])
+    assert np.array_equal(one.read([5, 2, 9])[1], one[2])
     assert np.array_equal(one[2], noisy(ct_store, kind)[2])
     assert not np.array_equal(one[2], noisy(ct_store, kind, seed=1)[2])
     assert not np.array_equal(one[2] - ct_store[2], one[3] - ct_store[3])

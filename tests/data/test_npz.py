@@ -27,7 +27,7 @@ def test_medmnists_layout_is_read(tmp_path):
     store = ingest(save(tmp_path, **content), tmp_path / "s", domain="xray")
     assert store.units == "display" and store.shape == (1, 8, 8) and str(store.domain) == "xray"
     for split in ("train", "val", "test"):
-        images = store.__getitems__(store.positions(split))
+        images = store.read(store.positions(split))
         assert np.array_equal(images[:, 0], content[f"{split}_images"])
     assert set(store.column("label")) == {"0", "1"}
     assert store.card["n_patients"] is None and any("patients are unknown" in w for w in store.card["warnings"])

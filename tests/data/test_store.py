@@ -41,7 +41,7 @@ def test_images_and_masks_come_back_from_any_number_of_shards(tmp_path, images, 
     masks = (images[:, 0] > 0).astype(np.uint8)
     store = write(tmp_path / "s", images, masks, compress)
     order = [6, 0, 3, 3]
-    assert np.array_equal(store.__getitems__(order), images[order])
+    assert np.array_equal(store.read(order), images[order])
     assert np.array_equal(store.masks(order), masks[order])
     assert np.array_equal(store[-1], images[-1])
 

@@ -98,7 +98,7 @@ def test_views_are_those_made_store_by_store_in_the_order_that_was_asked_for(two
     assert 0 < (rows >= 48).sum() < 20
     for index, row in enumerate(rows):
         store, preset, offset = (ct_store, "ct", 0) if row < 48 else (photo_store, "natural", 48)
-        image = torch.from_numpy(store.__getitems__([row - offset]))
+        image = torch.from_numpy(store.read([row - offset]))
         for found, alone in zip(batch.views, maker(store, preset)(image, rows[index : index + 1], 2), strict=True):
             assert torch.equal(found[index], alone[0])
 

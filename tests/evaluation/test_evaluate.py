@@ -117,7 +117,7 @@ def test_changing_the_test_labels_changes_the_score_but_not_the_choice(cohort, t
     rows = cohort.store.rows
     other = make_task(
         tmp_path / "shuffled",
-        (cohort.store.__getitems__(range(240)).reshape(240, 4) - 127.5) / 127.5,
+        (cohort.store.read(range(240)).reshape(240, 4) - 127.5) / 127.5,
         np.where(rows["split"] == "test", (rows["label"].astype(int) + 1) % 3, rows["label"].astype(int)),
         rows["split"],
         rows["patient"].tolist(),

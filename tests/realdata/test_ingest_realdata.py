@@ -44,7 +44,7 @@ def test_organs_of_a_ct_volume_lie_where_radiology_shows_them(tmp_path, axis, ab
     assert store.units == "hu" and store.card["n_patients"] == 1 and list(store.card["splits"]) == ["train"]
     assert store.card["masks"]["classes"] == json.loads(names.read_text())
     everywhere = np.arange(len(store))
-    labels, hu = store.masks(everywhere), store.__getitems__(everywhere)[:, 0]
+    labels, hu = store.masks(everywhere), store.read(everywhere)[:, 0]
     values = {name: int(value) for value, name in store.card["masks"]["classes"].items()}
 
     def centre(name):
@@ -57,7 +57,7 @@ def test_organs_of_a_ct_volume_lie_where_radiology_shows_them(tmp_path, axis, ab
 def test_a_thorax_in_hu_with_named_masks(tmp_path):
     store = ingest(DATA / "ct_totalseg_thorax" / "ct_totalseg_thorax.npz", tmp_path / "s")
     assert len(store) == 164 and store.units == "hu" and store.card["masks"]["classes"]["1"] == "aorta"
-    assert store.__getitems__(np.arange(164)).min() >= -1024
+    assert store.read(np.arange(164)).min() >= -1024
 
 
 @pytest.mark.parametrize("pack", sorted(path.parent.name for path in DATA.glob("*/*.npz")) if ROOT else [])
