@@ -191,9 +191,9 @@ def _rank(options: argparse.Namespace) -> dict[str, Any]:
 
     task = Task.load(options.task)
     from ssl_transfer.ranking.source_classifier import SourceLabels
-    from ssl_transfer.ranking.stage import GIVEN, rank
+    from ssl_transfer.ranking.stage import rank
 
-    settings = resolve_options(rank, merge({}, options.overrides), "rank", GIVEN)
+    settings = resolve_options(rank, merge({}, options.overrides), "rank")
     sources = [SourceLabels.open(spec) for spec in options.source]
     loaded, left_out = [(spec, _backbone(spec, task.store)) for spec in specs], []
     for spec in filter(None, (options.candidates or "").split(",")):
@@ -222,10 +222,10 @@ def _analyze(options: argparse.Namespace) -> dict[str, Any]:
             "--against: stores are called by the names of their folders, and two have the same. Rename one."
         )
     from ssl_transfer.analysis.failures import Predictions
-    from ssl_transfer.analysis.stage import GIVEN, analyze
+    from ssl_transfer.analysis.stage import analyze
     from ssl_transfer.recipe import merge, resolve_options
 
-    settings = resolve_options(analyze, merge({}, options.overrides), "analyze", GIVEN)
+    settings = resolve_options(analyze, merge({}, options.overrides), "analyze")
     results = Predictions.open(options.results)
     if len(results) == 1:
         raise UsageError("--results: found one result, expected two or more: failures are compared between them.")
@@ -307,10 +307,10 @@ def _check(words: list[str]) -> None:
 
         resolve(load_recipe(PretrainRecipe, options.recipe, options.overrides), str(options.recipe))
     elif options.verb == "rank":
-        from ssl_transfer.ranking.stage import GIVEN, rank
+        from ssl_transfer.ranking.stage import rank
         from ssl_transfer.recipe import merge, resolve_options
 
-        resolve_options(rank, merge({}, options.overrides), "rank", GIVEN)
+        resolve_options(rank, merge({}, options.overrides), "rank")
     elif options.verb == "evaluate":
         from ssl_transfer.evaluation.stage import evaluate_recipes
 

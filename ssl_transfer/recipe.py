@@ -278,14 +278,13 @@ def validate(model: type[BaseModel], content: Mapping[str, Any], where: str) -> 
         raise RecipeError(_explain(error, model, where)) from None
 
 
-def choose(known: Mapping[str, Callable], named: Component, where: str, given: Iterable[str] = ()) -> dict[str, Any]:
-    """Look up a named thing and complete its options with the defaults of its signature.
+def choose(known: Mapping[str, Callable], named: Component, where: str) -> dict[str, Any]:
+    """Look up a component by its name and complete its options with the defaults of its signature.
 
     Args:
         known: Name -> function or class.
         named: The recipe's block.
         where: The block, for the error message: `recipes/x.yaml: method`.
-        given: Parameters that the caller passes itself; they are no options.
 
     Returns:
         Every option by name, of the declared type.
@@ -296,24 +295,22 @@ def choose(known: Mapping[str, Callable], named: Component, where: str, given: I
     if named.name not in known:
         raise RecipeError(f"{where}.name: found '{named.name}'.{nearest(named.name, known)}")
     target = known[named.name]
-    return resolve_options(target, named.options, where, given)
+    return resolve_options(target, named.options, where)
 
 
-def resolve_options(
-    target: Callable, options: Mapping[str, Any], where: str, given: Iterable[str] = ()
-) -> dict[str, Any]:
+def resolve_options(target: Callable, options: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Check options against the signature of `target`; see `choose`."""
-    return dict(validate(options_model(target, tuple(given)), options, where))
+    return dict(validate(options_model(target), options, where))
 
 
 @cache
-def options_model(target: Callable, given: tuple[str, ...] = ()) -> type[BaseModel]:
-    """A pydantic model of the parameters of a function or class, without those in `given`."""
+def options_model(target: Callable) -> type[BaseModel]:
+    """A pydantic model of the options of a function or class: its keyword-only parameters."""
     function = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(function, include_extras=True)  # `PositiveFloat` and the like
     fields: dict[str, Any] = {}
     for name, parameter in inspect.signature(target).parameters.items():
-        if name not in set(given):
+        if parameter.kind is parameter.KEYWORD_ONLY:
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
             fields[name] = (hints[name], default)
     return create_model(target.__name__, __config__=Section.model_config, **fields)

@@ -11,7 +11,6 @@ from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods.objective import one_group
 from ssl_transfer.methods.registry import METHODS
 from ssl_transfer.models.backbone import Backbone, build, new_card
-from ssl_transfer.pretraining.setup import GIVEN
 from ssl_transfer.recipe import (
     Component,
     PretrainRecipe,
@@ -39,7 +38,7 @@ train:     {epochs: 2, batch_size: 8}
 class Method:
     """What a recipe's block may name."""
 
-    def __init__(self, backbone, temperature: float = 0.5, sizes: tuple[int, ...] = (1, 2), symmetric: bool = True):
+    def __init__(self, backbone, *, temperature: float = 0.5, sizes: tuple[int, ...] = (1, 2), symmetric: bool = True):
         pass
 
 
@@ -56,7 +55,7 @@ def load(recipe_file):
 
 
 def resolve(**options):
-    return choose({"method": Method}, Component(name="method", **options), "x.yaml: method", given=("backbone",))
+    return choose({"method": Method}, Component(name="method", **options), "x.yaml: method")
 
 
 def test_an_unknown_key_is_refused_with_the_file_the_key_and_the_nearest_name(load, recipe_file):
@@ -196,7 +195,7 @@ def test_merging_leaves_the_recipe_itself_as_it_is():
 
 def test_a_hyper_parameter_has_one_home_and_its_default_comes_from_there():
     assert resolve() == {"temperature": 0.5, "sizes": (1, 2), "symmetric": True}
-    assert set(options_model(Method, ("backbone",)).model_fields) == {"temperature", "sizes", "symmetric"}
+    assert set(options_model(Method).model_fields) == {"temperature", "sizes", "symmetric"}
 
 
 @pytest.mark.parametrize(
@@ -290,14 +289,14 @@ def test_every_recipe_is_valid_down_to_its_options_and_builds_its_method(path):
     recipe = load_recipe(PretrainRecipe, path)
     channels = recipe.backbone.in_channels or 3
     for source in recipe.data.sources():
-        views = choose(VIEWS, source.views, f"{path}: data.views", GIVEN["views"])
+        views = choose(VIEWS, source.views, f"{path}: data.views")
         reads = "hu" if source.views.name == "ct" else "rgb" if channels == 3 else "display"
         preset = VIEWS[source.views.name](recipe.data.size, channels, reads, **views)
     section = recipe.backbone
     shape = (channels, recipe.data.size, section.stem, section.options)
     model = build(section.name, *shape, 0)
     backbone = Backbone(model, new_card(recipe.name, section.name, model, *shape, preset.intensity))
-    options = choose(METHODS, recipe.method, f"{path}: method", GIVEN["method"])
+    options = choose(METHODS, recipe.method, f"{path}: method")
     kind = METHODS[recipe.method.name]
     small = {key: min(value, 64) if key.endswith("_dim") else value for key, value in options.items()}
     method = kind(backbone, **({"classes": 10} if kind.needs_labels else {}), **small)
@@ -305,7 +304,7 @@ def test_every_recipe_is_valid_down_to_its_options_and_builds_its_method(path):
     assert recipe.train.batch_size % accumulate == 0 and (accumulate == 1 or not method.compares)
     method.check_batch(recipe.train.batch_size // accumulate)
     assert method.view_presets(preset)
-    optimizer = choose(OPTIMIZERS, recipe.optimizer, f"{path}: optimizer", GIVEN["optimizer"])
+    optimizer = choose(OPTIMIZERS, recipe.optimizer, f"{path}: optimizer")
     OPTIMIZERS[recipe.optimizer.name](one_group(torch.nn.Linear(2, 2)), recipe.train.batch_size, **optimizer)
 
 
@@ -321,6 +320,6 @@ def test_every_recipe_is_valid_down_to_its_options_and_builds_its_method(path):
 )
 def test_the_rates_of_the_recipes_are_the_papers(name, rate):
     recipe = load_recipe(PretrainRecipe, recipes_folder() / f"{name}.yaml")
-    options = choose(OPTIMIZERS, recipe.optimizer, name, GIVEN["optimizer"])
+    options = choose(OPTIMIZERS, recipe.optimizer, name)
     optimizer = OPTIMIZERS[recipe.optimizer.name](one_group(torch.nn.Linear(2, 2)), recipe.train.batch_size, **options)
     assert [group["lr"] for group in optimizer.param_groups] == [pytest.approx(rate)] * 2

@@ -31,7 +31,6 @@ from ssl_transfer.measures.neighbors import IndexKind, nearest
 from ssl_transfer.run import environment, read_json, run_id, whole_folder, write_json
 
 SCHEMA = 1
-GIVEN = ("subjects", "store", "out", "against", "results")  # what the command line hands over; the rest are settings
 FEWEST = 40  # images: below, neither neighbourhoods nor cross-validated probes say anything
 THUMBNAILS = ((5_000, 64), (20_000, 48), (50_000, 32))  # images up to which they have so many pixels; beyond, 24
 NEIGHBORS_SHOWN = 12
@@ -43,6 +42,7 @@ def analyze(
     out: str | Path | None = None,
     against: Mapping[str, ImageStore] | None = None,
     results: Sequence[Predictions] = (),
+    *,
     neighbors: Annotated[int, Field(ge=3, le=100)] = 15,
     index: IndexKind = "auto",
     sample: Annotated[int, Field(ge=FEWEST)] = 2000,

@@ -22,6 +22,7 @@ STRATEGY, OPTIMIZER, EFFORT = Component(name="full"), Component(name="adamw", lr
 
 def finetune(
     context: EvalContext,
+    *,
     strategy: Component = STRATEGY,
     optimizer: Component = OPTIMIZER,
     views: Component | None = None,

@@ -18,6 +18,7 @@ def knn(
     labels: np.ndarray,
     queries: dict[str, np.ndarray],
     n_classes: int,
+    *,
     k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 20, 200),
     votes: Annotated[tuple[Literal["weighted", "plain"], ...], Field(min_length=1)] = VOTES,
     temperature: PositiveFloat = 0.1,

@@ -36,6 +36,7 @@ def linear_probe(
     labels: np.ndarray,
     queries: dict[str, np.ndarray],
     n_classes: int,
+    *,
     strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = STRENGTHS,
     solver: Literal["lbfgs", "sgd"] = "lbfgs",
     rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = RATES,

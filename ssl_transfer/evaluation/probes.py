@@ -17,7 +17,6 @@ from ssl_transfer.result import better
 from ssl_transfer.training.machine import native_precision
 
 PROBES = {"linear_probe": linear_probe, "knn": knn}
-GIVEN = ("train", "labels", "queries", "n_classes")  # what `selected_probe` hands to each of them
 
 
 def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, Any]) -> ProtocolResult:

@@ -30,6 +30,7 @@ STRATEGY, OPTIMIZER, EFFORT = Component(name="full"), Component(name="adamw", lr
 
 def segment(
     context: EvalContext,
+    *,
     strategy: Component = STRATEGY,
     optimizer: Component = OPTIMIZER,
     views: Component | None = None,

@@ -26,10 +26,10 @@ from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, UsageError, nearest
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.finetune import finetune
-from ssl_transfer.evaluation.probes import GIVEN, PROBES, selected_probe
+from ssl_transfer.evaluation.probes import PROBES, selected_probe
 from ssl_transfer.evaluation.segment import segment
-from ssl_transfer.evaluation.strategies import registry as strategies
 from ssl_transfer.evaluation.strategies.lora import merge_adapters
+from ssl_transfer.evaluation.strategies.registry import STRATEGIES
 from ssl_transfer.models.backbone import Backbone, save_backbone, with_channels
 from ssl_transfer.recipe import (
     Component,
@@ -54,11 +54,7 @@ KINDS = {
     "finetune": ("classes", "labels"),
     "segment": ("masks",),
 }
-NAMED = {  # options that name something: where it is looked up, and what it is given beside its options
-    "strategy": (strategies.STRATEGIES, strategies.GIVEN),
-    "optimizer": (OPTIMIZERS, ("groups", "batch_size")),
-    "views": (VIEWS, ("size", "channels", "units")),
-}
+COMPONENTS = {"strategy": STRATEGIES, "optimizer": OPTIMIZERS, "views": VIEWS}  # options that name a component
 SWEPT = ("fraction", "seed")  # a list of them is one evaluation of each
 OWN_FILES = ("predictions.parquet", "log.jsonl", "checkpoints", "backbone")
 
@@ -72,16 +68,15 @@ def evaluate_recipe(
         RecipeError: If a key is neither, or a value is wrong.
     """
     content, where = merge(_named_defaults(protocol), overrides), f"evaluate {protocol}"
-    own = set(options_model(PROTOCOLS[protocol], _given(protocol)).model_fields)
+    own = set(options_model(PROTOCOLS[protocol]).model_fields)
     for key in content:
         if key not in own | set(EvaluateRecipe.model_fields):
             raise RecipeError(f"{where}: no setting '{key}'.{nearest(key, own | set(EvaluateRecipe.model_fields))}")
     options = {key: content.pop(key) for key in list(content) if key in own}
-    options = resolve_options(PROTOCOLS[protocol], options, where, _given(protocol))
+    options = resolve_options(PROTOCOLS[protocol], options, where)
     for key, value in options.items():
         if isinstance(value, Component):
-            known, given = NAMED[key]
-            options[key] = Component(name=value.name, **choose(known, value, f"{where}: {key}", given))
+            options[key] = Component(name=value.name, **choose(COMPONENTS[key], value, f"{where}: {key}"))
     return validate(EvaluateRecipe, content, where), options
 
 
@@ -279,14 +274,9 @@ def _keep_backbone(parent: Backbone, context: EvalContext, strategy: str) -> Non
     save_backbone(Backbone(context.backbone.model, card), folder)
 
 
-def _given(protocol: str) -> tuple[str, ...]:
-    """Parameters of a protocol's function that are no options."""
-    return GIVEN if protocol in PROBES else ("context",)
-
-
 def _named_defaults(protocol: str) -> dict[str, Any]:
     """Blocks such as `optimizer`, so that one of their options can be overridden alone."""
-    fields = options_model(PROTOCOLS[protocol], _given(protocol)).model_fields
+    fields = options_model(PROTOCOLS[protocol]).model_fields
     return {key: _plain(field.default) for key, field in fields.items() if isinstance(field.default, Component)}
 
 

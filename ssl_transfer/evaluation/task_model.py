@@ -190,7 +190,7 @@ def training_pool(
     """The training images of a task, augmented, with their labels or masks."""
     backbone, store = context.backbone, context.store("train")
     channels, intensity = backbone.card["in_channels"], backbone.intensity
-    options = choose(VIEWS, views, "views", ("size", "channels", "units"))
+    options = choose(VIEWS, views, "views")
     preset = VIEWS[views.name](context.size, channels, store.units, **options)
     preset = replace(preset, intensity=intensity)  # what the backbone reads, whatever the preset's own is
     maker = ViewMaker([preset], Scale.of_store(store.card, intensity.window_hu), context.recipe.seed, channels)

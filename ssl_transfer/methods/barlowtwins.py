@@ -28,6 +28,7 @@ class BarlowTwins(Objective):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         redundancy: PositiveFloat = 5e-3,
         loss_scale: PositiveFloat = 1.0,
         hidden_dim: PositiveInt = 8192,

@@ -25,6 +25,7 @@ class BYOL(Objective):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         momentum: float = 0.996,
         hidden_dim: PositiveInt = 4096,
         projection_dim: PositiveInt = 256,

@@ -33,6 +33,7 @@ class DINO(Objective):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         output_dim: PositiveInt = 65536,
         hidden_dim: PositiveInt = 2048,
         bottleneck_dim: PositiveInt = 256,

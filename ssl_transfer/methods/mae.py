@@ -34,6 +34,7 @@ class MAE(Objective):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         mask_share: Annotated[float, Field(gt=0, lt=1)] = 0.75,
         normalised_patches: bool = True,
         decoder_dim: PositiveInt = 512,

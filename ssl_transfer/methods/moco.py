@@ -30,6 +30,7 @@ class MoCo(Objective):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         temperature: PositiveFloat = 0.2,
         queue: PositiveInt = 65536,
         momentum: float = 0.999,

@@ -30,6 +30,7 @@ class MoCoV3(Objective):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         temperature: PositiveFloat = 0.2,
         momentum: float = 0.99,
         hidden_dim: PositiveInt = 4096,

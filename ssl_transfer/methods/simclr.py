@@ -24,6 +24,7 @@ class SimCLR(Objective):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         temperature: PositiveFloat = 0.5,
         hidden_dim: PositiveInt = 2048,
         projection_dim: PositiveInt = 128,

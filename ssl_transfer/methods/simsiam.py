@@ -18,7 +18,7 @@ class SimSiam(Objective):
         Chen & He 2021, https://arxiv.org/abs/2011.10566, Algorithm 1.
     """
 
-    def __init__(self, backbone: Backbone, projection_dim: PositiveInt = 2048, bottleneck_dim: PositiveInt = 512):
+    def __init__(self, backbone: Backbone, *, projection_dim: PositiveInt = 2048, bottleneck_dim: PositiveInt = 512):
         super().__init__()
         self.backbone = backbone
         self.projection_head = SimSiamProjectionHead(backbone.feature_dim, projection_dim, projection_dim)

@@ -23,7 +23,7 @@ class Supervised(Objective):
 
     needs_labels = True
 
-    def __init__(self, backbone: Backbone, classes: int, label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0):
+    def __init__(self, backbone: Backbone, classes: int, *, label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0):
         super().__init__()
         self.backbone = backbone
         self.classifier = nn.Linear(backbone.feature_dim, classes)

@@ -26,6 +26,7 @@ class VICReg(Objective):
     def __init__(
         self,
         backbone: Backbone,
+        *,
         invariance: NonNegativeFloat = 25.0,
         variance: NonNegativeFloat = 25.0,
         covariance: NonNegativeFloat = 1.0,

@@ -19,12 +19,6 @@ from ssl_transfer.recipe import Component, PretrainRecipe, choose
 from ssl_transfer.training.monitor import OnlineProbes
 from ssl_transfer.training.optim import OPTIMIZERS
 
-GIVEN = {
-    "views": ("size", "channels", "units"),
-    "method": ("backbone", "classes"),
-    "optimizer": ("groups", "batch_size"),
-}
-
 
 @dataclass(frozen=True)
 class PretrainSetup:
@@ -50,9 +44,8 @@ def resolve(recipe: PretrainRecipe, where: str) -> PretrainRecipe:
         RecipeError: If a name or an option is unknown, or a value has the wrong type.
     """
 
-    def full(known: dict, named: Component, place: str) -> Component:
-        given = GIVEN[place.rpartition(".")[2]]
-        return Component(name=named.name, **choose(known, named, f"{where}: {place}", given))
+    def full(registry: dict, component: Component, section: str) -> Component:
+        return Component(name=component.name, **choose(registry, component, f"{where}: {section}"))
 
     data = recipe.data
     mix = [

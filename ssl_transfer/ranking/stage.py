@@ -28,7 +28,6 @@ from ssl_transfer.ranking.verdict import verdict
 from ssl_transfer.run import environment, read_json, run_id, whole_folder, write_json
 
 SCHEMA = 1
-GIVEN = ("task", "backbones", "out", "features", "sources")  # parameters of `rank` that are no settings
 
 
 def rank(
@@ -37,6 +36,7 @@ def rank(
     out: str | Path | None = None,
     features: Sequence[str | Path] = (),
     sources: Sequence[SourceLabels] = (),
+    *,
     by: Literal[CRITERIA] = "linear_probe",
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0,
     seed: NonNegativeInt = 0,

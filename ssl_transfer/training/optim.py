@@ -43,6 +43,7 @@ def parameter_groups(groups: Sequence[Group], weight_decay: float) -> list[dict]
 def lars(
     groups: Sequence[Group],
     batch_size: int,
+    *,
     lr: PositiveFloat,
     rate_rule: RateRule = "none",
     weight_decay: float = 1e-6,
@@ -63,6 +64,7 @@ def lars(
 def sgd(
     groups: Sequence[Group],
     batch_size: int,
+    *,
     lr: PositiveFloat,
     rate_rule: RateRule = "none",
     weight_decay: float = 1e-4,
@@ -77,6 +79,7 @@ def sgd(
 def adamw(
     groups: Sequence[Group],
     batch_size: int,
+    *,
     lr: PositiveFloat,
     rate_rule: RateRule = "none",
     weight_decay: float = 0.05,

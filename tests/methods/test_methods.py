@@ -180,5 +180,5 @@ DEFAULTS = {
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_the_defaults_are_the_papers(name):
-    found = choose(METHODS, Component(name=name), "recipe", ("backbone", "classes"))
+    found = choose(METHODS, Component(name=name), "recipe")
     assert {key: found[key] for key in DEFAULTS[name]} == DEFAULTS[name]

@@ -30,7 +30,7 @@ class AutoRGN(Strategy):
         Lee et al. 2023, https://arxiv.org/abs/2210.11466.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, course: Course, batches: PositiveInt = 5):
+    def __init__(self, backbone: Backbone, head: nn.Module, course: Course, *, batches: PositiveInt = 5):
         super().__init__(backbone, head, course)
         self.batches = batches
         self.register_buffer("shares", torch.ones(len(self.groups())))

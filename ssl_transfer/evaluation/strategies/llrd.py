@@ -25,7 +25,7 @@ class LLRD(Strategy):
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, course: Course, decay: Annotated[float, Field(gt=0, le=1)] = 0.75
+        self, backbone: Backbone, head: nn.Module, course: Course, *, decay: Annotated[float, Field(gt=0, le=1)] = 0.75
     ):
         super().__init__(backbone, head, course)
         self.blocks = blocks(backbone.model, coarse=False)

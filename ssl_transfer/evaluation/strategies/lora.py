@@ -34,6 +34,7 @@ class LoRA(Strategy):
         backbone: Backbone,
         head: nn.Module,
         course: Course,
+        *,
         rank: PositiveInt = 8,
         alpha: PositiveFloat = 16.0,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,

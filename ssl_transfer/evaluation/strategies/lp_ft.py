@@ -32,6 +32,7 @@ class LPFT(Strategy):
         backbone: Backbone,
         head: nn.Module,
         course: Course,
+        *,
         head_share: Annotated[float, Field(gt=0, lt=1)] = 0.5,
         rate_share: PositiveFloat = 0.1,
     ):

@@ -24,6 +24,5 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "llrd": LLRD,
     "lora": LoRA,
 }
-GIVEN = ("backbone", "head", "course")  # what a run hands to every strategy; the rest are options
 
-__all__ = ["GIVEN", "STRATEGIES", "Strategy"]
+__all__ = ["STRATEGIES", "Strategy"]

@@ -22,7 +22,7 @@ class StartingPoint(Strategy):
         Li, Grandvalet & Davoine 2018, https://arxiv.org/abs/1802.01483.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, course: Course, alpha: float, beta: float):
+    def __init__(self, backbone: Backbone, head: nn.Module, course: Course, *, alpha: float, beta: float):
         super().__init__(backbone, head, course)
         self.alpha, self.beta = alpha, beta
         for number, parameter in enumerate(self.backbone_parameters.values()):
@@ -56,10 +56,11 @@ class L2SP(StartingPoint):
         backbone: Backbone,
         head: nn.Module,
         course: Course,
+        *,
         alpha: NonNegativeFloat = 0.1,
         beta: NonNegativeFloat = 0.01,
     ):
-        super().__init__(backbone, head, course, alpha, beta)
+        super().__init__(backbone, head, course, alpha=alpha, beta=beta)
 
     def distance(self, moved: torch.Tensor) -> torch.Tensor:
         """Half the squared length."""
@@ -74,10 +75,11 @@ class L1SP(StartingPoint):
         backbone: Backbone,
         head: nn.Module,
         course: Course,
+        *,
         alpha: NonNegativeFloat = 1e-4,
         beta: NonNegativeFloat = 0.01,
     ):
-        super().__init__(backbone, head, course, alpha, beta)
+        super().__init__(backbone, head, course, alpha=alpha, beta=beta)
 
     def distance(self, moved: torch.Tensor) -> torch.Tensor:
         """Sum of absolute values."""
