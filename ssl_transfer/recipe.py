@@ -56,7 +56,13 @@ class Component(BaseModel):
 
 
 class MixPart(Section):
-    """One of several stores, its share of the images of an epoch, and its views (null: those of `data.views`)."""
+    """One of several stores, its share of the images of an epoch, and its views (null: those of `data.views`).
+
+    Attributes:
+        store: Folder of the store.
+        share: Share of the images of an epoch, in (0, 1); shares add up to 1.
+        views: View preset of this store's images; null: that of `data.views`.
+    """
 
     store: str
     share: float = Field(gt=0, lt=1)
@@ -64,14 +70,23 @@ class MixPart(Section):
 
 
 class DataSection(Section):
-    """Which images, at which size, seen through which views: one `store`, or a `mix` of several."""
+    """Which images, at which size, seen through which views: one `store`, or a `mix` of several.
+
+    Attributes:
+        store: Folder of the store; alternatively `mix`.
+        mix: Several stores, each with its share.
+        views: View preset, a name or `{name, options}`.
+        size: Height and width of the backbone's images in pixels.
+        label: Column of `rows.parquet` that a supervised method learns from.
+        limit: Number of training images, a seeded subset, for trials; null: all.
+    """
 
     store: str | None = None
     mix: list[MixPart] = []
     views: Component
     size: int = Field(gt=0)
-    label: str = "label"  # column that a supervised method reads
-    limit: int | None = Field(None, gt=0)  # a seeded subset of the training rows, for trials
+    label: str = "label"
+    limit: int | None = Field(None, gt=0)
 
     @model_validator(mode="after")
     def _one_or_several(self) -> DataSection:
@@ -90,13 +105,22 @@ class DataSection(Section):
 
 
 class BackboneSection(Section):
-    """A timm architecture and where its weights start."""
+    """A timm architecture and where its weights start.
+
+    Attributes:
+        name: Architecture, as timm calls it.
+        in_channels: Channels of its images; null: those of the store.
+        stem: `standard`, or `small`: a ResNet or DenseNet starts with a 3×3 convolution of stride 1 and no pooling, for
+            small images (SimCLR, 2002.05709, appendix B.9).
+        init: `scratch`: random initialisation; `timm:NAME`: public weights; or the folder of another backbone.
+        options: Further arguments of the timm architecture.
+    """
 
     name: str
-    in_channels: int | None = Field(None, gt=0)  # null: as many as the store has
+    in_channels: int | None = Field(None, gt=0)
     stem: Literal["standard", "small"] = "standard"
     init: str = "scratch"
-    options: dict[str, Any] = {}  # further arguments of the timm architecture
+    options: dict[str, Any] = {}
 
     @field_validator("options", mode="before")
     @classmethod
@@ -106,26 +130,52 @@ class BackboneSection(Section):
 
 
 class TrainSection(Section):
-    """How long, how many at once, how exact."""
+    """How long, how many at once, how exact.
+
+    Attributes:
+        epochs: Passes over the training images; fractions are allowed.
+        batch_size: Images per optimiser step, summed over all processes.
+        warmup_epochs: Epochs of linear warm-up before the cosine to 0 (Goyal et al. 2017, 1706.02677, section 2.2;
+            Loshchilov & Hutter 2017, 1608.03983).
+        accumulate_steps: Smaller batches that make up one; refused where the loss compares the images of a batch.
+        precision: Floating-point format of the computation: `fp32`, `bf16`, `fp16`, or `auto`: bf16 where the device
+            computes it natively, else fp16 on a GPU and fp32 on a CPU.
+        memory_format: Layout of images and activations; `auto`: what is faster on the device.
+        compile: Whether the backbone goes through `torch.compile`.
+        seed: Seed of initial weights, order of images, views and the method's own draws.
+        clip_gradient: Largest norm of the gradient; a longer one is scaled down. null: no clipping.
+        checkpoint_every_steps: Steps between checkpoints.
+        log_every_steps: Steps between lines of `log.jsonl`.
+        workers: Processes that read batches ahead; null: chosen by the machine.
+    """
 
     epochs: float = Field(gt=0)
-    batch_size: int = Field(gt=0)  # global: summed over all processes
+    batch_size: int = Field(gt=0)
     warmup_epochs: float = Field(0.0, ge=0)
-    accumulate_steps: int = Field(1, gt=0)  # a batch is made of so many smaller ones; not for in-batch negatives
+    accumulate_steps: int = Field(1, gt=0)
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
     memory_format: Literal["channels_last", "contiguous", "auto"] = "auto"
-    compile: bool = False  # torch.compile the backbone
+    compile: bool = False
     seed: int = Field(0, ge=0)
     clip_gradient: float | None = Field(None, gt=0)
     checkpoint_every_steps: int = Field(500, gt=0)
     log_every_steps: int = Field(10, gt=0)
-    workers: int | None = Field(None, ge=0)  # null: chosen by the machine
+    workers: int | None = Field(None, ge=0)
 
 
 class MonitorSection(Section):
-    """What is watched while training."""
+    """What is watched while training.
 
-    store: str | None = None  # labelled store of the online kNN; null: the pretraining store, if it has labels
+    Attributes:
+        store: Labelled store of the online kNN and probe; null: the pretraining store, if it has labels.
+        label: Its column of labels.
+        every_epochs: Epochs between two evaluations.
+        images: Largest number of images of an evaluation.
+        on_collapse: `stop` or `warn` when the projections collapse to a point.
+        on_nonfinite: `stop` or `warn` when the loss is NaN or infinite.
+    """
+
+    store: str | None = None
     label: str = "label"
     every_epochs: float = Field(5.0, gt=0)
     images: int = Field(2000, gt=0)
@@ -134,7 +184,18 @@ class MonitorSection(Section):
 
 
 class PretrainRecipe(Section):
-    """Everything that a pretraining needs."""
+    """Everything that a pretraining needs.
+
+    Attributes:
+        name: Name of the backbone in cards and tables.
+        data: Which images.
+        backbone: Which architecture, from which weights.
+        method: SSL method, a name or `{name, options}`; see the page of each method.
+        optimizer: `{name, options}`; see the page of each optimiser.
+        train: How long, and how.
+        monitor: What is measured during training.
+        tracker: Where curves go beside `log.jsonl`: `tensorboard`, `wandb`, `mlflow` or `none`.
+    """
 
     name: str = "pretraining"
     data: DataSection
@@ -158,11 +219,18 @@ class PretrainRecipe(Section):
 
 
 class NoiseSection(Section):
-    """Noise on the images of a task: which kind, how strong (as a share of the intensity range), and where."""
+    """Noise on the images of a task: which kind, how strong (as a share of the intensity range), and where.
+
+    Attributes:
+        kind: `none`; `gaussian`, as in CT; `rician`: the magnitude of a complex signal with Gaussian noise in both
+            parts, as in MR (Gudbjartsson & Patz 1995, doi 10.1002/mrm.1910340618).
+        sigma: Standard deviation as a share of the intensity range, in [0, 1].
+        at: `train`: the images that are learnt and selected from; `test`: those that are scored; or `both`.
+    """
 
     kind: Literal["none", "gaussian", "rician"] = "none"
     sigma: float = Field(0.0, ge=0, le=1)
-    at: Literal["both", "train", "test"] = "both"  # train: what is learnt and selected from; test: what is scored
+    at: Literal["both", "train", "test"] = "both"
 
     @model_validator(mode="after")
     def _kind_and_strength(self) -> NoiseSection:
@@ -175,31 +243,58 @@ class NoiseSection(Section):
 
 
 class EvaluateRecipe(Section):
-    """What every protocol shares; a protocol's own options stand in its function's signature."""
+    """What every protocol shares; a protocol's own options stand in its function's signature.
+
+    Attributes:
+        fraction: Share of the training patients, in (0, 1]; stratified, and smaller fractions are subsets of larger
+            ones of the same seed.
+        seed: Seed of that draw, of heads, order of images, views, and resampling.
+        size: Height and width that the backbone sees, in pixels; null: the size that it was pretrained at.
+        channels: `repeat`: images get the backbone's number of channels (repeated, or luminance); `adapt`: its first
+            convolution gets theirs, as timm does.
+        precision: Floating-point format of the computation: `fp32`, `bf16`, `fp16` (training only), or `auto`.
+        noise: Noise on the images.
+        resamples: Bootstrap samples of the test patients for the 95 % intervals; 0: no intervals.
+    """
 
     fraction: float = Field(1.0, gt=0, le=1)
     seed: int = Field(0, ge=0)
-    size: int | None = Field(None, gt=0)  # null: the size that the backbone was pretrained at
-    channels: Literal["repeat", "adapt"] = "repeat"  # images to the backbone's channels, or its first layer to theirs
+    size: int | None = Field(None, gt=0)
+    channels: Literal["repeat", "adapt"] = "repeat"
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     noise: NoiseSection = NoiseSection()
-    resamples: int = Field(1000, ge=0)  # patients are resampled this often for intervals; 0: none
+    resamples: int = Field(1000, ge=0)
 
 
 class Effort(Section):
-    """How long and how a fine-tune learns; the same for every label fraction."""
+    """How long and how a fine-tune learns; the same for every label fraction.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Images per step, summed over all processes.
+        warmup_steps: Steps of linear warm-up before the cosine to 0.
+        clip_gradient: Largest norm of the gradient; null: no clipping.
+        balance: For rare classes: `weights` in the loss, or `sampling` of as many images of every class; `none`:
+            neither.
+        check_every_steps: Steps between evaluations on validation; the weights of the best one are kept.
+        patience: Evaluations without improvement after which training stops; null: it never does.
+        checkpoint_every_steps: Steps between checkpoints.
+        log_every_steps: Steps between lines of `log.jsonl`.
+        workers: Processes that read batches ahead; null: chosen by the machine.
+        keep_backbone: Whether the fine-tuned backbone, adapters merged, is saved in the result's folder.
+    """
 
     steps: int = Field(500, gt=0)
-    batch_size: int = Field(32, gt=0)  # global: summed over all processes
+    batch_size: int = Field(32, gt=0)
     warmup_steps: int = Field(0, ge=0)
     clip_gradient: float | None = Field(None, gt=0)
-    balance: Literal["none", "weights", "sampling"] = "none"  # of classes: in the loss, or in every batch
-    check_every_steps: int = Field(50, gt=0)  # the weights that are best on validation are kept
-    patience: int | None = Field(None, gt=0)  # checks without a better one before training stops; null: never
+    balance: Literal["none", "weights", "sampling"] = "none"
+    check_every_steps: int = Field(50, gt=0)
+    patience: int | None = Field(None, gt=0)
     checkpoint_every_steps: int = Field(500, gt=0)
     log_every_steps: int = Field(10, gt=0)
-    workers: int | None = Field(None, ge=0)  # null: chosen by the machine
-    keep_backbone: bool = False  # as it was at the selected step, in the result's folder
+    workers: int | None = Field(None, ge=0)
+    keep_backbone: bool = False
 
     def identity(self) -> dict[str, Any]:
         """What a run's id depends on."""

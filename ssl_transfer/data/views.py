@@ -264,7 +264,28 @@ def ct(
     blur_sigma: float = 2.0,
     noise: float = 0.05,
 ) -> Views:
-    """Grey radiology: no colour, no hue; the window moves in HU, or as brightness and contrast of equal strength."""
+    """Grey radiology: no colour, no hue; the window moves in HU, or as brightness and contrast of equal strength.
+
+    Args:
+        size: Height and width of a view in pixels.
+        channels: Channels that the backbone reads.
+        units: Units of the store's pixels, as in its card.
+        window_hu: Lower and upper end in HU; they become 0 and 1 before the jitter. Default: soft tissue, width 400,
+            level 40.
+        crop_scale: Smallest and largest share of the image's area that a crop covers. This project's choice: slices
+            must keep their organ; SimCLR has 0.08 for photographs (2002.05709, appendix A).
+        flip: Probability of a left–right flip. SimCLR: 0.5 (2002.05709, appendix A).
+        rotation_degrees: Largest angle in degrees, in both directions; uniform. This project's choice.
+        window_shift: Largest shift of the window's centre, as a share of its width; uniform. This project's choice.
+        window_stretch: The window's width is multiplied by exp(± up to this). This project's choice.
+        brightness: Largest offset after windowing, in unit intensity. This project's choice.
+        contrast: Contrast after windowing is multiplied by 1 ± up to this. This project's choice.
+        blur_share: Probability of a Gaussian blur. SimCLR: 0.5 (2002.05709, appendix A).
+        blur_sigma: Largest standard deviation of the blur, in pixels of a 224 px view; the smallest is 0.1. SimCLR: 2
+            (2002.05709, appendix A).
+        noise: Largest standard deviation of additive Gaussian noise, in unit intensity; uniform from 0. This project's
+            choice.
+    """
     if units == "rgb":
         raise RecipeError(
             "data.views: the ct preset reads one-channel intensities, and this store is RGB. Use views: natural or "
@@ -306,7 +327,27 @@ def microscopy(
     blur_sigma: float = 2.0,
     noise: float = 0.05,
 ) -> Views:
-    """Cells have no up or down: any rotation, both flips; mild colour for stained (three-channel) images."""
+    """Cells have no up or down: any rotation, both flips; mild colour for stained (three-channel) images.
+
+    Args:
+        size: Height and width of a view in pixels.
+        channels: Channels that the backbone reads.
+        units: Units of the store's pixels, as in its card.
+        crop_scale: Smallest and largest share of the image's area that a crop covers. This project's choice.
+        flip: Probability of a left–right flip. SimCLR: 0.5 (2002.05709, appendix A).
+        flip_vertical: Probability of an up–down flip. This project's choice: cells have no up or down.
+        rotation_degrees: Largest angle in degrees, in both directions; uniform. This project's choice: 180, any
+            orientation.
+        brightness: Largest offset, in unit intensity. This project's choice.
+        contrast: Contrast is multiplied by 1 ± up to this. This project's choice.
+        colour: Strength of the jitter of saturation and hue in three-channel images, as SimCLR's s (2002.05709,
+            appendix A: 1). This project's choice: 0.25, because stain carries information.
+        blur_share: Probability of a Gaussian blur. SimCLR: 0.5 (2002.05709, appendix A).
+        blur_sigma: Largest standard deviation of the blur, in pixels of a 224 px view; the smallest is 0.1. SimCLR: 2
+            (2002.05709, appendix A).
+        noise: Largest standard deviation of additive Gaussian noise, in unit intensity; uniform from 0. This project's
+            choice.
+    """
     return Views(
         size,
         crop_scale,
@@ -341,7 +382,24 @@ def natural(
     blur_share: float = 0.5,
     blur_sigma: float = 2.0,
 ) -> Views:
-    """Photographs, as SimCLR: crops from 8 %, colour jitter of strength 0.5, grey, blur."""
+    """Photographs, as SimCLR: crops from 8 %, colour jitter of strength 0.5, grey, blur.
+
+    Args:
+        size: Height and width of a view in pixels.
+        channels: Channels that the backbone reads.
+        units: Units of the store's pixels, as in its card.
+        crop_scale: Smallest and largest share of the image's area that a crop covers. SimCLR: 0.08, 1 (2002.05709,
+            appendix A).
+        flip: Probability of a left–right flip. SimCLR: 0.5 (2002.05709, appendix A).
+        brightness: Largest offset, in unit intensity. SimCLR: 0.8 s, with s = 0.5 (2002.05709, appendix A and B.9).
+        contrast: Contrast is multiplied by 1 ± up to this. SimCLR: 0.8 s, with s = 0.5.
+        colour: Strength s of the jitter of saturation (0.8 s) and hue (0.2 s), with probability 0.8. SimCLR: 1 on
+            ImageNet, 0.5 on CIFAR-10 (2002.05709, appendix A and B.9).
+        grey: Probability of dropping colour. SimCLR: 0.2 (2002.05709, appendix A).
+        blur_share: Probability of a Gaussian blur. SimCLR: 0.5 (2002.05709, appendix A).
+        blur_sigma: Largest standard deviation of the blur, in pixels of a 224 px view; the smallest is 0.1. SimCLR: 2
+            (2002.05709, appendix A).
+    """
     if (channels == 1 or units != "rgb") and (colour or grey):
         raise RecipeError(
             f"data.views: the natural preset jitters colour, and {'the backbone reads' if units == 'rgb' else 'the store has'} "

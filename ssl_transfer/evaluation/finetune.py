@@ -31,10 +31,11 @@ def finetune(
     """Fine-tune on a task of classes or labels, and score test with the weights that were best on validation.
 
     Args:
-        strategy: How the layers are treated.
-        optimizer: With its peak rate.
-        views: Augmentation; None: that of the task's domain, mild (see `suited_views`).
-        train: How long.
+        strategy: How the layers are treated, `{name, options}`; see the page of each strategy.
+        optimizer: `{name, options}`, with its peak learning rate; see the page of each optimiser.
+        views: Augmentation preset, `{name, options}`; null: that of the task's domain, mild (no blur, no noise, crops
+            from 0.6 of the area).
+        train: How long it trains and how it samples; see `Effort`.
 
     Raises:
         RecipeError: If classes are to be balanced by sampling where labels do not exclude each other.

@@ -43,12 +43,13 @@ def segment(
     Images no larger than the backbone sees are enlarged to it; larger ones are seen at their own resolution, through windows.
 
     Args:
-        strategy: How the backbone's layers are treated; `head_only` freezes them.
-        optimizer: With its peak rate.
-        views: Augmentation of images and masks together; None: that of the task's domain, mild.
-        train: How long.
-        decoder_width: Channels of the decoder at the image's resolution.
-        overlap: Of neighbouring windows, as a share of their side.
+        strategy: How the backbone's layers are treated, `{name, options}`; `head_only` freezes them.
+        optimizer: `{name, options}`, with its peak learning rate; see the page of each optimiser.
+        views: Augmentation preset of images and masks together; null: that of the task's domain, mild.
+        train: How long it trains and how it samples; see `Effort`.
+        decoder_width: Channels of the U-Net decoder at the image's resolution, doubled per level down (Ronneberger et
+            al. 2015, 1505.04597, has 64). This project's choice: 16.
+        overlap: Overlap of neighbouring windows as a share of their side, in [0, 1). nnU-Net: 0.5 (1904.08128).
 
     Raises:
         RecipeError: If classes are to be balanced by weights.

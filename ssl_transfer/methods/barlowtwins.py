@@ -19,6 +19,12 @@ class BarlowTwins(Objective):
     Projections of all ranks are gathered before they are standardised: lightly's own gathering standardises on each
     rank, which is another loss.
 
+    Args:
+        redundancy: Weight λ of the off-diagonal terms, dimensionless. Paper: 0.005 (section 2.2).
+        loss_scale: Factor on the whole loss, dimensionless; 1 is the paper's formula (authors' code: `scale-loss`).
+        hidden_dim: Width of the two hidden layers of the projection head. Paper: 8192 (section 2.2).
+        projection_dim: Width of the projections whose correlations are taken. Paper: 8192 (section 2.2).
+
     References:
         Zbontar et al. 2021, https://arxiv.org/abs/2103.03230, Algorithm 1; `loss_scale` as in the authors' code.
     """

@@ -18,6 +18,12 @@ class BYOL(Objective):
 
     The loss is 2 − 2cos, summed over both directions. The momentum network keeps BatchNorm statistics of its own.
 
+    Args:
+        momentum: Share of itself that the momentum network keeps per step at the start, in [0, 1]; it rises to 1 along
+            a cosine. Paper: 0.996 for 1000 epochs, 0.99 for 300 (section 3.3, appendix).
+        hidden_dim: Width of the hidden layers of projection and prediction head. Paper: 4096 (section 3.3).
+        projection_dim: Width of projections and predictions. Paper: 256 (section 3.3).
+
     References:
         Grill et al. 2020, https://arxiv.org/abs/2006.07733, Algorithm 1 and appendix A.
     """

@@ -26,6 +26,25 @@ class DINO(Objective):
     Two global views and `local_views` small ones. The slow copy's temperature warms up linearly; the output layer is
     held for the first `frozen_output_epochs`.
 
+    Args:
+        output_dim: Number of output dimensions K, over which the softmax is taken. Paper: 65536 (appendix C).
+        hidden_dim: Width of the two hidden layers of the projection head. Paper: 2048 (section 3.1).
+        bottleneck_dim: Width of the normalised layer in front of the output layer. Paper: 256 (appendix C).
+        temperature: Softmax temperature of the trained network, dimensionless. Paper: 0.1 (section 3.2).
+        target_temperature: Softmax temperature of the momentum network after its warm-up, dimensionless. Paper: 0.07
+            (section 3.2).
+        warmup_target_temperature: The same at the first step. Paper: 0.04 (section 3.2).
+        warmup_epochs: Epochs over which it rises linearly from one to the other. Paper: 30 (section 3.2).
+        center_momentum: Momentum of the running mean that is subtracted from the targets, in [0, 1]. Paper: 0.9
+            (section 3.1, Eq. 4).
+        momentum: Share of itself that the momentum network keeps per step at the start, in [0, 1]; it rises to 1 along
+            a cosine. Paper: 0.996 (section 3.1).
+        local_views: Number of small crops per image; 0: none. Authors' code: 8.
+        local_size: Height and width of a small crop in pixels. Paper: 96 (section 3.1).
+        global_scale: Smallest and largest share of the image's area in a large crop. Authors' code: 0.4, 1.
+        local_scale: The same for a small crop. Authors' code: 0.05, 0.4.
+        frozen_output_epochs: Epochs during which the output layer keeps its initial weights. Authors' code: 1.
+
     References:
         Caron et al. 2021, https://arxiv.org/abs/2104.14294, Algorithm 1 and appendix C.
     """

@@ -27,6 +27,13 @@ class MAE(Objective):
     Masks, like views, belong to (seed, epoch, image). Positions are fixed sines and cosines. Targets are the pixels that
     the backbone reads, standardised within each patch if `normalised_patches`.
 
+    Args:
+        mask_share: Share of the patches that are hidden, in (0, 1). Paper: 0.75 (section 4.1).
+        normalised_patches: Whether targets are standardised within each patch. Paper: yes (section 3, Table 1d).
+        decoder_dim: Width of the decoder. Paper: 512 (Table 1b).
+        decoder_depth: Transformer blocks of the decoder. Paper: 8 (Table 1a).
+        decoder_heads: Attention heads of each of its blocks; they divide the width. Authors' code: 16.
+
     References:
         He et al. 2022, https://arxiv.org/abs/2111.06377, section 3.
     """

@@ -23,6 +23,15 @@ class MoCo(Objective):
     the global batch alone, not on the number of ranks. `bn_groups=1` is plain synchronised BatchNorm.
     Micro-batches of an accumulated batch enter the queue one after the other.
 
+    Args:
+        temperature: Softmax temperature over cosine similarities, dimensionless. MoCo v2: 0.2 (2003.04297, section 3).
+        queue: Keys kept as negatives, a multiple of the batch size. Paper: 65536 (1911.05722, section 4).
+        momentum: Share of itself that the momentum network keeps per step, in [0, 1]; constant. Paper: 0.999
+            (1911.05722, section 4.1).
+        bn_groups: Equal parts of the global batch, each with its own BatchNorm statistics. Paper: 8, one per GPU
+            (1911.05722, section 3.3).
+        projection_dim: Width of queries and keys. Paper: 128 (1911.05722, section 3.3).
+
     References:
         He et al. 2020, https://arxiv.org/abs/1911.05722, Algorithm 1; Chen et al. 2020, https://arxiv.org/abs/2003.04297.
     """

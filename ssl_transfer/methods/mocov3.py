@@ -21,6 +21,15 @@ class MoCoV3(Objective):
     The loss is 2τ · InfoNCE, summed over both directions. For a ViT, `frozen_patch_embedding` keeps the random patch
     projection as it was born, which the paper found to be needed for stability.
 
+    Args:
+        temperature: Softmax temperature over cosine similarities, dimensionless. Authors' code: 0.2 for a ViT, 1.0 for
+            a ResNet.
+        momentum: Share of itself that the momentum network keeps per step at the start, in [0, 1]; it rises to 1 along
+            a cosine. Paper: 0.99.
+        hidden_dim: Width of the hidden layers of projection and prediction head. Paper: 4096 (section 5).
+        projection_dim: Width of queries and keys. Paper: 256 (section 5).
+        frozen_patch_embedding: Whether a ViT's patch projection keeps its initial weights. Paper: yes (section 4.2).
+
     References:
         Chen, Xie & He 2021, https://arxiv.org/abs/2104.02057, Algorithm 1 and section 4.2.
     """

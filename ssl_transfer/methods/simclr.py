@@ -15,6 +15,12 @@ from ssl_transfer.models.backbone import Backbone
 class SimCLR(Objective):
     """Pull two views of an image together, push all other images of the global batch away.
 
+    Args:
+        temperature: Softmax temperature over cosine similarities, dimensionless. Paper: 0.1 on ImageNet (Table 5), 0.5
+            on CIFAR-10 (appendix B.9).
+        hidden_dim: Width of the projection head's hidden layer. Authors' code: that of the features, 2048.
+        projection_dim: Width of the projections that the loss compares. Paper: 128 (section 2.3).
+
     References:
         Chen et al. 2020, https://arxiv.org/abs/2002.05709, Algorithm 1.
     """

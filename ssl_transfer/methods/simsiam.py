@@ -14,6 +14,10 @@ from ssl_transfer.models.backbone import Backbone
 class SimSiam(Objective):
     """Predict one view's projection from the other's; no negatives, no momentum: a stopped gradient keeps it from collapse.
 
+    Args:
+        projection_dim: Width of the projection head's layers and of the predictions. Paper: 2048 (section 3).
+        bottleneck_dim: Width of the prediction head's hidden layer. Paper: 512 (section 3).
+
     References:
         Chen & He 2021, https://arxiv.org/abs/2011.10566, Algorithm 1.
     """

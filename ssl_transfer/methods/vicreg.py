@@ -16,6 +16,13 @@ from ssl_transfer.models.ranks import gather_with_gradient
 class VICReg(Objective):
     """Equal projections of two views, each dimension with a spread of at least 1, no two dimensions alike.
 
+    Args:
+        invariance: Weight λ of the distance between views, dimensionless. Paper: 25 (section 4.2).
+        variance: Weight μ of the hinge on each dimension's standard deviation, dimensionless. Paper: 25 (section 4.2).
+        covariance: Weight ν of the off-diagonal covariances, dimensionless. Paper: 1 (section 4.2).
+        hidden_dim: Width of the two hidden layers of the projection head. Paper: 8192 (section 4.2).
+        projection_dim: Width of the projections. Paper: 8192 (section 4.2).
+
     References:
         Bardes, Ponce & LeCun 2022, https://arxiv.org/abs/2105.04906, Algorithm 1; the two variance
         terms are averaged, as in the authors' code and lightly's.

@@ -50,7 +50,18 @@ def lars(
     momentum: float = 0.9,
     trust_coefficient: float = 0.001,
 ) -> torch.optim.Optimizer:
-    """LARS (You et al. 2017, https://arxiv.org/abs/1708.03888): SGD with a rate per layer. Needs a decay above 0."""
+    """LARS (You et al. 2017, https://arxiv.org/abs/1708.03888): SGD with a rate per layer. Needs a decay above 0.
+
+    Args:
+        groups: Parameters, grouped by learning rate.
+        batch_size: Global batch size, which `rate_rule` reads.
+        lr: Peak learning rate, dimensionless; with a rule it is multiplied as the rule says.
+        rate_rule: How `lr` depends on the global batch: `none`; `linear`, × batch / 256 (Goyal et al. 2017, 1706.02677,
+            section 2.1); `sqrt`, × √batch (SimCLR, 2002.05709, appendix B.1).
+        weight_decay: L2 penalty on weights, not on norms and biases; above 0. SimCLR: 1e-6 (2002.05709, section 2.3).
+        momentum: Momentum of the gradients, in [0, 1). Paper: 0.9.
+        trust_coefficient: Rate of a layer as a share of ‖weights‖ / ‖gradient‖. Paper: 0.001.
+    """
     if weight_decay <= 0:
         raise RecipeError("optimizer.weight_decay: LARS scales only decayed weights; set it above 0, for example 1e-6.")
     return LARS(
@@ -70,7 +81,17 @@ def sgd(
     weight_decay: float = 1e-4,
     momentum: float = 0.9,
 ) -> torch.optim.Optimizer:
-    """SGD with momentum."""
+    """SGD with momentum.
+
+    Args:
+        groups: Parameters, grouped by learning rate.
+        batch_size: Global batch size, which `rate_rule` reads.
+        lr: Peak learning rate, dimensionless; with a rule it is multiplied as the rule says.
+        rate_rule: How `lr` depends on the global batch: `none`; `linear`, × batch / 256 (Goyal et al. 2017, 1706.02677,
+            section 2.1); `sqrt`, × √batch (SimCLR, 2002.05709, appendix B.1).
+        weight_decay: L2 penalty on weights, not on norms and biases. MoCo: 1e-4 (1911.05722, section 4).
+        momentum: Momentum of the gradients, in [0, 1). MoCo: 0.9 (1911.05722, section 4).
+    """
     return torch.optim.SGD(
         parameter_groups(groups, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), momentum=momentum
     )
@@ -85,7 +106,18 @@ def adamw(
     weight_decay: float = 0.05,
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101)."""
+    """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101).
+
+    Args:
+        groups: Parameters, grouped by learning rate.
+        batch_size: Global batch size, which `rate_rule` reads.
+        lr: Peak learning rate, dimensionless; with a rule it is multiplied as the rule says.
+        rate_rule: How `lr` depends on the global batch: `none`; `linear`, × batch / 256 (Goyal et al. 2017, 1706.02677,
+            section 2.1); `sqrt`, × √batch (SimCLR, 2002.05709, appendix B.1).
+        weight_decay: Decoupled decay of weights, not of norms and biases. MAE: 0.05 (2111.06377, Table 8).
+        betas: Decay rates of the running mean and of the running square of the gradients (Kingma & Ba 2015, 1412.6980,
+            Algorithm 1).
+    """
     return torch.optim.AdamW(
         parameter_groups(groups, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), betas=betas
     )

@@ -24,7 +24,7 @@ class AutoRGN(Strategy):
     starts at 0) would explode it, so it takes no part in it and has the peak rate.
 
     Args:
-        batches: That RGN is measured over.
+        batches: Number of batches over which RGN is averaged at the start of an epoch. Authors' code: 5.
 
     References:
         Lee et al. 2023, https://arxiv.org/abs/2210.11466.

@@ -20,8 +20,9 @@ class LPFT(Strategy):
     Each part of the run has a cosine schedule of its own.
 
     Args:
-        head_share: Of the steps, for the head alone.
-        rate_share: Of the peak rate, in the second part.
+        head_share: Share of the steps in which only the head learns, in (0, 1). This project's choice: 0.5.
+        rate_share: Peak learning rate of the second part as a share of that of the first. This project's choice: 0.1;
+            the paper chooses it on validation.
 
     References:
         Kumar et al. 2022, https://arxiv.org/abs/2202.10054.

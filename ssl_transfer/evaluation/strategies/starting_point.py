@@ -15,8 +15,8 @@ class StartingPoint(Strategy):
     """Loss + α · distance(θ_B, θ⁰) + β/2 · ‖θ_H‖². The optimiser's own weight decay would pull to 0, so it has none here.
 
     Args:
-        alpha: Of the backbone's pull towards θ⁰.
-        beta: Of the head's towards 0.
+        alpha: Weight of the backbone's distance from θ⁰, dimensionless.
+        beta: Weight of ‖θ_H‖² / 2, dimensionless.
 
     References:
         Li, Grandvalet & Davoine 2018, https://arxiv.org/abs/1802.01483.
@@ -49,7 +49,13 @@ class StartingPoint(Strategy):
 
 
 class L2SP(StartingPoint):
-    """Loss + α/2 · ‖θ_B − θ⁰‖² + β/2 · ‖θ_H‖² (Li 2018)."""
+    """Loss + α/2 · ‖θ_B − θ⁰‖² + β/2 · ‖θ_H‖² (Li 2018).
+
+    Args:
+        alpha: Weight of ‖θ_B − θ⁰‖² / 2, dimensionless. Paper: 0.1, among the values that it chooses from on
+            validation.
+        beta: Weight of ‖θ_H‖² / 2, dimensionless. Paper: 0.01.
+    """
 
     def __init__(
         self,
@@ -68,7 +74,12 @@ class L2SP(StartingPoint):
 
 
 class L1SP(StartingPoint):
-    """Loss + α · ‖θ_B − θ⁰‖₁ + β/2 · ‖θ_H‖² (Li 2018)."""
+    """Loss + α · ‖θ_B − θ⁰‖₁ + β/2 · ‖θ_H‖² (Li 2018).
+
+    Args:
+        alpha: Weight of ‖θ_B − θ⁰‖₁, dimensionless. This project's choice: 1e-4; the paper chooses it on validation.
+        beta: Weight of ‖θ_H‖² / 2, dimensionless. Paper: 0.01.
+    """
 
     def __init__(
         self,
