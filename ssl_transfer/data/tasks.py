@@ -18,8 +18,8 @@ from ssl_transfer.errors import RecipeError, SplitError, TaskError, nearest
 from ssl_transfer.recipe import Section, find_recipe, read_yaml, validate
 
 METRICS = {
-    "classes": ("accuracy", "balanced_accuracy", "auroc", "f1", "ece", "brier"),
-    "masks": ("dice", "dice_present", "hd95"),
+    "classification": ("accuracy", "balanced_accuracy", "auroc", "f1", "ece", "brier"),
+    "segmentation": ("dice", "dice_present", "hd95"),
 }
 MASK = "mask"  # the target that is no column
 TRUTHS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}  # anything else is unknown
@@ -31,8 +31,8 @@ class TaskCard(Section):
 
     Attributes:
         store: Folder.
-        target: A column of classes; several columns of 0 and 1, or one column of words, for labels that do not exclude each
-            other; or `mask`.
+        target: A column of classes (multiclass); several columns of 0 and 1, or one column of words with a `separator`
+            (multilabel); or `mask` (segmentation).
         metric: Settings are selected by it, and reports show it first.
         averaging: Of auroc and f1 over classes.
         domain: Target domain; null: the store's.
@@ -103,7 +103,7 @@ class Task:
     @classmethod
     def opened(cls, name: str, card: TaskCard, where: str = "task") -> Task:
         """Open a card's store and check that they fit each other; see `load`."""
-        known = METRICS["masks" if card.target == MASK else "classes"]
+        known = METRICS["segmentation" if card.target == MASK else "classification"]
         if card.metric not in known:
             raise TaskError(f"{where}: metric: found '{card.metric}'.{nearest(card.metric, known)}")
         store = ImageStore(card.store)
@@ -118,10 +118,10 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """`classes` (one per image), `labels` (any number per image) or `masks`."""
+        """`multiclass` (one class per image), `multilabel` (any number of labels per image) or `segmentation`."""
         if self.card.target == MASK:
-            return "masks"
-        return "classes" if isinstance(self.card.target, str) and not self.card.separator else "labels"
+            return "segmentation"
+        return "multiclass" if isinstance(self.card.target, str) and not self.card.separator else "multilabel"
 
     @property
     def domain(self) -> Domain:
@@ -131,9 +131,9 @@ class Task:
     @cached_property
     def classes(self) -> list[str]:
         """Names: of classes in the store's order where it has one; of labels; of masks' classes from 1 on."""
-        if self.kind == "masks":
+        if self.kind == "segmentation":
             return list(_mask_classes(self.store, self.card))
-        if self.kind == "labels":
+        if self.kind == "multilabel":
             return list(self._label_values)
         present = set(class_codes(self.store.column(self.card.target))[0].tolist())
         ordered = [name for name in self.store.card["classes"] or [] if name in present]
@@ -151,11 +151,11 @@ class Task:
         Raises:
             TaskError: If the target is the mask.
         """
-        if self.kind == "masks":
+        if self.kind == "segmentation":
             raise TaskError(
                 f"task {self.name}: its target is the mask, which belongs to pixels. Evaluate it by segment."
             )
-        if self.kind == "labels":
+        if self.kind == "multilabel":
             return np.stack(list(self._label_values.values()), 1)
         number = {name: i for i, name in enumerate(self.classes)}
         return np.array([number.get(str(value), -1) for value in self.store.column(self.card.target)])
@@ -187,9 +187,9 @@ class Task:
     @cached_property
     def strata(self) -> np.ndarray:
         """What fractions are stratified by, int64 (N,): the class, or the rarest label or mask class of a row + 1, 0 for none."""
-        if self.kind == "classes":
+        if self.kind == "multiclass":
             return self.labels
-        present = self._mask_presence() if self.kind == "masks" else self.labels == 1
+        present = self._mask_presence() if self.kind == "segmentation" else self.labels == 1
         rarity = np.where(present, present.sum(0), np.iinfo(np.int64).max)
         return np.where(present.any(1), rarity.argmin(1) + 1, 0)
 
@@ -220,7 +220,7 @@ class Task:
             SplitError: If nothing is left, or a class is missing from the training rows.
         """
         positions = np.asarray(self.store.positions(split))
-        if self.kind != "masks":
+        if self.kind != "segmentation":
             known = self.labels[positions] >= 0
             positions = positions[known if known.ndim == 1 else known.any(1)]
         if split == "train" and fraction < 1:
@@ -228,7 +228,7 @@ class Task:
             positions = positions[kept]
         if len(positions) == 0:
             raise SplitError(f"task {self.name}: no labelled image in the {split} split of {self.store.path}.")
-        if split == "train" and self.kind == "classes":
+        if split == "train" and self.kind == "multiclass":
             missing = set(range(len(self.classes))) - set(self.labels[positions].tolist())
             if missing:
                 names = ", ".join(self.classes[c] for c in sorted(missing))

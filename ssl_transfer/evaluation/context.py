@@ -101,10 +101,10 @@ def classified(
     )
     patients = None if task.patients is None else task.patients[rows]
     frame = pandas.DataFrame({"row": rows, "patient": patients})
-    if task.kind == "classes":
+    if task.kind == "multiclass":
         frame["label"] = [task.classes[c] for c in truth]
     for c, name in enumerate(task.classes):
-        if task.kind == "labels":
+        if task.kind == "multilabel":
             frame[f"label_{name}"] = truth[:, c]
         frame[f"score_{name}"] = scores[:, c]
     test = classification_metrics(truth, scores, averaging, task.classes)

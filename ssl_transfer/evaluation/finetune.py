@@ -28,7 +28,7 @@ def finetune(
     views: Component | None = None,
     train: Effort = EFFORT,
 ) -> ProtocolResult:
-    """Fine-tune on a task of classes or labels, and score test with the weights that were best on validation.
+    """Fine-tune on a multiclass or multilabel task, and score test with the weights that were best on validation.
 
     Args:
         strategy: How the layers are treated, `{name, options}`; see the page of each strategy.
@@ -38,13 +38,13 @@ def finetune(
         train: How long it trains and how it samples; see `Effort`.
 
     Raises:
-        RecipeError: If classes are to be balanced by sampling where labels do not exclude each other.
+        RecipeError: If classes are to be balanced by sampling on a multilabel task.
     """
     task, rows = context.task, context.rows
     views = views or suited_views(context)
-    multilabel = task.kind == "labels"
+    multilabel = task.kind == "multilabel"
     if multilabel and train.balance == "sampling":
-        raise RecipeError("train.balance: sampling is for classes that exclude each other; take train.balance=weights.")
+        raise RecipeError("train.balance: sampling is for multiclass tasks; take train.balance=weights.")
     weights = _class_weights(task.labels[rows["train"]], len(task.classes)) if train.balance == "weights" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.recipe.seed)

@@ -49,8 +49,8 @@ def linear_probe(
 
     Args:
         train: Features, shape (N, D).
-        labels: Class of each, integers in [0, n_classes), shape (N,); or, where labels do not exclude each other, 0, 1,
-            or −1 for unknown, shape (N, n_classes). What is unknown teaches that label nothing.
+        labels: Class of each, integers in [0, n_classes), shape (N,); or, multi-label, 0, 1, or −1 for unknown, shape
+            (N, n_classes). Unknown entries do not enter that label's loss.
         queries: Name -> features to score, shape (M, D).
         n_classes: Number of classes, or of labels.
         strengths: Inverse regularisation strengths C as in scikit-learn, for `lbfgs`; the best on validation is taken.
@@ -147,7 +147,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
         Args:
             X: Features, (N, D), finite.
-            y: Classes (N,), or labels that do not exclude each other, 0 or 1 (N, K).
+            y: Classes (N,), or multi-label targets, 0 or 1 (N, K).
             sample_weight: At least 0, (N,). A row of weight 2 counts as two, a row of weight 0 as none.
             groups: Of each row, such as its patient, (N,); all rows of a group are held out, or none.
 

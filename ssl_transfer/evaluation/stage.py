@@ -49,10 +49,10 @@ from ssl_transfer.training.optim import OPTIMIZERS
 TRAININGS = {"finetune": finetune, "segment": segment}
 PROTOCOLS: dict[str, Callable] = {**PROBES, **TRAININGS}
 KINDS = {
-    "linear_probe": ("classes", "labels"),
-    "knn": ("classes", "labels"),
-    "finetune": ("classes", "labels"),
-    "segment": ("masks",),
+    "linear_probe": ("multiclass", "multilabel"),
+    "knn": ("multiclass", "multilabel"),
+    "finetune": ("multiclass", "multilabel"),
+    "segment": ("segmentation",),
 }
 COMPONENTS = {"strategy": STRATEGIES, "optimizer": OPTIMIZERS, "views": VIEWS}  # options that name a component
 SWEPT = ("fraction", "seed")  # a list of them is one evaluation of each
@@ -126,7 +126,7 @@ def evaluate(
     """
     if task.kind not in KINDS[protocol]:
         fitting = " or ".join(name for name, kinds in KINDS.items() if task.kind in kinds)
-        raise TaskError(f"task {task.name}: its target is {task.kind}, which {protocol} cannot score. Take {fitting}.")
+        raise TaskError(f"task {task.name}: it is {task.kind}, which {protocol} cannot score. Take {fitting}.")
     identity = run_id(
         "evaluate",
         {
@@ -191,7 +191,7 @@ def probe(
 
     Raises:
         RecipeError: If a setting does not exist, or its value is wrong.
-        TaskError: If the task cannot be opened, or is none of classes or labels.
+        TaskError: If the task cannot be opened, or is a segmentation task.
     """
     given = {"fraction": fraction, "seed": seed, **settings}
     recipe, own = evaluate_recipe(

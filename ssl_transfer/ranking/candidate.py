@@ -139,9 +139,9 @@ def _of_labels(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """LogME, mean over labels that vary, each from the images where it is known; NaN if none does."""
     varies = (labels == 1).any(0) & (labels == 0).any(0)
     if varies.any() and (labels >= 0).all():
-        return {"logme": logme(features, labels, target="labels")}
+        return {"logme": logme(features, labels, target="multilabel")}
     parts = [(features[column >= 0], column[column >= 0]) for column in labels.T[varies]]
-    return {"logme": float(np.mean([logme(*part, target="labels") for part in parts])) if parts else np.nan}
+    return {"logme": float(np.mean([logme(*part, target="multilabel") for part in parts])) if parts else np.nan}
 
 
 class _Clock:

@@ -48,7 +48,7 @@ def rank(
     """Score backbones on a task's training and validation images and put them in order.
 
     Args:
-        task: Of classes, or of labels that do not exclude each other; those have LogME and the probes alone.
+        task: Multiclass or multilabel; of multilabel tasks only LogME and the probes are defined.
         backbones: Name -> backbone.
         out: Folder; None: `runs/rank/ID`. It gets `rank.json` and `scores.csv`.
         features: Folders of features that are there already, of any of these backbones and stores.
@@ -64,14 +64,14 @@ def rank(
         The answer, as `rank.json` has it, and its folder.
 
     Raises:
-        TaskError: If the target is masks.
+        TaskError: If it is a segmentation task.
         UsageError: If there are fewer than three folds, `by` applies to no backbone, features are of something else, or `out`
             holds something else.
         SplitError: If there are fewer than three patients.
         BackboneError: If features are no numbers.
     """
-    if task.kind == "masks":
-        raise TaskError(f"task {task.name}: its target is masks; rank is for classes and labels of whole images.")
+    if task.kind == "segmentation":
+        raise TaskError(f"task {task.name}: it is a segmentation task; rank is for multiclass and multilabel tasks.")
     settings = {
         "by": by,
         "fraction": fraction,

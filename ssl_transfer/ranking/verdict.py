@@ -140,15 +140,15 @@ def _caveats(
             "The candidates have different numbers of features, which some scores reward (H, LogME, TransRate)."
         )
     without = [one for one in candidates if one.source is None]
-    if without and task.kind == "classes":
+    if without and task.kind == "multiclass":
         said.append(
             f"LEEP and NCE are not applicable to {_named(without)}: no classifier of source classes; N-LEEP stands in. "
             "--source STORE trains a head on the labels of a store that a backbone was pretrained on."
         )
     for source in dict.fromkeys(one.source for one in candidates if one.source):
         said.append(f"LEEP and NCE of {_named([one for one in candidates if one.source == source])} rest on {source}.")
-    if task.kind == "labels":
-        said.append("Labels do not exclude each other: of the scores only LogME is defined.")
+    if task.kind == "multilabel":
+        said.append("The task is multi-label: of the scores only LogME is defined.")
     seen = [one for one in candidates if task.store.id in one.card["stores"]]
     if seen:
         said.append(f"Pretrained, without labels, on training images of this very store: {_named(seen)}.")

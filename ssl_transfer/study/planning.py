@@ -165,7 +165,7 @@ class _Planner:
         """Tasks for which arms are ranked.
 
         Raises:
-            RecipeError: If one that is named has masks for a target.
+            RecipeError: If one that is named is a segmentation task.
         """
         if self.recipe.rank is None:
             return []
@@ -173,7 +173,7 @@ class _Planner:
         for task in named or ():
             if tasks[task].masks:
                 raise RecipeError(
-                    f"{self.recipe.name}: rank: the target of {task} is masks; scores are for classes and labels of images."
+                    f"{self.recipe.name}: rank: {task} is a segmentation task; scores are for multiclass and multilabel tasks."
                 )
         return named or [task for task in tasks if not tasks[task].masks]
 

@@ -348,7 +348,7 @@ def test_every_card_runs_on_the_store_that_its_commands_make(path, made, tmp_pat
     classes, patients = EXPECTED[path.stem]
     assert task.classes == (classes or task.classes) and task.store.card["n_patients"] == patients
     assert str(task.domain) != "unknown" and task.kind in KINDS[shlex.split(comment(path)[1])[3]]
-    protocol = "segment" if task.kind == "masks" else "knn"
+    protocol = "segment" if task.kind == "segmentation" else "knn"
     quick = ["train.steps=2", "train.batch_size=2", "train.workers=0"] if protocol == "segment" else []
     recipe, options = evaluate_recipe(protocol, ["resamples=5", *quick])
     backbone = load_backbone("scratch:test_resnet,size=32", in_channels=task.store.shape[0])
@@ -429,7 +429,7 @@ WORDS = ["Mass|Edema", "None", "Edema", None, "Mass", "Edema|Hernia"]
 
 def test_a_column_of_words_gives_a_label_for_each_word_but_that_for_none(opened):
     task = opened("target: finding\nseparator: '|'\nnegative: None\nmetric: auroc", finding=WORDS)
-    assert task.kind == "labels" and task.classes == ["Edema", "Hernia", "Mass"]
+    assert task.kind == "multilabel" and task.classes == ["Edema", "Hernia", "Mass"]
     assert task.labels.T.tolist() == [[1, 0, 1, -1, 0, 1], [0, 0, 0, -1, 0, 1], [1, 0, 0, -1, 1, 0]]
     assert task.rows("train").tolist() == [0] and task.rows("val").tolist() == [1, 4]  # row 3 is unknown
 
@@ -447,13 +447,13 @@ def test_several_columns_are_labels_whose_odd_values_are_unknown(opened):
     task = opened(
         "target: [a, b]\nmetric: auroc", a=[1.0, 0.0, -1.0, None, 1.0, 0.0], b=["yes", "no", "True", "0", "perhaps", ""]
     )
-    assert task.kind == "labels" and task.classes == ["a", "b"]
+    assert task.kind == "multilabel" and task.classes == ["a", "b"]
     assert task.labels.T.tolist() == [[1, 0, -1, -1, 1, 0], [1, 0, 1, 0, -1, -1]]
 
 
 def test_a_column_of_classes_is_unknown_where_it_is_empty(opened):
     task = opened("target: grade\nmetric: accuracy", grade=[2, 1, None, 1, 2, 1])
-    assert task.kind == "classes" and task.classes == ["1.0", "2.0"] and task.labels.tolist() == [1, 0, -1, 0, 1, 0]
+    assert task.kind == "multiclass" and task.classes == ["1.0", "2.0"] and task.labels.tolist() == [1, 0, -1, 0, 1, 0]
 
 
 MASKS = [[[0, 1], [2, 9]], [[0, 0], [0, 0]], [[1, 1], [0, 0]]]
@@ -461,7 +461,7 @@ MASKS = [[[0, 1], [2, 9]], [[0, 0], [0, 0]], [[1, 1], [0, 0]]]
 
 def test_mask_classes_are_values_or_whatever_is_left(opened):
     task = opened("target: mask\nmetric: dice\nclasses: {organ: [1, 9], rest: any}", masks=MASKS)
-    assert task.kind == "masks" and task.classes == ["organ", "rest"]
+    assert task.kind == "segmentation" and task.classes == ["organ", "rest"]
     assert task.store.masks([0, 1, 2]).tolist() == [[[0, 1], [2, 1]], [[0, 0], [0, 0]], [[1, 1], [0, 0]]]
     assert opened("target: mask\nmetric: dice", MASKS, {1: "organ", 2: "lesion"}).classes == ["organ", "lesion"]
 

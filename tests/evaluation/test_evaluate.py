@@ -353,12 +353,10 @@ def test_several_backbones_fractions_and_seeds_are_evaluated_in_one_call(ct_stor
 
 def test_a_protocol_refuses_a_task_of_another_kind(ct_store, tmp_path):
     masks = Task.opened("organs", TaskCard(store=str(ct_store.path), target="mask", metric="dice"))
-    with pytest.raises(TaskError, match=r"its target is masks, which knn cannot score\. Take segment"):
+    with pytest.raises(TaskError, match=r"it is segmentation, which knn cannot score\. Take segment"):
         judge(masks, tmp_path)
     region = Task.opened("region", TaskCard(store=str(ct_store.path), target="label", metric="accuracy"))
-    with pytest.raises(
-        TaskError, match=r"its target is classes, which segment cannot score\. Take linear_probe or knn"
-    ):
+    with pytest.raises(TaskError, match=r"it is multiclass, which segment cannot score\. Take linear_probe or knn"):
         judge(region, tmp_path, "segment")
 
 

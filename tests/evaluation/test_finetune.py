@@ -261,7 +261,7 @@ def multilabel(tmp_path):
     )
 
 
-def test_labels_that_do_not_exclude_each_other_are_learnt_each_by_itself(multilabel, tmp_path):
+def test_each_label_of_a_multi_label_task_is_learnt_by_itself(multilabel, tmp_path):
     result = judge("finetune", family_backbone("convnext"), multilabel, tmp_path / "r", *THOROUGH)
     found = scores(tmp_path / "r")
     assert found.shape == (8, 3) and ((found > 0) & (found < 1)).all()
@@ -466,7 +466,7 @@ def test_lora_on_a_resnet_is_refused_with_what_to_take(task, tmp_path):
 
 
 def test_a_task_of_masks_is_sent_to_segment(tmp_path):
-    with pytest.raises(TaskError, match=r"its target is masks, which finetune cannot score. Take segment"):
+    with pytest.raises(TaskError, match=r"it is segmentation, which finetune cannot score. Take segment"):
         judge("finetune", family_backbone("resnet"), mask_task(tmp_path / "task"), tmp_path / "r")
 
 

@@ -25,7 +25,7 @@ def problem(request):
 
 @pytest.fixture
 def several():
-    """Standardised features, and three labels that do not exclude each other."""
+    """Standardised features, and three multi-label targets."""
     draw = np.random.default_rng(0)
     features = draw.normal(size=(120, 6))
     return features, (features[:, :3] + draw.normal(size=(120, 3)) > 0.5).astype(int)
@@ -174,7 +174,7 @@ def test_coefficients_are_those_of_scikit_learn(problem, class_weight, weighted)
 
 
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
-def test_labels_that_do_not_exclude_each_other_are_one_against_rest(several, class_weight):
+def test_multi_label_targets_are_one_against_rest(several, class_weight):
     features, labels = several
     ours = LinearProbe(C=0.5, class_weight=class_weight).fit(features, labels)
     theirs = OneVsRestClassifier(peer(0.5, class_weight=class_weight)).fit(features, labels)

@@ -117,7 +117,7 @@ def test_settings_may_be_numpy_s(task, backbone, place):
 def test_a_task_that_is_none_or_of_masks_is_a_task_error(backbone, place):
     with pytest.raises(TaskError):
         probe(backbone, place / "nowhere.yaml")
-    with pytest.raises(TaskError, match="masks"):
+    with pytest.raises(TaskError, match="segmentation"):
         probe(backbone, mask_task(place / "masks"))
 
 

@@ -369,7 +369,7 @@ def test_sampling_shows_images_with_and_without_the_class_equally_often(tmp_path
 
 
 def test_a_task_of_classes_is_sent_elsewhere(tmp_path):
-    with pytest.raises(TaskError, match="its target is classes, which segment cannot score"):
+    with pytest.raises(TaskError, match="it is multiclass, which segment cannot score"):
         judge("segment", family_backbone("resnet"), class_task(tmp_path / "task"), tmp_path / "r")
 
 

@@ -260,7 +260,7 @@ def several(place):
     return cohort(place / "several", {"bright": bright, "dark": dark}, target=["bright", "dark"], metric="auroc")
 
 
-def test_labels_that_do_not_exclude_each_other_have_logme_and_the_probes_and_a_caveat_says_so(place, several):
+def test_multi_label_tasks_have_logme_and_the_probes_and_a_caveat_says_so(place, several):
     answer = ranked(several, THREE, place / "out")
     for one in answer["backbones"]:
         assert {name for name, value in found(answer, one["name"]).items() if value is not None} == {
@@ -270,14 +270,16 @@ def test_labels_that_do_not_exclude_each_other_have_logme_and_the_probes_and_a_c
         }
         assert set(one["intervals"]) == {"logme", "knn", "linear_probe"}
     assert answer["order"][0] == "clear"
-    assert any("LogME" in said and "exclude" in said for said in answer["caveats"])
+    assert any("LogME" in said and "multi-label" in said for said in answer["caveats"])
 
 
 def test_logme_of_several_labels_is_the_mean_over_labels_where_they_are_known(place, several):
     rows = looked_at(several)
     features, labels = extract_features(reader(*CLEAR), several.store).values[rows], several.labels[rows]
     assert (labels < 0).any()
-    each = [transferability.logme(features[column >= 0], column[column >= 0], target="labels") for column in labels.T]
+    each = [
+        transferability.logme(features[column >= 0], column[column >= 0], target="multilabel") for column in labels.T
+    ]
     value = found(ranked(several, {"it": CLEAR}, place / "out", resamples=0), "it")["logme"]
     assert value == pytest.approx(np.mean(each), rel=1e-9)
 
@@ -320,7 +322,7 @@ def test_a_metric_that_is_undefined_is_refused_with_a_reason(place):
 
 
 def test_masks_are_refused(place):
-    with pytest.raises(TaskError, match="masks"):
+    with pytest.raises(TaskError, match="segmentation"):
         ranked(mask_task(place / "task"), {"it": CLEAR}, place / "out")
 
 
@@ -585,7 +587,7 @@ WRONG = {
     ),
     "a candidate that is not public": (f"region.yaml {TINY} --candidates {TINY}", r"expected timm:NAME"),
     "a task that there is not": (f"regoin {TINY}", r"TaskError: regoin"),
-    "masks": (f"masks.yaml {TINY}", r"TaskError: .*masks"),
+    "masks": (f"masks.yaml {TINY}", r"TaskError: .*segmentation"),
     "a place that holds something else": (f"region.yaml {TINY} resamples=0 --out ct", r"ct: .*another --out"),
     "a place that is a file": (f"region.yaml {TINY} resamples=0 --out region.yaml", r"this is a file"),
     "features that there are not": (f"region.yaml {TINY} --features none", r"none: no features folder"),

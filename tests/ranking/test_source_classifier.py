@@ -189,7 +189,7 @@ def test_a_column_of_one_class_gives_no_opinion_and_is_not_named_as_their_origin
     assert with_another.probabilities.shape == (60, CLASSES) and "(same)" not in with_another.origin
 
 
-def test_labels_that_do_not_exclude_each_other_have_no_leep_whatever_the_source(place, task, source):
+def test_multi_label_tasks_have_no_leep_whatever_the_source(place, task, source):
     columns = {"a": (np.arange(60) % 2).astype(str), "b": (np.arange(60) % 3 > 0).astype(int).astype(str)}
     several = cohort(place / "several", columns, target=["a", "b"], metric="auroc")
     backbone = reader(*CLEAR, stores=[source.id])

@@ -176,7 +176,7 @@ def test_source_labels_are_those_of_what_an_arm_was_trained_on(plan):
 @pytest.mark.parametrize(
     ("rank", "said"),
     [
-        ({"tasks": ["organs"]}, "the target of organs is masks"),
+        ({"tasks": ["organs"]}, "organs is a segmentation task"),
         ({"tasks": ["regoin"]}, "Did you mean 'region'"),
         ({"folds": 3}, "takes no such option"),
     ],

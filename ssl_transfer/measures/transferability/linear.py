@@ -10,7 +10,7 @@ from ssl_transfer.errors import ScoreError, nearest
 from ssl_transfer.measures.transferability.inputs import checked_features, checked_labels, checked_targets
 from ssl_transfer.measures.transferability.spectrum import Spectrum
 
-TARGETS = ("classes", "labels", "values")
+TARGETS = ("multiclass", "multilabel", "continuous")
 # The ratio t of prior precision to noise precision is sought between these multiples of the mean eigenvalue of FᵀF.
 LEAST_RATIO, LARGEST_RATIO = 1e-12, 1e12
 GRID = 97  # places where the evidence is looked at first, four to a decade
@@ -64,7 +64,7 @@ def regularized_h_score(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def logme(
-    features: np.ndarray, labels: np.ndarray, target: Literal["classes", "labels", "values"] = "classes"
+    features: np.ndarray, labels: np.ndarray, target: Literal["multiclass", "multilabel", "continuous"] = "multiclass"
 ) -> float:
     """Log evidence per image of a Bayesian linear model, its two precisions chosen to maximise it; mean over target columns.
 
@@ -76,9 +76,8 @@ def logme(
 
     Args:
         features: (N, D).
-        labels: Of `classes`: integers (N,), whose one-hot columns are the targets. Of `labels` that do not exclude each
-            other: 0 and 1, (N, K) or (N,). Of `values`: numbers to regress, (N, K) or (N,). A column that never varies
-            is left out.
+        labels: Of `multiclass`: integers (N,), whose one-hot columns are the targets. Of `multilabel`: 0 and 1, (N, K) or
+            (N,). Of `continuous`: numbers to regress, (N, K) or (N,). A column that never varies is left out.
         target: Which of the three.
 
     Raises:
@@ -90,10 +89,10 @@ def logme(
     if target not in TARGETS:
         raise ScoreError(f"target: found {target!r}.{nearest(str(target), TARGETS)}")
     features = checked_features(features)
-    if target == "classes":
+    if target == "multiclass":
         columns = checked_labels(labels, len(features))
     else:
-        columns = checked_targets(labels, len(features), binary=target == "labels")
+        columns = checked_targets(labels, len(features), binary=target == "multilabel")
     return evidence(Spectrum.of(features, columns))
 
 

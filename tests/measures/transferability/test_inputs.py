@@ -190,7 +190,9 @@ def test_several_scores_at_once_refuse_such_features_too(features, found):
         scores(features, LABELS[: len(features)])
 
 
-@pytest.mark.parametrize("target, labels", [("classes", LABELS), ("labels", LABELS[:, None] % 2), ("values", FEATURES)])
+@pytest.mark.parametrize(
+    "target, labels", [("multiclass", LABELS), ("multilabel", LABELS[:, None] % 2), ("continuous", FEATURES)]
+)
 @pytest.mark.parametrize("features, found", BAD_FEATURES.values(), ids=BAD_FEATURES)
 def test_logme_refuses_such_features_whatever_its_target(features, found, target, labels):
     with pytest.raises(ScoreError, match=found):
@@ -342,16 +344,16 @@ def test_logme_of_zeros_is_the_evidence_of_noise():
 
 
 BAD_TARGETS = {
-    "labels of other numbers": ("labels", np.c_[LABELS, LABELS], r"2"),
-    "labels of another length": ("labels", np.c_[LABELS % 2][:-1], r"\b59\b"),
-    "labels with NaN": ("labels", np.where(FEATURES > 0, 1, np.nan), r"(?i)nan|0 and 1|finite"),
-    "labels without columns": ("labels", np.zeros((60, 0), int), r"\(60, 0\)"),
-    "values with NaN": ("values", spoilt(np.nan), r"(?i)nan|finite"),
-    "values with inf": ("values", spoilt(np.inf), r"(?i)inf|finite"),
-    "values that are strings": ("values", LABELS.astype(str), r"<U|str"),
-    "values of another length": ("values", FEATURES[:-1, 0], r"\b59\b"),
-    "values in three dimensions": ("values", FEATURES[:, :, None], r"\(60, 5, 1\)"),
-    "values without columns": ("values", np.zeros((60, 0)), r"\(60, 0\)"),
+    "labels of other numbers": ("multilabel", np.c_[LABELS, LABELS], r"2"),
+    "labels of another length": ("multilabel", np.c_[LABELS % 2][:-1], r"\b59\b"),
+    "labels with NaN": ("multilabel", np.where(FEATURES > 0, 1, np.nan), r"(?i)nan|0 and 1|finite"),
+    "labels without columns": ("multilabel", np.zeros((60, 0), int), r"\(60, 0\)"),
+    "values with NaN": ("continuous", spoilt(np.nan), r"(?i)nan|finite"),
+    "values with inf": ("continuous", spoilt(np.inf), r"(?i)inf|finite"),
+    "values that are strings": ("continuous", LABELS.astype(str), r"<U|str"),
+    "values of another length": ("continuous", FEATURES[:-1, 0], r"\b59\b"),
+    "values in three dimensions": ("continuous", FEATURES[:, :, None], r"\(60, 5, 1\)"),
+    "values without columns": ("continuous", np.zeros((60, 0)), r"\(60, 0\)"),
 }
 
 
@@ -362,7 +364,7 @@ def test_logme_refuses_targets_of_another_kind_with_what_was_found(target, label
 
 
 def test_a_message_about_targets_that_are_not_finite_does_not_speak_of_features():
-    for target, labels in (("labels", np.where(FEATURES > 0, 1, np.nan)), ("values", spoilt(np.nan))):
+    for target, labels in (("multilabel", np.where(FEATURES > 0, 1, np.nan)), ("continuous", spoilt(np.nan))):
         with pytest.raises(ScoreError) as refused:
             logme(FEATURES, labels, target=target)
         assert "features" not in str(refused.value), str(refused.value)
@@ -375,13 +377,13 @@ def test_logme_refuses_a_target_it_does_not_know():
 
 def test_logme_of_labels_takes_floats_and_booleans_and_a_column_in_which_all_are_the_same():
     several = np.c_[LABELS == 0, LABELS == 1, np.ones(COUNT, bool)]
-    value = logme(FEATURES, several, target="labels")
-    assert np.isfinite(value) and value == logme(FEATURES, several.astype(float), target="labels")
+    value = logme(FEATURES, several, target="multilabel")
+    assert np.isfinite(value) and value == logme(FEATURES, several.astype(float), target="multilabel")
 
 
 def test_a_target_of_zeros_has_a_finite_evidence_or_is_refused():
     """Its best noise is none at all, of unbounded evidence."""
-    for target in ("labels", "values"):
+    for target in ("multilabel", "continuous"):
         try:
             value = logme(FEATURES, np.c_[LABELS % 2, np.zeros(COUNT, int)], target=target)
         except ScoreError:
@@ -390,7 +392,9 @@ def test_a_target_of_zeros_has_a_finite_evidence_or_is_refused():
 
 
 def test_logme_of_values_that_are_integers_is_that_of_floats():
-    assert logme(FEATURES, LABELS, target="values") == same(logme(FEATURES, LABELS.astype(float), target="values"))
+    assert logme(FEATURES, LABELS, target="continuous") == same(
+        logme(FEATURES, LABELS.astype(float), target="continuous")
+    )
 
 
 # Source classes

@@ -135,13 +135,13 @@ def one_feature_evidence(explained, rest, count, directions=1):
 
 def test_logme_of_two_numbers_and_one_feature():
     # y = (2, 1), f = (1, 0): a² = 4, r² = 1, u = 1/4, q = 2: −½ (log 2π + 1) + ¼ log ¼.
-    value = logme([[1.0], [0.0]], [2.0, 1.0], target="values")
+    value = logme([[1.0], [0.0]], [2.0, 1.0], target="continuous")
     assert value == pytest.approx(-0.5 * (LOG_2PI + 1) + 0.25 * math.log(0.25), rel=1e-9)
 
 
 def test_logme_of_a_feature_that_says_nothing_is_the_evidence_of_noise():
     # y = (1, 2), f = (1, 0): a² = 1 < r² = 4, so that w = 0 is best: q = 5, −½ (log 5π + 1).
-    value = logme([[1.0], [0.0]], [1.0, 2.0], target="values")
+    value = logme([[1.0], [0.0]], [1.0, 2.0], target="continuous")
     assert value == pytest.approx(-0.5 * (math.log(5 * math.pi) + 1), rel=1e-9)
 
 
@@ -161,7 +161,7 @@ def test_logme_of_orthogonal_features_of_equal_length_is_known_in_closed_form(di
     values = basis @ draw.normal(size=directions) + noise * draw.normal(size=20)
     explained = np.sum((basis.T @ values) ** 2)
     expected = one_feature_evidence(explained, np.sum(values**2) - explained, 20, directions)
-    assert logme(17 * basis, values, target="values") == pytest.approx(expected, rel=1e-9)
+    assert logme(17 * basis, values, target="continuous") == pytest.approx(expected, rel=1e-9)
 
 
 def test_logme_finds_the_highest_of_several_peaks():
@@ -184,7 +184,7 @@ def test_logme_finds_the_highest_of_several_peaks():
         grid = np.linspace(middle + math.log(1e-12), middle + math.log(1e12), 6001)
         best = grid[evidence(grid).argmax()]
         fine = np.clip(np.linspace(best - 0.02, best + 0.02, 2001), grid[0], grid[-1])
-        value = logme(features, basis @ parts, target="values")
+        value = logme(features, basis @ parts, target="continuous")
         assert value == pytest.approx(evidence(fine).max(), rel=1e-8, abs=1e-8)
 
 
@@ -195,7 +195,7 @@ def test_logme_of_a_target_without_noise_is_the_evidence_at_the_least_ratio(stre
     gain = 1 + 1e12
     expected = -0.5 * (math.log(2 * math.pi * 16 / gain / 4) + 1) - math.log(gain) / 8
     signs = np.array([1.0, -1, 1, -1])
-    assert logme(strength * signs[:, None], 2 * signs, target="values") == pytest.approx(expected, rel=1e-6)
+    assert logme(strength * signs[:, None], 2 * signs, target="continuous") == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(20, 3), (15, 30)])
@@ -203,19 +203,19 @@ def test_logme_of_values_is_the_best_evidence_of_each_column_and_the_mean_of_sev
     draw = np.random.default_rng(0)
     features, values = draw.normal(size=shape), draw.normal(size=(shape[0], 3))
     values[:, 0] += features @ draw.normal(size=shape[1])
-    singles = [logme(features, column, target="values") for column in values.T]
+    singles = [logme(features, column, target="continuous") for column in values.T]
     naives = [naive.best_evidence(features, column) for column in values.T]
     assert singles == pytest.approx(naives, rel=1e-8)
-    assert logme(features, values, target="values") == pytest.approx(np.mean(singles), rel=1e-12)
-    assert logme(features, values[:, :1], target="values") == pytest.approx(singles[0], rel=1e-12)
+    assert logme(features, values, target="continuous") == pytest.approx(np.mean(singles), rel=1e-12)
+    assert logme(features, values[:, :1], target="continuous") == pytest.approx(singles[0], rel=1e-12)
 
 
 def test_logme_of_labels_is_the_mean_of_the_columns_and_of_classes_that_of_the_one_hot_columns():
     features, labels = task(40, 4, 3)
     several = np.random.default_rng(0).integers(2, size=(40, 5))
-    columns = [logme(features, column.astype(float), target="values") for column in several.T]
-    assert logme(features, several, target="labels") == pytest.approx(np.mean(columns), rel=1e-12)
-    assert logme(features, np.eye(3, dtype=int)[labels], target="labels") == pytest.approx(logme(features, labels))
+    columns = [logme(features, column.astype(float), target="continuous") for column in several.T]
+    assert logme(features, several, target="multilabel") == pytest.approx(np.mean(columns), rel=1e-12)
+    assert logme(features, np.eye(3, dtype=int)[labels], target="multilabel") == pytest.approx(logme(features, labels))
 
 
 # Separation
