@@ -242,23 +242,13 @@ def _store(path: Path, rows: int):
     originals, copies = _planted(rows)
     changed = 0.8 * images[originals] + 30 + draw.normal(0, 3, (len(copies), 1, 64, 64))
     images[copies] = changed.clip(0, 255)
-    card = {
-        "units": "display",
-        "domain": "xray/chest",
-        "classes": None,
-        "mask_classes": None,
-        "refused": [],
-        "warnings": [],
-        "split_by": "patient",
-        "source": "benchmark",
-    }
     with StoreWriter(path, (1, 64, 64), np.uint8) as writer:
         for row, image in enumerate(images):
             writer.append(image, {"patient": str(row // 10)})
         splits = np.where(
             np.arange(rows) < rows // 2, "train", np.where(np.arange(rows) < 3 * rows // 4, "val", "test")
         )
-        return writer.finish(splits, card)
+        return writer.finish(splits, units="display", domain="xray/chest", split_by="patient", source="benchmark")
 
 
 def _in_turns(ways: dict[str, Callable], rounds: int) -> tuple[dict[str, float], dict]:

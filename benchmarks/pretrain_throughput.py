@@ -257,11 +257,10 @@ def make_store(path: Path, size: int, images: int) -> Path:
     side = size + size // 8
     coarse = torch.randn((64, 1, side // 8, side // 8), generator=torch.Generator().manual_seed(0)) * 300
     pixels = nn.functional.interpolate(coarse, (side, side), mode="bilinear").numpy().astype(np.int16)
-    card = {"units": "hu", "domain": "ct", "classes": [], "mask_classes": None, "refused": [], "warnings": []}
     with StoreWriter(path, (1, side, side), np.int16) as writer:
         for index in range(images):
             writer.append(pixels[index % len(pixels)] + index, {"patient": None, "slice": index})
-        writer.finish(np.full(images, "train"), card)
+        writer.finish(np.full(images, "train"), units="hu", domain="ct")
     return path
 
 

@@ -38,16 +38,7 @@ RADNET = 12_000_000
 RADNET_SHARDS = 5_860  # files that twelve million slices of 256 px, int16, are in
 PROBES = 32  # of the page cache, per file
 COLD_MEMMAP_SHARE = 8  # a faulting memmap is given an eighth of the batches, or it would take minutes
-CARD = {
-    "units": "hu",
-    "domain": "ct",
-    "classes": None,
-    "mask_classes": None,
-    "refused": [],
-    "warnings": [],
-    "split_by": "patient",
-    "source": "phantom:ct",
-}
+CARD = {"units": "hu", "domain": "ct", "split_by": "patient", "source": "phantom:ct"}
 Read = Callable[[np.ndarray], object]
 Seconds = dict[str, list[list[float]]]  # of every batch of every round
 
@@ -159,7 +150,7 @@ def _write(path: Path, slices, images: np.ndarray, compress: bool) -> None:
             writer.append(
                 image, {"patient": patient, "series": f"{patient}-1", "slice": number % 200, "label": "ABDOMEN"}
             )
-        writer.finish(np.full(len(writer.rows), "train"), dict(CARD))
+        writer.finish(np.full(len(writer.rows), "train"), **CARD)
 
 
 def warm(plain: Path, packed: Path, bare: Path, many: Path, rounds: int, batches: int) -> Seconds:

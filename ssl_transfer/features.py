@@ -11,8 +11,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from ssl_transfer.console import Progress, is_main_process
+from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
-from ssl_transfer.data.store import ImageStore
 from ssl_transfer.data.views import VIEWS, ViewMaker, mild
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
@@ -57,11 +57,7 @@ class Features:
 
 
 def extract_features(
-    backbone: Backbone,
-    store: ImageStore,
-    out: str | Path | None = None,
-    size: int | None = None,
-    precision: str = "fp32",
+    backbone: Backbone, store: Images, out: str | Path | None = None, size: int | None = None, precision: str = "fp32"
 ) -> Features:
     """Compute features of every image of a store, or read them if that was done before.
 
@@ -83,7 +79,7 @@ def extract_features(
 
 
 def layer_features(
-    backbone: Backbone, store: ImageStore, rows: np.ndarray, size: int | None = None, precision: str = "fp32"
+    backbone: Backbone, store: Images, rows: np.ndarray, size: int | None = None, precision: str = "fp32"
 ) -> dict[str, np.ndarray]:
     """What the layers of a backbone hold of some images, nothing kept: layer -> its maps' or tokens' mean, float32 (n, C).
 
@@ -93,11 +89,11 @@ def layer_features(
 
 
 def paired_features(
-    backbone: Backbone, store: ImageStore, rows: np.ndarray, seed: int = 0, size: int | None = None
+    backbone: Backbone, store: Images, rows: np.ndarray, seed: int = 0, size: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of two random views of each of some images, mild ones of its domain, for `geometry.alignment`: float32 (n, D)."""
     device, size, channels = _device(backbone), size or backbone.card["image_size"], backbone.card["in_channels"]
-    name, options = mild(store.card["domain"], store.units, channels)
+    name, options = mild(store.card.domain, store.units, channels)
     preset = replace(VIEWS[name](size, channels, store.units, **options), intensity=backbone.intensity)
     maker = ViewMaker([preset] * 2, Scale.of_store(store.card, backbone.intensity.window_hu), seed, channels)
     sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
@@ -109,7 +105,7 @@ def paired_features(
     return np.concatenate(sides[0]), np.concatenate(sides[1])
 
 
-def features_id(backbone: Backbone, store: ImageStore, size: int | None = None, precision: str = "fp32") -> str:
+def features_id(backbone: Backbone, store: Images, size: int | None = None, precision: str = "fp32") -> str:
     """The `run_id` of features that `extract_features` would compute of these."""
     size = size or backbone.card["image_size"]
     return run_id("features", {"size": size, "precision": precision}, [backbone.id, store.id])
@@ -136,7 +132,7 @@ def _kept(folder: Path, identity: str) -> Features | None:
     return features
 
 
-def _extract(backbone: Backbone, store: ImageStore, folder: Path, identity: str, size: int, precision: str) -> Features:
+def _extract(backbone: Backbone, store: Images, folder: Path, identity: str, size: int, precision: str) -> Features:
     device = _device(backbone)
     with Progress("features", len(store)) as progress:
         values = embed(

@@ -15,17 +15,20 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ssl_transfer import __version__
 from ssl_transfer.recipe import digest
 
 PACKAGES = ("torch", "torchvision", "lightly", "timm", "accelerate", "faiss", "scikit-learn", "umap-learn", "numpy")
+
+Record = TypeVar("Record")
 
 
 def run_id(stage: str, recipe: dict, upstream: list[str]) -> str:
@@ -148,3 +151,26 @@ class Log:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def to_json(record: Any, optional: Collection[str] = ()) -> dict[str, Any]:
+    """A dataclass as a JSON object: its fields in their order, tuples as lists; `optional` fields only if they are not None."""
+
+    def plain(value: Any) -> Any:
+        if is_dataclass(value):
+            return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+    return {name: value for name, value in plain(record).items() if value is not None or name not in optional}
+
+
+def from_json(kind: type[Record], content: dict[str, Any]) -> Record:
+    """A dataclass from its JSON object: lists become tuples, and keys that are not its fields are left out.
+
+    Raises:
+        TypeError: If a field without a default is missing.
+    """
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in content.items() if name in names})

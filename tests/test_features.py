@@ -104,18 +104,6 @@ def test_oblong_images_are_padded_not_stretched(backbone, tmp_path):
     for name, content in (("oblong", image), ("square", padded)):
         with StoreWriter(tmp_path / name, content.shape, np.uint8) as writer:
             writer.append(content, {"label": "a"})
-            store = writer.finish(
-                np.array(["train"]),
-                {
-                    "units": "display",
-                    "domain": "unknown",
-                    "classes": None,
-                    "refused": [],
-                    "warnings": [],
-                    "split_by": "image",
-                    "source": "made up",
-                    "mask_classes": None,
-                },
-            )
+            store = writer.finish(np.array(["train"]), units="display", domain="unknown", split_by="image")
         found.append(embed(backbone, store, np.array([0])))
     assert np.array_equal(*found)

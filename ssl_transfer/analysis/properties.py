@@ -31,7 +31,7 @@ def image_properties(store: ImageStore, rows: np.ndarray | None = None) -> pd.Da
     Source:
         noise: Immerkær 1996, https://doi.org/10.1006/cviu.1996.0060, with a median in place of the mean.
     """
-    hounsfield = store.card["units"] == "hu"
+    hounsfield = store.card.units == "hu"
     parts = []
     low, high = (0.0, 1.0) if hounsfield else _range(store)
     rows = np.arange(len(store)) if rows is None else np.asarray(rows)
@@ -78,7 +78,7 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def _range(store: ImageStore) -> tuple[float, float]:
     """Of values that are not HU: that of display, else what a sample of images spans."""
-    if store.card["units"] in ("display", "rgb"):
+    if store.card.units in ("display", "rgb"):
         return 0.0, 255.0
     rows = np.linspace(0, len(store) - 1, min(len(store), BATCH)).astype(int)
     sample = np.asarray(store.read(np.unique(rows)), np.float32)

@@ -124,7 +124,7 @@ def analyze(
             "run_id": identity,
             "store": store.id,
             "store_path": str(store.path),
-            "n": {"images": len(store), "patients": store.card["n_patients"], "sample": len(found.rows)},
+            "n": {"images": len(store), "patients": store.card.n_patients, "sample": len(found.rows)},
             "backbones": [_entry(one, found) for one in subjects],
             "findings": [{"title": one.title, "text": one.text} for one in told],
             "leaks": found.leaks.sentence(),

@@ -1,30 +1,70 @@
-"""Stores that are altered while they are read: noise on the images, masks in a task's own classes. Nothing is copied."""
+"""Stores that are altered while they are read: noise on the images, masks recoded to a task's classes. Nothing is copied."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.card import StoreCard
+from ssl_transfer.data.images import Images, Positions
+from ssl_transfer.domains import Domain
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class AlteredStore:
-    """A store seen through a change; whatever is not changed is the store's own.
+    """A store that is altered while it is read. A subclass overrides what it alters; the rest is the store's.
 
     Args:
         store: What is read.
     """
 
-    def __init__(self, store: ImageStore | AlteredStore):
+    def __init__(self, store: Images):
         self.store = store
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "store":  # while it is unpickled
-            raise AttributeError(name)
-        return getattr(self.store, name)
+    @property
+    def path(self) -> Path:
+        """Folder of the store."""
+        return self.store.path
+
+    @property
+    def card(self) -> StoreCard:
+        """Of the store."""
+        return self.store.card
+
+    @property
+    def id(self) -> str:
+        """Of the store."""
+        return self.store.id
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return self.store.shape
+
+    @property
+    def units(self) -> str:
+        """Of the store."""
+        return self.store.units
+
+    @property
+    def domain(self) -> Domain:
+        """Of the store."""
+        return self.store.domain
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the store's columns."""
+        return self.store.columns
+
+    @property
+    def rows(self) -> pandas.DataFrame:
+        """The store's rows."""
+        return self.store.rows
 
     def __len__(self) -> int:
         return len(self.store)
@@ -32,9 +72,21 @@ class AlteredStore:
     def __getitem__(self, position: int) -> np.ndarray:
         return self.read([position % len(self)])[0]
 
-    def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+    def read(self, positions: Positions) -> np.ndarray:
         """Images at `positions`, shape (B, C, H, W)."""
         return self.store.read(positions)
+
+    def masks(self, positions: Positions) -> np.ndarray:
+        """Masks at `positions`, shape (B, H, W)."""
+        return self.store.masks(positions)
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of the store's rows, shape (N,)."""
+        return self.store.column(name)
+
+    def positions(self, split: str) -> np.ndarray:
+        """Positions of the rows of a split, int64, shape (n,)."""
+        return self.store.positions(split)
 
 
 @dataclass(frozen=True)
@@ -73,7 +125,7 @@ class NoisyStore(AlteredStore):
         low: Value that is 0 in unit intensity; `high` is 1 (see `Scale`).
     """
 
-    def __init__(self, store: ImageStore | AlteredStore, noise: Noise, low: float, high: float):
+    def __init__(self, store: Images, noise: Noise, low: float, high: float):
         super().__init__(store)
         self.noise, self.low, self.high = noise, low, high
 
@@ -82,7 +134,7 @@ class NoisyStore(AlteredStore):
         """The store's, with the noise."""
         return f"{self.store.id}+{asdict(self.noise)} on [{self.low:g}, {self.high:g}]"
 
-    def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+    def read(self, positions: Positions) -> np.ndarray:
         """Images at `positions`, shape (B, C, H, W)."""
         span = np.float32(self.high - self.low)
         unit = (self.store.read(positions).astype(np.float32) - np.float32(self.low)) / span
@@ -98,10 +150,10 @@ class RecodedMasks(AlteredStore):
         codes: Class of each value that a mask may hold, int64; 0 is background.
     """
 
-    def __init__(self, store: ImageStore, codes: np.ndarray):
+    def __init__(self, store: Images, codes: np.ndarray):
         super().__init__(store)
         self.codes = codes
 
-    def masks(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+    def masks(self, positions: Positions) -> np.ndarray:
         """Masks at `positions`, class codes, int64, shape (B, H, W)."""
         return self.codes[self.store.masks(positions)]

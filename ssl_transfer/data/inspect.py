@@ -28,7 +28,7 @@ def store_summary(store: ImageStore) -> dict:
         `compressed`, `source`, `warnings`.
     """
     card = store.card
-    same = (
+    names = (
         "id",
         "n_images",
         "n_patients",
@@ -47,12 +47,13 @@ def store_summary(store: ImageStore) -> dict:
         "source",
         "warnings",
     )
-    masks = card["masks"] and {"classes": card["masks"]["classes"], "dtype": np.dtype(card["masks"]["dtype"]).name}
+    content = card.to_json()
+    masks = card.masks and {"classes": card.masks.classes, "dtype": np.dtype(card.masks.dtype).name}
     return {
         "kind": "store",
         "store": str(store.path),
-        **{name: card.get(name) for name in same},
-        "dtype": np.dtype(card["dtype"]).name,
+        **{name: content.get(name) for name in names},
+        "dtype": np.dtype(card.dtype).name,
         "masks": masks,
         "columns": store.columns,
     }
@@ -83,13 +84,13 @@ def contact_sheet(store: ImageStore, path: str | os.PathLike, images: int = 64) 
 
 def _examples(store: ImageStore, images: int) -> list[tuple[str, np.ndarray]]:
     """(title, positions) of each row of the sheet."""
-    labels = list(store.card["labels"].items())
+    labels = list(store.card.labels.items())
     if unlabelled := len(store) - sum(count for _, count in labels):
         labels.append((NO_LABEL, unlabelled))
     if len(labels) == 1:
         name, count = labels[0]
         return _wrapped("" if name == NO_LABEL else _title(name, count), _spread(np.arange(count), min(images, count)))
-    order = {name: place for place, name in enumerate(store.card["classes"] or [])}
+    order = {name: place for place, name in enumerate(store.card.classes or [])}
     most = sorted(labels, key=lambda label: -label[1])[:MOST_ROWS]
     columns = min(16, max(5, images // len(most)))
     values = np.array([NO_LABEL if v is None or v != v else str(v) for v in store.column("label")])
@@ -141,7 +142,7 @@ class _Sheet:
         if title:
             self.bands.append(self._line(title, self.title, INK, above=10))
         row = Image.new("RGB", (WIDTH, self.tile_size[1] + GAP), PAPER)
-        masks = self.store.masks(positions) if self.store.card["masks"] else [None] * len(positions)
+        masks = self.store.masks(positions) if self.store.card.masks else [None] * len(positions)
         for place, (image, mask) in enumerate(zip(self.store.read(positions), masks, strict=True)):
             row.paste(self._tile(image, mask), (MARGIN + place * (self.tile + GAP), 0))
         self.bands.append(row)
@@ -190,28 +191,29 @@ class _Sheet:
 
     def _caption(self) -> list:
         card = self.store.card
-        patients = "patients unknown" if card["n_patients"] is None else _count(card["n_patients"], "patient")
-        height, width = card["size"]
-        form = f"{height} x {width} px, {_count(card['channels'], 'channel')}, {np.dtype(card['dtype']).name}"
-        first = f"{_count(len(self.store), 'image')} · {patients} · {form} · {card['units']}"
-        if card["units"] == "hu":
+        patients = "patients unknown" if card.n_patients is None else _count(card.n_patients, "patient")
+        height, width = card.size
+        form = f"{height} x {width} px, {_count(card.channels, 'channel')}, {np.dtype(card.dtype).name}"
+        first = f"{_count(len(self.store), 'image')} · {patients} · {form} · {card.units}"
+        if card.units == "hu":
             first += " (shown: soft tissue, width 400, level 40 HU)"
-        if card["units"] == "stored":
+        if card.units == "stored":
             first += " (each shown in its own range)"
         splits = " · ".join(
-            f"{name} {n['images']:,}" + ("" if n["patients"] is None else f" ({_count(n['patients'], 'patient')})")
-            for name, n in card["splits"].items()
+            f"{name} {n.images:,}" + ("" if n.patients is None else f" ({_count(n.patients, 'patient')})")
+            for name, n in card.splits.items()
         )
-        second = f"{card['domain']} · {splits} · {_count(card['n_refused'], 'file')} set aside"
-        if len(card["labels"]) > MOST_ROWS:  # the most frequent ones
-            second += f" · {MOST_ROWS} of {len(card['labels'])} labels shown"
+        second = f"{card.domain} · {splits} · {_count(card.n_refused, 'file')} set aside"
+        if len(card.labels) > MOST_ROWS:  # the most frequent ones
+            second += f" · {MOST_ROWS} of {len(card.labels)} labels shown"
         return [self._line(first, self.text, FAINT), self._line(second, self.text, FAINT, below=8)]
 
     def _legend(self) -> list:
         """Names of the masks that can be seen, the largest first; nothing for instances, which have no names."""
         from PIL import Image, ImageDraw
 
-        names = {int(value): name for value, name in (self.store.card["masks"] or {"classes": {}})["classes"].items()}
+        masks = self.store.card.masks
+        names = {int(value): name for value, name in (masks.classes if masks else {}).items()}
         largest = [value for value in sorted(self.seen, key=self.seen.get, reverse=True) if value in names][:16]
         if not largest:
             return []

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from ssl_transfer.data.card import StoreCard
 from ssl_transfer.errors import StoreError
 
 SOFT_TISSUE_HU = (-160.0, 240.0)  # width 400, level 40
@@ -55,20 +56,20 @@ class Scale:
     high: float
 
     @classmethod
-    def of_store(cls, card: dict, window_hu: tuple[float, float]) -> Scale:
+    def of_store(cls, card: StoreCard, window_hu: tuple[float, float]) -> Scale:
         """The scale of a store's card: the window for HU, 0–255 for displayed and colour images, else its value range.
 
         Raises:
             StoreError: If the store's units are unknown.
         """
-        if card["units"] == "hu":
+        if card.units == "hu":
             return cls(*map(float, window_hu))
-        if card["units"] in ("display", "rgb"):
+        if card.units in ("display", "rgb"):
             return cls(0.0, 255.0)
-        if card["units"] == "stored":
-            low, high = card["value_range"]
+        if card.units == "stored":
+            low, high = card.value_range
             return cls(float(low), float(max(high, low + 1e-6)))
-        raise StoreError(f"store {card['id']}: unknown units '{card['units']}'; known: hu, display, rgb, stored.")
+        raise StoreError(f"store {card.id}: unknown units '{card.units}'; known: hu, display, rgb, stored.")
 
     def unit(self, images: torch.Tensor) -> torch.Tensor:
         """Map values (any shape) to float32 unit intensity, not clipped."""

@@ -13,15 +13,22 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ssl_transfer import __version__
+from ssl_transfer.data.card import MaskCard, SplitSize, StoreCard
+from ssl_transfer.data.images import Positions
 from ssl_transfer.data.shards import ShardReader, ShardWriter
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import StoreError
 
-SCHEMA = 1
+if TYPE_CHECKING:
+    import pandas
+
 SPLITS = ("train", "val", "test")
 UNITS = ("hu", "display", "rgb", "stored")
 
@@ -44,36 +51,34 @@ class ImageStore:
 
     Example:
         >>> store = ImageStore("stores/mednist_ct")                      # doctest: +SKIP
-        >>> store[0].shape, store.card["units"], store.positions("train").shape     # doctest: +SKIP
+        >>> store[0].shape, store.card.units, store.positions("train").shape     # doctest: +SKIP
         ((1, 64, 64), 'display', (9600,))
     """
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self.card = _read_card(self.path)
-        self.shape: tuple[int, int, int] = (self.card["channels"], *self.card["size"])
-        self._pixels = self._reader("pixels", self.shape, self.card["dtype"], self.card["images_per_shard"])
-        masks = self.card["masks"]
-        self._masks = (
-            self._reader("masks", self.shape[1:], masks["dtype"], masks["images_per_shard"]) if masks else None
-        )
+        self.card = StoreCard.load(self.path)
+        self.shape: tuple[int, int, int] = (self.card.channels, *self.card.size)
+        self._pixels = self._reader("pixels", self.shape, self.card.dtype, self.card.images_per_shard)
+        masks = self.card.masks
+        self._masks = self._reader("masks", self.shape[1:], masks.dtype, masks.images_per_shard) if masks else None
 
     def _reader(self, name: str, shape: tuple[int, ...], dtype: str, per_shard: int) -> ShardReader:
-        return ShardReader(self.path, name, shape, dtype, per_shard, self.card["compressed"], len(self))
+        return ShardReader(self.path, name, shape, dtype, per_shard, self.card.compressed, len(self))
 
     def __len__(self) -> int:
-        return self.card["n_images"]
+        return self.card.n_images
 
     def __getitem__(self, position: int) -> np.ndarray:
         if not -len(self) <= position < len(self):
             raise IndexError(f"{self.path}: position {position} of {len(self)} images")
         return self._pixels.read([position % len(self)])[0]
 
-    def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+    def read(self, positions: Positions) -> np.ndarray:
         """Images at `positions` (all in [0, len)), shape (B, C, H, W), in physical units."""
         return self._pixels.read(positions)
 
-    def masks(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+    def masks(self, positions: Positions) -> np.ndarray:
         """Masks at `positions`, shape (B, H, W), class ids; 0 is background.
 
         Raises:
@@ -86,17 +91,17 @@ class ImageStore:
     @property
     def id(self) -> str:
         """Content name: equal images, rows and splits give equal ids."""
-        return self.card["id"]
+        return self.card.id
 
     @property
     def units(self) -> str:
         """`hu`, `display` (windowed, 0–255), `rgb` or `stored`."""
-        return self.card["units"]
+        return self.card.units
 
     @property
     def domain(self) -> Domain:
         """Where the images come from."""
-        return Domain.parse(self.card["domain"])
+        return Domain.parse(self.card.domain)
 
     @property
     def columns(self) -> list[str]:
@@ -106,7 +111,7 @@ class ImageStore:
         return parquet.read_schema(self.path / "rows.parquet").names
 
     @property
-    def rows(self):
+    def rows(self) -> pandas.DataFrame:
         """All rows as a pandas frame: patient, series, slice, split, label, pixel_digest, file, …"""
         import pandas
 
@@ -131,9 +136,9 @@ class ImageStore:
         Raises:
             StoreError: If the store has no such split.
         """
-        if split not in self.card["splits"]:
+        if split not in self.card.splits:
             raise StoreError(
-                f"{self.path}: no '{split}' split; this store has {', '.join(self.card['splits'])}. "
+                f"{self.path}: no '{split}' split; this store has {', '.join(self.card.splits)}. "
                 "Ingest again with --resplit, or with more patients."
             )
         return np.load(self.path / f"split-{split}.npy", mmap_mode="r")
@@ -147,23 +152,6 @@ def class_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     codes = np.full(len(values), -1, np.int64)
     classes, codes[known] = np.unique(values[known].astype(str), return_inverse=True)
     return classes, codes
-
-
-def _read_card(path: Path) -> dict:
-    if not path.exists():
-        raise StoreError(f"{path}: there is no such store. Make it with: ssl-transfer ingest SOURCE --out {path}")
-    try:
-        card = json.loads((path / "card.json").read_text())
-    except (OSError, ValueError):
-        card = None
-    if not isinstance(card, dict) or card.get("kind") != "store":
-        raise StoreError(
-            f"{path}: this is no image store (a store is a folder with a card.json that ingest wrote). "
-            f"Make one with: ssl-transfer ingest {path} --out stores/NAME"
-        )
-    if card["schema"] != SCHEMA:
-        raise StoreError(f"{path}: store schema {card['schema']}, this version reads {SCHEMA}. Update ssl_transfer.")
-    return card
 
 
 class StoreWriter:
@@ -209,20 +197,71 @@ class StoreWriter:
             row["mask_digest"] = pixel_digest(mask)
         self.rows.append(row)
 
-    def finish(self, splits: np.ndarray, card: dict) -> ImageStore:
-        """Write rows, splits and card, name the store by its content, and move it to its place.
+    def finish(
+        self,
+        splits: np.ndarray,
+        *,
+        units: str,
+        domain: str,
+        classes: Sequence[str] | None = None,
+        mask_classes: dict[int, str] | None = None,
+        refused: Sequence[dict[str, str]] = (),
+        warnings: Sequence[str] = (),
+        split_by: str = "image",
+        split_seed: int | None = None,
+        source: str | None = None,
+        inputs: str | None = None,
+    ) -> ImageStore:
+        """Write rows, splits and card, name the store by its content, and move it to its folder.
 
         Args:
             splits: Split name of every row, shape (N,).
-            card: `units`, `domain`, `classes`, `mask_classes`, `refused`, `warnings`, `split_by`, `source`.
+            mask_classes: Value of a mask -> its name.
 
-        `value_range` is added to it: the 0.5 and 99.5 percentile of a sample of the training pixels.
+        The other arguments are those of `StoreCard`.
         """
-        import pandas
-
         self._pixels.close()
         if self._masks is not None:
             self._masks.close()
+        frame, sizes = self._write_rows(np.asarray(splits))
+        masks = None
+        if self._masks is not None:
+            names = {str(value): name for value, name in (mask_classes or {}).items()}
+            masks = MaskCard(self._masks.dtype.str, self._masks.images_per_shard, names)
+        card = StoreCard(
+            source=source,
+            inputs=inputs,
+            units=units,
+            domain=domain,
+            classes=None if classes is None else tuple(classes),
+            refused=tuple(refused),
+            warnings=tuple(warnings),
+            split_by=split_by,
+            split_seed=split_seed,
+            version=__version__,
+            value_range=self._value_range(np.flatnonzero(np.asarray(splits) == "train")),
+            n_images=len(frame),
+            n_patients=int(frame["patient"].nunique()) if frame["patient"].notna().all() else None,
+            channels=self.shape[0],
+            size=self.shape[1:],
+            dtype=self._pixels.dtype.str,
+            compressed=self.compress,
+            images_per_shard=self._pixels.images_per_shard,
+            shards=self._pixels.shards,
+            splits=sizes,
+            n_refused=len(refused),
+            labels={str(label): int(n) for label, n in frame["label"].value_counts().sort_index().items()},
+            masks=masks,
+            id="",
+        )
+        replace(card, id=_content_id(frame, card)).save(self.folder)
+        self.folder.rename(self.out)
+        return ImageStore(self.out)
+
+    def _write_rows(self, splits: np.ndarray) -> tuple[pandas.DataFrame, dict[str, SplitSize]]:
+        """Write `rows.parquet` and the positions of each split."""
+        import pandas
+
         frame = pandas.DataFrame(self.rows).assign(split=splits)
         leading = ["label", "patient", "series", "slice", "split", "pixel_digest"]
         for name in leading:
@@ -230,40 +269,17 @@ class StoreWriter:
                 frame[name] = None
         frame = frame[leading + [name for name in frame if name not in leading]]
         frame.to_parquet(self.folder / "rows.parquet", index=False)
-        known_patients = frame["patient"].notna().all()
-        counts = {}
+        patients_known = frame["patient"].notna().all()
+        sizes = {}
         for split in SPLITS:
-            positions = np.flatnonzero(np.asarray(splits) == split).astype(np.int64)
+            positions = np.flatnonzero(splits == split).astype(np.int64)
             if len(positions):
                 np.save(self.folder / f"split-{split}.npy", positions)
-                patients = int(frame["patient"].iloc[positions].nunique()) if known_patients else None
-                counts[split] = {"images": len(positions), "patients": patients}
-        masks = card.pop("mask_classes")
-        card["value_range"] = self._value_range(np.flatnonzero(np.asarray(splits) == "train"))
-        card |= {
-            "schema": SCHEMA,
-            "kind": "store",
-            "n_images": len(frame),
-            "n_patients": int(frame["patient"].nunique()) if known_patients else None,
-            "channels": self.shape[0],
-            "size": list(self.shape[1:]),
-            "dtype": self._pixels.dtype.str,
-            "compressed": self.compress,
-            "images_per_shard": self._pixels.images_per_shard,
-            "shards": self._pixels.shards,
-            "splits": counts,
-            "n_refused": len(card["refused"]),
-            "labels": {str(k): int(n) for k, n in frame["label"].value_counts().sort_index().items()},
-            "masks": None
-            if self._masks is None
-            else {"dtype": self._masks.dtype.str, "images_per_shard": self._masks.images_per_shard, "classes": masks},
-        }
-        card["id"] = _content_id(frame, card)
-        (self.folder / "card.json").write_text(json.dumps(card, indent=1))
-        self.folder.rename(self.out)
-        return ImageStore(self.out)
+                patients = int(frame["patient"].iloc[positions].nunique()) if patients_known else None
+                sizes[split] = SplitSize(len(positions), patients)
+        return frame, sizes
 
-    def _value_range(self, train: np.ndarray) -> list[float]:
+    def _value_range(self, train: np.ndarray) -> tuple[float, float]:
         """Percentiles of up to 256 training images, each thinned to some thousand pixels, chosen by a fixed seed."""
         positions = np.sort(np.random.default_rng(0).permutation(train)[:256])
         reader = ShardReader(
@@ -272,14 +288,14 @@ class StoreWriter:
         stride = max(1, self.shape[1] * self.shape[2] // 4096) | 1  # odd, so that it walks over all columns
         thinned = [reader.read([position]).reshape(self.shape[0], -1)[:, ::stride].ravel() for position in positions]
         if not thinned:
-            return [0.0, 0.0]
+            return 0.0, 0.0
         low, high = np.nanpercentile(np.concatenate(thinned).astype(np.float64), [0.5, 99.5])
-        return [round(float(low), 4), round(float(high), 4)]
+        return round(float(low), 4), round(float(high), 4)
 
 
-def _content_id(frame, card: dict) -> str:
+def _content_id(frame: pandas.DataFrame, card: StoreCard) -> str:
     """Hash what the images and rows are; not where the files lay or how the shards are coded."""
-    identity = {key: card[key] for key in ("units", "domain", "classes", "size", "channels", "dtype")}
+    identity = {key: getattr(card, key) for key in ("units", "domain", "classes", "size", "channels", "dtype")}
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16)
     for name in sorted(set(frame.columns) - {"file"}):
         digest.update(name.encode())

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import field_validator, model_validator
 
 from ssl_transfer.data.altered import RecodedMasks
+from ssl_transfer.data.images import Images
 from ssl_transfer.data.splits import label_fraction
 from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.domains import Domain
@@ -83,7 +84,7 @@ class Task:
     """
 
     name: str
-    store: ImageStore
+    store: Images
     card: TaskCard
 
     @classmethod
@@ -136,7 +137,7 @@ class Task:
         if self.kind == "multilabel":
             return list(self._label_values)
         present = set(class_codes(self.store.column(self.card.target))[0].tolist())
-        ordered = [name for name in self.store.card["classes"] or [] if name in present]
+        ordered = [name for name in self.store.card.classes or () if name in present]
         classes = ordered if set(ordered) == present else sorted(present)
         if len(classes) < 2:
             raise TaskError(
@@ -205,7 +206,7 @@ class Task:
     @cached_property
     def patients(self) -> np.ndarray | None:
         """Patient of every row, shape (N,); None if the store does not know them."""
-        return None if self.store.card["n_patients"] is None else self.store.column("patient")
+        return None if self.store.card.n_patients is None else self.store.column("patient")
 
     def groups(self) -> np.ndarray:
         """What is drawn or resampled as one: patients, or images where patients are unknown; shape (N,)."""
@@ -243,19 +244,19 @@ class Task:
         return {"images": len(positions), "patients": patients}
 
 
-def _mask_classes(store: ImageStore, card: TaskCard) -> dict[str, tuple[int, ...] | str]:
+def _mask_classes(store: Images, card: TaskCard) -> dict[str, tuple[int, ...] | str]:
     """Name of each class of a mask -> its values."""
-    named = (store.card["masks"] or {}).get("classes") or {}
+    named = store.card.masks.classes if store.card.masks else {}
     return card.classes or {str(name): (int(value),) for value, name in named.items()}
 
 
-def _mask_codes(store: ImageStore, card: TaskCard, where: str) -> np.ndarray:
+def _mask_codes(store: Images, card: TaskCard, where: str) -> np.ndarray:
     """Class code of every value that a mask may hold.
 
     Raises:
         TaskError: If the store has no masks, or neither it nor the card names their classes, or two classes share a value.
     """
-    if store.card["masks"] is None:
+    if store.card.masks is None:
         raise TaskError(f"{where}: target: {card.store} has no masks. Ingest again with --masks PATH or PATTERN.")
     classes = _mask_classes(store, card)
     if not classes:
@@ -263,7 +264,7 @@ def _mask_codes(store: ImageStore, card: TaskCard, where: str) -> np.ndarray:
             f"{where}: the masks of {card.store} have no names. Write them into the card, for example "
             "`classes: {liver: 1, tumour: 2}`, or `classes: {nucleus: any}`."
         )
-    codes = np.zeros(np.iinfo(np.dtype(store.card["masks"]["dtype"])).max + 1, np.int64)
+    codes = np.zeros(np.iinfo(np.dtype(store.card.masks.dtype)).max + 1, np.int64)
     for code, (name, values) in enumerate(classes.items(), 1):
         for value in () if values == "any" else values:
             if not 0 < value < len(codes):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from ssl_transfer.data.counters import shuffled
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.images import Images
 from ssl_transfer.data.views import ViewBatch, ViewMaker
 
 PASSES = 2**32  # orders of a store's own images are named apart from orders of an epoch
@@ -32,7 +32,7 @@ class StoreShare:
         share: Of the images of an epoch, in (0, 1].
     """
 
-    store: ImageStore
+    store: Images
     positions: np.ndarray
     maker: ViewMaker
     share: float = 1.0

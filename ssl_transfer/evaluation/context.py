@@ -11,8 +11,8 @@ import numpy as np
 import pandas
 
 from ssl_transfer.data.altered import Noise, NoisyStore
+from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
-from ssl_transfer.data.store import ImageStore
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.measures.classification import classification_metrics, patient_intervals
 from ssl_transfer.models.backbone import Backbone
@@ -41,7 +41,7 @@ class EvalContext:
     folder: Path
     features: Path | None = None
 
-    def store(self, split: str) -> ImageStore:
+    def store(self, split: str) -> Images:
         """The images that a split is read from: the task's, with noise where the recipe asks for it."""
         noise = self.recipe.noise
         clean = (

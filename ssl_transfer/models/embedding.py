@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
+from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale, match_channels
-from ssl_transfer.data.store import ImageStore
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.layers import layer_names, outputs, pooled
 from ssl_transfer.models.memory import keep_freed_memory
@@ -19,7 +19,7 @@ from ssl_transfer.models.memory import keep_freed_memory
 
 def embed(
     backbone: Backbone,
-    store: ImageStore,
+    store: Images,
     rows: np.ndarray,
     size: int | None = None,
     batch_size: int = 256,
@@ -54,7 +54,7 @@ def embed(
 
 def embed_layers(
     backbone: Backbone,
-    store: ImageStore,
+    store: Images,
     rows: np.ndarray,
     size: int | None = None,
     batch_size: int = 256,
@@ -87,7 +87,7 @@ def evaluating(module: nn.Module, device: torch.device, lower: torch.dtype | Non
 
 
 def prepared(
-    backbone: Backbone, store: ImageStore, rows: np.ndarray, size: int, batch_size: int, device: torch.device
+    backbone: Backbone, store: Images, rows: np.ndarray, size: int, batch_size: int, device: torch.device
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Batches of a store's images as the backbone reads them: which of `rows`, and (B, C, size, size)."""
     scale = Scale.of_store(store.card, backbone.intensity.window_hu)

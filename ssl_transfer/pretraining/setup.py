@@ -159,7 +159,7 @@ def _backbone(
         section.options,
         preset.intensity,
         method=recipe.method.name,
-        source_domain=" + ".join(dict.fromkeys(store.card["domain"] for store in stores)),
+        source_domain=" + ".join(dict.fromkeys(store.card.domain for store in stores)),
         stores=[store.id for store in stores],
         parents=[*parent.card["parents"], parent.id] if parent else [],
         adapted=adapted,

@@ -73,16 +73,9 @@ def made_store(folder, images, splits=None, **columns):
             writer.append(image, {name: values[row] for name, values in columns.items()})
         return writer.finish(
             np.asarray(splits),
-            {
-                "units": "rgb" if images.shape[1] == 3 else "display",
-                "domain": "xray/chest",
-                "classes": None,
-                "refused": [],
-                "warnings": [],
-                "split_by": "patient",
-                "source": "made up",
-                "mask_classes": None,
-            },
+            units="rgb" if images.shape[1] == 3 else "display",
+            domain="xray/chest",
+            split_by="patient",
         )
 
 

@@ -23,19 +23,7 @@ def store(tmp_path):
             for row in range(N):
                 image = np.full((1, 4, 4), row, np.uint8)
                 writer.append(image, {name: values[row] for name, values in columns.items()})
-            return writer.finish(
-                np.repeat(["train", "test"], N // 2),
-                {
-                    "units": "display",
-                    "domain": "ct",
-                    "classes": None,
-                    "refused": [],
-                    "warnings": [],
-                    "split_by": "patient",
-                    "source": "made up",
-                    "mask_classes": None,
-                },
-            )
+            return writer.finish(np.repeat(["train", "test"], N // 2), units="display", domain="ct", split_by="patient")
 
     return make
 

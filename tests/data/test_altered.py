@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from ssl_transfer.data.altered import Noise, NoisyStore, RecodedMasks
+from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import SOFT_TISSUE_HU
+from ssl_transfer.data.store import ImageStore
 
 
 def noisy(store, kind="gaussian", sigma=0.05, seed=0):
@@ -54,8 +56,15 @@ def test_a_noisy_store_has_an_id_of_its_own_and_all_else_of_the_store(ct_store):
     assert len(one) == len(ct_store) and one.shape == ct_store.shape and one.units == "hu"
     assert np.array_equal(one.positions("train"), ct_store.positions("train"))
     assert np.array_equal(one.masks([3]), ct_store.masks([3]))
-    with pytest.raises(AttributeError):
-        one.nothing_of_the_kind  # noqa: B018
+    assert np.array_equal(one.column("label"), ct_store.column("label")) and one.columns == ct_store.columns
+
+
+@pytest.mark.parametrize("kind", [ImageStore, NoisyStore, RecodedMasks])
+def test_every_kind_of_store_has_what_tasks_and_features_need(ct_store, kind):
+    store = {ImageStore: ct_store, NoisyStore: noisy(ct_store), RecodedMasks: RecodedMasks(ct_store, np.arange(256))}[
+        kind
+    ]
+    assert isinstance(store, Images) and type(store) is kind
 
 
 def test_masks_are_read_in_the_classes_of_a_task(ct_store):

@@ -201,7 +201,7 @@ def test_a_truncated_file_is_unreadable_and_listed(tmp_path, out):
     short.write_bytes(short.read_bytes()[:-5])
     store = ingest(tmp_path, out)
     assert len(store) == 29
-    assert [(r["file"], r["kind"]) for r in store.card["refused"]] == [("7", "unreadable")]
+    assert [(r["file"], r["kind"]) for r in store.card.refused] == [("7", "unreadable")]
 
 
 def test_the_same_image_twice_is_a_duplicate_and_the_same_uid_with_other_pixels_is_not(tmp_path, out):
@@ -210,7 +210,7 @@ def test_the_same_image_twice_is_a_duplicate_and_the_same_uid_with_other_pixels_
     write_dicom(tmp_path / "c", STORED + 1, SOPInstanceUID="1.5")
     store = ingest(tmp_path, out)
     assert len(store) == 2
-    assert [(r["file"], r["kind"]) for r in store.card["refused"]] == [("b/a", "duplicate")]
+    assert [(r["file"], r["kind"]) for r in store.card.refused] == [("b/a", "duplicate")]
 
 
 def test_screen_captures_do_not_spoil_the_hu_of_a_ct_archive(tmp_path):
@@ -226,7 +226,7 @@ def test_a_mixed_folder_is_kept_and_warned_about(tmp_path, out):
     store = ingest(tmp_path, out)
     assert store.units == "stored" and str(store.domain) == "unknown"
     assert sorted(store.column("modality")) == ["CT", "MR"]
-    assert any("mixed modalities: CT 1, MR 1" in warning for warning in store.card["warnings"])
+    assert any("mixed modalities: CT 1, MR 1" in warning for warning in store.card.warnings)
 
 
 def test_masks_lie_beside_the_files(tmp_path):
@@ -237,7 +237,7 @@ def test_masks_lie_beside_the_files(tmp_path):
     Image.fromarray((STORED > 500).astype(np.uint8) * 2).save(tmp_path / "masks/s1/0001.png")
     store = ingest(tmp_path / "in", tmp_path / "o", masks="../masks/{parent}/{stem}.png", mask_names="liver,lesion")
     assert np.array_equal(store.masks([0])[0], (STORED > 500) * 2)
-    assert store.card["masks"]["classes"] == {"1": "liver", "2": "lesion"}
+    assert store.card.masks.classes == {"1": "liver", "2": "lesion"}
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_colour_looks_the_same_in_16_and_32_bit_as_in_8():
 
 def test_the_folder_of_pydicoms_samples_is_ingested_and_what_is_broken_is_listed(tmp_path):
     store = ingest(SAMPLES, tmp_path / "store", workers=1)
-    kinds = {refusal["file"]: refusal["kind"] for refusal in store.card["refused"]}
+    kinds = {refusal["file"]: refusal["kind"] for refusal in store.card.refused}
     unreadable = {file for file, kind in kinds.items() if kind == "unreadable"}
     assert unreadable == {"MR_truncated.dcm", "JPEG2000-embedded-sequence-delimiter.dcm", "no_meta.dcm"}
     assert kinds["dicomdirtests/98892001/CT2N/6293"] == "localizer"

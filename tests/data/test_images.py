@@ -97,13 +97,13 @@ def test_folders_give_classes_and_splits(tmp_path, out):
         ("val", "cat"),
         ("val", "dog"),
     ]
-    assert store.card["classes"] == ["cat", "dog"] and store.card["split_by"] == "source"
+    assert store.card.classes == ("cat", "dog") and store.card.split_by == "source"
 
 
 def test_only_train_and_test_are_kept_as_they_are(tmp_path, out):
     for split in ("train", "test"):
         save(tmp_path / split / "cat" / "1.png")
-    assert list(ingest(tmp_path, out).card["splits"]) == ["train", "test"]
+    assert list(ingest(tmp_path, out).card.splits) == ["train", "test"]
 
 
 def test_equal_images_never_stand_in_two_splits(tmp_path, out):
@@ -162,7 +162,7 @@ def test_empty_damaged_and_foreign_files_are_listed(tmp_path, out):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "._0.png").write_bytes(b"x")
     store = ingest(tmp_path, out, max_refused=0.3)
-    assert {r["file"]: r["kind"] for r in store.card["refused"]} == {
+    assert {r["file"]: r["kind"] for r in store.card.refused} == {
         "empty.png": "unreadable",
         "short.png": "unreadable",
         "notes.txt": "not_an_image",

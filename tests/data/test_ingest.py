@@ -85,7 +85,7 @@ def test_patients_are_hashed_everywhere_alike(tmp_path, out, monkeypatch):
     (tmp_path / "labels.csv").write_text("\n".join(["file,patient", *rows]))
     store = ingest(tmp_path, out, labels=tmp_path / "labels.csv", label_key="file")
     text = (out / "card.json").read_text() + store.rows.to_csv()
-    assert store.card["n_patients"] == 6 and "P003_" not in text
+    assert store.card.n_patients == 6 and "P003_" not in text
     assert store.column("patient")[0] == pseudonym("patient", "P000") == pseudonym("patient", "P000")
     assert store.column("file")[0] == f"c0/{pseudonym('patient', 'P000')}_000.png"
     monkeypatch.setenv("SSL_TRANSFER_PATIENT_KEY", "secret")
@@ -98,7 +98,7 @@ def test_the_name_of_a_refused_file_tells_no_patient(tmp_path, out):
     rows = [f"{p.name},{p.name[:4]}" for p in sorted(tmp_path.rglob("*.png"))]
     (tmp_path / "labels.csv").write_text("\n".join(["file,patient", *rows]))
     store = ingest(tmp_path, out, labels=tmp_path / "labels.csv")
-    assert [r["file"] for r in store.card["refused"]] == [f"c0/{pseudonym('patient', 'P003')}_scan.txt"]
+    assert [r["file"] for r in store.card.refused] == [f"c0/{pseudonym('patient', 'P003')}_scan.txt"]
 
 
 def test_the_same_inputs_again_are_already_there_and_other_inputs_are_refused(tmp_path, out, capsys):
@@ -130,7 +130,7 @@ def test_too_many_unreadable_files_fail_and_leave_nothing(tmp_path, out):
     with pytest.raises(SourceError, match=r"1 of 13 image files \(7.7%\).*more than 5.0%.*--max-refused[\s\S]*bad.png"):
         ingest(tmp_path, out)
     assert list(out.parent.iterdir()) == []
-    assert ingest(tmp_path, out, max_refused=0.08).card["n_refused"] == 1
+    assert ingest(tmp_path, out, max_refused=0.08).card.n_refused == 1
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_worker_processes_give_the_same_store(tmp_path, out, monkeypatch):
 def test_phantoms_are_a_source_like_the_others(out):
     store = ingest("phantom:ct,patients=3,slices=6,size=16", out, size=12)
     assert store.shape == (1, 12, 12) and store.units == "hu" and str(store.domain) == "ct"
-    assert store.card["source"].startswith("phantom:ct") and store.card["n_patients"] == 3
+    assert store.card.source.startswith("phantom:ct") and store.card.n_patients == 3
     assert ingest("phantom:ct,patients=3,slices=6,size=16", out, size=12).id == store.id
 
 

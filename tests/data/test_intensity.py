@@ -1,5 +1,7 @@
 """Intensity: units of a store become what a backbone reads."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from ssl_transfer.errors import StoreError
 
 
 def card(units, **more):
-    return {"units": units, "id": "made up", **more}
+    return SimpleNamespace(units=units, id="made up", **more)
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_hu_are_told_by_domain_or_by_air(tmp_path, dtype, lowest, domain, units)
     save(tmp_path / "v.nii", (PLACES + lowest).astype(dtype))
     store = ingest(tmp_path / "v.nii", tmp_path / "store", domain=domain)
     assert store.units == units
-    assert store.card["dtype"] == ("<i2" if dtype != np.uint8 else "|u1")
+    assert store.card.dtype == ("<i2" if dtype != np.uint8 else "|u1")
     assert str(store.domain) == (domain or ("ct" if units == "hu" else "unknown"))
 
 
@@ -95,10 +95,10 @@ def test_label_volumes_beside_the_images_are_masks_and_no_images(tmp_path, out):
         save(tmp_path / f"{name}.nii.gz", PLACES - 1000, "LPS")
         save(tmp_path / f"{name}_seg.nii.gz", (PLACES > 100).astype(np.int16) * 5, "RAS")
     store = ingest(tmp_path, out, masks="{stem}_seg.nii.gz")
-    assert len(store) == 8 and store.card["n_patients"] == 2
+    assert len(store) == 8 and store.card.n_patients == 2
     for position in range(8):
         assert np.array_equal(store.masks([position])[0] > 0, store[position][0] + 1000 > 100)
-    assert store.card["masks"]["classes"] == {"5": "5"}
+    assert store.card.masks.classes == {"5": "5"}
 
 
 def test_a_volume_without_its_mask_is_named(tmp_path, out):
@@ -131,7 +131,7 @@ def test_damaged_and_foreign_files_are_listed(tmp_path, out):
     (tmp_path / "notes.txt").write_text("x")
     store = ingest(tmp_path, out, domain="mr", max_refused=0.7)
     assert len(store) == 4
-    assert {r["file"]: r["kind"] for r in store.card["refused"]} == {
+    assert {r["file"]: r["kind"] for r in store.card.refused} == {
         "short.nii.gz": "unreadable",
         "empty.nii": "unreadable",
         "notes.txt": "not_an_image",

@@ -30,12 +30,12 @@ def test_medmnists_layout_is_read(tmp_path):
         images = store.read(store.positions(split))
         assert np.array_equal(images[:, 0], content[f"{split}_images"])
     assert set(store.column("label")) == {"0", "1"}
-    assert store.card["n_patients"] is None and any("patients are unknown" in w for w in store.card["warnings"])
+    assert store.card.n_patients is None and any("patients are unknown" in w for w in store.card.warnings)
 
 
 def test_class_names_keep_their_order(tmp_path):
     store = ingest(save(tmp_path, **arrays(), class_names=np.array(["zebra", "ant"])), tmp_path / "s")
-    assert store.card["classes"] == ["zebra", "ant"]
+    assert store.card.classes == ("zebra", "ant")
     assert store.column("label")[store.positions("val")].tolist() == ["zebra", "ant", "zebra"]
 
 
@@ -50,10 +50,10 @@ def test_groups_files_masks_and_further_columns_travel(tmp_path):
     content |= {"kind_names": np.array(["x", "y"]), "mask_names": np.array(["background", "a", "b"])}
     store = ingest(save(tmp_path, **content), tmp_path / "s")
     rows = store.rows
-    assert store.card["n_patients"] == 3 + 2 + 2 and rows["grade"].tolist()[:6] == list(range(6))
+    assert store.card.n_patients == 3 + 2 + 2 and rows["grade"].tolist()[:6] == list(range(6))
     assert rows["kind"].tolist()[:2] == ["x", "y"] and rows["file"][0] == "f0.png"
     assert np.array_equal(store.masks([0])[0], content["train_masks"][0])
-    assert store.card["masks"]["classes"] == {"1": "a", "2": "b"}
+    assert store.card.masks.classes == {"1": "a", "2": "b"}
 
 
 def test_several_labels_per_image_become_columns(tmp_path):
@@ -61,7 +61,7 @@ def test_several_labels_per_image_become_columns(tmp_path):
     for split, count in (("train", 6), ("val", 3), ("test", 3)):
         content[f"{split}_labels"] = np.eye(count, 4, dtype=np.uint8)
     store = ingest(save(tmp_path, **content), tmp_path / "s")
-    assert store.column("label_1").tolist()[:3] == [0, 1, 0] and store.card["classes"] is None
+    assert store.column("label_1").tolist()[:3] == [0, 1, 0] and store.card.classes is None
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_several_labels_per_image_become_columns(tmp_path):
 )
 def test_units_follow_type_and_domain(tmp_path, options, domain, units, dtype):
     store = ingest(save(tmp_path, **arrays(**options)), tmp_path / "s", domain=domain)
-    assert (store.units, store.card["dtype"]) == (units, dtype)
+    assert (store.units, store.card.dtype) == (units, dtype)
 
 
 def test_an_archive_without_splits_is_split(tmp_path):
     images = RANDOM.integers(0, 255, (40, 4, 4)).astype(np.uint8)
     store = ingest(save(tmp_path, images=images, labels=np.arange(40) % 2), tmp_path / "s")
-    assert list(store.card["splits"]) == ["train", "val", "test"] and store.card["split_by"] == "image"
+    assert list(store.card.splits) == ["train", "val", "test"] and store.card.split_by == "image"
 
 
 def test_a_group_in_two_splits_is_refused_and_resplit_heals_it(tmp_path):

@@ -179,6 +179,6 @@ def test_a_phantom_is_ingested_like_any_archive(tmp_path):
     ingest("phantom:ct,patients=6,slices=4,size=32", tmp_path / "store")
     store = ImageStore(tmp_path / "store")
     assert (len(store), store.shape, store.units, str(store.domain)) == (24, (1, 32, 32), "hu", "ct")
-    assert store.card["n_patients"] == 6 and store.card["n_refused"] == 0
-    assert len(store.card["labels"]) == 6
+    assert store.card.n_patients == 6 and store.card.n_refused == 0
+    assert len(store.card.labels) == 6
     assert store.masks(np.arange(24)).max() in (1, 2)

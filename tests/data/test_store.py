@@ -6,18 +6,9 @@ import numpy as np
 import pytest
 
 from ssl_transfer.data import shards as shards_module
+from ssl_transfer.data.card import StoreCard
 from ssl_transfer.data.store import ImageStore, StoreWriter, pixel_digest
 from ssl_transfer.errors import StoreError
-
-CARD = {
-    "units": "stored",
-    "domain": "unknown",
-    "classes": None,
-    "refused": [],
-    "warnings": [],
-    "split_by": "image",
-    "source": "made up",
-}
 
 
 def write(out, images, masks=None, compress=False, splits=None):
@@ -26,7 +17,7 @@ def write(out, images, masks=None, compress=False, splits=None):
         for number, image in enumerate(images):
             writer.append(image, {"label": "a"}, None if masks is None else masks[number])
         splits = np.array(["train"] * len(images)) if splits is None else splits
-        return writer.finish(splits, {**CARD, "mask_classes": {1: "one"}})
+        return writer.finish(splits, units="stored", domain="unknown", mask_classes={1: "one"})
 
 
 @pytest.fixture
@@ -74,7 +65,7 @@ def test_splits_are_read_by_position(tmp_path, images):
 def test_value_range_comes_from_training_pixels(tmp_path, images):
     images[0] = 30000
     store = write(tmp_path / "s", images, splits=np.array(["test"] + ["train"] * 6))
-    low, high = store.card["value_range"]
+    low, high = store.card.value_range
     assert np.allclose([low, high], np.percentile(images[1:], [0.5, 99.5]), atol=1e-3)
 
 
@@ -95,9 +86,23 @@ def test_a_folder_that_is_no_store_is_refused(tmp_path, content):
 
 
 def test_a_store_of_an_unknown_schema_is_refused(tmp_path, images):
-    card = write(tmp_path / "s", images).card | {"schema": 99}
-    (tmp_path / "s" / "card.json").write_text(json.dumps(card))
+    card = write(tmp_path / "s", images).card.to_json()
+    (tmp_path / "s" / "card.json").write_text(json.dumps({**card, "schema": 99}))
     with pytest.raises(StoreError, match="schema 99"):
+        ImageStore(tmp_path / "s")
+
+
+def test_a_card_comes_back_as_it_was_written(tmp_path, images):
+    card = write(tmp_path / "s", images, (images[:, 0] > 0).astype(np.uint8)).card
+    assert StoreCard.load(tmp_path / "s") == card
+    assert json.loads((tmp_path / "s" / "card.json").read_text()) == card.to_json()
+
+
+def test_a_damaged_card_is_refused(tmp_path, images):
+    card = write(tmp_path / "s", images).card.to_json()
+    del card["n_images"]
+    (tmp_path / "s" / "card.json").write_text(json.dumps(card))
+    with pytest.raises(StoreError, match="n_images"):
         ImageStore(tmp_path / "s")
 
 

@@ -346,7 +346,7 @@ def test_the_commands_of_every_card_are_what_the_command_line_reads(path):
 def test_every_card_runs_on_the_store_that_its_commands_make(path, made, tmp_path):
     task = made(path)
     classes, patients = EXPECTED[path.stem]
-    assert task.classes == (classes or task.classes) and task.store.card["n_patients"] == patients
+    assert task.classes == (classes or task.classes) and task.store.card.n_patients == patients
     assert str(task.domain) != "unknown" and task.kind in KINDS[shlex.split(comment(path)[1])[3]]
     protocol = "segment" if task.kind == "segmentation" else "knn"
     quick = ["train.steps=2", "train.batch_size=2", "train.workers=0"] if protocol == "segment" else []
@@ -406,16 +406,10 @@ def opened(tmp_path):
                 writer.append(np.full((1, 2, 2), n, np.uint8), row, None if masks is None else np.uint8(masks[n]))
             writer.finish(
                 np.resize(["train", "val", "test"], count),
-                {
-                    "units": "display",
-                    "domain": "ct",
-                    "classes": None,
-                    "refused": [],
-                    "warnings": [],
-                    "split_by": "patient",
-                    "source": "made up",
-                    "mask_classes": mask_classes,
-                },
+                units="display",
+                domain="ct",
+                split_by="patient",
+                mask_classes=mask_classes,
             )
         path = tmp_path / f"{folder.name}.yaml"
         path.write_text(f"store: {folder}\n{card}\n")

@@ -45,19 +45,7 @@ def make_task(folder, features, labels, splits, patients, **card):
             writer.append(
                 image, {"label": str(labels[number]), "patient": patients and patients[number], "slice": number}
             )
-        store = writer.finish(
-            np.array(splits),
-            {
-                "units": "display",
-                "domain": "ct",
-                "classes": None,
-                "refused": [],
-                "warnings": [],
-                "split_by": "patient",
-                "source": "made up",
-                "mask_classes": None,
-            },
-        )
+        store = writer.finish(np.array(splits), units="display", domain="ct", split_by="patient")
     return Task("made_up", store, TaskCard(**{"store": str(folder), "target": "label", "metric": "accuracy", **card}))
 
 

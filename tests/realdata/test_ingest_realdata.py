@@ -18,14 +18,14 @@ DATA = Path(ROOT or ".")
 def test_mednist_ct(tmp_path):
     store = ingest(DATA / "mednist_ct" / "mednist_ct.npz", tmp_path / "s", domain="ct")
     assert len(store) == 12000 and store.shape == (1, 64, 64) and store.units == "display"
-    assert store.card["labels"] == {"AbdomenCT": 5000, "ChestCT": 3000, "HeadCT": 4000}
-    assert store.card["n_patients"] is None
+    assert store.card.labels == {"AbdomenCT": 5000, "ChestCT": 3000, "HeadCT": 4000}
+    assert store.card.n_patients is None
     assert contact_sheet(store, tmp_path / "sheet.png").stat().st_size > 10_000
 
 
 def test_cxr_pneumonia_keeps_its_patients_apart(tmp_path):
     store = ingest(DATA / "cxr_pneumonia" / "cxr_pneumonia.npz", tmp_path / "s", domain="xray")
-    assert len(store) == 4950 and store.card["n_patients"] == 2647
+    assert len(store) == 4950 and store.card.n_patients == 2647
     assert (store.rows.groupby("patient")["split"].nunique() == 1).all()
 
 
@@ -41,11 +41,11 @@ def test_organs_of_a_ct_volume_lie_where_radiology_shows_them(tmp_path, axis, ab
     pack = DATA / "ct_totalseg_example"
     masks, names = pack / "example_seg_fast_force_split.nii.gz", pack / "label_names.json"
     store = ingest(pack / "example_ct.nii.gz", tmp_path / "s", masks=masks, mask_names=str(names), axis=axis)
-    assert store.units == "hu" and store.card["n_patients"] == 1 and list(store.card["splits"]) == ["train"]
-    assert store.card["masks"]["classes"] == json.loads(names.read_text())
+    assert store.units == "hu" and store.card.n_patients == 1 and list(store.card.splits) == ["train"]
+    assert store.card.masks.classes == json.loads(names.read_text())
     everywhere = np.arange(len(store))
     labels, hu = store.masks(everywhere), store.read(everywhere)[:, 0]
-    values = {name: int(value) for value, name in store.card["masks"]["classes"].items()}
+    values = {name: int(value) for value, name in store.card.masks.classes.items()}
 
     def centre(name):
         return np.argwhere(labels == values[name]).mean(0)
@@ -56,11 +56,11 @@ def test_organs_of_a_ct_volume_lie_where_radiology_shows_them(tmp_path, axis, ab
 
 def test_a_thorax_in_hu_with_named_masks(tmp_path):
     store = ingest(DATA / "ct_totalseg_thorax" / "ct_totalseg_thorax.npz", tmp_path / "s")
-    assert len(store) == 164 and store.units == "hu" and store.card["masks"]["classes"]["1"] == "aorta"
+    assert len(store) == 164 and store.units == "hu" and store.card.masks.classes["1"] == "aorta"
     assert store.read(np.arange(164)).min() >= -1024
 
 
 @pytest.mark.parametrize("pack", sorted(path.parent.name for path in DATA.glob("*/*.npz")) if ROOT else [])
 def test_every_pack_becomes_a_store(tmp_path, pack):
     store = ingest(DATA / pack / f"{pack}.npz", tmp_path / "s")
-    assert len(store) > 100 and store.card["n_refused"] == 0
+    assert len(store) > 100 and store.card.n_refused == 0

@@ -33,19 +33,7 @@ def write_task(folder, images, splits, columns, masks=None, mask_classes=None, u
         for number, image in enumerate(images):
             row = {name: values[number] for name, values in columns.items()}
             writer.append(image, row, None if masks is None else masks[number].astype(np.uint8))
-        writer.finish(
-            np.array(splits),
-            {
-                "units": units,
-                "domain": domain,
-                "classes": None,
-                "refused": [],
-                "warnings": [],
-                "split_by": "patient",
-                "source": "made up",
-                "mask_classes": mask_classes,
-            },
-        )
+        writer.finish(np.array(splits), units=units, domain=domain, split_by="patient", mask_classes=mask_classes)
     written = {"store": str(folder / "store"), "target": "label", "metric": "accuracy", **card}
     (folder / "task.yaml").write_text(yaml.safe_dump(written))
     return Task.load(folder / "task.yaml")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_transfer import __version__
 from ssl_transfer.console import warn
 from ssl_transfer.data.ingest.fit import Fit, choose_fit
 from ssl_transfer.data.ingest.labels import join_labels, read_labels
@@ -23,15 +22,19 @@ from ssl_transfer.errors import SourceError, SplitError
 NAMED_IDS = 64  # more mask values than this are instances, not classes
 
 
-def fill_store(root: Path, source: Reader, out: Path, options: Options, card: dict) -> ImageStore:
-    """Turn what a source finds into a store.
+def fill_store(
+    root: Path, reader: Reader, out: Path, options: Options, *, source: str, inputs: str, warnings: list[str]
+) -> ImageStore:
+    """Turn the files that a reader finds into a store.
 
     Args:
-        root: Where the source looks; named in messages.
-        source: What finds and reads the files.
-        out: Folder of the store; must be free.
+        root: Where the reader looks; named in messages.
+        reader: Finds and reads the files.
+        out: Folder of the store; must not exist.
         options: Of `ingest`.
-        card: Goes into the store's card as it is; its `warnings` come first.
+        source: What was ingested, for the card.
+        inputs: Digest of the inputs, for the card.
+        warnings: For the card, before those of this function.
 
     Returns:
         The store, opened.
@@ -40,53 +43,51 @@ def fill_store(root: Path, source: Reader, out: Path, options: Options, card: di
         SourceError, LabelError, SplitError: As `ingest` does.
     """
     table = read_labels(options.labels, options.label_key) if options.labels else None
-    scan = source.scan()
+    scan = reader.scan()
     if table is not None:
         scan.refused = [r for r in scan.refused if (root / r.file).resolve() != table.path.resolve()]
     _check_refused(root, scan.refused, len(scan.items), options.max_refused)
-    files = len(scan.items) + _unreadable(scan)
-    notes = card.pop("warnings") + scan.warnings
+    n_files = len(scan.items) + _unreadable(scan)
+    warnings = warnings + scan.warnings
     if table is not None:
-        notes += join_labels(scan.items, scan.refused, table)
+        warnings += join_labels(scan.items, scan.refused, table)
     keeps_splits = _check_source_splits(root, scan.items, options.resplit)
     fit = choose_fit(scan.items, scan.units, options.size, options.channels, scan.mask_dtype)
     colour = fit.channels == 3 and fit.dtype == np.uint8
     with StoreWriter(out, (fit.channels, *fit.size), fit.dtype, fit.mask_dtype, options.compress) as writer:
-        mask_ids = _write_all(writer, source, scan, fit, options)
-        _check_refused(root, scan.refused, files - _unreadable(scan), options.max_refused)
-        splits, split_by, split_notes = _splits(writer.rows, options, keeps_splits)
-        mask_names, mask_notes = _mask_classes(scan.mask_classes, mask_ids)
-        notes += split_notes + mask_notes
+        mask_values = _write_all(writer, reader, scan, fit, options)
+        _check_refused(root, scan.refused, n_files - _unreadable(scan), options.max_refused)
+        splits, split_by, split_warnings = _splits(writer.rows, options, keeps_splits)
+        mask_classes, mask_warnings = _mask_classes(scan.mask_classes, mask_values)
+        warnings += split_warnings + mask_warnings
         store = writer.finish(
             splits,
-            card
-            | {
-                "units": "rgb" if colour else scan.units,
-                "domain": str(Domain.parse(options.domain or scan.domain)),
-                "classes": _classes(scan.classes, writer.rows),
-                "mask_classes": mask_names,
-                "refused": _anonymous(scan),
-                "warnings": notes,
-                "split_by": split_by,
-                "split_seed": None if split_by == "source" else options.seed,
-                "version": __version__,
-            },
+            units="rgb" if colour else scan.units,
+            domain=str(Domain.parse(options.domain or scan.domain)),
+            classes=_classes(scan.classes, writer.rows),
+            mask_classes=mask_classes,
+            refused=_anonymous(scan),
+            warnings=warnings,
+            split_by=split_by,
+            split_seed=None if split_by == "source" else options.seed,
+            source=source,
+            inputs=inputs,
         )
-    for note in notes:
-        warn(note)
+    for warning in warnings:
+        warn(warning)
     return store
 
 
 class _Reading:
     """Decode and fit one item; travels to worker processes."""
 
-    def __init__(self, source: Reader, fit: Fit, repeated: set[str]):
-        self.source, self.fit, self.repeated = source, fit, repeated
+    def __init__(self, reader: Reader, fit: Fit, repeated: set[str]):
+        self.reader, self.fit, self.repeated = reader, fit, repeated
 
     def __call__(self, item: Item) -> tuple[list, str | None] | str:
         """Images with their rows and masks, and a digest of the decoded pixels if the uid repeats; or why not."""
         try:
-            frames = list(self.source.read(item))
+            frames = list(self.reader.read(item))
             if not frames:
                 return "there is no image in it"
             digest = None
@@ -102,14 +103,14 @@ class _Reading:
         return fitted, digest
 
 
-def _write_all(writer: StoreWriter, source: Reader, scan: Scan, fit: Fit, options: Options) -> set[int]:
+def _write_all(writer: StoreWriter, reader: Reader, scan: Scan, fit: Fit, options: Options) -> set[int]:
     """Write every item that can be read; add the others to `scan.refused`. Returns the mask values seen."""
     uids = Counter(item.uid for item in scan.items if item.uid)
-    reading = _Reading(source, fit, {uid for uid, count in uids.items() if count > 1})
+    reading = _Reading(reader, fit, {uid for uid, count in uids.items() if count > 1})
     names = _pseudonyms(scan)
     first: dict[tuple[str, str], str] = {}
     mask_ids: set[int] = set()
-    workers = options.workers if source.worth_workers else 1
+    workers = options.workers if reader.worth_workers else 1
     for item, answer in zip(scan.items, ordered(reading, scan.items, "reading images", workers), strict=True):
         if isinstance(answer, str):
             scan.refused.append(Refusal(item.file, "unreadable", answer, item.row))

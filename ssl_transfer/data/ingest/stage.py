@@ -122,7 +122,7 @@ def ingest(
     if (store := _already_there(out, inputs)) is not None:
         return store
     if not source.startswith(PHANTOM):
-        return _ingest_files(Path(source), out, options, {"source": source, "inputs": inputs})
+        return _ingest_files(Path(source), out, options, source, inputs)
     from ssl_transfer.data.readers.phantom.generate import expand
 
     with tempfile.TemporaryDirectory(prefix="ssl_transfer_phantom_") as folder:
@@ -133,12 +133,12 @@ def ingest(
         root = Path(expanded.pop("source"))
         expanded = {name: str(value) if isinstance(value, Path) else value for name, value in expanded.items()}
         chosen = Options(**(expanded | options.given()))
-        return _ingest_files(root, out, chosen, {"source": source, "inputs": inputs})
+        return _ingest_files(root, out, chosen, source, inputs)
 
 
-def _ingest_files(root: Path, out: Path, options: Options, card: dict) -> ImageStore:
-    source, notes = _open_source(root, options)
-    return fill_store(root, source, out, options, card | {"warnings": notes})
+def _ingest_files(root: Path, out: Path, options: Options, source: str, inputs: str) -> ImageStore:
+    reader, warnings = _open_reader(root, options)
+    return fill_store(root, reader, out, options, source=source, inputs=inputs, warnings=warnings)
 
 
 def _inputs_digest(source: str, options: Options) -> str:
@@ -165,9 +165,9 @@ def _already_there(out: Path, inputs: str) -> ImageStore | None:
         store = ImageStore(out)
     except StoreError:
         raise UsageError(f"--out {out}: it exists and is no image store. Choose another folder.") from None
-    if store.card.get("inputs") != inputs:
+    if store.card.inputs != inputs:
         raise UsageError(
-            f"--out {out}: a store of other inputs is there (from {store.card.get('source')}). Stores are immutable: "
+            f"--out {out}: a store of other inputs is there (from {store.card.source}). Stores are immutable: "
             "choose another folder, or remove it."
         )
     say(f"{out}: already there")
@@ -209,8 +209,8 @@ def _starts_like_dicom(path: Path) -> bool:
     return start[128:] == b"DICM" or start[:2] == b"\x08\x00"  # with the preamble, or straight at group 0008
 
 
-def _open_source(root: Path, options: Options) -> tuple[Reader, list[str]]:
-    """Make the source that an option or the files name; refuse options that it would not read."""
+def _open_reader(root: Path, options: Options) -> tuple[Reader, list[str]]:
+    """The reader that `format` or the files name. Options that it has no use for are refused."""
     name, notes = (options.format, []) if options.format != "auto" else detect_format(root)
     if name == "npz" and root.is_dir():
         raise SourceError(f"{root}: it is a folder; --format npz reads one file.")
