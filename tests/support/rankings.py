@@ -13,6 +13,11 @@ SIDE = 4
 CLASSES = 3
 CLEAR, DIM, NOISE = (0, 1, 2), (3, 4, 5), (6, 7, 8)  # pixels that tell the class well, badly, not at all
 PATIENTS, IMAGES = 20, 3
+SCORES = {"nce", "leep", "n_leep", "h_score", "regularized_h_score", "logme", "transrate", "gbc", "sfda"}
+CRITERIA = SCORES | {"knn", "linear_probe"}
+TINY = "scratch:test_resnet,size=32"
+OFFLINE = "timm:resnet18.a1_in1k"
+THREE = {"noise": NOISE, "dim": DIM, "clear": CLEAR}
 
 
 class Reader(nn.Module):
@@ -72,3 +77,9 @@ def found(answer, name):
 def looked_at(task):
     """Rows of train, then of val, as the store has them."""
     return np.concatenate([np.flatnonzero(task.store.column("split") == split) for split in ("train", "val")])
+
+
+def plain(answer):
+    """An answer without what differs between two runs of the same."""
+    backbones = [{key: value for key, value in one.items() if key != "seconds"} for one in answer["backbones"]]
+    return {key: answer[key] for key in ("order", "first", "agreement", "recommendation")} | {"backbones": backbones}

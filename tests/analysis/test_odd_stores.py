@@ -1,0 +1,194 @@
+"""Analyses of odd stores, features, columns and names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.analyses import made_store, real, subject, table, textures, told, whole
+from support.families import family_backbone
+
+from ssl_transfer.analysis.stage import analyze
+from ssl_transfer.errors import UsageError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_a_store_without_patients_and_labels(place):
+    answer, folder = analyze([subject()], made_store(place / "s", textures(40)), place / "out")
+    whole(answer, folder)
+    assert answer["n"] == {"images": 40, "patients": None, "sample": 40}
+    assert (table(folder, "encoded")["property"] == "mean").any()
+
+
+def test_a_store_of_one_split_and_nothing_that_images_share(place):
+    store = made_store(place / "s", textures(40), ["train"] * 40)
+    answer, folder = analyze([subject()], store, place / "out")
+    whole(answer, folder)
+    assert told(answer, "Neighbours") == "" and len(table(folder, "neighbors")) == 0
+
+
+def test_no_columns_may_be_asked_for(place, plain_store):
+    answer, folder = analyze([subject()], plain_store, place / "out", columns=[])
+    whole(answer, folder)
+
+
+def test_a_column_asked_for_twice_counts_once(place, plain_store):
+    answer, folder = analyze([subject()], plain_store, place / "out", columns=["label", "label"])
+    whole(answer, folder)
+    assert Counter(table(folder, "neighbors")["column"]) == {"label": 1}
+
+
+@pytest.mark.parametrize("setting", [{"columns": ["reader"]}, {"domain": "reader"}])
+def test_a_column_may_be_asked_for_though_another_one_says_the_same(setting, place):
+    labels = [["a", "b"][i % 2] for i in range(48)]
+    store = made_store(place / "s", textures(48), label=labels, reader=[label.upper() for label in labels])
+    answer, folder = analyze([subject()], store, place / "out", **setting)
+    whole(answer, folder)
+
+
+def test_a_store_of_one_patient(place):
+    store = made_store(place / "s", textures(44), label=list("ab" * 22), patient=["p"] * 44)
+    answer, folder = analyze([subject(), subject("other", 1)], store, place / "out")
+    whole(answer, folder, ("pixels", "other"))
+    assert len(table(folder, "encoded")) == 0 and told(answer, "What the features encode").startswith(
+        "Too little is known of label"
+    )
+    assert not (folder / "figures" / "encoded.png").exists()
+
+
+@pytest.mark.long
+def test_a_store_of_colour_beside_one_of_grey(place, photo_store):
+    grey = made_store(place / "grey", textures(40))
+    backbone = family_backbone("resnet", 3)
+    backbone.card["id"] = "made up"
+    answer, folder = analyze([real(backbone, "colour")], photo_store, place / "out", {"grey": grey})
+    whole(answer, folder, ("colour",))
+
+
+def test_an_untrained_vit(place, ct_store):
+    backbone = family_backbone("vit")
+    backbone.card["id"] = "made up"
+    answer, folder = analyze([real(backbone, "vit")], ct_store, place / "out")
+    whole(answer, folder, ("vit",))
+    assert answer["backbones"][0]["method"] == "none"
+
+
+@pytest.mark.parametrize("value", [0.0, pytest.param(1.0, marks=pytest.mark.long)])
+def test_a_backbone_that_has_collapsed(value, place, plain_store):
+    flat = subject("flat", of=lambda store: np.full((len(store), 6), value, np.float32))
+    answer, folder = analyze([subject(), flat], plain_store, place / "out")
+    whole(answer, folder, ("pixels", "flat"))
+    shown = pd.read_parquet(folder / "maps.parquet")
+    assert np.isfinite(shown[["x", "y"]]).all(axis=None)
+
+
+def test_features_that_are_all_equally_far_apart_have_no_finite_dimension_and_are_told_all_the_same(place, plain_store):
+    answer, folder = analyze([subject(of=lambda store: np.eye(48, dtype=np.float32))], plain_store, place / "out")
+    whole(answer, folder)
+
+
+def test_a_store_beside_another_of_its_name_is_refused_in_python_too(place, plain_store):
+    other = made_store(place / "deep" / "plain", textures(40, 7))
+    with pytest.raises(UsageError, match="plain"):
+        analyze([subject()], plain_store, place / "out", {"plain": other})
+
+
+def test_features_that_are_not_finite_are_the_user_s_to_mend(place, plain_store):
+    broken = subject("broken", of=lambda store: np.full((len(store), 6), np.nan, np.float32))
+    with pytest.raises(UsageError, match="broken"):
+        analyze([broken], plain_store, place / "out")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "noise",
+        "store",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("mean", "slice_position", "row", "backbone", "remoteness (pixels)")
+        ),
+    ],
+)
+def test_a_column_may_be_called_what_an_analysis_calls_something_else(name, place):
+    columns = {name: [["low", "high"][i // 4 % 2] for i in range(48)], "patient": [f"p{i // 4}" for i in range(48)]}
+    store = made_store(place / "s", textures(48), **columns)
+    answer, folder = analyze([subject()], store, place / "out", {"other": made_store(place / "other", textures(40, 7))})
+    whole(answer, folder)
+
+
+@pytest.mark.long
+def test_columns_of_many_kinds(place):
+    draw = np.random.default_rng(0)
+    columns = {
+        "patient": np.repeat(np.arange(16), 3).tolist(),
+        "label": [None] * 40 + ["a"] * 4 + ["b"] * 4,
+        "age": [float(i) if i % 5 else None for i in range(48)],
+        "smoker": (draw.random(48) < 0.5).tolist(),
+        "comment": [f"nothing of note, {i}" for i in range(48)],
+        "when": list(pd.date_range("2020-01-01", periods=48)),
+        "grade": draw.integers(0, 3, 48).tolist(),
+        "odd": [[1.0, float("inf"), None][i % 3] for i in range(48)],
+    }
+    answer, folder = analyze([subject()], made_store(place / "s", textures(48), **columns), place / "out")
+    whole(answer, folder)
+    assert {"patient", "smoker", "grade"} <= set(table(folder, "neighbors")["column"])
+
+
+LONG_NAMES = ("<b>&amp;\"'", "a/b", "中文 ünï", "x" * 300, "_hidden", "{0} %s", "a, b")
+
+
+@pytest.mark.filterwarnings("ignore:Glyph", "ignore:constrained_layout")
+@pytest.mark.parametrize("name", ["cost$_$ of", *(pytest.param(name, marks=pytest.mark.long) for name in LONG_NAMES)])
+def test_odd_names_of_backbones_labels_and_columns(name, place):
+    column = name if name != "a/b" else "a b"
+    labels = [[name, "b"][i // 3 % 2] for i in range(48)]
+    values = {
+        "label": labels,
+        column: [["u", name][i // 6 % 2] for i in range(48)],
+        "patient": [f"p{i // 3}" for i in range(48)],
+    }
+    store = made_store(place / "s", textures(48), **values)
+    answer, folder = analyze([subject(name), subject("other", 1)], store, place / "out", neighbors=5)
+    whole(answer, folder, (name, "other"))
+    for title in ("Maps", "How alike the layers are", "Far from all others"):
+        assert name in told(answer, title), f"{title}: names stay as they are"
+    assert name in set(table(folder, "clouds")["backbone"])
+
+
+def test_names_with_a_hyphen_stay_as_they_are_in_every_sentence(place):
+    columns = {"site": np.repeat(["st-01", "st-02"], 50).tolist(), "patient": [f"p{i // 2}" for i in range(100)]}
+    store = made_store(place / "s", textures(100), **columns)
+    answer, _ = analyze([subject("vit-b"), subject("vit-0", 1)], store, place / "out", domain="site")
+    assert "st-01 and st-02: vit-b" in told(answer, "Domains") and "vit-0" in told(answer, "Domains")
+    assert "vit-b" in told(answer, "How alike the layers are")
+
+
+@pytest.mark.long
+def test_the_order_in_which_backbones_are_given_changes_no_number_of_their_own(place, plain_store):
+    pair = [subject("one"), subject("two", 1)]
+    folders = [analyze(order, plain_store, place / f"out{i}")[1] for i, order in enumerate((pair, pair[::-1]))]
+    for name in ("neighbors", "clouds", "encoded", "outliers"):
+        one, two = (table(folder, name) for folder in folders)
+        for backbone in ("one", "two"):
+            own = [side[side["backbone"] == backbone].reset_index(drop=True) for side in (one, two)]
+            pd.testing.assert_frame_equal(*own)
+
+
+def test_more_neighbours_than_small_stores_have_are_refused_before_anything_is_done(place, plain_store):
+    asked = []
+    careful = replace(subject(), features=lambda store: asked.append(store))
+    with pytest.raises(UsageError, match="48 images"):
+        analyze([careful], plain_store, place / "out", neighbors=30)
+    assert not asked
+
+
+def test_an_analysis_that_fails_leaves_nothing(place, plain_store, monkeypatch):
+    monkeypatch.setattr("ssl_transfer.analysis.stage.draw_all", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        analyze([subject()], plain_store, place / "out")
+    assert [path.name for path in place.iterdir()] == ["plain"]

@@ -1,0 +1,254 @@
+"""The verb `rank`: what a user reads of it, what is refused, and public weights without a network."""
+
+import json
+import re
+import shutil
+
+import pytest
+from support.command_line import ENVIRONMENT, ssl_transfer
+from support.rankings import OFFLINE, TINY, found
+from support.tiny_tasks import mask_task
+
+from ssl_transfer.__main__ import main
+from ssl_transfer.models.backbone import load_backbone, save_backbone
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory, ct_store):
+    """A folder as a user's: a card for a store of CT slices, and a saved backbone."""
+    folder = tmp_path_factory.mktemp("desk")
+    (folder / "ct").symlink_to(ct_store.path)
+    (folder / "region.yaml").write_text("store: ct\ntarget: label\nmetric: balanced_accuracy\n")
+    backbone = load_backbone("scratch:test_resnet,in_channels=1,size=32,seed=5")
+    backbone.card.update(name="simclr_ct", method="simclr", source_domain="ct", stores=[ct_store.id])
+    save_backbone(backbone, folder / "ours")
+    return folder
+
+
+@pytest.fixture
+def at_desk(desk, place):
+    """A new folder with the same things."""
+    for path in desk.iterdir():
+        if path.name in ("ct", "region.yaml", "ours"):
+            (place / path.name).symlink_to(path)
+    return place
+
+
+@pytest.fixture
+def told(capsys):
+    """Run a command in this process: status, standard output, standard error."""
+
+    def tell(*words):
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return tell
+
+
+# the command
+
+
+@pytest.fixture(scope="module")
+def commanded(desk):
+    """One command in a process of its own, as a user gives it; and the answer."""
+    words = ["rank", "region.yaml", "ours", TINY, f"{TINY},seed=1", "resamples=10", "--candidates", OFFLINE]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ENVIRONMENT, "HF_HUB_OFFLINE", "1")
+        patch.setitem(ENVIRONMENT, "HF_HOME", str(desk / "nothing"))
+        return words, ssl_transfer(*words, "--out", "ranking", "--json", folder=desk)
+
+
+def test_json_is_one_object_with_what_others_rely_on(commanded, desk):
+    answer = commanded[1].json
+    assert {
+        "backbones",
+        "order",
+        "first",
+        "agreement",
+        "recommendation",
+        "caveats",
+        "n",
+        "ranking",
+        "task",
+        "by",
+        "settings",
+    } <= set(answer)
+    for one in answer["backbones"]:
+        assert {"name", "scores", "knn", "linear_probe", "intervals", "seconds", "source_classes"} <= set(one)
+        assert all(seconds >= 0 for seconds in one["seconds"].values())
+    assert (desk / answer["ranking"]).is_file()
+    assert {one["name"] for one in answer["backbones"]} == set(answer["order"]) == set(answer["first"])
+    assert answer["n"] == {"images": 42, "patients": 7}
+
+
+def test_backbones_are_named_so_that_they_are_told_apart(commanded):
+    names = [one["name"] for one in commanded[1].json["backbones"]]
+    assert names[0] == "simclr_ct" and len(set(names)) == 3 and "seed 1" in names[2].replace("=", " ")
+
+
+def test_a_backbone_in_a_folder_of_its_own_name_has_that_name(at_desk, told):
+    (at_desk / "simclr_ct").symlink_to((at_desk / "ours").resolve())
+    status, shown, _ = told("rank", "region.yaml", "simclr_ct", "resamples=0", "--json")
+    assert status == 0 and json.loads(shown)["order"] == ["simclr_ct"]
+
+
+def test_a_backbone_pretrained_on_this_very_store_is_named(commanded):
+    (said,) = (said for said in commanded[1].json["caveats"] if "very store" in said)
+    assert "simclr_ct" in said and "scratch" not in said
+
+
+def test_people_read_a_table_the_recommendation_and_the_caveats(commanded, desk, monkeypatch, told, offline):
+    monkeypatch.chdir(desk)
+    answer = commanded[1].json
+    status, shown, _ = told(*commanded[0], "--out", "ranking")
+    assert status == 0
+    lines = shown.splitlines()
+    for place, name in enumerate(answer["order"], 1):
+        (line,) = (line for line in lines if line.startswith(f"{place}. "))
+        assert name in line and f"{found(answer, name)['linear_probe']:.3f}" in line
+        assert f"{found(answer, name)['logme']:.3f}" in line
+    assert answer["recommendation"] in shown
+    assert len(answer["caveats"]) > 1 and all(said in shown for said in answer["caveats"])
+    assert answer["ranking"] in lines[-1]
+
+
+def test_a_second_call_is_answered_from_the_folder(commanded, desk, monkeypatch, told, offline):
+    monkeypatch.chdir(desk)
+    shutil.rmtree(desk / "runs" / "features", ignore_errors=True)
+    before = (desk / "ranking" / "rank.json").stat().st_mtime_ns
+    status, shown, said = told(*commanded[0], "--out", "ranking", "--json")
+    assert status == 0 and json.loads(shown) == commanded[1].json
+    assert "rank: " not in said and "features: " not in said
+    assert (desk / "ranking" / "rank.json").stat().st_mtime_ns == before
+    assert not (desk / "runs" / "features").exists()
+
+
+@pytest.mark.parametrize("words", [["folds=4"], ["resamples=9"], ["by=knn"]])
+def test_another_ranking_does_not_go_into_its_folder(commanded, desk, monkeypatch, told, offline, words):
+    monkeypatch.chdir(desk)
+    status, shown, said = told(*commanded[0], *words, "--out", "ranking")
+    assert (status, shown) == (2, "")
+    assert re.findall(r"^\w+Error: .*", said, re.M) == re.findall(
+        r"^UsageError: ranking: .*another --out\.$", said, re.M
+    )
+    assert "UsageError" in said
+
+
+def test_inspect_shows_a_ranking(commanded, desk, monkeypatch, told):
+    monkeypatch.chdir(desk)
+    status, shown, _ = told("inspect", "ranking", "--json")
+    answer = commanded[1].json
+    kept = json.loads(shown)
+    assert status == 0 and all(kept[key] == answer[key] for key in answer if key not in ("ranking", "caveats"))
+    assert kept["caveats"] == [said for said in answer["caveats"] if "Left out" not in said]
+    status, shown, _ = told("inspect", "ranking")
+    assert status == 0 and answer["recommendation"] in shown
+
+
+def test_features_of_the_command_are_taken_by_the_command(at_desk, told):
+    assert told("features", "ours", "ct", "--out", "features")[0] == 0
+    assert not (at_desk / "runs").exists()
+    status, shown, _ = told("rank", "region.yaml", "ours", "resamples=0", "--features", "features", "--json")
+    assert status == 0 and json.loads(shown)["order"] == ["simclr_ct"]
+    assert not (at_desk / "runs" / "features").exists()
+
+
+def test_a_source_of_the_command_gives_leep_and_nce(at_desk, told):
+    words = ["rank", "region.yaml", "ours", TINY, "resamples=0", "--source", "ct:label", "--json"]
+    status, shown, said = told(*words)
+    assert status == 0, said
+    answer = json.loads(shown)
+    assert found(answer, "simclr_ct")["leep"] <= 0 and found(answer, "simclr_ct")["nce"] <= 0
+    assert found(answer, "scratch")["leep"] is None
+    assert any("LEEP and NCE of simclr_ct" in said and "ct (label)" in said for said in answer["caveats"])
+
+
+def test_settings_may_stand_before_and_behind_options(at_desk, told):
+    orders = [["by=knn", TINY, "resamples=0", "--json"], [TINY, "--json", "resamples=0", "by=knn"]]
+    answers = [told("rank", "region.yaml", *words) for words in orders]
+    assert [status for status, _, _ in answers] == [0, 0]
+    one, two = (json.loads(shown) for _, shown, _ in answers)
+    assert one == two and one["by"] == "knn"
+
+
+WRONG = {
+    "a criterion that there is not": (f"region.yaml {TINY} by=nonsense", r"by: found 'nonsense'.*'logme'"),
+    "two folds": (f"region.yaml {TINY} folds=2", r"folds.*at least 3"),
+    "no folds": (f"region.yaml {TINY} folds=0", r"folds.*'0'"),
+    "a setting that there is not": (f"region.yaml {TINY} foldz=5", r"foldz.*Did you mean 'folds'"),
+    "a negative seed": (f"region.yaml {TINY} seed=-1", r"seed.*'-1'"),
+    "a fraction above one": (f"region.yaml {TINY} fraction=2", r"fraction"),
+    "a score that applies to none": (f"region.yaml {TINY} by=leep resamples=0", r"by=leep.*none of the backbones"),
+    "no backbone": ("region.yaml", r"BACKBONE"),
+    "no backbone but settings": ("region.yaml by=knn", r"no backbone.*BACKBONE"),
+    "a backbone twice": (f"region.yaml {TINY} ours {TINY}", r"scratch:test_resnet,size=32.*twice"),
+    "a folder twice": ("region.yaml ours ours", r"ours.*twice"),
+    "a folder twice in other words": ("region.yaml ours ./ours/", r"ours.*twice"),
+    "a folder that is no backbone": ("region.yaml ct", r"ct: this is no backbone"),
+    "public weights that there are not": ("region.yaml timm:resnet18.a1_in2k", r"timm knows no such public weights"),
+    "a candidate that there is not": (
+        f"region.yaml {TINY} --candidates timm:resnet1888",
+        r"timm has no such architecture",
+    ),
+    "a candidate that is not public": (f"region.yaml {TINY} --candidates {TINY}", r"expected timm:NAME"),
+    "a task that there is not": (f"regoin {TINY}", r"TaskError: regoin"),
+    "masks": (f"masks.yaml {TINY}", r"TaskError: .*segmentation"),
+    "a place that holds something else": (f"region.yaml {TINY} resamples=0 --out ct", r"ct: .*another --out"),
+    "a place that is a file": (f"region.yaml {TINY} resamples=0 --out region.yaml", r"this is a file"),
+    "features that there are not": (f"region.yaml {TINY} --features none", r"none: no features folder"),
+    "a source that there is not": (f"region.yaml {TINY} --source none", r"none: there is no such store"),
+    "a column that there is not": (f"region.yaml {TINY} --source ct:lable", r"no column 'lable'.*'label'"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_input_ends_with_status_2_and_one_message(at_desk, told, name):
+    mask_task(at_desk / "masked")
+    (at_desk / "masks.yaml").write_text((at_desk / "masked" / "task.yaml").read_text())
+    words, message = WRONG[name]
+    status, shown, said = told("rank", *words.split())
+    assert (status, shown) == (2, "") and "Traceback" not in said
+    assert len(re.findall(r"^\w+Error: .*", said, re.M)) == 1 and re.search(message, said), said
+    assert not (at_desk / "runs" / "rank").exists()
+
+
+# public weights without a network
+
+
+@pytest.fixture
+def offline(place, monkeypatch):
+    """The hub's client as HF_HUB_OFFLINE=1 makes it at its import, with nothing kept."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "nothing"))
+
+
+def test_candidates_that_cannot_be_fetched_are_left_out_and_the_rest_is_ranked(commanded):
+    answer, said = commanded[1].json, commanded[1].stderr
+    assert len(answer["backbones"]) == len(answer["order"]) == 3
+    (caveat,) = (caveat for caveat in answer["caveats"] if OFFLINE in caveat)
+    assert caveat.startswith("Left out") and "hf download" in caveat
+    assert said.count(f"left out: {OFFLINE}") == 1 and "Traceback" not in said
+
+
+def test_people_read_every_candidate_that_was_left_out(at_desk, told, offline):
+    names = [OFFLINE, "timm:resnet50.a1_in1k"]
+    status, shown, _ = told("rank", "region.yaml", TINY, "resamples=0", "--candidates", ",".join(names))
+    assert status == 0
+    for name in names:
+        assert len(re.findall(rf"^- Left out: {re.escape(name)}: ", shown, re.M)) == 1
+
+
+def test_a_caveat_of_what_was_left_out_is_of_this_call(at_desk, told, offline):
+    words = ["rank", "region.yaml", TINY, "resamples=0", "--json"]
+    answers = [told(*words), told(*words, "--candidates", OFFLINE), told(*words)]
+    assert [status for status, _, _ in answers] == [0, 0, 0]
+    assert ["Left out" in shown for _, shown, _ in answers] == [False, True, False]
+
+
+def test_the_same_public_weights_as_a_backbone_are_an_error(at_desk, told, offline):
+    status, shown, said = told("rank", "region.yaml", TINY, OFFLINE, "resamples=0", "--json")
+    assert (status, shown) == (2, "") and "Traceback" not in said
+    assert re.findall(r"^\w+Error: (\S+): the public weights could not be loaded", said, re.M) == [OFFLINE]
+    assert not (at_desk / "runs" / "rank").exists()

@@ -1,0 +1,77 @@
+"""Ranking for tasks of several labels, and metrics that a fold cannot have."""
+
+import numpy as np
+import pytest
+from support.rankings import CLASSES, CLEAR, THREE, cohort, found, looked_at, ranked, reader
+
+from ssl_transfer.errors import SslTransferError, UsageError
+from ssl_transfer.features import extract_features
+from ssl_transfer.measures import transferability
+
+# several labels
+
+
+@pytest.fixture
+def several(place):
+    draw = np.random.default_rng(0)
+    bright = (np.arange(60) % CLASSES == 0).astype(int).astype(str)
+    dark = np.where(draw.random(60) < 0.2, "unknown", (np.arange(60) % CLASSES == 2).astype(int).astype(str))
+    return cohort(place / "several", {"bright": bright, "dark": dark}, target=["bright", "dark"], metric="auroc")
+
+
+def test_multi_label_tasks_have_logme_and_the_probes_and_a_caveat_says_so(place, several):
+    answer = ranked(several, THREE, place / "out")
+    for one in answer["backbones"]:
+        assert {name for name, value in found(answer, one["name"]).items() if value is not None} == {
+            "logme",
+            "knn",
+            "linear_probe",
+        }
+        assert set(one["intervals"]) == {"logme", "knn", "linear_probe"}
+    assert answer["order"][0] == "clear"
+    assert any("LogME" in said and "multi-label" in said for said in answer["caveats"])
+
+
+def test_logme_of_several_labels_is_the_mean_over_labels_where_they_are_known(place, several):
+    rows = looked_at(several)
+    features, labels = extract_features(reader(*CLEAR), several.store).values[rows], several.labels[rows]
+    assert (labels < 0).any()
+    each = [
+        transferability.logme(features[column >= 0], column[column >= 0], target="multilabel") for column in labels.T
+    ]
+    value = found(ranked(several, {"it": CLEAR}, place / "out", resamples=0), "it")["logme"]
+    assert value == pytest.approx(np.mean(each), rel=1e-9)
+
+
+def test_a_score_of_classes_cannot_order_backbones_for_several_labels(place, several):
+    with pytest.raises(UsageError, match=r"by=gbc.*linear_probe"):
+        ranked(several, {"it": CLEAR}, place / "out", by="gbc", resamples=0)
+
+
+@pytest.mark.parametrize("known", ["everywhere", "for a few"])
+def test_a_label_so_rare_that_resamples_miss_it_is_ranked_all_the_same(place, known):
+    """Seventeen patients: a resample leaves out any two of them one time in eight."""
+    rare = np.array(["0"] * 60, object)
+    rare[[3, 30]] = "1"
+    if known == "for a few":
+        rare[[n for n in range(60) if n % 12 and n not in (3, 30)]] = None
+    task = cohort(place / "task", {"rare": rare}, target=["rare"], metric="accuracy")
+    answer = ranked(task, {"it": CLEAR}, place / "out", resamples=100)
+    low, high = answer["backbones"][0]["intervals"]["logme"]
+    assert low - 1e-9 <= found(answer, "it")["logme"] <= high + 1e-9
+
+
+def test_an_auroc_that_no_fold_can_have_is_refused_with_a_reason(place):
+    """Patients of one class each, and a fold for each patient."""
+    who = np.repeat(np.arange(20) % 2, 3).astype(str)
+    task = cohort(place / "task", {"label": who}, metric="auroc")
+    with pytest.raises(SslTransferError):
+        ranked(task, {"it": CLEAR}, place / "out", folds=17, resamples=5)
+    assert not (place / "out").exists()
+
+
+def test_a_metric_that_is_undefined_is_refused_with_a_reason(place):
+    never = {"a": ["0"] * 60, "b": ["0"] * 60}
+    task = cohort(place / "never", never, target=["a", "b"], metric="auroc")
+    with pytest.raises(SslTransferError):
+        ranked(task, {"it": CLEAR}, place / "out", resamples=5)
