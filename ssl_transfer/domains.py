@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from ssl_transfer.errors import RecipeError, nearest
 
 UNKNOWN = "unknown"
+DISTANCE = {"none": 0, "soft": 1, "hard": 2}  # boundary -> how far source and target lie apart; others come after these
 
 # Modality -> family. Crossing a modality inside one family is a soft boundary, leaving the family a hard one.
 FAMILIES = {

@@ -42,6 +42,7 @@ CONTRAST_COLUMNS = [
     "p_bh",
     "n_paired",
     "p_paired",
+    "holds_for",
 ]
 TIDY_COLUMNS = [
     "protocol",

@@ -48,7 +48,7 @@ def test_margin_family_and_domains_are_heard(published, tmp_path):
     _, _, plain = report(published)
     _, _, contrasts = report(published, "--margin", "0.05", "--family", "task", "--domains", "domains.csv")
     near = contrasts[(contrasts["a"] == "ImageNet") & (contrasts["metric"] == "dice")].iloc[0]
-    assert near["verdict"].startswith("equivalent") and near["boundary_a"] == "hard"
+    assert near["verdict"] in ("equivalent", "equivalent and different") and near["boundary_a"] == "hard"
     assert contrasts["p_tost"].notna().all() and plain["p_tost"].isna().all()
     assert (contrasts["p_holm"] >= plain["p_holm"] - 1e-12).all()  # a larger family
 

@@ -58,6 +58,7 @@ CONTRASTS = [  # DESIGN's contract, written out on purpose
     "p_bh",
     "n_paired",
     "p_paired",
+    "holds_for",
 ]
 STRATEGIES = [
     "protocol",
@@ -82,6 +83,7 @@ STRATEGIES = [
     "p_holm",
     "p_bh",
     "verdict",
+    "holds_for",
 ]
 
 
@@ -165,14 +167,14 @@ def test_one_pretraining_per_side_is_tested_over_seeds_and_says_for_which_checkp
     row = contrasts(frame).iloc[0]
     assert (row.unit, row.n_a, row.n_b) == ("seed", 3, 3)
     assert row.p_value == pytest.approx(welch(a, b).p_value)
-    assert row.verdict == "better (for these two checkpoints)"
+    assert (row.verdict, row.holds_for) == ("better", "these two checkpoints")
 
 
 def test_a_side_with_several_pretrainings_keeps_them_as_units_beside_a_single_checkpoint():
     nested = {(p, s): 0.7 + 0.02 * p for p in range(4) for s in range(3)}
     row = contrasts(study({"a": nested, "b": {(pd.NA, s): 0.5 + 0.01 * s for s in range(3)}})).iloc[0]
     assert (row.unit, row.n_a, row.n_b) == ("seed", 4, 3)
-    assert row.verdict == "better (for these two checkpoints)"
+    assert (row.verdict, row.holds_for) == ("better", "these two checkpoints")
 
 
 @pytest.mark.parametrize(
@@ -185,7 +187,7 @@ def test_a_side_with_several_pretrainings_keeps_them_as_units_beside_a_single_ch
         ((arm(0.500, 0.501, 0.502), arm(0.520, 0.521, 0.522)), {"margin": 0.1}, "equivalent and different"),
         ((arm(0.90, 0.91, 0.92), arm(0.50, 0.51, 0.53)), {"margin": 0.1}, "better"),
         ((arm(0.9, 0.9), arm(0.1, 0.1)), {"margin": 0.1}, "not decided"),
-        ((arm(0.9), arm(0.1, 0.2)), {}, "not decided (for these two checkpoints)"),
+        ((arm(0.9), arm(0.1, 0.2)), {}, "not decided"),
     ],
 )
 def test_verdicts_follow_the_documented_rules(values, options, verdict):
@@ -400,7 +402,7 @@ def test_strategies_of_one_pretraining_are_paired_over_fine_tuning_seeds_and_say
     row = strategy_contrasts(strategies(full=sides[0], lora=sides[1])).iloc[0]
     assert (row.unit, row.n) == ("seed", 3)
     assert row.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue)
-    assert row.verdict == "better (for this checkpoint)"
+    assert (row.verdict, row.holds_for) == ("better", "this checkpoint")
 
 
 def test_only_seeds_that_both_strategies_have_are_averaged():

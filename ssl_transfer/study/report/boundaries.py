@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ssl_transfer.domains import DISTANCE
 from ssl_transfer.result import better
 from ssl_transfer.study.report.headline import untrained
-from ssl_transfer.study.statistics import NEARNESS
 from ssl_transfer.study.table import SCRATCH
 
-KINDS = [*NEARNESS, "mixed", "unknown", SCRATCH]  # from near to far
-VERDICTS = ("better", "worse", "equivalent", "not")  # first words
+KINDS = [*DISTANCE, "mixed", "unknown", SCRATCH]  # from near to far
+VERDICTS = ("better", "worse", "equivalent", "not decided")
 
 
 def by_boundary(contrasts: pd.DataFrame) -> list[dict]:
@@ -32,12 +32,12 @@ def by_boundary(contrasts: pd.DataFrame) -> list[dict]:
     turned = near != sides["a"]
     signs = contrasts["metric"].map({metric: better(metric) for metric in contrasts["metric"].unique()})
     gain = contrasts["difference"] * signs * (1 - 2 * turned)
-    words = contrasts["verdict"].str.split(" ").str[0]
-    words = words.where(~turned, words.replace({"better": "worse", "worse": "better"}))
+    verdicts = contrasts["verdict"].replace("equivalent and different", "equivalent")
+    verdicts = verdicts.where(~turned, verdicts.replace({"better": "worse", "worse": "better"}))
     found = []
     for (one, other), own in gain.groupby([near, far]):
-        counts = words[own.index].value_counts()
-        better_, worse, equivalent, undecided = (int(counts.get(word, 0)) for word in VERDICTS)
+        counts = verdicts[own.index].value_counts()
+        better_, worse, equivalent, undecided = (int(counts.get(verdict, 0)) for verdict in VERDICTS)
         found.append(
             {
                 "near": KINDS[one],

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from ssl_transfer.study.statistics import EQUIVALENT
+
 Pair = frozenset[str]
 
 
@@ -34,13 +36,13 @@ class Dominance:
         beaten, equivalent, compared, one_checkpoint = {arm: set() for arm in arms}, set(), set(), False
         for a, b, verdict, unit in zip(pairs["a"], pairs["b"], pairs["verdict"], pairs["unit"], strict=True):
             compared.add(frozenset((a, b)))
-            if verdict.startswith("better"):
+            if verdict == "better":
                 beaten[a].add(b)
-            elif verdict.startswith("worse"):
+            elif verdict == "worse":
                 beaten[b].add(a)
-            elif verdict.startswith("equivalent"):
+            elif verdict in EQUIVALENT:
                 equivalent.add(frozenset((a, b)))
-            one_checkpoint |= unit == "seed" and not verdict.startswith("not decided")
+            one_checkpoint |= unit == "seed" and verdict != "not decided"
         return cls(arms, beaten, equivalent, compared, one_checkpoint)
 
     @property

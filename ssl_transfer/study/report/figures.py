@@ -293,8 +293,8 @@ def effects(contrasts: pd.DataFrame, looks: Looks | None = None) -> Figure:
 
 
 def _effect(ax: Axes, row, looks: Looks) -> None:
-    decided = row.verdict.startswith(("better", "worse"))
-    color, marker = looks[row.a if row.verdict.startswith("better") else row.b] if decided else (INK, "o")
+    decided = row.verdict in ("better", "worse")
+    color, marker = looks[row.a if row.verdict == "better" else row.b] if decided else (INK, "o")
     ax.plot([row.ci_low, row.ci_high], [row.y] * 2, color=color, linewidth=1.6, alpha=1 if decided else 0.6)
     face = color if decided else "none"
     ax.plot(row.difference, row.y, marker=marker, color=color, markerfacecolor=face, markersize=5.5)

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ssl_transfer.domains import DISTANCE
 from ssl_transfer.study.report.headline import MainMetrics, at_main, at_the_setting, primary_noise
 from ssl_transfer.study.report.wording import measure, noisy, number, p_value, percent, t_value, words
-from ssl_transfer.study.statistics import NEARNESS
 from ssl_transfer.study.table import CLEAN, class_metrics, write_table
 
 PAGE_ROWS = 1500  # a longer table is on the page, and in LaTeX, at main metrics only
@@ -56,7 +56,7 @@ def _contrasts(table: pd.DataFrame) -> pd.DataFrame:
         n=n,
         **_test(table),
         g=table["hedges_g"].map(number),
-        Verdict=table["verdict"],
+        Verdict=_verdicts(table),
     )
 
 
@@ -69,7 +69,7 @@ def _results(table: pd.DataFrame) -> pd.DataFrame:
 
 def _strategies(table: pd.DataFrame) -> pd.DataFrame:
     names = {"Pretraining": table["pretraining"], "A": table["a"].map(words), "B": table["b"].map(words)}
-    return _lay(table.assign(strategy=""), **names, n=table["n"], **_test(table), Verdict=table["verdict"])
+    return _lay(table.assign(strategy=""), **names, n=table["n"], **_test(table), Verdict=_verdicts(table))
 
 
 def _test(table: pd.DataFrame) -> dict:
@@ -80,6 +80,10 @@ def _test(table: pd.DataFrame) -> dict:
         "t (df)": [t_value(t, df) for t, df in zip(table["t"], table["df"], strict=True)],
         "p (Holm)": table["p_holm"].map(p_value),
     }
+
+
+def _verdicts(table: pd.DataFrame) -> pd.Series:
+    return table["verdict"] + table["holds_for"].map(lambda text: f" (for {text})" if text else "")
 
 
 def _lay(table: pd.DataFrame, **columns) -> pd.DataFrame:
@@ -118,7 +122,7 @@ def page_tables(table: pd.DataFrame, primary: Mapping, main: MainMetrics, name: 
         `named` the one target it is of. And a sentence on what was left out; empty if nothing was.
     """
     near = [side for side in ("boundary_a", "boundary_b") if side in table]
-    outwards = table.sort_values(near, key=lambda c: c.map(NEARNESS).fillna(3), kind="stable") if near else table
+    outwards = table.sort_values(near, key=lambda c: c.map(DISTANCE).fillna(3), kind="stable") if near else table
     kept, cut = shortened(outwards, primary, main)
     if cut:
         tasks = [task for task in dict.fromkeys(task for task, _ in main) if (kept["task"] == task).any()]

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 import numpy as np
 import pandas as pd
 
+from ssl_transfer.domains import DISTANCE
 from ssl_transfer.result import better
 from ssl_transfer.study.report.dominance import Dominance
 from ssl_transfer.study.report.headline import untrained
@@ -17,7 +18,6 @@ from ssl_transfer.study.statistics import minimal_detectable_effect
 from ssl_transfer.study.table import CELL, SCRATCH
 
 FEW = 4  # arms that a cell of the table names; of more it names those left out, if these are as few
-ORDER = {"none": 0, "soft": 1, "hard": 2}
 
 
 def by_target(contrasts: pd.DataFrame, results: pd.DataFrame) -> list[dict]:
@@ -79,7 +79,7 @@ def _row(cell: dict, pairs: pd.DataFrame, spreads: dict, random: Collection[str]
         "any": standing.all_equivalent,
         "all_but": rest if len(take) > FEW and len(rest) <= FEW else None,
         "bond": standing.bond(take),
-        "boundaries": sorted(kinds.items(), key=lambda item: ORDER.get(item[0], 4 if item[0] == SCRATCH else 3)),
+        "boundaries": sorted(kinds.items(), key=lambda item: DISTANCE.get(item[0], 4 if item[0] == SCRATCH else 3)),
         "checkpoint": standing.one_checkpoint,
         "across": next(iter(across), None),
         "random": next(iter(against), None),
@@ -93,8 +93,7 @@ def _evidence(row, best: str) -> dict:
     turned = row.a != best
     other, boundary = (row.a, row.boundary_a) if turned else (row.b, row.boundary_b)
     low, high = (-row.ci_high, -row.ci_low) if turned else (row.ci_low, row.ci_high)
-    word, *rest = row.verdict.split(" ", 1)
-    word = {"better": "worse", "worse": "better"}.get(word, word) if turned else word
+    verdict = {"better": "worse", "worse": "better"}.get(row.verdict, row.verdict) if turned else row.verdict
     return {
         "row": row.Index,
         "best": best,
@@ -104,7 +103,8 @@ def _evidence(row, best: str) -> dict:
         "difference": -row.difference if turned else row.difference,
         "ci_low": low,
         "ci_high": high,
-        "verdict": " ".join([word, *rest]),
+        "verdict": verdict,
+        "holds_for": row.holds_for,
         "name": difference(best, other),
         "alike": best.partition(JOIN)[2] == other.partition(JOIN)[2],
     }
@@ -132,7 +132,7 @@ def _sentence(rows: list[dict]) -> str:
         (first, count), *others = parts
         said = listed([f"{first} stood unbeaten with a win{count}", *(who + count for who, count in others)])
         text = f"Of {n} settings, {said}" + (f"; in {same} all arms are equivalent within the margin." if same else ".")
-    against = Counter(row["random"]["verdict"].split(" ")[0] for row in rows if row["random"])
+    against = Counter(row["random"]["verdict"] for row in rows if row["random"])
     if against:
         lost = f", worse in {against['worse']}" if against["worse"] else ""
         text += f" Against random initialisation the arm shown was better in {against['better']} of {against.total()}{lost}."

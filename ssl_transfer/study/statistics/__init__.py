@@ -14,7 +14,7 @@ from ssl_transfer.study.statistics.nested import (
 )
 from ssl_transfer.study.statistics.tables import (
     CONTRAST_COLUMNS,
-    NEARNESS,
+    EQUIVALENT,
     STRATEGY_COLUMNS,
     SUMMARY_COLUMNS,
     contrasts,
@@ -41,7 +41,7 @@ from ssl_transfer.study.statistics.two_samples import (
 __all__ = [
     "ALPHA",
     "CONTRAST_COLUMNS",
-    "NEARNESS",
+    "EQUIVALENT",
     "STRATEGY_COLUMNS",
     "SUMMARY_COLUMNS",
     "VARIANCE_COLUMNS",

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ssl_transfer.domains import DISTANCE
 from ssl_transfer.errors import RunError, nearest
 from ssl_transfer.result import better
 from ssl_transfer.study.statistics.two_samples import (
@@ -54,6 +55,7 @@ CONTRAST_COLUMNS = [
     "p_bh",
     "n_paired",
     "p_paired",
+    "holds_for",
 ]
 SETTING = ["protocol", "task", "pretraining", "fraction", "noise", "noise_sigma", "metric"]  # strategies differ within
 STRATEGY_COLUMNS = [
@@ -73,10 +75,11 @@ STRATEGY_COLUMNS = [
     "p_holm",
     "p_bh",
     "verdict",
+    "holds_for",
 ]
 SUMMARY_COLUMNS = [*CELL, "pretraining", "boundary", "unit", "n", "mean", "sd", "ci_low", "ci_high"]
-NEARNESS = {"none": 0, "soft": 1, "hard": 2}  # of a source domain to the target; anything else lies behind these
 FAMILY = ("protocol", "metric")
+EQUIVALENT = ("equivalent", "equivalent and different")  # verdicts
 
 
 def seed_units(frame: pd.DataFrame) -> pd.DataFrame:
@@ -171,7 +174,7 @@ def _domain_arms(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] 
     found = [boundaries.get(key, "") for key in zip(units["pretraining"], units["task"], strict=True)]
     units = units.assign(boundary=pd.Series(found, units.index, dtype="object"))
     random = (units["pretraining"] == SCRATCH) | (units["boundary"] == SCRATCH)
-    units["place"] = units["boundary"].map(NEARNESS).fillna(3).where(~random, 4)
+    units["place"] = units["boundary"].map(DISTANCE).fillna(3).where(~random, 4)
     return _Arms.of(units, CELL, ["place", "pretraining", "boundary"])
 
 
@@ -207,7 +210,7 @@ def contrasts(
     `a` is the arm nearer to the target domain (then by name; random initialisation, which is an arm of that name or of
     that boundary, last); difference = mean_a − mean_b. The unit is the pretraining seed. If a side has only one, the
     unit reads `seed`: that side contributes its fine-tuning seeds (a side with several pretraining seeds still
-    contributes those), and the verdict says that it holds "for these two checkpoints". Verdicts: `equivalent` if TOST
+    contributes those), and `holds_for` reads "these two checkpoints"; else it is empty. Verdicts: `equivalent` if TOST
     at `margin` is below .05 (`equivalent and different` if Holm's p is too), else `better` or `worse` if Holm's p is
     below .05, else `not decided`. Which sign is the better one says `result.better`: less of an error, a calibration
     error or a distance.
@@ -256,7 +259,7 @@ def contrasts(
         n_paired=np.where(by_pretraining, same.n, 0),
         p_paired=np.where(by_pretraining, same.p_value, np.nan),
     )
-    return _judged(table.reindex(columns=CONTRAST_COLUMNS), family, "for these two checkpoints")
+    return _judged(table.reindex(columns=CONTRAST_COLUMNS), family, "these two checkpoints")
 
 
 def _check_family(family: Sequence[str], columns: list[str]) -> None:
@@ -288,18 +291,18 @@ def _margins(margin: float | Mapping[str, float] | None, metrics: pd.Series) -> 
     return np.array([stated.get(metric, stated.get(None, np.nan)) for metric in metrics], float)
 
 
-def _judged(table: pd.DataFrame, family: Sequence[str], reach: str) -> pd.DataFrame:
-    """The table with its corrected p-values and verdicts; `reach` is what a verdict over fine-tuning seeds holds for."""
+def _judged(table: pd.DataFrame, family: Sequence[str], checkpoints: str) -> pd.DataFrame:
+    """Add corrected p-values and verdicts; a verdict over fine-tuning seeds holds for `checkpoints` alone."""
     table["p_holm"], table["p_bh"] = _by_family(holm, table, family), _by_family(benjamini_hochberg, table, family)
     equivalent, different = table.get("p_tost", pd.Series(np.nan, table.index)) < ALPHA, table["p_holm"] < ALPHA
     signs = {metric: better(metric) for metric in table["metric"].unique()}
     improved = table["difference"] * table["metric"].map(signs).astype(float) > 0
-    verdict = np.select(
+    table["verdict"] = np.select(
         [equivalent & different, equivalent, different & improved, different],
         ["equivalent and different", "equivalent", "better", "worse"],
         "not decided",
-    )
-    table["verdict"] = verdict.astype(object) + np.where(table["unit"] == "pretraining_seed", "", f" ({reach})")
+    ).astype(object)
+    table["holds_for"] = np.where(table["unit"] == "pretraining_seed", "", checkpoints).astype(object)
     return table
 
 
@@ -317,7 +320,7 @@ def strategy_contrasts(frame: pd.DataFrame, family: Sequence[str] = FAMILY) -> p
     """Compare every two strategies of a protocol that start from the same backbones.
 
     Both adapt the same pretrainings, so the test is paired: over pretraining seeds (fine-tuning seeds averaged within)
-    or, where the arm has one pretraining, over fine-tuning seeds, and the verdict then holds "for this checkpoint".
+    or, where the arm has one pretraining, over fine-tuning seeds, and `holds_for` then reads "this checkpoint".
     Only seeds that both strategies have are counted (`n`) and averaged. Protocols without strategies have no rows.
 
     Args:
@@ -342,4 +345,4 @@ def strategy_contrasts(frame: pd.DataFrame, family: Sequence[str] = FAMILY) -> p
     names = arms.table["strategy"].to_numpy()
     mean_a, mean_b = (Samples.grouped(values, pair, len(left)).mean for values in (of_a, of_b))
     table = table.assign(a=names[left], b=names[right], mean_a=mean_a, mean_b=mean_b, **vars(test))
-    return _judged(table.reindex(columns=STRATEGY_COLUMNS), family, "for this checkpoint")
+    return _judged(table.reindex(columns=STRATEGY_COLUMNS), family, "this checkpoint")
