@@ -2,7 +2,7 @@
 
 import sys
 
-from ssl_transfer.__main__ import main
+from ssl_transfer.cli import main
 
 if __name__ == "__main__":
     sys.exit(main(["pretrain", *sys.argv[1:]]))

@@ -20,7 +20,7 @@ from ssl_transfer.features import Features
 from ssl_transfer.recipe import find_recipe
 from ssl_transfer.run import read_json, write_json
 from ssl_transfer.study.design import load_study
-from ssl_transfer.study.engine import Perform, run_study
+from ssl_transfer.study.engine import Perform, run_plan
 from ssl_transfer.study.gather import report_study
 from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.planning import plan_study
@@ -49,7 +49,7 @@ def quickstart(perform: Perform, out: str | Path = "runs/quickstart", scale: str
     _claim(out, scale)
     plan = plan_study(load_study(find_recipe(STUDIES[scale], "studies")), out)
     plan.save()
-    found = run_study(plan, perform)
+    found = run_plan(plan, perform)
     if found.count("done") < len(plan.jobs):
         raise RunError(f"{out}: not every job was done. What went wrong: ssl-transfer study status {out}")
     picture = out / "pictures" / "umap.png"

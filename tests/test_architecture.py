@@ -54,7 +54,7 @@ def test_the_package_knows_its_public_names_without_loading_them(tmp_path):
 )
 def test_help_loads_nothing_heavy(words, tmp_path):
     code = f"""
-from ssl_transfer.__main__ import main
+from ssl_transfer.cli import main
 try:
     main({words})
 except SystemExit as end:
@@ -81,7 +81,7 @@ def test_ingest_tasks_and_studies_never_load_torch(module, tmp_path):
 
 def test_a_whole_ingest_and_its_contact_sheet_never_load_torch(tmp_path):
     code = """
-from ssl_transfer.__main__ import main
+from ssl_transfer.cli import main
 assert main(['ingest', 'phantom:ct,patients=2,slices=6,size=16', '--out', 'store', '--workers', '1']) == 0
 assert main(['inspect', 'store', '--figure', 'sheet.png']) == 0"""
     assert loaded(code, tmp_path).isdisjoint(("torch", "lightly", "timm", "monai"))

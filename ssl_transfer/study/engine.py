@@ -84,7 +84,7 @@ def is_running(plan: Plan, job: Job) -> bool:
         return not free
 
 
-def run_study(plan: Plan, perform: Perform) -> Status:
+def run_plan(plan: Plan, perform: Perform) -> Status:
     """Do every job that is not done, in order, in this process; go on after failures, and wait for other engines.
 
     Args:

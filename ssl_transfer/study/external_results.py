@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +13,45 @@ from ssl_transfer.study.report.guidance import answers
 from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.statistics import contrasts, strategy_contrasts, summary, variance_components
 
-FAMILY = "protocol,metric"
+FAMILY = ("protocol", "metric")
 
 
-def report_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
-    """`study report --results CSV [--margin M] [--family COLUMNS] [--domains CSV] [--primary KEY=VALUE,…] [--out DIR]`."""
-    frame = read_tidy(options.results, options.domains)
-    family = (options.family or FAMILY).split(",")
-    table = contrasts(frame, margin=options.margin, family=family)
-    primary = _primary(options.primary, frame)
+def report_external_results(
+    results: str | Path,
+    out: str | Path | None = None,
+    *,
+    margin: float | None = None,
+    family: Sequence[str] | None = None,
+    domains: str | Path | None = None,
+    primary: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Write the report of results that were made elsewhere.
+
+    Args:
+        results: Tidy CSV (see `read_tidy`).
+        out: Folder; None: `studies/` and the name of the CSV.
+        margin: Largest difference that counts as equivalent; None: nothing is equivalent.
+        family: Columns within which Holm's correction is applied; None: `protocol` and `metric`.
+        domains: CSV with pretraining, task and boundary.
+        primary: Columns and values of the contrast that the answer rests on; None: the first protocol and metric of the table.
+
+    Returns:
+        `report` (path), `contrasts` (their number) and `answers` (sentences).
+
+    Raises:
+        UsageError: If a file cannot be read, or `primary` lacks the protocol or the metric.
+    """
+    results = Path(results)
+    command = _command(results, margin, family, domains, primary)
+    family = tuple(family or FAMILY)
+    frame = read_tidy(results, domains)
+    table = contrasts(frame, margin=margin, family=family)
+    primary = _primary(primary, frame)
     unit = "Welch’s t over pretraining seeds, or over fine-tuning seeds where a pretraining has one seed"
-    margin = f"margin of equivalence {options.margin:g}" if options.margin else "no margin of equivalence was stated"
-    given = [(name, getattr(options, name)) for name in ("results", "margin", "family", "domains", "primary")]
+    equivalence = f"margin of equivalence {margin:g}" if margin else "no margin of equivalence was stated"
     page = write_report(
-        options.out or Path("studies") / options.results.stem,
-        title=f"Results of {options.results.name}",
+        out or Path("studies") / results.stem,
+        title=f"Results of {results.name}",
         question="Which of these pretrainings is worth more, and how sure is that?",
         frame=frame,
         contrasts=table,
@@ -35,16 +59,16 @@ def report_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
         arms=[{"name": arm} for arm in frame["pretraining"].unique()],
         attachments=[],
         design={
-            "Source": f"{options.results}, made elsewhere: {len(frame)} values.",
-            "Tests": f"{unit}; Holm over {', '.join(family)}; {margin}.",
+            "Source": f"{results}, made elsewhere: {len(frame)} values.",
+            "Tests": f"{unit}; Holm over {', '.join(family)}; {equivalence}.",
         },
         missing=[],
         cost=[],
         environment={},
         methods_text=f"{unit} (ddof 1), two-sided, with Holm’s correction over all pairs of one {' and '.join(family)}; "
-        f"Hedges’ g as effect size; {margin}.",
+        f"Hedges’ g as effect size; {equivalence}.",
         warnings=["These results were made elsewhere: how splits, budgets and selection were done is not known here."],
-        commands=["ssl-transfer study report" + "".join(f" --{name} {value}" for name, value in given if value)],
+        commands=[command],
         strategies=strategy_contrasts(frame),
         variance=variance_components(frame),
     )
@@ -55,14 +79,32 @@ def report_elsewhere(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _primary(text: str | None, frame: pd.DataFrame) -> dict[str, Any]:
-    """The contrast to headline: as asked, or the first protocol and metric of the table."""
-    if text is None:
+def _command(
+    results: Path,
+    margin: float | None,
+    family: Sequence[str] | None,
+    domains: str | Path | None,
+    primary: Mapping[str, str] | None,
+) -> str:
+    """The command line of a report."""
+    flags = {
+        "results": results,
+        "margin": margin,
+        "family": ",".join(family or ()),
+        "domains": domains,
+        "primary": ",".join(f"{key}={value}" for key, value in (primary or {}).items()),
+    }
+    return "ssl-transfer study report" + "".join(f" --{name} {value}" for name, value in flags.items() if value)
+
+
+def _primary(primary: Mapping[str, str] | None, frame: pd.DataFrame) -> dict[str, Any]:
+    """The contrast to headline: as requested, or the first protocol and metric of the table."""
+    if primary is None:
         return {"protocol": frame["protocol"].iloc[0], "metric": frame["metric"].iloc[0]}
-    pairs = dict(part.partition("=")[::2] for part in text.split(","))
-    if not {"protocol", "metric"} <= set(pairs):
-        raise UsageError(f"--primary {text}: expected at least protocol=…,metric=…")
-    return {key: float(value) if key in ("fraction", "noise_sigma") else value for key, value in pairs.items()}
+    if not {"protocol", "metric"} <= set(primary):
+        pairs = ",".join(f"{key}={value}" for key, value in primary.items())
+        raise UsageError(f"--primary {pairs}: expected at least protocol=…,metric=…")
+    return {key: float(value) if key in ("fraction", "noise_sigma") else value for key, value in primary.items()}
 
 
 def read_tidy(path: str | Path, domains: str | Path | None = None) -> pd.DataFrame:

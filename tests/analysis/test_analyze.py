@@ -16,10 +16,10 @@ from support.command_line import _refuse
 from support.families import family_backbone
 from support.tiny_tasks import SHORT, judge
 
-from ssl_transfer.__main__ import main
 from ssl_transfer.analysis.failures import Predictions
 from ssl_transfer.analysis.stage import analyze
 from ssl_transfer.analysis.summary_text import listing
+from ssl_transfer.cli import main
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import UsageError
 from ssl_transfer.evaluation.stage import probe

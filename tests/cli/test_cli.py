@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from support.command_line import ROOT, run, ssl_transfer
 
-from ssl_transfer.__main__ import _readable
+from ssl_transfer.cli.text import as_lines
 
 PHANTOM = "phantom:ct,patients=8,slices=6,size=32"
 SETTINGS = ["train.epochs=2", "train.batch_size=12", "data.size=32", "train.precision=fp32", "train.log_every_steps=1"]
@@ -224,7 +224,7 @@ def test_without_json_an_answer_is_read_by_people():
         "loss": 0.123456,
         "knn": None,
     }
-    assert _readable(answer).splitlines() == [
+    assert as_lines(answer).splitlines() == [
         "n_images: 3",
         "refused:",
         "  - file a.png, kind unreadable",

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from support.archives import ARCHIVES, BREAST, FINDINGS, GRADES, KVASIR, LESIONS, LINES, REGIONS, TISSUES, TUMOURS
 
-from ssl_transfer.__main__ import main
-from ssl_transfer.arguments import parse
+from ssl_transfer.cli import main
+from ssl_transfer.cli.parser import parse
+from ssl_transfer.cli.verbs import VERBS
 from ssl_transfer.data.tasks import Task, TaskCard
 from ssl_transfer.evaluation.stage import KINDS, evaluate, evaluate_recipe, evaluate_recipes
 from ssl_transfer.models.backbone import load_backbone
@@ -112,12 +113,12 @@ def test_every_card_says_what_it_is_how_to_evaluate_it_and_how_its_store_is_made
 @each_card
 def test_the_commands_of_every_card_are_what_the_command_line_reads(path):
     *_, protocol, _, name = (words := shlex.split(comment(path)[1][1:]))[:5]
-    options = parse(words[1:])
+    options = parse(words[1:], VERBS)
     settings = [word for word in options.words if "=" in word] + options.overrides
     assert name == path.stem and list(evaluate_recipes(protocol, settings))
     for line in comment(path):
         for command in re.findall(r"ssl-transfer (ingest .*)", line):
-            assert str(parse(shlex.split(command)).out) == validate(TaskCard, read_yaml(path), str(path)).store
+            assert str(parse(shlex.split(command), VERBS).out) == validate(TaskCard, read_yaml(path), str(path)).store
 
 
 @each_card

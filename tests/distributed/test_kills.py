@@ -22,7 +22,7 @@ import psutil
 import pytest
 import torch
 
-from ssl_transfer.__main__ import main
+from ssl_transfer.cli import main
 
 EVERY = 2  # steps between checkpoints
 OVERRIDES = (

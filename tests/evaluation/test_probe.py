@@ -10,7 +10,7 @@ from support.tiny_tasks import class_task, mask_task
 
 import ssl_transfer
 from ssl_transfer import features as cached
-from ssl_transfer.__main__ import main
+from ssl_transfer.cli import main
 from ssl_transfer.errors import RecipeError, TaskError, UsageError
 from ssl_transfer.evaluation.stage import probe
 from ssl_transfer.features import extract_features

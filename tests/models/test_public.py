@@ -174,7 +174,7 @@ def test_without_a_network_the_command_line_tells_the_manual_way_and_it_works(tm
     script = f"""
 import os, sys
 os.environ |= {{"HF_HUB_OFFLINE": "1", "HF_HOME": {str(tmp_path / "nothing")!r}}}
-from ssl_transfer.__main__ import main
+from ssl_transfer.cli import main
 sys.exit(main(["features", sys.argv[1], {str(ct_store.path)!r}, "--out", "features"]))"""
 
     def features(backbone):

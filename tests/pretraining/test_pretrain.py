@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from ssl_transfer.__main__ import main
+from ssl_transfer.cli import main
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
 from ssl_transfer.errors import RecipeError, RunError, UsageError

@@ -9,7 +9,7 @@ from support.command_line import ENVIRONMENT, ssl_transfer
 from support.rankings import OFFLINE, TINY, found
 from support.tiny_tasks import mask_task
 
-from ssl_transfer.__main__ import main
+from ssl_transfer.cli import main
 from ssl_transfer.models.backbone import load_backbone, save_backbone
 
 

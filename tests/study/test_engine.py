@@ -20,7 +20,7 @@ from ssl_transfer.run import claimed
 from ssl_transfer.study import devices, engine
 from ssl_transfer.study.costs import Costs
 from ssl_transfer.study.design import load_study
-from ssl_transfer.study.engine import run_job, run_study, status
+from ssl_transfer.study.engine import run_job, run_plan, status
 from ssl_transfer.study.planning import plan_study
 
 
@@ -53,14 +53,14 @@ def job_of(plan, title):
 
 def test_every_job_is_done_once_and_never_again(plan):
     first, second = Worker(), Worker()
-    assert run_study(plan, first).count("done") == len(plan.jobs)
-    run_study(plan, second)
+    assert run_plan(plan, first).count("done") == len(plan.jobs)
+    run_plan(plan, second)
     assert len(first.asked) == len(set(first.asked)) == len(plan.jobs) and second.asked == []
 
 
 def test_a_failure_is_recorded_with_its_traceback_and_stops_only_what_needs_it(plan):
     broken = job_of(plan, "pretrain CT, seed 0")
-    found = run_study(plan, Worker(fails=broken.id))
+    found = run_plan(plan, Worker(fails=broken.id))
     assert found.states[broken.id] == "failed" and found.count("failed") == 1
     assert {job.title.rpartition(": ")[2] for job in plan.jobs if found.states[job.id] == "blocked"} == {"CT, seed 0"}
     assert found.count("done") == len(plan.jobs) - 1 - found.count("blocked")
@@ -70,15 +70,15 @@ def test_a_failure_is_recorded_with_its_traceback_and_stops_only_what_needs_it(p
 
 def test_what_failed_is_tried_again_and_then_its_failure_is_forgotten(plan):
     broken = job_of(plan, "pretrain CT, seed 0")
-    run_study(plan, Worker(fails=broken.id))
-    assert run_study(plan, Worker()).count("done") == len(plan.jobs)
+    run_plan(plan, Worker(fails=broken.id))
+    assert run_plan(plan, Worker()).count("done") == len(plan.jobs)
     assert engine.failure(plan, broken) is None
 
 
 def test_being_stopped_is_no_failure(plan):
     stopped = job_of(plan, "pretrain CT, seed 0")
     with pytest.raises(Interrupted):
-        run_study(plan, Worker(stops=stopped.id))
+        run_plan(plan, Worker(stops=stopped.id))
     assert status(plan).states[stopped.id] == "missing"
 
 
@@ -86,7 +86,7 @@ def test_a_job_that_another_process_holds_is_running_and_is_waited_for(plan):
     held, worker = job_of(plan, "pretrain CT, seed 0"), Worker()
     with claimed(Path(f"studies/tiny/jobs/{held.id}.lock")):
         assert status(plan).states[held.id] == "running"
-        thread = threading.Thread(target=run_study, args=(plan, worker))
+        thread = threading.Thread(target=run_plan, args=(plan, worker))
         thread.start()
         while len(worker.asked) < sum("CT, seed 0" not in job.title for job in plan.jobs):
             time.sleep(0.05)
@@ -97,7 +97,7 @@ def test_a_job_that_another_process_holds_is_running_and_is_waited_for(plan):
 
 def test_two_engines_at_once_do_every_job_once(plan):
     workers = [Worker(), Worker()]
-    threads = [threading.Thread(target=run_study, args=(plan, worker)) for worker in workers]
+    threads = [threading.Thread(target=run_plan, args=(plan, worker)) for worker in workers]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -120,7 +120,7 @@ def test_an_external_store_that_was_made_anew_renews_its_jobs_with_the_next_plan
     card.parent.mkdir(parents=True)
     card.write_text(json.dumps({"id": "one"}))
     plan = plan_study(study, Path("studies/tiny"))
-    assert run_study(plan, Worker()).count("done") == len(plan.jobs)
+    assert run_plan(plan, Worker()).count("done") == len(plan.jobs)
     card.write_text(json.dumps({"id": "two"}))
     assert status(plan_study(study, Path("studies/tiny"))).count("done") == 0
     card.write_text(json.dumps({"id": "one"}))

@@ -12,7 +12,7 @@ from support.tiny_study import STUDY, result, small, write_study
 
 from ssl_transfer.errors import Interrupted
 from ssl_transfer.study.design import load_study
-from ssl_transfer.study.engine import run_study
+from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.gather import report_study
 from ssl_transfer.study.planning import plan_study
 
@@ -44,7 +44,7 @@ def study(tmp_path, monkeypatch):
                 PREDICTIONS.to_parquet(path.with_name("predictions.parquet"))
 
         with suppress(Interrupted):
-            run_study(plan, perform)
+            run_plan(plan, perform)
         return plan
 
     return made

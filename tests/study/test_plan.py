@@ -10,7 +10,7 @@ import pytest
 from support.command_line import ROOT, run
 from support.tiny_study import STUDY, small, write_study
 
-from ssl_transfer.__main__ import _check
+from ssl_transfer.cli.stages import check
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.recipe import read_yaml
 from ssl_transfer.study.arms import arms_of, compared
@@ -18,7 +18,7 @@ from ssl_transfer.study.costs import Costs
 from ssl_transfer.study.design import assignments, load_study
 from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.planning import plan_study
-from ssl_transfer.study.verbs import Doer, check
+from ssl_transfer.study.stage import check_settings
 
 STUDIES = sorted((ROOT / "recipes/studies").glob("*.yaml"))
 
@@ -219,7 +219,7 @@ def test_a_study_of_the_literature_plans(path, tmp_path):
 def test_every_recipe_and_setting_of_a_study_is_one_that_its_stage_takes(path, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     plan = plan_study(load_study(path), tmp_path)
-    check(plan, Doer(None, _check))
+    check_settings(plan, check)
 
 
 @pytest.mark.parametrize("path", [path for path in STUDIES if "mini" in path.stem], ids=lambda path: path.stem)
@@ -254,7 +254,7 @@ def test_the_benchmark_has_five_thousand_runs(tmp_path):
 
 def test_planning_loads_neither_torch_nor_timm(tmp_path):
     code = (
-        "import sys\nfrom ssl_transfer.__main__ import main\n"
+        "import sys\nfrom ssl_transfer.cli import main\n"
         "main(['study', 'plan', 'benchmark', '--dry-run', '--json'])\n"
         "print({'torch', 'timm', 'lightly', 'monai', 'pandas'} & set(sys.modules))"
     )

@@ -15,7 +15,7 @@ from support.tiny_study import STUDY, small, write_study
 
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.study.design import load_study
-from ssl_transfer.study.engine import run_study
+from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.gather import report_study
 from ssl_transfer.study.planning import plan_study
 from ssl_transfer.study.statistics.score_validity import FORETELLING_COLUMNS, fine_tuned, foretelling
@@ -216,7 +216,7 @@ def test_the_report_of_a_study_reads_what_its_rank_jobs_wrote(plan):
                 json.dumps({"kind": "rank", "metric": "balanced_accuracy", "backbones": [one]})
             )
 
-    run_study(made, perform)
+    run_plan(made, perform)
     text = Path(report_study(made)["report"]).read_text()
     assert "Could it have been told beforehand?" in text and "Linear probe agreed best with fine-tuning" in text
     table = pd.read_csv(made.folder / "tables/foretelling_overall.csv").set_index("criterion")

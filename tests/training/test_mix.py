@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl_transfer.__main__ import main
+from ssl_transfer.cli import main
 from ssl_transfer.errors import RecipeError, SslTransferError, StoreError
 from ssl_transfer.pretraining.setup import resolve, set_up
 from ssl_transfer.recipe import PretrainRecipe, load_recipe

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from ssl_transfer.__main__ import main
+from ssl_transfer.cli import main
 from ssl_transfer.errors import StoreError
 from ssl_transfer.training import machine
 

@@ -1,0 +1,82 @@
+"""`ssl-transfer evaluate`: what backbones are worth on a task, by one protocol."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer.cli.verb import Verb
+from ssl_transfer.console import say
+from ssl_transfer.errors import UsageError
+
+PROTOCOLS = ("linear_probe", "knn", "finetune", "segment")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A protocol, backbones, a task, and settings."""
+    parser.add_argument("protocol", choices=PROTOCOLS)
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="BACKBONE … TASK [key=value …]",
+        help="backbones: folders, scratch:NAME or timm:NAME[.TAG]; task: a card in recipes/tasks/ by name, or the path of one; "
+        "settings: for example fraction=[0.1,1] seed=[0,1,2]; lists and several backbones are one evaluation of each",
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder (default runs/evaluate/ID); of several evaluations: of all of them"
+    )
+    parser.add_argument(
+        "--features", type=Path, metavar="DIR", help="of this backbone and task: where probes keep them"
+    )
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Evaluate every backbone at every listed fraction and seed."""
+    from dataclasses import asdict
+
+    words = options.words
+    if len(words) < 2:
+        raise UsageError(
+            f"evaluate {options.protocol}: found {' '.join(words) or 'nothing'}, expected BACKBONE … TASK."
+        )
+    *specs, name = words
+    if options.features and len(specs) > 1:
+        raise UsageError("--features: found several backbones, and features belong to one. Leave it out.")
+
+    from ssl_transfer.data.tasks import Task
+
+    task = Task.load(name)
+    from ssl_transfer.evaluation.stage import evaluate, evaluate_recipes
+    from ssl_transfer.models.opening import open_backbone
+
+    recipes = list(evaluate_recipes(options.protocol, options.overrides))
+    several, results = len(recipes) * len(specs) > 1, []
+    for spec in specs:
+        backbone = open_backbone(spec, task.store)
+        for recipe, settings in recipes:
+            out = options.out
+            if out and several:
+                out /= f"{backbone.id}-" * (len(specs) > 1) + f"{recipe.fraction:g}-{recipe.seed}"
+            result, folder = evaluate(options.protocol, backbone, task, recipe, settings, out, options.features)
+            results.append({**asdict(result), "result": str(folder / "result.json")})
+            if several:
+                say(_line(result, task.card.metric, spec))
+    return {"results": results} if several else results[0]
+
+
+def check(options: argparse.Namespace) -> None:
+    """Read the settings."""
+    from ssl_transfer.evaluation.stage import evaluate_recipes
+
+    list(evaluate_recipes(options.protocol, options.overrides))
+
+
+def _line(result: Any, metric: str, spec: str) -> str:
+    """One of several evaluations: the task's metric on test, with its interval."""
+    value, interval = result.metrics["test"][metric], result.intervals.get(metric)
+    score = "–" if value is None else f"{value:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
+    return f"{spec}: {result.strategy or result.protocol}, fraction {result.fraction:g}, seed {result.seed}: {metric} {score}"
+
+
+VERB = Verb("evaluate backbones on a task; test is evaluated once", arguments, run, check=check)

@@ -1,0 +1,56 @@
+"""`ssl-transfer inspect`: prints what an artifact is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer.cli.verb import Verb
+from ssl_transfer.console import say
+from ssl_transfer.errors import UsageError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A path, and where to draw a store."""
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw a contact sheet of a store")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Read the card of an artifact."""
+    from ssl_transfer.run import read_json
+
+    path: Path = options.path.parent if options.path.name == "result.json" else options.path
+    cards = (
+        read_json(path / f"{name}.json") for name in ("card", "result", "run", "quickstart", "plan", "rank", "analysis")
+    )
+    card = next(filter(None, cards), None)
+    kind = (card or {}).get("kind") or (card or {}).get("stage")
+    if options.figure and kind != "store":
+        raise UsageError(f"{path}: --figure draws stores, and this is {kind or 'nothing that ssl_transfer wrote'}.")
+    if kind == "store" or card is None:  # ImageStore says what is wrong with a path that is nothing
+        return _store(path, options.figure)
+    if kind == "plan":
+        from ssl_transfer.study.stage import status
+
+        return status(path)
+    if kind == "pretrain":
+        return {**card, "done": (path / "backbone" / "card.json").exists(), "run": str(path)}
+    return card
+
+
+def _store(path: Path, figure: Path | None) -> dict[str, Any]:
+    from ssl_transfer.data.inspect import contact_sheet, store_summary
+    from ssl_transfer.data.store import ImageStore
+
+    store = ImageStore(path)
+    if figure:
+        contact_sheet(store, figure)
+        say(f"contact sheet: {figure}")
+    return store_summary(store)
+
+
+VERB = Verb(
+    "print what an artifact is: a store, backbone, features, result, ranking, analysis or study", arguments, run
+)

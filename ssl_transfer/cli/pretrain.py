@@ -1,0 +1,57 @@
+"""`ssl-transfer pretrain`: recipe and store in, backbone out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer.cli.verb import Verb
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A recipe, settings laid over it, and what to do with a run that is there."""
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="settings laid over the recipe, for example train.epochs=10"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the run (default runs/NAME-ID)")
+    parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="never: start anew")
+    parser.add_argument(
+        "--untrained",
+        action="store_true",
+        help="the backbone before its first step: random initialisation, the control",
+    )
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Pretrain, or go on with an interrupted run."""
+    from ssl_transfer.recipe import PretrainRecipe, load_recipe
+
+    recipe = load_recipe(PretrainRecipe, options.recipe, options.overrides)
+    if "name" not in recipe.model_fields_set:
+        recipe = recipe.model_copy(update={"name": options.recipe.stem})
+    from ssl_transfer.data.store import ImageStore
+
+    for source in recipe.data.sources():  # what is wrong here is said before torch loads
+        ImageStore(source.store)
+    from ssl_transfer.pretraining.stage import pretrain
+
+    return pretrain(recipe, options.out, options.resume, where=str(options.recipe), untrained=options.untrained)
+
+
+def check(options: argparse.Namespace) -> None:
+    """Read the recipe with its settings."""
+    from ssl_transfer.pretraining.setup import resolve
+    from ssl_transfer.recipe import PretrainRecipe, load_recipe
+
+    resolve(load_recipe(PretrainRecipe, options.recipe, options.overrides), str(options.recipe))
+
+
+VERB = Verb(
+    "store in, self-supervised backbone out",
+    arguments,
+    run,
+    check=check,
+    epilog="the same recipe continues its own run",
+)

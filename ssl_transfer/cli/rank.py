@@ -1,0 +1,89 @@
+"""`ssl-transfer rank`: transferability scores and a recommendation, without fine-tuning."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer.cli.verb import Verb
+from ssl_transfer.console import warn
+from ssl_transfer.errors import UnreachableError, UsageError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """A task, backbones, and settings."""
+    parser.add_argument("task", help="a card in recipes/tasks/ by name, or the path of one")
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="BACKBONE … [key=value …]",
+        help="folders, scratch:NAME or timm:NAME[.TAG]; settings: by=logme, resamples=0, folds, fraction, seed, size, precision",
+    )
+    parser.add_argument(
+        "--candidates", metavar="timm:NAME,…", help="public weights, left out where they cannot be fetched"
+    )
+    parser.add_argument(
+        "--source",
+        action="append",
+        default=[],
+        metavar="STORE[:COLUMN]",
+        help="a labelled store that backbones were pretrained on: LEEP and NCE train a head on its labels (may be repeated)",
+    )
+    parser.add_argument(
+        "--features",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="features that were computed before (may be repeated)",
+    )
+    parser.add_argument("--out", type=Path, help="folder (default runs/rank/ID)")
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Rank the backbones, and those of the candidates that can be fetched."""
+    specs = options.words
+    if not specs:
+        raise UsageError("rank: found no backbone, expected TASK BACKBONE …")
+    from ssl_transfer.data.tasks import Task
+    from ssl_transfer.recipe import merge, resolve_options
+
+    task = Task.load(options.task)
+    from ssl_transfer.models.opening import by_name, open_backbone
+    from ssl_transfer.ranking.source_classifier import SourceLabels
+    from ssl_transfer.ranking.stage import rank
+
+    settings = resolve_options(rank, merge({}, options.overrides), "rank")
+    sources = [SourceLabels.open(spec) for spec in options.source]
+    loaded, left_out = [(spec, open_backbone(spec, task.store)) for spec in specs], []
+    for spec in filter(None, (options.candidates or "").split(",")):
+        if not spec.startswith("timm:"):
+            raise UsageError(
+                f"--candidates {spec}: expected timm:NAME[.TAG]. Others are named as backbones, behind the task."
+            )
+        try:
+            loaded.append((spec, open_backbone(spec, task.store)))
+        except UnreachableError as error:
+            warn(f"left out: {error}")
+            left_out.append(f"Left out: {error}")
+    answer, folder = rank(task, by_name(loaded), options.out, options.features, sources, **settings)
+    return {**answer, "caveats": [*answer["caveats"], *left_out], "ranking": str(folder / "rank.json")}
+
+
+def check(options: argparse.Namespace) -> None:
+    """Read the settings."""
+    from ssl_transfer.ranking.stage import rank
+    from ssl_transfer.recipe import merge, resolve_options
+
+    resolve_options(rank, merge({}, options.overrides), "rank")
+
+
+def as_text(answer: dict[str, Any]) -> str:
+    """A table of scores, and the recommendation."""
+    from ssl_transfer.ranking.listing import listing
+
+    return listing(answer)
+
+
+VERB = Verb("which backbone to take for a task, by its features; test is not read", arguments, run, as_text, check)

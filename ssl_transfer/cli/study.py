@@ -1,0 +1,67 @@
+"""`ssl-transfer study plan|run|status|report|job`: many evaluations from one YAML."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer.cli.stages import check, perform
+from ssl_transfer.cli.verb import Verb
+from ssl_transfer.errors import UsageError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """An action, a study, settings; and of reports of results that were made elsewhere."""
+    parser.add_argument("action", choices=("plan", "run", "status", "report", "job"))
+    parser.add_argument("study", type=Path, nargs="?", help="a study's YAML, or its folder once it is planned")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="laid over the YAML; of `job`: the job's id")
+    parser.add_argument("--out", type=Path, help="folder (default studies/NAME)")
+    parser.add_argument("--dry-run", action="store_true", help="plan: print what it would be, write nothing")
+    parser.add_argument(
+        "--results", type=Path, metavar="CSV", help="report: a tidy table made elsewhere, in place of a study"
+    )
+    parser.add_argument("--margin", type=float, help="report --results: largest difference that counts as equivalent")
+    parser.add_argument(
+        "--family", metavar="COLUMNS", help="report --results: of Holm's correction (default protocol,metric)"
+    )
+    parser.add_argument("--domains", type=Path, metavar="CSV", help="report --results: pretraining,task,boundary")
+    parser.add_argument(
+        "--primary", metavar="KEY=VALUE,…", help="report --results: the contrast that the answer rests on"
+    )
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Do one action."""
+    action, study, overrides, out = options.action, options.study, options.overrides, options.out
+    if options.results:
+        if action != "report":
+            raise UsageError(f"study {action}: --results is for report.")
+        return _external(options)
+    if study is None:
+        raise UsageError(f"study {action}: expected a study's YAML, or its folder.")
+    from ssl_transfer.study import stage
+
+    if action == "plan":
+        return stage.plan(study, overrides, out, options.dry_run)
+    if action == "run":
+        return stage.run(study, perform, check, overrides, out)
+    if action == "job":
+        if len(overrides) != 1:
+            raise UsageError("study job: expected the study's folder and one job's id.")
+        return stage.job(study, overrides[0], perform)
+    return (stage.status if action == "status" else stage.report)(study, overrides, out)
+
+
+def _external(options: argparse.Namespace) -> dict[str, Any]:
+    """Report results that were made elsewhere."""
+    from ssl_transfer.study.external_results import report_external_results
+
+    primary = dict(part.partition("=")[::2] for part in options.primary.split(",")) if options.primary else None
+    family = options.family.split(",") if options.family else None
+    return report_external_results(
+        options.results, options.out, margin=options.margin, family=family, domains=options.domains, primary=primary
+    )
+
+
+VERB = Verb("many evaluations from one YAML: plan, run, status, report", arguments, run)

@@ -1,0 +1,47 @@
+"""Backbones by name for a store: opened to fit its images, and named so that tables tell them apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from ssl_transfer.data.store import ImageStore
+from ssl_transfer.errors import UsageError
+from ssl_transfer.models.backbone import Backbone, load_backbone
+
+
+def open_backbone(spec: str | Backbone, store: ImageStore) -> Backbone:
+    """A backbone for a store; one without a size or channels of its own takes the store's.
+
+    Args:
+        spec: A folder, `scratch:NAME`, `timm:NAME[.TAG]`, or a backbone that is open.
+        store: Whose images it will read.
+
+    Raises:
+        BackboneError: If there is no such backbone.
+    """
+    if isinstance(spec, Backbone):
+        return spec
+    return load_backbone(spec, in_channels=store.shape[0], size=max(store.shape[1:]))
+
+
+def by_name(backbones: Sequence[tuple[str, Backbone]]) -> dict[str, Backbone]:
+    """Backbones by the shortest name that tells them apart: the card's name, that with the pretraining seed, or the spec.
+
+    Args:
+        backbones: Spec and backbone.
+
+    Raises:
+        UsageError: If a backbone occurs twice.
+    """
+    candidates = []
+    for spec, backbone in backbones:
+        name, seed = backbone.card["name"], backbone.card["pretraining_seed"]
+        candidates.append((name, *([] if seed is None else [f"{name} (seed {seed})"]), spec))
+    counts = Counter(name for names in candidates for name in set(names))
+    named: dict[str, Backbone] = {}
+    for names, (spec, backbone) in zip(candidates, backbones, strict=True):
+        if any(other.id == backbone.id for other in named.values()):
+            raise UsageError(f"{spec} was given twice. Leave one out.")
+        named[next((name for name in names if counts[name] == 1), spec)] = backbone
+    return named

@@ -1,0 +1,184 @@
+"""What can be done with a study: plan, run, status, report, and one job of it. `ssl-transfer study` calls these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer.console import say
+from ssl_transfer.errors import RunError, UsageError
+from ssl_transfer.recipe import find_recipe
+from ssl_transfer.study import engine
+from ssl_transfer.study.costs import Costs
+from ssl_transfer.study.design import load_study
+from ssl_transfer.study.plan import Job, Plan
+from ssl_transfer.study.planning import plan_study
+
+LISTED_FAILURES = 20
+
+
+def planned(
+    study: str | Path, overrides: Iterable[str] = (), out: str | Path | None = None, *, write: bool = True
+) -> Plan:
+    """The plan of a study's folder as it stands, or that of a YAML, made anew.
+
+    Args:
+        study: A study's YAML, its name in `recipes/studies/`, or the folder of a planned study.
+        overrides: `key=value` settings laid over the YAML.
+        out: Folder of the study; None: `studies/NAME`.
+        write: Save the plan and its recipes and task cards.
+
+    Raises:
+        UsageError: If settings are laid over a planned study.
+        RecipeError: If the YAML is wrong.
+    """
+    if saved := _saved(study, overrides):
+        return saved
+    recipe = load_study(find_recipe(study, "studies"), overrides)
+    plan = plan_study(recipe, Path(out or Path("studies") / recipe.name), write=write)
+    if write:
+        plan.save()
+    return plan
+
+
+def opened(study: str | Path, overrides: Iterable[str] = (), out: str | Path | None = None) -> Plan:
+    """The plan that was saved for a study, of its folder or its YAML; arguments as for `planned`.
+
+    Raises:
+        UsageError: If the study was not planned.
+    """
+    if saved := _saved(study, overrides):
+        return saved
+    recipe = load_study(find_recipe(study, "studies"), overrides)
+    return Plan.load(out or Path("studies") / recipe.name)
+
+
+def _saved(study: str | Path, overrides: Iterable[str]) -> Plan | None:
+    """The plan of a folder; None if `study` names a YAML."""
+    path = Path(study)
+    if not path.is_dir() and path.name != "plan.json":
+        return None
+    if tuple(overrides):
+        raise UsageError(f"{path}: settings are laid over a YAML, and this is a planned study.")
+    return Plan.load(path)
+
+
+def plan(
+    study: str | Path, overrides: Iterable[str] = (), out: str | Path | None = None, dry_run: bool = False
+) -> dict[str, Any]:
+    """Plan a study and estimate its cost; arguments as for `planned`. A dry run writes nothing."""
+    made = planned(study, overrides, out, write=not dry_run)
+    costs, states = Costs.recorded(made.folder), engine.status(made).states
+    whole = costs.estimate(made.jobs)
+    remaining = costs.estimate(job for job in made.jobs if states[job.id] != "done")
+    return {
+        "study": made.name,
+        "runs": sum(1 for _ in made.runs),
+        "jobs": len(made.jobs),
+        "by_stage": made.by_stage(),
+        "pretrainings": len(made.arms),
+        "hours": whole.hours,
+        "gpu_hours": whole.gpu_hours,
+        "disk_gb": whole.disk_gb,
+        "hours_left": remaining.hours,
+        "estimated_from_records": f"{whole.recorded:.0%} of the jobs",
+        "plan": None if dry_run else str(made.folder / "plan.json"),
+    }
+
+
+def run(
+    study: str | Path,
+    perform: engine.Perform,
+    check: Callable[[list[str]], None],
+    overrides: Iterable[str] = (),
+    out: str | Path | None = None,
+) -> dict[str, Any]:
+    """Plan a study and do every job that is not done.
+
+    Args:
+        study, overrides, out: See `planned`.
+        perform: Runs the words of a command in this process.
+        check: Raises the error of a command whose recipe or settings are wrong.
+
+    Returns:
+        How many jobs and runs are in which state.
+
+    Raises:
+        RunError: If a job failed.
+    """
+    made = planned(study, overrides, out)
+    check_settings(made, check)
+    found = engine.run_plan(made, perform)
+    answer = _progress(made, found.states)
+    if found.count("failed"):
+        say(f"what failed, and where its traceback is: ssl-transfer study status {made.folder}")
+        first = answer["failures"][0]
+        raise RunError(
+            f"{made.folder}: {found.count('failed')} jobs failed, {found.count('blocked')} need one of them; "
+            f"{found.count('done')} are done. The first: {first['title']}: {first['error']}"
+        )
+    return answer
+
+
+def check_settings(plan: Plan, check: Callable[[list[str]], None]) -> None:
+    """Refuse a study with a wrong setting before its first job; one job of each kind is checked."""
+    kinds: dict[tuple, Job] = {}
+    for job in plan.jobs:
+        if not engine.is_done(plan, job):
+            settings = tuple(word for word in job.words if "=" in word and not word.startswith(("seed=", "fraction=")))
+            kinds.setdefault((job.about.get("arm") if job.stage == "pretrain" else job.words[1], settings), job)
+    for job in kinds.values():
+        check(job.words)
+
+
+def status(study: str | Path, overrides: Iterable[str] = (), out: str | Path | None = None) -> dict[str, Any]:
+    """How many jobs of a study are in which state, what failed, and how long the rest may take; arguments as for `opened`."""
+    made = opened(study, overrides, out)
+    states = engine.status(made).states
+    remaining = [job for job in made.jobs if states[job.id] != "done"]
+    return {**_progress(made, states), "hours_left": Costs.recorded(made.folder).estimate(remaining).hours}
+
+
+def report(study: str | Path, overrides: Iterable[str] = (), out: str | Path | None = None) -> dict[str, Any]:
+    """Write the report of what is done.
+
+    Args:
+        study, overrides: See `opened`.
+        out: Folder of the report; None: in that of the study. For a YAML, it is the folder of the study, too.
+    """
+    from ssl_transfer.study.gather import report_study
+
+    return report_study(opened(study, overrides, out), out)
+
+
+def job(study: str | Path, job_id: str, perform: engine.Perform) -> dict[str, Any]:
+    """Do one job of a planned study, as another engine asks for it."""
+    engine.run_job(Plan.load(study), job_id, perform)
+    return {"job": job_id, "done": True}
+
+
+def _progress(plan: Plan, states: dict[str, str]) -> dict[str, Any]:
+    """How many jobs and runs are in which state, and what failed."""
+    by_stage: dict[str, dict[str, int]] = {}
+    for job in plan.jobs:
+        counts = by_stage.setdefault(job.stage, dict.fromkeys(engine.STATES, 0))
+        counts[states[job.id]] += 1
+    failures = [
+        {
+            "id": job.id,
+            "title": job.title,
+            "error": failure["error"],
+            "traceback": str(plan.folder / "jobs" / f"{job.id}.failed.json"),
+        }
+        for job in plan.jobs
+        if states[job.id] == "failed" and (failure := engine.failure(plan, job))
+    ]
+    return {
+        "study": plan.name,
+        **{state: sum(counts[state] for counts in by_stage.values()) for state in engine.STATES},
+        "by_stage": {stage: {state: n for state, n in counts.items() if n} for stage, counts in by_stage.items()},
+        "runs": sum(1 for _ in plan.runs),
+        "runs_done": sum(Path(run["result"]).exists() for run in plan.runs),
+        "failures": failures[:LISTED_FAILURES],
+    }
