@@ -10,12 +10,6 @@ from ssl_transfer.errors import UsageError
 from ssl_transfer.run import read_json, write_json
 
 SCHEMA = 1
-SMALLER_IS_BETTER = ("ece", "calibration_error", "brier", "hd95", "loss", "nll")
-
-
-def better(metric: str) -> int:
-    """1 if more of a metric is better, −1 if less is; `hd95_liver` goes as `hd95` does."""
-    return -1 if any(metric == name or metric.startswith(f"{name}_") for name in SMALLER_IS_BETTER) else 1
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.errors import UsageError
+from ssl_transfer.measures.resampling import draw_counts, percentile_interval
 from ssl_transfer.result import EvalResult
 
 COLUMNS = (
@@ -147,18 +148,13 @@ def shared_failures(one: pd.DataFrame, other: pd.DataFrame, resamples: int = 100
     right = both[["right_one", "right_other"]].to_numpy(bool)
     patient = both["patient_one"].astype(object).where(both["patient_one"].notna(), both.index.astype(str))
     codes = pd.factorize(patient)[0]
-    times = np.random.default_rng(seed).multinomial(
-        codes.max() + 1, np.full(codes.max() + 1, 1 / (codes.max() + 1)), resamples
-    )
-    weights = np.vstack([np.ones(len(codes)), times[:, codes]])
+    weights = np.vstack([np.ones(len(codes)), *draw_counts(codes, resamples, seed)])
     total = weights.sum(1)
     share = [weights @ side / total for side in right.T]
     observed = weights @ (right[:, 0] == right[:, 1]) / total
     expected = share[0] * share[1] + (1 - share[0]) * (1 - share[1])
     with np.errstate(invalid="ignore", divide="ignore"):
         kappa = (observed - expected) / (1 - expected)
-    drawn = kappa[1:][np.isfinite(kappa[1:])]
-    interval = tuple(float(q) for q in np.percentile(drawn, [2.5, 97.5])) if len(drawn) else (np.nan, np.nan)
     wrong = tuple(float(1 - values[0]) for values in share)
     return SharedFailures(
         len(both),
@@ -167,7 +163,7 @@ def shared_failures(one: pd.DataFrame, other: pd.DataFrame, resamples: int = 100
         float((~right).all(1).mean()),
         wrong[0] * wrong[1],
         float(kappa[0]),
-        interval,
+        percentile_interval(kappa[1:]),
     )
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
+
+from ssl_transfer.measures.classification import binary_auroc
+from ssl_transfer.measures.standardize import Standardizer
 
 FOLDS = 5
 RIDGES = tuple(float(value) for value in np.logspace(-4, 4, 9))  # of standardised features, per image
@@ -54,7 +56,7 @@ def encoded(
         predicted, expected = _predicted(sample.inputs, np.hstack(asked), sample.folds, bounded)
         edges = np.cumsum([part.shape[1] for part in asked])[:-1]
         judged = [
-            _auroc(own, truth, sample.folds) if column.classes else _r2(own, truth, mean)
+            _mean_auroc(own, truth, sample.folds) if column.classes else _r2(own, truth, mean)
             for column, truth, own, mean in zip(
                 columns * (1 + control), asked, np.split(predicted, edges, 1), np.split(expected, edges, 1), strict=True
             )
@@ -166,9 +168,8 @@ def _predicted(
 
 def _ridge(inputs: np.ndarray, targets: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Predictions (ridges, m, P) of ridge regressions on standardised features, at every penalty of the mean squared error."""
-    mean, spread = inputs.mean(0), inputs.std(0)
-    spread[spread == 0] = np.inf
-    inputs, others, centre = (inputs - mean) / spread, (others - mean) / spread, targets.mean(0)
+    standardize, centre = Standardizer.of(inputs), targets.mean(0)
+    inputs, others = standardize(inputs), standardize(others)
     variances, axes = np.linalg.eigh(inputs.T @ inputs / len(inputs))
     along = axes.T @ (inputs.T @ (targets - centre)) / len(inputs)
     places = others @ axes
@@ -180,16 +181,15 @@ def _r2(predicted: np.ndarray, truth: np.ndarray, expected: np.ndarray) -> float
     return float(1 - np.square(truth - predicted).sum() / np.square(truth - expected).sum())
 
 
-def _auroc(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> float:
+def _mean_auroc(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> float:
     """Mean over folds, by images, of the mean over classes that have both outcomes there; NaN if there are none."""
     values, weights = [], []
     for fold in range(FOLDS):
         judged = folds == fold
-        ranks, ones = rankdata(scores[judged], axis=0), truth[judged] == 1
-        positive, negative = ones.sum(0), (~ones).sum(0)
-        both = (positive > 0) & (negative > 0)
-        if both.any():
-            above = (ranks * ones).sum(0) - positive * (positive + 1) / 2
-            values.append((above[both] / (positive * negative)[both]).mean())
+        positive, once = truth[judged] == 1, np.ones((judged.sum(), 1))
+        both = np.flatnonzero(positive.any(0) & ~positive.all(0))
+        if len(both):
+            columns = [(positive[:, c], ~positive[:, c], scores[judged, c]) for c in both]
+            values.append(np.mean([binary_auroc(*column, once)[0] for column in columns]))
             weights.append(judged.sum())
     return float(np.average(values, weights=weights)) if values else float("nan")

@@ -16,12 +16,9 @@ from ssl_transfer.data.splits import label_fraction
 from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, nearest
+from ssl_transfer.measures.metrics import metrics_of
 from ssl_transfer.recipe import Section, find_recipe, read_yaml, validate
 
-METRICS = {
-    "classification": ("accuracy", "balanced_accuracy", "auroc", "f1", "ece", "brier"),
-    "segmentation": ("dice", "dice_present", "hd95"),
-}
 MASK = "mask"  # the target that is no column
 TRUTHS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}  # anything else is unknown
 MASKS_AT_ONCE = 256
@@ -104,9 +101,9 @@ class Task:
     @classmethod
     def opened(cls, name: str, card: TaskCard, where: str = "task") -> Task:
         """Open a card's store and check that they fit each other; see `load`."""
-        known = METRICS["segmentation" if card.target == MASK else "classification"]
-        if card.metric not in known:
-            raise TaskError(f"{where}: metric: found '{card.metric}'.{nearest(card.metric, known)}")
+        metrics = metrics_of("segmentation" if card.target == MASK else "classification")
+        if card.metric not in metrics:
+            raise TaskError(f"{where}: metric: found '{card.metric}'.{nearest(card.metric, metrics)}")
         store = ImageStore(card.store)
         if card.target == MASK:
             return cls(name, RecodedMasks(store, _mask_codes(store, card, where)), card)

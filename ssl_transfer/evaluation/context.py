@@ -14,7 +14,7 @@ from ssl_transfer.data.altered import Noise, NoisyStore
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.tasks import Task
-from ssl_transfer.measures.classification import classification_metrics, patient_intervals
+from ssl_transfer.measures.metrics import classification_intervals, classification_metrics
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.recipe import EvaluateRecipe
 
@@ -96,7 +96,7 @@ def classified(
     """The outcome of test scores (n, C): this is where test labels are looked at, once."""
     task, rows, recipe = context.task, context.rows["test"], context.recipe
     truth, averaging = task.labels[rows], task.card.averaging
-    intervals = patient_intervals(
+    intervals = classification_intervals(
         truth, scores, task.groups()[rows], averaging, task.classes, recipe.resamples, recipe.seed
     )
     patients = None if task.patients is None else task.patients[rows]

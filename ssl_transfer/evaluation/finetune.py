@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
 from ssl_transfer.evaluation.task_model import TaskModel, assemble, learn, suited_views, training_pool
-from ssl_transfer.measures.classification import classification_metrics
+from ssl_transfer.measures.metrics import classification_metrics
 from ssl_transfer.models.embedding import evaluating, prepared
 from ssl_transfer.models.heads import ClassifierHead
 from ssl_transfer.recipe import Component, Effort

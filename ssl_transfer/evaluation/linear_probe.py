@@ -23,6 +23,7 @@ from ssl_transfer.console import warn
 from ssl_transfer.errors import BackboneError, TaskError, nearest
 from ssl_transfer.evaluation.inner_split import inner_split
 from ssl_transfer.measures.logistic import fit_heads
+from ssl_transfer.measures.standardize import Standardizer
 
 SOLVERS = ("lbfgs", "sgd")
 STRENGTHS = tuple(float(c) for c in np.logspace(-4, 4, 9))
@@ -45,7 +46,7 @@ def linear_probe(
 ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
     """Fit the heads of a sweep on standardised features, all at once.
 
-    Features are standardised with the training rows' mean and spread.
+    Features are standardised with the mean and standard deviation of the training rows.
 
     Args:
         train: Features, shape (N, D).
@@ -71,12 +72,8 @@ def linear_probe(
     """
     labels = np.asarray(labels)
     _check_training(train, labels)
-    mean, spread = train.mean(0, dtype=np.float64), train.std(0, dtype=np.float64)
-    spread = np.where(spread > 1e-6 * max(spread.max(), 1e-12), spread, np.inf)  # a constant feature says nothing
-    inputs, *scored = (
-        ((features - mean.astype(features.dtype)) / spread.astype(features.dtype)).astype(np.float32)
-        for features in (train, *queries.values())
-    )
+    standardize = Standardizer.of(train, constant_below=1e-6, dtype=np.float64)
+    inputs, *scored = (standardize(features).astype(np.float32) for features in (train, *queries.values()))
     weights = _weights(labels, range(n_classes), class_weight)
     for head in _fit(inputs, labels, weights, n_classes, _settings(solver, strengths, rates, weight_decays)):
         if not head.converged:

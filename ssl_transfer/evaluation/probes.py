@@ -12,8 +12,7 @@ from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classif
 from ssl_transfer.evaluation.knn import knn
 from ssl_transfer.evaluation.linear_probe import linear_probe
 from ssl_transfer.features import extract_features
-from ssl_transfer.measures.classification import classification_metrics
-from ssl_transfer.result import better
+from ssl_transfer.measures.metrics import classification_metrics, metric_sign
 from ssl_transfer.training.machine import native_precision
 
 PROBES = {"linear_probe": linear_probe, "knn": knn}
@@ -36,8 +35,8 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     best, kept = -np.inf, None
     for setting, scores in protocol(train, task.labels[rows["train"]], queries, len(task.classes), **options):
         validation = classification_metrics(task.labels[rows["val"]], scores["val"], task.card.averaging, task.classes)
-        if better(metric) * validation[metric] > best:
-            best, kept = better(metric) * validation[metric], (setting, scores["test"], validation)
+        if metric_sign(metric) * validation[metric] > best:
+            best, kept = metric_sign(metric) * validation[metric], (setting, scores["test"], validation)
     if kept is None:
         raise TaskError(
             f"task {task.name}: {metric} is undefined on the validation images (a single class?), so nothing can be selected "

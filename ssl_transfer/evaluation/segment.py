@@ -18,7 +18,8 @@ from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.task_model import TaskModel, assemble, learn, suited_views, training_pool
-from ssl_transfer.measures.overlap import case_overlap, overlap_counts, overlap_intervals, overlap_metrics, policy_note
+from ssl_transfer.measures.metrics import case_overlap, overlap_intervals, overlap_metrics
+from ssl_transfer.measures.overlap import overlap_counts, policy_note
 from ssl_transfer.models.embedding import evaluating, prepare
 from ssl_transfer.models.heads import SegmentationHead
 from ssl_transfer.recipe import Component, Effort

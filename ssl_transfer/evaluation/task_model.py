@@ -21,6 +21,7 @@ from ssl_transfer.data.views import VIEWS, ViewBatch, ViewMaker, mild
 from ssl_transfer.errors import RunError, TaskError
 from ssl_transfer.evaluation.context import EvalContext
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES, Strategy
+from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.methods.objective import Course, Group, Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.batchnorm import globalise_batchnorm
@@ -28,7 +29,6 @@ from ssl_transfer.models.blocks import train_all_but
 from ssl_transfer.models.memory import keep_freed_memory
 from ssl_transfer.models.ranks import world_size
 from ssl_transfer.recipe import Component, Effort, choose
-from ssl_transfer.result import better
 from ssl_transfer.run import Log
 from ssl_transfer.training.batches import StreamSampler, batch_at, view_batches
 from ssl_transfer.training.checkpoint import Checkpoints
@@ -130,7 +130,7 @@ class Best:
 
     def _score(self, validation: dict[str, float]) -> float:
         value = validation[self.metric]
-        return -math.inf if math.isnan(value) else better(self.metric) * value
+        return -math.inf if math.isnan(value) else metric_sign(self.metric) * value
 
     @property
     def undefined(self) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.stats import rankdata
 
+from ssl_transfer.measures.resampling import draw_positions
+
 COEFFICIENTS = ("pearson", "spearman", "kendall", "weighted_kendall")
 FEWEST = 3  # backbones; with fewer, every order agrees with half of the others
 
@@ -44,7 +46,7 @@ def resampled_backbones(n: int, resamples: int, seed: int = 0) -> np.ndarray:
     """Positions of n backbones drawn with replacement, at least three different ones each time, int (resamples, n)."""
     draw, kept = np.random.default_rng(seed), []
     while sum(map(len, kept)) < resamples:
-        drawn = draw.integers(0, n, (resamples, n))
+        drawn = np.concatenate(list(draw_positions(n, resamples, draw)))
         kept.append(drawn[(np.diff(np.sort(drawn, axis=1), axis=1) > 0).sum(1) >= FEWEST - 1])
     return np.concatenate(kept)[:resamples]
 

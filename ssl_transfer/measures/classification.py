@@ -1,4 +1,4 @@
-"""Classification metrics from scores, and their intervals. Averaging is the task card's, never a default.
+"""Classification metrics: functions of scored images. Averaging is the task card's, never a default.
 
 Every metric takes weights for many resamples at once, so that a thousand bootstrap samples cost a few matrix products; the
 plain value is the one of equal weights. Weights stand in columns, one resample each: rows are gathered and added
@@ -7,179 +7,173 @@ along contiguous memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
 ECE_BINS = 15
-CLAIMED_ABOVE = 0.5  # score above which a label is said to be there; as argmax decides between two classes
-RESAMPLE_CELLS = 2**22  # weights held at once: images x resamples
+PREDICTED_ABOVE = 0.5  # score above which a label is predicted; as argmax decides between two classes
 
 
-def classification_metrics(
-    labels: np.ndarray, scores: np.ndarray, averaging: str, classes: Sequence[str]
-) -> dict[str, float]:
-    """Score predictions of one class per image, or of several labels per image.
+class PerClass(NamedTuple):
+    """A metric that is an average over classes: the average (R,), and the values to report for each class, (C, R) or (0, R)."""
 
-    Of one class: `auroc` and `f1` are averages over classes, each against the rest, and `balanced_accuracy` is the mean
-    recall; a class without an image is left out (of f1, one that is not claimed either). `ece` is that of the top
-    class. `brier` is the mean over images of Σ_c (p_c − y_c)², in [0, 2]; of two classes it is (p_1 − y_1)², in [0, 1].
-    Of two classes `auroc` is the second's against the first, and there is no `auroc_CLASS` to say it again.
+    mean: np.ndarray
+    each: np.ndarray
 
-    Of several labels: all are averages over labels, from the entries that are known; a label is claimed by a score above
-    0.5. `auroc`, `f1` and `balanced_accuracy` leave out labels that do not have both outcomes; `accuracy`, `ece` (of the
-    label's probability) and `brier` ((p − y)²) leave out those of which nothing is known.
 
-    Args:
-        labels: True class, integers in [0, C), shape (N,); or 1, 0 or, where unknown, −1, shape (N, C).
-        scores: Class probabilities, rows sum to 1; or label probabilities; shape (N, C).
-        averaging: Of auroc and f1: `macro`, or `weighted` by the images of a class.
-        classes: C names.
+@dataclass(frozen=True, eq=False)
+class ScoredImages:
+    """Labels and scores of N images under R sets of weights, and the weighted counts that metrics share.
 
-    Returns:
-        `accuracy`, `balanced_accuracy`, `auroc`, `f1`, `ece`, `brier`, and `auroc_CLASS` for every class or label. What
-        is undefined is NaN: auroc without both outcomes, averages over nothing.
-
-    Raises:
-        ValueError: If there are not as many names as columns of scores.
-
-    Source:
-        ece: Guo et al. 2017, https://arxiv.org/abs/1706.04599, 15 bins of equal width. brier: Brier 1950.
+    Attributes:
+        labels: True class, integers in [0, C), shape (N,); or of each label 1, 0 or, where unknown, −1, shape (N, C).
+        scores: Probabilities, shape (N, C).
+        averaging: `macro`, or `weighted` by the images of a class.
+        weights: Shape (N, R).
     """
-    values = weighted_metrics(labels, scores, averaging, classes, np.ones((len(labels), 1)))
-    return {name: float(value[0]) for name, value in values.items()}
+
+    labels: np.ndarray
+    scores: np.ndarray
+    averaging: str
+    weights: np.ndarray
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether an image may have several labels."""
+        return self.labels.ndim == 2
+
+    @cached_property
+    def positive(self) -> np.ndarray:
+        """Whether an image is of a class, bool (N, C)."""
+        return self.labels == 1 if self.multilabel else self.labels[:, None] == np.arange(self.scores.shape[1])
+
+    @cached_property
+    def negative(self) -> np.ndarray:
+        """Whether an image is known not to be of a class, bool (N, C)."""
+        return self.labels == 0 if self.multilabel else ~self.positive
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """Whether an image is predicted to be of a class, bool (N, C)."""
+        if self.multilabel:
+            return self.scores > PREDICTED_ABOVE
+        return self.scores.argmax(1)[:, None] == np.arange(self.scores.shape[1])
+
+    @cached_property
+    def total(self) -> np.ndarray:
+        """Weight of all images (R,); multi-label: of those that are known of each label, (C, R)."""
+        return self.weigh(self.labels >= 0) if self.multilabel else self.weights.sum(0)
+
+    @cached_property
+    def in_truth(self) -> np.ndarray:
+        """Weight of the images of each class, (C, R)."""
+        return self.weigh(self.positive)
+
+    @cached_property
+    def true_positives(self) -> np.ndarray:
+        """Weight of the images of each class that are predicted to be, (C, R)."""
+        return self.weigh(self.positive & self.predicted)
+
+    @cached_property
+    def true_negatives(self) -> np.ndarray:
+        """Weight of the images not of a class that are predicted not to be, (C, R)."""
+        return self.weigh(self.negative & ~self.predicted)
+
+    @cached_property
+    def in_predictions(self) -> np.ndarray:
+        """Weight of the images that are predicted to be of each class, of those that are known, (C, R)."""
+        return self.weigh(self.predicted & (self.positive | self.negative))
+
+    @property
+    def judged(self) -> list[int]:
+        """Classes that are compared with the rest: of two classes only the second, since each is the other's rest."""
+        count = self.scores.shape[1]
+        return [1] if count == 2 and not self.multilabel else list(range(count))
+
+    def weigh(self, values: np.ndarray) -> np.ndarray:
+        """Weighted column sums: values (N, C) -> (C, R)."""
+        return values.T.astype(float) @ self.weights
+
+    def average(self, values: np.ndarray, evenly: bool = False) -> np.ndarray:
+        """Mean over classes (C, R) -> (R,), by the task's averaging or `evenly`; classes without a value are left out."""
+        truth = self.in_truth[self.judged] if len(values) < len(self.in_truth) else self.in_truth
+        shares = truth if self.averaging == "weighted" and not evenly else np.ones_like(truth)
+        shares = np.where(np.isnan(values), 0.0, shares)
+        return np.nansum(values * shares, 0) / shares.sum(0)
 
 
-def weighted_metrics(
-    labels: np.ndarray, scores: np.ndarray, averaging: str, classes: Sequence[str], weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The metrics of `classification_metrics` under weights of the images, shape (N, R); each has shape (R,)."""
-    if scores.shape[1] != len(classes):
-        raise ValueError(f"scores of {scores.shape[1]} classes, names of {len(classes)}")
-    with np.errstate(invalid="ignore", divide="ignore"):  # what is undefined is NaN
-        measure = _of_classes if labels.ndim == 1 else _of_labels
-        return measure(labels, scores, averaging, classes, weights)
+def accuracy(images: ScoredImages) -> np.ndarray:
+    """Share of images that are right, (R,); multi-label: mean over labels."""
+    if images.multilabel:
+        return images.average((images.true_positives + images.true_negatives) / images.total, evenly=True)
+    return images.true_positives.sum(0) / images.total
 
 
-def patient_intervals(
-    labels: np.ndarray,
-    scores: np.ndarray,
-    groups: np.ndarray,
-    averaging: str,
-    classes: Sequence[str],
-    resamples: int,
-    seed: int,
-) -> dict[str, list[float]]:
-    """95 % percentile intervals of `classification_metrics`, patients resampled; see `bootstrap_intervals`.
+def balanced_accuracy(images: ScoredImages) -> np.ndarray:
+    """Mean recall of classes, (R,); multi-label: mean over labels of the mean recall of both outcomes."""
+    recall = images.true_positives / images.in_truth
+    if images.multilabel:
+        recall = (recall + images.true_negatives / (images.total - images.in_truth)) / 2
+    return images.average(recall, evenly=True)
 
-    Args:
-        labels, scores, averaging, classes: As there.
-        groups: Patient of each image, shape (N,).
-        resamples: Number of bootstrap samples; 0 gives no intervals.
-        seed: Fixes the samples.
-    """
-    return bootstrap_intervals(
-        lambda weights: weighted_metrics(labels, scores, averaging, classes, weights), groups, resamples, seed
+
+def auroc(images: ScoredImages) -> PerClass:
+    """Area under the ROC curve of each class against the rest."""
+    areas = np.stack(
+        [
+            binary_auroc(images.positive[:, c], images.negative[:, c], images.scores[:, c], images.weights)
+            for c in images.judged
+        ]
     )
+    return PerClass(images.average(areas), areas if len(areas) == images.scores.shape[1] else areas[:0])
 
 
-def bootstrap_intervals(
-    measure: Callable[[np.ndarray], dict[str, np.ndarray]], groups: np.ndarray, resamples: int, seed: int
-) -> dict[str, list[float]]:
-    """95 % percentile intervals; patients are drawn with replacement, all rows of one together.
-
-    Args:
-        measure: Weights of the rows (N, R) -> metric -> values (R,).
-        groups: Patient of each row, shape (N,).
-        resamples: Number of bootstrap samples; 0 gives no intervals.
-        seed: Fixes the samples.
-
-    Returns:
-        Metric -> [low, high] over the samples that have a value; a metric of which none has is left out.
-    """
-    _, codes = np.unique(groups, return_inverse=True)
-    patients = int(codes.max()) + 1
-    draw = np.random.default_rng(seed)
-    samples: dict[str, list[np.ndarray]] = {}
-    at_once = max(1, RESAMPLE_CELLS // len(codes))
-    for start in range(0, resamples, at_once):
-        count = min(at_once, resamples - start)
-        times = draw.multinomial(patients, np.full(patients, 1 / patients), size=count)  # how often each is drawn
-        for name, values in measure(times.T[codes].astype(float)).items():
-            samples.setdefault(name, []).append(values)
-    found = {name: np.concatenate(parts) for name, parts in samples.items()}
-    return {
-        name: [float(q) for q in np.nanpercentile(values, [2.5, 97.5])]
-        for name, values in found.items()
-        if not np.isnan(values).all()  # auroc of a single class
-    }
+def f1(images: ScoredImages) -> np.ndarray:
+    """Harmonic mean of precision and recall, averaged over classes, (R,)."""
+    values = 2 * images.true_positives / (images.in_truth + images.in_predictions)
+    if images.multilabel:
+        both = (images.in_truth > 0) & (images.in_truth < images.total)
+        values = np.where(both, values, np.nan)
+    return images.average(values)
 
 
-def _of_classes(
-    labels: np.ndarray, scores: np.ndarray, averaging: str, classes: Sequence[str], weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    n_classes, found = len(classes), scores.argmax(1)
-    one_hot, claims = np.eye(n_classes)[labels], np.eye(n_classes)[found]
-    truth, claimed, right = one_hot.T @ weights, claims.T @ weights, (one_hot * claims).T @ weights  # (C, R)
-    recall = right / truth
-    f1 = 2 * right / (truth + claimed)
-    judged = [1] if n_classes == 2 else list(range(n_classes))  # of two classes each is the other's rest
-    areas = np.stack([_auroc(labels == c, labels != c, scores[:, c], weights) for c in judged])
-    errors = ((scores - one_hot) ** 2)[:, judged].sum(1)
-    total = weights.sum(0)
-    return {
-        "accuracy": right.sum(0) / total,
-        "balanced_accuracy": _average(recall, np.ones_like(truth)),
-        "auroc": _average(areas, _shares(truth, averaging)[judged]),
-        "f1": _average(f1, _shares(truth, averaging)),
-        "ece": _calibration_error(found == labels, scores.max(1), weights) / total,
-        "brier": errors @ weights / total,
-        **({f"auroc_{name}": area for name, area in zip(classes, areas, strict=True)} if n_classes > 2 else {}),
-    }
+def calibration_error(images: ScoredImages) -> np.ndarray:
+    """Expected calibration error of the top class, (R,); multi-label: of each label's probability, mean over labels."""
+    labels, scores, weights = images.labels, images.scores, images.weights
+    if not images.multilabel:
+        return _calibration_gap(scores.argmax(1) == labels, scores.max(1), weights) / images.total
+    gaps = [
+        _calibration_gap(images.positive[known, c], scores[known, c], weights[known])
+        for c, known in enumerate((labels >= 0).T)
+    ]
+    return images.average(np.stack(gaps) / images.total, evenly=True)
 
 
-def _of_labels(
-    labels: np.ndarray, scores: np.ndarray, averaging: str, classes: Sequence[str], weights: np.ndarray
-) -> dict[str, np.ndarray]:
-    known, claims = labels >= 0, scores > CLAIMED_ABOVE
-    positive, negative = labels == 1, labels == 0
-    total, truth = _sums(known, weights), _sums(positive, weights)  # (K, R)
-    hits, rejections = _sums(positive & claims, weights), _sums(negative & ~claims, weights)
-    claimed = _sums(known & claims, weights)
-    areas = np.stack([_auroc(*which, weights) for which in zip(positive.T, negative.T, scores.T, strict=True)])
-    calibration = [_calibration_error(positive[at, c], scores[at, c], weights[at]) for c, at in enumerate(known.T)]
-    both, evenly = (truth > 0) & (truth < total), np.ones_like(truth)
-    return {
-        "accuracy": _average((hits + rejections) / total, evenly),
-        "balanced_accuracy": _average((hits / truth + rejections / (total - truth)) / 2, evenly),
-        "auroc": _average(areas, _shares(truth, averaging)),
-        "f1": _average(np.where(both, 2 * hits / (truth + claimed), np.nan), _shares(truth, averaging)),
-        "ece": _average(np.stack(calibration) / total, evenly),
-        "brier": _average(_sums(known * (scores - labels) ** 2, weights) / total, evenly),
-        **{f"auroc_{name}": area for name, area in zip(classes, areas, strict=True)},
-    }
+def brier(images: ScoredImages) -> np.ndarray:
+    """Mean squared error of probabilities, (R,): summed over classes, or the second of two; multi-label: mean over labels."""
+    if images.multilabel:
+        errors = (images.labels >= 0) * (images.scores - images.labels) ** 2
+        return images.average(images.weigh(errors) / images.total, evenly=True)
+    errors = ((images.scores - images.positive) ** 2)[:, images.judged].sum(1)
+    return errors @ images.weights / images.total
 
 
-def _sums(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted column sums: values (N, K), weights (N, R) -> (K, R)."""
-    return values.T.astype(float) @ weights
-
-
-def _shares(truth: np.ndarray, averaging: str) -> np.ndarray:
-    return truth if averaging == "weighted" else np.ones_like(truth)
-
-
-def _average(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Mean over classes (C, R) by shares; classes without a value are left out."""
-    shares = np.where(np.isnan(values), 0.0, shares)
-    return np.nansum(values * shares, 0) / shares.sum(0)
-
-
-def _auroc(positive: np.ndarray, negative: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def binary_auroc(positive: np.ndarray, negative: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted probability that a positive scores above a negative, ties counting half; NaN without either.
 
-    The two masks may leave out images. Negatives are added up in the order of their scores once, and looked up for
-    every positive.
+    Negatives are added up in the order of their scores once, and looked up for every positive.
+
+    Args:
+        positive: Which images are, bool (N,).
+        negative: Likewise; images may be neither.
+        score: Shape (N,).
+        weights: Shape (N, R).
+
+    Returns:
+        Shape (R,).
     """
     score, up, down = (score[positive], score[negative]), weights[positive], weights[negative]
     order = np.argsort(score[1], kind="stable")
@@ -190,7 +184,7 @@ def _auroc(positive: np.ndarray, negative: np.ndarray, score: np.ndarray, weight
     return np.einsum("nr,nr->r", up, won) / (2 * up.sum(0) * below[-1])
 
 
-def _calibration_error(right: np.ndarray, confidence: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Σ over bins of |Σ weight · (right − confidence)|; by the total weight, the expected calibration error."""
+def _calibration_gap(right: np.ndarray, confidence: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Σ over bins of |Σ weight · (right − confidence)|; divided by the total weight, the expected calibration error."""
     bins = np.eye(ECE_BINS)[np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)]
     return np.abs((bins * (right - confidence)[:, None]).T @ weights).sum(0)

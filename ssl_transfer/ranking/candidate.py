@@ -13,6 +13,7 @@ import numpy as np
 from ssl_transfer.errors import BackboneError, TaskError
 from ssl_transfer.evaluation.knn import knn
 from ssl_transfer.evaluation.linear_probe import linear_probe
+from ssl_transfer.measures.resampling import percentile_interval
 from ssl_transfer.measures.transferability import (
     SCORE_NAMES,
     SCORES,
@@ -55,9 +56,8 @@ class Candidate:
 
     def interval(self, criterion: str) -> list[float] | None:
         """95 % of the resampled patients."""
-        drawn = self.resampled.get(criterion, np.empty(0))
-        drawn = drawn[np.isfinite(drawn)]
-        return [float(q) for q in np.percentile(drawn, [2.5, 97.5])] if len(drawn) else None
+        interval = percentile_interval(self.resampled.get(criterion, np.empty(0)))
+        return None if np.isnan(interval[0]) else list(interval)
 
 
 def candidate(

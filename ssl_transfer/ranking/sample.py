@@ -12,8 +12,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import SplitError, UsageError
-from ssl_transfer.measures.classification import classification_metrics, weighted_metrics
-from ssl_transfer.result import better
+from ssl_transfer.measures.metrics import classification_metrics, metric_sign, weighted_metrics
+from ssl_transfer.measures.resampling import draw_counts
 
 LEAST_FOLDS = 3  # to learn from, to choose on, to score
 
@@ -57,9 +57,8 @@ class Sample:
             warnings.simplefilter("ignore", UserWarning)  # a class of fewer images than folds
             for fold, (_, held_out) in enumerate(dealt.split(rows, task.strata[rows], patients)):
                 number[held_out] = fold
-        even = np.full(len(names), 1 / len(names))
-        times = np.random.default_rng(seed).multinomial(len(names), even, size=resamples)[:, patients]
-        return cls(task, rows, number, times)
+        drawn = [np.empty((0, len(rows)), np.int64), *draw_counts(patients, resamples, seed)]
+        return cls(task, rows, number, np.concatenate(drawn))
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -120,7 +119,9 @@ class Sample:
                 )
             for _, found in protocol(features[learns], self.labels[learns], queries, len(classes)):
                 chosen = classification_metrics(self.labels[chooses], found["choice"], card.averaging, classes)
-                value = np.nan_to_num(better(card.metric) * chosen[card.metric], nan=-1e300)  # undefined on few images
+                value = np.nan_to_num(
+                    metric_sign(card.metric) * chosen[card.metric], nan=-1e300
+                )  # undefined on few images
                 if value > best:
                     best, scores[judged] = value, found["score"]
         return scores

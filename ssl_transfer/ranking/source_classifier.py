@@ -12,6 +12,7 @@ from scipy.special import softmax
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import BackboneError, StoreError, nearest
 from ssl_transfer.evaluation.linear_probe import LinearProbe
+from ssl_transfer.measures.standardize import Standardizer
 from ssl_transfer.models.backbone import Backbone
 
 MOST_ROWS = 20_000  # of the source that a head is trained on: a seeded draw of more
@@ -107,13 +108,12 @@ def source_posteriors(
             f"{backbone.card['name']}: some of its features on {stores} are no numbers. Extract them in fp32, or look at its "
             "training."
         )
-    mean, spread = inputs.mean(0), inputs.std(0)
-    spread[spread == 0] = 1
+    standardize = Standardizer.of(inputs)
     names = " and ".join(f"{source.store.path} ({source.column})" for source in own)
     try:
-        head = LinearProbe(random_state=seed).fit((inputs - mean) / spread, classes, groups=groups)
+        head = LinearProbe(random_state=seed).fit(standardize(inputs), classes, groups=groups)
     except ValueError as error:  # too few patients
         raise StoreError(
             f"--source {names}: no head can be trained on these labels: {str(error).splitlines()[0]}"
         ) from None
-    return SourcePosteriors(head.predict_proba((features - mean) / spread), f"a head trained on the labels of {names}")
+    return SourcePosteriors(head.predict_proba(standardize(features)), f"a head trained on the labels of {names}")

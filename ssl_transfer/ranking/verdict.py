@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ssl_transfer.measures.agreement import FEWEST, agreement
+from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.measures.transferability import ROWS_PER_FEATURE, SCORES
 from ssl_transfer.ranking.candidate import CRITERIA, NAMES, Candidate
 from ssl_transfer.ranking.sample import Sample
-from ssl_transfer.result import better
 
 SURE = 0.95  # share of resampled patients in which the best must be ahead of another to be told apart from it
 UNTRAINED = "none"  # the method of random initialisation
@@ -28,7 +28,7 @@ def verdict(candidates: list[Candidate], sample: Sample, by: str, more: list[str
         by: The criterion of the order.
         more: Caveats that the caller knows of.
     """
-    sign = better(sample.task.card.metric) if by not in SCORES else 1
+    sign = metric_sign(sample.task.card.metric) if by not in SCORES else 1
     ranked = sorted((one for one in candidates if one.values[by] is not None), key=lambda one: -sign * one.values[by])
     first = _first_places(ranked, by, sign)
     close = [one.name for one in ranked[1:] if first and not _ahead(ranked[0], one, by, sign)]

@@ -13,7 +13,7 @@ import pandas as pd
 from ssl_transfer.console import stage
 from ssl_transfer.data.inspect import contact_sheet
 from ssl_transfer.data.store import ImageStore
-from ssl_transfer.result import better
+from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.run import read_json
 from ssl_transfer.study.arms import compared
 from ssl_transfer.study.design import STRATEGIC
@@ -108,7 +108,7 @@ def _scores(plan: Plan) -> pd.DataFrame | None:
         for one in (found or {}).get("backbones", ()):
             values = {"linear_probe": one["linear_probe"], "knn": one["knn"], **one["scores"]}
             shared = {"pretraining": job.about["arm"], "pretraining_seed": job.about["seed"], "task": job.about["task"]}
-            sign = better(found["metric"])  # more is to be better, of probes too
+            sign = metric_sign(found["metric"])  # more is to be better, of probes too
             rows += [
                 {**shared, "criterion": name, "value": value * (sign if name in ("linear_probe", "knn") else 1)}
                 for name, value in values.items()

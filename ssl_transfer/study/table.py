@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from ssl_transfer.errors import RunError
+from ssl_transfer.measures.metrics import METRICS
 
 SCHEMA = 1
 SCRATCH = "scratch"  # the pretraining arm that is none: random initialisation
@@ -176,7 +177,7 @@ def class_metrics(metrics: Iterable[str]) -> set[str]:
     Tables and figures show the others first, so that a task of many classes stays readable.
     """
     names = set(metrics)
-    return {name for name in names - {"dice_present"} if any(name.startswith(f"{other}_") for other in names)}
+    return {name for name in names - set(METRICS) if any(name.startswith(f"{other}_") for other in names)}
 
 
 def write_table(frame: pd.DataFrame, folder: str | Path) -> None:

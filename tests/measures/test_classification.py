@@ -6,9 +6,13 @@ import torch
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, brier_score_loss, f1_score, roc_auc_score
 from torchmetrics.classification import MulticlassCalibrationError, MultilabelAUROC, MultilabelF1Score
 
-from ssl_transfer.measures import classification as metrics
-from ssl_transfer.measures.classification import classification_metrics, patient_intervals, weighted_metrics
-from ssl_transfer.result import better
+from ssl_transfer.measures import resampling
+from ssl_transfer.measures.metrics import (
+    classification_intervals,
+    classification_metrics,
+    metric_sign,
+    weighted_metrics,
+)
 
 NAMES = ("head", "chest", "abdomen", "pelvis")
 
@@ -90,14 +94,14 @@ def test_a_class_without_an_image_is_left_out():
 def test_with_a_single_class_there_is_no_auroc():
     labels, (_, scores) = np.zeros(4, int), predictions(0, 4, 2)
     assert np.isnan(judge(labels, scores)["auroc"])
-    assert "auroc" not in patient_intervals(labels, scores, np.arange(4), "macro", NAMES[:2], 20, 0)
+    assert "auroc" not in classification_intervals(labels, scores, np.arange(4), "macro", NAMES[:2], 20, 0)
 
 
 def test_an_interval_is_the_percentiles_of_resampled_patients():
     """Against a naive bootstrap that concatenates the images of drawn patients."""
     labels, scores = predictions(4, images=120)
     patients = np.repeat(np.arange(30), 4)
-    found = patient_intervals(labels, scores, patients, "macro", NAMES, 4000, 0)
+    found = classification_intervals(labels, scores, patients, "macro", NAMES, 4000, 0)
     draw, samples = np.random.default_rng(1), []
     for _ in range(1500):
         rows = np.concatenate([np.flatnonzero(patients == p) for p in draw.integers(30, size=30)])
@@ -115,7 +119,9 @@ def test_patient_intervals_cover_the_truth_where_image_intervals_do_not():
         right = np.repeat(np.random.default_rng(trial).random(60) < 0.7, 10).astype(int)
         scores = np.stack([1 - right, right], 1) * 0.8 + 0.1
         for unit, groups in (("patient", np.repeat(np.arange(60), 10)), ("image", np.arange(600))):
-            low, high = patient_intervals(np.ones(600, int), scores, groups, "macro", NAMES[:2], 200, trial)["accuracy"]
+            low, high = classification_intervals(np.ones(600, int), scores, groups, "macro", NAMES[:2], 200, trial)[
+                "accuracy"
+            ]
             covered[unit] += low <= 0.7 <= high
     assert covered["patient"] >= 88 and covered["image"] < 70
 
@@ -123,10 +129,10 @@ def test_patient_intervals_cover_the_truth_where_image_intervals_do_not():
 def test_intervals_belong_to_their_seed_and_can_be_left_out():
     labels, scores = predictions(5)
     one, same, other = (
-        patient_intervals(labels, scores, np.arange(200), "macro", NAMES, 50, seed) for seed in (0, 0, 1)
+        classification_intervals(labels, scores, np.arange(200), "macro", NAMES, 50, seed) for seed in (0, 0, 1)
     )
     assert one == same != other
-    assert patient_intervals(labels, scores, np.arange(200), "macro", NAMES, 0, 0) == {}
+    assert classification_intervals(labels, scores, np.arange(200), "macro", NAMES, 0, 0) == {}
 
 
 @pytest.mark.parametrize("classes", [3, 4])
@@ -149,7 +155,7 @@ def test_a_class_without_an_image_has_no_auroc_and_no_interval_of_it():
     labels, scores = predictions(3, classes=3)
     kept = labels != 2
     assert np.isnan(judge(labels[kept], scores[kept])["auroc_abdomen"])
-    intervals = patient_intervals(labels[kept], scores[kept], np.flatnonzero(kept), "macro", NAMES[:3], 20, 0)
+    intervals = classification_intervals(labels[kept], scores[kept], np.flatnonzero(kept), "macro", NAMES[:3], 20, 0)
     assert "auroc_abdomen" not in intervals and "auroc_head" in intervals
 
 
@@ -230,7 +236,10 @@ def test_a_label_without_both_outcomes_is_left_out_of_the_averages_and_has_no_au
 def test_without_any_known_entry_there_is_no_metric():
     found = judge(np.full((5, 2), -1), np.full((5, 2), 0.3))
     assert np.isnan(list(found.values())).all()
-    assert patient_intervals(np.full((5, 2), -1), np.full((5, 2), 0.3), np.arange(5), "macro", NAMES[:2], 9, 0) == {}
+    assert (
+        classification_intervals(np.full((5, 2), -1), np.full((5, 2), 0.3), np.arange(5), "macro", NAMES[:2], 9, 0)
+        == {}
+    )
 
 
 @pytest.mark.parametrize("averaging", ["macro", "weighted"])
@@ -247,9 +256,9 @@ def test_a_weight_counts_as_that_many_copies(make, averaging):
 
 def test_intervals_do_not_depend_on_how_many_samples_are_held_at_once(monkeypatch):
     labels, scores = label_predictions(11)
-    one = patient_intervals(labels, scores, np.arange(200) // 4, "macro", NAMES, 50, 0)
-    monkeypatch.setattr(metrics, "RESAMPLE_CELLS", 7 * 200)
-    other = patient_intervals(labels, scores, np.arange(200) // 4, "macro", NAMES, 50, 0)
+    one = classification_intervals(labels, scores, np.arange(200) // 4, "macro", NAMES, 50, 0)
+    monkeypatch.setattr(resampling, "DRAWN_AT_ONCE", 7 * 200)
+    other = classification_intervals(labels, scores, np.arange(200) // 4, "macro", NAMES, 50, 0)
     assert list(other) == list(one) and np.allclose(list(other.values()), list(one.values()))
 
 
@@ -261,4 +270,4 @@ def test_a_wrong_number_of_names_is_refused():
 
 @pytest.mark.parametrize(("metric", "sign"), [("ece", -1), ("brier", -1), ("auroc", 1), ("auroc_ece", 1), ("f1", 1)])
 def test_it_is_known_of_which_metrics_less_is_better(metric, sign):
-    assert better(metric) == sign
+    assert metric_sign(metric) == sign

@@ -7,8 +7,8 @@ import pandas
 import pytest
 from scipy import ndimage
 
-from ssl_transfer.measures.overlap import case_overlap, overlap_counts, overlap_intervals, overlap_metrics, policy_note
-from ssl_transfer.result import better
+from ssl_transfer.measures.metrics import case_overlap, metric_sign, overlap_intervals, overlap_metrics
+from ssl_transfer.measures.overlap import overlap_counts, policy_note
 
 LIVER = {1: "liver"}
 
@@ -203,7 +203,7 @@ def test_intervals_are_the_percentiles_of_resampled_patients_with_all_their_case
 
 
 def test_more_dice_is_better_and_less_distance():
-    assert (better("dice"), better("dice_liver"), better("hd95"), better("hd95_liver")) == (1, 1, -1, -1)
+    assert [metric_sign(name) for name in ("dice", "dice_liver", "hd95", "hd95_liver")] == [1, 1, -1, -1]
 
 
 def test_the_note_states_the_policy_and_the_unit():

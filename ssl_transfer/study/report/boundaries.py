@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ssl_transfer.domains import DISTANCE
-from ssl_transfer.result import better
+from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.report.headline import untrained
 from ssl_transfer.study.table import SCRATCH
 
@@ -30,7 +30,7 @@ def by_boundary(contrasts: pd.DataFrame) -> list[dict]:
     sides = {side: _kinds(contrasts, side, random) for side in "ab"}
     near, far = pd.DataFrame(sides).min(axis=1), pd.DataFrame(sides).max(axis=1)
     turned = near != sides["a"]
-    signs = contrasts["metric"].map({metric: better(metric) for metric in contrasts["metric"].unique()})
+    signs = contrasts["metric"].map({metric: metric_sign(metric) for metric in contrasts["metric"].unique()})
     gain = contrasts["difference"] * signs * (1 - 2 * turned)
     verdicts = contrasts["verdict"].replace("equivalent and different", "equivalent")
     verdicts = verdicts.where(~turned, verdicts.replace({"better": "worse", "worse": "better"}))

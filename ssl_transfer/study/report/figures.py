@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ssl_transfer.result import better
+from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.report.drawing import INK, STYLE, Looks, arm_looks, filled, grid, legend
 from ssl_transfer.study.report.wording import difference, joined, measure, noisy, percent, words
 from ssl_transfer.study.statistics import seed_units, summary
@@ -280,7 +280,7 @@ def effects(contrasts: pd.DataFrame, looks: Looks | None = None) -> Figure:
             for row in rows.itertuples():
                 _effect(ax, row, looks)
             ax.axvline(0, color=INK, linewidth=0.9)
-            less = "; less is better" if better(metric) < 0 else ""
+            less = "; less is better" if metric_sign(metric) < 0 else ""
             ax.set_xlabel(f"difference in {words(metric)} (first − second{less})")
             ax.grid(axis="y", visible=False)
         labels = [difference(row.a, row.b) for row in lines.itertuples()]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.domains import DISTANCE
-from ssl_transfer.result import better
+from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.report.dominance import Dominance
 from ssl_transfer.study.report.headline import untrained
 from ssl_transfer.study.report.wording import JOIN, difference, listed, measure
@@ -64,7 +64,7 @@ def _row(cell: dict, pairs: pd.DataFrame, spreads: dict, random: Collection[str]
     rest = [arm for arm in standing.arms if arm not in take]
     boundary = dict(zip(own["pretraining"], own["boundary"], strict=True))
     kinds = Counter(SCRATCH if arm in random else boundary[arm] for arm in take)
-    means = own.set_index("pretraining")["mean"] * better(cell["metric"])
+    means = own.set_index("pretraining")["mean"] * metric_sign(cell["metric"])
     shown = means[[arm for arm in take or standing.arms if arm not in random] or take]
     best = shown.idxmax() if shown.notna().any() else None
     evidence = [_evidence(row, best) for row in pairs[(pairs["a"] == best) | (pairs["b"] == best)].itertuples()]

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssl_transfer.errors import RunError
-from ssl_transfer.result import better
+from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.report.drawing import INK, STYLE, Looks, filled, grid, legend
 from ssl_transfer.study.report.wording import joined, measure, percent, words
 
@@ -80,13 +80,13 @@ def time_to_quality(checks: pd.DataFrame) -> pd.DataFrame:
 
 def _goals(key: tuple, arms: Arms) -> dict[int, float]:
     """Share in % -> the value that is so near the best mean."""
-    sign = better(key[PANEL.index("metric")])
+    sign = metric_sign(key[PANEL.index("metric")])
     best = max((sign * mean["value"]).max() for _, mean in arms.values())
     return {share: sign * (best - (1 - share / 100) * abs(best)) for share in SHARES}
 
 
 def _times(key: tuple, arms: Arms) -> Iterator[dict]:
-    sign, goals = better(key[PANEL.index("metric")]), _goals(key, arms)
+    sign, goals = metric_sign(key[PANEL.index("metric")]), _goals(key, arms)
     for arm, (own, mean) in arms.items():
         row = {**dict(zip(PANEL, key, strict=True)), "pretraining": arm, "n": own["run"].nunique()}
         row["best"] = sign * (sign * mean["value"]).max()

@@ -6,35 +6,24 @@ import math
 from collections.abc import Sequence
 from numbers import Integral
 
-from ssl_transfer.result import better
+from ssl_transfer.measures.metrics import METRICS, base_metric, metric_sign
 from ssl_transfer.study.table import CLEAN
 
-_WORDS = {
-    "knn": "kNN",
-    "auroc": "AUROC",
-    "f1": "F1",
-    "hd95": "HD95",
-    "ece": "ECE",
-    "dice": "Dice",
-    "brier": "Brier",
-    "lp": "LP",
-    "ft": "FT",
-    "l1": "L1",
-    "l2": "L2",
-    "sp": "SP",
-    "rgn": "RGN",
-}
+_WORDS = {"knn": "kNN", "lp": "LP", "ft": "FT", "l1": "L1", "l2": "L2", "sp": "SP", "rgn": "RGN"}
 JOIN = " · "  # between a pretraining and what else its arm varies
 
 
 def words(name: str) -> str:
-    """A name as a reader says it: `balanced_accuracy` -> balanced accuracy, `knn` -> kNN."""
-    return " ".join(_WORDS.get(word, word) for word in str(name).split("_"))
+    """A name as a report spells it: `balanced_accuracy` -> balanced accuracy, `knn` -> kNN, `hd95_liver` -> HD95 liver."""
+    name = str(name)
+    if metric := base_metric(name):
+        return METRICS[metric].title + name.removeprefix(metric).replace("_", " ")
+    return " ".join(_WORDS.get(word, word) for word in name.split("_"))
 
 
 def measure(metric: str) -> str:
     """A metric as a reader says it, and its direction where less is better: `hd95` -> HD95 (less is better)."""
-    return words(metric) + (" (less is better)" if better(metric) < 0 else "")
+    return words(metric) + (" (less is better)" if metric_sign(metric) < 0 else "")
 
 
 def noisy(noise: str, sigma: float | None = None) -> str:

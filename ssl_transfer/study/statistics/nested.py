@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.errors import RunError
+from ssl_transfer.measures.resampling import draw_positions, percentile_interval
 from ssl_transfer.study.statistics.two_samples import Samples
 from ssl_transfer.study.table import CELL, complete
 
@@ -167,7 +168,7 @@ def nested_bootstrap(
     low = high = np.nan
     if min(map(len, sides)) > 1 and np.isfinite(means).all():
         drawn = _resampled(sides[0], resamples, rng) - _resampled(sides[1], resamples, rng)
-        low, high = _percentiles(drawn, confidence)
+        low, high = percentile_interval(drawn, ((1 - confidence) / 2, (1 + confidence) / 2))
     return SeedBootstrap(float(means[0] - means[1]), float(low), float(high), *map(len, sides), resamples)
 
 
@@ -190,10 +191,6 @@ def _blocks(resamples: int, each: int) -> list[int]:
     """Split resamples so that no block draws more than `BLOCK` numbers."""
     size = max(1, BLOCK // each)
     return [min(size, resamples - start) for start in range(0, resamples, size)]
-
-
-def _percentiles(drawn: np.ndarray, confidence: float) -> np.ndarray:
-    return np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
 
 
 @dataclass(frozen=True)
@@ -239,7 +236,8 @@ def patient_bootstrap(
     difference, low, high = (sums.sum() / counts.sum() if n else np.nan), np.nan, np.nan
     if n > 1:
         rng = np.random.default_rng(seed)
-        draws = (rng.integers(n, size=(size, n)) for size in _blocks(resamples, n))
-        low, high = _percentiles(np.concatenate([sums[d].sum(1) / counts[d].sum(1) for d in draws]), confidence)
+        draws = draw_positions(n, resamples, rng)
+        means = np.concatenate([sums[drawn].sum(1) / counts[drawn].sum(1) for drawn in draws])
+        low, high = percentile_interval(means, ((1 - confidence) / 2, (1 + confidence) / 2))
     dropped = len(cases) - len(kept)
     return PatientBootstrap(float(difference), float(low), float(high), len(kept), n, dropped, resamples)

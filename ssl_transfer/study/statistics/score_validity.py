@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.measures.agreement import COEFFICIENTS, agreement, resampled_backbones
-from ssl_transfer.result import better
+from ssl_transfer.measures.metrics import metric_sign
+from ssl_transfer.measures.resampling import percentile_interval
 from ssl_transfer.study.table import CLEAN, complete
 
 FEWEST_ARMS = 4  # with three, every coefficient is one of a handful of values
@@ -62,7 +63,7 @@ def foretelling(
     by_arm = scores.groupby(["task", "criterion", "pretraining"])["value"].mean()
     for setting, own in quality.groupby(SETTING, dropna=False, sort=False):
         task, metric = setting[0], setting[-1]
-        worth = better(metric) * own.groupby("pretraining", sort=False)["value"].mean()
+        worth = metric_sign(metric) * own.groupby("pretraining", sort=False)["value"].mean()
         for criterion in dict.fromkeys(scores.loc[scores["task"] == task, "criterion"]):
             told = by_arm[task, criterion].reindex(worth.index).dropna()
             truth = worth[told.index].dropna()
@@ -82,9 +83,8 @@ def foretelling(
 
 
 def _ends(name: str, spread: np.ndarray, n: int) -> dict[str, float]:
-    known = spread[np.isfinite(spread)]
-    low, high = np.percentile(known, [2.5, 97.5]) if len(known) and n >= FEWEST_FOR_INTERVALS else (np.nan, np.nan)
-    return {f"{name}_low": float(low), f"{name}_high": float(high)}
+    low, high = percentile_interval(spread) if n >= FEWEST_FOR_INTERVALS else (np.nan, np.nan)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def _over_targets(table: pd.DataFrame, samples: list[dict[str, np.ndarray]]) -> pd.DataFrame:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ssl_transfer.domains import DISTANCE
 from ssl_transfer.errors import RunError, nearest
-from ssl_transfer.result import better
+from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.statistics.two_samples import (
     ALPHA,
     Samples,
@@ -295,7 +295,7 @@ def _judged(table: pd.DataFrame, family: Sequence[str], checkpoints: str) -> pd.
     """Add corrected p-values and verdicts; a verdict over fine-tuning seeds holds for `checkpoints` alone."""
     table["p_holm"], table["p_bh"] = _by_family(holm, table, family), _by_family(benjamini_hochberg, table, family)
     equivalent, different = table.get("p_tost", pd.Series(np.nan, table.index)) < ALPHA, table["p_holm"] < ALPHA
-    signs = {metric: better(metric) for metric in table["metric"].unique()}
+    signs = {metric: metric_sign(metric) for metric in table["metric"].unique()}
     improved = table["difference"] * table["metric"].map(signs).astype(float) > 0
     table["verdict"] = np.select(
         [equivalent & different, equivalent, different & improved, different],

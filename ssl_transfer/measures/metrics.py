@@ -1,0 +1,229 @@
+"""Metrics: one table of what there is, and the functions that compute all metrics of a kind.
+
+To add a metric, write its function (in `classification` or `overlap`) and add one entry to `METRICS`: tasks then accept it,
+protocols compute it with its interval, studies know which direction is better, and reports have its title.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ssl_transfer.measures import classification, overlap
+from ssl_transfer.measures.classification import PerClass, ScoredImages
+from ssl_transfer.measures.resampling import patient_intervals
+
+if TYPE_CHECKING:
+    import pandas
+
+Kind = Literal["classification", "segmentation", "external"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """An entry of `METRICS`.
+
+    Attributes:
+        kind: `classification` (multiclass and multi-label), `segmentation`, or `external`: not computed here, known from
+            tables that were made elsewhere.
+        sign: 1 if more is better, −1 if less is.
+        title: As a report spells it.
+        compute: For classification: `ScoredImages` -> values (R,), or `PerClass`. For segmentation: the masks of one class in one
+            case, `MaskPair` -> a number.
+        per_class: Whether there is also NAME_CLASS for each class; `compute` of classification then returns `PerClass`.
+        present_only: Segmentation: the metric whose mean this is over the cases that have the class in truth. It has no
+            `compute`.
+    """
+
+    kind: Kind
+    sign: Literal[1, -1]
+    title: str
+    compute: Callable | None = None
+    per_class: bool = False
+    present_only: str | None = None
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("classification", 1, "accuracy", classification.accuracy),
+    "balanced_accuracy": Metric("classification", 1, "balanced accuracy", classification.balanced_accuracy),
+    "auroc": Metric("classification", 1, "AUROC", classification.auroc, per_class=True),
+    "f1": Metric("classification", 1, "F1", classification.f1),
+    "ece": Metric("classification", -1, "ECE", classification.calibration_error),
+    "brier": Metric("classification", -1, "Brier", classification.brier),
+    "dice": Metric("segmentation", 1, "Dice", overlap.dice, per_class=True),
+    "hd95": Metric("segmentation", -1, "HD95", overlap.hd95, per_class=True),
+    "dice_present": Metric("segmentation", 1, "Dice present", per_class=True, present_only="dice"),
+    "calibration_error": Metric("external", -1, "calibration error"),
+    "loss": Metric("external", -1, "loss"),
+    "nll": Metric("external", -1, "nll"),
+}
+
+
+def metrics_of(kind: Kind) -> dict[str, Metric]:
+    """The entries of one kind, in order."""
+    return {name: metric for name, metric in METRICS.items() if metric.kind == kind}
+
+
+def base_metric(name: str) -> str | None:
+    """The metric that `name` is, or is the value of one class of: `hd95_liver` -> `hd95`; None if the table has none such."""
+    return max((base for base in METRICS if name == base or name.startswith(f"{base}_")), key=len, default=None)
+
+
+def metric_sign(name: str) -> int:
+    """1 if more of a metric is better, −1 if less is; `hd95_liver` has the sign of `hd95`, an unknown metric 1."""
+    base = base_metric(name)
+    return METRICS[base].sign if base else 1
+
+
+def classification_metrics(
+    labels: np.ndarray, scores: np.ndarray, averaging: str, classes: Sequence[str]
+) -> dict[str, float]:
+    """Compute every classification metric of multiclass or multi-label predictions.
+
+    Multiclass: `auroc` and `f1` are averages over classes, each against the rest, and `balanced_accuracy` is the mean
+    recall; a class without an image is left out (of f1, one that is never predicted either). `ece` is that of the top
+    class. `brier` is the mean over images of Σ_c (p_c − y_c)², in [0, 2]; of two classes it is (p_1 − y_1)², in [0, 1].
+    With two classes `auroc` is that of the second against the first, and there is no `auroc_CLASS`.
+
+    Multi-label: all are averages over labels, from the entries that are known; a label is predicted by a score above
+    0.5. `auroc`, `f1` and `balanced_accuracy` leave out labels that do not have both outcomes; `accuracy`, `ece` (of the
+    label's probability) and `brier` ((p − y)²) leave out labels without a known entry.
+
+    Args:
+        labels: True class, integers in [0, C), shape (N,); or 1, 0 or, where unknown, −1, shape (N, C).
+        scores: Class probabilities, rows sum to 1; or label probabilities; shape (N, C).
+        averaging: Of auroc and f1: `macro`, or `weighted` by the images of a class.
+        classes: C names.
+
+    Returns:
+        Each classification metric of `METRICS`, then NAME_CLASS for those with values per class. Undefined values are NaN: auroc
+        without both outcomes, averages over nothing.
+
+    Raises:
+        ValueError: If there are not as many names as columns of scores.
+
+    Source:
+        ece: Guo et al. 2017, https://arxiv.org/abs/1706.04599, 15 bins of equal width. brier: Brier 1950.
+    """
+    values = weighted_metrics(labels, scores, averaging, classes, np.ones((len(labels), 1)))
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def weighted_metrics(
+    labels: np.ndarray, scores: np.ndarray, averaging: str, classes: Sequence[str], weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The metrics of `classification_metrics` under weights of the images, shape (N, R); each has shape (R,)."""
+    if scores.shape[1] != len(classes):
+        raise ValueError(f"scores of {scores.shape[1]} classes, names of {len(classes)}")
+    scored = ScoredImages(labels, scores, averaging, weights)
+    values, by_class = {}, {}
+    with np.errstate(invalid="ignore", divide="ignore"):  # undefined values are NaN
+        for name, metric in metrics_of("classification").items():
+            value = metric.compute(scored)
+            if isinstance(value, PerClass):
+                by_class |= {f"{name}_{label}": row for label, row in zip(classes, value.each, strict=False)}
+                value = value.mean
+            values[name] = value
+    return values | by_class
+
+
+def classification_intervals(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    groups: np.ndarray,
+    averaging: str,
+    classes: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> dict[str, list[float]]:
+    """95 % percentile intervals of `classification_metrics`, patients resampled; see `patient_intervals`.
+
+    Args:
+        labels, scores, averaging, classes: As there.
+        groups: Patient of each image, shape (N,).
+        resamples: Number of bootstrap samples; 0 gives no intervals.
+        seed: Fixes the samples.
+    """
+
+    def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
+        return weighted_metrics(labels, scores, averaging, classes, weights)
+
+    return patient_intervals(statistic, groups, resamples, seed)
+
+
+def case_overlap(
+    truth: np.ndarray, predicted: np.ndarray, classes: Mapping[int, str], spacing_mm: Sequence[float] | None
+) -> list[dict[str, str | int | float]]:
+    """Compare two segmentations of one case, class by class, by every segmentation metric.
+
+    A case of one slice is measured in two dimensions. Empty masks go by `overlap.POLICY`.
+
+    Args:
+        truth: Class ids, integers, shape (S, H, W); S is 1 for a single image.
+        predicted: Likewise.
+        classes: Id -> name of what is measured. The background, 0, never is; ids without a name belong to no class.
+        spacing_mm: Of slices, rows and columns; None: distances are in pixels.
+
+    Returns:
+        For each class: `class`, `dice`, `hd95`, `truth_voxels`, `found_voxels`.
+
+    Raises:
+        ValueError: If the shapes differ or are not (S, H, W), or the spacing is not three lengths above 0.
+    """
+    rows = []
+    for name, pair in overlap.mask_pairs(truth, predicted, classes, spacing_mm):
+        values = {key: metric.compute(pair) for key, metric in metrics_of("segmentation").items() if metric.compute}
+        voxels = {"truth_voxels": pair.truth_voxels, "found_voxels": pair.predicted_voxels}
+        rows.append({"class": name, **values, **voxels})
+    return rows
+
+
+def overlap_metrics(cases: pandas.DataFrame, classes: Sequence[str]) -> dict[str, float]:
+    """Average segmentation metrics over cases, then over classes, so that a rare class counts as much as a frequent one.
+
+    `dice_present` is the mean of Dice over the cases that have the class in truth: where most cases do not, `dice` mainly says
+    that nothing was predicted in them.
+
+    Args:
+        cases: Rows of `case_overlap`; columns `class`, `dice`, `hd95`, `truth_voxels`.
+        classes: Names, without the background.
+
+    Returns:
+        `dice`, `hd95` and `dice_present`, then each with `_CLASS`; NaN for a class without such a row, which the mean leaves
+        out.
+    """
+    values = _weighted_overlap(cases, classes, np.ones((len(cases), 1)))
+    return {name: float(value[0]) for name, value in values.items()}
+
+
+def overlap_intervals(cases: pandas.DataFrame, groups: np.ndarray, resamples: int, seed: int) -> dict[str, list[float]]:
+    """95 % percentile intervals of `overlap_metrics`, patients resampled; see `patient_intervals`.
+
+    Args:
+        cases: As there; its classes are those of its rows.
+        groups: Patient of each row, shape (N,).
+        resamples: Number of bootstrap samples; 0 gives no intervals.
+        seed: Fixes the samples.
+    """
+    classes = list(dict.fromkeys(cases["class"]))
+    return patient_intervals(lambda weights: _weighted_overlap(cases, classes, weights), groups, resamples, seed)
+
+
+def _weighted_overlap(cases: pandas.DataFrame, classes: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics under weights of the rows, shape (N, R); each has shape (R,)."""
+    member = (cases["class"].to_numpy() == np.array(classes, object)[:, None]).astype(float)  # (C, N)
+    present = member * (cases["truth_voxels"].to_numpy() > 0)
+    metrics, means = metrics_of("segmentation"), {}
+    with np.errstate(invalid="ignore"):  # a class that no drawn patient has
+        for name, metric in metrics.items():
+            counted = present if metric.present_only else member
+            numbers = cases[metric.present_only or name].to_numpy(float)
+            means[name] = (counted * numbers) @ weights / (counted @ weights)
+        values = {name: np.nansum(mean, 0) / (~np.isnan(mean)).sum(0) for name, mean in means.items()}
+    for name, mean in means.items():
+        if metrics[name].per_class:
+            values |= {f"{name}_{label}": row for label, row in zip(classes, mean, strict=True)}
+    return values
