@@ -71,7 +71,7 @@ def extract_features(
     Raises:
         UsageError: If `out` holds something else.
     """
-    size = size or backbone.card["image_size"]
+    size = size or backbone.card.image_size
     identity = features_id(backbone, store, size, precision)
     folder = Path(out) if out else CACHE / identity
     with claimed(folder.parent / f".{folder.name}.lock"):  # jobs that share them may run side by side
@@ -92,7 +92,7 @@ def paired_features(
     backbone: Backbone, store: Images, rows: np.ndarray, seed: int = 0, size: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of two random views of each of some images, mild ones of its domain, for `geometry.alignment`: float32 (n, D)."""
-    device, size, channels = _device(backbone), size or backbone.card["image_size"], backbone.card["in_channels"]
+    device, size, channels = _device(backbone), size or backbone.card.image_size, backbone.card.in_channels
     name, options = mild(store.card.domain, store.units, channels)
     preset = replace(VIEWS[name](size, channels, store.units, **options), intensity=backbone.intensity)
     maker = ViewMaker([preset] * 2, Scale.of_store(store.card, backbone.intensity.window_hu), seed, channels)
@@ -107,7 +107,7 @@ def paired_features(
 
 def features_id(backbone: Backbone, store: Images, size: int | None = None, precision: str = "fp32") -> str:
     """The `run_id` of features that `extract_features` would compute of these."""
-    size = size or backbone.card["image_size"]
+    size = size or backbone.card.image_size
     return run_id("features", {"size": size, "precision": precision}, [backbone.id, store.id])
 
 
@@ -127,8 +127,8 @@ def _kept(folder: Path, identity: str) -> Features | None:
     if not folder.exists():
         return None
     features = Features.load(folder)
-    if features.card["run_id"] != identity:
-        raise UsageError(f"{folder}: holds features of other inputs ({features.card['run_id']}). Give another --out.")
+    if features.card.run_id != identity:
+        raise UsageError(f"{folder}: holds features of other inputs ({features.card.run_id}). Give another --out.")
     return features
 
 
@@ -150,7 +150,7 @@ def _extract(backbone: Backbone, store: Images, folder: Path, identity: str, siz
         "run_id": identity,
         "backbone": backbone.id,
         "store": store.id,
-        "backbone_name": backbone.card["name"],
+        "backbone_name": backbone.card.name,
         "store_path": str(store.path),
         "size": size,
         "precision": precision,

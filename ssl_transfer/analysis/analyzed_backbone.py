@@ -34,11 +34,11 @@ class AnalyzedBackbone:
 
 def before_and_after(subjects: list[AnalyzedBackbone]) -> list[tuple[AnalyzedBackbone, AnalyzedBackbone]]:
     """Those of which one came from another by a fine-tune or a further pretraining: the nearest ancestor, and what it became."""
-    by_id = {subject.card["id"]: subject for subject in subjects}
+    by_id = {subject.card.id: subject for subject in subjects}
     found = []
     for subject in subjects:
         ancestors = [
-            by_id[parent] for parent in subject.card["parents"] if parent in by_id and parent != subject.card["id"]
+            by_id[parent] for parent in subject.card.parents if parent in by_id and parent != subject.card.id
         ]
         if ancestors:
             found.append((ancestors[-1], subject))

@@ -156,7 +156,7 @@ def _entry(one: AnalyzedBackbone, found: Measurements) -> dict[str, Any]:
         row = table[table["backbone"] == one.name].iloc[-1].drop(["backbone", "layer"], errors="ignore")
         numbers |= {key: _plain(value) for key, value in row.items()}
     card = {key: one.card[key] for key in ("method", "source_domain", "parents", "pretraining_seed")}
-    return {"name": one.name, "id": one.card["id"], **card, **numbers}
+    return {"name": one.name, "id": one.card.id, **card, **numbers}
 
 
 def _plain(value: Any) -> Any:

@@ -2,17 +2,19 @@
 
 Every image first becomes *unit intensity*: 0 and 1 are the ends of a window (in HU for CT, 0–255 for displayed images
 and photographs, the store's own value range for stored values). Values outside are kept until `clip`, so that views can
-still move the window. A backbone's card states its window, mean and spread.
+still move the window. A backbone's card states its window, mean and standard deviation.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ssl_transfer.data.card import StoreCard
 from ssl_transfer.errors import StoreError
+
+if TYPE_CHECKING:
+    import torch
 
 SOFT_TISSUE_HU = (-160.0, 240.0)  # width 400, level 40
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601
@@ -32,19 +34,10 @@ class Intensity:
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
 
-    @classmethod
-    def from_card(cls, card: dict) -> Intensity:
-        """Read the `intensity` block of a backbone's card."""
-        return cls(**{key: tuple(value) for key, value in card.items()})
-
-    def to_card(self) -> dict:
-        """The `intensity` block of a backbone's card."""
-        return {key: list(value) for key, value in asdict(self).items()}
-
     def normalise(self, unit: torch.Tensor) -> torch.Tensor:
-        """Clip unit intensities (B, C, H, W) to [0, 1], subtract the mean, divide by the spread."""
+        """Clip unit intensities (B, C, H, W) to [0, 1], subtract the mean, divide by the standard deviation."""
         shape = (1, -1, 1, 1)
-        mean, std = (torch.tensor(v, device=unit.device, dtype=unit.dtype).view(shape) for v in (self.mean, self.std))
+        mean, std = (unit.new_tensor(values).view(shape) for values in (self.mean, self.std))
         return (unit.clamp(0, 1) - mean) / std
 
 
@@ -82,5 +75,7 @@ def match_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
         return images
     if images.shape[1] == 1:
         return images.expand(-1, channels, -1, -1)
-    weights = torch.tensor(LUMINANCE, device=images.device).view(1, 3, 1, 1)  # float32: integers would round them to 0
+    import torch
+
+    weights = images.new_tensor(LUMINANCE, dtype=torch.float32).view(1, 3, 1, 1)  # integers would round them to 0
     return (images * weights).sum(1, keepdim=True).expand(-1, channels, -1, -1)

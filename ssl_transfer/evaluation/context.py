@@ -60,7 +60,7 @@ class EvalContext:
     @property
     def size(self) -> int:
         """Height and width that the backbone sees, pixels."""
-        return self.recipe.size or self.backbone.card["image_size"]
+        return self.recipe.size or self.backbone.card.image_size
 
 
 @dataclass(frozen=True)

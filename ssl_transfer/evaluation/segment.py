@@ -190,7 +190,7 @@ def _segmented(
         top, left = (side - height) // 2, (side - width) // 2
         logits = logits[..., top : top + height, left : left + width]
     else:
-        inputs = backbone.intensity.normalise(match_channels(scale.unit(values), backbone.card["in_channels"]))
+        inputs = backbone.intensity.normalise(match_channels(scale.unit(values), backbone.card.in_channels))
         logits = sliding_window_inference(
             inputs.contiguous(memory_format=torch.channels_last),
             (size, size),
@@ -213,7 +213,7 @@ def _crop_share(context: EvalContext) -> tuple[float, float]:
 def _rest_unused(context: EvalContext, head: SegmentationHead) -> None:
     """Layers behind the last map that the decoder reads get no gradient, and processes would wait for it in vain."""
     backbone = context.backbone
-    image = torch.zeros(1, backbone.card["in_channels"], context.size, context.size)
+    image = torch.zeros(1, backbone.card.in_channels, context.size, context.size)
     parameters = list(backbone.parameters())
     found = torch.autograd.grad(head.eval()(backbone.eval(), image).sum(), parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, found, strict=True):

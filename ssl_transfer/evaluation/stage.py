@@ -230,20 +230,20 @@ def _result(
         strategy=strategy,
         backbone={
             "id": backbone.id,
-            "name": backbone.card["name"],
-            "pretraining": backbone.card["name"],
+            "name": backbone.card.name,
+            "pretraining": backbone.card.name,
             **{key: backbone.card[key] for key in ("method", "source_domain", "parents", "pretraining_seed")},
         },
         task={"name": task.name, "target_domain": str(task.domain)},
         boundary=_boundary(backbone, task),
         fraction=recipe.fraction,
         seed=recipe.seed,
-        pretraining_seed=backbone.card["pretraining_seed"],
+        pretraining_seed=backbone.card.pretraining_seed,
         n={split: task.count(positions) for split, positions in context.rows.items()},
         selected=outcome.selected,
         metrics={"val": _finite(outcome.validation), "test": _finite(outcome.test)},
         intervals=outcome.intervals,
-        seen_in_pretraining=task.store.id in backbone.card["stores"],
+        seen_in_pretraining=task.store.id in backbone.card.stores,
         cost={"seconds": seconds, "device": _device()},
         environment=environment(_device()),
         notes=_notes(context) + outcome.notes,
@@ -261,14 +261,14 @@ def _keep_backbone(parent: Backbone, context: EvalContext, strategy: str) -> Non
     task, folder = context.task, context.folder / "backbone"
     merge_adapters(context.backbone.model)
     card = {key: value for key, value in context.backbone.card.items() if key not in ("recipe", "training", "run_id")}
-    domains = [*(parent.card["source_domain"] or "").split(" + "), str(task.domain)]
+    domains = [*(parent.card.source_domain or "").split(" + "), str(task.domain)]
     card |= {
-        "name": f"{parent.card['name']} → {task.name}",
+        "name": f"{parent.card.name} → {task.name}",
         "method": f"{strategy} fine-tune",
         "run_id": context.identity,
         "source_domain": " + ".join(dict.fromkeys(filter(None, domains))),
-        "stores": list(dict.fromkeys([*parent.card["stores"], task.store.id])),
-        "parents": [*parent.card["parents"], parent.id],
+        "stores": list(dict.fromkeys([*parent.card.stores, task.store.id])),
+        "parents": [*parent.card.parents, parent.id],
     }
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it was done
     save_backbone(Backbone(context.backbone.model, card), folder)
@@ -330,7 +330,7 @@ def _assert_fraction(task: Task, chosen: np.ndarray, fraction: float) -> None:
 
 def _boundary(backbone: Backbone, task: Task) -> str:
     """`none`, `soft`, `hard` or `unknown`; `scratch` for a backbone that was never pretrained, `mixed` if its stores differ."""
-    source = backbone.card["source_domain"]
+    source = backbone.card.source_domain
     found = {boundary(Domain.parse(part), task.domain) for part in source.split(" + ")} if source else {"scratch"}
     return found.pop() if len(found) == 1 else "mixed"
 
@@ -339,13 +339,13 @@ def _notes(context: EvalContext) -> list[str]:
     task, backbone, notes = context.task, context.backbone, []
     if task.patients is None:
         notes.append("patients unknown: splits, fractions and intervals are by image")
-    have, want = task.store.shape[0], backbone.card["in_channels"]
+    have, want = task.store.shape[0], backbone.card.in_channels
     if have != want:
         notes.append(
             f"channels: store has {have}, backbone reads {want}; " + ("repeated" if have == 1 else "luminance")
         )
     if context.recipe.channels == "adapt":
-        notes += [f"channels: {change}" for change in backbone.card["adapted"] if "channels" in change]
+        notes += [f"channels: {change}" for change in backbone.card.adapted if "channels" in change]
     return notes
 
 

@@ -179,7 +179,7 @@ class Trained:
 def suited_views(context: EvalContext, crop_scale: tuple[float, float] = (0.6, 1.0)) -> Component:
     """A mild preset for a task's images (see `mild`)."""
     name, options = mild(
-        str(context.task.domain), context.task.store.units, context.backbone.card["in_channels"], crop_scale
+        str(context.task.domain), context.task.store.units, context.backbone.card.in_channels, crop_scale
     )
     return Component(name=name, **options)
 
@@ -189,7 +189,7 @@ def training_pool(
 ) -> TrainingSet:
     """The training images of a task, augmented, with their labels or masks."""
     backbone, store = context.backbone, context.store("train")
-    channels, intensity = backbone.card["in_channels"], backbone.intensity
+    channels, intensity = backbone.card.in_channels, backbone.intensity
     options = choose(VIEWS, views, "views")
     preset = VIEWS[views.name](context.size, channels, store.units, **options)
     preset = replace(preset, intensity=intensity)  # what the backbone reads, whatever the preset's own is

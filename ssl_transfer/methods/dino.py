@@ -127,18 +127,18 @@ class DINO(Objective):
 
 def _check_size(backbone: Backbone, size: int) -> None:
     """Refuse local views of a size that the backbone cannot read."""
-    if size > backbone.card["image_size"]:
+    if size > backbone.card.image_size:
         raise RecipeError(
-            f"method.local_size: {size} px, larger than the global views ({backbone.card['image_size']} px). Set a smaller one, "
+            f"method.local_size: {size} px, larger than the global views ({backbone.card.image_size} px). Set a smaller one, "
             "or method.local_views=0."
         )
     was_training = backbone.training
     try:
         with torch.no_grad():
-            backbone.eval()(torch.zeros(1, backbone.card["in_channels"], size, size))
+            backbone.eval()(torch.zeros(1, backbone.card.in_channels, size, size))
     except (AssertionError, RuntimeError, ValueError) as error:
         raise RecipeError(
-            f"method.local_size: {backbone.card['architecture']} cannot read images of {size} px ({error}). For a ViT set "
+            f"method.local_size: {backbone.card.architecture} cannot read images of {size} px ({error}). For a ViT set "
             "backbone.options.dynamic_img_size=true and a multiple of its patch size; or method.local_views=0."
         ) from None
     finally:

@@ -52,7 +52,7 @@ class MAE(Objective):
         vit = backbone.model
         _check_vit(backbone)
         self.backbone = backbone
-        if not backbone.card["parents"]:
+        if not backbone.card.parents:
             prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
             initialize_2d_sine_cosine_positional_embedding(vit.pos_embed, num_prefix_tokens=prefix)
         vit.pos_embed.requires_grad_(False)
@@ -68,7 +68,7 @@ class MAE(Objective):
         self.decoder = MaskedVisionTransformerDecoderTIMM(
             vit.patch_embed.num_patches, decoder_dim, decoder_depth, decoder_heads, vit.num_prefix_tokens
         )
-        self.pixel_head = nn.Linear(decoder_dim, self.patch_size**2 * backbone.card["in_channels"])
+        self.pixel_head = nn.Linear(decoder_dim, self.patch_size**2 * backbone.card.in_channels)
         self.mask_share, self.normalised_patches = mask_share, normalised_patches
 
     def view_presets(self, preset: Views) -> list[Views]:
@@ -107,7 +107,7 @@ class MAE(Objective):
 
 def _check_vit(backbone: Backbone) -> None:
     """Refuse what has no patches to hide."""
-    vit, name = backbone.model, backbone.card["architecture"]
+    vit, name = backbone.model, backbone.card.architecture
     if not isinstance(vit, VisionTransformer) or hasattr(vit, "dist_token") or vit.pos_embed is None:
         raise RecipeError(
             f"method: mae hides patches from a plain ViT, and {name} is none. Set backbone.name=vit_small_patch16_224 (or "
@@ -115,6 +115,6 @@ def _check_vit(backbone: Backbone) -> None:
         )
     if vit.patch_embed.num_patches < 4:
         raise RecipeError(
-            f"method: mae finds {vit.patch_embed.num_patches} patch(es) in {backbone.card['image_size']} px with {name}. Set a "
+            f"method: mae finds {vit.patch_embed.num_patches} patch(es) in {backbone.card.image_size} px with {name}. Set a "
             "larger data.size or a smaller backbone.options.patch_size."
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass, field
 from typing import Any
 
 import timm
@@ -10,78 +12,179 @@ from timm.models.densenet import DenseNet
 from timm.models.resnet import ResNet
 from torch import nn
 
+from ssl_transfer.cards import BackboneCard
 from ssl_transfer.errors import BackboneError, nearest
 
-ELSEWHERE = {  # arguments of timm that have a home of their own in a recipe
+RECIPE_KEYS = {  # arguments of timm that a recipe states under another key
     "in_chans": "backbone.in_channels",
     "img_size": "data.size",
     "pretrained": "backbone.init",
     "num_classes": "nothing: a backbone has no head",
     "features_only": "nothing: a backbone gives one vector",
 }
+FREE_OPTIONS = {"dynamic_img_size", "global_pool"}  # and every drop rate: a child may differ from its parent in them
 
 
-def build(name: str, in_channels: int, size: int, stem: str, options: dict, seed: int) -> nn.Module:
-    """Make a timm model without a head, randomly initialised from `seed`.
+@dataclass(frozen=True)
+class Architecture:
+    """What a backbone is before it has weights.
 
-    It remembers its arguments as `built`, in the words of a card: weights alone cannot tell every two architectures apart.
-
-    Args:
+    Attributes:
         name: Any timm architecture.
-        in_channels: Of its images.
-        size: Their height and width; given to architectures that are built for one size (ViT).
+        in_channels: Channels of its images.
+        size: Their height and width, pixels; given to architectures that are built for one size (ViT).
         stem: `standard`, or `small`: the first convolution of a ResNet or DenseNet has stride 1 (3 x 3 where it was 7 x 7)
-            and no max-pooling follows, as is usual at 32 px and needed there (PROTOCOLS, section 1).
+            and no max-pooling follows, as is usual at 32 px (Chen et al. 2020, https://arxiv.org/abs/2002.05709, B.9).
         options: Further arguments of the architecture.
-        seed: Of the initial weights.
-
-    Raises:
-        BackboneError: If timm does not know the architecture or it refuses an argument.
     """
-    if not timm.is_model(name):
-        raise BackboneError(f"backbone.name: timm has no architecture '{name}'.{nearest(name, timm.list_models())}")
-    for option in set(options) & set(ELSEWHERE):
-        raise BackboneError(f"backbone.options.{option}: its place is {ELSEWHERE[option]}.")
-    arguments = {"in_chans": in_channels, "num_classes": 0, **options}
-    if has_fixed_size(name):
-        arguments["img_size"] = size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+
+    name: str
+    in_channels: int
+    size: int
+    stem: str = "standard"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_card(cls, card: BackboneCard) -> Architecture:
+        """The architecture that a backbone's card states."""
+        return cls(card.architecture, card.in_channels, card.image_size, card.stem, card.options)
+
+    @classmethod
+    def from_scratch(cls, spec: str, in_channels: int, size: int) -> tuple[Architecture, int]:
+        """Parse `scratch:NAME[,in_channels=1,size=64,stem=small,seed=0]`: the architecture, and the seed of its weights.
+
+        Args:
+            spec: What names it.
+            in_channels: If the spec does not say.
+            size: Likewise.
+
+        Raises:
+            BackboneError: If a setting is unknown or no number.
+        """
+        name, *settings = spec.removeprefix("scratch:").split(",")
+        values: dict[str, Any] = {"in_channels": in_channels, "size": size, "stem": "standard", "seed": 0}
+        for setting in settings:
+            key, _, text = setting.partition("=")
+            if key not in values:
+                raise BackboneError(f"{spec}: no setting '{key}'.{nearest(key, values)}")
+            try:
+                values[key] = type(values[key])(text)
+            except ValueError:
+                raise BackboneError(f"{spec}: {key}={text}: expected a whole number.") from None
+        seed = values.pop("seed")
+        return cls(name, **values), seed
+
+    @classmethod
+    def of_public(cls, model: nn.Module, name: str, in_channels: int, size: int, options: dict[str, Any]) -> Architecture:
+        """The architecture of public weights that timm has loaded; one that is built for one image size keeps its own."""
+        if has_fixed_size(name):
+            fixed = getattr(getattr(model, "patch_embed", None), "img_size", None) or model.pretrained_cfg["input_size"][1:]
+            size = fixed if isinstance(fixed, int) else fixed[0]
+        return cls(name, in_channels, size, options=options)
+
+    def card(self) -> dict[str, Any]:
+        """Its part of a backbone's card."""
+        return {
+            "architecture": self.name,
+            "in_channels": self.in_channels,
+            "image_size": self.size,
+            "stem": self.stem,
+            "options": self.options,
+        }
+
+    def build(self, seed: int) -> nn.Module:
+        """Make the timm model without a head, randomly initialised from `seed`; other random draws are left as they were.
+
+        Raises:
+            BackboneError: If timm does not know the architecture or refuses an argument.
+        """
+        if not timm.is_model(self.name):
+            raise BackboneError(
+                f"backbone.name: timm has no architecture '{self.name}'.{nearest(self.name, timm.list_models())}"
+            )
+        for option in set(self.options) & set(RECIPE_KEYS):
+            raise BackboneError(f"backbone.options.{option}: its place is {RECIPE_KEYS[option]}.")
+        arguments = {"in_chans": self.in_channels, "num_classes": 0, **self.options}
+        if has_fixed_size(self.name):
+            arguments["img_size"] = self.size
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                model = timm.create_model(self.name, **arguments)
+                if self.stem == "small":
+                    _shrink_stem(model, self.name)
+            except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+                raise BackboneError(f"backbone {self.name} with {arguments}: timm refused: {error}") from None
+        return model
+
+    def check_parent(self, parent: Architecture) -> None:
+        """Refuse to take the weights of another architecture: two with equal tensors may differ in strides or activations.
+
+        Raises:
+            RuntimeError: If the parent differs in name, stem or options, drop rates and pooling aside.
+        """
+        essence = self._essence()
+        for key, theirs in parent._essence().items():
+            if theirs != essence[key]:
+                raise RuntimeError(f"{key}: the parent has {theirs}, this backbone {essence[key]}. They must be the same.")
+
+    def _essence(self) -> dict[str, str]:
+        """What the weights depend on, as text."""
+        kept = {
+            key: value
+            for key, value in self.options.items()
+            if key not in FREE_OPTIONS and not ("drop" in key and key.endswith("_rate"))
+        }
+        options = json.dumps(kept, sort_keys=True)  # a list and a tuple are the same option
+        return {"architecture": self.name, "stem": self.stem, "options": options}
+
+    def feature_dim(self, model: nn.Module) -> int:
+        """Length of the vector that its model gives for an image, measured with a black one.
+
+        timm's `num_features` is another number wherever layers follow the pooling (VGG, MobileNetV3) or pooling concatenates.
+
+        Raises:
+            BackboneError: If the model cannot read images of this size, or does not give one vector for an image.
+        """
+        training = model.training
+        image = torch.zeros(1, self.in_channels, self.size, self.size)
         try:
-            model = timm.create_model(name, **arguments)
-            if stem == "small":
-                _shrink_stem(model, name)
-        except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-            raise BackboneError(f"backbone {name} with {arguments}: timm refused: {error}") from None
-    model.built = {
-        "architecture": name,
-        "in_channels": in_channels,
-        "image_size": size,
-        "stem": stem,
-        "options": options,
-    }
-    return model
+            with torch.no_grad():
+                features = model.eval()(image)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise BackboneError(
+                f"{type(model).__name__} cannot read images of {self.in_channels} x {self.size} x {self.size}: {error}. "
+                "Choose another size."
+            ) from None
+        finally:
+            model.train(training)
+        if features.ndim != 2:
+            raise BackboneError(
+                f"{type(model).__name__} gives {tuple(features.shape)} for one image, not a vector. Leave "
+                "backbone.options.global_pool as timm has it."
+            )
+        return features.shape[1]
 
 
 def _shrink_stem(model: nn.Module, name: str) -> None:
     if isinstance(model, ResNet):
-        place, convolution, pool = model, "conv1", "maxpool"
+        parent, convolution, pool = model, "conv1", "maxpool"
     elif isinstance(model, DenseNet):
-        place, convolution, pool = model.features, "conv0", "pool0"
+        parent, convolution, pool = model.features, "conv0", "pool0"
     else:
         raise BackboneError(
             f"backbone.stem: 'small' is for ResNets and DenseNets; {name} is none. A ViT or a ConvNeXt takes "
             "backbone.options.patch_size instead; a VGG keeps every pixel in its first layers anyway."
         )
-    first = getattr(place, convolution)
+    first = getattr(parent, convolution)
     if isinstance(first, nn.Sequential):
         first = first[0]
     if first.kernel_size == (7, 7):
         first = nn.Conv2d(first.in_channels, first.out_channels, 3, stride=1, padding=1, bias=False)
         nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
-        setattr(place, convolution, first)
+        setattr(parent, convolution, first)
     first.stride = (1, 1)
-    setattr(place, pool, nn.Identity())
+    setattr(parent, pool, nn.Identity())
 
 
 def has_fixed_size(name: str) -> bool:
@@ -92,53 +195,26 @@ def has_fixed_size(name: str) -> bool:
 def input_convolutions(model: nn.Module) -> list[str]:
     """Names of the convolutions that read the image; timm names the ResNet's `conv1` also where a deep stem holds three."""
     listed = model.pretrained_cfg.get("first_conv") or []
-    found = []
-    for name in [listed] if isinstance(listed, str) else listed:
+    names = []
+    for prefix in [listed] if isinstance(listed, str) else listed:
         inside = (
-            place
-            for place, layer in model.named_modules()
-            if isinstance(layer, nn.Conv2d) and f"{place}.".startswith(f"{name}.")
+            name
+            for name, layer in model.named_modules()
+            if isinstance(layer, nn.Conv2d) and f"{name}.".startswith(f"{prefix}.")
         )
-        found += list(inside)[:1]
-    return found
+        names += list(inside)[:1]
+    return names
 
 
-def feature_length(model: nn.Module, in_channels: int, size: int) -> int:
-    """Length of the vector that a model gives for an image, measured with a black one.
-
-    timm's `num_features` is another number wherever layers follow the pooling (VGG, MobileNetV3) or pooling concatenates.
-
-    Raises:
-        BackboneError: If it cannot read such an image, or does not give one vector for it.
-    """
-    training = model.training
-    image = torch.zeros(1, in_channels, size, size)
-    try:
-        with torch.no_grad():
-            features = model.eval()(image)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise BackboneError(
-            f"{type(model).__name__} cannot read images of {in_channels} x {size} x {size}: {error}. Choose another size."
-        ) from None
-    finally:
-        model.train(training)
-    if features.ndim != 2:
-        raise BackboneError(
-            f"{type(model).__name__} gives {tuple(features.shape)} for one image, not a vector. Leave "
-            "backbone.options.global_pool as timm has it."
-        )
-    return features.shape[1]
-
-
-def difference(own: dict[str, Any], given: dict[str, Any]) -> str:
+def tensor_difference(expected: dict[str, Any], given: dict[str, Any]) -> str:
     """Where two sets of weights differ in names or shapes: the first three tensors, in words; empty if nowhere."""
 
     def shape(tensors: dict[str, Any], name: str) -> str:
         return f"of shape {tuple(tensors[name].shape)}" if name in tensors else "absent"
 
-    names = [name for name in {**own, **given} if shape(own, name) != shape(given, name)]
-    told = [f"{name} is {shape(given, name)} and should be {shape(own, name)}" for name in names[:3]]
-    return "; ".join(told) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
+    names = [name for name in {**expected, **given} if shape(expected, name) != shape(given, name)]
+    first = [f"{name} is {shape(given, name)} and should be {shape(expected, name)}" for name in names[:3]]
+    return "; ".join(first) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def brief(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""The card of a backbone: what it is, what it has seen, and how plain timm and people may read it."""
+"""A backbone described: for itself (`card.json`), for plain timm (`config.json`) and for people (`README.md`)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_transfer import __version__
+from ssl_transfer.cards import BackboneCard
 from ssl_transfer.data.intensity import Intensity
-from ssl_transfer.models.architecture import feature_length, has_fixed_size, input_convolutions
+from ssl_transfer.models.architecture import Architecture, has_fixed_size, input_convolutions
+from ssl_transfer.run import to_json
 
-SCHEMA = 1
 SMALL_STEM = (
     "_small_stem"  # suffix of an architecture that timm does not know: it refuses, rather than load a wrong stem
 )
@@ -21,46 +21,28 @@ MAKER = "ssl_transfer"  # in `config.json`: a folder of ours that lost its card 
 
 
 def new_card(
-    name: str,
-    architecture: str,
-    model: nn.Module,
-    in_channels: int,
-    size: int,
-    stem: str,
-    options: dict,
-    intensity: Intensity,
-    **facts: Any,
-) -> dict[str, Any]:
-    """The card of a backbone. `facts` lay over the defaults: method, source_domain, parents, pretraining_seed, …
+    name: str, architecture: Architecture, model: nn.Module, intensity: Intensity, **facts: Any
+) -> BackboneCard:
+    """The card of a new backbone.
+
+    Args:
+        name: As tables and figures call it.
+        architecture: Of the model.
+        model: Its feature vectors are measured.
+        intensity: How images must be scaled.
+        **facts: Other fields of `BackboneCard`: method, source_domain, parents, pretraining_seed, …
 
     Raises:
-        BackboneError: If the model cannot read images of this size.
+        BackboneError: If the model cannot read images of its size.
     """
-    return {
-        "schema": SCHEMA,
-        "kind": "backbone",
-        "name": name,
-        "architecture": architecture,
-        "in_channels": in_channels,
-        "image_size": size,
-        "stem": stem,
-        "options": options,
-        "feature_dim": feature_length(model, in_channels, size),
-        "intensity": intensity.to_card(),
-        "method": "none",
-        "source_domain": None,
-        "parents": [],
-        "stores": [],
-        "adapted": [],
-        "pretraining_seed": None,
-        "licence": "as its training images",
-        "version": __version__,
-    } | facts
+    return BackboneCard(
+        name=name, **architecture.card(), feature_dim=architecture.feature_dim(model), intensity=intensity, **facts
+    )
 
 
-def weights_digest(model: nn.Module, card: dict[str, Any]) -> str:
+def weights_digest(model: nn.Module, card: BackboneCard) -> str:
     """Name a backbone by its tensors, architecture and intensity: 16 hex digits."""
-    parts = [card["architecture"], card["stem"], card["options"], card["intensity"], card["in_channels"]]
+    parts = [card.architecture, card.stem, card.options, to_json(card.intensity), card.in_channels]
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8)
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(key.encode())
@@ -68,23 +50,23 @@ def weights_digest(model: nn.Module, card: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def timm_config(model: nn.Module, card: dict[str, Any]) -> dict[str, Any]:
+def timm_config(model: nn.Module, card: BackboneCard) -> dict[str, Any]:
     """`config.json` as timm reads it; of a small stem one that it refuses."""
-    small = card["stem"] == "small"
-    size, channels, intensity = card["image_size"], card["in_channels"], card["intensity"]
-    fixed = has_fixed_size(card["architecture"])
+    small = card.stem == "small"
+    size, channels, intensity = card.image_size, card.in_channels, card.intensity
+    fixed = has_fixed_size(card.architecture)
     first = input_convolutions(model)
     first = first[0] if len(first) == 1 else first
     return {
-        "architecture": card["architecture"] + SMALL_STEM * small,
+        "architecture": card.architecture + SMALL_STEM * small,
         "num_classes": 0,
-        "num_features": card["feature_dim"],
-        "model_args": {"in_chans": channels, **card["options"]} | ({"img_size": size} if fixed else {}),
+        "num_features": card.feature_dim,
+        "model_args": {"in_chans": channels, **card.options} | ({"img_size": size} if fixed else {}),
         "pretrained_cfg": {
             "input_size": [channels, size, size],
             "fixed_input_size": fixed,
-            "mean": intensity["mean"],
-            "std": intensity["std"],
+            "mean": list(intensity.mean),
+            "std": list(intensity.std),
             "crop_pct": 1.0,
             "interpolation": "bilinear",
             "first_conv": first,
@@ -95,30 +77,30 @@ def timm_config(model: nn.Module, card: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def readme(card: dict[str, Any]) -> str:
+def readme(card: BackboneCard) -> str:
     """The model card for people, in Markdown."""
-    window = card["intensity"]["window_hu"]
+    window = card.intensity.window_hu
     load = (
         "This backbone has the small-image stem, which timm cannot build: load it with "
         '`ssl_transfer.load_backbone("PATH")`.'
-        if card["stem"] == "small"
+        if card.stem == "small"
         else 'Plain timm loads it: `timm.create_model("local-dir:PATH", pretrained=True)`.'
     )
-    return f"""# {card["name"]}
+    return f"""# {card.name}
 
-{card["architecture"]}, {card["in_channels"]} channel(s), {card["image_size"]} px, {card["feature_dim"]} features.
-Pretrained with **{card["method"]}** on **{card["source_domain"] or "nothing"}** (seed {card["pretraining_seed"]}).
+{card.architecture}, {card.in_channels} channel(s), {card.image_size} px, {card.feature_dim} features.
+Pretrained with **{card.method}** on **{card.source_domain or "nothing"}** (seed {card.pretraining_seed}).
 
 {load}
 
 ## Input
 Intensity 0 and 1 are {window[0]:g} and {window[1]:g} HU for CT, 0 and 255 for displayed images; clip, then
-subtract {card["intensity"]["mean"]} and divide by {card["intensity"]["std"]}.
+subtract {list(card.intensity.mean)} and divide by {list(card.intensity.std)}.
 
 ## Origin
-- stores: {", ".join(card["stores"]) or "none"}
-- parents: {", ".join(card["parents"]) or "none"}
-- adapted: {", ".join(card["adapted"]) or "nothing"}
-- licence: {card["licence"]}
-- made by ssl_transfer {card["version"]}; `card.json` has everything.
+- stores: {", ".join(card.stores) or "none"}
+- parents: {", ".join(card.parents) or "none"}
+- adapted: {", ".join(card.adapted) or "nothing"}
+- licence: {card.licence}
+- made by ssl_transfer {card.version}; `card.json` has everything.
 """

@@ -43,7 +43,7 @@ def embed(
     """
     device = torch.device(device)
     keep_freed_memory(device)
-    size = size or backbone.card["image_size"]
+    size = size or backbone.card.image_size
     features = np.empty((len(rows), backbone.feature_dim), np.float32)
     with evaluating(backbone, device, torch.bfloat16 if bf16 else None):
         for places, inputs in prepared(backbone, store, rows, size, batch_size, device):
@@ -63,7 +63,7 @@ def embed_layers(
 ) -> dict[str, np.ndarray]:
     """As `embed`, for every layer that `layer_names` lists: layer -> what it holds, pooled, float32 (n, C)."""
     device, names = torch.device(device), layer_names(backbone)
-    size = size or backbone.card["image_size"]
+    size = size or backbone.card.image_size
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     with evaluating(backbone, device, torch.bfloat16 if bf16 else None), outputs(backbone.model, names) as found:
         for _, inputs in prepared(backbone, store, rows, size, batch_size, device):
@@ -106,5 +106,5 @@ def prepare(images: torch.Tensor, scale: Scale, size: int, backbone: Backbone) -
         unit = functional.pad(unit, (left, int(missing[0]) - left, top, int(missing[1]) - top))
     if unit.shape[-1] != size:
         unit = functional.interpolate(unit, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    inputs = backbone.intensity.normalise(match_channels(unit, backbone.card["in_channels"]))
+    inputs = backbone.intensity.normalise(match_channels(unit, backbone.card.in_channels))
     return inputs.contiguous(memory_format=torch.channels_last)

@@ -62,7 +62,7 @@ class SegmentationHead(nn.Module):
         self.places = _places(backbone)
         training = backbone.training
         with torch.no_grad():
-            levels = self._levels(backbone.eval(), torch.zeros(1, backbone.card["in_channels"], size, size))
+            levels = self._levels(backbone.eval(), torch.zeros(1, backbone.card.in_channels, size, size))
         backbone.train(training)
         channels = [level.shape[1] for level in levels]
         widths = [min(WIDEST, width * 2**level) for level in reversed(range(len(channels)))]
@@ -94,7 +94,7 @@ def _places(backbone: Backbone) -> list[str]:
         places = [places[(i + 1) * len(places) // TOKEN_LEVELS - 1] for i in range(TOKEN_LEVELS)]
     if len(places) < 2:
         raise BackboneError(
-            f"backbone {backbone.card['architecture']}: timm lists no maps inside it that a decoder could read. Segment with a "
+            f"backbone {backbone.card.architecture}: timm lists no maps inside it that a decoder could read. Segment with a "
             "ResNet, DenseNet, VGG, ConvNeXt or ViT."
         )
     return places

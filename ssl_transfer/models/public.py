@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import timm
 import torch
 from torch import nn
 
+from ssl_transfer.cards import BackboneCard
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import BackboneError, UnreachableError, nearest
-from ssl_transfer.models.architecture import ELSEWHERE, brief, build, difference, has_fixed_size, input_convolutions
+from ssl_transfer.models.architecture import RECIPE_KEYS, Architecture, brief, input_convolutions, tensor_difference
 from ssl_transfer.models.card import MAKER, new_card
 
 Classifier = tuple[np.ndarray, np.ndarray]  # weights (S, feature_dim) and biases (S,) of the source classes
-Described = tuple[nn.Module, dict[str, Any], Classifier | None]  # a model without a head, its card, and the head
 
 
-def from_hub(name: str, in_channels: int, size: int) -> Described:
+
+class PublicWeights(NamedTuple):
+    """A model without its head, its card, and the head where it is one linear layer."""
+
+    model: nn.Module
+    card: BackboneCard
+    classifier: Classifier | None
+
+
+def from_hub(name: str, in_channels: int, size: int) -> PublicWeights:
     """timm's public weights `NAME[.TAG]`; timm keeps what it has fetched once.
 
     Args:
@@ -35,9 +44,9 @@ def from_hub(name: str, in_channels: int, size: int) -> Described:
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
         raise BackboneError(f"timm:{name}: timm has no such architecture.{nearest(architecture, timm.list_models())}")
-    known = timm.list_models(f"{architecture}.*", pretrained=True)
-    if not known or (tag and name not in known):
-        raise BackboneError(f"timm:{name}: timm knows no such public weights.{nearest(name, known)}")
+    available = timm.list_models(f"{architecture}.*", pretrained=True)
+    if not available or (tag and name not in available):
+        raise BackboneError(f"timm:{name}: timm knows no such public weights.{nearest(name, available)}")
     repository = timm.get_pretrained_cfg(name).hf_hub_id or f"timm/{name}"
     try:
         public = timm.create_model(name, pretrained=True, in_chans=in_channels)
@@ -57,7 +66,7 @@ def is_public(path: Path) -> bool:
     )
 
 
-def from_public_folder(path: Path, in_channels: int, size: int) -> Described:
+def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights:
     """Public weights that somebody downloaded: `model.safetensors` and `config.json` as timm writes them.
 
     Args:
@@ -81,54 +90,49 @@ def from_public_folder(path: Path, in_channels: int, size: int) -> Described:
         public = timm.create_model(f"local-dir:{path}", pretrained=True, in_chans=in_channels)
     except Exception as error:  # timm raises whatever the disk gave it
         raise BackboneError(f"{path}: timm cannot load these public weights: {brief(error)}") from None
-    options = {key: value for key, value in arguments.items() if key not in ELSEWHERE}
+    options = {key: value for key, value in arguments.items() if key not in RECIPE_KEYS}
     tag = public.pretrained_cfg.get("tag")
     return _described(public, f"{architecture}.{tag}" if tag else path.name, architecture, options, in_channels, size)
 
 
 def _described(
     public: nn.Module, name: str, architecture: str, options: dict[str, Any], in_channels: int, size: int
-) -> Described:
+) -> PublicWeights:
     """The headless twin of a public model that timm has loaded, head and all, for `in_channels`."""
     config = public.pretrained_cfg
-    if has_fixed_size(architecture):
-        size = getattr(getattr(public, "patch_embed", None), "img_size", None) or config["input_size"][1:]
-        size = size if isinstance(size, int) else size[0]
-    model = build(architecture, in_channels, size, "standard", options, 0)
-    own = model.state_dict()
-    weights = {key: value for key, value in public.state_dict().items() if key in own}
-    differing = difference(own, weights)
-    if differing:
-        raise BackboneError(f"{name}: without its head it is another model: {differing}.")
+    described = Architecture.of_public(public, architecture, in_channels, size, options)
+    model = described.build(seed=0)
+    expected = model.state_dict()
+    weights = {key: value for key, value in public.state_dict().items() if key in expected}
+    difference = tensor_difference(expected, weights)
+    if difference:
+        raise BackboneError(f"{name}: without its head it is another model: {difference}.")
     model.load_state_dict(weights)
     source, mean, std = config["input_size"][0], config["mean"], config["std"]
-    adapted = []
+    adapted: tuple[str, ...] = ()
     if source != in_channels:
-        adapted = [f"{layer}.weight: {source} → {in_channels} input channels" for layer in input_convolutions(model)]
+        layers = input_convolutions(model)
+        adapted = tuple(f"{layer}.weight: {source} → {in_channels} input channels" for layer in layers)
         mean, std = ((sum(values) / len(values),) * in_channels for values in (mean, std))
     card = new_card(
         name,
-        architecture,
+        described,
         model,
-        in_channels,
-        size,
-        "standard",
-        options,
         Intensity(mean=tuple(mean), std=tuple(std)),
         method="public weights",
         source_domain="photograph",
         licence=config.get("license") or "see timm",
         adapted=adapted,
     )
-    return model, card, _classifier(public, model.eval(), card)
+    return PublicWeights(model, card, _classifier(public, model.eval(), card))
 
 
-def _classifier(public: nn.Module, model: nn.Module, card: dict[str, Any]) -> Classifier | None:
+def _classifier(public: nn.Module, model: nn.Module, card: BackboneCard) -> Classifier | None:
     """The head that a public model was trained with, if it is one linear layer on the features."""
     head = public.get_classifier() if hasattr(public, "get_classifier") else None
-    if not isinstance(head, nn.Linear) or head.in_features != card["feature_dim"]:
+    if not isinstance(head, nn.Linear) or head.in_features != card.feature_dim:
         return None
-    image = torch.randn(1, card["in_channels"], *2 * [card["image_size"]], generator=torch.Generator().manual_seed(0))
+    image = torch.randn(1, card.in_channels, *2 * [card.image_size], generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         if not torch.allclose(public.eval()(image), head(model(image)), rtol=1e-3, atol=1e-3):
             return None

@@ -144,9 +144,9 @@ def _backbone(
     model = build(section.name, section.in_channels, size, section.stem, section.options, seed)
     adapted = []
     if parent:
-        public = not parent.card["parents"]  # adapted while it was loaded
+        public = not parent.card.parents  # adapted while it was loaded
         try:
-            adapted = parent.card["adapted"] * public + adopt(model, parent.model)
+            adapted = parent.card.adapted * public + adopt(model, parent.model)
         except RuntimeError as error:
             raise RecipeError(f"{where}: backbone.init: {section.init} does not fit {section.name}: {error}") from None
     card = new_card(
@@ -161,7 +161,7 @@ def _backbone(
         method=recipe.method.name,
         source_domain=" + ".join(dict.fromkeys(store.card.domain for store in stores)),
         stores=[store.id for store in stores],
-        parents=[*parent.card["parents"], parent.id] if parent else [],
+        parents=[*parent.card.parents, parent.id] if parent else [],
         adapted=adapted,
         pretraining_seed=seed,
         recipe=recipe.model_dump(),

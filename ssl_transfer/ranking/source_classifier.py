@@ -91,7 +91,7 @@ def source_posteriors(
     own, inputs, classes, groups = [], [], [], []
     for number, source in enumerate(sources):
         rows, names = source.classes()
-        if source.store.id in backbone.card["stores"] and len(set(names)) > 1:
+        if source.store.id in backbone.card.stores and len(set(names)) > 1:
             own.append(source)
             inputs.append(extract(source.store)[rows])
             classes += [f"{number} {name}" for name in names]
@@ -105,7 +105,7 @@ def source_posteriors(
     if not np.isfinite(inputs).all():
         stores = " and ".join(str(source.store.path) for source in own)
         raise BackboneError(
-            f"{backbone.card['name']}: some of its features on {stores} are no numbers. Extract them in fp32, or look at its "
+            f"{backbone.card.name}: some of its features on {stores} are no numbers. Extract them in fp32, or look at its "
             "training."
         )
     standardize = Standardizer.of(inputs)

@@ -94,7 +94,7 @@ def rank(
     sample = Sample.of(task, fraction, seed, folds, resamples)
     stores = [task.store, *(source.store for source in sources)]
     wanted = {features_id(one, store, size, precision) for one in backbones.values() for store in stores}
-    known = {one.card["run_id"]: one for one in map(Features.load, features)}
+    known = {one.card.run_id: one for one in map(Features.load, features)}
     if strange := [str(one.path) for name, one in known.items() if name not in wanted]:
         raise UsageError(
             f"--features {strange[0]}: of another backbone, store, size or precision than what is ranked here."
@@ -143,12 +143,12 @@ def rank(
 
 
 def _has_source(backbone: Backbone, sources: Sequence[SourceLabels]) -> bool:
-    return backbone.classifier is not None or any(one.store.id in backbone.card["stores"] for one in sources)
+    return backbone.classifier is not None or any(one.store.id in backbone.card.stores for one in sources)
 
 
 def _unused(sources: Sequence[SourceLabels], backbones: Mapping[str, Backbone]) -> list[str]:
     """A sentence for each store that no backbone was pretrained on."""
-    known = {store for backbone in backbones.values() for store in backbone.card["stores"]}
+    known = {store for backbone in backbones.values() for store in backbone.card.stores}
     return [
         f"{source.store.path} is no source: none of these backbones was pretrained on it."
         for source in sources
@@ -172,10 +172,10 @@ def _entry(one: Candidate) -> dict[str, Any]:
     """A backbone as `rank.json` has it."""
     return {
         "name": one.name,
-        "id": one.card["id"],
-        "method": one.card["method"],
-        "source_domain": one.card["source_domain"],
-        "feature_dim": one.card["feature_dim"],
+        "id": one.card.id,
+        "method": one.card.method,
+        "source_domain": one.card.source_domain,
+        "feature_dim": one.card.feature_dim,
         "scores": {name: one.values[name] for name in SCORES},
         "knn": one.values["knn"],
         "linear_probe": one.values["linear_probe"],

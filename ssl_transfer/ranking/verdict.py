@@ -101,7 +101,7 @@ def _recommendation(
             f"Take {best.name}: by {how} it has {value} against {ranked[1].values[by]:.4g} of {ranked[1].name}, and is first in "
             f"{first[best.name]:.0%} of resampled patients."
         )
-    untrained = [one.name for one in ranked if one.card["method"] == UNTRAINED]
+    untrained = [one.name for one in ranked if one.card.method == UNTRAINED]
     if best.name in untrained or set(untrained) & set(close):
         said += " Random initialisation is among the best here: no pretraining has shown its worth on these features."
     return said
@@ -129,13 +129,13 @@ def _caveats(
         said.append(
             "Patients are unknown: images were dealt into folds and resampled singly, and values may be too good."
         )
-    wide = [one for one in candidates if rows < ROWS_PER_FEATURE * one.card["feature_dim"]]
+    wide = [one for one in candidates if rows < ROWS_PER_FEATURE * one.card.feature_dim]
     if wide:
         said.append(
             f"Fewer than {ROWS_PER_FEATURE} images per feature ({rows} images; {_named(wide)}): scores that are fitted to the "
             "images are too good. Compare only backbones with as many features."
         )
-    if len({one.card["feature_dim"] for one in candidates}) > 1:
+    if len({one.card.feature_dim for one in candidates}) > 1:
         said.append(
             "The candidates have different numbers of features, which some scores reward (H, LogME, TransRate)."
         )
@@ -149,7 +149,7 @@ def _caveats(
         said.append(f"LEEP and NCE of {_named([one for one in candidates if one.source == source])} rest on {source}.")
     if task.kind == "multilabel":
         said.append("The task is multi-label: of the scores only LogME is defined.")
-    seen = [one for one in candidates if task.store.id in one.card["stores"]]
+    seen = [one for one in candidates if task.store.id in one.card.stores]
     if seen:
         said.append(f"Pretrained, without labels, on training images of this very store: {_named(seen)}.")
     return said

@@ -51,7 +51,7 @@ class LoRA(Strategy):
         ]
         if not names:
             raise RecipeError(
-                f"strategy lora: {backbone.card['architecture']} has no linear layers called {' or '.join(layers)}: it adapts "
+                f"strategy lora: {backbone.card.architecture} has no linear layers called {' or '.join(layers)}: it adapts "
                 "the attention of ViTs. Take a ViT, name strategy.layers, or take another strategy."
             )
         backbone.requires_grad_(False)
