@@ -10,6 +10,7 @@ import pandas
 import torch
 from safetensors.numpy import load_file, save_file
 
+from ssl_transfer.cards import FeaturesCard
 from ssl_transfer.console import Progress, is_main_process
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
@@ -17,9 +18,8 @@ from ssl_transfer.data.views import VIEWS, ViewMaker, mild
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.embedding import embed, embed_layers, evaluating
-from ssl_transfer.run import claimed, read_json, run_id, whole_folder, write_json
+from ssl_transfer.run import claimed, run_id, whole_folder
 
-SCHEMA = 1
 CACHE = Path("runs/features")
 
 
@@ -34,7 +34,7 @@ class Features:
     """
 
     values: np.ndarray
-    card: dict
+    card: FeaturesCard
     path: Path
 
     @classmethod
@@ -45,9 +45,7 @@ class Features:
             UsageError: If it is none.
         """
         path = Path(path)
-        card = read_json(path / "card.json")
-        if not card or card.get("kind") != "features" or card.get("schema") != SCHEMA:
-            raise UsageError(f"{path}: no features folder of schema {SCHEMA}. Make one with: ssl-transfer features …")
+        card = FeaturesCard.load(path)
         return cls(load_file(path / "features.safetensors")["features"], card, path)
 
     @property
@@ -144,22 +142,20 @@ def _extract(backbone: Backbone, store: Images, folder: Path, identity: str, siz
             bf16=precision == "bf16",
             on_batch=lambda images: progress.update(steps=images),
         )
-    card = {
-        "schema": SCHEMA,
-        "kind": "features",
-        "run_id": identity,
-        "backbone": backbone.id,
-        "store": store.id,
-        "backbone_name": backbone.card.name,
-        "store_path": str(store.path),
-        "size": size,
-        "precision": precision,
-        "shape": list(values.shape),
-    }
+    card = FeaturesCard(
+        run_id=identity,
+        backbone=backbone.id,
+        store=store.id,
+        backbone_name=backbone.card.name,
+        store_path=str(store.path),
+        size=size,
+        precision=precision,
+        shape=values.shape,
+    )
     if is_main_process():
         keys = {name: store.column(name) for name in ("pixel_digest", "patient", "label", "split")}
         with whole_folder(folder) as temporary:
             save_file({"features": values}, temporary / "features.safetensors")
             pandas.DataFrame({"row": np.arange(len(store)), **keys}).to_parquet(temporary / "rows.parquet", index=False)
-            write_json(temporary / "card.json", card)
+            card.save(temporary)
     return Features(values, card, folder)

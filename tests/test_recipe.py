@@ -10,7 +10,9 @@ from ssl_transfer.data.views import VIEWS
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods.objective import one_group
 from ssl_transfer.methods.registry import METHODS
-from ssl_transfer.models.backbone import Backbone, build, new_card
+from ssl_transfer.models.architecture import Architecture
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.card import new_card
 from ssl_transfer.recipe import (
     Component,
     PretrainRecipe,
@@ -293,9 +295,9 @@ def test_every_recipe_is_valid_down_to_its_options_and_builds_its_method(path):
         reads = "hu" if source.views.name == "ct" else "rgb" if channels == 3 else "display"
         preset = VIEWS[source.views.name](recipe.data.size, channels, reads, **views)
     section = recipe.backbone
-    shape = (channels, recipe.data.size, section.stem, section.options)
-    model = build(section.name, *shape, 0)
-    backbone = Backbone(model, new_card(recipe.name, section.name, model, *shape, preset.intensity))
+    architecture = Architecture(section.name, channels, recipe.data.size, section.stem, section.options)
+    model = architecture.build(seed=0)
+    backbone = Backbone(model, new_card(recipe.name, architecture, model, preset.intensity))
     options = choose(METHODS, recipe.method, f"{path}: method")
     kind = METHODS[recipe.method.name]
     small = {key: min(value, 64) if key.endswith("_dim") else value for key, value in options.items()}

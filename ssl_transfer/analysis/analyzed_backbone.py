@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from ssl_transfer.cards import BackboneCard
 from ssl_transfer.data.store import ImageStore
 
 
@@ -26,7 +26,7 @@ class AnalyzedBackbone:
 
     id: str
     name: str
-    card: dict[str, Any]
+    card: BackboneCard
     features: Callable[[ImageStore], np.ndarray]
     layers: Callable[[ImageStore, np.ndarray], dict[str, np.ndarray]]
     pairs: Callable[[ImageStore, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -37,9 +37,7 @@ def before_and_after(subjects: list[AnalyzedBackbone]) -> list[tuple[AnalyzedBac
     by_id = {subject.card.id: subject for subject in subjects}
     found = []
     for subject in subjects:
-        ancestors = [
-            by_id[parent] for parent in subject.card.parents if parent in by_id and parent != subject.card.id
-        ]
+        ancestors = [by_id[parent] for parent in subject.card.parents if parent in by_id and parent != subject.card.id]
         if ancestors:
             found.append((ancestors[-1], subject))
     return found

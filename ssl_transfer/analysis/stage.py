@@ -155,8 +155,16 @@ def _entry(one: AnalyzedBackbone, found: Measurements) -> dict[str, Any]:
         table = found.tables[name]
         row = table[table["backbone"] == one.name].iloc[-1].drop(["backbone", "layer"], errors="ignore")
         numbers |= {key: _plain(value) for key, value in row.items()}
-    card = {key: one.card[key] for key in ("method", "source_domain", "parents", "pretraining_seed")}
-    return {"name": one.name, "id": one.card.id, **card, **numbers}
+    card = one.card
+    return {
+        "name": one.name,
+        "id": card.id,
+        "method": card.method,
+        "source_domain": card.source_domain,
+        "parents": list(card.parents),
+        "pretraining_seed": card.pretraining_seed,
+        **numbers,
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     backbone = open_backbone(options.backbone, store)
     features = extract_features(backbone, store, options.out, options.size, options.precision)
-    return {**features.card, "features": str(features.path)}
+    return {**features.card.to_json(), "features": str(features.path)}
 
 
 VERB = Verb("compute and keep a backbone's features of a store", arguments, run)

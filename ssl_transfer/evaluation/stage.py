@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,8 @@ from ssl_transfer.evaluation.probes import PROBES, selected_probe
 from ssl_transfer.evaluation.segment import segment
 from ssl_transfer.evaluation.strategies.lora import merge_adapters
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
-from ssl_transfer.models.backbone import Backbone, save_backbone, with_channels
+from ssl_transfer.models.adoption import with_channels
+from ssl_transfer.models.backbone import Backbone, save_backbone
 from ssl_transfer.recipe import (
     Component,
     Effort,
@@ -232,7 +234,10 @@ def _result(
             "id": backbone.id,
             "name": backbone.card.name,
             "pretraining": backbone.card.name,
-            **{key: backbone.card[key] for key in ("method", "source_domain", "parents", "pretraining_seed")},
+            "method": backbone.card.method,
+            "source_domain": backbone.card.source_domain,
+            "parents": list(backbone.card.parents),
+            "pretraining_seed": backbone.card.pretraining_seed,
         },
         task={"name": task.name, "target_domain": str(task.domain)},
         boundary=_boundary(backbone, task),
@@ -260,16 +265,18 @@ def _keep_backbone(parent: Backbone, context: EvalContext, strategy: str) -> Non
     """Write a backbone as its fine-tune left it, adapters merged; its card names the parent, and what it has seen."""
     task, folder = context.task, context.folder / "backbone"
     merge_adapters(context.backbone.model)
-    card = {key: value for key, value in context.backbone.card.items() if key not in ("recipe", "training", "run_id")}
     domains = [*(parent.card.source_domain or "").split(" + "), str(task.domain)]
-    card |= {
-        "name": f"{parent.card.name} → {task.name}",
-        "method": f"{strategy} fine-tune",
-        "run_id": context.identity,
-        "source_domain": " + ".join(dict.fromkeys(filter(None, domains))),
-        "stores": list(dict.fromkeys([*parent.card.stores, task.store.id])),
-        "parents": [*parent.card.parents, parent.id],
-    }
+    card = replace(
+        context.backbone.card,
+        name=f"{parent.card.name} → {task.name}",
+        method=f"{strategy} fine-tune",
+        source_domain=" + ".join(dict.fromkeys(filter(None, domains))),
+        stores=tuple(dict.fromkeys([*parent.card.stores, task.store.id])),
+        parents=(*parent.card.parents, parent.id),
+        run_id=context.identity,
+        recipe=None,
+        training=None,
+    )
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it was done
     save_backbone(Backbone(context.backbone.model, card), folder)
 

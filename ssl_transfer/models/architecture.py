@@ -75,10 +75,14 @@ class Architecture:
         return cls(name, **values), seed
 
     @classmethod
-    def of_public(cls, model: nn.Module, name: str, in_channels: int, size: int, options: dict[str, Any]) -> Architecture:
+    def of_public(
+        cls, model: nn.Module, name: str, in_channels: int, size: int, options: dict[str, Any]
+    ) -> Architecture:
         """The architecture of public weights that timm has loaded; one that is built for one image size keeps its own."""
         if has_fixed_size(name):
-            fixed = getattr(getattr(model, "patch_embed", None), "img_size", None) or model.pretrained_cfg["input_size"][1:]
+            fixed = (
+                getattr(getattr(model, "patch_embed", None), "img_size", None) or model.pretrained_cfg["input_size"][1:]
+            )
             size = fixed if isinstance(fixed, int) else fixed[0]
         return cls(name, in_channels, size, options=options)
 
@@ -126,7 +130,9 @@ class Architecture:
         essence = self._essence()
         for key, theirs in parent._essence().items():
             if theirs != essence[key]:
-                raise RuntimeError(f"{key}: the parent has {theirs}, this backbone {essence[key]}. They must be the same.")
+                raise RuntimeError(
+                    f"{key}: the parent has {theirs}, this backbone {essence[key]}. They must be the same."
+                )
 
     def _essence(self) -> dict[str, str]:
         """What the weights depend on, as text."""

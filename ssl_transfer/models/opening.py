@@ -36,7 +36,7 @@ def by_name(backbones: Sequence[tuple[str, Backbone]]) -> dict[str, Backbone]:
     """
     candidates = []
     for spec, backbone in backbones:
-        name, seed = backbone.card["name"], backbone.card["pretraining_seed"]
+        name, seed = backbone.card.name, backbone.card.pretraining_seed
         candidates.append((name, *([] if seed is None else [f"{name} (seed {seed})"]), spec))
     counts = Counter(name for names in candidates for name in set(names))
     named: dict[str, Backbone] = {}

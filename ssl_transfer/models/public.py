@@ -20,7 +20,6 @@ from ssl_transfer.models.card import MAKER, new_card
 Classifier = tuple[np.ndarray, np.ndarray]  # weights (S, feature_dim) and biases (S,) of the source classes
 
 
-
 class PublicWeights(NamedTuple):
     """A model without its head, its card, and the head where it is one linear layer."""
 

@@ -14,7 +14,10 @@ from ssl_transfer.data.training_set import StoreShare, TrainingSet
 from ssl_transfer.data.views import VIEWS, ViewMaker, Views
 from ssl_transfer.errors import RecipeError, StoreError
 from ssl_transfer.methods.registry import METHODS, Course, Objective
-from ssl_transfer.models.backbone import Backbone, adopt, build, load_backbone, new_card
+from ssl_transfer.models.adoption import adopt
+from ssl_transfer.models.architecture import Architecture
+from ssl_transfer.models.backbone import Backbone, load_backbone
+from ssl_transfer.models.card import new_card
 from ssl_transfer.recipe import Component, PretrainRecipe, choose
 from ssl_transfer.training.monitor import OnlineProbes
 from ssl_transfer.training.optim import OPTIMIZERS
@@ -140,28 +143,27 @@ def _backbone(
     recipe: PretrainRecipe, stores: list[ImageStore], preset: Views, parent: Backbone | None, where: str
 ) -> Backbone:
     """The backbone as training begins: weights of the seed, or the parent's."""
-    section, size, seed = recipe.backbone, recipe.data.size, recipe.train.seed
-    model = build(section.name, section.in_channels, size, section.stem, section.options, seed)
-    adapted = []
+    section, seed = recipe.backbone, recipe.train.seed
+    architecture = Architecture(
+        section.name, section.in_channels, recipe.data.size, stem=section.stem, options=section.options
+    )
+    model = architecture.build(seed)
+    adapted: tuple[str, ...] = ()
     if parent:
         public = not parent.card.parents  # adapted while it was loaded
         try:
-            adapted = parent.card.adapted * public + adopt(model, parent.model)
+            adapted = (*(parent.card.adapted if public else ()), *adopt(model, architecture, parent))
         except RuntimeError as error:
             raise RecipeError(f"{where}: backbone.init: {section.init} does not fit {section.name}: {error}") from None
     card = new_card(
         recipe.name,
-        section.name,
+        architecture,
         model,
-        section.in_channels,
-        size,
-        section.stem,
-        section.options,
         preset.intensity,
         method=recipe.method.name,
         source_domain=" + ".join(dict.fromkeys(store.card.domain for store in stores)),
-        stores=[store.id for store in stores],
-        parents=[*parent.card.parents, parent.id] if parent else [],
+        stores=tuple(store.id for store in stores),
+        parents=(*parent.card.parents, parent.id) if parent else (),
         adapted=adapted,
         pretraining_seed=seed,
         recipe=recipe.model_dump(),

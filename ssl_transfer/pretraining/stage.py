@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from accelerate import Accelerator
 from ssl_transfer.console import is_main_process, say
 from ssl_transfer.errors import UsageError
 from ssl_transfer.methods.registry import Objective
-from ssl_transfer.models.backbone import Backbone, save_backbone, untrained_backbone
+from ssl_transfer.models.backbone import Backbone, random_init, save_backbone
 from ssl_transfer.models.batchnorm import globalise_batchnorm
 from ssl_transfer.models.memory import keep_freed_memory
 from ssl_transfer.pretraining.setup import online_probes, resolve, set_up
@@ -130,7 +131,7 @@ def pretrain(
     backbone = training.backbone()
     if accelerator.is_main_process:
         log.close()
-        backbone.card |= {"run_id": identity, "training": summary}
+        backbone.card = replace(backbone.card, run_id=identity, training=summary)
         save_backbone(backbone, folder / "backbone")
         checkpoints.clear()
     accelerator.wait_for_everyone()
@@ -168,9 +169,9 @@ def _training(recipe: PretrainRecipe, objective: Objective, accelerator: Acceler
 
 def _untrained(recipe: PretrainRecipe, beginning: Backbone, folder: Path, identity: str) -> dict[str, Any]:
     """Write the control of a recipe: its backbone with random weights of its seed, which has seen nothing."""
-    control = untrained_backbone(beginning.card)
+    control = random_init(beginning.card)
     summary = {"run": str(folder), "backbone": str(folder / "backbone"), "world_size": 1, "steps": 0, "final": {}}
-    control.card |= {"run_id": identity, "recipe": recipe.model_dump(), "training": summary}
+    control.card = replace(control.card, run_id=identity, recipe=recipe.model_dump(), training=summary)
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         save_backbone(control, folder / "backbone")

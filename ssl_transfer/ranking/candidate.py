@@ -6,10 +6,10 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from ssl_transfer.cards import BackboneCard
 from ssl_transfer.errors import BackboneError, TaskError
 from ssl_transfer.evaluation.knn import knn
 from ssl_transfer.evaluation.linear_probe import linear_probe
@@ -48,7 +48,7 @@ class Candidate:
     """
 
     name: str
-    card: dict[str, Any]
+    card: BackboneCard
     values: dict[str, float | None]
     resampled: dict[str, np.ndarray]
     source: str | None

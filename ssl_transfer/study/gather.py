@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from ssl_transfer.cards import BackboneCard
 from ssl_transfer.console import stage
 from ssl_transfer.data.inspect import contact_sheet
 from ssl_transfer.data.store import ImageStore
@@ -126,9 +127,9 @@ def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for arm in plan.arms:
         own = frame[frame["pretraining"] == arm["name"]]
         job = first.get(arm["name"])
-        card = _backbone_card(job) if job else {}
+        card = _backbone_card(job) if job else None
         boundaries = list(dict.fromkeys(own["boundary"].dropna()))
-        recipe = card.get("recipe") or {}
+        recipe = (card and card.recipe) or {}
         steps = _steps(job, jobs) if card else None
         images = (recipe.get("data") or {}).get("limit")
         notes = []
@@ -141,7 +142,7 @@ def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
             steps = images = None
         yield {
             "name": arm["name"],
-            "domain": card.get("source_domain") or "",
+            "domain": (card and card.source_domain) or "",
             "boundary": boundaries[0] if len(boundaries) == 1 else "",
             "images": images,
             "steps": steps,
@@ -149,15 +150,18 @@ def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
         }
 
 
-def _backbone_card(job: Job) -> dict[str, Any]:
-    return read_json(Path(job.output) / "backbone" / "card.json") or {}
+def _backbone_card(job: Job) -> BackboneCard | None:
+    """The card of what a pretraining made; None before it is done."""
+    folder = Path(job.output) / "backbone"
+    return BackboneCard.load(folder) if (folder / "card.json").exists() else None
 
 
 def _steps(job: Job, jobs: Mapping[str, Job]) -> int:
     """Of a pretraining and of those that it started from: a chain has both budgets."""
     before = [jobs[needed] for needed in job.inputs if jobs[needed].stage == "pretrain"]
-    own = (_backbone_card(job).get("training") or {}).get("steps") or 0
-    return own + sum(_steps(parent, jobs) for parent in before)
+    card = _backbone_card(job)
+    steps = ((card and card.training) or {}).get("steps") or 0
+    return steps + sum(_steps(parent, jobs) for parent in before)
 
 
 def _sheets(plan: Plan) -> Iterator[Attachment]:

@@ -67,10 +67,10 @@ def desk(tmp_path_factory, ct_store, photo_store):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         parent = load_backbone("scratch:test_resnet,in_channels=1,size=32,seed=5")
-        parent.card.update(name="ours", method="simclr", source_domain="ct", pretraining_seed=0)
+        parent.card = replace(parent.card, name="ours", method="simclr", source_domain="ct", pretraining_seed=0)
         save_backbone(parent, folder / "ours")
         vit = family_backbone("vit")
-        vit.card.update(name="vit")
+        vit.card = replace(vit.card, name="vit")
         save_backbone(vit, folder / "vit")
         judge("finetune", load_backbone("ours"), task, folder / "tuned", *SHORT, "train.keep_backbone=true")
         for name in ("ours", "vit"):

@@ -64,14 +64,14 @@ def test_a_store_of_one_patient(place):
 def test_a_store_of_colour_beside_one_of_grey(place, photo_store):
     grey = made_store(place / "grey", textures(40))
     backbone = family_backbone("resnet", 3)
-    backbone.card["id"] = "made up"
+    backbone.card = replace(backbone.card, id="made up")
     answer, folder = analyze([real(backbone, "colour")], photo_store, place / "out", {"grey": grey})
     whole(answer, folder, ("colour",))
 
 
 def test_an_untrained_vit(place, ct_store):
     backbone = family_backbone("vit")
-    backbone.card["id"] = "made up"
+    backbone.card = replace(backbone.card, id="made up")
     answer, folder = analyze([real(backbone, "vit")], ct_store, place / "out")
     whole(answer, folder, ("vit",))
     assert answer["backbones"][0]["method"] == "none"

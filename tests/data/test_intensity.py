@@ -1,5 +1,6 @@
 """Intensity: units of a store become what a backbone reads."""
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from ssl_transfer.data.intensity import Intensity, Scale, match_channels
 from ssl_transfer.errors import StoreError
+from ssl_transfer.run import from_json, to_json
 
 
 def card(units, **more):
@@ -55,7 +57,7 @@ def test_normalising_clips_then_subtracts_the_mean_and_divides_by_the_spread():
 
 def test_an_intensity_survives_its_card():
     intensity = Intensity((-1000.0, 1000.0), (0.1,), (0.9,))
-    assert Intensity.from_card(intensity.to_card()) == intensity
+    assert from_json(Intensity, json.loads(json.dumps(to_json(intensity)))) == intensity
 
 
 def test_grey_is_repeated_for_a_backbone_of_three_channels():

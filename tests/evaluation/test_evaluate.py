@@ -16,7 +16,9 @@ from ssl_transfer.errors import RecipeError, SplitError, StoreError, TaskError, 
 from ssl_transfer.evaluation.context import EvalContext
 from ssl_transfer.evaluation.probes import PROBES
 from ssl_transfer.evaluation.stage import PROTOCOLS, evaluate, evaluate_recipe, evaluate_recipes
-from ssl_transfer.models.backbone import Backbone, load_backbone, new_card
+from ssl_transfer.models.architecture import Architecture
+from ssl_transfer.models.backbone import Backbone, load_backbone
+from ssl_transfer.models.card import new_card
 from ssl_transfer.result import EvalResult
 
 SIDE = 2
@@ -30,10 +32,8 @@ class Pixels(nn.Flatten):
 
 def pixel_backbone(**facts):
     model = Pixels()
-    card = new_card(
-        "pixels", "flatten", model, 1, SIDE, "standard", {}, Intensity(), **{"source_domain": "photograph", **facts}
-    )
-    card["id"] = "pixels"
+    facts = {"source_domain": "photograph", **facts}
+    card = new_card("pixels", Architecture("flatten", 1, SIDE), model, Intensity(), **facts, id="pixels")
     return Backbone(model, card)
 
 

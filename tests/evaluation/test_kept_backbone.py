@@ -50,10 +50,10 @@ def test_its_card_names_its_parent_and_all_that_it_has_seen(task, tmp_path):
     parent = family_backbone("resnet")
     judge("finetune", parent, task, tmp_path / "r", *KEEP)
     card = load_backbone(tmp_path / "r" / "backbone").card
-    assert card["parents"][-1] == parent.id != card["id"]
-    assert task.store.id in card["stores"] and str(task.domain) in card["source_domain"]
-    assert card["method"] == "full fine-tune" and task.name in card["name"]
-    assert card["run_id"] == json.loads((tmp_path / "r" / "result.json").read_text())["run_id"]
+    assert card.parents[-1] == parent.id != card.id
+    assert task.store.id in card.stores and str(task.domain) in card.source_domain
+    assert card.method == "full fine-tune" and task.name in card.name
+    assert card.run_id == json.loads((tmp_path / "r" / "result.json").read_text())["run_id"]
 
 
 def test_a_segmentation_keeps_its_backbone_too(tmp_path):

@@ -4,24 +4,26 @@ import copy
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import safe_open
 
+from ssl_transfer.cards import BackboneCard
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import BackboneError
-from ssl_transfer.models.backbone import Backbone, build, load_backbone, new_card, save_backbone, weights_digest
+from ssl_transfer.models.architecture import Architecture
+from ssl_transfer.models.backbone import Backbone, load_backbone, save_backbone
+from ssl_transfer.models.card import new_card, weights_digest
 
 SIZE = 16
-OPTIONS = {"channels": [8, 16, 32, 64], "stem_width": 8}
+RESNET = Architecture("resnet10t", 1, SIZE, options={"channels": [8, 16, 32, 64], "stem_width": 8})
 
 
 def new_backbone(seed=0, **facts) -> Backbone:
-    model = build("resnet10t", 1, SIZE, "standard", OPTIONS, seed)
-    return Backbone(
-        model, new_card("made up", "resnet10t", model, 1, SIZE, "standard", OPTIONS, Intensity(), **facts)
-    ).eval()
+    model = RESNET.build(seed)
+    return Backbone(model, new_card("made up", RESNET, model, Intensity(), **facts)).eval()
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def test_the_weights_file_holds_tensors_and_the_format_only(saved):
 
 
 def test_equal_weights_are_equal_bytes_whatever_the_card_says(tmp_path, saved):
-    save_backbone(new_backbone(method="simclr", stores=["elsewhere"]), tmp_path / "other")
+    save_backbone(new_backbone(method="simclr", stores=("elsewhere",)), tmp_path / "other")
     save_backbone(new_backbone(seed=1), tmp_path / "third")
     digests = [
         hashlib.sha256((f / "model.safetensors").read_bytes()).digest()
@@ -62,12 +64,13 @@ def test_the_id_belongs_to_the_weights_not_to_the_folder(tmp_path, saved):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"stem": "small"}, {"intensity": Intensity(window_hu=(-1000, 1000)).to_card()}, {"architecture": "resnet10"}],
+    "change", [{"stem": "small"}, {"intensity": Intensity(window_hu=(-1000, 1000))}, {"architecture": "resnet10"}]
 )
 def test_the_id_also_names_what_the_weights_mean(change):
     backbone = new_backbone()
-    assert weights_digest(backbone.model, {**backbone.card, **change}) != weights_digest(backbone.model, backbone.card)
+    assert weights_digest(backbone.model, replace(backbone.card, **change)) != weights_digest(
+        backbone.model, backbone.card
+    )
 
 
 def test_the_id_depends_on_every_tensor():
@@ -83,7 +86,7 @@ def test_initial_weights_belong_to_the_seed_and_leave_the_caller_s_draws_alone()
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    one, same, other = (build("resnet10t", 1, 16, "standard", OPTIONS, seed) for seed in (0, 0, 1))
+    one, same, other = (RESNET.build(seed) for seed in (0, 0, 1))
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(one.layer1[0].conv1.weight, same.layer1[0].conv1.weight)
     assert not torch.equal(one.layer1[0].conv1.weight, other.layer1[0].conv1.weight)
@@ -93,7 +96,7 @@ def test_a_scratch_backbone_is_a_backbone_of_its_seed():
     spec = "scratch:resnet10t,in_channels=1,size=32,stem=small"
     one, same, other = load_backbone(spec), load_backbone(spec), load_backbone(f"{spec},seed=1")
     assert one.id == same.id != other.id
-    assert (one.card["in_channels"], one.card["image_size"], one.card["source_domain"]) == (1, 32, None)
+    assert (one.card.in_channels, one.card.image_size, one.card.source_domain) == (1, 32, None)
     assert not one.training
 
 
@@ -115,7 +118,7 @@ def test_a_wrong_name_is_answered_with_what_to_do(spec, message):
 
 def test_an_architecture_that_refuses_its_options_is_a_user_s_mistake():
     with pytest.raises(BackboneError, match="timm refused"):
-        build("resnet10t", 1, 16, "standard", {"chanels": [1, 2]}, 0)
+        Architecture("resnet10t", 1, 16, options={"chanels": [1, 2]}).build(seed=0)
 
 
 @pytest.mark.parametrize("spoil", ["empty folder", "no card", "foreign card"])
@@ -150,6 +153,21 @@ def test_a_card_of_a_newer_schema_is_refused(saved):
     card = json.loads((saved / "card.json").read_text())
     (saved / "card.json").write_text(json.dumps({**card, "schema": 99}))
     with pytest.raises(BackboneError, match="schema 99, this version reads 1"):
+        load_backbone(saved)
+
+
+def test_a_card_comes_back_as_it_was_written(saved):
+    backbone = load_backbone(saved)
+    assert BackboneCard.load(saved) == backbone.card
+    assert json.loads((saved / "card.json").read_text()) == backbone.card.to_json()
+    assert backbone.architecture == RESNET == Architecture.from_card(backbone.card)
+
+
+def test_a_damaged_card_is_refused(saved):
+    card = json.loads((saved / "card.json").read_text())
+    del card["feature_dim"]
+    (saved / "card.json").write_text(json.dumps(card))
+    with pytest.raises(BackboneError, match="feature_dim"):
         load_backbone(saved)
 
 

@@ -7,7 +7,9 @@ from support.families import FAMILIES, NATIVE_PX, described, family_backbone
 
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import BackboneError
-from ssl_transfer.models.backbone import build, load_backbone, new_card, save_backbone
+from ssl_transfer.models.architecture import Architecture
+from ssl_transfer.models.backbone import load_backbone, save_backbone
+from ssl_transfer.models.card import new_card
 
 
 def plain_timm(folder, **arguments):
@@ -39,14 +41,15 @@ def test_plain_timm_gives_the_features_of_a_saved_backbone_bit_for_bit(tmp_path,
 )
 def test_the_feature_length_on_the_card_is_that_of_the_output(name, options, length):
     backbone = described(name, 32, options)
-    assert backbone.feature_dim == backbone.card["feature_dim"] == length
+    assert backbone.feature_dim == backbone.card.feature_dim == length
     assert backbone(torch.zeros(2, 1, 32, 32)).shape == (2, length)
 
 
 def test_writing_a_card_leaves_the_model_as_it_was():
-    model = build("resnet10t", 1, 32, "standard", {}, 0)
+    architecture = Architecture("resnet10t", 1, 32)
+    model = architecture.build(seed=0)
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    new_card("made up", "resnet10t", model, 1, 32, "standard", {}, Intensity())
+    new_card("made up", architecture, model, Intensity())
     assert all(layer.training for layer in model.modules())
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
@@ -77,7 +80,7 @@ def test_the_small_stem_keeps_sixteen_times_the_pixels_and_travels_in_the_card(t
         assert maps[0][-2:] == (4, 4) and maps[1][-2:] == (1, 1)
         save_backbone(small, tmp_path / "b")
         assert torch.equal(load_backbone(tmp_path / "b")(images), small(images))
-    assert load_backbone(tmp_path / "b").card["stem"] == "small"
+    assert load_backbone(tmp_path / "b").card.stem == "small"
 
 
 @pytest.mark.parametrize("family", ["resnet", "densenet"])
@@ -110,4 +113,4 @@ def test_an_architecture_that_gives_no_vector_is_refused():
 )
 def test_an_option_that_has_its_own_place_is_sent_there(option, home):
     with pytest.raises(BackboneError, match=f"backbone.options.{option}: its place is {home}"):
-        build("resnet10t", 1, 32, "standard", {option: 1}, 0)
+        Architecture("resnet10t", 1, 32, options={option: 1}).build(seed=0)

@@ -36,7 +36,7 @@ def by_hand(backbone, store, rows):
     handles = [modules[name].register_forward_hook(keep(name)) for name in layer_names(backbone)]
     backbone.eval()
     with torch.inference_mode():
-        for _, inputs in prepared(backbone, store, rows, backbone.card["image_size"], 1, torch.device("cpu")):
+        for _, inputs in prepared(backbone, store, rows, backbone.card.image_size, 1, torch.device("cpu")):
             backbone(inputs)
     for handle in handles:
         handle.remove()

@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from support.command_line import run
 
 from ssl_transfer.errors import BackboneError
-from ssl_transfer.models.backbone import adopt, build, load_backbone, save_backbone
+from ssl_transfer.models.adoption import adopt
+from ssl_transfer.models.architecture import Architecture
+from ssl_transfer.models.backbone import load_backbone, save_backbone
 
 MODELS = {
     "resnet": ("resnet18.a1_in1k", {"channels": [8, 16, 32, 64]}),
@@ -54,19 +56,19 @@ def test_a_downloaded_folder_is_a_backbone_with_the_features_that_timm_gives(tmp
 def test_the_card_of_public_weights_says_where_they_come_from_and_how_they_want_images(tmp_path):
     model = downloaded(tmp_path / "public")
     card = load_backbone(tmp_path / "public", size=64).card
-    assert (card["name"], card["architecture"]) == ("resnet18.a1_in1k", "resnet18")
-    assert (card["method"], card["source_domain"], card["licence"]) == ("public weights", "photograph", "apache-2.0")
-    assert card["intensity"]["mean"] == list(model.pretrained_cfg["mean"]) == [0.485, 0.456, 0.406]
-    assert card["intensity"]["std"] == [0.229, 0.224, 0.225]
-    assert card["adapted"] == card["parents"] == card["stores"] == []
+    assert (card.name, card.architecture) == ("resnet18.a1_in1k", "resnet18")
+    assert (card.method, card.source_domain, card.licence) == ("public weights", "photograph", "apache-2.0")
+    assert card.intensity.mean == tuple(model.pretrained_cfg["mean"]) == (0.485, 0.456, 0.406)
+    assert card.intensity.std == (0.229, 0.224, 0.225)
+    assert card.adapted == card.parents == card.stores == ()
 
 
 def test_public_weights_for_grey_images_say_what_was_adapted_and_scale_by_the_mean_over_colours(tmp_path):
     downloaded(tmp_path / "public")
     card = load_backbone(tmp_path / "public", in_channels=1, size=64).card
-    assert card["adapted"] == ["conv1.weight: 3 → 1 input channels"]
-    assert card["intensity"]["mean"] == [pytest.approx((0.485 + 0.456 + 0.406) / 3)]
-    assert card["intensity"]["std"] == [pytest.approx((0.229 + 0.224 + 0.225) / 3)]
+    assert card.adapted == ("conv1.weight: 3 → 1 input channels",)
+    assert card.intensity.mean == (pytest.approx((0.485 + 0.456 + 0.406) / 3),)
+    assert card.intensity.std == (pytest.approx((0.229 + 0.224 + 0.225) / 3),)
 
 
 def test_a_folder_written_by_hand_as_the_hub_holds_it_is_read(tmp_path):
@@ -96,17 +98,18 @@ def test_a_folder_written_by_hand_as_the_hub_holds_it_is_read(tmp_path):
         )
     )
     backbone = load_backbone(tmp_path, size=48)
-    assert (backbone.card["name"], backbone.card["image_size"], backbone.feature_dim) == (tmp_path.name, 48, 96)
+    assert (backbone.card.name, backbone.card.image_size, backbone.feature_dim) == (tmp_path.name, 48, 96)
     assert torch.equal(backbone.model.layer1[0].conv1.weight, model.layer1[0].conv1.weight)
 
 
 def test_a_vit_built_for_one_size_keeps_it_and_its_child_takes_the_recipe_s(tmp_path):
     downloaded(tmp_path / "public", "vit")
     public = load_backbone(tmp_path / "public", size=32)
-    assert public.card["image_size"] == 64
+    assert public.card.image_size == 64
     options = {key: MODELS["vit"][1][key] for key in ("embed_dim", "depth", "num_heads")}
-    child = build("vit_tiny_patch16_224", 3, 32, "standard", options, 0)
-    assert adopt(child, public.model) == ["pos_embed: 17 → 5 positions"]
+    architecture = Architecture("vit_tiny_patch16_224", 3, 32, options=options)
+    child = architecture.build(seed=0)
+    assert adopt(child, architecture, public) == ["pos_embed: 17 → 5 positions"]
     assert torch.equal(child.pos_embed, plain(tmp_path / "public", img_size=32).pos_embed)
 
 
@@ -116,9 +119,9 @@ def test_the_scratch_of_public_weights_is_their_architecture_with_random_weights
         load_backbone(tmp_path / "public", size=64),
         load_backbone(f"scratch:{tmp_path / 'public'}", size=64),
     )
-    assert scratch.card["options"] == public.card["options"] and scratch.card["intensity"] == public.card["intensity"]
+    assert scratch.card.options == public.card.options and scratch.card.intensity == public.card.intensity
     assert not torch.equal(scratch.model.conv1.weight, public.model.conv1.weight)
-    assert scratch.card["source_domain"] is None
+    assert scratch.card.source_domain is None
 
 
 @pytest.mark.parametrize(

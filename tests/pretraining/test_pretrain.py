@@ -47,9 +47,9 @@ def test_a_run_answers_with_its_backbone_and_what_it_did(finished):
 
 def test_the_backbone_s_card_says_where_it_comes_from(finished, ct_store):
     card = load_backbone(finished[0] / "backbone").card
-    assert (card["method"], card["source_domain"], card["stores"]) == ("simclr", "ct", [ct_store.id])
-    assert (card["in_channels"], card["image_size"], card["pretraining_seed"]) == (1, 16, 0)
-    assert card["parents"] == card["adapted"] == []
+    assert (card.method, card.source_domain, card.stores) == ("simclr", "ct", (ct_store.id,))
+    assert (card.in_channels, card.image_size, card.pretraining_seed) == (1, 16, 0)
+    assert card.parents == card.adapted == ()
 
 
 def test_the_log_has_one_line_per_step_with_every_promised_name(runs, finished):
@@ -132,8 +132,8 @@ def test_the_untrained_backbone_of_a_recipe_is_the_control_of_the_trained_one(ti
     assert main(command) == 0
     control = load_backbone(tmp_path / "control" / "backbone")
     assert control.id == load_backbone(f"scratch:{finished[0] / 'backbone'}").id
-    assert (control.card["method"], control.card["source_domain"], control.card["stores"]) == ("none", None, [])
-    assert control.card["pretraining_seed"] == 0 and control.card["training"]["steps"] == 0
+    assert (control.card.method, control.card.source_domain, control.card.stores) == ("none", None, ())
+    assert control.card.pretraining_seed == 0 and control.card.training["steps"] == 0
     assert main(command) == 0 and "already there" in capsys.readouterr().err
     assert main(command[:2] + command[3:]) == 2  # the trained one is another run
 

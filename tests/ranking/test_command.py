@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 from support.command_line import ENVIRONMENT, ssl_transfer
@@ -20,7 +21,8 @@ def desk(tmp_path_factory, ct_store):
     (folder / "ct").symlink_to(ct_store.path)
     (folder / "region.yaml").write_text("store: ct\ntarget: label\nmetric: balanced_accuracy\n")
     backbone = load_backbone("scratch:test_resnet,in_channels=1,size=32,seed=5")
-    backbone.card.update(name="simclr_ct", method="simclr", source_domain="ct", stores=[ct_store.id])
+    facts = {"name": "simclr_ct", "method": "simclr", "source_domain": "ct", "stores": (ct_store.id,)}
+    backbone.card = replace(backbone.card, **facts)
     save_backbone(backbone, folder / "ours")
     return folder
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from support.command_line import _refuse
 
 from ssl_transfer.analysis.analyzed_backbone import AnalyzedBackbone
 from ssl_transfer.analysis.summary_text import listing
+from ssl_transfer.cards import BackboneCard
+from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.features import extract_features, layer_features, paired_features
 
@@ -57,15 +60,18 @@ def subject(name="pixels", seed=0, width=12, of=None, identity=None, parents=(),
         return (thin - 127) / 40
 
     features = of or (lambda store: (small(store) @ mixing).astype(np.float32))
-    card = {
-        "id": identity or name,
-        "method": "none",
-        "source_domain": None,
-        "parents": list(parents),
-        "pretraining_seed": None,
-        "name": name,
-        "stores": [],
-    }
+    card = BackboneCard(
+        id=identity or name,
+        name=name,
+        architecture="a projection",
+        in_channels=1,
+        image_size=32,
+        stem="standard",
+        options={},
+        feature_dim=width,
+        intensity=Intensity(),
+        parents=tuple(parents),
+    )
     return AnalyzedBackbone(
         f"{name}{seed}",
         name,
@@ -81,7 +87,7 @@ def real(backbone, name, **facts):
     return AnalyzedBackbone(
         name,
         name,
-        backbone.card | facts,
+        replace(backbone.card, **facts),
         lambda of: extract_features(backbone, of).values,
         lambda of, rows: layer_features(backbone, of, rows),
         lambda of, rows: paired_features(backbone, of, rows),

@@ -3,7 +3,9 @@
 import torch
 
 from ssl_transfer.data.intensity import Intensity
-from ssl_transfer.models.backbone import Backbone, build, new_card
+from ssl_transfer.models.architecture import Architecture
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.card import new_card
 
 FAMILIES = {
     "resnet": ("resnet18", {"channels": [8, 16, 32, 64]}),
@@ -17,9 +19,10 @@ NATIVE_PX = 224
 
 def described(name, size, options, channels=1, stem="standard", seed=0, **facts) -> Backbone:
     """A random backbone with its card, in eval."""
-    model = build(name, channels, size, stem, options, seed)
+    architecture = Architecture(name, channels, size, stem, options)
+    model = architecture.build(seed)
     intensity = Intensity(mean=(0.5,) * channels, std=(0.25,) * channels)
-    return Backbone(model, new_card("made up", name, model, channels, size, stem, options, intensity, **facts)).eval()
+    return Backbone(model, new_card("made up", architecture, model, intensity, **facts)).eval()
 
 
 def family_backbone(family, channels=1, size=32, stem="standard", seed=0, **facts) -> Backbone:

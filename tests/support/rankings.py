@@ -6,7 +6,9 @@ from support.tiny_tasks import write_task
 from torch import nn
 
 from ssl_transfer.data.intensity import Intensity
-from ssl_transfer.models.backbone import Backbone, new_card
+from ssl_transfer.models.architecture import Architecture
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.card import new_card
 from ssl_transfer.ranking.stage import rank
 
 SIDE = 4
@@ -35,8 +37,7 @@ def reader(*pixels, factor=1.0, **facts):
     """A backbone of `Reader`; `facts` are its card's."""
     model = Reader(pixels, factor)
     name, facts = f"reads {pixels} times {factor}", {"method": "simclr", "source_domain": "ct", **facts}
-    card = new_card(name, "reader", model, 1, SIDE, "standard", {}, Intensity(), **facts)
-    return Backbone(model, {**card, "id": name})
+    return Backbone(model, new_card(name, Architecture("reader", 1, SIDE), model, Intensity(), **facts, id=name))
 
 
 def cohort(folder, told=None, patients=PATIENTS, images=IMAGES, known=True, seed=0, test_pixels=None, **card):

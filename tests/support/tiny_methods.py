@@ -5,7 +5,9 @@ import torch
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.data.views import ViewBatch, ct
 from ssl_transfer.methods.registry import METHODS
-from ssl_transfer.models.backbone import Backbone, build, new_card
+from ssl_transfer.models.architecture import Architecture
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.card import new_card
 
 IMAGES, SIDE, PATCH, CLASSES = 8, 16, 4, 3
 RESNET = ("resnet10t", {"channels": [8, 16, 32, 64], "stem_width": 8})
@@ -29,8 +31,9 @@ SMALL = {
 def new_backbone(kind=RESNET, **facts):
     """A tiny backbone of an architecture and its options, always with the same weights."""
     name, options = kind
-    model = build(name, 1, SIDE, "standard", options, 0)
-    return Backbone(model, new_card("made up", name, model, 1, SIDE, "standard", options, Intensity(), **facts))
+    architecture = Architecture(name, 1, SIDE, options=options)
+    model = architecture.build(seed=0)
+    return Backbone(model, new_card("made up", architecture, model, Intensity(), **facts))
 
 
 def new_method(name, kind=None, **options):

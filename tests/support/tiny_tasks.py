@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def mask_task(folder, train=8, held_out=2, classes=1, size=SIDE, slices=1, heigh
 
 def judge(protocol, backbone, task, folder, *overrides):
     """Evaluate for three steps of plain SGD, without intervals, unless `overrides` say otherwise."""
-    backbone.card.setdefault("id", "made up")  # a saved one would have its own
+    backbone.card = replace(backbone.card, id=backbone.id or "made up")  # a saved one would have its own
     recipe, options = evaluate_recipe(protocol, [*SHORT, *overrides])
     return evaluate(protocol, backbone, task, recipe, options, Path(folder))[0]
 

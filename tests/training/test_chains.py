@@ -16,11 +16,11 @@ def test_a_backbone_can_start_from_another_and_records_its_parents(runs, finishe
     first = load_backbone(finished[0] / "backbone")
     runs(tmp_path / "second", f"backbone.init={finished[0] / 'backbone'}", STILL)
     second = load_backbone(tmp_path / "second" / "backbone")
-    assert second.card["parents"] == [first.id] and second.card["adapted"] == []
+    assert second.card.parents == (first.id,) and second.card.adapted == ()
     weight, parent = (b.model.layer1[0].conv1.weight for b in (second, first))
     assert torch.allclose(weight, parent, atol=1e-6)
     runs(tmp_path / "third", f"backbone.init={tmp_path / 'second' / 'backbone'}")
-    assert load_backbone(tmp_path / "third" / "backbone").card["parents"] == [first.id, second.id]
+    assert load_backbone(tmp_path / "third" / "backbone").card.parents == (first.id, second.id)
 
 
 def test_a_parent_with_another_number_of_channels_is_adapted_and_the_card_says_so(runs, finished, tmp_path):

@@ -13,7 +13,9 @@ from torch import nn
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import RunError, StoreError
 from ssl_transfer.measures.geometry import rankme
+from ssl_transfer.models.architecture import Architecture
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.card import new_card
 from ssl_transfer.models.embedding import embed
 from ssl_transfer.training.monitor import NEIGHBORS, Alarms, OnlineProbes
 
@@ -23,8 +25,8 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def pixels():
     """A backbone whose features are the image's 16 x 16 pixels; its BatchNorm tells if it was left in train mode."""
-    card = {"image_size": 16, "in_channels": 1, "feature_dim": 256, "intensity": Intensity().to_card()}
-    return Backbone(nn.Sequential(nn.BatchNorm2d(1), nn.Flatten()), card)
+    model = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten())
+    return Backbone(model, new_card("pixels", Architecture("flatten", 1, 16), model, Intensity()))
 
 
 @pytest.fixture
