@@ -9,8 +9,7 @@ from typing import Any
 from ssl_transfer.cli.verb import Verb
 from ssl_transfer.console import say
 from ssl_transfer.errors import UsageError
-
-PROTOCOLS = ("linear_probe", "knn", "finetune", "segment")
+from ssl_transfer.protocols import PROTOCOLS
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -69,6 +69,13 @@ class TaskCard(Section):
             )
         return self
 
+    @property
+    def kind(self) -> str:
+        """`multiclass` (one class per image), `multilabel` (any number of labels per image) or `segmentation`."""
+        if self.target == MASK:
+            return "segmentation"
+        return "multiclass" if isinstance(self.target, str) and not self.separator else "multilabel"
+
 
 @dataclass(frozen=True)
 class Task:
@@ -101,7 +108,7 @@ class Task:
     @classmethod
     def opened(cls, name: str, card: TaskCard, where: str = "task") -> Task:
         """Open a card's store and check that they fit each other; see `load`."""
-        metrics = metrics_of("segmentation" if card.target == MASK else "classification")
+        metrics = metrics_of("segmentation" if card.kind == "segmentation" else "classification")
         if card.metric not in metrics:
             raise TaskError(f"{where}: metric: found '{card.metric}'.{nearest(card.metric, metrics)}")
         store = ImageStore(card.store)
@@ -116,10 +123,8 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """`multiclass` (one class per image), `multilabel` (any number of labels per image) or `segmentation`."""
-        if self.card.target == MASK:
-            return "segmentation"
-        return "multiclass" if isinstance(self.card.target, str) and not self.card.separator else "multilabel"
+        """`multiclass`, `multilabel` or `segmentation`; see `TaskCard.kind`."""
+        return self.card.kind
 
     @property
     def domain(self) -> Domain:

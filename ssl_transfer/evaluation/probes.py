@@ -9,13 +9,9 @@ import numpy as np
 
 from ssl_transfer.errors import RecipeError, TaskError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
-from ssl_transfer.evaluation.knn import knn
-from ssl_transfer.evaluation.linear_probe import linear_probe
 from ssl_transfer.features import extract_features
 from ssl_transfer.measures.metrics import classification_metrics, metric_sign
 from ssl_transfer.training.machine import native_precision
-
-PROBES = {"linear_probe": linear_probe, "knn": knn}
 
 
 def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, Any]) -> ProtocolResult:

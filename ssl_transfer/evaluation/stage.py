@@ -11,10 +11,10 @@ import itertools
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,13 +26,13 @@ from ssl_transfer.data.views import VIEWS
 from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, UsageError, nearest
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
-from ssl_transfer.evaluation.finetune import finetune
-from ssl_transfer.evaluation.probes import PROBES, selected_probe
-from ssl_transfer.evaluation.segment import segment
+from ssl_transfer.evaluation.probes import selected_probe
+from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 from ssl_transfer.evaluation.strategies.lora import merge_adapters
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
 from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone, save_backbone
+from ssl_transfer.protocols import FROZEN, PROTOCOLS, protocols_for
 from ssl_transfer.recipe import (
     Component,
     Effort,
@@ -48,14 +48,6 @@ from ssl_transfer.run import environment, run_id
 from ssl_transfer.training.checkpoint import Checkpoints
 from ssl_transfer.training.optim import OPTIMIZERS
 
-TRAININGS = {"finetune": finetune, "segment": segment}
-PROTOCOLS: dict[str, Callable] = {**PROBES, **TRAININGS}
-KINDS = {
-    "linear_probe": ("multiclass", "multilabel"),
-    "knn": ("multiclass", "multilabel"),
-    "finetune": ("multiclass", "multilabel"),
-    "segment": ("segmentation",),
-}
 COMPONENTS = {"strategy": STRATEGIES, "optimizer": OPTIMIZERS, "views": VIEWS}  # options that name a component
 SWEPT = ("fraction", "seed")  # a list of them is one evaluation of each
 OWN_FILES = ("predictions.parquet", "log.jsonl", "checkpoints", "backbone")
@@ -70,12 +62,12 @@ def evaluate_recipe(
         RecipeError: If a key is neither, or a value is wrong.
     """
     content, where = merge(_named_defaults(protocol), overrides), f"evaluate {protocol}"
-    own = set(options_model(PROTOCOLS[protocol]).model_fields)
+    own = set(options_model(IMPLEMENTATIONS[protocol]).model_fields)
     for key in content:
         if key not in own | set(EvaluateRecipe.model_fields):
             raise RecipeError(f"{where}: no setting '{key}'.{nearest(key, own | set(EvaluateRecipe.model_fields))}")
     options = {key: content.pop(key) for key in list(content) if key in own}
-    options = resolve_options(PROTOCOLS[protocol], options, where)
+    options = resolve_options(IMPLEMENTATIONS[protocol], options, where)
     for key, value in options.items():
         if isinstance(value, Component):
             options[key] = Component(name=value.name, **choose(COMPONENTS[key], value, f"{where}: {key}"))
@@ -126,8 +118,8 @@ def evaluate(
         TaskError: If the protocol is not for such a task, or the task's metric is undefined on validation.
         UsageError: If `out` holds another run, or other files.
     """
-    if task.kind not in KINDS[protocol]:
-        fitting = " or ".join(name for name, kinds in KINDS.items() if task.kind in kinds)
+    if task.kind not in PROTOCOLS[protocol].task_kinds:
+        fitting = " or ".join(protocols_for(task.kind))
         raise TaskError(f"task {task.name}: it is {task.kind}, which {protocol} cannot score. Take {fitting}.")
     identity = run_id(
         "evaluate",
@@ -148,12 +140,13 @@ def evaluate(
     _assert_disjoint(task, rows)
     _assert_fraction(task, rows["train"], recipe.fraction)
     used = with_channels(backbone, task.store.shape[0]) if recipe.channels == "adapt" else backbone
-    used = copy.deepcopy(used) if protocol in TRAININGS else used
+    used = used if PROTOCOLS[protocol].frozen else copy.deepcopy(used)
     context = EvalContext(used, task, recipe, rows, identity, folder, Path(features) if features else None)
+    implementation = IMPLEMENTATIONS[protocol]
     outcome = (
-        selected_probe(context, PROBES[protocol], options)
-        if protocol in PROBES
-        else TRAININGS[protocol](context, **options)
+        selected_probe(context, implementation, options)
+        if PROTOCOLS[protocol].frozen
+        else implementation(context, **options)
     )
     result = _result(protocol, backbone, context, options, outcome, round(time.perf_counter() - started, 2))
     if is_main_process():
@@ -171,7 +164,7 @@ def probe(
     task: str | Path | Task,
     fraction: float = 1.0,
     seed: int = 0,
-    protocol: Literal["linear_probe", "knn"] = "linear_probe",
+    protocol: str = "linear_probe",
     out: str | Path | None = None,
     features: str | Path | None = None,
     **settings: Any,
@@ -183,7 +176,7 @@ def probe(
         task: A card in `recipes/tasks/` by name, the path of one, or a task that is open.
         fraction: Share of the training patients that are learnt from.
         seed: Of their draw, and of resampling.
-        protocol: Which probe.
+        protocol: A protocol on frozen features: `linear_probe` or `knn`.
         out: Folder of the result; None: `runs/evaluate/ID`.
         features: Folder of the cached features of this backbone and store; None: where `extract_features` keeps them.
         settings: Others of the protocol, such as `strengths`, or of every protocol, such as `precision`.
@@ -192,9 +185,11 @@ def probe(
         Metrics of validation and test, intervals, and what was selected on validation.
 
     Raises:
-        RecipeError: If a setting does not exist, or its value is wrong.
+        RecipeError: If `protocol` is none on frozen features, a setting does not exist, or its value is wrong.
         TaskError: If the task cannot be opened, or is a segmentation task.
     """
+    if protocol not in FROZEN:
+        raise RecipeError(f"probe: no protocol on frozen features is called '{protocol}'.{nearest(protocol, FROZEN)}")
     given = {"fraction": fraction, "seed": seed, **settings}
     recipe, own = evaluate_recipe(
         protocol, [f"{key}={json.dumps(value, default=lambda own: own.item())}" for key, value in given.items()]
@@ -283,7 +278,7 @@ def _keep_backbone(parent: Backbone, context: EvalContext, strategy: str) -> Non
 
 def _named_defaults(protocol: str) -> dict[str, Any]:
     """Blocks such as `optimizer`, so that one of their options can be overridden alone."""
-    fields = options_model(PROTOCOLS[protocol]).model_fields
+    fields = options_model(IMPLEMENTATIONS[protocol]).model_fields
     return {key: _plain(field.default) for key, field in fields.items() if isinstance(field.default, Component)}
 
 

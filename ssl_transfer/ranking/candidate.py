@@ -11,8 +11,7 @@ import numpy as np
 
 from ssl_transfer.cards import BackboneCard
 from ssl_transfer.errors import BackboneError, TaskError
-from ssl_transfer.evaluation.knn import knn
-from ssl_transfer.evaluation.linear_probe import linear_probe
+from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 from ssl_transfer.measures.resampling import percentile_interval
 from ssl_transfer.measures.transferability import (
     SCORE_NAMES,
@@ -25,12 +24,12 @@ from ssl_transfer.measures.transferability import (
     scores,
 )
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.protocols import FROZEN, PROTOCOLS
 from ssl_transfer.ranking.sample import Sample
 from ssl_transfer.ranking.source_classifier import SourcePosteriors
 
-PROBES = {"linear_probe": linear_probe, "knn": knn}
-CRITERIA = (*PROBES, *SCORES)
-NAMES = {"linear_probe": "probe", "knn": "kNN", **SCORE_NAMES}
+CRITERIA = (*FROZEN, *SCORES)
+NAMES = {**{name: PROTOCOLS[name].title for name in FROZEN}, **SCORE_NAMES}
 
 
 @dataclass
@@ -89,8 +88,8 @@ def candidate(
     clock.lap("features")
     values: dict[str, float | None] = dict.fromkeys(CRITERIA)
     resampled = {}
-    for criterion, protocol in PROBES.items():
-        held_out = sample.held_out_scores(protocol, inputs)
+    for criterion in FROZEN:
+        held_out = sample.held_out_scores(IMPLEMENTATIONS[criterion], inputs)
         values[criterion], resampled[criterion] = sample.metric(held_out), sample.metric_resampled(held_out)
         if not np.isfinite(values[criterion]):
             raise TaskError(

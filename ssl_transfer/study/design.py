@@ -15,18 +15,10 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from ssl_transfer.errors import RecipeError, nearest
+from ssl_transfer.protocols import PROTOCOLS, WITH_STRATEGIES
 from ssl_transfer.recipe import Section, load_recipe
 
-PROTOCOLS = ("linear_probe", "knn", "finetune", "segment")
-STRATEGIC = ("finetune", "segment")  # protocols that have strategies
-RESOURCED = (
-    "ingest",
-    "pretrain",
-    "untrained",
-    "features",
-    "rank",
-    *PROTOCOLS,
-)  # jobs that ask for resources of their own
+STAGES = ("ingest", "pretrain", "untrained", "features", "rank")  # their resources; an evaluation has its protocol's
 
 Settings = dict[str, Any]  # see `assignments`
 
@@ -112,8 +104,8 @@ class Evaluation(Section):
     def _known(self) -> Evaluation:
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"No protocol is called '{self.protocol}'.{nearest(self.protocol, PROTOCOLS)}"[:-1])
-        if self.strategies and self.protocol not in STRATEGIC:
-            raise ValueError(f"{self.protocol} has no strategies; {' and '.join(STRATEGIC)} have")
+        if self.strategies and not PROTOCOLS[self.protocol].has_strategies:
+            raise ValueError(f"{self.protocol} has no strategies; {' and '.join(WITH_STRATEGIES)} have")
         if not all(0 < fraction <= 1 for fraction in self.fractions):
             raise ValueError(f"Expected fractions above 0, up to 1; found {self.fractions}")
         return self
@@ -266,7 +258,7 @@ class StudyRecipe(Section):
         for task in (self.rank and self.rank.tasks) or ():
             _refuse("rank: no task", task, self.tasks)
         for stage in self.resources:
-            _refuse("resources: no jobs of kind", stage, RESOURCED)
+            _refuse("resources: no jobs of kind", stage, (*STAGES, *PROTOCOLS))
         return self
 
 

@@ -15,9 +15,9 @@ from ssl_transfer.console import stage
 from ssl_transfer.data.inspect import contact_sheet
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.measures.metrics import metric_sign
+from ssl_transfer.protocols import FROZEN, PROTOCOLS
 from ssl_transfer.run import read_json
 from ssl_transfer.study.arms import compared
-from ssl_transfer.study.design import STRATEGIC
 from ssl_transfer.study.engine import failure, record, status
 from ssl_transfer.study.methods_text import design_of, methods_of
 from ssl_transfer.study.plan import Job, Plan
@@ -107,11 +107,11 @@ def _scores(plan: Plan) -> pd.DataFrame | None:
     for job in plan.jobs:
         found = read_json(Path(job.output) / "rank.json") if job.stage == "rank" else None
         for one in (found or {}).get("backbones", ()):
-            values = {"linear_probe": one["linear_probe"], "knn": one["knn"], **one["scores"]}
+            values = {**{name: one[name] for name in FROZEN}, **one["scores"]}
             shared = {"pretraining": job.about["arm"], "pretraining_seed": job.about["seed"], "task": job.about["task"]}
             sign = metric_sign(found["metric"])  # more is to be better, of probes too
             rows += [
-                {**shared, "criterion": name, "value": value * (sign if name in ("linear_probe", "knn") else 1)}
+                {**shared, "criterion": name, "value": value * (sign if name in FROZEN else 1)}
                 for name, value in values.items()
                 if value is not None
             ]
@@ -247,7 +247,7 @@ def _courses(results: list[dict[str, Any]], main_metrics: Mapping[str, str]) -> 
     rows = []
     for result in results:
         log, coordinates = Path(result["path"]).with_name("log.jsonl"), _coordinates(result)
-        if result["protocol"] not in STRATEGIC or coordinates.pop("noise") != CLEAN or not log.exists():
+        if not PROTOCOLS[result["protocol"]].has_strategies or coordinates.pop("noise") != CLEAN or not log.exists():
             continue
         name = f"val_{main_metrics[coordinates['task']]}"
         steps = [json.loads(line) for line in log.read_text().splitlines()]

@@ -6,16 +6,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import read_yaml
 from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.report.wording import percent, words
-
-PROTOCOL_TEXTS = {
-    "linear_probe": "frozen features were judged by L2-regularised logistic regression, its strength selected on validation",
-    "knn": "frozen features were judged by cosine k-nearest neighbours, k and vote selected on validation",
-    "finetune": "backbones were fine-tuned with a new linear head, the step selected on validation",
-    "segment": "backbones were fine-tuned under a U-Net decoder, the step selected on validation, Dice per case",
-}
 
 
 def design_of(plan: Plan, results: list[dict[str, Any]]) -> dict[str, str]:
@@ -118,7 +112,7 @@ def methods_of(plan: Plan, results: list[dict[str, Any]]) -> str:
         margin = ", ".join(f"{value:g} {words(name)}" for name, value in margin.items())
     used = ", ".join(f"{name} {versions[name]}" for name in ("torch", "lightly", "timm") if name in versions)
     known = all(result["n"]["test"]["patients"] for result in results)
-    judged = "; ".join(PROTOCOL_TEXTS[protocol] for protocol in protocols)
+    judged = "; ".join(PROTOCOLS[protocol].methods_text for protocol in protocols)
     sentences = [
         f"Backbones were pretrained with {len(seeds)} pretraining seeds each ({_pretraining(plan).rstrip('.')}).",
         f"Targets were {', '.join(words(task) for task in recipe['tasks'])}; splits were disjoint in patients"

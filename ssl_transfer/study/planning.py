@@ -16,14 +16,13 @@ from typing import Any
 
 import yaml
 
-from ssl_transfer.data.tasks import MASK, TaskCard
+from ssl_transfer.data.tasks import TaskCard
 from ssl_transfer.errors import RecipeError
+from ssl_transfer.protocols import PROTOCOLS, protocols_for
 from ssl_transfer.recipe import PretrainRecipe, digest, find_recipe, merge, read_yaml, validate
 from ssl_transfer.study.arms import Arm, arms_of
 from ssl_transfer.study.design import Evaluation, Resources, StudyRecipe, assignments
 from ssl_transfer.study.plan import Job, Plan, external_id
-
-PROBES = ("linear_probe", "knn")  # from frozen features: one job for all fractions and seeds
 
 
 def plan_study(recipe: StudyRecipe, folder: str | Path, write: bool = True) -> Plan:
@@ -65,11 +64,11 @@ class _Planner:
         for seed, arm in itertools.product(seeds, arms):
             if seed in arm.seeds and arm.pretraining.evaluated:
                 for task, evaluation in itertools.product(tasks, self.recipe.evaluations):
-                    fits = tasks[task].masks == (evaluation.protocol == "segment")
+                    fits = tasks[task].kind in PROTOCOLS[evaluation.protocol].task_kinds
                     if not fits and task in (evaluation.tasks or ()):
                         raise RecipeError(
-                            f"{self.recipe.name}: evaluations: {evaluation.protocol} cannot score {task}: "
-                            "masks are for segment, and segment is for masks."
+                            f"{self.recipe.name}: evaluations: {evaluation.protocol} cannot score {task}, which is "
+                            f"{tasks[task].kind}. Take {' or '.join(protocols_for(tasks[task].kind))}."
                         )
                     if fits and (evaluation.tasks is None or task in evaluation.tasks):
                         self._evaluations(arm, seed, task, tasks[task], evaluation)
@@ -106,7 +105,7 @@ class _Planner:
             self._claim(run, words)
             grouped.setdefault((strategy, words), []).append(run)
         for (strategy, words), runs in grouped.items():
-            for fractions, seeds, part in _products(runs, evaluation.protocol in PROBES):
+            for fractions, seeds, part in _products(runs, PROTOCOLS[evaluation.protocol].frozen):
                 self._evaluate(arm, seed, task, opened, evaluation.protocol, strategy, words, fractions, seeds, part)
 
     def _claim(self, run: dict[str, Any], words: tuple[str, ...]) -> None:
@@ -136,7 +135,7 @@ class _Planner:
         backbone = self.backbone(arm, seed)
         given = [backbone, opened.store]
         command = ["evaluate", protocol, backbone.spec, str(opened.card)]
-        if protocol in PROBES and (features := self._features(arm, seed, backbone, opened.store, words)):
+        if PROTOCOLS[protocol].frozen and (features := self._features(arm, seed, backbone, opened.store, words)):
             given.append(features)
             command += ["--features", features.spec]
         settings = [f"strategy={strategy}", *words] if strategy else list(words)
@@ -171,11 +170,11 @@ class _Planner:
             return []
         named = self.recipe.rank.tasks
         for task in named or ():
-            if tasks[task].masks:
+            if tasks[task].kind == "segmentation":
                 raise RecipeError(
                     f"{self.recipe.name}: rank: {task} is a segmentation task; scores are for multiclass and multilabel tasks."
                 )
-        return named or [task for task in tasks if not tasks[task].masks]
+        return named or [task for task in tasks if tasks[task].kind != "segmentation"]
 
     def _rank(self, arm: Arm, seed: int | None, task: str, opened: _Opened) -> None:
         """Scores of a backbone on a task, without resampling: the study has seeds for that."""
@@ -353,7 +352,7 @@ class _Planner:
         store = self.store(section.store) if section.store else _external(card["store"])
         path = self.folder / "tasks" / digest(card) / f"{name}.yaml"
         self._write(path, {**card, "store": store.spec})
-        return _Opened(path, store, card["target"] == MASK)
+        return _Opened(path, store, TaskCard.model_validate(card).kind)
 
     def _card(self, name: str) -> dict[str, Any]:
         """A task's card with what the study lays over it; a store of the study by its name."""
@@ -452,11 +451,11 @@ class _Input:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A task of the study: where its card lies, its store, and whether its target is masks."""
+    """A task of the study: where its card lies, its store, and its kind (`TaskCard.kind`)."""
 
     card: Path
     store: _Input
-    masks: bool
+    kind: str
 
 
 def _external(spec: str, name: str | None = None) -> _Input:

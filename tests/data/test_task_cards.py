@@ -15,8 +15,9 @@ from ssl_transfer.cli import main
 from ssl_transfer.cli.parser import parse
 from ssl_transfer.cli.verbs import VERBS
 from ssl_transfer.data.tasks import Task, TaskCard
-from ssl_transfer.evaluation.stage import KINDS, evaluate, evaluate_recipe, evaluate_recipes
+from ssl_transfer.evaluation.stage import evaluate, evaluate_recipe, evaluate_recipes
 from ssl_transfer.models.backbone import load_backbone
+from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import read_yaml, recipes_folder, validate
 
 COUNT = 27  # cards in `recipes/tasks/`
@@ -126,7 +127,7 @@ def test_every_card_runs_on_the_store_that_its_commands_make(path, made, tmp_pat
     task = made(path)
     classes, patients = EXPECTED[path.stem]
     assert task.classes == (classes or task.classes) and task.store.card.n_patients == patients
-    assert str(task.domain) != "unknown" and task.kind in KINDS[shlex.split(comment(path)[1])[3]]
+    assert str(task.domain) != "unknown" and task.kind in PROTOCOLS[shlex.split(comment(path)[1])[3]].task_kinds
     protocol = "segment" if task.kind == "segmentation" else "knn"
     quick = ["train.steps=2", "train.batch_size=2", "train.workers=0"] if protocol == "segment" else []
     recipe, options = evaluate_recipe(protocol, ["resamples=5", *quick])

@@ -14,11 +14,12 @@ from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.data.tasks import Task, TaskCard
 from ssl_transfer.errors import RecipeError, SplitError, StoreError, TaskError, UsageError
 from ssl_transfer.evaluation.context import EvalContext
-from ssl_transfer.evaluation.probes import PROBES
-from ssl_transfer.evaluation.stage import PROTOCOLS, evaluate, evaluate_recipe, evaluate_recipes
+from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
+from ssl_transfer.evaluation.stage import evaluate, evaluate_recipe, evaluate_recipes
 from ssl_transfer.models.architecture import Architecture
 from ssl_transfer.models.backbone import Backbone, load_backbone
 from ssl_transfer.models.card import new_card
+from ssl_transfer.protocols import FROZEN, PROTOCOLS
 from ssl_transfer.result import EvalResult
 
 SIDE = 2
@@ -110,7 +111,7 @@ def test_changing_the_test_labels_changes_the_score_but_not_the_choice(cohort, t
         rows["split"],
         rows["patient"].tolist(),
     )
-    for protocol in PROBES:
+    for protocol in FROZEN:
         one, _ = judge(cohort, tmp_path / f"one-{protocol}", protocol)
         two, _ = judge(other, tmp_path / f"two-{protocol}", protocol)
         assert one.selected == two.selected and one.metrics["val"] == two.metrics["val"]
@@ -281,6 +282,7 @@ def test_a_wrong_setting_is_refused_by_name(overrides, message):
 
 def test_there_are_four_protocols():
     assert sorted(PROTOCOLS) == ["finetune", "knn", "linear_probe", "segment"]
+    assert list(IMPLEMENTATIONS) == list(PROTOCOLS) == [protocol.name for protocol in PROTOCOLS.values()]
 
 
 @pytest.mark.parametrize(("at", "clean"), [("test", "train"), ("train", "test"), ("both", None)])
@@ -357,7 +359,7 @@ def test_probes_score_several_labels_of_an_image(cohort, tmp_path):
     rows.loc[::7, "late"] = None
     rows.to_parquet(folder / "rows.parquet", index=False)
     task = Task.opened("labels", TaskCard(store=str(folder), target=("first", "late"), metric="auroc"))
-    for protocol in PROBES:
+    for protocol in FROZEN:
         result, where = judge(task, tmp_path / protocol, protocol)
         assert result.metrics["test"]["auroc"] > 0.8 and "auroc_late" in result.metrics["test"]
         frame = pandas.read_parquet(where / "predictions.parquet")

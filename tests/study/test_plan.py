@@ -177,7 +177,7 @@ def test_a_plan_that_is_read_is_the_plan_that_was_written(plan):
         ({"skip": [{"protocol": ["linear_probe", "knn", "finetune", "segment"]}]}, "no run is left"),
         (
             {"evaluations": [{"protocol": "segment", "tasks": ["region"]}]},
-            "segment cannot score region: masks are for segment",
+            "segment cannot score region, which is multiclass. Take linear_probe",
         ),
         ({"evaluations": [{"protocol": "knn"}, {"protocol": "knn", "set": {"k": [1]}}]}, "no table could hold both"),
         ({"tasks": {"region": "no_such_card"}}, "no_such_card: neither a task card nor a name in"),

@@ -7,15 +7,18 @@ from collections.abc import Sequence
 from numbers import Integral
 
 from ssl_transfer.measures.metrics import METRICS, base_metric, metric_sign
+from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.study.table import CLEAN
 
-_WORDS = {"knn": "kNN", "lp": "LP", "ft": "FT", "l1": "L1", "l2": "L2", "sp": "SP", "rgn": "RGN"}
+_WORDS = {"lp": "LP", "ft": "FT", "l1": "L1", "l2": "L2", "sp": "SP", "rgn": "RGN"}
 JOIN = " · "  # between a pretraining and what else its arm varies
 
 
 def words(name: str) -> str:
     """A name as a report spells it: `balanced_accuracy` -> balanced accuracy, `knn` -> kNN, `hd95_liver` -> HD95 liver."""
     name = str(name)
+    if name in PROTOCOLS:
+        return PROTOCOLS[name].title
     if metric := base_metric(name):
         return METRICS[metric].title + name.removeprefix(metric).replace("_", " ")
     return " ".join(_WORDS.get(word, word) for word in name.split("_"))
