@@ -14,7 +14,8 @@ from ssl_transfer.cards import FeaturesCard
 from ssl_transfer.console import Progress, is_main_process
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
-from ssl_transfer.data.views import VIEWS, ViewMaker, mild
+from ssl_transfer.data.presets import VIEWS, mild
+from ssl_transfer.data.views import ViewMaker
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.embedding import embed, embed_layers, evaluating

@@ -6,7 +6,7 @@ import pydantic
 import pytest
 import torch
 
-from ssl_transfer.data.views import VIEWS
+from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods.objective import one_group
 from ssl_transfer.methods.registry import METHODS

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as functional
 
-from ssl_transfer.data.intensity import SOFT_TISSUE_HU
+from ssl_transfer.data.display import SOFT_TISSUE_HU
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.measures.neighborhood import Neighborhood
 

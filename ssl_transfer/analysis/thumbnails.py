@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssl_transfer.data.inspect import SOFT_TISSUE_HU
+from ssl_transfer.data.display import displayed
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import UsageError
 
@@ -41,18 +41,8 @@ def thumbnails(store: ImageStore, rows: np.ndarray | None = None, px: int = 32) 
     for start in range(0, len(rows), step):
         images = store.read(rows[start : start + step])
         for place, image in enumerate(images if channels == 3 else images[:, channels // 2, None], start):
-            _shrunk(_displayed(image, store.units), small[place])
+            _shrunk(displayed(image, store.units), small[place])
     return small
-
-
-def _displayed(image: np.ndarray, units: str) -> np.ndarray:
-    """An image (C, H, W) in 0–255, uint8 (H, W) or (H, W, 3)."""
-    image = np.nan_to_num(image.astype(np.float32))
-    if units in ("hu", "stored"):
-        low, high = SOFT_TISSUE_HU if units == "hu" else np.percentile(image, [0.5, 99.5])
-        image = (image - low) / max(high - low, 1e-9) * 255
-    shown = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
-    return shown[0] if len(shown) == 1 else np.ascontiguousarray(np.moveaxis(shown, 0, -1))
 
 
 def _shrunk(picture: np.ndarray, tile: np.ndarray) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ssl_transfer.data.display import displayed
 from ssl_transfer.data.store import ImageStore
 
-SOFT_TISSUE_HU = (-160.0, 240.0)  # width 400, level 40
 MOST_ROWS = 12  # labels shown; the caption says how many there are
 WIDTH = 1600  # of the sheet, in pixels
 MARGIN, GAP = 28, 6
@@ -166,13 +166,7 @@ class _Sheet:
     def _tile(self, image: np.ndarray, mask: np.ndarray | None):
         from PIL import Image
 
-        image = np.nan_to_num(image.astype(np.float32))
-        if self.store.units in ("hu", "stored"):
-            low, high = SOFT_TISSUE_HU if self.store.units == "hu" else np.percentile(image, [0.5, 99.5])
-            image = (image - low) / max(high - low, 1e-9) * 255
-        shown = np.clip(image, 0, 255).astype(np.uint8)
-        shown = np.repeat(shown, 3, axis=0) if shown.shape[0] == 1 else shown
-        tile = Image.fromarray(np.ascontiguousarray(np.moveaxis(shown, 0, -1)))
+        tile = Image.fromarray(displayed(image, self.store.units)).convert("RGB")
         tile = tile.resize(self.tile_size, Image.Resampling.BICUBIC)
         if mask is None or not mask.any():
             return tile

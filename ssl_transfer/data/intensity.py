@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ssl_transfer.data.card import StoreCard
+from ssl_transfer.data.display import LUMINANCE, SOFT_TISSUE_HU
 from ssl_transfer.errors import StoreError
 
 if TYPE_CHECKING:
     import torch
-
-SOFT_TISSUE_HU = (-160.0, 240.0)  # width 400, level 40
-LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R 601
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """Views: random versions of whole batches, with parameters of each image's own.
 
-A preset (`VIEWS`) is a function whose signature declares its options. All presets are one pipeline: crop, flip and
-rotate in one resampling; move the window; jitter colour; blur; add noise; normalise. Randomness is drawn by counter
-(see `counters`), so a view belongs to (seed, epoch, image, view) and not to a worker or a rank.
+All presets (`presets`) are one pipeline: crop, flip and rotate in one resampling; move the window; jitter colour; blur;
+add noise; normalise. Randomness is drawn by counter (see `counters`), so a view belongs to (seed, epoch, image, view)
+and not to a worker or a rank.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
 
 from ssl_transfer.data.counters import uniforms
-from ssl_transfer.data.intensity import LUMINANCE, SOFT_TISSUE_HU, Intensity, Scale, match_channels
-from ssl_transfer.errors import RecipeError
+from ssl_transfer.data.display import LUMINANCE
+from ssl_transfer.data.intensity import Intensity, Scale, match_channels
 
 DRAWS = 20
 NOISE_TABLE = 2**20
@@ -40,43 +40,45 @@ class ViewBatch(NamedTuple):
     labels: torch.Tensor | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Views:
-    """The pipeline's parameters. Shares and strengths are 0 for a step that does nothing.
+    """The pipeline's parameters. A share or strength of 0 means that the step does nothing.
 
     Attributes:
         size: Height and width of a view, pixels.
         crop_scale: Smallest and largest share of the image's area that a crop covers.
-        flip: Probability of a left–right flip; `flip_vertical` of an up–down flip.
+        crop_ratio: Smallest and largest aspect ratio of a crop.
+        flip: Probability of a left–right flip.
+        flip_vertical: Probability of an up–down flip.
         rotation_degrees: Rotation is uniform in ± this.
-        window_hu: HU that become 0 and 1 before jitter (CT in HU only).
         window_shift: The window's centre moves by ± this share of its width.
         window_stretch: Its width is multiplied by exp(± this). On displayed images the same two are brightness and contrast.
-        brightness: After windowing, ± this is added; `contrast`: multiplied by 1 ± this.
+        brightness: After windowing, ± this is added.
+        contrast: After windowing, the difference from mid-grey is multiplied by 1 ± this.
         colour: Strength of saturation and hue jitter (three channels only).
         grey: Probability of dropping colour.
-        blur_share: Probability of blurring; sigma is uniform in 0.1 … `blur_sigma` (pixels at 224).
-        noise: Largest sigma of additive Gaussian noise, unit intensity; drawn uniformly from 0.
-        intensity: Mean and spread that the backbone reads.
+        blur_share: Probability of blurring.
+        blur_sigma: Standard deviation of the blur is uniform in 0.1 … this, in pixels of a view of 224.
+        noise: Largest standard deviation of additive Gaussian noise, unit intensity; drawn uniformly from 0.
+        intensity: Window, mean and standard deviation that the backbone reads.
     """
 
     size: int
     crop_scale: tuple[float, float]
-    flip: float
-    flip_vertical: float
-    rotation_degrees: float
-    window_hu: tuple[float, float]
-    window_shift: float
-    window_stretch: float
-    brightness: float
-    contrast: float
-    colour: float
-    grey: float
-    blur_share: float
-    blur_sigma: float
-    noise: float
-    intensity: Intensity
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.0
+    flip_vertical: float = 0.0
+    rotation_degrees: float = 0.0
+    window_shift: float = 0.0
+    window_stretch: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    colour: float = 0.0
+    grey: float = 0.0
+    blur_share: float = 0.0
+    blur_sigma: float = 0.0
+    noise: float = 0.0
+    intensity: Intensity
 
     def make(self, images: torch.Tensor, scale: Scale, draws: np.ndarray) -> torch.Tensor:
         """Make one view of each image.
@@ -188,12 +190,12 @@ class Views:
 
     def _blur(self, unit: torch.Tensor, draw) -> torch.Tensor:
         """Separable Gaussian blur, each image with its sigma (or none), as a sum of shifted images."""
-        blurred, spread = next(draw) < self.blur_share, next(draw)
+        blurred, position = next(draw) < self.blur_share, next(draw)
         largest = self.blur_sigma * self.size / 224
         radius = math.ceil(2 * largest)
         if not self.blur_share or radius == 0:
             return unit
-        sigma = torch.where(blurred, 0.1 + (largest - 0.1) * spread, 0.0).clamp(min=1e-3)
+        sigma = torch.where(blurred, 0.1 + (largest - 0.1) * position, 0.0).clamp(min=1e-3)
         offsets = torch.arange(-radius, radius + 1, device=unit.device)
         kernel = torch.exp(-0.5 * (offsets[None] / sigma[:, None]) ** 2)
         kernel = (kernel / kernel.sum(1, keepdim=True)).T
@@ -245,210 +247,6 @@ class ViewMaker:
         """The first preset's views, and the masks (B, H, W) cut as they are."""
         draws = uniforms(self.seed, epoch, rows, 0, DRAWS)
         return self.presets[0].make_pair(match_channels(images, self.channels), masks, self.scale, draws)
-
-
-def ct(
-    size: int,
-    channels: int,
-    units: str,
-    *,
-    window_hu: tuple[float, float] = SOFT_TISSUE_HU,
-    crop_scale: tuple[float, float] = (0.3, 1.0),
-    flip: float = 0.5,
-    rotation_degrees: float = 15.0,
-    window_shift: float = 0.2,
-    window_stretch: float = 0.4,
-    brightness: float = 0.1,
-    contrast: float = 0.2,
-    blur_share: float = 0.5,
-    blur_sigma: float = 2.0,
-    noise: float = 0.05,
-) -> Views:
-    """Grey radiology: no colour, no hue; the window moves in HU, or as brightness and contrast of equal strength.
-
-    Args:
-        size: Height and width of a view in pixels.
-        channels: Channels that the backbone reads.
-        units: Units of the store's pixels, as in its card.
-        window_hu: Lower and upper end in HU; they become 0 and 1 before the jitter. Default: soft tissue, width 400,
-            level 40.
-        crop_scale: Smallest and largest share of the image's area that a crop covers. This project's choice: slices
-            must keep their organ; SimCLR has 0.08 for photographs (2002.05709, appendix A).
-        flip: Probability of a left–right flip. SimCLR: 0.5 (2002.05709, appendix A).
-        rotation_degrees: Largest angle in degrees, in both directions; uniform. This project's choice.
-        window_shift: Largest shift of the window's centre, as a share of its width; uniform. This project's choice.
-        window_stretch: The window's width is multiplied by exp(± up to this). This project's choice.
-        brightness: Largest offset after windowing, in unit intensity. This project's choice.
-        contrast: Contrast after windowing is multiplied by 1 ± up to this. This project's choice.
-        blur_share: Probability of a Gaussian blur. SimCLR: 0.5 (2002.05709, appendix A).
-        blur_sigma: Largest standard deviation of the blur, in pixels of a 224 px view; the smallest is 0.1. SimCLR: 2
-            (2002.05709, appendix A).
-        noise: Largest standard deviation of additive Gaussian noise, in unit intensity; uniform from 0. This project's
-            choice.
-    """
-    if units == "rgb":
-        raise RecipeError(
-            "data.views: the ct preset reads one-channel intensities, and this store is RGB. Use views: natural or "
-            "microscopy, or ingest again with --channels 1."
-        )
-    return Views(
-        size,
-        crop_scale,
-        flip,
-        0.0,
-        rotation_degrees,
-        window_hu,
-        window_shift,
-        window_stretch,
-        brightness,
-        contrast,
-        0.0,
-        0.0,
-        blur_share,
-        blur_sigma,
-        noise,
-        Intensity(window_hu, (0.5,) * channels, (0.25,) * channels),
-    )
-
-
-def microscopy(
-    size: int,
-    channels: int,
-    units: str,
-    *,
-    crop_scale: tuple[float, float] = (0.25, 1.0),
-    flip: float = 0.5,
-    flip_vertical: float = 0.5,
-    rotation_degrees: float = 180.0,
-    brightness: float = 0.2,
-    contrast: float = 0.4,
-    colour: float = 0.25,
-    blur_share: float = 0.5,
-    blur_sigma: float = 2.0,
-    noise: float = 0.05,
-) -> Views:
-    """Cells have no up or down: any rotation, both flips; mild colour for stained (three-channel) images.
-
-    Args:
-        size: Height and width of a view in pixels.
-        channels: Channels that the backbone reads.
-        units: Units of the store's pixels, as in its card.
-        crop_scale: Smallest and largest share of the image's area that a crop covers. This project's choice.
-        flip: Probability of a left–right flip. SimCLR: 0.5 (2002.05709, appendix A).
-        flip_vertical: Probability of an up–down flip. This project's choice: cells have no up or down.
-        rotation_degrees: Largest angle in degrees, in both directions; uniform. This project's choice: 180, any
-            orientation.
-        brightness: Largest offset, in unit intensity. This project's choice.
-        contrast: Contrast is multiplied by 1 ± up to this. This project's choice.
-        colour: Strength of the jitter of saturation and hue in three-channel images, as SimCLR's s (2002.05709,
-            appendix A: 1). This project's choice: 0.25, because stain carries information.
-        blur_share: Probability of a Gaussian blur. SimCLR: 0.5 (2002.05709, appendix A).
-        blur_sigma: Largest standard deviation of the blur, in pixels of a 224 px view; the smallest is 0.1. SimCLR: 2
-            (2002.05709, appendix A).
-        noise: Largest standard deviation of additive Gaussian noise, in unit intensity; uniform from 0. This project's
-            choice.
-    """
-    return Views(
-        size,
-        crop_scale,
-        flip,
-        flip_vertical,
-        rotation_degrees,
-        SOFT_TISSUE_HU,
-        0.0,
-        0.0,
-        brightness,
-        contrast,
-        colour,
-        0.0,
-        blur_share,
-        blur_sigma,
-        noise,
-        Intensity(mean=(0.5,) * channels, std=(0.25,) * channels),
-    )
-
-
-def natural(
-    size: int,
-    channels: int,
-    units: str,
-    *,
-    crop_scale: tuple[float, float] = (0.08, 1.0),
-    flip: float = 0.5,
-    brightness: float = 0.4,
-    contrast: float = 0.4,
-    colour: float = 0.5,
-    grey: float = 0.2,
-    blur_share: float = 0.5,
-    blur_sigma: float = 2.0,
-) -> Views:
-    """Photographs, as SimCLR: crops from 8 %, colour jitter of strength 0.5, grey, blur.
-
-    Args:
-        size: Height and width of a view in pixels.
-        channels: Channels that the backbone reads.
-        units: Units of the store's pixels, as in its card.
-        crop_scale: Smallest and largest share of the image's area that a crop covers. SimCLR: 0.08, 1 (2002.05709,
-            appendix A).
-        flip: Probability of a left–right flip. SimCLR: 0.5 (2002.05709, appendix A).
-        brightness: Largest offset, in unit intensity. SimCLR: 0.8 s, with s = 0.5 (2002.05709, appendix A and B.9).
-        contrast: Contrast is multiplied by 1 ± up to this. SimCLR: 0.8 s, with s = 0.5.
-        colour: Strength s of the jitter of saturation (0.8 s) and hue (0.2 s), with probability 0.8. SimCLR: 1 on
-            ImageNet, 0.5 on CIFAR-10 (2002.05709, appendix A and B.9).
-        grey: Probability of dropping colour. SimCLR: 0.2 (2002.05709, appendix A).
-        blur_share: Probability of a Gaussian blur. SimCLR: 0.5 (2002.05709, appendix A).
-        blur_sigma: Largest standard deviation of the blur, in pixels of a 224 px view; the smallest is 0.1. SimCLR: 2
-            (2002.05709, appendix A).
-    """
-    if (channels == 1 or units != "rgb") and (colour or grey):
-        raise RecipeError(
-            f"data.views: the natural preset jitters colour, and {'the backbone reads' if units == 'rgb' else 'the store has'} "
-            "one channel. Set views.colour=0 views.grey=0, or use views: ct or microscopy."
-        )
-    mean, std = (
-        ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if channels == 3 else ((0.5,) * channels, (0.25,) * channels)
-    )
-    return Views(
-        size,
-        crop_scale,
-        flip,
-        0.0,
-        0.0,
-        SOFT_TISSUE_HU,
-        0.0,
-        0.0,
-        brightness,
-        contrast,
-        colour,
-        grey,
-        blur_share,
-        blur_sigma,
-        0.0,
-        Intensity(mean=mean, std=std),
-    )
-
-
-VIEWS = {"ct": ct, "microscopy": microscopy, "natural": natural}
-
-
-def mild(
-    domain: str, units: str, channels: int, crop_scale: tuple[float, float] = (0.6, 1.0)
-) -> tuple[str, dict[str, Any]]:
-    """A preset and options that leave an image what it is: for a domain, without blur and noise, by small crops.
-
-    Args:
-        domain: Of the images; photographs and microscopes have presets of their own, all else that of grey radiology.
-        units: Of their store.
-        channels: That the backbone reads.
-        crop_scale: Share of the image that a crop keeps.
-    """
-    preset = {"photograph": "natural", "microscopy": "microscopy"}.get(domain.partition("/")[0], "ct")
-    if preset == "ct" and units == "rgb":
-        preset = "microscopy"
-    if preset != "natural":
-        return preset, {"crop_scale": crop_scale, "blur_share": 0.0, "noise": 0.0}
-    colourless = {} if units == "rgb" and channels == 3 else {"colour": 0.0}
-    return preset, {"crop_scale": crop_scale, "blur_share": 0.0, "grey": 0.0, **colourless}
 
 
 def _each(values: torch.Tensor) -> torch.Tensor:

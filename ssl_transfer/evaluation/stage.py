@@ -21,8 +21,8 @@ import torch
 from pydantic import BaseModel
 
 from ssl_transfer.console import is_main_process, warn
+from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.tasks import Task
-from ssl_transfer.data.views import VIEWS
 from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, UsageError, nearest
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult

@@ -16,8 +16,9 @@ from torch import nn
 
 from ssl_transfer.console import say
 from ssl_transfer.data.intensity import Scale
+from ssl_transfer.data.presets import VIEWS, mild
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
-from ssl_transfer.data.views import VIEWS, ViewBatch, ViewMaker, mild
+from ssl_transfer.data.views import ViewBatch, ViewMaker
 from ssl_transfer.errors import RunError, TaskError
 from ssl_transfer.evaluation.context import EvalContext
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES, Strategy

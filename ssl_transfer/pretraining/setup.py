@@ -9,9 +9,10 @@ import torch
 
 from ssl_transfer.console import warn
 from ssl_transfer.data.intensity import Scale
+from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
-from ssl_transfer.data.views import VIEWS, ViewMaker, Views
+from ssl_transfer.data.views import ViewMaker, Views
 from ssl_transfer.errors import RecipeError, StoreError
 from ssl_transfer.methods.registry import METHODS, Course, Objective
 from ssl_transfer.models.adoption import adopt

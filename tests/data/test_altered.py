@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ssl_transfer.data.altered import Noise, NoisyStore, RecodedMasks
+from ssl_transfer.data.display import SOFT_TISSUE_HU
 from ssl_transfer.data.images import Images
-from ssl_transfer.data.intensity import SOFT_TISSUE_HU
 from ssl_transfer.data.store import ImageStore
 
 

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssl_transfer.data.intensity import Scale
+from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
-from ssl_transfer.data.views import VIEWS, ViewMaker
+from ssl_transfer.data.views import ViewMaker
 
 CT_ROWS, PHOTO_ROWS = np.arange(4, 40), np.array([3, 5, 8, 9, 20, 21, 30, 31, 40, 47])  # 36 and 10
 

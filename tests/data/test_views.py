@@ -7,7 +7,8 @@ import torch.nn.functional as functional
 
 from ssl_transfer.data.counters import uniforms
 from ssl_transfer.data.intensity import Scale
-from ssl_transfer.data.views import DRAWS, VIEWS, ViewMaker
+from ssl_transfer.data.presets import VIEWS
+from ssl_transfer.data.views import DRAWS, ViewMaker
 from ssl_transfer.errors import RecipeError
 
 SIDE = 32

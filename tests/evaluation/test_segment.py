@@ -11,7 +11,8 @@ from support.families import FAMILIES, family_backbone
 from support.tiny_tasks import class_task, judge, learners, mask_task, spots, weights, write_task
 
 from ssl_transfer.data.intensity import Scale
-from ssl_transfer.data.views import VIEWS, ViewMaker
+from ssl_transfer.data.presets import VIEWS
+from ssl_transfer.data.views import ViewMaker
 from ssl_transfer.errors import RecipeError, TaskError
 from ssl_transfer.evaluation.segment import cases_of
 from ssl_transfer.evaluation.task_model import TaskModel

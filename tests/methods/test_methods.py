@@ -80,7 +80,7 @@ def test_dino_sees_two_large_crops_and_its_small_ones():
     presets = method.view_presets(PRESET)
     assert [preset.size for preset in presets] == [PRESET.size] * 2 + [8] * 3
     assert [preset.crop_scale for preset in presets] == [(0.5, 0.9)] * 2 + [(0.1, 0.5)] * 3
-    assert {preset.window_hu for preset in presets} == {PRESET.window_hu}
+    assert {preset.intensity.window_hu for preset in presets} == {PRESET.intensity.window_hu}
 
 
 def test_what_a_method_takes_from_the_batch_is_stated_exactly_where_it_takes_something():

@@ -3,7 +3,8 @@
 import torch
 
 from ssl_transfer.data.intensity import Intensity
-from ssl_transfer.data.views import ViewBatch, ct
+from ssl_transfer.data.presets import ct
+from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.methods.registry import METHODS
 from ssl_transfer.models.architecture import Architecture
 from ssl_transfer.models.backbone import Backbone

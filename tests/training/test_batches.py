@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from ssl_transfer.data.intensity import Scale
+from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
-from ssl_transfer.data.views import VIEWS, ViewMaker
+from ssl_transfer.data.views import ViewMaker
 from ssl_transfer.training.batches import StepSampler, view_batches
 
 POSITIONS = np.arange(10, 36)  # 26 images: 3 batches of 8, two images dropped per epoch

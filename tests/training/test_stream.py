@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from ssl_transfer.data.intensity import Scale
+from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
-from ssl_transfer.data.views import VIEWS, ViewMaker
+from ssl_transfer.data.views import ViewMaker
 from ssl_transfer.training.batches import StreamSampler, batch_at, view_batches
 
 ROWS = np.arange(10, 23)  # 13 images: passes end in the middle of batches

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssl_transfer.data.display import LUMINANCE
 from ssl_transfer.data.readers.dicom_pixels import AIR_HU
 from ssl_transfer.data.readers.reader import Item, Unreadable
 
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 DTYPES = (np.uint8, np.int16, np.float32)
 
 
@@ -36,7 +36,7 @@ class Fit:
     def image(self, image: np.ndarray) -> np.ndarray:
         """Fit one image (C, H, W): colour to luminance or grey repeated, resampled with its aspect kept, padded."""
         if image.shape[0] == 3 and self.channels == 1:
-            grey = np.tensordot(LUMINANCE, image.astype(np.float32), 1)[None]
+            grey = np.tensordot(np.array(LUMINANCE, np.float32), image.astype(np.float32), 1)[None]
             image = grey if image.dtype.kind == "f" else np.rint(grey).astype(image.dtype)
         elif image.shape[0] == 1 and self.channels == 3:
             image = np.repeat(image, 3, axis=0)

@@ -1,0 +1,27 @@
+"""How an image is shown to people, whatever its store holds; and the two constants of seeing. Needs no torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+SOFT_TISSUE_HU = (-160.0, 240.0)  # width 400, level 40
+LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue; ITU-R BT.601
+STORED_PERCENTILES = (0.5, 99.5)
+
+
+def displayed(image: np.ndarray, units: str) -> np.ndarray:
+    """An image as a picture: HU in the soft-tissue window, `stored` values in the range of their own image, others as they are.
+
+    Args:
+        image: Values of a store, shape (C, H, W), 1 or 3 channels; NaN is shown as 0.
+        units: Of the store: `hu`, `display`, `rgb` or `stored`.
+
+    Returns:
+        uint8 (H, W), or (H, W, 3) for three channels.
+    """
+    image = np.nan_to_num(image.astype(np.float32))
+    if units in ("hu", "stored"):
+        low, high = SOFT_TISSUE_HU if units == "hu" else np.percentile(image, STORED_PERCENTILES)
+        image = (image - low) / max(high - low, 1e-9) * 255
+    shown = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
+    return shown[0] if len(shown) == 1 else np.ascontiguousarray(np.moveaxis(shown, 0, -1))
