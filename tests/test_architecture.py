@@ -34,10 +34,11 @@ def test_every_contract_of_the_project_is_checked_above():
     assert set(CONTRACTS) == {"layers", "acyclic", "artifacts", "recipes"}
 
 
-def test_the_table_of_the_readme_names_the_layers_in_their_order():
-    table = (ROOT / "README.md").read_text().partition("| layer | what is there |")[2].partition("\n\n")[0]
-    told = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
-    assert told == re.findall(r"\w+", " ".join(CONTRACTS["layers"]["layers"]))
+def test_the_table_of_the_documentation_names_the_layers_in_their_order():
+    page = (ROOT / "docs/architecture.md").read_text()
+    table = page.partition("| layer | what it contains |")[2].partition("\n\n")[0]
+    layers = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert layers == re.findall(r"\w+", " ".join(CONTRACTS["layers"]["layers"]))
 
 
 def test_importing_the_package_loads_nothing_heavy(tmp_path):

@@ -1,0 +1,66 @@
+"""The archive of somebody who reads the documentation, and the commands of all its pages, run in their order."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+from support.command_line import ROOT
+from support.documentation import COMMANDS, perform
+
+
+@pytest.fixture(scope="package")
+def checkout(tmp_path_factory) -> Path:
+    """A working directory with what a checkout has, and with files to ingest."""
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("recipes", "launch", "pretrain.py"):
+        (folder / name).symlink_to(ROOT / name)
+    make_archive(folder)
+    make_volumes(folder / "volumes")
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        class_folder = folder / "pictures" / ("cat", "dog")[number % 2]
+        class_folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 255, (40, 32, 3), np.uint8)).save(class_folder / f"{number}.png")
+    arrays = {}
+    for split, count in (("train", 12), ("val", 4), ("test", 4)):
+        arrays[f"{split}_images"] = rng.integers(0, 255, (count, 28, 28), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(count)[:, None] % 2
+    np.savez(folder / "medmnist.npz", **arrays)
+    return folder
+
+
+def make_archive(folder: Path) -> None:
+    """`archive`: DICOM series of eight patients; `labels.csv`: a label for each."""
+    from ssl_transfer.data.readers.phantom.generate import expand
+
+    source = Path(expand("phantom:ct,patients=8,slices=6,size=32", folder / "phantom")["source"])
+    shutil.move(source, folder / "archive")
+    shutil.rmtree(folder / "phantom")
+    patients = sorted({path.name.partition("-")[0] for path in (folder / "archive").iterdir()})
+    with open(folder / "labels.csv", "w", newline="") as file:
+        csv.writer(file).writerows(
+            [("patient", "label"), *((patient, "ab"[int(patient[1:]) % 2]) for patient in patients)]
+        )
+
+
+def make_volumes(folder: Path) -> None:
+    """Two CT volumes with a label volume beside each."""
+    folder.mkdir()
+    for stem in "ab":
+        hu = np.random.default_rng(ord(stem)).integers(-1000, 1000, (24, 20, 12)).astype(np.int16)
+        labels = np.zeros(hu.shape, np.uint8)
+        labels[4:12, 4:12], labels[6:8, 6:8] = 1, 2
+        for name, values in ((stem, hu), (f"{stem}_seg", labels)):
+            nibabel.Nifti1Image(values, np.diag([2, 2, 3, 1])).to_filename(folder / f"{name}.nii.gz")
+
+
+@pytest.fixture(scope="package")
+def answers(checkout):
+    """Every command's answer; a command starts where the one before it ended."""
+    return {command: perform(command, checkout) for command in COMMANDS}
