@@ -15,7 +15,10 @@ test-long: .venv/.ready
 	$(TEST) -m long
 
 lint: .venv/.ready
-	.venv/bin/ruff check . && .venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/pyright
+	.venv/bin/lint-imports
 
 # An environment of its own: a CPU-only torch that is already on the machine has no torchvision that fits.
 .venv/.ready: pyproject.toml

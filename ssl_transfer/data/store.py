@@ -50,9 +50,9 @@ class ImageStore:
         StoreError: If the folder is missing, is no store, or was written by a newer version.
 
     Example:
-        >>> store = ImageStore("stores/mednist_ct")                      # doctest: +SKIP
-        >>> store[0].shape, store.card.units, store.positions("train").shape     # doctest: +SKIP
-        ((1, 64, 64), 'display', (9600,))
+        >>> store = ImageStore("stores/ct")
+        >>> store[0].shape, store.card.units, store.positions("train").shape
+        ((1, 32, 32), 'hu', (36,))
     """
 
     def __init__(self, path: str | os.PathLike):

@@ -36,7 +36,7 @@ def expand(source: str, folder: Path) -> dict:
         SourceError: If the name or an option is unknown, or a value is no integer in its range.
 
     Example:
-        >>> expand("phantom:ct,patients=2,slices=6,size=16", tmp_path)["format"]  # doctest: +SKIP
+        >>> expand("phantom:ct,patients=2,slices=6,size=16", "phantoms/ct")["format"]
         'dicom'
     """
     name, options = _parse(source)
