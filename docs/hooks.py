@@ -22,7 +22,7 @@ from pydantic import BaseModel
 
 import ssl_transfer
 from ssl_transfer import recipe
-from ssl_transfer.data.views import VIEWS
+from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.evaluation.stage import PROTOCOLS
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
 from ssl_transfer.measures import transferability

@@ -28,7 +28,7 @@ def ct(
     blur_sigma: float = 2.0,
     noise: float = 0.05,
 ) -> Views:
-    """Grey radiology: no colour, no hue; the window moves in HU, or as brightness and contrast of equal strength.
+    """For grey radiology images: no colour jitter; the window is jittered in HU, or as brightness and contrast of equal strength.
 
     Args:
         size: Height and width of a view in pixels.
@@ -87,7 +87,7 @@ def microscopy(
     blur_sigma: float = 2.0,
     noise: float = 0.05,
 ) -> Views:
-    """Cells have no up or down: any rotation, both flips; mild colour for stained (three-channel) images.
+    """For microscopy: any rotation, both flips, mild colour jitter for stained (three-channel) images.
 
     Args:
         size: Height and width of a view in pixels.
@@ -138,7 +138,7 @@ def natural(
     blur_share: float = 0.5,
     blur_sigma: float = 2.0,
 ) -> Views:
-    """Photographs, as SimCLR: crops from 8 %, colour jitter of strength 0.5, grey, blur.
+    """For photographs, as in SimCLR: crops from 8 % of the area, colour jitter of strength 0.5, grey, blur.
 
     Args:
         size: Height and width of a view in pixels.

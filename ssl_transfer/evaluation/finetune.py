@@ -28,7 +28,7 @@ def finetune(
     views: Component | None = None,
     train: Effort = EFFORT,
 ) -> ProtocolResult:
-    """Fine-tune on a multiclass or multilabel task, and score test with the weights that were best on validation.
+    """Train a classifier and its backbone by a strategy; test is evaluated with the weights that were best on validation.
 
     Args:
         strategy: How the layers are treated, `{name, options}`; see the page of each strategy.

@@ -24,11 +24,11 @@ def knn(
     temperature: PositiveFloat = 0.1,
     index: IndexKind = "auto",
 ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Score by cosine neighbours at each k, ascending, by each kind of vote, weighted before plain.
+    """Classify by a vote of the nearest neighbours by cosine similarity, for each k and each kind of vote.
 
-    With a single neighbour both votes are the same and only the first is given. Of several labels, one that no neighbour
-    knows is scored with its share among the training images that know it, 0.5 if there are none: a neighbourhood without
-    evidence should rank an image neither up nor down.
+    Settings come in ascending k, the weighted vote before the plain one; for a single neighbour both are the same and only
+    the first is given. In multi-label tasks, a label that is unknown for all neighbours gets its frequency among the training
+    images where it is known, or 0.5: a neighbourhood without evidence should move an image neither up nor down.
 
     Args:
         train: Features, shape (N, D).

@@ -44,7 +44,7 @@ def linear_probe(
     weight_decays: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = WEIGHT_DECAYS,
     class_weight: Literal["none", "balanced"] = "none",
 ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
-    """Fit the heads of a sweep on standardised features, all at once.
+    """Fit a linear classifier on frozen, standardised features at every setting of a sweep, all at once.
 
     Features are standardised with the mean and standard deviation of the training rows.
 

@@ -39,9 +39,9 @@ def segment(
     decoder_width: PositiveInt = 16,
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5,
 ) -> ProtocolResult:
-    """Train a U-Net decoder on a backbone's maps, and score test with the weights that were best on validation.
+    """Train a U-Net decoder on a backbone's feature maps; test is evaluated with the weights that were best on validation.
 
-    Images no larger than the backbone sees are enlarged to it; larger ones are seen at their own resolution, through windows.
+    Images up to the backbone's size are enlarged to it; larger ones are predicted at their own resolution in sliding windows.
 
     Args:
         strategy: How the backbone's layers are treated, `{name, options}`; `head_only` freezes them.

@@ -14,10 +14,10 @@ from ssl_transfer.models.ranks import gather_with_gradient
 
 
 class BarlowTwins(Objective):
-    """Make the cross-correlation of two views' projections, over the global batch, the identity.
+    """Bring the cross-correlation matrix of two views' projections, over the global batch, close to the identity.
 
-    Projections of all ranks are gathered before they are standardised: lightly's own gathering standardises on each
-    rank, which is another loss.
+    Projections of all ranks are gathered before they are standardised; lightly's own gathering standardises per rank,
+    which is a different loss.
 
     Args:
         redundancy: Weight λ of the off-diagonal terms, dimensionless. Paper: 0.005 (section 2.2).

@@ -14,7 +14,7 @@ from ssl_transfer.models.backbone import Backbone
 
 
 class BYOL(Objective):
-    """Predict, from one view, what a slow copy of the network sees in the other. No negatives.
+    """Predict a momentum network's projection of one view from the other view; no negatives.
 
     The loss is 2 − 2cos, summed over both directions. The momentum network keeps BatchNorm statistics of its own.
 

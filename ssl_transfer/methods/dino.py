@@ -21,10 +21,10 @@ GLOBAL_VIEWS = 2
 
 
 class DINO(Objective):
-    """Give every view, small crops too, the sharpened and centred answer that a slow copy gives to the large ones.
+    """Self-distillation: every view predicts a momentum network's centred and sharpened output for the large crops.
 
-    Two global views and `local_views` small ones. The slow copy's temperature warms up linearly; the output layer is
-    held for the first `frozen_output_epochs`.
+    There are two large crops and `local_views` small ones per image. The target temperature warms up linearly; the output
+    layer is frozen for the first `frozen_output_epochs`.
 
     Args:
         output_dim: Number of output dimensions K, over which the softmax is taken. Paper: 65536 (appendix C).
@@ -33,8 +33,10 @@ class DINO(Objective):
         temperature: Softmax temperature of the trained network, dimensionless. Paper: 0.1 (section 3.2).
         target_temperature: Softmax temperature of the momentum network after its warm-up, dimensionless. Paper: 0.07
             (section 3.2).
-        warmup_target_temperature: The same at the first step. Paper: 0.04 (section 3.2).
-        warmup_epochs: Epochs over which it rises linearly from one to the other. Paper: 30 (section 3.2).
+        warmup_target_temperature: Softmax temperature of the momentum network at the first step, dimensionless. Paper: 0.04
+            (section 3.2).
+        warmup_epochs: Epochs over which the target temperature changes linearly from its warm-up value to its final one.
+            Paper: 30 (section 3.2).
         center_momentum: Momentum of the running mean that is subtracted from the targets, in [0, 1]. Paper: 0.9
             (section 3.1, Eq. 4).
         momentum: Share of itself that the momentum network keeps per step at the start, in [0, 1]; it rises to 1 along

@@ -22,13 +22,13 @@ MASK_STREAM = 1000  # of the counter-based draws; views use 0, 1, …
 
 
 class MAE(Objective):
-    """Show a ViT a quarter of an image's patches and let a small decoder draw the others.
+    """A ViT encodes the visible patches of an image, and a small decoder reconstructs the masked ones.
 
-    Masks, like views, belong to (seed, epoch, image). Positions are fixed sines and cosines. Targets are the pixels that
-    the backbone reads, standardised within each patch if `normalised_patches`.
+    Masks, like views, are functions of (seed, epoch, image). Position embeddings are fixed sines and cosines. Targets are the
+    normalised pixels, standardised within each patch if `normalised_patches`.
 
     Args:
-        mask_share: Share of the patches that are hidden, in (0, 1). Paper: 0.75 (section 4.1).
+        mask_share: Share of the patches that are masked, in (0, 1). Paper: 0.75 (section 4.1).
         normalised_patches: Whether targets are standardised within each patch. Paper: yes (section 3, Table 1d).
         decoder_dim: Width of the decoder. Paper: 512 (Table 1b).
         decoder_depth: Transformer blocks of the decoder. Paper: 8 (Table 1a).

@@ -16,12 +16,12 @@ from ssl_transfer.models.ranks import gather, rank, world_size
 
 
 class MoCo(Objective):
-    """Find an image's other view, seen by a slow copy of the network, among a queue of past images.
+    """InfoNCE: identify the momentum network's key of an image's other view among a queue of keys of past images.
 
-    BatchNorm would let a query recognise its key by their shared statistics. So statistics are taken over `bn_groups`
-    equal parts of the global batch, and keys are dealt to the groups in an order drawn from the step: both depend on
-    the global batch alone, not on the number of ranks. `bn_groups=1` is plain synchronised BatchNorm.
-    Micro-batches of an accumulated batch enter the queue one after the other.
+    BatchNorm statistics that a query shares with its key would give the answer away. So statistics are taken over `bn_groups`
+    equal parts of the global batch, and keys are assigned to the groups in an order drawn per step: both depend on the
+    global batch alone, not on the number of ranks. `bn_groups=1` is plain synchronised BatchNorm. Micro-batches of an
+    accumulated batch enter the queue one after the other.
 
     Args:
         temperature: Softmax temperature over cosine similarities, dimensionless. MoCo v2: 0.2 (2003.04297, section 3).

@@ -16,10 +16,10 @@ from ssl_transfer.models.ranks import gather, rank
 
 
 class MoCoV3(Objective):
-    """Find an image's other view, seen by a slow copy of the network, among the keys of the global batch. No queue.
+    """InfoNCE against the momentum network's keys of the global batch, in both directions; no queue.
 
     The loss is 2τ · InfoNCE, summed over both directions. For a ViT, `frozen_patch_embedding` keeps the random patch
-    projection as it was born, which the paper found to be needed for stability.
+    projection at its initial weights, which the paper found necessary for stability.
 
     Args:
         temperature: Softmax temperature over cosine similarities, dimensionless. Authors' code: 0.2 for a ViT, 1.0 for

@@ -13,7 +13,7 @@ from ssl_transfer.models.backbone import Backbone
 
 
 class SimCLR(Objective):
-    """Pull two views of an image together, push all other images of the global batch away.
+    """Contrastive loss NT-Xent: two views of an image against all other images of the global batch.
 
     Args:
         temperature: Softmax temperature over cosine similarities, dimensionless. Paper: 0.1 on ImageNet (Table 5), 0.5

@@ -12,7 +12,7 @@ from ssl_transfer.models.backbone import Backbone
 
 
 class SimSiam(Objective):
-    """Predict one view's projection from the other's; no negatives, no momentum: a stopped gradient keeps it from collapse.
+    """Predict one view's projection from the other's; a stopped gradient prevents collapse, without negatives or momentum.
 
     Args:
         projection_dim: Width of the projection head's layers and of the predictions. Paper: 2048 (section 3).

@@ -50,7 +50,7 @@ def lars(
     momentum: float = 0.9,
     trust_coefficient: float = 0.001,
 ) -> torch.optim.Optimizer:
-    """LARS (You et al. 2017, https://arxiv.org/abs/1708.03888): SGD with a rate per layer. Needs a decay above 0.
+    """LARS (You et al. 2017, https://arxiv.org/abs/1708.03888): SGD with a learning rate per layer. Needs a weight decay above 0.
 
     Args:
         groups: Parameters, grouped by learning rate.

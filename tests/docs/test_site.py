@@ -9,7 +9,7 @@ import pytest
 from support.command_line import ENVIRONMENT, ROOT, run
 
 from ssl_transfer import recipe
-from ssl_transfer.data.views import VIEWS
+from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.evaluation.stage import PROTOCOLS
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
 from ssl_transfer.measures.transferability import SCORES

@@ -17,11 +17,11 @@ SMALLEST = 1e-6  # share of a tensor that gets no gradient at all
 
 
 class AutoRGN(Strategy):
-    """Every tensor's rate is the peak rate times RGN / max RGN, with RGN = ‖gradient‖ / ‖tensor‖.
+    """Learning rate per tensor: the peak rate times RGN / max RGN, with RGN = ‖gradient‖ / ‖tensor‖.
 
-    Measured at the start of every epoch as the mean over some of its batches (of shorter epochs, after as many steps). A
-    fresh head would dominate the maximum, so backbone and head have one each; a tensor of norm 0 (a bias, a last gain that
-    starts at 0) would explode it, so it takes no part in it and has the peak rate.
+    RGN is measured at the start of every epoch as the mean over some of its batches (if an epoch is shorter, after as many
+    steps). Backbone and head have separate maxima, because a new head would dominate a common one. A tensor of norm 0 (a
+    bias or gain initialised at 0) would make its ratio infinite: it is left out of the maximum and has the peak rate.
 
     Args:
         batches: Number of batches over which RGN is averaged at the start of an epoch. Authors' code: 5.

@@ -6,4 +6,4 @@ from ssl_transfer.evaluation.strategies.strategy import Strategy
 
 
 class Full(Strategy):
-    """Everything learns from the first step, at one rate."""
+    """All layers are trained from the first step, at one learning rate."""

@@ -9,8 +9,8 @@ from ssl_transfer.methods.objective import Group
 
 
 class Gradual(Strategy):
-    """Blocks join one after the other; the run's steps are divided equally among them. A block that has joined stays, and so
-    does its optimiser state.
+    """Blocks are unfrozen one after the other, after equal numbers of steps; an unfrozen block stays so and keeps its optimiser
+    state.
     """
 
     def opening(self) -> list[list[str]]:
@@ -31,7 +31,11 @@ class Gradual(Strategy):
 
 
 class GradualLastFirst(Gradual):
-    """The head alone, then with it the last block, and so on down to the stem (Howard & Ruder 2018, 1801.06146)."""
+    """Gradual unfreezing: first the head, then the last block too, and so on down to the stem.
+
+    References:
+        Howard & Ruder 2018, https://arxiv.org/abs/1801.06146.
+    """
 
     def opening(self) -> list[list[str]]:
         """Head, last block, …, stem."""
@@ -39,7 +43,7 @@ class GradualLastFirst(Gradual):
 
 
 class GradualFirstLast(Gradual):
-    """The head with the stem, then with them the next block, and so on up to the last."""
+    """Gradual unfreezing from the image: first head and stem, then the next block too, and so on up to the last."""
 
     def opening(self) -> list[list[str]]:
         """Head and stem, next block, …, last block."""

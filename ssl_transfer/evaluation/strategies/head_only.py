@@ -10,7 +10,7 @@ from ssl_transfer.models.backbone import Backbone
 
 
 class HeadOnly(Strategy):
-    """The backbone stays as it is: the linear probe by SGD, or a decoder on a frozen encoder."""
+    """The backbone is frozen and only the head is trained: a linear probe by SGD, or a decoder on a frozen encoder."""
 
     def __init__(self, backbone: Backbone, head: nn.Module, course: Course):
         super().__init__(backbone, head, course)

@@ -15,7 +15,7 @@ from ssl_transfer.models.blocks import blocks
 
 
 class LLRD(Strategy):
-    """Each layer learns more slowly than the one behind it; the head has the peak rate.
+    """Layer-wise learning rate decay: each layer has a lower learning rate than the next one; the head has the peak rate.
 
     Args:
         decay: Learning rate of a layer as a share of the next one's, in (0, 1]. MAE: 0.75 (2111.06377, Table 9).

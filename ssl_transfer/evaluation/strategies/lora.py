@@ -14,7 +14,7 @@ from ssl_transfer.models.backbone import Backbone
 
 
 class LoRA(Strategy):
-    """Low-rank updates beside the attention layers of a ViT learn, with the head; the pretrained weights stay. By peft.
+    """Low-rank updates of a ViT's attention layers are trained with the head; the pretrained weights are frozen. By peft.
 
     Args:
         rank: Rank of each update. Paper: 8 is enough for most tasks (section 7.2, Table 6).

@@ -15,9 +15,9 @@ from ssl_transfer.training.schedule import warmup_cosine
 
 
 class LPFT(Strategy):
-    """The head learns first, so that its random start does not distort the features; then everything, from there.
+    """Linear probing, then fine-tuning: first the head is trained, then all layers.
 
-    Each part of the run has a cosine schedule of its own.
+    So the head's random weights do not distort the features. Each part of the run has its own cosine schedule.
 
     Args:
         head_share: Share of the steps in which only the head learns, in (0, 1). This project's choice: 0.5.

@@ -49,7 +49,7 @@ class StartingPoint(Strategy):
 
 
 class L2SP(StartingPoint):
-    """Loss + α/2 · ‖θ_B − θ⁰‖² + β/2 · ‖θ_H‖² (Li 2018).
+    """Penalty on the distance to the pretrained weights: loss + α/2 · ‖θ_B − θ⁰‖² + β/2 · ‖θ_H‖² (Li et al. 2018, 1802.01483).
 
     Args:
         alpha: Weight of ‖θ_B − θ⁰‖² / 2, dimensionless. Paper: 0.1, among the values that it chooses from on
@@ -74,7 +74,7 @@ class L2SP(StartingPoint):
 
 
 class L1SP(StartingPoint):
-    """Loss + α · ‖θ_B − θ⁰‖₁ + β/2 · ‖θ_H‖² (Li 2018).
+    """Penalty on the distance to the pretrained weights: loss + α · ‖θ_B − θ⁰‖₁ + β/2 · ‖θ_H‖² (Li et al. 2018, 1802.01483).
 
     Args:
         alpha: Weight of ‖θ_B − θ⁰‖₁, dimensionless. This project's choice: 1e-4; the paper chooses it on validation.

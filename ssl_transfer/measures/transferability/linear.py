@@ -19,7 +19,7 @@ GOLDEN = (5**0.5 - 1) / 2
 
 
 def h_score(features: np.ndarray, labels: np.ndarray) -> float:
-    """tr(cov(f)⁺ cov(E[f|y])): the share of variance that lies between classes, summed over directions.
+    """tr(cov(f)⁺ cov(E[f|y])): the share of variance between classes, summed over directions.
 
     Range [0, min(C − 1, D)]. It is C − 1, whatever the features, as soon as there are as many of them as images: then take
     `regularized_h_score`. A constant feature adds nothing. It does not change with an invertible linear map of the
@@ -66,7 +66,7 @@ def regularized_h_score(features: np.ndarray, labels: np.ndarray) -> float:
 def logme(
     features: np.ndarray, labels: np.ndarray, target: Literal["multiclass", "multilabel", "continuous"] = "multiclass"
 ) -> float:
-    """Log evidence per image of a Bayesian linear model, its two precisions chosen to maximise it; mean over target columns.
+    """Maximised log evidence per image of a Bayesian linear model; mean over target columns.
 
     y ~ N(F w, β⁻¹ I), w ~ N(0, α⁻¹ I), no intercept. For a ratio t = α / β the best β is N / q(t) with q(t) =
     yᵀ(I + FFᵀ/t)⁻¹y, so that −½ [log(2π q/N) + 1] − ½/N · log det(I + FFᵀ/t) is left to maximise over t alone. That is done to

@@ -14,7 +14,7 @@ SFDA_LEAST = 1e-10  # of λ
 
 
 def transrate(features: np.ndarray, labels: np.ndarray) -> float:
-    """Coding rate of all features less that of each class: a mutual information of features and labels, in nats.
+    """Coding rate of all features minus that within classes: an estimate of their mutual information with the labels, in nats.
 
     R(Z) − Σ_c N_c/N R(Z_c), with R(Z) = ½ log det(I + ZᵀZ / (N ε)), ε = 10⁻⁴. Z is centred, and divided by the root mean
     square of its entries, so that ε is a share of their variance and the score does not depend on the features' scale (as
@@ -35,7 +35,7 @@ def transrate(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def gbc(features: np.ndarray, labels: np.ndarray, axes: int | None = GBC_AXES) -> float:
-    """Minus the overlap of classes as spheres: −Σ_{i≠j} exp(−B_ij), B the Bhattacharyya distance of two Gaussians.
+    """Negative overlap of classes as spherical Gaussians: −Σ_{i≠j} exp(−B_ij), B the Bhattacharyya distance of two Gaussians.
 
     B_ij = ‖μ_i − μ_j‖² / (8 v) + D/2 · ln(v / √(v_i v_j)), v = (v_i + v_j) / 2, v_i the mean variance of class i per direction
     (ddof 0; of a class of one image next to nothing: the mean variance of all times 10⁻¹⁶). Range [−C (C − 1), 0]; 0 where no
@@ -60,7 +60,7 @@ def gbc(features: np.ndarray, labels: np.ndarray, axes: int | None = GBC_AXES) -
 
 
 def sfda(features: np.ndarray, labels: np.ndarray) -> float:
-    """Mean log probability of the labels by Fisher's discriminant, after hard images were moved towards other classes.
+    """Mean log probability of the labels by Fisher's discriminant, after uncertain images were moved towards other classes.
 
     The discriminant has the within-class covariance (1 − λ) S_W + λ I, λ = exp(−5 s) at least 10⁻¹⁰, s the largest variance
     within classes. By it every image has a probability p of its own class; it is moved to p f + (1 − p) m, m the mean of all

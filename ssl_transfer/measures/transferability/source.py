@@ -22,7 +22,7 @@ ROWS_PER_COMPONENT = 10  # at least: with few images there are fewer components
 def nce(source_labels: np.ndarray, labels: np.ndarray) -> float:
     """Negative conditional entropy −H(Y|Z) of the labels given source classes, in nats.
 
-    Range [−log C, 0]; 0 where the source class says the label for certain.
+    Range [−log C, 0]; 0 if the source class determines the label.
 
     Args:
         source_labels: Z, likeliest source class of each image, integers (N,). A single one for all images is allowed.
@@ -48,10 +48,10 @@ def nce(source_labels: np.ndarray, labels: np.ndarray) -> float:
 
 
 def leep(source_probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean log likelihood of the labels when a source class is drawn as the classifier says and a label as is usual for it.
+    """Mean log likelihood of the labels: a source class is drawn from the posterior, a label given that class.
 
-    (1/N) Σ_i log Σ_z P(y_i|z) θ_iz, with P(y, z) = (1/N) Σ_{i: y_i = y} θ_iz. Range (−∞, 0]. Source classes without mass are
-    dropped.
+    (1/N) Σ_i log Σ_z P(y_i|z) θ_iz, with P(y, z) = (1/N) Σ_{i: y_i = y} θ_iz. Range (−∞, 0]. Source classes without
+    probability mass are dropped.
 
     Args:
         source_probabilities: θ, rows sum to 1, (N, S).
@@ -83,7 +83,7 @@ def n_leep(features: np.ndarray, labels: np.ndarray, components: int | None = No
     """LEEP with the components of a Gaussian mixture of the features in place of source classes: it needs no classifier.
 
     The mixture (full covariances) is fitted to the principal axes that hold 80 % of the variance, all divided by one number,
-    the spread of the first, so that the score does not depend on the features' scale. Range (−∞, 0].
+    the standard deviation of the first, so that the score does not depend on the features' scale. Range (−∞, 0].
 
     Args:
         features: (N, D).
