@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from importlinter import api
@@ -124,3 +125,34 @@ def test_the_top_level_holds_what_the_design_names_and_nothing_else():
         "LICENSE",
         "mkdocs.yml",
     }
+
+
+# The house: what a file may hold
+
+
+def is_declaration(node: ast.stmt, names: set[str]) -> bool:
+    """Whether a statement is a docstring, an import, or binds one of the names."""
+    if isinstance(node, ast.Assign):
+        return {target.id for target in node.targets if isinstance(target, ast.Name)} <= names
+    docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return docstring or isinstance(node, ast.Import | ast.ImportFrom)
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module.name == "__init__.py"], ids=str)
+def test_a_package_s_init_holds_a_docstring_imports_and_all(module):
+    body = ast.parse((PACKAGE / module).read_text()).body
+    allowed = {"__all__"}
+    if len(module.parts) == 1:  # the top level also has its version, and attaches its public names when they are used
+        attach = {"__getattr__", "__dir__"}
+        body = [node for node in body if not isinstance(node, ast.FunctionDef) or node.name not in attach]
+        allowed |= {"__version__", "_PUBLIC"}
+    assert [ast.unparse(node) for node in body if not is_declaration(node, allowed)] == []
+
+
+@pytest.mark.parametrize("word", ["fmt: skip", "fmt: off", "GIVEN"])
+@pytest.mark.parametrize("folder", ["ssl_transfer", "tests", "benchmarks"])
+def test_the_formatter_has_no_exceptions_and_options_no_list_of_what_is_given(folder, word):
+    this = Path(__file__)
+    assert not [
+        path for path in (ROOT / folder).rglob("*.py") if path != this and re.search(rf"\b{word}\b", path.read_text())
+    ]
