@@ -23,16 +23,17 @@ from pydantic import BaseModel
 import ssl_transfer
 from ssl_transfer import recipe
 from ssl_transfer.data.presets import VIEWS
-from ssl_transfer.evaluation.stage import PROTOCOLS
+from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
 from ssl_transfer.measures import transferability
 from ssl_transfer.methods.registry import METHODS
+from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import options_model
 from ssl_transfer.training.optim import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent
 SCORES = {name: getattr(transferability, name) for name in transferability.SCORES}
-FOLDERS = {"methods": METHODS, "strategies": STRATEGIES, "protocols": PROTOCOLS, "scores": SCORES}
+FOLDERS = {"methods": METHODS, "strategies": STRATEGIES, "protocols": IMPLEMENTATIONS, "scores": SCORES}
 NUMBERS = {"Positive": "> 0", "NonNegative": "≥ 0"}  # of pydantic's types
 
 
@@ -61,7 +62,7 @@ def pages() -> Iterator[tuple[str, str]]:
         yield f"methods/{name}.md", method_page(name, method)
     for name, strategy in STRATEGIES.items():
         yield f"strategies/{name}.md", strategy_page(name, strategy)
-    for name, protocol in PROTOCOLS.items():
+    for name, protocol in IMPLEMENTATIONS.items():
         yield f"protocols/{name}.md", protocol_page(name, protocol)
     for name, score in SCORES.items():
         yield f"scores/{name}.md", score_page(name, score)
@@ -100,8 +101,10 @@ def strategy_page(name: str, strategy: type) -> str:
 
 def protocol_page(name: str, protocol: Callable) -> str:
     """A protocol: its own options, and those that all protocols share."""
+    kinds = ", ".join(PROTOCOLS[name].task_kinds)
+    head = f"# `{name}`\n\n```\nssl-transfer evaluate {name} BACKBONE TASK [option=value …]\n```\n\nFor tasks of kind {kinds}."
     shared = table(recipe.EvaluateRecipe, "{}")
-    return f"# `{name}`\n\n{described(protocol, '{}')}\n## Settings of every protocol\n\n{shared}"
+    return f"{head}\n\n{described(protocol, '{}')}\n## Settings of every protocol\n\n{shared}"
 
 
 def score_page(name: str, score: Callable) -> str:
@@ -143,7 +146,8 @@ def command_line_page() -> str:
 
 def api_page() -> str:
     """The public names of `ssl_transfer`, by mkdocstrings."""
-    names = [f"::: {module}.{attribute}\n" for module, attribute in ssl_transfer._PUBLIC.values()]
+    public = [getattr(ssl_transfer, name) for name in sorted(ssl_transfer.__all__) if not name.startswith("_")]
+    names = [f"::: {item.__module__}.{item.__qualname__}\n" for item in public]
     return "\n".join(
         [
             "# Python API\n\n`import ssl_transfer as st`; the names below are attributes of `st` and load on first use.\n",

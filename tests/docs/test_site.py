@@ -10,7 +10,7 @@ from support.command_line import ENVIRONMENT, ROOT, run
 
 from ssl_transfer import recipe
 from ssl_transfer.data.presets import VIEWS
-from ssl_transfer.evaluation.stage import PROTOCOLS
+from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
 from ssl_transfer.measures.transferability import SCORES
 from ssl_transfer.methods.registry import METHODS
@@ -19,7 +19,7 @@ from ssl_transfer.training.optim import OPTIMIZERS
 PAGE_OF = {  # of every function or class with options
     **{f"methods/{name}": method for name, method in METHODS.items()},
     **{f"strategies/{name}": strategy for name, strategy in STRATEGIES.items()},
-    **{f"protocols/{name}": protocol for name, protocol in PROTOCOLS.items()},
+    **{f"protocols/{name}": protocol for name, protocol in IMPLEMENTATIONS.items()},
     **{f"views#{name}": preset for name, preset in VIEWS.items()},
     **{f"optimizers#{name}": optimizer for name, optimizer in OPTIMIZERS.items()},
 }
