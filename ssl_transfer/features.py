@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas
 import torch
+from pydantic import PositiveInt
 from safetensors.numpy import load_file, save_file
 
 from ssl_transfer.cards import FeaturesCard
@@ -21,6 +23,7 @@ from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.embedding import embed, embed_layers, evaluating
 from ssl_transfer.run import claimed, run_id, whole_folder
 
+Precision = Literal["fp32", "bf16"]
 CACHE = Path("runs/features")
 
 
@@ -56,7 +59,12 @@ class Features:
 
 
 def extract_features(
-    backbone: Backbone, store: Images, out: str | Path | None = None, size: int | None = None, precision: str = "fp32"
+    backbone: Backbone,
+    store: Images,
+    out: str | Path | None = None,
+    *,
+    size: PositiveInt | None = None,
+    precision: Precision = "fp32",
 ) -> Features:
     """Compute features of every image of a store, or read them if that was done before.
 
@@ -64,8 +72,8 @@ def extract_features(
         backbone: Any.
         store: Any whose images the backbone can read.
         out: Folder; None: a folder under `runs/features/` named by the inputs.
-        size: Height and width that the backbone sees; None: its own.
-        precision: `fp32` or `bf16`.
+        size: Height and width that the backbone sees, in pixels; None: its own.
+        precision: What the backbone computes in; features are float32.
 
     Raises:
         UsageError: If `out` holds something else.

@@ -14,14 +14,22 @@ from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from ssl_transfer.analysis.analyzed_backbone import AnalyzedBackbone
 from ssl_transfer.analysis.explorer.page import Projection, write_explorer
-from ssl_transfer.analysis.failures import Predictions
 from ssl_transfer.analysis.figures import draw_all
 from ssl_transfer.analysis.leaks import DUPLICATE
 from ssl_transfer.analysis.measurements import AnalysisSpec, Measurements, measure
+from ssl_transfer.analysis.opening import (
+    BackboneSpec,
+    Precision,
+    ResultSpec,
+    StoreSpec,
+    analyzed,
+    opened_results,
+    stores_by_name,
+)
 from ssl_transfer.analysis.summary_text import findings
 from ssl_transfer.analysis.thumbnails import thumbnails
 from ssl_transfer.console import stage
@@ -37,11 +45,11 @@ NEIGHBORS_SHOWN = 12
 
 
 def analyze(
-    subjects: Sequence[AnalyzedBackbone],
-    store: ImageStore,
+    backbones: Sequence[BackboneSpec],
+    store: StoreSpec,
     out: str | Path | None = None,
-    against: Mapping[str, ImageStore] | None = None,
-    results: Sequence[Predictions] = (),
+    against: Mapping[str, ImageStore] | Sequence[StoreSpec] = (),
+    results: Sequence[ResultSpec] = (),
     *,
     neighbors: Annotated[int, Field(ge=3, le=100)] = 15,
     index: IndexKind = "auto",
@@ -50,15 +58,17 @@ def analyze(
     domain: str | None = None,
     duplicate: Annotated[float, Field(gt=0, le=1)] = DUPLICATE,
     seed: Annotated[int, Field(ge=0)] = 0,
+    size: PositiveInt | None = None,
+    precision: Precision = "fp32",
 ) -> tuple[dict[str, Any], Path]:
-    """Say what backbones make of the images of a store.
+    """Compare the feature spaces of backbones on the images of a store.
 
     Args:
-        subjects: The backbones, each name once. Of one that came from another among them, before and after are compared.
-        store: Whose images they look at: all of them for neighbours and maps, a sample for layers and probes.
+        backbones: Opened, or by path or name (see `load_backbone`); of one and its fine-tuned version, the change is measured.
+        store: A store or its path: all its images for neighbours and maps, a sample for layers and probes.
         out: Folder; None: `runs/analyze/ID`.
-        against: Other stores by name: how far away they lie, and where their images stand on the maps.
-        results: Evaluations of classes: which backbones fail on the same cases.
+        against: Other stores: their distance, and where their images lie on the maps.
+        results: Folders of multiclass results of `evaluate`, two at least: which backbones fail on the same cases.
         neighbors: Of an image.
         index: Of FAISS; `auto` is exact as long as that is quick.
         sample: Images (of whole patients) that layers and probes are measured on.
@@ -66,6 +76,7 @@ def analyze(
         domain: A column, such as the scanner, whose values are compared as domains.
         duplicate: Correlation of details from which two images count as near-duplicates.
         seed: Of the sample, the layouts and the folds.
+        size, precision: Of features; see `extract_features`.
 
     Returns:
         What `analysis.json` holds, and its folder: there also `explorer.html`, `tables/`, `figures/` and `maps.parquet`.
@@ -73,11 +84,9 @@ def analyze(
     Raises:
         UsageError: If there are fewer than 40 images, a column is not there, or `out` holds something else.
     """
-    against = dict(against or {})
-    if store.path.name in against:
-        raise UsageError(
-            f"against: a store is called {store.path.name}, as the one that is looked at. Rename one of them."
-        )
+    store = store if isinstance(store, ImageStore) else ImageStore(store)
+    against, results = stores_by_name(against, store), opened_results(results)
+    subjects = analyzed(backbones, store, size, precision)
     settings = {
         "neighbors": neighbors,
         "index": index,

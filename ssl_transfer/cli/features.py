@@ -10,12 +10,16 @@ from ssl_transfer.cli.verb import Verb
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A backbone and a store."""
+    """A backbone, a store, and settings."""
     parser.add_argument("backbone", help="a folder, scratch:NAME or timm:NAME[.TAG]")
     parser.add_argument("store", type=Path)
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="size: height and width that the backbone sees (default: its own); precision=fp32|bf16",
+    )
     parser.add_argument("--out", type=Path, help="folder (default runs/features/ID)")
-    parser.add_argument("--size", type=int, help="height and width that the backbone sees (default: its own)")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -25,9 +29,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     store = ImageStore(options.store)
     from ssl_transfer.features import extract_features
     from ssl_transfer.models.opening import open_backbone
+    from ssl_transfer.recipe import merge, resolve_options
 
-    backbone = open_backbone(options.backbone, store)
-    features = extract_features(backbone, store, options.out, options.size, options.precision)
+    settings = resolve_options(extract_features, merge({}, options.overrides), "features")
+    features = extract_features(open_backbone(options.backbone, store), store, options.out, **settings)
     return {**features.card.to_json(), "features": str(features.path)}
 
 

@@ -26,7 +26,9 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     for split in rows:
         store = context.store(split)
         folder = context.features if store is task.store else None  # a given folder holds clean features
-        features[split] = extract_features(context.backbone, store, folder, context.size, precision).values[rows[split]]
+        features[split] = extract_features(
+            context.backbone, store, folder, size=context.size, precision=precision
+        ).values[rows[split]]
     train, queries = features.pop("train"), features
     best, kept = -np.inf, None
     for setting, scores in protocol(train, task.labels[rows["train"]], queries, len(task.classes), **options):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone, load_backbone
 
 
-def open_backbone(spec: str | Backbone, store: ImageStore) -> Backbone:
+def open_backbone(spec: str | Path | Backbone, store: ImageStore) -> Backbone:
     """A backbone for a store; one without a size or channels of its own takes the store's.
 
     Args:
@@ -23,6 +24,21 @@ def open_backbone(spec: str | Backbone, store: ImageStore) -> Backbone:
     if isinstance(spec, Backbone):
         return spec
     return load_backbone(spec, in_channels=store.shape[0], size=max(store.shape[1:]))
+
+
+def open_backbones(
+    backbones: Mapping[str, Backbone] | Sequence[str | Path | Backbone], store: ImageStore
+) -> dict[str, Backbone]:
+    """Backbones for a store by name: those that a mapping gives them, or those of `by_name`.
+
+    Raises:
+        BackboneError: If there is no such backbone.
+        UsageError: If a backbone occurs twice.
+    """
+    if isinstance(backbones, Mapping):
+        return dict(backbones)
+    opened = [(one, open_backbone(one, store)) for one in backbones]
+    return by_name([(backbone.id if one is backbone else str(one), backbone) for one, backbone in opened])
 
 
 def by_name(backbones: Sequence[tuple[str, Backbone]]) -> dict[str, Backbone]:

@@ -224,7 +224,7 @@ class _Planner:
         identity, given = {"stage": "features", **options}, [backbone, store]
         output = self.folder / "features" / digest([identity, _ids(given)])
         command = ["features", backbone.spec, store.spec, "--out", str(output)]
-        command += [word for key, value in options.items() for word in (f"--{key}", value)]
+        command += [f"{key}={value}" for key, value in options.items()]
         return self._add(
             "features",
             identity,

@@ -237,7 +237,7 @@ def test_the_second_call_answers_from_the_folder(done, at_desk):
     }
 
 
-@pytest.mark.parametrize("other", ["seed=4", "neighbors=9", "duplicate=0.9", "--size=16"])
+@pytest.mark.parametrize("other", ["seed=4", "neighbors=9", "duplicate=0.9", "size=16"])
 def test_another_setting_into_the_same_place_is_refused(other, done, at_desk):
     status, out, err = call(*WORDS, other, "--json", "--out", "done")
     assert status == 2 and out == "" and "UsageError: done: holds something else" in err and "--out" in err
