@@ -56,29 +56,29 @@ class Executed:
 
 
 @pytest.fixture(scope="module")
-def place(tiny_quickstart, tmp_path_factory) -> Path:
+def workdir(tiny_quickstart, tmp_path_factory) -> Path:
     """Where somebody started `ssl-transfer quickstart --scale tiny --out quick`."""
     quick, answer = tiny_quickstart
     assert answer.status == 0, answer.stderr
-    place = tmp_path_factory.mktemp("reader")
-    shutil.copytree(quick, place / "quick")
-    (place / "notebooks").mkdir()
-    return place
+    workdir = tmp_path_factory.mktemp("reader")
+    shutil.copytree(quick, workdir / "quick")
+    (workdir / "notebooks").mkdir()
+    return workdir
 
 
 @pytest.fixture(scope="module")
-def executed(place):
+def executed(workdir):
     """Runs the notebook of a name, once, from `notebooks/`."""
 
     def files() -> dict[Path, bytes]:
-        return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
 
     @cache
     def execute(name: str) -> Executed:
         notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
         before = files()
         nbclient.NotebookClient(
-            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": place / "notebooks"}}
+            notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": workdir / "notebooks"}}
         ).execute(
             env={**ENVIRONMENT, "QUICKSTART": "quick", "NUMBA_OPT": "0"}
         )  # UMAP compiles in two thirds of the time
@@ -134,17 +134,17 @@ def test_the_quickstart_notebook_says_what_every_primary_contrast_came_to(execut
 
 
 @pytest.mark.long
-def test_the_sweep_has_the_numbers_of_the_command_line(executed, place):
+def test_the_sweep_has_the_numbers_of_the_command_line(executed, workdir):
     told = re.search(
         r"`(runs/evaluate/\w+)/result.json`, with balanced accuracy ([\d.]+)", executed("03_linear_probe_sweep").words
     )
-    kept = json.loads((place / told[1] / "result.json").read_text())
+    kept = json.loads((workdir / told[1] / "result.json").read_text())
     assert f"{kept['metrics']['test']['balanced_accuracy']:.6f}" == told[2]
     answer = ssl_transfer(
         "evaluate",
         "linear_probe",
-        st.open_study(place / "quick").backbone(kept["backbone"]["name"], kept["pretraining_seed"]),
-        next((place / "quick").glob("tasks/*/phantom_region.yaml")),
+        st.open_study(workdir / "quick").backbone(kept["backbone"]["name"], kept["pretraining_seed"]),
+        next((workdir / "quick").glob("tasks/*/phantom_region.yaml")),
         f"fraction={kept['fraction']}",
         f"seed={kept['seed']}",
         "--out",
@@ -152,32 +152,32 @@ def test_the_sweep_has_the_numbers_of_the_command_line(executed, place):
         "--features",
         "features_again",
         "--json",
-        folder=place,
+        folder=workdir,
     ).json
     for name in ("run_id", "selected", "metrics", "intervals", "n"):
         assert answer[name] == kept[name]
-    predictions = [pd.read_parquet(place / folder / "predictions.parquet") for folder in (told[1], "again")]
+    predictions = [pd.read_parquet(workdir / folder / "predictions.parquet") for folder in (told[1], "again")]
     pd.testing.assert_frame_equal(*predictions)
 
 
 @pytest.mark.parametrize(
     "name", run_now_or_long(["02_feature_space", "03_linear_probe_sweep", "05_your_own_ct_archive"])
 )
-def test_what_a_notebook_makes_lies_beside_the_quickstart(name, executed, place):
-    assert {path.relative_to(place).parts[0] for path in executed(name).changed} == {"runs"}
+def test_what_a_notebook_makes_lies_beside_the_quickstart(name, executed, workdir):
+    assert {path.relative_to(workdir).parts[0] for path in executed(name).changed} == {"runs"}
 
 
 @pytest.mark.parametrize("name", run_now_or_long(["02_feature_space", "05_your_own_ct_archive"]))
-def test_a_command_line_in_a_notebook_ends_well(name, executed, place):
+def test_a_command_line_in_a_notebook_ends_well(name, executed, workdir):
     shown = executed(name)
     assert "Error" not in shown.stream("stdout")
     assert shown.words.count("near-duplicates across splits") == 1
-    assert (place / re.search(r"\[`(\S+)`\]\((\S+)\)", shown.words)[1]).is_file()  # the explorer
+    assert (workdir / re.search(r"\[`(\S+)`\]\((\S+)\)", shown.words)[1]).is_file()  # the explorer
 
 
-def test_the_feature_space_is_that_of_the_backbone_before_and_after(executed, place):
+def test_the_feature_space_is_that_of_the_backbone_before_and_after(executed, workdir):
     executed("02_feature_space")
-    analysis = json.loads((place / "runs" / "analysis.json").read_text())
+    analysis = json.loads((workdir / "runs" / "analysis.json").read_text())
     before, after, *others = analysis["backbones"]
     assert before["id"] in after["parents"]
     assert [one["name"] for one in others] == ["cell lines", "photographs", "scratch"]
@@ -194,8 +194,8 @@ def test_the_comparison_only_reads(executed):
     assert executed("04_compare_pretrainings").changed == set()
 
 
-def test_the_comparison_says_what_the_contrasts_say(executed, place):
-    contrasts = pd.read_csv(place / "quick" / "tables" / "contrasts.csv")
+def test_the_comparison_says_what_the_contrasts_say(executed, workdir):
+    contrasts = pd.read_csv(workdir / "quick" / "tables" / "contrasts.csv")
     primary = contrasts[
         (contrasts["protocol"] == "linear_probe")
         & (contrasts["metric"] == "balanced_accuracy")

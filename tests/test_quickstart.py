@@ -66,23 +66,23 @@ def first(tiny_quickstart):
 
 
 @pytest.fixture(scope="module")
-def place(first, tiny_quickstart, tmp_path_factory) -> Path:
+def workdir(first, tiny_quickstart, tmp_path_factory) -> Path:
     """As if it had been started here: a copy, for what starts it again would write where others read."""
     assert first.status == 0, first.stderr
-    place = tmp_path_factory.mktemp("quickstart")
-    shutil.copytree(tiny_quickstart[0], place / "quick")
-    return place
+    workdir = tmp_path_factory.mktemp("quickstart")
+    shutil.copytree(tiny_quickstart[0], workdir / "quick")
+    return workdir
 
 
 @pytest.fixture(scope="module")
-def folder(place) -> Path:
-    return place / "quick"
+def folder(workdir) -> Path:
+    return workdir / "quick"
 
 
-def test_the_answer_says_what_was_found_how_long_it_took_and_where_the_report_is(first, place):
+def test_the_answer_says_what_was_found_how_long_it_took_and_where_the_report_is(first, workdir):
     assert {"headline", "report", "out", "seconds"} <= set(first.json)
     assert "balanced accuracy" in first.json["headline"][0]
-    assert (place / first.json["report"]).is_file()
+    assert (workdir / first.json["report"]).is_file()
 
 
 def test_the_report_is_one_file_that_shows_every_arm_and_picture(folder):
@@ -135,7 +135,7 @@ def test_arms_differ_in_the_domain_alone(folder):
             assert card["recipe"]["data"][key] == trained[0]["recipe"]["data"][key]
 
 
-def test_a_second_call_does_no_work_twice_and_answers_the_same(first, folder, place):
+def test_a_second_call_does_no_work_twice_and_answers_the_same(first, folder, workdir):
     made = {
         path: path.stat().st_mtime_ns
         for pattern in (
@@ -149,7 +149,7 @@ def test_a_second_call_does_no_work_twice_and_answers_the_same(first, folder, pl
     }
     tables = {path: path.read_bytes() for path in folder.glob("tables/*.csv")}
     assert len(made) > 8 + 32 + 8 + 3
-    again = ssl_transfer("quickstart", "--scale", "tiny", "--out", "quick", folder=place)
+    again = ssl_transfer("quickstart", "--scale", "tiny", "--out", "quick", folder=workdir)
     assert again.status == 0
     assert again.stdout.splitlines()[-1] == f"report: {first.json['report']}"
     assert first.json["headline"][0] in again.stdout
@@ -157,7 +157,7 @@ def test_a_second_call_does_no_work_twice_and_answers_the_same(first, folder, pl
     assert {path: path.read_bytes() for path in tables} == tables
 
 
-def test_another_scale_does_not_go_into_the_same_folder(folder, place):
-    answer = ssl_transfer("quickstart", "--scale", "full", "--out", "quick", folder=place)
+def test_another_scale_does_not_go_into_the_same_folder(folder, workdir):
+    answer = ssl_transfer("quickstart", "--scale", "full", "--out", "quick", folder=workdir)
     assert (answer.status, answer.stdout) == (2, "")
     assert answer.stderr.startswith("UsageError: quick: holds a quickstart of scale tiny")

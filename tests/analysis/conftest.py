@@ -7,16 +7,16 @@ from support.analyses import made_store, textures
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     """A working directory of its own."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def plain_store(place):
+def plain_store(workdir):
     """48 textures of 16 patients, two labels."""
     patients = [f"p{i // 3:02d}" for i in range(48)]
     return made_store(
-        place / "plain", textures(48), label=[["a", "b"][i // 3 % 2] for i in range(48)], patient=patients
+        workdir / "plain", textures(48), label=[["a", "b"][i // 3 % 2] for i in range(48)], patient=patients
     )

@@ -58,7 +58,7 @@ def call(*words):
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory, ct_store, photo_store):
+def user_folder(tmp_path_factory, ct_store, photo_store):
     folder = tmp_path_factory.mktemp("desk")
     (folder / "ct").symlink_to(ct_store.path)
     (folder / "photographs").symlink_to(photo_store.path)
@@ -79,9 +79,9 @@ def desk(tmp_path_factory, ct_store, photo_store):
 
 
 @pytest.fixture
-def at_desk(desk, monkeypatch):
-    monkeypatch.chdir(desk)
-    return desk
+def in_user_folder(user_folder, monkeypatch):
+    monkeypatch.chdir(user_folder)
+    return user_folder
 
 
 WORDS = (
@@ -101,19 +101,19 @@ WORDS = (
 
 
 @pytest.fixture(scope="module")
-def done(desk):
+def analyzed(user_folder):
     """The folder of one call, its answer, and what it said meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(desk)
+        patch.chdir(user_folder)
         status, out, err = call(*WORDS, "--json", "--out", "done")
     assert status == 0, err
     line, nothing = out.split("\n")
     assert nothing == ""
-    return desk / "done", json.loads(line, parse_constant=_refuse), err
+    return user_folder / "done", json.loads(line, parse_constant=_refuse), err
 
 
-def test_it_leaves_the_answer_the_page_the_tables_and_the_figures(done):
-    folder, answer, _ = done
+def test_it_leaves_the_answer_the_page_the_tables_and_the_figures(analyzed):
+    folder, answer, _ = analyzed
     assert {path.name for path in folder.iterdir()} == FILES
     assert {path.stem for path in (folder / "tables").iterdir()} == TABLES
     figures = {path.name: Image.open(path).size for path in (folder / "figures").iterdir()}
@@ -124,8 +124,8 @@ def test_it_leaves_the_answer_the_page_the_tables_and_the_figures(done):
     assert not [path for path in folder.parent.iterdir() if path.name.startswith(".done")]
 
 
-def test_the_answer_is_strict_json_and_what_stands_in_analysis_json(done, ct_store):
-    folder, answer, _ = done
+def test_the_answer_is_strict_json_and_what_stands_in_analysis_json(analyzed, ct_store):
+    folder, answer, _ = analyzed
     assert set(answer) == KEYS and (answer["kind"], answer["schema"]) == ("analysis", 1)
     written = json.loads((folder / "analysis.json").read_text(), parse_constant=_refuse)
     assert written == {key: answer[key] for key in KEYS - {"analysis", "explorer"}}
@@ -142,8 +142,8 @@ def test_the_answer_is_strict_json_and_what_stands_in_analysis_json(done, ct_sto
     assert all(seconds >= 0 for seconds in answer["seconds"].values()) and "maps" in answer["seconds"]
 
 
-def test_every_backbone_has_its_origin_and_numbers(done, desk):
-    _, answer, _ = done
+def test_every_backbone_has_its_origin_and_numbers(analyzed, user_folder):
+    _, answer, _ = analyzed
     ours, tuned, vit = answer["backbones"]
     assert (ours["name"], ours["method"], ours["parents"]) == ("ours", "simclr", [])
     assert tuned["parents"] == [ours["id"]] and tuned["method"] == "full fine-tune" and vit["source_domain"] is None
@@ -151,11 +151,11 @@ def test_every_backbone_has_its_origin_and_numbers(done, desk):
         assert type(one["dimensions"]) is int, "a number, not a word"
         for key in ("trustworthiness", "continuity", "effective_rank", "rankme", "alignment", "uniformity", "hubness"):
             assert isinstance(one[key], float), key
-    assert ours["dimensions"] == load_backbone(desk / "ours").feature_dim and vit["dimensions"] == 32
+    assert ours["dimensions"] == load_backbone(user_folder / "ours").feature_dim and vit["dimensions"] == 32
 
 
-def test_before_and_after_are_told_with_layers_and_neighbours(done):
-    folder, answer, _ = done
+def test_before_and_after_are_told_with_layers_and_neighbours(analyzed):
+    folder, answer, _ = analyzed
     (name,) = [one["name"] for one in answer["backbones"] if one["parents"]]
     said = told(answer, "Before and after")
     assert "ours" in said and name in said and "linear CKA by layer" in said and "vit" not in said
@@ -166,8 +166,8 @@ def test_before_and_after_are_told_with_layers_and_neighbours(done):
     )
 
 
-def test_the_tables_are_of_all_backbones_and_layers(done):
-    folder, answer, _ = done
+def test_the_tables_are_of_all_backbones_and_layers(analyzed):
+    folder, answer, _ = analyzed
     names = [one["name"] for one in answer["backbones"]]
     for name in ("maps", "neighbors", "outliers", "clouds", "encoded"):
         assert list(dict.fromkeys(table(folder, name)["backbone"])) == names, name
@@ -182,8 +182,8 @@ def test_the_tables_are_of_all_backbones_and_layers(done):
     assert encoded.loc[encoded["layer"] == "features", "chance"].notna().all()
 
 
-def test_maps_have_every_image_and_those_of_the_other_store(done):
-    folder, _, _ = done
+def test_maps_have_every_image_and_those_of_the_other_store(analyzed):
+    folder, _, _ = analyzed
     points = pd.read_parquet(folder / "maps.parquet")
     assert {"backbone", "store", "row", "x", "y"} <= set(points) and np.isfinite(points[["x", "y"]]).all(axis=None)
     assert points.groupby(["backbone", "store"]).size().tolist() == [48] * 6 and set(points["store"]) == {
@@ -194,32 +194,32 @@ def test_maps_have_every_image_and_those_of_the_other_store(done):
     assert (graph.groupby("backbone")["occurrences"].sum() == 48 * 8).all()
 
 
-def test_evaluations_are_compared_and_the_numbers_are_those_of_their_predictions(done, desk):
-    folder, answer, _ = done
+def test_evaluations_are_compared_and_the_numbers_are_those_of_their_predictions(analyzed, user_folder):
+    folder, answer, _ = analyzed
     (row,) = table(folder, "failures").itertuples()
     assert (row.task, row.result_a, row.result_b) == (
         "region",
-        *(one.name for one in Predictions.open([desk / "probe_ours", desk / "probe_vit"])),
+        *(one.name for one in Predictions.open([user_folder / "probe_ours", user_folder / "probe_vit"])),
     )
     assert 0 <= row.both_wrong <= min(row.wrong_a, row.wrong_b)
     assert f"{row.result_a} is wrong in {row.wrong_a:.1%} of {row.n} cases" in told(answer, "Shared failures")
 
 
-def test_domains_of_too_few_images_have_no_distances(done):
-    folder, answer, _ = done
+def test_domains_of_too_few_images_have_no_distances(analyzed):
+    folder, answer, _ = analyzed
     assert len(table(folder, "domains")) == 0 and told(answer, "Domains") == ""
 
 
-def test_the_page_holds_names_and_findings(done):
-    folder, answer, _ = done
+def test_the_page_holds_names_and_findings(analyzed):
+    folder, answer, _ = analyzed
     page = (folder / "explorer.html").read_text()
     assert len(page) > 100_000 and "ct: 48 images" in page
     for one in answer["findings"]:
         assert one["title"] in page
 
 
-def test_people_read_what_was_found_and_where_it_lies(done, at_desk):
-    _, answer, _ = done
+def test_people_read_what_was_found_and_where_it_lies(analyzed, in_user_folder):
+    _, answer, _ = analyzed
     status, out, _ = call(*WORDS, "--out", "done")
     assert status == 0 and out == listing(answer) + "\n"
     assert all(len(line) <= 120 for line in out.splitlines()[:-2])
@@ -227,8 +227,8 @@ def test_people_read_what_was_found_and_where_it_lies(done, at_desk):
     assert all(one["title"] in out for one in answer["findings"])
 
 
-def test_the_second_call_answers_from_the_folder(done, at_desk):
-    folder, answer, _ = done
+def test_the_second_call_answers_from_the_folder(analyzed, in_user_folder):
+    folder, answer, _ = analyzed
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
     status, out, err = call(*WORDS, "--json", "--out", "done")
     assert status == 0 and json.loads(out) == answer and "neighbours" not in err
@@ -238,16 +238,16 @@ def test_the_second_call_answers_from_the_folder(done, at_desk):
 
 
 @pytest.mark.parametrize("other", ["seed=4", "neighbors=9", "duplicate=0.9", "size=16"])
-def test_another_setting_into_the_same_place_is_refused(other, done, at_desk):
+def test_another_setting_into_the_same_place_is_refused(other, analyzed, in_user_folder):
     status, out, err = call(*WORDS, other, "--json", "--out", "done")
     assert status == 2 and out == "" and "UsageError: done: holds something else" in err and "--out" in err
 
 
-def test_the_same_call_elsewhere_gives_the_same_tables_and_maps(done, at_desk):
-    folder, answer, _ = done
+def test_the_same_call_elsewhere_gives_the_same_tables_and_maps(analyzed, in_user_folder):
+    folder, answer, _ = analyzed
     status, out, err = call(*WORDS, "--json", "--out", "again")
     assert status == 0, err
-    again, other = at_desk / "again", json.loads(out)
+    again, other = in_user_folder / "again", json.loads(out)
     for name in TABLES:
         pd.testing.assert_frame_equal(table(folder, name), table(again, name), check_exact=True)
     assert pd.read_parquet(folder / "maps.parquet").equals(pd.read_parquet(again / "maps.parquet"))
@@ -255,8 +255,8 @@ def test_the_same_call_elsewhere_gives_the_same_tables_and_maps(done, at_desk):
         assert answer[key] == other[key], key
 
 
-def test_inspect_shows_an_analysis(done, at_desk, capsys):
-    _, answer, _ = done
+def test_inspect_shows_an_analysis(analyzed, in_user_folder, capsys):
+    _, answer, _ = analyzed
     capsys.readouterr()
     assert main(["inspect", "done", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {key: answer[key] for key in KEYS - {"analysis", "explorer"}}
@@ -291,32 +291,32 @@ def test_inspect_shows_an_analysis(done, at_desk, capsys):
         (["nowhere", "--store", "ct"], "nowhere"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_left(words, said, at_desk):
-    (at_desk / "elsewhere").mkdir(exist_ok=True)
+def test_what_is_wrong_is_said_and_nothing_is_left(words, said, in_user_folder):
+    (in_user_folder / "elsewhere").mkdir(exist_ok=True)
     for name in ("ct", "photographs"):
-        if not (at_desk / "elsewhere" / name).exists():
-            (at_desk / "elsewhere" / name).symlink_to((at_desk / name).resolve())
+        if not (in_user_folder / "elsewhere" / name).exists():
+            (in_user_folder / "elsewhere" / name).symlink_to((in_user_folder / name).resolve())
     status, out, err = call(*words, "--out", "wrong")
     assert status == 2 and out == "" and "Traceback" not in err, err
-    assert said in err.splitlines()[-1] and not (at_desk / "wrong").exists()
+    assert said in err.splitlines()[-1] and not (in_user_folder / "wrong").exists()
 
 
-def test_one_result_named_twice_is_not_two(at_desk):
+def test_one_result_named_twice_is_not_two(in_user_folder):
     status, _, err = call(
         "ours", "--store", "ct", "--results", "probe_ours", "--results", "probe_ours", "--out", "twice"
     )
     assert status == 2 and "probe_ours" in err
 
 
-def test_fewer_than_forty_images_are_refused(place):
-    store = made_store(place / "few", textures(39))
+def test_fewer_than_forty_images_are_refused(workdir):
+    store = made_store(workdir / "few", textures(39))
     with pytest.raises(UsageError, match=r"few: holds 39 images, expected 40 at least"):
-        analyze([subject()], store, place / "out")
-    assert not (place / "out").exists()
+        analyze([subject()], store, workdir / "out")
+    assert not (workdir / "out").exists()
 
 
-def test_evaluations_that_cannot_be_compared_are_refused_before_anything_is_done(place, plain_store, at_desk):
-    judgements = Predictions.open([at_desk / "probe_ours", at_desk / "probe_vit"])
+def test_evaluations_that_cannot_be_compared_are_refused_before_anything_is_done(workdir, plain_store, in_user_folder):
+    judgements = Predictions.open([in_user_folder / "probe_ours", in_user_folder / "probe_vit"])
     elsewhere = replace(
         judgements[1], predictions=judgements[1].predictions.assign(row=lambda table: table["row"] + 1000)
     )
@@ -325,5 +325,5 @@ def test_evaluations_that_cannot_be_compared_are_refused_before_anything_is_done
         of=lambda store: asked.append(store) or np.random.default_rng(0).normal(size=(48, 4)).astype(np.float32)
     )
     with pytest.raises(UsageError, match="no image in common"):
-        analyze([careful], plain_store, place / "out", results=[judgements[0], elsewhere])
-    assert not asked and not (place / "out").exists()
+        analyze([careful], plain_store, workdir / "out", results=[judgements[0], elsewhere])
+    assert not asked and not (workdir / "out").exists()

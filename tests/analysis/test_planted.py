@@ -20,11 +20,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # what was planted is found
 
 
-def test_planted_duplicates_across_splits_are_listed_told_and_drawn(place):
+def test_planted_duplicates_across_splits_are_listed_told_and_drawn(workdir):
     images = np.concatenate([textures(45), textures(45)[[4, 9, 30]]])
     splits = np.repeat(["train", "test"], [45, 3])
-    store = made_store(place / "leaky", images, splits, patient=[f"p{i}" for i in range(48)])
-    answer, folder = analyze([subject(), subject("other", 1)], store, place / "out")
+    store = made_store(workdir / "leaky", images, splits, patient=[f"p{i}" for i in range(48)])
+    answer, folder = analyze([subject(), subject("other", 1)], store, workdir / "out")
     leaks = table(folder, "leaks")
     assert set(zip(leaks["row_a"], leaks["row_b"], strict=True)) == {(4, 45), (9, 46), (30, 47)}
     assert leaks["across"].all() and (leaks["details"] > 0.99).all()
@@ -33,18 +33,18 @@ def test_planted_duplicates_across_splits_are_listed_told_and_drawn(place):
     assert Image.open(folder / "figures" / "leaks.png").size[0] > 300
 
 
-def test_a_clean_store_has_no_leaks_and_no_picture_of_them(place, plain_store):
-    answer, folder = analyze([subject()], plain_store, place / "out")
+def test_a_clean_store_has_no_leaks_and_no_picture_of_them(workdir, plain_store):
+    answer, folder = analyze([subject()], plain_store, workdir / "out")
     assert len(table(folder, "leaks")) == 0 and answer["leaks"].startswith("No near-duplicates across splits")
     assert not (folder / "figures" / "leaks.png").exists()
 
 
 def test_duplicates_within_a_split_are_counted_and_not_said_to_be_of_different_patients_where_patients_are_unknown(
-    place,
+    workdir,
 ):
     images = np.concatenate([textures(47), textures(47)[1:2]])
-    store = made_store(place / "s", images, np.where(np.arange(48) == 0, "test", "train"))
-    answer, folder = analyze([subject()], store, place / "out")
+    store = made_store(workdir / "s", images, np.where(np.arange(48) == 0, "test", "train"))
+    answer, folder = analyze([subject()], store, workdir / "out")
     (pair,) = table(folder, "leaks").itertuples()
     assert (pair.row_a, pair.row_b, pair.across) == (1, 47, False) and answer["leaks"].startswith(
         "No near-duplicates across"
@@ -54,15 +54,15 @@ def test_duplicates_within_a_split_are_counted_and_not_said_to_be_of_different_p
 
 
 @pytest.mark.parametrize("direct", [False, True])
-def test_a_child_with_its_parent_s_weights_is_the_parent_still(direct, ct_store, place):
+def test_a_child_with_its_parent_s_weights_is_the_parent_still(direct, ct_store, workdir):
     if direct:
         parent = load_backbone("scratch:test_resnet,in_channels=1,size=32,seed=5")
         pair = [real(parent, "parent"), real(parent, "child", id="child's", parents=(parent.card.id,))]
         store = ct_store
     else:
-        store = made_store(place / "s", textures(48))
+        store = made_store(workdir / "s", textures(48))
         pair = [subject("parent"), subject("child", parents=["parent"])]
-    answer, folder = analyze(pair, store, place / "out")
+    answer, folder = analyze(pair, store, workdir / "out")
     own = table(folder, "similarity")
     same = own[(own["layer_a"] == own["layer_b"]) & (own["backbone_a"] != own["backbone_b"])]
     assert same["cka"].to_numpy() == pytest.approx(1) and same["cka_rbf"].to_numpy() == pytest.approx(1)
@@ -85,23 +85,23 @@ def test_before_is_the_nearest_ancestor_that_is_there():
     assert pairs == [("grandparent", "parent"), ("parent", "child"), ("grandparent", "orphan")]
 
 
-def test_what_a_child_gained_is_told(place, plain_store):
+def test_what_a_child_gained_is_told(workdir, plain_store):
     noise = np.random.default_rng(0).normal(size=(48, 6)).astype(np.float32)
     brightness = plain_store.read(np.arange(48)).mean((1, 2, 3)).astype(np.float32)
     told_by = np.hstack([noise, (brightness - brightness.mean())[:, None] / brightness.std()])
     parent = subject("parent", of=lambda store: noise)
     child = subject("child", of=lambda store: told_by, parents=["parent"])
-    answer, _ = analyze([parent, child], plain_store, place / "out")
+    answer, _ = analyze([parent, child], plain_store, workdir / "out")
     assert re.search(r"Gained in R² or AUROC: .*\bmean\b", told(answer, "Before and after"))
 
 
-def test_neighbours_of_one_label_are_pure_and_the_page_says_so(place, plain_store):
+def test_neighbours_of_one_label_are_pure_and_the_page_says_so(workdir, plain_store):
     labels = (plain_store.column("label") == "a").astype(float)
     clouds = np.random.default_rng(0).normal(size=(48, 5)) * 0.05 + np.stack(
         [labels, 1 - labels, *np.zeros((3, 48))], 1
     )
     answer, folder = analyze(
-        [subject(of=lambda store: clouds.astype(np.float32))], plain_store, place / "out", neighbors=5
+        [subject(of=lambda store: clouds.astype(np.float32))], plain_store, workdir / "out", neighbors=5
     )
     row = table(folder, "neighbors").set_index("column").loc["label"]
     assert row["purity"] == row["precision_1"] == row["map"] == 1.0
@@ -109,10 +109,10 @@ def test_neighbours_of_one_label_are_pure_and_the_page_says_so(place, plain_stor
     assert "label" in told(answer, "Neighbours") and "1.00" in told(answer, "Neighbours")
 
 
-def test_the_image_that_lies_far_out_comes_first_and_is_told(place, plain_store):
+def test_the_image_that_lies_far_out_comes_first_and_is_told(workdir, plain_store):
     clouds = np.random.default_rng(0).normal(size=(48, 5)).astype(np.float32) * 0.1 + np.eye(5, dtype=np.float32)[0]
     clouds[17] = -np.eye(5)[0]
-    answer, folder = analyze([subject(of=lambda store: clouds)], plain_store, place / "out")
+    answer, folder = analyze([subject(of=lambda store: clouds)], plain_store, workdir / "out")
     outliers = table(folder, "outliers")
     assert (
         outliers["row"][0] == 17 and outliers["patient"][0] == "p05" and outliers["remoteness"].is_monotonic_decreasing
@@ -120,11 +120,11 @@ def test_the_image_that_lies_far_out_comes_first_and_is_told(place, plain_store)
     assert "row 17" in told(answer, "Far from all others")
 
 
-def test_two_scanners_that_features_tell_apart_are_told_and_so_is_another_store(place):
+def test_two_scanners_that_features_tell_apart_are_told_and_so_is_another_store(workdir):
     scanner = np.repeat(["left", "right"], 60).astype(object)
     columns = {"scanner": scanner, "patient": [f"p{i // 2}" for i in range(120)]}
-    store = made_store(place / "here", textures(120), **columns)
-    there = made_store(place / "there", textures(60, 5), patient=[f"q{i // 2}" for i in range(60)])
+    store = made_store(workdir / "here", textures(120), **columns)
+    there = made_store(workdir / "there", textures(60, 5), patient=[f"q{i // 2}" for i in range(60)])
     base = subject()
     moved = subject(
         of=lambda of: (
@@ -133,7 +133,7 @@ def test_two_scanners_that_features_tell_apart_are_told_and_so_is_another_store(
             else base.features(of) - 5
         )
     )
-    answer, folder = analyze([moved], store, place / "out", {"there": there}, domain="scanner")
+    answer, folder = analyze([moved], store, workdir / "out", {"there": there}, domain="scanner")
     domains = table(folder, "domains").set_index(["domain_a", "domain_b"])
     assert set(domains.index) == {("here", "there"), ("left", "right")}
     assert (domains["separability"] > 0.95).all() and (domains["frechet"] > 3 * domains["frechet_by_chance"]).all()
@@ -141,11 +141,11 @@ def test_two_scanners_that_features_tell_apart_are_told_and_so_is_another_store(
     assert len(pd.read_parquet(folder / "maps.parquet")) == 180
 
 
-def test_a_patient_who_is_in_both_stores_is_one_patient(place):
+def test_a_patient_who_is_in_both_stores_is_one_patient(workdir):
     # Two ingests of the same 12 patients: a probe that has seen a patient in one store must not judge her in the other.
     patients = [f"p{i // 5}" for i in range(60)]
     here, there = (
-        made_store(place / name, textures(60, seed), patient=patients) for seed, name in enumerate(("one", "two"))
+        made_store(workdir / name, textures(60, seed), patient=patients) for seed, name in enumerate(("one", "two"))
     )
     centres = 5 * np.random.default_rng(0).normal(size=(12, 40))
     own = np.random.default_rng(1).normal(size=(2, 60, 40))
@@ -153,6 +153,6 @@ def test_a_patient_who_is_in_both_stores_is_one_patient(place):
     def of(store):
         return (centres[np.arange(60) // 5] + own[int(store.path.name == "two")]).astype(np.float32)
 
-    _, folder = analyze([subject(of=of)], here, place / "out", {"two": there})
+    _, folder = analyze([subject(of=of)], here, workdir / "out", {"two": there})
     # Nothing tells the stores apart: a fair probe is at chance, one that has met the patient elsewhere is below it.
     assert table(folder, "domains")["separability"][0] > 0.3

@@ -28,7 +28,7 @@ def task(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def done(task, tmp_path_factory):
+def finished_run(task, tmp_path_factory):
     """One whole run on one thread: its folder and its result."""
     folder, before = tmp_path_factory.mktemp("runs") / "done", torch.get_num_threads()
     torch.set_num_threads(1)
@@ -45,16 +45,16 @@ def test_a_bright_spot_is_learnt(task, tmp_path):
     assert result.metrics["test"]["accuracy"] == 1 and result.metrics["val"]["accuracy"] == 1
 
 
-def test_the_step_with_the_best_validation_is_selected_and_the_earlier_of_equals(done):
-    folder, result = done
+def test_the_step_with_the_best_validation_is_selected_and_the_earlier_of_equals(finished_run):
+    folder, result = finished_run
     checks = {line["step"]: line["val_accuracy"] for line in lines(folder) if "val_accuracy" in line}
     assert list(checks) == [3, 6, 9, 12]
     assert result.selected == {"step": max(checks, key=checks.get)}
     assert result.metrics["val"]["accuracy"] == pytest.approx(max(checks.values()))
 
 
-def test_other_test_labels_change_the_test_score_but_neither_the_choice_nor_validation(done, tmp_path):
-    folder, result = done
+def test_other_test_labels_change_the_test_score_but_neither_the_choice_nor_validation(finished_run, tmp_path):
+    folder, result = finished_run
     other = class_task(tmp_path / "other", train=16, held_out=8, shift=1)
     found = judge("finetune", family_backbone("resnet"), other, tmp_path / "r", *LONG)
     assert found.selected == result.selected and found.metrics["val"] == result.metrics["val"]
@@ -146,8 +146,8 @@ def test_a_broken_run_goes_on_to_the_same_result(task, tmp_path, monkeypatch, st
         assert [line[key] for line in lines(broken)] == [line[key] for line in lines(unbroken)]
 
 
-def test_a_finished_run_is_read_not_repeated_and_keeps_no_checkpoints(done, task, monkeypatch):
-    folder, result = done
+def test_a_finished_run_is_read_not_repeated_and_keeps_no_checkpoints(finished_run, task, monkeypatch):
+    folder, result = finished_run
     assert not (folder / "checkpoints").exists()
     monkeypatch.setattr(loop.Training, "_advance", lambda *_: pytest.fail("trained again"))
     assert judge("finetune", family_backbone("resnet"), task, folder, *LONG) == result
@@ -187,8 +187,8 @@ def test_the_first_layer_of_every_family_adapts(tmp_path, family):
     assert any("3 → 1 input channels" in note for note in result.notes)
 
 
-def test_channels_that_fit_need_no_note(done):
-    assert not any("channels" in note for note in done[1].notes)
+def test_channels_that_fit_need_no_note(finished_run):
+    assert not any("channels" in note for note in finished_run[1].notes)
 
 
 @pytest.mark.parametrize("strategy", ["full", "l2_sp", "auto_rgn", "head_only"])
@@ -252,8 +252,8 @@ def test_a_fraction_without_one_of_the_classes_is_refused(tmp_path):
         assert "no training image of class 1 at fraction 0.1" in str(refusal)
 
 
-def test_result_json_says_what_was_done(done):
-    folder, result = done
+def test_result_json_says_what_was_done(finished_run):
+    folder, result = finished_run
     content = json.loads((folder / "result.json").read_text())
     assert (content["protocol"], content["strategy"], content["fraction"], content["seed"]) == (
         "finetune",
@@ -287,13 +287,13 @@ def test_the_strategy_s_own_options_are_told_with_their_defaults(task, tmp_path)
     assert result.settings["strategy"] == {"name": "l2_sp", "alpha": 0.1, "beta": 0.5}
 
 
-def test_predictions_have_every_test_image_once_with_scores_that_add_up_to_1(done, task):
-    frame = pandas.read_parquet(done[0] / "predictions.parquet")
+def test_predictions_have_every_test_image_once_with_scores_that_add_up_to_1(finished_run, task):
+    frame = pandas.read_parquet(finished_run[0] / "predictions.parquet")
     assert frame["row"].tolist() == task.rows("test").tolist() and frame["patient"].notna().all()
-    assert scores(done[0]).sum(1) == pytest.approx(np.ones(8))
+    assert scores(finished_run[0]).sum(1) == pytest.approx(np.ones(8))
 
 
-def test_noise_at_test_changes_test_scores_and_not_the_training(task, done, tmp_path):
+def test_noise_at_test_changes_test_scores_and_not_the_training(task, finished_run, tmp_path):
     judge(
         "finetune",
         family_backbone("resnet"),
@@ -302,8 +302,8 @@ def test_noise_at_test_changes_test_scores_and_not_the_training(task, done, tmp_
         *LONG,
         "noise={kind: gaussian, sigma: 0.3, at: test}",
     )
-    assert [line["loss"] for line in lines(tmp_path / "r")] == [line["loss"] for line in lines(done[0])]
-    assert not np.array_equal(scores(tmp_path / "r"), scores(done[0]))
+    assert [line["loss"] for line in lines(tmp_path / "r")] == [line["loss"] for line in lines(finished_run[0])]
+    assert not np.array_equal(scores(tmp_path / "r"), scores(finished_run[0]))
 
 
 # Faults

@@ -31,7 +31,7 @@ def backbone():
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     """A working directory of its own."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -57,37 +57,37 @@ def told(capsys):
         ("knn", {"fraction": 0.5}),
     ],
 )
-def test_its_numbers_are_those_of_the_command_line(protocol, settings, task, backbone, told, place):
+def test_its_numbers_are_those_of_the_command_line(protocol, settings, task, backbone, told, workdir):
     card = task.store.path.parent / "task.yaml"
-    found = probe(backbone, task, protocol=protocol, out=place / "mine", **settings)
+    found = probe(backbone, task, protocol=protocol, out=workdir / "mine", **settings)
     words = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
     answer = told("evaluate", protocol, SPEC, card, *words, "--out", "theirs", "--json")
     for key in ("metrics", "intervals", "selected", "n", "protocol", "fraction", "seed", "run_id"):
         assert answer[key] == getattr(found, key), key
 
 
-def test_a_task_is_named_by_its_card_or_open(task, backbone, place):
-    by_card = probe(backbone, task.store.path.parent / "task.yaml", out=place / "a", resamples=0)
-    opened = probe(backbone, task, out=place / "b", resamples=0)
+def test_a_task_is_named_by_its_card_or_open(task, backbone, workdir):
+    by_card = probe(backbone, task.store.path.parent / "task.yaml", out=workdir / "a", resamples=0)
+    opened = probe(backbone, task, out=workdir / "b", resamples=0)
     assert by_card.run_id == opened.run_id and by_card.metrics == opened.metrics
 
 
-def test_it_is_where_the_command_line_would_have_put_it_and_what_is_done_is_read(task, backbone, place, monkeypatch):
+def test_it_is_where_the_command_line_would_have_put_it_and_what_is_done_is_read(task, backbone, workdir, monkeypatch):
     first = probe(backbone, task)
-    assert (place / "runs" / "evaluate" / first.run_id / "result.json").is_file()
+    assert (workdir / "runs" / "evaluate" / first.run_id / "result.json").is_file()
     monkeypatch.setattr(cached, "embed", lambda *_, **__: pytest.fail("computed again"))
     again = probe(load_backbone(SPEC), task)
     assert again == first and again.cost == first.cost
 
 
-def test_features_that_are_there_are_taken(task, backbone, place, monkeypatch):
-    extract_features(backbone, task.store, place / "kept")
+def test_features_that_are_there_are_taken(task, backbone, workdir, monkeypatch):
+    extract_features(backbone, task.store, workdir / "kept")
     monkeypatch.setattr(cached, "embed", lambda *_, **__: pytest.fail("computed again"))
-    found = probe(backbone, task, features=place / "kept")
-    assert set(found.metrics) == {"val", "test"} and not (place / "runs" / "features").exists()
+    found = probe(backbone, task, features=workdir / "kept")
+    assert set(found.metrics) == {"val", "test"} and not (workdir / "runs" / "features").exists()
     other = load_backbone(f"{SPEC},seed=1")
     with pytest.raises(UsageError, match="features of other inputs"):
-        probe(other, task, features=place / "kept", out=place / "other")
+        probe(other, task, features=workdir / "kept", out=workdir / "other")
 
 
 @pytest.mark.parametrize(
@@ -103,25 +103,25 @@ def test_features_that_are_there_are_taken(task, backbone, place, monkeypatch):
         ({"k": 3}, "no setting 'k'"),  # of k-NN
     ],
 )
-def test_a_setting_that_is_wrong_is_a_recipe_error_before_anything_is_done(settings, said, task, backbone, place):
+def test_a_setting_that_is_wrong_is_a_recipe_error_before_anything_is_done(settings, said, task, backbone, workdir):
     with pytest.raises(RecipeError, match=said):
         probe(backbone, task, **settings)
-    assert not (place / "runs").exists()
+    assert not (workdir / "runs").exists()
 
 
-def test_settings_may_be_numpy_s(task, backbone, place):
-    plain = probe(backbone, task, fraction=0.5, seed=1, out=place / "a")
-    assert probe(backbone, task, fraction=np.float64(0.5), seed=np.int64(1), out=place / "b").metrics == plain.metrics
+def test_settings_may_be_numpy_s(task, backbone, workdir):
+    plain = probe(backbone, task, fraction=0.5, seed=1, out=workdir / "a")
+    assert probe(backbone, task, fraction=np.float64(0.5), seed=np.int64(1), out=workdir / "b").metrics == plain.metrics
 
 
-def test_a_task_that_is_none_or_of_masks_is_a_task_error(backbone, place):
+def test_a_task_that_is_none_or_of_masks_is_a_task_error(backbone, workdir):
     with pytest.raises(TaskError):
-        probe(backbone, place / "nowhere.yaml")
+        probe(backbone, workdir / "nowhere.yaml")
     with pytest.raises(TaskError, match="segmentation"):
-        probe(backbone, mask_task(place / "masks"))
+        probe(backbone, mask_task(workdir / "masks"))
 
 
-def test_it_is_a_public_name_and_changes_no_backbone(task, backbone, place):
+def test_it_is_a_public_name_and_changes_no_backbone(task, backbone, workdir):
     assert ssl_transfer.probe is probe
     backbone.train()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}

@@ -5,20 +5,20 @@ from support.rankings import THREE, cohort, ranked
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
+def workdir(tmp_path, monkeypatch):
     """The working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
-def task(place):
+def task(workdir):
     """Three classes of twenty patients; some pixels tell the class, some do not."""
-    return cohort(place / "task")
+    return cohort(workdir / "task")
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory):
+def three_ranked(tmp_path_factory):
     """A ranking of three backbones that read noise, little, and the class; and its task."""
     folder = tmp_path_factory.mktemp("known")
     with pytest.MonkeyPatch.context() as patch:

@@ -15,7 +15,7 @@ from ssl_transfer.models.backbone import load_backbone, save_backbone
 
 
 @pytest.fixture(scope="module")
-def desk(tmp_path_factory, ct_store):
+def user_folder(tmp_path_factory, ct_store):
     """A folder as a user's: a card for a store of CT slices, and a saved backbone."""
     folder = tmp_path_factory.mktemp("desk")
     (folder / "ct").symlink_to(ct_store.path)
@@ -28,16 +28,16 @@ def desk(tmp_path_factory, ct_store):
 
 
 @pytest.fixture
-def at_desk(desk, place):
+def in_user_folder(user_folder, workdir):
     """A new folder with the same things."""
-    for path in desk.iterdir():
+    for path in user_folder.iterdir():
         if path.name in ("ct", "region.yaml", "ours"):
-            (place / path.name).symlink_to(path)
-    return place
+            (workdir / path.name).symlink_to(path)
+    return workdir
 
 
 @pytest.fixture
-def told(capsys):
+def command(capsys):
     """Run a command in this process: status, standard output, standard error."""
 
     def tell(*words):
@@ -53,17 +53,17 @@ def told(capsys):
 
 
 @pytest.fixture(scope="module")
-def commanded(desk):
+def first_call(user_folder):
     """One command in a process of its own, as a user gives it; and the answer."""
     words = ["rank", "region.yaml", "ours", TINY, f"{TINY},seed=1", "resamples=10", "--candidates", OFFLINE]
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ENVIRONMENT, "HF_HUB_OFFLINE", "1")
-        patch.setitem(ENVIRONMENT, "HF_HOME", str(desk / "nothing"))
-        return words, ssl_transfer(*words, "--out", "ranking", "--json", folder=desk)
+        patch.setitem(ENVIRONMENT, "HF_HOME", str(user_folder / "nothing"))
+        return words, ssl_transfer(*words, "--out", "ranking", "--json", folder=user_folder)
 
 
-def test_json_is_one_object_with_what_others_rely_on(commanded, desk):
-    answer = commanded[1].json
+def test_json_is_one_object_with_what_others_rely_on(first_call, user_folder):
+    answer = first_call[1].json
     assert {
         "backbones",
         "order",
@@ -80,35 +80,35 @@ def test_json_is_one_object_with_what_others_rely_on(commanded, desk):
     for one in answer["backbones"]:
         assert {"name", "scores", "knn", "linear_probe", "intervals", "seconds", "source_classes"} <= set(one)
         assert all(seconds >= 0 for seconds in one["seconds"].values())
-    assert (desk / answer["ranking"]).is_file()
+    assert (user_folder / answer["ranking"]).is_file()
     assert {one["name"] for one in answer["backbones"]} == set(answer["order"]) == set(answer["first"])
     assert answer["n"] == {"images": 42, "patients": 7}
 
 
-def test_backbones_are_named_so_that_they_are_told_apart(commanded):
-    names = [one["name"] for one in commanded[1].json["backbones"]]
+def test_backbones_are_named_so_that_they_are_told_apart(first_call):
+    names = [one["name"] for one in first_call[1].json["backbones"]]
     assert names[0] == "simclr_ct" and len(set(names)) == 3 and "seed 1" in names[2].replace("=", " ")
 
 
-def test_a_backbone_in_a_folder_of_its_own_name_has_that_name(at_desk, told):
-    (at_desk / "simclr_ct").symlink_to((at_desk / "ours").resolve())
-    status, shown, _ = told("rank", "region.yaml", "simclr_ct", "resamples=0", "--json")
+def test_a_backbone_in_a_folder_of_its_own_name_has_that_name(in_user_folder, command):
+    (in_user_folder / "simclr_ct").symlink_to((in_user_folder / "ours").resolve())
+    status, shown, _ = command("rank", "region.yaml", "simclr_ct", "resamples=0", "--json")
     assert status == 0 and json.loads(shown)["order"] == ["simclr_ct"]
 
 
-def test_a_backbone_pretrained_on_this_very_store_is_named(commanded):
-    (said,) = (said for said in commanded[1].json["caveats"] if "very store" in said)
+def test_a_backbone_pretrained_on_this_very_store_is_named(first_call):
+    (said,) = (said for said in first_call[1].json["caveats"] if "very store" in said)
     assert "simclr_ct" in said and "scratch" not in said
 
 
-def test_people_read_a_table_the_recommendation_and_the_caveats(commanded, desk, monkeypatch, told, offline):
-    monkeypatch.chdir(desk)
-    answer = commanded[1].json
-    status, shown, _ = told(*commanded[0], "--out", "ranking")
+def test_people_read_a_table_the_recommendation_and_the_caveats(first_call, user_folder, monkeypatch, command, offline):
+    monkeypatch.chdir(user_folder)
+    answer = first_call[1].json
+    status, shown, _ = command(*first_call[0], "--out", "ranking")
     assert status == 0
     lines = shown.splitlines()
-    for place, name in enumerate(answer["order"], 1):
-        (line,) = (line for line in lines if line.startswith(f"{place}. "))
+    for rank, name in enumerate(answer["order"], 1):
+        (line,) = (line for line in lines if line.startswith(f"{rank}. "))
         assert name in line and f"{found(answer, name)['linear_probe']:.3f}" in line
         assert f"{found(answer, name)['logme']:.3f}" in line
     assert answer["recommendation"] in shown
@@ -116,21 +116,21 @@ def test_people_read_a_table_the_recommendation_and_the_caveats(commanded, desk,
     assert answer["ranking"] in lines[-1]
 
 
-def test_a_second_call_is_answered_from_the_folder(commanded, desk, monkeypatch, told, offline):
-    monkeypatch.chdir(desk)
-    shutil.rmtree(desk / "runs" / "features", ignore_errors=True)
-    before = (desk / "ranking" / "rank.json").stat().st_mtime_ns
-    status, shown, said = told(*commanded[0], "--out", "ranking", "--json")
-    assert status == 0 and json.loads(shown) == commanded[1].json
+def test_a_second_call_is_answered_from_the_folder(first_call, user_folder, monkeypatch, command, offline):
+    monkeypatch.chdir(user_folder)
+    shutil.rmtree(user_folder / "runs" / "features", ignore_errors=True)
+    before = (user_folder / "ranking" / "rank.json").stat().st_mtime_ns
+    status, shown, said = command(*first_call[0], "--out", "ranking", "--json")
+    assert status == 0 and json.loads(shown) == first_call[1].json
     assert "rank: " not in said and "features: " not in said
-    assert (desk / "ranking" / "rank.json").stat().st_mtime_ns == before
-    assert not (desk / "runs" / "features").exists()
+    assert (user_folder / "ranking" / "rank.json").stat().st_mtime_ns == before
+    assert not (user_folder / "runs" / "features").exists()
 
 
 @pytest.mark.parametrize("words", [["folds=4"], ["resamples=9"], ["by=knn"]])
-def test_another_ranking_does_not_go_into_its_folder(commanded, desk, monkeypatch, told, offline, words):
-    monkeypatch.chdir(desk)
-    status, shown, said = told(*commanded[0], *words, "--out", "ranking")
+def test_another_ranking_does_not_go_into_its_folder(first_call, user_folder, monkeypatch, command, offline, words):
+    monkeypatch.chdir(user_folder)
+    status, shown, said = command(*first_call[0], *words, "--out", "ranking")
     assert (status, shown) == (2, "")
     assert re.findall(r"^\w+Error: .*", said, re.M) == re.findall(
         r"^UsageError: ranking: .*another --out\.$", said, re.M
@@ -138,28 +138,28 @@ def test_another_ranking_does_not_go_into_its_folder(commanded, desk, monkeypatc
     assert "UsageError" in said
 
 
-def test_inspect_shows_a_ranking(commanded, desk, monkeypatch, told):
-    monkeypatch.chdir(desk)
-    status, shown, _ = told("inspect", "ranking", "--json")
-    answer = commanded[1].json
+def test_inspect_shows_a_ranking(first_call, user_folder, monkeypatch, command):
+    monkeypatch.chdir(user_folder)
+    status, shown, _ = command("inspect", "ranking", "--json")
+    answer = first_call[1].json
     kept = json.loads(shown)
     assert status == 0 and all(kept[key] == answer[key] for key in answer if key not in ("ranking", "caveats"))
     assert kept["caveats"] == [said for said in answer["caveats"] if "Left out" not in said]
-    status, shown, _ = told("inspect", "ranking")
+    status, shown, _ = command("inspect", "ranking")
     assert status == 0 and answer["recommendation"] in shown
 
 
-def test_features_of_the_command_are_taken_by_the_command(at_desk, told):
-    assert told("features", "ours", "ct", "--out", "features")[0] == 0
-    assert not (at_desk / "runs").exists()
-    status, shown, _ = told("rank", "region.yaml", "ours", "resamples=0", "--features", "features", "--json")
+def test_features_of_the_command_are_taken_by_the_command(in_user_folder, command):
+    assert command("features", "ours", "ct", "--out", "features")[0] == 0
+    assert not (in_user_folder / "runs").exists()
+    status, shown, _ = command("rank", "region.yaml", "ours", "resamples=0", "--features", "features", "--json")
     assert status == 0 and json.loads(shown)["order"] == ["simclr_ct"]
-    assert not (at_desk / "runs" / "features").exists()
+    assert not (in_user_folder / "runs" / "features").exists()
 
 
-def test_a_source_of_the_command_gives_leep_and_nce(at_desk, told):
+def test_a_source_of_the_command_gives_leep_and_nce(in_user_folder, command):
     words = ["rank", "region.yaml", "ours", TINY, "resamples=0", "--source", "ct:label", "--json"]
-    status, shown, said = told(*words)
+    status, shown, said = command(*words)
     assert status == 0, said
     answer = json.loads(shown)
     assert found(answer, "simclr_ct")["leep"] <= 0 and found(answer, "simclr_ct")["nce"] <= 0
@@ -167,9 +167,9 @@ def test_a_source_of_the_command_gives_leep_and_nce(at_desk, told):
     assert any("LEEP and NCE of simclr_ct" in said and "ct (label)" in said for said in answer["caveats"])
 
 
-def test_settings_may_stand_before_and_behind_options(at_desk, told):
+def test_settings_may_stand_before_and_behind_options(in_user_folder, command):
     orders = [["by=knn", TINY, "resamples=0", "--json"], [TINY, "--json", "resamples=0", "by=knn"]]
-    answers = [told("rank", "region.yaml", *words) for words in orders]
+    answers = [command("rank", "region.yaml", *words) for words in orders]
     assert [status for status, _, _ in answers] == [0, 0]
     one, two = (json.loads(shown) for _, shown, _ in answers)
     assert one == two and one["by"] == "knn"
@@ -206,51 +206,51 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_input_ends_with_status_2_and_one_message(at_desk, told, name):
-    mask_task(at_desk / "masked")
-    (at_desk / "masks.yaml").write_text((at_desk / "masked" / "task.yaml").read_text())
+def test_wrong_input_ends_with_status_2_and_one_message(in_user_folder, command, name):
+    mask_task(in_user_folder / "masked")
+    (in_user_folder / "masks.yaml").write_text((in_user_folder / "masked" / "task.yaml").read_text())
     words, message = WRONG[name]
-    status, shown, said = told("rank", *words.split())
+    status, shown, said = command("rank", *words.split())
     assert (status, shown) == (2, "") and "Traceback" not in said
     assert len(re.findall(r"^\w+Error: .*", said, re.M)) == 1 and re.search(message, said), said
-    assert not (at_desk / "runs" / "rank").exists()
+    assert not (in_user_folder / "runs" / "rank").exists()
 
 
 # public weights without a network
 
 
 @pytest.fixture
-def offline(place, monkeypatch):
+def offline(workdir, monkeypatch):
     """The hub's client as HF_HUB_OFFLINE=1 makes it at its import, with nothing kept."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "nothing"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(workdir / "nothing"))
 
 
-def test_candidates_that_cannot_be_fetched_are_left_out_and_the_rest_is_ranked(commanded):
-    answer, said = commanded[1].json, commanded[1].stderr
+def test_candidates_that_cannot_be_fetched_are_left_out_and_the_rest_is_ranked(first_call):
+    answer, said = first_call[1].json, first_call[1].stderr
     assert len(answer["backbones"]) == len(answer["order"]) == 3
     (caveat,) = (caveat for caveat in answer["caveats"] if OFFLINE in caveat)
     assert caveat.startswith("Left out") and "hf download" in caveat
     assert said.count(f"left out: {OFFLINE}") == 1 and "Traceback" not in said
 
 
-def test_people_read_every_candidate_that_was_left_out(at_desk, told, offline):
+def test_people_read_every_candidate_that_was_left_out(in_user_folder, command, offline):
     names = [OFFLINE, "timm:resnet50.a1_in1k"]
-    status, shown, _ = told("rank", "region.yaml", TINY, "resamples=0", "--candidates", ",".join(names))
+    status, shown, _ = command("rank", "region.yaml", TINY, "resamples=0", "--candidates", ",".join(names))
     assert status == 0
     for name in names:
         assert len(re.findall(rf"^- Left out: {re.escape(name)}: ", shown, re.M)) == 1
 
 
-def test_a_caveat_of_what_was_left_out_is_of_this_call(at_desk, told, offline):
+def test_a_caveat_of_what_was_left_out_is_of_this_call(in_user_folder, command, offline):
     words = ["rank", "region.yaml", TINY, "resamples=0", "--json"]
-    answers = [told(*words), told(*words, "--candidates", OFFLINE), told(*words)]
+    answers = [command(*words), command(*words, "--candidates", OFFLINE), command(*words)]
     assert [status for status, _, _ in answers] == [0, 0, 0]
     assert ["Left out" in shown for _, shown, _ in answers] == [False, True, False]
 
 
-def test_the_same_public_weights_as_a_backbone_are_an_error(at_desk, told, offline):
-    status, shown, said = told("rank", "region.yaml", TINY, OFFLINE, "resamples=0", "--json")
+def test_the_same_public_weights_as_a_backbone_are_an_error(in_user_folder, command, offline):
+    status, shown, said = command("rank", "region.yaml", TINY, OFFLINE, "resamples=0", "--json")
     assert (status, shown) == (2, "") and "Traceback" not in said
     assert re.findall(r"^\w+Error: (\S+): the public weights could not be loaded", said, re.M) == [OFFLINE]
-    assert not (at_desk / "runs" / "rank").exists()
+    assert not (in_user_folder / "runs" / "rank").exists()

@@ -17,8 +17,8 @@ from ssl_transfer.ranking.stage import rank
 # the folder
 
 
-def test_the_folder_holds_the_answer_and_a_table_of_every_value(known):
-    _, answer, folder = known
+def test_the_folder_holds_the_answer_and_a_table_of_every_value(three_ranked):
+    _, answer, folder = three_ranked
     assert json.loads((folder / "rank.json").read_text()) == answer
     table = pandas.read_csv(folder / "scores.csv")
     assert len(table) == len(THREE) * len(CRITERIA) and set(table["criterion"]) == CRITERIA
@@ -27,7 +27,7 @@ def test_the_folder_holds_the_answer_and_a_table_of_every_value(known):
         assert np.isnan(row.value) if value is None else row.value == pytest.approx(value)
 
 
-def test_without_a_place_it_is_named_by_its_inputs(place, task):
+def test_without_a_place_it_is_named_by_its_inputs(workdir, task):
     first, folder = rank(task, {"it": reader(*CLEAR)}, resamples=0)
     assert str(folder.parent) == "runs/rank" and folder.name == first["run_id"]
     _, same = rank(task, {"it": reader(*CLEAR)}, resamples=0)
@@ -35,78 +35,78 @@ def test_without_a_place_it_is_named_by_its_inputs(place, task):
         rank(task, {"it": reader(*CLEAR)}, resamples=0, seed=1)[1],
         rank(task, {"it": reader(*DIM)}, resamples=0)[1],
         rank(task, {"other name": reader(*CLEAR)}, resamples=0)[1],
-        rank(cohort(place / "other", seed=1), {"it": reader(*CLEAR)}, resamples=0)[1],
+        rank(cohort(workdir / "other", seed=1), {"it": reader(*CLEAR)}, resamples=0)[1],
     ]
     assert same == folder and len({folder, *others}) == 5
 
 
-def test_the_same_again_is_answered_from_the_folder_without_any_work(place, task):
-    first = ranked(task, THREE, place / "out")
-    before = (place / "out" / "rank.json").stat().st_mtime_ns
+def test_the_same_again_is_answered_from_the_folder_without_any_work(workdir, task):
+    first = ranked(task, THREE, workdir / "out")
+    before = (workdir / "out" / "rank.json").stat().st_mtime_ns
     shutil.rmtree("runs")
-    assert ranked(task, THREE, place / "out") == first
-    assert (place / "out" / "rank.json").stat().st_mtime_ns == before and not os.path.exists("runs")
+    assert ranked(task, THREE, workdir / "out") == first
+    assert (workdir / "out" / "rank.json").stat().st_mtime_ns == before and not os.path.exists("runs")
 
 
 @pytest.mark.parametrize("holds", ["another ranking", "something else"])
-def test_a_folder_that_holds_something_else_is_refused_and_kept(place, task, holds):
+def test_a_folder_that_holds_something_else_is_refused_and_kept(workdir, task, holds):
     if holds == "another ranking":
-        ranked(task, {"it": DIM}, place / "out", resamples=0)
+        ranked(task, {"it": DIM}, workdir / "out", resamples=0)
     else:
-        (place / "out").mkdir()
-        (place / "out" / "notes.txt").write_text("mine")
-    before = {path: path.read_bytes() for path in (place / "out").iterdir()}
+        (workdir / "out").mkdir()
+        (workdir / "out" / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in (workdir / "out").iterdir()}
     with pytest.raises(UsageError, match=r"Give another --out"):
-        ranked(task, {"it": CLEAR}, place / "out", resamples=0)
-    assert {path: path.read_bytes() for path in (place / "out").iterdir()} == before
+        ranked(task, {"it": CLEAR}, workdir / "out", resamples=0)
+    assert {path: path.read_bytes() for path in (workdir / "out").iterdir()} == before
 
 
-def test_nothing_is_left_behind_by_a_ranking_that_failed(place, task):
+def test_nothing_is_left_behind_by_a_ranking_that_failed(workdir, task):
     with pytest.raises(UsageError, match="by=leep"):
-        ranked(task, {"it": CLEAR}, place / "out", by="leep", resamples=0)
-    assert not [path for path in place.iterdir() if path.name.strip(".").startswith("out")]
+        ranked(task, {"it": CLEAR}, workdir / "out", by="leep", resamples=0)
+    assert not [path for path in workdir.iterdir() if path.name.strip(".").startswith("out")]
 
 
 # features that are there
 
 
-def test_given_features_are_used_and_none_are_written(place, task):
+def test_given_features_are_used_and_none_are_written(workdir, task):
     backbones = {"clear": reader(*CLEAR), "dim": reader(*DIM)}
     for name, backbone in backbones.items():
-        extract_features(backbone, task.store, place / f"of {name}")
-    assert not (place / "runs").exists()
-    given = [place / f"of {name}" for name in backbones]
-    answer = ranked(task, backbones, place / "out", features=given)
-    assert not (place / "runs").exists()
-    assert plain(answer) == plain(ranked(task, backbones, place / "alone"))
+        extract_features(backbone, task.store, workdir / f"of {name}")
+    assert not (workdir / "runs").exists()
+    given = [workdir / f"of {name}" for name in backbones]
+    answer = ranked(task, backbones, workdir / "out", features=given)
+    assert not (workdir / "runs").exists()
+    assert plain(answer) == plain(ranked(task, backbones, workdir / "alone"))
 
 
-def test_it_is_the_given_features_that_are_scored(place, task):
-    backbone, folder = reader(*DIM), place / "features"
+def test_it_is_the_given_features_that_are_scored(workdir, task):
+    backbone, folder = reader(*DIM), workdir / "features"
     extract_features(backbone, task.store, folder)
     save_file({"features": extract_features(reader(*CLEAR), task.store).values}, folder / "features.safetensors")
-    answer = ranked(task, {"it": backbone}, place / "out", resamples=0, features=[folder])
+    answer = ranked(task, {"it": backbone}, workdir / "out", resamples=0, features=[folder])
     assert found(answer, "it")["linear_probe"] > 0.95
 
 
-def test_features_of_test_images_do_not_matter(place, task):
-    backbone, folder = reader(*DIM), place / "features"
-    expected = ranked(task, {"it": backbone}, place / "clean")
+def test_features_of_test_images_do_not_matter(workdir, task):
+    backbone, folder = reader(*DIM), workdir / "features"
+    expected = ranked(task, {"it": backbone}, workdir / "clean")
     extract_features(backbone, task.store, folder)
     features = load_file(folder / "features.safetensors")["features"].copy()
     features[task.store.column("split") == "test"] = np.nan
     save_file({"features": features}, folder / "features.safetensors")
-    assert plain(ranked(task, {"it": backbone}, place / "out", features=[folder])) == plain(expected)
+    assert plain(ranked(task, {"it": backbone}, workdir / "out", features=[folder])) == plain(expected)
 
 
 @pytest.mark.parametrize("strange", ["backbone", "store", "size", "folder"])
-def test_features_of_something_else_are_refused(place, task, strange):
-    backbone, folder = reader(*DIM), place / "features"
+def test_features_of_something_else_are_refused(workdir, task, strange):
+    backbone, folder = reader(*DIM), workdir / "features"
     if strange == "folder":
         folder.mkdir()
     else:
-        other = cohort(place / "other", seed=1).store if strange == "store" else task.store
+        other = cohort(workdir / "other", seed=1).store if strange == "store" else task.store
         size = 8 if strange == "size" else None
         extract_features(reader(*CLEAR) if strange == "backbone" else backbone, other, folder, size=size)
     with pytest.raises(UsageError, match="features"):
-        ranked(task, {"it": backbone}, place / "out", resamples=0, features=[folder])
+        ranked(task, {"it": backbone}, workdir / "out", resamples=0, features=[folder])

@@ -12,15 +12,15 @@ from ssl_transfer.measures import transferability
 
 
 @pytest.fixture
-def several(place):
+def multilabel(workdir):
     draw = np.random.default_rng(0)
     bright = (np.arange(60) % CLASSES == 0).astype(int).astype(str)
     dark = np.where(draw.random(60) < 0.2, "unknown", (np.arange(60) % CLASSES == 2).astype(int).astype(str))
-    return cohort(place / "several", {"bright": bright, "dark": dark}, target=["bright", "dark"], metric="auroc")
+    return cohort(workdir / "several", {"bright": bright, "dark": dark}, target=["bright", "dark"], metric="auroc")
 
 
-def test_multi_label_tasks_have_logme_and_the_probes_and_a_caveat_says_so(place, several):
-    answer = ranked(several, THREE, place / "out")
+def test_multi_label_tasks_have_logme_and_the_probes_and_a_caveat_says_so(workdir, multilabel):
+    answer = ranked(multilabel, THREE, workdir / "out")
     for one in answer["backbones"]:
         assert {name for name, value in found(answer, one["name"]).items() if value is not None} == {
             "logme",
@@ -32,46 +32,46 @@ def test_multi_label_tasks_have_logme_and_the_probes_and_a_caveat_says_so(place,
     assert any("LogME" in said and "multi-label" in said for said in answer["caveats"])
 
 
-def test_logme_of_several_labels_is_the_mean_over_labels_where_they_are_known(place, several):
-    rows = looked_at(several)
-    features, labels = extract_features(reader(*CLEAR), several.store).values[rows], several.labels[rows]
+def test_logme_of_several_labels_is_the_mean_over_labels_where_they_are_known(workdir, multilabel):
+    rows = looked_at(multilabel)
+    features, labels = extract_features(reader(*CLEAR), multilabel.store).values[rows], multilabel.labels[rows]
     assert (labels < 0).any()
     each = [
         transferability.logme(features[column >= 0], column[column >= 0], target="multilabel") for column in labels.T
     ]
-    value = found(ranked(several, {"it": CLEAR}, place / "out", resamples=0), "it")["logme"]
+    value = found(ranked(multilabel, {"it": CLEAR}, workdir / "out", resamples=0), "it")["logme"]
     assert value == pytest.approx(np.mean(each), rel=1e-9)
 
 
-def test_a_score_of_classes_cannot_order_backbones_for_several_labels(place, several):
+def test_a_score_of_classes_cannot_order_backbones_for_several_labels(workdir, multilabel):
     with pytest.raises(UsageError, match=r"by=gbc.*linear_probe"):
-        ranked(several, {"it": CLEAR}, place / "out", by="gbc", resamples=0)
+        ranked(multilabel, {"it": CLEAR}, workdir / "out", by="gbc", resamples=0)
 
 
-@pytest.mark.parametrize("known", ["everywhere", "for a few"])
-def test_a_label_so_rare_that_resamples_miss_it_is_ranked_all_the_same(place, known):
+@pytest.mark.parametrize("labelled", ["everywhere", "for a few"])
+def test_a_label_so_rare_that_resamples_miss_it_is_ranked_all_the_same(workdir, labelled):
     """Seventeen patients: a resample leaves out any two of them one time in eight."""
     rare = np.array(["0"] * 60, object)
     rare[[3, 30]] = "1"
-    if known == "for a few":
+    if labelled == "for a few":
         rare[[n for n in range(60) if n % 12 and n not in (3, 30)]] = None
-    task = cohort(place / "task", {"rare": rare}, target=["rare"], metric="accuracy")
-    answer = ranked(task, {"it": CLEAR}, place / "out", resamples=100)
+    task = cohort(workdir / "task", {"rare": rare}, target=["rare"], metric="accuracy")
+    answer = ranked(task, {"it": CLEAR}, workdir / "out", resamples=100)
     low, high = answer["backbones"][0]["intervals"]["logme"]
     assert low - 1e-9 <= found(answer, "it")["logme"] <= high + 1e-9
 
 
-def test_an_auroc_that_no_fold_can_have_is_refused_with_a_reason(place):
+def test_an_auroc_that_no_fold_can_have_is_refused_with_a_reason(workdir):
     """Patients of one class each, and a fold for each patient."""
     who = np.repeat(np.arange(20) % 2, 3).astype(str)
-    task = cohort(place / "task", {"label": who}, metric="auroc")
+    task = cohort(workdir / "task", {"label": who}, metric="auroc")
     with pytest.raises(SslTransferError):
-        ranked(task, {"it": CLEAR}, place / "out", folds=17, resamples=5)
-    assert not (place / "out").exists()
+        ranked(task, {"it": CLEAR}, workdir / "out", folds=17, resamples=5)
+    assert not (workdir / "out").exists()
 
 
-def test_a_metric_that_is_undefined_is_refused_with_a_reason(place):
+def test_a_metric_that_is_undefined_is_refused_with_a_reason(workdir):
     never = {"a": ["0"] * 60, "b": ["0"] * 60}
-    task = cohort(place / "never", never, target=["a", "b"], metric="auroc")
+    task = cohort(workdir / "never", never, target=["a", "b"], metric="auroc")
     with pytest.raises(SslTransferError):
-        ranked(task, {"it": CLEAR}, place / "out", resamples=5)
+        ranked(task, {"it": CLEAR}, workdir / "out", resamples=5)

@@ -27,13 +27,13 @@ def task(tmp_path_factory):
     return cohort(tmp_path_factory.mktemp("cohort"))
 
 
-def persons(folder, known=True, **card):
+def persons(folder, with_patients=True, **card):
     """40 patients of 4 images, each of one class; and features that tell the patient, never the class."""
     draw = np.random.default_rng(1)
     who = np.repeat(np.arange(40), 4)
     labels = draw.permutation(np.arange(40) % 2)[who]
     splits = np.where(who < 28, "train", np.where(who < 34, "val", "test"))
-    columns = {"label": labels.astype(str), "patient": [f"p{n:02d}" if known else None for n in who]}
+    columns = {"label": labels.astype(str), "patient": [f"p{n:02d}" if with_patients else None for n in who]}
     task = write_task(folder, np.zeros((160, 1, 4, 4), np.uint8), splits, columns, **card)
     features = draw.normal(size=(40, 24))[who] + 0.02 * draw.normal(size=(160, 24))
     return task, features.astype(np.float32)
@@ -46,10 +46,10 @@ def test_rows_are_those_of_train_then_of_val(task):
     assert sample(task).rows.tolist() == looked_at(task).tolist()
 
 
-def test_images_without_a_label_are_left_out(place):
-    told = np.array([str(n % CLASSES) for n in range(60)], object)
-    told[[4, 45]] = None  # one of train, one of val
-    some = cohort(place / "task", {"label": told})
+def test_images_without_a_label_are_left_out(workdir):
+    command = np.array([str(n % CLASSES) for n in range(60)], object)
+    command[[4, 45]] = None  # one of train, one of val
+    some = cohort(workdir / "task", {"label": command})
     assert sample(some).rows.tolist() == [row for row in looked_at(some) if row not in (4, 45)]
 
 
@@ -65,8 +65,8 @@ def test_there_are_no_more_folds_than_patients(task):
     assert set(sample(task, folds=100).folds) == set(range(17))
 
 
-def test_classes_are_dealt_evenly(place):
-    task, _ = persons(place / "task")
+def test_classes_are_dealt_evenly(workdir):
+    task, _ = persons(workdir / "task")
     drawn = sample(task)
     for fold in range(5):
         assert 0.3 < drawn.labels[drawn.folds == fold].mean() < 0.7
@@ -105,8 +105,8 @@ def test_a_fraction_takes_whole_training_patients_and_all_of_val(task):
     assert all((patients(part) == name).sum() == 3 for name in patients(part))
 
 
-def test_where_patients_are_unknown_every_image_stands_for_itself(place):
-    drawn = sample(cohort(place / "task", known=False), resamples=20)
+def test_where_patients_are_unknown_every_image_stands_for_itself(workdir):
+    drawn = sample(cohort(workdir / "task", with_patients=False), resamples=20)
     of_patients = drawn.times.reshape(20, 17, 3)
     assert (of_patients != of_patients[:, :, :1]).any((0, 2)).all()
     assert len(set(drawn.folds[:3])) > 1 or len(set(drawn.folds[3:6])) > 1
@@ -119,17 +119,17 @@ def test_fewer_than_three_folds_are_refused(task, folds):
         sample(task, folds=folds)
 
 
-def test_fewer_than_three_patients_are_refused(place):
+def test_fewer_than_three_patients_are_refused(workdir):
     columns = {"label": list("0101010"), "patient": list("aabbbbt")}
     splits = ["train"] * 3 + ["val"] * 3 + ["test"]
-    two = write_task(place / "task", np.zeros((7, 1, 4, 4), np.uint8), splits, columns)
+    two = write_task(workdir / "task", np.zeros((7, 1, 4, 4), np.uint8), splits, columns)
     with pytest.raises(SplitError, match="2 patients in train and val"):
         sample(two)
 
 
 @pytest.mark.parametrize(("train", "held_out"), [(2, 1), (4, 2)])
-def test_a_task_of_a_few_patients_of_one_image_is_dealt_or_refused_with_a_reason(place, train, held_out):
-    few = class_task(place / "task", train=train, held_out=held_out)
+def test_a_task_of_a_few_patients_of_one_image_is_dealt_or_refused_with_a_reason(workdir, train, held_out):
+    few = class_task(workdir / "task", train=train, held_out=held_out)
     try:
         drawn = sample(few)
     except SslTransferError:
@@ -141,19 +141,19 @@ def test_a_task_of_a_few_patients_of_one_image_is_dealt_or_refused_with_a_reason
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_features_that_tell_patients_apart_but_not_classes_do_not_score_well(place, probe):
-    task, features = persons(place / "known")
+def test_features_that_tell_patients_apart_but_not_classes_do_not_score_well(workdir, probe):
+    task, features = persons(workdir / "known")
     drawn = sample(task)
     honest = drawn.metric(drawn.held_out_scores(PROBES[probe], features[drawn.rows]))
     assert honest < 0.65
-    images, same = persons(place / "unknown", known=False)
+    images, same = persons(workdir / "unknown", with_patients=False)
     leaking = sample(images)
     assert leaking.metric(leaking.held_out_scores(PROBES[probe], same[leaking.rows])) > 0.9
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_features_that_tell_classes_score_well_whatever_else_they_tell(place, probe):
-    task, features = persons(place / "task")
+def test_features_that_tell_classes_score_well_whatever_else_they_tell(workdir, probe):
+    task, features = persons(workdir / "task")
     drawn = sample(task)
     inputs = features[drawn.rows]
     inputs[:, 0] = 20 * drawn.labels - 10 + inputs[:, 0]
@@ -182,8 +182,8 @@ def test_learning_choosing_and_scoring_are_done_on_different_patients_and_every_
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "brier"])
-def test_a_setting_is_chosen_where_it_is_not_scored(place, metric):
-    task = cohort(place / "task", metric=metric)
+def test_a_setting_is_chosen_where_it_is_not_scored(workdir, metric):
+    task = cohort(workdir / "task", metric=metric)
     drawn = sample(task)
     right = np.eye(CLASSES)
 
@@ -207,8 +207,8 @@ METRICS = {
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_metric_of_a_resample_is_that_of_the_images_it_drew(place, metric):
-    task, _ = persons(place / "task", metric=metric)
+def test_the_metric_of_a_resample_is_that_of_the_images_it_drew(workdir, metric):
+    task, _ = persons(workdir / "task", metric=metric)
     drawn = sample(task, resamples=15)
     chance = np.random.default_rng(0).random(len(drawn.rows))
     scores = np.stack([1 - chance, chance], 1)
@@ -217,16 +217,16 @@ def test_the_metric_of_a_resample_is_that_of_the_images_it_drew(place, metric):
     assert drawn.metric_resampled(scores) == pytest.approx(expected, abs=1e-12)
 
 
-def test_no_fold_is_without_images_where_patients_are_of_very_different_size(place):
+def test_no_fold_is_without_images_where_patients_are_of_very_different_size(workdir):
     who = np.repeat(np.arange(6), [30, 5, 4, 3, 2, 1])
     columns = {"label": (np.arange(45) % 2).astype(str), "patient": [f"p{n}" for n in who]}
     splits = np.where(who < 4, "train", np.where(who < 5, "val", "test"))
-    task = write_task(place / "task", np.zeros((45, 1, 4, 4), np.uint8), splits, columns)
+    task = write_task(workdir / "task", np.zeros((45, 1, 4, 4), np.uint8), splits, columns)
     assert set(sample(task, folds=3).folds) == {0, 1, 2}
 
 
-def test_an_auroc_compares_images_of_one_fold_and_is_the_mean_over_folds_by_their_images(place):
-    task, _ = persons(place / "task", metric="auroc")
+def test_an_auroc_compares_images_of_one_fold_and_is_the_mean_over_folds_by_their_images(workdir):
+    task, _ = persons(workdir / "task", metric="auroc")
     drawn = sample(task, resamples=15)
     chance = np.random.default_rng(0).random(len(drawn.rows))
 

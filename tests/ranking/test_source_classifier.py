@@ -24,7 +24,7 @@ def values_on(backbone):
     return lambda store: extract_features(backbone, store).values
 
 
-def told(backbone, task, *sources, seed=0):
+def command(backbone, task, *sources, seed=0):
     """Opinions on all images of a task."""
     extract = values_on(backbone)
     return source_posteriors(
@@ -33,17 +33,17 @@ def told(backbone, task, *sources, seed=0):
 
 
 @pytest.fixture
-def source(place):
+def source(workdir):
     """A store of other patients, with labels that the clear pixels tell, and labels that nothing tells."""
     draw = np.random.default_rng(5)
     organs = np.array(["liver", "spleen", "kidney"])[np.arange(90) % CLASSES]
     columns = {"label": organs, "mood": draw.permutation(organs), "same": np.full(90, "all")}
-    return cohort(place / "source", columns, patients=30, seed=9).store
+    return cohort(workdir / "source", columns, patients=30, seed=9).store
 
 
 @pytest.fixture
-def task(place):
-    return cohort(place / "target")
+def task(workdir):
+    return cohort(workdir / "target")
 
 
 def caveat(answer, *words):
@@ -57,34 +57,34 @@ def caveat(answer, *words):
 
 @pytest.mark.parametrize("channels", SOURCE.values(), ids=SOURCE)
 @pytest.mark.parametrize("family", MODELS)
-def test_public_weights_bring_the_classifier_that_timm_has(place, family, channels):
-    downloaded(place / "public", family)
-    backbone = load_backbone(place / "public", in_channels=channels, size=64)
+def test_public_weights_bring_the_classifier_that_timm_has(workdir, family, channels):
+    downloaded(workdir / "public", family)
+    backbone = load_backbone(workdir / "public", in_channels=channels, size=64)
     weights, biases = backbone.classifier
     assert weights.shape == (1000, backbone.feature_dim) and biases.shape == (1000,)
     images = torch.randn(3, channels, 64, 64, generator=torch.Generator().manual_seed(3))
-    whole = timm.create_model(f"local-dir:{place / 'public'}", pretrained=True, in_chans=channels).eval()
+    whole = timm.create_model(f"local-dir:{workdir / 'public'}", pretrained=True, in_chans=channels).eval()
     with torch.inference_mode():
         expected = whole(images).softmax(1).numpy()
         features = backbone(images).numpy()
     assert np.allclose(softmax(features @ weights.T + biases, axis=1), expected, rtol=1e-4, atol=1e-7)
 
 
-def test_other_backbones_bring_none(place):
-    downloaded(place / "public")
-    public = load_backbone(place / "public", size=64)
-    save_backbone(public, place / "ours")
+def test_other_backbones_bring_none(workdir):
+    downloaded(workdir / "public")
+    public = load_backbone(workdir / "public", size=64)
+    save_backbone(public, workdir / "ours")
     headless = timm.create_model("test_resnet", num_classes=0)
-    timm.models.save_for_hf(headless, place / "headless", safe_serialization=True)
-    scratch = f"scratch:{place / 'public'}"
-    for spec in (place / "ours", place / "headless", scratch, "scratch:test_resnet,size=64"):
+    timm.models.save_for_hf(headless, workdir / "headless", safe_serialization=True)
+    scratch = f"scratch:{workdir / 'public'}"
+    for spec in (workdir / "ours", workdir / "headless", scratch, "scratch:test_resnet,size=64"):
         assert load_backbone(spec, size=64).classifier is None
 
 
-def test_public_weights_are_scored_by_their_own_classifier(place, task):
-    downloaded(place / "public", "vit")
-    public = load_backbone(place / "public", in_channels=1)
-    answer = ranked(task, {"public": public, "ours": CLEAR}, place / "out", resamples=0)
+def test_public_weights_are_scored_by_their_own_classifier(workdir, task):
+    downloaded(workdir / "public", "vit")
+    public = load_backbone(workdir / "public", in_channels=1)
+    answer = ranked(task, {"public": public, "ours": CLEAR}, workdir / "out", resamples=0)
     rows, (weights, biases) = looked_at(task), public.classifier
     features = extract_features(public, task.store).values[rows].astype(float)
     probabilities = softmax(features @ weights.T + biases, axis=1)
@@ -101,8 +101,8 @@ def test_public_weights_are_scored_by_their_own_classifier(place, task):
 # a head on the labels of a store
 
 
-def test_without_source_classes_leep_and_nce_are_null_and_a_caveat_names_what_stands_in(place, task):
-    values = ranked(task, {"ours": CLEAR, "scratch": reader(*DIM, method="none")}, place / "out", resamples=0)
+def test_without_source_classes_leep_and_nce_are_null_and_a_caveat_names_what_stands_in(workdir, task):
+    values = ranked(task, {"ours": CLEAR, "scratch": reader(*DIM, method="none")}, workdir / "out", resamples=0)
     for name in ("ours", "scratch"):
         assert found(values, name)["leep"] is found(values, name)["nce"] is None
         assert found(values, name)["n_leep"] <= 0
@@ -110,10 +110,10 @@ def test_without_source_classes_leep_and_nce_are_null_and_a_caveat_names_what_st
     assert "ours" in said and "scratch" in said and "N-LEEP" in said and "--source" in said
 
 
-def test_a_head_is_trained_on_the_labels_of_the_store_that_a_backbone_was_pretrained_on(place, task, source):
+def test_a_head_is_trained_on_the_labels_of_the_store_that_a_backbone_was_pretrained_on(workdir, task, source):
     backbones = {"pretrained": reader(*CLEAR, stores=[source.id]), "other": reader(*DIM, stores=["elsewhere"])}
     sources = [SourceLabels.open(str(source.path))]
-    answer = ranked(task, backbones, place / "out", resamples=20, sources=sources)
+    answer = ranked(task, backbones, workdir / "out", resamples=20, sources=sources)
     values = found(answer, "pretrained")
     assert -np.log(CLASSES) / 2 < values["leep"] <= 0 and values["nce"] == pytest.approx(0, abs=1e-9)
     assert found(answer, "other")["leep"] is found(answer, "other")["nce"] is None
@@ -123,18 +123,18 @@ def test_a_head_is_trained_on_the_labels_of_the_store_that_a_backbone_was_pretra
     assert str(source.path) in one["source_classes"] and {"leep", "nce"} <= set(one["intervals"])
 
 
-def test_values_are_those_of_the_head_s_opinions_on_train_and_val(place, task, source):
+def test_values_are_those_of_the_head_s_opinions_on_train_and_val(workdir, task, source):
     backbone = reader(*DIM, stores=[source.id])
     sources = [SourceLabels.open(str(source.path))]
-    values = found(ranked(task, {"it": backbone}, place / "out", resamples=0, sources=sources), "it")
+    values = found(ranked(task, {"it": backbone}, workdir / "out", resamples=0, sources=sources), "it")
     rows = looked_at(task)
-    probabilities = told(backbone, task, str(source.path)).probabilities[rows]
+    probabilities = command(backbone, task, str(source.path)).probabilities[rows]
     assert values["leep"] == pytest.approx(leep(probabilities, task.labels[rows]), rel=1e-9)
     assert values["nce"] == pytest.approx(nce(probabilities.argmax(1), task.labels[rows]), rel=1e-9)
 
 
 def test_opinions_are_probabilities_of_the_store_s_classes_on_all_images(task, source):
-    found_opinions = told(reader(*CLEAR, stores=[source.id]), task, str(source.path))
+    found_opinions = command(reader(*CLEAR, stores=[source.id]), task, str(source.path))
     assert found_opinions.probabilities.shape == (60, CLASSES) and (found_opinions.probabilities >= 0).all()
     assert np.allclose(found_opinions.probabilities.sum(1), 1)
     assert str(source.path) in found_opinions.origin
@@ -142,69 +142,69 @@ def test_opinions_are_probabilities_of_the_store_s_classes_on_all_images(task, s
     assert np.array_equal(named, (task.labels + 1) % CLASSES)
 
 
-def test_a_column_may_be_named_and_labels_that_images_do_not_tell_are_worth_less(place, task, source):
+def test_a_column_may_be_named_and_labels_that_images_do_not_tell_are_worth_less(workdir, task, source):
     backbone, values = {"it": reader(*CLEAR, stores=[source.id])}, {}
     for column in ("label", "mood"):
         sources = [SourceLabels.open(f"{source.path}:{column}")]
-        answer = ranked(task, backbone, place / column, resamples=0, sources=sources)
+        answer = ranked(task, backbone, workdir / column, resamples=0, sources=sources)
         values[column] = found(answer, "it")
         assert column in caveat(answer, "LEEP and NCE of it")
     assert values["label"]["leep"] > values["mood"]["leep"] + 0.3
     assert values["label"]["logme"] == values["mood"]["logme"]
 
 
-def test_only_training_labels_of_the_source_are_learnt(place, task):
+def test_only_training_labels_of_the_source_are_learnt(workdir, task):
     organs = np.array(["liver", "spleen", "kidney"])[np.arange(90) % CLASSES].astype(object)
-    one = cohort(place / "one", {"label": organs}, patients=30).store
+    one = cohort(workdir / "one", {"label": organs}, patients=30).store
     rest = one.column("split") != "train"
     assert rest.sum() == 18
     organs[rest] = np.roll(organs[rest], 1)
-    other = cohort(place / "other", {"label": organs}, patients=30).store
+    other = cohort(workdir / "other", {"label": organs}, patients=30).store
     backbone = reader(*DIM, stores=[one.id, other.id])
-    expected, same = (told(backbone, task, str(store.path)).probabilities for store in (one, other))
+    expected, same = (command(backbone, task, str(store.path)).probabilities for store in (one, other))
     assert one.id != other.id and np.array_equal(expected, same)
 
 
-def test_several_stores_are_learnt_together(place, task, source):
-    second = cohort(place / "second", seed=11).store
+def test_several_stores_are_learnt_together(workdir, task, source):
+    second = cohort(workdir / "second", seed=11).store
     backbone = reader(*CLEAR, stores=[source.id, second.id])
-    both = told(backbone, task, str(source.path), str(second.path))
+    both = command(backbone, task, str(source.path), str(second.path))
     assert both.probabilities.shape == (60, 2 * CLASSES)
     assert str(source.path) in both.origin and str(second.path) in both.origin
-    one = told(reader(*CLEAR, stores=[second.id]), task, str(source.path), str(second.path))
+    one = command(reader(*CLEAR, stores=[second.id]), task, str(source.path), str(second.path))
     assert one.probabilities.shape == (60, CLASSES) and str(source.path) not in one.origin
 
 
-def test_a_store_that_no_backbone_was_pretrained_on_is_no_source_and_a_caveat_says_so(place, task, source):
+def test_a_store_that_no_backbone_was_pretrained_on_is_no_source_and_a_caveat_says_so(workdir, task, source):
     sources = [SourceLabels.open(str(source.path))]
-    answer = ranked(task, {"it": CLEAR}, place / "out", resamples=0, sources=sources)
+    answer = ranked(task, {"it": CLEAR}, workdir / "out", resamples=0, sources=sources)
     assert found(answer, "it")["leep"] is None
     assert "pretrained" in caveat(answer, str(source.path))
 
 
-def test_a_column_of_one_class_gives_no_opinion_and_is_not_named_as_their_origin(place, task, source):
+def test_a_column_of_one_class_gives_no_opinion_and_is_not_named_as_their_origin(workdir, task, source):
     backbone = reader(*CLEAR, stores=[source.id])
-    assert told(backbone, task, f"{source.path}:same") is None
-    with_another = told(backbone, task, f"{source.path}:same", f"{source.path}:label")
+    assert command(backbone, task, f"{source.path}:same") is None
+    with_another = command(backbone, task, f"{source.path}:same", f"{source.path}:label")
     assert with_another.probabilities.shape == (60, CLASSES) and "(same)" not in with_another.origin
 
 
-def test_multi_label_tasks_have_no_leep_whatever_the_source(place, task, source):
+def test_multi_label_tasks_have_no_leep_whatever_the_source(workdir, task, source):
     columns = {"a": (np.arange(60) % 2).astype(str), "b": (np.arange(60) % 3 > 0).astype(int).astype(str)}
-    several = cohort(place / "several", columns, target=["a", "b"], metric="auroc")
+    multilabel = cohort(workdir / "several", columns, target=["a", "b"], metric="auroc")
     backbone = reader(*CLEAR, stores=[source.id])
     sources = [SourceLabels.open(str(source.path))]
-    values = found(ranked(several, {"it": backbone}, place / "out", resamples=0, sources=sources), "it")
+    values = found(ranked(multilabel, {"it": backbone}, workdir / "out", resamples=0, sources=sources), "it")
     assert values["leep"] is values["nce"] is None and values["logme"] is not None
 
 
-def test_a_task_of_another_column_of_the_same_store_may_be_told_by_its_labels(place):
+def test_a_task_of_another_column_of_the_same_store_may_be_told_by_its_labels(workdir):
     columns = {"organ": (np.arange(60) % CLASSES).astype(str), "label": (np.arange(60) % CLASSES > 0).astype(str)}
-    store = cohort(place / "both", columns).store
+    store = cohort(workdir / "both", columns).store
     task = Task("is it", store, TaskCard(store=str(store.path), target="label", metric="accuracy"))
     backbone = {"it": reader(*CLEAR, stores=[store.id])}
     sources = [SourceLabels.open(f"{store.path}:organ")]
-    values = found(ranked(task, backbone, place / "out", resamples=0, sources=sources), "it")
+    values = found(ranked(task, backbone, workdir / "out", resamples=0, sources=sources), "it")
     assert values["nce"] == pytest.approx(0, abs=1e-9)
 
 
@@ -232,12 +232,12 @@ def test_a_wrong_source_is_refused(source, spec, message):
 
 
 @pytest.mark.parametrize("names", ["a" * 12, "ab" * 6, "aabb" * 3], ids=["one", "one of each class", "two"])
-def test_a_source_of_very_few_patients_gives_an_answer_or_a_reason(place, task, names):
+def test_a_source_of_very_few_patients_gives_an_answer_or_a_reason(workdir, task, names):
     labels = {"label": ["liver", "spleen"] * 6, "patient": list(names)}
-    store = cohort(place / "few", labels, patients=12, images=1).store
+    store = cohort(workdir / "few", labels, patients=12, images=1).store
     sources = [SourceLabels.open(str(store.path))]
     try:
-        answer = ranked(task, {"it": reader(*DIM, stores=[store.id])}, place / "out", resamples=0, sources=sources)
+        answer = ranked(task, {"it": reader(*DIM, stores=[store.id])}, workdir / "out", resamples=0, sources=sources)
     except SslTransferError:
         return
     assert found(answer, "it")["leep"] is None or found(answer, "it")["leep"] <= 0
@@ -252,26 +252,26 @@ def spoilt(backbone, store, folder, row):
     return folder
 
 
-def test_features_of_the_source_that_are_no_numbers_are_refused_by_name(place, task, source):
+def test_features_of_the_source_that_are_no_numbers_are_refused_by_name(workdir, task, source):
     backbone = reader(*CLEAR, stores=[source.id])
-    features = spoilt(backbone, source, place / "spoilt", 0)
+    features = spoilt(backbone, source, workdir / "spoilt", 0)
     sources = [SourceLabels.open(str(source.path))]
     with pytest.raises(BackboneError, match="no numbers"):
-        ranked(task, {"it": backbone}, place / "out", resamples=0, sources=sources, features=[features])
+        ranked(task, {"it": backbone}, workdir / "out", resamples=0, sources=sources, features=[features])
 
 
-def test_features_of_test_images_do_not_matter_to_leep_whatever_they_are(place, task, source):
+def test_features_of_test_images_do_not_matter_to_leep_whatever_they_are(workdir, task, source):
     backbone, sources = reader(*DIM, stores=[source.id]), [SourceLabels.open(str(source.path))]
-    expected = ranked(task, {"it": backbone}, place / "clean", resamples=0, sources=sources)
-    features = spoilt(backbone, task.store, place / "spoilt", 59)
+    expected = ranked(task, {"it": backbone}, workdir / "clean", resamples=0, sources=sources)
+    features = spoilt(backbone, task.store, workdir / "spoilt", 59)
     assert task.store.column("split")[59] == "test"
-    same = ranked(task, {"it": backbone}, place / "out", resamples=0, sources=sources, features=[features])
+    same = ranked(task, {"it": backbone}, workdir / "out", resamples=0, sources=sources, features=[features])
     assert found(same, "it") == found(expected, "it")
 
 
-def test_the_noise_of_a_source_does_not_make_a_good_score(place, task, source):
+def test_the_noise_of_a_source_does_not_make_a_good_score(workdir, task, source):
     values = {}
     for name, pixels in (("clear", CLEAR), ("noise", NOISE)):
         backbone, sources = reader(*pixels, stores=[source.id]), [SourceLabels.open(str(source.path))]
-        values[name] = found(ranked(task, {"it": backbone}, place / name, resamples=0, sources=sources), "it")["leep"]
+        values[name] = found(ranked(task, {"it": backbone}, workdir / name, resamples=0, sources=sources), "it")["leep"]
     assert values["clear"] > values["noise"] and values["noise"] == pytest.approx(-np.log(CLASSES), abs=0.15)

@@ -40,12 +40,14 @@ def reader(*pixels, factor=1.0, **facts):
     return Backbone(model, new_card(name, Architecture("reader", 1, SIDE), model, Intensity(), **facts, id=name))
 
 
-def cohort(folder, told=None, patients=PATIENTS, images=IMAGES, known=True, seed=0, test_pixels=None, **card):
+def cohort(
+    folder, columns=None, patients=PATIENTS, images=IMAGES, with_patients=True, seed=0, test_pixels=None, **card
+):
     """A task: 14 of 20 patients are train, 3 val, 3 test; images of a patient are of different classes.
 
     Args:
-        told: Column -> text of every image; None: `label`, the class.
-        known: Whether the store knows patients.
+        columns: Column -> text of every image; None: `label`, the class.
+        with_patients: Whether the store knows patients.
         test_pixels: What test images look like; None: like the others.
     """
     draw = np.random.default_rng(seed)
@@ -58,9 +60,9 @@ def cohort(folder, told=None, patients=PATIENTS, images=IMAGES, known=True, seed
     if test_pixels is not None:
         values[splits == "test"] = test_pixels
     pictures = np.clip(np.rint(127.5 + 20 * values), 0, 255).astype(np.uint8).reshape(-1, 1, SIDE, SIDE)
-    who = [f"p{n:03d}" if known else None for n in np.repeat(np.arange(patients), images)]
-    told = {"label": labels.astype(str)} if told is None else told
-    return write_task(folder, pictures, splits, {"patient": who, **told}, **card)
+    who = [f"p{n:03d}" if with_patients else None for n in np.repeat(np.arange(patients), images)]
+    columns = {"label": labels.astype(str)} if columns is None else columns
+    return write_task(folder, pictures, splits, {"patient": who, **columns}, **card)
 
 
 def ranked(task, backbones, out, **settings):
