@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from support.analyses import FILES, TABLES, made_store, subject, table, textures, told
-from support.command_line import _refuse
+from support.command_line import refuse_constant
 from support.families import family_backbone
 from support.tiny_tasks import SHORT, judge
 
@@ -109,7 +109,7 @@ def analyzed(user_folder):
     assert status == 0, err
     line, nothing = out.split("\n")
     assert nothing == ""
-    return user_folder / "done", json.loads(line, parse_constant=_refuse), err
+    return user_folder / "done", json.loads(line, parse_constant=refuse_constant), err
 
 
 def test_it_leaves_the_answer_the_page_the_tables_and_the_figures(analyzed):
@@ -127,7 +127,7 @@ def test_it_leaves_the_answer_the_page_the_tables_and_the_figures(analyzed):
 def test_the_answer_is_strict_json_and_what_stands_in_analysis_json(analyzed, ct_store):
     folder, answer, _ = analyzed
     assert set(answer) == KEYS and (answer["kind"], answer["schema"]) == ("analysis", 1)
-    written = json.loads((folder / "analysis.json").read_text(), parse_constant=_refuse)
+    written = json.loads((folder / "analysis.json").read_text(), parse_constant=refuse_constant)
     assert written == {key: answer[key] for key in KEYS - {"analysis", "explorer"}}
     assert answer["store"] == ct_store.id and answer["n"] == {"images": 48, "patients": 8, "sample": 42}
     assert answer["settings"] == {

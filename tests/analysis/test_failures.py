@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from support.results import made_result
 
 from ssl_transfer.analysis.failures import COLUMNS, Predictions, failures, shared_failures
 from ssl_transfer.errors import UsageError
-from ssl_transfer.result import EvalResult
 
 
 def predictions(right, patients=None, first_row=0) -> pd.DataFrame:
@@ -72,26 +72,10 @@ def test_tables_that_cannot_be_compared_are_refused(other, said):
 
 def result(folder, name="simclr", task="lungs", right=(1, 0, 1, 1), **facts):
     """A folder as `evaluate` leaves it; `facts` lay over those of a linear probe."""
-    own = {
-        "run_id": str(folder),
-        "protocol": "linear_probe",
-        "strategy": None,
-        "boundary": "none",
-        "fraction": 1.0,
-        "seed": 0,
-        "pretraining_seed": 0,
-        "n": {},
-        "selected": {},
-        "metrics": {},
-        "intervals": {},
-        "seen_in_pretraining": False,
-        "cost": {},
-        "environment": {},
-        "backbone": {"id": str(folder), "name": name},
-        "task": {"name": task, "target_domain": "ct"},
-    }
     folder.mkdir(parents=True)
-    EvalResult(**own | facts).save(folder)
+    backbone, about = {"id": str(folder), "name": name}, {"name": task, "target_domain": "ct"}
+    fields = {"backbone": backbone, "task": about, "fraction": 1.0, "pretraining_seed": 0, "metrics": {}, **facts}
+    made_result(str(folder), **fields).save(folder)
     predictions(right).to_parquet(folder / "predictions.parquet", index=False)
     return folder
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def study(tmp_path, monkeypatch):
                 path = Path(run["result"])
                 path.parent.mkdir(parents=True)
                 gain = 0.3 * (run["pretraining"] == "CT") + 0.01 * number + 0.003 * run["pretraining_seed"]
-                path.write_text(json.dumps(result(run, 0.5 + gain)))
+                result(run, 0.5 + gain).save(path.parent)
                 PREDICTIONS.to_parquet(path.with_name("predictions.parquet"))
 
         with suppress(Interrupted):

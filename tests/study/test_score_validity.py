@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from support.command_line import ssl_transfer
 from support.pages import build, extras, whole_study
-from support.tiny_study import STUDY, small, write_study
+from support.tiny_study import STUDY, result, small, write_study
 
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.study.design import load_study
@@ -200,14 +200,12 @@ def test_the_report_of_a_study_reads_what_its_rank_jobs_wrote(plan):
     jobs = {" ".join(job.words): job for job in made.jobs}
 
     def perform(words):
-        from support.tiny_study import result
-
         job = jobs[" ".join(words)]
         worth = "abcd".find(job.about.get("arm", "-"))
         for run in job.runs:
             path = Path(run["result"])
             path.parent.mkdir(parents=True)
-            path.write_text(json.dumps(result(run, 0.5 + 0.1 * worth)))
+            result(run, 0.5 + 0.1 * worth).save(path.parent)
         if job.stage == "rank":
             scores = {"logme": -float(worth), "leep": None}
             one = {"scores": scores, "knn": 0.5, "linear_probe": 0.5 + 0.01 * worth}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
 import pytest
+from support.results import made_result
 
 from ssl_transfer.errors import RunError
 from ssl_transfer.study.table import read_results, study_table, write_table
@@ -31,21 +33,7 @@ TIDY = [  # DESIGN's contract, written out on purpose
 
 
 def result(run_id="r1", **changes) -> dict:
-    return {
-        "schema": 1,
-        "kind": "result",
-        "run_id": run_id,
-        "protocol": "linear_probe",
-        "strategy": None,
-        "backbone": {"id": "b1", "name": "ct-0", "pretraining": "in-domain CT", "source_domain": "ct"},
-        "task": {"name": "body_region", "target_domain": "ct"},
-        "boundary": "none",
-        "fraction": 0.1,
-        "seed": 0,
-        "pretraining_seed": 3,
-        "metrics": {"val": {"auroc": 0.99}, "test": {"auroc": 0.8, "accuracy": 0.7}},
-        **changes,
-    }
+    return asdict(made_result(run_id, **changes))
 
 
 def write(folder, name, content) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 from scipy import ndimage
-from support.command_line import _refuse
+from support.command_line import refuse_constant
 
 from ssl_transfer.analysis.analyzed_backbone import AnalyzedBackbone
 from ssl_transfer.analysis.summary_text import listing
@@ -110,8 +110,8 @@ def whole(answer, folder, names=("pixels",)):
     """Every analysis leaves this much."""
     assert {path.name for path in folder.iterdir()} == FILES
     assert {path.stem for path in (folder / "tables").iterdir()} == TABLES
-    json.loads((folder / "analysis.json").read_text(), parse_constant=_refuse)
-    json.loads(json.dumps(answer, default=str), parse_constant=_refuse)
+    json.loads((folder / "analysis.json").read_text(), parse_constant=refuse_constant)
+    json.loads(json.dumps(answer, default=str), parse_constant=refuse_constant)
     assert [one["name"] for one in answer["backbones"]] == list(names)
     assert not re.search(r"\bnan\b|\binf\b", listing({**answer, "analysis": "", "explorer": ""})), (
         "numbers that are none"

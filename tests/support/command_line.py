@@ -32,10 +32,10 @@ class Answer:
         assert self.status == 0, self.stderr
         line, nothing = self.stdout.split("\n")
         assert nothing == ""
-        return json.loads(line, parse_constant=_refuse)
+        return json.loads(line, parse_constant=refuse_constant)
 
 
-def _refuse(constant: str) -> None:
+def refuse_constant(constant: str) -> None:
     """NaN and Infinity are Python's, not JSON's."""
     raise AssertionError(f"{constant} is not JSON")
 

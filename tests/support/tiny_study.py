@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 
 import yaml
+from support.results import made_result
+
+from ssl_transfer.result import EvalResult
 
 RECIPE = {
     "data": {"store": "-", "views": "ct", "size": 32},
@@ -78,28 +81,16 @@ def metrics(study: Path) -> dict[str, dict]:
     return found
 
 
-def result(run: dict, value: float) -> dict:
-    """What `evaluate` would have written of a run."""
-    n = {"images": 10, "patients": 5}
-    return {
-        "run_id": json.dumps(run, sort_keys=True),
-        "protocol": run["protocol"],
-        "strategy": run["strategy"],
-        "backbone": {"id": "x", "name": "as its recipe calls it", "pretraining": "as its recipe calls it"},
-        "task": {"name": run["task"], "target_domain": "ct"},
-        "boundary": {"scratch": "scratch"}.get(run["pretraining"], "none"),
-        "fraction": run["fraction"],
-        "seed": run["seed"],
-        "pretraining_seed": run["pretraining_seed"],
-        "n": {"train": n, "val": n, "test": n},
-        "selected": {},
-        "intervals": {},
-        "seen_in_pretraining": True,
-        "metrics": {"val": {}, "test": {"balanced_accuracy": value, "auroc": value}},
-        "cost": {"seconds": 2.0, "device": "cpu"},
-        "environment": {"ssl_transfer": "0", "versions": {"torch": "9"}},
-        "notes": ["patients guessed"],
-        "settings": {},
-        "schema": 1,
-        "kind": "result",
-    }
+def result(run: dict, value: float) -> EvalResult:
+    """What `evaluate` would have answered for a run."""
+    coordinates = {key: run[key] for key in ("protocol", "strategy", "fraction", "seed", "pretraining_seed")}
+    return made_result(
+        json.dumps(run, sort_keys=True),
+        **coordinates,
+        backbone={"id": "x", "name": "as its recipe calls it", "pretraining": "as its recipe calls it"},
+        task={"name": run["task"], "target_domain": "ct"},
+        boundary={"scratch": "scratch"}.get(run["pretraining"], "none"),
+        seen_in_pretraining=True,
+        metrics={"val": {}, "test": {"balanced_accuracy": value, "auroc": value}},
+        notes=["patients guessed"],
+    )
