@@ -138,21 +138,22 @@ def ours(recipe: Path, run: Path, *overrides: str) -> float:
 def bare_step(recipe: Path, steps: int) -> Callable[[], float]:
     """The model's part alone: the same method, precision and memory format on resident views."""
     from ssl_transfer.models.memory import keep_freed_memory
-    from ssl_transfer.pretraining.setup import resolve, set_up
+    from ssl_transfer.pretraining.setup import PretrainSetup, resolve
     from ssl_transfer.recipe import PretrainRecipe, load_recipe
     from ssl_transfer.training.machine import Machine
     from ssl_transfer.training.optim import OPTIMIZERS
 
-    setting = set_up(resolve(load_recipe(PretrainRecipe, recipe), str(recipe)), str(recipe))
-    train, pool = setting.recipe.train, setting.pool
-    machine = Machine.chosen(train.precision, train.memory_format, setting.recipe.data.size)
+    setup = PretrainSetup.build(resolve(load_recipe(PretrainRecipe, recipe), str(recipe)), str(recipe))
+    train, training_set = setup.recipe.train, setup.training_set
+    machine = Machine.chosen(train.precision, train.memory_format, setup.recipe.data.size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    objective = setting.objective.to(device, memory_format=getattr(torch, machine.memory_format)).train()
+    objective = setup.objective.to(device, memory_format=getattr(torch, machine.memory_format)).train()
     keep_freed_memory(device)
-    named, batch = setting.recipe.optimizer, train.batch_size
+    named, batch = setup.recipe.optimizer, train.batch_size
     optimizer = OPTIMIZERS[named.name](objective.groups(), batch, **named.options)
-    rows = pool.rows(0, np.arange(batch))
-    views = pool.views([(i, chosen, images.to(device), masks) for i, chosen, images, masks in pool.read(rows)], rows, 0)
+    rows = training_set.rows(0, np.arange(batch))
+    resident = [(i, chosen, images.to(device), masks) for i, chosen, images, masks in training_set.read(rows)]
+    views = training_set.views(resident, rows, 0)
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=machine.precision == "bf16"):

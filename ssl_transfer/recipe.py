@@ -22,6 +22,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from ssl_transfer.errors import RecipeError, nearest
+from ssl_transfer.schedule import Schedule
 
 EXPECTED = {  # where pydantic's words speak of Python
     "model_type": "Expected a section of `key: value` lines",
@@ -206,6 +207,20 @@ class PretrainRecipe(Section):
     monitor: MonitorSection = MonitorSection()
     tracker: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"
 
+    def schedule(self, images: int) -> Schedule:
+        """Length, warm-up and cadence of a pretraining on so many training images, at least one batch."""
+        train, steps_per_epoch = self.train, images // self.train.batch_size
+        return Schedule(
+            total_steps=max(1, round(train.epochs * steps_per_epoch)),
+            steps_per_epoch=steps_per_epoch,
+            warmup_steps=round(train.warmup_epochs * steps_per_epoch),
+            batch_size=train.batch_size,
+            accumulate=train.accumulate_steps,
+            log_every=train.log_every_steps,
+            checkpoint_every=train.checkpoint_every_steps,
+            watch_every=max(1, round(self.monitor.every_epochs * steps_per_epoch)),
+        )
+
     def identity(self) -> dict[str, Any]:
         """What the run's id depends on: neither names, logging, cadence, trackers, workers nor paths of inputs."""
         recipe = self.model_dump(exclude={"name", "monitor", "tracker"})
@@ -266,7 +281,7 @@ class EvaluateRecipe(Section):
     resamples: int = Field(1000, ge=0)
 
 
-class Effort(Section):
+class FinetuneSection(Section):
     """How long and how a fine-tune learns; the same for every label fraction.
 
     Attributes:
@@ -295,6 +310,18 @@ class Effort(Section):
     log_every_steps: int = Field(10, gt=0)
     workers: int | None = Field(None, ge=0)
     keep_backbone: bool = False
+
+    def schedule(self, images: int) -> Schedule:
+        """Length, warm-up and cadence of a fine-tune on so many training images."""
+        return Schedule(
+            total_steps=self.steps,
+            steps_per_epoch=max(1, images // self.batch_size),
+            warmup_steps=self.warmup_steps,
+            batch_size=self.batch_size,
+            log_every=self.log_every_steps,
+            checkpoint_every=self.checkpoint_every_steps,
+            watch_every=self.check_every_steps,
+        )
 
     def identity(self) -> dict[str, Any]:
         """What a run's id depends on."""

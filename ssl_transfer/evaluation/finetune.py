@@ -10,14 +10,18 @@ from accelerate.utils import gather_object
 
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
-from ssl_transfer.evaluation.task_model import TaskModel, assemble, learn, suited_views, training_pool
+from ssl_transfer.evaluation.task_model import TaskModel, build_task_model, build_training_set, learn, suited_views
 from ssl_transfer.measures.metrics import classification_metrics
 from ssl_transfer.models.embedding import evaluating, prepared
 from ssl_transfer.models.heads import ClassifierHead
-from ssl_transfer.recipe import Component, Effort
+from ssl_transfer.recipe import Component, FinetuneSection
 
 AT_ONCE = 256  # images of a prediction
-STRATEGY, OPTIMIZER, EFFORT = Component(name="full"), Component(name="adamw", lr=3e-4, weight_decay=0.01), Effort()
+STRATEGY, OPTIMIZER, TRAIN = (
+    Component(name="full"),
+    Component(name="adamw", lr=3e-4, weight_decay=0.01),
+    FinetuneSection(),
+)
 
 
 def finetune(
@@ -26,7 +30,7 @@ def finetune(
     strategy: Component = STRATEGY,
     optimizer: Component = OPTIMIZER,
     views: Component | None = None,
-    train: Effort = EFFORT,
+    train: FinetuneSection = TRAIN,
 ) -> ProtocolResult:
     """Train a classifier and its backbone by a strategy; test is evaluated with the weights that were best on validation.
 
@@ -50,11 +54,11 @@ def finetune(
         torch.manual_seed(context.recipe.seed)
         head = ClassifierHead(context.backbone.feature_dim, len(task.classes))
     criterion = _MultiLabel(weights) if multilabel else _CrossEntropy(weights)
-    learner = assemble(context, head, criterion, strategy, train)
-    pool = training_pool(context, views, labels=task.labels)
+    model = build_task_model(context, head, criterion, strategy, train)
+    training_set = build_training_set(context, views, labels=task.labels)
 
     def scores(split: str, accelerator: Accelerator, lower: torch.dtype | None) -> np.ndarray:
-        return _scores(context, learner, split, multilabel, accelerator, lower)
+        return _scores(context, model, split, multilabel, accelerator, lower)
 
     def validate(accelerator: Accelerator, lower: torch.dtype | None) -> dict[str, float]:
         found = scores("val", accelerator, lower)
@@ -63,9 +67,10 @@ def finetune(
     strata = [rows["train"]]
     if train.balance == "sampling":
         strata = [rows["train"][task.labels[rows["train"]] == c] for c in range(len(task.classes))]
-    trained = learn(context, learner, pool, strata, optimizer, train, validate)
+    trained = learn(context, model, training_set, strata, optimizer, train, validate)
     settings = {"strategy": strategy, "optimizer": optimizer, "views": views, "train": train, **trained.settings}
     test = scores("test", trained.accelerator, trained.lower)
+    model.strategy.finish(context.backbone)
     return classified(context, {"step": trained.best.step}, settings, trained.best.validation, test)
 
 
@@ -105,7 +110,7 @@ def _class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
 
 def _scores(
     context: EvalContext,
-    learner: TaskModel,
+    model: TaskModel,
     split: str,
     multilabel: bool,
     accelerator: Accelerator,
@@ -115,11 +120,11 @@ def _scores(
     rows = context.rows[split]
     mine = np.arange(len(rows))[accelerator.process_index :: accelerator.num_processes]
     found = []
-    with evaluating(learner, accelerator.device, lower):
+    with evaluating(model, accelerator.device, lower):
         for places, inputs in prepared(
             context.backbone, context.store(split), rows[mine], context.size, AT_ONCE, accelerator.device
         ):
-            logits = learner.head(context.backbone, inputs).float()
+            logits = model.head(context.backbone, inputs).float()
             probabilities = logits.sigmoid() if multilabel else logits.double().softmax(1)
             found += zip(mine[places].tolist(), probabilities.cpu().double().numpy(), strict=True)
     return np.stack([scores for _, scores in sorted(gather_object(found), key=lambda item: item[0])])

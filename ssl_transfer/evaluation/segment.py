@@ -17,16 +17,20 @@ from ssl_transfer.data.intensity import Scale, match_channels
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
-from ssl_transfer.evaluation.task_model import TaskModel, assemble, learn, suited_views, training_pool
+from ssl_transfer.evaluation.task_model import TaskModel, build_task_model, build_training_set, learn, suited_views
 from ssl_transfer.measures.metrics import case_overlap, overlap_intervals, overlap_metrics
 from ssl_transfer.measures.overlap import overlap_counts, policy_note
 from ssl_transfer.models.embedding import evaluating, prepare
 from ssl_transfer.models.heads import SegmentationHead
-from ssl_transfer.recipe import Component, Effort
+from ssl_transfer.recipe import Component, FinetuneSection
 
 SLICES_AT_ONCE = 32
 WINDOWS_AT_ONCE = 32
-STRATEGY, OPTIMIZER, EFFORT = Component(name="full"), Component(name="adamw", lr=1e-3, weight_decay=0.01), Effort()
+STRATEGY, OPTIMIZER, TRAIN = (
+    Component(name="full"),
+    Component(name="adamw", lr=1e-3, weight_decay=0.01),
+    FinetuneSection(),
+)
 
 
 def segment(
@@ -35,7 +39,7 @@ def segment(
     strategy: Component = STRATEGY,
     optimizer: Component = OPTIMIZER,
     views: Component | None = None,
-    train: Effort = EFFORT,
+    train: FinetuneSection = TRAIN,
     decoder_width: PositiveInt = 16,
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5,
 ) -> ProtocolResult:
@@ -68,11 +72,11 @@ def segment(
         head = SegmentationHead(context.backbone, len(task.classes) + 1, context.size, decoder_width)
     _rest_unused(context, head)
     loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
-    learner = assemble(context, head, lambda logits, masks: loss(logits, masks[:, None]), strategy, train)
-    pool = training_pool(context, views, masked=True)
+    model = build_task_model(context, head, lambda logits, masks: loss(logits, masks[:, None]), strategy, train)
+    training_set = build_training_set(context, views, masked=True)
 
     def overlaps(split: str, accelerator: Accelerator, lower: torch.dtype | None) -> pandas.DataFrame:
-        return _overlaps(context, learner, split, overlap, accelerator, lower)
+        return _overlaps(context, model, split, overlap, accelerator, lower)
 
     def validate(accelerator: Accelerator, lower: torch.dtype | None) -> dict[str, float]:
         return overlap_metrics(overlaps("val", accelerator, lower), task.classes)
@@ -81,7 +85,7 @@ def segment(
     if train.balance == "sampling":
         present = task.strata[rows["train"]]
         strata = [rows["train"][present == stratum] for stratum in np.unique(present)]
-    trained = learn(context, learner, pool, strata, optimizer, train, validate)
+    trained = learn(context, model, training_set, strata, optimizer, train, validate)
     settings = {
         "strategy": strategy,
         "optimizer": optimizer,
@@ -92,6 +96,7 @@ def segment(
         **trained.settings,
     }
     cases = overlaps("test", trained.accelerator, trained.lower)
+    model.strategy.finish(context.backbone)
     return _judged(context, cases, {"step": trained.best.step}, settings, trained.best.validation)
 
 
@@ -142,7 +147,7 @@ def _spacing(case: pandas.DataFrame) -> tuple[float, float, float] | None:
 
 def _overlaps(
     context: EvalContext,
-    learner: TaskModel,
+    model: TaskModel,
     split: str,
     overlap: float,
     accelerator: Accelerator,
@@ -155,11 +160,11 @@ def _overlaps(
     names = dict(enumerate(task.classes, 1))
     patients = task.patients if task.patients is not None else np.full(len(store), None)
     found = []
-    with evaluating(learner, accelerator.device, lower):
+    with evaluating(model, accelerator.device, lower):
         for number in range(accelerator.process_index, len(cases), accelerator.num_processes):
             name, rows, spacing = cases[number]
             masks = [
-                _segmented(context, learner, store.read(rows[start : start + SLICES_AT_ONCE]), overlap, accelerator)
+                _segmented(context, model, store.read(rows[start : start + SLICES_AT_ONCE]), overlap, accelerator)
                 for start in range(0, len(rows), SLICES_AT_ONCE)
             ]
             truth = store.masks(rows)
@@ -170,7 +175,7 @@ def _overlaps(
 
 
 def _segmented(
-    context: EvalContext, learner: TaskModel, images: np.ndarray, overlap: float, accelerator: Accelerator
+    context: EvalContext, model: TaskModel, images: np.ndarray, overlap: float, accelerator: Accelerator
 ) -> np.ndarray:
     """Class codes (B, H, W) of a store's images (B, C, H, W)."""
     from monai.inferers import sliding_window_inference
@@ -181,7 +186,7 @@ def _segmented(
     height, width = values.shape[-2:]
 
     def logits_of(inputs: torch.Tensor) -> torch.Tensor:
-        return learner.head(backbone, inputs).float()
+        return model.head(backbone, inputs).float()
 
     if max(height, width) <= size:
         side = max(height, width)

@@ -28,15 +28,14 @@ from ssl_transfer.errors import RecipeError, SplitError, TaskError, UsageError, 
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.probes import selected_probe
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
-from ssl_transfer.evaluation.strategies.lora import merge_adapters
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
 from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone, save_backbone
 from ssl_transfer.protocols import FROZEN, PROTOCOLS, protocols_for
 from ssl_transfer.recipe import (
     Component,
-    Effort,
     EvaluateRecipe,
+    FinetuneSection,
     choose,
     merge,
     options_model,
@@ -259,7 +258,6 @@ def _result(
 def _keep_backbone(parent: Backbone, context: EvalContext, strategy: str) -> None:
     """Write a backbone as its fine-tune left it, adapters merged; its card names the parent, and what it has seen."""
     task, folder = context.task, context.folder / "backbone"
-    merge_adapters(context.backbone.model)
     domains = [*(parent.card.source_domain or "").split(" + "), str(task.domain)]
     card = replace(
         context.backbone.card,
@@ -292,7 +290,9 @@ def _plain(value: Any) -> Any:
 
 
 def _identity(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value.identity() if isinstance(value, Effort) else _plain(value) for key, value in options.items()}
+    return {
+        key: value.identity() if isinstance(value, FinetuneSection) else _plain(value) for key, value in options.items()
+    }
 
 
 def _assert_disjoint(task: Task, rows: dict[str, np.ndarray]) -> None:

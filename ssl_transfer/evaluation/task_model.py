@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ import torch.distributed as distributed
 from accelerate import Accelerator
 from torch import nn
 
-from ssl_transfer.console import say
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.presets import VIEWS, mild
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
@@ -23,20 +22,17 @@ from ssl_transfer.errors import RunError, TaskError
 from ssl_transfer.evaluation.context import EvalContext
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES, Strategy
 from ssl_transfer.measures.metrics import metric_sign
-from ssl_transfer.methods.objective import Course, Group, Losses, Objective
+from ssl_transfer.methods.objective import Group, Losses, Objective
 from ssl_transfer.models.backbone import Backbone
-from ssl_transfer.models.batchnorm import globalise_batchnorm
 from ssl_transfer.models.blocks import train_all_but
-from ssl_transfer.models.memory import keep_freed_memory
 from ssl_transfer.models.ranks import world_size
-from ssl_transfer.recipe import Component, Effort, choose
-from ssl_transfer.run import Log
-from ssl_transfer.training.batches import StreamSampler, batch_at, view_batches
-from ssl_transfer.training.checkpoint import Checkpoints
-from ssl_transfer.training.loop import Pace, Training
-from ssl_transfer.training.machine import Machine, start_accelerator
+from ssl_transfer.recipe import Component, FinetuneSection, choose
+from ssl_transfer.schedule import Schedule
+from ssl_transfer.training.batches import StreamSampler, batch_at
+from ssl_transfer.training.machine import Machine
 from ssl_transfer.training.monitor import Alarms
 from ssl_transfer.training.optim import OPTIMIZERS
+from ssl_transfer.training.session import Session
 
 LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -50,13 +46,15 @@ class TaskModel(Objective):
         head: Reads a backbone's images into logits.
         strategy: Of both.
         criterion: Loss of float32 logits and labels, a mean over images.
-        course: Of the run.
+        schedule: Of the training.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, strategy: Strategy, criterion: Criterion, course: Course):
+    def __init__(
+        self, backbone: Backbone, head: nn.Module, strategy: Strategy, criterion: Criterion, schedule: Schedule
+    ):
         super().__init__()
         self.backbone, self.head, self.strategy = backbone, head, strategy
-        self.criterion, self.course = criterion, course
+        self.criterion, self.schedule = criterion, schedule
         self.batch: Callable[[int], ViewBatch] | None = None
 
     def groups(self) -> list[Group]:
@@ -89,16 +87,16 @@ class TaskModel(Objective):
         self.rest(step)
         statistics = {name: buffer.clone() for name, buffer in self.named_buffers()}
         parameters = [parameter for group in self.groups() for parameter in group.parameters]
-        found = torch.autograd.grad(self(self.batch(step), step)["loss"], parameters, allow_unused=True)
+        gradients = torch.autograd.grad(self(self.batch(step), step)["loss"], parameters, allow_unused=True)
         with torch.no_grad():
             for name, buffer in self.named_buffers():
                 buffer.copy_(statistics[name])
         if world_size() > 1:
-            for gradient in found:
+            for gradient in gradients:
                 if gradient is not None:
                     distributed.all_reduce(gradient)
                     gradient /= world_size()
-        return list(found)
+        return list(gradients)
 
 
 @dataclass
@@ -157,7 +155,7 @@ class Trained:
     """How a training ended.
 
     Attributes:
-        best: What was selected; its weights are the learner's now.
+        best: What was selected; the model has its weights now.
         accelerator: That it ran on.
         precision: That it was computed in, and test is.
     """
@@ -185,7 +183,7 @@ def suited_views(context: EvalContext, crop_scale: tuple[float, float] = (0.6, 1
     return Component(name=name, **options)
 
 
-def training_pool(
+def build_training_set(
     context: EvalContext, views: Component, labels: np.ndarray | None = None, masked: bool = False
 ) -> TrainingSet:
     """The training images of a task, augmented, with their labels or masks."""
@@ -198,114 +196,75 @@ def training_pool(
     return TrainingSet([StoreShare(store, context.rows["train"], maker)], context.recipe.seed, labels, masked)
 
 
-def assemble(
-    context: EvalContext, head: nn.Module, criterion: Criterion, strategy: Component, effort: Effort
+def build_task_model(
+    context: EvalContext, head: nn.Module, criterion: Criterion, strategy: Component, section: FinetuneSection
 ) -> TaskModel:
-    """A learner whose random parts (the head, adapters) depend on the run's seed alone; `head` was made under it.
+    """A model whose random parts (the head, adapters) depend on the run's seed alone; `head` was made under it.
 
     Args:
         strategy: With all of its options.
+        section: How long it is trained.
     """
-    course = Course(context.recipe.seed, max(1, len(context.rows["train"]) // effort.batch_size), effort.steps)
+    schedule = section.schedule(len(context.rows["train"]))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.recipe.seed)
-        made = STRATEGIES[strategy.name](context.backbone, head, course, **strategy.options)
-    return TaskModel(context.backbone, head, made, criterion, course)
+        policy = STRATEGIES[strategy.name](context.backbone, head, schedule, **strategy.options)
+    return TaskModel(context.backbone, head, policy, criterion, schedule)
 
 
 def learn(
     context: EvalContext,
-    learner: TaskModel,
-    pool: TrainingSet,
+    model: TaskModel,
+    training_set: TrainingSet,
     strata: Sequence[np.ndarray],
     optimizer: Component,
-    effort: Effort,
+    section: FinetuneSection,
     validate: Callable[[Accelerator, torch.dtype | None], dict[str, float]],
 ) -> Trained:
-    """Train a learner and leave it with the weights that were best on validation, by the task's metric.
+    """Train a model and leave it with the weights that were best on validation, by the task's metric.
 
     All ranks call it together. A run that was stopped goes on from its checkpoint.
 
     Args:
-        pool: Reads and augments images and labels.
+        training_set: Reads and augments the training images with their labels or masks.
         strata: Rows of the training images; several take turns.
         optimizer: With all of its options.
-        validate: Measures the learner on validation images, on all ranks.
+        section: How long and how it learns.
+        validate: Measures the model on validation images, on all ranks.
 
     Raises:
-        RunError: If the loss is no number, or the launch shares out the weights (FSDP).
+        RunError: If the loss is NaN or infinite, or the launch shares out the weights (FSDP).
         TaskError: If the task's metric is undefined on validation.
     """
-    checkpoints, best = (
-        Checkpoints(context.folder / "checkpoints", context.identity),
-        Best(context.task.card.metric, effort.patience),
+    schedule, seed = model.schedule, context.recipe.seed
+    best = Best(context.task.card.metric, section.patience)
+    machine = Machine.chosen(context.recipe.precision, "auto", training_set.parts[0].maker.presets[0].size)
+    session = Session(context.folder, context.identity, machine, schedule, seed, keep={"best": best})
+    accelerator, lower = session.accelerator, LOWER.get(session.machine.precision)
+    if accelerator.is_fsdp2:
+        raise RunError(
+            "fine-tuning needs whole weights on every process. Launch it without FSDP: launch/accelerate/gpu8.yaml."
+        )
+    training = session.prepare(
+        model,
+        partial(OPTIMIZERS[optimizer.name], **optimizer.options),
+        clip_gradient=section.clip_gradient,
+        label="training",
     )
-    checkpoint = checkpoints.load()
-    machine = (
-        Machine(**checkpoint["machine"])
-        if checkpoint
-        else (Machine.chosen(context.recipe.precision, "auto", pool.parts[0].maker.presets[0].size))
-    )
-    checkpoints.extra = lambda: {"best": best.state(), "machine": machine.to_card()}
-    training = _training(learner, optimizer, effort, machine)
-    accelerator = training.accelerator
-    torch.manual_seed(context.recipe.seed + accelerator.process_index)  # dropout draws from it
-    if checkpoint:
-        training.restore(checkpoint)
-        best.restore(checkpoint["best"])
-        say(f"{context.folder}: going on from step {training.step}.")
-    sampler = StreamSampler(
-        strata,
-        context.recipe.seed,
-        effort.batch_size,
-        effort.steps,
-        training.step,
-        accelerator.process_index,
-        accelerator.num_processes,
-    )
-    learner.batch = lambda step: batch_at(pool, sampler, step, accelerator.device)
-    context.folder.mkdir(parents=True, exist_ok=True)
-    log = Log(context.folder / "log.jsonl", training.step) if accelerator.is_main_process else None
+    sampler = StreamSampler(strata, seed, schedule.batch_size, schedule.total_steps, **session.position)
+    model.batch = lambda step: batch_at(training_set, sampler, step, accelerator.device)
 
     def watch() -> dict[str, float]:
-        found = validate(accelerator, LOWER.get(machine.precision))
-        best.judge(training.step, found, learner)
-        return {f"val_{name}": value for name, value in found.items()}
+        metrics = validate(accelerator, lower)
+        best.judge(training.step, metrics, model)
+        return {f"val_{name}": value for name, value in metrics.items()}
 
-    with closing(view_batches(pool, sampler, accelerator.device, effort.workers)) as batches:
-        alarms = Alarms("stop", "warn", effort.steps)
-        training.run(batches, log, checkpoints, alarms, watch, pool.key, best.enough)
-    if log:
-        log.close()
+    alarms = Alarms("stop", "warn", schedule.total_steps)
+    session.run(training_set, sampler, alarms, watch, workers=section.workers, enough=best.enough)
     if best.undefined:
         raise TaskError(
             f"task {context.task.name}: {best.metric} is undefined on the validation images (a single class?), so nothing can be "
             "selected by it. Take another metric, or ingest again with other splits."
         )
-    learner.load_state_dict(best.weights, strict=False)
-    return Trained(best, accelerator, machine.precision)
-
-
-def _training(learner: TaskModel, optimizer: Component, effort: Effort, machine: Machine) -> Training:
-    """The loop around a learner, on the device of this process."""
-    accelerator = start_accelerator(machine.precision, effort.batch_size)
-    if accelerator.is_fsdp2:
-        raise RunError(
-            "fine-tuning needs whole weights on every process. Launch it without FSDP: launch/accelerate/gpu8.yaml."
-        )
-    keep_freed_memory(accelerator.device)
-    torch.set_num_threads(machine.threads)  # Accelerate may have chosen others
-    globalise_batchnorm(learner, 1, accelerator.device)
-    learner.to(accelerator.device, memory_format=torch.channels_last)
-    pace = Pace(
-        total_steps=effort.steps,
-        steps_per_epoch=learner.course.steps_per_epoch,
-        warmup_steps=effort.warmup_steps,
-        batch_size=effort.batch_size,
-        log_every=effort.log_every_steps,
-        checkpoint_every=effort.checkpoint_every_steps,
-        watch_every=effort.check_every_steps,
-        clip_gradient=effort.clip_gradient,
-    )
-    made = OPTIMIZERS[optimizer.name](learner.groups(), effort.batch_size, **optimizer.options)
-    return Training(learner, made, accelerator, pace, "training")
+    model.load_state_dict(best.weights, strict=False)
+    return Trained(best, accelerator, session.machine.precision)

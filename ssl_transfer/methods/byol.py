@@ -56,5 +56,5 @@ class BYOL(Objective):
 
     def after_step(self, step: int) -> None:
         """Move the momentum network; its momentum goes to 1 along a cosine."""
-        momentum = rising(self.momentum, step, self.course.total_steps)
+        momentum = rising(self.momentum, step, self.schedule.total_steps)
         self.momentum_network.follow(self.backbone, self.projection_head, momentum)

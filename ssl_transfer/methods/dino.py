@@ -112,18 +112,18 @@ class DINO(Objective):
     def target_temperature(self, step: int) -> float:
         """Temperature of the slow copy at a step: linear from its warm-up value, then constant."""
         first, last, epochs = self.warmup
-        steps = epochs * self.course.steps_per_epoch
+        steps = epochs * self.schedule.steps_per_epoch
         return last if step >= steps else first + (last - first) * step / steps
 
     def after_backward(self, step: int) -> None:
         """Hold the output layer for the first epochs."""
-        if step < self.frozen_output_epochs * self.course.steps_per_epoch:
+        if step < self.frozen_output_epochs * self.schedule.steps_per_epoch:
             for parameter in self.projection_head.last_layer.parameters():
                 parameter.grad = None
 
     def after_step(self, step: int) -> None:
         """Move the momentum network; its momentum goes to 1 along a cosine."""
-        momentum = rising(self.momentum, step, self.course.total_steps)
+        momentum = rising(self.momentum, step, self.schedule.total_steps)
         self.momentum_network.follow(self.backbone, self.projection_head, momentum)
 
 

@@ -96,9 +96,9 @@ class MAE(Objective):
 
     def masks(self, rows: torch.Tensor, step: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Tokens that are shown (prefix tokens first) and hidden, for images `rows`; index tensors (B, …)."""
-        vit, course = self.masked_vit.vit, self.course
+        vit, epoch = self.masked_vit.vit, step // self.schedule.steps_per_epoch
         patches, prefix = vit.patch_embed.num_patches, vit.num_prefix_tokens
-        draws = uniforms(course.seed, step // course.steps_per_epoch, rows.cpu().numpy(), MASK_STREAM, patches)
+        draws = uniforms(self.seed, epoch, rows.cpu().numpy(), MASK_STREAM, patches)
         order = torch.from_numpy(np.argsort(draws, axis=1)) + prefix
         kept = max(1, int(patches * (1 - self.mask_share)))
         always = torch.arange(prefix).expand(len(order), -1)

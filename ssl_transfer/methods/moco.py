@@ -70,7 +70,7 @@ class MoCo(Objective):
         if self.bn_groups == 1:
             return self.momentum_network(images)
         local, total = len(images), len(images) * world_size()
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(self.course.seed * 10**9 + step)).to(
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed * 10**9 + step)).to(
             images.device
         )
         mine = slice(rank() * local, (rank() + 1) * local)

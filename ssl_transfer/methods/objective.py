@@ -10,6 +10,7 @@ from torch import nn
 
 from ssl_transfer.data.views import ViewBatch, Views
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.schedule import Schedule
 
 
 class Losses(TypedDict):
@@ -17,14 +18,6 @@ class Losses(TypedDict):
 
     loss: torch.Tensor
     projections: list[torch.Tensor]
-
-
-class Course(NamedTuple):
-    """What a method may know of its run: the seed, and how long it lasts."""
-
-    seed: int = 0
-    steps_per_epoch: int = 1
-    total_steps: int = 1
 
 
 class Group(NamedTuple):
@@ -51,7 +44,8 @@ class Objective(nn.Module):
 
     Attributes:
         backbone: What is exported in the end.
-        course: Of the run; with the step it fixes any order or schedule of the method's own.
+        schedule: Of the training; methods derive their own schedules from it.
+        seed: Of the training; with the step it fixes whatever a method draws.
         bn_groups: Equal parts of the global batch that have BatchNorm statistics of their own (1: none).
         compares: What the loss takes from the other images of the batch (`negatives`, …); empty: nothing. Such a batch
             cannot be accumulated from smaller ones.
@@ -59,7 +53,8 @@ class Objective(nn.Module):
     """
 
     backbone: Backbone
-    course: Course = Course()
+    schedule: Schedule = Schedule()
+    seed: int = 0
     bn_groups: int = 1
     compares: ClassVar[str] = ""
     needs_labels: ClassVar[bool] = False

@@ -6,7 +6,7 @@ from ssl_transfer.methods.dino import DINO
 from ssl_transfer.methods.mae import MAE
 from ssl_transfer.methods.moco import MoCo
 from ssl_transfer.methods.mocov3 import MoCoV3
-from ssl_transfer.methods.objective import Course, Losses, Objective
+from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.methods.simclr import SimCLR
 from ssl_transfer.methods.simsiam import SimSiam
 from ssl_transfer.methods.supervised import Supervised
@@ -25,4 +25,4 @@ METHODS: dict[str, type[Objective]] = {
     "supervised": Supervised,
 }
 
-__all__ = ["METHODS", "Course", "Losses", "Objective"]
+__all__ = ["METHODS", "Losses", "Objective"]

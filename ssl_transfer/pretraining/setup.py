@@ -14,7 +14,7 @@ from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
 from ssl_transfer.data.views import ViewMaker, Views
 from ssl_transfer.errors import RecipeError, StoreError
-from ssl_transfer.methods.registry import METHODS, Course, Objective
+from ssl_transfer.methods.registry import METHODS, Objective
 from ssl_transfer.models.adoption import adopt
 from ssl_transfer.models.architecture import Architecture
 from ssl_transfer.models.backbone import Backbone, load_backbone
@@ -26,19 +26,48 @@ from ssl_transfer.training.optim import OPTIMIZERS
 
 @dataclass(frozen=True)
 class PretrainSetup:
-    """A recipe with everything filled in, and what it stands for.
+    """What a pretraining starts from.
 
     Attributes:
         recipe: With every option of what it names.
-        pool: The training images.
+        training_set: The training images with their views.
         objective: The method around its backbone; initial weights depend on the seed alone.
         upstream: Ids of the stores and of the parent.
     """
 
     recipe: PretrainRecipe
-    pool: TrainingSet
+    training_set: TrainingSet
     objective: Objective
     upstream: list[str]
+
+    @classmethod
+    def build(cls, recipe: PretrainRecipe, where: str) -> PretrainSetup:
+        """Open the stores, build the backbone and the method, and check that they fit each other.
+
+        Args:
+            recipe: From `resolve`.
+            where: Its name, for error messages.
+
+        Raises:
+            RecipeError, StoreError, BackboneError: If they do not.
+        """
+        size, sources = recipe.data.size, recipe.data.sources()
+        stores = [ImageStore(source.store) for source in sources]
+        channels = recipe.backbone.in_channels or max(store.shape[0] for store in stores)
+        recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"in_channels": channels})})
+        presets = _alike(
+            [_preset(source.views, size, channels, store) for source, store in zip(sources, stores, strict=True)],
+            stores,
+        )
+        init = recipe.backbone.init
+        parent = None if init == "scratch" else load_backbone(init, channels, size)
+        backbone = _backbone(recipe, stores, presets[0], parent, where)
+        labels, classes = _labels(recipe, stores) if METHODS[recipe.method.name].needs_labels else (None, None)
+        objective = _objective(recipe, backbone, classes)
+        training_set = _training_set(recipe, stores, presets, labels, objective)
+        _check_batch(recipe, training_set, objective, where)
+        objective.schedule = recipe.schedule(len(training_set))
+        return cls(recipe, training_set, objective, [store.id for store in stores] + ([parent.id] if parent else []))
 
 
 def resolve(recipe: PretrainRecipe, where: str) -> PretrainRecipe:
@@ -65,61 +94,10 @@ def resolve(recipe: PretrainRecipe, where: str) -> PretrainRecipe:
     )
 
 
-def set_up(recipe: PretrainRecipe, where: str) -> PretrainSetup:
-    """Open the stores, build the backbone, and check that they fit each other.
-
-    Args:
-        recipe: From `completed`.
-        where: Its name, for error messages.
-
-    Raises:
-        RecipeError, StoreError, BackboneError: If they do not.
-    """
-    seed = recipe.train.seed
-    sources = recipe.data.sources()
-    stores = [ImageStore(source.store) for source in sources]
-    channels = recipe.backbone.in_channels or max(store.shape[0] for store in stores)
-    recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"in_channels": channels})})
-    presets = [
-        _preset(source.views, recipe.data.size, channels, store) for source, store in zip(sources, stores, strict=True)
-    ]
-    presets = _alike(presets, stores)
-    init = recipe.backbone.init
-    parent = None if init == "scratch" else load_backbone(init, channels, recipe.data.size)
-    backbone = _backbone(recipe, stores, presets[0], parent, where)
-    labels, classes = _labels(recipe, stores) if METHODS[recipe.method.name].needs_labels else (None, None)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        extra = {"classes": len(classes)} if classes is not None else {}
-        objective = METHODS[recipe.method.name](backbone, **extra, **recipe.method.options)
-
-    parts, offset = [], 0
-    for source, store, preset in zip(sources, stores, presets, strict=True):
-        positions = store.positions("train")
-        if labels is not None:
-            positions = positions[labels[offset : offset + len(store)][positions] >= 0]
-        offset += len(store)
-        if len(positions) == 0:
-            raise StoreError(
-                f"{store.path}: none of its training images has a '{recipe.data.label}', and "
-                f"{recipe.method.name} learns from labels. Leave the store out, or ingest it again with --labels."
-            )
-        positions = _limited(positions, recipe.data.limit, len(stores), seed)
-        maker = ViewMaker(
-            objective.view_presets(preset), Scale.of_store(store.card, preset.intensity.window_hu), seed, channels
-        )
-        parts.append(StoreShare(store, positions, maker, source.share))
-    pool = TrainingSet(parts, seed, labels)
-    _check_batch(recipe, pool, objective, where)
-    steps_per_epoch = len(pool) // recipe.train.batch_size
-    objective.course = Course(seed, steps_per_epoch, max(1, round(recipe.train.epochs * steps_per_epoch)))
-    return PretrainSetup(recipe, pool, objective, [store.id for store in stores] + ([parent.id] if parent else []))
-
-
-def online_probes(recipe: PretrainRecipe, pool: TrainingSet) -> OnlineProbes | None:
+def online_probes(recipe: PretrainRecipe, training_set: TrainingSet) -> OnlineProbes | None:
     """What watches the backbone, if there is a labelled store to watch it on."""
     monitor = recipe.monitor
-    store = ImageStore(monitor.store) if monitor.store else pool.parts[0].store
+    store = ImageStore(monitor.store) if monitor.store else training_set.parts[0].store
     try:
         return OnlineProbes(store, monitor.label, monitor.images, recipe.train.seed)
     except StoreError as error:
@@ -134,7 +112,7 @@ def _preset(views: Component, size: int, channels: int, store: ImageStore) -> Vi
 
 
 def _alike(presets: list[Views], stores: list[ImageStore]) -> list[Views]:
-    """Presets whose views a backbone reads alike: mean and spread of the first, the window of the first store in HU."""
+    """Presets whose views a backbone reads alike: mean and std of the first, the window of the first store in HU."""
     window = next((p.intensity.window_hu for p, s in zip(presets, stores, strict=True) if s.units == "hu"), None)
     intensity = replace(presets[0].intensity, window_hu=window or presets[0].intensity.window_hu)
     return [replace(preset, intensity=intensity) for preset in presets]
@@ -188,6 +166,49 @@ def _labels(recipe: PretrainRecipe, stores: list[ImageStore]) -> tuple[np.ndarra
     return codes, classes
 
 
+def _objective(recipe: PretrainRecipe, backbone: Backbone, classes: np.ndarray | None) -> Objective:
+    """The method with the random weights of the seed."""
+    given = {} if classes is None else {"classes": len(classes)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.train.seed)
+        objective = METHODS[recipe.method.name](backbone, **given, **recipe.method.options)
+    objective.seed = recipe.train.seed
+    return objective
+
+
+def _training_set(
+    recipe: PretrainRecipe,
+    stores: list[ImageStore],
+    presets: list[Views],
+    labels: np.ndarray | None,
+    objective: Objective,
+) -> TrainingSet:
+    """The training rows of all stores; only those with a label where a method learns from labels.
+
+    Args:
+        labels: Class codes of all rows of all stores, one store after the other (−1: none).
+
+    Raises:
+        StoreError: If nothing is left of a store.
+    """
+    seed, shares, offset = recipe.train.seed, [], 0
+    for source, store, preset in zip(recipe.data.sources(), stores, presets, strict=True):
+        positions = store.positions("train")
+        if labels is not None:
+            positions = positions[labels[offset : offset + len(store)][positions] >= 0]
+        offset += len(store)
+        if len(positions) == 0:
+            raise StoreError(
+                f"{store.path}: none of its training images has a '{recipe.data.label}', and "
+                f"{recipe.method.name} learns from labels. Leave the store out, or ingest it again with --labels."
+            )
+        positions = _limited(positions, recipe.data.limit, len(stores), seed)
+        scale = Scale.of_store(store.card, preset.intensity.window_hu)
+        maker = ViewMaker(objective.view_presets(preset), scale, seed, recipe.backbone.in_channels)
+        shares.append(StoreShare(store, positions, maker, source.share))
+    return TrainingSet(shares, seed, labels)
+
+
 def _limited(positions: np.ndarray, limit: int | None, stores: int, seed: int) -> np.ndarray:
     """A seeded subset of the training rows; several stores share the limit."""
     wanted = limit and max(1, limit // stores)
@@ -197,12 +218,12 @@ def _limited(positions: np.ndarray, limit: int | None, stores: int, seed: int) -
     return np.asarray(positions)[np.sort(chosen)]
 
 
-def _check_batch(recipe: PretrainRecipe, pool: TrainingSet, objective: Objective, where: str) -> None:
+def _check_batch(recipe: PretrainRecipe, training_set: TrainingSet, objective: Objective, where: str) -> None:
     batch, accumulate = recipe.train.batch_size, recipe.train.accumulate_steps
-    if batch > len(pool):
-        offered = ", ".join(str(part.store.path) for part in pool.parts)
+    if batch > len(training_set):
+        offered = ", ".join(str(part.store.path) for part in training_set.parts)
         raise RecipeError(
-            f"{where}: train.batch_size: {batch} images per batch, but {offered} offers {len(pool)} training images. Set "
+            f"{where}: train.batch_size: {batch} images per batch, but {offered} offers {len(training_set)} training images. Set "
             "train.batch_size to at most that."
         )
     if accumulate > 1 and objective.compares:

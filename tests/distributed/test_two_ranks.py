@@ -19,10 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.methods.registry import METHODS, Course
+from ssl_transfer.methods.registry import METHODS
 from ssl_transfer.models.batchnorm import globalise_batchnorm
 from ssl_transfer.pretraining.stage import pretrain
 from ssl_transfer.recipe import PretrainRecipe, load_recipe
+from ssl_transfer.schedule import Schedule
 
 ROOT = Path(__file__).parent.parent.parent
 VIT_RECIPE = (
@@ -50,7 +51,7 @@ CASES = {  # moco: groups within a rank, groups that span ranks, one group
     "dino_vit": ("dino", VIT, {}),
 }
 IMAGES, STEPS = 12, 2
-COURSE = Course(0, steps_per_epoch=1, total_steps=100)  # MAE's masks change, DINO's output layer is let go
+SCHEDULE = Schedule(steps_per_epoch=1, total_steps=100)  # MAE's masks change, DINO's output layer is let go
 CPU = torch.device("cpu")
 
 
@@ -62,7 +63,7 @@ def take_steps(case, rank, world):
     """Two steps on this rank's part of the global batch; losses, gradients of the second, and what has moved."""
     name, kind, options = CASES[case]
     method = new_method(name, kind, **options)
-    method.course = COURSE
+    method.schedule = SCHEDULE
     globalise_batchnorm(method, method.bn_groups, CPU)
     network = DistributedDataParallel(method, broadcast_buffers=False) if world > 1 else method
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)

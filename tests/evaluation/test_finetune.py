@@ -14,7 +14,7 @@ from support.tiny_tasks import SIDE, class_task, judge, learners, mask_task
 from ssl_transfer.errors import RecipeError, RunError, SplitError, TaskError
 from ssl_transfer.evaluation import task_model as learning
 from ssl_transfer.evaluation.stage import evaluate_recipe, evaluate_recipes
-from ssl_transfer.training import loop
+from ssl_transfer.training import loop, session
 
 LONG = (ADAMW, "train.steps=12", "train.check_every_steps=3")
 
@@ -338,14 +338,14 @@ def test_a_task_of_masks_is_sent_to_segment(tmp_path):
 
 
 def test_a_launch_that_shares_out_the_weights_is_refused(task, tmp_path, monkeypatch):
-    start = learning.start_accelerator
+    start = session.start_accelerator
 
     def sharded(*arguments):
         accelerator = start(*arguments)
         monkeypatch.setattr(type(accelerator), "is_fsdp2", property(lambda self: True))
         return accelerator
 
-    monkeypatch.setattr(learning, "start_accelerator", sharded)
+    monkeypatch.setattr(session, "start_accelerator", sharded)
     with pytest.raises(RunError, match="Launch it without FSDP"):
         judge("finetune", family_backbone("resnet"), task, tmp_path / "r")
 

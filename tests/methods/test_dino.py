@@ -6,7 +6,7 @@ from support.naive_methods import assert_equal_losses_and_gradients, perturb, tw
 from support.tiny_methods import FIXED_VIT, IMAGES, RESNET, SIDE, VIT, new_batch, new_method
 
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.methods.registry import Course
+from ssl_transfer.schedule import Schedule
 
 
 def naive_loss_and_center(naive, batch, center, target_temperature, temperature=0.1, center_momentum=0.9):
@@ -69,7 +69,7 @@ def test_dino_s_centre_is_in_the_state_so_that_a_resumed_run_has_it():
 def test_dino_s_target_temperature_warms_up_over_steps_and_the_loss_uses_it(step, temperature):
     """The paper, section 3.2: a linear warm-up from 0.04 to 0.07 during the first epochs."""
     method = prepared(RESNET, target_temperature=0.07, warmup_target_temperature=0.04, warmup_epochs=3)
-    method.course = Course(0, 10, 100)
+    method.schedule = Schedule(steps_per_epoch=10, total_steps=100)
     assert method.target_temperature(step) == pytest.approx(temperature)
     naive, batch = twin(method), new_batch(method)
     expected, _ = naive_loss_and_center(naive, batch, method.criterion.center.double()[0, 0], temperature)
@@ -84,7 +84,7 @@ def test_dino_without_a_warm_up_has_one_target_temperature():
 def test_dino_holds_its_output_layer_for_the_first_epochs_and_no_other():
     """Appendix C: the last layer is held during the first epoch; decay and momentum of the optimiser included."""
     method = new_method("dino", frozen_output_epochs=1.5)
-    method.course = Course(0, 4, 100)
+    method.schedule = Schedule(steps_per_epoch=4, total_steps=100)
     optimizer = torch.optim.SGD(
         [p for p in method.parameters() if p.requires_grad], lr=0.1, momentum=0.9, weight_decay=0.1
     )

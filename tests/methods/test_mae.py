@@ -10,7 +10,8 @@ from support.tiny_methods import FIXED_VIT, IMAGES, PATCH, RESNET, SIDE, VIT, ne
 
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.methods.registry import METHODS, Course
+from ssl_transfer.methods.registry import METHODS
+from ssl_transfer.schedule import Schedule
 
 GRID = SIDE // PATCH
 PATCHES = GRID**2
@@ -101,7 +102,7 @@ def hidden_of(method, rows, step):
 
 def test_a_mask_belongs_to_seed_epoch_and_image_and_not_to_the_batch():
     method = new_method("mae")
-    method.course = Course(seed=3, steps_per_epoch=5, total_steps=50)
+    method.seed, method.schedule = 3, Schedule(steps_per_epoch=5, total_steps=50)
     rows = list(range(100, 140))
     masks = hidden_of(method, rows, 7)
     for companions in (rows[::-1], rows[:20], rows[20:], rows[3:4]):
@@ -110,7 +111,7 @@ def test_a_mask_belongs_to_seed_epoch_and_image_and_not_to_the_batch():
     assert len(set(masks.values())) > 35
     for other in (hidden_of(method, rows, 4), hidden_of(method, rows, 10)):
         assert sum(other[row] == masks[row] for row in rows) < 5
-    method.course = Course(seed=4, steps_per_epoch=5, total_steps=50)
+    method.seed = 4
     assert sum(hidden_of(method, rows, 7)[row] == masks[row] for row in rows) < 5
 
 

@@ -7,8 +7,8 @@ from support.naive_methods import assert_equal_losses_and_gradients, perturb, tw
 from support.tiny_methods import IMAGES, new_batch, new_method
 
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.methods.registry import Course
 from ssl_transfer.models.batchnorm import globalise_batchnorm
+from ssl_transfer.schedule import Schedule
 
 CPU = torch.device("cpu")
 
@@ -47,7 +47,7 @@ def test_moco_s_queue_drops_its_oldest_keys_and_the_next_loss_sees_the_new_ones(
 
 def test_moco_s_copy_moves_by_its_momentum_at_any_step():
     method = new_method("moco", momentum=0.9)
-    method.course = Course(0, 10, 100)
+    method.schedule = Schedule(steps_per_epoch=10, total_steps=100)
     online = dict(torch.nn.Sequential(method.backbone, method.projection_head).named_parameters())
     for step in (1, 50, 100):
         before = {name: p.clone() for name, p in method.momentum_network.named_parameters()}
@@ -80,7 +80,7 @@ def test_moco_s_keys_meet_other_companions_at_every_step_and_with_every_seed():
     images = new_batch(method).views[1]
 
     def keys(seed, step):
-        method.course = Course(seed, 10, 100)
+        method.seed = seed
         with torch.no_grad():
             return method._keys(images, step)
 

@@ -7,7 +7,7 @@ import torch
 from support.naive_methods import assert_equal_losses_and_gradients, perturb, twin, unit
 from support.tiny_methods import IMAGES, new_batch, new_method
 
-from ssl_transfer.methods.registry import Course
+from ssl_transfer.schedule import Schedule
 
 
 def test_byol_is_the_paper_s_loss_in_both_directions():
@@ -53,7 +53,7 @@ def test_a_momentum_network_has_no_gradient_and_starts_as_its_original(name):
 def test_the_momentum_goes_from_its_start_to_one_along_a_cosine(name, step):
     """Grill et al. 2020, section 3.3: τ = 1 − (1 − τ₀)(cos(πk/K) + 1)/2; MoCo v3 and DINO took it over."""
     method, total = new_method(name, momentum=0.9), 1000
-    method.course = Course(0, 100, total)
+    method.schedule = Schedule(steps_per_epoch=100, total_steps=total)
     before = twin(method.momentum_network)
     perturb(method.backbone, 1.0)
     perturb(method.projection_head, 1.0)

@@ -9,7 +9,7 @@ from ssl_transfer.errors import RecipeError
 from ssl_transfer.models.adoption import adopt
 from ssl_transfer.models.architecture import Architecture
 from ssl_transfer.models.backbone import load_backbone, save_backbone
-from ssl_transfer.pretraining.setup import resolve, set_up
+from ssl_transfer.pretraining.setup import PretrainSetup, resolve
 from ssl_transfer.recipe import PretrainRecipe
 
 VIT = {"embed_dim": 32, "depth": 1, "num_heads": 2}
@@ -146,7 +146,7 @@ def recipe_from(store, init, stem="standard"):
 
 def test_a_run_on_ct_that_starts_from_a_colour_backbone_says_so_in_its_card(ct_store, parent_folder):
     parent = load_backbone(parent_folder)
-    card = set_up(recipe_from(ct_store, parent_folder), "recipe").objective.backbone.card
+    card = PretrainSetup.build(recipe_from(ct_store, parent_folder), "recipe").objective.backbone.card
     assert card.adapted == ("conv1.weight: 3 → 1 input channels",)
     assert card.parents == ("grandparent", parent.id)
     assert card.in_channels == 1
@@ -156,7 +156,7 @@ def test_a_run_whose_stem_is_not_its_parent_s_is_refused(ct_store, parent_folder
     with pytest.raises(
         RecipeError, match=r"backbone.init: .*parent does not fit resnet18: stem: the parent has standard"
     ):
-        set_up(recipe_from(ct_store, parent_folder, stem="small"), "recipe")
+        PretrainSetup.build(recipe_from(ct_store, parent_folder, stem="small"), "recipe")
 
 
 def test_the_scratch_of_a_backbone_with_a_parent_has_random_weights_of_its_seed(tmp_path):

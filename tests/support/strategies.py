@@ -4,9 +4,9 @@ import torch
 from support.families import family_backbone
 
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
-from ssl_transfer.methods.objective import Course
 from ssl_transfer.models.blocks import blocks
 from ssl_transfer.models.heads import ClassifierHead
+from ssl_transfer.schedule import Schedule
 
 STEPS = 12
 
@@ -18,7 +18,8 @@ def made(name, family="resnet", steps=STEPS, steps_per_epoch=1, **options):
     backbone = family_backbone(family)
     torch.manual_seed(0)
     head = ClassifierHead(backbone.feature_dim, 2)
-    return STRATEGIES[name](backbone, head, Course(0, steps_per_epoch, steps), **options), backbone, head
+    schedule = Schedule(steps_per_epoch=steps_per_epoch, total_steps=steps)
+    return STRATEGIES[name](backbone, head, schedule, **options), backbone, head
 
 
 def moved(record, step, part):

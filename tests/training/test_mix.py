@@ -5,7 +5,7 @@ import pytest
 
 from ssl_transfer.cli import main
 from ssl_transfer.errors import RecipeError, SslTransferError, StoreError
-from ssl_transfer.pretraining.setup import resolve, set_up
+from ssl_transfer.pretraining.setup import PretrainSetup, resolve
 from ssl_transfer.recipe import PretrainRecipe, load_recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -128,7 +128,7 @@ def test_a_store_of_a_mix_without_any_label_is_refused_for_supervised(runs, ct_s
     parts = f"[{{store: {ct_store.path}, share: 0.5}}, {{store: {bare.path}, share: 0.5, views: natural}}]"
     recipe = load_recipe(PretrainRecipe, runs.recipe, ["data.store=null", f"data.mix={parts}", "method=supervised"])
     with pytest.raises(SslTransferError, match="bare"):
-        set_up(resolve(recipe, "recipe"), "recipe")
+        PretrainSetup.build(resolve(recipe, "recipe"), "recipe")
 
 
 def test_classes_of_several_stores_are_one_set(runs, mix, tmp_path):

@@ -9,8 +9,9 @@ from pydantic import PositiveInt
 from torch import nn
 
 from ssl_transfer.evaluation.strategies.strategy import Gradients, Strategy
-from ssl_transfer.methods.objective import Course, Group
+from ssl_transfer.methods.objective import Group
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.schedule import Schedule
 
 EPSILON = 1e-12
 SMALLEST = 1e-6  # share of a tensor that gets no gradient at all
@@ -30,8 +31,8 @@ class AutoRGN(Strategy):
         Lee et al. 2023, https://arxiv.org/abs/2210.11466.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, course: Course, *, batches: PositiveInt = 5):
-        super().__init__(backbone, head, course)
+    def __init__(self, backbone: Backbone, head: nn.Module, schedule: Schedule, *, batches: PositiveInt = 5):
+        super().__init__(backbone, head, schedule)
         self.batches = batches
         self.register_buffer("shares", torch.ones(len(self.groups())))
 
@@ -45,7 +46,7 @@ class AutoRGN(Strategy):
 
     def before_step(self, step: int, gradients: Gradients) -> None:
         """Measure anew where an epoch begins."""
-        if step % max(self.course.steps_per_epoch, self.batches):
+        if step % max(self.schedule.steps_per_epoch, self.batches):
             return
         tensors = [group.parameters[0] for group in self.groups()]
         norms = torch.stack([tensor.detach().float().norm() for tensor in tensors])

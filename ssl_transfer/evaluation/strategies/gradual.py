@@ -25,7 +25,7 @@ class Gradual(Strategy):
     def rates(self, step: int, factor: float) -> Mapping[str, float]:
         """The schedule's rate for blocks that have joined."""
         phases = self.opening()
-        now = step * len(phases) // self.course.total_steps
+        now = step * len(phases) // self.schedule.total_steps
         joined = {name for phase in phases[: now + 1] for name in phase}
         return {group.name: factor * (group.name in joined) for group in self.groups()}
 

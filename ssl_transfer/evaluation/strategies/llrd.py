@@ -9,9 +9,10 @@ from pydantic import Field
 from torch import nn
 
 from ssl_transfer.evaluation.strategies.strategy import Strategy, trainable
-from ssl_transfer.methods.objective import Course, Group
+from ssl_transfer.methods.objective import Group
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.blocks import blocks
+from ssl_transfer.schedule import Schedule
 
 
 class LLRD(Strategy):
@@ -25,9 +26,14 @@ class LLRD(Strategy):
     """
 
     def __init__(
-        self, backbone: Backbone, head: nn.Module, course: Course, *, decay: Annotated[float, Field(gt=0, le=1)] = 0.75
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        schedule: Schedule,
+        *,
+        decay: Annotated[float, Field(gt=0, le=1)] = 0.75,
     ):
-        super().__init__(backbone, head, course)
+        super().__init__(backbone, head, schedule)
         self.blocks = blocks(backbone.model, coarse=False)
         self.decay = decay
 

@@ -9,8 +9,9 @@ from torch import nn
 
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.strategies.strategy import Strategy
-from ssl_transfer.methods.objective import Course, Group
+from ssl_transfer.methods.objective import Group
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.schedule import Schedule
 
 
 class LoRA(Strategy):
@@ -34,14 +35,14 @@ class LoRA(Strategy):
         self,
         backbone: Backbone,
         head: nn.Module,
-        course: Course,
+        schedule: Schedule,
         *,
         rank: PositiveInt = 8,
         alpha: PositiveFloat = 16.0,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         layers: tuple[str, ...] = ("qkv", "proj"),
     ):
-        super().__init__(backbone, head, course)
+        super().__init__(backbone, head, schedule)
         from peft import LoraConfig, inject_adapter_in_model
 
         names = [
@@ -70,11 +71,12 @@ class LoRA(Strategy):
         """Adapters and head."""
         return [Group("adapters", list(self.adapters.values())), Group("head", list(self.head_parameters.values()))]
 
+    def finish(self, backbone: Backbone) -> None:
+        """Add the updates to the weights that they belong to, and put the plain layers back in their place."""
+        from peft.tuners.lora import LoraLayer
 
-def merge_adapters(model: nn.Module) -> None:
-    """Add low-rank updates to the weights that they stand beside, and take them away; a model without any stays as it is."""
-    for name, layer in list(model.named_modules()):
-        if hasattr(layer, "base_layer") and hasattr(layer, "merge"):
-            layer.merge(safe_merge=True)
-            place, _, child = name.rpartition(".")
-            setattr(model.get_submodule(place), child, layer.base_layer)
+        for name, layer in list(backbone.model.named_modules()):
+            if isinstance(layer, LoraLayer):
+                layer.merge(safe_merge=True)
+                parent, _, child = name.rpartition(".")
+                setattr(backbone.model.get_submodule(parent), child, layer.get_base_layer())

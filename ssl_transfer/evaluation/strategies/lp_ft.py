@@ -9,9 +9,8 @@ from pydantic import Field, PositiveFloat
 from torch import nn
 
 from ssl_transfer.evaluation.strategies.strategy import Strategy
-from ssl_transfer.methods.objective import Course
 from ssl_transfer.models.backbone import Backbone
-from ssl_transfer.training.schedule import warmup_cosine
+from ssl_transfer.schedule import Schedule, warmup_cosine
 
 
 class LPFT(Strategy):
@@ -32,18 +31,18 @@ class LPFT(Strategy):
         self,
         backbone: Backbone,
         head: nn.Module,
-        course: Course,
+        schedule: Schedule,
         *,
         head_share: Annotated[float, Field(gt=0, lt=1)] = 0.5,
         rate_share: PositiveFloat = 0.1,
     ):
-        super().__init__(backbone, head, course)
+        super().__init__(backbone, head, schedule)
         self.rate_share = rate_share
-        self.turn = max(1, min(course.total_steps - 1, round(head_share * course.total_steps)))
+        self.turn = max(1, min(schedule.total_steps - 1, round(head_share * schedule.total_steps)))
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:
         """First the head at its own schedule, then both at a lower one."""
         if step < self.turn:
             return {"backbone": 0.0, "head": warmup_cosine(step, self.turn, 0)}
-        rate = self.rate_share * warmup_cosine(step - self.turn, self.course.total_steps - self.turn, 0)
+        rate = self.rate_share * warmup_cosine(step - self.turn, self.schedule.total_steps - self.turn, 0)
         return {"backbone": rate, "head": rate}

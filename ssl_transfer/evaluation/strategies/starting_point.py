@@ -7,8 +7,9 @@ from pydantic import NonNegativeFloat
 from torch import nn
 
 from ssl_transfer.evaluation.strategies.strategy import Strategy
-from ssl_transfer.methods.objective import Course, Group
+from ssl_transfer.methods.objective import Group
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.schedule import Schedule
 
 
 class StartingPoint(Strategy):
@@ -22,8 +23,8 @@ class StartingPoint(Strategy):
         Li, Grandvalet & Davoine 2018, https://arxiv.org/abs/1802.01483.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, course: Course, *, alpha: float, beta: float):
-        super().__init__(backbone, head, course)
+    def __init__(self, backbone: Backbone, head: nn.Module, schedule: Schedule, *, alpha: float, beta: float):
+        super().__init__(backbone, head, schedule)
         self.alpha, self.beta = alpha, beta
         for number, parameter in enumerate(self.backbone_parameters.values()):
             self.register_buffer(f"start_{number}", parameter.detach().clone())
@@ -61,12 +62,12 @@ class L2SP(StartingPoint):
         self,
         backbone: Backbone,
         head: nn.Module,
-        course: Course,
+        schedule: Schedule,
         *,
         alpha: NonNegativeFloat = 0.1,
         beta: NonNegativeFloat = 0.01,
     ):
-        super().__init__(backbone, head, course, alpha=alpha, beta=beta)
+        super().__init__(backbone, head, schedule, alpha=alpha, beta=beta)
 
     def distance(self, moved: torch.Tensor) -> torch.Tensor:
         """Half the squared length."""
@@ -85,12 +86,12 @@ class L1SP(StartingPoint):
         self,
         backbone: Backbone,
         head: nn.Module,
-        course: Course,
+        schedule: Schedule,
         *,
         alpha: NonNegativeFloat = 1e-4,
         beta: NonNegativeFloat = 0.01,
     ):
-        super().__init__(backbone, head, course, alpha=alpha, beta=beta)
+        super().__init__(backbone, head, schedule, alpha=alpha, beta=beta)
 
     def distance(self, moved: torch.Tensor) -> torch.Tensor:
         """Sum of absolute values."""

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from ssl_transfer.methods.objective import Course, Group
+from ssl_transfer.methods.objective import Group
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.blocks import Block, blocks
+from ssl_transfer.schedule import Schedule
 
 Gradients = Callable[[int], list[torch.Tensor | None]]
 
@@ -20,16 +21,16 @@ class Strategy(nn.Module):
     Args:
         backbone: With its pretrained weights.
         head: Fresh.
-        course: Of the run.
+        schedule: Of the training.
 
     Attributes:
         blocks: Of the backbone, those near the image first.
         head: The head's trainable parameters by name.
     """
 
-    def __init__(self, backbone: Backbone, head: nn.Module, course: Course):
+    def __init__(self, backbone: Backbone, head: nn.Module, schedule: Schedule):
         super().__init__()
-        self.course = course
+        self.schedule = schedule
         self.blocks: list[Block] = blocks(backbone.model)
         self.head_parameters = {f"head.{name}": parameter for name, parameter in head.named_parameters()}
 
@@ -66,6 +67,9 @@ class Strategy(nn.Module):
     def penalty(self) -> torch.Tensor | float:
         """Added to the loss."""
         return 0.0
+
+    def finish(self, backbone: Backbone) -> None:
+        """Called once after training and scoring: turn the backbone into a plain one of its architecture."""
 
 
 def trainable(block: Block) -> list[nn.Parameter]:

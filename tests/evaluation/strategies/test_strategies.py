@@ -56,7 +56,7 @@ def test_a_strategy_starts_from_the_pretrained_features(name):
     strategy, backbone, _ = made(name, "vit")
     with torch.inference_mode():
         assert torch.equal(backbone(images), family_backbone("vit")(images))
-    assert strategy.course.total_steps == STEPS
+    assert strategy.schedule.total_steps == STEPS
 
 
 @pytest.mark.parametrize(

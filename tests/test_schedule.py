@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ssl_transfer.training.schedule import warmup_cosine
+from ssl_transfer.schedule import warmup_cosine
 
 
 def test_warm_up_rises_linearly_to_the_peak():

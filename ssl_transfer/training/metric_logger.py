@@ -1,0 +1,97 @@
+"""Losses and speed of a training: collected on the device, written to the log every few steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from accelerate import Accelerator
+
+from ssl_transfer.data.views import ViewBatch
+from ssl_transfer.measures.geometry import alignment, normalised_std, uniformity
+from ssl_transfer.methods.objective import Losses
+from ssl_transfer.run import Log
+from ssl_transfer.schedule import Schedule
+from ssl_transfer.training.monitor import Alarms
+
+ROWS_SHOWN = 8  # in the message of an alarm
+
+
+class MetricLogger:
+    """Collects losses on the device and writes them every few steps, so that training never waits for a number."""
+
+    def __init__(
+        self, accelerator: Accelerator, schedule: Schedule, log: Log | None, alarms: Alarms, key: Callable[[int], str]
+    ):
+        self.accelerator, self.schedule, self.log, self.alarms, self.key = accelerator, schedule, log, alarms, key
+        self.pending: list[tuple[int, torch.Tensor, list[torch.Tensor]]] = []
+        self.waited, self.message = 0.0, ""
+        self.since = time.perf_counter()
+
+    def timed(self, batches: Iterator[ViewBatch]) -> Iterator[ViewBatch]:
+        """The batches, while the time spent waiting for them is counted."""
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches)
+            self.waited += time.perf_counter() - asked
+            yield batch
+
+    def add(
+        self, step: int, losses: list[Losses], rows: list[torch.Tensor], gradient_norm: torch.Tensor | None
+    ) -> None:
+        """Remember a step."""
+        self.pending.append((step, torch.stack([part["loss"] for part in losses]).mean(), rows))
+        self.projections, self.gradient_norm = losses[-1]["projections"], gradient_norm
+
+    def flush(self, rate: float, watch: Callable[[], dict[str, float]]) -> None:
+        """Write one line for the steps since the last, and judge them; watching does not count as training time."""
+        elapsed = time.perf_counter() - self.since
+        losses = self.accelerator.reduce(torch.stack([loss for _, loss, _ in self.pending]).float(), "mean")
+        finite = torch.isfinite(losses)
+        if not bool(finite.all()):
+            first = int((~finite).nonzero()[0])
+            step, _, rows = self.pending[first]
+            self.alarms.nonfinite(step, float(losses[first]), partial(self._keys, rows))
+        step, _, rows = self.pending[-1]
+        seen = watch()
+        images_per_second = len(self.pending) * self.schedule.batch_size / max(elapsed, 1e-9)
+        values = {
+            "step": step,
+            "epoch": step / self.schedule.steps_per_epoch,
+            "loss": float(losses.mean()),
+            "lr": rate,
+            "world_size": self.accelerator.num_processes,
+            "images_per_second": round(images_per_second, 1),
+            "data_wait": round(self.waited / max(elapsed, 1e-9), 4),
+            **self._geometry(),
+        }
+        if self.gradient_norm is not None:
+            values["gradient_norm"] = float(self.gradient_norm)
+        if self.accelerator.device.type == "cuda":
+            values["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        values |= seen
+        if self.log is not None:
+            self.log.write(**values)
+        self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=step)
+        self.message = f"loss {values['loss']:.3f}  {images_per_second:.0f} images/s" + (
+            f"  kNN {seen['knn']:.3f}" if "knn" in seen else ""
+        )
+        self.pending, self.waited, self.since = [], 0.0, time.perf_counter()
+        if "normalised_std" in values:
+            self.alarms.spread(step, values["normalised_std"], partial(self._keys, rows))
+
+    def _geometry(self) -> dict[str, float]:
+        """How the projections of the last batch lie; nothing where a method has none."""
+        views = [self.accelerator.gather(view) for view in self.projections]
+        if not views:
+            return {}
+        found = {"normalised_std": normalised_std(views[0]), "uniformity": uniformity(views[0])}
+        return found | ({"alignment": alignment(views[0], views[1])} if len(views) > 1 else {})
+
+    def _keys(self, rows: list[torch.Tensor]) -> str:
+        """The first rows of a batch over all ranks, for a message. All ranks must call it together."""
+        everyone = torch.cat([self.accelerator.gather(part.to(self.accelerator.device)) for part in rows]).tolist()
+        shown = ", ".join(map(self.key, everyone[:ROWS_SHOWN]))
+        return f"{shown}, … ({len(everyone)})" if len(everyone) > ROWS_SHOWN else shown

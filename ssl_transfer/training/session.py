@@ -1,0 +1,178 @@
+"""The frame around the one loop: what a training starts from, and how it goes on where it was stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ssl_transfer.console import say
+from ssl_transfer.data.training_set import TrainingSet
+from ssl_transfer.methods.objective import Group, Objective
+from ssl_transfer.models.batchnorm import globalise_batchnorm
+from ssl_transfer.models.memory import keep_freed_memory
+from ssl_transfer.run import Log
+from ssl_transfer.schedule import Schedule
+from ssl_transfer.training.batches import StepSampler, StreamSampler, view_batches
+from ssl_transfer.training.checkpoint import Checkpoints
+from ssl_transfer.training.loop import Training
+from ssl_transfer.training.machine import Machine, start_accelerator
+from ssl_transfer.training.metric_logger import MetricLogger
+from ssl_transfer.training.monitor import Alarms
+
+MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+OptimizerFactory = Callable[[list[Group], int], torch.optim.Optimizer]  # of groups and the global batch size
+
+
+class Stateful(Protocol):
+    """What a checkpoint may hold beside the training itself."""
+
+    def state(self) -> dict[str, Any]:
+        """Its present state."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+
+
+class Session:
+    """One training, from its first step or from its newest checkpoint: machine, processes, seeds, log and checkpoints.
+
+    All ranks make it together. Then `prepare` what is trained, and `run`.
+
+    Args:
+        folder: Of the run; the log and the checkpoints are written there.
+        run_id: Checkpoints of other runs are refused.
+        machine: For a new run; a resumed one keeps the machine of its checkpoint.
+        schedule: Length, warm-up and cadence.
+        seed: Of the run.
+        resume: `auto` continues from the newest whole checkpoint, `never` deletes all of them.
+        tracker: See `start_accelerator`.
+        keep: Name -> what else a checkpoint holds.
+
+    Attributes:
+        machine: As chosen, or as recorded in the checkpoint.
+        accelerator: Of this process.
+        training: The loop, once it is prepared.
+
+    Raises:
+        RunError: If no checkpoint can be read, or the launch is not what Accelerate counts.
+        RecipeError: If the batch cannot be shared evenly by the processes.
+    """
+
+    training: Training
+
+    def __init__(
+        self,
+        folder: Path,
+        run_id: str,
+        machine: Machine,
+        schedule: Schedule,
+        seed: int,
+        *,
+        resume: str = "auto",
+        tracker: str = "none",
+        keep: Mapping[str, Stateful] | None = None,
+    ):
+        self.folder, self.schedule, self.keep = folder, schedule, dict(keep or {})
+        self.checkpoints = Checkpoints(folder / "checkpoints", run_id)
+        if resume == "never":
+            self.checkpoints.clear()
+        self._checkpoint = self.checkpoints.load()
+        self.machine = Machine(**self._checkpoint["machine"]) if self._checkpoint else machine
+        self.checkpoints.extra = self._extra
+        self.accelerator = start_accelerator(
+            self.machine.precision, schedule.batch_size, schedule.accumulate, tracker, folder
+        )
+        keep_freed_memory(self.accelerator.device)
+        torch.set_num_threads(self.machine.threads)  # Accelerate may have chosen others
+        torch.manual_seed(seed + self.accelerator.process_index)  # dropout and stochastic depth draw from it
+
+    def prepare(
+        self,
+        objective: Objective,
+        optimizer: OptimizerFactory,
+        *,
+        compiled: bool = False,
+        clip_gradient: float | None = None,
+        label: str = "pretrain",
+    ) -> Training:
+        """Move what is trained to this process's device, make its optimiser, and restore both from the checkpoint.
+
+        Args:
+            objective: What is trained.
+            optimizer: Makes the optimiser.
+            compiled: Whether `torch.compile` is applied.
+            clip_gradient: Largest norm of the gradient; None: no clipping.
+            label: Of the progress bar.
+        """
+        globalise_batchnorm(objective, objective.bn_groups, self.accelerator.device)
+        objective.to(self.accelerator.device, memory_format=MEMORY_FORMATS[self.machine.memory_format])
+        if compiled:
+            for part in objective.compiled_parts():
+                part.compile()
+        self.training = Training(
+            objective,
+            optimizer(objective.groups(), self.schedule.batch_size),
+            self.accelerator,
+            self.schedule,
+            clip_gradient=clip_gradient,
+            label=label,
+        )
+        if self._checkpoint:
+            self.training.restore(self._checkpoint)
+            for name, stateful in self.keep.items():
+                stateful.restore(self._checkpoint[name])
+            say(f"{self.folder}: going on from step {self.training.step}.")
+        self._checkpoint = None  # its memory is free again
+        return self.training
+
+    @property
+    def position(self) -> dict[str, int]:
+        """What a sampler must know of this process: `first_step`, `rank`, `world`."""
+        return {
+            "first_step": self.training.step,
+            "rank": self.accelerator.process_index,
+            "world": self.accelerator.num_processes,
+        }
+
+    def run(
+        self,
+        training_set: TrainingSet,
+        sampler: StepSampler | StreamSampler,
+        alarms: Alarms,
+        watch: Callable[[], dict[str, float]],
+        *,
+        workers: int | None = None,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> dict[str, Any]:
+        """Train to the end (see `Training.run`).
+
+        Args:
+            training_set: Reads and augments images.
+            sampler: Of this rank's rows, from the present step on.
+            alarms: Judge losses and projections.
+            watch: Measures the model, on all ranks.
+            workers: Processes that read ahead; None: see `suited_workers`.
+            enough: Whether to stop early.
+
+        Returns:
+            The last line of the log on rank 0, nothing on the others.
+        """
+        with ExitStack() as stack:
+            log = None
+            if self.accelerator.is_main_process:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                log = stack.enter_context(closing(Log(self.folder / "log.jsonl", self.training.step)))
+            batches = stack.enter_context(
+                closing(view_batches(training_set, sampler, self.accelerator.device, workers))
+            )
+            logger = MetricLogger(self.accelerator, self.schedule, log, alarms, training_set.key)
+            self.training.run(batches, logger, self.checkpoints, watch=watch, enough=enough)
+        return log.last if log else {}
+
+    def _extra(self) -> dict[str, Any]:
+        """What a resumed run must not choose again."""
+        return {"machine": self.machine.to_card()} | {name: kept.state() for name, kept in self.keep.items()}

@@ -1,0 +1,34 @@
+"""SIGTERM as a flag that the training loop reads between steps."""
+
+from __future__ import annotations
+
+import signal
+
+import torch
+from accelerate import Accelerator
+
+
+class TerminationFlag:
+    """Within its block, SIGTERM sets a flag instead of ending the process. Outside of the main thread it does nothing."""
+
+    def __enter__(self) -> TerminationFlag:
+        self.raised = False
+        try:
+            self._previous = signal.signal(signal.SIGTERM, self._raise)
+        except ValueError:  # not in the main thread: signals go elsewhere
+            self._previous = None
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _raise(self, *arguments: object) -> None:
+        self.raised = True
+
+    def on_any_rank(self, accelerator: Accelerator) -> bool:
+        """Whether any process got the signal; the same answer on all of them, which must call it together."""
+        if accelerator.num_processes == 1:
+            return self.raised
+        flag = torch.tensor(float(self.raised), device=accelerator.device)
+        return bool(accelerator.reduce(flag, "sum") > 0)
