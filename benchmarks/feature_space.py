@@ -27,8 +27,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 import warnings
@@ -36,6 +34,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+
+from ssl_transfer.processes import worker_processes
 
 CLUSTERS, INTRINSIC, DIM, K = 200, 32, 512, 15
 PLANTED = 500  # near-duplicates
@@ -48,14 +48,10 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), metavar="PART")
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cold", choices=_COLD, help=argparse.SUPPRESS)  # what a fresh process measures
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     options.rows = 10_000 if options.quick else 100_000
     warnings.simplefilter("ignore")  # umap-learn says that a seed means one thread
-    if options.cold:
-        print(_timed(_COLD[options.cold], _features(5_000 if options.quick else 20_000)[0])[0])
-        return
     import faiss
     import torch
     from threadpoolctl import threadpool_limits
@@ -180,9 +176,8 @@ def _analysis(options: argparse.Namespace) -> dict[str, float]:
 
 def _umap_cold(options: argparse.Namespace) -> dict[str, float]:
     def fresh(way: str) -> float:
-        quick = ["--quick"] if options.quick else []
-        command = [sys.executable, __file__, "--cold", way, *quick]
-        return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        with worker_processes(1) as pool:
+            return pool.submit(_cold_seconds, way, 5_000 if options.quick else 20_000).result()
 
     took = [{way: fresh(way) for way in _COLD} for _ in range(options.rounds)]
     seconds = {way: statistics.median(round[way] for round in took) for way in _COLD}
@@ -204,6 +199,11 @@ def _project(features: np.ndarray) -> np.ndarray:
 
 
 _COLD: dict[str, Callable[[np.ndarray], np.ndarray]] = {"ours": _project, "umap-learn": _stock}
+
+
+def _cold_seconds(way: str, rows: int) -> float:
+    warnings.simplefilter("ignore")
+    return _timed(_COLD[way], _features(rows)[0])[0]
 
 
 def _features(rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What it gains on a CPU that a process keeps freed memory (`ssl_transfer/training/memory.py`).
+"""What it gains on a CPU that a process keeps freed memory (`ssl_transfer/models/memory.py`).
 
     python benchmarks/kept_memory.py     # some minutes
 
@@ -15,8 +15,8 @@ import os
 import resource
 import statistics
 import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+
+from ssl_transfer.processes import worker_processes
 
 JOBS = {
     "step_64": (64, True, True),
@@ -35,18 +35,18 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     ratios = {}
     for job, arguments in JOBS.items():
-        processes = {
-            kept: ProcessPoolExecutor(1, get_context("spawn"), _start, (kept, *arguments)) for kept in (True, False)
-        }
         seconds, peaks = {True: [], False: []}, {}
-        for process in processes.values():
-            process.submit(_work, WARMUP).result()  # malloc settles, too
-        for _ in range(rounds):
-            for kept, process in processes.items():
-                took, peaks[kept] = process.submit(_work, 4).result()
-                seconds[kept].append(took)
-        for process in processes.values():
-            process.shutdown()
+        with (
+            worker_processes(1, _start, (True, *arguments)) as keeping,
+            worker_processes(1, _start, (False, *arguments)) as giving_back,
+        ):
+            processes = {True: keeping, False: giving_back}
+            for process in processes.values():
+                process.submit(_work, WARMUP).result()  # malloc settles, too
+            for _ in range(rounds):
+                for kept, process in processes.items():
+                    took, peaks[kept] = process.submit(_work, 4).result()
+                    seconds[kept].append(took)
         with_it, without = (statistics.median(seconds[kept]) for kept in (True, False))
         print(f"{job:18s} kept {1000 * with_it:6.0f} ms   given back {1000 * without:6.0f} ms", flush=True)
         ratios |= {job: round(with_it / without, 3), f"{job}_peak": round(peaks[True] / peaks[False], 3)}

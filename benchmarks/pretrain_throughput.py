@@ -28,13 +28,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
+
+from ssl_transfer.processes import end_with_parent, worker_processes
 
 WARMUP_STEPS = 8  # of each round; more than the loaders read ahead
 RECIPE = """
@@ -66,11 +67,14 @@ def main() -> None:
     ratios: dict[str, float | bool | int] = {}
     with tempfile.TemporaryDirectory() as folder:
         for size in options.sizes or ([224] if on_gpu else [64, 128]):
-            ratios |= measure(Path(folder), size, options, on_gpu)
+            with ExitStack() as stack:
+                ratios |= measure(Path(folder), size, options, on_gpu, stack)
     print(json.dumps(ratios))
 
 
-def measure(folder: Path, size: int, options: argparse.Namespace, on_gpu: bool) -> dict[str, float | bool | int]:
+def measure(
+    folder: Path, size: int, options: argparse.Namespace, on_gpu: bool, stack: ExitStack
+) -> dict[str, float | bool | int]:
     """All contestants at one size, round by round."""
     from ssl_transfer.training.machine import native_precision
 
@@ -90,7 +94,7 @@ def measure(folder: Path, size: int, options: argparse.Namespace, on_gpu: bool) 
         contestants["with override"] = lambda: ours(recipe, run, options.override)
     if not on_gpu:
         for name, bf16 in (("lightly", False), ("lightly bf16", True)):
-            contestants[name] = in_own_process(lightly, store, options.architecture, size, batch, steps, bf16)
+            contestants[name] = in_own_process(stack, lightly, store, options.architecture, size, batch, steps, bf16)
     order = [*contestants, *reversed([name for name in contestants if not name.startswith("lightly")])]
     speeds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(options.rounds + 1):
@@ -165,9 +169,9 @@ def bare_step(recipe: Path, steps: int) -> Callable[[], float]:
     return lambda: timed(step, batch, steps)
 
 
-def in_own_process(contestant: Callable[..., Callable[[], float]], *arguments) -> Callable[[], float]:
-    """A contestant that is set up and measured in a new process, which lives until the end."""
-    process = ProcessPoolExecutor(1, get_context("spawn"), _set_up, (contestant, *arguments))
+def in_own_process(stack: ExitStack, contestant: Callable[..., Callable[[], float]], *arguments) -> Callable[[], float]:
+    """A contestant that is set up and measured in a new process, which lives as long as the stack."""
+    process = stack.enter_context(worker_processes(1, _set_up, (contestant, *arguments)))
     return lambda: process.submit(_measured).result()
 
 
@@ -221,6 +225,7 @@ def lightly(store: Path, architecture: str, size: int, batch: int, steps: int, b
             num_workers=workers,
             prefetch_factor=2,
             multiprocessing_context="fork",
+            worker_init_fn=lambda number: end_with_parent(),
         )
         batches = iter(loader)
         return timed(lambda: train(batches), batch, steps)

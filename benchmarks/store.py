@@ -16,13 +16,11 @@ import argparse
 import gc
 import json
 import mmap
-import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
 
@@ -32,6 +30,7 @@ import numpy as np
 from ssl_transfer.data import shards
 from ssl_transfer.data.counters import shuffled
 from ssl_transfer.data.store import ImageStore, StoreWriter
+from ssl_transfer.processes import worker_processes
 
 BATCH = 64
 RADNET = 12_000_000
@@ -279,8 +278,8 @@ def opening(path: Path, times: int = 21) -> dict[str, float]:
 
 def sampling(rows: int, batch: int = 4096) -> tuple[float, float]:
     """Growth of a new process's peak memory in bytes, and seconds, while it draws every row of one epoch."""
-    with multiprocessing.get_context("spawn").TrainingSet(1) as pool:
-        return pool.apply(partial(_sample, rows, batch))
+    with worker_processes(1) as pool:
+        return pool.submit(_sample, rows, batch).result()
 
 
 def _sample(rows: int, batch: int) -> tuple[float, float]:

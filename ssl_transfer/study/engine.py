@@ -8,7 +8,6 @@ traceback and stops nothing but what depends on it.
 from __future__ import annotations
 
 import platform
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 
 from ssl_transfer.console import duration, say
 from ssl_transfer.errors import Interrupted, RunError, UsageError
+from ssl_transfer.processes import Command
 from ssl_transfer.run import claimed, read_json, write_json
 from ssl_transfer.study.costs import Costs, folder_bytes
 from ssl_transfer.study.devices import claimed_gpus
@@ -210,33 +210,23 @@ def _perform(plan: Plan, job: Job, perform: Perform) -> None:
 
 
 def _launch(job: Job) -> None:
-    """A command of several processes; SIGTERM is handed on, so that it writes its checkpoint.
+    """A command of several processes; a signal to stop is handed on, so that it writes its checkpoint.
 
     Raises:
         Interrupted: If it was stopped so.
         RunError: If it fails; the message ends with its last lines.
     """
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *job.command[1:]]  # of this environment
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace")
-    asked: list[int] = []
-
-    def hand_on(number: int, frame: Any) -> None:
-        asked.append(number)
-        process.send_signal(signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, hand_on)
-    try:
-        last: deque[str] = deque(maxlen=LAST_LINES)
-        for line in process.stderr:
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    with Command(command, stderr=subprocess.PIPE, text=True, errors="replace") as launched:
+        for line in launched.process.stderr:
             sys.stderr.write(line)
             last.append(line)
-        ended = process.wait()
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if asked:
+        status = launched.process.wait()
+    if launched.stopped:
         raise Interrupted(f"{job.title}: stopped; the next start goes on from its checkpoint.")
-    if ended:
-        raise RunError(f"{job.title}: its launcher ended with status {ended}. Its last lines:\n{''.join(last)}")
+    if status:
+        raise RunError(f"{job.title}: its launcher ended with status {status}. Its last lines:\n{''.join(last)}")
 
 
 class _TimeLeft:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ssl_transfer.data.counters import shuffled
 from ssl_transfer.data.training_set import RawBatch, TrainingSet
 from ssl_transfer.data.views import ViewBatch
+from ssl_transfer.processes import end_with_parent
 
 FEW_CORES = 4
 
@@ -150,7 +151,7 @@ def view_batches(
         num_workers=workers,
         pin_memory=on_device,
         prefetch_factor=2 if workers else None,
-        worker_init_fn=_outlive_sigterm,
+        worker_init_fn=_start_reader,
         generator=torch.Generator(),  # the loader draws a number; from the run's own generator a resumed run would lack it
     )
     items = iter(loader)
@@ -189,6 +190,7 @@ def suited_workers(device: torch.device) -> int:
     return 1 if torch.get_num_threads() >= FEW_CORES else 0
 
 
-def _outlive_sigterm(worker: int) -> None:
+def _start_reader(number: int) -> None:
     """SLURM sends SIGTERM to every process; a reader that dies of it would take the run down before its checkpoint."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with_parent()

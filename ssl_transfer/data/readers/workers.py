@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
 from ssl_transfer.console import tracked
+from ssl_transfer.processes import worker_processes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,18 +52,14 @@ def _results(function: Callable, items: Sequence, workers: int) -> Iterator:
 
 
 def _pooled(function: Callable, items: Sequence, workers: int) -> Iterator:
-    context = multiprocessing.get_context("spawn")  # forked children would inherit threads and locks
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with worker_processes(workers) as pool:
         waiting: deque = deque()
-        try:
-            for start in range(0, len(items), CHUNK):
-                waiting.append(pool.submit(_each, function, items[start : start + CHUNK]))
-                if len(waiting) >= 4 * workers:
-                    yield from waiting.popleft().result()
-            while waiting:
+        for start in range(0, len(items), CHUNK):
+            waiting.append(pool.submit(_each, function, items[start : start + CHUNK]))
+            if len(waiting) >= 4 * workers:
                 yield from waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        while waiting:
+            yield from waiting.popleft().result()
 
 
 def _each(function: Callable, items: Sequence) -> list:

@@ -1,0 +1,140 @@
+"""No child process outlives its parent: workers, launched commands, the jobs of a study, benchmarks."""
+
+import functools
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from support.command_line import ROOT
+
+SIGNALS = [signal.SIGTERM, signal.SIGINT]
+each_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+
+WORKERS = """
+import time
+from ssl_transfer.processes import worker_processes
+
+if __name__ == "__main__":
+    with worker_processes(2) as pool:
+        for future in [pool.submit(time.sleep, 120) for _ in range(2)]:
+            future.result()
+"""
+
+COMMAND = """
+import sys
+from ssl_transfer import processes
+
+processes.GRACE_SECONDS = 1.0
+grandchild = "import signal, time; signal.signal(signal.SIGTERM, signal.{on_sigterm}); time.sleep(120)"
+child = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {{grandchild!r}}])"
+with processes.Command([sys.executable, "-c", child]) as command:
+    command.process.wait()
+print("stopped" if command.stopped else "ended")
+"""
+
+STUDY = """
+from pathlib import Path
+from ssl_transfer.errors import Interrupted
+from ssl_transfer.study.engine import run_study
+from ssl_transfer.study.plan import Job, Plan
+
+words = ["accelerate", "launch", "-m", "ssl_transfer", "pretrain", "recipe.yaml"]
+cost = {"key": "pretrain", "seconds": 1.0, "bytes": 0}
+job = Job("a", "pretrain", "a", [], {}, words, "out", {}, {"gpus": 0}, cost)
+try:
+    run_study(Plan("study", Path("study"), {}, [], {}, [job]), perform=print)
+except Interrupted:
+    print("interrupted")
+"""
+
+LAUNCHER = """
+import subprocess, sys, time
+
+ranks = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(120)"]) for _ in range(2)]
+time.sleep(120)
+"""
+
+
+class Family:
+    """A running command and its descendants."""
+
+    def __init__(self, command, folder, descendants, **variables):
+        self.process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+            preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+        )
+        self.command = psutil.Process(self.process.pid)
+        deadline = time.monotonic() + 60
+        while len(self.command.children(recursive=True)) < descendants:
+            assert self.process.poll() is None and time.monotonic() < deadline, "its children never started"
+            time.sleep(0.02)
+        time.sleep(0.3)
+
+    def survivors(self, number, seconds=20):
+        """Descendants that are left after a signal to the command alone, which is waited for."""
+        family = self.command.children(recursive=True)
+        self.process.send_signal(number)
+        try:
+            self.output, _ = self.process.communicate(timeout=seconds)
+        finally:
+            _, alive = psutil.wait_procs(family, timeout=10)
+            for process in [*alive, self.command]:
+                if process.is_running():
+                    process.kill()
+        return alive
+
+
+def script(folder, text):
+    """Write a script; returns its command."""
+    (folder / "script.py").write_text(text)
+    return [sys.executable, "script.py"]
+
+
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGKILL], ids=lambda number: number.name)
+def test_workers_end_with_their_parent(tmp_path, number):
+    family = Family(script(tmp_path, WORKERS), tmp_path, descendants=3)  # and the resource tracker
+    assert family.survivors(number) == []
+
+
+@pytest.mark.parametrize("on_sigterm", ["SIG_DFL", "SIG_IGN"])
+@each_signal
+def test_a_command_ends_with_all_that_it_started(tmp_path, number, on_sigterm):
+    family = Family(script(tmp_path, COMMAND.format(on_sigterm=on_sigterm)), tmp_path, descendants=2)
+    assert family.survivors(number) == [] and family.output == "stopped\n"
+
+
+@each_signal
+def test_the_launched_job_of_a_study_ends_with_it(tmp_path, number):
+    (tmp_path / "accelerate/commands").mkdir(parents=True)
+    for name in ("accelerate/__init__.py", "accelerate/commands/__init__.py"):
+        (tmp_path / name).touch()
+    (tmp_path / "accelerate/commands/accelerate_cli.py").write_text(LAUNCHER)
+    (tmp_path / "study/jobs").mkdir(parents=True)
+    family = Family(script(tmp_path, STUDY), tmp_path, descendants=3)
+    assert family.survivors(number) == [] and family.output == "interrupted\n"
+    assert not list((tmp_path / "study/jobs").glob("*.json"))  # neither done nor failed
+
+
+@each_signal
+def test_the_workers_of_a_benchmark_end_with_it(tmp_path, number):
+    command = [sys.executable, str(ROOT / "benchmarks/kept_memory.py"), "--rounds", "1"]
+    family = Family(command, tmp_path, descendants=2)  # a worker and the resource tracker
+    assert family.survivors(number) == []
+
+
+def test_processes_are_started_in_one_module_only():
+    starts = re.compile(r"Popen|ProcessPoolExecutor|multiprocessing\.(Pool|Process|get_context)|os\.fork|get_context\(")
+    files = [*(ROOT / "ssl_transfer").rglob("*.py"), *(ROOT / "benchmarks").glob("*.py")]
+    found = [str(file.relative_to(ROOT)) for file in files if starts.search(file.read_text())]
+    assert found == ["ssl_transfer/processes.py"]
