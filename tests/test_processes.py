@@ -44,7 +44,7 @@ from ssl_transfer.study.engine import run_study
 from ssl_transfer.study.plan import Job, Plan
 
 words = ["accelerate", "launch", "-m", "ssl_transfer", "pretrain", "recipe.yaml"]
-cost = {"key": "pretrain", "seconds": 1.0, "bytes": 0}
+cost = {"kind": "pretrain", "like": "pretrain", "units": 1, "seconds": 1.0, "disk_mb": 0}
 job = Job("a", "pretrain", "a", [], {}, words, "out", {}, {"gpus": 0}, cost)
 try:
     run_study(Plan("study", Path("study"), {}, [], {}, [job]), perform=print)
