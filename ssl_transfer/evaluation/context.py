@@ -1,4 +1,4 @@
-"""What a protocol is given, and what it gives back."""
+"""The input and the result of a protocol."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ssl_transfer.recipe import EvaluateRecipe
 
 @dataclass(frozen=True)
 class EvalContext:
-    """One evaluation.
+    """Input of a protocol.
 
     Attributes:
-        backbone: As the recipe wants it.
+        backbone: To evaluate, with the channels that the recipe asks for.
         task: What is predicted.
         recipe: What all protocols share.
         rows: Positions of `train` (a fraction of its patients), `val` and `test`.
         identity: Id of the run.
-        folder: Of the run.
-        features: Where cached features lie; None: where `extract_features` keeps them.
+        folder: Folder of the run.
+        features: Folder of cached features; None: the default of `extract_features`.
     """
 
     backbone: Backbone
@@ -65,15 +65,15 @@ class EvalContext:
 
 @dataclass(frozen=True)
 class ProtocolResult:
-    """What a protocol found.
+    """Result of a protocol.
 
     Attributes:
-        selected: What was chosen on validation.
-        settings: What was not a choice: every option with its value.
-        validation, test: Metrics, with the selected setting.
-        intervals: Of test metrics.
-        predictions: On test, a row per image or per case and class.
-        notes: That a reader must know.
+        selected: Hyper-parameters selected on validation.
+        settings: Every option with its value.
+        validation, test: Metrics with the selected hyper-parameters.
+        intervals: Confidence intervals of the test metrics.
+        predictions: One row per test image, or per test case and class.
+        notes: Caveats for the reader of the result.
     """
 
     selected: dict[str, Any]
@@ -93,7 +93,7 @@ def classified(
     scores: np.ndarray,
     notes: list[str] | None = None,
 ) -> ProtocolResult:
-    """The outcome of test scores (n, C): this is where test labels are looked at, once."""
+    """The result of test scores (n, C). Test labels are read here only, once."""
     task, rows, recipe = context.task, context.rows["test"], context.recipe
     truth, averaging = task.labels[rows], task.card.averaging
     intervals = classification_intervals(

@@ -1,4 +1,4 @@
-"""Fine-tune: how well a backbone learns a task when its layers may move, by one of several strategies."""
+"""Fine-tune: how well a backbone learns a task when its layers are trained too, by one of several strategies."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def finetune(
         return _scores(context, model, split, multilabel, accelerator, lower)
 
     def validate(accelerator: Accelerator, lower: torch.dtype | None) -> dict[str, float]:
-        found = scores("val", accelerator, lower)
-        return classification_metrics(task.labels[rows["val"]], found, task.card.averaging, task.classes)
+        validation = scores("val", accelerator, lower)
+        return classification_metrics(task.labels[rows["val"]], validation, task.card.averaging, task.classes)
 
     strata = [rows["train"]]
     if train.balance == "sampling":
@@ -75,7 +75,7 @@ def finetune(
 
 
 class _CrossEntropy:
-    """Softmax cross-entropy, a mean over images; each counts its class's weight."""
+    """Softmax cross-entropy, averaged over images; an image is weighted by its class."""
 
     def __init__(self, weights: torch.Tensor | None):
         self.weights = weights
@@ -86,7 +86,7 @@ class _CrossEntropy:
 
 
 class _MultiLabel:
-    """A sigmoid cross-entropy per label, a mean over images and labels; unknown ones (−1) count 0, positive ones their weight."""
+    """Sigmoid cross-entropy, averaged over images and labels; unknown labels (−1) count 0, positive ones their weight."""
 
     def __init__(self, weights: torch.Tensor | None):
         self.weights = weights
@@ -100,7 +100,7 @@ class _MultiLabel:
 
 
 def _class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
-    """Of classes: inverse frequency, 1 on average over images. Of labels (N, K): negatives per positive."""
+    """Multiclass: inverse class frequencies, 1 on average. Multilabel (N, K): negatives per positive of each label."""
     if labels.ndim == 2:
         positives = np.maximum((labels == 1).sum(0), 1)
         return torch.tensor((labels == 0).sum(0) / positives, dtype=torch.float32)
@@ -116,15 +116,15 @@ def _scores(
     accelerator: Accelerator,
     lower: torch.dtype | None,
 ) -> np.ndarray:
-    """Probabilities (n, C) of a split's images; ranks share them out, and all get all."""
+    """Probabilities (n, C) of a split's images; each rank computes a share, and all of them get all."""
     rows = context.rows[split]
     mine = np.arange(len(rows))[accelerator.process_index :: accelerator.num_processes]
-    found = []
+    scored: list[tuple[int, np.ndarray]] = []
     with evaluating(model, accelerator.device, lower):
-        for places, inputs in prepared(
+        for positions, inputs in prepared(
             context.backbone, context.store(split), rows[mine], context.size, AT_ONCE, accelerator.device
         ):
             logits = model.head(context.backbone, inputs).float()
             probabilities = logits.sigmoid() if multilabel else logits.double().softmax(1)
-            found += zip(mine[places].tolist(), probabilities.cpu().double().numpy(), strict=True)
-    return np.stack([scores for _, scores in sorted(gather_object(found), key=lambda item: item[0])])
+            scored += zip(mine[positions].tolist(), probabilities.cpu().double().numpy(), strict=True)
+    return np.stack([scores for _, scores in sorted(gather_object(scored), key=lambda item: item[0])])

@@ -12,13 +12,13 @@ def inner_split(
 ) -> np.ndarray:
     """Choose rows to hold out: a share of the groups of each class.
 
-    A group's place in the draw is a hash of its name; without groups, a row's is a hash of its features. So neither
-    the order of rows nor their repetition changes the split, and equal rows are on one side.
+    Groups are drawn in the order of a hash of their names; without groups, rows in the order of a hash of their features.
+    So neither the order of rows nor their repetition changes the split, and equal rows are never separated.
 
     Args:
         features: Shape (N, D).
-        labels: Class codes (N,), or labels (N, K) of 0 and 1. A group stands in the stratum of the rarest that it has.
-        groups: Of each row, (N,), or None.
+        labels: Class codes (N,), or multilabel 0 and 1 (N, K). A group belongs to the stratum of its rarest class or label.
+        groups: Group of each row, (N,), or None.
         fraction: Share of each stratum's groups; at least one and not all of two or more.
         seed: Fixes the draw.
 
@@ -32,10 +32,10 @@ def inner_split(
         [row.tobytes() for row in features] if groups is None else [repr(group).encode() for group in groups.tolist()]
     )
     salt = int(seed).to_bytes(8, "little")
-    places = [int.from_bytes(hashlib.blake2b(name, digest_size=8, salt=salt).digest(), "little") for name in names]
-    places, unit = np.unique(np.array(places, np.uint64), return_inverse=True)  # ascending: the order of the draw
+    ranks = [int.from_bytes(hashlib.blake2b(name, digest_size=8, salt=salt).digest(), "little") for name in names]
+    ranks, unit = np.unique(np.array(ranks, np.uint64), return_inverse=True)  # ascending: the order of the draw
     has = np.eye(labels.max() + 1, dtype=bool)[labels] if labels.ndim == 1 else labels == 1
-    units = np.zeros((len(places), has.shape[1]), bool)
+    units = np.zeros((len(ranks), has.shape[1]), bool)
     np.logical_or.at(units, unit, has)
     rarity = np.where(units, units.sum(0), len(units) + 1)
     stratum = np.where(units.any(1), rarity.argmin(1), -1)

@@ -1,4 +1,4 @@
-"""kNN: what a backbone's neighbourhoods say, without any training."""
+"""kNN: classification by the nearest training images in feature space, without any training."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def knn(
 
     Args:
         train: Features, shape (N, D).
-        labels: Class of each, integers in [0, n_classes), shape (N,); or several labels of each: 1, 0 or, where
-            unknown, −1, shape (N, n_classes).
+        labels: Class of each, integers in [0, n_classes), shape (N,); or, multilabel, 1, 0 or, where unknown, −1,
+            shape (N, n_classes).
         queries: Name -> features to score, shape (M, D).
         n_classes: Number of classes or labels.
         k: Numbers of neighbours, of which the best on validation is taken; more than the training images count as all.
@@ -50,17 +50,20 @@ def knn(
     """
     counts = sorted({min(count, len(train)) for count in k})
     rows = NeighborIndex(train, index)
-    found = {name: rows.search(features, counts[-1]) for name, features in queries.items()}
+    neighbors = {name: rows.search(features, counts[-1]) for name, features in queries.items()}
     recall = None if rows.kind == "exact" else rows.recall(np.concatenate(list(queries.values())), counts)
     for count in counts:
-        nearest = {name: (similarities[:, :count], at[:, :count]) for name, (similarities, at) in found.items()}
-        wanted = [kind for kind in VOTES if kind in votes]
-        for kind in wanted[:1] if count == 1 else wanted:
+        nearest = {
+            name: (similarities[:, :count], positions[:, :count])
+            for name, (similarities, positions) in neighbors.items()
+        }
+        requested = [kind for kind in VOTES if kind in votes]
+        for kind in requested[:1] if count == 1 else requested:
             setting = {"k": count, "vote": kind, "index": rows.kind}
             if recall is not None:
                 setting["recall"] = round(recall[count], 4)
-            heat = temperature if kind == "weighted" else None
-            yield setting, {name: _scores(*pair, labels, n_classes, heat) for name, pair in nearest.items()}
+            weighting = temperature if kind == "weighted" else None
+            yield setting, {name: _scores(*pair, labels, n_classes, weighting) for name, pair in nearest.items()}
 
 
 def _scores(
@@ -68,6 +71,6 @@ def _scores(
 ) -> np.ndarray:
     if labels.ndim == 1:
         return vote(similarities, labels[positions], n_classes, temperature)
-    scores, known = vote_each(similarities, positions, labels, temperature), (labels >= 0).sum(0)
-    share = np.divide((labels == 1).sum(0), known, out=np.full(n_classes, 0.5), where=known > 0)
-    return np.where(np.isnan(scores), share, scores)
+    scores, labelled = vote_each(similarities, positions, labels, temperature), (labels >= 0).sum(0)
+    prevalence = np.divide((labels == 1).sum(0), labelled, out=np.full(n_classes, 0.5), where=labelled > 0)
+    return np.where(np.isnan(scores), prevalence, scores)

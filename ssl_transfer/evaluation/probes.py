@@ -1,4 +1,4 @@
-"""Protocols on frozen features: every setting scores validation, the best one scores test."""
+"""Protocols on frozen features: the setting that is best on validation is evaluated on test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssl_transfer.training.machine import native_precision
 
 
 def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, Any]) -> ProtocolResult:
-    """Run a protocol's settings on cached features; keep the one that is best on validation, the first among equals.
+    """Run a protocol's settings on cached features; keep the best on validation, the first of several equal ones.
 
     Raises:
         TaskError: If the task's metric is undefined on validation.
@@ -25,29 +25,29 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     features = {}
     for split in rows:
         store = context.store(split)
-        folder = context.features if store is task.store else None  # a given folder holds clean features
+        folder = context.features if store is task.store else None  # a given folder is of images without noise
         features[split] = extract_features(
             context.backbone, store, folder, size=context.size, precision=precision
         ).values[rows[split]]
     train, queries = features.pop("train"), features
-    best, kept = -np.inf, None
+    best, selected = -np.inf, None
     for setting, scores in protocol(train, task.labels[rows["train"]], queries, len(task.classes), **options):
         validation = classification_metrics(task.labels[rows["val"]], scores["val"], task.card.averaging, task.classes)
         if metric_sign(metric) * validation[metric] > best:
-            best, kept = metric_sign(metric) * validation[metric], (setting, scores["test"], validation)
-    if kept is None:
+            best, selected = metric_sign(metric) * validation[metric], (setting, scores["test"], validation)
+    if selected is None:
         raise TaskError(
             f"task {task.name}: {metric} is undefined on the validation images (a single class?), so nothing can be selected "
             "by it. Take another metric, or ingest again with other splits."
         )
-    selected, scores, validation = kept
-    return classified(context, selected, {**options, "precision": precision}, validation, scores)
+    setting, scores, validation = selected
+    return classified(context, setting, {**options, "precision": precision}, validation, scores)
 
 
-def _precision(asked: str) -> str:
+def _precision(requested: str) -> str:
     """`fp32` or `bf16`: what features are computed in."""
-    if asked == "fp16":
+    if requested == "fp16":
         raise RecipeError("precision: features are computed in fp32 or bf16; fp16 is for training.")
-    if asked != "auto":
-        return asked
+    if requested != "auto":
+        return requested
     return "bf16" if native_precision() == "bf16" else "fp32"

@@ -1,4 +1,4 @@
-"""Segment: Dice and HD95 of a decoder on a backbone, per case and per class; the backbone frozen or learning too."""
+"""Segment: Dice and HD95 of a decoder on a frozen or trainable backbone, per case and per class."""
 
 from __future__ import annotations
 
@@ -97,13 +97,13 @@ def segment(
     }
     cases = overlaps("test", trained.accelerator, trained.lower)
     model.strategy.finish(context.backbone)
-    return _judged(context, cases, {"step": trained.best.step}, settings, trained.best.validation)
+    return _scored(context, cases, {"step": trained.best.step}, settings, trained.best.validation)
 
 
-def _judged(
+def _scored(
     context: EvalContext, cases: pandas.DataFrame, selected: dict, settings: dict, validation: dict
 ) -> ProtocolResult:
-    """The outcome of test cases."""
+    """Metrics, intervals and notes of the test cases."""
     task, recipe = context.task, context.recipe
     groups = cases["case"] if task.patients is None else cases["patient"]
     intervals = overlap_intervals(cases, groups.to_numpy(), recipe.resamples, recipe.seed)
@@ -113,7 +113,7 @@ def _judged(
 
 
 def cases_of(task: Task, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray, tuple[float, float, float] | None]]:
-    """Regroup rows into cases: slices of one series in their order; an image without a slice number is a case of its own.
+    """Regroup rows into cases: slices of one series in their order; an image without a slice number is a case by itself.
 
     Yields:
         The case's name, its rows, and its spacing in mm (slice, row, column; None if unknown).
@@ -133,16 +133,16 @@ def cases_of(task: Task, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray, tu
 
 
 def _spacing(case: pandas.DataFrame) -> tuple[float, float, float] | None:
-    """Of a case whose slices lie in order: between slices from their positions, else as the file says."""
+    """Spacing of a case whose slices are in order; between slices from their positions, else from the file's header."""
     within = case[["spacing_row_mm", "spacing_col_mm"]].iloc[0]
     if within.isna().any() or (within <= 0).any():
         return None
-    apart = case["spacing_slice_mm"].iloc[0]
+    between = case["spacing_slice_mm"].iloc[0]
     if len(case) > 1 and case["z_mm"].notna().all():
-        apart = float(np.median(np.abs(np.diff(case["z_mm"].astype(float)))))
+        between = float(np.median(np.abs(np.diff(case["z_mm"].astype(float)))))
     if len(case) == 1:
-        apart = 1.0  # never used: a case of one slice is measured in two dimensions
-    return None if apart is None or apart != apart or apart <= 0 else (float(apart), *map(float, within))
+        between = 1.0  # never used: a case of one slice is measured in two dimensions
+    return None if between is None or between != between or between <= 0 else (float(between), *map(float, within))
 
 
 def _overlaps(
@@ -153,13 +153,13 @@ def _overlaps(
     accelerator: Accelerator,
     lower: torch.dtype | None,
 ) -> pandas.DataFrame:
-    """Dice and HD95 of every case and class of a split; ranks share the cases out, and all get all."""
+    """Dice and HD95 of every case and class of a split; each rank computes a share of the cases, and all of them get all."""
     task, store = context.task, context.store(split)
     cases = list(cases_of(task, context.rows[split]))
-    in_mm = all(spacing is not None for _, _, spacing in cases)  # else all in pixels: their mean must mean something
+    in_mm = all(spacing is not None for _, _, spacing in cases)  # a mean of mm and pixels would be meaningless
     names = dict(enumerate(task.classes, 1))
     patients = task.patients if task.patients is not None else np.full(len(store), None)
-    found = []
+    scored: list[tuple[int, dict]] = []
     with evaluating(model, accelerator.device, lower):
         for number in range(accelerator.process_index, len(cases), accelerator.num_processes):
             name, rows, spacing = cases[number]
@@ -169,8 +169,8 @@ def _overlaps(
             ]
             truth = store.masks(rows)
             measured = case_overlap(truth, np.concatenate(masks), names, spacing if in_mm else None)
-            found += [(number, {"case": name, "patient": patients[rows[0]], **row}) for row in measured]
-    frame = pandas.DataFrame([row for _, row in sorted(gather_object(found), key=lambda item: item[0])])
+            scored += [(number, {"case": name, "patient": patients[rows[0]], **row}) for row in measured]
+    frame = pandas.DataFrame([row for _, row in sorted(gather_object(scored), key=lambda item: item[0])])
     return frame.assign(unit="mm" if in_mm else "pixels")
 
 
@@ -220,7 +220,7 @@ def _rest_unused(context: EvalContext, head: SegmentationHead) -> None:
     backbone = context.backbone
     image = torch.zeros(1, backbone.card.in_channels, context.size, context.size)
     parameters = list(backbone.parameters())
-    found = torch.autograd.grad(head.eval()(backbone.eval(), image).sum(), parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, found, strict=True):
+    gradients = torch.autograd.grad(head.eval()(backbone.eval(), image).sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
         if gradient is None:
             parameter.requires_grad_(False)

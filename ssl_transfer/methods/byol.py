@@ -16,7 +16,7 @@ from ssl_transfer.models.backbone import Backbone
 class BYOL(Objective):
     """Predict a momentum network's projection of one view from the other view; no negatives.
 
-    The loss is 2 − 2cos, summed over both directions. The momentum network keeps BatchNorm statistics of its own.
+    The loss is 2 − 2cos, summed over both directions. The momentum network keeps its own BatchNorm statistics.
 
     Args:
         momentum: Share of itself that the momentum network keeps per step at the start, in [0, 1]; it rises to 1 along
@@ -50,9 +50,9 @@ class BYOL(Objective):
         predictions = [self.prediction_head(projection) for projection in projections]
         with torch.no_grad():
             targets = [self.momentum_network(view) for view in batch.views]
-        one = self.negative_cosine(predictions[0].float(), targets[1].float())
-        other = self.negative_cosine(predictions[1].float(), targets[0].float())
-        return {"loss": (2 + 2 * one) + (2 + 2 * other), "projections": [p.detach().float() for p in projections]}
+        first = self.negative_cosine(predictions[0].float(), targets[1].float())
+        second = self.negative_cosine(predictions[1].float(), targets[0].float())
+        return {"loss": (2 + 2 * first) + (2 + 2 * second), "projections": [p.detach().float() for p in projections]}
 
     def after_step(self, step: int) -> None:
         """Move the momentum network; its momentum goes to 1 along a cosine."""

@@ -66,8 +66,8 @@ class MoCoV3(Objective):
     def _info_nce(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
         everyone = functional.normalize(gather(keys), dim=1)
         logits = functional.normalize(queries, dim=1) @ everyone.T / self.temperature
-        own = torch.arange(len(queries), device=queries.device) + rank() * len(queries)
-        return 2 * self.temperature * functional.cross_entropy(logits, own)
+        positives = torch.arange(len(queries), device=queries.device) + rank() * len(queries)
+        return 2 * self.temperature * functional.cross_entropy(logits, positives)
 
     def after_step(self, step: int) -> None:
         """Move the momentum network; its momentum goes to 1 along a cosine."""

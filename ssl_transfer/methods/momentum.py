@@ -13,7 +13,7 @@ from ssl_transfer.models.backbone import Backbone
 
 
 class MomentumNetwork(nn.Sequential):
-    """A copy of backbone and head that takes no gradients and follows them. It keeps BatchNorm statistics of its own.
+    """A copy of backbone and head that takes no gradients and follows them. It keeps its own BatchNorm statistics.
 
     Args:
         backbone: To copy.
@@ -29,8 +29,8 @@ class MomentumNetwork(nn.Sequential):
     def follow(self, backbone: Backbone, head: nn.Module, momentum: float) -> None:
         """Every parameter becomes momentum · itself + (1 − momentum) · its original."""
         for copies, originals in ((self[0], backbone), (self[1], head)):
-            for mine, other in zip(copies.parameters(), originals.parameters(), strict=True):
-                mine.mul_(momentum).add_(other, alpha=1 - momentum)  # in place: FSDP keeps parts of it elsewhere
+            for slow, fast in zip(copies.parameters(), originals.parameters(), strict=True):
+                slow.mul_(momentum).add_(fast, alpha=1 - momentum)  # in place: FSDP keeps parts of it elsewhere
 
 
 def rising(momentum: float, step: int, total_steps: int) -> float:

@@ -1,4 +1,4 @@
-"""What the loop trains: a module that turns the views of a batch into a loss, as every method does."""
+"""The interface of what the loop trains: a module that turns the views of a batch into a loss."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssl_transfer.schedule import Schedule
 
 
 class Losses(TypedDict):
-    """What a forward pass gives: the loss, and the projections (B, D) of each view, which are only watched."""
+    """Output of a forward pass: the loss, and the projections (B, D) of each view, for monitoring only."""
 
     loss: torch.Tensor
     projections: list[torch.Tensor]
@@ -35,18 +35,18 @@ class Group(NamedTuple):
 
 
 def one_group(module: nn.Module) -> list[Group]:
-    """All trainable parameters of a module under one rate."""
+    """All trainable parameters of a module, with one learning rate."""
     return [Group("all", [parameter for parameter in module.parameters() if parameter.requires_grad])]
 
 
 class Objective(nn.Module):
-    """What is trained: backbone, heads, and the loss of a batch of views.
+    """Backbone, heads, and the loss of a batch of views.
 
     Attributes:
-        backbone: What is exported in the end.
+        backbone: The network that is exported after training.
         schedule: Of the training; methods derive their own schedules from it.
         seed: Of the training; with the step it fixes whatever a method draws.
-        bn_groups: Equal parts of the global batch that have BatchNorm statistics of their own (1: none).
+        bn_groups: Equal parts of the global batch with separate BatchNorm statistics (1: the whole batch).
         compares: What the loss takes from the other images of the batch (`negatives`, …); empty: nothing. Such a batch
             cannot be accumulated from smaller ones.
         needs_labels: Whether batches must bring `labels`.

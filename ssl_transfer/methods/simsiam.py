@@ -34,6 +34,6 @@ class SimSiam(Objective):
         projections = [self.projection_head(self.backbone(view)) for view in batch.views]
         predictions = [self.prediction_head(projection).float() for projection in projections]
         targets = [projection.detach().float() for projection in projections]
-        one = self.negative_cosine(predictions[0], targets[1])
-        other = self.negative_cosine(predictions[1], targets[0])
-        return {"loss": (one + other) / 2, "projections": targets}
+        first = self.negative_cosine(predictions[0], targets[1])
+        second = self.negative_cosine(predictions[1], targets[0])
+        return {"loss": (first + second) / 2, "projections": targets}

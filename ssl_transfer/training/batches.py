@@ -24,7 +24,7 @@ class StepSampler(Sampler):
     a consecutive part of each.
 
     Args:
-        pool: The images.
+        training_set: The training images.
         batch_size: Global.
         total_steps: Of the run.
         first_step: From 0.
@@ -35,7 +35,7 @@ class StepSampler(Sampler):
 
     def __init__(
         self,
-        pool: TrainingSet,
+        training_set: TrainingSet,
         batch_size: int,
         total_steps: int,
         first_step: int,
@@ -43,13 +43,13 @@ class StepSampler(Sampler):
         world: int,
         accumulate: int = 1,
     ):
-        self.pool, self.batch_size, self.accumulate = pool, batch_size, accumulate
+        self.training_set, self.batch_size, self.accumulate = training_set, batch_size, accumulate
         self.total_steps, self.first_step = total_steps, first_step
         micro = batch_size // accumulate
         self.mine = [
             slice(m * micro + rank * micro // world, m * micro + (rank + 1) * micro // world) for m in range(accumulate)
         ]
-        self.steps_per_epoch = len(pool) // batch_size
+        self.steps_per_epoch = len(training_set) // batch_size
 
     def __len__(self) -> int:
         return (self.total_steps - self.first_step) * self.accumulate
@@ -57,17 +57,17 @@ class StepSampler(Sampler):
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
         for step in range(self.first_step, self.total_steps):
             epoch, batch = divmod(step, self.steps_per_epoch)
-            places = np.arange(batch * self.batch_size, (batch + 1) * self.batch_size)
+            positions = np.arange(batch * self.batch_size, (batch + 1) * self.batch_size)
             for mine in self.mine:
-                yield epoch, self.pool.rows(epoch, places[mine])
+                yield epoch, self.training_set.rows(epoch, positions[mine])
 
 
 class StreamSampler(Sampler):
     """Yields (passes, rows of this rank) for every step of an endless stream of images, for training sets of any size.
 
-    Passes over the images follow each other without a gap, so that a batch may be larger than the set; which pass an
-    image stands in is told with it, and gives it views of its own. Several strata take turns, image by image: so every
-    batch shows classes equally often.
+    Passes over the images follow each other without a gap, so that a batch may be larger than the set; the number of
+    the pass comes with each image, so that its views differ between passes. Several strata take turns, image by image,
+    so that every batch has equally many images of each.
 
     Args:
         strata: Rows of each stratum, int64; a single one is a plain stream.
@@ -101,9 +101,9 @@ class StreamSampler(Sampler):
 
     def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Passes and rows of this rank at a step, int64, shape (n,) each."""
-        places = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.mine]
-        turns, owners = np.divmod(places, len(self.strata))
-        passes, rows = np.empty_like(places), np.empty_like(places)
+        positions = np.arange(step * self.batch_size, (step + 1) * self.batch_size)[self.mine]
+        turns, owners = np.divmod(positions, len(self.strata))
+        passes, rows = np.empty_like(positions), np.empty_like(positions)
         for index, stratum in enumerate(self.strata):
             mine = owners == index
             passes[mine], slots = np.divmod(turns[mine], len(stratum))
@@ -117,23 +117,23 @@ class StreamSampler(Sampler):
 class ViewDataset(Dataset):
     """Turns (epoch, rows) into the batch's views; with `make=False` into raw pixels, for views made on a GPU."""
 
-    def __init__(self, pool: TrainingSet, make: bool):
-        self.pool, self.make = pool, make
+    def __init__(self, training_set: TrainingSet, make: bool):
+        self.training_set, self.make = training_set, make
 
     def __getitem__(self, key: tuple[int | np.ndarray, np.ndarray]):
         epoch, rows = key
-        read = self.pool.read(rows)
-        return self.pool.views(read, rows, epoch) if self.make else (read, rows, epoch)
+        read = self.training_set.read(rows)
+        return self.training_set.views(read, rows, epoch) if self.make else (read, rows, epoch)
 
 
-def batch_at(pool: TrainingSet, sampler: StreamSampler, step: int, device: torch.device) -> ViewBatch:
+def batch_at(training_set: TrainingSet, sampler: StreamSampler, step: int, device: torch.device) -> ViewBatch:
     """This rank's batch of a step, on `device`."""
     epoch, rows = sampler.at(step)
-    return pool.views(_moved(pool.read(rows), device), rows, epoch)
+    return training_set.views(_moved(training_set.read(rows), device), rows, epoch)
 
 
 def view_batches(
-    pool: TrainingSet, sampler: StepSampler | StreamSampler, device: torch.device, workers: int | None
+    training_set: TrainingSet, sampler: StepSampler | StreamSampler, device: torch.device, workers: int | None
 ) -> Iterator[ViewBatch]:
     """Batches of views on `device`, read ahead by worker processes or made in this one.
 
@@ -145,21 +145,21 @@ def view_batches(
     on_device = device.type != "cpu"
     workers = suited_workers(device) if workers is None else workers
     loader = DataLoader(
-        ViewDataset(pool, not on_device),
+        ViewDataset(training_set, not on_device),
         batch_size=None,
         sampler=sampler,
         num_workers=workers,
         pin_memory=on_device,
         prefetch_factor=2 if workers else None,
         worker_init_fn=_start_reader,
-        generator=torch.Generator(),  # the loader draws a number; from the run's own generator a resumed run would lack it
+        generator=torch.Generator(),  # the loader draws a number; taken from the run's generator, a resumed run would lack it
     )
     items = iter(loader)
     try:
         for item in items:
             if on_device:
                 read, rows, epoch = item
-                yield pool.views(_moved(read, device), np.asarray(rows), np.asarray(epoch))
+                yield training_set.views(_moved(read, device), np.asarray(rows), np.asarray(epoch))
             else:
                 yield item
     finally:  # readers ignore SIGTERM, so after an error Python would wait for them forever

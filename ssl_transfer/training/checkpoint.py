@@ -21,11 +21,11 @@ class Checkpoints:
     """The checkpoints of one run: `checkpoint-00000500.pt` and its `.sha256`.
 
     Args:
-        folder: Of the run.
+        folder: Folder of the checkpoints.
         run_id: A checkpoint of another run is refused.
 
     Attributes:
-        extra: Asked at every save for what belongs into it beside the training's own state.
+        extra: Called at every save; gives what a checkpoint holds beside the state of the training.
     """
 
     def __init__(self, folder: Path, run_id: str):

@@ -1,4 +1,4 @@
-"""Where a training runs: processes, precision, memory format, threads; chosen once and recorded."""
+"""Where a training runs: processes, precision, memory format and threads, chosen once and recorded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Machine:
     Attributes:
         precision: `fp32`, `bf16` or `fp16`.
         memory_format: `channels_last` or `contiguous`.
-        threads: That torch computes with on a CPU.
+        threads: CPU threads of torch.
     """
 
     precision: str
@@ -78,7 +78,7 @@ def start_accelerator(
         RunError: If it counts fewer processes than the launcher started.
         RecipeError: If the tracker is missing, or the batch cannot be shared out evenly.
     """
-    if tracker != "none" and not importlib.util.find_spec(tracker):  # Accelerate would go on without a word
+    if tracker != "none" and not importlib.util.find_spec(tracker):  # Accelerate would continue silently
         raise RecipeError(f"tracker: {tracker} is not installed here: pip install {tracker}, or tracker=none.")
     AcceleratorState._reset_state(reset_partial_state=False)  # several runs in one process may differ in precision
     accelerator = Accelerator(

@@ -33,9 +33,9 @@ class MetricLogger:
     def timed(self, batches: Iterator[ViewBatch]) -> Iterator[ViewBatch]:
         """The batches, while the time spent waiting for them is counted."""
         while True:
-            asked = time.perf_counter()
+            started = time.perf_counter()
             batch = next(batches)
-            self.waited += time.perf_counter() - asked
+            self.waited += time.perf_counter() - started
             yield batch
 
     def add(
@@ -46,7 +46,7 @@ class MetricLogger:
         self.projections, self.gradient_norm = losses[-1]["projections"], gradient_norm
 
     def flush(self, rate: float, watch: Callable[[], dict[str, float]]) -> None:
-        """Write one line for the steps since the last, and judge them; watching does not count as training time."""
+        """Write one line for the steps since the last line, and check them; `watch` does not count as training time."""
         elapsed = time.perf_counter() - self.since
         losses = self.accelerator.reduce(torch.stack([loss for _, loss, _ in self.pending]).float(), "mean")
         finite = torch.isfinite(losses)
@@ -55,7 +55,7 @@ class MetricLogger:
             step, _, rows = self.pending[first]
             self.alarms.nonfinite(step, float(losses[first]), partial(self._keys, rows))
         step, _, rows = self.pending[-1]
-        seen = watch()
+        measured = watch()
         images_per_second = len(self.pending) * self.schedule.batch_size / max(elapsed, 1e-9)
         values = {
             "step": step,
@@ -71,24 +71,24 @@ class MetricLogger:
             values["gradient_norm"] = float(self.gradient_norm)
         if self.accelerator.device.type == "cuda":
             values["gpu_memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-        values |= seen
+        values |= measured
         if self.log is not None:
             self.log.write(**values)
         self.accelerator.log({k: v for k, v in values.items() if k != "step"}, step=step)
         self.message = f"loss {values['loss']:.3f}  {images_per_second:.0f} images/s" + (
-            f"  kNN {seen['knn']:.3f}" if "knn" in seen else ""
+            f"  kNN {measured['knn']:.3f}" if "knn" in measured else ""
         )
         self.pending, self.waited, self.since = [], 0.0, time.perf_counter()
         if "normalised_std" in values:
-            self.alarms.spread(step, values["normalised_std"], partial(self._keys, rows))
+            self.alarms.projection_std(step, values["normalised_std"], partial(self._keys, rows))
 
     def _geometry(self) -> dict[str, float]:
-        """How the projections of the last batch lie; nothing where a method has none."""
+        """Standard deviation, uniformity and alignment of the last batch's projections; empty where a method has none."""
         views = [self.accelerator.gather(view) for view in self.projections]
         if not views:
             return {}
-        found = {"normalised_std": normalised_std(views[0]), "uniformity": uniformity(views[0])}
-        return found | ({"alignment": alignment(views[0], views[1])} if len(views) > 1 else {})
+        values = {"normalised_std": normalised_std(views[0]), "uniformity": uniformity(views[0])}
+        return values | ({"alignment": alignment(views[0], views[1])} if len(views) > 1 else {})
 
     def _keys(self, rows: list[torch.Tensor]) -> str:
         """The first rows of a batch over all ranks, for a message. All ranks must call it together."""

@@ -1,4 +1,4 @@
-"""What is watched while a backbone learns: online kNN and linear probe on validation images, and signs of trouble."""
+"""Monitoring of a pretraining: online kNN and linear probe on validation images, and alarms."""
 
 from __future__ import annotations
 
@@ -69,25 +69,25 @@ class OnlineProbes:
         }
 
 
-def _mean_recall(truth: np.ndarray, found: np.ndarray) -> float:
-    return float(np.mean([np.mean(found[truth == c] == c) for c in np.unique(truth)]))
+def _mean_recall(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.mean([np.mean(predicted[truth == c] == c) for c in np.unique(truth)]))
 
 
 @dataclass
 class Alarms:
-    """Report a loss that is no number and a representation that has collapsed, and stop the run or let it go on.
+    """Report a NaN or infinite loss and a collapsed representation, and stop the run or let it continue.
 
     Args:
-        on_nonfinite: `stop` raises, `warn` says it once.
+        on_nonfinite: `stop` raises, `warn` reports it once.
         on_collapse: Likewise.
-        patience_steps: Steps at the start that are not judged for collapse (warm-up).
+        patience_steps: Steps at the start that are not checked for collapse (warm-up).
     """
 
     on_nonfinite: str
     on_collapse: str
     patience_steps: int
     _low: int = field(default=0, init=False)
-    _told: set[str] = field(default_factory=set, init=False)
+    _reported: set[str] = field(default_factory=set, init=False)
 
     def nonfinite(self, step: int, loss: float, keys: Callable[[], str]) -> None:
         """Report a loss that is NaN or infinite; `keys` names the rows of the batch.
@@ -95,7 +95,7 @@ class Alarms:
         Raises:
             RunError: If `on_nonfinite` is `stop`.
         """
-        self._sound(
+        self._report(
             "nonfinite",
             self.on_nonfinite,
             lambda: (
@@ -104,17 +104,17 @@ class Alarms:
             ),
         )
 
-    def spread(self, step: int, std: float, keys: Callable[[], str]) -> None:
-        """Judge the spread of the projections at a logged step, counted from 1.
+    def projection_std(self, step: int, std: float, keys: Callable[[], str]) -> None:
+        """Check the normalised standard deviation of the projections at a logged step, counted from 1.
 
         Raises:
-            RunError: If `on_collapse` is `stop` and the spread was below its limit for several logged steps.
+            RunError: If `on_collapse` is `stop` and it was below its limit for several logged steps.
         """
         if step <= self.patience_steps:
             return
         self._low = self._low + 1 if std < COLLAPSED_BELOW else 0
         if self._low >= COLLAPSED_FOR:
-            self._sound(
+            self._report(
                 "collapse",
                 self.on_collapse,
                 lambda: (
@@ -124,10 +124,10 @@ class Alarms:
                 ),
             )
 
-    def _sound(self, kind: str, how: str, message: Callable[[], str]) -> None:
-        if kind in self._told:
+    def _report(self, kind: str, how: str, message: Callable[[], str]) -> None:
+        if kind in self._reported:
             return
         if how == "stop":
             raise RunError(message())
         warn(message())
-        self._told.add(kind)
+        self._reported.add(kind)

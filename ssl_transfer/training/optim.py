@@ -31,13 +31,13 @@ def parameter_groups(groups: Sequence[Group], weight_decay: float) -> list[dict]
 
     lightly's LARS leaves groups without decay unscaled, which is what the papers ask for norms and biases.
     """
-    found = []
+    optimizer_groups = []
     for group in groups:
         weights = [parameter for parameter in group.parameters if parameter.ndim > 1]
-        others = [parameter for parameter in group.parameters if parameter.ndim <= 1]
-        found.append({"params": weights, "weight_decay": weight_decay if group.decays else 0.0})
-        found.append({"params": others, "weight_decay": 0.0})
-    return found
+        norms_and_biases = [parameter for parameter in group.parameters if parameter.ndim <= 1]
+        optimizer_groups.append({"params": weights, "weight_decay": weight_decay if group.decays else 0.0})
+        optimizer_groups.append({"params": norms_and_biases, "weight_decay": 0.0})
+    return optimizer_groups
 
 
 def lars(

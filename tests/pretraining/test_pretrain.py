@@ -193,7 +193,7 @@ def test_a_loss_that_is_no_number_is_reported_with_its_step_and_rows(runs, tiny_
     assert not (tmp_path / "run" / "backbone").exists()
 
 
-def test_a_run_that_was_told_to_go_on_without_numbers_goes_on_and_its_files_stay_json(runs, tmp_path, capsys):
+def test_with_on_nonfinite_warn_a_run_continues_after_a_nan_and_its_files_stay_json(runs, tmp_path, capsys):
     answer = runs(tmp_path / "run", EXPLODING, "monitor.on_nonfinite=warn", "monitor.every_epochs=1")
     assert capsys.readouterr().err.count("the loss is") == 1
     assert answer["steps"] == 6 and answer["final"] == dict.fromkeys(("loss", "knn", "linear_probe", "rankme"))

@@ -101,33 +101,33 @@ def test_a_loss_that_is_no_number_stops_with_its_step_and_rows():
 def test_the_alarm_stops_a_run_whose_projections_stay_the_same():
     alarms = Alarms("warn", "stop", patience_steps=0)
     for step in range(1, 5):
-        alarms.spread(step, 0.0, keys)
+        alarms.projection_std(step, 0.0, keys)
     with pytest.raises(RunError, match=r"step 5: the representation has collapsed.* 5 logged steps .*stores/ct: 7"):
-        alarms.spread(5, 0.0, keys)
+        alarms.projection_std(5, 0.0, keys)
 
 
 def test_the_alarm_is_silent_during_warm_up_and_after_a_recovery():
     alarms = Alarms("stop", "stop", patience_steps=20)
     for step in range(1, 25):
-        alarms.spread(step, 0.0, keys)
-    alarms.spread(25, 0.5, keys)
+        alarms.projection_std(step, 0.0, keys)
+    alarms.projection_std(25, 0.5, keys)
     for step in range(26, 30):
-        alarms.spread(step, 0.0, keys)
+        alarms.projection_std(step, 0.0, keys)
 
 
 def test_alarms_that_warn_do_so_once_each(capsys):
     alarms = Alarms("warn", "warn", patience_steps=0)
     for step in range(1, 20):
-        alarms.spread(step, 0.0, keys)
+        alarms.projection_std(step, 0.0, keys)
         alarms.nonfinite(step, math.inf, keys)
     told = capsys.readouterr().err
     assert told.count("the representation has collapsed") == told.count("the loss is inf") == 1
 
 
-def test_the_rows_are_looked_up_only_when_they_are_told():
+def test_row_names_are_looked_up_only_when_an_alarm_is_raised():
     """Gathering them costs a round over all ranks."""
-    alarms, asked = Alarms("warn", "warn", patience_steps=0), []
+    alarms, lookups = Alarms("warn", "warn", patience_steps=0), []
     for step in range(1, 20):
-        alarms.spread(step, 1.0, lambda: asked.append(1) or "")
-        alarms.nonfinite(step, math.nan, lambda: asked.append(1) or "")
-    assert len(asked) == 1
+        alarms.projection_std(step, 1.0, lambda: lookups.append(1) or "")
+        alarms.nonfinite(step, math.nan, lambda: lookups.append(1) or "")
+    assert len(lookups) == 1

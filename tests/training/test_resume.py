@@ -43,7 +43,7 @@ def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
     assert runs.weights(out) == runs.weights(finished[0])
 
 
-def test_if_every_checkpoint_is_damaged_the_run_ends_with_status_2_until_told_to_start_anew(
+def test_if_every_checkpoint_is_damaged_the_run_ends_with_status_2_unless_resume_is_never(
     runs, tiny_recipe, interrupt, finished, capsys
 ):
     out = interrupt()

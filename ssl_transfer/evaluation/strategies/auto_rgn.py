@@ -50,12 +50,12 @@ class AutoRGN(Strategy):
             return
         tensors = [group.parameters[0] for group in self.groups()]
         norms = torch.stack([tensor.detach().float().norm() for tensor in tensors])
-        found = torch.zeros_like(norms)
+        rgn = torch.zeros_like(norms)
         for batch in range(self.batches):
             for index, gradient in enumerate(gradients(step + batch)):
                 if gradient is not None:
-                    found[index] += gradient.float().norm() / (norms[index] + EPSILON) / self.batches
-        self.shares.copy_(relative_shares(found, norms, len(self.backbone_parameters)))
+                    rgn[index] += gradient.float().norm() / (norms[index] + EPSILON) / self.batches
+        self.shares.copy_(relative_shares(rgn, norms, len(self.backbone_parameters)))
 
 
 def relative_shares(rgn: torch.Tensor, norms: torch.Tensor, backbone_tensors: int) -> torch.Tensor:
@@ -64,6 +64,6 @@ def relative_shares(rgn: torch.Tensor, norms: torch.Tensor, backbone_tensors: in
     for part in (slice(None, backbone_tensors), slice(backbone_tensors, None)):
         counted = norms[part] > 0
         if counted.any() and rgn[part][counted].max() > 0:
-            own = rgn[part] / rgn[part][counted].max()
-            shares[part] = torch.where(counted, own.clamp(SMALLEST, 1.0), 1.0)
+            relative = rgn[part] / rgn[part][counted].max()
+            shares[part] = torch.where(counted, relative.clamp(SMALLEST, 1.0), 1.0)
     return shares

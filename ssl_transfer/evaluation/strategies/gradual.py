@@ -19,8 +19,8 @@ class Gradual(Strategy):
 
     def groups(self) -> list[Group]:
         """One of each block that can learn, and the head."""
-        found = [Group(block.name, trainable(block)) for block in self.blocks]
-        return [group for group in found if group.parameters] + [Group("head", list(self.head_parameters.values()))]
+        groups = [Group(block.name, trainable(block)) for block in self.blocks]
+        return [group for group in groups if group.parameters] + [Group("head", list(self.head_parameters.values()))]
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:
         """The schedule's rate for blocks that have joined."""

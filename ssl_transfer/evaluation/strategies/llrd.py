@@ -39,8 +39,8 @@ class LLRD(Strategy):
 
     def groups(self) -> list[Group]:
         """One of each layer that can learn, and the head."""
-        found = [Group(block.name, trainable(block)) for block in self.blocks]
-        return [group for group in found if group.parameters] + [Group("head", list(self.head_parameters.values()))]
+        groups = [Group(block.name, trainable(block)) for block in self.blocks]
+        return [group for group in groups if group.parameters] + [Group("head", list(self.head_parameters.values()))]
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:
         """The schedule's rate, lower by `decay` with every layer down from the head."""

@@ -1,4 +1,4 @@
-"""What every strategy is: which layers of a fine-tune learn when, how fast, and what holds them back."""
+"""The interface of strategies: which layers of a fine-tune learn, when, how fast, and with which penalty."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Strategy(nn.Module):
 
     Args:
         backbone: With its pretrained weights.
-        head: Fresh.
-        schedule: Of the training.
+        head: With random weights.
+        schedule: Length and warm-up of the training.
 
     Attributes:
         blocks: Of the backbone, those near the image first.
