@@ -1,4 +1,4 @@
-"""What a fine-tune trains, and how: backbone, head and strategy in the one loop, selected on validation."""
+"""Training on a task: backbone, head and strategy in the one loop; the weights are selected on validation."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 class TaskModel(Objective):
-    """A backbone with a head, learning a task by a strategy.
+    """A backbone with a head, trained on a task by a strategy.
 
     Args:
         backbone: With its pretrained weights.
-        head: Reads a backbone's images into logits.
-        strategy: Of both.
-        criterion: Loss of float32 logits and labels, a mean over images.
-        schedule: Of the training.
+        head: Called with the backbone and images; gives logits.
+        strategy: How the layers of both are treated.
+        criterion: Loss of float32 logits and labels, averaged over images.
+        schedule: Length, warm-up and cadence of the training.
     """
 
     def __init__(
@@ -58,20 +58,20 @@ class TaskModel(Objective):
         self.batch: Callable[[int], ViewBatch] | None = None
 
     def groups(self) -> list[Group]:
-        """As the strategy says."""
+        """Parameter groups of the strategy."""
         return self.strategy.groups()
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:
-        """As the strategy says."""
+        """Learning rates of the strategy."""
         return self.strategy.rates(step, factor)
 
     def before_step(self, step: int) -> None:
-        """What rests at this step is put into `eval`, and the strategy may look at gradients."""
+        """Let the strategy measure gradients, and put what is not trained at this step into `eval` mode."""
         self.strategy.before_step(step, self.gradients)
         self.rest(step)
 
     def rest(self, step: int) -> None:
-        """All in `train` but what does not learn at a step."""
+        """Put everything into `train` mode, except what is not trained at a step."""
         rates = self.rates(step, 1.0)
         learning = {id(p) for group in self.groups() if rates[group.name] for p in group.parameters}
         train_all_but(self, [p for p in self.parameters() if id(p) not in learning])
@@ -83,7 +83,7 @@ class TaskModel(Objective):
         return {"loss": loss, "projections": []}
 
     def gradients(self, step: int) -> list[torch.Tensor | None]:
-        """Gradients of the global batch of a step, one per parameter of `groups`; BatchNorm forgets that it saw it."""
+        """Gradients of the global batch of a step, one per parameter of `groups`; BatchNorm statistics stay as they are."""
         self.rest(step)
         statistics = {name: buffer.clone() for name, buffer in self.named_buffers()}
         parameters = [parameter for group in self.groups() for parameter in group.parameters]
@@ -104,8 +104,10 @@ class Best:
     """The best weights so far, by validation.
 
     Attributes:
-        metric: That they are best by.
-        patience: Checks without a better one that are enough; None: any number.
+        metric: Metric that is compared.
+        patience: Validations without improvement after which training stops; None: it never does.
+        validation, step, weights: Metrics, step and state dict of the best so far.
+        checks_since: Validations since then.
     """
 
     metric: str
@@ -116,7 +118,7 @@ class Best:
     checks_since: int = 0
 
     def judge(self, step: int, validation: dict[str, float], network: nn.Module) -> None:
-        """Keep the weights of a step if they are better than all before; the earlier of equals stays."""
+        """Keep the weights of a step if they are better than all earlier ones; of equal ones the earliest is kept."""
         if self.validation is None or self._score(validation) > self._score(self.validation):
             self.validation, self.step, self.checks_since = validation, step, 0
             self.weights = {
@@ -133,11 +135,11 @@ class Best:
 
     @property
     def undefined(self) -> bool:
-        """Whether the metric had no value so far."""
+        """Whether the metric was NaN so far."""
         return self.validation is None or math.isnan(self.validation[self.metric])
 
     def enough(self) -> bool:
-        """Whether patience has come to its end."""
+        """Whether training should stop early."""
         return self.patience is not None and self.checks_since >= self.patience
 
     def state(self) -> dict[str, Any]:
@@ -145,19 +147,19 @@ class Best:
         return {name: getattr(self, name) for name in ("validation", "step", "weights", "checks_since")}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         for name, value in state.items():
             setattr(self, name, value)
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How a training ended.
+    """Result of `learn`.
 
     Attributes:
-        best: What was selected; the model has its weights now.
-        accelerator: That it ran on.
-        precision: That it was computed in, and test is.
+        best: The selected step; the model has its weights.
+        accelerator: Processes and device, for the evaluation on test.
+        precision: Precision of training, validation and test.
     """
 
     best: Best
@@ -166,12 +168,12 @@ class Trained:
 
     @property
     def lower(self) -> torch.dtype | None:
-        """What autocast lowers float32 to."""
+        """Data type of autocast; None: float32 throughout."""
         return LOWER.get(self.precision)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """For the result."""
+        """Settings that the result records."""
         return {"precision": self.precision, "world_size": self.accelerator.num_processes}
 
 
@@ -191,7 +193,7 @@ def build_training_set(
     channels, intensity = backbone.card.in_channels, backbone.intensity
     options = choose(VIEWS, views, "views")
     preset = VIEWS[views.name](context.size, channels, store.units, **options)
-    preset = replace(preset, intensity=intensity)  # what the backbone reads, whatever the preset's own is
+    preset = replace(preset, intensity=intensity)  # of the backbone, not of the preset
     maker = ViewMaker([preset], Scale.of_store(store.card, intensity.window_hu), context.recipe.seed, channels)
     return TrainingSet([StoreShare(store, context.rows["train"], maker)], context.recipe.seed, labels, masked)
 
@@ -203,7 +205,7 @@ def build_task_model(
 
     Args:
         strategy: With all of its options.
-        section: How long it is trained.
+        section: Gives the schedule.
     """
     schedule = section.schedule(len(context.rows["train"]))
     with torch.random.fork_rng(devices=[]):
@@ -223,13 +225,13 @@ def learn(
 ) -> Trained:
     """Train a model and leave it with the weights that were best on validation, by the task's metric.
 
-    All ranks call it together. A run that was stopped goes on from its checkpoint.
+    All ranks call it together. An interrupted run continues from its checkpoint.
 
     Args:
         training_set: Reads and augments the training images with their labels or masks.
         strata: Rows of the training images; several take turns.
         optimizer: With all of its options.
-        section: How long and how it learns.
+        section: Clipping, patience and workers.
         validate: Measures the model on validation images, on all ranks.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a recipe means for the stores that it names: views, pool, method, and the backbone that it starts from."""
+"""Setup of a pretraining from its recipe: training images with their views, method, and initial backbone."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def resolve(recipe: PretrainRecipe, where: str) -> PretrainRecipe:
 
 
 def online_probes(recipe: PretrainRecipe, training_set: TrainingSet) -> OnlineProbes | None:
-    """What watches the backbone, if there is a labelled store to watch it on."""
+    """The online kNN and linear probe; None if there is no labelled store for them."""
     monitor = recipe.monitor
     store = ImageStore(monitor.store) if monitor.store else training_set.parts[0].store
     try:
@@ -112,7 +112,7 @@ def _preset(views: Component, size: int, channels: int, store: ImageStore) -> Vi
 
 
 def _alike(presets: list[Views], stores: list[ImageStore]) -> list[Views]:
-    """Presets whose views a backbone reads alike: mean and std of the first, the window of the first store in HU."""
+    """Presets with one intensity normalisation: mean and std of the first, the window of the first store in HU."""
     window = next((p.intensity.window_hu for p, s in zip(presets, stores, strict=True) if s.units == "hu"), None)
     intensity = replace(presets[0].intensity, window_hu=window or presets[0].intensity.window_hu)
     return [replace(preset, intensity=intensity) for preset in presets]
@@ -211,19 +211,19 @@ def _training_set(
 
 def _limited(positions: np.ndarray, limit: int | None, stores: int, seed: int) -> np.ndarray:
     """A seeded subset of the training rows; several stores share the limit."""
-    wanted = limit and max(1, limit // stores)
-    if not wanted or wanted >= len(positions):
+    count = limit and max(1, limit // stores)
+    if not count or count >= len(positions):
         return positions
-    chosen = np.random.default_rng(seed).choice(len(positions), wanted, replace=False)
+    chosen = np.random.default_rng(seed).choice(len(positions), count, replace=False)
     return np.asarray(positions)[np.sort(chosen)]
 
 
 def _check_batch(recipe: PretrainRecipe, training_set: TrainingSet, objective: Objective, where: str) -> None:
     batch, accumulate = recipe.train.batch_size, recipe.train.accumulate_steps
     if batch > len(training_set):
-        offered = ", ".join(str(part.store.path) for part in training_set.parts)
+        stores = ", ".join(str(part.store.path) for part in training_set.parts)
         raise RecipeError(
-            f"{where}: train.batch_size: {batch} images per batch, but {offered} offers {len(training_set)} training images. Set "
+            f"{where}: train.batch_size: {batch} images per batch, but {stores} offers {len(training_set)} training images. Set "
             "train.batch_size to at most that."
         )
     if accumulate > 1 and objective.compares:

@@ -32,14 +32,14 @@ def pretrain(
     where: str = "recipe",
     untrained: bool = False,
 ) -> dict[str, Any]:
-    """Pretrain a backbone, or go on with a run that was interrupted.
+    """Pretrain a backbone, or continue an interrupted run.
 
     Args:
-        recipe: What to do.
+        recipe: Settings.
         out: Folder of the run; None: `runs/NAME-ID`.
         resume: `auto` continues from the newest whole checkpoint, `never` starts anew.
         where: Name of the recipe, for error messages.
-        untrained: Write the backbone as it is before the first step, with random weights of its seed: the control.
+        untrained: Write the backbone with the random initialisation of its seed, without training: the control.
 
     Returns:
         `backbone` (path), `run`, `world_size`, `steps`, `images_per_second`, `final` (loss, knn, rankme).

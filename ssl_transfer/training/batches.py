@@ -1,4 +1,4 @@
-"""Batches of views: which images each rank sees at each step, as a function of (seed, step)."""
+"""Batches of views: the images of each rank at each step are a function of (seed, step)."""
 
 from __future__ import annotations
 
