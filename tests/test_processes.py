@@ -40,14 +40,14 @@ print("stopped" if command.stopped else "ended")
 STUDY = """
 from pathlib import Path
 from ssl_transfer.errors import Interrupted
-from ssl_transfer.study.engine import run_study
+from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.plan import Job, Plan
 
 words = ["accelerate", "launch", "-m", "ssl_transfer", "pretrain", "recipe.yaml"]
 cost = {"kind": "pretrain", "like": "pretrain", "units": 1, "seconds": 1.0, "disk_mb": 0}
 job = Job("a", "pretrain", "a", [], {}, words, "out", {}, {"gpus": 0}, cost)
 try:
-    run_study(Plan("study", Path("study"), {}, [], {}, [job]), perform=print)
+    run_plan(Plan("study", Path("study"), {}, [], {}, [job]), perform=print)
 except Interrupted:
     print("interrupted")
 """

@@ -10,6 +10,7 @@ from support.families import family_backbone
 from support.strategies import STEPS
 from support.tiny_tasks import class_task, judge
 
+from ssl_transfer.evaluation.strategies.lora import LoRA
 from ssl_transfer.evaluation.task_model import TaskModel
 
 
@@ -35,6 +36,9 @@ def trained(task, tmp_path, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(TaskModel, "before_step", recorded)
+            patch.setattr(
+                LoRA, "finish", lambda strategy, backbone: None
+            )  # adapters are recorded before they are merged
             backbone, out = family_backbone(family), tmp_path / str(next(number))
             judge("finetune", backbone, task, out, f"strategy={strategy}", f"train.steps={steps}", *overrides)
         tensors.append(copy.deepcopy(learners[-1].state_dict()))
