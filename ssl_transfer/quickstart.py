@@ -24,7 +24,7 @@ from ssl_transfer.study.engine import Perform, run_plan
 from ssl_transfer.study.gather import report_study
 from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.planning import plan_study
-from ssl_transfer.study.report.page import Attachment
+from ssl_transfer.study.report.evidence import Attachment
 
 STUDIES = {"full": "quickstart", "tiny": "quickstart_tiny"}  # in `recipes/studies/`
 SHOWN = ("CT", "photographs", "scratch")

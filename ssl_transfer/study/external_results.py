@@ -1,4 +1,4 @@
-"""Reports of results that were made elsewhere: published logs, another tool, in tidy form."""
+"""Reports of external results (published logs, other tools) in tidy form."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any
 import pandas as pd
 
 from ssl_transfer.errors import UsageError
-from ssl_transfer.study.report.guidance import answers
+from ssl_transfer.study.report.evidence import Evidence, Provenance
 from ssl_transfer.study.report.page import write_report
-from ssl_transfer.study.statistics import contrasts, strategy_contrasts, summary, variance_components
-
-FAMILY = ("protocol", "metric")
+from ssl_transfer.study.statistics import FAMILY
 
 
 def report_external_results(
@@ -25,7 +23,7 @@ def report_external_results(
     domains: str | Path | None = None,
     primary: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Write the report of results that were made elsewhere.
+    """Write the report of results that another tool made.
 
     Args:
         results: Tidy CSV (see `read_tidy`).
@@ -45,37 +43,33 @@ def report_external_results(
     command = _command(results, margin, family, domains, primary)
     family = tuple(family or FAMILY)
     frame = read_tidy(results, domains)
-    table = contrasts(frame, margin=margin, family=family)
-    primary = _primary(primary, frame)
-    unit = "Welch’s t over pretraining seeds, or over fine-tuning seeds where a pretraining has one seed"
-    equivalence = f"margin of equivalence {margin:g}" if margin else "no margin of equivalence was stated"
-    page = write_report(
-        out or Path("studies") / results.stem,
+    unit = "Welch’s t-test over pretraining seeds, or over fine-tuning seeds where a pretraining has one seed"
+    equivalence = f"equivalence margin {margin:g}" if margin else "no equivalence margin was stated"
+    provenance = Provenance(
         title=f"Results of {results.name}",
-        question="Which of these pretrainings is worth more, and how sure is that?",
-        frame=frame,
-        contrasts=table,
-        primary=primary,
-        arms=[{"name": arm} for arm in frame["pretraining"].unique()],
-        attachments=[],
+        question="Which of these pretrainings transfers best, and how certain is that?",
         design={
-            "Source": f"{results}, made elsewhere: {len(frame)} values.",
-            "Tests": f"{unit}; Holm over {', '.join(family)}; {equivalence}.",
+            "Source": f"{results}, external: {len(frame)} values.",
+            "Tests": f"{unit}; Holm’s correction over {', '.join(family)}; {equivalence}.",
         },
-        missing=[],
-        cost=[],
-        environment={},
         methods_text=f"{unit} (ddof 1), two-sided, with Holm’s correction over all pairs of one {' and '.join(family)}; "
         f"Hedges’ g as effect size; {equivalence}.",
-        warnings=["These results were made elsewhere: how splits, budgets and selection were done is not known here."],
+        warnings=["These results are external: their splits, budgets and model selection are not verified."],
         commands=[command],
-        strategies=strategy_contrasts(frame),
-        variance=variance_components(frame),
     )
+    evidence = Evidence(
+        frame=frame,
+        primaries=[_primary(primary, frame)],
+        provenance=provenance,
+        arms=[{"name": arm} for arm in frame["pretraining"].unique()],
+        margin=margin,
+        family=family,
+    )
+    page = write_report(out or Path("studies") / results.stem, evidence)
     return {
         "report": str(page),
-        "contrasts": len(table),
-        "answers": [f"{answer['where']}: {answer['advice']}" for answer in answers(table, summary(frame), primary)],
+        "contrasts": len(evidence.contrasts),
+        "answers": [f"{answer['where']}: {answer['advice']}" for answer in evidence.answers],
     }
 
 
@@ -98,7 +92,7 @@ def _command(
 
 
 def _primary(primary: Mapping[str, str] | None, frame: pd.DataFrame) -> dict[str, Any]:
-    """The contrast to headline: as requested, or the first protocol and metric of the table."""
+    """The primary contrast: as requested, or the first protocol and metric of the table."""
     if primary is None:
         return {"protocol": frame["protocol"].iloc[0], "metric": frame["metric"].iloc[0]}
     if not {"protocol", "metric"} <= set(primary):
@@ -108,7 +102,7 @@ def _primary(primary: Mapping[str, str] | None, frame: pd.DataFrame) -> dict[str
 
 
 def read_tidy(path: str | Path, domains: str | Path | None = None) -> pd.DataFrame:
-    """A tidy table that was made elsewhere.
+    """Read a tidy table that another tool made.
 
     Args:
         path: CSV with the columns protocol, pretraining, task, strategy, fraction, pretraining_seed, seed, metric, value; also
@@ -124,9 +118,9 @@ def read_tidy(path: str | Path, domains: str | Path | None = None) -> pd.DataFra
             frame[name] = None
     frame = frame.astype({"pretraining_seed": "Int64", "seed": "Int64", "fraction": "float64", "value": "float64"})
     if domains is not None:
-        known = _csv(domains, ("pretraining", "task", "boundary")).set_index(["pretraining", "task"])["boundary"]
+        boundaries = _csv(domains, ("pretraining", "task", "boundary")).set_index(["pretraining", "task"])["boundary"]
         keys = pd.MultiIndex.from_frame(frame[["pretraining", "task"]])
-        frame["boundary"] = known.reindex(keys).to_numpy()
+        frame["boundary"] = boundaries.reindex(keys).to_numpy()
     return frame
 
 

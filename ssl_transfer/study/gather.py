@@ -1,10 +1,11 @@
-"""What a study has found so far: its results and records, gathered into one report."""
+"""Gather the results and records of a study into the evidence of its report."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,19 @@ from ssl_transfer.protocols import FROZEN, PROTOCOLS
 from ssl_transfer.run import read_json
 from ssl_transfer.study.arms import compared
 from ssl_transfer.study.engine import failure, record, status
-from ssl_transfer.study.methods_text import design_of, methods_of
+from ssl_transfer.study.methods_text import methods_text, study_design
 from ssl_transfer.study.plan import Job, Plan
-from ssl_transfer.study.report.guidance import STRATEGIES, answers, matches
-from ssl_transfer.study.report.headline import primary_noise
-from ssl_transfer.study.report.page import Attachment, write_report
+from ssl_transfer.study.report.evidence import Attachment, Evidence, Provenance
+from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.report.wording import words
-from ssl_transfer.study.statistics import contrasts, patient_bootstrap, strategy_contrasts, summary, variance_components
-from ssl_transfer.study.table import CELL, CLEAN, noise_setting, study_table, write_table
+from ssl_transfer.study.table import CLEAN, noise_setting, study_table, write_table
 
 MISSING_LISTED = 40
 SHEET_IMAGES = 48
 
 
 def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[Attachment] = ()) -> dict[str, Any]:
-    """Build the report of what is there, and name what is missing.
+    """Build the report of the results that are there, and list what is missing.
 
     Args:
         plan: Of the study.
@@ -46,50 +45,61 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
     folder = Path(out) if out else plan.folder
     with stage("reading results"):
         results = list(finished(plan))
-        frame = study_table(results)
-    settings = plan.recipe["statistics"]
-    primaries = settings["primary"]
-    pairs = [tuple(pair) for pair in settings["pairs"] or compared(plan.arms)]
-    with stage(f"statistics of {len(results)} runs"):
-        table = contrasts(frame, margin=settings["margin"], family=settings["family"], pairs=pairs)
-    strategies = strategy_contrasts(frame)
-    write_table(frame, folder)
-    main_metrics = {name: card["metric"] for name, card in plan.tasks.items()}
     states = status(plan).states
+    evidence = study_evidence(plan, results, states, pictures)
+    with stage(f"statistics of {len(results)} runs"):
+        answers = evidence.answers
+    write_table(evidence.frame, folder)
     with stage("report"):
-        page = write_report(
-            folder,
-            title=plan.recipe["title"],
-            question=plan.recipe["question"],
-            frame=frame,
-            contrasts=table,
-            primary=primaries,
-            arms=list(_arms(plan, frame)),
-            attachments=[*pictures, *_sheets(plan)],
-            design=design_of(plan, results),
-            missing=_missing(plan, states),
-            cost=_cost(plan),
-            environment=_environment(results),
-            methods_text=methods_of(plan, results),
-            warnings=[*plan.recipe["notes"], *_warnings(results)],
-            commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
-            main_metrics=main_metrics,
-            strategies=strategies,
-            variance=variance_components(frame),
-            courses=_courses(results, main_metrics),
-            cases=_cases(results, table, primaries),
-            scores=_scores(plan),
-        )
-    told = answers(table, summary(frame), primaries, strategies)
-    sentences = [f"{answer['where']}: {answer['advice']}" for answer in told]
+        page = write_report(folder, evidence)
     return {
         "report": str(page),
         "runs": sum(1 for _ in plan.runs),
         "runs_done": len(results),
         "missing": sum(state != "done" for state in states.values()),
-        "answers": sentences,
-        "seconds": dict(_cost(plan)),
+        "answers": [f"{answer['where']}: {answer['advice']}" for answer in answers],
+        "seconds": dict(evidence.provenance.cost),
     }
+
+
+def study_evidence(
+    plan: Plan, results: list[dict[str, Any]], states: Mapping[str, str], pictures: Iterable[Attachment] = ()
+) -> Evidence:
+    """What the report of a study rests on.
+
+    Args:
+        plan: Of the study.
+        results: As `finished` yields them.
+        states: Job -> state, as `engine.status` returns them.
+        pictures: To embed beside contact sheets of the study's stores.
+    """
+    frame, settings = study_table(results), plan.recipe["statistics"]
+    stated_metrics = {name: card["metric"] for name, card in plan.tasks.items()}
+    provenance = Provenance(
+        title=plan.recipe["title"],
+        question=plan.recipe["question"],
+        design=study_design(plan, results),
+        missing=_missing(plan, states),
+        cost=_cost(plan),
+        environment=_environment(results),
+        methods_text=methods_text(plan, results),
+        warnings=[*plan.recipe["notes"], *_warnings(results)],
+        commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
+        attachments=[*pictures, *_contact_sheets(plan)],
+    )
+    return Evidence(
+        frame=frame,
+        primaries=settings["primary"],
+        provenance=provenance,
+        arms=list(_arms(plan, frame)),
+        stated_metrics=stated_metrics,
+        margin=settings["margin"],
+        family=settings["family"],
+        pairs=[tuple(pair) for pair in settings["pairs"] or compared(plan.arms)],
+        validation=_validation(results, stated_metrics),
+        scores=_scores(plan),
+        case_scores=partial(_case_scores, results),
+    )
 
 
 def finished(plan: Plan) -> Iterator[dict[str, Any]]:
@@ -164,7 +174,7 @@ def _steps(job: Job, jobs: Mapping[str, Job]) -> int:
     return steps + sum(_steps(parent, jobs) for parent in before)
 
 
-def _sheets(plan: Plan) -> Iterator[Attachment]:
+def _contact_sheets(plan: Plan) -> Iterator[Attachment]:
     """A contact sheet of every store that the study has ingested; drawn once."""
     for job in plan.jobs:
         if job.stage == "ingest" and (Path(job.output) / "card.json").exists():
@@ -242,7 +252,7 @@ def _warnings(results: list[dict[str, Any]]) -> Iterator[str]:
         yield f"Pretrained on training images (without labels) of the target's own store: {listed}."
 
 
-def _courses(results: list[dict[str, Any]], main_metrics: Mapping[str, str]) -> pd.DataFrame | None:
+def _validation(results: list[dict[str, Any]], main_metrics: Mapping[str, str]) -> pd.DataFrame | None:
     """Validation over steps of every fine-tune without noise; its seconds are shared out evenly over its steps."""
     rows = []
     for result in results:
@@ -271,61 +281,34 @@ def _coordinates(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cases(results: list[dict[str, Any]], table: pd.DataFrame, primaries: list[dict]) -> pd.DataFrame | None:
-    """The primary contrasts with patients as the unit: would other patients have said the same?"""
-    rows, kept = [], {}
-    for primary in primaries:
-        if primary.get("compare") == STRATEGIES:
-            continue
-        for pair in table[matches(table, {**primary, **primary_noise(primary)})].to_dict("records"):
-            sides = []
-            for arm in (pair["a"], pair["b"]):
-                key = (*(pair[name] for name in CELL if name != "metric"), arm)
-                if key not in kept:
-                    kept[key] = _case_scores(results, pair, arm)
-                sides.append(kept[key])
-            if any(side is None for side in sides):
-                continue
-            both = sides[0].join(sides[1]["score"], how="inner", lsuffix="_a", rsuffix="_b").reset_index(drop=True)
-            found = patient_bootstrap(both.rename(columns={"score_a": "a", "score_b": "b"}))
-            rows.append(
-                {
-                    "task": pair["task"],
-                    "a": pair["a"],
-                    "b": pair["b"],
-                    "metric": sides[0].attrs["metric"],
-                    "difference": found.difference,
-                    "ci_low": found.ci_low,
-                    "ci_high": found.ci_high,
-                    "n_cases": found.n_cases,
-                    "n_patients": found.n_patients,
-                }
-            )
-    return pd.DataFrame(rows) if rows else None
+def _case_scores(results: list[dict[str, Any]], cell: Mapping[str, Any]) -> pd.DataFrame | None:
+    """Scores of the test cases of an arm in a cell, averaged over its seeds: accuracy per image, or Dice per case.
 
-
-def _case_scores(results: list[dict[str, Any]], pair: Mapping[str, Any], arm: str) -> pd.DataFrame | None:
-    """Score of every test image or case of an arm, its seeds averaged: share of runs that were right, or Dice."""
-    parts, metric = [], "share of images that are right"
-    wanted = {name: pair[name] for name in CELL if name != "metric"} | {"pretraining": arm}
+    See `statistics.patients.CaseScores`.
+    """
+    parts, metric = [], "accuracy per image"
     for result in results:
-        own, path = _coordinates(result), Path(result["path"]).with_name("predictions.parquet")
-        if any((own[name] or "") != (value or "") for name, value in wanted.items()) or not path.exists():
+        coordinates, path = _coordinates(result), Path(result["path"]).with_name("predictions.parquet")
+        if any((coordinates[name] or "") != (value or "") for name, value in cell.items()) or not path.exists():
             continue
-        found = pd.read_parquet(path)
-        if "dice" in found:
+        predictions = pd.read_parquet(path)
+        if "dice" in predictions:
             metric = "Dice per case"
-            parts.append(found.groupby("case").agg(patient=("patient", "first"), score=("dice", "mean")))
-        elif "label" in found:
-            scores = found.filter(like="score_")
-            right = scores.columns[scores.to_numpy().argmax(1)].str.removeprefix("score_") == found["label"].astype(str)
-            parts.append(
-                pd.DataFrame({"patient": found["patient"], "score": right.astype(float)}).set_index(found["row"])
-            )
+            parts.append(predictions.groupby("case").agg(patient=("patient", "first"), score=("dice", "mean")))
+        elif "label" in predictions:
+            parts.append(_correct(predictions))
     if not parts:
         return None
-    whole = pd.concat(parts)
-    patient = whole["patient"].astype(object).where(whole["patient"].notna(), whole.index.astype(str))
-    averaged = whole.assign(patient=patient).groupby(level=0).agg(patient=("patient", "first"), score=("score", "mean"))
+    cases = pd.concat(parts)
+    patient = cases["patient"].astype(object).where(cases["patient"].notna(), cases.index.astype(str))
+    averaged = cases.assign(patient=patient).groupby(level=0).agg(patient=("patient", "first"), score=("score", "mean"))
     averaged.attrs["metric"] = metric
     return averaged
+
+
+def _correct(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Whether each image of a classification is predicted correctly: columns patient and score, indexed by row."""
+    scores = predictions.filter(like="score_")
+    predicted = scores.columns[scores.to_numpy().argmax(1)].str.removeprefix("score_")
+    correct = (predicted == predictions["label"].astype(str)).astype(float)
+    return pd.DataFrame({"patient": predictions["patient"], "score": correct}).set_index(predictions["row"])

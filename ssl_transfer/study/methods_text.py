@@ -12,7 +12,7 @@ from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.report.wording import percent, words
 
 
-def design_of(plan: Plan, results: list[dict[str, Any]]) -> dict[str, str]:
+def study_design(plan: Plan, results: list[dict[str, Any]]) -> dict[str, str]:
     """What was run: heading -> text."""
     recipe, found = plan.recipe, {}
     found["Pretraining"] = _pretraining(plan)
@@ -100,7 +100,7 @@ def _spans(seeds: list[int]) -> str:
     return ", ".join(map(str, seeds)) or "none"
 
 
-def methods_of(plan: Plan, results: list[dict[str, Any]]) -> str:
+def methods_text(plan: Plan, results: list[dict[str, Any]]) -> str:
     """The methods section of a paper about this study."""
     recipe, settings = plan.recipe, plan.recipe["statistics"]
     seeds = sorted({seed for arm in plan.arms for seed in arm["seeds"] if seed is not None})

@@ -13,7 +13,7 @@ from ssl_transfer.errors import RunError
 from ssl_transfer.measures.metrics import METRICS
 
 SCHEMA = 1
-SCRATCH = "scratch"  # the pretraining arm that is none: random initialisation
+SCRATCH = "scratch"  # name of an arm, and boundary: random initialisation
 CLEAN = "none"  # the noise of a run without any
 PLACES = {"both": "train+test", "train": "train", "test": "test"}  # `noise.at` of a recipe -> which images have it
 
@@ -178,6 +178,20 @@ def class_metrics(metrics: Iterable[str]) -> set[str]:
     """
     names = set(metrics)
     return {name for name in names - set(METRICS) if any(name.startswith(f"{other}_") for other in names)}
+
+
+def random_init_arms(table: pd.DataFrame, arms: Iterable[Mapping] = ()) -> set[str]:
+    """Names of the arms that are random initialisation: called `scratch`, or of boundary `scratch`.
+
+    Args:
+        table: A tidy table, or contrasts.
+        arms: As for `report.evidence.Evidence`.
+    """
+    names = {SCRATCH} | {arm["name"] for arm in arms if arm.get("boundary") == SCRATCH}
+    for arm, boundary in (("pretraining", "boundary"), ("a", "boundary_a"), ("b", "boundary_b")):
+        if arm in table and boundary in table:
+            names |= set(table.loc[(table[boundary] == SCRATCH).fillna(False).astype(bool), arm])
+    return names
 
 
 def write_table(frame: pd.DataFrame, folder: str | Path) -> None:

@@ -1,4 +1,4 @@
-"""How a backbone is adapted: which strategy, how soon, and how much of it is the luck of a seed."""
+"""How a backbone is adapted: which strategy, how soon, and how large the variance between seeds is."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ import pytest
 
 from ssl_transfer.errors import RunError
 from ssl_transfer.study.report.drawing import arm_looks
-from ssl_transfer.study.report.seed_variance import seed_luck
-from ssl_transfer.study.report.strategies import averaged, strategy_points, unbeaten
-from ssl_transfer.study.report.validation_curves import COURSE_COLUMNS, mean_course, tidy, time_to_quality
-from ssl_transfer.study.statistics import minimal_detectable_effect, strategy_contrasts, summary, variance_components
+from ssl_transfer.study.report.sections.strategies import strategy_points
+from ssl_transfer.study.statistics import (
+    CURVE_COLUMNS,
+    averaged,
+    detectable_differences,
+    mean_curve,
+    minimal_detectable_effect,
+    strategy_contrasts,
+    strategy_wins,
+    summary,
+    tidy_curves,
+    time_to_quality,
+    variance_components,
+)
 from ssl_transfer.study.table import COLUMNS
 
 LEVELS = {"full": 0.8, "head_only": 0.6, "lp_ft": 0.8}
@@ -32,7 +42,7 @@ def study(arms=("CT", "photographs"), seeds=2, pretraining_seeds=4) -> pd.DataFr
             first,
             seed,
             "auroc",
-            level + luck + rng.normal(0, 0.01),
+            level + offset + rng.normal(0, 0.01),
             "none",
             "r",
             "none",
@@ -41,13 +51,13 @@ def study(arms=("CT", "photographs"), seeds=2, pretraining_seeds=4) -> pd.DataFr
         for arm in arms
         for strategy, level in LEVELS.items()
         for first in range(pretraining_seeds)
-        for luck in [rng.normal(0, 0.02)]
+        for offset in [rng.normal(0, 0.02)]
         for seed in range(seeds)
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def courses(values: dict[str, list[list[float]]], metric: str = "auroc", every: int = 10) -> pd.DataFrame:
+def curves(values: dict[str, list[list[float]]], metric: str = "auroc", every: int = 10) -> pd.DataFrame:
     """Validation of runs: arm -> one list per seed, checked every ten steps, a second per step."""
     rows = [
         {
@@ -73,8 +83,8 @@ def courses(values: dict[str, list[list[float]]], metric: str = "auroc", every: 
 # --- strategies ---
 
 
-def test_a_strategy_counts_for_each_pretraining_where_it_stands_unbeaten_with_a_win():
-    (setting,) = unbeaten(strategy_contrasts(study(pretraining_seeds=8)))
+def test_a_strategy_counts_for_each_pretraining_for_which_it_is_undominated():
+    (setting,) = strategy_wins(strategy_contrasts(study(pretraining_seeds=8)))
     assert setting["counts"] == {"full": 2, "head_only": 0, "lp_ft": 2}
     assert (setting["arms"], setting["undecided"]) == (2, 0)
 
@@ -113,7 +123,7 @@ def test_few_pretrainings_have_intervals_of_their_own_and_many_an_average(arms, 
 
 def test_steps_to_quality_are_those_of_the_first_check_that_reaches_a_share_of_the_best_mean_of_any_arm():
     table = time_to_quality(
-        tidy(courses({"CT": [[0.5, 0.9, 1.0], [0.7, 1.0, 1.0]], "cells": [[0.5, 0.6, 0.97], [0.5, 0.6, 0.97]]}))
+        tidy_curves(curves({"CT": [[0.5, 0.9, 1.0], [0.7, 1.0, 1.0]], "cells": [[0.5, 0.6, 0.97], [0.5, 0.6, 0.97]]}))
     ).set_index("pretraining")
     assert table.loc["CT", ["steps_95", "steps_99", "seconds_95", "n"]].tolist() == [20, 30, 20.0, 2]
     assert table.loc["cells", "steps_95"] == 30
@@ -122,79 +132,79 @@ def test_steps_to_quality_are_those_of_the_first_check_that_reaches_a_share_of_t
 
 
 def test_where_less_is_better_the_target_lies_above_the_best():
-    table = time_to_quality(tidy(courses({"CT": [[2.0, 1.04, 1.0]]}, metric="loss")))
+    table = time_to_quality(tidy_curves(curves({"CT": [[2.0, 1.04, 1.0]]}, metric="loss")))
     assert table.loc[0, ["best", "target_95", "steps_95", "steps_99"]].tolist() == [1.0, pytest.approx(1.05), 20, 30]
 
 
 def test_a_run_that_stopped_early_counts_on_with_its_last_value():
-    mean = mean_course(tidy(courses({"CT": [[0.4, 0.6], [0.5, 0.7, 0.9]]})))
+    mean = mean_curve(tidy_curves(curves({"CT": [[0.4, 0.6], [0.5, 0.7, 0.9]]})))
     assert mean["value"].tolist() == pytest.approx([0.45, 0.65, 0.75])
 
 
-def test_a_mean_course_begins_where_all_runs_have_a_value():
-    late = courses({"CT": [[0.4, 0.6, 0.8]]})
-    early = courses({"CT": [[0.5]]}, every=20).assign(pretraining_seed=1)
-    assert mean_course(tidy(pd.concat([late, early]))).index.tolist() == [20, 30]
+def test_a_mean_curve_begins_where_all_runs_have_a_value():
+    late = curves({"CT": [[0.4, 0.6, 0.8]]})
+    early = curves({"CT": [[0.5]]}, every=20).assign(pretraining_seed=1)
+    assert mean_curve(tidy_curves(pd.concat([late, early]))).index.tolist() == [20, 30]
 
 
 def test_a_check_that_a_resumed_run_made_twice_counts_once():
-    once = courses({"CT": [[0.4, 0.6]]})
+    once = curves({"CT": [[0.4, 0.6]]})
     again = once.iloc[[1]].assign(value=0.7)
-    assert mean_course(tidy(pd.concat([once, again])))["value"].tolist() == [0.4, 0.7]
+    assert mean_curve(tidy_curves(pd.concat([once, again])))["value"].tolist() == [0.4, 0.7]
 
 
 def test_runs_of_public_weights_have_no_pretraining_seed_and_are_kept_apart():
-    rows = courses({"public": [[0.4], [0.6]]})
+    rows = curves({"public": [[0.4], [0.6]]})
     rows["seed"], rows["pretraining_seed"] = rows["pretraining_seed"], None
-    assert time_to_quality(tidy(rows)).loc[0, ["n", "best"]].tolist() == [2, 0.5]
+    assert time_to_quality(tidy_curves(rows)).loc[0, ["n", "best"]].tolist() == [2, 0.5]
 
 
 def test_settings_are_never_averaged_over():
-    one = courses({"CT": [[0.4, 0.8]]})
+    one = curves({"CT": [[0.4, 0.8]]})
     both = pd.concat([one, one.assign(strategy="lp_ft", value=0.5)])
-    assert time_to_quality(tidy(both))["best"].tolist() == [0.8, 0.5]
+    assert time_to_quality(tidy_curves(both))["best"].tolist() == [0.8, 0.5]
 
 
-def test_courses_without_a_column_are_refused():
-    with pytest.raises(RunError, match="courses: no column seconds; expected task, protocol"):
-        tidy(courses({"CT": [[0.5]]}).drop(columns="seconds"))
-    assert len(COURSE_COLUMNS) == 11
+def test_curves_without_a_column_are_refused():
+    with pytest.raises(RunError, match="validation curves: no column seconds; expected task, protocol"):
+        tidy_curves(curves({"CT": [[0.5]]}).drop(columns="seconds"))
+    assert len(CURVE_COLUMNS) == 11
 
 
-# --- the luck of a seed ---
+# --- seed variance ---
 
 
 def test_a_contrast_detects_what_the_spread_of_its_units_allows():
     frame = study()
-    luck = seed_luck(variance_components(frame), summary(frame)).set_index("strategy").loc["full"]
-    sd = math.sqrt(luck["sd_pretraining"] ** 2 + luck["sd_seed"] ** 2 / 2)
-    assert (luck["unit"], luck["n"], luck["runs_per_unit"]) == ("pretraining_seed", 4, 2)
-    assert luck["detects"] == pytest.approx(minimal_detectable_effect(4, 4) * sd)
+    row = detectable_differences(variance_components(frame), summary(frame)).set_index("strategy").loc["full"]
+    sd = math.sqrt(row["sd_pretraining"] ** 2 + row["sd_seed"] ** 2 / 2)
+    assert (row["unit"], row["n"], row["runs_per_unit"]) == ("pretraining_seed", 4, 2)
+    assert row["detects"] == pytest.approx(minimal_detectable_effect(4, 4) * sd)
 
 
 def test_with_the_seeds_that_are_said_to_be_needed_the_difference_is_detected():
     frame = study()
-    luck = seed_luck(variance_components(frame), summary(frame)).iloc[0]
-    n = int(luck["seeds_for_0.02"])
-    assert minimal_detectable_effect(n, n) * luck["sd_unit"] <= 0.02
-    assert minimal_detectable_effect(n - 1, n - 1) * luck["sd_unit"] > 0.02
+    row = detectable_differences(variance_components(frame), summary(frame)).iloc[0]
+    n = int(row["seeds_for_0.02"])
+    assert minimal_detectable_effect(n, n) * row["sd_unit"] <= 0.02
+    assert minimal_detectable_effect(n - 1, n - 1) * row["sd_unit"] > 0.02
 
 
 def test_one_run_per_pretraining_seed_shows_the_spread_of_both_together():
     frame = study(seeds=1)
-    luck = seed_luck(variance_components(frame), summary(frame)).iloc[0]
-    assert luck["method"] == "total"
-    assert luck["sd_unit"] == luck["sd_pretraining"] > 0
+    row = detectable_differences(variance_components(frame), summary(frame)).iloc[0]
+    assert row["method"] == "total"
+    assert row["sd_unit"] == row["sd_pretraining"] > 0
 
 
-def test_one_checkpoint_per_arm_has_the_luck_of_its_fine_tuning_seeds_alone():
+def test_one_checkpoint_per_arm_has_the_variance_of_its_fine_tuning_seeds_alone():
     frame = study(pretraining_seeds=1, seeds=3)
-    luck = seed_luck(variance_components(frame), summary(frame)).iloc[0]
-    assert (luck["unit"], luck["n"]) == ("seed", 3)
-    assert luck["sd_unit"] == luck["sd_seed"] > 0
+    row = detectable_differences(variance_components(frame), summary(frame)).iloc[0]
+    assert (row["unit"], row["n"]) == ("seed", 3)
+    assert row["sd_unit"] == row["sd_seed"] > 0
 
 
-def test_a_single_run_has_no_luck_to_speak_of():
+def test_a_single_run_has_no_seed_variance():
     frame = study(pretraining_seeds=1, seeds=1)
-    luck = seed_luck(variance_components(frame), summary(frame)).iloc[0]
-    assert luck[["sd_unit", "detects", "seeds_for_0.01"]].isna().all()
+    row = detectable_differences(variance_components(frame), summary(frame)).iloc[0]
+    assert row[["sd_unit", "detects", "seeds_for_0.01"]].isna().all()

@@ -72,7 +72,7 @@ def test_what_failed_and_what_waits_for_it_is_named_with_its_error(study):
 
 def test_a_study_without_any_result_has_a_page_that_says_what_is_missing(study):
     text = page(study(stops="ingest"))
-    assert "ingest ct: missing" in text and "Nothing is finished yet" in text
+    assert "ingest ct: missing" in text and "No run has finished yet" in text
 
 
 def test_what_most_results_say_of_themselves_is_a_warning(study):

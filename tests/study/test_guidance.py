@@ -6,14 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssl_transfer.study.report.boundaries import by_boundary
-from ssl_transfer.study.report.dominance import Dominance
 from ssl_transfer.study.report.guidance import advice, answers
-from ssl_transfer.study.report.headline import main_metrics, matches, untrained
-from ssl_transfer.study.report.targets import by_target
+from ssl_transfer.study.report.primary import main_metrics, matches
+from ssl_transfer.study.report.recommendations import recommendations
 from ssl_transfer.study.report.wording import difference, fine, listed, t_value
-from ssl_transfer.study.statistics import contrasts, summary
-from ssl_transfer.study.table import COLUMNS, SCRATCH
+from ssl_transfer.study.statistics import Dominance, by_boundary, contrasts, summary
+from ssl_transfer.study.table import COLUMNS, SCRATCH, random_init_arms
 
 ARMS = {
     "CT": (0.85, "none"),
@@ -41,7 +39,7 @@ def study(
 
 
 def guide(frame: pd.DataFrame, **options) -> list[dict]:
-    return by_target(contrasts(frame, **options), summary(frame))
+    return recommendations(contrasts(frame, **options), summary(frame))
 
 
 def pairs(**verdicts) -> pd.DataFrame:
@@ -96,7 +94,7 @@ def test_a_long_list_of_arms_is_counted_from_the_sixth_on():
 def test_random_initialisation_is_known_by_its_boundary():
     won = pairs(ax="better", ay="better").assign(boundary_a="none", boundary_b=SCRATCH, b=["s · 18", "s · 50"])
     assert advice(won) == "Take a: better than random initialisation (s · 18, s · 50)."
-    assert untrained(won) == {SCRATCH, "s · 18", "s · 50"}
+    assert random_init_arms(won) == {SCRATCH, "s · 18", "s · 50"}
 
 
 # --- a table per target ---
@@ -114,14 +112,14 @@ def test_a_higher_mean_alone_takes_nothing():
     close = {"CT": (0.85, "none"), "photographs": (0.84, "hard")}
     (target,) = guide(study(close, noise=0.05))
     assert [row["take"] for row in target["rows"]] == [[]]
-    assert target["sentence"] == "No arm stood unbeaten with a win."
+    assert target["sentence"] == "No arm is recommended."
 
 
 def test_the_evidence_sets_the_best_arm_against_the_best_of_another_boundary_and_against_random():
     frame = study({**ARMS, "cells": (0.7, "hard")})
     table = contrasts(frame)
-    (row,) = by_target(table, summary(frame))[0]["rows"]
-    across, against = row["across"], row["random"]
+    (row,) = recommendations(table, summary(frame))[0]["rows"]
+    across, against = row["across"], row["random_init"]
     best = summary(frame).set_index("pretraining")["mean"].idxmax()
     assert (across["best"], across["other"], against["other"]) == (best, "photographs", SCRATCH)
     source = table.loc[across["row"]]
@@ -146,7 +144,7 @@ def test_less_of_an_error_is_what_to_take(metric, taken):
 
 def test_random_initialisation_can_be_what_to_take():
     (row,) = guide(study({"CT": (0.6, "none"), SCRATCH: (0.8, SCRATCH)}))[0]["rows"]
-    assert (row["take"], row["boundaries"], row["random"]) == ([SCRATCH], [(SCRATCH, 1)], None)
+    assert (row["take"], row["boundaries"], row["random_init"]) == ([SCRATCH], [(SCRATCH, 1)], None)
     assert row["across"]["other"] == "CT"
 
 
@@ -162,14 +160,14 @@ def test_many_arms_to_take_are_named_by_those_left_out():
     assert (len(row["take"]), row["all_but"]) == (6, [SCRATCH])
 
 
-def test_a_target_is_summed_up_by_how_often_arms_stood_unbeaten():
+def test_a_target_is_summarised_by_how_often_arms_are_recommended():
     frame = study(fractions=(0.1, 1.0), protocols=("knn", "linear_probe"))
     better = (frame["pretraining"] == "CT") & (frame["fraction"] == 1.0)
     frame.loc[better, "value"] += 0.3
     (target,) = guide(frame)
     assert target["sentence"] == (
-        "Of 4 settings, CT stood unbeaten with a win in 4 and CT + photographs in 2. "
-        "Against random initialisation the arm shown was better in 4 of 4."
+        "Of 4 settings, CT is recommended in 4 and CT + photographs in 2. "
+        "The arm shown is better than random initialisation in 4 of 4."
     )
 
 
@@ -225,7 +223,7 @@ def test_every_primary_contrast_is_answered_in_its_order_and_no_cell_twice():
 
 def test_contrasts_of_what_to_take_come_first_in_an_answer():
     frame = study({"cells": (0.6, "hard"), "CT": (0.6, "none"), "photographs": (0.9, "hard")})
-    (answer,) = answers(contrasts(frame), summary(frame), {"protocol": "knn", "metric": "auroc"})
+    (answer,) = answers(contrasts(frame), summary(frame), [{"protocol": "knn", "metric": "auroc"}])
     assert ["photographs" in (pair["a"], pair["b"]) for pair in answer["pairs"]] == [True, True, False]
 
 

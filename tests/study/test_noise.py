@@ -11,6 +11,7 @@ import pytest
 from ssl_transfer.errors import RunError
 from ssl_transfer.study.report import figures
 from ssl_transfer.study.report.drawing import arm_looks
+from ssl_transfer.study.report.evidence import Evidence, Provenance
 from ssl_transfer.study.report.guidance import answers
 from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.report.wording import noisy
@@ -50,22 +51,9 @@ def study(*settings, metrics=("auroc",), arms=ARMS, **columns) -> pd.DataFrame:
 
 
 def page(out, frame, **primary) -> str:
+    provenance = Provenance(title="t", question="q")
     return write_report(
-        out,
-        title="t",
-        question="q",
-        frame=frame,
-        contrasts=contrasts(frame),
-        primary={**PRIMARY, **primary},
-        arms=[],
-        attachments=[],
-        design={},
-        missing=[],
-        cost=[],
-        environment={},
-        methods_text="",
-        warnings=[],
-        commands=[],
+        out, Evidence(frame=frame, primaries=[{**PRIMARY, **primary}], provenance=provenance)
     ).read_text()
 
 
@@ -188,7 +176,7 @@ def test_a_single_class_does_not_count_in_the_family_of_its_metric():
 )
 def test_the_answer_is_of_the_runs_without_noise_unless_another_setting_is_named(named, found):
     frame = study(CLEAN, WEAK, STRONG)
-    given = answers(contrasts(frame), summary(frame), {**PRIMARY, **named})
+    given = answers(contrasts(frame), summary(frame), [{**PRIMARY, **named}])
     assert [{(pair["noise"], pair["noise_sigma"]) for pair in answer["pairs"]} for answer in given] == [
         {setting} for setting in found
     ]
@@ -197,7 +185,7 @@ def test_the_answer_is_of_the_runs_without_noise_unless_another_setting_is_named
 def test_an_answer_says_which_noise_it_is_of():
     frame = study(CLEAN, STRONG)
     clean, strong = (
-        answers(contrasts(frame), summary(frame), {**PRIMARY, **named})[0]["where"]
+        answers(contrasts(frame), summary(frame), [{**PRIMARY, **named}])[0]["where"]
         for named in ({}, {"noise": "gaussian test"})
     )
     assert clean.endswith("AUROC, without noise")
@@ -277,7 +265,7 @@ def noisy_page(tmp_path_factory):
 
 def test_a_page_with_sigmas_has_robustness_curves(noisy_page):
     out, text = noisy_page
-    assert '<h2 id="robustness">Robustness to noise</h2>' in text
+    assert '<h2 id="robustness-to-noise">Robustness to noise</h2>' in text
     assert (out / "figures/robustness_curves_auroc.svg").is_file()
     assert "Robustness of AUROC to noise" in text
 

@@ -1,4 +1,4 @@
-"""The report of a whole study: guidance, strategies, courses, luck and patients on one page, at any size."""
+"""The report of a whole study: recommendations, strategies, curves, seed variance and patients on one page, at any size."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ def whole(tmp_path_factory):
 
 
 def test_a_study_has_a_section_for_all_that_it_hands_over(whole):
-    headings = re.findall(r'<h2 id="(\w+)">', whole.read_text())
+    headings = re.findall(r"<h2 id=[^>]*>(.*?)</h2>", whole.read_text())
     assert headings == [
-        "targets",
-        "boundaries",
-        "contrasts",
-        "curves",
-        "seeds",
-        "effects",
-        "strategies",
-        "time",
-        "luck",
-        "cases",
-        "results",
-        "pictures",
-        "run",
-        "cost",
-        "environment",
-        "methods",
-        "commands",
+        "Recommendation by target",
+        "In-domain versus cross-domain",
+        "Contrasts",
+        "Learning curves",
+        "Individual seeds",
+        "Effect estimates",
+        "Fine-tuning strategies",
+        "Time to quality",
+        "Seed variance",
+        "Patient bootstrap",
+        "Results",
+        "Pictures",
+        "Study design",
+        "Cost",
+        "Environment",
+        "Methods text",
+        "Commands",
     ]
 
 
@@ -53,8 +53,14 @@ def test_all_primary_contrasts_are_answered_in_their_order(whole):
 
 def test_the_guidance_has_a_table_per_target_right_after_the_answer(whole):
     text = whole.read_text()
-    section = text[text.index('<h2 id="targets">') : text.index('<h2 id="boundaries">')]
-    assert text.index('class="answer') < text.index('<h2 id="targets">') < text.index('<h2 id="contrasts">')
+    section = text[
+        text.index('<h2 id="recommendation-by-target">') : text.index('<h2 id="in-domain-versus-cross-domain">')
+    ]
+    assert (
+        text.index('class="answer')
+        < text.index('<h2 id="recommendation-by-target">')
+        < text.index('<h2 id="contrasts">')
+    )
     assert re.findall(r"<h3>(\w+) ", section) == ["ct", "xray"]
     assert section.count("<tr><td>") == 8
 
@@ -70,7 +76,7 @@ def test_the_tables_of_a_study_lie_beside_its_page(whole):
 
 def test_patients_are_another_unit_and_have_a_table_of_their_own(whole):
     text = whole.read_text()
-    assert "The same contrast with patients as the unit (seeds averaged)" in text
+    assert "Primary contrasts with patients as the unit (averaged over seeds)" in text
     assert ">1,200</td>" in text
 
 
@@ -96,13 +102,13 @@ def test_thirty_arms_have_thirty_looks(names):
 def test_what_was_run_at_one_fraction_only_is_no_curve_and_the_caption_says_so(whole):
     text = whole.read_text()
     caption = re.search(r"<figcaption>(Learning curves.*?)</figcaption>", text)[1]
-    assert "What was run at one label fraction only is under “Every seed”." in caption
+    assert "Settings with a single label fraction are shown under “Individual seeds” only." in caption
 
 
 def test_nothing_finished_makes_a_page_that_says_what_is_missing(tmp_path):
     frame = whole_study()[:0]
     text = build(tmp_path, frame, **extras(frame), missing=[f"run {i}" for i in range(99)]).read_text()
-    assert "Nothing is finished yet: no run has a result" in text
+    assert "No run has finished yet" in text
     assert text.count("<li>run ") == 99
 
 
@@ -110,7 +116,7 @@ def test_one_seed_makes_a_page_that_decides_nothing(tmp_path):
     frame = whole_study(seeds=1)
     text = build(tmp_path, frame, **extras(frame)).read_text()
     assert "With 1 against 1 no difference can be tested" in text
-    assert "In none of 4 settings did an arm stand unbeaten with a win." in text
+    assert "In none of 4 settings is an arm recommended." in text
     assert not re.search(r"verdict better|verdict worse|Take ", text.replace(">Take<", ""))
 
 
@@ -120,7 +126,7 @@ def test_one_seed_makes_a_page_that_decides_nothing(tmp_path):
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     frame = whole_study([f"arm {i}" for i in range(12)], [f"target {i}" for i in range(4)], seeds=2)
-    return build(tmp_path_factory.mktemp("large"), frame, **extras(frame) | {"courses": None, "cases": None})
+    return build(tmp_path_factory.mktemp("large"), frame, **extras(frame) | {"validation": None, "case_scores": None})
 
 
 def test_many_contrasts_are_on_the_page_at_main_metrics_only_and_it_says_so(large):
@@ -137,7 +143,7 @@ def test_figures_of_many_panels_have_a_sister_per_target(large):
 
 
 def test_effects_of_many_contrasts_are_those_of_the_guidance(large):
-    assert "Only the contrasts that stand as evidence under" in large.read_text()
+    assert "Only the contrasts shown under “Recommendation by target”." in large.read_text()
 
 
 def test_a_large_page_has_unique_ids_and_refers_to_nothing_outside(large):

@@ -18,7 +18,7 @@ from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.gather import report_study
 from ssl_transfer.study.planning import plan_study
-from ssl_transfer.study.statistics.score_validity import FORETELLING_COLUMNS, fine_tuned, foretelling
+from ssl_transfer.study.statistics.score_validity import VALIDITY_COLUMNS, fine_tuned, score_correlations
 from ssl_transfer.study.table import COLUMNS
 
 ARMS = ("a", "b", "c", "d", "e", "f")
@@ -51,7 +51,7 @@ def tuned(values: dict[str, dict[str, float]], metric="auroc", strategies=("full
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def told(values: dict[str, dict[str, float]], criterion="logme") -> pd.DataFrame:
+def scored(values: dict[str, dict[str, float]], criterion="logme") -> pd.DataFrame:
     rows = [
         (arm, seed, task, criterion, value + 0.01 * (2 * seed - 1))
         for task, arms in values.items()
@@ -80,8 +80,10 @@ def test_quality_is_that_of_clean_fine_tunes_at_the_main_metric_with_seeds_avera
 @pytest.mark.parametrize("sign", [1, -1])
 def test_a_score_that_orders_as_fine_tuning_does_agrees_and_costs_nothing_and_its_reverse_costs_all(sign):
     quality = fine_tuned(tuned({"xray": rising()}), {"xray": "auroc"})
-    table, overall = foretelling(told({"xray": {arm: sign * value for arm, value in rising().items()}}), quality)
-    assert list(table.columns) == FORETELLING_COLUMNS
+    table, overall = score_correlations(
+        scored({"xray": {arm: sign * value for arm, value in rising().items()}}), quality
+    )
+    assert list(table.columns) == VALIDITY_COLUMNS
     for row in (table.iloc[0], overall.iloc[0]):
         assert [row["kendall"], row["spearman"], row["pearson"], row["weighted_kendall"]] == pytest.approx([sign] * 4)
         assert row["regret"] == pytest.approx(0 if sign > 0 else 0.25) and row["n"] == 6
@@ -89,14 +91,16 @@ def test_a_score_that_orders_as_fine_tuning_does_agrees_and_costs_nothing_and_it
 
 def test_where_less_is_better_a_high_score_should_mean_a_low_value():
     quality = fine_tuned(tuned({"xray": rising()}, metric="ece"), {"xray": "ece"})
-    row = foretelling(told({"xray": {arm: -value for arm, value in rising().items()}}), quality)[0].iloc[0]
+    row = score_correlations(scored({"xray": {arm: -value for arm, value in rising().items()}}), quality)[0].iloc[0]
     assert row["kendall"] == 1 and row["regret"] == 0
 
 
 def test_few_pretrainings_have_no_interval_and_three_have_no_correlation():
     for count, settings, interval in ((3, 0, None), (5, 1, False), (6, 1, True)):
         arms = dict(zip(ARMS[:count], [0.6, 0.5, 0.7, 0.9, 0.65, 0.8], strict=False))
-        table, overall = foretelling(told({"xray": arms}), fine_tuned(tuned({"xray": rising(arms)}), {"xray": "auroc"}))
+        table, overall = score_correlations(
+            scored({"xray": arms}), fine_tuned(tuned({"xray": rising(arms)}), {"xray": "auroc"})
+        )
         assert len(table) == len(overall) == settings
         if settings:
             low, value, high = table.iloc[0][["kendall_low", "kendall", "kendall_high"]]
@@ -105,8 +109,8 @@ def test_few_pretrainings_have_no_interval_and_three_have_no_correlation():
 
 
 def test_pretrainings_without_a_score_are_left_out_and_counted():
-    scores = told({"xray": rising()})
-    table, _ = foretelling(
+    scores = scored({"xray": rising()})
+    table, _ = score_correlations(
         scores[scores["pretraining"] != "f"], fine_tuned(tuned({"xray": rising()}), {"xray": "auroc"})
     )
     assert table["n"].tolist() == [5] and table["regret"].tolist() == [0]  # the best of those that have one
@@ -116,7 +120,7 @@ def test_the_mean_is_over_targets_not_over_their_settings():
     falling = dict(zip(ARMS, reversed(rising().values()), strict=True))
     frame = pd.concat([tuned({"xray": rising()}, strategies=("full", "lp_ft", "l2_sp")), tuned({"cells": falling})])
     quality = fine_tuned(frame, {"xray": "auroc", "cells": "auroc"})
-    table, overall = foretelling(told({"xray": rising(), "cells": rising()}), quality)
+    table, overall = score_correlations(scored({"xray": rising(), "cells": rising()}), quality)
     assert sorted(table["kendall"]) == [-1, 1, 1, 1]
     assert overall.iloc[0][["kendall", "targets", "n"]].tolist() == [0, 2, 6]
     assert overall.iloc[0]["regret"] == pytest.approx(0.125)
@@ -131,9 +135,9 @@ def test_intervals_of_kendall_cover_the_truth_as_the_docstring_says(n):
         y = 0.6 * x + 0.8 * draw.standard_normal(n)
         arms = [f"arm {i}" for i in range(n)]
         frame = tuned({"t": dict(zip(arms, y, strict=True))})
-        row = foretelling(told({"t": dict(zip(arms, x, strict=True))}), fine_tuned(frame, {"t": "auroc"}), 400)[0].iloc[
-            0
-        ]
+        row = score_correlations(
+            scored({"t": dict(zip(arms, x, strict=True))}), fine_tuned(frame, {"t": "auroc"}), resamples=400
+        )[0].iloc[0]
         hits += row["kendall_low"] <= truth <= row["kendall_high"]
     assert 0.92 <= hits / 300 <= 0.995
 
@@ -216,8 +220,8 @@ def test_the_report_of_a_study_reads_what_its_rank_jobs_wrote(plan):
 
     run_plan(made, perform)
     text = Path(report_study(made)["report"]).read_text()
-    assert "Could it have been told beforehand?" in text and "Linear probe agreed best with fine-tuning" in text
-    table = pd.read_csv(made.folder / "tables/foretelling_overall.csv").set_index("criterion")
+    assert "Score validity" in text and "Linear probe predicted fine-tuning best" in text
+    table = pd.read_csv(made.folder / "tables/score_validity_overall.csv").set_index("criterion")
     assert table["kendall"].to_dict() == pytest.approx({"linear_probe": 1, "knn": np.nan, "logme": -1}, nan_ok=True)
     assert table["regret"]["logme"] == pytest.approx(0.3)
 
@@ -240,16 +244,16 @@ def page(tmp_path_factory):
 
 def test_the_page_has_a_table_of_criteria_a_table_per_target_and_a_figure_per_setting(page):
     text = page.read_text()
-    section = text[text.index('<h2 id="foretold">') :].partition("</section>")[0]
+    section = text[text.index('<h2 id="score-validity">') :].partition("</section>")[0]
     assert re.findall(r'<td class="tight">([^<]*)</td>', section.partition("</table>")[0])[0] == "linear probe"
     assert "N-LEEP" in section and section.count("<svg") == 4  # two targets, two strategies
-    assert section.count("<caption>") == 3 and 'href="#foretold"' in text
-    assert len(list((page.parent / "figures").glob("foretold_*.png"))) == 4
-    assert len(pd.read_csv(page.parent / "tables/foretelling.csv")) == 2 * 2 * 3
+    assert section.count("<caption>") == 3 and 'href="#score-validity"' in text
+    assert len(list((page.parent / "figures").glob("score_validity_*.png"))) == 4
+    assert len(pd.read_csv(page.parent / "tables/score_validity.csv")) == 2 * 2 * 3
 
 
 def test_a_study_without_scores_has_no_such_section(tmp_path):
-    assert "told beforehand" not in build(tmp_path, whole_study()).read_text()
+    assert "Score validity" not in build(tmp_path, whole_study()).read_text()
 
 
 def test_a_setting_that_rank_does_not_have_is_refused_before_the_first_job(tmp_path):

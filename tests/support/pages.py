@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 
@@ -9,8 +10,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ssl_transfer.study.report.page import Attachment, write_report
-from ssl_transfer.study.statistics import contrasts, strategy_contrasts, variance_components
+from ssl_transfer.study.report.evidence import Attachment, Evidence, Provenance
+from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.table import COLUMNS, SCRATCH
 
 PRIMARY = {"protocol": "linear_probe", "metric": "auroc", "fraction": 0.1}
@@ -45,15 +46,13 @@ def study(gains: dict[str, float]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
 
 
-def build(out, frame, **changes):
+def build(out, frame, primary=PRIMARY, **changes):
+    """Write a report into a folder; `changes` are fields of its `Evidence` or `Provenance`."""
     Image.new("RGB", (8, 8), "teal").save(out / "umap.png")
-    given = {
+    fields = {field.name for field in dataclasses.fields(Provenance)}
+    made = {
         "title": "Does it <pay>?",
         "question": "Is CT better?",
-        "frame": frame,
-        "contrasts": contrasts(frame),
-        "primary": PRIMARY,
-        "arms": [{"name": arm, "images": 640} for arm in frame["pretraining"].unique()],
         "attachments": [Attachment("UMAP", "Test slices.", out / "umap.png")],
         "design": {"Method": "SimCLR"},
         "missing": ["photographs, seed 3: failed"],
@@ -62,9 +61,12 @@ def build(out, frame, **changes):
         "methods_text": "We pretrained.",
         "warnings": ["Phantoms are drawn."],
         "commands": ["ssl-transfer quickstart"],
-        **changes,
+        **{name: value for name, value in changes.items() if name in fields},
     }
-    return write_report(out, **given)
+    arms = [{"name": arm, "images": 640} for arm in frame["pretraining"].unique()]
+    given = {"arms": arms, **{name: value for name, value in changes.items() if name not in fields}}
+    primaries = [primary] if isinstance(primary, dict) else primary
+    return write_report(out, Evidence(frame=frame, primaries=primaries, provenance=Provenance(**made), **given))
 
 
 def browse(page, profile) -> tuple[str, str]:
@@ -118,23 +120,18 @@ def extras(frame) -> dict:
     """Everything that a study hands over beyond its contrasts."""
     tuned = frame[(frame["protocol"] == "finetune") & (frame["metric"] == "auroc")]
     checks = [tuned.assign(step=step, seconds=step / 10, value=tuned["value"] * step / 90) for step in (30, 60, 90)]
-    cases = {
-        "task": "ct",
-        "a": "CT · small",
-        "b": "scratch · small",
-        "metric": "share right",
-        "difference": 0.1,
-        "ci_low": 0.02,
-        "ci_high": 0.18,
-        "n_cases": 1200,
-        "n_patients": 140,
-    }
     primary = [{**PRIMARY, "task": "xray"}, {"protocol": "finetune", "metric": "auroc", "task": ["ct"]}]
     return {
         "primary": primary,
-        "main_metrics": {"ct": "auroc", "xray": "auroc"},
-        "strategies": strategy_contrasts(frame),
-        "variance": variance_components(frame),
-        "courses": pd.concat(checks),
-        "cases": pd.DataFrame([cases]),
+        "stated_metrics": {"ct": "auroc", "xray": "auroc"},
+        "validation": pd.concat(checks),
+        "case_scores": case_scores,
     }
+
+
+def case_scores(cell) -> pd.DataFrame:
+    """1,200 cases of 140 patients, about 60 % of them right."""
+    rng = np.random.default_rng(len(cell["pretraining"]))
+    cases = pd.DataFrame({"patient": np.arange(1200) % 140, "score": rng.random(1200) < 0.6})
+    cases.attrs["metric"] = "share right"
+    return cases.astype({"score": float})

@@ -8,23 +8,18 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.study.report.dominance import Dominance
-from ssl_transfer.study.report.headline import matches, primaries_of, primary_noise, untrained
+from ssl_transfer.study.report.primary import STRATEGIES, matches, primary_noise
 from ssl_transfer.study.report.wording import listed, measure, noisy, number, percent, whole, words
-from ssl_transfer.study.statistics import minimal_detectable_effect
-from ssl_transfer.study.table import CLEAN, SCRATCH
+from ssl_transfer.study.statistics import Dominance, minimal_detectable_effect
+from ssl_transfer.study.table import CLEAN, SCRATCH, random_init_arms
 
 NAMED = 6  # arms that a list in a sentence names; of more it names one fewer and counts the rest
 NAMED_OPEN = 4  # the same for those that nothing was decided about
 AXES = ["task", "strategy", "fraction", "noise", "noise_sigma"]
-STRATEGIES = "strategies"  # a primary contrast may `compare` these in place of pretrainings
 
 
 def answers(
-    contrasts: pd.DataFrame,
-    results: pd.DataFrame,
-    primary: Mapping | Sequence[Mapping],
-    strategies: pd.DataFrame | None = None,
+    contrasts: pd.DataFrame, results: pd.DataFrame, primaries: Sequence[Mapping], strategies: pd.DataFrame | None = None
 ) -> list[dict]:
     """What the primary contrasts say: one answer per task, strategy, fraction and noise setting they were taken on.
 
@@ -34,7 +29,7 @@ def answers(
     Args:
         contrasts: As `statistics.contrasts` returns them.
         results: As `statistics.summary` returns them.
-        primary: As for `report.write_report`; those of several are answered in their order, and no cell twice.
+        primaries: As for `report.evidence.Evidence`; answered in their order, and no cell twice.
         strategies: As `statistics.strategy_contrasts` returns them.
 
     Returns:
@@ -43,7 +38,7 @@ def answers(
         `cell` (columns and values). Empty if nothing was measured there.
     """
     found = {}
-    for one in primaries_of(primary):
+    for one in primaries:
         if one.get("compare") == STRATEGIES:
             found |= _strategy_answers(one, strategies)
             continue
@@ -104,7 +99,7 @@ def advice(pairs: pd.DataFrame) -> str:
     Args:
         pairs: All contrasts of one cell.
     """
-    standing, random = Dominance.of(pairs), untrained(pairs)
+    standing, random = Dominance.of(pairs), random_init_arms(pairs)
     only = " This holds for the checkpoints compared, not for their recipes." if standing.one_checkpoint else ""
     if not standing.losers:
         return _undecided(standing, random) + only
@@ -175,7 +170,7 @@ def unequal_budget(arms: list[dict]) -> list[str]:
     """Warnings where pretrainings saw different numbers of images or steps: they do not differ in domain alone.
 
     Args:
-        arms: As for `report.write_report`.
+        arms: As for `report.evidence.Evidence`.
     """
     found = []
     for budget in ("images", "steps"):

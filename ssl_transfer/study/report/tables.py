@@ -1,78 +1,41 @@
-"""Tables of a report: files for whoever computes or writes on, and rows for the page."""
+"""Long tables: how the page cuts and splits them, and their rows as LaTeX has them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ssl_transfer.domains import DISTANCE
-from ssl_transfer.study.report.headline import MainMetrics, at_main, at_the_setting, primary_noise
+from ssl_transfer.study.report.evidence import Evidence
+from ssl_transfer.study.report.primary import at_main, at_primary_noise, primary_noise
 from ssl_transfer.study.report.wording import measure, noisy, number, p_value, percent, t_value, words
-from ssl_transfer.study.table import CLEAN, class_metrics, write_table
+from ssl_transfer.study.table import CLEAN, class_metrics
 
 PAGE_ROWS = 1500  # a longer table is on the page, and in LaTeX, at main metrics only
 MOST_ROWS = 10_000  # and never longer than this there; CSV always has everything
-IN_SIGHT = 80  # a longer part of a table waits behind its title
+OPEN_ROWS = 80  # a longer part of a table is folded behind its title
 
 
-def write_tables(
-    folder: Path,
-    frame: pd.DataFrame,
-    contrasts: pd.DataFrame,
-    results: pd.DataFrame,
-    primary: Mapping,
-    main: MainMetrics,
-    strategies: pd.DataFrame | None = None,
-    luck: pd.DataFrame | None = None,
-) -> None:
-    """Write the tidy frame and all tables as CSV, and contrasts, results and strategies as LaTeX.
-
-    CSV has everything. LaTeX is for papers: without the metrics of single classes, and as short as the page.
-    """
-    write_table(frame, folder)
-    csv = {"contrasts": contrasts, "results": results, "strategies": strategies, "variance": luck}
-    for name, table in csv.items():
-        if table is not None:
-            table.to_csv(folder / f"{name}.csv", index=False)
-    for name, lay in {"contrasts": _contrasts, "results": _results, "strategies": _strategies}.items():
-        if (table := csv[name]) is None:
-            continue
-        table = shortened(table, primary, main)[0]
-        table = lay(table[~table["metric"].isin(class_metrics(frame["metric"]))])
-        text = table.to_latex(index=False, escape=True) if len(table) else ""
-        text = text.replace("±", r"$\pm$").replace("−", "$-$").replace("–", "--").replace("< .001", "$<$ .001")
-        (folder / f"{name}.tex").write_text(text.replace("→", r"$\to$"), encoding="utf-8")
+def for_latex(evidence: Evidence, table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a table that LaTeX has: as many as the page, and no metrics of single classes."""
+    rows = shortened(evidence, table)[0]
+    return rows[~rows["metric"].isin(class_metrics(evidence.frame["metric"]))]
 
 
-def _contrasts(table: pd.DataFrame) -> pd.DataFrame:
-    n = table["n_a"].astype(str) + "/" + table["n_b"].astype(str)
-    return _lay(
-        table,
-        A=table["a"],
-        B=table["b"],
-        n=n,
-        **_test(table),
-        g=table["hedges_g"].map(number),
-        Verdict=_verdicts(table),
-    )
+def with_cell(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
+    """The cell of each row in words, then other columns; a column without any text is left out."""
+    cell = {"Task": "task", "Protocol": "protocol", "Strategy": "strategy", "Fraction": "fraction", "Metric": "metric"}
+    shared = {title: table[name].map(percent if name == "fraction" else words) for title, name in cell.items()}
+    noise = [noisy(kind, sigma) for kind, sigma in zip(table["noise"], table["noise_sigma"], strict=True)]
+    rows = pd.DataFrame({**shared, "Noise": [text or CLEAN for text in noise] if any(noise) else "", **columns})
+    return rows.replace("", np.nan).dropna(axis=1, how="all").fillna("")
 
 
-def _results(table: pd.DataFrame) -> pd.DataFrame:
-    spread = [f"{number(mean)} ± {number(sd)}" for mean, sd in zip(table["mean"], table["sd"], strict=True)]
-    return _lay(
-        table, Pretraining=table["pretraining"], Boundary=table["boundary"], n=table["n"], **{"Mean ± SD": spread}
-    )
-
-
-def _strategies(table: pd.DataFrame) -> pd.DataFrame:
-    names = {"Pretraining": table["pretraining"], "A": table["a"].map(words), "B": table["b"].map(words)}
-    return _lay(table.assign(strategy=""), **names, n=table["n"], **_test(table), Verdict=_verdicts(table))
-
-
-def _test(table: pd.DataFrame) -> dict:
+def test_columns(table: pd.DataFrame) -> dict[str, Any]:
+    """Difference, interval, test statistic and corrected p of contrasts, in words."""
     ends = zip(table["ci_low"], table["ci_high"], strict=True)
     return {
         "Difference": table["difference"].map(lambda x: number(x, True)),
@@ -82,77 +45,73 @@ def _test(table: pd.DataFrame) -> dict:
     }
 
 
-def _verdicts(table: pd.DataFrame) -> pd.Series:
+def verdicts(table: pd.DataFrame) -> pd.Series:
+    """Verdicts of contrasts, with what they hold for where that is not the pretraining in general."""
     return table["verdict"] + table["holds_for"].map(lambda text: f" (for {text})" if text else "")
 
 
-def _lay(table: pd.DataFrame, **columns) -> pd.DataFrame:
-    """The cell of each row in words, then other columns; a column without any text is left out."""
-    cell = {"Task": "task", "Protocol": "protocol", "Strategy": "strategy", "Fraction": "fraction", "Metric": "metric"}
-    shared = {title: table[name].map(percent if name == "fraction" else words) for title, name in cell.items()}
-    noise = [noisy(kind, sigma) for kind, sigma in zip(table["noise"], table["noise_sigma"], strict=True)]
-    laid = pd.DataFrame({**shared, "Noise": [text or CLEAN for text in noise] if any(noise) else "", **columns})
-    return laid.replace("", np.nan).dropna(axis=1, how="all").fillna("")
-
-
-def shortened(table: pd.DataFrame, primary: Mapping, main: MainMetrics) -> tuple[pd.DataFrame, bool]:
-    """What the page shows of a long table: main metrics at the headline's noise setting; and whether that is less than all."""
+def shortened(evidence: Evidence, table: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
+    """What the page shows of a long table: main metrics at the primary noise setting; and whether that is less than all."""
     if len(table) <= PAGE_ROWS:
         return table, False
-    kept = at_main(at_the_setting(table.assign(strategy=table.get("strategy", "")), primary)[0], main)
-    return table.loc[kept.index].head(MOST_ROWS), True
+    kept, _ = at_primary_noise(table.assign(strategy=table.get("strategy", "")), evidence.primaries[0])
+    return table.loc[at_main(kept, evidence.main_metrics).index].head(MOST_ROWS), True
 
 
-def page_tables(table: pd.DataFrame, primary: Mapping, main: MainMetrics, name: str) -> tuple[list[dict], str]:
-    """Contrasts or results as the page shows them: the first in sight, the others behind their titles.
+def page_parts(evidence: Evidence, table: pd.DataFrame, name: str) -> tuple[list[dict], str]:
+    """Contrasts or results as the page shows them: the first part open, the others folded behind their titles.
 
-    Each metric has a table of its own, the main ones first, and runs with noise have theirs apart from those without.
-    The metrics of single classes share one, at the headline's side of that divide; CSV has the other. Within a table, pairs
-    inside the domain come first. A table of more than `PAGE_ROWS` rows is cut to main metrics, and has a part per target.
+    Each metric has a part of its own, the main ones first, and runs with noise have theirs apart from those without.
+    The metrics of single classes share one, of the runs that the primary contrast is about; CSV has the others. Within a
+    part, pairs inside the domain come first. A table of more than `PAGE_ROWS` rows is cut to main metrics, and has a part
+    per target.
 
     Args:
-        table: As `statistics.contrasts` or `statistics.summary` returns it.
-        primary: The first one of those for `report.write_report`.
-        main: As `headline.main_metrics` returns it.
-        name: Of its file in `tables/`.
+        evidence: Of the report.
+        table: Its contrasts or results.
+        name: Of the table's file in `tables/`.
 
     Returns:
         Parts: dicts of `title`, `rows` (dicts), whether rows differ in `noise` and in `metric` (each is then a column), whether
-        the part is to be `open`, and whether its title has
-        `named` the one target it is of. And a sentence on what was left out; empty if nothing was.
+        the part is `open`, and whether its title has `named` the one target it is of. And a sentence on what was left out;
+        empty if nothing was.
     """
     near = [side for side in ("boundary_a", "boundary_b") if side in table]
     outwards = table.sort_values(near, key=lambda c: c.map(DISTANCE).fillna(3), kind="stable") if near else table
-    kept, cut = shortened(outwards, primary, main)
+    kept, cut = shortened(evidence, outwards)
     if cut:
-        tasks = [task for task in dict.fromkeys(task for task, _ in main) if (kept["task"] == task).any()]
-        found = [_page_table(_of_task(kept[kept["task"] == task], task), kept[kept["task"] == task]) for task in tasks]
-        note = f"Shown are the {len(kept):,} of {len(table):,} {name} at main metrics; tables/{name}.csv has all."
+        tasks = [task for task in dict.fromkeys(task for task, _ in evidence.main_metrics) if task in set(kept["task"])]
+        parts, note = (
+            [_part(*_of_task(kept, task)) for task in tasks],
+            (f"Shown are the {len(kept):,} of {len(table):,} {name} at main metrics; tables/{name}.csv has all."),
+        )
     else:
-        found, note = [_page_table(*part) for part in _parts(outwards, primary, main)], ""
-    found = [part for part in found if part["rows"]]
-    for position, part in enumerate(found):
-        part |= {"open": position == 0 and len(part["rows"]) <= IN_SIGHT, "named": cut}
-    return found, note
+        parts, note = [_part(*part) for part in _by_metric(evidence, outwards)], ""
+    parts = [part for part in parts if part["rows"]]
+    for position, part in enumerate(parts):
+        part |= {"open": position == 0 and len(part["rows"]) <= OPEN_ROWS, "named": cut}
+    return parts, note
 
 
-def _of_task(rows: pd.DataFrame, task: str) -> str:
-    return f"{words(task)}, {', '.join(measure(metric) for metric in dict.fromkeys(rows['metric']))}"
+def _of_task(table: pd.DataFrame, task: str) -> tuple[str, pd.DataFrame]:
+    rows = table[table["task"] == task]
+    return f"{words(task)}, {', '.join(measure(metric) for metric in dict.fromkeys(rows['metric']))}", rows
 
 
-def _parts(table: pd.DataFrame, primary: Mapping, main: MainMetrics) -> Iterable[tuple[str, pd.DataFrame]]:
-    first = dict.fromkeys([primary["metric"], *main.values()])
+def _by_metric(evidence: Evidence, table: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
+    primary = evidence.primaries[0]
+    first = dict.fromkeys([primary["metric"], *evidence.main_metrics.values()])
     single = class_metrics(table["metric"]) - set(first)
     metrics = [*first, *sorted(set(table["metric"]) - single - set(first))]
     noise, noise_exists = primary_noise(primary) != {"noise": CLEAN}, (table["noise"] != CLEAN).any()
     wanted = [(measure(metric), {metric}, side) for metric in metrics for side in (noise, not noise)]
-    for title, own, side in [*wanted, ("single classes", single, noise)]:
-        rows = table[table["metric"].isin(own) & ((table["noise"] != CLEAN) == side)]
+    for title, of_metrics, side in [*wanted, ("single classes", single, noise)]:
+        rows = table[table["metric"].isin(of_metrics) & ((table["noise"] != CLEAN) == side)]
         title += f", {'with' if side else 'without'} noise" if noise_exists else ""
         yield title, rows.sort_values("metric", kind="stable")
 
 
-def _page_table(title: str, rows: pd.DataFrame) -> dict:
+def _part(title: str, rows: pd.DataFrame) -> dict:
     return {
         "title": title,
         "rows": rows.to_dict("records"),

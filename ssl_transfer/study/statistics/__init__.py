@@ -1,9 +1,11 @@
 """Statistics of a study: pure functions, numbers and frames in, numbers and frames out.
 
-`contrasts` has the tables over all cells of a tidy frame, `two_samples` the tests they are made of, `nested` the models of seeds
-within seeds. What cannot be tested gives NaN, and NaN never decides anything.
+`tables` compares arms over all cells of a tidy frame, `two_samples` has the tests, `nested` the models of seeds within seeds.
+The other modules summarise what these return. What cannot be tested gives NaN, and NaN never decides anything.
 """
 
+from ssl_transfer.study.statistics.boundaries import by_boundary
+from ssl_transfer.study.statistics.dominance import Dominance
 from ssl_transfer.study.statistics.nested import (
     VARIANCE_COLUMNS,
     PatientBootstrap,
@@ -12,9 +14,14 @@ from ssl_transfer.study.statistics.nested import (
     patient_bootstrap,
     variance_components,
 )
+from ssl_transfer.study.statistics.patients import PATIENT_COLUMNS, CaseScores, patient_contrasts
+from ssl_transfer.study.statistics.score_validity import fine_tuned, score_correlations
+from ssl_transfer.study.statistics.seed_variance import detectable_differences
+from ssl_transfer.study.statistics.strategies import averaged, strategy_wins
 from ssl_transfer.study.statistics.tables import (
     CONTRAST_COLUMNS,
     EQUIVALENT,
+    FAMILY,
     STRATEGY_COLUMNS,
     SUMMARY_COLUMNS,
     contrasts,
@@ -37,32 +44,48 @@ from ssl_transfer.study.statistics.two_samples import (
     tost,
     welch,
 )
+from ssl_transfer.study.statistics.validation_curves import CURVE_COLUMNS, mean_curve, tidy_curves, time_to_quality
 
 __all__ = [
     "ALPHA",
     "CONTRAST_COLUMNS",
+    "CURVE_COLUMNS",
     "EQUIVALENT",
+    "FAMILY",
+    "PATIENT_COLUMNS",
     "STRATEGY_COLUMNS",
     "SUMMARY_COLUMNS",
     "VARIANCE_COLUMNS",
+    "CaseScores",
+    "Dominance",
     "Effect",
     "Paired",
     "PatientBootstrap",
     "Samples",
     "SeedBootstrap",
     "Welch",
+    "averaged",
     "benjamini_hochberg",
+    "by_boundary",
     "contrasts",
+    "detectable_differences",
+    "fine_tuned",
     "hedges_g",
     "holm",
+    "mean_curve",
     "minimal_detectable_effect",
     "nested_bootstrap",
     "paired",
     "patient_bootstrap",
+    "patient_contrasts",
+    "score_correlations",
     "seed_units",
     "seeds_needed",
     "strategy_contrasts",
+    "strategy_wins",
     "summary",
+    "tidy_curves",
+    "time_to_quality",
     "tost",
     "variance_components",
     "welch",

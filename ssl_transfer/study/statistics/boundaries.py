@@ -6,8 +6,7 @@ import pandas as pd
 
 from ssl_transfer.domains import DISTANCE
 from ssl_transfer.measures.metrics import metric_sign
-from ssl_transfer.study.report.headline import untrained
-from ssl_transfer.study.table import SCRATCH
+from ssl_transfer.study.table import SCRATCH, random_init_arms
 
 KINDS = [*DISTANCE, "mixed", "unknown", SCRATCH]  # from near to far
 VERDICTS = ("better", "worse", "equivalent", "not decided")
@@ -26,7 +25,7 @@ def by_boundary(contrasts: pd.DataFrame) -> list[dict]:
         `equivalent`, `undecided`, and `median`: of the differences, positive where the nearer side is better. Within one
         boundary no side is nearer: `within` is true, and the median is of absolute differences.
     """
-    random = untrained(contrasts)
+    random = random_init_arms(contrasts)
     sides = {side: _kinds(contrasts, side, random) for side in "ab"}
     near, far = pd.DataFrame(sides).min(axis=1), pd.DataFrame(sides).max(axis=1)
     turned = near != sides["a"]

@@ -1,20 +1,16 @@
-"""What a report puts first: its primary contrasts, the noise setting it speaks of, and the main metric of each target."""
+"""Primary contrasts: the rows they name, their noise setting, and the main metric of each target."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.study.table import CELL, CLEAN, SCRATCH, class_metrics
+from ssl_transfer.study.table import CELL, CLEAN, class_metrics
 
+STRATEGIES = "strategies"  # a primary contrast may `compare` these in place of pretrainings
 MainMetrics = dict[tuple[str, str], str]  # task, protocol -> metric
-
-
-def primaries_of(primary: Mapping | Sequence[Mapping]) -> list[Mapping]:
-    """One primary contrast or several, as a list."""
-    return [primary] if isinstance(primary, Mapping) else list(primary)
 
 
 def primary_noise(primary: Mapping) -> dict:
@@ -44,7 +40,7 @@ def _equal(column: pd.Series, value, name: str) -> np.ndarray:
     return (column == value).to_numpy(bool)
 
 
-def at_the_setting(table: pd.DataFrame, primary: Mapping) -> tuple[pd.DataFrame, str]:
+def at_primary_noise(table: pd.DataFrame, primary: Mapping) -> tuple[pd.DataFrame, str]:
     """Rows at the headline's noise setting, with all rows of what was run at other settings only; a sentence on it."""
     setting = primary_noise(primary)
     own = pd.Series(matches(table, setting), index=table.index)
@@ -102,17 +98,3 @@ def at_main(table: pd.DataFrame, main: MainMetrics) -> pd.DataFrame:
     return table[
         np.fromiter((main.get((task, protocol)) == metric for task, protocol, metric in keys), bool, len(table))
     ]
-
-
-def untrained(table: pd.DataFrame, arms: Iterable[Mapping] = ()) -> set[str]:
-    """Names of the arms that are random initialisation: of that name, or of that boundary.
-
-    Args:
-        table: A tidy table, or contrasts.
-        arms: As for `report.write_report`.
-    """
-    names = {SCRATCH} | {arm["name"] for arm in arms if arm.get("boundary") == SCRATCH}
-    for arm, boundary in (("pretraining", "boundary"), ("a", "boundary_a"), ("b", "boundary_b")):
-        if arm in table and boundary in table:
-            names |= set(table.loc[(table[boundary] == SCRATCH).fillna(False).astype(bool), arm])
-    return names

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ssl_transfer.study.statistics import EQUIVALENT
+from ssl_transfer.study.statistics.tables import EQUIVALENT
 
 Pair = frozenset[str]
 

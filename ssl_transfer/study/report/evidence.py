@@ -1,0 +1,212 @@
+"""What a report rests on: the tidy frame and everything that follows from it, each computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl_transfer.study.report.drawing import Looks, arm_looks
+from ssl_transfer.study.report.guidance import answers
+from ssl_transfer.study.report.primary import (
+    STRATEGIES,
+    MainMetrics,
+    at_main,
+    at_primary_noise,
+    main_metrics,
+    matches,
+    primary_noise,
+)
+from ssl_transfer.study.report.recommendations import recommendations
+from ssl_transfer.study.statistics import (
+    CONTRAST_COLUMNS,
+    FAMILY,
+    SUMMARY_COLUMNS,
+    CaseScores,
+    contrasts,
+    strategy_contrasts,
+    summary,
+    tidy_curves,
+)
+from ssl_transfer.study.table import CLEAN, complete, random_init_arms
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A picture made elsewhere (a UMAP, a contact sheet) that the report carries inside it.
+
+    Attributes:
+        title: Heading above it.
+        caption: What it shows and how it was made.
+        path: A PNG or SVG file.
+    """
+
+    title: str
+    caption: str
+    path: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """How the results were made, as the report tells it.
+
+    Attributes:
+        title: Of the page.
+        question: The research question, in a sentence or two.
+        design: What was run: heading -> text.
+        missing: What was planned and has no result, one line each.
+        cost: Stage and seconds.
+        environment: Name -> version or setting.
+        methods_text: Ready to paste into a paper.
+        warnings: What a reader must know before believing the page.
+        commands: That make the page again.
+        attachments: Pictures to embed.
+    """
+
+    title: str
+    question: str
+    design: Mapping[str, str] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+    cost: Sequence[tuple[str, float]] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    methods_text: str = ""
+    warnings: Sequence[str] = ()
+    commands: Sequence[str] = ()
+    attachments: Sequence[Attachment] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Evidence:
+    """A tidy frame of results with its statistics, for all sections of a report.
+
+    Attributes:
+        frame: The tidy table; without rows the report says that nothing is finished yet.
+        primaries: The primary contrasts, answered in their order: `protocol` and `metric`, and `fraction`, `task` (one or a
+            list), `strategy` where wanted; also `noise` and `noise_sigma` if the answer, and all figures but the robustness
+            curves, are not to be those of the runs without noise. Where a single one is needed, it is the first.
+        provenance: How the results were made.
+        arms: One dict per pretraining: name, domain, boundary, images, steps, note (all but the name may be missing). Random
+            initialisation is the arm `scratch`, and any of boundary `scratch`, here or in the frame.
+        stated_metrics: Target -> its main metric; others: see `primary.main_metrics`.
+        margin: As for `statistics.contrasts`.
+        family: As for `statistics.contrasts`.
+        pairs: As for `statistics.contrasts`.
+        validation: Validation values over steps, columns `statistics.CURVE_COLUMNS`; None: not recorded.
+        scores: Transferability scores and cross-validated probes: pretraining, pretraining_seed, task, criterion, value (more
+            is better); None: not computed.
+        case_scores: Scores of test cases, for the patient bootstrap of the primary contrasts; None: not recorded.
+    """
+
+    frame: pd.DataFrame
+    primaries: Sequence[Mapping[str, Any]]
+    provenance: Provenance
+    arms: Sequence[Mapping[str, Any]] = ()
+    stated_metrics: Mapping[str, str] | None = None
+    margin: float | Mapping[str, float] | None = None
+    family: Sequence[str] = FAMILY
+    pairs: Collection[Collection[str]] | None = None
+    validation: pd.DataFrame | None = None
+    scores: pd.DataFrame | None = None
+    case_scores: CaseScores | None = None
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """The frame with missing texts filled in, checked."""
+        return complete(self.frame)
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """`statistics.summary`: mean, SD and interval of every arm in every cell."""
+        return summary(self.frame) if len(self.frame) else pd.DataFrame(columns=SUMMARY_COLUMNS)
+
+    @cached_property
+    def contrasts(self) -> pd.DataFrame:
+        """`statistics.contrasts` of pretrainings."""
+        table = contrasts(self.frame, margin=self.margin, family=self.family, pairs=self.pairs)
+        return table if len(table) else pd.DataFrame(columns=CONTRAST_COLUMNS)
+
+    @cached_property
+    def strategies(self) -> pd.DataFrame:
+        """`statistics.strategy_contrasts`."""
+        return strategy_contrasts(self.frame)
+
+    @cached_property
+    def primary_contrasts(self) -> pd.DataFrame:
+        """The contrasts of pretrainings that the primaries name."""
+        primaries = [primary for primary in self.primaries if primary.get("compare") != STRATEGIES]
+        rows = [matches(self.contrasts, {**primary, **primary_noise(primary)}).nonzero()[0] for primary in primaries]
+        return self.contrasts.iloc[list(dict.fromkeys(row for own in rows for row in own))]
+
+    @cached_property
+    def answers(self) -> list[dict]:
+        """What the primary contrasts come to: see `guidance.answers`."""
+        return answers(self.contrasts, self.results, self.primaries, self.strategies)
+
+    @cached_property
+    def _metrics(self) -> tuple[MainMetrics, list[str]]:
+        return main_metrics(self.runs, self.primaries, self.stated_metrics)
+
+    @property
+    def main_metrics(self) -> MainMetrics:
+        """(target, protocol) -> the one metric that guidance and figures are about."""
+        return self._metrics[0]
+
+    @property
+    def metric_warnings(self) -> list[str]:
+        """A sentence for each stated main metric that no run has."""
+        return self._metrics[1]
+
+    def at_main(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Rows at main metrics and at the noise setting of the first primary, targets in the order of the page."""
+        kept, _ = at_primary_noise(table.assign(strategy=table.get("strategy", "")), self.primaries[0])
+        return self.in_page_order(at_main(kept, self.main_metrics))
+
+    def in_page_order(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Rows sorted by target: those of the primary metrics first."""
+        order = {task: position for position, task in enumerate(dict.fromkeys(task for task, _ in self.main_metrics))}
+        return table.sort_values("task", key=lambda tasks: tasks.map(order), kind="stable")
+
+    @cached_property
+    def main_contrasts(self) -> pd.DataFrame:
+        """Contrasts of pretrainings `at_main`."""
+        return self.at_main(self.contrasts)
+
+    @cached_property
+    def main_results(self) -> pd.DataFrame:
+        """Results `at_main`."""
+        return self.at_main(self.results)
+
+    @cached_property
+    def recommendations(self) -> list[dict]:
+        """What to take for each target: see `recommendations.recommendations`."""
+        return recommendations(self.main_contrasts, self.results)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame | None:
+        """Validation curves, tidy and in the order of the page."""
+        return None if self.validation is None else self.in_page_order(tidy_curves(self.validation))
+
+    @cached_property
+    def random_init(self) -> set[str]:
+        """Names of the arms that are random initialisation."""
+        return random_init_arms(self.runs, self.arms)
+
+    @cached_property
+    def looks(self) -> Looks:
+        """Colour and marker of each arm, the same throughout the page."""
+        validated = () if self.curves is None else self.curves["pretraining"]
+        return arm_looks([*self.runs["pretraining"], *validated], self.random_init)
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether any run has noise."""
+        return bool((self.runs["noise"] != CLEAN).any())
+
+    @property
+    def several_tasks(self) -> bool:
+        """Whether there is more than one target."""
+        return self.runs["task"].nunique() > 1

@@ -1,0 +1,146 @@
+"""A section of the report: its text, and the tables and figures that are written beside the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from ssl_transfer.console import duration
+from ssl_transfer.study.report import wording
+from ssl_transfer.study.report.drawing import MARKER_NAMES, inline_svg, save, settle
+from ssl_transfer.study.report.evidence import Evidence
+
+MACROS = (
+    "chip, mark, swatch, verdict, glyph, protocol, interval, num, labels, corrected, extra_heads, extra_cells, "
+    "table_parts, folded, drawn"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Drawing:
+    """A figure of the report.
+
+    Attributes:
+        name: Of its files.
+        figure: Drawn, not yet laid out.
+        caption: What it shows.
+        target: The target (or setting) that it is of; empty: several.
+        split: Other targets have figures of their own.
+    """
+
+    name: str
+    figure: Figure
+    caption: str
+    target: str = ""
+    split: bool = False
+
+    @cached_property
+    def svg(self) -> Markup:
+        """The figure as an element of the page."""
+        settle(self.figure)
+        return Markup(inline_svg(self.figure, self.caption))
+
+    def write(self, folder: Path) -> None:
+        """Write it as PNG and SVG."""
+        self.svg  # noqa: B018 — lays the figure out, once
+        save(self.figure, folder, self.name)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Section:
+    """A section of the report.
+
+    Attributes:
+        title: Its heading, and its link in the navigation.
+        html: What stands below the heading; see `render`.
+        tables: Name -> rows, written as `tables/NAME.csv`.
+        latex: Name -> rows, written as `tables/NAME.tex`.
+        figures: Written as `figures/NAME.png` and `figures/NAME.svg`; `html` shows them.
+    """
+
+    title: str
+    html: Markup
+    tables: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    latex: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    figures: Sequence[Drawing] = ()
+
+    @property
+    def anchor(self) -> str:
+        """The id that links point to."""
+        return re.sub(r"\W+", "-", self.title.lower())
+
+    def write(self, out: Path) -> None:
+        """Write tables and figures into the folders `tables` and `figures`."""
+        for name, rows in self.tables.items():
+            rows.to_csv(out / "tables" / f"{name}.csv", index=False)
+        for name, rows in self.latex.items():
+            (out / "tables" / f"{name}.tex").write_text(latex(rows), encoding="utf-8")
+        for drawing in self.figures:
+            drawing.write(out / "figures")
+
+
+def latex(rows: pd.DataFrame) -> str:
+    """Rows as a LaTeX table; empty if there are none."""
+    text = rows.to_latex(index=False, escape=True) if len(rows) else ""
+    for character, command in {"±": r"$\pm$", "−": "$-$", "–": "--", "< .001": "$<$ .001", "→": r"$\to$"}.items():
+        text = text.replace(character, command)
+    return text
+
+
+def environment() -> jinja2.Environment:
+    """Templates of the page, with the filters that write names and numbers for readers."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    made.filters |= {
+        "number": wording.number,
+        "p": wording.p_value,
+        "t": wording.t_value,
+        "words": wording.words,
+        "measure": wording.measure,
+        "percent": wording.percent,
+        "whole": wording.whole,
+        "duration": duration,
+        "listed": wording.listed,
+        "rounded": wording.rounded,
+        "fine": wording.fine,
+    }
+    return made
+
+
+_ENVIRONMENT = environment()
+
+
+def render(evidence: Evidence, template: str, **values: Any) -> Markup:
+    """Fill in a template (Jinja) of a section; it can use the macros of `macros.jinja`.
+
+    Args:
+        evidence: Of the page.
+        template: Text of the template.
+        values: What it names besides `looks`, `marks`, `random_init`, `several_tasks` and `has_noise`.
+    """
+    imports = f'{{% from "macros.jinja" import {MACROS} with context %}}\n'
+    shared = {
+        "looks": evidence.looks,
+        "marks": MARKER_NAMES,
+        "random_init": evidence.random_init,
+        "several_tasks": evidence.several_tasks,
+        "has_noise": evidence.has_noise,
+    }
+    return Markup(_ENVIRONMENT.from_string(imports + template).render(**shared, **values))
+
+
+def parts_by_task(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Parts of a table that the page shows under the name of each target: `task`, `metrics` and `rows`."""
+    return [
+        {"task": task, "metrics": list(dict.fromkeys(rows["metric"])), "rows": rows.to_dict("records")}
+        for task, rows in table.groupby("task", sort=False)
+    ]

@@ -1,0 +1,70 @@
+"""Section: every contrast of two pretrainings."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from ssl_transfer.study.report.evidence import Evidence
+from ssl_transfer.study.report.section import Section, render
+from ssl_transfer.study.report.tables import for_latex, page_parts, test_columns, verdicts, with_cell
+from ssl_transfer.study.report.wording import number
+
+TITLE = "Contrasts"
+TEMPLATE = """
+{% macro contrast_table(part, caption) %}
+<div class="wide" role="region" tabindex="0" aria-label="{{ caption }}">
+<table class="sortable dense">
+<caption>{{ caption }}</caption>
+<thead><tr>
+  <th scope="col">Boundary A, B</th>
+  {% if several_tasks and not part.named %}<th scope="col">Target</th>{% endif %}<th scope="col">Protocol</th>
+  <th scope="col" class="num">Labels</th>{{ extra_heads(part) }}<th scope="col">A</th><th scope="col">A is</th><th
+scope="col">B</th>
+  <th scope="col" class="num">n</th><th scope="col" class="num">Mean A</th><th scope="col" class="num">Mean B</th>
+  <th scope="col" class="num">A − B</th><th scope="col">95 % interval</th><th scope="col" class="num">t (df)</th>
+  <th scope="col" class="num">p, Holm</th><th scope="col" class="num">Hedges’ g</th>
+</tr></thead>
+<tbody>
+{% for row in part.rows %}
+<tr><td class="tight">{{ chip(row.a, row.boundary_a) }} {{ chip(row.b, row.boundary_b) }}</td>
+{% if several_tasks and not part.named %}<td>{{ row.task | words }}</td>{% endif %}<td>{{ protocol(row) }}</td>{{
+labels(row) }}
+{{- extra_cells(part, row) }}
+<td>{{ row.a }}</td><td class="is">{{ verdict(row) }}</td><td>{{ row.b }}</td>
+<td class="num" data-v="{{ row.n_a + row.n_b }}">{{ row.n_a }} / {{ row.n_b }}</td>{{ num(row.mean_a) }}{{
+num(row.mean_b) }}
+{{- num(row.difference, true) }}
+<td class="tight" data-v="{{ row.ci_low | rounded }}">{{ interval(row) }}</td>
+<td class="num" data-v="{{ row.t | rounded }}">{{ row.t | t(row.df) }}</td>
+<td class="num" data-v="{{ row.p_holm | rounded }}">{{ row.p_holm | p }}</td>{{ num(row.hedges_g) }}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+{% endmacro %}
+<p class="quiet">Each row compares two pretrainings on one target, protocol and label fraction. Boundary is the
+distance between the source domain of A, of B, and the target: none (same modality), soft (another modality of the
+same family), hard (another kind of image). Welch’s t-test over pretraining seeds (over fine-tuning seeds where an arm
+has a single pretraining; the verdict then holds for these checkpoints only); p-values after Holm’s correction over the
+declared family. “Not decided” does not mean “equal”. Click a column heading to sort.
+{%- if has_noise %} Runs with noise are compared within one kind and σ of noise; all of them count in the family.{% endif %}
+ Benjamini–Hochberg p-values and a test paired by seed are in tables/contrasts.csv.</p>
+{{ table_parts(parts, note, contrast_table, "Contrasts", "no two pretrainings share a task, protocol and metric") }}
+"""
+
+
+def section(evidence: Evidence) -> Section:
+    """All contrasts, or those at main metrics where they are too many for a page."""
+    parts, note = page_parts(evidence, evidence.contrasts, "contrasts")
+    return Section(
+        title=TITLE,
+        html=render(evidence, TEMPLATE, parts=parts, note=note),
+        tables={"contrasts": evidence.contrasts},
+        latex={"contrasts": _latex(for_latex(evidence, evidence.contrasts))},
+    )
+
+
+def _latex(table: pd.DataFrame) -> pd.DataFrame:
+    n = table["n_a"].astype(str) + "/" + table["n_b"].astype(str)
+    test = {**test_columns(table), "g": table["hedges_g"].map(number), "Verdict": verdicts(table)}
+    return with_cell(table, A=table["a"], B=table["b"], n=n, **test)

@@ -1,0 +1,113 @@
+"""Sections on how the results were made: pictures, study design, cost, environment, methods text and commands."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+from ssl_transfer.errors import UsageError
+from ssl_transfer.study.report.evidence import Attachment, Evidence
+from ssl_transfer.study.report.section import Section, render
+
+IMAGE_TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
+PICTURES = """
+{% for picture in pictures %}
+<h3>{{ picture.title }}</h3>
+<figure><img src="{{ picture.uri }}" alt="{{ picture.title }}"><figcaption>{{ picture.caption }}</figcaption></figure>
+{% endfor %}
+"""
+DESIGN = """
+{% if arms %}
+<div class="wide" role="region" tabindex="0" aria-label="Pretrainings"><table class="sortable">
+<caption>Pretrainings compared</caption>
+<thead><tr><th scope="col">Pretraining</th><th scope="col">Source domain</th><th scope="col">Boundary</th>
+<th scope="col" class="num">Images</th><th scope="col" class="num">Steps</th><th scope="col">Note</th></tr></thead>
+<tbody>
+{% for arm in arms %}
+<tr><td>{{ swatch(arm.name) }}</td><td>{{ arm.domain or "–" }}</td><td>{{ chip(arm.name, arm.boundary) }}</td>
+<td class="num" data-v="{{ arm.images }}">{{ arm.images | default(none) | whole }}</td>
+<td class="num" data-v="{{ arm.steps }}">{{ arm.steps | default(none) | whole }}</td><td>{{ arm.note or "" }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
+<dl>{% for heading, text in design.items() %}<dt>{{ heading }}</dt><dd>{{ text }}</dd>{% endfor %}</dl>
+<h3 id="missing">Missing results</h3>
+{% if missing %}
+<ul>{% for line in missing[:30] %}<li>{{ line }}</li>{% endfor %}</ul>
+{% if missing | length > 30 %}
+<details><summary>{{ (missing | length - 30) | whole }} more</summary>
+<ul>{% for line in missing[30:] %}<li>{{ line }}</li>{% endfor %}</ul></details>
+{% endif %}
+{% else %}
+<p>None: all planned runs are in this report.</p>
+{% endif %}
+"""
+COST = """
+<div class="wide"><table class="sortable narrow">
+<caption>Wall time by stage</caption>
+<thead><tr><th scope="col">Stage</th><th scope="col" class="num">Time</th></tr></thead>
+<tbody>{% for stage, seconds in cost -%}
+<tr><td>{{ stage }}</td><td class="num" data-v="{{ seconds }}">{{ seconds | duration }}</td></tr>{% endfor %}</tbody>
+<tfoot><tr><td>Total</td><td class="num">{{ total | duration }}</td></tr></tfoot>
+</table></div>
+"""
+ENVIRONMENT = """
+<dl>{% for name, value in environment.items() %}<dt>{{ name }}</dt><dd>{% if value is mapping -%}
+{% for key, inner in value.items() %}{{ key }} {{ inner }}{{ ", " if not loop.last }}{% endfor %}
+{%- else %}{{ value }}{% endif %}</dd>{% endfor %}</dl>
+"""
+METHODS = """<pre class="paste" tabindex="0">{{ text }}</pre>"""
+COMMANDS = """<pre tabindex="0"><code>{{ commands | join("\n") }}</code></pre>"""
+
+
+def pictures(evidence: Evidence) -> Section | None:
+    """Attachments, embedded.
+
+    Raises:
+        UsageError: If one is missing or is neither PNG nor SVG.
+    """
+    embedded = [_embedded(attachment) for attachment in evidence.provenance.attachments]
+    return Section(title="Pictures", html=render(evidence, PICTURES, pictures=embedded)) if embedded else None
+
+
+def _embedded(attachment: Attachment) -> dict[str, str]:
+    path = Path(attachment.path)
+    kind = IMAGE_TYPES.get(path.suffix.lower())
+    if kind is None:
+        raise UsageError(f"{path}: a report attaches PNG and SVG files, not '{path.suffix}'. Save it as one of them.")
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file to attach to the report. Make it first, or leave it out.")
+    data = base64.b64encode(path.read_bytes()).decode()
+    return {"title": attachment.title, "caption": attachment.caption, "uri": f"data:{kind};base64,{data}"}
+
+
+def design(evidence: Evidence) -> Section:
+    """What was run, and what is missing."""
+    made = evidence.provenance
+    html = render(evidence, DESIGN, arms=evidence.arms, design=made.design, missing=made.missing)
+    return Section(title="Study design", html=html)
+
+
+def cost(evidence: Evidence) -> Section:
+    """Wall time by stage."""
+    stages = evidence.provenance.cost
+    html = render(evidence, COST, cost=stages, total=sum(seconds for _, seconds in stages))
+    return Section(title="Cost", html=html)
+
+
+def environment(evidence: Evidence) -> Section:
+    """Versions and devices."""
+    html = render(evidence, ENVIRONMENT, environment=evidence.provenance.environment)
+    return Section(title="Environment", html=html)
+
+
+def methods(evidence: Evidence) -> Section:
+    """A methods text for a paper."""
+    text = evidence.provenance.methods_text.strip()
+    return Section(title="Methods text", html=render(evidence, METHODS, text=text))
+
+
+def commands(evidence: Evidence) -> Section:
+    """Commands that make the report again."""
+    html = render(evidence, COMMANDS, commands=evidence.provenance.commands)
+    return Section(title="Commands", html=html)

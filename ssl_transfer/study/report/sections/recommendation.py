@@ -1,0 +1,83 @@
+"""Section: which pretraining to take for which target."""
+
+from __future__ import annotations
+
+from ssl_transfer.study.report.evidence import Evidence
+from ssl_transfer.study.report.recommendations import FEW
+from ssl_transfer.study.report.section import Section, render
+
+TITLE = "Recommendation by target"
+TEMPLATE = """
+{% macro comparison(row, name) -%}
+  {% if row %}
+<td data-v="{{ row.difference | rounded }}">{% if name %}<span class="pair">{{ name }}</span>
+{{ chip(row.other, row.boundary) if row.boundary != "scratch" and row.other not in random_init }}<br>
+{% endif %}
+<span class="verdict {{ row.verdict }}"
+ title="{{ row.best }} is {{ row.verdict }} against {{ row.other }}{{ ", for " ~ row.holds_for if row.holds_for }}">
+{{- glyph(row.verdict) }} {{ row.difference | number(sign=true) }}</span>
+<span class="quiet">{% if row.ci_low == row.ci_low %}({{ interval(row, false) }}), {{ corrected(row.p_holm) }}
+{%- else %}no test{% endif %}</span></td>
+  {%- else %}
+<td data-v="nan" class="quiet">–</td>
+  {%- endif %}
+{%- endmacro %}
+{% macro taken(row) -%}
+  {% if row.any %}
+any <span class="bond">(all {{ row.arms }} are equivalent)</span>
+  {%- elif not row.take %}
+<span class="quiet">not decided</span>
+  {%- elif row.all_but is not none %}
+all but {{ row.all_but | listed }} <span class="bond">({{ row.bond }})</span>
+  {%- elif row.take | length > few %}
+<details><summary>{{ row.take | length }} of {{ row.arms }} arms
+{% for arm in row.take %}{{ mark(arm) }}{% endfor %}<span class="bond">({{ row.bond }})</span></summary>
+{% for arm in row.take %}<span class="arm">{{ mark(arm) }}{{ arm }}{{ "," if not loop.last }}</span> {% endfor %}</details>
+  {%- else %}
+{% for arm in row.take -%}
+<span class="arm">{{ mark(arm) }}{{ "random initialisation" if arm in random_init and arm == "scratch" else arm }}
+{{- "," if not loop.last }}</span> {% endfor %}{% if row.bond %}<span class="bond">({{ row.bond }})</span>{% endif %}
+  {%- endif %}
+  {% if row.checkpoint %} <span class="bond">(these checkpoints)</span>{% endif %}
+{%- endmacro %}
+<p class="quiet">One row per protocol and label fraction, at the target’s main metric. Recommended are the undominated
+arms: no other arm is significantly better, and they are significantly better than at least one. Differences between
+several recommended arms may be smaller than this design can detect. As evidence, the recommended arm with the highest
+mean (the arm with the highest mean, where none is recommended) is compared with the best arm of another boundary and
+with random initialisation: difference, 95 % confidence interval, and p after Holm’s correction over the declared
+family; n is the number of seeds per side. “Detectable” is the true difference, in units of the metric, that this design
+detects with 80 % power before correction.</p>
+{% for target in targets %}
+<h3>{{ target.task | words }} <span class="quiet">by {{ target.metrics }}</span></h3>
+<p class="sums">{{ target.sentence }}</p>
+<div class="wide" role="region" tabindex="0" aria-label="Recommended for {{ target.task | words }}"><table
+class="sortable guide">
+<colgroup><col style="width:11%"><col style="width:6%"><col style="width:23%"><col style="width:10%"><col style="width:24%">
+<col style="width:14%"><col style="width:4.5%"><col style="width:7.5%"></colgroup>
+<thead><tr><th scope="col">Protocol</th><th scope="col" class="num">Labels</th><th scope="col">Recommended</th>
+<th scope="col">Boundary</th><th scope="col">Versus best of another boundary</th><th scope="col">Versus random init</th>
+<th scope="col" class="num">n</th><th scope="col" class="num">Detectable</th></tr></thead>
+<tbody>
+{% for row in target.rows %}
+<tr><td>{{ protocol(row) }}
+{%- if row.noise != "none" %}<br><span class="quiet">{{ row.noise }}, σ {{ "%g" | format(row.noise_sigma) }}</span>{%
+endif %}
+{% if target.several_metrics %}<br><span class="quiet">{{ row.metric | measure }}</span>{% endif %}</td>{{ labels(row) }}
+<td class="take">{{ taken(row) }}</td><td>{% for boundary, count in row.boundaries -%}
+<span class="tight">{{ chip("", boundary or "unknown") }}{{ " × " ~ count if count > 1 }}</span>{{ " " if not loop.last }}
+{%- endfor %}</td>
+{{ comparison(row.across, row.across and (row.across.name if row.take | length != 1 else "− " ~ row.across.other)) }}
+{{ comparison(row.random_init, row.random_init and not row.random_init.alike and "− " ~ row.random_init.other) }}
+<td class="num">{{ row.n }}</td>{{ num(row.detects) }}</tr>
+{% endfor %}
+</tbody></table></div>
+{% endfor %}
+"""
+
+
+def section(evidence: Evidence) -> Section | None:
+    """A table for each target; None where no two pretrainings share a cell."""
+    targets = evidence.recommendations
+    if not targets:
+        return None
+    return Section(title=TITLE, html=render(evidence, TEMPLATE, targets=targets, few=FEW))

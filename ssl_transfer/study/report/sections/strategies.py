@@ -1,0 +1,171 @@
+"""Section: fine-tuning strategies compared on the same pretrainings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ssl_transfer.study.report.drawing import INK, STYLE, Looks, filled, grid, legend
+from ssl_transfer.study.report.drawings import drawing, portions, runs_by_metric
+from ssl_transfer.study.report.evidence import Evidence
+from ssl_transfer.study.report.section import Drawing, Section, parts_by_task, render
+from ssl_transfer.study.report.tables import for_latex, test_columns, verdicts, with_cell
+from ssl_transfer.study.report.wording import joined, measure, noisy, percent, words
+from ssl_transfer.study.statistics import averaged, strategy_wins
+from ssl_transfer.study.statistics.strategies import STRATEGY_SETTING
+
+FEW_ARMS = 3  # up to here each arm has its own interval in a figure
+CAPTION = (
+    "{metric} of each strategy: with up to three pretrainings, the mean of each and its 95 % interval; with more, a faint marker "
+    "is the mean of one pretraining, and the heavy bar their average with its 95 % interval (over seeds of these pretrainings)."
+)
+TEMPLATE = """
+{% macro count_table() %}
+<div class="wide" role="region" tabindex="0" aria-label="Undominated strategies"><table class="sortable">
+<caption>Number of pretrainings for which a strategy is undominated (no strategy is better, and it is better than
+another)</caption>
+<thead><tr>{% if several_tasks %}<th scope="col">Target</th>{% endif %}<th scope="col">Protocol</th>
+<th scope="col" class="num">Labels</th>{% if has_noise %}<th scope="col">Noise</th>{% endif %}
+<th scope="col" class="num">Pretrainings</th>
+{% for name in names %}<th scope="col" class="num wrap">{{ name | words }}</th>{% endfor %}
+<th scope="col" class="num wrap">no strategy</th></tr></thead>
+<tbody>
+{% for row in wins %}
+<tr>{% if several_tasks %}<td>{{ row.task | words }}</td>{% endif %}
+<td>{{ row.protocol | words }}{{ " (these checkpoints)" if row.checkpoint }}</td>{{ labels(row) }}
+{% if has_noise %}<td>{{ row.noise }}{{ ", σ %g" | format(row.noise_sigma) if row.noise != "none" }}</td>{% endif %}
+<td class="num">{{ row.arms }}</td>
+{% for name in names -%}
+<td class="num{{ " quiet" if not row.counts.get(name) }}" data-v="{{ row.counts.get(name, -1) }}">
+{{- row.counts.get(name, "–") }}</td>
+{%- endfor %}<td class="num">{{ row.undecided }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endmacro %}
+{% macro strategy_table(part, name) %}
+<div class="wide" role="region" tabindex="0" aria-label="{{ name }}"><table class="sortable dense">
+<caption>{{ name }}</caption>
+<thead><tr><th scope="col">Protocol</th><th scope="col" class="num">Labels</th><th scope="col">Pretraining</th>
+{% if part.metrics | length > 1 %}<th scope="col">Metric</th>{% endif %}<th scope="col">A</th><th scope="col">A is</th>
+<th scope="col">B</th><th scope="col" class="num">Pairs</th><th scope="col" class="num">Mean A</th>
+<th scope="col" class="num">Mean B</th><th scope="col" class="num">A − B</th><th scope="col">95 % interval</th>
+<th scope="col" class="num">t (df)</th><th scope="col" class="num">p, Holm</th></tr></thead>
+<tbody>
+{% for row in part.rows %}
+<tr><td>{{ row.protocol | words }}
+{%- if row.noise != "none" %} ({{ row.noise }}, σ {{ "%g" | format(row.noise_sigma) }}){% endif %}</td>{{ labels(row) }}
+<td>{{ row.pretraining }}</td>{% if part.metrics | length > 1 %}<td>{{ row.metric | measure }}</td>{% endif %}
+<td>{{ row.a | words }}</td><td class="is">{{ verdict(row) }}</td><td>{{ row.b | words }}</td>
+<td class="num">{{ row.n }}</td>{{ num(row.mean_a) }}{{ num(row.mean_b) }}{{ num(row.difference, true) }}
+<td class="tight" data-v="{{ row.ci_low | rounded }}">{{ interval(row) }}</td>
+<td class="num" data-v="{{ row.t | rounded }}">{{ row.t | t(row.df) }}</td>
+<td class="num" data-v="{{ row.p_holm | rounded }}">{{ row.p_holm | p }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endmacro %}
+<p class="quiet">Two strategies start from the same pretrained backbones, so they are compared by a t-test paired over
+pretraining seeds, each averaged over its fine-tuning seeds (paired over fine-tuning seeds where there is a single
+checkpoint); p-values after Holm’s correction over the declared family. Strategies are compared separately for each
+pretraining.</p>
+{{ count_table() }}
+{{ drawn(figures) }}
+{{ folded(parts, strategy_table, "Contrasts of strategies", 0) }}
+<p class="quiet">All {{ n | whole }} contrasts of strategies are in tables/strategies.csv.</p>
+"""
+
+
+def section(evidence: Evidence) -> Section | None:
+    """Counts of undominated strategies, a figure per main metric, and all contrasts; None where no strategies are compared."""
+    table = evidence.strategies
+    if not len(table):
+        return None
+    rows, figures = evidence.at_main(table), list(_drawings(evidence))
+    html = render(
+        evidence,
+        TEMPLATE,
+        wins=strategy_wins(rows),
+        names=sorted({*table["a"], *table["b"]}),
+        parts=parts_by_task(rows),
+        figures=figures,
+        n=len(table),
+    )
+    tables, latex = {"strategies": table}, {"strategies": _latex(for_latex(evidence, table))}
+    return Section(title="Fine-tuning strategies", html=html, tables=tables, latex=latex, figures=figures)
+
+
+def _latex(table: pd.DataFrame) -> pd.DataFrame:
+    names = {"Pretraining": table["pretraining"], "A": table["a"].map(words), "B": table["b"].map(words)}
+    rows = table.assign(strategy="")
+    return with_cell(rows, **names, n=table["n"], **test_columns(table), Verdict=verdicts(table))
+
+
+def _drawings(evidence: Evidence) -> Iterator[Drawing]:
+    setting = ["task", "protocol", "fraction", "noise", "noise_sigma"]
+    for metric, _, _, noise in runs_by_metric(evidence):
+        results = evidence.main_results
+        results = results[(results["metric"] == metric) & (results["strategy"] != "")]
+        results = results[results.groupby(setting, dropna=False)["strategy"].transform("nunique") > 1]
+        for portion in portions(results, setting[2:]):
+            figure = strategy_points(portion.rows, evidence.looks)
+            yield drawing(evidence, "strategies", metric, portion, figure, CAPTION + noise)
+
+
+def strategy_points(results: pd.DataFrame, looks: Looks) -> Figure:
+    """Means of all strategies, a panel per target, protocol, label fraction and noise; panels of one metric.
+
+    With up to `FEW_ARMS` pretrainings each has its 95 % interval. With more, each is a light marker, and a dark bar is their
+    average with its 95 % interval: over seeds of these pretrainings, not over pretrainings.
+
+    Args:
+        results: `statistics.summary` of runs with a strategy, at one metric.
+        looks: As for `figures.learning_curves`.
+    """
+    panels = list(results.groupby(STRATEGY_SETTING, dropna=False))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    names = sorted(set(results["strategy"]))
+    several_tasks = results["task"].nunique() > 1
+    with matplotlib.rc_context(STYLE):
+        figure, axes = grid(len(panels), columns, height=0.85 + 0.3 * len(names))
+        for position, (ax, (setting, rows)) in enumerate(zip(axes, panels, strict=True)):
+            _panel(ax, rows, names, looks)
+            task, protocol, fraction, noise, sigma, metric = setting
+            target = words(task) if several_tasks else ""
+            ax.set_title(filled(joined(words(protocol), target, percent(fraction), noisy(noise, sigma)), columns))
+            ax.set_yticks(
+                range(len(names)), [words(name) for name in names] if position % columns == 0 else [""] * len(names)
+            )
+            if position >= len(panels) - columns:
+                ax.set_xlabel(measure(metric))
+        legend(figure, axes)
+    return figure
+
+
+def _panel(ax: Axes, results: pd.DataFrame, names: list[str], looks: Looks) -> None:
+    arms = list(dict.fromkeys(results["pretraining"]))
+    few = len(arms) <= FEW_ARMS
+    for position, arm in enumerate(arms):
+        color, marker = looks[arm]
+        means = results[results["pretraining"] == arm]
+        y = means["strategy"].map(names.index) + 0.22 * (position - (len(arms) - 1) / 2) * few
+        ax.plot(
+            means["mean"],
+            y,
+            linestyle="none",
+            color=color,
+            marker=marker,
+            markersize=5,
+            alpha=1 if few else 0.55,
+            label=arm,
+        )
+        if few:
+            ax.hlines(y, means["ci_low"], means["ci_high"], color=color, linewidth=1.6)
+    for y, name in enumerate(names if not few else []):
+        mean, low, high = averaged(results[results["strategy"] == name])
+        ax.plot([low, high], [y, y], color=INK, linewidth=2.2)
+        ax.plot(mean, y, color=INK, marker="|", markersize=13, markeredgewidth=2.2)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
