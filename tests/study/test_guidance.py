@@ -48,7 +48,7 @@ def pairs(**verdicts) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["a", "b", "unit", "verdict"])
 
 
-# --- who stands unbeaten ---
+# --- dominance ---
 
 
 @pytest.mark.parametrize(
@@ -62,24 +62,24 @@ def pairs(**verdicts) -> pd.DataFrame:
         ({"ab": "equivalent and different"}, []),
     ],
 )
-def test_to_take_is_what_no_other_beat_and_what_beat_another(verdicts, winners):
+def test_winners_are_undominated_and_better_than_another_arm(verdicts, winners):
     assert Dominance.of(pairs(**verdicts)).winners == winners
 
 
 @pytest.mark.parametrize(
     ("verdicts", "bond"),
     [
-        ({"ab": "not decided"}, "not told apart"),
+        ({"ab": "not decided"}, "not distinguished"),
         ({"ab": "equivalent"}, "equivalent"),
         ({"ac": "better", "bd": "better"}, "not compared"),
     ],
 )
-def test_what_is_known_among_several_is_named(verdicts, bond):
+def test_the_relation_among_several_arms_is_named(verdicts, bond):
     assert Dominance.of(pairs(**verdicts)).bond(["a", "b"]) == bond
 
 
-def test_three_of_which_two_were_compared_are_not_told_apart_where_compared():
-    assert Dominance.of(pairs(ab="not decided")).bond(["a", "b", "c"]) == "not told apart where compared"
+def test_three_arms_of_which_two_were_compared_are_not_distinguished_where_compared():
+    assert Dominance.of(pairs(ab="not decided")).bond(["a", "b", "c"]) == "not distinguished where compared"
 
 
 def test_the_advice_names_what_was_not_compared_with_the_winner():
@@ -104,7 +104,7 @@ def test_arms_that_no_verdict_tells_apart_are_both_to_take():
     (target,) = guide(study())
     (row,) = target["rows"]
     assert row["take"] == ["CT", "CT + photographs"]
-    assert row["bond"] == "not told apart"
+    assert row["bond"] == "not distinguished"
     assert row["boundaries"] == [("none", 2)]
 
 

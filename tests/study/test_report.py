@@ -40,21 +40,18 @@ def pairs(**verdicts) -> pd.DataFrame:
     [
         ({"ab": "better"}, "Take a: better than b."),
         ({"ab": "worse"}, "Take b: better than a."),
-        ({"ab": "not decided"}, "Not decided: this design does not tell a and b apart."),
+        ({"ab": "not decided"}, "Not decided: this design does not distinguish between a and b."),
         ({"ab": "equivalent"}, "Take any: a and b are equivalent within the stated margin."),
         ({"ab": "equivalent and different"}, "Take any: a and b are equivalent within the stated margin."),
         (
             {"ab": "not decided", "ac": "better", "bc": "better"},
-            "Take a or b: better than c; between them the design does not decide.",
+            "Take a or b: better than c; this design does not distinguish between them.",
         ),
         (
             {"ab": "equivalent", "ac": "better", "bc": "better"},
             "Take a or b: better than c; they are equivalent within the margin.",
         ),
-        (
-            {"ab": "not decided", "ac": "better", "bc": "not decided"},
-            "Take a: better than c; against b the design does not decide.",
-        ),
+        ({"ab": "not decided", "ac": "better", "bc": "not decided"}, "Take a: better than c; not decided against b."),
         (
             {"ab": "equivalent", "ac": "better", "bc": "not decided"},
             "Take a: better than c; equivalent to b within the margin.",

@@ -115,7 +115,7 @@ def test_nothing_finished_makes_a_page_that_says_what_is_missing(tmp_path):
 def test_one_seed_makes_a_page_that_decides_nothing(tmp_path):
     frame = whole_study(seeds=1)
     text = build(tmp_path, frame, **extras(frame)).read_text()
-    assert "With 1 against 1 no difference can be tested" in text
+    assert "With 1 against 1 seeds no difference can be tested" in text
     assert "In none of 4 settings is an arm recommended." in text
     assert not re.search(r"verdict better|verdict worse|Take ", text.replace(">Take<", ""))
 

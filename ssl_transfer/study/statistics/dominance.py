@@ -1,4 +1,4 @@
-"""Who was shown to be better than whom: the verdicts of one cell, read together and never beyond what they say."""
+"""Dominance: the partial order that the verdicts of one cell establish among its arms."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ Pair = frozenset[str]
 
 @dataclass(frozen=True)
 class Dominance:
-    """What all contrasts of one cell say of its arms (or strategies).
+    """Which arms (or strategies) of a cell are better than, or equivalent to, which others.
 
     Attributes:
         arms: In the order of the contrasts.
-        beaten: Arm -> those that it was better than.
+        beaten: Arm -> those that it is better than.
         equivalent: Pairs within the stated margin.
-        compared: All pairs that were compared; others say nothing of each other.
+        compared: All pairs that were compared.
         one_checkpoint: A verdict that decides holds for the checkpoints compared, not for their recipes.
     """
 
@@ -47,18 +47,18 @@ class Dominance:
 
     @property
     def losers(self) -> set[str]:
-        """Arms that another one was better than."""
+        """Arms that another one is better than."""
         return set().union(*self.beaten.values())
 
     @property
     def winners(self) -> list[str]:
-        """Arms that stand unbeaten with a win of their own. What never won may merely have few seeds, or one."""
+        """Undominated arms: no other is better, and they are better than at least one (else they may merely have few seeds)."""
         losers = self.losers
         return [arm for arm in self.arms if self.beaten[arm] and arm not in losers]
 
     @property
     def leaders(self) -> list[str]:
-        """The winners that were better than most."""
+        """The winners that are better than most others."""
         most = max((len(self.beaten[arm]) for arm in self.winners), default=0)
         return [arm for arm in self.winners if len(self.beaten[arm]) == most]
 
@@ -68,9 +68,9 @@ class Dominance:
         return len(self.arms) > 1 and len(self.equivalent) == len(self.arms) * (len(self.arms) - 1) // 2
 
     def bond(self, arms: list[str]) -> str:
-        """What is known among several arms of which none was better than another; empty for one arm.
+        """How several arms relate of which none is better than another; empty for one arm.
 
-        `equivalent` (every two), `not told apart`, `not told apart where compared` or `not compared`.
+        `equivalent` (every two), `not distinguished`, `not distinguished where compared` or `not compared`.
         """
         pairs = {frozenset((a, b)) for a in arms for b in arms if a != b}
         if not pairs:
@@ -79,4 +79,4 @@ class Dominance:
             return "equivalent"
         if not pairs & self.compared:
             return "not compared"
-        return "not told apart" if pairs <= self.compared else "not told apart where compared"
+        return "not distinguished" + ("" if pairs <= self.compared else " where compared")

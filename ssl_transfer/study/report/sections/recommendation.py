@@ -41,12 +41,12 @@ all but {{ row.all_but | listed }} <span class="bond">({{ row.bond }})</span>
   {% if row.checkpoint %} <span class="bond">(these checkpoints)</span>{% endif %}
 {%- endmacro %}
 <p class="quiet">One row per protocol and label fraction, at the target’s main metric. Recommended are the undominated
-arms: no other arm is significantly better, and they are significantly better than at least one. Differences between
-several recommended arms may be smaller than this design can detect. As evidence, the recommended arm with the highest
-mean (the arm with the highest mean, where none is recommended) is compared with the best arm of another boundary and
-with random initialisation: difference, 95 % confidence interval, and p after Holm’s correction over the declared
-family; n is the number of seeds per side. “Detectable” is the true difference, in units of the metric, that this design
-detects with 80 % power before correction.</p>
+arms: no other arm is significantly better, and at least one is significantly worse. Differences between several
+recommended arms may be smaller than this design can detect. As evidence, the recommended arm with the highest mean (of
+all arms, where none is recommended) is compared with the best arm of another boundary and with random initialisation:
+difference, 95 % confidence interval, and p after Holm’s correction over the declared family; n is the number of seeds
+per side. “Detectable” is the true difference, in units of the metric, that this design detects with 80 % power before
+correction.</p>
 {% for target in targets %}
 <h3>{{ target.task | words }} <span class="quiet">by {{ target.metrics }}</span></h3>
 <p class="sums">{{ target.sentence }}</p>

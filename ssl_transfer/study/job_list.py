@@ -1,0 +1,142 @@
+"""The jobs of a plan while it is made: each one once, named by what it does and what it needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ssl_transfer.recipe import digest
+from ssl_transfer.study.design import Resources, StudyRecipe
+from ssl_transfer.study.plan import Job, external_id
+
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+@dataclass(frozen=True)
+class Input:
+    """An artifact that a job needs.
+
+    Attributes:
+        id: Of the job that makes it, or `external:…`.
+        spec: How commands name it.
+        made: By a job of the plan; False: it exists already.
+        name: As the study calls it.
+    """
+
+    id: str
+    spec: str
+    made: bool
+    name: str
+
+    @classmethod
+    def external(cls, spec: str, name: str | None = None) -> Input:
+        """An artifact that no job makes: identified by the id in its card if it exists, else by its spec."""
+        return cls(f"external:{external_id(spec) or spec}", spec, False, name or spec)
+
+
+def input_ids(inputs: Iterable[Input]) -> list[str]:
+    """What a job's id depends on besides its own settings."""
+    return [artifact.id for artifact in inputs]
+
+
+class JobList:
+    """Collects jobs; one that is added twice is one job.
+
+    Args:
+        recipe: The study.
+        folder: Of the study.
+        write: Whether recipes and task cards are written.
+    """
+
+    def __init__(self, recipe: StudyRecipe, folder: Path, write: bool):
+        self.recipe, self.folder, self.writes = recipe, folder, write
+        self.by_id: dict[str, Job] = {}
+        self.written: set[Path] = set()
+
+    def add(
+        self,
+        stage: str,
+        identity: Any,
+        inputs: Sequence[Input],
+        command: list[str],
+        output: Path,
+        *,
+        title: str,
+        about: dict[str, Any],
+        like: str,
+        work: Any,
+        units: float = 1,
+        resources: str | None = None,
+        runs: Iterable[dict] = (),
+        spec: Path | None = None,
+        name: str = "",
+    ) -> Input:
+        """Add a job unless it is listed already.
+
+        Args:
+            stage: Of the job.
+            identity: What it does; with the ids of `inputs` it makes the job's id.
+            inputs: What it needs.
+            command: Words behind `ssl-transfer`.
+            output: What it makes.
+            title: For messages and the report.
+            about: Arm, pretraining seed and task, as far as it is about one.
+            like: Jobs that cost about the same, whichever the arm.
+            work: What else its cost depends on.
+            units: How much of that it does.
+            resources: Key in the study's `resources`; None: the stage.
+            runs: Evaluations that it does.
+            spec: How commands name what it makes; None: `output`.
+            name: How the study calls what it makes.
+
+        Returns:
+            What it makes, as an input of other jobs.
+        """
+        job_id = digest([identity, input_ids(inputs)])
+        if job_id not in self.by_id:
+            requested = self.recipe.resources.get(resources or stage) or Resources()
+            program = ["ssl-transfer"]
+            if requested.launch:
+                launcher = ["accelerate", "launch", *requested.launch.split()]
+                program = [*launcher, "--main_process_port", "0", "-m", "ssl_transfer"]
+            limits = {
+                "gpus": requested.gpus,
+                "cpus": requested.cpus,
+                "memory_gb": requested.memory_gb,
+                "minutes": requested.limit_minutes,
+            }
+            cost = {
+                "kind": f"{like}, {requested.gpus} GPUs, {digest([work, about.get('arm')])}",
+                "like": like,
+                "units": units,
+                "seconds": 60 * requested.minutes,
+                "disk_mb": requested.disk_mb,
+            }
+            made = [artifact.id for artifact in inputs if artifact.made]
+            external = {artifact.spec: external_id(artifact.spec) for artifact in inputs if not artifact.made}
+            self.by_id[job_id] = Job(
+                job_id, stage, title, made, external, [*program, *command], str(output), about, limits, cost, list(runs)
+            )
+        return Input(job_id, str(spec or output), True, name)
+
+    def write(self, path: Path, content: Any) -> None:
+        """Write a YAML file for a command to read, unless it exists: its name has its hash."""
+        if self.writes and path not in self.written and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(f".{os.getpid()}.part")
+            temporary.write_text(yaml.dump(content, Dumper=_Dumper, sort_keys=False))
+            os.replace(temporary, path)
+        self.written.add(path)
+
+    def keep_needed(self) -> None:
+        """Drop jobs that no evaluation or ranking needs."""
+        needed = {job.id for job in self.by_id.values() if job.runs or job.stage == "rank"}
+        for job in reversed(self.by_id.values()):
+            if job.id in needed:
+                needed |= set(job.inputs)
+        self.by_id = {name: job for name, job in self.by_id.items() if name in needed}

@@ -1,0 +1,169 @@
+"""What the jobs of a study start from: stores, task cards and backbones, each made by at most one job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer.data.tasks import TaskCard
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.recipe import PretrainRecipe, digest, find_recipe, merge, read_yaml, validate
+from ssl_transfer.study.arms import Arm
+from ssl_transfer.study.design import StudyRecipe, assignments
+from ssl_transfer.study.job_list import Input, JobList, input_ids
+
+
+@dataclass(frozen=True)
+class StudyTask:
+    """A task of the study: where its card lies, its store, and its kind (`TaskCard.kind`)."""
+
+    card: Path
+    store: Input
+    kind: str
+
+
+class StudyInputs:
+    """Stores, tasks and backbones of a study; what is requested again is not planned again.
+
+    Args:
+        recipe: The study.
+        arms: All of its arms.
+        jobs: Where jobs that make inputs are added.
+    """
+
+    def __init__(self, recipe: StudyRecipe, arms: Sequence[Arm], jobs: JobList):
+        self.recipe, self.arms, self.jobs = recipe, arms, jobs
+        self.chain: list[Arm] = []  # whose parent is being looked for
+        self.recipe_of, self.card = cache(read_yaml), cache(self._card)
+        self.store, self.backbone = cache(self._store), cache(self._backbone)  # requested by every evaluation
+
+    def _store(self, name: str) -> Input:
+        section = self.recipe.stores[name]
+        if section.path:
+            return Input.external(section.path, name)
+        identity = {"stage": "ingest", "source": section.source, "options": section.options}
+        output = self.jobs.folder / "stores" / digest(identity) / name
+        root = "" if section.source.startswith(("phantom:", "/")) else self.recipe.sources
+        command = ["ingest", os.path.join(root, section.source), "--out", str(output)]
+        for key, value in section.options.items():
+            flag = f"--{key.replace('_', '-')}"
+            command += {"true": [flag], "false": []}.get(value, [flag, str(value)])
+        return self.jobs.add(
+            "ingest",
+            identity,
+            [],
+            command,
+            output,
+            title=f"ingest {name}",
+            about={"store": name},
+            like=f"ingest {name}",
+            work=identity,
+            name=name,
+        )
+
+    def task(self, name: str) -> StudyTask:
+        section, card = self.recipe.tasks[name], self.card(name)
+        store = self.store(section.store) if section.store else Input.external(card["store"])
+        path = self.jobs.folder / "tasks" / digest(card) / f"{name}.yaml"
+        self.jobs.write(path, {**card, "store": store.spec})
+        return StudyTask(path, store, TaskCard.model_validate(card).kind)
+
+    def _card(self, name: str) -> dict[str, Any]:
+        """A task's card with what the study lays over it; a store of the study by its name."""
+        section = self.recipe.tasks[name]
+        path = find_recipe(section.card, "tasks") if section.card else None
+        content = merge(self.recipe_of(path) if path else {}, assignments(section.set))
+        if section.store:
+            content["store"] = section.store
+        where = f"{self.recipe.name}: tasks.{name}" + (f" ({path})" if path else "")
+        return validate(TaskCard, content, where).model_dump(mode="json", exclude_none=True)
+
+    def _backbone(self, arm: Arm, seed: int | None) -> Input:
+        own = arm.pretraining
+        if own.backbone:
+            return Input.external(arm.level(own.backbone))
+        inputs = [self.store(name) for name in ([own.store] if own.store else own.mix)]
+        stores = " + ".join(store.name for store in inputs)
+        content, where = self._pretrain_content(arm, inputs)
+        if own.init is not None:
+            inputs.append(parent := self._parent(arm, seed))
+            content["backbone"]["init"] = parent.spec
+        content |= {"name": arm.name, "train": {**content["train"], "seed": str(seed)}}
+        recipe: PretrainRecipe = validate(PretrainRecipe, content, where)
+        identity = {"stage": "pretrain", "recipe": recipe.identity(), "untrained": own.untrained}
+        name = digest([identity, input_ids(inputs)])
+        path, output = self.jobs.folder / "recipes" / f"{name}.yaml", self.jobs.folder / "pretrain" / name
+        self.jobs.write(path, recipe.model_dump(mode="json"))
+        command = ["pretrain", str(path), "--out", str(output)]
+        what, units = recipe.method.name, recipe.train.epochs * (recipe.data.limit or 1)
+        if own.untrained:
+            command, what, units = [*command, "--untrained"], "untrained", 1
+        like = f"pretrain {what} {recipe.backbone.name} {recipe.data.size} px" + (
+            "" if recipe.data.limit else f" {stores}"
+        )
+        made = self.jobs.add(
+            "pretrain",
+            identity,
+            inputs,
+            command,
+            output,
+            title=f"pretrain {arm.title(seed)}",
+            about={"arm": arm.name, "seed": seed},
+            spec=output / "backbone",
+            units=units,
+            like=like,
+            work=[recipe.method.options, recipe.backbone.options, recipe.data.views.model_dump()],
+            resources="untrained" if own.untrained else "pretrain",
+        )
+        if (other := self.jobs.by_id[made.id].about["arm"]) != arm.name:
+            raise RecipeError(
+                f"{self.recipe.name}: pretrainings '{other}' and '{arm.name}' are the same. Leave one out."
+            )
+        return made
+
+    def _pretrain_content(self, arm: Arm, stores: list[Input]) -> tuple[dict, str]:
+        """The recipe of an arm as text, with everything laid over it, and its name for messages."""
+        own = arm.pretraining
+        path = find_recipe(own.recipe or self.recipe.pretrain.recipe)
+        levels = [self.recipe.vary[axis][level] for axis, level in arm.factors.items() if axis != "pretraining"]
+        words = [word for settings in (self.recipe.pretrain.set, *levels, own.set) for word in assignments(settings)]
+        content = merge(self.recipe_of(path), words)
+        for section in ("data", "backbone", "train"):
+            if not isinstance(content.get(section), dict):
+                raise RecipeError(f"{path}: {section}: found {content.get(section)!r}, expected a section.")
+        if own.store:
+            content["data"].pop("mix", None)
+            content["data"]["store"] = stores[0].spec
+        else:
+            content["data"].pop("store", None)
+            parts = zip(own.mix.values(), stores, strict=True)
+            content["data"]["mix"] = [{"store": store.spec, "share": str(share)} for share, store in parts]
+        return content, f"{self.recipe.name}: pretrainings.{arm.name} ({path})"
+
+    def _parent(self, arm: Arm, seed: int | None) -> Input:
+        """What an arm starts from: another arm at the same levels and seed, or a ready-made backbone."""
+        init = arm.level(arm.pretraining.init)
+        if init not in self.recipe.pretrainings:
+            return Input.external(init)
+        alike = [
+            other
+            for other in self.arms
+            if other.factors["pretraining"] == init
+            and all(arm.factors.get(axis) == level for axis, level in other.factors.items() if axis != "pretraining")
+        ]
+        if len(alike) != 1:
+            raise RecipeError(
+                f"{self.recipe.name}: pretrainings.{arm.name}: init: {len(alike)} pretrainings are called '{init}' at its "
+                "levels, expected one. Both must vary the same axes."
+            )
+        if arm in self.chain:
+            names = [*(link.name for link in self.chain), arm.name]
+            raise RecipeError(f"{self.recipe.name}: pretrainings: {' → '.join(names)} is a circle.")
+        self.chain.append(arm)
+        parent = self.backbone(alike[0], seed if alike[0].seeds != [None] else None)
+        self.chain.pop()
+        return parent
