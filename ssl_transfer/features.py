@@ -18,13 +18,11 @@ from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.presets import VIEWS, mild
 from ssl_transfer.data.views import ViewMaker
-from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.embedding import embed, embed_layers, evaluating
-from ssl_transfer.run import claimed, run_id, whole_folder
+from ssl_transfer.run import Artifact, claimed
 
 Precision = Literal["fp32", "bf16"]
-CACHE = Path("runs/features")
 
 
 @dataclass(frozen=True)
@@ -79,10 +77,12 @@ def extract_features(
         UsageError: If `out` holds something else.
     """
     size = size or backbone.card.image_size
-    identity = features_id(backbone, store, size, precision)
-    folder = Path(out) if out else CACHE / identity
+    artifact = _artifact(backbone, store, size, precision, out)
+    folder = artifact.folder
     with claimed(folder.parent / f".{folder.name}.lock"):  # jobs that share them may run side by side
-        return _kept(folder, identity) or _extract(backbone, store, folder, identity, size, precision)
+        if artifact.is_finished(quiet=True):
+            return Features.load(folder)
+        return _extract(backbone, store, artifact, size, precision)
 
 
 def layer_features(
@@ -114,8 +114,14 @@ def paired_features(
 
 def features_id(backbone: Backbone, store: Images, size: int | None = None, precision: str = "fp32") -> str:
     """The `run_id` of features that `extract_features` would compute of these."""
-    size = size or backbone.card.image_size
-    return run_id("features", {"size": size, "precision": precision}, [backbone.id, store.id])
+    return _artifact(backbone, store, size, precision).id
+
+
+def _artifact(
+    backbone: Backbone, store: Images, size: int | None, precision: str, out: str | Path | None = None
+) -> Artifact:
+    settings = {"size": size or backbone.card.image_size, "precision": precision}
+    return Artifact.of("features", settings, [backbone.id, store.id], out, record="card.json")
 
 
 def _device(backbone: Backbone) -> torch.device:
@@ -125,21 +131,7 @@ def _device(backbone: Backbone) -> torch.device:
     return device
 
 
-def _kept(folder: Path, identity: str) -> Features | None:
-    """Features that are there already.
-
-    Raises:
-        UsageError: If they are of other inputs.
-    """
-    if not folder.exists():
-        return None
-    features = Features.load(folder)
-    if features.card.run_id != identity:
-        raise UsageError(f"{folder}: holds features of other inputs ({features.card.run_id}). Give another --out.")
-    return features
-
-
-def _extract(backbone: Backbone, store: Images, folder: Path, identity: str, size: int, precision: str) -> Features:
+def _extract(backbone: Backbone, store: Images, artifact: Artifact, size: int, precision: str) -> Features:
     device = _device(backbone)
     with Progress("features", len(store)) as progress:
         values = embed(
@@ -152,7 +144,7 @@ def _extract(backbone: Backbone, store: Images, folder: Path, identity: str, siz
             on_batch=lambda images: progress.update(steps=images),
         )
     card = FeaturesCard(
-        run_id=identity,
+        run_id=artifact.id,
         backbone=backbone.id,
         store=store.id,
         backbone_name=backbone.card.name,
@@ -163,8 +155,8 @@ def _extract(backbone: Backbone, store: Images, folder: Path, identity: str, siz
     )
     if is_main_process():
         keys = {name: store.column(name) for name in ("pixel_digest", "patient", "label", "split")}
-        with whole_folder(folder) as temporary:
+        with artifact.writing() as temporary:
             save_file({"features": values}, temporary / "features.safetensors")
             pandas.DataFrame({"row": np.arange(len(store)), **keys}).to_parquet(temporary / "rows.parquet", index=False)
             card.save(temporary)
-    return Features(values, card, folder)
+    return Features(values, card, artifact.folder)

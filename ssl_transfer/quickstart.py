@@ -15,10 +15,10 @@ import numpy as np
 from ssl_transfer.analysis.projection import draw_projections, project
 from ssl_transfer.console import say, stage
 from ssl_transfer.data.store import ImageStore
-from ssl_transfer.errors import RunError, UsageError
+from ssl_transfer.errors import RunError
 from ssl_transfer.features import Features
 from ssl_transfer.recipe import find_recipe
-from ssl_transfer.run import read_json, write_json
+from ssl_transfer.run import Artifact, write_json
 from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import Perform, run_plan
 from ssl_transfer.study.gather import report_study
@@ -64,13 +64,11 @@ def quickstart(perform: Perform, out: str | Path = "runs/quickstart", scale: str
 
 
 def _claim(out: Path, scale: str) -> None:
-    claim = read_json(out / "quickstart.json") or {}
-    if not claim and out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out}: holds other files, and a quickstart needs a folder of its own. Give another --out.")
-    if claim.get("scale", scale) != scale:
-        raise UsageError(f"{out}: holds a quickstart of scale {claim['scale']}, asked for {scale}. Give another --out.")
+    """Take a folder: `quickstart.json` says of which scale it is, from the first job on."""
+    record = "quickstart.json"
+    Artifact(scale, out, record, id_key="scale", noun="a quickstart of scale").is_finished(quiet=True)
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "quickstart.json", {"kind": "quickstart", "scale": scale})
+    write_json(out / record, {"kind": "quickstart", "scale": scale})
 
 
 def _draw_feature_space(plan: Plan, path: Path) -> None:

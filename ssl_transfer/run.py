@@ -6,27 +6,20 @@ that is written beside its place and moved there last; a run is done if and only
 
 from __future__ import annotations
 
-import datetime
 import fcntl
 import json
 import math
 import os
-import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
-from functools import cache
-from importlib import metadata
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ssl_transfer import __version__
+from ssl_transfer.console import say
+from ssl_transfer.errors import UsageError
 from ssl_transfer.recipe import digest
-
-PACKAGES = ("torch", "torchvision", "lightly", "timm", "accelerate", "faiss", "scikit-learn", "umap-learn", "numpy")
 
 Record = TypeVar("Record")
 
@@ -85,40 +78,88 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-@cache
-def _fixed_environment() -> dict[str, Any]:
-    versions = {}
-    for package in PACKAGES:
-        for name in (package, f"{package}-gpu", f"{package}-cpu"):
-            try:
-                versions[package] = metadata.version(name)
-                break
-            except metadata.PackageNotFoundError:
-                continue
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10
-        ).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        commit = ""
-    return {
-        "ssl_transfer": __version__,
-        "git_commit": commit or None,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "versions": versions,
-    }
+@dataclass(frozen=True)
+class Artifact:
+    """The output of a stage: a folder, named by what it is made from, that is finished once its record lies in it.
 
+    Attributes:
+        id: Hash of what decides about the content; see `run_id`.
+        folder: Where it is, or will be.
+        record: File in the folder that is written last. It holds the id: an artifact is finished if and only if it is there.
+        started: File that a stage writes first, and that holds the id of an unfinished run too; None if it writes none.
+        partial: Names of files that an unfinished run leaves and the same run takes up again.
+        id_key: Key of the id in these files.
+        noun: What an id names, for messages.
+    """
 
-def environment(device: str) -> dict[str, Any]:
-    """Versions, git commit, device and time: what a result needs to be traced."""
-    torch = sys.modules.get("torch")
-    return {
-        **_fixed_environment(),
-        "device": device,
-        "threads": torch.get_num_threads() if torch else os.cpu_count(),
-        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
+    id: str
+    folder: Path
+    record: str
+    started: str | None = None
+    partial: tuple[str, ...] = ()
+    id_key: str = "run_id"
+    noun: str = "run"
+
+    @classmethod
+    def of(
+        cls,
+        stage: str,
+        settings: dict[str, Any],
+        inputs: list[str],
+        out: str | Path | None,
+        *,
+        record: str,
+        name: str | None = None,
+        started: str | None = None,
+        partial: tuple[str, ...] = (),
+    ) -> Artifact:
+        """The artifact that a stage makes with some settings from some inputs.
+
+        Args:
+            stage: Its name: part of the id, and the folder below `runs/`.
+            settings: What decides about the content beside the inputs.
+            inputs: Ids of the artifacts that it is made from.
+            out: Its folder; None: `runs/STAGE/ID`, or `runs/NAME-ID` with eight digits of the id.
+            record: See above, as `started` and `partial`.
+            name: For the folder of an artifact that people look for by name.
+        """
+        identity = run_id(stage, settings, inputs)
+        default = Path("runs") / (f"{name}-{identity[:8]}" if name else f"{stage}/{identity}")
+        return cls(identity, Path(out) if out else default, record, started, partial)
+
+    def is_finished(self, *, quiet: bool = False) -> bool:
+        """Whether it is there already, which is said unless `quiet`.
+
+        Raises:
+            UsageError: If its folder holds another artifact, or other files.
+        """
+        record = read_json(self.folder / self.record)
+        begun = read_json(self.folder / self.started) if self.started else None
+        owner = (record or begun or {}).get(self.id_key)
+        if owner == self.id:
+            if record and not quiet:
+                say(f"{self.folder}: already there.")
+            return record is not None
+        if self.folder.is_file():
+            raise UsageError(f"{self.folder}: this is a file, expected a folder. Give another --out.")
+        if owner is not None:
+            raise self._taken(f"{self.noun} {owner}")
+        resumable = self.started or self.partial
+        others = sorted(
+            path.name for path in self.folder.glob("[!.]*" if resumable else "*") if path.name not in self.partial
+        )
+        if others:
+            raise self._taken(f"other files ({', '.join(others[:1])}{' …' * (len(others) > 1)})")
+        return False
+
+    def _taken(self, content: str) -> UsageError:
+        return UsageError(f"{self.folder}: already holds {content}; this is {self.noun} {self.id}. Give another --out.")
+
+    @contextmanager
+    def writing(self) -> Iterator[Path]:
+        """A temporary folder to write into, which becomes the artifact's when the block ends, and vanishes if it fails."""
+        with whole_folder(self.folder) as folder:
+            yield folder
 
 
 class Log:
@@ -153,16 +194,21 @@ class Log:
         self._file.close()
 
 
+def plain(value: Any) -> Any:
+    """A value as JSON and YAML have it: dataclasses and pydantic models as dicts, tuples as lists, no NumPy scalars."""
+    if is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in fields(value)}
+    elif hasattr(value, "model_dump"):
+        value = value.model_dump()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value.item() if hasattr(value, "dtype") and not value.shape else value
+
+
 def to_json(record: Any, optional: Collection[str] = ()) -> dict[str, Any]:
-    """A dataclass as a JSON object: its fields in their order, tuples as lists; `optional` fields only if they are not None."""
-
-    def plain(value: Any) -> Any:
-        if is_dataclass(value):
-            return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
-
+    """A dataclass as a JSON object: its fields in their order; `optional` fields only if they are not None."""
     return {name: value for name, value in plain(record).items() if value is not None or name not in optional}
 
 

@@ -70,7 +70,7 @@ def test_the_same_inputs_are_read_from_the_folder_and_others_refused(backbone, c
     assert (tmp_path / "f" / "features.safetensors").stat().st_mtime_ns == before
     other = load_backbone("scratch:test_resnet,in_channels=1,size=16,seed=1")
     for inputs in ((other, ct_store, None), (backbone, ct_store, 32)):
-        with pytest.raises(UsageError, match="holds features of other inputs"):
+        with pytest.raises(UsageError, match=r"already holds run .*another --out"):
             extract_features(inputs[0], inputs[1], tmp_path / "f", size=inputs[2])
 
 
@@ -91,8 +91,11 @@ def test_rows_say_which_image_each_vector_belongs_to(backbone, ct_store, tmp_pat
 
 def test_a_folder_that_holds_no_features_is_refused(backbone, ct_store, tmp_path):
     (tmp_path / "f").mkdir()
-    with pytest.raises(UsageError, match="no features folder of schema 1"):
+    (tmp_path / "f" / "notes.txt").write_text("")
+    with pytest.raises(UsageError, match="already holds other files"):
         extract_features(backbone, ct_store, tmp_path / "f")
+    with pytest.raises(UsageError, match="no features folder of schema 1"):
+        Features.load(tmp_path / "f")
 
 
 def test_oblong_images_are_padded_not_stretched(backbone, tmp_path):

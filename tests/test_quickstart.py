@@ -160,4 +160,4 @@ def test_a_second_call_does_no_work_twice_and_answers_the_same(first, folder, wo
 def test_another_scale_does_not_go_into_the_same_folder(folder, workdir):
     answer = ssl_transfer("quickstart", "--scale", "full", "--out", "quick", folder=workdir)
     assert (answer.status, answer.stdout) == (2, "")
-    assert answer.stderr.startswith("UsageError: quick: holds a quickstart of scale tiny")
+    assert answer.stderr.startswith("UsageError: quick: already holds a quickstart of scale tiny;")

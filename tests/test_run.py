@@ -7,9 +7,10 @@ from dataclasses import asdict, replace
 import pytest
 from support.command_line import run
 
+from ssl_transfer.environment import environment
 from ssl_transfer.errors import UsageError
 from ssl_transfer.result import EvalResult
-from ssl_transfer.run import Log, environment, read_json, run_id, whole_folder, write_json
+from ssl_transfer.run import Artifact, Log, read_json, run_id, whole_folder, write_json
 
 RESULT = EvalResult(
     run_id="0123",
@@ -160,3 +161,57 @@ def test_a_result_has_the_keys_that_the_design_promises():
         "cost",
         "environment",
     } <= set(asdict(RESULT))
+
+
+# Artifacts
+
+
+def artifact(folder, **settings):
+    return Artifact.of("rank", settings, ["store"], folder, record="rank.json")
+
+
+def test_an_artifact_is_finished_once_its_record_is_there_and_says_so(tmp_path, capsys):
+    own = artifact(tmp_path / "r", by="knn")
+    assert not own.is_finished()
+    with own.writing() as folder:
+        write_json(folder / "rank.json", {"run_id": own.id})
+        assert not own.is_finished()
+    assert own.is_finished() and capsys.readouterr().err == f"{tmp_path / 'r'}: already there.\n"
+
+
+def test_an_artifact_lies_below_runs_by_its_stage_and_id_or_by_its_name():
+    assert artifact(None).folder.as_posix() == f"runs/rank/{artifact(None).id}"
+    named = Artifact.of("pretrain", {}, [], None, record="backbone/card.json", name="ct")
+    assert named.folder.as_posix() == f"runs/ct-{named.id[:8]}"
+
+
+def test_a_folder_that_holds_another_artifact_is_refused_with_both_ids(tmp_path):
+    first, second = artifact(tmp_path / "r", by="knn"), artifact(tmp_path / "r", by="logme")
+    with first.writing() as folder:
+        write_json(folder / "rank.json", {"run_id": first.id})
+    message = f"already holds run {first.id}; this is run {second.id}. Give another --out."
+    with pytest.raises(UsageError, match=message):
+        second.is_finished()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".hidden", "rank.json"])
+def test_a_folder_of_other_files_is_refused(tmp_path, name):
+    (tmp_path / name).write_text("half a rec")
+    with pytest.raises(UsageError, match=rf"already holds other files \({name}\)"):
+        artifact(tmp_path).is_finished()
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "r").write_text("")
+    with pytest.raises(UsageError, match="this is a file"):
+        artifact(tmp_path / "r").is_finished()
+
+
+def test_an_interrupted_run_takes_up_its_own_folder_and_refuses_that_of_others(tmp_path):
+    shared = {"folder": tmp_path, "record": "result.json", "started": "run.json", "partial": ("log.jsonl",)}
+    (tmp_path / "log.jsonl").write_text("")
+    assert not Artifact("a", **shared).is_finished()
+    write_json(tmp_path / "run.json", {"run_id": "a"})
+    assert not Artifact("a", **shared).is_finished()
+    with pytest.raises(UsageError, match="already holds run a; this is run b"):
+        Artifact("b", **shared).is_finished()

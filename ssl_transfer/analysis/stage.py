@@ -34,9 +34,10 @@ from ssl_transfer.analysis.summary_text import findings
 from ssl_transfer.analysis.thumbnails import thumbnails
 from ssl_transfer.console import stage
 from ssl_transfer.data.store import ImageStore
+from ssl_transfer.environment import environment
 from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.neighbors import IndexKind, nearest
-from ssl_transfer.run import environment, read_json, run_id, whole_folder, write_json
+from ssl_transfer.run import Artifact, plain, read_json, write_json
 
 SCHEMA = 1
 FEWEST = 40  # images: below, neither neighbourhoods nor cross-validated probes say anything
@@ -98,10 +99,9 @@ def analyze(
     }
     asked = {**settings, "names": [one.name for one in subjects], "against": list(against)}
     upstream = [one.id for one in (*subjects, store, *against.values())] + [one.result.run_id for one in results]
-    identity = run_id("analyze", asked, upstream)
-    folder = Path(out) if out else Path("runs/analyze") / identity
-    if folder.exists() and any(folder.iterdir()):
-        return _finished(folder, identity), folder
+    artifact = Artifact.of("analyze", asked, upstream, out, record="analysis.json")
+    if artifact.is_finished():
+        return _load(artifact.folder), artifact.folder
     fewest = max(FEWEST, 2 * neighbors + 1)
     if len(store) < fewest:
         raise UsageError(
@@ -116,7 +116,7 @@ def analyze(
 
     question = AnalysisSpec(subjects, store, against, results, **settings)
     found = measure(question, timed)
-    with whole_folder(folder) as temporary:
+    with artifact.writing() as temporary:
         for place in ("tables", "figures"):
             (temporary / place).mkdir()
         for name, table in found.tables.items():
@@ -130,7 +130,7 @@ def analyze(
         answer = {
             "schema": SCHEMA,
             "kind": "analysis",
-            "run_id": identity,
+            "run_id": artifact.id,
             "store": store.id,
             "store_path": str(store.path),
             "n": {"images": len(store), "patients": store.card.n_patients, "sample": len(found.rows)},
@@ -142,19 +142,11 @@ def analyze(
             "environment": environment("cpu"),
         }
         write_json(temporary / "analysis.json", answer)
-    return answer, folder
+    return answer, artifact.folder
 
 
-def _finished(folder: Path, identity: str) -> dict[str, Any]:
-    """The answer that is there already.
-
-    Raises:
-        UsageError: If it is another one.
-    """
-    found = read_json(folder / "analysis.json") or {}
-    if found.get("run_id") != identity:
-        raise UsageError(f"{folder}: holds something else than this analysis. Give another --out.")
-    return found
+def _load(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "analysis.json") or {}
 
 
 def _entry(one: AnalyzedBackbone, found: Measurements) -> dict[str, Any]:
@@ -163,7 +155,7 @@ def _entry(one: AnalyzedBackbone, found: Measurements) -> dict[str, Any]:
     for name in ("maps", "clouds"):
         table = found.tables[name]
         row = table[table["backbone"] == one.name].iloc[-1].drop(["backbone", "layer"], errors="ignore")
-        numbers |= {key: _plain(value) for key, value in row.items()}
+        numbers |= {key: _finite(value) for key, value in row.items()}
     card = one.card
     return {
         "name": one.name,
@@ -176,9 +168,9 @@ def _entry(one: AnalyzedBackbone, found: Measurements) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: no NumPy, nothing infinite."""
-    value = value.item() if isinstance(value, np.generic) else value
+def _finite(value: Any) -> Any:
+    """A value as JSON has it: None in place of NaN or infinity."""
+    value = plain(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

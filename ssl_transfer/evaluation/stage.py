@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from pydantic import BaseModel
 
 from ssl_transfer.console import is_main_process, warn
 from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.domains import Domain, boundary
-from ssl_transfer.errors import RecipeError, SplitError, TaskError, UsageError, nearest
+from ssl_transfer.environment import device_name, environment
+from ssl_transfer.errors import RecipeError, SplitError, TaskError, nearest
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.probes import selected_probe
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
@@ -43,13 +42,13 @@ from ssl_transfer.recipe import (
     validate,
 )
 from ssl_transfer.result import EvalResult
-from ssl_transfer.run import environment, run_id
+from ssl_transfer.run import Artifact, plain
 from ssl_transfer.training.checkpoint import Checkpoints
 from ssl_transfer.training.optim import OPTIMIZERS
 
 COMPONENTS = {"strategy": STRATEGIES, "optimizer": OPTIMIZERS, "views": VIEWS}  # options that name a component
 SWEPT = ("fraction", "seed")  # a list of them is one evaluation of each
-OWN_FILES = ("predictions.parquet", "log.jsonl", "checkpoints", "backbone")
+PARTIAL = ("predictions.parquet", "log.jsonl", "checkpoints", "backbone")
 
 
 def evaluate_recipe(
@@ -120,20 +119,17 @@ def evaluate(
     if task.kind not in PROTOCOLS[protocol].task_kinds:
         fitting = " or ".join(protocols_for(task.kind))
         raise TaskError(f"task {task.name}: it is {task.kind}, which {protocol} cannot score. Take {fitting}.")
-    identity = run_id(
-        "evaluate",
-        {
-            "protocol": protocol,
-            **recipe.model_dump(),
-            **_identity(options),
-            "task": task.card.model_dump(exclude={"store"}),
-        },
-        [backbone.id, task.store.id],
-    )
-    folder = Path(out) if out else Path("runs/evaluate") / identity
-    finished = _finished(folder, identity)
-    if finished:
-        return finished, folder
+    settings = {
+        "protocol": protocol,
+        **recipe.model_dump(),
+        **_identity(options),
+        "task": task.card.model_dump(exclude={"store"}),
+    }
+    upstream = [backbone.id, task.store.id]
+    artifact = Artifact.of("evaluate", settings, upstream, out, record="result.json", partial=PARTIAL)
+    identity, folder = artifact.id, artifact.folder
+    if artifact.is_finished():
+        return EvalResult.load(folder), folder
     started = time.perf_counter()
     rows = {split: task.rows(split, recipe.fraction, recipe.seed) for split in ("train", "val", "test")}
     _assert_disjoint(task, rows)
@@ -197,19 +193,6 @@ def probe(
     return evaluate(protocol, backbone, opened, recipe, own, out, features)[0]
 
 
-def _finished(folder: Path, identity: str) -> EvalResult | None:
-    """The result of a run that is done; None if it is still to do."""
-    if (folder / "result.json").exists():
-        result = EvalResult.load(folder)
-        if result.run_id != identity:
-            raise UsageError(f"{folder}: holds run {result.run_id}, this is run {identity}. Give another --out.")
-        return result
-    strangers = [file.name for file in folder.glob("[!.]*") if file.name not in OWN_FILES]
-    if strangers:
-        raise UsageError(f"{folder}: holds other files ({strangers[0]} …). Give another --out.")
-    return None
-
-
 def _result(
     protocol: str,
     backbone: Backbone,
@@ -243,11 +226,11 @@ def _result(
         metrics={"val": _finite(outcome.validation), "test": _finite(outcome.test)},
         intervals=outcome.intervals,
         seen_in_pretraining=task.store.id in backbone.card.stores,
-        cost={"seconds": seconds, "device": _device()},
-        environment=environment(_device()),
+        cost={"seconds": seconds, "device": device_name()},
+        environment=environment(device_name()),
         notes=_notes(context) + outcome.notes,
         settings={
-            **_plain(outcome.settings),
+            **plain(outcome.settings),
             "noise": recipe.noise.model_dump(),
             "size": context.size,
             "channels": recipe.channels,
@@ -277,21 +260,12 @@ def _keep_backbone(parent: Backbone, context: EvalContext, strategy: str) -> Non
 def _named_defaults(protocol: str) -> dict[str, Any]:
     """Blocks such as `optimizer`, so that one of their options can be overridden alone."""
     fields = options_model(IMPLEMENTATIONS[protocol]).model_fields
-    return {key: _plain(field.default) for key, field in fields.items() if isinstance(field.default, Component)}
-
-
-def _plain(value: Any) -> Any:
-    """Options as JSON has them."""
-    if isinstance(value, BaseModel):
-        value = value.model_dump()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    return {key: plain(field.default) for key, field in fields.items() if isinstance(field.default, Component)}
 
 
 def _identity(options: dict[str, Any]) -> dict[str, Any]:
     return {
-        key: value.identity() if isinstance(value, FinetuneSection) else _plain(value) for key, value in options.items()
+        key: value.identity() if isinstance(value, FinetuneSection) else plain(value) for key, value in options.items()
     }
 
 
@@ -353,7 +327,3 @@ def _notes(context: EvalContext) -> list[str]:
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
     return {name: None if value != value else round(value, 6) for name, value in values.items()}
-
-
-def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

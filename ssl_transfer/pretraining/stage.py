@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
-from ssl_transfer.console import is_main_process, say
-from ssl_transfer.errors import UsageError
+from ssl_transfer.cards import BackboneCard
+from ssl_transfer.console import is_main_process
+from ssl_transfer.environment import environment
 from ssl_transfer.models.backbone import Backbone, random_init, save_backbone
 from ssl_transfer.pretraining.setup import PretrainSetup, online_probes, resolve
 from ssl_transfer.recipe import PretrainRecipe
-from ssl_transfer.run import environment, read_json, run_id, write_json
+from ssl_transfer.run import Artifact, plain, write_json
 from ssl_transfer.training.batches import StepSampler
 from ssl_transfer.training.machine import Machine
 from ssl_transfer.training.monitor import Alarms
@@ -51,12 +52,18 @@ def pretrain(
     """
     setup = PretrainSetup.build(resolve(recipe, where), where)
     recipe = setup.recipe
-    identity = run_id("untrained" if untrained else "pretrain", recipe.identity(), setup.upstream)
-    folder = Path(out) if out else Path("runs") / f"{recipe.name}-{identity[:8]}"
-    finished = _finished(folder, identity)
-    if finished:
-        say(f"{folder}: already there.")
-        return finished
+    artifact = Artifact.of(
+        "untrained" if untrained else "pretrain",
+        recipe.identity(),
+        setup.upstream,
+        out,
+        name=recipe.name,
+        record="backbone/card.json",
+        started="run.json",
+    )
+    identity, folder = artifact.id, artifact.folder
+    if artifact.is_finished():
+        return BackboneCard.load(folder / "backbone").training
     if untrained:
         return _untrained(recipe, setup.objective.backbone, folder, identity)
     return _train(setup, folder, identity, resume)
@@ -133,31 +140,8 @@ def _untrained(recipe: PretrainRecipe, beginning: Backbone, folder: Path, identi
     return summary
 
 
-def _finished(folder: Path, identity: str) -> dict[str, Any] | None:
-    """The summary of a run that is done; None if it is still to do.
-
-    Raises:
-        UsageError: If the folder is taken by something else.
-    """
-    card, run = read_json(folder / "backbone" / "card.json"), read_json(folder / "run.json")
-    owner = (card or run or {}).get("run_id")
-    if owner not in (None, identity) or (owner is None and any(folder.glob("[!.]*"))):
-        raise UsageError(
-            f"{folder}: already holds {f'run {owner}' if owner else 'other files'}, and this recipe with these inputs is run "
-            f"{identity}. Give it another --out."
-        )
-    return card["training"] if card else None
-
-
 def _open_folder(folder: Path, identity: str, recipe: PretrainRecipe, session: Session) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "run.json", {"run_id": identity, "stage": "pretrain", "machine": session.machine.to_card()})
     write_json(folder / "environment.json", environment(str(session.accelerator.device)))
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(_plain(recipe.model_dump()), sort_keys=False))
-
-
-def _plain(value: Any) -> Any:
-    """Tuples become lists, which YAML can write."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(plain(recipe.model_dump()), sort_keys=False))

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas
-import torch
 from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ssl_transfer.console import say
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.data.tasks import Task
+from ssl_transfer.environment import device_name, environment
 from ssl_transfer.errors import TaskError, UsageError
 from ssl_transfer.features import Features, extract_features, features_id
 from ssl_transfer.measures.transferability import SCORES, SOURCE_SCORES
@@ -25,7 +25,7 @@ from ssl_transfer.ranking.candidate import CRITERIA, Candidate, candidate
 from ssl_transfer.ranking.sample import Sample
 from ssl_transfer.ranking.source_classifier import SourceLabels, source_posteriors
 from ssl_transfer.ranking.verdict import verdict
-from ssl_transfer.run import environment, read_json, run_id, whole_folder, write_json
+from ssl_transfer.run import Artifact, read_json, write_json
 
 SCHEMA = 1
 
@@ -83,10 +83,9 @@ def rank(
     }
     asked = {**settings, "names": list(backbones), "task": task.card.model_dump(exclude={"store"})}
     upstream = [*(one.id for one in backbones.values()), task.store.id, *(source.id for source in sources)]
-    identity = run_id("rank", asked, upstream)
-    folder = Path(out) if out else Path("runs/rank") / identity
-    if folder.exists() and any(folder.iterdir()):
-        return _finished(folder, identity), folder
+    artifact = Artifact.of("rank", asked, upstream, out, record="rank.json")
+    if artifact.is_finished():
+        return _load(artifact.folder), artifact.folder
     if by in SOURCE_SCORES and not any(_has_source(backbone, sources) for backbone in backbones.values()):
         raise UsageError(
             f"by={by}: none of the backbones has source classes at hand. Take linear_probe, or give a --source."
@@ -126,7 +125,7 @@ def rank(
     answer = {
         "schema": SCHEMA,
         "kind": "rank",
-        "run_id": identity,
+        "run_id": artifact.id,
         "task": task.name,
         "metric": task.card.metric,
         "by": by,
@@ -134,12 +133,12 @@ def rank(
         **verdict(candidates, sample, by, _unused(sources, backbones)),
         "n": task.count(sample.rows),
         "settings": settings,
-        "environment": environment(torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"),
+        "environment": environment(device_name()),
     }
-    with whole_folder(folder) as temporary:
+    with artifact.writing() as temporary:
         _table(answer).to_csv(temporary / "scores.csv", index=False)
         write_json(temporary / "rank.json", answer)
-    return answer, folder
+    return answer, artifact.folder
 
 
 def _has_source(backbone: Backbone, sources: Sequence[SourceLabels]) -> bool:
@@ -156,16 +155,8 @@ def _unused(sources: Sequence[SourceLabels], backbones: Mapping[str, Backbone]) 
     ]
 
 
-def _finished(folder: Path, identity: str) -> dict[str, Any]:
-    """The answer that is there already.
-
-    Raises:
-        UsageError: If it is another one.
-    """
-    found = read_json(folder / "rank.json") or {}
-    if found.get("run_id") != identity:
-        raise UsageError(f"{folder}: holds something else than this ranking. Give another --out.")
-    return found
+def _load(folder: Path) -> dict[str, Any]:
+    return read_json(folder / "rank.json") or {}
 
 
 def _entry(one: Candidate) -> dict[str, Any]:

@@ -50,11 +50,11 @@ CASES = {
     "missing label CSV": (f"{INGEST} --labels none.csv", r"LabelError: --labels none\.csv: cannot be read"),
     "label key without labels": (f"{INGEST} --label-key file", r"UsageError: --label-key file: there is no --labels"),
     "missing masks": (f"{INGEST} --masks mask.png", r"SourceError: --masks mask\.png: no such file"),
-    "ingest into other files": ("ingest pictures --out recipes", r"UsageError: --out recipes: .*no image store"),
+    "ingest into other files": ("ingest pictures --out recipes", r"UsageError: recipes: already holds other files"),
     "ingest into a file": ("ingest pictures --out tiny.yaml", r"UsageError: --out tiny\.yaml: this is a file"),
     "ingest into a store of other inputs": (
         "ingest pictures --out store",
-        r"UsageError: --out store: a store of other inputs",
+        r"UsageError: store: already holds a store of inputs",
     ),
     "inspect nothing": ("inspect nowhere", r"StoreError: nowhere: there is no such store\. .*ssl-transfer ingest"),
     "inspect a path that is no store": ("inspect pictures", r"StoreError: pictures: this is no .*ssl-transfer ingest"),
@@ -100,7 +100,7 @@ CASES = {
     ),
     "settings for a planned study": ("study run pictures a=1", r"UsageError: pictures: settings are laid over a YAML"),
     "study without a study": ("study run", r"UsageError: study run: expected a study's YAML, or its folder"),
-    "quickstart among other files": ("quickstart --out pictures", r"UsageError: pictures: holds other files"),
+    "quickstart among other files": ("quickstart --out pictures", r"UsageError: pictures: already holds other files"),
     "unknown scale": ("quickstart --scale huge --out out", r"UsageError: .*'huge' .*'full', 'tiny'"),
     "unknown method option": (
         f"{PRETRAIN} method.temprature=1",

@@ -122,7 +122,7 @@ def test_a_finished_run_is_already_there(tiny_recipe, finished, capsys):
 def test_a_folder_of_another_run_is_refused_with_status_2(runs, tiny_recipe, finished, capsys, override):
     before = runs.weights(finished[0])
     assert main(["pretrain", str(tiny_recipe), override, "--out", str(finished[0])]) == 2
-    assert "Give it another --out" in capsys.readouterr().err
+    assert "Give another --out" in capsys.readouterr().err
     assert runs.weights(finished[0]) == before
 
 

@@ -26,7 +26,8 @@ from ssl_transfer.data.readers.nifti import NiftiReader
 from ssl_transfer.data.readers.npz import NpzReader
 from ssl_transfer.data.readers.reader import Reader, walk
 from ssl_transfer.data.store import ImageStore
-from ssl_transfer.errors import SourceError, StoreError, UsageError
+from ssl_transfer.errors import SourceError, UsageError
+from ssl_transfer.run import Artifact
 
 READERS: dict[str, type[Reader]] = {
     "dicom": DicomReader,
@@ -119,8 +120,8 @@ def ingest(
     if Path(source).resolve() in out.resolve().parents:
         raise UsageError(f"--out {out}: lies inside the source {source}. Choose a folder outside of it.")
     inputs = _inputs_digest(source, options)
-    if (store := _already_there(out, inputs)) is not None:
-        return store
+    if Artifact(inputs, out, "card.json", id_key="inputs", noun="a store of inputs").is_finished():
+        return ImageStore(out)
     if not source.startswith(PHANTOM):
         return _ingest_files(Path(source), out, options, source, inputs)
     from ssl_transfer.data.readers.phantom.generate import expand
@@ -155,23 +156,6 @@ def _inputs_digest(source: str, options: Options) -> str:
                 status = found.stat()
                 digest.update(f"{file}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def _already_there(out: Path, inputs: str) -> ImageStore | None:
-    """The finished store of the same inputs, or None if the place is free."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    try:
-        store = ImageStore(out)
-    except StoreError:
-        raise UsageError(f"--out {out}: it exists and is no image store. Choose another folder.") from None
-    if store.card.inputs != inputs:
-        raise UsageError(
-            f"--out {out}: a store of other inputs is there (from {store.card.source}). Stores are immutable: "
-            "choose another folder, or remove it."
-        )
-    say(f"{out}: already there")
-    return store
 
 
 def detect_format(root: Path) -> tuple[str, list[str]]:
