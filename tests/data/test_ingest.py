@@ -11,9 +11,11 @@ from PIL import Image
 
 from ssl_transfer.data.ingest.fit import Fit
 from ssl_transfer.data.ingest.pseudonyms import pseudonym
-from ssl_transfer.data.ingest.stage import READERS, ingest
+from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.data.inspect import contact_sheet, store_summary
 from ssl_transfer.data.readers import workers
+from ssl_transfer.data.readers.reader import Item, Scan, walk
+from ssl_transfer.data.readers.registry import READERS
 from ssl_transfer.errors import LabelError, RecipeError, SourceError, UsageError
 
 
@@ -158,7 +160,7 @@ def test_a_wrong_option_is_told_and_nothing_is_written(tmp_path, out, options, e
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
 def test_a_missing_or_empty_source_is_told(tmp_path, out, make):
     make(tmp_path / "source")
-    with pytest.raises(SourceError, match=r"no such file or folder|holds no DICOM"):
+    with pytest.raises(SourceError, match=r"no such file or folder|holds no image file of a known kind"):
         ingest(tmp_path / "source", out)
 
 
@@ -215,3 +217,35 @@ def test_the_contact_sheet_shows_every_label_and_outlines_masks(tmp_path, out):
     tiles = np.diff(np.concatenate([[0], grey.any(1), [0]])).clip(0).sum()
     assert tiles == 2  # a row of tiles for each label
     assert (np.ptp(sheet[grey.any(1)], axis=-1) > 100).any()  # an outline in colour
+
+
+class RawReader:
+    """A kind of files that the package does not know: 16 bytes, a grey image of 4 x 4."""
+
+    suffixes = (".raw",)
+    magic = ((0, b"RAW4"),)
+    reads_folders = True
+    worth_workers = False
+
+    def __init__(self, root, *, domain=None):
+        self.root = root
+
+    def scan(self) -> Scan:
+        """Every file is an image."""
+        row = {"label": "raw"}
+        items = [Item(file, path, 1, (4, 4), 1, np.dtype(np.uint8), dict(row)) for file, path in walk(self.root)]
+        return Scan(items, [], "display")
+
+    def read(self, item):
+        """The bytes as pixels."""
+        yield np.frombuffer(item.path.read_bytes(), np.uint8).reshape(1, 4, 4), {}, None
+
+
+@pytest.mark.parametrize("name", ["a.raw", "a"])
+def test_a_new_kind_of_files_is_a_class_and_an_entry(tmp_path, out, monkeypatch, name):
+    monkeypatch.setitem(READERS, "raw", RawReader)
+    (tmp_path / name).write_bytes(b"RAW4" + bytes(range(12)))
+    store = ingest(tmp_path, out)
+    assert store[0].ravel().tolist() == [*b"RAW4", *range(12)]
+    with pytest.raises(UsageError, match="--axis coronal: means nothing for raw files"):
+        ingest(tmp_path, out.parent / "other", axis="coronal")

@@ -1,18 +1,17 @@
-"""What `ingest` is asked for, checked."""
+"""The options of `ingest`, checked."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
+from ssl_transfer.data.readers.registry import READERS
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import UsageError, nearest
-
-FORMATS = ("dicom", "nifti", "images", "npz")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What `ingest` was asked for; its arguments are documented there."""
+    """The options of `ingest`, where they are documented."""
 
     format: str = "auto"
     labels: str | None = None
@@ -32,8 +31,9 @@ class Options:
     workers: int | None = None
 
     def __post_init__(self):
-        if self.format not in ("auto", *FORMATS):
-            raise UsageError(f"--format {self.format}: no such format.{nearest(self.format, ['auto', *FORMATS])}")
+        formats = ("auto", *READERS)
+        if self.format not in formats:
+            raise UsageError(f"--format {self.format}: no such format.{nearest(self.format, formats)}")
         if self.channels not in (None, 1, 3):
             raise UsageError(f"--channels {self.channels}: expected 1 or 3.")
         if self.size is not None and self.size < 1:

@@ -1,6 +1,6 @@
 """Ingest: files of a real archive go in, an immutable image store comes out.
 
-A source scans headers and promises images; labels are joined and splits checked on that promise; then each file is
+A reader scans headers and promises images; labels are joined and splits checked on that promise; then each file is
 decoded once, fitted to the store's form and written. What could not be taken is listed in the card.
 """
 
@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,29 +17,13 @@ from pathlib import Path
 from ssl_transfer import __version__
 from ssl_transfer.console import say
 from ssl_transfer.data.ingest.filling import fill_store
+from ssl_transfer.data.ingest.opening import open_reader
 from ssl_transfer.data.ingest.options import Options
-from ssl_transfer.data.readers.dicom import DicomReader
-from ssl_transfer.data.readers.images import ImagesReader
-from ssl_transfer.data.readers.matching import IMAGE_SUFFIXES, VOLUME_SUFFIXES, suffix
-from ssl_transfer.data.readers.nifti import NiftiReader
-from ssl_transfer.data.readers.npz import NpzReader
-from ssl_transfer.data.readers.reader import Reader, walk
+from ssl_transfer.data.readers.reader import walk
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import SourceError, UsageError
 from ssl_transfer.run import Artifact
 
-READERS: dict[str, type[Reader]] = {
-    "dicom": DicomReader,
-    "nifti": NiftiReader,
-    "images": ImagesReader,
-    "npz": NpzReader,
-}
-TAKES = {  # which of ingest's options a source reads
-    "dicom": ("modality", "masks", "mask_names", "workers"),
-    "nifti": ("domain", "axis", "masks", "mask_names"),
-    "images": ("masks", "mask_names"),
-    "npz": ("domain", "mask_names"),
-}
 PHANTOM = "phantom:"
 
 
@@ -77,7 +60,7 @@ def ingest(
         channels: 1 or 3; None for 3 only if all images are colour.
         modality: DICOM: keep this one only.
         domain: Such as `ct/thorax`; None for what the source says.
-        masks: Label volumes or mask images: a file, a folder, or a pattern (see `sources.matching`).
+        masks: Label volumes or mask images: a file, a folder, or a pattern (see `readers.matching`).
         mask_names: Names of mask values: a JSON file, or `liver,lesion`.
         axis: NIfTI: `axial`, `coronal` or `sagittal` slices.
         compress: Write blosc2 frames in place of plain `.npy` shards.
@@ -97,22 +80,22 @@ def ingest(
         SplitError: If the source's own splits share patients.
     """
     options = Options(
-        format,
-        None if labels is None else str(labels),
-        label_key,
-        size,
-        channels,
-        modality,
-        domain,
-        None if masks is None else str(masks),
-        None if mask_names is None else str(mask_names),
-        axis,
-        compress,
-        resplit,
-        tuple(split_shares),
-        seed,
-        max_refused,
-        workers,
+        format=format,
+        labels=None if labels is None else str(labels),
+        label_key=label_key,
+        size=size,
+        channels=channels,
+        modality=modality,
+        domain=domain,
+        masks=None if masks is None else str(masks),
+        mask_names=None if mask_names is None else str(mask_names),
+        axis=axis,
+        compress=compress,
+        resplit=resplit,
+        split_shares=tuple(split_shares),
+        seed=seed,
+        max_refused=max_refused,
+        workers=workers,
     )
     source, out = str(source), Path(out)
     if not source.startswith(PHANTOM) and not Path(source).exists():
@@ -138,7 +121,7 @@ def ingest(
 
 
 def _ingest_files(root: Path, out: Path, options: Options, source: str, inputs: str) -> ImageStore:
-    reader, warnings = _open_reader(root, options)
+    reader, warnings = open_reader(root, options)
     return fill_store(root, reader, out, options, source=source, inputs=inputs, warnings=warnings)
 
 
@@ -152,55 +135,7 @@ def _inputs_digest(source: str, options: Options) -> str:
         digest.update(f"{source}|{__version__}".encode())
     for path in (source, options.labels, options.masks, options.mask_names):
         if path is not None and os.path.exists(path):
-            for file, found in walk(Path(path)):
-                status = found.stat()
+            for file, location in walk(Path(path)):
+                status = location.stat()
                 digest.update(f"{file}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
-
-
-def detect_format(root: Path) -> tuple[str, list[str]]:
-    """Tell what most files at `root` are; ties go to DICOM, then NIfTI, then images.
-
-    Returns:
-        The format, and a warning for each other kind that lies there too.
-
-    Raises:
-        SourceError: If no file is of a known kind.
-    """
-    counts: Counter = Counter()
-    for _, path in walk(root):
-        ending = suffix(path.name)
-        if ending in VOLUME_SUFFIXES:
-            counts["nifti"] += 1
-        elif ending in IMAGE_SUFFIXES:
-            counts["images"] += 1
-        elif ending == ".npz":
-            counts["npz"] += 1
-        elif ending in (".dcm", ".dicom", ".ima") or _starts_like_dicom(path):
-            counts["dicom"] += 1
-    if not counts:
-        raise SourceError(f"{root}: holds no DICOM, NIfTI, PNG, JPEG, TIFF, BMP or .npz file. Say --format if it does.")
-    chosen = max(READERS, key=lambda name: counts[name])
-    others = [f"{counts[name]} {name} file(s)" for name in READERS if counts[name] and name != chosen]
-    if chosen == "npz" and root.is_dir():
-        raise SourceError(f"{root}: holds .npz files; give one of them, for example {next(root.rglob('*.npz'))}.")
-    return chosen, [f"read as {chosen}; beside that there are {', '.join(others)}"] if others else []
-
-
-def _starts_like_dicom(path: Path) -> bool:
-    with open(path, "rb") as file:
-        start = file.read(132)
-    return start[128:] == b"DICM" or start[:2] == b"\x08\x00"  # with the preamble, or straight at group 0008
-
-
-def _open_reader(root: Path, options: Options) -> tuple[Reader, list[str]]:
-    """The reader that `format` or the files name. Options that it has no use for are refused."""
-    name, notes = (options.format, []) if options.format != "auto" else detect_format(root)
-    if name == "npz" and root.is_dir():
-        raise SourceError(f"{root}: it is a folder; --format npz reads one file.")
-    for option in ("modality", "masks", "axis"):
-        if option in options.given() and option not in TAKES[name]:
-            raise UsageError(f"--{option} {getattr(options, option)}: means nothing for {name} files. Leave it out.")
-    if options.mask_names is not None and options.masks is None and name != "npz":
-        raise UsageError(f"--mask-names {options.mask_names}: there are no --masks whose values it could name.")
-    return READERS[name](root, **{option: getattr(options, option) for option in TAKES[name]}), notes

@@ -1,1 +1,1 @@
-"""Sources: how files of one kind are found and read. `ingest` turns any of them into a store."""
+"""Readers: how files of one kind are found and read. `ingest` turns any of them into a store."""

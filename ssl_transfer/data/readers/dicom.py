@@ -37,9 +37,20 @@ class DicomReader:
         workers: Processes for looking at headers.
     """
 
+    suffixes = DICOM_SUFFIXES
+    magic = ((128, b"DICM"), (0, b"\x08\x00"))  # with the preamble, or straight at group 0008
+    reads_folders = True
     worth_workers = True
 
-    def __init__(self, root, modality: str | None = None, masks=None, mask_names=None, workers: int | None = None):
+    def __init__(
+        self,
+        root: Path,
+        *,
+        modality: str | None = None,
+        masks: str | None = None,
+        mask_names: str | None = None,
+        workers: int | None = None,
+    ):
         self.root = Path(root)
         self.modality = modality.upper() if modality else None
         self.masks, self.mask_names, self.workers = masks, read_mask_names(mask_names), workers

@@ -42,9 +42,12 @@ class ImagesReader:
         mask_names: The `--mask-names` option.
     """
 
+    suffixes = IMAGE_SUFFIXES
+    magic = ()
+    reads_folders = True
     worth_workers = True
 
-    def __init__(self, root, masks=None, mask_names=None):
+    def __init__(self, root: Path, *, masks: str | None = None, mask_names: str | None = None):
         self.root, self.masks, self.mask_names = Path(root), masks, read_mask_names(mask_names)
 
     def scan(self) -> Scan:

@@ -42,9 +42,20 @@ class NiftiReader:
         mask_names: The `--mask-names` option.
     """
 
+    suffixes = VOLUME_SUFFIXES
+    magic = ()
+    reads_folders = True
     worth_workers = True
 
-    def __init__(self, root, domain: str | None = None, axis: str = "axial", masks=None, mask_names=None):
+    def __init__(
+        self,
+        root: Path,
+        *,
+        domain: str | None = None,
+        axis: str = "axial",
+        masks: str | None = None,
+        mask_names: str | None = None,
+    ):
         if axis not in AXES:
             raise UsageError(f"--axis {axis}: expected one of {', '.join(sorted(AXES))}.")
         self.root, self.domain, self.axis = Path(root), domain, AXES[axis]

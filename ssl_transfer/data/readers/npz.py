@@ -29,9 +29,12 @@ class NpzReader:
         mask_names: The `--mask-names` option; `mask_names` in the file (from value 0) otherwise.
     """
 
+    suffixes = (".npz",)
+    magic = ()
+    reads_folders = False
     worth_workers = False  # one archive, decoded once: moving its images between processes only costs
 
-    def __init__(self, root, domain: str | None = None, mask_names=None):
+    def __init__(self, root: Path, *, domain: str | None = None, mask_names: str | None = None):
         self.root, self.domain, self.mask_names = Path(root), domain, read_mask_names(mask_names)
         self._loaded: tuple[str, np.ndarray, np.ndarray | None] | None = None
 

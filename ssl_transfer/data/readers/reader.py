@@ -1,7 +1,7 @@
-"""Sources: how files of one kind are found and read. `ingest` turns any of them into a store.
+"""Readers: how files of one kind are found and read. `ingest` turns any of them into a store.
 
-A source works in two passes, so that an archive of any size is never held in memory: `scan` looks at headers
-alone and promises images in store order; `read` decodes one item. Both say what they could not take.
+A reader works in two passes, so that an archive of any size is never held in memory: `scan` looks at headers
+alone and promises images in store order; `read` decodes one item. Both list the files that they refuse, with a reason.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -20,8 +20,12 @@ REFUSAL_KINDS = ("unreadable", "not_an_image", "localizer", "filtered", "duplica
 class Refusal:
     """A file that is not in the store, and why. Only `unreadable` counts towards `--max-refused`.
 
-    `row` holds the raw patient, study and series where the header told them: a label may name
-    them, and ingest takes them out of the file's name.
+    Attributes:
+        file: Path relative to the source's root.
+        kind: One of `REFUSAL_KINDS`.
+        reason: For the user.
+        row: The raw patient, study and series where the header has them: a label table may name them, and ingest replaces
+            them in the file's name by pseudonyms.
     """
 
     file: str
@@ -64,7 +68,7 @@ class Item:
 
 @dataclass(slots=True)
 class Scan:
-    """What a source found.
+    """What a reader found.
 
     Attributes:
         items: In store order (series together, sorted by position).
@@ -88,12 +92,27 @@ class Scan:
 
 
 class Reader(Protocol):
-    """A kind of files. Instances hold plain options only, so that they travel to worker processes."""
+    """A kind of files. Instances hold plain options only, so that they can be pickled for worker processes.
 
-    worth_workers: bool  # decoding costs more than moving the result between processes
+    Attributes:
+        suffixes: Of its files, in lower case, with the dot.
+        magic: (offset, bytes) that files without a known suffix begin with.
+        reads_folders: Whether it reads all files below a folder; otherwise a single file.
+        worth_workers: Whether decoding costs more than moving the result between processes.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+    magic: ClassVar[tuple[tuple[int, bytes], ...]]
+    reads_folders: ClassVar[bool]
+    worth_workers: ClassVar[bool]
+
+    def __init__(self, root: Path, **options: Any) -> None:
+        """`root`, and the options of `ingest` that the reader takes as keyword-only parameters."""
+        ...
 
     def scan(self) -> Scan:
         """Look at every file's header."""
+        ...
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
         """Decode one item.
@@ -105,6 +124,7 @@ class Reader(Protocol):
         Raises:
             Unreadable: If the pixels cannot be decoded.
         """
+        ...
 
 
 def walk(root: Path) -> list[tuple[str, Path]]:
