@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.data.tasks import Task
 
     task = Task.load(name)
-    from ssl_transfer.evaluation.stage import evaluate, evaluate_recipes
+    from ssl_transfer.evaluation.settings import evaluate_recipes
+    from ssl_transfer.evaluation.stage import evaluate
     from ssl_transfer.models.opening import open_backbone
 
     recipes = list(evaluate_recipes(options.protocol, options.overrides))
@@ -66,7 +67,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def check(options: argparse.Namespace) -> None:
     """Read the settings."""
-    from ssl_transfer.evaluation.stage import evaluate_recipes
+    from ssl_transfer.evaluation.settings import evaluate_recipes
 
     list(evaluate_recipes(options.protocol, options.overrides))
 

@@ -15,7 +15,8 @@ from ssl_transfer.cli import main
 from ssl_transfer.cli.parser import parse
 from ssl_transfer.cli.verbs import VERBS
 from ssl_transfer.data.tasks import Task, TaskCard
-from ssl_transfer.evaluation.stage import evaluate, evaluate_recipe, evaluate_recipes
+from ssl_transfer.evaluation.settings import evaluate_recipe, evaluate_recipes
+from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.models.backbone import load_backbone
 from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import read_yaml, recipes_folder, validate

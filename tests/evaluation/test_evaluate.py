@@ -15,7 +15,8 @@ from ssl_transfer.data.tasks import Task, TaskCard
 from ssl_transfer.errors import RecipeError, SplitError, StoreError, TaskError, UsageError
 from ssl_transfer.evaluation.context import EvalContext
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
-from ssl_transfer.evaluation.stage import evaluate, evaluate_recipe, evaluate_recipes
+from ssl_transfer.evaluation.settings import evaluate_recipe, evaluate_recipes
+from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.models.architecture import Architecture
 from ssl_transfer.models.backbone import Backbone, load_backbone
 from ssl_transfer.models.card import new_card

@@ -13,7 +13,7 @@ from support.tiny_tasks import SIDE, class_task, judge, learners, mask_task
 
 from ssl_transfer.errors import RecipeError, RunError, SplitError, TaskError
 from ssl_transfer.evaluation import task_model as learning
-from ssl_transfer.evaluation.stage import evaluate_recipe, evaluate_recipes
+from ssl_transfer.evaluation.settings import evaluate_recipe, evaluate_recipes
 from ssl_transfer.training import loop, session
 
 LONG = (ADAMW, "train.steps=12", "train.check_every_steps=3")

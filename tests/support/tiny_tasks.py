@@ -10,7 +10,8 @@ import yaml
 
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.data.tasks import Task
-from ssl_transfer.evaluation.stage import evaluate, evaluate_recipe
+from ssl_transfer.evaluation.settings import evaluate_recipe
+from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.evaluation.task_model import TaskModel
 
 SIDE = 32

@@ -9,7 +9,7 @@ from support.families import FAMILIES, family_backbone
 from support.strategies import ADAMW, STEPS, made, moved, moved_blocks
 
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.evaluation.stage import evaluate_recipe
+from ssl_transfer.evaluation.settings import evaluate_recipe
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
 from ssl_transfer.models.blocks import blocks
 

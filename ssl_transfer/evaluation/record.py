@@ -1,0 +1,114 @@
+"""What an evaluation writes: its result, and the backbone that a fine-tune kept."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from ssl_transfer.data.tasks import Task
+from ssl_transfer.domains import Domain, boundary
+from ssl_transfer.environment import device_name, environment
+from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
+from ssl_transfer.models.backbone import Backbone, save_backbone
+from ssl_transfer.result import EvalResult
+from ssl_transfer.run import plain
+
+
+def eval_result(
+    protocol: str,
+    backbone: Backbone,
+    context: EvalContext,
+    options: dict[str, Any],
+    measured: ProtocolResult,
+    seconds: float,
+) -> EvalResult:
+    """The result of a run.
+
+    Args:
+        protocol: A name in `PROTOCOLS`.
+        backbone: As it was before the evaluation.
+        context: Of the evaluation.
+        options: Of the protocol.
+        measured: What the protocol returned.
+        seconds: Its wall time.
+    """
+    task, recipe = context.task, context.recipe
+    strategy = options["strategy"].name if "strategy" in options else None
+    return EvalResult(
+        run_id=context.identity,
+        protocol=protocol,
+        strategy=strategy,
+        backbone={
+            "id": backbone.id,
+            "name": backbone.card.name,
+            "pretraining": backbone.card.name,
+            "method": backbone.card.method,
+            "source_domain": backbone.card.source_domain,
+            "parents": list(backbone.card.parents),
+            "pretraining_seed": backbone.card.pretraining_seed,
+        },
+        task={"name": task.name, "target_domain": str(task.domain)},
+        boundary=_boundary(backbone, task),
+        fraction=recipe.fraction,
+        seed=recipe.seed,
+        pretraining_seed=backbone.card.pretraining_seed,
+        n={split: task.count(positions) for split, positions in context.rows.items()},
+        selected=measured.selected,
+        metrics={"val": _finite(measured.validation), "test": _finite(measured.test)},
+        intervals=measured.intervals,
+        seen_in_pretraining=task.store.id in backbone.card.stores,
+        cost={"seconds": seconds, "device": device_name()},
+        environment=environment(device_name()),
+        notes=_notes(context) + measured.notes,
+        settings={
+            **plain(measured.settings),
+            "noise": recipe.noise.model_dump(),
+            "size": context.size,
+            "channels": recipe.channels,
+        },
+    )
+
+
+def keep_backbone(parent: Backbone, context: EvalContext, strategy: str) -> None:
+    """Write a backbone as its fine-tune left it, adapters merged; its card names the parent, and what it has seen."""
+    task, folder = context.task, context.folder / "backbone"
+    domains = [*(parent.card.source_domain or "").split(" + "), str(task.domain)]
+    card = replace(
+        context.backbone.card,
+        name=f"{parent.card.name} → {task.name}",
+        method=f"{strategy} fine-tune",
+        source_domain=" + ".join(dict.fromkeys(filter(None, domains))),
+        stores=tuple(dict.fromkeys([*parent.card.stores, task.store.id])),
+        parents=(*parent.card.parents, parent.id),
+        run_id=context.identity,
+        recipe=None,
+        training=None,
+    )
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it was done
+    save_backbone(Backbone(context.backbone.model, card), folder)
+
+
+def _boundary(backbone: Backbone, task: Task) -> str:
+    """`none`, `soft`, `hard` or `unknown`; `scratch` for a backbone that was never pretrained, `mixed` if its stores differ."""
+    source = backbone.card.source_domain
+    boundaries = {boundary(Domain.parse(part), task.domain) for part in source.split(" + ")} if source else {"scratch"}
+    return boundaries.pop() if len(boundaries) == 1 else "mixed"
+
+
+def _notes(context: EvalContext) -> list[str]:
+    task, backbone, notes = context.task, context.backbone, []
+    if task.patients is None:
+        notes.append("patients unknown: splits, fractions and intervals are by image")
+    have, want = task.store.shape[0], backbone.card.in_channels
+    if have != want:
+        notes.append(
+            f"channels: store has {have}, backbone reads {want}; " + ("repeated" if have == 1 else "luminance")
+        )
+    if context.recipe.channels == "adapt":
+        notes += [f"channels: {change}" for change in backbone.card.adapted if "channels" in change]
+    return notes
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if value != value else round(value, 6) for name, value in values.items()}

@@ -1,0 +1,76 @@
+"""Settings of an evaluation: `key=value` words become the recipe that all protocols share, and the options of one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from ssl_transfer.data.presets import VIEWS
+from ssl_transfer.errors import RecipeError, nearest
+from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
+from ssl_transfer.evaluation.strategies.registry import STRATEGIES
+from ssl_transfer.recipe import (
+    Component,
+    EvaluateRecipe,
+    FinetuneSection,
+    choose,
+    merge,
+    options_model,
+    resolve_options,
+    validate,
+)
+from ssl_transfer.run import plain
+from ssl_transfer.training.optim import OPTIMIZERS
+
+COMPONENTS = {"strategy": STRATEGIES, "optimizer": OPTIMIZERS, "views": VIEWS}  # options that name a component
+SWEPT = ("fraction", "seed")  # a list of them is one evaluation of each
+
+
+def evaluate_recipe(
+    protocol: str, overrides: list[str] | tuple[str, ...] = ()
+) -> tuple[EvaluateRecipe, dict[str, Any]]:
+    """Read `key=value` settings: those that every protocol shares, and the protocol's own, completed with their defaults.
+
+    Raises:
+        RecipeError: If a key is neither, or a value is wrong.
+    """
+    content, where = merge(_named_defaults(protocol), overrides), f"evaluate {protocol}"
+    own = set(options_model(IMPLEMENTATIONS[protocol]).model_fields)
+    for key in content:
+        if key not in own | set(EvaluateRecipe.model_fields):
+            raise RecipeError(f"{where}: no setting '{key}'.{nearest(key, own | set(EvaluateRecipe.model_fields))}")
+    options = {key: content.pop(key) for key in list(content) if key in own}
+    options = resolve_options(IMPLEMENTATIONS[protocol], options, where)
+    for key, value in options.items():
+        if isinstance(value, Component):
+            options[key] = Component(name=value.name, **choose(COMPONENTS[key], value, f"{where}: {key}"))
+    return validate(EvaluateRecipe, content, where), options
+
+
+def evaluate_recipes(
+    protocol: str, overrides: list[str] | tuple[str, ...] = ()
+) -> Iterator[tuple[EvaluateRecipe, dict[str, Any]]]:
+    """As `evaluate_recipe`, for every combination of the listed fractions and seeds: `fraction=[0.1, 1] seed=[0, 1]`."""
+    content = merge({}, overrides)
+    others = [override for override in overrides if override.partition("=")[0] not in SWEPT]
+    axes = [
+        [f"{key}={value}" for value in (content[key] if isinstance(content[key], list) else [content[key]])]
+        for key in SWEPT
+        if key in content
+    ]
+    for chosen in itertools.product(*axes):
+        yield evaluate_recipe(protocol, [*others, *chosen])
+
+
+def _named_defaults(protocol: str) -> dict[str, Any]:
+    """Blocks such as `optimizer`, so that one of their options can be overridden alone."""
+    fields = options_model(IMPLEMENTATIONS[protocol]).model_fields
+    return {key: plain(field.default) for key, field in fields.items() if isinstance(field.default, Component)}
+
+
+def options_identity(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as they enter a run's id: without those that decide about nothing but time and place."""
+    return {
+        key: value.identity() if isinstance(value, FinetuneSection) else plain(value) for key, value in options.items()
+    }

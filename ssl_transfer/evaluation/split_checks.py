@@ -1,0 +1,44 @@
+"""Checks of the rows of an evaluation: splits share no patient, and a fraction is one of patients."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ssl_transfer.console import warn
+from ssl_transfer.data.tasks import Task
+from ssl_transfer.errors import SplitError
+
+
+def assert_disjoint(task: Task, rows: dict[str, np.ndarray]) -> None:
+    """No patient may be in two splits, whatever the store says.
+
+    Raises:
+        SplitError: If one does.
+    """
+    if task.patients is None:
+        warn(f"{task.store.path}: patients are unknown, so splits are by image and scores may be too good.")
+        return
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        shared = set(task.patients[rows[first]]) & set(task.patients[rows[second]])
+        if shared:
+            raise SplitError(
+                f"{task.store.path}: patient {sorted(shared)[0]} has images in both {first} and {second} "
+                f"({len(shared)} such patients). Ingest again with --resplit."
+            )
+
+
+def assert_fraction(task: Task, chosen: np.ndarray, fraction: float) -> None:
+    """The training rows are all images of some patients, and of as many as the fraction says, up to rounding in each stratum.
+
+    Raises:
+        SplitError: If they are not.
+    """
+    all_rows, groups = task.rows("train"), task.groups()
+    kept, available = set(groups[chosen].tolist()), set(groups[all_rows].tolist())
+    whole = np.array_equal(chosen, all_rows[np.isin(groups[all_rows], list(kept))])
+    slack = len(np.unique(task.strata[all_rows])) if fraction < 1 else 0
+    if not whole or abs(len(kept) - fraction * len(available)) > slack:
+        raise SplitError(
+            f"{task.store.path}: fraction {fraction} gave {len(chosen)} images of {len(kept)} patients, out of {len(all_rows)} "
+            f"of {len(available)}; expected whole patients, about {fraction * len(available):.0f}. Please report this defect."
+        )
