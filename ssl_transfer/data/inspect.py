@@ -180,8 +180,8 @@ class _Sheet:
 
     def _colour(self, value: int) -> tuple[int, int, int]:
         hue = (0.12 + 0.381966 * len(self.colours)) % 1  # steps of the golden angle never come back to a hue
-        colour = tuple(int(255 * part) for part in colorsys.hls_to_rgb(hue, 0.58, 0.95))
-        return self.colours.setdefault(value, colour)
+        red, green, blue = (int(255 * part) for part in colorsys.hls_to_rgb(hue, 0.58, 0.95))
+        return self.colours.setdefault(value, (red, green, blue))
 
     def _caption(self) -> list:
         card = self.store.card
@@ -208,7 +208,7 @@ class _Sheet:
 
         masks = self.store.card.masks
         names = {int(value): name for value, name in (masks.classes if masks else {}).items()}
-        largest = [value for value in sorted(self.seen, key=self.seen.get, reverse=True) if value in names][:16]
+        largest = [value for value in sorted(self.seen, key=self.seen.__getitem__, reverse=True) if value in names][:16]
         if not largest:
             return []
         lines, left = [Image.new("RGB", (WIDTH, 28), PAPER)], MARGIN

@@ -14,6 +14,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -34,60 +35,59 @@ class ShardWriter:
         self.image_bytes = int(np.prod(shape)) * self.dtype.itemsize
         self.images_per_shard = max(1, SHARD_BYTES // self.image_bytes)
         self.count = self.shards = self._in_shard = 0
-        self._file = None
+        self._file: BinaryIO | None = None
         self._offsets: list[int] = []
 
     def append(self, image: np.ndarray) -> None:
         """Write one image; shape and dtype must be the shard's own."""
         if image.shape != self.shape:
             raise ValueError(f"{self.name}: image of shape {image.shape}, store of shape {self.shape}")
-        if self._file is None:
-            self._open()
+        file = self._file or self._open()
         image = np.ascontiguousarray(image, dtype=self.dtype)
         if self.compress:
             import blosc2
 
-            frame = blosc2.compress2(
-                image.reshape(-1),
-                codec=blosc2.Codec.LZ4,
-                clevel=5,
-                typesize=self.dtype.itemsize,
-                filters=[blosc2.Filter.BITSHUFFLE],
-                nthreads=1,
-            )
-            self._file.write(frame)
+            options: dict[str, Any] = {
+                "codec": blosc2.Codec.LZ4,
+                "clevel": 5,
+                "filters": [blosc2.Filter.BITSHUFFLE],
+                "nthreads": 1,
+            }
+            frame = blosc2.compress2(image.reshape(-1), **options, typesize=self.dtype.itemsize)
+            file.write(frame)
             self._offsets.append(self._offsets[-1] + len(frame))
         else:
-            self._file.write(image.data)
+            file.write(image.data)
         self.count += 1
         self._in_shard += 1
         if self._in_shard == self.images_per_shard:
-            self._close()
+            self._close(file)
 
     def close(self) -> None:
         """Finish the last shard."""
         if self._file is not None:
-            self._close()
+            self._close(self._file)
 
-    def _open(self) -> None:
+    def _open(self) -> BinaryIO:
         suffix = "b2" if self.compress else "npy"
-        self._file = open(self.folder / f"{self.name}-{self.shards:05d}.{suffix}", "wb")  # noqa: SIM115
+        self._file = file = open(self.folder / f"{self.name}-{self.shards:05d}.{suffix}", "wb")  # noqa: SIM115
         self._offsets = [0]
         if not self.compress:
-            self._write_header(self.images_per_shard)
+            self._write_header(file, self.images_per_shard)
+        return file
 
-    def _write_header(self, images: int) -> None:
+    def _write_header(self, file: BinaryIO, images: int) -> None:
         """numpy pads the header so that the first axis can be rewritten in place with any count."""
         header = {"descr": self.dtype.str, "fortran_order": False, "shape": (images, *self.shape)}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        np.lib.format.write_array_header_1_0(file, header)
 
-    def _close(self) -> None:
+    def _close(self, file: BinaryIO) -> None:
         if self.compress:
             np.save(self.folder / f"{self.name}-{self.shards:05d}.offsets.npy", np.array(self._offsets, np.int64))
         elif self._in_shard != self.images_per_shard:
-            self._file.seek(0)
-            self._write_header(self._in_shard)
-        self._file.close()
+            file.seek(0)
+            self._write_header(file, self._in_shard)
+        file.close()
         self._file, self._in_shard = None, 0
         self.shards += 1
 
@@ -203,7 +203,8 @@ class _Shard:
             return
         import blosc2
 
-        blosc2.decompress2(stored, dst=into, nthreads=1)
+        one_thread: Any = 1  # blosc2 declares that its options are dicts
+        blosc2.decompress2(stored, dst=into, nthreads=one_thread)
 
     def read(self, index: int, into: np.ndarray) -> bool:
         """Read an image into bytes; False if the file ends before it does."""
@@ -215,7 +216,7 @@ class _Shard:
             return len(frame) == end - start
         done = 0
         while start + done < end:  # a read may stop early; zero bytes mean that the file ends here
-            more = os.preadv(self.descriptor, [into[done:]], start + done)
+            more = os.preadv(self.descriptor, [memoryview(into[done:])], start + done)
             if more == 0:
                 return False
             done += more

@@ -108,7 +108,7 @@ def _write_all(writer: StoreWriter, reader: Reader, scan: Scan, fit: Fit, option
     uids = Counter(item.uid for item in scan.items if item.uid)
     reading = _Reading(reader, fit, {uid for uid, count in uids.items() if count > 1})
     names = _pseudonyms(scan)
-    first: dict[tuple[str, str], str] = {}
+    first: dict[tuple[str | None, str], str] = {}
     mask_ids: set[int] = set()
     workers = options.workers if reader.worth_workers else 1
     for item, answer in zip(scan.items, ordered(reading, scan.items, "reading images", workers), strict=True):

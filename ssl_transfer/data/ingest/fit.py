@@ -106,7 +106,9 @@ def _resample(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
     if plane.shape == size:
         return plane
-    resized = np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size[::-1], Image.Resampling.BILINEAR))
+    resized = np.asarray(
+        Image.fromarray(plane.astype(np.float32)).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    )
     if plane.dtype.kind == "f":
         return resized.astype(plane.dtype)
     limits = np.iinfo(plane.dtype)

@@ -146,7 +146,7 @@ def join_labels(items: Iterable[Item], refused: Iterable[Refusal], table: LabelT
     empty = dict.fromkeys(table.columns)
     unnamed = unlabelled = 0
     for item, key in zip(items, keys, strict=True):
-        _, values = table.rows.get(key, (0, empty))
+        _, values = (0, empty) if key is None else table.rows.get(key, (0, empty))
         unnamed += key not in table.rows
         unlabelled += "label" in table.columns and values["label"] is None
         kept = {name: value for name, value in values.items() if value is not None or name not in ("patient", "series")}

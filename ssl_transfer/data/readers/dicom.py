@@ -60,7 +60,10 @@ class DicomReader:
         refused: list[Refusal] = []
         found: list[_Found] = []
         for answer in ordered(self._look, walk(self.root), "reading headers", self.workers):
-            (refused if isinstance(answer, Refusal) else found).append(answer)
+            if isinstance(answer, Refusal):
+                refused.append(answer)
+            else:
+                found.append(answer)
         found = _without_screen_captures(found, refused)
         items, refused = pair_masks(_in_series_order(found), refused, self.root, self.masks)
         modalities = sorted({item.row["modality"] or "none" for item in items})
@@ -87,7 +90,7 @@ class DicomReader:
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
         """Decode one file; the frames of a multi-frame object come in the order of their positions."""
         mask = read_mask_image(item.mask, self.mask_names) if item.mask else None
-        if mask is not None and (item.n_images > 1 or mask.shape != item.size):
+        if item.mask and mask is not None and (item.n_images > 1 or mask.shape != item.size):
             raise Unreadable(f"its mask {item.mask.name} is {mask.shape}, the image {item.n_images} x {item.size}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -99,7 +102,7 @@ class DicomReader:
             if len(frames) != item.n_images:
                 raise Unreadable(f"{len(frames)} frames, but its header promises {item.n_images}")
             positions = _frame_positions(_header(item.path)[0], item.n_images)
-        order = np.argsort(positions, kind="stable") if None not in positions else range(len(frames))
+        order = range(len(frames)) if None in positions else np.argsort(np.array(positions, float), kind="stable")
         for number, frame in enumerate(order):
             z_mm = positions[frame] if positions[frame] is not None else item.row["z_mm"]
             yield frames[frame], {"slice": item.row["slice"] + number, "z_mm": z_mm}, None
@@ -180,11 +183,12 @@ def _header(path: Path):
         SourceError: If the file does not parse as DICOM.
     """
     import pydicom
+    from pydicom.errors import InvalidDicomError
 
     with open(path, "rb") as file:
         try:
             header = pydicom.dcmread(file, stop_before_pixels=True)
-        except pydicom.errors.InvalidDicomError:
+        except InvalidDicomError:
             file.seek(0)
             header = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # a file without a preamble
             if "SOPClassUID" not in header and "Rows" not in header:

@@ -127,14 +127,15 @@ def _first_line(error: Exception) -> str:
 
 def _complete_meta(dataset) -> None:
     """A file without a preamble has no transfer syntax; pydicom read it as one of the two plain ones."""
-    import pydicom
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     if not hasattr(dataset, "file_meta"):
-        dataset.file_meta = pydicom.dataset.FileMetaDataset()
+        dataset.file_meta = FileMetaDataset()
     if "TransferSyntaxUID" not in dataset.file_meta:
         implicit, little = dataset.original_encoding
-        explicit = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
-        dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else explicit
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
 
 
 def _frames(dataset, path: Path) -> Iterator[np.ndarray]:
@@ -165,7 +166,7 @@ def _gdcm_pixels(path: Path, dataset) -> np.ndarray:
 def _colour(stored: np.ndarray, dataset) -> np.ndarray:
     """RGB of 8, 16 or 32 bits, or palette indices, to (3, H, W) uint8."""
     if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
-        from pydicom.pixels import apply_color_lut
+        from pydicom.pixels.processing import apply_color_lut
 
         stored = apply_color_lut(stored, dataset)
         bits = stored.dtype.itemsize * 8
@@ -200,7 +201,7 @@ def _grey(stored: np.ndarray, dataset, frame: int, promised: Promise) -> np.ndar
 def _rescaled(stored: np.ndarray, dataset, frame: int) -> np.ndarray:
     """Modality LUT: table or slope and intercept; integers stay integers where both are integral."""
     if dataset.get("ModalityLUTSequence"):
-        from pydicom.pixels import apply_modality_lut
+        from pydicom.pixels.processing import apply_modality_lut
 
         return apply_modality_lut(stored, dataset)
     if stored.dtype.kind == "f":

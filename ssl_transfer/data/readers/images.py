@@ -56,7 +56,10 @@ class ImagesReader:
         refused: list[Refusal] = []
         for file, path in walk(self.root):
             answer = _look(file, path)
-            (refused if isinstance(answer, Refusal) else items).append(answer)
+            if isinstance(answer, Refusal):
+                refused.append(answer)
+            else:
+                items.append(answer)
         items, refused = pair_masks(items, refused, self.root, self.masks)
         notes = _label_by_folder(items)
         deep = any(item.dtype != np.uint8 for item in items)
@@ -74,7 +77,7 @@ class ImagesReader:
         from PIL import Image, ImageOps
 
         mask = read_mask_image(item.mask, self.mask_names) if item.mask else None
-        if mask is not None and (item.n_images > 1 or mask.shape != item.size):
+        if item.mask and mask is not None and (item.n_images > 1 or mask.shape != item.size):
             raise Unreadable(f"its mask {item.mask.name} is {mask.shape}, the image {item.n_images} x {item.size}")
         try:
             if _needs_tifffile(item.path):
@@ -152,7 +155,7 @@ def _tiff_pages(path: Path) -> list[np.ndarray]:
     pages = []
     with tifffile.TiffFile(path) as tiff:
         for page in tiff.pages:
-            array = page.asarray()
+            array: np.ndarray = page.asarray()
             if array.ndim == 2:
                 pages.append(array.astype(np.float32)[None])
                 continue

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -156,11 +157,12 @@ def _is_8_bit(path: Path) -> bool:
         if suffix(path.name) in VOLUME_SUFFIXES:
             import nibabel
 
-            return nibabel.load(path).get_data_dtype().itemsize == 1
+            image: Any = nibabel.load(path)
+            return image.get_data_dtype().itemsize == 1
         from PIL import Image
 
-        with Image.open(path) as image:
-            return image.mode in ("1", "L", "P")
+        with Image.open(path) as picture:
+            return picture.mode in ("1", "L", "P")
     except Exception:  # it is listed as unreadable when its turn comes
         return True
 

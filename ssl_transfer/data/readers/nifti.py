@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,7 +69,10 @@ class NiftiReader:
         refused: list[Refusal] = []
         for file, path in walk(self.root):
             answer = self._look(file, path)
-            (refused if isinstance(answer, Refusal) else items).append(answer)
+            if isinstance(answer, Refusal):
+                refused.append(answer)
+            else:
+                items.append(answer)
         items, refused = pair_masks(items, refused, self.root, self.masks)
         domain, notes = self.domain, []
         if domain is not None:
@@ -101,7 +105,7 @@ class NiftiReader:
             volumes, affine = _canonical(item.path)
         except Exception as error:  # a damaged gzip stream, a short file, an odd data type
             raise Unreadable(f"voxels cannot be read: {str(error)[:200] or type(error).__name__}") from None
-        masks = self._mask_volume(item, volumes.shape[:3]) if item.mask else None
+        masks = self._mask_volume(item.mask, volumes.shape[:3]) if item.mask else None
         in_time = volumes.shape[3] > 1
         for volume in range(volumes.shape[3]):
             for number in range(volumes.shape[self.axis]):
@@ -129,14 +133,14 @@ class NiftiReader:
         if path.stat().st_size == 0:
             return Refusal(file, "unreadable", "the file is empty (0 bytes)")
         try:
-            image = nibabel.load(path)
+            image: Any = nibabel.load(path)
             shape, zooms = _canonical_grid(image)
             slope, intercept = image.dataobj.slope, image.dataobj.inter
         except Exception as error:  # nibabel raises many kinds for a damaged header
             return Refusal(file, "unreadable", f"its header cannot be read: {str(error)[:200]}")
         if len(shape) > 4:
             return Refusal(
-                file, "not_an_image", f"{len(shape)} dimensions {shape}; expected a volume, or volumes in time"
+                file, "not_an_image", f"{len(shape)} dimensions {tuple(shape)}; expected a volume, or volumes in time"
             )
         if image.get_data_dtype().names or image.get_data_dtype().kind == "c":
             return Refusal(file, "not_an_image", f"its voxels are {image.get_data_dtype()}, not one number each")
@@ -151,35 +155,36 @@ class NiftiReader:
             {"spacing_row_mm": zooms[rows], "spacing_col_mm": zooms[columns], "spacing_slice_mm": zooms[self.axis]},
         )
 
-    def _mask_volume(self, item: Item, shape: tuple[int, ...]) -> np.ndarray:
-        if suffix(item.mask.name) not in VOLUME_SUFFIXES:
-            raise Unreadable(f"its mask {item.mask.name} is no NIfTI volume")
+    def _mask_volume(self, mask: Path, shape: tuple[int, ...]) -> np.ndarray:
+        if suffix(mask.name) not in VOLUME_SUFFIXES:
+            raise Unreadable(f"its mask {mask.name} is no NIfTI volume")
         try:
-            volumes, _ = _canonical(item.mask)
+            volumes, _ = _canonical(mask)
         except Exception as error:
-            raise Unreadable(f"its mask {item.mask.name} cannot be read: {str(error)[:200]}") from None
+            raise Unreadable(f"its mask {mask.name} cannot be read: {str(error)[:200]}") from None
         if volumes.shape != (*shape, 1):
-            raise Unreadable(f"its mask {item.mask.name} has the shape {volumes.shape[:3]}, the volume {tuple(shape)}")
-        return class_ids(volumes[..., 0], item.mask.name)
+            raise Unreadable(f"its mask {mask.name} has the shape {volumes.shape[:3]}, the volume {tuple(shape)}")
+        return class_ids(volumes[..., 0], mask.name)
 
 
-def _canonical_grid(image) -> tuple[tuple[int, ...], list[float]]:
+def _canonical_grid(image) -> tuple[list[int], list[float]]:
     """Shape (X, Y, Z, T) and spacing in mm in canonical axis order, from the header alone."""
     import nibabel
+    from nibabel.affines import voxel_sizes
 
     shape = [*image.shape, 1, 1, 1][: max(len(image.shape), 4)]
     while len(shape) > 4 and shape[-1] == 1:
         shape.pop()
     source_axes = [int(axis) for axis in np.argsort(nibabel.io_orientation(image.affine)[:, 0])]
-    zooms = nibabel.affines.voxel_sizes(image.affine)
-    return (*(int(shape[axis]) for axis in source_axes), *shape[3:]), [round(float(zooms[a]), 5) for a in source_axes]
+    zooms = voxel_sizes(image.affine)
+    return [*(int(shape[axis]) for axis in source_axes), *shape[3:]], [round(float(zooms[a]), 5) for a in source_axes]
 
 
 def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Voxels (X, Y, Z, T) towards right, anterior, superior; affine (4, 4)."""
     import nibabel
 
-    image = nibabel.load(path)
+    image: Any = nibabel.load(path)
     voxels = np.asanyarray(image.dataobj)
     voxels = voxels.reshape([*voxels.shape, 1, 1, 1][:4]) if voxels.ndim < 4 else voxels.reshape(voxels.shape[:4])
     orientation = nibabel.io_orientation(image.affine)
@@ -206,7 +211,7 @@ def _lowest(path: Path) -> float:
     import nibabel
 
     try:
-        image = nibabel.load(path)
+        image: Any = nibabel.load(path)
         if image.get_data_dtype().kind == "u" and image.dataobj.inter >= 0 and image.dataobj.slope > 0:
             return np.inf
         return float(np.nanmin(np.asanyarray(image.dataobj)))

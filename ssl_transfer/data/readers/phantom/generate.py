@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from ssl_transfer.errors import SourceError, nearest
+
+if TYPE_CHECKING:
+    from pydicom.uid import UID
 
 PREFIX = "phantom:"
 # Every phantom takes these. A patient is a group of a split: a patient of ct, a well of cells, a tile of a photograph.
@@ -97,8 +101,7 @@ def _write_series(folder: Path, patient, region: str, number: int, series, study
     masks.mkdir(parents=True)
     dataset = _series_header(patient, region, number, series, study)
     for index, (hu, mask, z) in enumerate(zip(series.hu, series.mask, series.z_mm, strict=True)):
-        dataset.SOPInstanceUID = _uid(f"{study}/{number}/{index}")
-        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = _uid(f"{study}/{number}/{index}")
         dataset.InstanceNumber = index + 1
         corner = -series.spacing_mm * (hu.shape[1] - 1) / 2
         dataset.ImagePositionPatient = [round(corner, 4), round(corner, 4), float(z)]
@@ -158,7 +161,7 @@ def _series_header(patient, region: str, number: int, series, study: str):
     return dataset
 
 
-def _uid(name: str) -> str:
+def _uid(name: str) -> UID:
     from pydicom.uid import generate_uid
 
     return generate_uid(entropy_srcs=["ssl_transfer phantom", name])

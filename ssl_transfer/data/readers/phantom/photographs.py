@@ -83,7 +83,7 @@ def _load(name: str) -> np.ndarray:
     """One picture as (H, W, 3) uint8."""
     package, file = PICTURES[name]
     spec = importlib.util.find_spec(package)
-    path = Path(spec.submodule_search_locations[0]) / file if spec else None
+    path = Path(spec.submodule_search_locations[0]) / file if spec and spec.submodule_search_locations else None
     if path is None or not path.exists():
         raise SourceError(
             f"phantom:photographs: the picture {file} of the package '{package}' is not there. "
