@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,4 +80,33 @@ def _line(result: Any, metric: str, spec: str) -> str:
     return f"{spec}: {result.strategy or result.protocol}, fraction {result.fraction:g}, seed {result.seed}: {metric} {score}"
 
 
-VERB = Verb("evaluate backbones on a task; test is evaluated once", arguments, run, check=check)
+def as_text(answer: dict[str, Any]) -> str:
+    """Every result: what was evaluated, test metrics over all classes with their intervals, notes, and the file."""
+    from ssl_transfer.measures.metrics import METRICS
+
+    return "\n\n".join(_block(result, METRICS) for result in answer.get("results", [answer]))
+
+
+def _block(result: dict[str, Any], metrics: Mapping[str, Any]) -> str:
+    train, test = (_counted(result["n"][split]) for split in ("train", "test"))
+    selected = ", ".join(f"{name} {value}" for name, value in result["selected"].items())
+    how = result["protocol"] + (f" ({result['strategy']})" if result["strategy"] else "")
+    where = f"{result['task']['name']}, fraction {result['fraction']:g}, seed {result['seed']}"
+    lines = [
+        f"{result['backbone']['name']}: {how} on {where}",
+        f"  trained on {train}; selected on validation: {selected}; test on {test}",
+    ]
+    for name, value in result["metrics"]["test"].items():
+        if name in metrics:
+            low, high = result["intervals"].get(name) or (None, None)
+            interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"
+            lines.append(f"  {metrics[name].title:<18} {'–' if value is None else f'{value:.4f}'}{interval}")
+    return "\n".join([*lines, *(f"  note: {note}" for note in result["notes"]), f"  {result['result']}"])
+
+
+def _counted(n: dict[str, int | None]) -> str:
+    patients = "" if n["patients"] is None else f" of {n['patients']} patients"
+    return f"{n['images']} images{patients}"
+
+
+VERB = Verb("evaluate backbones on a task; test is evaluated once", arguments, run, as_text, check=check)
