@@ -1,4 +1,4 @@
-"""Adoption: a backbone takes the weights of another one, for other channels or another image size."""
+"""Adoption: a backbone takes the weights of another, for other channels or another image size."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from dataclasses import replace
 
 import torch
 from timm.layers import resample_abs_pos_embed
-from torch import nn
 
 from ssl_transfer.errors import BackboneError
-from ssl_transfer.models.architecture import Architecture, input_convolutions, tensor_difference
+from ssl_transfer.models.architecture import Architecture, TimmModel, input_convolutions, tensor_difference
 from ssl_transfer.models.backbone import Backbone
 
 POSITIONS = "pos_embed"
 
 
-def adopt(model: nn.Module, architecture: Architecture, parent: Backbone) -> list[str]:
+def adopt(model: TimmModel, architecture: Architecture, parent: Backbone) -> list[str]:
     """Give a model the weights of a parent of the same architecture.
 
     Another number of channels and another image size are adapted as timm does it when it loads weights: filters of the

@@ -15,6 +15,9 @@ from torch import nn
 from ssl_transfer.cards import BackboneCard
 from ssl_transfer.errors import BackboneError, nearest
 
+TimmModel = (
+    Any  # an nn.Module whose further attributes (pretrained_cfg, group_matcher, …) are timm's and carry no types
+)
 RECIPE_KEYS = {  # arguments of timm that a recipe states under another key
     "in_chans": "backbone.in_channels",
     "img_size": "data.size",
@@ -76,9 +79,9 @@ class Architecture:
 
     @classmethod
     def of_public(
-        cls, model: nn.Module, name: str, in_channels: int, size: int, options: dict[str, Any]
+        cls, model: TimmModel, name: str, in_channels: int, size: int, options: dict[str, Any]
     ) -> Architecture:
-        """The architecture of public weights that timm has loaded; one that is built for one image size keeps its own."""
+        """The architecture of public weights that timm has loaded; an architecture with a fixed image size keeps it."""
         if has_fixed_size(name):
             fixed = (
                 getattr(getattr(model, "patch_embed", None), "img_size", None) or model.pretrained_cfg["input_size"][1:]
@@ -96,7 +99,7 @@ class Architecture:
             "options": self.options,
         }
 
-    def build(self, seed: int) -> nn.Module:
+    def build(self, seed: int) -> TimmModel:
         """Make the timm model without a head, randomly initialised from `seed`; other random draws are left as they were.
 
         Raises:
@@ -172,7 +175,7 @@ class Architecture:
         return features.shape[1]
 
 
-def _shrink_stem(model: nn.Module, name: str) -> None:
+def _shrink_stem(model: TimmModel, name: str) -> None:
     if isinstance(model, ResNet):
         parent, convolution, pool = model, "conv1", "maxpool"
     elif isinstance(model, DenseNet):
@@ -194,12 +197,12 @@ def _shrink_stem(model: nn.Module, name: str) -> None:
 
 
 def has_fixed_size(name: str) -> bool:
-    """Whether an architecture is built for one image size (ViT, Swin, …)."""
+    """Whether an architecture is built for a single image size (ViT, Swin, …)."""
     return bool(timm.get_pretrained_cfg(name).fixed_input_size)
 
 
-def input_convolutions(model: nn.Module) -> list[str]:
-    """Names of the convolutions that read the image; timm names the ResNet's `conv1` also where a deep stem holds three."""
+def input_convolutions(model: TimmModel) -> list[str]:
+    """Names of the convolutions that read the image; timm lists a ResNet's `conv1` also where a deep stem holds three."""
     listed = model.pretrained_cfg.get("first_conv") or []
     names = []
     for prefix in [listed] if isinstance(listed, str) else listed:
@@ -224,6 +227,6 @@ def tensor_difference(expected: dict[str, Any], given: dict[str, Any]) -> str:
 
 
 def brief(error: Exception) -> str:
-    """Another library's error in one line, at most some 200 characters of it."""
+    """Another library's error as a single line of at most some 200 characters."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:200]}{'…' if len(text) > 200 else ''}"

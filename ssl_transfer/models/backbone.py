@@ -18,12 +18,12 @@ from torch import nn
 from ssl_transfer.cards import BackboneCard
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import BackboneError
-from ssl_transfer.models.architecture import Architecture, brief, tensor_difference
+from ssl_transfer.models.architecture import Architecture, TimmModel, brief, tensor_difference
 from ssl_transfer.models.card import new_card, readme, timm_config, weights_digest
 from ssl_transfer.models.public import Classifier, from_hub, from_public_folder, is_public
 from ssl_transfer.run import whole_folder
 
-SCRATCH = "scratch"  # the name of a backbone that was never pretrained
+SCRATCH = "scratch"  # name of a randomly initialised backbone
 
 
 class Backbone(nn.Module):
@@ -31,19 +31,19 @@ class Backbone(nn.Module):
 
     Args:
         model: timm model without a head.
-        card: What is known of it.
-        classifier: Of the source classes, weights (S, feature_dim) and biases (S,): public weights bring one, and it is not
-            saved with a backbone.
+        card: What it is and where it comes from.
+        classifier: Head for the source classes, weights (S, feature_dim) and biases (S,), where public weights bring one; it
+            is not saved with a backbone.
     """
 
-    def __init__(self, model: nn.Module, card: BackboneCard, classifier: Classifier | None = None):
+    def __init__(self, model: TimmModel, card: BackboneCard, classifier: Classifier | None = None):
         super().__init__()
-        self.model = model
+        self.model: TimmModel = model
         self.card = card
         self.classifier = classifier
 
     @classmethod
-    def identified(cls, model: nn.Module, card: BackboneCard, classifier: Classifier | None = None) -> Backbone:
+    def identified(cls, model: TimmModel, card: BackboneCard, classifier: Classifier | None = None) -> Backbone:
         """A backbone whose card states its content id."""
         return cls(model, replace(card, id=weights_digest(model, card)), classifier)
 
@@ -73,7 +73,7 @@ class Backbone(nn.Module):
 
 
 def save_backbone(backbone: Backbone, folder: Path) -> None:
-    """Write a backbone's folder in one move; its card gets the content id."""
+    """Write a backbone's folder, all of it or nothing; its card gets the content id."""
     model = backbone.model
     backbone.card = card = replace(backbone.card, id=weights_digest(model, backbone.card))
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
@@ -87,9 +87,9 @@ def save_backbone(backbone: Backbone, folder: Path) -> None:
 def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Backbone:
     """Load a backbone, ready for features (`eval`).
 
-    `scratch:FOLDER` is the control of a pretrained backbone: its architecture with the random weights of its seed, and no
-    pretraining whatsoever. That is where its run began, with two exceptions: a run that began from a parent (`init`) began
-    with the parent's weights, not with these; and MAE lays sines and cosines over a ViT's position embedding.
+    `scratch:FOLDER` is the control of a pretrained backbone: its architecture with the random weights of its seed, without
+    pretraining. Its run started from the same weights, with two exceptions: a run with a parent (`init`) started from the
+    parent's weights; and MAE sets a ViT's position embedding to sines and cosines.
 
     Args:
         spec: A folder that `pretrain` wrote; `scratch:NAME[,in_channels=1,size=64,stem=small,seed=0]` or `scratch:FOLDER` for

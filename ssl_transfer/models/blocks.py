@@ -1,4 +1,4 @@
-"""Blocks of a model from the image to the features, as timm itself groups them, and how some of them rest."""
+"""Blocks of a model from the image to the features, as timm groups them; and training with some of them frozen."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from timm.models import group_parameters
 from torch import nn
+
+from ssl_transfer.models.architecture import TimmModel
 
 
 class Block(NamedTuple):
@@ -21,7 +23,7 @@ class Block(NamedTuple):
     parameters: dict[str, nn.Parameter]
 
 
-def blocks(model: nn.Module, coarse: bool = True) -> list[Block]:
+def blocks(model: TimmModel, coarse: bool = True) -> list[Block]:
     """Group a timm model's parameters, the layers nearest the image first.
 
     timm knows for every architecture what its stem and its stages are (`group_matcher`). Norms that it lists apart, as in VGG
@@ -33,25 +35,26 @@ def blocks(model: nn.Module, coarse: bool = True) -> list[Block]:
             architectures both are the same.
     """
     named = dict(model.named_parameters())
-    found: list[Block] = []
+    grouped: list[Block] = []
     for names in group_parameters(model, model.group_matcher(coarse=coarse)).values():
         parameters = {name: named[name] for name in names}
-        if found and all(parameter.ndim <= 1 for parameter in parameters.values()):
-            found[-1].parameters.update(parameters)
+        if grouped and all(parameter.ndim <= 1 for parameter in parameters.values()):
+            grouped[-1].parameters.update(parameters)
         else:
-            found.append(Block(names[0].rpartition(".")[0] or names[0], parameters))
-    return found
+            grouped.append(Block(names[0].rpartition(".")[0] or names[0], parameters))
+    return grouped
 
 
-def train_all_but(module: nn.Module, resting: Collection[nn.Parameter]) -> None:
-    """Put a module into `train`, and every part of it whose parameters all rest into `eval`: a frozen BatchNorm keeps its
-    statistics, a frozen block drops nothing.
+def train_all_but(module: nn.Module, frozen: Collection[nn.Parameter]) -> None:
+    """Put a module into `train`, and every part of it whose parameters are all frozen into `eval`.
+
+    A frozen BatchNorm then keeps its statistics, and a frozen block has no dropout.
     """
     module.train()
-    rest = {id(parameter) for parameter in resting}
+    frozen_ids = {id(parameter) for parameter in frozen}
 
     def settle(part: nn.Module) -> None:
-        inside = [id(parameter) in rest for parameter in part.parameters()]
+        inside = [id(parameter) in frozen_ids for parameter in part.parameters()]
         if inside and all(inside):
             part.eval()
         elif any(inside):

@@ -11,7 +11,7 @@ from torch import nn
 
 from ssl_transfer.cards import BackboneCard
 from ssl_transfer.data.intensity import Intensity
-from ssl_transfer.models.architecture import Architecture, has_fixed_size, input_convolutions
+from ssl_transfer.models.architecture import Architecture, TimmModel, has_fixed_size, input_convolutions
 from ssl_transfer.run import to_json
 
 SMALL_STEM = (
@@ -50,8 +50,8 @@ def weights_digest(model: nn.Module, card: BackboneCard) -> str:
     return digest.hexdigest()
 
 
-def timm_config(model: nn.Module, card: BackboneCard) -> dict[str, Any]:
-    """`config.json` as timm reads it; of a small stem one that it refuses."""
+def timm_config(model: TimmModel, card: BackboneCard) -> dict[str, Any]:
+    """`config.json` as timm reads it; for a small stem, one that timm refuses."""
     small = card.stem == "small"
     size, channels, intensity = card.image_size, card.in_channels, card.intensity
     fixed = has_fixed_size(card.architecture)

@@ -30,7 +30,7 @@ def embed(
     """Compute features.
 
     Args:
-        backbone: In whatever mode; it is in `eval` during the pass and as before after it.
+        backbone: It is in `eval` during the pass; afterwards its mode is as before.
         store: Where the images are.
         rows: Their positions, shape (n,).
         size: Height and width that the backbone sees; None: the size that it was pretrained at.
@@ -46,8 +46,8 @@ def embed(
     size = size or backbone.card.image_size
     features = np.empty((len(rows), backbone.feature_dim), np.float32)
     with evaluating(backbone, device, torch.bfloat16 if bf16 else None):
-        for places, inputs in prepared(backbone, store, rows, size, batch_size, device):
-            features[places] = backbone(inputs).float().cpu().numpy()
+        for chosen, inputs in prepared(backbone, store, rows, size, batch_size, device):
+            features[chosen] = backbone(inputs).float().cpu().numpy()
             on_batch(len(inputs))
     return features
 
@@ -61,21 +61,21 @@ def embed_layers(
     device: torch.device | str = "cpu",
     bf16: bool = False,
 ) -> dict[str, np.ndarray]:
-    """As `embed`, for every layer that `layer_names` lists: layer -> what it holds, pooled, float32 (n, C)."""
+    """As `embed`, for every layer that `layer_names` lists: layer -> its pooled outputs, float32 (n, C)."""
     device, names = torch.device(device), layer_names(backbone)
     size = size or backbone.card.image_size
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    with evaluating(backbone, device, torch.bfloat16 if bf16 else None), outputs(backbone.model, names) as found:
+    with evaluating(backbone, device, torch.bfloat16 if bf16 else None), outputs(backbone.model, names) as captured:
         for _, inputs in prepared(backbone, store, rows, size, batch_size, device):
             backbone(inputs)
             for name in names:
-                parts[name].append(pooled(found[name], backbone.model).float().cpu().numpy())
-    return {name: np.concatenate(held) for name, held in parts.items()}
+                parts[name].append(pooled(captured[name], backbone.model).float().cpu().numpy())
+    return {name: np.concatenate(batches) for name, batches in parts.items()}
 
 
 @contextmanager
 def evaluating(module: nn.Module, device: torch.device, lower: torch.dtype | None = None) -> Iterator[None]:
-    """`module` is in `eval`, without gradients, under autocast to `lower` if there is one; then as it was before."""
+    """While the context is open, `module` is in `eval`, without gradients, under autocast to `lower` if given."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:

@@ -1,4 +1,4 @@
-"""Heads: what stands on a backbone while it is fine-tuned. A head reads a backbone in its own way."""
+"""Heads for fine-tuning: a linear classifier on the features, and a U-Net decoder on the maps inside a backbone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssl_transfer.errors import BackboneError
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.layers import outputs
 
-TOKEN_LEVELS = 4  # of a ViT, whose blocks all have one resolution
+TOKEN_LEVELS = 4  # of a ViT, whose blocks all have the same resolution
 TOKEN_SCALES = (
     4.0,
     2.0,
@@ -42,8 +42,8 @@ class ClassifierHead(nn.Module):
 class SegmentationHead(nn.Module):
     """A U-Net decoder over the maps that a backbone makes on its way to the features.
 
-    timm's `feature_info` says where these maps are. The blocks of a ViT have one resolution: four of them, evenly spaced, are
-    resampled to four. The decoder is that of segmentation_models_pytorch.
+    timm's `feature_info` says where these maps are. All blocks of a ViT have the same resolution: four of them, evenly spaced,
+    are resampled to four resolutions. The decoder is that of segmentation_models_pytorch.
 
     Args:
         backbone: Its levels are measured here with a black image.
@@ -52,14 +52,14 @@ class SegmentationHead(nn.Module):
         width: Channels at the image's resolution; doubled with every level below, up to 256.
 
     Raises:
-        BackboneError: If the backbone has no maps of two or more resolutions to offer.
+        BackboneError: If the backbone has no maps of two or more resolutions.
     """
 
     def __init__(self, backbone: Backbone, classes: int, size: int, width: int = 16):
         super().__init__()
         from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
-        self.places = _places(backbone)
+        self.layers = _layers(backbone)
         training = backbone.training
         with torch.no_grad():
             levels = self._levels(backbone.eval(), torch.zeros(1, backbone.card.in_channels, size, size))
@@ -75,9 +75,9 @@ class SegmentationHead(nn.Module):
 
     def _levels(self, backbone: Backbone, images: torch.Tensor) -> list[torch.Tensor]:
         """Maps (B, C, h, w), the finest first."""
-        with outputs(backbone.model, self.places) as found:
+        with outputs(backbone.model, self.layers) as captured:
             backbone.model.forward_features(images)
-        levels = [found[place] for place in self.places]
+        levels = [captured[layer] for layer in self.layers]
         if levels[0].ndim == 3:
             return [
                 _resampled(_grid(tokens, backbone.model), scale)
@@ -86,18 +86,18 @@ class SegmentationHead(nn.Module):
         return levels
 
 
-def _places(backbone: Backbone) -> list[str]:
+def _layers(backbone: Backbone) -> list[str]:
     """Names of the layers whose outputs are the levels, the finest first."""
     info = getattr(backbone.model, "feature_info", None) or []
-    places = [level["module"] for level in info]
-    if places and len({level["reduction"] for level in info}) == 1:
-        places = [places[(i + 1) * len(places) // TOKEN_LEVELS - 1] for i in range(TOKEN_LEVELS)]
-    if len(places) < 2:
+    layers = [level["module"] for level in info]
+    if layers and len({level["reduction"] for level in info}) == 1:
+        layers = [layers[(i + 1) * len(layers) // TOKEN_LEVELS - 1] for i in range(TOKEN_LEVELS)]
+    if len(layers) < 2:
         raise BackboneError(
             f"backbone {backbone.card.architecture}: timm lists no maps inside it that a decoder could read. Segment with a "
             "ResNet, DenseNet, VGG, ConvNeXt or ViT."
         )
-    return places
+    return layers
 
 
 def _grid(tokens: torch.Tensor, model: nn.Module) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Layers of a backbone, as timm lists them, and what they hold while images pass through."""
+"""Layers of a backbone, as timm lists them, and their outputs during a forward pass."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from torch import nn
 
 from ssl_transfer.models.backbone import Backbone
 
-MOST = 12  # layers that are looked at; of more, such as the blocks of a large ViT, as many evenly spaced ones
+MAX_LAYERS = 12  # layers that are analysed; of more (the blocks of a large ViT), as many evenly spaced ones
 
 
 def layer_names(backbone: Backbone) -> list[str]:
     """Names of the stages (of a ViT, the blocks) of a backbone, those near the image first; none where timm lists none."""
     info = getattr(backbone.model, "feature_info", None) or []
     names = [level["module"] for level in info]
-    count = min(MOST, len(names))
+    count = min(MAX_LAYERS, len(names))
     return [names[(i + 1) * len(names) // count - 1] for i in range(count)]
 
 
 @contextmanager
 def outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
-    """While the block runs: layer -> what it gave for the images that passed last."""
-    found: dict[str, torch.Tensor] = {}
+    """While the context is open: layer -> its output of the latest forward pass."""
+    captured: dict[str, torch.Tensor] = {}
     layers = dict(model.named_modules())
     hooks = [
-        layers[name].register_forward_hook(lambda _, __, output, name=name: found.update({name: output}))
+        layers[name].register_forward_hook(lambda _, __, output, name=name: captured.update({name: output}))
         for name in names
     ]
     try:
-        yield found
+        yield captured
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.images import Images
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone, load_backbone
 
 
-def open_backbone(spec: str | Path | Backbone, store: ImageStore) -> Backbone:
+def open_backbone(spec: str | Path | Backbone, store: Images) -> Backbone:
     """A backbone for a store; one without a size or channels of its own takes the store's.
 
     Args:
@@ -27,7 +27,7 @@ def open_backbone(spec: str | Path | Backbone, store: ImageStore) -> Backbone:
 
 
 def open_backbones(
-    backbones: Mapping[str, Backbone] | Sequence[str | Path | Backbone], store: ImageStore
+    backbones: Mapping[str, Backbone] | Sequence[str | Path | Backbone], store: Images
 ) -> dict[str, Backbone]:
     """Backbones for a store by name: those that a mapping gives them, or those of `by_name`.
 
@@ -37,8 +37,8 @@ def open_backbones(
     """
     if isinstance(backbones, Mapping):
         return dict(backbones)
-    opened = [(one, open_backbone(one, store)) for one in backbones]
-    return by_name([(backbone.id if one is backbone else str(one), backbone) for one, backbone in opened])
+    opened = [(spec, open_backbone(spec, store)) for spec in backbones]
+    return by_name([(backbone.id if spec is backbone else str(spec), backbone) for spec, backbone in opened])
 
 
 def by_name(backbones: Sequence[tuple[str, Backbone]]) -> dict[str, Backbone]:
@@ -57,7 +57,7 @@ def by_name(backbones: Sequence[tuple[str, Backbone]]) -> dict[str, Backbone]:
     counts = Counter(name for names in candidates for name in set(names))
     named: dict[str, Backbone] = {}
     for names, (spec, backbone) in zip(candidates, backbones, strict=True):
-        if any(other.id == backbone.id for other in named.values()):
+        if any(earlier.id == backbone.id for earlier in named.values()):
             raise UsageError(f"{spec} was given twice. Leave one out.")
         named[next((name for name in names if counts[name] == 1), spec)] = backbone
     return named

@@ -1,4 +1,4 @@
-"""Public weights: fetched by timm, or from a folder that somebody fetched for a machine without a network."""
+"""Public weights: fetched by timm, or read from a folder that was downloaded for a machine without a network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,14 @@ from torch import nn
 from ssl_transfer.cards import BackboneCard
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import BackboneError, UnreachableError, nearest
-from ssl_transfer.models.architecture import RECIPE_KEYS, Architecture, brief, input_convolutions, tensor_difference
+from ssl_transfer.models.architecture import (
+    RECIPE_KEYS,
+    Architecture,
+    TimmModel,
+    brief,
+    input_convolutions,
+    tensor_difference,
+)
 from ssl_transfer.models.card import MAKER, new_card
 
 Classifier = tuple[np.ndarray, np.ndarray]  # weights (S, feature_dim) and biases (S,) of the source classes
@@ -46,7 +53,8 @@ def from_hub(name: str, in_channels: int, size: int) -> PublicWeights:
     available = timm.list_models(f"{architecture}.*", pretrained=True)
     if not available or (tag and name not in available):
         raise BackboneError(f"timm:{name}: timm knows no such public weights.{nearest(name, available)}")
-    repository = timm.get_pretrained_cfg(name).hf_hub_id or f"timm/{name}"
+    configured = timm.get_pretrained_cfg(name)
+    repository = (configured and configured.hf_hub_id) or f"timm/{name}"
     try:
         public = timm.create_model(name, pretrained=True, in_chans=in_channels)
     except Exception as error:  # timm raises whatever the hub, the network or the disk gave it
@@ -66,7 +74,7 @@ def is_public(path: Path) -> bool:
 
 
 def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights:
-    """Public weights that somebody downloaded: `model.safetensors` and `config.json` as timm writes them.
+    """Public weights that were downloaded: `model.safetensors` and `config.json` as timm writes them.
 
     Args:
         path: The folder.
@@ -83,7 +91,7 @@ def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights
         raise BackboneError(f"{path}/config.json: this is not what timm writes beside a model's weights.") from None
     if config.get("made_by") == MAKER:
         raise BackboneError(
-            f"{path}: this is no backbone any more: its card.json is missing. Copy the whole folder again."
+            f"{path}: its card.json is missing, and without it this is not a backbone. Copy the whole folder again."
         )
     try:
         public = timm.create_model(f"local-dir:{path}", pretrained=True, in_chans=in_channels)
@@ -95,9 +103,9 @@ def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights
 
 
 def _described(
-    public: nn.Module, name: str, architecture: str, options: dict[str, Any], in_channels: int, size: int
+    public: TimmModel, name: str, architecture: str, options: dict[str, Any], in_channels: int, size: int
 ) -> PublicWeights:
-    """The headless twin of a public model that timm has loaded, head and all, for `in_channels`."""
+    """A public model without its head, for `in_channels`; timm has loaded it with its head."""
     config = public.pretrained_cfg
     described = Architecture.of_public(public, architecture, in_channels, size, options)
     model = described.build(seed=0)
@@ -126,7 +134,7 @@ def _described(
     return PublicWeights(model, card, _classifier(public, model.eval(), card))
 
 
-def _classifier(public: nn.Module, model: nn.Module, card: BackboneCard) -> Classifier | None:
+def _classifier(public: TimmModel, model: TimmModel, card: BackboneCard) -> Classifier | None:
     """The head that a public model was trained with, if it is one linear layer on the features."""
     head = public.get_classifier() if hasattr(public, "get_classifier") else None
     if not isinstance(head, nn.Linear) or head.in_features != card.feature_dim:

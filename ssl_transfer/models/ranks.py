@@ -1,4 +1,4 @@
-"""What processes tell each other. With one process everything here is the identity."""
+"""Collective operations over processes. With a single process each of them is the identity."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import torch.distributed as distributed
 
 
 def world_size() -> int:
-    """Processes in the group; 1 without one."""
+    """Number of processes in the group; 1 without a group."""
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's place in the group; 0 without one."""
+    """Rank of this process in the group; 0 without a group."""
     return distributed.get_rank() if world_size() > 1 else 0
 
 
@@ -26,12 +26,12 @@ def gather(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:
-    """Concatenate a tensor (B, …) over ranks. A loss of it, equal on every rank, has the gradient of one process."""
+    """Concatenate a tensor (B, …) over ranks; a loss that is equal on every rank has the gradient of a single process."""
     return tensor if world_size() == 1 else _Gather.apply(tensor)
 
 
 def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
-    """Add up a tensor over ranks; the gradient is added up too, since every rank's loss depends on every rank's part."""
+    """Add up a tensor over ranks; so is the gradient, since every rank's loss depends on the tensors of all ranks."""
     return tensor if world_size() == 1 else _Sum.apply(tensor)
 
 

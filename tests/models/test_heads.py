@@ -51,7 +51,7 @@ def test_the_levels_come_finest_first_each_half_as_fine_as_the_one_before(family
 def test_a_vit_s_levels_are_of_evenly_spaced_blocks():
     backbone = described("vit_tiny_patch16_224", SIZE, {"embed_dim": 32, "depth": 8, "num_heads": 2})
     head = SegmentationHead(backbone, 2, SIZE)
-    assert head.places == ["blocks.1", "blocks.3", "blocks.5", "blocks.7"]
+    assert head.layers == ["blocks.1", "blocks.3", "blocks.5", "blocks.7"]
 
 
 def test_tokens_lie_in_a_map_where_their_patches_lie_in_the_image():
