@@ -141,6 +141,11 @@ def test_a_file_that_is_no_result_is_refused(tmp_path, content):
         EvalResult.load(tmp_path)
 
 
+def test_a_folder_without_a_result_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no readable result"):
+        EvalResult.load(tmp_path)
+
+
 def test_a_result_has_the_keys_that_the_design_promises():
     assert {
         "schema",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ssl_transfer.data.inspect import contact_sheet
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.protocols import FROZEN, PROTOCOLS
+from ssl_transfer.result import EvalResult
 from ssl_transfer.run import read_json
 from ssl_transfer.study.arms import compared
 from ssl_transfer.study.engine import failure, record, status
@@ -44,7 +46,7 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
     """
     folder = Path(out) if out else plan.folder
     with stage("reading results"):
-        results = list(finished(plan))
+        results = dict(finished(plan))
     states = status(plan).states
     evidence = study_evidence(plan, results, states, pictures)
     with stage(f"statistics of {len(results)} runs"):
@@ -63,27 +65,28 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
 
 
 def study_evidence(
-    plan: Plan, results: list[dict[str, Any]], states: Mapping[str, str], pictures: Iterable[Attachment] = ()
+    plan: Plan, results: Mapping[Path, EvalResult], states: Mapping[str, str], pictures: Iterable[Attachment] = ()
 ) -> Evidence:
     """What the report of a study rests on.
 
     Args:
         plan: Of the study.
-        results: As `finished` yields them.
+        results: Folder -> result, as `finished` yields them.
         states: Job -> state, as `engine.status` returns them.
         pictures: To embed beside contact sheets of the study's stores.
     """
-    frame, settings = study_table(results), plan.recipe["statistics"]
+    listed = list(results.values())
+    frame, settings = study_table(listed), plan.recipe["statistics"]
     stated_metrics = {name: card["metric"] for name, card in plan.tasks.items()}
     provenance = Provenance(
         title=plan.recipe["title"],
         question=plan.recipe["question"],
-        design=study_design(plan, results),
+        design=study_design(plan, listed),
         missing=_missing(plan, states),
         cost=_cost(plan),
-        environment=_environment(results),
-        methods_text=methods_text(plan, results),
-        warnings=[*plan.recipe["notes"], *_warnings(results)],
+        environment=_environment(listed),
+        methods_text=methods_text(plan, listed),
+        warnings=[*plan.recipe["notes"], *_warnings(listed)],
         commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
         attachments=[*pictures, *_contact_sheets(plan)],
     )
@@ -102,13 +105,13 @@ def study_evidence(
     )
 
 
-def finished(plan: Plan) -> Iterator[dict[str, Any]]:
-    """Every result that is there, under the name that its arm has in the study."""
+def finished(plan: Plan) -> Iterator[tuple[Path, EvalResult]]:
+    """Folder and result of every run that is done; its pretraining has the name that its arm has in the study."""
     for run in plan.runs:
-        content = read_json(Path(run["result"]))
-        if content is not None:
-            content["backbone"]["pretraining"] = run["pretraining"]
-            yield {**content, "path": run["result"]}
+        path = Path(run["result"])
+        if path.exists():
+            result = EvalResult.load(path)
+            yield path.parent, replace(result, backbone={**result.backbone, "pretraining": run["pretraining"]})
 
 
 def _scores(plan: Plan) -> pd.DataFrame | None:
@@ -212,11 +215,11 @@ def _cost(plan: Plan) -> list[tuple[str, float]]:
     return [(name, round(seconds, 1)) for name, seconds in spent.items()]
 
 
-def _environment(results: list[dict[str, Any]]) -> dict[str, Any]:
+def _environment(results: Iterable[EvalResult]) -> dict[str, Any]:
     """Versions and devices of all results; several values of one thing are all named."""
     found: dict[str, dict[str, None]] = {}
     for result in results:
-        for key, value in _flat(result["environment"]):
+        for key, value in _flat(result.environment):
             if key != "time":
                 found.setdefault(key, {})[value] = None
     return {key: ", ".join(values) for key, values in found.items()}
@@ -230,38 +233,34 @@ def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, json.dumps(value).strip('"')
 
 
-def _warnings(results: list[dict[str, Any]]) -> Iterator[str]:
+def _warnings(results: Sequence[EvalResult]) -> Iterator[str]:
     """What most results of a target and protocol say that a reader must know."""
     said: Counter = Counter()
     for result in results:
-        said.update((result["task"]["name"], result["protocol"], note) for note in {*result["notes"]})
-    runs = Counter((result["task"]["name"], result["protocol"]) for result in results)
+        said.update((result.task["name"], result.protocol, note) for note in {*result.notes})
+    runs = Counter((result.task["name"], result.protocol) for result in results)
     shared: dict[str, list[str]] = {}
     for (task, protocol, note), n in said.items():
         if 2 * n > runs[task, protocol]:
             shared.setdefault(note, []).append(f"{words(task)} by {words(protocol)}")
     for note, places in shared.items():
         yield f"{', '.join(places)}: {note}"
-    seen = {
-        (result["backbone"]["pretraining"], result["task"]["name"])
-        for result in results
-        if result["seen_in_pretraining"]
-    }
+    seen = {(result.backbone["pretraining"], result.task["name"]) for result in results if result.seen_in_pretraining}
     if seen:
         listed = "; ".join(f"{arm} on {words(task)}" for arm, task in sorted(seen))
         yield f"Pretrained on training images (without labels) of the target's own store: {listed}."
 
 
-def _validation(results: list[dict[str, Any]], main_metrics: Mapping[str, str]) -> pd.DataFrame | None:
+def _validation(results: Mapping[Path, EvalResult], main_metrics: Mapping[str, str]) -> pd.DataFrame | None:
     """Validation over steps of every fine-tune without noise; its seconds are shared out evenly over its steps."""
     rows = []
-    for result in results:
-        log, coordinates = Path(result["path"]).with_name("log.jsonl"), _coordinates(result)
-        if not PROTOCOLS[result["protocol"]].has_strategies or coordinates.pop("noise") != CLEAN or not log.exists():
+    for folder, result in results.items():
+        log, coordinates = folder / "log.jsonl", _coordinates(result)
+        if not PROTOCOLS[result.protocol].has_strategies or coordinates.pop("noise") != CLEAN or not log.exists():
             continue
         name = f"val_{main_metrics[coordinates['task']]}"
         steps = [json.loads(line) for line in log.read_text().splitlines()]
-        per_step = result["cost"]["seconds"] / max(1, steps[-1]["step"])
+        per_step = result.cost["seconds"] / max(1, steps[-1]["step"])
         del coordinates["noise_sigma"]
         rows += [
             {**coordinates, "metric": name[4:], "step": at["step"], "seconds": at["step"] * per_step, "value": at[name]}
@@ -271,24 +270,28 @@ def _validation(results: list[dict[str, Any]], main_metrics: Mapping[str, str]) 
     return pd.DataFrame(rows) if rows else None
 
 
-def _coordinates(result: Mapping[str, Any]) -> dict[str, Any]:
+def _coordinates(result: EvalResult) -> dict[str, Any]:
     """Where a result stands in the tables."""
     return {
-        "pretraining": result["backbone"]["pretraining"],
-        "task": result["task"]["name"],
-        **{name: result[name] for name in ("protocol", "strategy", "fraction", "pretraining_seed", "seed")},
-        **noise_setting(result["settings"].get("noise")),
+        "pretraining": result.backbone["pretraining"],
+        "task": result.task["name"],
+        "protocol": result.protocol,
+        "strategy": result.strategy,
+        "fraction": result.fraction,
+        "pretraining_seed": result.pretraining_seed,
+        "seed": result.seed,
+        **noise_setting(result.settings.get("noise")),
     }
 
 
-def _case_scores(results: list[dict[str, Any]], cell: Mapping[str, Any]) -> pd.DataFrame | None:
+def _case_scores(results: Mapping[Path, EvalResult], cell: Mapping[str, Any]) -> pd.DataFrame | None:
     """Scores of the test cases of an arm in a cell, averaged over its seeds: accuracy per image, or Dice per case.
 
     See `statistics.patients.CaseScores`.
     """
     parts, metric = [], "accuracy per image"
-    for result in results:
-        coordinates, path = _coordinates(result), Path(result["path"]).with_name("predictions.parquet")
+    for folder, result in results.items():
+        coordinates, path = _coordinates(result), folder / "predictions.parquet"
         if any((coordinates[name] or "") != (value or "") for name, value in cell.items()) or not path.exists():
             continue
         predictions = pd.read_parquet(path)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import read_yaml
+from ssl_transfer.result import EvalResult
 from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.report.wording import percent, words
 
 
-def study_design(plan: Plan, results: list[dict[str, Any]]) -> dict[str, str]:
+def study_design(plan: Plan, results: Sequence[EvalResult]) -> dict[str, str]:
     """What was run: heading -> text."""
     recipe, found = plan.recipe, {}
     found["Pretraining"] = _pretraining(plan)
@@ -20,8 +21,8 @@ def study_design(plan: Plan, results: list[dict[str, Any]]) -> dict[str, str]:
     found["Pretraining seeds"] = f"{_spans(seeds)}; {len(plan.arms)} arms."
     for name in recipe["tasks"]:
         own = next(
-            (result for result in results if result["task"]["name"] == name and result["fraction"] == 1), None
-        ) or next((result for result in results if result["task"]["name"] == name), None)
+            (result for result in results if result.task["name"] == name and result.fraction == 1), None
+        ) or next((result for result in results if result.task["name"] == name), None)
         if own:
             found[f"Target {words(name)}"] = _target(own)
     for evaluation in recipe["evaluations"]:
@@ -63,16 +64,14 @@ def _budget(recipe: Mapping[str, Any]) -> str:
     )
 
 
-def _target(result: Mapping[str, Any]) -> str:
+def _target(result: EvalResult) -> str:
     counts = ", ".join(
         f"{n['images']} {name} images" + (f" of {n['patients']} patients" if n["patients"] else "")
-        for name, n in result["n"].items()
+        for name, n in result.n.items()
     )
-    share = f" at {percent(result['fraction'])} of the labels" if result["fraction"] < 1 else ""
-    known = (
-        "no patient in two of them" if result["n"]["test"]["patients"] else "patients unknown, so splits are by image"
-    )
-    return f"{result['task']['target_domain']}: {counts}{share}; {known}."
+    share = f" at {percent(result.fraction)} of the labels" if result.fraction < 1 else ""
+    known = "no patient in two of them" if result.n["test"]["patients"] else "patients unknown, so splits are by image"
+    return f"{result.task['target_domain']}: {counts}{share}; {known}."
 
 
 def _evaluation(evaluation: Mapping[str, Any], tasks: Iterable[str]) -> tuple[str, str]:
@@ -100,18 +99,18 @@ def _spans(seeds: list[int]) -> str:
     return ", ".join(map(str, seeds)) or "none"
 
 
-def methods_text(plan: Plan, results: list[dict[str, Any]]) -> str:
+def methods_text(plan: Plan, results: Sequence[EvalResult]) -> str:
     """The methods section of a paper about this study."""
     recipe, settings = plan.recipe, plan.recipe["statistics"]
     seeds = sorted({seed for arm in plan.arms for seed in arm["seeds"] if seed is not None})
     protocols = list(dict.fromkeys(evaluation["protocol"] for evaluation in recipe["evaluations"]))
     own_seeds = sorted({seed for evaluation in recipe["evaluations"] for seed in evaluation["seeds"]})
-    versions = (results[0]["environment"] if results else {}).get("versions", {})
+    versions = (results[0].environment if results else {}).get("versions", {})
     margin = settings["margin"]
     if isinstance(margin, Mapping):
         margin = ", ".join(f"{value:g} {words(name)}" for name, value in margin.items())
     used = ", ".join(f"{name} {versions[name]}" for name in ("torch", "lightly", "timm") if name in versions)
-    known = all(result["n"]["test"]["patients"] for result in results)
+    known = all(result.n["test"]["patients"] for result in results)
     judged = "; ".join(PROTOCOLS[protocol].methods_text for protocol in protocols)
     sentences = [
         f"Backbones were pretrained with {len(seeds)} pretraining seeds each ({_pretraining(plan).rstrip('.')}).",
@@ -126,6 +125,6 @@ def methods_text(plan: Plan, results: list[dict[str, Any]]) -> str:
         else "No margin of equivalence was set.",
     ]
     if results:
-        version = results[0]["environment"]["ssl_transfer"]
+        version = results[0].environment["ssl_transfer"]
         sentences.append(f"ssl_transfer {version}{f' with {used}' if used else ''}.")
     return " ".join(sentences)

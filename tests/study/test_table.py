@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
-from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -13,7 +11,8 @@ import pytest
 from support.results import made_result
 
 from ssl_transfer.errors import RunError
-from ssl_transfer.study.table import read_results, study_table, write_table
+from ssl_transfer.result import EvalResult
+from ssl_transfer.study.table import study_table, write_table
 
 TIDY = [  # DESIGN's contract, written out on purpose
     "protocol",
@@ -32,13 +31,8 @@ TIDY = [  # DESIGN's contract, written out on purpose
 ]
 
 
-def result(run_id="r1", **changes) -> dict:
-    return asdict(made_result(run_id, **changes))
-
-
-def write(folder, name, content) -> None:
-    (folder / name).mkdir(parents=True)
-    (folder / name / "result.json").write_text(content if isinstance(content, str) else json.dumps(content))
+def result(run_id="r1", **changes) -> EvalResult:
+    return made_result(run_id, **changes)
 
 
 def test_the_columns_are_exactly_the_documented_ones():
@@ -77,39 +71,6 @@ def test_a_metric_that_is_null_stays_a_row_without_a_value():
     frame = study_table([result(metrics={"test": {"auroc": None}})])
     assert len(frame) == 1
     assert np.isnan(frame["value"].item())
-
-
-def test_a_result_without_a_needed_field_is_refused_by_name():
-    broken = result()
-    del broken["fraction"]
-    with pytest.raises(RunError, match="no field 'fraction'"):
-        study_table([broken])
-
-
-def test_results_are_found_at_any_depth_in_the_order_of_their_paths(tmp_path):
-    write(tmp_path, "b/deep/er", result("second"))
-    write(tmp_path, "a", result("first"))
-    assert [found["run_id"] for found in read_results(tmp_path)] == ["first", "second"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"schema": 1, "ki', "not readable as JSON"),
-        (result(schema=2), "schema 2, but this version reads schema 1"),
-        ({"kind": "card", "schema": 1}, "not an evaluation result"),
-        ("[]", "not an evaluation result"),
-    ],
-)
-def test_a_file_that_is_no_known_result_is_refused_with_its_path(tmp_path, content, message):
-    write(tmp_path, "run", content)
-    with pytest.raises(RunError, match=rf"run/result\.json: .*{message}"):
-        read_results(tmp_path)
-
-
-def test_a_folder_without_results_is_refused(tmp_path):
-    with pytest.raises(RunError, match="no result"):
-        read_results(tmp_path)
 
 
 def test_a_written_table_reads_back_equal_from_parquet_and_csv(tmp_path):
