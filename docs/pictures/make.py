@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 
 HERE = Path(__file__).parent
 ARGUMENTS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-WINDOW = {"width": 1280, "height": 860}
+WINDOW = {"width": 1280, "height": 780}
 LARGEST_BYTES = 300_000
 
 
@@ -68,7 +68,7 @@ def main() -> None:
         page.wait_for_function("window.explorer")
         page.keyboard.press("s")  # side by side
         page.wait_for_timeout(500)
-        page.mouse.click(*page.evaluate("explorer.at(100, 0)"))
+        page.mouse.click(*page.evaluate("explorer.at(710, 0)"))
         page.mouse.move(2, 2)
         page.wait_for_timeout(1000)
         save(page, "explorer.png")
