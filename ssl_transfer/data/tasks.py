@@ -138,7 +138,7 @@ class Task:
             return list(_mask_classes(self.store, self.card))
         if self.kind == "multilabel":
             return list(self._label_values)
-        present = set(class_codes(self.store.column(self.card.target))[0].tolist())
+        present = set(class_codes(self._column)[0].tolist())
         ordered = [name for name in self.store.card.classes or () if name in present]
         classes = ordered if set(ordered) == present else sorted(present)
         if len(classes) < 2:
@@ -161,7 +161,12 @@ class Task:
         if self.kind == "multilabel":
             return np.stack(list(self._label_values.values()), 1)
         number = {name: i for i, name in enumerate(self.classes)}
-        return np.array([number.get(str(value), -1) for value in self.store.column(self.card.target)])
+        return np.array([number.get(str(value), -1) for value in self._column])
+
+    @property
+    def _column(self) -> np.ndarray:
+        """The target's column of the store, if it is a single one."""
+        return self.store.column(str(self.card.target))
 
     @cached_property
     def _label_values(self) -> dict[str, np.ndarray]:
@@ -174,7 +179,7 @@ class Task:
             }
         rows = [
             None if value is None or value != value else set(str(value).split(self.card.separator))
-            for value in self.store.column(self.card.target)
+            for value in self._column
         ]
         known = set().union(*(row for row in rows if row)) - {self.card.negative, ""}
         if not known:
@@ -246,10 +251,12 @@ class Task:
         return {"images": len(positions), "patients": patients}
 
 
-def _mask_classes(store: Images, card: TaskCard) -> dict[str, tuple[int, ...] | str]:
+def _mask_classes(store: Images, card: TaskCard) -> dict[str, tuple[int, ...] | Literal["any"]]:
     """Name of each class of a mask -> its values."""
     named = store.card.masks.classes if store.card.masks else {}
-    return card.classes or {str(name): (int(value),) for value, name in named.items()}
+    if card.classes:
+        return card.classes
+    return {str(name): (int(value),) for value, name in named.items()}
 
 
 def _mask_codes(store: Images, card: TaskCard, where: str) -> np.ndarray:

@@ -149,12 +149,11 @@ class Views:
         for level in range(deepest + 1):
             if level:
                 unit = functional.avg_pool2d(unit, 2)
-            chosen = slice(None) if deepest == 0 else torch.nonzero(levels == level)[:, 0]
-            part = theta[chosen].to(unit.device, non_blocking=True)
+            rows = None if deepest == 0 else torch.nonzero(levels == level)[:, 0]
+            part = (theta if rows is None else theta[rows]).to(unit.device, non_blocking=True)
             if len(part) == 0:
                 continue
-            if deepest:
-                chosen = chosen.to(unit.device, non_blocking=True)
+            chosen = slice(None) if rows is None else rows.to(unit.device, non_blocking=True)
             views[chosen] = functional.grid_sample(
                 unit[chosen],
                 _affine_grid(part, self.size),
@@ -243,7 +242,7 @@ class ViewMaker:
 
     def pair(
         self, images: torch.Tensor, masks: torch.Tensor, rows: np.ndarray, epoch: int | np.ndarray
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """The first preset's views, and the masks (B, H, W) cut as they are."""
         draws = uniforms(self.seed, epoch, rows, 0, DRAWS)
         return self.presets[0].make_pair(match_channels(images, self.channels), masks, self.scale, draws)

@@ -175,12 +175,12 @@ def binary_auroc(positive: np.ndarray, negative: np.ndarray, score: np.ndarray, 
     Returns:
         Shape (R,).
     """
-    score, up, down = (score[positive], score[negative]), weights[positive], weights[negative]
-    order = np.argsort(score[1], kind="stable")
-    ranked = score[1][order]
+    of_positives, of_negatives, up, down = score[positive], score[negative], weights[positive], weights[negative]
+    order = np.argsort(of_negatives, kind="stable")
+    ranked = of_negatives[order]
     below = np.zeros((len(ranked) + 1, weights.shape[1]))
     np.cumsum(down[order], 0, out=below[1:])
-    won = below[np.searchsorted(ranked, score[0], "left")] + below[np.searchsorted(ranked, score[0], "right")]
+    won = below[np.searchsorted(ranked, of_positives, "left")] + below[np.searchsorted(ranked, of_positives, "right")]
     return np.einsum("nr,nr->r", up, won) / (2 * up.sum(0) * below[-1])
 
 

@@ -246,7 +246,11 @@ def _minimise(problem, strengths, starts, tolerance, max_steps):
     best, count = descent.points.clone(), len(descent.points)
     least, lowest = best.new_full((2, count), torch.inf)
     alive = torch.arange(count, device=best.device)
-    steps, newest, converged = torch.zeros_like(alive), torch.zeros_like(alive), torch.zeros_like(alive, dtype=bool)
+    steps, newest, converged = (
+        torch.zeros_like(alive),
+        torch.zeros_like(alive),
+        torch.zeros_like(alive, dtype=torch.bool),
+    )
     for step in range(max_steps + 1):
         estimated, proven = descent.gaps()
         gap = torch.maximum(estimated / tolerance, proven / PROVEN)

@@ -122,6 +122,8 @@ def weighted_metrics(
     values, by_class = {}, {}
     with np.errstate(invalid="ignore", divide="ignore"):  # undefined values are NaN
         for name, metric in metrics_of("classification").items():
+            if metric.compute is None:
+                continue
             value = metric.compute(scored)
             if isinstance(value, PerClass):
                 by_class |= {f"{name}_{label}": row for label, row in zip(classes, value.each, strict=False)}

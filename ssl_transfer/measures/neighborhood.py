@@ -158,7 +158,7 @@ def _index(features: np.ndarray, k: int, kind: IndexKind) -> tuple[NeighborIndex
 def _distances(features: np.ndarray, similarities: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """From similarities, and where these are large, of whose distances float32 leaves nothing, from differences of unit rows."""
     found = np.sqrt(np.maximum(2 - 2 * similarities.astype(np.float64), 0))
-    empty = ~features.any(1)  # similar to nothing, and yet equal to each other
+    empty = ~np.any(features, axis=1)  # similar to nothing, and yet equal to each other
     rows, columns = np.nonzero((similarities > NEAR) | empty[:, None] | empty[positions])
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -268,12 +268,12 @@ def _in_cells(index, queries: np.ndarray, k: int, probed: int) -> tuple[np.ndarr
     import faiss
 
     if _gpu(max(k, probed)):
-        copy = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+        copy: Any = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
         copy.nprobe = probed
         return copy.search(queries, k)
     parts = [queries[start : start + QUERIES] for start in range(0, len(queries), QUERIES)]
     found = [_cell_by_cell(index, part, k, probed) for part in parts]
-    return tuple(np.concatenate(values) for values in zip(*found, strict=True))
+    return np.concatenate([similarities for similarities, _ in found]), np.concatenate([rows for _, rows in found])
 
 
 def _cell_by_cell(index, queries: np.ndarray, k: int, probed: int) -> tuple[np.ndarray, np.ndarray]:

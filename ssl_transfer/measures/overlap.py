@@ -130,7 +130,7 @@ def _box(mask: np.ndarray) -> tuple[slice, ...]:
 def _surface_distance(pair: MaskPair) -> float:
     """HD95 of two masks, neither empty."""
     import torch
-    from monai.metrics import compute_hausdorff_distance  # takes ten seconds
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance  # takes ten seconds
 
     masks = (torch.from_numpy(mask[None, None]) for mask in (pair.predicted, pair.truth))
     with warnings.catch_warnings():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -49,14 +49,13 @@ class MAE(Objective):
         decoder_heads: PositiveInt = 16,
     ):
         super().__init__()
-        vit = backbone.model
-        _check_vit(backbone)
+        vit = _vit(backbone)
         self.backbone = backbone
         if not backbone.card.parents:
             prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
             initialize_2d_sine_cosine_positional_embedding(vit.pos_embed, num_prefix_tokens=prefix)
         vit.pos_embed.requires_grad_(False)
-        self.masked_vit = MaskedVisionTransformerTIMM(
+        self.masked_vit: Any = MaskedVisionTransformerTIMM(
             vit, weight_initialization="skip", pos_embed_initialization="skip"
         )
         self.masked_vit.mask_token = None  # masked patches are left out, not replaced
@@ -105,9 +104,10 @@ class MAE(Objective):
         return torch.cat([always, order[:, :kept]], 1).to(device), order[:, kept:].to(device)
 
 
-def _check_vit(backbone: Backbone) -> None:
-    """Refuse what has no patches to hide."""
-    vit, name = backbone.model, backbone.card.architecture
+def _vit(backbone: Backbone) -> Any:  # timm's attributes have no types
+    """The backbone's ViT; whatever has no patches to hide is refused."""
+    vit: Any = backbone.model
+    name = backbone.card.architecture
     if not isinstance(vit, VisionTransformer) or hasattr(vit, "dist_token") or vit.pos_embed is None:
         raise RecipeError(
             f"method: mae hides patches from a plain ViT, and {name} is none. Set backbone.name=vit_small_patch16_224 (or "
@@ -118,3 +118,4 @@ def _check_vit(backbone: Backbone) -> None:
             f"method: mae finds {vit.patch_embed.num_patches} patch(es) in {backbone.card.image_size} px with {name}. Set a "
             "larger data.size or a smaller backbone.options.patch_size."
         )
+    return vit

@@ -52,7 +52,7 @@ class MoCoV3(Objective):
         self.prediction_head = MoCoProjectionHead(projection_dim, hidden_dim, projection_dim, 2, batch_norm=True)
         self.momentum_network = MomentumNetwork(backbone, self.projection_head)
         if frozen_patch_embedding and hasattr(backbone.model, "patch_embed"):
-            deactivate_requires_grad(backbone.model.patch_embed)
+            deactivate_requires_grad(backbone.model.get_submodule("patch_embed"))
         self.temperature, self.momentum = temperature, momentum
 
     def forward(self, batch: ViewBatch, step: int) -> Losses:

@@ -38,5 +38,7 @@ class Supervised(Objective):
         """Mean cross-entropy."""
         features = self.backbone(batch.views[0])
         logits = self.classifier(features).float()
+        if batch.labels is None:
+            raise ValueError("supervised: the batch has no labels")
         loss = functional.cross_entropy(logits, batch.labels.to(logits.device), label_smoothing=self.label_smoothing)
         return {"loss": loss, "projections": [features.detach().float()]}

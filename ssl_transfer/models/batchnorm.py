@@ -24,6 +24,10 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
     """
 
     groups: int = 1
+    running_mean: torch.Tensor
+    running_var: torch.Tensor
+    num_batches_tracked: torch.Tensor
+    momentum: float
 
     def _check_input_dim(self, images: torch.Tensor) -> None:
         pass  # takes (B, C) and (B, C, H, W) alike
@@ -108,6 +112,9 @@ def globalise_batchnorm(module: nn.Module, groups: int, device: torch.device) ->
 
 class _GlobalThenAct(GlobalBatchNorm):
     """timm's BatchNorm with activation: normalise globally, then its own drop and activation."""
+
+    act: nn.Module
+    drop: nn.Module
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise (B, C, …), then activate."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -154,7 +155,7 @@ def view_batches(
         worker_init_fn=_start_reader,
         generator=torch.Generator(),  # the loader draws a number; taken from the run's generator, a resumed run would lack it
     )
-    items = iter(loader)
+    items: Any = iter(loader)
     try:
         for item in items:
             if on_device:

@@ -67,7 +67,8 @@ def scores(
     if unknown := sorted(set(names) - set(SCORES)):
         raise ScoreError(f"names: found {unknown[0]!r}.{nearest(unknown[0], SCORES)}")
     features = checked_features(features)
-    spectrum = Spectrum.of(features, checked_labels(labels, len(features)))
+    codes = checked_labels(labels, len(features))
+    spectrum = Spectrum.of(features, codes)
     found = {name: function(spectrum) for name, function in OF_SPECTRUM.items() if name in names}
     if "n_leep" in names:
         found["n_leep"] = leep(mixture_posteriors(spectrum, seed=seed), labels)
@@ -75,7 +76,7 @@ def scores(
         checked_labels(labels, len(source_probabilities))
         source_probabilities = checked_probabilities(source_probabilities)
         if "leep" in names:
-            found["leep"] = expected_likelihood(source_probabilities, spectrum.codes)
+            found["leep"] = expected_likelihood(source_probabilities, codes)
         if "nce" in names:
             found["nce"] = nce(np.argmax(source_probabilities, axis=1), labels)
     return {name: found[name] for name in SCORES if name in found}

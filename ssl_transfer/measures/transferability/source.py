@@ -98,10 +98,11 @@ def n_leep(features: np.ndarray, labels: np.ndarray, components: int | None = No
         Li et al. 2021, https://arxiv.org/abs/2011.11200, section 3.
     """
     features = checked_features(features)
-    spectrum = Spectrum.of(features, checked_labels(labels, len(features)))
+    codes = checked_labels(labels, len(features))
+    spectrum = Spectrum.of(features, codes)
     if components is not None:
         checked_count(components, "components", len(features))
-    return leep(mixture_posteriors(spectrum, components, seed), spectrum.codes)
+    return leep(mixture_posteriors(spectrum, components, seed), codes)
 
 
 def mixture_posteriors(spectrum: Spectrum, components: int | None = None, seed: int = 0) -> np.ndarray:

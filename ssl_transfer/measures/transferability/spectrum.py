@@ -28,7 +28,7 @@ class Spectrum:
         sums: Of the targets, (K,).
         spreads: Σ_i (y_i − mean)², (K,).
         fourth: Mean of ‖f − mean‖⁴.
-        codes: Class of each image, (N,), if the targets are classes.
+        codes: Class of each image, (N,); empty if the targets are no classes.
         project: Gives `places`.
     """
 
@@ -40,7 +40,7 @@ class Spectrum:
     sums: np.ndarray
     spreads: np.ndarray
     fourth: float
-    codes: np.ndarray | None
+    codes: np.ndarray
     project: Callable[[], np.ndarray]
 
     @classmethod
@@ -70,7 +70,7 @@ class Spectrum:
                 return left * length
 
         beside = np.sqrt(max(0.0, mean @ mean - center @ center)) if len(variances) < dim else 0.0
-        codes = targets if targets.ndim == 1 else None
+        codes = targets if targets.ndim == 1 else np.empty(0, np.int64)
         return cls(rows, dim, variances, np.append(center, beside), cross, sums, spreads, fourth, codes, project)
 
     @cached_property
@@ -96,7 +96,7 @@ def _accumulated(features: np.ndarray, mean: np.ndarray, targets: np.ndarray) ->
 
     Rows are taken in blocks, because touching new memory for a centred copy of all would cost as much as the eigenvectors.
     """
-    (rows, dim), fourth, cross = features.shape, 0.0, 0.0
+    (rows, dim), fourth, cross = features.shape, 0.0, np.zeros(())
     gram, block = np.zeros((dim, dim), order="F"), np.empty((min(BLOCK, rows), dim))
     classes = targets.max() + 1 if targets.ndim == 1 else None
     for start in range(0, rows, BLOCK):
