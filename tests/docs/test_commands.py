@@ -29,9 +29,12 @@ def test_a_command_runs_as_it_is_written(command, answers):
     assert answers[command].status == 0, answers[command].stderr
 
 
-@pytest.mark.parametrize("block", blocks(README, "console"))
-def test_the_readme_shows_what_a_command_prints(block, answers):
-    command, _, printed = block.removeprefix("$ ").partition("\n")
+SHOWN = [part for block in blocks(README, "console") for part in block.removeprefix("$ ").split("\n$ ")]
+
+
+@pytest.mark.parametrize("shown", SHOWN, ids=lambda shown: shown.partition("\n")[0])
+def test_the_readme_shows_what_a_command_prints(shown, answers):
+    command, _, printed = shown.partition("\n")
     for line in printed.splitlines():
         if line.strip() != "…":
             assert without_numbers(line) in without_numbers(answers[command].stdout)
