@@ -46,17 +46,17 @@ class Arm:
         raise RecipeError(f"pretrainings.{self.name}: none of {', '.join(named)} is one of its levels.")
 
     def card(self) -> dict[str, Any]:
-        """What a plan tells of it."""
-        own = self.pretraining
+        """As the plan lists it."""
+        pretraining = self.pretraining
         return {
             "name": self.name,
             "factors": self.factors,
             "seeds": self.seeds,
-            "store": own.store,
-            "mix": own.mix,
-            "init": own.init,
-            "backbone": own.backbone,
-            "untrained": own.untrained,
+            "store": pretraining.store,
+            "mix": pretraining.mix,
+            "init": pretraining.init,
+            "backbone": pretraining.backbone,
+            "untrained": pretraining.untrained,
         }
 
 

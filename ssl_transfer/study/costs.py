@@ -1,4 +1,4 @@
-"""What jobs cost: recorded where they ran, and estimated from that where they have not."""
+"""Cost of jobs: recorded for those that ran, estimated from these records for the others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Estimate:
         hours: Of all jobs, one after the other.
         gpu_hours: Hours × GPUs of each.
         disk_gb: What they leave on disk.
-        recorded: Share of the jobs that records tell of; the rest rests on the recipe's own guess.
+        recorded: Share of the jobs whose kind has records; the others are estimated by the study's `resources`.
     """
 
     hours: float
@@ -42,45 +42,46 @@ class Costs:
         """Read the records of a study and of the studies beside it."""
         costs = cls()
         for path in Path(folder).parent.glob("*/jobs/*.json"):
-            found = read_json(path) if path.name.count(".") == 1 else None
-            with suppress(KeyError, TypeError):  # of another version, or half of one: it tells nothing
-                costs.add(found["cost"], found["seconds"], found["bytes"], own=path.parent.parent == Path(folder))
+            record = read_json(path) if path.name.count(".") == 1 else None
+            with suppress(KeyError, TypeError):  # of another version, or incomplete: ignored
+                same_study = path.parent.parent == Path(folder)
+                costs.add(record["cost"], record["seconds"], record["bytes"], same_study=same_study)
         return costs
 
-    def add(self, cost: Mapping[str, Any], seconds: float, size: float, own: bool = True) -> None:
-        """Learn from a job that was done; within its own study also for the same work on other arms."""
-        for name in (cost["kind"], cost["like"]) if own else (cost["kind"],):
+    def add(self, cost: Mapping[str, Any], seconds: float, size: float, *, same_study: bool = True) -> None:
+        """Add a finished job; one of the same study also counts for the same work on other arms."""
+        for name in (cost["kind"], cost["like"]) if same_study else (cost["kind"],):
             self.spent[name].append((seconds / (cost["units"] or 1), size))
 
     def seconds(self, job: Job) -> float:
-        """How long a job may take: as its kind did, or as the study's recipe says."""
-        return self._mean(job, 0) * job.cost["units"] if self._known(job) else job.cost["seconds"]
+        """Estimated seconds of a job: from records of its kind, or from the study's `resources`."""
+        return self._mean(job, 0) * job.cost["units"] if self._records(job) else job.cost["seconds"]
 
     def bytes(self, job: Job) -> float:
-        """What it may leave on disk, likewise."""
-        return self._mean(job, 1) if self._known(job) else job.cost["disk_mb"] * 1e6
+        """Estimated bytes on disk, likewise."""
+        return self._mean(job, 1) if self._records(job) else job.cost["disk_mb"] * 1e6
 
     def estimate(self, jobs: Iterable[Job]) -> Estimate:
-        """Of several jobs together."""
+        """Estimate several jobs together."""
         jobs = list(jobs)
         seconds = [self.seconds(job) for job in jobs]
-        gpu_seconds = sum(own * job.resources["gpus"] for own, job in zip(seconds, jobs, strict=True))
-        known = sum(bool(self._known(job)) for job in jobs)
+        gpu_seconds = sum(time * job.resources["gpus"] for time, job in zip(seconds, jobs, strict=True))
+        recorded = sum(bool(self._records(job)) for job in jobs)
         return Estimate(
             round(sum(seconds) / 3600, 2),
             round(gpu_seconds / 3600, 2),
             round(sum(map(self.bytes, jobs)) / 1e9, 2),
-            round(known / max(1, len(jobs)), 2),
+            round(recorded / max(1, len(jobs)), 2),
         )
 
-    def _known(self, job: Job) -> list[tuple[float, float]]:
+    def _records(self, job: Job) -> list[tuple[float, float]]:
         return self.spent.get(job.cost["kind"]) or self.spent.get(job.cost["like"]) or []
 
     def _mean(self, job: Job, which: int) -> float:
-        values = [pair[which] for pair in self._known(job)]
+        values = [pair[which] for pair in self._records(job)]
         return sum(values) / len(values)
 
 
 def folder_bytes(folder: str | Path) -> int:
     """Size of all files below a folder."""
-    return sum(os.path.getsize(os.path.join(place, name)) for place, _, names in os.walk(folder) for name in names)
+    return sum(os.path.getsize(os.path.join(parent, name)) for parent, _, names in os.walk(folder) for name in names)

@@ -1,8 +1,8 @@
-"""The engine of a study: who does which job, what is recorded of it, and how far a study has come.
+"""The engine of a study: it runs jobs, records them, and reports the state of each.
 
-A job is done if and only if its record `jobs/ID.json` exists, which is written last and by rename. Whoever does a job holds
-its lock, so several engines (this one, Snakemake, both) may work on one study. A failure leaves `jobs/ID.failed.json` with its
-traceback and stops nothing but what depends on it.
+A job is done if and only if its record `jobs/ID.json` exists, which is written last and by rename. The process that runs a
+job holds its lock, so several engines (this one, Snakemake, both) may work on one study. A failure leaves
+`jobs/ID.failed.json` with its traceback and blocks only the jobs that depend on it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ssl_transfer.study.plan import Job, Plan, external_id
 
 SCHEMA = 1
 LAST_LINES = 60  # of a launched job that failed
-SECONDS_BETWEEN_LOOKS = 1.0  # at jobs that another engine does
+SECONDS_BETWEEN_LOOKS = 1.0  # at jobs that another engine runs
 STATES = ("done", "running", "missing", "failed", "blocked")
 
 Perform = Callable[[list[str]], Any]  # runs the words behind `ssl-transfer` in this process
@@ -36,17 +36,17 @@ Perform = Callable[[list[str]], Any]  # runs the words behind `ssl-transfer` in 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a study has come: job id -> one of `STATES`. `blocked`: something that it needs has failed."""
+    """Job id -> one of `STATES`. `blocked`: a job that it needs has failed."""
 
     states: dict[str, str]
 
     def count(self, state: str) -> int:
         """How many jobs are in a state."""
-        return sum(own == state for own in self.states.values())
+        return list(self.states.values()).count(state)
 
 
 def status(plan: Plan) -> Status:
-    """Look at every job's record, failure and lock."""
+    """The state of every job, from its record, failure and lock."""
     states: dict[str, str] = {}
     for job in plan.jobs:
         if is_done(plan, job):
@@ -61,7 +61,7 @@ def status(plan: Plan) -> Status:
 
 
 def record(plan: Plan, job: Job) -> dict[str, Any] | None:
-    """What is known of a finished job: seconds, host, GPUs, bytes, time; None if it is not done."""
+    """The record of a finished job: seconds, host, GPUs, bytes, time; None if it is not done."""
     return read_json(_file(plan, job, "json"))
 
 
@@ -85,11 +85,11 @@ def is_running(plan: Plan, job: Job) -> bool:
 
 
 def run_plan(plan: Plan, perform: Perform) -> Status:
-    """Do every job that is not done, in order, in this process; go on after failures, and wait for other engines.
+    """Run every job that is not done, in order, in this process; continue after failures, and wait for other engines.
 
     Args:
-        plan: What to do.
-        perform: Does the words behind `ssl-transfer` here.
+        plan: Of the study.
+        perform: Runs the words behind `ssl-transfer` in this process.
 
     Returns:
         The state of every job at the end.
@@ -104,7 +104,7 @@ def run_plan(plan: Plan, perform: Perform) -> Status:
 
 
 def _run_all(plan: Plan, left: dict[str, Job], perform: Perform) -> None:
-    """Do what is left, taking each job out once it is done or cannot be."""
+    """Run the jobs that are left, removing each once it is done, failed or blocked."""
     progress = _TimeLeft(plan, left)
     failed: set[str] = set()
     while left:
@@ -125,7 +125,7 @@ def _run_all(plan: Plan, left: dict[str, Job], perform: Perform) -> None:
 
 
 def run_job(plan: Plan, job_id: str, perform: Perform) -> None:
-    """Do one job, as an engine elsewhere asks for it; wait if another process does it already.
+    """Run one job, for another engine; wait if another process runs it already.
 
     Raises:
         UsageError: If the plan has no such job, or something that it needs is not done.
@@ -133,10 +133,8 @@ def run_job(plan: Plan, job_id: str, perform: Perform) -> None:
     """
     job = next((job for job in plan.jobs if job.id == job_id), None)
     if job is None:
-        raise UsageError(
-            f"{plan.folder}/plan.json: no job {job_id}. Was the study planned anew? Start the engine again."
-        )
-    jobs = {one.id: one for one in plan.jobs}
+        raise UsageError(f"{plan.folder}/plan.json: no job {job_id}. Was the study planned again? Restart the engine.")
+    jobs = {planned.id: planned for planned in plan.jobs}
     for needed in job.inputs:
         if not is_done(plan, jobs[needed]):
             raise UsageError(f"job {job_id} ({job.title}) needs {needed} ({jobs[needed].title}), which is not done.")
@@ -147,9 +145,9 @@ def run_job(plan: Plan, job_id: str, perform: Perform) -> None:
 
 
 def _attempt(plan: Plan, job: Job, perform: Perform, progress: _TimeLeft) -> str:
-    """`done`, `failed`, or `busy` if another process does it."""
-    with claimed(_file(plan, job, "lock"), wait=False) as got:
-        if not got:
+    """`done`, `failed`, or `busy` if another process runs it."""
+    with claimed(_file(plan, job, "lock"), wait=False) as acquired:
+        if not acquired:
             return "busy"
         if is_done(plan, job):
             return "done"
@@ -166,7 +164,7 @@ def _attempt(plan: Plan, job: Job, perform: Perform, progress: _TimeLeft) -> str
 
 
 def _perform(plan: Plan, job: Job, perform: Perform) -> None:
-    """Run a job's command and write its record; a failure is written down and raised again."""
+    """Run a job's command and write its record; a failure is recorded and raised again."""
     started = time.monotonic()
     try:
         _check_external(job)
@@ -210,10 +208,10 @@ def _perform(plan: Plan, job: Job, perform: Perform) -> None:
 
 
 def _launch(job: Job) -> None:
-    """A command of several processes; a signal to stop is handed on, so that it writes its checkpoint.
+    """Run a command of several processes; a signal to stop is passed on, so that it writes its checkpoint.
 
     Raises:
-        Interrupted: If it was stopped so.
+        Interrupted: If it was stopped by a signal.
         RunError: If it fails; the message ends with its last lines.
     """
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *job.command[1:]]  # of this environment
@@ -230,14 +228,14 @@ def _launch(job: Job) -> None:
 
 
 class _TimeLeft:
-    """Says which job is next, and how long all that are left may take; it learns from those that were done."""
+    """Prints which job is next and estimates the remaining time, from the jobs that are done."""
 
     def __init__(self, plan: Plan, left: Mapping[str, Job]):
         self.costs, self.total, self.left = Costs.recorded(plan.folder), len(plan.jobs), left
 
     def begin(self, job: Job) -> None:
         """A job starts."""
-        seconds = sum(self.costs.seconds(one) for one in self.left.values())
+        seconds = sum(self.costs.seconds(waiting) for waiting in self.left.values())
         say(f"[{self.total - len(self.left) + 1}/{self.total}, about {duration(seconds)} left] {job.title}")
         self.started = time.monotonic()
 
@@ -251,15 +249,15 @@ def _file(plan: Plan, job: Job, suffix: str) -> Path:
 
 
 def _check_external(job: Job) -> None:
-    """Refuse what was made anew since the plan: the job's id, and so its place, is that of the old one.
+    """Refuse inputs that changed since the plan: the job's id, and so its folder, is that of the old one.
 
     Raises:
         UsageError: If a store or backbone has another id.
     """
     for spec, planned in job.external.items():
-        if planned and (found := external_id(spec)) != planned:
+        if planned and (present := external_id(spec)) != planned:
             raise UsageError(
-                f"{spec}: was {planned} when the study was planned, and is {found or 'gone'}. Plan the study anew."
+                f"{spec}: was {planned} when the study was planned, and is {present or 'gone'} now. Plan the study again."
             )
 
 

@@ -115,14 +115,14 @@ def finished(plan: Plan) -> Iterator[tuple[Path, EvalResult]]:
 
 
 def _scores(plan: Plan) -> pd.DataFrame | None:
-    """What was said of every backbone beforehand: of the study's `rank` jobs that are done."""
+    """Transferability scores and probes of every backbone, from the study's finished `rank` jobs."""
     rows = []
     for job in plan.jobs:
-        found = read_json(Path(job.output) / "rank.json") if job.stage == "rank" else None
-        for one in (found or {}).get("backbones", ()):
-            values = {**{name: one[name] for name in FROZEN}, **one["scores"]}
+        ranking = read_json(Path(job.output) / "rank.json") if job.stage == "rank" else None
+        for backbone in (ranking or {}).get("backbones", ()):
+            values = {**{name: backbone[name] for name in FROZEN}, **backbone["scores"]}
             shared = {"pretraining": job.about["arm"], "pretraining_seed": job.about["seed"], "task": job.about["task"]}
-            sign = metric_sign(found["metric"])  # more is to be better, of probes too
+            sign = metric_sign(ranking["metric"])  # so that more is better, for probes too
             rows += [
                 {**shared, "criterion": name, "value": value * (sign if name in FROZEN else 1)}
                 for name, value in values.items()
@@ -132,16 +132,16 @@ def _scores(plan: Plan) -> pd.DataFrame | None:
 
 
 def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """What the report's table of pretrainings says of each: from the card of its first backbone that is there."""
+    """Rows of the report's table of pretrainings, from the card of the first finished backbone of each."""
     jobs, first = {job.id: job for job in plan.jobs}, {}
     for job in plan.jobs:
         if job.stage == "pretrain":
             first.setdefault(job.about["arm"], job)
     for arm in plan.arms:
-        own = frame[frame["pretraining"] == arm["name"]]
+        runs = frame[frame["pretraining"] == arm["name"]]
         job = first.get(arm["name"])
         card = _backbone_card(job) if job else None
-        boundaries = list(dict.fromkeys(own["boundary"].dropna()))
+        boundaries = list(dict.fromkeys(runs["boundary"].dropna()))
         recipe = (card and card.recipe) or {}
         steps = _steps(job, jobs) if card else None
         images = (recipe.get("data") or {}).get("limit")
@@ -170,11 +170,11 @@ def _backbone_card(job: Job) -> BackboneCard | None:
 
 
 def _steps(job: Job, jobs: Mapping[str, Job]) -> int:
-    """Of a pretraining and of those that it started from: a chain has both budgets."""
-    before = [jobs[needed] for needed in job.inputs if jobs[needed].stage == "pretrain"]
+    """Steps of a pretraining and of those that it starts from."""
+    parents = [jobs[needed] for needed in job.inputs if jobs[needed].stage == "pretrain"]
     card = _backbone_card(job)
     steps = ((card and card.training) or {}).get("steps") or 0
-    return steps + sum(_steps(parent, jobs) for parent in before)
+    return steps + sum(_steps(parent, jobs) for parent in parents)
 
 
 def _contact_sheets(plan: Plan) -> Iterator[Attachment]:
@@ -193,8 +193,8 @@ def _missing(plan: Plan, states: Mapping[str, str]) -> list[str]:
     lines = []
     for job in plan.jobs:
         if states[job.id] != "done":
-            found = failure(plan, job) if states[job.id] == "failed" else None
-            lines.append(f"{job.title}: {states[job.id]}" + (f" ({found['error']})" if found else ""))
+            failed = failure(plan, job) if states[job.id] == "failed" else None
+            lines.append(f"{job.title}: {states[job.id]}" + (f" ({failed['error']})" if failed else ""))
     if len(lines) <= MISSING_LISTED:
         return lines
     counts = Counter((job.stage, states[job.id]) for job in plan.jobs if states[job.id] != "done")
@@ -206,23 +206,23 @@ def _missing(plan: Plan, states: Mapping[str, str]) -> list[str]:
 
 
 def _cost(plan: Plan) -> list[tuple[str, float]]:
-    """Seconds of every stage, of what was recorded."""
+    """Seconds of every stage, summed over the records of its jobs."""
     spent: dict[str, float] = {}
     for job in plan.jobs:
-        if found := record(plan, job):
+        if done := record(plan, job):
             name = job.cost["like"].split()[0]
-            spent[name] = spent.get(name, 0.0) + found["seconds"]
+            spent[name] = spent.get(name, 0.0) + done["seconds"]
     return [(name, round(seconds, 1)) for name, seconds in spent.items()]
 
 
 def _environment(results: Iterable[EvalResult]) -> dict[str, Any]:
-    """Versions and devices of all results; several values of one thing are all named."""
-    found: dict[str, dict[str, None]] = {}
+    """Versions and devices of all results; where they differ, all values are listed."""
+    values_of: dict[str, dict[str, None]] = {}
     for result in results:
         for key, value in _flat(result.environment):
             if key != "time":
-                found.setdefault(key, {})[value] = None
-    return {key: ", ".join(values) for key, values in found.items()}
+                values_of.setdefault(key, {})[value] = None
+    return {key: ", ".join(values) for key, values in values_of.items()}
 
 
 def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -234,17 +234,17 @@ def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _warnings(results: Sequence[EvalResult]) -> Iterator[str]:
-    """What most results of a target and protocol say that a reader must know."""
-    said: Counter = Counter()
+    """Notes that most results of a target and protocol share, and which arms have seen the target's images."""
+    notes: Counter = Counter()
     for result in results:
-        said.update((result.task["name"], result.protocol, note) for note in {*result.notes})
+        notes.update((result.task["name"], result.protocol, note) for note in {*result.notes})
     runs = Counter((result.task["name"], result.protocol) for result in results)
     shared: dict[str, list[str]] = {}
-    for (task, protocol, note), n in said.items():
+    for (task, protocol, note), n in notes.items():
         if 2 * n > runs[task, protocol]:
             shared.setdefault(note, []).append(f"{words(task)} by {words(protocol)}")
-    for note, places in shared.items():
-        yield f"{', '.join(places)}: {note}"
+    for note, settings in shared.items():
+        yield f"{', '.join(settings)}: {note}"
     seen = {(result.backbone["pretraining"], result.task["name"]) for result in results if result.seen_in_pretraining}
     if seen:
         listed = "; ".join(f"{arm} on {words(task)}" for arm, task in sorted(seen))
@@ -252,7 +252,7 @@ def _warnings(results: Sequence[EvalResult]) -> Iterator[str]:
 
 
 def _validation(results: Mapping[Path, EvalResult], main_metrics: Mapping[str, str]) -> pd.DataFrame | None:
-    """Validation over steps of every fine-tune without noise; its seconds are shared out evenly over its steps."""
+    """Validation curves of every fine-tune without noise; its seconds are divided evenly among its steps."""
     rows = []
     for folder, result in results.items():
         log, coordinates = folder / "log.jsonl", _coordinates(result)
@@ -263,15 +263,21 @@ def _validation(results: Mapping[Path, EvalResult], main_metrics: Mapping[str, s
         per_step = result.cost["seconds"] / max(1, steps[-1]["step"])
         del coordinates["noise_sigma"]
         rows += [
-            {**coordinates, "metric": name[4:], "step": at["step"], "seconds": at["step"] * per_step, "value": at[name]}
-            for at in steps
-            if at.get(name) is not None
+            {
+                **coordinates,
+                "metric": name[4:],
+                "step": check["step"],
+                "seconds": check["step"] * per_step,
+                "value": check[name],
+            }
+            for check in steps
+            if check.get(name) is not None
         ]
     return pd.DataFrame(rows) if rows else None
 
 
 def _coordinates(result: EvalResult) -> dict[str, Any]:
-    """Where a result stands in the tables."""
+    """The columns of the tidy table that identify a result."""
     return {
         "pretraining": result.backbone["pretraining"],
         "task": result.task["name"],

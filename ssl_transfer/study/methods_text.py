@@ -1,4 +1,4 @@
-"""What a study did, in words: the report's account of its design, and a methods text ready to paste into a paper."""
+"""A study in words: its design for the report, and a methods text for a paper."""
 
 from __future__ import annotations
 
@@ -15,28 +15,23 @@ from ssl_transfer.study.report.wording import percent, words
 
 def study_design(plan: Plan, results: Sequence[EvalResult]) -> dict[str, str]:
     """What was run: heading -> text."""
-    recipe, found = plan.recipe, {}
-    found["Pretraining"] = _pretraining(plan)
+    recipe = plan.recipe
     seeds = sorted({seed for arm in plan.arms for seed in arm["seeds"] if seed is not None})
-    found["Pretraining seeds"] = f"{_spans(seeds)}; {len(plan.arms)} arms."
+    design = {"Pretraining": _pretraining(plan), "Pretraining seeds": f"{_spans(seeds)}; {len(plan.arms)} arms."}
     for name in recipe["tasks"]:
-        own = next(
-            (result for result in results if result.task["name"] == name and result.fraction == 1), None
-        ) or next((result for result in results if result.task["name"] == name), None)
-        if own:
-            found[f"Target {words(name)}"] = _target(own)
+        of_task = [result for result in results if result.task["name"] == name]
+        if of_task:
+            design[f"Target {words(name)}"] = _target(max(of_task, key=lambda result: result.fraction == 1))
     for evaluation in recipe["evaluations"]:
         heading, text = _evaluation(evaluation, recipe["tasks"])
-        found[heading] = f"{found[heading]} {text}" if heading in found else text
-    skipped = len(recipe["skip"])
-    if skipped or recipe["set"]:
-        found["Exceptions"] = (
-            f"{skipped} rules leave runs out, {len(recipe['set'])} change settings of some; plan.json has them."
-        )
-    found["Selection"] = (
-        "Every hyper-parameter and step was selected on validation; test was scored once, for the selected setting."
+        design[heading] = f"{design[heading]} {text}" if heading in design else text
+    skipped, changed = len(recipe["skip"]), len(recipe["set"])
+    if skipped or changed:
+        design["Exceptions"] = f"{skipped} rules skip runs, {changed} change settings of some; see plan.json."
+    design["Selection"] = (
+        "Hyper-parameters and steps were selected on validation; the selected setting was evaluated on test once."
     )
-    return found
+    return design
 
 
 def _pretraining(plan: Plan) -> str:
@@ -49,12 +44,12 @@ def _pretraining(plan: Plan) -> str:
     if not budgets:
         return "No arm was pretrained by this study."
     if len(budgets) == 1:
-        return f"All arms alike but for their images: {next(iter(budgets))}."
+        return f"All arms differ in their images alone: {next(iter(budgets))}."
     return " ".join(f"{', '.join(dict.fromkeys(arms))}: {budget}." for budget, arms in budgets.items())
 
 
 def _budget(recipe: Mapping[str, Any]) -> str:
-    """Everything in which pretrainings ought to be equal."""
+    """The settings in which pretrainings should be equal."""
     data, train = recipe["data"], recipe["train"]
     views = data["views"]["name"] if isinstance(data["views"], dict) else data["views"]
     images = f"{data['limit']} images" if data.get("limit") else "all training images"
@@ -70,15 +65,15 @@ def _target(result: EvalResult) -> str:
         for name, n in result.n.items()
     )
     share = f" at {percent(result.fraction)} of the labels" if result.fraction < 1 else ""
-    known = "no patient in two of them" if result.n["test"]["patients"] else "patients unknown, so splits are by image"
-    return f"{result.task['target_domain']}: {counts}{share}; {known}."
+    splits = "splits by patient" if result.n["test"]["patients"] else "patients unknown, splits by image"
+    return f"{result.task['target_domain']}: {counts}{share}; {splits}."
 
 
 def _evaluation(evaluation: Mapping[str, Any], tasks: Iterable[str]) -> tuple[str, str]:
     where = (
         ", ".join(words(task) for task in evaluation["tasks"] or tasks)
         if evaluation["tasks"]
-        else "all fitting targets"
+        else "all suitable targets"
     )
     parts = [
         f"on {where}",
@@ -104,27 +99,27 @@ def methods_text(plan: Plan, results: Sequence[EvalResult]) -> str:
     recipe, settings = plan.recipe, plan.recipe["statistics"]
     seeds = sorted({seed for arm in plan.arms for seed in arm["seeds"] if seed is not None})
     protocols = list(dict.fromkeys(evaluation["protocol"] for evaluation in recipe["evaluations"]))
-    own_seeds = sorted({seed for evaluation in recipe["evaluations"] for seed in evaluation["seeds"]})
+    eval_seeds = sorted({seed for evaluation in recipe["evaluations"] for seed in evaluation["seeds"]})
     versions = (results[0].environment if results else {}).get("versions", {})
     margin = settings["margin"]
     if isinstance(margin, Mapping):
         margin = ", ".join(f"{value:g} {words(name)}" for name, value in margin.items())
-    used = ", ".join(f"{name} {versions[name]}" for name in ("torch", "lightly", "timm") if name in versions)
-    known = all(result.n["test"]["patients"] for result in results)
-    judged = "; ".join(PROTOCOLS[protocol].methods_text for protocol in protocols)
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "lightly", "timm") if name in versions)
+    patients_known = all(result.n["test"]["patients"] for result in results)
+    protocol_text = "; ".join(PROTOCOLS[protocol].methods_text for protocol in protocols)
     sentences = [
         f"Backbones were pretrained with {len(seeds)} pretraining seeds each ({_pretraining(plan).rstrip('.')}).",
-        f"Targets were {', '.join(words(task) for task in recipe['tasks'])}; splits were disjoint in patients"
-        f"{'' if known else ' where patients are known'}, label fractions nested, stratified and drawn over patients.",
-        f"{judged[0].upper()}{judged[1:]}. Test was scored once.",
-        f"Evaluations were repeated with {len(own_seeds)} seed(s) and averaged within their pretraining, which is the unit of "
-        "every contrast (ddof 1). Arms were compared by Welch’s t, two-sided, with Holm’s correction over the pairs of one "
+        f"Targets were {', '.join(words(task) for task in recipe['tasks'])}; splits were disjoint by patient"
+        f"{'' if patients_known else ' where patients are known'}, label fractions nested, stratified and sampled by patient.",
+        f"{protocol_text[0].upper()}{protocol_text[1:]}. Each selected setting was evaluated on test once.",
+        f"Evaluations were repeated with {len(eval_seeds)} seed(s) and averaged within their pretraining, which is the unit "
+        "of analysis (ddof 1). Arms were compared by two-sided Welch’s t-tests with Holm’s correction over the pairs of one "
         f"{' and '.join(settings['family'])}; effect sizes are Hedges’ g.",
         f"Equivalence within {margin} was tested by two one-sided tests."
         if margin
-        else "No margin of equivalence was set.",
+        else "No equivalence margin was set.",
     ]
     if results:
         version = results[0].environment["ssl_transfer"]
-        sentences.append(f"ssl_transfer {version}{f' with {used}' if used else ''}.")
+        sentences.append(f"ssl_transfer {version}{f' with {packages}' if packages else ''}.")
     return " ".join(sentences)

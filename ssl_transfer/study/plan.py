@@ -16,7 +16,7 @@ SCHEMA = 1
 
 @dataclass
 class Job:
-    """A command with what it needs and what it gives.
+    """A command with its inputs, output and resources.
 
     Attributes:
         stage: `ingest`, `pretrain`, `features`, `evaluate` or `rank`: the rule of an engine.
@@ -109,8 +109,8 @@ class Plan:
         for job in self.jobs:
             if job.stage == stage and job.about == about:
                 return job.output
-        asked = ", ".join(f"{key} {value}" for key, value in about.items())
-        raise UsageError(f"{self.folder}: no {stage} job of {asked}. `plan.json` lists what there is.")
+        described = ", ".join(f"{key} {value}" for key, value in about.items())
+        raise UsageError(f"{self.folder}: no {stage} job of {described}. `plan.json` lists all jobs.")
 
     def by_stage(self) -> dict[str, int]:
         """Number of jobs of each stage."""

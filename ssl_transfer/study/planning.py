@@ -50,39 +50,53 @@ class _Evaluations:
         self.coordinates: set[tuple] = set()  # of all runs
 
     def expand(self, arms: list[Arm]) -> None:
-        """All jobs; one pretraining seed of every arm before the next, so that early results can be compared."""
-        tasks = {name: self.inputs.task(name) for name in self.recipe.tasks}
+        """Add all jobs; one pretraining seed of every arm before the next, so that early results can be compared.
+
+        Raises:
+            RecipeError: If a protocol cannot score a task, or no run is left.
+        """
+        tasks = [self.inputs.task(name) for name in self.recipe.tasks]
+        ranked = self._ranked({task.name: task for task in tasks})
         seeds = list(dict.fromkeys(seed for arm in arms for seed in arm.seeds))
         for seed, arm in itertools.product(seeds, arms):
             if seed in arm.seeds and arm.pretraining.evaluated:
                 for task, evaluation in itertools.product(tasks, self.recipe.evaluations):
-                    fits = tasks[task].kind in PROTOCOLS[evaluation.protocol].task_kinds
-                    if not fits and task in (evaluation.tasks or ()):
-                        raise RecipeError(
-                            f"{self.recipe.name}: evaluations: {evaluation.protocol} cannot score {task}, which is "
-                            f"{tasks[task].kind}. Take {' or '.join(protocols_for(tasks[task].kind))}."
-                        )
-                    if fits and (evaluation.tasks is None or task in evaluation.tasks):
-                        self._evaluations(arm, seed, task, tasks[task], evaluation)
-                for task in self._ranked(tasks):
-                    self._rank(arm, seed, task, tasks[task])
+                    if self._applies(evaluation, task):
+                        self._evaluations(arm, seed, task, evaluation)
+                for task in ranked:
+                    self._rank(arm, seed, task)
         self.jobs.keep_needed()
         if not self.jobs.by_id:
             raise RecipeError(f"{self.recipe.name}: no run is left. Look at `skip`, and at the tasks of `evaluations`.")
 
-    def _evaluations(self, arm: Arm, seed: int | None, task: str, opened: StudyTask, evaluation: Evaluation) -> None:
+    def _applies(self, evaluation: Evaluation, task: StudyTask) -> bool:
+        """Whether an evaluation includes a task.
+
+        Raises:
+            RecipeError: If it names the task and its protocol cannot score it.
+        """
+        suitable = task.kind in PROTOCOLS[evaluation.protocol].task_kinds
+        if not suitable and task.name in (evaluation.tasks or ()):
+            raise RecipeError(
+                f"{self.recipe.name}: evaluations: {evaluation.protocol} cannot score {task.name}, which is {task.kind}. "
+                f"Take {' or '.join(protocols_for(task.kind))}."
+            )
+        return suitable and (evaluation.tasks is None or task.name in evaluation.tasks)
+
+    def _evaluations(self, arm: Arm, seed: int | None, task: StudyTask, evaluation: Evaluation) -> None:
+        """Jobs of one evaluation; runs that share their settings share a job where the protocol allows it."""
         grouped: dict[tuple, list[dict]] = {}
-        for strategy, fraction, own in itertools.product(
+        for strategy, fraction, eval_seed in itertools.product(
             evaluation.strategies or [None], evaluation.fractions, evaluation.seeds
         ):
             run = {
                 "pretraining": arm.name,
-                "task": task,
+                "task": task.name,
                 "protocol": evaluation.protocol,
                 "strategy": strategy,
                 "fraction": fraction,
                 "pretraining_seed": seed,
-                "seed": own,
+                "seed": eval_seed,
                 "factors": arm.factors,
             }
             if any(where.holds(run) for where in self.recipe.skip):
@@ -90,44 +104,36 @@ class _Evaluations:
             changes = [change.to for change in self.recipe.set if change.holds(run)]
             words = _last_of_each([word for settings in (evaluation.set, *changes) for word in assignments(settings)])
             del run["factors"]
-            self._claim(run, words)
+            self._refuse_duplicate(run, words)
             grouped.setdefault((strategy, words), []).append(run)
-        for (strategy, words), runs in grouped.items():
-            for fractions, seeds, part in _products(runs, PROTOCOLS[evaluation.protocol].frozen):
-                self._evaluate(arm, seed, task, opened, evaluation.protocol, strategy, words, fractions, seeds, part)
+        for (_, words), runs in grouped.items():
+            for part in _products(runs, PROTOCOLS[evaluation.protocol].frozen):
+                self._evaluate(arm, seed, task, words, part)
 
-    def _claim(self, run: dict[str, Any], words: tuple[str, ...]) -> None:
-        """Refuse a second value for one place of the tables, which only noise may tell apart."""
+    def _refuse_duplicate(self, run: dict[str, Any], words: tuple[str, ...]) -> None:
+        """Refuse two runs that only their settings other than noise distinguish: tables have no column for these."""
         noise = tuple(word for word in words if word.startswith("noise"))
-        if (place := (*run.values(), noise)) in self.coordinates:
+        coordinates = (*run.values(), noise)
+        if coordinates in self.coordinates:
             raise RecipeError(
                 f"{self.recipe.name}: evaluations: two of them are {run['protocol']} of {run['pretraining']} on {run['task']} "
                 f"at fraction {run['fraction']:g}, seed {run['seed']}: no table could hold both. Leave one out, or give its "
                 "task another name."
             )
-        self.coordinates.add(place)
+        self.coordinates.add(coordinates)
 
-    def _evaluate(
-        self,
-        arm: Arm,
-        seed: int | None,
-        task: str,
-        opened: StudyTask,
-        protocol: str,
-        strategy: str | None,
-        words: tuple,
-        fractions: list[float],
-        seeds: list[int],
-        runs: list[dict],
-    ) -> None:
+    def _evaluate(self, arm: Arm, seed: int | None, task: StudyTask, words: tuple, runs: list[dict]) -> None:
+        """One evaluation job, for runs with one protocol, strategy and settings: all fractions × all seeds."""
+        protocol, strategy = runs[0]["protocol"], runs[0]["strategy"]
+        fractions, seeds = (list(dict.fromkeys(run[name] for run in runs)) for name in ("fraction", "seed"))
         backbone = self.inputs.backbone(arm, seed)
-        inputs = [backbone, opened.store]
-        command = ["evaluate", protocol, backbone.spec, str(opened.card)]
-        if PROTOCOLS[protocol].frozen and (features := self._features(arm, seed, backbone, opened.store, words)):
+        inputs = [backbone, task.store]
+        command = ["evaluate", protocol, backbone.spec, str(task.card)]
+        if PROTOCOLS[protocol].frozen and (features := self._features(arm, seed, backbone, task.store, words)):
             inputs.append(features)
             command += ["--features", features.spec]
         settings = [f"strategy={strategy}", *words] if strategy else list(words)
-        identity = {"protocol": protocol, "settings": sorted(settings), "card": digest(self.inputs.card(task))}
+        identity = {"protocol": protocol, "settings": sorted(settings), "card": digest(self.inputs.card(task.name))}
         folder = self.jobs.folder / "evaluate" / digest([identity, input_ids(inputs[:2])])
         for run in runs:
             run["result"] = str(folder / f"{run['fraction']:g}-{run['seed']}" / "result.json")
@@ -139,16 +145,16 @@ class _Evaluations:
             inputs,
             command,
             output,
-            title=f"{protocol}{f' ({strategy})' if strategy else ''} on {task}: {arm.title(seed)}",
-            about={"arm": arm.name, "seed": seed, "task": task},
+            title=f"{protocol}{f' ({strategy})' if strategy else ''} on {task.name}: {arm.title(seed)}",
+            about={"arm": arm.name, "seed": seed, "task": task.name},
             resources=protocol,
             runs=runs,
             units=len(runs),
-            like=" ".join(filter(None, [protocol, strategy, task])),
+            like=" ".join(filter(None, [protocol, strategy, task.name])),
             work=sorted(settings),
         )
 
-    def _ranked(self, tasks: dict[str, StudyTask]) -> list[str]:
+    def _ranked(self, tasks: dict[str, StudyTask]) -> list[StudyTask]:
         """Tasks for which arms are ranked.
 
         Raises:
@@ -162,27 +168,27 @@ class _Evaluations:
                 raise RecipeError(
                     f"{self.recipe.name}: rank: {task} is a segmentation task; scores are for multiclass and multilabel tasks."
                 )
-        return named or [task for task in tasks if tasks[task].kind != "segmentation"]
+        if named:
+            return [tasks[task] for task in named]
+        return [task for task in tasks.values() if task.kind != "segmentation"]
 
-    def _rank(self, arm: Arm, seed: int | None, task: str, opened: StudyTask) -> None:
-        """Scores of a backbone on a task, without resampling: the study has seeds for that."""
+    def _rank(self, arm: Arm, seed: int | None, task: StudyTask) -> None:
+        """Scores of a backbone on a task; without resampling, since the study has seeds for that."""
         ranking, backbone = self.recipe.rank, self.inputs.backbone(arm, seed)
         words = _last_of_each(["resamples=0", *assignments(ranking.set)])
-        inputs = [backbone, opened.store]
+        inputs = [backbone, task.store]
         shape = tuple(word for word in words if word.startswith(("size=", "precision=")))
-        features = self._features(arm, seed, backbone, opened.store, shape)
-        command = ["rank", str(opened.card), backbone.spec, *words, "--features", features.spec]
-        own = arm.pretraining
-        named = [own.store] if own.store else own.mix
-        sources = [self.inputs.store(name) for name in named] if ranking.source_labels and not own.untrained else []
+        features = self._features(arm, seed, backbone, task.store, shape)
+        command = ["rank", str(task.card), backbone.spec, *words, "--features", features.spec]
+        sources = self._labelled_sources(arm)
         for source in sources:
-            known = self._features(arm, seed, backbone, source, shape)
-            inputs += [source, known]
-            command += ["--source", source.spec, *(["--features", known.spec] if known != features else [])]
+            of_source = self._features(arm, seed, backbone, source, shape)
+            inputs += [source, of_source]
+            command += ["--source", source.spec, *(["--features", of_source.spec] if of_source != features else [])]
         identity = {
             "stage": "rank",
             "settings": sorted(words),
-            "card": digest(self.inputs.card(task)),
+            "card": digest(self.inputs.card(task.name)),
             "sources": input_ids(sources),
         }
         output = self.jobs.folder / "rank" / digest([identity, input_ids(inputs[:2])])
@@ -192,18 +198,25 @@ class _Evaluations:
             [*inputs, features],
             [*command, "--out", str(output)],
             output,
-            title=f"scores on {task}: {arm.title(seed)}",
-            about={"arm": arm.name, "seed": seed, "task": task},
-            like=f"rank {task}",
+            title=f"scores on {task.name}: {arm.title(seed)}",
+            about={"arm": arm.name, "seed": seed, "task": task.name},
+            like=f"rank {task.name}",
             work=sorted(words),
         )
 
+    def _labelled_sources(self, arm: Arm) -> list[Input]:
+        """Stores that an arm was pretrained on, if their labels are to be used."""
+        pretraining = arm.pretraining
+        if not self.recipe.rank.source_labels or pretraining.untrained:
+            return []
+        return [self.inputs.store(name) for name in ([pretraining.store] if pretraining.store else pretraining.mix)]
+
     def _features(self, arm: Arm, seed: int | None, backbone: Input, store: Input, words: tuple) -> Input | None:
-        """Features that all probes of a backbone on a store share; None where they are not of its clean images."""
+        """Features that all probes of a backbone on a store share; None if they need images with noise or adapted channels."""
         if any(word.startswith("noise") or word == "channels=adapt" for word in words):
             return None
-        wanted = {word.partition("=")[0]: word.partition("=")[2] for word in words}
-        options = {key: wanted[key] for key in ("size", "precision") if wanted.get(key, "null") != "null"}
+        values = {word.partition("=")[0]: word.partition("=")[2] for word in words}
+        options = {key: values[key] for key in ("size", "precision") if values.get(key, "null") != "null"}
         if options.get("precision") in ("auto", "fp16"):
             raise RecipeError(
                 f"{self.recipe.name}: evaluations: precision: found {options['precision']}, expected fp32 or bf16 for probes: "
@@ -236,15 +249,14 @@ def _list(values: list) -> str:
     return texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
 
 
-def _products(runs: list[dict], together: bool) -> Iterator[tuple[list[float], list[int], list[dict]]]:
-    """Cut runs into groups of all fractions × all seeds; one group of each run if they are not done together."""
+def _products(runs: list[dict], together: bool) -> Iterator[list[dict]]:
+    """Split runs into groups of all fractions × all seeds; into single runs if they do not share a job."""
     if not together:
-        for run in runs:
-            yield [run["fraction"]], [run["seed"]], [run]
+        yield from ([run] for run in runs)
         return
     seeds_of: dict[float, tuple[int, ...]] = {}
     for run in runs:
         seeds_of[run["fraction"]] = (*seeds_of.get(run["fraction"], ()), run["seed"])
     for seeds in dict.fromkeys(seeds_of.values()):
-        fractions = [fraction for fraction, own in seeds_of.items() if own == seeds]
-        yield fractions, list(seeds), [run for run in runs if run["fraction"] in fractions]
+        fractions = [fraction for fraction, of_fraction in seeds_of.items() if of_fraction == seeds]
+        yield [run for run in runs if run["fraction"] in fractions]

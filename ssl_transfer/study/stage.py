@@ -109,14 +109,14 @@ def run(
     """
     made = planned(study, overrides, out)
     check_settings(made, check)
-    found = engine.run_plan(made, perform)
-    answer = _progress(made, found.states)
-    if found.count("failed"):
-        say(f"what failed, and where its traceback is: ssl-transfer study status {made.folder}")
+    result = engine.run_plan(made, perform)
+    answer = _progress(made, result.states)
+    if result.count("failed"):
+        say(f"failures and their tracebacks: ssl-transfer study status {made.folder}")
         first = answer["failures"][0]
         raise RunError(
-            f"{made.folder}: {found.count('failed')} jobs failed, {found.count('blocked')} need one of them; "
-            f"{found.count('done')} are done. The first: {first['title']}: {first['error']}"
+            f"{made.folder}: {result.count('failed')} jobs failed, {result.count('blocked')} need one of them; "
+            f"{result.count('done')} are done. The first: {first['title']}: {first['error']}"
         )
     return answer
 

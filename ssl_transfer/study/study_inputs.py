@@ -19,15 +19,16 @@ from ssl_transfer.study.job_list import Input, JobList, input_ids
 
 @dataclass(frozen=True)
 class StudyTask:
-    """A task of the study: where its card lies, its store, and its kind (`TaskCard.kind`)."""
+    """A task of the study: its name, the path of its card, its store, and its kind (`TaskCard.kind`)."""
 
+    name: str
     card: Path
     store: Input
     kind: str
 
 
 class StudyInputs:
-    """Stores, tasks and backbones of a study; what is requested again is not planned again.
+    """Stores, tasks and backbones of a study, each planned once.
 
     Args:
         recipe: The study.
@@ -42,6 +43,7 @@ class StudyInputs:
         self.store, self.backbone = cache(self._store), cache(self._backbone)  # requested by every evaluation
 
     def _store(self, name: str) -> Input:
+        """A store of the study, ingested if it is given by a source."""
         section = self.recipe.stores[name]
         if section.path:
             return Input.external(section.path, name)
@@ -66,14 +68,15 @@ class StudyInputs:
         )
 
     def task(self, name: str) -> StudyTask:
+        """A task of the study; its card is written."""
         section, card = self.recipe.tasks[name], self.card(name)
         store = self.store(section.store) if section.store else Input.external(card["store"])
         path = self.jobs.folder / "tasks" / digest(card) / f"{name}.yaml"
         self.jobs.write(path, {**card, "store": store.spec})
-        return StudyTask(path, store, TaskCard.model_validate(card).kind)
+        return StudyTask(name, path, store, TaskCard.model_validate(card).kind)
 
     def _card(self, name: str) -> dict[str, Any]:
-        """A task's card with what the study lays over it; a store of the study by its name."""
+        """A task's card with the study's overrides; a store of the study is given by its name."""
         section = self.recipe.tasks[name]
         path = find_recipe(section.card, "tasks") if section.card else None
         content = merge(self.recipe_of(path) if path else {}, assignments(section.set))
@@ -83,24 +86,25 @@ class StudyInputs:
         return validate(TaskCard, content, where).model_dump(mode="json", exclude_none=True)
 
     def _backbone(self, arm: Arm, seed: int | None) -> Input:
-        own = arm.pretraining
-        if own.backbone:
-            return Input.external(arm.level(own.backbone))
-        inputs = [self.store(name) for name in ([own.store] if own.store else own.mix)]
+        """The backbone of an arm and pretraining seed."""
+        pretraining = arm.pretraining
+        if pretraining.backbone:
+            return Input.external(arm.level(pretraining.backbone))
+        inputs = [self.store(name) for name in ([pretraining.store] if pretraining.store else pretraining.mix)]
         stores = " + ".join(store.name for store in inputs)
         content, where = self._pretrain_content(arm, inputs)
-        if own.init is not None:
+        if pretraining.init is not None:
             inputs.append(parent := self._parent(arm, seed))
             content["backbone"]["init"] = parent.spec
         content |= {"name": arm.name, "train": {**content["train"], "seed": str(seed)}}
         recipe: PretrainRecipe = validate(PretrainRecipe, content, where)
-        identity = {"stage": "pretrain", "recipe": recipe.identity(), "untrained": own.untrained}
+        identity = {"stage": "pretrain", "recipe": recipe.identity(), "untrained": pretraining.untrained}
         name = digest([identity, input_ids(inputs)])
         path, output = self.jobs.folder / "recipes" / f"{name}.yaml", self.jobs.folder / "pretrain" / name
         self.jobs.write(path, recipe.model_dump(mode="json"))
         command = ["pretrain", str(path), "--out", str(output)]
         what, units = recipe.method.name, recipe.train.epochs * (recipe.data.limit or 1)
-        if own.untrained:
+        if pretraining.untrained:
             command, what, units = [*command, "--untrained"], "untrained", 1
         like = f"pretrain {what} {recipe.backbone.name} {recipe.data.size} px" + (
             "" if recipe.data.limit else f" {stores}"
@@ -117,30 +121,32 @@ class StudyInputs:
             units=units,
             like=like,
             work=[recipe.method.options, recipe.backbone.options, recipe.data.views.model_dump()],
-            resources="untrained" if own.untrained else "pretrain",
+            resources="untrained" if pretraining.untrained else "pretrain",
         )
-        if (other := self.jobs.by_id[made.id].about["arm"]) != arm.name:
+        if (planned := self.jobs.by_id[made.id].about["arm"]) != arm.name:
             raise RecipeError(
-                f"{self.recipe.name}: pretrainings '{other}' and '{arm.name}' are the same. Leave one out."
+                f"{self.recipe.name}: pretrainings '{planned}' and '{arm.name}' are the same. Leave one out."
             )
         return made
 
     def _pretrain_content(self, arm: Arm, stores: list[Input]) -> tuple[dict, str]:
-        """The recipe of an arm as text, with everything laid over it, and its name for messages."""
-        own = arm.pretraining
-        path = find_recipe(own.recipe or self.recipe.pretrain.recipe)
+        """The recipe of an arm with all overrides, and its name for messages."""
+        pretraining = arm.pretraining
+        path = find_recipe(pretraining.recipe or self.recipe.pretrain.recipe)
         levels = [self.recipe.vary[axis][level] for axis, level in arm.factors.items() if axis != "pretraining"]
-        words = [word for settings in (self.recipe.pretrain.set, *levels, own.set) for word in assignments(settings)]
+        words = [
+            word for settings in (self.recipe.pretrain.set, *levels, pretraining.set) for word in assignments(settings)
+        ]
         content = merge(self.recipe_of(path), words)
         for section in ("data", "backbone", "train"):
             if not isinstance(content.get(section), dict):
                 raise RecipeError(f"{path}: {section}: found {content.get(section)!r}, expected a section.")
-        if own.store:
+        if pretraining.store:
             content["data"].pop("mix", None)
             content["data"]["store"] = stores[0].spec
         else:
             content["data"].pop("store", None)
-            parts = zip(own.mix.values(), stores, strict=True)
+            parts = zip(pretraining.mix.values(), stores, strict=True)
             content["data"]["mix"] = [{"store": store.spec, "share": str(share)} for share, store in parts]
         return content, f"{self.recipe.name}: pretrainings.{arm.name} ({path})"
 
@@ -149,21 +155,23 @@ class StudyInputs:
         init = arm.level(arm.pretraining.init)
         if init not in self.recipe.pretrainings:
             return Input.external(init)
-        alike = [
-            other
-            for other in self.arms
-            if other.factors["pretraining"] == init
-            and all(arm.factors.get(axis) == level for axis, level in other.factors.items() if axis != "pretraining")
+        parents = [
+            candidate
+            for candidate in self.arms
+            if candidate.factors["pretraining"] == init
+            and all(
+                arm.factors.get(axis) == level for axis, level in candidate.factors.items() if axis != "pretraining"
+            )
         ]
-        if len(alike) != 1:
+        if len(parents) != 1:
             raise RecipeError(
-                f"{self.recipe.name}: pretrainings.{arm.name}: init: {len(alike)} pretrainings are called '{init}' at its "
+                f"{self.recipe.name}: pretrainings.{arm.name}: init: {len(parents)} pretrainings are called '{init}' at its "
                 "levels, expected one. Both must vary the same axes."
             )
         if arm in self.chain:
             names = [*(link.name for link in self.chain), arm.name]
-            raise RecipeError(f"{self.recipe.name}: pretrainings: {' → '.join(names)} is a circle.")
+            raise RecipeError(f"{self.recipe.name}: pretrainings: {' → '.join(names)} is a cycle.")
         self.chain.append(arm)
-        parent = self.backbone(alike[0], seed if alike[0].seeds != [None] else None)
+        parent = self.backbone(parents[0], seed if parents[0].seeds != [None] else None)
         self.chain.pop()
         return parent

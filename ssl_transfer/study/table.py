@@ -14,7 +14,11 @@ from ssl_transfer.result import EvalResult
 
 SCRATCH = "scratch"  # name of an arm, and boundary: random initialisation
 CLEAN = "none"  # the noise of a run without any
-PLACES = {"both": "train+test", "train": "train", "test": "test"}  # `noise.at` of a recipe -> which images have it
+NOISED_SPLITS = {
+    "both": "train+test",
+    "train": "train",
+    "test": "test",
+}  # `noise.at` of a recipe -> which images have it
 
 # Column -> dtype. Nullable: a linear probe has no strategy, public weights have no pretraining seed.
 COLUMNS = {
@@ -29,7 +33,7 @@ COLUMNS = {
     "value": "float64",
     "boundary": "string",
     "run_id": "string",
-    "noise": "string",  # `none`, or kind and place: `gaussian train+test`, `rician test`
+    "noise": "string",  # `none`, or kind and splits: `gaussian train+test`, `rician test`
     "noise_sigma": "float64",  # share of the intensity range; 0 without noise
 }
 CELL = ["protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "metric"]  # compared within, never across
@@ -38,7 +42,7 @@ CELL = ["protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "met
 def study_table(results: Iterable[EvalResult]) -> pd.DataFrame:
     """Lay evaluation results out as a tidy frame, one row per run and test metric.
 
-    Only test metrics enter: what was selected on validation is no evidence. A metric that is null in the result
+    Only test metrics enter, since hyper-parameters were selected on validation. A metric that is null in the result
     becomes NaN and stays a row, so that a contrast over it reads "not decided" instead of losing a seed silently.
 
     Args:
@@ -54,7 +58,7 @@ def study_table(results: Iterable[EvalResult]) -> pd.DataFrame:
     for result in results:
         if result.run_id in seen:
             raise RunError(
-                f"run {result.run_id}: found twice among the results, expected once. Remove the copy of its folder."
+                f"run {result.run_id}: appears twice among the results, expected once. Remove the copy of its folder."
             )
         seen.add(result.run_id)
         rows.extend(_rows(result))
@@ -84,7 +88,7 @@ def noise_setting(noise: Mapping[str, Any] | None) -> dict[str, Any]:
     """The columns `noise` and `noise_sigma` of a run.
 
     Args:
-        noise: `settings.noise` of a result: kind, sigma and at; None (results that say nothing of it) is no noise.
+        noise: `settings.noise` of a result: kind, sigma and at; None is no noise.
 
     Example:
         >>> noise_setting({"kind": "gaussian", "sigma": 0.01, "at": "test"})
@@ -92,19 +96,19 @@ def noise_setting(noise: Mapping[str, Any] | None) -> dict[str, Any]:
     """
     if noise is None or noise["kind"] == CLEAN:
         return {"noise": CLEAN, "noise_sigma": 0.0}
-    return {"noise": f"{noise['kind']} {PLACES[noise['at']]}", "noise_sigma": noise["sigma"]}
+    return {"noise": f"{noise['kind']} {NOISED_SPLITS[noise['at']]}", "noise_sigma": noise["sigma"]}
 
 
 def with_noise(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with its noise in words and numbers; one that has neither column, or blanks in them, has none there.
+    """The frame with the columns noise and noise_sigma; missing columns and blanks mean no noise.
 
     Raises:
         RunError: If only one of both columns is there, or a row has a kind of noise without a sigma above 0, or the
             reverse.
     """
-    found = [name for name in ("noise", "noise_sigma") if name in frame]
-    if len(found) == 1:
-        raise RunError(f"tidy table: found a column {found[0]} alone, expected noise and noise_sigma, or neither.")
+    present = [name for name in ("noise", "noise_sigma") if name in frame]
+    if len(present) == 1:
+        raise RunError(f"tidy table: found a column {present[0]} alone, expected noise and noise_sigma, or neither.")
     blank = pd.Series(None, index=frame.index, dtype="object")
     noise = frame.get("noise", blank).astype("object").fillna(CLEAN)
     sigma = frame.get("noise_sigma", blank).astype("float64").fillna(0.0)
@@ -117,7 +121,7 @@ def with_noise(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def complete(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with a text in place of a missing strategy, boundary or noise, checked for what no test survives.
+    """The frame with a text in place of a missing strategy, boundary or noise, checked for duplicates.
 
     Raises:
         RunError: If a column is missing, or a cell holds one seed of an arm twice.
@@ -140,9 +144,9 @@ def complete(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def class_metrics(metrics: Iterable[str]) -> set[str]:
-    """Those that are another one's value for a single class: `auroc_Mass` beside `auroc`, `dice_present_liver`.
+    """Metrics that are the value of another metric for a single class: `auroc_Mass` beside `auroc`, `dice_present_liver`.
 
-    Tables and figures show the others first, so that a task of many classes stays readable.
+    Tables and figures show the others first, so that a task with many classes stays readable.
     """
     names = set(metrics)
     return {name for name in names - set(METRICS) if any(name.startswith(f"{other}_") for other in names)}

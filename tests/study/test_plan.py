@@ -183,7 +183,7 @@ def test_a_plan_that_is_read_is_the_plan_that_was_written(plan):
         ({"tasks": {"region": "no_such_card"}}, "no_such_card: neither a task card nor a name in"),
         (
             {"pretrainings": {"a": {"store": "ct", "init": "b"}, "b": {"store": "ct", "init": "a"}}},
-            "a → b → a is a circle",
+            "a → b → a is a cycle",
         ),
         ({"resources": {"pretrian": {"gpus": 1}}}, "no jobs of kind 'pretrian'. Did you mean 'pretrain'"),
     ],

@@ -71,7 +71,7 @@ STYLE = {
 }
 
 
-def arm_looks(arms: Iterable[str], random: Collection[str] = ()) -> Looks:
+def arm_looks(arms: Iterable[str], random_init: Collection[str] = ()) -> Looks:
     """Colour and marker of each pretraining arm, by the order of their names; random initialisation is grey.
 
     Arms of a study that varies more than the pretraining (`CT · ResNet-18`) have the colour of their pretraining and the
@@ -79,20 +79,20 @@ def arm_looks(arms: Iterable[str], random: Collection[str] = ()) -> Looks:
 
     Args:
         arms: Their names.
-        random: Those that are random initialisation, besides `scratch`.
+        random_init: Those that are random initialisation, besides `scratch`.
     """
-    arms, random = set(arms), {SCRATCH, *random}
-    trained, untrained = (sorted(own) for own in (arms - random, arms & random))
-    parts = {arm: arm.partition(JOIN)[::2] for arm in [*trained, *untrained]}
+    arms, random_init = set(arms), {SCRATCH, *random_init}
+    trained, random_arms = sorted(arms - random_init), sorted(arms & random_init)
+    parts = {arm: arm.partition(JOIN)[::2] for arm in [*trained, *random_arms]}
     firsts, rests = (sorted({parts[arm][side] for arm in trained}) for side in (0, 1))
     factors = 1 < len(rests) <= len(MARKERS) and len(firsts) <= len(COLORS)
     looks = {SCRATCH: (SCRATCH_COLOR, SCRATCH_MARKERS[0])}
-    for place, arm in enumerate(trained):
-        color, marker = (firsts.index(parts[arm][0]), rests.index(parts[arm][1])) if factors else (place, place)
+    for position, arm in enumerate(trained):
+        color, marker = (firsts.index(parts[arm][0]), rests.index(parts[arm][1])) if factors else (position, position)
         looks[arm] = (COLORS[color % len(COLORS)], MARKERS[marker % len(MARKERS)])
-    for place, arm in enumerate(untrained):
-        known = factors and parts[arm][1] in rests and len({parts[one][0] for one in untrained}) == 1
-        marker = MARKERS[rests.index(parts[arm][1])] if known else SCRATCH_MARKERS[place % len(SCRATCH_MARKERS)]
+    for position, arm in enumerate(random_arms):
+        shared = factors and parts[arm][1] in rests and len({parts[random_arm][0] for random_arm in random_arms}) == 1
+        marker = MARKERS[rests.index(parts[arm][1])] if shared else SCRATCH_MARKERS[position % len(SCRATCH_MARKERS)]
         looks[arm] = (SCRATCH_COLOR, marker)
     return looks
 
@@ -173,7 +173,7 @@ def inline_svg(figure: Figure, label: str = "") -> str:
 def _lean(svg: str) -> str:
     """The same drawing in about half as many characters: hundredths of a pixel, and no ids that nothing refers to."""
     used = set(re.findall(r'(?:href="|url\()#([\w.-]+)', svg))
-    svg = re.sub(r'\sid="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    svg = re.sub(r'\sid="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
 
     def shortened(tag: re.Match) -> str:

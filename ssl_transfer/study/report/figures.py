@@ -1,7 +1,6 @@
 """Figures of a study: every seed is a point, every pretraining keeps its colour and marker.
 
-Nothing is averaged over settings: what differs in task, protocol, strategy, fraction or noise has a panel or a place
-of its own.
+Nothing is averaged over settings: each task, protocol, strategy, fraction and noise has a panel or a line of its own.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ class _Panel:
         return list(dict.fromkeys(self.means["pretraining"]))
 
     def by_fraction(self) -> list[_Panel]:
-        """One panel per label fraction, of which the first one's title says what all of them are."""
+        """One panel per label fraction; the title of the first has the setting of all."""
         tables = (self.runs, self.units, self.means)
-        split, found = [dict(list(table.groupby("fraction", dropna=False))) for table in tables], []
-        for fraction, *own in zip(split[0], *(part.values() for part in split), strict=True):
-            title = percent(fraction) if found else ", ".join(filter(None, [self.title, percent(fraction)]))
-            found.append(_Panel(self.key, title, *own))
-        return found
+        split, panels = [dict(list(table.groupby("fraction", dropna=False))) for table in tables], []
+        for fraction, *rows in zip(split[0], *(part.values() for part in split), strict=True):
+            title = percent(fraction) if panels else ", ".join(filter(None, [self.title, percent(fraction)]))
+            panels.append(_Panel(self.key, title, *rows))
+        return panels
 
 
 def _panels(frame: pd.DataFrame, metric: str) -> list[_Panel]:
@@ -55,12 +54,12 @@ def _panels(frame: pd.DataFrame, metric: str) -> list[_Panel]:
     frame = complete(frame)
     runs = frame[frame["metric"] == metric]
     units, means = (dict(list(table.groupby(PANEL))) for table in (seed_units(runs), summary(runs)))
-    several_tasks, found = runs["task"].nunique() > 1, []
-    for key, own in runs.groupby(PANEL):
+    several_tasks, panels = runs["task"].nunique() > 1, []
+    for key, rows in runs.groupby(PANEL):
         task, protocol, strategy, noise, sigma = key
         title = joined(words(protocol), words(strategy), words(task) if several_tasks else "", noisy(noise, sigma))
-        found.append(_Panel(key, title, own, units[key], means[key]))
-    return found
+        panels.append(_Panel(key, title, rows, units[key], means[key]))
+    return panels
 
 
 def learning_curves(frame: pd.DataFrame, metric: str, looks: Looks | None = None) -> Figure:
@@ -99,11 +98,11 @@ def _curves(ax: Axes, panel: _Panel, looks: Looks) -> None:
     step = 1.045 ** min(1, 5 / max(1, len(panel.arms) - 1))
     for position, arm in enumerate(panel.arms):
         color, marker = looks[arm]
-        own = panel.runs[panel.runs["pretraining"] == arm]
+        runs = panel.runs[panel.runs["pretraining"] == arm]
         dodge = step ** (position - (len(panel.arms) - 1) / 2)  # the axis is logarithmic
         means = panel.means[panel.means["pretraining"] == arm].set_index("fraction")["mean"]
         ax.plot(means.index * dodge, means, color=color, marker=marker, markersize=5.5, label=arm)
-        ax.scatter(own["fraction"] * dodge, own["value"], color=color, marker=marker, s=13, alpha=0.5, linewidths=0)
+        ax.scatter(runs["fraction"] * dodge, runs["value"], color=color, marker=marker, s=13, alpha=0.5, linewidths=0)
     ax.set_xscale("log")
     ax.set_xticks(fractions, [percent(fraction) for fraction in fractions])
     ax.xaxis.set_minor_locator(NullLocator())
@@ -114,7 +113,7 @@ def robustness_curves(frame: pd.DataFrame, metric: str, looks: Looks | None = No
     """Value over the strength of noise: a point per run, a line through the means, and at the left what there is without.
 
     A panel per task, protocol, strategy, fraction and noise. Sigma is on a logarithmic axis, which has no zero: runs
-    without noise stand apart as hollow marks.
+    without noise are hollow markers at the left.
 
     Args:
         frame: A tidy table.
@@ -131,9 +130,9 @@ def robustness_curves(frame: pd.DataFrame, metric: str, looks: Looks | None = No
     columns = kinds if kinds in (2, 3) else min(3, len(panels))  # side by side: one protocol under every noise
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(len(panels), columns, height=2.8, sharey="row")
-        for ax, (noise, place, runs) in zip(axes, panels, strict=True):
+        for ax, (noise, setting, runs) in zip(axes, panels, strict=True):
             _decay(ax, runs, looks)
-            ax.set_title(f"{filled(place, 3)}\n{noisy(noise)}")
+            ax.set_title(f"{filled(setting, 3)}\n{noisy(noise)}")
             ax.set_xlabel("σ of the noise (share of the intensity range)")
         for ax in axes[::columns]:
             ax.set_ylabel(measure(metric))
@@ -142,17 +141,17 @@ def robustness_curves(frame: pd.DataFrame, metric: str, looks: Looks | None = No
 
 
 def _noise_panels(frame: pd.DataFrame, metric: str) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Noise, place in words and runs of each task, protocol, strategy, fraction and noise; runs without noise are in all."""
+    """Noise, setting in words and runs of each task, protocol, strategy, fraction and noise; runs without noise are in all."""
     frame = complete(frame)
     runs = frame[frame["metric"] == metric]
     several_tasks = runs["task"].nunique() > 1
-    for key, own in runs.groupby(["task", "protocol", "strategy", "fraction"], dropna=False):
+    for key, rows in runs.groupby(["task", "protocol", "strategy", "fraction"], dropna=False):
         task, protocol, strategy, fraction = key
-        place = joined(words(protocol), words(strategy), words(task) if several_tasks else "", percent(fraction))
-        for noise in sorted(set(own["noise"]) - {CLEAN}):
-            drawn = own[own["noise"].isin([noise, CLEAN])]
+        setting = joined(words(protocol), words(strategy), words(task) if several_tasks else "", percent(fraction))
+        for noise in sorted(set(rows["noise"]) - {CLEAN}):
+            drawn = rows[rows["noise"].isin([noise, CLEAN])]
             if drawn["noise_sigma"].nunique() > 1:
-                yield noise, place, drawn
+                yield noise, setting, drawn
 
 
 def _decay(ax: Axes, runs: pd.DataFrame, looks: Looks) -> None:
@@ -163,15 +162,15 @@ def _decay(ax: Axes, runs: pd.DataFrame, looks: Looks) -> None:
     arms = list(dict.fromkeys(all_means["pretraining"]))
     for position, arm in enumerate(arms):
         color, marker = looks[arm]
-        own = runs[runs["pretraining"] == arm]
+        of_arm = runs[runs["pretraining"] == arm]
         dodge = step ** (min(0.07, 0.5 / len(arms)) * (position - (len(arms) - 1) / 2))
         means = all_means[all_means["pretraining"] == arm].set_index("noise_sigma")["mean"]
         noisy_means, without = means[means.index > 0], means[means.index == 0]
         look = {"color": color, "marker": marker, "markersize": 5.5}
         ax.plot(noisy_means.index * dodge, noisy_means, label=arm, **look)
         ax.plot(without.index + clean * dodge, without, markerfacecolor="none", linestyle="none", **look)
-        places = own["noise_sigma"].where(own["noise_sigma"] > 0, clean) * dodge
-        ax.scatter(places, own["value"], color=color, marker=marker, s=13, alpha=0.5, linewidths=0)
+        sigma = of_arm["noise_sigma"].where(of_arm["noise_sigma"] > 0, clean) * dodge
+        ax.scatter(sigma, of_arm["value"], color=color, marker=marker, s=13, alpha=0.5, linewidths=0)
     ax.set_xscale("log")
     ax.set_xticks([clean, *sigmas], [CLEAN, *_thinned(sigmas)])
     ax.xaxis.set_minor_locator(NullLocator())
@@ -183,9 +182,9 @@ def _thinned(sigmas: np.ndarray, apart: float = 0.17) -> list[str]:
     """A text for each sigma, empty where it would run into the one before; `apart` is a share of the axis."""
     at = np.log(sigmas) / max(np.ptp(np.log(sigmas)), 1e-9)
     texts, last = [], -np.inf
-    for place, sigma in zip(at, sigmas, strict=True):
-        texts.append(f"{sigma:g}" if place - last >= apart else "")
-        last = place if texts[-1] else last
+    for position, sigma in zip(at, sigmas, strict=True):
+        texts.append(f"{sigma:g}" if position - last >= apart else "")
+        last = position if texts[-1] else last
     return texts
 
 
@@ -194,7 +193,7 @@ def seed_points(frame: pd.DataFrame, metric: str, looks: Looks | None = None) ->
 
     A row of panels has the label fractions of one task, protocol, strategy and noise; what was run at one fraction shares
     rows. Points are the units of the statistics: pretraining seeds, where an arm has several. Panels of a row have the same
-    scale, not the same range: spreads compare by eye.
+    scale but not the same range, so that variances can be compared by eye.
 
     Args:
         frame: A tidy table.
@@ -226,10 +225,10 @@ def _strip_rows(panels: list[_Panel]) -> list[tuple[list[_Panel], list[str]]]:
             rows.append((fractions, panel.arms))
         else:
             singles.setdefault(panel.key[:2], []).extend(fractions)
-    columns = max([*(len(row) for row, _ in rows), *(min(3, len(own)) for own in singles.values())])
-    for own in singles.values():
-        for start in range(0, len(own), columns):
-            row = own[start : start + columns]
+    columns = max([*(len(row) for row, _ in rows), *(min(3, len(row)) for row in singles.values())])
+    for single in singles.values():
+        for start in range(0, len(single), columns):
+            row = single[start : start + columns]
             rows.append((row, list(dict.fromkeys(arm for panel in row for arm in panel.arms))))
     return sorted(rows, key=lambda row: row[0][0].key)
 
@@ -250,8 +249,8 @@ def _strip(ax: Axes, panel: _Panel, arms: list[str], looks: Looks) -> None:
     for row in panel.means.itertuples():
         (color, marker), y = looks[row.pretraining], arms.index(row.pretraining)
         values = units.get_group(row.pretraining)
-        spread = np.linspace(-0.13, 0.13, len(values)) if len(values) > 1 else np.zeros(1)
-        ax.scatter(values, y + 0.2 + spread, color=color, marker=marker, s=17, alpha=0.75, linewidths=0)
+        jitter = np.linspace(-0.13, 0.13, len(values)) if len(values) > 1 else np.zeros(1)
+        ax.scatter(values, y + 0.2 + jitter, color=color, marker=marker, s=17, alpha=0.75, linewidths=0)
         ax.plot([row.ci_low, row.ci_high], [y - 0.16] * 2, color=color, linewidth=2)
         ax.plot(row.mean, y - 0.16, color=color, marker="|", markersize=12, markeredgewidth=2)
     ax.set_ylim(len(arms) - 0.45, -0.55)

@@ -14,23 +14,23 @@ MainMetrics = dict[tuple[str, str], str]  # task, protocol -> metric
 
 
 def primary_noise(primary: Mapping) -> dict:
-    """The noise setting of the headline: what `primary` names of `noise` and `noise_sigma`, else none."""
+    """The noise setting of a primary contrast: its `noise` and `noise_sigma` if it names any, else no noise."""
     named = {name: primary[name] for name in ("noise", "noise_sigma") if primary.get(name) is not None}
     return named or {"noise": CLEAN}
 
 
 def matches(table: pd.DataFrame, cell: Mapping) -> np.ndarray:
-    """Which rows of a table lie in a cell; what the cell leaves out or has as None, and names of no cell, are any.
+    """Which rows of a table lie in a cell; columns that the cell leaves out, or has as None, match any value.
 
     Args:
         table: With the columns that the cell names.
-        cell: Columns of `CELL` and their values; others are not looked at. A list of values means any of them.
+        cell: Columns of `CELL` and their values; others are ignored. A list means any of its values.
     """
     keep = np.ones(len(table), bool)
     for name, value in cell.items():
         if name in CELL and value is not None:
             values = value if isinstance(value, (list, tuple, set)) else [value]
-            keep &= np.any([_equal(table[name], one, name) for one in values], axis=0) if values else False
+            keep &= np.any([_equal(table[name], wanted, name) for wanted in values], axis=0) if values else False
     return keep
 
 
@@ -41,11 +41,13 @@ def _equal(column: pd.Series, value, name: str) -> np.ndarray:
 
 
 def at_primary_noise(table: pd.DataFrame, primary: Mapping) -> tuple[pd.DataFrame, str]:
-    """Rows at the headline's noise setting, with all rows of what was run at other settings only; a sentence on it."""
+    """Rows at the noise setting of a primary contrast, and all rows of what was run at others only; a sentence for captions."""
     setting = primary_noise(primary)
-    own = pd.Series(matches(table, setting), index=table.index)
-    elsewhere = ~own.groupby([table[name] for name in ("task", "protocol", "strategy")], dropna=False).transform("any")
-    kept = table[own | elsewhere]
+    there = pd.Series(matches(table, setting), index=table.index)
+    elsewhere = ~there.groupby([table[name] for name in ("task", "protocol", "strategy")], dropna=False).transform(
+        "any"
+    )
+    kept = table[there | elsewhere]
     if setting != {"noise": CLEAN} or len(kept) == len(table):
         return kept, ""  # titles name the noise
     return kept, " Runs without noise" + (", where there are such." if elsewhere.any() else ".")
@@ -54,35 +56,35 @@ def at_primary_noise(table: pd.DataFrame, primary: Mapping) -> tuple[pd.DataFram
 def main_metrics(
     frame: pd.DataFrame, primaries: Sequence[Mapping], stated: Mapping[str, str] | None = None
 ) -> tuple[MainMetrics, list[str]]:
-    """The one metric by which each protocol of each target is told.
+    """The main metric of each protocol of each target: the one that recommendations and figures show.
 
-    That is the one stated for the target; else that of the first primary contrast which is of this target, else of
-    any; else the first that the runs have. What was not measured there is passed over.
+    It is the one stated for the target; else that of the first primary contrast on this target, else on any; else the first
+    that the runs have. Metrics that were not measured are skipped.
 
     Args:
         frame: A tidy table.
-        primaries: As for `report.write_report`.
+        primaries: As for `evidence.Evidence`.
         stated: Target -> metric.
 
     Returns:
         (target, protocol) -> metric, those of the primary contrasts first; warnings about stated metrics that no run has.
     """
-    stated, found, warnings = stated or {}, {}, []
+    stated, main, warnings = stated or {}, {}, []
     for (task, protocol), runs in frame.groupby(["task", "protocol"], sort=False):
         measured = list(dict.fromkeys(runs["metric"]))
         first = [name for name in measured if name not in class_metrics(measured)]
         named = sorted(primaries, key=lambda primary: _distance(primary, task, protocol))
         wanted = [stated.get(task), *(primary["metric"] for primary in named), *first]
-        found[task, protocol] = next(metric for metric in wanted if metric in measured)
-    for task in dict.fromkeys(task for task, _ in found):
-        used = [metric for (own, _), metric in found.items() if own == task]
+        main[task, protocol] = next(metric for metric in wanted if metric in measured)
+    for task in dict.fromkeys(task for task, _ in main):
+        used = [metric for (of_task, _), metric in main.items() if of_task == task]
         if task in stated and stated[task] not in used:
             warnings.append(
-                f"The main metric of {task}, {stated[task]}, was measured by no run: {used[0]} stands in its place."
+                f"The main metric of {task}, {stated[task]}, was measured by no run: {used[0]} is used instead."
             )
     order = [primary["metric"] for primary in primaries]
-    placed = sorted(found, key=lambda key: order.index(found[key]) if found[key] in order else len(order))
-    return {key: found[key] for key in placed}, warnings
+    keys = sorted(main, key=lambda key: order.index(main[key]) if main[key] in order else len(order))
+    return {key: main[key] for key in keys}, warnings
 
 
 def _distance(primary: Mapping, task: str, protocol: str) -> tuple[int, bool]:

@@ -1,4 +1,4 @@
-"""How names and numbers are written for readers: three digits, p as papers print it, a real minus sign."""
+"""Names and numbers as reports print them: three digits, p-values as in papers, a typographic minus."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def words(name: str) -> str:
 
 
 def measure(metric: str) -> str:
-    """A metric as a reader says it, and its direction where less is better: `hd95` -> HD95 (less is better)."""
+    """A metric's title, and its direction where less is better: `hd95` -> HD95 (less is better)."""
     return words(metric) + (" (less is better)" if metric_sign(metric) < 0 else "")
 
 
@@ -38,8 +38,8 @@ def noisy(noise: str, sigma: float | None = None) -> str:
     """
     if noise == CLEAN:
         return ""
-    kind, _, place = noise.partition(" ")
-    where = f" in {place.replace('train', 'training').replace('+', ' and ')}" if place else ""
+    kind, _, splits = noise.partition(" ")
+    where = f" in {splits.replace('train', 'training').replace('+', ' and ')}" if splits else ""
     return f"{kind.capitalize()} noise{where}" + ("" if sigma is None else f", σ {sigma:g}")
 
 
@@ -49,7 +49,7 @@ def percent(fraction: float) -> str:
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    """Three digits: 0.873, 4.94, 12.3, 1234; a dash for what is not known; `sign` shows + as well as −."""
+    """Three digits: 0.873, 4.94, 12.3, 1234; a dash for NaN or infinity; `sign` shows + as well as −."""
     if value is None or not math.isfinite(value):
         return "–"
     digits = 3 if abs(value) < 0.9995 else max(0, 2 - math.floor(math.log10(abs(value))))
@@ -57,20 +57,20 @@ def number(value: float | None, sign: bool = False) -> str:
 
 
 def listed(names: Sequence[str], word: str = "and", most: int | None = None) -> str:
-    """Names as a sentence has them: a, b and c; with `most`, a, b and 7 others where they are more than that."""
+    """Names in a sentence: a, b and c; with `most`, a, b and 7 others if they are more than that."""
     if most and len(names) > most:
         names = [*names[: most - 1], f"{len(names) - most + 1} others"]
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {word} {names[-1]}"
 
 
 def difference(a: str, b: str) -> str:
-    """Two arms of a contrast; what both vary alike is said once: CT · ResNet-18, cells · ResNet-18 -> CT − cells · ResNet-18."""
-    (first, _, rest), (second, _, other) = a.partition(JOIN), b.partition(JOIN)
-    return f"{first} − {second}{JOIN}{rest}" if rest and rest == other else f"{a} − {b}"
+    """Two arms of a contrast, a shared level once: CT · ResNet-18, cells · ResNet-18 -> CT − cells · ResNet-18."""
+    (name_a, _, rest_a), (name_b, _, rest_b) = a.partition(JOIN), b.partition(JOIN)
+    return f"{name_a} − {name_b}{JOIN}{rest_a}" if rest_a and rest_a == rest_b else f"{a} − {b}"
 
 
 def joined(*parts: str) -> str:
-    """Those parts of a title that there are."""
+    """The non-empty parts of a title."""
     return JOIN.join(part for part in parts if part)
 
 
@@ -82,7 +82,7 @@ def p_value(p: float | None) -> str:
 
 
 def fine(value: float) -> str:
-    """Two digits that count, for what is small: 0.0031, 0.010; a dash if it is not known."""
+    """Two significant digits, for small numbers: 0.0031, 0.010; a dash for NaN or infinity."""
     return "–" if not math.isfinite(value) else f"{value:#.2g}".rstrip(".")
 
 

@@ -15,7 +15,7 @@ VERDICTS = ("better", "worse", "equivalent", "not decided")
 def by_boundary(contrasts: pd.DataFrame) -> list[dict]:
     """Count contrasts by the pair of boundaries, the nearer side first.
 
-    Contrasts share runs, so the counts are a picture and no test.
+    Contrasts share runs, so the counts are descriptive, not a test.
 
     Args:
         contrasts: At main metrics.
@@ -25,40 +25,36 @@ def by_boundary(contrasts: pd.DataFrame) -> list[dict]:
         `equivalent`, `undecided`, and `median`: of the differences, positive where the nearer side is better. Within one
         boundary no side is nearer: `within` is true, and the median is of absolute differences.
     """
-    random = random_init_arms(contrasts)
-    sides = {side: _kinds(contrasts, side, random) for side in "ab"}
+    random_init = random_init_arms(contrasts)
+    sides = {side: _positions(contrasts, side, random_init) for side in "ab"}
     near, far = pd.DataFrame(sides).min(axis=1), pd.DataFrame(sides).max(axis=1)
     turned = near != sides["a"]
     signs = contrasts["metric"].map({metric: metric_sign(metric) for metric in contrasts["metric"].unique()})
     gain = contrasts["difference"] * signs * (1 - 2 * turned)
     verdicts = contrasts["verdict"].replace("equivalent and different", "equivalent")
     verdicts = verdicts.where(~turned, verdicts.replace({"better": "worse", "worse": "better"}))
-    found = []
-    for (one, other), own in gain.groupby([near, far]):
-        counts = verdicts[own.index].value_counts()
-        better_, worse, equivalent, undecided = (int(counts.get(verdict, 0)) for verdict in VERDICTS)
-        found.append(
+    rows = []
+    for (nearer, farther), gains in gain.groupby([near, far]):
+        counts = verdicts[gains.index].value_counts()
+        better, worse, equivalent, undecided = (int(counts.get(verdict, 0)) for verdict in VERDICTS)
+        rows.append(
             {
-                "near": KINDS[one],
-                "far": KINDS[other],
-                "within": one == other,
-                "n": len(own),
-                "better": better_,
+                "near": KINDS[nearer],
+                "far": KINDS[farther],
+                "within": nearer == farther,
+                "n": len(gains),
+                "better": better,
                 "worse": worse,
                 "equivalent": equivalent,
                 "undecided": undecided,
-                "median": (own.abs() if one == other else own).median(),
+                "median": (gains.abs() if nearer == farther else gains).median(),
             }
         )
-    return found
+    return rows
 
 
-def _kinds(contrasts: pd.DataFrame, side: str, random: set[str]) -> pd.Series:
-    """Place in `KINDS` of the boundary of one side."""
-    places = (
-        contrasts[f"boundary_{side}"]
-        .map({kind: i for i, kind in enumerate(KINDS)})
-        .fillna(KINDS.index("unknown"))
-        .astype(int)
-    )
-    return places.where(~contrasts[side].isin(random), KINDS.index(SCRATCH))
+def _positions(contrasts: pd.DataFrame, side: str, random_init: set[str]) -> pd.Series:
+    """Index in `KINDS` of the boundary of one side."""
+    order = {kind: position for position, kind in enumerate(KINDS)}
+    positions = contrasts[f"boundary_{side}"].map(order).fillna(KINDS.index("unknown")).astype(int)
+    return positions.where(~contrasts[side].isin(random_init), KINDS.index(SCRATCH))

@@ -1,4 +1,4 @@
-"""Seeds within seeds, cases within patients: where the spread of a study comes from, and intervals that respect it."""
+"""Nested data (seeds within seeds, cases within patients): variance components and bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCK = 1_000_000  # numbers drawn at once
 
 
 def variance_components(frame: pd.DataFrame) -> pd.DataFrame:
-    """How much of the spread within a cell comes from pretraining seeds, and how much from fine-tuning seeds.
+    """How much of the variance within a cell is between pretraining seeds, and how much between fine-tuning seeds.
 
     The model is value ~ arm (fixed) + pretraining seed of the arm (random) + fine-tuning seed (residual), with
     variances shared by the arms of a cell. Where the arms that have several pretraining seeds have equally many runs
@@ -38,7 +38,7 @@ def variance_components(frame: pd.DataFrame) -> pd.DataFrame:
     Returns:
         `VARIANCE_COLUMNS`, one row per cell. share: of sd_pretraining² in the sum of both squares.
         n_pretraining_seeds: summed over arms. method: `anova`; `reml`; `total` if no pretraining seed has two runs:
-        sd_pretraining is then the spread of both together, and the rest NaN; `seeds only` if no arm has several
+        sd_pretraining then includes the variance of both, and the rest is NaN; `seeds only` if no arm has several
         pretraining seeds; `not estimable`; `reml failed`.
 
     References:
@@ -209,10 +209,10 @@ class PatientBootstrap:
 def patient_bootstrap(
     cases: pd.DataFrame, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
 ) -> PatientBootstrap:
-    """Compare two arms case by case, resampling patients: the slices of one patient are no independent evidence.
+    """Compare two arms case by case, resampling patients, because the slices of one patient are not independent.
 
     A patient enters with all cases or none, so a resample may have another number of cases; its difference is the mean
-    over cases. It says how much the patients at hand decide, for these two trained models: not what other seeds would.
+    over cases. The interval generalises over patients, for these two trained models, and not over seeds.
 
     Args:
         cases: One row per case: patient, a and b (scores of both arms). Rows with a NaN in any of them are dropped.

@@ -1,7 +1,5 @@
-"""Is the difference between two arms more than the luck of their seeds? The place for every statistic of a study.
+"""Tables over all cells of a tidy frame: contrasts of pretrainings and of strategies, and means with intervals.
 
-Pure functions, numbers and frames in, numbers and frames out. Here are the tables over all cells of a tidy frame;
-`two_samples` has the tests they are made of, `nested` the models of seeds within seeds, and both are found here too.
 What cannot be tested gives NaN, and NaN never decides anything.
 """
 
@@ -85,7 +83,7 @@ EQUIVALENT = ("equivalent", "equivalent and different")  # verdicts
 def seed_units(frame: pd.DataFrame) -> pd.DataFrame:
     """The independent values of each arm in each cell.
 
-    The unit is the pretraining seed: fine-tuning seeds are averaged within it, since they share its luck. An
+    The unit is the pretraining seed: fine-tuning seeds are averaged within it, because they are not independent. An
     arm with a single pretraining seed (or none, such as public weights) has only its fine-tuning seeds.
 
     Args:
@@ -99,9 +97,9 @@ def seed_units(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _units(frame: pd.DataFrame, within: list[str]) -> pd.DataFrame:
-    """Units of a complete frame; the pretraining seeds where several are known within the columns named."""
-    own = frame.groupby(within, dropna=False)["pretraining_seed"]
-    several = (own.transform("nunique") > 1) & (own.transform("count") == own.transform("size"))
+    """Units of a complete frame: the pretraining seeds where there are several within the columns named."""
+    seeds = frame.groupby(within, dropna=False)["pretraining_seed"]
+    several = (seeds.transform("nunique") > 1) & (seeds.transform("count") == seeds.transform("size"))
     frame = frame.assign(
         unit=np.where(several, "pretraining_seed", "seed"),
         unit_seed=frame["pretraining_seed"].where(several, frame["seed"]),
@@ -115,7 +113,7 @@ class _Arms:
     """What is compared within each `group`: a row of `table` per arm, and the units behind them.
 
     Attributes:
-        table: What tells arms apart, and the unit of each.
+        table: The columns that distinguish arms, and the unit of each.
         group: Of each row of the table, ascending.
         arm: Of each unit, as a row of the table; ascending.
         seed: Of each unit, as a code; −1 if unknown.
@@ -130,7 +128,7 @@ class _Arms:
 
     @classmethod
     def of(cls, units: pd.DataFrame, within: list[str], names: list[str]) -> _Arms:
-        """Arms told apart, and ordered, by the columns `names`."""
+        """Arms distinguished, and ordered, by the columns `names`."""
         arms = units.groupby([*within, *names], dropna=False)
         table, arm = arms["unit"].first().reset_index(), arms.ngroup().to_numpy()
         order = np.argsort(arm, kind="stable")
@@ -154,9 +152,9 @@ class _Arms:
         key = np.where(self.seed < 0, -1, self.arm * seeds + self.seed)  # an unknown seed is not the same as another
         wanted = np.where(self.seed[unit] < 0, -2, b[pair] * seeds + self.seed[unit])
         order = np.argsort(key)
-        place = order[np.minimum(np.searchsorted(key[order], wanted), len(order) - 1)]
-        found = key[place] == wanted
-        return pair[found], self.value[unit[found]], self.value[place[found]]
+        candidate = order[np.minimum(np.searchsorted(key[order], wanted), len(order) - 1)]
+        shared = key[candidate] == wanted
+        return pair[shared], self.value[unit[shared]], self.value[candidate[shared]]
 
 
 def _spans(first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -171,11 +169,11 @@ def _domain_arms(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] 
     if boundaries is None:
         boundaries = frame.groupby(["pretraining", "task"])["boundary"].first().to_dict()
     units = _units(frame, [*CELL, "pretraining"])
-    found = [boundaries.get(key, "") for key in zip(units["pretraining"], units["task"], strict=True)]
-    units = units.assign(boundary=pd.Series(found, units.index, dtype="object"))
-    random = (units["pretraining"] == SCRATCH) | (units["boundary"] == SCRATCH)
-    units["place"] = units["boundary"].map(DISTANCE).fillna(3).where(~random, 4)
-    return _Arms.of(units, CELL, ["place", "pretraining", "boundary"])
+    of_units = [boundaries.get(key, "") for key in zip(units["pretraining"], units["task"], strict=True)]
+    units = units.assign(boundary=pd.Series(of_units, units.index, dtype="object"))
+    random_init = (units["pretraining"] == SCRATCH) | (units["boundary"] == SCRATCH)
+    units["distance"] = units["boundary"].map(DISTANCE).fillna(3).where(~random_init, 4)
+    return _Arms.of(units, CELL, ["distance", "pretraining", "boundary"])
 
 
 def summary(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] | None = None) -> pd.DataFrame:
@@ -191,10 +189,10 @@ def summary(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] | Non
     from scipy import special
 
     arms = _domain_arms(frame, boundaries)
-    own = arms.samples()
-    sd = np.sqrt(own.variance)
-    reach = special.stdtrit(own.n - 1.0, 1 - ALPHA / 2) * sd / np.sqrt(own.n)
-    table = arms.table.assign(n=own.n, mean=own.mean, sd=sd, ci_low=own.mean - reach, ci_high=own.mean + reach)
+    samples = arms.samples()
+    n, mean, sd = samples.n, samples.mean, np.sqrt(samples.variance)
+    half = special.stdtrit(n - 1.0, 1 - ALPHA / 2) * sd / np.sqrt(n)
+    table = arms.table.assign(n=n, mean=mean, sd=sd, ci_low=mean - half, ci_high=mean + half)
     return table[SUMMARY_COLUMNS]
 
 
@@ -212,10 +210,9 @@ def contrasts(
     unit reads `seed`: that side contributes its fine-tuning seeds (a side with several pretraining seeds still
     contributes those), and `holds_for` reads "these two checkpoints"; else it is empty. Verdicts: `equivalent` if TOST
     at `margin` is below .05 (`equivalent and different` if Holm's p is too), else `better` or `worse` if Holm's p is
-    below .05, else `not decided`. Which sign is the better one says `result.better`: less of an error, a calibration
-    error or a distance.
+    below .05, else `not decided`. Whether more or less is better is given by `measures.metrics`.
 
-    For reading beside the verdict, never for it: Hedges' g with its 95 % interval, Benjamini–Hochberg's p over the
+    For information only, not used by the verdict: Hedges' g with its 95 % interval, Benjamini–Hochberg's p over the
     same family, and a paired t-test over the pretraining seeds that both sides have (n_paired; 0 if one side's unit
     is the fine-tuning seed).
 
@@ -227,7 +224,7 @@ def contrasts(
         family: Columns of the result; Holm's correction runs over the pairs that share their values. By default over all
             tasks, strategies, fractions and noise settings of a protocol: every sigma adds its pairs to the
             family, and so raises the bar for all. Metrics are families of their own, `auroc_Mass` too.
-        pairs: The pairs of pretrainings to compare, in either order; no others are, nor count in a family. None: all.
+        pairs: The pairs of pretrainings to compare, in either order; others do not count in a family. None: all.
 
     Returns:
         `CONTRAST_COLUMNS`, one row per pair.
@@ -241,8 +238,8 @@ def contrasts(
     left, right = _chosen(arms, pairs)
     table = arms.table[CELL].take(left).reset_index(drop=True)
     for side, rows in (("a", left), ("b", right)):
-        own = arms.table.take(rows).reset_index(drop=True)
-        table[[side, f"boundary_{side}", f"unit_{side}"]] = own[["pretraining", "boundary", "unit"]]
+        of_side = arms.table.take(rows).reset_index(drop=True)
+        table[[side, f"boundary_{side}", f"unit_{side}"]] = of_side[["pretraining", "boundary", "unit"]]
     by_pretraining = (table["unit_a"] == "pretraining_seed") & (table["unit_b"] == "pretraining_seed")
     samples, margins = arms.samples(), _margins(margin, table["metric"])
     a, b = samples[left], samples[right]
@@ -269,7 +266,7 @@ def _check_family(family: Sequence[str], columns: list[str]) -> None:
 
 
 def _chosen(arms: _Arms, pairs: Collection[Collection[str]] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the arms on both sides of the wanted pairs."""
+    """Rows of the arms on both sides of the requested pairs."""
     left, right = arms.pairs()
     if pairs is None:
         return left, right

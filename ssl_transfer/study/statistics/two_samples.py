@@ -1,8 +1,8 @@
-"""Two arms with a handful of values each: how large is their difference, is it more than luck, what could be found?
+"""Tests for two arms with a handful of values each: difference, significance, effect size, equivalence and power.
 
 A test takes two samples and answers in numbers, or takes `Samples`, many pairs at once, and answers in arrays. Every
-variance has ddof = 1. What cannot be tested (fewer than two values on a side, a NaN among them, no spread on either)
-gives NaN, and NaN never decides anything: seeds that never differ say nothing about seeds not drawn.
+variance has ddof = 1. What cannot be tested (fewer than two values on a side, a NaN among them, no variance on either)
+gives NaN, and NaN never decides anything: equal seeds carry no information about other seeds.
 """
 
 from __future__ import annotations
@@ -263,7 +263,7 @@ def minimal_detectable_effect(n_a: int, n_b: int, power: float = 0.8, alpha: flo
     """The smallest true difference, in standard deviations, that a two-sided t-test finds with this power.
 
     For equal variances and before any correction for the number of tests; significance with the wrong sign is not
-    counted as found. NaN with fewer than two units on a side.
+    counted as detected. NaN with fewer than two units on a side.
 
     Example:
         >>> round(minimal_detectable_effect(4, 4), 2)
