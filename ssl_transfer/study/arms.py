@@ -20,7 +20,7 @@ class Arm:
     Attributes:
         name: As reports show it.
         factors: `pretraining` and every axis -> level. Arms are compared if they differ in one factor alone.
-        seeds: Pretraining seeds; [None] for a ready-made backbone.
+        seeds: Pretraining seeds; [None] for an existing backbone.
     """
 
     name: str

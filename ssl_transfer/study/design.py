@@ -24,14 +24,14 @@ Settings = dict[str, Any]  # see `assignments`
 
 
 class StoreSection(Section):
-    """Images: a store that is there (`path`), or files that the study ingests (`source`, and ingest's own options)."""
+    """Images: an existing store (`path`), or files that the study ingests (`source`, with the options of `ingest`)."""
 
     path: str | None = None
     source: str | None = None
     options: Settings = {}
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> StoreSection:
+    def _path_or_source(self) -> StoreSection:
         if (self.path is None) == (self.source is None):
             raise ValueError("Expected either `path` (a store) or `source` (files to ingest)")
         if self.path and self.options:
@@ -40,18 +40,18 @@ class StoreSection(Section):
 
 
 class Pretraining(Section):
-    """One arm: a recipe on a store, a mix of stores, a ready-made backbone, or no training at all.
+    """One arm: a recipe on a store or a mix of stores, an existing backbone, or random initialisation.
 
     Attributes:
-        backbone: A folder or `timm:NAME`, ready-made; or one of these for each level of an axis of `vary`.
-        store: Of `stores`: what it is pretrained on. Of an untrained one: whose intensities it reads.
+        backbone: An existing backbone, a folder or `timm:NAME`; or one for each level of an axis of `vary`.
+        store: Of `stores`: what it is pretrained on; with `untrained`, the store whose intensities it reads.
         mix: Store -> share.
-        init: The pretraining that it starts from (of the same seed), or a ready-made backbone, or one for each level.
-        untrained: The recipe's backbone before the first step: random initialisation.
+        init: The pretraining that it starts from (of the same seed), or an existing backbone, or one for each level.
+        untrained: Random initialisation: the recipe's backbone before the first step.
         recipe: In place of the study's.
         set: Laid over the recipe.
-        varies: Axes of `vary` that apply; null: all, for a ready-made backbone those that it has levels of.
-        evaluated: False for what is only the start of others.
+        varies: Axes of `vary` that apply; null: all, for an existing backbone those that it has levels of.
+        evaluated: False for a pretraining that only others start from.
     """
 
     backbone: str | dict[str, str] | None = None
@@ -69,9 +69,7 @@ class Pretraining(Section):
         if sum(given is not None and given != {} for given in (self.backbone, self.store, self.mix)) != 1:
             raise ValueError("Expected one of `store`, `mix` and `backbone`")
         if self.backbone and (self.set or self.recipe or self.init or self.untrained):
-            raise ValueError(
-                "A ready-made `backbone` is not trained: leave out `set`, `recipe`, `init` and `untrained`"
-            )
+            raise ValueError("An existing `backbone` is not trained: leave out `set`, `recipe`, `init` and `untrained`")
         if self.untrained and self.init:
             raise ValueError("`untrained` is random initialisation, and `init` is not")
         return self
@@ -101,7 +99,7 @@ class Evaluation(Section):
     set: Settings = {}
 
     @model_validator(mode="after")
-    def _known(self) -> Evaluation:
+    def _is_valid(self) -> Evaluation:
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"No protocol is called '{self.protocol}'.{nearest(self.protocol, PROTOCOLS)}"[:-1])
         if self.strategies and not PROTOCOLS[self.protocol].has_strategies:
@@ -112,7 +110,7 @@ class Evaluation(Section):
 
 
 class Ranking(Section):
-    """Whether scores would have told which pretraining to take: `rank` on some tasks (null: all but those of masks).
+    """Score validity: run `rank` on some tasks (null: all but segmentation) and compare its scores with fine-tuning.
 
     Attributes:
         source_labels: Train a head on the labels of the store that an arm was pretrained on, so that LEEP and NCE apply to it.
@@ -125,7 +123,7 @@ class Ranking(Section):
 
 
 class Where(Section):
-    """Which runs an exception is about: those that agree with every value given; a list means any of them."""
+    """The runs that an exception applies to: those that match every value given; a list means any of its values."""
 
     pretraining: list[str] | None = None
     task: list[str] | None = None
@@ -141,37 +139,37 @@ class Where(Section):
         return value if value is None or isinstance(value, (list, dict)) else [value]
 
     def holds(self, run: Mapping[str, Any]) -> bool:
-        """Whether a run is one of these; `pretraining` may name an arm or the pretraining that it varies."""
+        """Whether a run matches; `pretraining` may name an arm or the pretraining that it varies."""
         for key in Where.model_fields:
-            own = {run[key], run["factors"]["pretraining"]} if key == "pretraining" else {run[key]}
+            values = {run[key], run["factors"]["pretraining"]} if key == "pretraining" else {run[key]}
             wanted = getattr(self, key)
-            if wanted is not None and own.isdisjoint(wanted):
+            if wanted is not None and values.isdisjoint(wanted):
                 return False
         return True
 
 
 class Change(Where):
-    """An exception: settings `to` lay over those of the evaluation, for the runs that it is about."""
+    """An exception: settings `to` override those of the evaluation, for the runs that it applies to."""
 
     to: Settings
 
 
 class Shared(Section):
-    """What all pretrainings have in common: a recipe, and what is laid over it before their own `set`."""
+    """What all pretrainings share: a recipe, and overrides that apply before those of each pretraining."""
 
     recipe: str | None = None
     set: Settings = {}
 
 
 class Statistics(Section):
-    """What is compared, and how strictly.
+    """What is compared, and by which criteria.
 
     Attributes:
-        primary: The contrasts that the answer rests on: protocol, metric, and where wanted fraction, task, strategy, noise; with
-            `compare: strategies` those between strategies in place of pretrainings.
-        margin: Largest difference that counts as equivalent: a number, or one per metric. Null: nothing ever does.
+        primary: The primary contrasts: protocol, metric, and optionally fraction, task, strategy, noise; with
+            `compare: strategies` they compare strategies in place of pretrainings.
+        margin: Largest difference that counts as equivalent: a number, or one per metric. Null: nothing is equivalent.
         family: Columns within which Holm's correction runs.
-        pairs: The comparisons declared; null: all pairs of arms that differ in one thing alone.
+        pairs: The declared comparisons; null: all pairs of arms that differ in one factor.
     """
 
     primary: list[dict[str, Any]]
@@ -196,7 +194,7 @@ class Statistics(Section):
 
 
 class Resources(Section):
-    """What one job of a stage asks of a cluster, and how long it may take before there is any record of its kind.
+    """What one job of a stage requests from a cluster, and its estimated time until there are records of its kind.
 
     Attributes:
         launch: Arguments of `accelerate launch`, such as `--config_file launch/accelerate/gpu8.yaml`; empty: one process.
@@ -262,10 +260,10 @@ class StudyRecipe(Section):
         return self
 
 
-def _refuse(what: str, name: str, known: Iterable[str]) -> None:
-    """Say that nothing is called so."""
-    if name not in known:
-        raise ValueError(f"{what} '{name}'.{nearest(name, known)}".rstrip("."))
+def _refuse(what: str, name: str, available: Iterable[str]) -> None:
+    """Raise a ValueError if a name is not available."""
+    if name not in available:
+        raise ValueError(f"{what} '{name}'.{nearest(name, available)}".rstrip("."))
 
 
 def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyRecipe:

@@ -45,10 +45,10 @@ def claimed_gpus(wanted: int, locks: Path | None = None) -> Iterator[list[str]]:
         return
     if wanted > len(present):
         raise RunError(
-            f"the job asks for {wanted} GPUs, and there are {len(present)}. Change `resources`, or {VISIBLE}."
+            f"the job requests {wanted} GPUs, but this machine has {len(present)}. Change `resources`, or {VISIBLE}."
         )
     folder = locks or Path(tempfile.gettempdir()) / f"ssl_transfer-gpus-{os.getuid()}"
-    said = False
+    announced = False
     while True:
         with ExitStack() as held:
             mine = []
@@ -64,7 +64,7 @@ def claimed_gpus(wanted: int, locks: Path | None = None) -> Iterator[list[str]]:
                     if before is not None:
                         os.environ[VISIBLE] = before
                 return
-        if not said:
-            said = True
+        if not announced:
+            announced = True
             say(f"waiting for {wanted} of {len(present)} GPUs")
         time.sleep(SECONDS_BETWEEN_LOOKS)

@@ -74,7 +74,7 @@ class Plan:
         """Where the backbone of an arm and pretraining seed is, or will be.
 
         Raises:
-            UsageError: If the plan has none, or it is ready-made (the plan's `arms` name it).
+            UsageError: If the plan has none, or it was not pretrained by the study (the plan's `arms` name it).
         """
         return str(Path(self._output("pretrain", arm=arm, seed=seed)) / "backbone")
 

@@ -151,7 +151,7 @@ class StudyInputs:
         return content, f"{self.recipe.name}: pretrainings.{arm.name} ({path})"
 
     def _parent(self, arm: Arm, seed: int | None) -> Input:
-        """What an arm starts from: another arm at the same levels and seed, or a ready-made backbone."""
+        """What an arm starts from: another arm at the same levels and seed, or an existing backbone."""
         init = arm.level(arm.pretraining.init)
         if init not in self.recipe.pretrainings:
             return Input.external(init)

@@ -185,7 +185,7 @@ def test_a_choice_of_the_scheduler_stands(machine, tmp_path):
 
 
 def test_more_gpus_than_there_are_is_refused(machine, tmp_path):
-    with pytest.raises(RunError, match="asks for 4 GPUs, and there are 3"), devices.claimed_gpus(4, tmp_path):
+    with pytest.raises(RunError, match="requests 4 GPUs, but this machine has 3"), devices.claimed_gpus(4, tmp_path):
         pass
 
 
