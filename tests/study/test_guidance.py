@@ -258,7 +258,7 @@ def test_a_target_is_told_by_its_stated_metric_else_by_its_primary_else_by_its_f
 
 def test_a_stated_metric_that_nothing_measured_is_warned_of():
     _, warnings = main_metrics(study(), [{"protocol": "knn", "metric": "auroc"}], {"ct": "dice", "elsewhere": "f1"})
-    assert warnings == ["The main metric of ct, dice, was measured by no run: auroc stands in its place."]
+    assert warnings == ["The main metric of ct, dice, was measured by no run: auroc is used instead."]
 
 
 # --- words ---

@@ -50,8 +50,8 @@ correction.</p>
 {% for target in targets %}
 <h3>{{ target.task | words }} <span class="quiet">by {{ target.metrics }}</span></h3>
 <p class="sums">{{ target.sentence }}</p>
-<div class="wide" role="region" tabindex="0" aria-label="Recommended for {{ target.task | words }}"><table
-class="sortable guide">
+<div class="wide" role="region" tabindex="0" aria-label="Recommended for {{ target.task | words }}">
+<table class="sortable guide">
 <colgroup><col style="width:11%"><col style="width:6%"><col style="width:23%"><col style="width:10%"><col style="width:24%">
 <col style="width:14%"><col style="width:4.5%"><col style="width:7.5%"></colgroup>
 <thead><tr><th scope="col">Protocol</th><th scope="col" class="num">Labels</th><th scope="col">Recommended</th>
