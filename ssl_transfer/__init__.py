@@ -1,4 +1,4 @@
-"""ssl_transfer: pretrain without labels on one domain, measure what it is worth on another.
+"""ssl_transfer: pretrain a backbone without labels on one domain, transfer it to another, compare with statistics.
 
 The names below load on first use, so that `import ssl_transfer` costs nothing.
 """

@@ -1,4 +1,4 @@
-"""Evaluation results: what one backbone is worth on one task, with everything needed to trace it."""
+"""Evaluation results: how well one backbone performs on one task, with everything needed to trace it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ssl-transfer evaluate`: what backbones are worth on a task, by one protocol."""
+"""`ssl-transfer evaluate`: how well backbones perform on a task, by one protocol."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The stage `evaluate`: what a backbone is worth on a task, by one protocol."""
+"""The stage `evaluate`: how well a backbone performs on a task, by one protocol."""
