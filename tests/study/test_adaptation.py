@@ -174,7 +174,7 @@ def test_curves_without_a_column_are_refused():
 # --- seed variance ---
 
 
-def test_a_contrast_detects_what_the_spread_of_its_units_allows():
+def test_the_detectable_difference_follows_from_the_variance_of_the_units():
     frame = study()
     row = detectable_differences(variance_components(frame), summary(frame)).set_index("strategy").loc["full"]
     sd = math.sqrt(row["sd_pretraining"] ** 2 + row["sd_seed"] ** 2 / 2)
@@ -182,7 +182,7 @@ def test_a_contrast_detects_what_the_spread_of_its_units_allows():
     assert row["detects"] == pytest.approx(minimal_detectable_effect(4, 4) * sd)
 
 
-def test_with_the_seeds_that_are_said_to_be_needed_the_difference_is_detected():
+def test_with_the_seeds_reported_as_needed_the_difference_is_detected():
     frame = study()
     row = detectable_differences(variance_components(frame), summary(frame)).iloc[0]
     n = int(row["seeds_for_0.02"])
@@ -190,7 +190,7 @@ def test_with_the_seeds_that_are_said_to_be_needed_the_difference_is_detected():
     assert minimal_detectable_effect(n - 1, n - 1) * row["sd_unit"] > 0.02
 
 
-def test_one_run_per_pretraining_seed_shows_the_spread_of_both_together():
+def test_one_run_per_pretraining_seed_includes_the_variance_of_both():
     frame = study(seeds=1)
     row = detectable_differences(variance_components(frame), summary(frame)).iloc[0]
     assert row["method"] == "total"

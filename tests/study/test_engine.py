@@ -34,16 +34,16 @@ def plan(tmp_path, monkeypatch):
 
 
 class Worker:
-    """Stands in for the verbs: notes what it was asked, and fails or stops where told to."""
+    """Stands in for the verbs: records its commands, and fails or stops at those named."""
 
     def __init__(self, fails: str = "", stops: str = ""):
-        self.asked, self.fails, self.stops = [], fails, stops
+        self.commands, self.fails, self.stops = [], fails, stops
 
     def __call__(self, words: list[str]) -> None:
-        self.asked.append(" ".join(words))
-        if self.fails and self.fails in self.asked[-1]:
-            raise ValueError("no such luck")
-        if self.stops and self.stops in self.asked[-1]:
+        self.commands.append(" ".join(words))
+        if self.fails and self.fails in self.commands[-1]:
+            raise ValueError("made to fail")
+        if self.stops and self.stops in self.commands[-1]:
             raise Interrupted("stopped")
 
 
@@ -55,7 +55,7 @@ def test_every_job_is_done_once_and_never_again(plan):
     first, second = Worker(), Worker()
     assert run_plan(plan, first).count("done") == len(plan.jobs)
     run_plan(plan, second)
-    assert len(first.asked) == len(set(first.asked)) == len(plan.jobs) and second.asked == []
+    assert len(first.commands) == len(set(first.commands)) == len(plan.jobs) and second.commands == []
 
 
 def test_a_failure_is_recorded_with_its_traceback_and_stops_only_what_needs_it(plan):
@@ -65,7 +65,7 @@ def test_a_failure_is_recorded_with_its_traceback_and_stops_only_what_needs_it(p
     assert {job.title.rpartition(": ")[2] for job in plan.jobs if found.states[job.id] == "blocked"} == {"CT, seed 0"}
     assert found.count("done") == len(plan.jobs) - 1 - found.count("blocked")
     kept = engine.failure(plan, broken)
-    assert kept["error"] == "ValueError: no such luck" and "Traceback" in kept["traceback"]
+    assert kept["error"] == "ValueError: made to fail" and "Traceback" in kept["traceback"]
 
 
 def test_what_failed_is_tried_again_and_then_its_failure_is_forgotten(plan):
@@ -75,7 +75,7 @@ def test_what_failed_is_tried_again_and_then_its_failure_is_forgotten(plan):
     assert engine.failure(plan, broken) is None
 
 
-def test_being_stopped_is_no_failure(plan):
+def test_being_stopped_is_not_a_failure(plan):
     stopped = job_of(plan, "pretrain CT, seed 0")
     with pytest.raises(Interrupted):
         run_plan(plan, Worker(stops=stopped.id))
@@ -88,9 +88,9 @@ def test_a_job_that_another_process_holds_is_running_and_is_waited_for(plan):
         assert status(plan).states[held.id] == "running"
         thread = threading.Thread(target=run_plan, args=(plan, worker))
         thread.start()
-        while len(worker.asked) < sum("CT, seed 0" not in job.title for job in plan.jobs):
+        while len(worker.commands) < sum("CT, seed 0" not in job.title for job in plan.jobs):
             time.sleep(0.05)
-        assert not any(held.id in words for words in worker.asked)
+        assert not any(held.id in words for words in worker.commands)
     thread.join()
     assert status(plan).count("done") == len(plan.jobs)
 
@@ -102,8 +102,8 @@ def test_two_engines_at_once_do_every_job_once(plan):
         thread.start()
     for thread in threads:
         thread.join()
-    asked = workers[0].asked + workers[1].asked
-    assert len(asked) == len(set(asked)) == len(plan.jobs)
+    commands = workers[0].commands + workers[1].commands
+    assert len(commands) == len(set(commands)) == len(plan.jobs)
 
 
 def test_one_job_is_refused_before_what_it_needs_is_done(plan):
@@ -147,17 +147,17 @@ def test_estimates_come_from_records_of_the_same_kind_in_proportion_to_the_work(
     assert costs.seconds(job) == pytest.approx(5) and costs.bytes(job) == 2000
 
 
-def test_another_arm_tells_about_a_job_in_its_own_study_only(plan):
-    one, other = job_of(plan, "features of ct: CT, seed 0"), job_of(plan, "features of ct: scratch, seed 0")
-    for own, seconds in ((True, 7), (False, other.cost["seconds"])):
+def test_a_record_of_another_arm_counts_within_the_same_study_only(plan):
+    done, waiting = job_of(plan, "features of ct: CT, seed 0"), job_of(plan, "features of ct: scratch, seed 0")
+    for same_study, seconds in ((True, 7), (False, waiting.cost["seconds"])):
         costs = Costs()
-        costs.add(one.cost, 7, 0, own)
-        assert costs.seconds(other) == seconds
+        costs.add(done.cost, 7, 0, same_study=same_study)
+        assert costs.seconds(waiting) == seconds
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Three GPUs, and neither a scheduler nor a wish."""
+    """Three GPUs, no scheduler, and CUDA_VISIBLE_DEVICES unset."""
     for name in (devices.VISIBLE, *devices.SCHEDULERS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(devices, "machine_gpus", lambda: ["0", "1", "2"])
@@ -199,8 +199,8 @@ def test_a_study_runs_from_its_yaml_to_its_report(tmp_path):
     report = ssl_transfer("study", "report", "studies/study", "--json", folder=tmp_path)
     assert report.status == 0, report.stderr
     page = (tmp_path / json.loads(report.stdout)["report"]).read_text()
-    assert "photographs → CT" in page and "head only" in page and "Nothing: everything that was planned" in page
-    assert "Could it have been told beforehand?" in page
+    assert "photographs → CT" in page and "head only" in page and "None: all planned runs are in this report." in page
+    assert "Score validity" in page
     unfinished = next((tmp_path / "studies/study/jobs").glob("*.json"))
     again = ssl_transfer("study", "run", "study.yaml", "--json", folder=tmp_path)
     assert again.status == 0 and unfinished.exists() and "left]" not in again.stderr

@@ -35,14 +35,14 @@ def report(path, *options):
     return content, page, pd.read_csv(page.parent / "tables" / "contrasts.csv")
 
 
-def test_a_table_from_elsewhere_gets_contrasts_and_a_page(published):
+def test_an_external_table_gets_contrasts_and_a_page(published):
     content, page, contrasts = report(published)
     assert "Take CT" in content["answers"][0] and page.stat().st_size > 50_000
     dice = contrasts[contrasts["metric"] == "dice"].set_index(["a", "b"])
     assert dice.loc[("CT", "ImageNet"), "verdict"] == "better" and set(dice["n_a"]) == {4}
 
 
-def test_margin_family_and_domains_are_heard(published, tmp_path):
+def test_margin_family_and_domains_are_applied(published, tmp_path):
     domains = pd.DataFrame({"pretraining": ["CT", "ImageNet"], "task": "liver", "boundary": ["none", "hard"]})
     domains.to_csv(tmp_path / "domains.csv", index=False)
     _, _, plain = report(published)
@@ -53,7 +53,7 @@ def test_margin_family_and_domains_are_heard(published, tmp_path):
     assert (contrasts["p_holm"] >= plain["p_holm"] - 1e-12).all()  # a larger family
 
 
-def test_the_headline_can_be_chosen(published):
+def test_the_primary_contrast_can_be_chosen(published):
     content, _, _ = report(published, "--primary", "protocol=finetune,metric=hd95")
     assert "HD95" in content["answers"][0]
 
@@ -65,7 +65,7 @@ def test_the_headline_can_be_chosen(published):
         ("", "not readable as CSV"),
     ],
 )
-def test_a_table_that_is_none_is_refused(tmp_path, text, message):
+def test_a_table_without_the_columns_is_refused(tmp_path, text, message):
     (tmp_path / "x.csv").write_text(text)
     answer = ssl_transfer("study", "report", "--results", "x.csv", folder=tmp_path)
     assert answer.status == 2 and message in answer.stderr

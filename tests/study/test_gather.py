@@ -32,7 +32,7 @@ def study(tmp_path, monkeypatch):
         def perform(words):
             job = jobs[" ".join(words)]
             if fails in job.title:
-                raise ValueError("no such luck")
+                raise ValueError("made to fail")
             if stops in job.title:
                 raise Interrupted("stopped")
             for number, run in enumerate(job.runs):
@@ -66,7 +66,7 @@ def test_the_answer_follows_from_the_results(study):
 
 def test_what_failed_and_what_waits_for_it_is_named_with_its_error(study):
     text = page(study(fails="pretrain CT, seed 1"))
-    assert "pretrain CT, seed 1: failed (ValueError: no such luck)" in text
+    assert "pretrain CT, seed 1: failed (ValueError: made to fail)" in text
     assert "linear_probe on region: CT, seed 1: blocked" in text
 
 
@@ -75,7 +75,7 @@ def test_a_study_without_any_result_has_a_page_that_says_what_is_missing(study):
     assert "ingest ct: missing" in text and "No run has finished yet" in text
 
 
-def test_what_most_results_say_of_themselves_is_a_warning(study):
+def test_notes_that_most_results_share_are_a_warning(study):
     text = page(study())
     assert "region by linear probe: patients guessed" in text
     assert "Pretrained on training images (without labels) of the target" in text

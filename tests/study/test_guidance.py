@@ -91,7 +91,7 @@ def test_a_long_list_of_arms_is_counted_from_the_sixth_on():
     assert text == "Take a: better than b, c, d, e, f and 2 others."
 
 
-def test_random_initialisation_is_known_by_its_boundary():
+def test_random_initialisation_is_recognised_by_its_boundary():
     won = pairs(ax="better", ay="better").assign(boundary_a="none", boundary_b=SCRATCH, b=["s · 18", "s · 50"])
     assert advice(won) == "Take a: better than random initialisation (s · 18, s · 50)."
     assert random_init_arms(won) == {SCRATCH, "s · 18", "s · 50"}
@@ -100,7 +100,7 @@ def test_random_initialisation_is_known_by_its_boundary():
 # --- a table per target ---
 
 
-def test_arms_that_no_verdict_tells_apart_are_both_to_take():
+def test_arms_that_no_verdict_distinguishes_are_both_recommended():
     (target,) = guide(study())
     (row,) = target["rows"]
     assert row["take"] == ["CT", "CT + photographs"]
@@ -108,7 +108,7 @@ def test_arms_that_no_verdict_tells_apart_are_both_to_take():
     assert row["boundaries"] == [("none", 2)]
 
 
-def test_a_higher_mean_alone_takes_nothing():
+def test_a_higher_mean_alone_recommends_nothing():
     close = {"CT": (0.85, "none"), "photographs": (0.84, "hard")}
     (target,) = guide(study(close, noise=0.05))
     assert [row["take"] for row in target["rows"]] == [[]]
@@ -136,25 +136,25 @@ def test_evidence_turns_a_contrast_so_that_the_shown_arm_comes_first():
 
 
 @pytest.mark.parametrize(("metric", "taken"), [("auroc", "photographs"), ("ece", "CT")])
-def test_less_of_an_error_is_what_to_take(metric, taken):
+def test_the_arm_with_less_error_is_recommended(metric, taken):
     (row,) = guide(study({"CT": (0.7, "none"), "photographs": (0.9, "hard")}, metrics=(metric,)))[0]["rows"]
     assert row["take"] == [taken]
     assert row["across"]["best"] == taken
 
 
-def test_random_initialisation_can_be_what_to_take():
+def test_random_initialisation_can_be_recommended():
     (row,) = guide(study({"CT": (0.6, "none"), SCRATCH: (0.8, SCRATCH)}))[0]["rows"]
     assert (row["take"], row["boundaries"], row["random_init"]) == ([SCRATCH], [(SCRATCH, 1)], None)
     assert row["across"]["other"] == "CT"
 
 
-def test_a_cell_where_all_are_equivalent_takes_any():
+def test_where_all_are_equivalent_any_arm_is_recommended():
     (target,) = guide(study({"CT": (0.8, "none"), "photographs": (0.8, "hard")}), margin=0.1)
     assert (target["rows"][0]["any"], target["rows"][0]["bond"]) == (True, "equivalent")
     assert target["sentence"] == "In every setting all arms are equivalent within the margin."
 
 
-def test_many_arms_to_take_are_named_by_those_left_out():
+def test_many_recommended_arms_are_named_by_those_left_out():
     arms = {f"arm {i}": (0.8, "hard") for i in range(6)}
     (row,) = guide(study({**arms, SCRATCH: (0.4, SCRATCH)}))[0]["rows"]
     assert (len(row["take"]), row["all_but"]) == (6, [SCRATCH])
@@ -171,7 +171,7 @@ def test_a_target_is_summarised_by_how_often_arms_are_recommended():
     )
 
 
-def test_one_checkpoint_per_arm_is_said_in_the_row():
+def test_a_row_notes_that_there_is_one_checkpoint_per_arm():
     frame = study().assign(pretraining_seed=0, seed=lambda table: table["pretraining_seed"].index % 4)
     (row,) = guide(frame)[0]["rows"]
     assert row["checkpoint"]
@@ -221,7 +221,7 @@ def test_every_primary_contrast_is_answered_in_its_order_and_no_cell_twice():
     ]
 
 
-def test_contrasts_of_what_to_take_come_first_in_an_answer():
+def test_contrasts_of_the_recommended_arm_come_first_in_an_answer():
     frame = study({"cells": (0.6, "hard"), "CT": (0.6, "none"), "photographs": (0.9, "hard")})
     (answer,) = answers(contrasts(frame), summary(frame), [{"protocol": "knn", "metric": "auroc"}])
     assert ["photographs" in (pair["a"], pair["b"]) for pair in answer["pairs"]] == [True, True, False]
@@ -251,7 +251,7 @@ def test_a_list_in_a_cell_means_any_of_its_values():
         ),
     ],
 )
-def test_a_target_is_told_by_its_stated_metric_else_by_its_primary_else_by_its_first(primaries, stated, found):
+def test_the_main_metric_is_the_stated_one_else_that_of_the_primary_contrast_else_the_first(primaries, stated, found):
     frame = study(metrics=("accuracy", "accuracy_a", "auroc", "f1"))
     assert main_metrics(frame, primaries, stated) == ({("ct", "knn"): found}, [])
 
@@ -270,6 +270,6 @@ def test_lists_t_values_and_small_numbers_read_as_papers_print_them():
     assert (fine(0.0104), fine(0.00310), fine(float("nan"))) == ("0.010", "0.0031", "–")
 
 
-def test_what_both_arms_vary_alike_is_said_once():
+def test_a_level_that_both_arms_share_is_written_once():
     assert difference("CT · ResNet-18", "cells · ResNet-18") == "CT − cells · ResNet-18"
     assert difference("CT · ResNet-18", "cells · ResNet-50") == "CT · ResNet-18 − cells · ResNet-50"

@@ -109,14 +109,14 @@ def test_the_components_of_small_studies_are_right_on_average(ratio):
     assert found["sd_pretraining"] == pytest.approx(ratio**2, abs=0.12 * (ratio**2 + 0.5))  # a little up: cut at 0
 
 
-def test_pretraining_that_varies_less_than_chance_has_no_spread():
+def test_pretraining_that_varies_less_than_chance_has_no_variance():
     row = estimate(cell([[[0, 2], [2, 0]], [[5, 7], [7, 5]]]))
     assert (row.sd_pretraining, row.share) == (0, 0)
     assert row.sd_seed == pytest.approx(math.sqrt(8 / 6))  # all squares within arms, 8, on 8 − 2 degrees of freedom
 
 
 @pytest.mark.parametrize("lost", [[], [0]])
-def test_an_arm_of_one_pretraining_tells_of_fine_tuning_alone(lost):
+def test_an_arm_of_one_pretraining_estimates_the_variance_of_fine_tuning_alone(lost):
     nested = cell(nested_values(1.0, (2, 4, 3)), lost)
     public = cell(nested_values(0.0, (1, 1, 6), 5) + 9).assign(pretraining="public", pretraining_seed=pd.NA)
     row, expected = (
@@ -127,7 +127,7 @@ def test_an_arm_of_one_pretraining_tells_of_fine_tuning_alone(lost):
     assert (row.n_arms, row.n_pretraining_seeds, row.n_runs) == (3, 9, 30 - len(lost))
 
 
-def test_one_run_per_pretraining_seed_gives_the_spread_of_both_together():
+def test_one_run_per_pretraining_seed_gives_the_variance_of_both():
     row = estimate(cell([[[1], [2], [3]], [[5], [7], [9]]]))
     assert row.sd_pretraining == pytest.approx(
         math.sqrt((2 + 8) / 4)
@@ -135,7 +135,7 @@ def test_one_run_per_pretraining_seed_gives_the_spread_of_both_together():
     assert (math.isnan(row.sd_seed), math.isnan(row.share), row.method) == (True, True, "total")
 
 
-def test_one_pretraining_seed_per_arm_gives_the_spread_of_fine_tuning_alone():
+def test_one_pretraining_seed_per_arm_gives_the_variance_of_fine_tuning_alone():
     row = estimate(cell([[[1, 2, 3]], [[5, 7, 9]]]))
     assert row.sd_seed == pytest.approx(math.sqrt(10 / 4))
     assert (math.isnan(row.sd_pretraining), math.isnan(row.share), row.method) == (True, True, "seeds only")

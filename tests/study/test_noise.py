@@ -303,7 +303,7 @@ def test_latex_names_the_noise(noisy_page):
     assert "Gaussian noise in test, σ 0.05" in text
 
 
-def test_a_page_without_noise_does_not_speak_of_it(tmp_path):
+def test_a_page_without_noise_does_not_mention_it(tmp_path):
     frame = study(CLEAN)
     with_columns = page(tmp_path / "with", frame)
     without = page(tmp_path / "without", frame.drop(columns=["noise", "noise_sigma"]))
@@ -325,7 +325,7 @@ def test_what_was_run_with_noise_only_is_drawn_and_named(tmp_path):
     assert "segment · Gaussian noise in test, σ 0.05" in text
 
 
-def test_a_page_of_noise_alone_says_what_it_has_no_answer_to(tmp_path):
+def test_a_page_of_noise_alone_names_the_primary_contrast_that_it_cannot_answer(tmp_path):
     assert "primary contrast (kNN, AUROC, without noise)" in page(tmp_path, study(WEAK, STRONG))
 
 
@@ -344,7 +344,7 @@ def test_single_classes_share_one_collapsed_table_and_stay_out_of_latex(tmp_path
     assert not list((tmp_path / "figures").glob("*Mass*"))
 
 
-def test_a_single_class_can_be_the_headline(tmp_path):
+def test_a_single_class_can_be_the_primary_metric(tmp_path):
     text = page(tmp_path, study(CLEAN, metrics=("auroc", "auroc_Mass")), metric="auroc_Mass")
     assert "<caption>Contrasts: AUROC Mass</caption>" in text
     assert "single classes" not in text

@@ -76,7 +76,9 @@ def test_the_paired_sensitivity_analysis_holds_its_level(ratio):
 
 def test_strategies_of_shared_pretrainings_hold_their_level():
     values = noise(1.0, 4000, 2, 4, 3)
-    values += 2 * np.random.default_rng(2).normal(size=(4000, 1, 4, 1))  # the luck of the backbone that both start from
+    values += 2 * np.random.default_rng(2).normal(
+        size=(4000, 1, 4, 1)
+    )  # the effect of the backbone that both start from
     frame = tidy(values).rename(columns={"strategy": "none", "pretraining": "strategy"}).assign(pretraining="ct")
     assert rejected(strategy_contrasts(frame)) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
 
@@ -86,7 +88,7 @@ def test_strategies_of_shared_pretrainings_hold_their_level():
 
 @pytest.mark.parametrize("spread", [1, 2, 4, 10])
 @pytest.mark.parametrize(("n_a", "n_b"), [(4, 4), (4, 8), (8, 4), (5, 7)])
-def test_unequal_spread_and_unequal_numbers_of_seeds_keep_the_level(spread, n_a, n_b):
+def test_unequal_variances_and_unequal_numbers_of_seeds_keep_the_level(spread, n_a, n_b):
     values = noise(1.0, 4000, 2, 8, 2) * np.array([1.0, spread])[:, None, None]
     for arm, n in enumerate((n_a, n_b)):
         values[:, arm, n:] = np.nan

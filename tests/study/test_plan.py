@@ -200,7 +200,7 @@ def test_a_block_with_a_name_replaces_and_any_other_is_laid_over():
     assert words == ["data.size=64", 'data.views={"name": "ct"}', "train.epochs=3", "x=null"]
 
 
-def test_there_are_five_studies_of_the_literature_each_with_a_small_sister():
+def test_there_are_five_studies_of_the_literature_each_with_a_mini_version():
     names = ["benchmark", "in_vs_cross_domain", "multistage", "realworld_features", "strategies"]
     expected = [*names, *(f"{name}_mini" for name in names), "quickstart", "quickstart_tiny"]
     assert [path.stem for path in STUDIES] == sorted(expected)
@@ -223,7 +223,7 @@ def test_every_recipe_and_setting_of_a_study_is_one_that_its_stage_takes(path, t
 
 
 @pytest.mark.parametrize("path", [path for path in STUDIES if "mini" in path.stem], ids=lambda path: path.stem)
-def test_a_small_sister_ends_within_45_minutes_by_its_own_estimate_and_learns_from_at_most_2000_images(path, tmp_path):
+def test_a_mini_version_ends_within_45_minutes_by_its_estimate_and_trains_on_at_most_2000_images(path, tmp_path):
     plan = plan_study(load_study(path), tmp_path)
     assert Costs().estimate(plan.jobs).hours <= 0.75
     limits = [read_yaml(card)["data"]["limit"] for card in (tmp_path / "recipes").glob("*.yaml")]

@@ -81,7 +81,7 @@ def test_a_win_over_single_checkpoints_says_so():
     assert advice(won) == "Take a: better than b. This holds for the checkpoints compared, not for their recipes."
 
 
-def test_the_headline_names_the_winner_with_its_evidence(page):
+def test_the_answer_names_the_winner_with_its_evidence(page):
     text = page.read_text()
     assert "Take in-domain CT: better than photographs and random initialisation (scratch)." in text
     assert "n = 4 and 4 pretraining seeds" in text
@@ -218,7 +218,7 @@ def test_contrasts_show_t_with_its_degrees_of_freedom(page):
     assert re.search(r'<td class="num" data-v="[^"]*">t\(\d(\.\d)?\) = −?\d+\.\d</td>', page.read_text())
 
 
-def test_what_is_in_csv_alone_is_said(page):
+def test_the_page_names_the_columns_that_only_the_csv_has(page):
     assert "Benjamini–Hochberg p-values and a test paired by seed are in tables/contrasts.csv" in page.read_text()
 
 

@@ -19,7 +19,7 @@ def whole(tmp_path_factory):
     return build(tmp_path_factory.mktemp("whole"), frame, **extras(frame))
 
 
-def test_a_study_has_a_section_for_all_that_it_hands_over(whole):
+def test_a_study_has_all_sections_in_their_order(whole):
     headings = re.findall(r"<h2 id=[^>]*>(.*?)</h2>", whole.read_text())
     assert headings == [
         "Recommendation by target",
@@ -51,7 +51,7 @@ def test_all_primary_contrasts_are_answered_in_their_order(whole):
     ]
 
 
-def test_the_guidance_has_a_table_per_target_right_after_the_answer(whole):
+def test_the_recommendations_have_a_table_per_target_right_after_the_answer(whole):
     text = whole.read_text()
     section = text[
         text.index('<h2 id="recommendation-by-target">') : text.index('<h2 id="in-domain-versus-cross-domain">')
@@ -137,12 +137,12 @@ def test_many_contrasts_are_on_the_page_at_main_metrics_only_and_it_says_so(larg
     assert titles == [f"target {i}, AUROC" for i in range(4)]
 
 
-def test_figures_of_many_panels_have_a_sister_per_target(large):
+def test_figures_of_many_panels_are_split_by_target(large):
     names = {path.stem for path in (large.parent / "figures").glob("*.png")}
     assert {f"seed_points_auroc_target_{i}" for i in range(4)} <= names
 
 
-def test_effects_of_many_contrasts_are_those_of_the_guidance(large):
+def test_effects_of_many_contrasts_are_those_of_the_recommendations(large):
     assert "Only the contrasts shown under “Recommendation by target”." in large.read_text()
 
 

@@ -78,7 +78,7 @@ def test_quality_is_that_of_clean_fine_tunes_at_the_main_metric_with_seeds_avera
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_a_score_that_orders_as_fine_tuning_does_agrees_and_costs_nothing_and_its_reverse_costs_all(sign):
+def test_a_score_with_the_order_of_fine_tuning_correlates_without_regret_and_its_reverse_has_the_largest_regret(sign):
     quality = fine_tuned(tuned({"xray": rising()}), {"xray": "auroc"})
     table, overall = score_correlations(
         scored({"xray": {arm: sign * value for arm, value in rising().items()}}), quality
@@ -152,7 +152,7 @@ def ranked(plan) -> list:
     return [job for job in plan.jobs if job.stage == "rank"]
 
 
-def test_every_backbone_is_scored_once_on_every_task_but_those_of_masks(plan):
+def test_every_backbone_is_scored_once_on_every_task_but_segmentation(plan):
     jobs = ranked(plan(rank={}))
     assert {(job.about["arm"], job.about["seed"], job.about["task"]) for job in jobs} == {
         (arm, seed, "region") for arm in STUDY["pretrainings"] for seed in (0, 1)
@@ -170,23 +170,23 @@ def test_scores_share_the_features_of_probes_and_change_no_other_job(plan):
 
 def test_source_labels_are_those_of_what_an_arm_was_trained_on(plan):
     jobs = {job.about["arm"]: job.command for job in ranked(plan(rank={"source_labels": True}))}
-    asked = {
+    source_stores = {
         arm: [command[i + 1] for i, word in enumerate(command) if word == "--source"] for arm, command in jobs.items()
     }
-    assert [Path(spec).name for spec in asked["photographs"]] == ["photographs"]
-    assert [Path(spec).name for spec in asked["photographs → CT"]] == ["ct"] and asked["scratch"] == []
+    assert [Path(spec).name for spec in source_stores["photographs"]] == ["photographs"]
+    assert [Path(spec).name for spec in source_stores["photographs → CT"]] == ["ct"] and source_stores["scratch"] == []
 
 
 @pytest.mark.parametrize(
-    ("rank", "said"),
+    ("rank", "message"),
     [
         ({"tasks": ["organs"]}, "organs is a segmentation task"),
         ({"tasks": ["regoin"]}, "Did you mean 'region'"),
         ({"folds": 3}, "takes no such option"),
     ],
 )
-def test_a_wrong_ranking_is_refused(plan, rank, said):
-    with pytest.raises(RecipeError, match=re.escape(said)):
+def test_a_wrong_ranking_is_refused(plan, rank, message):
+    with pytest.raises(RecipeError, match=re.escape(message)):
         plan(rank=rank)
 
 

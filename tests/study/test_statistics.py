@@ -248,7 +248,7 @@ def test_wrong_input_is_refused_with_what_to_do(change, options, message):
         contrasts(change(study({"a": arm(0.1, 0.2), "b": arm(0.3, 0.5)})), **options)
 
 
-def test_summary_gives_mean_spread_and_interval_over_units():
+def test_summary_gives_mean_sd_and_interval_over_units():
     row = summary(study({"a": {(p, s): p + s for p in range(3) for s in range(2)}})).iloc[0]
     assert (row.n, row["mean"], row.sd) == (3, 1.5, 1.0)
     reach = stats.t.ppf(0.975, 2) / math.sqrt(3)
@@ -348,7 +348,7 @@ def test_pairs_of_arms_that_are_not_there_are_no_rows(pairs):
     assert len(table) == 0
 
 
-def test_every_arm_that_starts_at_random_stands_last():
+def test_every_random_initialisation_comes_last():
     frame = study({name: arm(0.1, 0.2) for name in ("scratch · resnet18", "a scratch", "ct", "public")})
     boundaries = {("scratch · resnet18", "t"): "scratch", ("a scratch", "t"): "scratch", ("ct", "t"): "none"}
     assert list(dict.fromkeys(summary(frame, boundaries)["pretraining"])) == [

@@ -63,7 +63,7 @@ def test_the_noise_of_a_run_is_that_of_its_settings_and_none_where_they_say_noth
 
 
 def test_a_repeated_run_id_is_refused():
-    with pytest.raises(RunError, match="r1: found twice"):
+    with pytest.raises(RunError, match="r1: appears twice"):
         study_table([result("r1"), result("r1")])
 
 

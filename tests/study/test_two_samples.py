@@ -66,7 +66,7 @@ def test_what_cannot_be_tested_gives_nan_and_no_error(a, b):
 
 
 @pytest.mark.filterwarnings("error")
-def test_one_side_without_spread_is_tested_without_a_warning():
+def test_one_side_without_variance_is_tested_without_a_warning():
     test = welch([0.9, 0.9, 0.9], [0.1, 0.2, 0.3])
     assert (test.t, test.df) == (pytest.approx(0.7 / math.sqrt(0.01 / 3)), pytest.approx(2))
 
@@ -263,7 +263,7 @@ def test_the_seeds_needed_invert_the_minimal_detectable_effect(n):
 
 
 @pytest.mark.parametrize("effect", [0.0, math.nan, minimal_detectable_effect(MOST_SEEDS, MOST_SEEDS) * 0.99])
-def test_no_number_of_seeds_finds_nothing(effect):
+def test_no_number_of_seeds_detects_an_effect_of_zero(effect):
     assert seeds_needed(effect) is None
 
 

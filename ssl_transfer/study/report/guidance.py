@@ -136,8 +136,8 @@ def _take(order: Dominance, random_init: Collection[str]) -> str:
     if equivalent:
         text += f"; equivalent to {_names(equivalent, random_init, most=NAMED_UNDECIDED)} within the margin"
     if undecided:
-        each = " for each of them" if len(leaders) > 1 else ""
-        text += f"; not decided against {_names(undecided, random_init, most=NAMED_UNDECIDED)}{each}"
+        each = "each " if len(leaders) > 1 else ""
+        text += f"; {each}not decided against {_names(undecided, random_init, most=NAMED_UNDECIDED)}"
     if apart:
         text += f"; not compared with {_names(apart, random_init, most=NAMED_UNDECIDED)}"
     bonds = {
