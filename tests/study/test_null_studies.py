@@ -83,7 +83,7 @@ def test_strategies_of_shared_pretrainings_hold_their_level():
     assert rejected(strategy_contrasts(frame)) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 4000)
 
 
-# --- arms that differ in spread and in number of seeds ---
+# --- arms with unequal variances and numbers of seeds ---
 
 
 @pytest.mark.parametrize("spread", [1, 2, 4, 10])
@@ -97,7 +97,7 @@ def test_unequal_variances_and_unequal_numbers_of_seeds_keep_the_level(spread, n
     assert rejected(table) <= 0.06 + 3 * math.sqrt(0.06 * 0.94 / 4000)
 
 
-# --- the wrong units, as PROTOCOLS has them: the simulation has teeth ---
+# --- wrong units of analysis are rejected far too often: the simulation can tell ---
 
 
 @pytest.mark.parametrize(("ratio", "rate"), [(0.5, 0.12), (1.0, 0.29), (2.0, 0.55)])

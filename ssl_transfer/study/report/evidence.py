@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -139,7 +140,7 @@ class Evidence:
         """The contrasts of pretrainings that the primaries name."""
         primaries = [primary for primary in self.primaries if primary.get("compare") != STRATEGIES]
         rows = [matches(self.contrasts, {**primary, **primary_noise(primary)}).nonzero()[0] for primary in primaries]
-        return self.contrasts.iloc[list(dict.fromkeys(row for own in rows for row in own))]
+        return self.contrasts.iloc[list(dict.fromkeys(itertools.chain.from_iterable(rows)))]
 
     @cached_property
     def answers(self) -> list[dict]:

@@ -27,9 +27,9 @@ def variance_components(frame: pd.DataFrame) -> pd.DataFrame:
     of each, REML is the closed form of the analysis of variance: sd_seed² is the mean square within pretraining seeds
     (MSW), and sd_pretraining² the variance of their means less MSW / runs. Other designs are fitted by statsmodels'
     MixedLM, unless MSW is too small to matter. Neither is ever negative: where the likelihood is highest at
-    sd_pretraining = 0 it is 0, and sd_seed has all of the spread within arms.
+    sd_pretraining = 0 it is 0, and sd_seed has all of the variance within arms.
 
-    An arm with one pretraining seed, or none known (public weights), tells of sd_seed alone. A run without a value
+    An arm with one pretraining seed, or none (public weights), informs sd_seed alone. A run without a value
     does not enter and is not counted.
 
     Args:
@@ -57,14 +57,14 @@ def variance_components(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _components(value: np.ndarray, nest: np.ndarray, arm: np.ndarray) -> tuple:
     """The columns of `VARIANCE_COLUMNS` that follow the cell, from runs with numbers of pretraining seed and arm."""
-    known = np.isfinite(value)
-    if not known.any():
+    finite = np.isfinite(value)
+    if not finite.any():
         return np.nan, np.nan, np.nan, 0, 0, 0, "not estimable"
-    nest, arm = (np.unique(number[known], return_inverse=True)[1] for number in (nest, arm))
-    sd_pretraining, sd_seed, method = _estimate(value[known], nest, arm)
+    nest, arm = (np.unique(number[finite], return_inverse=True)[1] for number in (nest, arm))
+    sd_pretraining, sd_seed, method = _estimate(value[finite], nest, arm)
     total = sd_pretraining**2 + sd_seed**2
     share = sd_pretraining**2 / total if total > 0 else np.nan
-    return sd_pretraining, sd_seed, share, arm.max() + 1, nest.max() + 1, known.sum(), method
+    return sd_pretraining, sd_seed, share, arm.max() + 1, nest.max() + 1, finite.sum(), method
 
 
 def _estimate(value: np.ndarray, nest: np.ndarray, arm: np.ndarray) -> tuple[float, float, str]:
@@ -97,9 +97,9 @@ def _without_pretraining(value: np.ndarray, nest: np.ndarray, arm: np.ndarray) -
     of_arm, of_nest = np.bincount(arm), np.bincount(nest)
     rest = value - (np.bincount(arm, value) / of_arm)[arm]
     variance = np.sum(rest**2) / (len(value) - len(of_arm))
-    found = np.sum(np.bincount(nest, rest) ** 2) / variance
+    between = np.sum(np.bincount(nest, rest) ** 2) / variance
     expected = len(value) - np.sum((of_nest / of_arm[arm[np.unique(nest, return_index=True)[1]]]) * of_nest)
-    return np.sqrt(variance) if found <= expected else None
+    return np.sqrt(variance) if between <= expected else None
 
 
 def _mixed_model(value: np.ndarray, nest: np.ndarray, arm: np.ndarray) -> tuple[float, float, str]:
