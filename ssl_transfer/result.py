@@ -1,15 +1,17 @@
-"""Evaluation results: how well one backbone performs on one task, with everything needed to trace it."""
+"""Results of the stages `evaluate`, `rank` and `analyze`: typed, and written as JSON with everything needed to trace them."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer.errors import UsageError
-from ssl_transfer.run import read_json, write_json
+from ssl_transfer.run import from_json, read_json, to_json, write_json
 
-SCHEMA = 1
+RESULT_SCHEMA = 1
+RANKING_SCHEMA = 1
+ANALYSIS_SCHEMA = 1
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class EvalResult:
     environment: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
-    schema: int = SCHEMA
+    schema: int = RESULT_SCHEMA
     kind: str = "result"
 
     def save(self, folder: Path) -> Path:
@@ -61,12 +63,165 @@ class EvalResult:
         """
         path = Path(path)
         path = path / "result.json" if path.is_dir() else path
-        content = read_json(path)
-        if content is None:
-            raise UsageError(f"{path}: no readable result. Evaluate first, or name the folder that holds result.json.")
-        if content.get("kind") != "result" or content.get("schema") != SCHEMA:
-            raise UsageError(f"{path}: expected a result of schema {SCHEMA}. Evaluate again with this version.")
-        try:
-            return cls(**content)
-        except TypeError as error:
-            raise UsageError(f"{path}: not all keys of a result are there ({error}). Evaluate again.") from None
+        return cls(**_content(path, cls, "result", RESULT_SCHEMA, "Evaluate"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedBackbone:
+    """A backbone in a ranking.
+
+    Attributes:
+        name: Among the candidates.
+        id, method, source_domain, feature_dim: As its card has them.
+        scores: Transferability score -> value; None where it does not apply.
+        knn, linear_probe: The task's metric, cross-validated over patients.
+        intervals: Criterion -> [low, high] at 95 %, patients resampled.
+        source_classes: What gave probabilities of source classes; None: nothing.
+        seconds: Part of the work -> seconds.
+    """
+
+    name: str
+    id: str
+    method: str
+    source_domain: str | None
+    feature_dim: int
+    scores: dict[str, float | None]
+    knn: float
+    linear_probe: float
+    intervals: dict[str, list[float]]
+    source_classes: str | None
+    seconds: dict[str, float]
+
+    def value(self, criterion: str) -> float | None:
+        """Of a score, `knn` or `linear_probe`."""
+        return self.scores[criterion] if criterion in self.scores else getattr(self, criterion, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """Backbones in the order in which to try them on a task; the fields are the keys of `rank.json`.
+
+    Attributes:
+        task: Its name.
+        metric: The task's.
+        by: Criterion of the order.
+        backbones: As they were given.
+        order: Names, the best first.
+        first: Name -> share of resampled patients in which it is the best; None without resampling.
+        not_told_apart: Names that the patients do not separate from the best.
+        agreement: Criterion -> its correlations with `by`.
+        recommendation: What to take, as a sentence.
+        caveats: What a reader must know, as sentences.
+        n: Images and patients that the scores rest on.
+        settings: Every option of `rank` with its value.
+    """
+
+    schema: int = RANKING_SCHEMA
+    kind: str = "rank"
+    run_id: str
+    task: str
+    metric: str
+    by: str
+    backbones: tuple[RankedBackbone, ...]
+    order: tuple[str, ...]
+    first: dict[str, float] | None
+    not_told_apart: tuple[str, ...]
+    agreement: dict[str, dict[str, Any]]
+    recommendation: str
+    caveats: tuple[str, ...]
+    n: dict[str, int | None]
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Ranking:
+        """Read `rank.json` in a folder.
+
+        Raises:
+            UsageError: If it is missing, incomplete, something else, or of another schema.
+        """
+        return cls.of_json(_content(Path(folder) / "rank.json", cls, "rank", RANKING_SCHEMA, "Rank"))
+
+    @classmethod
+    def of_json(cls, content: dict[str, Any]) -> Ranking:
+        """A ranking from its JSON object; other keys are left out."""
+        backbones = [from_json(RankedBackbone, backbone) for backbone in content["backbones"]]
+        return from_json(cls, {**content, "backbones": backbones})
+
+    def save(self, folder: Path) -> None:
+        """Write `rank.json`."""
+        write_json(folder / "rank.json", self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The ranking as `rank.json` has it."""
+        return to_json(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """Feature spaces of backbones on the images of a store; the fields are the keys of `analysis.json`.
+
+    Attributes:
+        store: Id of the store.
+        store_path: Where it was.
+        n: Images and patients of the store, and images of the sample.
+        backbones: Each with what its card says and its numbers.
+        findings: `title` and `text` of each.
+        leaks: Near-duplicates between splits, as a sentence.
+        settings: Every option of `analyze` with its value.
+        seconds: Part of the work -> seconds.
+    """
+
+    schema: int = ANALYSIS_SCHEMA
+    kind: str = "analysis"
+    run_id: str
+    store: str
+    store_path: str
+    n: dict[str, int | None]
+    backbones: tuple[dict[str, Any], ...]
+    findings: tuple[dict[str, str], ...]
+    leaks: str
+    settings: dict[str, Any]
+    seconds: dict[str, float]
+    environment: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Analysis:
+        """Read `analysis.json` in a folder.
+
+        Raises:
+            UsageError: If it is missing, incomplete, something else, or of another schema.
+        """
+        return from_json(cls, _content(Path(folder) / "analysis.json", cls, "analysis", ANALYSIS_SCHEMA, "Analyze"))
+
+    def save(self, folder: Path) -> None:
+        """Write `analysis.json`."""
+        write_json(folder / "analysis.json", self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The analysis as `analysis.json` has it."""
+        return to_json(self)
+
+
+def _content(path: Path, result: type, kind: str, schema: int, verb: str) -> dict[str, Any]:
+    """The JSON object of a result, checked.
+
+    Args:
+        path: Of the file.
+        result: Its dataclass.
+        kind: As the file must say.
+        schema: As the file must say.
+        verb: What makes such a file, for messages.
+
+    Raises:
+        UsageError: If the file is missing, incomplete, something else, or of another schema.
+    """
+    content = read_json(path)
+    if content is None:
+        raise UsageError(f"{path}: no readable result. {verb} first, or name the folder that holds {path.name}.")
+    if content.get("kind") != kind or content.get("schema") != schema:
+        raise UsageError(f"{path}: expected a {kind} of schema {schema}. {verb} again with this version.")
+    needed = [field.name for field in fields(result) if field.default is field.default_factory is MISSING]
+    if missing := [name for name in needed if name not in content]:
+        raise UsageError(f"{path}: not all keys of a result are there (missing: {', '.join(missing)}). {verb} again.")
+    return content

@@ -37,9 +37,9 @@ from ssl_transfer.data.store import ImageStore
 from ssl_transfer.environment import environment
 from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.neighbors import IndexKind, nearest
-from ssl_transfer.run import Artifact, plain, read_json, write_json
+from ssl_transfer.result import Analysis
+from ssl_transfer.run import Artifact, plain
 
-SCHEMA = 1
 FEWEST = 40  # images: below, neither neighbourhoods nor cross-validated probes say anything
 THUMBNAILS = ((5_000, 64), (20_000, 48), (50_000, 32))  # images up to which they have so many pixels; beyond, 24
 NEIGHBORS_SHOWN = 12
@@ -61,7 +61,7 @@ def analyze(
     seed: Annotated[int, Field(ge=0)] = 0,
     size: PositiveInt | None = None,
     precision: Precision = "fp32",
-) -> tuple[dict[str, Any], Path]:
+) -> tuple[Analysis, Path]:
     """Compare the feature spaces of backbones on the images of a store.
 
     Args:
@@ -80,7 +80,7 @@ def analyze(
         size, precision: Of features; see `extract_features`.
 
     Returns:
-        What `analysis.json` holds, and its folder: there also `explorer.html`, `tables/`, `figures/` and `maps.parquet`.
+        The analysis and its folder: there also `explorer.html`, `tables/`, `figures/` and `maps.parquet`.
 
     Raises:
         UsageError: If there are fewer than 40 images, a column is not there, or `out` holds something else.
@@ -101,7 +101,7 @@ def analyze(
     upstream = [one.id for one in (*subjects, store, *against.values())] + [one.result.run_id for one in results]
     artifact = Artifact.of("analyze", asked, upstream, out, record="analysis.json")
     if artifact.is_finished():
-        return _load(artifact.folder), artifact.folder
+        return Analysis.load(artifact.folder), artifact.folder
     fewest = max(FEWEST, 2 * neighbors + 1)
     if len(store) < fewest:
         raise UsageError(
@@ -127,26 +127,20 @@ def analyze(
         with timed("explorer"):
             _map_table(question, found).to_parquet(temporary / "maps.parquet", index=False)
             _explorer(question, found, told, temporary / "explorer.html")
-        answer = {
-            "schema": SCHEMA,
-            "kind": "analysis",
-            "run_id": artifact.id,
-            "store": store.id,
-            "store_path": str(store.path),
-            "n": {"images": len(store), "patients": store.card.n_patients, "sample": len(found.rows)},
-            "backbones": [_entry(one, found) for one in subjects],
-            "findings": [{"title": one.title, "text": one.text} for one in told],
-            "leaks": found.leaks.sentence(),
-            "settings": settings,
-            "seconds": seconds,
-            "environment": environment("cpu"),
-        }
-        write_json(temporary / "analysis.json", answer)
-    return answer, artifact.folder
-
-
-def _load(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "analysis.json") or {}
+        analysis = Analysis(
+            run_id=artifact.id,
+            store=store.id,
+            store_path=str(store.path),
+            n={"images": len(store), "patients": store.card.n_patients, "sample": len(found.rows)},
+            backbones=tuple(_entry(subject, found) for subject in subjects),
+            findings=tuple({"title": finding.title, "text": finding.text} for finding in told),
+            leaks=found.leaks.sentence(),
+            settings=settings,
+            seconds=seconds,
+            environment=environment("cpu"),
+        )
+        analysis.save(temporary)
+    return analysis, artifact.folder
 
 
 def _entry(one: AnalyzedBackbone, found: Measurements) -> dict[str, Any]:

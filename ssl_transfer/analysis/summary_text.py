@@ -6,7 +6,6 @@ import math
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -14,6 +13,7 @@ from ssl_transfer.analysis.analyzed_backbone import before_and_after
 from ssl_transfer.analysis.explorer.page import Finding
 from ssl_transfer.analysis.measurements import AnalysisSpec, Measurements
 from ssl_transfer.analysis.similarity import FEATURES
+from ssl_transfer.result import Analysis
 
 WIDTH = 120  # characters of a line on a terminal
 CLEAR = 0.05  # difference of R² or AUROC that is told as one
@@ -35,21 +35,21 @@ def findings(asked: AnalysisSpec, found: Measurements, pictures: Mapping[str, Pa
     return [Finding(title, text, pictures.get(picture)) for title, text, picture in told if text]
 
 
-def listing(answer: dict[str, Any]) -> str:
+def as_text(analysis: Analysis, folder: str | Path) -> str:
     """What `analyze` prints for people.
 
     Args:
-        answer: As `analysis.json` has it, and where things lie.
+        analysis: Of the backbones.
+        folder: Where it lies, with its tables, figures and explorer.
     """
     lines = []
-    for one in answer["findings"]:
+    for finding in analysis.findings:
         paragraphs = [
             textwrap.fill(text, WIDTH, initial_indent="  ", subsequent_indent="    ")
-            for text in one["text"].split("\n\n")
+            for text in finding["text"].split("\n\n")
         ]
-        lines += [one["title"], *paragraphs, ""]
-    places = {"tables and figures": answer["analysis"], "explorer": answer["explorer"]}
-    return "\n".join([*lines, *(f"{name}: {place}" for name, place in places.items())])
+        lines += [finding["title"], *paragraphs, ""]
+    return "\n".join([*lines, f"tables and figures: {folder}", f"explorer: {Path(folder) / 'explorer.html'}"])
 
 
 def _leaks(found: Measurements) -> str:

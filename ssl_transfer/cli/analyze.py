@@ -50,15 +50,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.recipe import merge, resolve_options
 
     settings = resolve_options(analyze, merge({}, options.overrides), "analyze")
-    answer, folder = analyze(options.words, store, options.out, options.against, options.results, **settings)
-    return {**answer, "analysis": str(folder), "explorer": str(folder / "explorer.html")}
+    analysis, folder = analyze(options.words, store, options.out, options.against, options.results, **settings)
+    return {**analysis.to_json(), "analysis": str(folder), "explorer": str(folder / "explorer.html")}
 
 
 def as_text(answer: dict[str, Any]) -> str:
     """The findings, in sentences."""
-    from ssl_transfer.analysis.summary_text import listing
+    from ssl_transfer.analysis.summary_text import as_text
+    from ssl_transfer.result import Analysis
+    from ssl_transfer.run import from_json
 
-    return listing(answer)
+    return as_text(from_json(Analysis, answer), answer["analysis"])
 
 
 VERB = Verb(

@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         except UnreachableError as error:
             warn(f"left out: {error}")
             left_out.append(f"Left out: {error}")
-    answer, folder = rank(task, by_name(loaded), options.out, options.features, sources, **settings)
-    return {**answer, "caveats": [*answer["caveats"], *left_out], "ranking": str(folder / "rank.json")}
+    ranking, folder = rank(task, by_name(loaded), options.out, options.features, sources, **settings)
+    return {**ranking.to_json(), "caveats": [*ranking.caveats, *left_out], "ranking": str(folder / "rank.json")}
 
 
 def check(options: argparse.Namespace) -> None:
@@ -81,9 +81,10 @@ def check(options: argparse.Namespace) -> None:
 
 def as_text(answer: dict[str, Any]) -> str:
     """A table of scores, and the recommendation."""
-    from ssl_transfer.ranking.listing import listing
+    from ssl_transfer.ranking.text import as_text
+    from ssl_transfer.result import Ranking
 
-    return listing(answer)
+    return as_text(Ranking.of_json(answer), answer["ranking"])
 
 
 VERB = Verb("which backbone to take for a task, by its features; test is not read", arguments, run, as_text, check)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pandas
 from pydantic import Field, NonNegativeInt, PositiveInt
@@ -25,9 +25,8 @@ from ssl_transfer.ranking.candidate import CRITERIA, Candidate, candidate
 from ssl_transfer.ranking.sample import Sample
 from ssl_transfer.ranking.source_classifier import SourceLabels, source_posteriors
 from ssl_transfer.ranking.verdict import verdict
-from ssl_transfer.run import Artifact, read_json, write_json
-
-SCHEMA = 1
+from ssl_transfer.result import RankedBackbone, Ranking
+from ssl_transfer.run import Artifact
 
 
 def rank(
@@ -44,7 +43,7 @@ def rank(
     resamples: NonNegativeInt = 100,
     size: PositiveInt | None = None,
     precision: Literal["fp32", "bf16"] = "fp32",
-) -> tuple[dict[str, Any], Path]:
+) -> tuple[Ranking, Path]:
     """Score backbones on a task's training and validation images and put them in order.
 
     Args:
@@ -61,7 +60,7 @@ def rank(
         size, precision: Of the features; see `extract_features`.
 
     Returns:
-        The answer, as `rank.json` has it, and its folder.
+        The ranking and its folder.
 
     Raises:
         TaskError: If it is a segmentation task.
@@ -85,7 +84,7 @@ def rank(
     upstream = [*(one.id for one in backbones.values()), task.store.id, *(source.id for source in sources)]
     artifact = Artifact.of("rank", asked, upstream, out, record="rank.json")
     if artifact.is_finished():
-        return _load(artifact.folder), artifact.folder
+        return Ranking.load(artifact.folder), artifact.folder
     if by in SOURCE_SCORES and not any(_has_source(backbone, sources) for backbone in backbones.values()):
         raise UsageError(
             f"by={by}: none of the backbones has source classes at hand. Take linear_probe, or give a --source."
@@ -122,23 +121,21 @@ def rank(
         raise UsageError(
             f"by={by}: this score applies to none of the backbones, or not to this task. Take linear_probe."
         )
-    answer = {
-        "schema": SCHEMA,
-        "kind": "rank",
-        "run_id": artifact.id,
-        "task": task.name,
-        "metric": task.card.metric,
-        "by": by,
-        "backbones": [_entry(one) for one in candidates],
+    ranking = Ranking(
+        run_id=artifact.id,
+        task=task.name,
+        metric=task.card.metric,
+        by=by,
+        backbones=tuple(map(_ranked, candidates)),
         **verdict(candidates, sample, by, _unused(sources, backbones)),
-        "n": task.count(sample.rows),
-        "settings": settings,
-        "environment": environment(device_name()),
-    }
+        n=task.count(sample.rows),
+        settings=settings,
+        environment=environment(device_name()),
+    )
     with artifact.writing() as temporary:
-        _table(answer).to_csv(temporary / "scores.csv", index=False)
-        write_json(temporary / "rank.json", answer)
-    return answer, artifact.folder
+        _table(ranking).to_csv(temporary / "scores.csv", index=False)
+        ranking.save(temporary)
+    return ranking, artifact.folder
 
 
 def _has_source(backbone: Backbone, sources: Sequence[SourceLabels]) -> bool:
@@ -155,33 +152,29 @@ def _unused(sources: Sequence[SourceLabels], backbones: Mapping[str, Backbone]) 
     ]
 
 
-def _load(folder: Path) -> dict[str, Any]:
-    return read_json(folder / "rank.json") or {}
+def _ranked(candidate: Candidate) -> RankedBackbone:
+    card, values = candidate.card, candidate.values
+    return RankedBackbone(
+        name=candidate.name,
+        id=card.id,
+        method=card.method,
+        source_domain=card.source_domain,
+        feature_dim=card.feature_dim,
+        scores={name: values[name] for name in SCORES},
+        knn=values["knn"],
+        linear_probe=values["linear_probe"],
+        intervals={name: interval for name in CRITERIA if (interval := candidate.interval(name))},
+        source_classes=candidate.source,
+        seconds=candidate.seconds,
+    )
 
 
-def _entry(one: Candidate) -> dict[str, Any]:
-    """A backbone as `rank.json` has it."""
-    return {
-        "name": one.name,
-        "id": one.card.id,
-        "method": one.card.method,
-        "source_domain": one.card.source_domain,
-        "feature_dim": one.card.feature_dim,
-        "scores": {name: one.values[name] for name in SCORES},
-        "knn": one.values["knn"],
-        "linear_probe": one.values["linear_probe"],
-        "intervals": {name: interval for name in CRITERIA if (interval := one.interval(name))},
-        "source_classes": one.source,
-        "seconds": one.seconds,
-    }
-
-
-def _table(answer: dict[str, Any]) -> pandas.DataFrame:
+def _table(ranking: Ranking) -> pandas.DataFrame:
     """One row per backbone and criterion: value and interval."""
     rows = []
-    for one in answer["backbones"]:
+    for backbone in ranking.backbones:
         for criterion in CRITERIA:
-            value = one["scores"].get(criterion, one.get(criterion))
-            low, high = one["intervals"].get(criterion, (None, None))
-            rows.append({"backbone": one["name"], "criterion": criterion, "value": value, "low": low, "high": high})
+            low, high = backbone.intervals.get(criterion, (None, None))
+            value = backbone.value(criterion)
+            rows.append({"backbone": backbone.name, "criterion": criterion, "value": value, "low": low, "high": high})
     return pandas.DataFrame(rows)

@@ -34,12 +34,12 @@ def verdict(candidates: list[Candidate], sample: Sample, by: str, more: list[str
     close = [one.name for one in ranked[1:] if first and not _ahead(ranked[0], one, by, sign)]
     agreeing = _agreement(candidates, by)
     return {
-        "order": [one.name for one in ranked],
+        "order": tuple(one.name for one in ranked),
         "first": first,
-        "not_told_apart": [ranked[0].name, *close] if close else [],
+        "not_told_apart": (ranked[0].name, *close) if close else (),
         "agreement": agreeing,
         "recommendation": _recommendation(ranked, close, first, sample, by),
-        "caveats": [*_caveats(candidates, ranked, sample, by, agreeing), *more],
+        "caveats": (*_caveats(candidates, ranked, sample, by, agreeing), *more),
     }
 
 

@@ -18,8 +18,7 @@ from ssl_transfer.data.inspect import contact_sheet
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.protocols import FROZEN, PROTOCOLS
-from ssl_transfer.result import EvalResult
-from ssl_transfer.run import read_json
+from ssl_transfer.result import EvalResult, Ranking
 from ssl_transfer.study.arms import compared
 from ssl_transfer.study.engine import failure, record, status
 from ssl_transfer.study.methods_text import methods_text, study_design
@@ -118,15 +117,15 @@ def _scores(plan: Plan) -> pd.DataFrame | None:
     """Transferability scores and probes of every backbone, from the study's finished `rank` jobs."""
     rows = []
     for job in plan.jobs:
-        ranking = read_json(Path(job.output) / "rank.json") if job.stage == "rank" else None
-        for backbone in (ranking or {}).get("backbones", ()):
-            values = {**{name: backbone[name] for name in FROZEN}, **backbone["scores"]}
-            shared = {"pretraining": job.about["arm"], "pretraining_seed": job.about["seed"], "task": job.about["task"]}
-            sign = metric_sign(ranking["metric"])  # so that more is better, for probes too
+        if job.stage != "rank" or not (Path(job.output) / "rank.json").exists():
+            continue
+        ranking = Ranking.load(job.output)
+        sign = metric_sign(ranking.metric)  # so that more is better, for probes too
+        shared = {"pretraining": job.about["arm"], "pretraining_seed": job.about["seed"], "task": job.about["task"]}
+        for backbone in ranking.backbones:
+            values = {**{name: sign * backbone.value(name) for name in FROZEN}, **backbone.scores}
             rows += [
-                {**shared, "criterion": name, "value": value * (sign if name in FROZEN else 1)}
-                for name, value in values.items()
-                if value is not None
+                {**shared, "criterion": name, "value": value} for name, value in values.items() if value is not None
             ]
     return pd.DataFrame(rows).astype({"pretraining_seed": "Int64"}) if rows else None
 

@@ -18,12 +18,14 @@ from support.tiny_tasks import SHORT, judge
 
 from ssl_transfer.analysis.failures import Predictions
 from ssl_transfer.analysis.stage import analyze
-from ssl_transfer.analysis.summary_text import listing
+from ssl_transfer.analysis.summary_text import as_text
 from ssl_transfer.cli import main
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import UsageError
 from ssl_transfer.evaluation.stage import probe
 from ssl_transfer.models.backbone import load_backbone, save_backbone
+from ssl_transfer.result import Analysis
+from ssl_transfer.run import from_json
 
 KEYS = {
     "schema",
@@ -221,7 +223,7 @@ def test_the_page_holds_names_and_findings(analyzed):
 def test_people_read_what_was_found_and_where_it_lies(analyzed, in_user_folder):
     _, answer, _ = analyzed
     status, out, _ = call(*WORDS, "--out", "done")
-    assert status == 0 and out == listing(answer) + "\n"
+    assert status == 0 and out == as_text(from_json(Analysis, answer), answer["analysis"]) + "\n"
     assert all(len(line) <= 120 for line in out.splitlines()[:-2])
     assert out.splitlines()[-2:] == ["tables and figures: done", "explorer: done/explorer.html"]
     assert all(one["title"] in out for one in answer["findings"])

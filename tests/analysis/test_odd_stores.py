@@ -8,17 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from support.analyses import made_store, real, subject, table, textures, told, whole
+from support.analyses import analyze_to_json, made_store, real, subject, table, textures, told, whole
 from support.families import family_backbone
 
-from ssl_transfer.analysis.stage import analyze
 from ssl_transfer.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_a_store_without_patients_and_labels(workdir):
-    answer, folder = analyze([subject()], made_store(workdir / "s", textures(40)), workdir / "out")
+    answer, folder = analyze_to_json([subject()], made_store(workdir / "s", textures(40)), workdir / "out")
     whole(answer, folder)
     assert answer["n"] == {"images": 40, "patients": None, "sample": 40}
     assert (table(folder, "encoded")["property"] == "mean").any()
@@ -26,18 +25,18 @@ def test_a_store_without_patients_and_labels(workdir):
 
 def test_a_store_of_one_split_and_nothing_that_images_share(workdir):
     store = made_store(workdir / "s", textures(40), ["train"] * 40)
-    answer, folder = analyze([subject()], store, workdir / "out")
+    answer, folder = analyze_to_json([subject()], store, workdir / "out")
     whole(answer, folder)
     assert told(answer, "Neighbours") == "" and len(table(folder, "neighbors")) == 0
 
 
 def test_no_columns_may_be_asked_for(workdir, plain_store):
-    answer, folder = analyze([subject()], plain_store, workdir / "out", columns=[])
+    answer, folder = analyze_to_json([subject()], plain_store, workdir / "out", columns=[])
     whole(answer, folder)
 
 
 def test_a_column_asked_for_twice_counts_once(workdir, plain_store):
-    answer, folder = analyze([subject()], plain_store, workdir / "out", columns=["label", "label"])
+    answer, folder = analyze_to_json([subject()], plain_store, workdir / "out", columns=["label", "label"])
     whole(answer, folder)
     assert Counter(table(folder, "neighbors")["column"]) == {"label": 1}
 
@@ -46,13 +45,13 @@ def test_a_column_asked_for_twice_counts_once(workdir, plain_store):
 def test_a_column_may_be_asked_for_though_another_one_says_the_same(setting, workdir):
     labels = [["a", "b"][i % 2] for i in range(48)]
     store = made_store(workdir / "s", textures(48), label=labels, reader=[label.upper() for label in labels])
-    answer, folder = analyze([subject()], store, workdir / "out", **setting)
+    answer, folder = analyze_to_json([subject()], store, workdir / "out", **setting)
     whole(answer, folder)
 
 
 def test_a_store_of_one_patient(workdir):
     store = made_store(workdir / "s", textures(44), label=list("ab" * 22), patient=["p"] * 44)
-    answer, folder = analyze([subject(), subject("other", 1)], store, workdir / "out")
+    answer, folder = analyze_to_json([subject(), subject("other", 1)], store, workdir / "out")
     whole(answer, folder, ("pixels", "other"))
     assert len(table(folder, "encoded")) == 0 and told(answer, "What the features encode").startswith(
         "Too little is known of label"
@@ -65,14 +64,14 @@ def test_a_store_of_colour_beside_one_of_grey(workdir, photo_store):
     grey = made_store(workdir / "grey", textures(40))
     backbone = family_backbone("resnet", 3)
     backbone.card = replace(backbone.card, id="made up")
-    answer, folder = analyze([real(backbone, "colour")], photo_store, workdir / "out", {"grey": grey})
+    answer, folder = analyze_to_json([real(backbone, "colour")], photo_store, workdir / "out", {"grey": grey})
     whole(answer, folder, ("colour",))
 
 
 def test_an_untrained_vit(workdir, ct_store):
     backbone = family_backbone("vit")
     backbone.card = replace(backbone.card, id="made up")
-    answer, folder = analyze([real(backbone, "vit")], ct_store, workdir / "out")
+    answer, folder = analyze_to_json([real(backbone, "vit")], ct_store, workdir / "out")
     whole(answer, folder, ("vit",))
     assert answer["backbones"][0]["method"] == "none"
 
@@ -80,7 +79,7 @@ def test_an_untrained_vit(workdir, ct_store):
 @pytest.mark.parametrize("value", [0.0, pytest.param(1.0, marks=pytest.mark.long)])
 def test_a_backbone_that_has_collapsed(value, workdir, plain_store):
     flat = subject("flat", of=lambda store: np.full((len(store), 6), value, np.float32))
-    answer, folder = analyze([subject(), flat], plain_store, workdir / "out")
+    answer, folder = analyze_to_json([subject(), flat], plain_store, workdir / "out")
     whole(answer, folder, ("pixels", "flat"))
     shown = pd.read_parquet(folder / "maps.parquet")
     assert np.isfinite(shown[["x", "y"]]).all(axis=None)
@@ -89,20 +88,22 @@ def test_a_backbone_that_has_collapsed(value, workdir, plain_store):
 def test_features_that_are_all_equally_far_apart_have_no_finite_dimension_and_are_told_all_the_same(
     workdir, plain_store
 ):
-    answer, folder = analyze([subject(of=lambda store: np.eye(48, dtype=np.float32))], plain_store, workdir / "out")
+    answer, folder = analyze_to_json(
+        [subject(of=lambda store: np.eye(48, dtype=np.float32))], plain_store, workdir / "out"
+    )
     whole(answer, folder)
 
 
 def test_a_store_beside_another_of_its_name_is_refused_in_python_too(workdir, plain_store):
     other = made_store(workdir / "deep" / "plain", textures(40, 7))
     with pytest.raises(UsageError, match="plain"):
-        analyze([subject()], plain_store, workdir / "out", {"plain": other})
+        analyze_to_json([subject()], plain_store, workdir / "out", {"plain": other})
 
 
 def test_features_that_are_not_finite_are_the_user_s_to_mend(workdir, plain_store):
     broken = subject("broken", of=lambda store: np.full((len(store), 6), np.nan, np.float32))
     with pytest.raises(UsageError, match="broken"):
-        analyze([broken], plain_store, workdir / "out")
+        analyze_to_json([broken], plain_store, workdir / "out")
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_features_that_are_not_finite_are_the_user_s_to_mend(workdir, plain_stor
 def test_a_column_may_be_called_what_an_analysis_calls_something_else(name, workdir):
     columns = {name: [["low", "high"][i // 4 % 2] for i in range(48)], "patient": [f"p{i // 4}" for i in range(48)]}
     store = made_store(workdir / "s", textures(48), **columns)
-    answer, folder = analyze(
+    answer, folder = analyze_to_json(
         [subject()], store, workdir / "out", {"other": made_store(workdir / "other", textures(40, 7))}
     )
     whole(answer, folder)
@@ -138,7 +139,7 @@ def test_columns_of_many_kinds(workdir):
         "grade": draw.integers(0, 3, 48).tolist(),
         "odd": [[1.0, float("inf"), None][i % 3] for i in range(48)],
     }
-    answer, folder = analyze([subject()], made_store(workdir / "s", textures(48), **columns), workdir / "out")
+    answer, folder = analyze_to_json([subject()], made_store(workdir / "s", textures(48), **columns), workdir / "out")
     whole(answer, folder)
     assert {"patient", "smoker", "grade"} <= set(table(folder, "neighbors")["column"])
 
@@ -157,7 +158,7 @@ def test_odd_names_of_backbones_labels_and_columns(name, workdir):
         "patient": [f"p{i // 3}" for i in range(48)],
     }
     store = made_store(workdir / "s", textures(48), **values)
-    answer, folder = analyze([subject(name), subject("other", 1)], store, workdir / "out", neighbors=5)
+    answer, folder = analyze_to_json([subject(name), subject("other", 1)], store, workdir / "out", neighbors=5)
     whole(answer, folder, (name, "other"))
     for title in ("Maps", "How alike the layers are", "Far from all others"):
         assert name in told(answer, title), f"{title}: names stay as they are"
@@ -167,7 +168,7 @@ def test_odd_names_of_backbones_labels_and_columns(name, workdir):
 def test_names_with_a_hyphen_stay_as_they_are_in_every_sentence(workdir):
     columns = {"site": np.repeat(["st-01", "st-02"], 50).tolist(), "patient": [f"p{i // 2}" for i in range(100)]}
     store = made_store(workdir / "s", textures(100), **columns)
-    answer, _ = analyze([subject("vit-b"), subject("vit-0", 1)], store, workdir / "out", domain="site")
+    answer, _ = analyze_to_json([subject("vit-b"), subject("vit-0", 1)], store, workdir / "out", domain="site")
     assert "st-01 and st-02: vit-b" in told(answer, "Domains") and "vit-0" in told(answer, "Domains")
     assert "vit-b" in told(answer, "How alike the layers are")
 
@@ -175,7 +176,9 @@ def test_names_with_a_hyphen_stay_as_they_are_in_every_sentence(workdir):
 @pytest.mark.long
 def test_the_order_in_which_backbones_are_given_changes_no_number_of_their_own(workdir, plain_store):
     pair = [subject("one"), subject("two", 1)]
-    folders = [analyze(order, plain_store, workdir / f"out{i}")[1] for i, order in enumerate((pair, pair[::-1]))]
+    folders = [
+        analyze_to_json(order, plain_store, workdir / f"out{i}")[1] for i, order in enumerate((pair, pair[::-1]))
+    ]
     for name in ("neighbors", "clouds", "encoded", "outliers"):
         one, two = (table(folder, name) for folder in folders)
         for backbone in ("one", "two"):
@@ -187,12 +190,12 @@ def test_more_neighbours_than_small_stores_have_are_refused_before_anything_is_d
     asked = []
     careful = replace(subject(), features=lambda store: asked.append(store))
     with pytest.raises(UsageError, match="48 images"):
-        analyze([careful], plain_store, workdir / "out", neighbors=30)
+        analyze_to_json([careful], plain_store, workdir / "out", neighbors=30)
     assert not asked
 
 
 def test_an_analysis_that_fails_leaves_nothing(workdir, plain_store, monkeypatch):
     monkeypatch.setattr("ssl_transfer.analysis.stage.draw_all", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        analyze([subject()], plain_store, workdir / "out")
+        analyze_to_json([subject()], plain_store, workdir / "out")
     assert [path.name for path in workdir.iterdir()] == ["plain"]

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from support.analyses import made_store, real, subject, table, textures, told
+from support.analyses import analyze_to_json, made_store, real, subject, table, textures, told
 
 from ssl_transfer.analysis.analyzed_backbone import before_and_after
-from ssl_transfer.analysis.stage import analyze
 from ssl_transfer.models.backbone import load_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,7 +23,7 @@ def test_planted_duplicates_across_splits_are_listed_told_and_drawn(workdir):
     images = np.concatenate([textures(45), textures(45)[[4, 9, 30]]])
     splits = np.repeat(["train", "test"], [45, 3])
     store = made_store(workdir / "leaky", images, splits, patient=[f"p{i}" for i in range(48)])
-    answer, folder = analyze([subject(), subject("other", 1)], store, workdir / "out")
+    answer, folder = analyze_to_json([subject(), subject("other", 1)], store, workdir / "out")
     leaks = table(folder, "leaks")
     assert set(zip(leaks["row_a"], leaks["row_b"], strict=True)) == {(4, 45), (9, 46), (30, 47)}
     assert leaks["across"].all() and (leaks["details"] > 0.99).all()
@@ -34,7 +33,7 @@ def test_planted_duplicates_across_splits_are_listed_told_and_drawn(workdir):
 
 
 def test_a_clean_store_has_no_leaks_and_no_picture_of_them(workdir, plain_store):
-    answer, folder = analyze([subject()], plain_store, workdir / "out")
+    answer, folder = analyze_to_json([subject()], plain_store, workdir / "out")
     assert len(table(folder, "leaks")) == 0 and answer["leaks"].startswith("No near-duplicates across splits")
     assert not (folder / "figures" / "leaks.png").exists()
 
@@ -44,7 +43,7 @@ def test_duplicates_within_a_split_are_counted_and_not_said_to_be_of_different_p
 ):
     images = np.concatenate([textures(47), textures(47)[1:2]])
     store = made_store(workdir / "s", images, np.where(np.arange(48) == 0, "test", "train"))
-    answer, folder = analyze([subject()], store, workdir / "out")
+    answer, folder = analyze_to_json([subject()], store, workdir / "out")
     (pair,) = table(folder, "leaks").itertuples()
     assert (pair.row_a, pair.row_b, pair.across) == (1, 47, False) and answer["leaks"].startswith(
         "No near-duplicates across"
@@ -62,7 +61,7 @@ def test_a_child_with_its_parent_s_weights_is_the_parent_still(direct, ct_store,
     else:
         store = made_store(workdir / "s", textures(48))
         pair = [subject("parent"), subject("child", parents=["parent"])]
-    answer, folder = analyze(pair, store, workdir / "out")
+    answer, folder = analyze_to_json(pair, store, workdir / "out")
     own = table(folder, "similarity")
     same = own[(own["layer_a"] == own["layer_b"]) & (own["backbone_a"] != own["backbone_b"])]
     assert same["cka"].to_numpy() == pytest.approx(1) and same["cka_rbf"].to_numpy() == pytest.approx(1)
@@ -91,7 +90,7 @@ def test_what_a_child_gained_is_told(workdir, plain_store):
     told_by = np.hstack([noise, (brightness - brightness.mean())[:, None] / brightness.std()])
     parent = subject("parent", of=lambda store: noise)
     child = subject("child", of=lambda store: told_by, parents=["parent"])
-    answer, _ = analyze([parent, child], plain_store, workdir / "out")
+    answer, _ = analyze_to_json([parent, child], plain_store, workdir / "out")
     assert re.search(r"Gained in R² or AUROC: .*\bmean\b", told(answer, "Before and after"))
 
 
@@ -100,7 +99,7 @@ def test_neighbours_of_one_label_are_pure_and_the_page_says_so(workdir, plain_st
     clouds = np.random.default_rng(0).normal(size=(48, 5)) * 0.05 + np.stack(
         [labels, 1 - labels, *np.zeros((3, 48))], 1
     )
-    answer, folder = analyze(
+    answer, folder = analyze_to_json(
         [subject(of=lambda store: clouds.astype(np.float32))], plain_store, workdir / "out", neighbors=5
     )
     row = table(folder, "neighbors").set_index("column").loc["label"]
@@ -112,7 +111,7 @@ def test_neighbours_of_one_label_are_pure_and_the_page_says_so(workdir, plain_st
 def test_the_image_that_lies_far_out_comes_first_and_is_told(workdir, plain_store):
     clouds = np.random.default_rng(0).normal(size=(48, 5)).astype(np.float32) * 0.1 + np.eye(5, dtype=np.float32)[0]
     clouds[17] = -np.eye(5)[0]
-    answer, folder = analyze([subject(of=lambda store: clouds)], plain_store, workdir / "out")
+    answer, folder = analyze_to_json([subject(of=lambda store: clouds)], plain_store, workdir / "out")
     outliers = table(folder, "outliers")
     assert (
         outliers["row"][0] == 17 and outliers["patient"][0] == "p05" and outliers["remoteness"].is_monotonic_decreasing
@@ -133,7 +132,7 @@ def test_two_scanners_that_features_tell_apart_are_told_and_so_is_another_store(
             else base.features(of) - 5
         )
     )
-    answer, folder = analyze([moved], store, workdir / "out", {"there": there}, domain="scanner")
+    answer, folder = analyze_to_json([moved], store, workdir / "out", {"there": there}, domain="scanner")
     domains = table(folder, "domains").set_index(["domain_a", "domain_b"])
     assert set(domains.index) == {("here", "there"), ("left", "right")}
     assert (domains["separability"] > 0.95).all() and (domains["frechet"] > 3 * domains["frechet_by_chance"]).all()
@@ -153,6 +152,6 @@ def test_a_patient_who_is_in_both_stores_is_one_patient(workdir):
     def of(store):
         return (centres[np.arange(60) // 5] + own[int(store.path.name == "two")]).astype(np.float32)
 
-    _, folder = analyze([subject(of=of)], here, workdir / "out", {"two": there})
+    _, folder = analyze_to_json([subject(of=of)], here, workdir / "out", {"two": there})
     # Nothing tells the stores apart: a fair probe is at chance, one that has met the patient elsewhere is below it.
     assert table(folder, "domains")["separability"][0] > 0.3

@@ -29,8 +29,9 @@ def test_the_folder_holds_the_answer_and_a_table_of_every_value(three_ranked):
 
 def test_without_a_place_it_is_named_by_its_inputs(workdir, task):
     first, folder = rank(task, {"it": reader(*CLEAR)}, resamples=0)
-    assert str(folder.parent) == "runs/rank" and folder.name == first["run_id"]
-    _, same = rank(task, {"it": reader(*CLEAR)}, resamples=0)
+    assert str(folder.parent) == "runs/rank" and folder.name == first.run_id
+    again, same = rank(task, {"it": reader(*CLEAR)}, resamples=0)
+    assert again == first
     others = [
         rank(task, {"it": reader(*CLEAR)}, resamples=0, seed=1)[1],
         rank(task, {"it": reader(*DIM)}, resamples=0)[1],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 from support.command_line import ssl_transfer
 from support.pages import build, extras, whole_study
+from support.results import made_ranking
 from support.tiny_study import STUDY, result, small, write_study
 
 from ssl_transfer.errors import RecipeError
@@ -212,11 +212,8 @@ def test_the_report_of_a_study_reads_what_its_rank_jobs_wrote(plan):
             result(run, 0.5 + 0.1 * worth).save(path.parent)
         if job.stage == "rank":
             scores = {"logme": -float(worth), "leep": None}
-            one = {"scores": scores, "knn": 0.5, "linear_probe": 0.5 + 0.01 * worth}
             Path(job.output).mkdir(parents=True)
-            (Path(job.output) / "rank.json").write_text(
-                json.dumps({"kind": "rank", "metric": "balanced_accuracy", "backbones": [one]})
-            )
+            made_ranking(scores, knn=0.5, linear_probe=0.5 + 0.01 * worth).save(Path(job.output))
 
     run_plan(made, perform)
     text = Path(report_study(made)["report"]).read_text()

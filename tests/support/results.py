@@ -1,6 +1,6 @@
 """Evaluation results made up on the spot, as `evaluate` would have written them."""
 
-from ssl_transfer.result import EvalResult
+from ssl_transfer.result import EvalResult, RankedBackbone, Ranking
 
 COUNTS = {"images": 10, "patients": 5}
 
@@ -25,3 +25,36 @@ def made_result(run_id: str = "r1", **facts) -> EvalResult:
         "environment": {"ssl_transfer": "0", "versions": {"torch": "9"}},
     }
     return EvalResult(run_id, **fields | facts)
+
+
+def made_ranking(scores: dict, knn: float, linear_probe: float) -> Ranking:
+    """The ranking of one backbone."""
+    backbone = RankedBackbone(
+        name="it",
+        id="b1",
+        method="simclr",
+        source_domain="ct",
+        feature_dim=8,
+        scores=scores,
+        knn=knn,
+        linear_probe=linear_probe,
+        intervals={},
+        source_classes=None,
+        seconds={},
+    )
+    return Ranking(
+        run_id="r1",
+        task="region",
+        metric="balanced_accuracy",
+        by="linear_probe",
+        backbones=(backbone,),
+        order=("it",),
+        first=None,
+        not_told_apart=(),
+        agreement={},
+        recommendation="",
+        caveats=(),
+        n=COUNTS,
+        settings={},
+        environment={},
+    )
