@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 from support.command_line import ROOT
+from support.tiny_study import small, write_study
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
 each_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
@@ -124,6 +125,23 @@ def test_the_launched_job_of_a_study_ends_with_it(tmp_path, number):
     family = Family(script(tmp_path, STUDY), tmp_path, descendants=3)
     assert family.survivors(number) == [] and family.output == "interrupted\n"
     assert not list((tmp_path / "study/jobs").glob("*.json"))  # neither done nor failed
+
+
+@pytest.mark.long
+@each_signal
+def test_the_ranks_of_a_study_s_pretraining_end_with_it_and_the_next_start_goes_on(tmp_path, number):
+    (tmp_path / "launch").symlink_to(ROOT / "launch")
+    launch = {"pretrain": {"launch": "--config_file launch/accelerate/cpu2.yaml"}}
+    long = {"CT": {"store": "ct", "set": {"train.epochs": 20_000}}}
+    write_study(tmp_path, **small(resources=launch, pretraining_seeds=[0], pretrainings=long))
+    command = [sys.executable, "-m", "ssl_transfer", "study", "run", "study.yaml"]
+    family = Family(command, tmp_path, descendants=3, ACCELERATE_USE_CPU="true")  # the launcher and two ranks
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("studies/study/pretrain/*/log.jsonl")):
+        assert time.monotonic() < deadline, "training never started"
+        time.sleep(0.1)
+    assert family.survivors(number, seconds=60) == [] and family.process.returncode == 143
+    assert list(tmp_path.glob("studies/study/pretrain/*/checkpoints/*.pt"))
 
 
 @each_signal

@@ -17,6 +17,7 @@ from ssl_transfer.models.backbone import Backbone, random_init, save_backbone
 from ssl_transfer.pretraining.setup import PretrainSetup, online_probes, resolve
 from ssl_transfer.recipe import PretrainRecipe
 from ssl_transfer.run import Artifact, plain, write_json
+from ssl_transfer.schedule import Schedule
 from ssl_transfer.training.batches import StepSampler
 from ssl_transfer.training.machine import Machine
 from ssl_transfer.training.monitor import Alarms
@@ -73,15 +74,7 @@ def _train(setup: PretrainSetup, folder: Path, identity: str, resume: str) -> di
     """Train to the end, write the backbone, and summarise."""
     recipe, training_set, schedule = setup.recipe, setup.training_set, setup.objective.schedule
     probes = online_probes(recipe, training_set)
-    session = Session(
-        folder, identity, _machine(recipe), schedule, recipe.train.seed, resume=resume, tracker=recipe.tracker
-    )
-    accelerator = session.accelerator
-    if accelerator.is_main_process:
-        _open_folder(folder, identity, recipe, session)
-    accelerator.wait_for_everyone()
-    if recipe.tracker != "none":  # TensorBoard's project name becomes its folder in the run
-        accelerator.init_trackers("tensorboard" if recipe.tracker == "tensorboard" else "ssl_transfer")
+    session = _open_session(recipe, schedule, folder, identity, resume)
     training = session.prepare(
         setup.objective,
         partial(OPTIMIZERS[recipe.optimizer.name], **recipe.optimizer.options),
@@ -96,32 +89,51 @@ def _train(setup: PretrainSetup, folder: Path, identity: str, resume: str) -> di
 
     def watch() -> dict[str, float]:
         backbone = training.backbone()
-        if probes is None or not accelerator.is_main_process:
+        if probes is None or not session.accelerator.is_main_process:
             return {}
-        return probes.measure(backbone, accelerator.device, session.machine.precision == "bf16")
+        return probes.measure(backbone, session.accelerator.device, session.machine.precision == "bf16")
 
     started, first_step = time.perf_counter(), training.step
     last_line = session.run(training_set, sampler, alarms, watch, workers=recipe.train.workers)
-    seconds = time.perf_counter() - started
+    summary = _summary(session, folder, time.perf_counter() - started, first_step, last_line)
+    backbone = training.backbone()
+    if session.accelerator.is_main_process:
+        backbone.card = replace(backbone.card, run_id=identity, training=summary)
+        save_backbone(backbone, folder / "backbone")
+        session.checkpoints.clear()
+    session.accelerator.wait_for_everyone()
+    session.accelerator.end_training()
+    return summary
+
+
+def _open_session(recipe: PretrainRecipe, schedule: Schedule, folder: Path, identity: str, resume: str) -> Session:
+    """The session of a run, whose folder says what it is, and its trackers."""
+    machine, seed = _machine(recipe), recipe.train.seed
+    session = Session(folder, identity, machine, schedule, seed, resume=resume, tracker=recipe.tracker)
+    if session.accelerator.is_main_process:
+        _open_folder(folder, identity, recipe, session)
+    session.accelerator.wait_for_everyone()
+    if recipe.tracker != "none":  # TensorBoard's project name becomes its folder in the run
+        session.accelerator.init_trackers("tensorboard" if recipe.tracker == "tensorboard" else "ssl_transfer")
+    return session
+
+
+def _summary(
+    session: Session, folder: Path, seconds: float, first_step: int, last_line: dict[str, Any]
+) -> dict[str, Any]:
+    """For the backbone's card and the command line."""
+    schedule = session.schedule
     images = (schedule.total_steps - first_step) * schedule.batch_size
-    summary = {
+    return {
         "run": str(folder),
         "backbone": str(folder / "backbone"),
-        "world_size": accelerator.num_processes,
+        "world_size": session.accelerator.num_processes,
         "steps": schedule.total_steps,
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "final": {key: last_line.get(key) for key in ("loss", "knn", "linear_probe", "rankme")},
         "seconds": round(seconds, 1),
         **session.machine.to_card(),
     }
-    backbone = training.backbone()
-    if accelerator.is_main_process:
-        backbone.card = replace(backbone.card, run_id=identity, training=summary)
-        save_backbone(backbone, folder / "backbone")
-        session.checkpoints.clear()
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
-    return summary
 
 
 def _machine(recipe: PretrainRecipe) -> Machine:

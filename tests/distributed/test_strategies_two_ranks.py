@@ -19,7 +19,7 @@ import torch.multiprocessing as multiprocessing
 from support import gloo
 from support.families import FAMILIES, family_backbone
 from support.tiny_methods import assert_same_tensors
-from support.tiny_tasks import class_task, judge, learners, mask_task, weights
+from support.tiny_tasks import class_task, judge, mask_task, recorded_models, weights
 from timm.models.vgg import cfgs as vgg_layers
 
 from ssl_transfer.data.intensity import Intensity
@@ -53,9 +53,9 @@ def float64():
     """What is trained is float64, and so is what it reads."""
     start, normalise = TaskModel.__init__, Intensity.normalise
 
-    def doubled(learner, *arguments):
-        start(learner, *arguments)
-        learner.double()
+    def doubled(model, *arguments):
+        start(model, *arguments)
+        model.double()
 
     TaskModel.__init__, Intensity.normalise = doubled, lambda self, unit: normalise(self, unit).double()
     try:
@@ -69,7 +69,7 @@ def train(case, folder, out):
     protocol, strategy, family = case
     task = Task.load(Path(folder, protocol, "task.yaml"))
     options = f"strategy={{name: {strategy}{OPTIONS.get(strategy, '')}}}"
-    with float64(), NARROW, learners() as trained:
+    with float64(), NARROW, recorded_models() as trained:
         try:
             judge(protocol, family_backbone(family), task, out, options, f"train.steps={STEPS}", "optimizer.lr=0.02")
         except RecipeError as refusal:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from support.families import family_backbone
 from support.finetuned import ADAMW, THOROUGH, lines, scores
-from support.tiny_tasks import SIDE, class_task, judge, learners, mask_task
+from support.tiny_tasks import SIDE, class_task, judge, mask_task, recorded_models
 
 from ssl_transfer.errors import RecipeError, RunError, SplitError, TaskError
-from ssl_transfer.evaluation import task_model as learning
+from ssl_transfer.evaluation import task_model
 from ssl_transfer.evaluation.settings import evaluate_recipe, evaluate_recipes
 from ssl_transfer.training import loop, session
 
@@ -196,7 +196,7 @@ def test_bf16_trains_nearly_as_fp32_and_keeps_its_weights_in_float32(task, tmp_p
     losses = {}
     for precision in ("fp32", "bf16"):
         folder = tmp_path / precision
-        with learners() as trained:
+        with recorded_models() as trained:
             result = judge(
                 "finetune", family_backbone("convnext"), task, folder, f"precision={precision}", f"strategy={strategy}"
             )
@@ -208,9 +208,9 @@ def test_bf16_trains_nearly_as_fp32_and_keeps_its_weights_in_float32(task, tmp_p
 
 def test_another_size_than_that_of_pretraining_is_what_the_backbone_sees(task, tmp_path, monkeypatch):
     sides = []
-    forward = learning.TaskModel.forward
+    forward = task_model.TaskModel.forward
     monkeypatch.setattr(
-        learning.TaskModel,
+        task_model.TaskModel,
         "forward",
         lambda self, batch, step: sides.append(batch.views[0].shape[-1]) or forward(self, batch, step),
     )

@@ -8,7 +8,7 @@ import timm
 import torch
 from safetensors.torch import load_file
 from support.families import family_backbone
-from support.tiny_tasks import SHORT, SIDE, class_task, judge, learners, mask_task
+from support.tiny_tasks import SHORT, SIDE, class_task, judge, mask_task, recorded_models
 
 from ssl_transfer.models.backbone import load_backbone
 
@@ -30,7 +30,7 @@ def features(backbone):
 @pytest.mark.parametrize("strategy, family", [("full", "resnet"), ("lora", "vit"), ("head_only", "densenet")])
 def test_the_kept_backbone_gives_the_features_that_the_fine_tune_ended_with(strategy, family, task, tmp_path):
     parent = family_backbone(family)
-    with learners() as made:
+    with recorded_models() as made:
         judge("finetune", parent, task, tmp_path / "r", *KEEP, f"strategy={strategy}")
     kept = load_backbone(tmp_path / "r" / "backbone")
     ended = features(made[-1].backbone.eval())

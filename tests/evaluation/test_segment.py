@@ -8,7 +8,7 @@ import pandas
 import pytest
 import torch
 from support.families import FAMILIES, family_backbone
-from support.tiny_tasks import class_task, judge, learners, mask_task, spots, weights, write_task
+from support.tiny_tasks import class_task, judge, mask_task, recorded_models, spots, weights, write_task
 
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.presets import VIEWS
@@ -64,7 +64,7 @@ def test_head_only_leaves_the_encoder_bit_identical_and_full_does_not(tmp_path, 
     before = {f"backbone.{name}": value for name, value in family_backbone(family).state_dict().items()}
     changed = {}
     for strategy in ("head_only", "full"):
-        with learners() as trained:
+        with recorded_models() as trained:
             judge("segment", family_backbone(family), task, tmp_path / strategy, ADAMW, f"strategy={strategy}")
         after = weights(trained[0])
         changed[strategy] = [name for name, value in before.items() if not torch.equal(value, after[name])]
@@ -80,7 +80,7 @@ def test_strategies_treat_an_encoder_as_they_treat_a_classifier(tmp_path, strate
 
 def test_lora_adapts_an_encoder(tmp_path):
     before = family_backbone("vit").state_dict()
-    with learners() as trained:
+    with recorded_models() as trained:
         judge("segment", family_backbone("vit"), mask_task(tmp_path / "task"), tmp_path / "r", "strategy=lora")
     after = {name.replace(".base_layer", ""): value for name, value in weights(trained[0]).items()}
     assert all(torch.equal(after[f"backbone.{name}"], value) for name, value in before.items())
@@ -92,8 +92,8 @@ def test_whatever_may_learn_gets_a_gradient(tmp_path, family, monkeypatch):
     """Else several processes would wait for it in vain."""
     found = []
 
-    def watched(learner, step):
-        found.append([name for name, p in learner.named_parameters() if p.requires_grad and p.grad is None])
+    def watched(model, step):
+        found.append([name for name, p in model.named_parameters() if p.requires_grad and p.grad is None])
 
     monkeypatch.setattr(TaskModel, "after_backward", watched)
     judge("segment", family_backbone(family), mask_task(tmp_path / "task"), tmp_path / "r", "train.steps=1")
@@ -360,9 +360,9 @@ def test_sampling_shows_images_with_and_without_the_class_equally_often(tmp_path
     )
     counts, forward = [], TaskModel.forward
 
-    def watched(learner, batch, step):
+    def watched(model, batch, step):
         counts.append(int((batch.labels.flatten(1).sum(1) > 0).sum()))
-        return forward(learner, batch, step)
+        return forward(model, batch, step)
 
     monkeypatch.setattr(TaskModel, "forward", watched)
     judge("segment", family_backbone("resnet"), task, tmp_path / "r", "train.balance=sampling", "train.steps=5")

@@ -187,8 +187,8 @@ def test_a_loss_that_is_no_number_is_reported_with_its_step_and_rows(runs, tiny_
     found = re.search(r"RunError: step (\d+): the loss is (nan|inf). Rows of the batch: (.*), … \(12\)\.", told)
     step = int(found[1])
     assert [line["step"] for line in runs.lines(tmp_path / "run")] == list(range(1, step))
-    pool = TrainingSet([StoreShare(ct_store, ct_store.positions("train"), None)], seed=0)
-    (_, rows), *_ = StepSampler(pool, 12, 6, step - 1, 0, 1)
+    training_set = TrainingSet([StoreShare(ct_store, ct_store.positions("train"), None)], seed=0)
+    (_, rows), *_ = StepSampler(training_set, 12, 6, step - 1, 0, 1)
     assert found[3] == ", ".join(f"{ct_store.path}: {row}" for row in rows[:8])
     assert not (tmp_path / "run" / "backbone").exists()
 

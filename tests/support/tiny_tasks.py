@@ -87,13 +87,13 @@ def judge(protocol, backbone, task, folder, *overrides):
 
 
 @contextmanager
-def learners() -> Iterator[list[TaskModel]]:
+def recorded_models() -> Iterator[list[TaskModel]]:
     """Collects what is trained meanwhile. In the end each has the weights that were selected."""
     found, start = [], TaskModel.__init__
 
-    def watched(learner, *arguments):
-        start(learner, *arguments)
-        found.append(learner)
+    def watched(model, *arguments):
+        start(model, *arguments)
+        found.append(model)
 
     TaskModel.__init__ = watched
     try:
@@ -102,6 +102,6 @@ def learners() -> Iterator[list[TaskModel]]:
         TaskModel.__init__ = start
 
 
-def weights(learner):
-    """What a learner has learnt, and its statistics, by name."""
-    return {name: value for name, value in learner.state_dict().items() if not name.startswith("strategy.")}
+def weights(model):
+    """What a model has learnt, and its statistics, by name."""
+    return {name: value for name, value in model.state_dict().items() if not name.startswith("strategy.")}

@@ -17,14 +17,14 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def steps(ct_store):
     def sampled(seed=0, first=0, rank=0, world=1, total=9, batch=8, accumulate=1):
-        pool = TrainingSet([StoreShare(ct_store, POSITIONS, None)], seed)
-        return list(StepSampler(pool, batch, total, first, rank, world, accumulate))
+        training_set = TrainingSet([StoreShare(ct_store, POSITIONS, None)], seed)
+        return list(StepSampler(training_set, batch, total, first, rank, world, accumulate))
 
     return sampled
 
 
 @pytest.fixture
-def pool(ct_store):
+def training_set(ct_store):
     views = VIEWS["ct"](16, 1, "hu")
     return TrainingSet(
         [StoreShare(ct_store, ct_store.positions("train"), ViewMaker([views, views], Scale(-160, 240), 0, 1))], 0
@@ -82,8 +82,8 @@ def test_over_many_epochs_every_image_is_seen_about_equally_often(steps):
 
 
 @pytest.mark.parametrize(("accumulate", "expected"), [(1, 5), (4, 20)])
-def test_the_number_of_micro_batches_is_told(pool, accumulate, expected):
-    assert len(StepSampler(pool, 8, 9, 4, 0, 1, accumulate)) == expected
+def test_the_number_of_micro_batches_is_told(training_set, accumulate, expected):
+    assert len(StepSampler(training_set, 8, 9, 4, 0, 1, accumulate)) == expected
 
 
 def same(one, other):
@@ -95,12 +95,12 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("which", ["pool", "mixed"])
+@pytest.mark.parametrize("which", ["training_set", "mixed"])
 def test_views_are_bit_identical_whoever_makes_them(request, which, workers):
-    pool = request.getfixturevalue(which)
+    training_set = request.getfixturevalue(which)
 
     def batches(workers):
-        return list(view_batches(pool, StepSampler(pool, 12, 4, 0, 0, 1), CPU, workers))
+        return list(view_batches(training_set, StepSampler(training_set, 12, 4, 0, 0, 1), CPU, workers))
 
     for one, other in zip(batches(0), batches(workers), strict=True):
         same(one, other)
@@ -118,7 +118,7 @@ def test_two_ranks_of_two_micro_batches_see_the_views_of_one_process(mixed):
         assert torch.equal(torch.cat([piece.labels for piece in pieces]), whole.labels)
 
 
-def test_reading_draws_nothing_from_the_run_s_own_randomness(pool):
+def test_reading_draws_nothing_from_the_run_s_own_randomness(training_set):
     before = torch.get_rng_state()
-    list(view_batches(pool, StepSampler(pool, 12, 2, 0, 0, 1), CPU, 0))
+    list(view_batches(training_set, StepSampler(training_set, 12, 2, 0, 0, 1), CPU, 0))
     assert torch.equal(torch.get_rng_state(), before)

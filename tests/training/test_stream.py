@@ -101,33 +101,33 @@ def test_the_number_of_steps_is_told():
 
 
 @pytest.fixture
-def pool(ct_store):
+def training_set(ct_store):
     maker = ViewMaker([VIEWS["ct"](16, 1, "hu")], Scale(-160, 240), 0, 1)
     return TrainingSet([StoreShare(ct_store, ct_store.positions("train"), maker)], 0, labels=np.arange(48))
 
 
-def test_an_image_has_another_view_in_another_pass(pool):
-    batch = batch_at(pool, StreamSampler([np.array([3])], 0, 4, 1), 0, CPU)
+def test_an_image_has_another_view_in_another_pass(training_set):
+    batch = batch_at(training_set, StreamSampler([np.array([3])], 0, 4, 1), 0, CPU)
     views = batch.views[0]
     assert batch.rows.tolist() == [3] * 4
     assert all(not torch.equal(views[i], views[j]) for i in range(4) for j in range(i))
 
 
-def test_labels_are_those_of_the_rows(pool):
-    batch = batch_at(pool, StreamSampler([ROWS], 0, 30, 1), 0, CPU)
+def test_labels_are_those_of_the_rows(training_set):
+    batch = batch_at(training_set, StreamSampler([ROWS], 0, 30, 1), 0, CPU)
     assert batch.labels.tolist() == batch.rows.tolist()
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_step_s_batch_is_the_one_that_training_sees(pool, workers):
+def test_a_step_s_batch_is_the_one_that_training_sees(training_set, workers):
     sampler = StreamSampler([ROWS], 0, 5, 4)
-    for step, batch in enumerate(view_batches(pool, sampler, CPU, workers)):
-        again = batch_at(pool, sampler, step, CPU)
+    for step, batch in enumerate(view_batches(training_set, sampler, CPU, workers)):
+        again = batch_at(training_set, sampler, step, CPU)
         assert torch.equal(torch.as_tensor(batch.rows), again.rows) and torch.equal(batch.views[0], again.views[0])
 
 
-def test_two_ranks_see_the_views_of_one_process(pool):
-    whole = batch_at(pool, StreamSampler([ROWS], 0, 30, 1), 0, CPU)
-    parts = [batch_at(pool, StreamSampler([ROWS], 0, 30, 1, rank=rank, world=2), 0, CPU) for rank in range(2)]
+def test_two_ranks_see_the_views_of_one_process(training_set):
+    whole = batch_at(training_set, StreamSampler([ROWS], 0, 30, 1), 0, CPU)
+    parts = [batch_at(training_set, StreamSampler([ROWS], 0, 30, 1, rank=rank, world=2), 0, CPU) for rank in range(2)]
     assert torch.equal(torch.cat([part.views[0] for part in parts]), whole.views[0])
     assert torch.equal(torch.cat([part.labels for part in parts]), whole.labels)

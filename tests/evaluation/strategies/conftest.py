@@ -25,14 +25,14 @@ def trained(task, tmp_path, monkeypatch):
     number = itertools.count()
 
     def train(strategy, family="resnet", *overrides, steps=STEPS):
-        tensors, modes, learners = [], [], []
+        tensors, modes, models = [], [], []
         before_step = TaskModel.before_step
 
-        def recorded(learner, step):
-            before_step(learner, step)
-            learners.append(learner)
-            tensors.append(copy.deepcopy(learner.state_dict()))
-            modes.append({name: layer.training for name, layer in learner.named_modules()})
+        def recorded(model, step):
+            before_step(model, step)
+            models.append(model)
+            tensors.append(copy.deepcopy(model.state_dict()))
+            modes.append({name: layer.training for name, layer in model.named_modules()})
 
         with monkeypatch.context() as patch:
             patch.setattr(TaskModel, "before_step", recorded)
@@ -41,8 +41,8 @@ def trained(task, tmp_path, monkeypatch):
             )  # adapters are recorded before they are merged
             backbone, out = family_backbone(family), tmp_path / str(next(number))
             judge("finetune", backbone, task, out, f"strategy={strategy}", f"train.steps={steps}", *overrides)
-        tensors.append(copy.deepcopy(learners[-1].state_dict()))
+        tensors.append(copy.deepcopy(models[-1].state_dict()))
         lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-        return SimpleNamespace(tensors=tensors, modes=modes, lines=lines, learner=learners[-1], steps=len(modes))
+        return SimpleNamespace(tensors=tensors, modes=modes, lines=lines, model=models[-1], steps=len(modes))
 
     return train

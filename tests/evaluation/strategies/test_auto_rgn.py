@@ -35,18 +35,18 @@ def test_auto_rgn_s_rates_are_the_schedule_s_times_the_shares():
 
 def test_auto_rgn_s_shares_are_those_of_a_naive_computation(trained):
     record = trained("{name: auto_rgn, batches: 3}", "vit", steps=1)
-    learner = record.learner
-    learner.load_state_dict(record.tensors[0])
-    parameters = {name: p for name, p in learner.named_parameters()}
+    model = record.model
+    model.load_state_dict(record.tensors[0])
+    parameters = {name: p for name, p in model.named_parameters()}
     ratios = dict.fromkeys(parameters, 0.0)
     for step in range(3):
-        learner.zero_grad()
-        learner(learner.batch(step), step)["loss"].backward()
+        model.zero_grad()
+        model(model.batch(step), step)["loss"].backward()
         for name, parameter in parameters.items():
             ratios[name] += float(parameter.grad.norm() / parameter.detach().norm().clamp(min=1e-12)) / 3
     counted = {name: ratio for name, ratio in ratios.items() if float(parameters[name].detach().norm()) > 0}
-    names = {f"backbone.model.{name}": name for name in learner.strategy.backbone_parameters} | {
-        name: name for name in learner.strategy.head_parameters
+    names = {f"backbone.model.{name}": name for name in model.strategy.backbone_parameters} | {
+        name: name for name in model.strategy.head_parameters
     }
     shares = dict(zip([*names], record.tensors[0]["strategy.shares"].tolist(), strict=True))
     for part in ("backbone", "head"):

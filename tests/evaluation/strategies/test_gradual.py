@@ -66,16 +66,16 @@ def test_a_block_that_opens_carries_no_momentum_from_before(trained):
     momentum = "optimizer={name: sgd, lr: 0.05, momentum: 0.99, weight_decay: 0.0}"
     record = trained("gradual_last_first", "resnet", momentum)
     state = record.tensors[2]
-    learner, rate = record.learner, record.lines[2]["lr"]
-    learner.load_state_dict(state)
+    model, rate = record.model, record.lines[2]["lr"]
+    model.load_state_dict(state)
     name = "backbone.model.layer4.1.bn2.weight"  # a gain that starts at 0; the layers before it get no gradient yet
     gradient = dict(
-        zip([name for group in learner.groups() for name in _names(learner, group)], learner.gradients(2), strict=True)
+        zip([name for group in model.groups() for name in _names(model, group)], model.gradients(2), strict=True)
     )[name]
     difference = record.tensors[3][name] - state[name]
     assert difference.abs().max() > 1e-5 and torch.allclose(difference, -rate * gradient, rtol=1e-3, atol=1e-7)
 
 
-def _names(learner, group):
-    names = {id(parameter): name for name, parameter in learner.named_parameters()}
+def _names(model, group):
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [names[id(parameter)] for parameter in group.parameters]

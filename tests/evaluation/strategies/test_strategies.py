@@ -99,8 +99,8 @@ def test_head_only_leaves_the_backbone_bit_identical_with_its_statistics(trained
 def test_head_only_s_gradient_is_that_of_logistic_regression_on_frozen_features(trained):
     record = trained("head_only", "resnet", steps=1)
     before, after = record.tensors
-    learner = record.learner
-    batch = learner.batch(0)
+    model = record.model
+    batch = model.batch(0)
     with torch.no_grad():
         features = family_backbone("resnet")(batch.views[0])
     weight, bias = (before[f"head.linear.{name}"] for name in ("weight", "bias"))
