@@ -31,7 +31,7 @@ def warn(message: str) -> None:
 
 
 class Progress:
-    """Counts steps of known total; `update(note)` moves it on by one (or `steps`)."""
+    """Counts steps of known total; `update(message)` moves it on by one (or `steps`)."""
 
     def __init__(self, label: str, total: int, done: int = 0):
         self.label, self.total, self.done, self._first = label, total, done, done
@@ -49,23 +49,23 @@ class Progress:
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[message]}"),
                 console=Console(stderr=True),
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
+            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, message="")
         return self
 
-    def update(self, note: str = "", steps: int = 1) -> None:
-        """Move on by `steps`; `note` is shown behind the bar."""
+    def update(self, message: str = "", steps: int = 1) -> None:
+        """Move on by `steps`; `message` is shown behind the bar."""
         self.done += steps
         if self._bar is not None:
-            self._bar.update(self._task, advance=steps, note=note)
+            self._bar.update(self._task, advance=steps, message=message)
         elif time.monotonic() - self._printed > SECONDS_BETWEEN_LINES or self.done == self.total:
             self._printed = time.monotonic()
             rate = (self.done - self._first) / max(self._printed - self._started, 1e-9)
             left = (self.total - self.done) / max(rate, 1e-9)
-            say(f"{self.label}: {self.done}/{self.total}, {left:.0f} s left  {note}".rstrip())
+            say(f"{self.label}: {self.done}/{self.total}, {left:.0f} s left  {message}".rstrip())
 
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
