@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         ImageStore(source.store)
     from ssl_transfer.pretraining.stage import pretrain
 
-    return pretrain(recipe, options.out, options.resume, where=str(options.recipe), untrained=options.untrained)
+    return pretrain(recipe, options.out, resume=options.resume, where=str(options.recipe), untrained=options.untrained)
 
 
 def check(options: argparse.Namespace) -> None:

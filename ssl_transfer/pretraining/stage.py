@@ -30,6 +30,7 @@ COLLAPSE_PATIENCE_STEPS = 50
 def pretrain(
     recipe: PretrainRecipe,
     out: str | Path | None = None,
+    *,
     resume: str = "auto",
     where: str = "recipe",
     untrained: bool = False,
