@@ -1,7 +1,7 @@
 """Counter-based randomness: the draw for (seed, epoch, image, view) and the order of an epoch are functions, not states.
 
-Whichever worker or rank makes a view, and whether a run was resumed or not, the view is the same; and an epoch over
-twelve million images needs no list of them.
+A view is the same whichever worker or rank makes it, and whether or not the run was resumed; and an epoch over twelve
+million images needs no list of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(key: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser (Steele 2014, doi 10.1145/2660193.2660195); wraps around on purpose."""
+    """SplitMix64's finaliser (Steele 2014, doi 10.1145/2660193.2660195); overflow is intended."""
     key = (key ^ (key >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     key = (key ^ (key >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return key ^ (key >> np.uint64(31))
@@ -47,16 +47,16 @@ def uniforms(seed: int, epoch: int | np.ndarray, rows: np.ndarray, view: int, dr
         return (_mix(keys[:, None] + slots) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-def shuffled(places: np.ndarray, count: int, seed: int, epoch: int) -> np.ndarray:
-    """The items that stand at some places of a random order of 0 … count − 1, without making the whole order.
+def shuffled(positions: np.ndarray, count: int, seed: int, epoch: int) -> np.ndarray:
+    """The items at some positions of a random order of 0 … count − 1, without making the whole order.
 
     A Feistel network on the next power of four, walked until it lands below `count`: a bijection for any key.
 
     Args:
-        places: Integers in [0, count), shape (B,).
+        positions: Integers in [0, count), shape (B,).
         count: How many items there are.
         seed: Of the run.
-        epoch: Or whatever else names the order.
+        epoch: Number of the order.
 
     Returns:
         Int64, shape (B,).
@@ -75,7 +75,7 @@ def shuffled(places: np.ndarray, count: int, seed: int, epoch: int) -> np.ndarra
         for part in (seed, epoch):
             key = _mix((key ^ np.uint64(part)) + _GOLDEN)
         keys = _mix(key + np.arange(1, ROUNDS + 1, dtype=np.uint64) * _GOLDEN)
-        items = np.asarray(places).astype(np.uint64)
+        items = np.asarray(positions).astype(np.uint64)
         walking = np.arange(len(items))
         while len(walking):
             left, right = items[walking] >> half, items[walking] & low

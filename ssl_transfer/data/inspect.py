@@ -20,7 +20,7 @@ NO_LABEL = "without a label"
 
 
 def store_summary(store: ImageStore) -> dict:
-    """Say what a store is, as `inspect --json` prints it.
+    """What a store is, as `inspect --json` prints it.
 
     Returns:
         `store`, `id`, `n_images`, `n_patients` (None when unknown), `n_refused`, `refused`, `splits`, `channels`,
@@ -62,7 +62,7 @@ def store_summary(store: ImageStore) -> dict:
 def contact_sheet(store: ImageStore, path: str | os.PathLike, images: int = 64) -> Path:
     """Draw example images, a row for each label, with the outlines of their masks.
 
-    Examples lie evenly spread over a label's rows, so the same store gives the same sheet. HU are shown in the
+    Examples are evenly spaced over a label's rows, so the same store gives the same sheet. HU are shown in the
     soft-tissue window (400/40), `display` as it is, `stored` values each in the range of their own image.
 
     Args:
@@ -89,13 +89,15 @@ def _examples(store: ImageStore, images: int) -> list[tuple[str, np.ndarray]]:
         labels.append((NO_LABEL, unlabelled))
     if len(labels) == 1:
         name, count = labels[0]
-        return _wrapped("" if name == NO_LABEL else _title(name, count), _spread(np.arange(count), min(images, count)))
-    order = {name: place for place, name in enumerate(store.card.classes or [])}
+        return _wrapped(
+            "" if name == NO_LABEL else _title(name, count), _evenly_spaced(np.arange(count), min(images, count))
+        )
+    order = {name: number for number, name in enumerate(store.card.classes or [])}
     most = sorted(labels, key=lambda label: -label[1])[:MOST_ROWS]
     columns = min(16, max(5, images // len(most)))
     values = np.array([NO_LABEL if v is None or v != v else str(v) for v in store.column("label")])
     return [
-        (_title(name, count), _spread(np.flatnonzero(values == name), columns))
+        (_title(name, count), _evenly_spaced(np.flatnonzero(values == name), columns))
         for name, count in sorted(most, key=lambda label: order.get(label[0], len(order)))
     ]
 
@@ -114,8 +116,8 @@ def _wrapped(title: str, positions: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [(title if number == 0 else "", row) for number, row in enumerate(rows)]
 
 
-def _spread(positions: np.ndarray, count: int) -> np.ndarray:
-    """Up to `count` of the positions, evenly spaced, none of them at the very ends."""
+def _evenly_spaced(positions: np.ndarray, count: int) -> np.ndarray:
+    """Up to `count` of the positions, evenly spaced, without the first and the last."""
     count = min(count, len(positions))
     return positions[((np.arange(count) + 0.5) * len(positions) / max(count, 1)).astype(int)]
 
@@ -143,8 +145,8 @@ class _Sheet:
             self.bands.append(self._line(title, self.title, INK, above=10))
         row = Image.new("RGB", (WIDTH, self.tile_size[1] + GAP), PAPER)
         masks = self.store.masks(positions) if self.store.card.masks else [None] * len(positions)
-        for place, (image, mask) in enumerate(zip(self.store.read(positions), masks, strict=True)):
-            row.paste(self._tile(image, mask), (MARGIN + place * (self.tile + GAP), 0))
+        for column, (image, mask) in enumerate(zip(self.store.read(positions), masks, strict=True)):
+            row.paste(self._tile(image, mask), (MARGIN + column * (self.tile + GAP), 0))
         self.bands.append(row)
 
     def save(self, path: Path) -> Path:
@@ -197,7 +199,7 @@ class _Sheet:
             f"{name} {n.images:,}" + ("" if n.patients is None else f" ({_count(n.patients, 'patient')})")
             for name, n in card.splits.items()
         )
-        second = f"{card.domain} · {splits} · {_count(card.n_refused, 'file')} set aside"
+        second = f"{card.domain} · {splits} · {_count(card.n_refused, 'file')} refused"
         if len(card.labels) > MOST_ROWS:  # the most frequent ones
             second += f" · {MOST_ROWS} of {len(card.labels)} labels shown"
         return [self._line(first, self.text, FAINT), self._line(second, self.text, FAINT, below=8)]

@@ -184,13 +184,13 @@ VIEWS: dict[str, Callable[..., Views]] = {"ct": ct, "microscopy": microscopy, "n
 def mild(
     domain: str, units: str, channels: int, crop_scale: tuple[float, float] = (0.6, 1.0)
 ) -> tuple[str, dict[str, Any]]:
-    """A preset and options that leave an image what it is: for a domain, without blur and noise, by small crops.
+    """Name and options of a preset for mild augmentation: without blur and noise, with large crops.
 
     Args:
-        domain: Of the images; photographs and microscopes have presets of their own, all else that of grey radiology.
+        domain: Of the images; photographs and microscopy have their presets, every other domain has `ct`.
         units: Of their store.
         channels: That the backbone reads.
-        crop_scale: Share of the image that a crop keeps.
+        crop_scale: Smallest and largest share of the image's area that a crop covers.
     """
     preset = {"photograph": "natural", "microscopy": "microscopy"}.get(domain.partition("/")[0], "ct")
     if preset == "ct" and units == "rgb":

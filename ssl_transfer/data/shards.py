@@ -1,10 +1,10 @@
 """Shards: the files that hold a store's pixels, written in order and read by position.
 
 Plain shards are `.npy` files; compressed ones are `.b2` files of blosc2 frames (lz4, bitshuffle), with an offset index beside
-them. A batch is read in two passes: the kernel is told of all its images, so that it fetches them at once; then they are
-waited for in turn. No disk is read by page faults, which is tens of times slower. What the page cache already holds is
-copied out of a mapping, if the store is small enough to be mapped: 0.67 of the speed of a bare memmap, where `preadv` alone
-reaches 0.39 (`benchmarks/store.py`).
+them. A batch is read in two passes: the kernel is asked to prefetch all its images, and then they are read in turn. The disk
+is never read by page faults, which is tens of times slower. Images in the page cache are copied from a memory map if the
+store is small enough to be mapped: 0.67 of the speed of a bare memmap, where `preadv` alone reaches 0.39
+(`benchmarks/store.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ssl_transfer.errors import StoreError
 
 SHARD_BYTES = 256 * 2**20
 OPEN_SHARDS = 256  # file descriptors kept open per process
-MAPPED_BYTES = 8 * 2**30  # larger stores are not mapped: what a process has touched of a mapping counts as its memory
+MAPPED_BYTES = 8 * 2**30  # larger stores are not mapped: mapped pages that were read count as memory of the process
 
 
 class ShardWriter:
@@ -39,7 +39,7 @@ class ShardWriter:
         self._offsets: list[int] = []
 
     def append(self, image: np.ndarray) -> None:
-        """Write one image; shape and dtype must be the shard's own."""
+        """Write one image of the shape and dtype of the shard."""
         if image.shape != self.shape:
             raise ValueError(f"{self.name}: image of shape {image.shape}, store of shape {self.shape}")
         file = self._file or self._open()
@@ -122,7 +122,7 @@ class ShardReader:
         self._open: OrderedDict[int, _Shard] = OrderedDict()
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_open": OrderedDict()}  # descriptors do not travel between processes
+        return {**self.__dict__, "_open": OrderedDict()}  # file descriptors cannot be sent to another process
 
     def read(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the images at `positions`, shape (B, *shape).
@@ -161,12 +161,12 @@ class ShardReader:
             missing = Path(error.filename).name
             raise StoreError(f"{self.folder}: shard {missing} is missing. Ingest the source again.") from None
         if len(self._open) > OPEN_SHARDS:
-            self._open.popitem(last=False)  # closed when nobody waits for one of its images
+            self._open.popitem(last=False)  # closed when the last reference to it is gone
         return shard
 
 
 class _Shard:
-    """An open shard: where its images lie, and its bytes as an array, empty if it is not mapped."""
+    """An open shard: offsets of its images, and its bytes as an array (empty if it is not mapped)."""
 
     descriptor = -1
 
@@ -182,7 +182,7 @@ class _Shard:
             self.first = _header_bytes(os.pread(self.descriptor, 10, 0))
         if mapped:
             pages = mmap.mmap(self.descriptor, 0, prot=mmap.PROT_READ)
-            pages.madvise(mmap.MADV_RANDOM)  # a page that was evicted meanwhile drags no megabytes behind it
+            pages.madvise(mmap.MADV_RANDOM)  # no read-ahead of megabytes for an evicted page
             self.mapping = np.frombuffer(pages, np.uint8)
 
     def __del__(self) -> None:
@@ -190,14 +190,14 @@ class _Shard:
             os.close(self.descriptor)
 
     def span(self, index: int) -> tuple[int, int]:
-        """First byte of an image (or its frame) in the file, and the one after its last."""
+        """First byte of an image (or its frame) in the file, and the byte after its last."""
         if self.offsets is not None:
             return int(self.offsets[index]), int(self.offsets[index + 1])
         start = self.first + index * self.image_bytes
         return start, start + self.image_bytes
 
     def decode(self, stored: bytes | np.ndarray, into: np.ndarray) -> None:
-        """Turn what the file holds of an image into the image's bytes."""
+        """Decode the stored bytes of an image."""
         if self.offsets is None:
             into[:] = stored
             return
@@ -207,7 +207,7 @@ class _Shard:
         blosc2.decompress2(stored, dst=into, nthreads=one_thread)
 
     def read(self, index: int, into: np.ndarray) -> bool:
-        """Read an image into bytes; False if the file ends before it does."""
+        """Read an image; False if the file ends before the image does."""
         start, end = self.span(index)
         if self.offsets is not None:
             frame = os.pread(self.descriptor, end - start, start)

@@ -15,16 +15,16 @@ FEWEST_GROUPS = 3  # for three splits
 
 
 def draw_splits(groups: Sequence, labels: Sequence, shares: Sequence[float], seed: int) -> np.ndarray:
-    """Deal whole groups to train, val and test, with the shares right in total and for each label.
+    """Assign whole groups to train, val and test, so that the shares hold in total and for each label.
 
     A group's stratum is its most frequent label. With fewer than three groups everything is train; with three or
     more every split with a share gets at least one group.
 
     Args:
-        groups: Patient (or whatever must not be torn) of each row, shape (N,).
+        groups: Patient of each row (or another unit that must stay in one split), shape (N,).
         labels: Label of each row, shape (N,); None where there is none.
         shares: Of train, val and test, in groups; they sum to 1.
-        seed: Fixes the order in which groups are dealt.
+        seed: Fixes the order in which groups are assigned.
 
     Returns:
         Split name of each row, shape (N,).
@@ -41,22 +41,22 @@ def draw_splits(groups: Sequence, labels: Sequence, shares: Sequence[float], see
         return np.full(len(codes), SPLITS[0])
     strata = _majority(codes, labels, len(names))
     order = sorted(range(len(names)), key=lambda g: (strata[g], _draw(seed, names[g])))
-    dealt = np.empty(len(names), np.int64)
+    assigned = np.empty(len(names), np.int64)
     total, within = np.zeros(3), defaultdict(lambda: np.zeros(3))
     for group in order:
         counts = within[strata[group]]
         deficit = np.array(shares) * (total.sum() + 1) - total + np.array(shares) * (counts.sum() + 1) - counts
         deficit[np.array(shares) == 0] = -np.inf
-        dealt[group] = split = int(np.argmax(deficit))
+        assigned[group] = split = int(np.argmax(deficit))
         counts[split] += 1
         total[split] += 1
     for empty in (split for split in range(3) if shares[split] and not total[split]):
         fullest = int(np.argmax(total))
-        moved = next(group for group in reversed(order) if dealt[group] == fullest)
-        dealt[moved] = empty
+        moved = next(group for group in reversed(order) if assigned[group] == fullest)
+        assigned[moved] = empty
         total[fullest] -= 1
         total[empty] += 1
-    return np.array(SPLITS)[dealt[codes]]
+    return np.array(SPLITS)[assigned[codes]]
 
 
 def _majority(codes: np.ndarray, labels: Sequence, groups: int) -> list[str]:
@@ -68,7 +68,7 @@ def _majority(codes: np.ndarray, labels: Sequence, groups: int) -> list[str]:
 
 
 def _draw(seed: int, group: str) -> bytes:
-    """A group's place in the draw: it depends on the seed and the group alone."""
+    """A random key to sort groups by: it depends on the seed and the group alone."""
     return hashlib.blake2b(f"{seed}|{group}".encode(), digest_size=8).digest()
 
 
@@ -86,8 +86,8 @@ def label_fraction(patients: np.ndarray, labels: np.ndarray, fraction: float, se
 
     Patients are drawn, never single slices, and fractions are nested: a patient in the 1 %
     subset is also in the 10 % subset of the same seed. A learning curve then differs in size alone.
-    Patients are drawn for each class apart (a patient's class is its most frequent one), and every
-    class keeps at least one patient who shows it, however small the fraction.
+    Patients are drawn separately for each class (a patient's class is its most frequent one), and every
+    class keeps at least one of its patients, however small the fraction.
 
     Args:
         patients: Patient of each row, shape (N,); positions of the rows where patients are unknown.

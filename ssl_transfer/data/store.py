@@ -3,7 +3,7 @@
 A store is a folder: `pixels-00000.npy …` (plain shards, one dtype and shape; or `.b2` files of blosc2 frames
 with an offset index), `masks-*` of the same kind where images have masks, `rows.parquet`,
 `split-<name>.npy` (positions of each split), and `card.json`, which is written last: a folder
-without it is no store. Opening reads the card alone, so it costs milliseconds at any size.
+without it is not a store. Opening reads the card alone, so it costs milliseconds at any size.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ImageStore:
         path: Folder that `ingest` wrote.
 
     Raises:
-        StoreError: If the folder is missing, is no store, or was written by a newer version.
+        StoreError: If the folder is missing, is not a store, or was written by a newer version.
 
     Example:
         >>> store = ImageStore("stores/ct")
@@ -148,23 +148,23 @@ def class_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The classes of a column, as sorted strings, and the number of each row's class, int64; −1 where it has none."""
     import pandas
 
-    known = pandas.notna(values)
+    present = pandas.notna(values)
     codes = np.full(len(values), -1, np.int64)
-    classes, codes[known] = np.unique(values[known].astype(str), return_inverse=True)
+    classes, codes[present] = np.unique(values[present].astype(str), return_inverse=True)
     return classes, codes
 
 
 class StoreWriter:
-    """Writes a store beside its final place and moves it there when it is whole.
+    """Writes a store into a temporary folder beside its final one, which it becomes when it is complete.
 
-    Use as a context manager: on an exception nothing is left behind. `finish` needs the split of every row.
+    Use as a context manager: on an exception nothing is left behind.
 
     Args:
         out: The store's folder; must not exist.
         shape: (C, H, W) of every image.
         dtype: Of every image.
         mask_dtype: Of every mask, or None for a store without masks.
-        compress: Write blosc2 lz4 frames in place of plain `.npy` shards.
+        compress: Write blosc2 lz4 frames instead of plain `.npy` shards.
     """
 
     def __init__(self, out: str | os.PathLike, shape, dtype, mask_dtype=None, compress: bool = False):
@@ -294,7 +294,7 @@ class StoreWriter:
 
 
 def _content_id(frame: pandas.DataFrame, card: StoreCard) -> str:
-    """Hash what the images and rows are; not where the files lay or how the shards are coded."""
+    """Hash the content of images and rows, without the paths of the files or the encoding of the shards."""
     identity = {key: getattr(card, key) for key in ("units", "domain", "classes", "size", "channels", "dtype")}
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16)
     for name in sorted(set(frame.columns) - {"file"}):

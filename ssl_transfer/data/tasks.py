@@ -181,14 +181,14 @@ class Task:
             None if value is None or value != value else set(str(value).split(self.card.separator))
             for value in self._column
         ]
-        known = set().union(*(row for row in rows if row)) - {self.card.negative, ""}
-        if not known:
+        words = set().union(*(row for row in rows if row)) - {self.card.negative, ""}
+        if not words:
             raise TaskError(f"task {self.name}: column '{self.card.target}' names no label. Is it the right column?")
-        names = self.card.labels or sorted(known)
+        names = self.card.labels or sorted(words)
         for name in names:
-            if name not in known:
+            if name not in words:
                 raise TaskError(
-                    f"task {self.name}: labels: no row of '{self.card.target}' has '{name}'.{nearest(name, known)}"
+                    f"task {self.name}: labels: no row of '{self.card.target}' has '{name}'.{nearest(name, words)}"
                 )
         return {name: np.array([-1 if row is None else int(name in row) for row in rows]) for name in names}
 
@@ -203,12 +203,12 @@ class Task:
 
     def _mask_presence(self) -> np.ndarray:
         """Whether each class is in each mask, (N, K)."""
-        found = np.zeros((len(self.store), len(self.classes)), bool)
-        for start in range(0, len(found), MASKS_AT_ONCE):
-            positions = np.arange(start, min(start + MASKS_AT_ONCE, len(found)))
+        present = np.zeros((len(self.store), len(self.classes)), bool)
+        for start in range(0, len(present), MASKS_AT_ONCE):
+            positions = np.arange(start, min(start + MASKS_AT_ONCE, len(present)))
             for position, mask in zip(positions, self.store.masks(positions), strict=True):
-                found[position] = np.bincount(mask.ravel(), minlength=len(self.classes) + 1)[1:] > 0
-        return found
+                present[position] = np.bincount(mask.ravel(), minlength=len(self.classes) + 1)[1:] > 0
+        return present
 
     @cached_property
     def patients(self) -> np.ndarray | None:
@@ -216,7 +216,7 @@ class Task:
         return None if self.store.card.n_patients is None else self.store.column("patient")
 
     def groups(self) -> np.ndarray:
-        """What is drawn or resampled as one: patients, or images where patients are unknown; shape (N,)."""
+        """The unit of drawing and resampling: patient, or image where patients are unknown; shape (N,)."""
         return np.arange(len(self.store)) if self.patients is None else self.patients
 
     def rows(self, split: str, fraction: float = 1.0, seed: int = 0) -> np.ndarray:
@@ -229,8 +229,8 @@ class Task:
         """
         positions = np.asarray(self.store.positions(split))
         if self.kind != "segmentation":
-            known = self.labels[positions] >= 0
-            positions = positions[known if known.ndim == 1 else known.any(1)]
+            labelled = self.labels[positions] >= 0
+            positions = positions[labelled if labelled.ndim == 1 else labelled.any(1)]
         if split == "train" and fraction < 1:
             kept = label_fraction(self.groups()[positions], self.strata[positions], fraction, seed)
             positions = positions[kept]

@@ -1,8 +1,7 @@
-"""The pool: the training images of one store, or of several with stated shares, in an order that is a function.
+"""Training sets: the training images of one store, or of several with stated shares, in an order that is a function.
 
-Rows of a pool count through its stores one after the other. Which row stands where in an epoch depends on (seed, epoch)
-alone, so there is nothing to restore, and nothing that grows with the number of images but their labels,
-where a method learns from them.
+Rows are numbered through the stores, one store after another. The order of an epoch depends on (seed, epoch) alone: there
+is no state to restore, and memory does not grow with the number of images, except for labels where a method needs them.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from ssl_transfer.data.counters import shuffled
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.views import ViewBatch, ViewMaker
 
-PASSES = 2**32  # orders of a store's own images are named apart from orders of an epoch
+PASSES = 2**32  # numbers of a store's passes are larger than those of epochs, so that their orders differ
 
 
 @dataclass(frozen=True)
 class StoreShare:
-    """One store of a pool.
+    """A store's part of a training set.
 
     Attributes:
         store: Where the images are.
-        positions: Those that may be used, int64 (n,), ascending.
+        positions: Its training images, int64 (n,), ascending.
         maker: Makes their views.
         share: Of the images of an epoch, in (0, 1].
     """
@@ -39,7 +38,7 @@ class StoreShare:
 
 
 class RawBatch(NamedTuple):
-    """Images of one store as they were read: which part of the pool, which of the rows asked for, pixels, masks."""
+    """Images of one store as they were read: index of the store, which of the requested rows they are, pixels, masks."""
 
     part: int
     chosen: np.ndarray
@@ -50,13 +49,13 @@ class RawBatch(NamedTuple):
 class TrainingSet:
     """Images to train on.
 
-    An epoch has as many images as the stores have together, each store contributing its share; a store whose share is
-    larger than its size is gone through several times before others are through once.
+    An epoch has as many images as the stores have together, and each store contributes its share; a store whose share is
+    larger than its size is passed through several times per epoch.
 
     Args:
         parts: The stores; shares add up to 1.
         seed: Of the run.
-        labels: Class codes by row, where they are learnt from; or several 0/1 labels of each row.
+        labels: Class codes by row, for methods that need them; or several 0/1 labels of each row.
         masked: Labels are the images' masks, cut as the views are.
     """
 
@@ -70,33 +69,33 @@ class TrainingSet:
         """Images per epoch."""
         return int(self._ends[-1])
 
-    def rows(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        """Rows that stand at `places` (B,) of an epoch; int64."""
-        slots = shuffled(places, len(self), self.seed, epoch)
+    def rows(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """Rows at `positions` (B,) in the order of an epoch; int64."""
+        slots = shuffled(positions, len(self), self.seed, epoch)
         rows = np.empty_like(slots)
         start = 0
         for index, (part, end) in enumerate(zip(self.parts, self._ends, strict=True)):
-            mine = (slots >= start) & (slots < end)
-            passes, places_in_pass = np.divmod(slots[mine] - start + epoch * (end - start), len(part.positions))
-            found = np.empty_like(passes)
+            of_store = (slots >= start) & (slots < end)
+            passes, in_pass = np.divmod(slots[of_store] - start + epoch * (end - start), len(part.positions))
+            chosen = np.empty_like(passes)
             for number in np.unique(passes):
-                within = passes == number
+                same_pass = passes == number
                 order = PASSES * (index + 1) + int(number)
-                found[within] = shuffled(places_in_pass[within], len(part.positions), self.seed, order)
-            rows[mine] = part.positions[found] + self.offsets[index]
+                chosen[same_pass] = shuffled(in_pass[same_pass], len(part.positions), self.seed, order)
+            rows[of_store] = part.positions[chosen] + self.offsets[index]
             start = end
         return rows
 
     def read(self, rows: np.ndarray) -> list[RawBatch]:
         """Pixels (and masks) of some rows, store by store."""
         owners = np.searchsorted(self.offsets, rows, side="right") - 1
-        found = []
+        batches = []
         for index in np.unique(owners):
             chosen = np.flatnonzero(owners == index)
             store, positions = self.parts[index].store, rows[chosen] - self.offsets[index]
             masks = torch.from_numpy(store.masks(positions).astype(np.int64)) if self.masked else None
-            found.append(RawBatch(int(index), chosen, torch.from_numpy(store.read(positions)), masks))
-        return found
+            batches.append(RawBatch(int(index), chosen, torch.from_numpy(store.read(positions)), masks))
+        return batches
 
     def views(self, read: list[RawBatch], rows: np.ndarray, epoch: int | np.ndarray) -> ViewBatch:
         """Views of what `read` gave, in the order of `rows`; an epoch for all, or for each, (B,)."""
@@ -118,6 +117,6 @@ class TrainingSet:
         return ViewBatch(views, torch.from_numpy(rows), labels)
 
     def key(self, row: int) -> str:
-        """Where a row is, for a person: `stores/radnet: 17`."""
+        """Where a row is, for messages: `stores/radnet: 17`."""
         index = int(np.searchsorted(self.offsets, row, side="right")) - 1
         return f"{self.parts[index].store.path}: {row - self.offsets[index]}"

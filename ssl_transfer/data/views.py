@@ -1,8 +1,8 @@
-"""Views: random versions of whole batches, with parameters of each image's own.
+"""Views: random augmentations of whole batches, with separate parameters for each image.
 
 All presets (`presets`) are one pipeline: crop, flip and rotate in one resampling; move the window; jitter colour; blur;
 add noise; normalise. Randomness is drawn by counter (see `counters`), so a view belongs to (seed, epoch, image, view)
-and not to a worker or a rank.
+whichever worker or rank makes it.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class ViewBatch(NamedTuple):
 
     Attributes:
         views: One tensor (B, C, H, W) per view, normalised as the backbone reads it; H and W may differ between views.
-        rows: Which images, int64 (B,), as the pool counts them.
-        labels: Where they are learnt from: class codes, int64 (B,); several 0/1 labels (B, K); or masks (B, H, W) that were
-            cut, turned and flipped as the views.
+        rows: Which images, int64 (B,): rows of the training set.
+        labels: For methods that need them: class codes, int64 (B,); several 0/1 labels (B, K); or masks (B, H, W) that were
+            cropped, rotated and flipped as the views.
     """
 
     views: list[torch.Tensor]
@@ -96,7 +96,7 @@ class Views:
     def make_pair(
         self, images: torch.Tensor, masks: torch.Tensor | None, scale: Scale, draws: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Make one view of each image as `make` does, and cut its mask, int64 (B, H, W), at the same places.
+        """Make one view of each image as `make` does, and crop, rotate and flip its mask, int64 (B, H, W), likewise.
 
         Returns:
             The views, and the masks' class ids (B, size, size), each that of the nearest pixel.
@@ -118,7 +118,7 @@ class Views:
 
     def _geometry(self, height: int, width: int, draw) -> tuple[torch.Tensor, torch.Tensor]:
         """Random resized crop, flips and rotation as one affine map of each image (B, 2, 3), and the pixels of the crops' shorter
-        sides; planned on the CPU, or resampling would wait for the GPU to learn how often to average.
+        sides; computed on the CPU, since resampling would otherwise wait for the GPU to know how often to average.
         """
         low, high = self.crop_scale
         area = low + (high - low) * next(draw)
@@ -208,7 +208,7 @@ class Views:
         return unit
 
     def _noise(self, unit: torch.Tensor, draw) -> torch.Tensor:
-        """Add noise: each image reads a fixed table of normal numbers from an offset of its own."""
+        """Add noise: each image reads a fixed table of normal numbers from a random offset."""
         sigma, offset = self.noise * next(draw), next(draw)
         if not self.noise:
             return unit
@@ -233,7 +233,7 @@ class ViewMaker:
         self.presets, self.scale, self.seed, self.channels = presets, scale, seed, channels
 
     def __call__(self, images: torch.Tensor, rows: np.ndarray, epoch: int | np.ndarray) -> list[torch.Tensor]:
-        """Views of images (B, C, H, W) that are called `rows` (B,): one tensor per preset."""
+        """Views of images (B, C, H, W), which are the rows `rows` (B,) of the training set: one tensor per preset."""
         images = match_channels(images, self.channels)
         return [
             preset.make(images, self.scale, uniforms(self.seed, epoch, rows, view, DRAWS))
@@ -243,23 +243,23 @@ class ViewMaker:
     def pair(
         self, images: torch.Tensor, masks: torch.Tensor, rows: np.ndarray, epoch: int | np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The first preset's views, and the masks (B, H, W) cut as they are."""
+        """The first preset's views, and the masks (B, H, W) cropped, rotated and flipped likewise."""
         draws = uniforms(self.seed, epoch, rows, 0, DRAWS)
         return self.presets[0].make_pair(match_channels(images, self.channels), masks, self.scale, draws)
 
 
 def _each(values: torch.Tensor) -> torch.Tensor:
-    """One number per image (B,), ready to meet a batch (B, C, H, W)."""
+    """A number per image (B,), in the shape that broadcasts over a batch (B, C, H, W)."""
     return values.view(-1, 1, 1, 1)
 
 
 def _affine_grid(theta: torch.Tensor, size: int) -> torch.Tensor:
     """`affine_grid` of square views, shape (B, size, size, 2), as sums of rows and columns: several times faster on a CPU."""
-    places = (torch.arange(size, device=theta.device) * 2 + 1) / size - 1
+    centres = (torch.arange(size, device=theta.device) * 2 + 1) / size - 1
     grid = theta.new_empty((len(theta), size, size, 2))
     for i in (0, 1):
-        along_x = theta[:, i, 0, None] * places
-        along_y = theta[:, i, 1, None] * places + theta[:, i, 2, None]
+        along_x = theta[:, i, 0, None] * centres
+        along_y = theta[:, i, 1, None] * centres + theta[:, i, 2, None]
         torch.add(along_x[:, None, :], along_y[:, :, None], out=grid[..., i])
     return grid
 

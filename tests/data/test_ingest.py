@@ -167,7 +167,7 @@ def test_a_missing_or_empty_source_is_told(tmp_path, out, make):
 def test_worker_processes_give_the_same_store(tmp_path, out, monkeypatch):
     folder(tmp_path, 30)
     alone = ingest(tmp_path, out, workers=1)
-    monkeypatch.setattr(workers, "TRIED", 2)
+    monkeypatch.setattr(workers, "MEASURED", 2)
     monkeypatch.setattr(workers, "WORTH_SECONDS", 0)
     assert ingest(tmp_path, out.parent / "pooled", workers=2).id == alone.id
 

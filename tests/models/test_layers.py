@@ -10,7 +10,7 @@ from support.families import FAMILIES, described, family_backbone
 from ssl_transfer.features import layer_features, paired_features
 from ssl_transfer.measures.geometry import alignment
 from ssl_transfer.models.embedding import embed, embed_layers, prepared
-from ssl_transfer.models.layers import MOST, layer_names, outputs, pooled
+from ssl_transfer.models.layers import MAX_LAYERS, layer_names, outputs, pooled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROWS = np.array([7, 0, 41, 3, 20])
@@ -65,7 +65,7 @@ def test_the_last_layer_that_timm_knows_is_always_there_and_those_near_the_image
     assert [order.index(name) for name in names] == sorted(order.index(name) for name in names)
 
 
-@pytest.mark.parametrize(("depth", "count"), [(3, 3), (12, 12), (13, MOST), (24, MOST), (31, MOST)])
+@pytest.mark.parametrize(("depth", "count"), [(3, 3), (12, 12), (13, MAX_LAYERS), (24, MAX_LAYERS), (31, MAX_LAYERS)])
 def test_of_many_blocks_as_many_evenly_spaced_ones_are_looked_at(depth, count):
     backbone = described("vit_tiny_patch16_224", 32, {"embed_dim": 16, "depth": depth, "num_heads": 2})
     blocks = [int(name.removeprefix("blocks.")) for name in layer_names(backbone)]

@@ -1,4 +1,4 @@
-"""Filling a store: scan, join labels, check splits, read, fit, write; and the card that says what happened."""
+"""Filling a store: scan, join labels, check splits, read, fit and write; and the facts for its card."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def fill_store(
 
 
 class _Reading:
-    """Decode and fit one item; travels to worker processes."""
+    """Decodes and fits an item; is sent to worker processes."""
 
     def __init__(self, reader: Reader, fit: Fit, repeated: set[str]):
         self.reader, self.fit, self.repeated = reader, fit, repeated
@@ -95,8 +95,8 @@ class _Reading:
                 digest = "".join(pixel_digest(image) for image, _, _ in frames)
             spacing = self.fit.spacing(item.row, item.size)
             fitted = [
-                (self.fit.image(image), own | spacing, None if mask is None else self.fit.mask(mask))
-                for image, own, mask in frames
+                (self.fit.image(image), columns | spacing, None if mask is None else self.fit.mask(mask))
+                for image, columns, mask in frames
             ]
         except Unreadable as error:
             return str(error)
@@ -104,12 +104,16 @@ class _Reading:
 
 
 def _write_all(writer: StoreWriter, reader: Reader, scan: Scan, fit: Fit, options: Options) -> set[int]:
-    """Write every item that can be read; add the others to `scan.refused`. Returns the mask values seen."""
+    """Write every item that can be read; add the others to `scan.refused`.
+
+    Returns:
+        The mask values that occur, without 0.
+    """
     uids = Counter(item.uid for item in scan.items if item.uid)
     reading = _Reading(reader, fit, {uid for uid, count in uids.items() if count > 1})
     names = _pseudonyms(scan)
     first: dict[tuple[str | None, str], str] = {}
-    mask_ids: set[int] = set()
+    mask_values: set[int] = set()
     workers = options.workers if reader.worth_workers else 1
     for item, answer in zip(scan.items, ordered(reading, scan.items, "reading images", workers), strict=True):
         if isinstance(answer, str):
@@ -121,11 +125,11 @@ def _write_all(writer: StoreWriter, reader: Reader, scan: Scan, fit: Fit, option
             scan.refused.append(Refusal(item.file, "duplicate", reason, item.row))
             continue
         row = names.row(item.row) | {"file": names.text(item.file, item.row)}
-        for image, own, mask in frames:
-            writer.append(image, row | own, mask)
+        for image, columns, mask in frames:
+            writer.append(image, row | columns, mask)
             if mask is not None:
-                mask_ids.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
-    return mask_ids - {0}
+                mask_values.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
+    return mask_values - {0}
 
 
 def _unreadable(scan: Scan) -> int:
@@ -145,11 +149,15 @@ def _check_refused(root: Path, refused: list[Refusal], taken: int, most: float) 
     if not taken:
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(r.kind for r in refused).items())
         examples = "".join(f"\n  {r.file}: {r.reason}" for r in refused[:3])
-        raise SourceError(f"{root}: no image to ingest (files set aside: {kinds or 'none'}).{examples}")
+        raise SourceError(f"{root}: no image to ingest (files refused: {kinds or 'none'}).{examples}")
 
 
 def _check_source_splits(root: Path, items: list[Item], resplit: bool) -> bool:
-    """True if every image brings a split and no patient stands in two; False if splits are to be drawn."""
+    """True if every image has a split in the source; False if splits are to be drawn.
+
+    Raises:
+        SplitError: If only some images have a split, or a patient has images in several splits.
+    """
     splits = [item.row.get("split") for item in items]
     if resplit or not any(splits):
         return False
@@ -170,31 +178,31 @@ def _check_source_splits(root: Path, items: list[Item], resplit: bool) -> bool:
 
 def _splits(rows: list[dict], options: Options, keeps: bool) -> tuple[np.ndarray, str, list[str]]:
     """Split of every row, what was kept together, and warnings."""
-    notes = []
+    warnings = []
     if keeps:
         if not all(row.get("patient") for row in rows):
-            notes.append("patients are unknown: whether the source's splits share any cannot be checked")
-        return np.array([row["split"] for row in rows]), "source", notes
+            warnings.append("patients are unknown: whether the source's splits share any cannot be checked")
+        return np.array([row["split"] for row in rows]), "source", warnings
     units = Counter(next((unit for unit in ("patient", "study", "series") if row.get(unit)), "image") for row in rows)
     split_by = next((unit for unit in ("image", "series", "study") if units[unit]), "patient")
     if split_by != "patient":
         counts = ", ".join(f"{units[unit]} by {unit}" for unit in ("study", "series", "image") if units[unit])
         unknown = len(rows) - units["patient"]
-        notes.append(f"patients are unknown for {unknown} of {len(rows)} images; these are split {counts}")
+        warnings.append(f"patients are unknown for {unknown} of {len(rows)} images; these are split {counts}")
     groups = [row.get("patient") or row.get("study") or row.get("series") or row["pixel_digest"] for row in rows]
     labels = [row.get("label") for row in rows]
     if len(set(groups)) < FEWEST_GROUPS:
         what = "patient(s)" if split_by == "patient" else f"group(s) by {split_by}"
-        notes.append(f"{len(set(groups))} {what} are too few for three splits: all images are train")
-    return draw_splits(groups, labels, options.split_shares, options.seed), split_by, notes
+        warnings.append(f"{len(set(groups))} {what} are too few for three splits: all images are train")
+    return draw_splits(groups, labels, options.split_shares, options.seed), split_by, warnings
 
 
-def _classes(known: list[str] | None, rows: list[dict]) -> list[str] | None:
+def _classes(ordered: list[str] | None, rows: list[dict]) -> list[str] | None:
     """Label names in the source's order if it has one, else sorted; None without labels."""
     seen = {str(row["label"]) for row in rows if row.get("label") is not None}
     if not seen:
         return None
-    return known if known and seen <= set(known) else sorted(seen)
+    return ordered if ordered and seen <= set(ordered) else sorted(seen)
 
 
 def _mask_classes(names: dict[int, str], seen: set[int]) -> tuple[dict[int, str], list[str]]:

@@ -1,4 +1,4 @@
-"""One shape, one number of channels, one dtype: how the images of a mixed folder are made to fit one store."""
+"""The common form of a store: how the images of a mixed folder get the same size, channels and dtype."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DTYPES = (np.uint8, np.int16, np.float32)
 
 @dataclass(frozen=True)
 class Fit:
-    """The form that every image of a store takes.
+    """The form of every image of a store.
 
     Attributes:
         size: Height and width.
         channels: 1 or 3.
         dtype: Of the images.
         mask_dtype: Of the masks, or None.
-        fill: What the border is filled with: air for HU, else 0; an image's own minimum if that is lower.
+        fill: Value of the padding: air for HU, else 0; the image's minimum if that is lower.
     """
 
     size: tuple[int, int]
@@ -34,7 +34,7 @@ class Fit:
     fill: float
 
     def image(self, image: np.ndarray) -> np.ndarray:
-        """Fit one image (C, H, W): colour to luminance or grey repeated, resampled with its aspect kept, padded."""
+        """Fit one image (C, H, W): convert colour to luminance or repeat grey, resample at constant aspect ratio, pad."""
         if image.shape[0] == 3 and self.channels == 1:
             grey = np.tensordot(np.array(LUMINANCE, np.float32), image.astype(np.float32), 1)[None]
             image = grey if image.dtype.kind == "f" else np.rint(grey).astype(image.dtype)
@@ -42,7 +42,7 @@ class Fit:
             image = np.repeat(image, 3, axis=0)
         if image.shape[1:] != self.size:
             fill = min(self.fill, image.min())  # a CT among other modalities has air below 0
-            image = np.stack([self._place(_resample(plane, self._inner(plane.shape)), fill) for plane in image])
+            image = np.stack([self._padded(_resample(plane, self._inner(plane.shape)), fill) for plane in image])
         return np.ascontiguousarray(image, dtype=self.dtype)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
@@ -52,12 +52,12 @@ class Fit:
             Unreadable: If an id does not fit the masks' dtype.
         """
         if mask.size and mask.max() > np.iinfo(self.mask_dtype).max:
-            raise Unreadable(f"its mask holds the value {mask.max()}, where at most 255 was promised")
+            raise Unreadable(f"its mask holds the value {mask.max()}, where its header promises at most 255")
         if mask.shape != self.size:
             height, width = self._inner(mask.shape)
             rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(int)
             columns = ((np.arange(width) + 0.5) * mask.shape[1] / width).astype(int)
-            mask = self._place(mask[np.ix_(rows, columns)], 0)
+            mask = self._padded(mask[np.ix_(rows, columns)], 0)
         return np.ascontiguousarray(mask, dtype=self.mask_dtype)
 
     def spacing(self, row: dict, size: tuple[int, int]) -> dict:
@@ -72,7 +72,7 @@ class Fit:
         scale = min(self.size[0] / size[0], self.size[1] / size[1])
         return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
-    def _place(self, plane: np.ndarray, fill: float) -> np.ndarray:
+    def _padded(self, plane: np.ndarray, fill: float) -> np.ndarray:
         height, width = plane.shape
         top, left = (self.size[0] - height) // 2, (self.size[1] - width) // 2
         canvas = np.full(self.size, fill, plane.dtype)
@@ -95,13 +95,13 @@ def choose_fit(items: Sequence[Item], units: str, size: int | None, channels: in
         shapes[tuple(int(n) for n in item.size)] += item.n_images
     chosen = (size, size) if size else max(shapes, key=lambda shape: (shapes[shape], shape))
     channels = channels or (3 if all(item.channels == 3 for item in items) else 1)
-    held = {np.dtype(item.dtype) for item in items}
-    dtype = next(d for d in DTYPES if all(np.can_cast(other, d) for other in held))
+    dtypes = {np.dtype(item.dtype) for item in items}
+    dtype = next(d for d in DTYPES if all(np.can_cast(dtype, d) for dtype in dtypes))
     return Fit(chosen, channels, np.dtype(dtype), mask_dtype, AIR_HU if units == "hu" else 0)
 
 
 def _resample(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Linear when growing; when shrinking the kernel widens with the step, so nothing aliases."""
+    """Resample linearly; when shrinking, the kernel widens with the step against aliasing."""
     from PIL import Image
 
     if plane.shape == size:

@@ -57,7 +57,7 @@ def read_labels(path, key: str | None = None) -> LabelTable:
     if not columns:
         raise LabelError(f"{path}: only the column '{key}'. Add a column 'label', or others to join.")
     if set(columns) & set(RESERVED):
-        raise LabelError(f"{path}: column '{(set(columns) & set(RESERVED)).pop()}' is ingest's own. Rename it.")
+        raise LabelError(f"{path}: column '{(set(columns) & set(RESERVED)).pop()}' is reserved for ingest. Rename it.")
     rows: dict[str, tuple[int, dict]] = {}
     for record in reader:
         value = (record[key] or "").strip()
@@ -76,13 +76,15 @@ def _key(path: Path, header: list[str], key: str | None) -> str:
     if key is None:
         present = ["file"] if "file" in header else [name for name in KEYS if name in header]
         if len(present) != 1:
-            found = "none" if not present else ", ".join(present)
-            raise LabelError(f"{path}: of the columns patient, series and file it has {found}. Say --label-key.")
+            names = ", ".join(present) or "none"
+            raise LabelError(
+                f"{path}: of the columns patient, series and file it has {names}. Name one with --label-key."
+            )
         return present[0]
     if key not in KEYS:
         raise LabelError(f"--label-key {key}: expected one of {', '.join(KEYS)}.")
     if key not in header:
-        raise LabelError(f"{path}: no column '{key}', which --label-key asks for.{nearest(key, header)}")
+        raise LabelError(f"{path}: no column '{key}', which --label-key names.{nearest(key, header)}")
     return key
 
 
@@ -116,12 +118,12 @@ def _check_splits(path: Path, rows: dict) -> None:
 def join_labels(items: Iterable[Item], refused: Iterable[Refusal], table: LabelTable) -> list[str]:
     """Add a table's columns to the rows of `items`, in place.
 
-    An image that the table does not name gets nulls in its columns. A `file` is named by its path below the
-    source, or by its base name if no other file has it.
+    An image that is not in the table gets nulls in its columns. A `file` is its path below the source, or its base name if
+    no other file has the same.
 
     Args:
         items: Images.
-        refused: Files set aside: the table may name those too.
+        refused: Refused files, which the table may name too.
         table: What to join.
 
     Returns:
@@ -132,13 +134,13 @@ def join_labels(items: Iterable[Item], refused: Iterable[Refusal], table: LabelT
     """
     items = list(items)
     keys = _keys(items, table)
-    known = set(keys) - {None}
-    known |= {refusal.file if table.key == "file" else refusal.row.get(table.key) for refusal in refused}
-    known |= {str(key).rsplit("/", 1)[-1] for key in known if key} if table.key == "file" else set()
+    available = set(keys) - {None}
+    available |= {refusal.file if table.key == "file" else refusal.row.get(table.key) for refusal in refused}
+    available |= {str(key).rsplit("/", 1)[-1] for key in available if key} if table.key == "file" else set()
     for value, (line, _) in table.rows.items():
-        if value not in known:
-            example = next((str(key) for key in sorted(map(str, known - {None}))), "none")
-            unknown = sum(other not in known for other in table.rows)
+        if value not in available:
+            example = next((str(key) for key in sorted(map(str, available - {None}))), "none")
+            unknown = sum(key not in available for key in table.rows)
             raise LabelError(
                 f"{table.path} line {line}: {table.key} '{value}' is not in the source ({unknown} such lines; "
                 f"the source has {len(set(keys) - {None})}, for example '{example}'). Remove the line or correct it."
@@ -151,18 +153,18 @@ def join_labels(items: Iterable[Item], refused: Iterable[Refusal], table: LabelT
         unlabelled += "label" in table.columns and values["label"] is None
         kept = {name: value for name, value in values.items() if value is not None or name not in ("patient", "series")}
         item.row |= kept
-    notes = (
+    warnings = (
         [f"{unnamed} of {len(items)} files are not in {table.path.name}: its columns are empty for them"]
         if unnamed
         else []
     )
     if unlabelled > unnamed:
-        notes.append(f"{unlabelled} of {len(items)} files have no label in {table.path.name}")
-    return notes
+        warnings.append(f"{unlabelled} of {len(items)} files have no label in {table.path.name}")
+    return warnings
 
 
 def _keys(items: list[Item], table: LabelTable) -> list[str | None]:
-    """The key by which the table may name each item; for files the path, or the base name where only that is named."""
+    """The key of each item in the table; for files the path, or the base name where the table has only that."""
     if table.key != "file":
         return [None if item.row.get(table.key) is None else str(item.row[table.key]) for item in items]
     by_base: dict[str, list[str]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Patients without names: ids leave the source as keyed hashes, in every column and in file names.
+"""Pseudonyms: ids of patients, studies and series are replaced by keyed hashes, in every column and in file names.
 
 The same patient gets the same hash in every store, so that overlaps between stores can be found. Short ids can be
 guessed by trying them all: set SSL_TRANSFER_PATIENT_KEY to a secret of your own for real hospital data.
@@ -14,7 +14,7 @@ import re
 KEY_VARIABLE = "SSL_TRANSFER_PATIENT_KEY"
 DEFAULT_KEY = "ssl_transfer"
 HASHED = ("patient", "study", "series")
-SHORTEST_IN_NAME = 3  # a shorter id stands in too many names by chance
+SHORTEST_IN_NAME = 3  # a shorter id is part of too many names by chance
 
 
 def pseudonym(kind: str, value: str) -> str:
@@ -29,11 +29,10 @@ def pseudonym(kind: str, value: str) -> str:
 
 
 class Pseudonyms:
-    """Hashes the ids of one source, and takes them out of its file names.
+    """Hashes the ids of a source, and replaces them in its file names.
 
     Args:
-        patients: Every raw patient id of the source; names of files without a patient of their own are searched for
-            these.
+        patients: Every raw patient id of the source; they are searched for in the names of files whose patient is unknown.
     """
 
     def __init__(self, patients: set[str]):
@@ -47,12 +46,12 @@ class Pseudonyms:
         }
 
     def text(self, text: str, row: dict) -> str:
-        """Take raw ids out of a file name or a reason: the row's own anywhere, others where they are words."""
-        own = {str(row[kind]): kind for kind in reversed(HASHED) if row.get(kind) is not None}
-        own = {raw: kind for raw, kind in own.items() if len(raw) >= SHORTEST_IN_NAME}
-        if own:
-            longest_first = "|".join(re.escape(raw) for raw in sorted(own, key=len, reverse=True))
-            text = re.sub(longest_first, lambda match: pseudonym(own[match[0]], match[0]), text)
+        """Replace raw ids in a file name or a reason: ids of the row anywhere, other ids where they are words."""
+        ids = {str(row[kind]): kind for kind in reversed(HASHED) if row.get(kind) is not None}
+        ids = {raw: kind for raw, kind in ids.items() if len(raw) >= SHORTEST_IN_NAME}
+        if ids:
+            longest_first = "|".join(re.escape(raw) for raw in sorted(ids, key=len, reverse=True))
+            text = re.sub(longest_first, lambda match: pseudonym(ids[match[0]], match[0]), text)
         if row.get("patient") is None:
             text = "/".join(self._component(part) for part in text.split("/"))
         return text

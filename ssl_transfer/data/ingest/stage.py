@@ -1,7 +1,7 @@
 """Ingest: files of a real archive go in, an immutable image store comes out.
 
 A reader scans headers and promises images; labels are joined and splits checked on that promise; then each file is
-decoded once, fitted to the store's form and written. What could not be taken is listed in the card.
+decoded once, fitted to the store's form and written. What could not be read is listed in the card.
 """
 
 from __future__ import annotations
@@ -59,12 +59,12 @@ def ingest(
         size: Side of the images in pixels; None for the most common shape. Aspect is kept, the rest is padded.
         channels: 1 or 3; None for 3 only if all images are colour.
         modality: DICOM: keep this one only.
-        domain: Such as `ct/thorax`; None for what the source says.
+        domain: Such as `ct/thorax`; None for that of the source.
         masks: Label volumes or mask images: a file, a folder, or a pattern (see `readers.matching`).
         mask_names: Names of mask values: a JSON file, or `liver,lesion`.
         axis: NIfTI: `axial`, `coronal` or `sagittal` slices.
-        compress: Write blosc2 frames in place of plain `.npy` shards.
-        resplit: Draw splits even if the source brings some.
+        compress: Write blosc2 frames instead of plain `.npy` shards.
+        resplit: Draw splits even if the source has some.
         split_shares: Of train, val and test, in patients.
         seed: Of the splits.
         max_refused: Share of unreadable files above which ingest fails.
@@ -77,7 +77,7 @@ def ingest(
         UsageError: If an option is wrong, or `out` holds something else.
         SourceError: If there is no image, or too many files are unreadable.
         LabelError: If the CSV does not fit the source.
-        SplitError: If the source's own splits share patients.
+        SplitError: If the source's splits share patients.
     """
     options = Options(
         format=format,
@@ -113,7 +113,7 @@ def ingest(
         say(f"{source}: writing its files …")
         expanded = expand(source, Path(folder))
         if options.labels is not None:
-            expanded.pop("label_key", None)  # it belongs to the phantom's own CSV
+            expanded.pop("label_key", None)  # it belongs to the phantom's CSV
         root = Path(expanded.pop("source"))
         expanded = {name: str(value) if isinstance(value, Path) else value for name, value in expanded.items()}
         chosen = Options(**(expanded | options.given()))
@@ -126,11 +126,11 @@ def _ingest_files(root: Path, out: Path, options: Options, source: str, inputs: 
 
 
 def _inputs_digest(source: str, options: Options) -> str:
-    """Hash what decides about the store: options, and name, size and time of every file that is read."""
-    decisive = asdict(options)
+    """Hash what determines the store: options, and name, size and time of every file that is read."""
+    determining = asdict(options)
     for name in ("workers", "max_refused"):
-        decisive.pop(name)
-    digest = hashlib.blake2b(json.dumps(decisive, sort_keys=True).encode(), digest_size=16)
+        determining.pop(name)
+    digest = hashlib.blake2b(json.dumps(determining, sort_keys=True).encode(), digest_size=16)
     if source.startswith(PHANTOM):
         digest.update(f"{source}|{__version__}".encode())
     for path in (source, options.labels, options.masks, options.mask_names):

@@ -1,6 +1,6 @@
 """DICOM folders of any depth and naming: what is an image, which series it belongs to, and in which order.
 
-Files are told by reading them, not by their names. Series are sorted by position along the slice normal, else by
+Files are recognised by their content, not by their names. Series are sorted by position along the slice normal, else by
 InstanceNumber, else by file name; multi-frame objects become slices.
 """
 
@@ -20,7 +20,7 @@ from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.domains import DICOM_MODALITIES, UNKNOWN
 from ssl_transfer.errors import SourceError
 
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")  # a file that calls itself DICOM and is none is damaged, not junk
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")  # a file with such a name that is not DICOM is damaged, not junk
 NOT_IMAGES = {"SEG": "a segmentation", "RTDOSE": "a dose grid", "PR": "a presentation state", "KO": "a key object note"}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 PIXEL_GROUP = b"\xe0\x7f"
@@ -58,14 +58,14 @@ class DicomReader:
     def scan(self) -> Scan:
         """Look at every header; items come series by series, sorted by position."""
         refused: list[Refusal] = []
-        found: list[_Found] = []
-        for answer in ordered(self._look, walk(self.root), "reading headers", self.workers):
+        images: list[_ImageFile] = []
+        for answer in ordered(self._read_header, walk(self.root), "reading headers", self.workers):
             if isinstance(answer, Refusal):
                 refused.append(answer)
             else:
-                found.append(answer)
-        found = _without_screen_captures(found, refused)
-        items, refused = pair_masks(_in_series_order(found), refused, self.root, self.masks)
+                images.append(answer)
+        images = _without_screen_captures(images, refused)
+        items, refused = pair_masks(_in_series_order(images), refused, self.root, self.masks)
         modalities = sorted({item.row["modality"] or "none" for item in items})
         domain, notes = UNKNOWN, []
         if len(modalities) == 1:
@@ -107,7 +107,7 @@ class DicomReader:
             z_mm = positions[frame] if positions[frame] is not None else item.row["z_mm"]
             yield frames[frame], {"slice": item.row["slice"] + number, "z_mm": z_mm}, None
 
-    def _look(self, entry: tuple[str, Path]) -> _Found | Refusal:
+    def _read_header(self, entry: tuple[str, Path]) -> _ImageFile | Refusal:
         file, path = entry
         if is_hidden(file):
             return Refusal(file, "not_an_image", "a hidden file")
@@ -123,12 +123,12 @@ class DicomReader:
                 return Refusal(file, "unreadable" if damaged else "not_an_image", reason)
             try:
                 broken = any("end of file" in str(note.message).lower() for note in notes)
-                return self._sort_out(file, path, header, has_pixels, broken)
+                return self._classify(file, path, header, has_pixels, broken)
             except Exception as error:
                 return Refusal(file, "unreadable", f"its header is damaged: {str(error)[:200]}", _identity(header))
 
-    def _sort_out(self, file: str, path: Path, header, has_pixels: bool, broken: bool) -> _Found | Refusal:
-        """Decide from a header whether a file is an image that is wanted."""
+    def _classify(self, file: str, path: Path, header, has_pixels: bool, broken: bool) -> _ImageFile | Refusal:
+        """Decide from a header whether a file is an image to read."""
         who = _identity(header)
         modality = str(header.get("Modality") or "") or None
         if file.rsplit("/", 1)[-1].upper().startswith("DICOMDIR") or "DirectoryRecordSequence" in header:
@@ -146,11 +146,11 @@ class DicomReader:
             return Refusal(file, "localizer", f"ImageType is {'/'.join(kinds)}", who)
         if self.modality and modality != self.modality:
             return Refusal(file, "filtered", f"modality {modality or 'none'}, not {self.modality}", who)
-        return _Found(file, path, header)
+        return _ImageFile(file, path, header)
 
 
-class _Found:
-    """An image file: its item, and what its place in the series depends on."""
+class _ImageFile:
+    """An image file: its item, and what its order in the series depends on."""
 
     def __init__(self, file: str, path: Path, header):
         promised = promise(header)
@@ -206,7 +206,7 @@ def _identity(header) -> dict:
 
 
 def _columns(header) -> dict:
-    """Everything of `rows.parquet` that a header says, apart from identities and order."""
+    """The columns of `rows.parquet` that a header states, apart from identities and order."""
     body_part = str(header.get("BodyPartExamined") or "").strip()
     measures = functional_group(header, 0, "PixelMeasuresSequence") or header
     spacing = (
@@ -232,9 +232,9 @@ def _frame_positions(header, frames: int) -> list[float | None]:
     """Position in mm of each frame along the slice normal (0020,0037 x 0020,0032); None where unknown."""
     positions: list[float | None] = []
     for frame in range(frames):
-        place = functional_group(header, frame, "PlanePositionSequence") or header
+        plane_position = functional_group(header, frame, "PlanePositionSequence") or header
         plane = functional_group(header, frame, "PlaneOrientationSequence") or header
-        point, axes = place.get("ImagePositionPatient"), plane.get("ImageOrientationPatient")
+        point, axes = plane_position.get("ImagePositionPatient"), plane.get("ImageOrientationPatient")
         if not point or len(point) != 3:
             positions.append(None)
             continue
@@ -244,37 +244,37 @@ def _frame_positions(header, frames: int) -> list[float | None]:
     return positions
 
 
-def _in_series_order(found: list[_Found]) -> list[Item]:
+def _in_series_order(images: list[_ImageFile]) -> list[Item]:
     """Items with series together, in the order of their first files, numbered by position."""
-    series: dict[tuple, list[_Found]] = defaultdict(list)
-    for one in found:
-        row = one.item.row
-        series[(row["patient"], row["study"], row["series"] or one.folder)].append(one)
+    series: dict[tuple, list[_ImageFile]] = defaultdict(list)
+    for image in images:
+        row = image.item.row
+        series[(row["patient"], row["study"], row["series"] or image.folder)].append(image)
     items: list[Item] = []
     for members in series.values():
-        if all(one.position is not None for one in members):
-            members.sort(key=lambda one: (one.position, one.instance or 0, one.item.file))
-        elif all(one.instance is not None for one in members):
-            members.sort(key=lambda one: (one.instance, one.item.file))
+        if all(image.position is not None for image in members):
+            members.sort(key=lambda image: (image.position, image.instance or 0, image.item.file))
+        elif all(image.instance is not None for image in members):
+            members.sort(key=lambda image: (image.instance, image.item.file))
         number = 0
-        for one in members:
-            one.item.row["slice"] = number
-            number += one.item.n_images
-            items.append(one.item)
+        for image in members:
+            image.item.row["slice"] = number
+            number += image.item.n_images
+            items.append(image.item)
     return items
 
 
-def _without_screen_captures(found: list[_Found], refused: list[Refusal]) -> list[_Found]:
-    """Among CT images, set aside pictures of CT (dose reports, screen shots): they are not in HU."""
-    if not any(one.item.row["is_ct"] for one in found):
-        return found
+def _without_screen_captures(images: list[_ImageFile], refused: list[Refusal]) -> list[_ImageFile]:
+    """Refuse screen captures among CT images (dose reports, screenshots): they are not in HU."""
+    if not any(image.item.row["is_ct"] for image in images):
+        return images
     reason = "a screen capture among CT images, not in Hounsfield units"
     kept = []
-    for one in found:
-        if one.is_capture and one.item.row["modality"] == "CT":
-            refused.append(Refusal(one.item.file, "filtered", reason, one.item.row))
+    for image in images:
+        if image.is_capture and image.item.row["modality"] == "CT":
+            refused.append(Refusal(image.item.file, "filtered", reason, image.item.row))
         else:
-            kept.append(one)
+            kept.append(image)
     return kept
 
 

@@ -39,7 +39,7 @@ def is_ct(header) -> bool:
 
 
 def promise(header) -> Promise:
-    """Say what `decode` yields for a grey or colour object; a pydicom dataset without pixels suffices."""
+    """What `decode` will yield for a grey or colour object; a pydicom dataset without pixels suffices."""
     if int(header.get("SamplesPerPixel", 1)) > 1 or header.get("PhotometricInterpretation") == "PALETTE COLOR":
         return Promise(np.dtype(np.uint8), 0, 255, False)
     ct = is_ct(header)
@@ -116,7 +116,7 @@ def decode(path: Path) -> Iterator[np.ndarray]:
                 yield _grey(stored, dataset, number, promised)[None]
     except Unreadable:
         raise
-    except Exception as error:  # decoders raise whatever they like; each becomes a line in the store's card
+    except Exception as error:  # decoders raise many kinds of errors; each becomes a line in the store's card
         raise Unreadable(_first_line(error)) from None
 
 
@@ -126,7 +126,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _complete_meta(dataset) -> None:
-    """A file without a preamble has no transfer syntax; pydicom read it as one of the two plain ones."""
+    """A file without a preamble has no transfer syntax; pydicom read it as one of the two uncompressed ones."""
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -150,7 +150,7 @@ def _frames(dataset, path: Path) -> Iterator[np.ndarray]:
 
 
 def _gdcm_pixels(path: Path, dataset) -> np.ndarray:
-    """12-bit JPEG Extended: GDCM itself decodes it, pydicom's plugin for GDCM refuses to ask."""
+    """12-bit JPEG Extended: GDCM decodes it, but pydicom's plugin for GDCM does not offer it."""
     import gdcm
 
     reader = gdcm.ImageReader()

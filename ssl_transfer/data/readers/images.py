@@ -55,7 +55,7 @@ class ImagesReader:
         items: list[Item] = []
         refused: list[Refusal] = []
         for file, path in walk(self.root):
-            answer = _look(file, path)
+            answer = _read_header(file, path)
             if isinstance(answer, Refusal):
                 refused.append(answer)
             else:
@@ -98,7 +98,7 @@ class ImagesReader:
             yield page, {"slice": number} if item.n_images > 1 else {}, mask
 
 
-def _look(file: str, path: Path) -> Item | Refusal:
+def _read_header(file: str, path: Path) -> Item | Refusal:
     """Promise what `read` will yield, from the header alone."""
     from PIL import Image
 
@@ -130,7 +130,7 @@ def _array(image) -> np.ndarray:
     if image.mode in GREY_DEEP:
         return np.asarray(image).astype(np.float32)[None]
     if image.mode not in COLOUR:
-        raise Unreadable(f"its colour mode {image.mode} is not known")
+        raise Unreadable(f"its colour mode {image.mode} is not supported")
     image = image.convert("RGBA") if image.mode == "PA" else image
     return np.ascontiguousarray(np.moveaxis(np.asarray(image.convert("RGB")), -1, 0))
 
@@ -178,6 +178,6 @@ def _label_by_folder(items: list[Item]) -> list[str]:
             parts = parts[1:]
         item.row["label"] = parts[0] if parts else None
     if named and not splits_given:
-        others = ", ".join(sorted(name or "files without a folder" for name in first - named)[:3])
-        return [f"{'/, '.join(sorted(named))}/ taken for classes, not for splits: they lie beside {others}"]
+        neighbours = ", ".join(sorted(name or "files without a folder" for name in first - named)[:3])
+        return [f"{'/, '.join(sorted(named))}/ read as classes, not as splits: beside them are {neighbours}"]
     return []

@@ -1,4 +1,4 @@
-"""Masks: which file holds the mask of which image, and how it is read.
+"""Masks: which file is the mask of which image, and how it is read.
 
 `--masks` is a single file (for a single image or volume), a folder (same relative path or same stem), or a
 pattern such as `../masks/{parent}/{stem}_seg.png` with the fields {stem}, {parent}, {number} and glob wildcards.
@@ -40,18 +40,17 @@ def stem(file: str) -> str:
     """
     name = file.rsplit("/", 1)[-1]
     ending = suffix(file)
-    known = (*MASK_SUFFIXES, ".dcm", ".ima")
-    return name[: -len(ending)] if ending in known else name
+    return name[: -len(ending)] if ending in (*MASK_SUFFIXES, ".dcm", ".ima") else name
 
 
 def pair_masks(
     items: list[Item], refused: list[Refusal], root: Path, masks: str | None
 ) -> tuple[list[Item], list[Refusal]]:
-    """Give every item its mask, and take the mask files out of both lists.
+    """Give every item its mask, and remove the mask files from both lists.
 
     Args:
         items: Images found below `root`.
-        refused: Files set aside so far.
+        refused: Files refused so far.
         root: The source: a folder or one file.
         masks: The `--masks` option; None leaves everything as it is.
 
@@ -64,20 +63,21 @@ def pair_masks(
     if masks is None:
         return items, refused
     find = _finder(root, masks)
-    found = {item.path: [path for path in find(item) if path.resolve() != item.path.resolve()] for item in items}
-    taken = {path.resolve() for paths in found.values() for path in paths}
-    images = [item for item in items if item.path.resolve() not in taken]
+    candidates = {item.path: [path for path in find(item) if path.resolve() != item.path.resolve()] for item in items}
+    mask_files = {path.resolve() for paths in candidates.values() for path in paths}
+    images = [item for item in items if item.path.resolve() not in mask_files]
     for item in images:
-        candidates = found[item.path]
-        if len(candidates) != 1:
-            what = f"{len(candidates)} masks ({', '.join(p.name for p in candidates[:3])})" if candidates else "no mask"
+        masks_found = candidates[item.path]
+        if len(masks_found) != 1:
+            names = ", ".join(path.name for path in masks_found[:3])
+            what = f"{len(masks_found)} masks ({names})" if masks_found else "no mask"
             raise SourceError(
                 f"--masks {masks}: {item.file} has {what}; every image needs exactly one. Name them like the images, "
                 "or use a pattern with {stem}, {parent} or {number}."
             )
-        item.mask = candidates[0]
+        item.mask = masks_found[0]
     base = root.parent if root.is_file() else root
-    return images, [r for r in refused if (base / r.file).resolve() not in taken]
+    return images, [r for r in refused if (base / r.file).resolve() not in mask_files]
 
 
 def _finder(root: Path, masks: str):
@@ -115,9 +115,9 @@ def _expand(base: Path, pattern: str, file: str) -> list[Path]:
     parent = file.rpartition("/")[0] or "."  # else `{parent}/x` would begin at the root of the disk
     values = {"stem": stem(file), "parent": parent, "number": numbers[-1] if numbers else ""}
     fields = {key: re.sub(r"([*?\[])", r"[\1]", value) for key, value in values.items()}  # names are no wildcards
-    wanted = re.sub(r"{(\w+)}", lambda match: fields[match[1]], pattern)
-    anchor = Path(Path(wanted).anchor) if Path(wanted).is_absolute() else base
-    relative = str(Path(wanted).relative_to(anchor)) if Path(wanted).is_absolute() else wanted
+    path_pattern = re.sub(r"{(\w+)}", lambda match: fields[match[1]], pattern)
+    anchor = Path(Path(path_pattern).anchor) if Path(path_pattern).is_absolute() else base
+    relative = str(Path(path_pattern).relative_to(anchor)) if Path(path_pattern).is_absolute() else path_pattern
     while relative.startswith("../"):
         anchor, relative = anchor.resolve().parent, relative[3:]
     return sorted(path for path in anchor.glob(relative.lstrip("/")) if path.is_file())
@@ -163,7 +163,7 @@ def _is_8_bit(path: Path) -> bool:
 
         with Image.open(path) as picture:
             return picture.mode in ("1", "L", "P")
-    except Exception:  # it is listed as unreadable when its turn comes
+    except Exception:  # it is listed as unreadable when it is read
         return True
 
 
@@ -198,5 +198,5 @@ def class_ids(mask: np.ndarray, name: str) -> np.ndarray:
     """
     fractional = mask.dtype.kind == "f" and not np.array_equal(np.rint(mask), mask)
     if mask.size and (fractional or mask.min() < 0 or mask.max() > 65535):
-        raise Unreadable(f"its mask {name} holds values that are no class ids (0 to 65535)")
+        raise Unreadable(f"its mask {name} holds values that are not class ids (whole numbers from 0 to 65535)")
     return mask.astype(np.uint16)

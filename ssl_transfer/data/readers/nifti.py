@@ -1,4 +1,4 @@
-"""NIfTI volumes: made canonical, cut into slices along one axis, shown as a radiologist sees them.
+"""NIfTI volumes: reoriented to canonical axes, cut into slices along one axis, in radiological orientation.
 
 Axial slices have the patient's front at the top and the patient's right at the left; coronal ones the head at
 the top and the patient's right at the left; sagittal ones the head at the top and the front at the left.
@@ -37,7 +37,7 @@ class NiftiReader:
     Args:
         root: File or folder.
         domain: `ct…` makes HU of the values, another domain keeps them as stored. If None, volumes that reach below
-            -500 are taken for CT; telling that costs one more pass over the files.
+            -500 are read as CT; to find out, the files are read once more.
         axis: `axial`, `coronal` or `sagittal`.
         masks: The `--masks` option: label volumes of the same grid.
         mask_names: The `--mask-names` option.
@@ -68,7 +68,7 @@ class NiftiReader:
         items: list[Item] = []
         refused: list[Refusal] = []
         for file, path in walk(self.root):
-            answer = self._look(file, path)
+            answer = self._read_header(file, path)
             if isinstance(answer, Refusal):
                 refused.append(answer)
             else:
@@ -80,7 +80,7 @@ class NiftiReader:
         elif items and all(_lowest(item.path) <= LOOKS_LIKE_HU for item in items):
             self.in_hu, domain = True, "ct"
             notes.append(
-                f"taken for CT in HU, because every volume reaches below {LOOKS_LIKE_HU}; --domain says otherwise"
+                f"read as CT in HU, because every volume reaches below {LOOKS_LIKE_HU}; --domain overrides this"
             )
         stems = Counter(stem(item.file) for item in items)
         for item in items:
@@ -125,7 +125,7 @@ class NiftiReader:
         image = np.nan_to_num(image, nan=0.0) if image.dtype.kind == "f" else image
         return image.astype(dtype)
 
-    def _look(self, file: str, path: Path) -> Item | Refusal:
+    def _read_header(self, file: str, path: Path) -> Item | Refusal:
         import nibabel
 
         if is_hidden(file) or suffix(file) not in VOLUME_SUFFIXES:
@@ -143,7 +143,7 @@ class NiftiReader:
                 file, "not_an_image", f"{len(shape)} dimensions {tuple(shape)}; expected a volume, or volumes in time"
             )
         if image.get_data_dtype().names or image.get_data_dtype().kind == "c":
-            return Refusal(file, "not_an_image", f"its voxels are {image.get_data_dtype()}, not one number each")
+            return Refusal(file, "not_an_image", f"its voxels are {image.get_data_dtype()}, not a single number each")
         rows, columns = (axis for axis in (2, 1, 0) if axis != self.axis)
         return Item(
             file,
@@ -157,7 +157,7 @@ class NiftiReader:
 
     def _mask_volume(self, mask: Path, shape: tuple[int, ...]) -> np.ndarray:
         if suffix(mask.name) not in VOLUME_SUFFIXES:
-            raise Unreadable(f"its mask {mask.name} is no NIfTI volume")
+            raise Unreadable(f"its mask {mask.name} is not a NIfTI volume")
         try:
             volumes, _ = _canonical(mask)
         except Exception as error:

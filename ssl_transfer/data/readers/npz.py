@@ -25,14 +25,16 @@ class NpzReader:
 
     Args:
         root: The file.
-        domain: `ct…` makes HU of int16 values; if None, int16 that reaches below -500 is taken for CT.
+        domain: `ct…` makes HU of int16 values; if None, int16 that reaches below -500 is read as CT.
         mask_names: The `--mask-names` option; `mask_names` in the file (from value 0) otherwise.
     """
 
     suffixes = (".npz",)
     magic = ()
     reads_folders = False
-    worth_workers = False  # one archive, decoded once: moving its images between processes only costs
+    worth_workers = (
+        False  # a single archive, decoded once: moving its images between processes costs more than it saves
+    )
 
     def __init__(self, root: Path, *, domain: str | None = None, mask_names: str | None = None):
         self.root, self.domain, self.mask_names = Path(root), domain, read_mask_names(mask_names)
@@ -56,7 +58,7 @@ class NpzReader:
         )
         units = "display" if all(item.dtype == np.uint8 for item in items) else "stored"
         if in_hu and not self.domain:
-            notes.append(f"taken for CT in HU, because values reach below {LOOKS_LIKE_HU}; --domain says otherwise")
+            notes.append(f"read as CT in HU, because values reach below {LOOKS_LIKE_HU}; --domain overrides this")
         names = self._names(archive, "mask_names")
         return Scan(
             items,
@@ -70,7 +72,7 @@ class NpzReader:
         )
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
-        """Yield one image; the arrays of the split it belongs to stay loaded until another split's turn."""
+        """Yield one image; the arrays of the split it belongs to stay loaded until an image of another split is read."""
         prefix, position = item.path.name.rsplit("#", 1)
         if self._loaded is None or self._loaded[0] != prefix:
             archive = self._open()
@@ -154,9 +156,9 @@ class NpzReader:
 
 def _prefixes(keys: list[str], path: Path) -> list[str]:
     """`train_`, `val_` … in that order, or the empty prefix for an archive without splits."""
-    found = [f"{name}_" for name in SPLIT_NAMES if f"{name}_images" in keys]
-    if found:
-        return found
+    prefixes = [f"{name}_" for name in SPLIT_NAMES if f"{name}_images" in keys]
+    if prefixes:
+        return prefixes
     if "images" in keys:
         return [""]
     raise SourceError(

@@ -72,7 +72,7 @@ class Scan:
 
     Attributes:
         items: In store order (series together, sorted by position).
-        refused: What was set aside.
+        refused: Files that cannot be read, are not images, or were filtered out.
         units: `hu`, `display` or `stored`: what a grey store of these items would hold.
         domain: As `Domain` writes it, or `unknown`.
         classes: Class names in their order, or None if labels have none.

@@ -1,4 +1,4 @@
-"""Worker processes for decoding: results in order, a bounded number under way."""
+"""Worker processes for decoding: results in order, and a bounded number of them in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssl_transfer.processes import worker_processes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-TRIED = 200  # items that are done here first, to see what one costs
+MEASURED = 200  # items that this process does first, to measure what an item costs
 WORTH_SECONDS = 20.0  # starting processes takes seconds; they are worth it if the rest would take longer than this
 CHUNK = 8  # items per message
 
@@ -42,7 +42,7 @@ def ordered(
 def _results(function: Callable, items: Sequence, workers: int) -> Iterator:
     seconds = 0.0
     for number, item in enumerate(items):
-        if number == TRIED and workers > 1 and seconds / number * (len(items) - number) > WORTH_SECONDS:
+        if number == MEASURED and workers > 1 and seconds / number * (len(items) - number) > WORTH_SECONDS:
             yield from _pooled(function, items[number:], workers)
             return
         started = time.monotonic()

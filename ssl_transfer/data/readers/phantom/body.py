@@ -286,9 +286,9 @@ class Patient:
             "tooth": 1900,
             "hyoid": 420,
         }
-        spread = {"lung": 40, "cancellous": 60, "cortical": 130, "gas": 20, "liver": 9, "fat": 6, "soft": 6}
+        sd_hu = {"lung": 40, "cancellous": 60, "cortical": 130, "gas": 20, "liver": 9, "fat": 6, "soft": 6}
         return {
-            name: hu + lift.get(name, (0, 0, 0))[phase] * rng.uniform(0.7, 1.25) + rng.normal(0, spread.get(name, 3))
+            name: hu + lift.get(name, (0, 0, 0))[phase] * rng.uniform(0.7, 1.25) + rng.normal(0, sd_hu.get(name, 3))
             for name, hu in plain.items()
         }
 

@@ -197,11 +197,11 @@ def draw_head(canvas: Canvas, patient: Patient) -> None:
     if z[0] > 215:
         return
     draw_organs(canvas, patient, body.HEAD)
-    for place in np.linspace(-1, 1, 13):  # jaw and teeth are arches
-        x, y = 44 * place, -74 + 62 * place**2
+    for position in np.linspace(-1, 1, 13):  # jaw and teeth are arches
+        x, y = 44 * position, -74 + 62 * position**2
         jaw = Organ("cortical", x, y, 172, 7, 6, 20, tube=4)
-        teeth = Organ("tooth", 0.7 * x, -74 + 36 * place**2, 158, 4, 4, 9, tube=4)
-        draw_organs(canvas, patient, (jaw, teeth) if abs(place) < 0.8 else (jaw,))
+        teeth = Organ("tooth", 0.7 * x, -74 + 36 * position**2, 158, 4, 4, 9, tube=4)
+        draw_organs(canvas, patient, (jaw, teeth) if abs(position) < 0.8 else (jaw,))
     y, rx, ry = outline(body.BRAIN_CASE, z)
     bone = 7.5 * (rx > 0)
     canvas.ellipse(0, y, rx + bone, ry + bone, hu["cortical"] * 1.1)
