@@ -66,13 +66,13 @@ def test_a_line_may_name_a_file_that_was_set_aside(tmp_path):
         ("patient,label\nP0,a\nP0,b\n", None, "line 3: patient 'P0' was given in line 2 already"),
         ("patient,label\n,a\n", None, "line 2: the patient is empty"),
         ("patient,label\n", "series", "no column 'series'"),
-        ("name,label\n", None, "Say --label-key"),
-        ("patient,series,label\n", None, "Say --label-key"),
+        ("name,label\n", None, "Name one with --label-key"),
+        ("patient,series,label\n", None, "Name one with --label-key"),
         ("patient\nP0\n", None, "Add a column 'label'"),
         ("patient,label\n", "study", "--label-key study"),
         ("patient,split\nP0,dev\n", None, "line 2: split 'dev'"),
-        ("patient,pixel_digest\nP0,1\n", None, "ingest's own"),
-        ("", None, "Say --label-key"),
+        ("patient,pixel_digest\nP0,1\n", None, "reserved for ingest"),
+        ("", None, "Name one with --label-key"),
     ],
 )
 def test_a_table_that_cannot_be_meant_is_refused(tmp_path, text, key, message):

@@ -26,7 +26,7 @@ from ssl_transfer.study.statistics import (
     welch,
 )
 
-CONTRASTS = [  # DESIGN's contract, written out on purpose
+CONTRASTS = [  # others rely on these columns: written out on purpose
     "protocol",
     "task",
     "strategy",

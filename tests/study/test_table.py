@@ -14,7 +14,7 @@ from ssl_transfer.errors import RunError
 from ssl_transfer.result import EvalResult
 from ssl_transfer.study.table import study_table, write_table
 
-TIDY = [  # DESIGN's contract, written out on purpose
+TIDY = [  # others rely on these columns: written out on purpose
     "protocol",
     "pretraining",
     "task",
