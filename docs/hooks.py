@@ -111,7 +111,7 @@ def score_page(name: str, score: Callable) -> str:
     """A transferability score and its arguments."""
     module = "ssl_transfer.measures.transferability"
     arguments = described(score, "{}", all_parameters=True)
-    return f"# {transferability.SCORE_NAMES[name]}\n\n`{module}.{name}`\n\n{arguments}"
+    return f"# {transferability.SCORES[name].title}\n\n`{module}.{name}`\n\n{arguments}"
 
 
 def components_page(title: str, where: str, components: dict[str, Callable], key: str) -> str:

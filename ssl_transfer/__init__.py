@@ -19,7 +19,7 @@ _PUBLIC = {
     "probe": ("ssl_transfer.evaluation.stage", "probe"),
     "neighbors": ("ssl_transfer.measures.neighborhood", "Neighborhood.of"),
     "project": ("ssl_transfer.analysis.projection", "project"),
-    "place": ("ssl_transfer.analysis.projection", "place"),
+    "transform": ("ssl_transfer.analysis.projection", "transform"),
     "cka": ("ssl_transfer.measures.geometry", "cka"),
     "open_study": ("ssl_transfer.study.plan", "open_study"),
 }

@@ -14,7 +14,7 @@ from ssl_transfer.analysis.columns import KEYS, described, drawn_sample, patient
 from ssl_transfer.analysis.domains import domain_distances
 from ssl_transfer.analysis.failures import Predictions, failures
 from ssl_transfer.analysis.leaks import Leaks, find_leaks
-from ssl_transfer.analysis.projection import embedding_quality, place, project
+from ssl_transfer.analysis.projection import embedding_quality, project, transform
 from ssl_transfer.analysis.properties import image_properties
 from ssl_transfer.analysis.property_probes import encoded
 from ssl_transfer.analysis.similarity import FEATURES, shapes, similarities
@@ -103,7 +103,9 @@ def measure(asked: AnalysisSpec, timed: Timed) -> Measurements:
             first = next(iter(points.values()), None)
             points[name] = project(own, seed, asked.neighbors, graphs[name], beside=first)
         placed = {
-            name: {other: place(new, features[name], points[name], asked.neighbors) for other, new in others.items()}
+            name: {
+                other: transform(new, features[name], points[name], asked.neighbors) for other, new in others.items()
+            }
             for name, others in elsewhere.items()
         }
         maps = pd.DataFrame(

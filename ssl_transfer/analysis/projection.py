@@ -1,4 +1,4 @@
-"""UMAP: feature vectors as points on a page, how far the page can be trusted, and where new images stand on it."""
+"""UMAP: project features to two dimensions, measure the quality of the embedding, and add new images to it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from ssl_transfer.measures.neighborhood import NEIGHBORS, Neighborhood
 from ssl_transfer.measures.neighbors import nearest
 
-ABREAST = 4  # panels beside each other at most
-JUDGED = 2000  # rows on which a page is judged, drawn with the seed
-JUDGED_AT_ONCE = 64  # whose similarities to all are one matrix product
+MOST_COLUMNS = 4  # of panels
+QUALITY_ROWS = 2000  # on which the quality of an embedding is measured, drawn with the seed
+QUALITY_ROWS_AT_ONCE = 64  # whose similarities to all are one matrix product
 
 
 def project(
@@ -24,16 +24,17 @@ def project(
 ) -> np.ndarray:
     """Lay features out in two dimensions with UMAP on a cosine neighbour graph (FAISS).
 
-    Pages of several backbones are aligned by `beside`: the layout begins where the images stand on the other page, and ends
-    turned and mirrored so that they lie as near to there as they can. Each is then optimised for its own features alone: its
-    trustworthiness is that of a page by itself, and what still moved did so because the neighbours differ.
+    Embeddings of several backbones are aligned by `beside`: the layout is initialised with the other embedding, and rotated and
+    reflected onto it at the end (orthogonal Procrustes). In between it is optimised for its own features alone: its quality is
+    that of an embedding by itself, and images that still moved have other neighbours.
 
     Args:
         features: Shape (N, D), N ≥ 4.
         seed: Of the layout; the same seed gives the same picture.
-        neighbors: Size of a neighbourhood, the row itself included; at most N − 1.
-        neighborhood: The graph of these features, if it is there already, of `neighbors` − 1 or more; None: an exact one.
-        beside: Points of the same images on another page, (N, 2).
+        neighbors: Size of a neighbourhood, including the row itself; at most N − 1.
+        neighborhood: The graph of these features with at least `neighbors` − 1 neighbours, if it exists; None: an exact one is
+            computed.
+        beside: Coordinates of the same images in another embedding, (N, 2).
 
     Returns:
         Coordinates, float32 (N, 2).
@@ -58,19 +59,20 @@ def project(
             force_approximation_algorithm=True,  # umap-learn ignores a given graph below 4096 points otherwise
         )
         points = layout.fit_transform(np.asarray(features, np.float32)).astype(np.float32)
-    return points if beside is None else _turned(points, beside)
+    return points if beside is None else _aligned(points, beside)
 
 
-def place(new: np.ndarray, features: np.ndarray, points: np.ndarray, neighbors: int = NEIGHBORS) -> np.ndarray:
-    """Put new images into an old picture: each at the mean of its neighbours' points, the nearer the heavier.
+def transform(new: np.ndarray, features: np.ndarray, points: np.ndarray, neighbors: int = NEIGHBORS) -> np.ndarray:
+    """Add new images to an embedding: each at the weighted mean of its neighbours' coordinates.
 
-    A neighbour counts exp(−(distance − nearest) / spread), the spread being such that the counts sum to log2(k), as UMAP weighs
-    the edges of its graph. It is where UMAP's own transform starts from; nothing is optimised, and the old points stay.
+    A neighbour has weight exp(−(distance − nearest distance) / bandwidth), with the bandwidth at which the weights sum to
+    log2(k), as for the edges of UMAP's graph. UMAP's own transform starts from these coordinates; here nothing is optimised,
+    and the existing points do not move.
 
     Args:
         new: Features of the new images, (M, D).
-        features: Of those in the picture, (N, D).
-        points: Where these are, (N, 2).
+        features: Of the embedded images, (N, D).
+        points: Their coordinates, (N, 2).
         neighbors: k, at most N.
 
     Returns:
@@ -85,77 +87,83 @@ def place(new: np.ndarray, features: np.ndarray, points: np.ndarray, neighbors: 
     apart -= apart[:, :1]
     low, high = np.zeros(len(apart)), np.full(len(apart), 1e3)
     for _ in range(60):
-        spread = (low + high) / 2
-        crowded = np.exp(-apart / np.maximum(spread, 1e-12)[:, None]).sum(1) > max(np.log2(k), 1)
-        low, high = np.where(crowded, low, spread), np.where(crowded, spread, high)
-    weights = np.exp(-apart / np.maximum(spread, 1e-12)[:, None])
-    placed = (weights[:, :, None] * np.asarray(points, np.float64)[positions]).sum(1) / weights.sum(1, keepdims=True)
-    return placed.astype(np.float32)
+        bandwidth = (low + high) / 2
+        too_wide = np.exp(-apart / np.maximum(bandwidth, 1e-12)[:, None]).sum(1) > max(np.log2(k), 1)
+        low, high = np.where(too_wide, low, bandwidth), np.where(too_wide, bandwidth, high)
+    weights = np.exp(-apart / np.maximum(bandwidth, 1e-12)[:, None])
+    coordinates = (weights[:, :, None] * np.asarray(points, np.float64)[positions]).sum(1) / weights.sum(
+        1, keepdims=True
+    )
+    return coordinates.astype(np.float32)
 
 
 def embedding_quality(
     features: np.ndarray, points: np.ndarray, neighbors: int = NEIGHBORS, seed: int = 0
 ) -> dict[str, float]:
-    """How far a picture can be trusted, in [0, 1].
+    """Trustworthiness and continuity of an embedding, in [0, 1].
 
-    `trustworthiness` falls where points are neighbours on the page and not among the features (by cosine), by how far down the
-    features' order they stand; `continuity` where it is the other way round. Both are means over 2,000 rows, drawn with the seed;
-    with fewer rows, over all.
+    `trustworthiness` is lowered by points that are neighbours in the embedding and not in feature space (by cosine), according to
+    their rank there; `continuity` by neighbours in feature space that are none in the embedding. Both are means over 2,000 rows,
+    drawn with the seed, or over all if there are fewer.
 
     Args:
         features: (N, D), N > 2 neighbors.
         points: (N, 2).
         neighbors: k.
+        seed: Of the draw of rows.
+
+    Raises:
+        ValueError: If N is not above 2 neighbors.
 
     Source:
         Venna & Kaski 2006, https://doi.org/10.1016/j.neunet.2006.05.014; scikit-learn's `trustworthiness` is the same measure.
     """
     count, k = len(features), neighbors
     if count <= 2 * k:
-        raise ValueError(f"trust: found {count} rows, expected more than twice the {k} neighbours.")
-    rows = np.sort(np.random.default_rng(seed).permutation(count)[:JUDGED])
+        raise ValueError(f"embedding quality: found {count} rows, expected more than twice the {k} neighbours.")
+    rows = np.sort(np.random.default_rng(seed).permutation(count)[:QUALITY_ROWS])
     unit = np.asarray(features, np.float64)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     points = np.asarray(points, np.float64)
     lost = {"trustworthiness": 0.0, "continuity": 0.0}
-    for start in range(0, len(rows), JUDGED_AT_ONCE):
-        part = rows[start : start + JUDGED_AT_ONCE]
+    for start in range(0, len(rows), QUALITY_ROWS_AT_ONCE):
+        part = rows[start : start + QUALITY_ROWS_AT_ONCE]
         unlike = np.round(-unit[part] @ unit.T, 12)  # equal rows tie, whichever way their products were rounded
         for row, apart_features in zip(part, unlike, strict=True):
             apart = [apart_features, np.square(points - points[row]).sum(1)]
             for values in apart:
                 values[row] = np.inf  # no neighbour of itself
             near = [_nearest(values, k) for values in apart]
-            for name, truth, shown in zip(lost, apart, near[::-1], strict=True):
-                lost[name] += np.maximum(_ranks(truth, shown) - k, 0).sum()
+            for name, truth, neighbours in zip(lost, apart, near[::-1], strict=True):
+                lost[name] += np.maximum(_ranks(truth, neighbours) - k, 0).sum()
     scale = 2 / (len(rows) * k * (2 * count - 3 * k - 1))
     return {name: float(1 - scale * value) for name, value in lost.items()}
 
 
 def _nearest(apart: np.ndarray, k: int) -> np.ndarray:
-    """The k least of `apart`, of equal ones those that come first; ascending."""
+    """Positions of the k smallest distances, ascending; of equal ones the first."""
     few = apart[:: max(1, len(apart) // (100 * k))]
     near = np.flatnonzero(apart <= np.partition(few, k - 1)[k - 1])  # no fewer than k of all are as near as k of a part
     return near[np.argsort(apart[near], kind="stable")[:k]]
 
 
 def _ranks(apart: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """From 1, the places that these would have if all were sorted by `apart`, equal ones as they come."""
-    own = apart[which][:, None]
-    near = np.flatnonzero(apart <= own.max())
+    """Ranks, from 1, of some rows if all are stably sorted by distance."""
+    chosen = apart[which][:, None]
+    near = np.flatnonzero(apart <= chosen.max())
     values = apart[near]
-    return 1 + (values < own).sum(1) + ((values == own) & (near < which[:, None])).sum(1)
+    return 1 + (values < chosen).sum(1) + ((values == chosen) & (near < which[:, None])).sum(1)
 
 
-def _turned(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Points turned, mirrored and moved, not scaled, onto others (orthogonal Procrustes)."""
+def _aligned(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
+    """Points rotated, reflected and shifted, not scaled, onto others (orthogonal Procrustes)."""
     centre = points.mean(0), onto.mean(0)
     left, _, right = np.linalg.svd((points - centre[0]).T @ (onto - centre[1]))
     return ((points - centre[0]) @ (left @ right) + centre[1]).astype(np.float32)
 
 
 def _graph(features: np.ndarray, neighbors: int, neighborhood: Neighborhood | None) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and cosine distances (N, neighbors) as UMAP wants them: every row first among its own."""
+    """Positions and cosine distances (N, neighbors) as UMAP expects them: every row is its own first neighbour."""
     if neighborhood is None or neighborhood.k < neighbors - 1:
         neighborhood = Neighborhood.of(features, neighbors - 1, "exact")
     itself = np.arange(len(features))[:, None]
@@ -165,17 +173,17 @@ def _graph(features: np.ndarray, neighbors: int, neighborhood: Neighborhood | No
 
 
 def draw_projections(panels: dict[str, np.ndarray], labels: np.ndarray, path: str | Path) -> None:
-    """Draw projections side by side, coloured by label, as PNG or SVG.
+    """Draw embeddings side by side, coloured by label, as PNG or SVG.
 
     Args:
         panels: Title -> coordinates, shape (N, 2).
         labels: One per point, shape (N,).
-        path: Where to.
+        path: File.
     """
     from matplotlib.figure import Figure
 
     colours = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
-    lines = -(-len(panels) // ABREAST)
+    lines = -(-len(panels) // MOST_COLUMNS)
     across = -(-len(panels) // lines)
     figure = Figure(figsize=(4.6 * across, 4.6 * lines + 0.3), layout="constrained", facecolor="white")
     names = sorted(set(labels.tolist()))

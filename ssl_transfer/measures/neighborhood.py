@@ -13,7 +13,9 @@ from ssl_transfer.measures.geometry import intrinsic_dimension
 from ssl_transfer.measures.neighbors import IndexKind, NeighborIndex
 
 NEIGHBORS = 15
-EXACT_BELOW = 30_000  # rows, for `auto`: exact takes four seconds there of 512 features on two cores, 40 at 100,000
+EXACT_GRAPH_BELOW = (
+    30_000  # rows; 512 features compared all with all take four seconds there on two cores, 40 at 100,000
+)
 RECALL = 0.99  # that `auto` brings an approximate index to, or else compares all
 SAME = 1e-6  # distance below which unit rows differ by rounding alone
 NEAR = 0.98  # similarity from which distances are of differences: 2 − 2 · similarity has errors of 1e-6 in float32
@@ -144,7 +146,7 @@ class Neighborhood:
 
 def _index(features: np.ndarray, k: int, kind: IndexKind) -> tuple[NeighborIndex, float]:
     """What finds the neighbours, and its recall of the k others; of k + 1 a row itself is always found."""
-    if kind == "auto" and len(features) >= EXACT_BELOW:
+    if kind == "auto" and len(features) >= EXACT_GRAPH_BELOW:
         found = NeighborIndex(features, "ivf")
         recall = ((k + 1) * found.widen(features, k + 1, (k * RECALL + 1) / (k + 1)) - 1) / k
         if recall >= RECALL:

@@ -8,7 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 IndexKind = Literal["auto", "exact", "ivf", "hnsw"]
-EXACT_BELOW = 500_000  # rows; there 50 000 queries of 512 features take two minutes on two cores, `ivf` in all one
+EXACT_SEARCH_BELOW = (
+    500_000  # rows; 50,000 queries of 512 features take two minutes there on two cores, `ivf` in all one
+)
 SEED = 0  # of k-means, of graph levels and of the queries that recall is measured on
 ROWS_PER_CELL = 39  # FAISS warns of k-means on fewer
 TRAINED_PER_CELL = 64  # rows that k-means is fitted to, drawn with the seed
@@ -30,7 +32,7 @@ class NeighborIndex:
 
     `exact` compares with every row. `ivf` cuts the rows into about 2·√N cells by k-means and compares with those of the
     nearest 32nd of the cells, or of more after `widen`; `hnsw` walks a graph of neighbours. `auto` is `exact` below
-    `EXACT_BELOW` rows, else `ivf`. All are seeded: the same rows and queries give the same answer. Where FAISS has a GPU,
+    `EXACT_SEARCH_BELOW` rows, else `ivf`. All are seeded: the same rows and queries give the same answer. Where FAISS has a GPU,
     `exact` and `ivf` search there.
 
     Args:
@@ -47,7 +49,7 @@ class NeighborIndex:
 
     def __init__(self, features: np.ndarray, kind: IndexKind = "exact"):
         rows = _unit(features)
-        self.kind = ("exact" if len(rows) < EXACT_BELOW else "ivf") if kind == "auto" else kind
+        self.kind = ("exact" if len(rows) < EXACT_SEARCH_BELOW else "ivf") if kind == "auto" else kind
         self._index = {"exact": lambda rows: rows, "ivf": _cells, "hnsw": _graph}[self.kind](rows)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What can be said of one backbone without fine-tuning it."""
+"""One backbone of a ranking: probes and transferability scores of its frozen features, with resampled values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from ssl_transfer.errors import BackboneError, TaskError
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 from ssl_transfer.measures.resampling import percentile_interval
 from ssl_transfer.measures.transferability import (
-    SCORE_NAMES,
     SCORES,
     FewImagesWarning,
     Spectrum,
-    leep,
-    logme,
     mixture_posteriors,
+    multilabel_scores,
     scores,
 )
 from ssl_transfer.models.backbone import Backbone
@@ -28,22 +26,40 @@ from ssl_transfer.protocols import FROZEN, PROTOCOLS
 from ssl_transfer.ranking.sample import Sample
 from ssl_transfer.ranking.source_classifier import SourcePosteriors
 
-CRITERIA = (*FROZEN, *SCORES)
-NAMES = {**{name: PROTOCOLS[name].title for name in FROZEN}, **SCORE_NAMES}
+
+def criteria() -> tuple[str, ...]:
+    """Names of what an order may rest on: the protocols on frozen features, then every transferability score."""
+    return (*FROZEN, *SCORES)
+
+
+def known_criterion(name: str) -> str:
+    """The name itself.
+
+    Raises:
+        ValueError: If it is not among `criteria`.
+    """
+    if name not in criteria():
+        raise ValueError(f"found {name!r}. Expected one of {', '.join(map(repr, criteria()))}")
+    return name
+
+
+def criterion_title(name: str) -> str:
+    """A criterion as tables spell it: `regularized_h_score` -> reg. H."""
+    return PROTOCOLS[name].title if name in FROZEN else SCORES[name].title
 
 
 @dataclass
 class Candidate:
-    """What was found of a backbone.
+    """The results of one backbone.
 
     Attributes:
         name: Among the candidates.
         card: The backbone's.
         values: Criterion -> value; None where it does not apply.
-        resampled: Criterion -> its values over resampled patients, moved so that their mean is its value: an image that is drawn
-            twice flatters a score that is fitted to it, of every backbone alike.
-        source: What gave probabilities of source classes; None: nothing.
-        seconds: What took how long.
+        resampled: Criterion -> its values over resampled patients, shifted so that their mean is its value: an image that is
+            drawn twice raises a score that is fitted to it, of every backbone alike.
+        source: Where the posteriors of source classes come from; None: there are none.
+        seconds: Step -> its duration.
     """
 
     name: str
@@ -54,7 +70,7 @@ class Candidate:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def interval(self, criterion: str) -> list[float] | None:
-        """95 % of the resampled patients."""
+        """95 % percentile interval over resampled patients; None without a finite value."""
         interval = percentile_interval(self.resampled.get(criterion, np.empty(0)))
         return None if np.isnan(interval[0]) else list(interval)
 
@@ -70,23 +86,26 @@ def candidate(
     """Score one backbone.
 
     Args:
-        features: Gives those of the task's whole store, (N, D).
-        source: Gives probabilities of source classes from them.
+        name: Among the candidates.
+        backbone: Whose features are scored.
+        sample: Images of the task.
+        features: Gives features of the task's whole store, (N, D).
+        source: Gives posteriors of source classes from features of the sample.
         seed: Of N-LEEP's mixture.
 
     Raises:
-        BackboneError: If a feature of the sample is no number.
+        BackboneError: If a feature of the sample is NaN or infinite.
         TaskError: If the task's metric is undefined in every fold.
     """
     clock = _Clock()
     inputs = features()[sample.rows]
     if not np.isfinite(inputs).all():
         raise BackboneError(
-            f"{name}: some of its features on {sample.task.store.path} are no numbers. Extract them in fp32, or look at its "
+            f"{name}: some of its features on {sample.task.store.path} are NaN or infinite. Extract them in fp32, or check its "
             "training."
         )
     clock.lap("features")
-    values: dict[str, float | None] = dict.fromkeys(CRITERIA)
+    values: dict[str, float | None] = dict.fromkeys(criteria())
     resampled = {}
     for criterion in FROZEN:
         held_out = sample.held_out_scores(IMPLEMENTATIONS[criterion], inputs)
@@ -97,50 +116,45 @@ def candidate(
                 "than one class. Take fewer folds."
             )
         clock.lap(criterion)
+    posteriors = None
+    if sample.labels.ndim == 1:
+        posteriors = source(inputs)
+        clock.lap("source classes")
+    all_images, drawn = _scores(sample, inputs, posteriors, seed, clock)
+    values |= all_images
+    resampled |= {criterion: np.array([one[criterion] for one in drawn]) for criterion in all_images if drawn}
+    for criterion, biased in resampled.items():
+        if np.isfinite(biased).any():
+            resampled[criterion] = biased - np.nanmean(biased) + values[criterion]
+    return Candidate(name, backbone.card, values, resampled, posteriors and posteriors.origin, clock.seconds)
+
+
+def _scores(
+    sample: Sample, inputs: np.ndarray, source: SourcePosteriors | None, seed: int, clock: _Clock
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Scores of all images of the sample, and of each resample; N-LEEP's mixture is fitted once, to all images."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FewImagesWarning)  # the verdict says it once
+        warnings.simplefilter("ignore", FewImagesWarning)  # the verdict has a caveat about it
+        inputs = inputs.astype(float)
         if sample.labels.ndim == 2:
-            source_posteriors = None
-            score = _of_labels
-            parts = (inputs.astype(float), sample.labels)
+            score, arrays = multilabel_scores, (inputs, sample.labels)
         else:
-            source_posteriors = source(inputs)
-            clock.lap("source classes")
-            score = _of_classes
-            probabilities = source_posteriors and source_posteriors.probabilities
-            posteriors = mixture_posteriors(Spectrum.of(inputs.astype(float), sample.labels), seed=seed)
-            parts = (inputs.astype(float), sample.labels, posteriors, probabilities)
-        found = score(*parts)
+            mixture = mixture_posteriors(Spectrum.of(inputs, sample.labels), seed=seed)
+            score, arrays = _multiclass_scores, (inputs, sample.labels, mixture, source and source.probabilities)
+        all_images = score(*arrays)
         clock.lap("scores")
-        drawn = [score(*(part if part is None else part[at] for part in parts)) for at in sample.drawn()]
+        drawn = [score(*(None if array is None else array[rows] for array in arrays)) for rows in sample.drawn()]
         clock.lap("resampling")
-    values |= found
-    resampled |= {criterion: np.array([one[criterion] for one in drawn]) for criterion in found if drawn}
-    for criterion, own in resampled.items():
-        resampled[criterion] = own - np.nanmean(own) + values[criterion] if np.isfinite(own).any() else own
-    return Candidate(
-        name, backbone.card, values, resampled, source_posteriors and source_posteriors.origin, clock.seconds
-    )
+    return all_images, drawn
 
 
-def _of_classes(
-    features: np.ndarray, labels: np.ndarray, posteriors: np.ndarray, probabilities: np.ndarray | None
+def _multiclass_scores(
+    features: np.ndarray, labels: np.ndarray, mixture: np.ndarray, source: np.ndarray | None
 ) -> dict[str, float]:
-    """All scores; the mixture of N-LEEP stays as it was fitted to all images. NaN where one class alone was drawn."""
+    """All scores; NaN where the images are of one class."""
     if len(np.unique(labels)) < 2:
-        names = SCORES if probabilities is not None else set(SCORES) - {"nce", "leep"}
-        return dict.fromkeys(names, np.nan)
-    found = scores(features, labels, probabilities, names=set(SCORES) - {"n_leep"})
-    return {**found, "n_leep": leep(posteriors, labels)}
-
-
-def _of_labels(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """LogME, mean over labels that vary, each from the images where it is known; NaN if none does."""
-    varies = (labels == 1).any(0) & (labels == 0).any(0)
-    if varies.any() and (labels >= 0).all():
-        return {"logme": logme(features, labels, target="multilabel")}
-    parts = [(features[column >= 0], column[column >= 0]) for column in labels.T[varies]]
-    return {"logme": float(np.mean([logme(*part, target="multilabel") for part in parts])) if parts else np.nan}
+        return {name: np.nan for name, score in SCORES.items() if source is not None or not score.needs_source}
+    return scores(features, labels, source, mixture_probabilities=mixture)
 
 
 class _Clock:
@@ -151,7 +165,7 @@ class _Clock:
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """Name what has been done since the last one."""
+        """Store the seconds since the last lap under a name."""
         now = time.perf_counter()
         self.seconds[name] = round(now - self._last, 3)
         self._last = now

@@ -1,4 +1,4 @@
-"""What a backbone's source classes say of the target's images, where source classes are known."""
+"""Posteriors of source classes for the target's images, from a source classifier."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssl_transfer.evaluation.linear_probe import LinearProbe
 from ssl_transfer.measures.standardize import Standardizer
 from ssl_transfer.models.backbone import Backbone
 
-MOST_ROWS = 20_000  # of the source that a head is trained on: a seeded draw of more
+MOST_ROWS = 20_000  # images that a head is trained on; of more, a seeded draw
 LABEL = "label"
 
 
@@ -28,7 +28,7 @@ class SourceLabels:
 
     @classmethod
     def open(cls, spec: str) -> SourceLabels:
-        """Of `STORE` or `STORE:COLUMN`.
+        """Open `STORE` or `STORE:COLUMN`.
 
         Raises:
             StoreError: If there is no such store or column.
@@ -43,20 +43,20 @@ class SourceLabels:
 
     @property
     def id(self) -> str:
-        """Of the store, with the column."""
+        """The store's id, with the column."""
         return f"{self.store.id}:{self.column}"
 
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
         """Labelled training rows, and their classes as text."""
         rows = np.asarray(self.store.positions("train"))
         values = self.store.column(self.column)[rows]
-        known = np.array([value is not None and value == value for value in values])
-        return rows[known], values[known].astype(str)
+        labelled = np.array([value is not None and value == value for value in values])
+        return rows[labelled], values[labelled].astype(str)
 
 
 @dataclass(frozen=True)
 class SourcePosteriors:
-    """Probabilities of source classes, (N, S), and what gave them."""
+    """Probabilities of source classes, (N, S), and the classifier they come from."""
 
     probabilities: np.ndarray
     origin: str
@@ -69,47 +69,50 @@ def source_posteriors(
     extract: Callable[[ImageStore], np.ndarray],
     seed: int,
 ) -> SourcePosteriors | None:
-    """From a public backbone's own classifier, else from a head trained on the labels of the stores it was pretrained on.
+    """Apply a public backbone's classifier, else a head trained on the labels of the stores that it was pretrained on.
 
     Args:
         backbone: Whose card names those stores.
-        features: Of the images that are asked about, (N, D).
-        sources: Labelled stores at hand.
+        features: Of the target's images, (N, D).
+        sources: Labelled stores that may be used.
         extract: Store -> features (M, D).
         seed: Of the draw of rows, where there are more than `MOST_ROWS`.
 
     Returns:
-        None where there is neither.
+        None if there is neither.
 
     Raises:
-        StoreError: If no head can be trained on so few patients.
-        BackboneError: If features of a source are no numbers.
+        StoreError: If a store has too few patients to train a head.
+        BackboneError: If features of a source are NaN or infinite.
     """
     if backbone.classifier is not None:
         weights, biases = backbone.classifier
         return SourcePosteriors(softmax(features.astype(float) @ weights.T + biases, axis=1), "its own classifier")
-    own, inputs, classes, groups = [], [], [], []
+    used, inputs, classes, groups = [], [], [], []
     for number, source in enumerate(sources):
         rows, names = source.classes()
         if source.store.id in backbone.card.stores and len(set(names)) > 1:
-            own.append(source)
+            used.append(source)
             inputs.append(extract(source.store)[rows])
             classes += [f"{number} {name}" for name in names]
             patients = source.store.column("patient")[rows]
-            groups += [f"{number} {who if who is not None else row}" for who, row in zip(patients, rows, strict=True)]
+            groups += [
+                f"{number} {patient if patient is not None else row}"
+                for patient, row in zip(patients, rows, strict=True)
+            ]
     if not inputs:
         return None
     inputs, classes, groups = np.concatenate(inputs), np.array(classes), np.array(groups)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(inputs))[:MOST_ROWS])
     inputs, classes, groups = inputs[drawn], classes[drawn], groups[drawn]
     if not np.isfinite(inputs).all():
-        stores = " and ".join(str(source.store.path) for source in own)
+        stores = " and ".join(str(source.store.path) for source in used)
         raise BackboneError(
-            f"{backbone.card.name}: some of its features on {stores} are no numbers. Extract them in fp32, or look at its "
+            f"{backbone.card.name}: some of its features on {stores} are NaN or infinite. Extract them in fp32, or check its "
             "training."
         )
     standardize = Standardizer.of(inputs)
-    names = " and ".join(f"{source.store.path} ({source.column})" for source in own)
+    names = " and ".join(f"{source.store.path} ({source.column})" for source in used)
     try:
         head = LinearProbe(random_state=seed).fit(standardize(inputs), classes, groups=groups)
     except ValueError as error:  # too few patients

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import pandas
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from ssl_transfer.console import say
 from ssl_transfer.data.store import ImageStore
@@ -19,9 +19,9 @@ from ssl_transfer.data.tasks import Task
 from ssl_transfer.environment import device_name, environment
 from ssl_transfer.errors import TaskError, UsageError
 from ssl_transfer.features import Features, extract_features, features_id
-from ssl_transfer.measures.transferability import SCORES, SOURCE_SCORES
+from ssl_transfer.measures.transferability import SCORES
 from ssl_transfer.models.backbone import Backbone
-from ssl_transfer.ranking.candidate import CRITERIA, Candidate, candidate
+from ssl_transfer.ranking.candidate import Candidate, candidate, criteria, known_criterion
 from ssl_transfer.ranking.sample import Sample
 from ssl_transfer.ranking.source_classifier import SourceLabels, source_posteriors
 from ssl_transfer.ranking.verdict import verdict
@@ -36,7 +36,7 @@ def rank(
     features: Sequence[str | Path] = (),
     sources: Sequence[SourceLabels] = (),
     *,
-    by: Literal[CRITERIA] = "linear_probe",
+    by: Annotated[str, AfterValidator(known_criterion)] = "linear_probe",
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0,
     seed: NonNegativeInt = 0,
     folds: PositiveInt = 5,
@@ -85,7 +85,8 @@ def rank(
     artifact = Artifact.of("rank", asked, upstream, out, record="rank.json")
     if artifact.is_finished():
         return Ranking.load(artifact.folder), artifact.folder
-    if by in SOURCE_SCORES and not any(_has_source(backbone, sources) for backbone in backbones.values()):
+    needs_source = by in SCORES and SCORES[by].needs_source
+    if needs_source and not any(_has_source(backbone, sources) for backbone in backbones.values()):
         raise UsageError(
             f"by={by}: none of the backbones has source classes at hand. Take linear_probe, or give a --source."
         )
@@ -163,7 +164,7 @@ def _ranked(candidate: Candidate) -> RankedBackbone:
         scores={name: values[name] for name in SCORES},
         knn=values["knn"],
         linear_probe=values["linear_probe"],
-        intervals={name: interval for name in CRITERIA if (interval := candidate.interval(name))},
+        intervals={name: interval for name in criteria() if (interval := candidate.interval(name))},
         source_classes=candidate.source,
         seconds=candidate.seconds,
     )
@@ -173,7 +174,7 @@ def _table(ranking: Ranking) -> pandas.DataFrame:
     """One row per backbone and criterion: value and interval."""
     rows = []
     for backbone in ranking.backbones:
-        for criterion in CRITERIA:
+        for criterion in criteria():
             low, high = backbone.intervals.get(criterion, (None, None))
             value = backbone.value(criterion)
             rows.append({"backbone": backbone.name, "criterion": criterion, "value": value, "low": low, "high": high})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ssl_transfer.ranking.candidate import NAMES
+from ssl_transfer.measures.agreement import COEFFICIENTS
+from ssl_transfer.ranking.candidate import criteria, criterion_title
 from ssl_transfer.ranking.verdict import measured_by
 from ssl_transfer.result import RankedBackbone, Ranking
 
 
 def as_text(ranking: Ranking, path: str | Path | None = None) -> str:
-    """What `rank` prints for people.
+    """What `rank` prints on a terminal.
 
     Args:
         ranking: Of the backbones.
@@ -18,9 +19,17 @@ def as_text(ranking: Ranking, path: str | Path | None = None) -> str:
     """
     position = {name: number for number, name in enumerate(ranking.order)}
     backbones = sorted(ranking.backbones, key=lambda backbone: position.get(backbone.name, len(position)))
-    shown = [name for name in NAMES if any(backbone.value(name) is not None for backbone in backbones)]
-    header = ["", "backbone", f"{NAMES[ranking.by]} [95 %]", "first"]
-    header += [NAMES[name] for name in shown if name != ranking.by] + ["seconds"]
+    others = [
+        name for name in criteria() if name != ranking.by and any(one.value(name) is not None for one in backbones)
+    ]
+    header = [
+        "",
+        "backbone",
+        f"{criterion_title(ranking.by)} [95 %]",
+        "first",
+        *map(criterion_title, others),
+        "seconds",
+    ]
     rows = [header]
     for number, backbone in enumerate(backbones, 1):
         first = (ranking.first or {}).get(backbone.name)
@@ -30,7 +39,7 @@ def as_text(ranking: Ranking, path: str | Path | None = None) -> str:
             _with_interval(backbone, ranking.by),
             "–" if first is None else f"{first:.0%}",
         ]
-        row += [_number(backbone.value(name)) for name in shown if name != ranking.by]
+        row += [_number(backbone.value(name)) for name in others]
         rows.append([*row, f"{sum(backbone.seconds.values()):.1f}"])
     n = ranking.n
     patients = "patients unknown" if n["patients"] is None else f"{n['patients']:,} patients"
@@ -42,8 +51,8 @@ def as_text(ranking: Ranking, path: str | Path | None = None) -> str:
         "",
     ]
     if ranking.agreement:
-        lines += [f"agreement with {measured_by(ranking.by, ranking.metric)}:", *_aligned(_agreements(ranking)), ""]
-    lines += [ranking.recommendation, "", "Read with care:", *(f"- {caveat}" for caveat in ranking.caveats)]
+        lines += [f"correlation with {measured_by(ranking.by, ranking.metric)}:", *_aligned(_agreements(ranking)), ""]
+    lines += [ranking.recommendation, "", "Caveats:", *(f"- {caveat}" for caveat in ranking.caveats)]
     lines += ["", f"ranking: {path}"] if path else []
     return "\n".join(lines)
 
@@ -51,8 +60,8 @@ def as_text(ranking: Ranking, path: str | Path | None = None) -> str:
 def _agreements(ranking: Ranking) -> list[list[str]]:
     rows = [["", "criterion", "Pearson", "Spearman", "Kendall", "weighted Kendall", "n"]]
     for name, correlations in ranking.agreement.items():
-        values = [_number(correlations[key], 2) for key in ("pearson", "spearman", "kendall", "weighted_kendall")]
-        rows.append(["", NAMES[name], *values, str(correlations["n"])])
+        values = [_number(correlations[key], 2) for key in COEFFICIENTS]
+        rows.append(["", criterion_title(name), *values, str(correlations["n"])])
     return rows
 
 

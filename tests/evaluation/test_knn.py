@@ -55,7 +55,7 @@ def test_settings_come_by_ascending_k_weighted_before_plain_and_a_lone_neighbour
 
 @pytest.mark.parametrize(("index", "named"), [("ivf", "ivf"), ("hnsw", "hnsw"), ("auto", "ivf")])
 def test_an_approximate_index_puts_its_recall_at_each_k_into_the_setting(clouds, monkeypatch, index, named):
-    monkeypatch.setattr(neighbor_search, "EXACT_BELOW", 100)
+    monkeypatch.setattr(neighbor_search, "EXACT_SEARCH_BELOW", 100)
     train, labels, queries = clouds
     parts = {"val": queries[:15], "test": queries[15:]}
     settings = [s for s, _ in knn(train, labels, parts, 3, k=(1, 20), index=index)]

@@ -354,7 +354,7 @@ def test_auto_is_exact_for_few_rows(rows):
 
 
 def test_auto_of_many_rows_is_approximate_and_finds_nearly_all(monkeypatch):
-    monkeypatch.setattr(neighborhood, "EXACT_BELOW", 3000)
+    monkeypatch.setattr(neighborhood, "EXACT_GRAPH_BELOW", 3000)
     draw = np.random.default_rng(0)
     crowd = (draw.normal(size=(60, 24))[draw.integers(60, size=4000)] + 0.4 * draw.normal(size=(4000, 24))).astype(
         np.float32
@@ -366,7 +366,7 @@ def test_auto_of_many_rows_is_approximate_and_finds_nearly_all(monkeypatch):
 
 
 def test_auto_of_many_rows_is_exact_where_cells_are_no_help(monkeypatch):
-    monkeypatch.setattr(neighborhood, "EXACT_BELOW", 1000)
+    monkeypatch.setattr(neighborhood, "EXACT_GRAPH_BELOW", 1000)
     formless = np.random.default_rng(0).normal(size=(2000, 100)).astype(np.float32)
     near = Neighborhood.of(formless, 10)
     assert (near.index, near.recall) == ("exact", 1)

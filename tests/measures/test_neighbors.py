@@ -62,7 +62,7 @@ def test_a_query_gets_all_its_neighbours_even_if_its_cells_hold_fewer(crowd, kin
 
 
 def test_auto_is_exact_below_the_stated_size_and_not_from_there_on(crowd, monkeypatch):
-    monkeypatch.setattr(neighbor_search, "EXACT_BELOW", 500)
+    monkeypatch.setattr(neighbor_search, "EXACT_SEARCH_BELOW", 500)
     assert NeighborIndex(crowd[0][:499], "auto").kind == "exact"
     assert NeighborIndex(crowd[0][:500], "auto").kind == "ivf"
 

@@ -74,17 +74,17 @@ def test_classes_are_dealt_evenly(workdir):
 
 def test_the_same_seed_deals_and_draws_the_same_and_another_does_not(task):
     one, two, other = sample(task), sample(task), sample(task, seed=1)
-    assert np.array_equal(one.folds, two.folds) and np.array_equal(one.times, two.times)
-    assert not np.array_equal(one.folds, other.folds) and not np.array_equal(one.times, other.times)
+    assert np.array_equal(one.folds, two.folds) and np.array_equal(one.counts, two.counts)
+    assert not np.array_equal(one.folds, other.folds) and not np.array_equal(one.counts, other.counts)
 
 
 def test_patients_are_drawn_whole_and_as_many_as_there_are(task):
     drawn = sample(task, resamples=50)
-    assert drawn.times.shape == (50, len(drawn.rows))
+    assert drawn.counts.shape == (50, len(drawn.rows))
     _, first = np.unique(patients(drawn), return_index=True)
-    assert (drawn.times[:, first].sum(1) == 17).all() and len(np.unique(drawn.times[:, first], axis=0)) > 40
+    assert (drawn.counts[:, first].sum(1) == 17).all() and len(np.unique(drawn.counts[:, first], axis=0)) > 40
     for name in patients(drawn):
-        of_one = drawn.times[:, patients(drawn) == name]
+        of_one = drawn.counts[:, patients(drawn) == name]
         assert (of_one == of_one[:, :1]).all()
 
 
@@ -92,7 +92,7 @@ def test_what_is_drawn_twice_stands_there_twice(task):
     drawn = sample(task, resamples=4)
     positions = list(drawn.drawn())
     assert len(positions) == 4
-    for times, at in zip(drawn.times, positions, strict=True):
+    for times, at in zip(drawn.counts, positions, strict=True):
         assert np.array_equal(np.bincount(at, minlength=len(drawn.rows)), times)
 
 
@@ -107,10 +107,10 @@ def test_a_fraction_takes_whole_training_patients_and_all_of_val(task):
 
 def test_where_patients_are_unknown_every_image_stands_for_itself(workdir):
     drawn = sample(cohort(workdir / "task", with_patients=False), resamples=20)
-    of_patients = drawn.times.reshape(20, 17, 3)
+    of_patients = drawn.counts.reshape(20, 17, 3)
     assert (of_patients != of_patients[:, :, :1]).any((0, 2)).all()
     assert len(set(drawn.folds[:3])) > 1 or len(set(drawn.folds[3:6])) > 1
-    assert (drawn.times.sum(1) == 51).all()
+    assert (drawn.counts.sum(1) == 51).all()
 
 
 @pytest.mark.parametrize("folds", [1, 2])
@@ -177,7 +177,7 @@ def test_learning_choosing_and_scoring_are_done_on_different_patients_and_every_
     scores = drawn.held_out_scores(spy, numbers)
     assert len(calls) == 5
     assert all(one.isdisjoint(other) for parts in calls for i, one in enumerate(parts) for other in parts[:i])
-    assert sorted(np.concatenate([own["score"] for own in scored])) == list(range(len(numbers)))
+    assert sorted(np.concatenate([own["test"] for own in scored])) == list(range(len(numbers)))
     assert np.array_equal(scores, np.eye(CLASSES)[drawn.labels])
 
 
@@ -190,8 +190,8 @@ def test_a_setting_is_chosen_where_it_is_not_scored(workdir, metric):
     def two_settings(train, labels, queries, n_classes):
         truth = {name: drawn.labels[part[:, 0].astype(int)] for name, part in queries.items()}
         wrong = {name: (codes + 1) % CLASSES for name, codes in truth.items()}
-        yield {}, {"choice": right[wrong["choice"]], "score": right[truth["score"]]}
-        yield {}, {"choice": right[truth["choice"]], "score": right[wrong["score"]]}
+        yield {}, {"validation": right[wrong["validation"]], "test": right[truth["test"]]}
+        yield {}, {"validation": right[truth["validation"]], "test": right[wrong["test"]]}
 
     scores = drawn.held_out_scores(two_settings, np.arange(len(drawn.rows), dtype=np.float32)[:, None])
     assert np.array_equal(scores.argmax(1), (drawn.labels + 1) % CLASSES)

@@ -252,11 +252,11 @@ def spoilt(backbone, store, folder, row):
     return folder
 
 
-def test_features_of_the_source_that_are_no_numbers_are_refused_by_name(workdir, task, source):
+def test_features_of_the_source_that_are_nan_are_refused_by_name(workdir, task, source):
     backbone = reader(*CLEAR, stores=[source.id])
     features = spoilt(backbone, source, workdir / "spoilt", 0)
     sources = [SourceLabels.open(str(source.path))]
-    with pytest.raises(BackboneError, match="no numbers"):
+    with pytest.raises(BackboneError, match="NaN or infinite"):
         ranked(task, {"it": backbone}, workdir / "out", resamples=0, sources=sources, features=[features])
 
 

@@ -1,4 +1,4 @@
-"""Scores that ask how well a linear model of the features tells the labels: H-score, its regularised form, and LogME."""
+"""Scores of how well a linear model of the features predicts the labels: H-score, its regularised form, and LogME."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssl_transfer.measures.transferability.spectrum import Spectrum
 TARGETS = ("multiclass", "multilabel", "continuous")
 # The ratio t of prior precision to noise precision is sought between these multiples of the mean eigenvalue of FᵀF.
 LEAST_RATIO, LARGEST_RATIO = 1e-12, 1e12
-GRID = 97  # places where the evidence is looked at first, four to a decade
+GRID = 97  # ratios where the evidence is computed first, four to a decade
 GOLDEN_STEPS = 32  # which leave 2e-7 of the grid's spacing
 GOLDEN = (5**0.5 - 1) / 2
 
@@ -116,10 +116,10 @@ def evidence(spectrum: Spectrum) -> float:
     if mean_square == 0:  # no features at all
         mean_square = 1.0
     problem = _Evidence(spectrum, squares)
-    places = np.log(mean_square) + np.linspace(np.log(LEAST_RATIO), np.log(LARGEST_RATIO), GRID)
-    values = np.stack([problem.at(np.full(len(spectrum.sums), place)) for place in places])
+    grid = np.log(mean_square) + np.linspace(np.log(LEAST_RATIO), np.log(LARGEST_RATIO), GRID)
+    values = np.stack([problem.at(np.full(len(spectrum.sums), log_ratio)) for log_ratio in grid])
     best, columns = values.argmax(0), np.arange(len(spectrum.sums))
-    low, high = places[np.maximum(best - 1, 0)], places[np.minimum(best + 1, GRID - 1)]
+    low, high = grid[np.maximum(best - 1, 0)], grid[np.minimum(best + 1, GRID - 1)]
     return float(np.maximum(values[best, columns], _golden(problem.at, low, high)).mean())
 
 
@@ -134,7 +134,7 @@ class _Evidence:
         self.cross = np.vstack([spectrum.cross, np.zeros(len(spectrum.sums))])
         explained = np.square(spectrum.cross) / squares[:, None]
         self.explained = np.vstack([explained, np.zeros(len(spectrum.sums))])
-        left = spectrum.spreads - explained.sum(0)
+        left = spectrum.scatter - explained.sum(0)
         # So many directions as there are images explain everything: what rounding leaves is the weakest one's.
         if len(squares) >= self.rows - 1:
             self.explained[len(squares) - 1] = np.maximum(self.explained[len(squares) - 1] + left, 0)

@@ -1,44 +1,64 @@
-"""Transferability scores: what features, or a source classifier's opinions, say of a task before anything is trained on it.
+"""The table of transferability scores, and several of them at once.
 
-Pure functions, NumPy in, a number out, float64 inside; more is better. A score compares backbones on one task's images; its value
-alone says nothing, and on medical tasks neither does it always rank well (https://arxiv.org/abs/2308.07444,
-https://arxiv.org/abs/2405.20420): look at a probe beside it. Give them training and validation images, never test.
+To add a score, write its function and add one entry to `SCORES`: `rank` then computes, resamples and lists it, and study reports
+compare it with fine-tuning.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from ssl_transfer.errors import ScoreError, nearest
-from ssl_transfer.measures.transferability.inputs import checked_features, checked_labels, checked_probabilities
+from ssl_transfer.measures.transferability.inputs import (
+    checked_features,
+    checked_labels,
+    checked_probabilities,
+    checked_targets,
+)
 from ssl_transfer.measures.transferability.linear import evidence, plain_h, shrunk_h
 from ssl_transfer.measures.transferability.separation import challenged, coding_gain, overlap
-from ssl_transfer.measures.transferability.source import expected_likelihood, leep, mixture_posteriors, nce
+from ssl_transfer.measures.transferability.source import conditional_entropy, expected_likelihood, mixture_posteriors
 from ssl_transfer.measures.transferability.spectrum import Spectrum
 
-OF_SPECTRUM = {
-    "h_score": plain_h,
-    "regularized_h_score": shrunk_h,
-    "logme": evidence,
-    "transrate": coding_gain,
-    "gbc": overlap,
-    "sfda": challenged,
-}
-SOURCE_SCORES = ("nce", "leep")  # these need a source classifier's probabilities
-FEATURE_SCORES = ("n_leep", *OF_SPECTRUM)
-SCORES = (*SOURCE_SCORES, *FEATURE_SCORES)
-SCORE_NAMES = {  # as papers write them
-    "nce": "NCE",
-    "leep": "LEEP",
-    "n_leep": "N-LEEP",
-    "h_score": "H",
-    "regularized_h_score": "reg. H",
-    "logme": "LogME",
-    "transrate": "TransRate",
-    "gbc": "GBC",
-    "sfda": "SFDA",
+
+@dataclass(frozen=True)
+class Score:
+    """An entry of `SCORES`.
+
+    Attributes:
+        title: As papers write it.
+        compute: Of `features`: `Spectrum` -> a number. Of `source` and `mixture`: probabilities (N, S) and class codes (N,) -> a
+            number.
+        reads: `features`; `source`: posteriors of a source classifier; `mixture`: posteriors of a Gaussian mixture of the
+            features.
+        multilabel: Whether `compute` takes a spectrum with columns of 0 and 1 as well.
+    """
+
+    title: str
+    compute: Callable[..., float]
+    reads: Literal["features", "source", "mixture"] = "features"
+    multilabel: bool = False
+
+    @property
+    def needs_source(self) -> bool:
+        """Whether it needs a source classifier."""
+        return self.reads == "source"
+
+
+SCORES: dict[str, Score] = {
+    "nce": Score("NCE", conditional_entropy, reads="source"),
+    "leep": Score("LEEP", expected_likelihood, reads="source"),
+    "n_leep": Score("N-LEEP", expected_likelihood, reads="mixture"),
+    "h_score": Score("H", plain_h),
+    "regularized_h_score": Score("reg. H", shrunk_h),
+    "logme": Score("LogME", evidence, multilabel=True),
+    "transrate": Score("TransRate", coding_gain),
+    "gbc": Score("GBC", overlap),
+    "sfda": Score("SFDA", challenged),
 }
 
 
@@ -46,37 +66,69 @@ def scores(
     features: np.ndarray,
     labels: np.ndarray,
     source_probabilities: np.ndarray | None = None,
-    names: Collection[str] = SCORES,
+    names: Collection[str] | None = None,
     seed: int = 0,
+    mixture_probabilities: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Several scores at once: one Gram matrix and one eigendecomposition serve all that look at features.
+    """Several scores at once: one Gram matrix and one eigendecomposition serve all that read features.
 
     Args:
         features: (N, D).
         labels: Integers (N,), of at least two classes.
         source_probabilities: Of source classes, rows sum to 1, (N, S); None: no LEEP, no NCE.
-        names: Which of `SCORES`.
+        names: Which of `SCORES`; None: all.
         seed: Of N-LEEP's mixture.
+        mixture_probabilities: Of the components of N-LEEP's mixture, (N, K); None: a mixture is fitted.
 
     Returns:
-        Name -> the value of its function.
+        Name -> value, in the order of `SCORES`.
 
     Raises:
-        ScoreError: As these do.
+        ScoreError: If a name is unknown, or as the functions of the scores do.
     """
+    names = SCORES if names is None else names
     if unknown := sorted(set(names) - set(SCORES)):
         raise ScoreError(f"names: found {unknown[0]!r}.{nearest(unknown[0], SCORES)}")
     features = checked_features(features)
-    codes = checked_labels(labels, len(features))
-    spectrum = Spectrum.of(features, codes)
-    found = {name: function(spectrum) for name, function in OF_SPECTRUM.items() if name in names}
-    if "n_leep" in names:
-        found["n_leep"] = leep(mixture_posteriors(spectrum, seed=seed), labels)
-    if source_probabilities is not None:
-        checked_labels(labels, len(source_probabilities))
-        source_probabilities = checked_probabilities(source_probabilities)
-        if "leep" in names:
-            found["leep"] = expected_likelihood(source_probabilities, codes)
-        if "nce" in names:
-            found["nce"] = nce(np.argmax(source_probabilities, axis=1), labels)
-    return {name: found[name] for name in SCORES if name in found}
+    spectrum = Spectrum.of(features, checked_labels(labels, len(features)))
+    posteriors = {"source": None if source_probabilities is None else checked_probabilities(source_probabilities)}
+    if posteriors["source"] is not None:
+        checked_labels(labels, len(posteriors["source"]))
+    if any(SCORES[name].reads == "mixture" for name in names):
+        if mixture_probabilities is None:
+            mixture_probabilities = mixture_posteriors(spectrum, seed=seed)
+        posteriors["mixture"] = checked_probabilities(mixture_probabilities)
+    values = {}
+    for name, score in SCORES.items():
+        if name in names and score.reads == "features":
+            values[name] = score.compute(spectrum)
+        elif name in names and posteriors[score.reads] is not None:
+            values[name] = score.compute(posteriors[score.reads], spectrum.codes)
+    return values
+
+
+def multilabel_scores(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The scores that are defined for multi-label tasks: means over labels that vary, each from the images where it is known.
+
+    Args:
+        features: (N, D).
+        labels: 1, 0 or, where unknown, −1; (N, K).
+
+    Returns:
+        Name -> value; NaN if no label varies.
+
+    Raises:
+        ScoreError: If features are not finite numbers (N, D).
+    """
+    varies = (labels == 1).any(0) & (labels == 0).any(0)
+    if varies.any() and (labels >= 0).all():
+        parts = [(features, labels)]
+    else:
+        parts = [(features[column >= 0], column[column >= 0]) for column in labels.T[varies]]
+    checked = [(checked_features(part), checked_targets(columns, len(part), binary=True)) for part, columns in parts]
+    spectra = [Spectrum.of(*pair) for pair in checked]
+    return {
+        name: float(np.mean([score.compute(spectrum) for spectrum in spectra])) if spectra else np.nan
+        for name, score in SCORES.items()
+        if score.multilabel
+    }

@@ -1,4 +1,4 @@
-"""Scores that ask how far classes lie apart in the feature space: TransRate, GBC and SFDA."""
+"""Scores of how far classes lie apart in the feature space: TransRate, GBC and SFDA."""
 
 from __future__ import annotations
 
@@ -108,45 +108,45 @@ def overlap(spectrum: Spectrum, axes: int | None = GBC_AXES) -> float:
 
 def challenged(spectrum: Spectrum) -> float:
     """`sfda` of a spectrum."""
-    places, codes, counts = spectrum.places, spectrum.codes, spectrum.sums
+    coordinates, codes, counts = spectrum.coordinates, spectrum.codes, spectrum.sums
     means = spectrum.cross.T / counts[:, None]
     within = np.diag(spectrum.variances) - _between(means, counts)
     largest = np.linalg.eigvalsh(within)[-1] if len(within) else 0.0
     shrinkage = max(np.exp(-SFDA_DECAY * largest), SFDA_LEAST)
-    own = np.arange(len(codes)), codes
-    certain = np.exp(_discriminant(places, means, within, counts, shrinkage)[own])[:, None]
+    own_class = np.arange(len(codes)), codes
+    certain = np.exp(_discriminant(coordinates, means, within, counts, shrinkage)[own_class])[:, None]
     others = -spectrum.cross.T / (len(codes) - counts)[:, None]  # all sums together are 0
-    moved = certain * places + (1 - certain) * others[codes]
+    moved = certain * coordinates + (1 - certain) * others[codes]
     moved -= moved.mean(0)
     means = np.stack([moved[codes == c].mean(0) for c in range(len(counts))])
     within = moved.T @ moved / len(moved) - _between(means, counts)
-    return float(_discriminant(moved, means, within, counts, shrinkage)[own].mean())
+    return float(_discriminant(moved, means, within, counts, shrinkage)[own_class].mean())
 
 
 def _parts(spectrum: Spectrum) -> list[np.ndarray]:
-    """Places of each class's images."""
-    return [spectrum.places[spectrum.codes == c] for c in range(len(spectrum.sums))]
+    """Coordinates of each class's images."""
+    return [spectrum.coordinates[spectrum.codes == c] for c in range(len(spectrum.sums))]
 
 
-def _rate(places: np.ndarray, scale: float) -> float:
+def _rate(coordinates: np.ndarray, scale: float) -> float:
     """½ log det(I + ZᵀZ / (N · scale)); of the smaller of the two Gram matrices."""
-    gram = places @ places.T if len(places) < places.shape[1] else places.T @ places
-    return 0.5 * float(np.linalg.slogdet(np.eye(len(gram)) + gram / (len(places) * scale))[1])
+    gram = coordinates @ coordinates.T if len(coordinates) < coordinates.shape[1] else coordinates.T @ coordinates
+    return 0.5 * float(np.linalg.slogdet(np.eye(len(gram)) + gram / (len(coordinates) * scale))[1])
 
 
 def _between(means: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Covariance between classes of centred places, ddof 0."""
+    """Covariance between classes of centred coordinates, ddof 0."""
     return (means.T * (counts / counts.sum())) @ means
 
 
 def _discriminant(
-    places: np.ndarray, means: np.ndarray, within: np.ndarray, counts: np.ndarray, shrinkage: float
+    coordinates: np.ndarray, means: np.ndarray, within: np.ndarray, counts: np.ndarray, shrinkage: float
 ) -> np.ndarray:
-    """Log probabilities of classes (N, C) by Fisher's discriminant with a shrunk covariance, of centred places.
+    """Log probabilities of classes (N, C) by Fisher's discriminant with a shrunk covariance, of centred coordinates.
 
     The axes that part classes best, whitened, span the differences of class means, so that distances along them are
     Mahalanobis distances, up to what is the same for all classes.
     """
     weights = np.linalg.solve((1 - shrinkage) * within + shrinkage * np.eye(len(within)), means.T)
-    logits = places @ weights - 0.5 * np.einsum("cd,dc->c", means, weights) + np.log(counts / counts.sum())
+    logits = coordinates @ weights - 0.5 * np.einsum("cd,dc->c", means, weights) + np.log(counts / counts.sum())
     return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)

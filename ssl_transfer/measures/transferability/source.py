@@ -1,4 +1,4 @@
-"""Scores that ask what a source classifier's opinions say of the target's labels: NCE, LEEP, and N-LEEP without a classifier."""
+"""Scores of how well source-class posteriors predict the target labels: NCE, LEEP, and N-LEEP, which needs no classifier."""
 
 from __future__ import annotations
 
@@ -35,16 +35,25 @@ def nce(source_labels: np.ndarray, labels: np.ndarray) -> float:
         Tran et al. 2019, https://arxiv.org/abs/1908.08142.
 
     Example:
-        >>> round(nce([0, 0, 1, 1], [0, 1, 1, 1]), 4)  # half of the images are a coin's toss
+        >>> round(nce([0, 0, 1, 1], [0, 1, 1, 1]), 4)  # half of the images have either label
         -0.3466
     """
     codes = checked_labels(labels)
-    sources = checked_labels(source_labels, len(codes), "source_labels", least=1)
+    return _conditional_entropy(checked_labels(source_labels, len(codes), "source_labels", least=1), codes)
+
+
+def conditional_entropy(probabilities: np.ndarray, codes: np.ndarray) -> float:
+    """`nce` of checked probabilities of source classes (N, S) and class codes."""
+    return _conditional_entropy(np.unique(probabilities.argmax(1), return_inverse=True)[1], codes)
+
+
+def _conditional_entropy(sources: np.ndarray, codes: np.ndarray) -> float:
+    """−H(Y|Z) of codes without gaps."""
     joint = np.zeros((sources.max() + 1, codes.max() + 1))
     np.add.at(joint, (sources, codes), 1 / len(codes))
-    given = joint / joint.sum(1, keepdims=True)
+    conditional = joint / joint.sum(1, keepdims=True)
     seen = joint > 0
-    return float((joint[seen] * np.log(given[seen])).sum())
+    return float((joint[seen] * np.log(conditional[seen])).sum())
 
 
 def leep(source_probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -72,10 +81,10 @@ def leep(source_probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def expected_likelihood(probabilities: np.ndarray, codes: np.ndarray) -> float:
-    """`leep` of what was checked."""
+    """`leep` of checked probabilities and class codes."""
     joint = one_hot(codes) @ probabilities
-    given = joint / joint.sum(0)
-    likelihood = (probabilities @ given.T)[np.arange(len(codes)), codes]
+    conditional = joint / joint.sum(0)
+    likelihood = (probabilities @ conditional.T)[np.arange(len(codes)), codes]
     return float(np.log(likelihood).mean())
 
 
@@ -115,7 +124,7 @@ def mixture_posteriors(spectrum: Spectrum, components: int | None = None, seed: 
         return np.ones((rows, 1))
     components = components or max(1, min(COMPONENTS_PER_CLASS * len(spectrum.sums), rows // ROWS_PER_COMPONENT))
     kept = np.searchsorted(np.cumsum(variances), KEPT_VARIANCE * variances.sum()) + 1
-    places = spectrum.places[:, :kept] / np.sqrt(variances[0])
+    coordinates = spectrum.coordinates[:, :kept] / np.sqrt(variances[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        return GaussianMixture(components, random_state=seed).fit(places).predict_proba(places)
+        return GaussianMixture(components, random_state=seed).fit(coordinates).predict_proba(coordinates)

@@ -16,7 +16,7 @@ BLOCK = 2048  # rows whose centred copy is held at once
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Centred features along their principal axes, largest first, and how targets lie along them.
+    """Centred features along their principal axes, largest first, and sums of the targets along them.
 
     Only the R axes count whose variance lies above rounding. Where N < D they come from the N × N Gram matrix.
 
@@ -26,10 +26,10 @@ class Spectrum:
         center: The mean feature vector along the axes, and last its length orthogonal to them, (R + 1,).
         cross: Σ_i (f_i − mean) y_i along the axes, for each of K target columns, (R, K).
         sums: Of the targets, (K,).
-        spreads: Σ_i (y_i − mean)², (K,).
+        scatter: Σ_i (y_i − mean)², (K,).
         fourth: Mean of ‖f − mean‖⁴.
         codes: Class of each image, (N,); empty if the targets are no classes.
-        project: Gives `places`.
+        project: Gives `coordinates`.
     """
 
     n_rows: int
@@ -38,7 +38,7 @@ class Spectrum:
     center: np.ndarray
     cross: np.ndarray
     sums: np.ndarray
-    spreads: np.ndarray
+    scatter: np.ndarray
     fourth: float
     codes: np.ndarray
     project: Callable[[], np.ndarray]
@@ -47,7 +47,7 @@ class Spectrum:
     def of(cls, features: np.ndarray, targets: np.ndarray) -> Spectrum:
         """Of features (N, D) and targets (N, K), or class codes (N,) that stand for their one-hot columns."""
         (rows, dim), mean = features.shape, features.mean(0, dtype=np.float64)
-        sums, spreads = _totals(targets)
+        sums, scatter = _totals(targets)
         rounding = (
             rows * (EPSILON * np.linalg.norm(mean)) ** 2
         )  # what the mean's own rounding leaves of constant features
@@ -71,10 +71,10 @@ class Spectrum:
 
         beside = np.sqrt(max(0.0, mean @ mean - center @ center)) if len(variances) < dim else 0.0
         codes = targets if targets.ndim == 1 else np.empty(0, np.int64)
-        return cls(rows, dim, variances, np.append(center, beside), cross, sums, spreads, fourth, codes, project)
+        return cls(rows, dim, variances, np.append(center, beside), cross, sums, scatter, fourth, codes, project)
 
     @cached_property
-    def places(self) -> np.ndarray:
+    def coordinates(self) -> np.ndarray:
         """Centred features along the axes, (N, R)."""
         return self.project()
 

@@ -11,7 +11,7 @@ from support.naive_scores import entropy, source_posteriors, task
 
 from ssl_transfer.measures import transferability
 from ssl_transfer.measures.transferability import (
-    FEATURE_SCORES,
+    SCORES,
     gbc,
     h_score,
     leep,
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ssl_transfer.measures.transfera
 FEW = settings(max_examples=25, deadline=None, derandomize=True)
 SHAPES = {"many images": (60, 5, 3), "few images": (24, 40, 3)}
 SEEDS = st.integers(0, 2**32 - 1)
+FEATURE_SCORES = [name for name in SCORES if not SCORES[name].needs_source]
 CLOSED = [name for name in FEATURE_SCORES if name != "n_leep"]  # no fit that starts at random rows
 UNSCALED = [name for name in FEATURE_SCORES if name != "sfda"]
 SHIFTED = [name for name in FEATURE_SCORES if name != "logme"]  # which has no intercept

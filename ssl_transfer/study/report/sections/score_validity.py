@@ -8,7 +8,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ssl_transfer.measures.transferability import SCORE_NAMES
+from ssl_transfer.measures.transferability import SCORES
 from ssl_transfer.study.report.drawing import STYLE, Looks, grid, legend
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Drawing, Section, parts_by_task, render
@@ -110,7 +110,7 @@ def best_criterion(overall: pd.DataFrame) -> str:
 
 def criterion_name(criterion: str) -> str:
     """A criterion as readers know it: `n_leep` -> N-LEEP, `linear_probe` -> linear probe."""
-    return SCORE_NAMES.get(criterion) or words(criterion)
+    return SCORES[criterion].title if criterion in SCORES else words(criterion)
 
 
 def _drawings(
