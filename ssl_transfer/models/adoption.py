@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import torch
-from timm.layers import resample_abs_pos_embed
+from timm.layers.pos_embed import resample_abs_pos_embed
 
 from ssl_transfer.errors import BackboneError
 from ssl_transfer.models.architecture import Architecture, TimmModel, input_convolutions, tensor_difference

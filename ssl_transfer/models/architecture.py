@@ -185,7 +185,7 @@ def _shrink_stem(model: TimmModel, name: str) -> None:
             f"backbone.stem: 'small' is for ResNets and DenseNets; {name} is none. A ViT or a ConvNeXt takes "
             "backbone.options.patch_size instead; a VGG keeps every pixel in its first layers anyway."
         )
-    first = getattr(parent, convolution)
+    first: Any = getattr(parent, convolution)
     if isinstance(first, nn.Sequential):
         first = first[0]
     if first.kernel_size == (7, 7):
@@ -198,7 +198,8 @@ def _shrink_stem(model: TimmModel, name: str) -> None:
 
 def has_fixed_size(name: str) -> bool:
     """Whether an architecture is built for a single image size (ViT, Swin, …)."""
-    return bool(timm.get_pretrained_cfg(name).fixed_input_size)
+    config = timm.get_pretrained_cfg(name)
+    return bool(config and config.fixed_input_size)
 
 
 def input_convolutions(model: TimmModel) -> list[str]:

@@ -56,7 +56,7 @@ def from_hub(name: str, in_channels: int, size: int) -> PublicWeights:
     configured = timm.get_pretrained_cfg(name)
     repository = (configured and configured.hf_hub_id) or f"timm/{name}"
     try:
-        public = timm.create_model(name, pretrained=True, in_chans=in_channels)
+        public: TimmModel = timm.create_model(name, pretrained=True, in_chans=in_channels)
     except Exception as error:  # timm raises whatever the hub, the network or the disk gave it
         raise UnreachableError(
             f"timm:{name}: the public weights could not be loaded: {brief(error)} Without a network: on a machine that has "
@@ -94,7 +94,7 @@ def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights
             f"{path}: its card.json is missing, and without it this is not a backbone. Copy the whole folder again."
         )
     try:
-        public = timm.create_model(f"local-dir:{path}", pretrained=True, in_chans=in_channels)
+        public: TimmModel = timm.create_model(f"local-dir:{path}", pretrained=True, in_chans=in_channels)
     except Exception as error:  # timm raises whatever the disk gave it
         raise BackboneError(f"{path}: timm cannot load these public weights: {brief(error)}") from None
     options = {key: value for key, value in arguments.items() if key not in RECIPE_KEYS}
