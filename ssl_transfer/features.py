@@ -127,7 +127,8 @@ def _artifact(
 def _device(backbone: Backbone) -> torch.device:
     """The GPU if there is one; the backbone is there, too."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backbone.to(device, memory_format=torch.channels_last)
+    backbone.to(device=device)
+    backbone.to(memory_format=torch.channels_last)
     return device
 
 

@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
@@ -44,6 +44,10 @@ class Component(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
+
+    if TYPE_CHECKING:  # fields beside the name are options
+
+        def __init__(self, *, name: str, **options: Any) -> None: ...
 
     @model_validator(mode="before")
     @classmethod
@@ -87,7 +91,7 @@ class DataSection(Section):
     views: Component
     size: int = Field(gt=0)
     label: str = "label"
-    limit: int | None = Field(None, gt=0)
+    limit: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _one_or_several(self) -> DataSection:
@@ -118,7 +122,7 @@ class BackboneSection(Section):
     """
 
     name: str
-    in_channels: int | None = Field(None, gt=0)
+    in_channels: int | None = Field(default=None, gt=0)
     stem: Literal["standard", "small"] = "standard"
     init: str = "scratch"
     options: dict[str, Any] = {}
@@ -152,16 +156,16 @@ class TrainSection(Section):
 
     epochs: float = Field(gt=0)
     batch_size: int = Field(gt=0)
-    warmup_epochs: float = Field(0.0, ge=0)
-    accumulate_steps: int = Field(1, gt=0)
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    accumulate_steps: int = Field(default=1, gt=0)
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
     memory_format: Literal["channels_last", "contiguous", "auto"] = "auto"
     compile: bool = False
-    seed: int = Field(0, ge=0)
-    clip_gradient: float | None = Field(None, gt=0)
-    checkpoint_every_steps: int = Field(500, gt=0)
-    log_every_steps: int = Field(10, gt=0)
-    workers: int | None = Field(None, ge=0)
+    seed: int = Field(default=0, ge=0)
+    clip_gradient: float | None = Field(default=None, gt=0)
+    checkpoint_every_steps: int = Field(default=500, gt=0)
+    log_every_steps: int = Field(default=10, gt=0)
+    workers: int | None = Field(default=None, ge=0)
 
 
 class MonitorSection(Section):
@@ -178,8 +182,8 @@ class MonitorSection(Section):
 
     store: str | None = None
     label: str = "label"
-    every_epochs: float = Field(5.0, gt=0)
-    images: int = Field(2000, gt=0)
+    every_epochs: float = Field(default=5.0, gt=0)
+    images: int = Field(default=2000, gt=0)
     on_collapse: Literal["stop", "warn"] = "stop"
     on_nonfinite: Literal["stop", "warn"] = "stop"
 
@@ -244,7 +248,7 @@ class NoiseSection(Section):
     """
 
     kind: Literal["none", "gaussian", "rician"] = "none"
-    sigma: float = Field(0.0, ge=0, le=1)
+    sigma: float = Field(default=0.0, ge=0, le=1)
     at: Literal["both", "train", "test"] = "both"
 
     @model_validator(mode="after")
@@ -272,13 +276,13 @@ class EvaluateRecipe(Section):
         resamples: Bootstrap samples of the test patients for the 95 % intervals; 0: no intervals.
     """
 
-    fraction: float = Field(1.0, gt=0, le=1)
-    seed: int = Field(0, ge=0)
-    size: int | None = Field(None, gt=0)
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    seed: int = Field(default=0, ge=0)
+    size: int | None = Field(default=None, gt=0)
     channels: Literal["repeat", "adapt"] = "repeat"
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     noise: NoiseSection = NoiseSection()
-    resamples: int = Field(1000, ge=0)
+    resamples: int = Field(default=1000, ge=0)
 
 
 class FinetuneSection(Section):
@@ -299,16 +303,16 @@ class FinetuneSection(Section):
         keep_backbone: Whether the fine-tuned backbone, adapters merged, is saved in the result's folder.
     """
 
-    steps: int = Field(500, gt=0)
-    batch_size: int = Field(32, gt=0)
-    warmup_steps: int = Field(0, ge=0)
-    clip_gradient: float | None = Field(None, gt=0)
+    steps: int = Field(default=500, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    clip_gradient: float | None = Field(default=None, gt=0)
     balance: Literal["none", "weights", "sampling"] = "none"
-    check_every_steps: int = Field(50, gt=0)
-    patience: int | None = Field(None, gt=0)
-    checkpoint_every_steps: int = Field(500, gt=0)
-    log_every_steps: int = Field(10, gt=0)
-    workers: int | None = Field(None, ge=0)
+    check_every_steps: int = Field(default=50, gt=0)
+    patience: int | None = Field(default=None, gt=0)
+    checkpoint_every_steps: int = Field(default=500, gt=0)
+    log_every_steps: int = Field(default=10, gt=0)
+    workers: int | None = Field(default=None, ge=0)
     keep_backbone: bool = False
 
     def schedule(self, images: int) -> Schedule:
@@ -365,7 +369,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def merge(recipe: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Lay `section.key=value` overrides over a recipe; the recipe itself stays as it is."""
-    merged = json.loads(json.dumps(recipe))
+    merged: dict[str, Any] = json.loads(json.dumps(recipe))
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not all(key.split(".")):
@@ -377,7 +381,7 @@ def merge(recipe: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]
                 f"override '{override}': the value is no YAML ({' '.join(str(error).split())})."
             ) from None
         *sections, last = key.split(".")
-        place = merged
+        place: dict[str, Any] = merged
         for section in sections:
             below = place.get(section)
             if below is None:
@@ -497,7 +501,7 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
     place = f"{where}.{place}" if ": " in where else f"{where}: {place}"
     if problem["type"] == "extra_forbidden":
         *sections, key = problem["loc"]
-        owner = model
+        owner: Any = model
         for section in sections:  # of a model, a list or a mapping
             owner = (
                 owner.model_fields[section].annotation if hasattr(owner, "model_fields") else typing.get_args(owner)[-1]
@@ -509,7 +513,7 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
     if problem["type"] == "missing":
         return f"{place} is missing; it has no default."
     if problem["type"] == "value_error":  # of a validator of ours, which says what it found
-        return f"{place}: {problem['ctx']['error']}."
+        return f"{place}: {problem.get('ctx', {}).get('error')}."
     return f"{place}: found {problem['input']!r}. {EXPECTED.get(problem['type']) or _expected(problem['msg'])}."
 
 

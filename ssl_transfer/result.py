@@ -38,7 +38,7 @@ class EvalResult:
     pretraining_seed: int | None
     n: dict[str, dict[str, int | None]]
     selected: dict[str, Any]
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, float | None]]
     intervals: dict[str, list[float]]
     seen_in_pretraining: bool
     cost: dict[str, Any]

@@ -110,7 +110,7 @@ class ShardReader:
         folder: Path,
         name: str,
         shape: tuple[int, ...],
-        dtype: str,
+        dtype: str | np.dtype,
         per_shard: int,
         compressed: bool,
         images: int | None = None,

@@ -102,7 +102,7 @@ class Views:
             The views, and the masks' class ids (B, size, size), each that of the nearest pixel.
         """
         draw = iter(torch.from_numpy(draws.T.astype(np.float32)))
-        theta, crop_pixels = self._geometry(*images.shape[-2:], draw)
+        theta, crop_pixels = self._geometry(images.shape[-2], images.shape[-1], draw)
         unit = self._sample(scale.unit(images), theta, crop_pixels)
         if masks is not None:
             grid = _affine_grid(theta.to(masks.device), self.size)

@@ -248,7 +248,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             ("epochs", (self.epochs,), "a number above 0"),
             ("batch_size", (self.batch_size,), "a number above 0"),
         ):
-            fits = [isinstance(v, Real) and (0 < v < np.inf or (v == 0 and name == "weight_decays")) for v in values]
+            fits = [
+                isinstance(v, Real) and (0 < float(v) < np.inf or (v == 0 and name == "weight_decays")) for v in values
+            ]
             if not all(fits) or (name != "C" and not fits):
                 raise ValueError(f"LinearProbe: {name}={getattr(self, name)!r}; expected {expected}.")
         if self.solver not in SOLVERS:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssl_transfer.errors import RecipeError, TaskError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
-from ssl_transfer.features import extract_features
+from ssl_transfer.features import Precision, extract_features
 from ssl_transfer.measures.metrics import classification_metrics, metric_sign
 from ssl_transfer.training.machine import native_precision
 
@@ -44,10 +44,9 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     return classified(context, setting, {**options, "precision": precision}, validation, scores)
 
 
-def _precision(requested: str) -> str:
+def _precision(requested: str) -> Precision:
     """`fp32` or `bf16`: what features are computed in."""
     if requested == "fp16":
         raise RecipeError("precision: features are computed in fp32 or bf16; fp16 is for training.")
-    if requested != "auto":
-        return requested
-    return "bf16" if native_precision() == "bf16" else "fp32"
+    chosen = native_precision() if requested == "auto" else requested
+    return "bf16" if chosen == "bf16" else "fp32"

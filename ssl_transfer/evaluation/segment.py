@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas
@@ -59,7 +59,7 @@ def segment(
     Raises:
         RecipeError: If classes are to be balanced by weights.
     """
-    from monai.losses import DiceCELoss
+    from monai.losses.dice import DiceCELoss
 
     task, rows = context.task, context.rows
     if train.balance == "weights":
@@ -129,7 +129,7 @@ def cases_of(task: Task, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray, tu
     ]
     for name, case in frame.groupby("case", sort=True):
         case = case.sort_values("slice") if len(case) > 1 else case
-        yield name, case["row"].to_numpy(), _spacing(case)
+        yield str(name), case["row"].to_numpy(), _spacing(case)
 
 
 def _spacing(case: pandas.DataFrame) -> tuple[float, float, float] | None:
@@ -142,7 +142,9 @@ def _spacing(case: pandas.DataFrame) -> tuple[float, float, float] | None:
         between = float(np.median(np.abs(np.diff(case["z_mm"].astype(float)))))
     if len(case) == 1:
         between = 1.0  # never used: a case of one slice is measured in two dimensions
-    return None if between is None or between != between or between <= 0 else (float(between), *map(float, within))
+    if between is None or between != between or between <= 0:
+        return None
+    return float(between), float(within.iloc[0]), float(within.iloc[1])
 
 
 def _overlaps(
@@ -178,7 +180,7 @@ def _segmented(
     context: EvalContext, model: TaskModel, images: np.ndarray, overlap: float, accelerator: Accelerator
 ) -> np.ndarray:
     """Class codes (B, H, W) of a store's images (B, C, H, W)."""
-    from monai.inferers import sliding_window_inference
+    from monai.inferers.utils import sliding_window_inference
 
     backbone, size = context.backbone, context.size
     scale = Scale.of_store(context.task.store.card, backbone.intensity.window_hu)
@@ -196,7 +198,7 @@ def _segmented(
         logits = logits[..., top : top + height, left : left + width]
     else:
         inputs = backbone.intensity.normalise(match_channels(scale.unit(values), backbone.card.in_channels))
-        logits = sliding_window_inference(
+        logits: Any = sliding_window_inference(
             inputs.contiguous(memory_format=torch.channels_last),
             (size, size),
             WINDOWS_AT_ONCE,

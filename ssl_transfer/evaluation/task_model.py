@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -47,7 +47,12 @@ class TaskModel(Objective):
         strategy: How the layers of both are treated.
         criterion: Loss of float32 logits and labels, averaged over images.
         schedule: Length, warm-up and cadence of the training.
+
+    Attributes:
+        batch: The global batch of a step; set before training.
     """
+
+    batch: Callable[[int], ViewBatch]
 
     def __init__(
         self, backbone: Backbone, head: nn.Module, strategy: Strategy, criterion: Criterion, schedule: Schedule
@@ -55,7 +60,6 @@ class TaskModel(Objective):
         super().__init__()
         self.backbone, self.head, self.strategy = backbone, head, strategy
         self.criterion, self.schedule = criterion, schedule
-        self.batch: Callable[[int], ViewBatch] | None = None
 
     def groups(self) -> list[Group]:
         """Parameter groups of the strategy."""
@@ -79,7 +83,8 @@ class TaskModel(Objective):
     def forward(self, batch: ViewBatch, step: int) -> Losses:
         """Loss of this rank's part of a batch."""
         logits = self.head(self.backbone, batch.views[0]).float()
-        loss = self.criterion(logits, batch.labels.to(logits.device)) + self.strategy.penalty()
+        labels: Any = batch.labels  # always there: tasks have labels
+        loss = self.criterion(logits, labels.to(logits.device)) + self.strategy.penalty()
         return {"loss": loss, "projections": []}
 
     def gradients(self, step: int) -> list[torch.Tensor | None]:
@@ -106,20 +111,20 @@ class Best:
     Attributes:
         metric: Metric that is compared.
         patience: Validations without improvement after which training stops; None: it never does.
-        validation, step, weights: Metrics, step and state dict of the best so far.
+        validation, step, weights: Metrics, step and state dict of the best so far; empty before the first validation.
         checks_since: Validations since then.
     """
 
     metric: str
     patience: int | None = None
-    validation: dict[str, float] | None = None
+    validation: dict[str, float] = field(default_factory=dict)
     step: int = 0
-    weights: dict[str, torch.Tensor] | None = None
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
     checks_since: int = 0
 
     def judge(self, step: int, validation: dict[str, float], network: nn.Module) -> None:
         """Keep the weights of a step if they are better than all earlier ones; of equal ones the earliest is kept."""
-        if self.validation is None or self._score(validation) > self._score(self.validation):
+        if not self.validation or self._score(validation) > self._score(self.validation):
             self.validation, self.step, self.checks_since = validation, step, 0
             self.weights = {
                 name: tensor.detach().cpu().clone()
@@ -136,7 +141,7 @@ class Best:
     @property
     def undefined(self) -> bool:
         """Whether the metric was NaN so far."""
-        return self.validation is None or math.isnan(self.validation[self.metric])
+        return not self.validation or math.isnan(self.validation[self.metric])
 
     def enough(self) -> bool:
         """Whether training should stop early."""

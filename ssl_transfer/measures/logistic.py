@@ -15,6 +15,7 @@ the latter are independent problems, and each is solved to its own gap.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,7 @@ class Heads:
 def fit_heads(
     features: torch.Tensor,
     targets: torch.Tensor,
-    strengths: np.ndarray,
+    strengths: Sequence[float] | np.ndarray,
     sample_weights: torch.Tensor | None = None,
     n_classes: int = 2,
     tolerance: float | None = None,

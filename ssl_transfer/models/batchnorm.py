@@ -7,10 +7,12 @@ lie on, and each group has its own statistics. Parameter names are BatchNorm's, 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as distributed
 import torch.nn.functional as functional
-from timm.layers import convert_sync_batchnorm
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from ssl_transfer.models.ranks import rank, sum_over_ranks, world_size
@@ -100,6 +102,7 @@ def globalise_batchnorm(module: nn.Module, groups: int, device: torch.device) ->
         return module
     if groups == 1 and device.type == "cuda":
         return convert_sync_batchnorm(module)  # timm's, which keeps the activation of a BatchNormAct2d
+    layer: Any  # whose class changes
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not isinstance(layer, GlobalBatchNorm):
             if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):

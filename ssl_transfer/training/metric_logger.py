@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -48,7 +49,7 @@ class MetricLogger:
     def flush(self, rate: float, watch: Callable[[], dict[str, float]]) -> None:
         """Write one line for the steps since the last line, and check them; `watch` does not count as training time."""
         elapsed = time.perf_counter() - self.since
-        losses = self.accelerator.reduce(torch.stack([loss for _, loss, _ in self.pending]).float(), "mean")
+        losses: Any = self.accelerator.reduce(torch.stack([loss for _, loss, _ in self.pending]).float(), "mean")
         finite = torch.isfinite(losses)
         if not bool(finite.all()):
             first = int((~finite).nonzero()[0])
@@ -84,7 +85,7 @@ class MetricLogger:
 
     def _geometry(self) -> dict[str, float]:
         """Standard deviation, uniformity and alignment of the last batch's projections; empty where a method has none."""
-        views = [self.accelerator.gather(view) for view in self.projections]
+        views: list[Any] = [self.accelerator.gather(view) for view in self.projections]
         if not views:
             return {}
         values = {"normalised_std": normalised_std(views[0]), "uniformity": uniformity(views[0])}
@@ -92,6 +93,7 @@ class MetricLogger:
 
     def _keys(self, rows: list[torch.Tensor]) -> str:
         """The first rows of a batch over all ranks, for a message. All ranks must call it together."""
-        everyone = torch.cat([self.accelerator.gather(part.to(self.accelerator.device)) for part in rows]).tolist()
+        gathered: list[Any] = [self.accelerator.gather(part.to(self.accelerator.device)) for part in rows]
+        everyone = torch.cat(gathered).tolist()
         shown = ", ".join(map(self.key, everyone[:ROWS_SHOWN]))
         return f"{shown}, … ({len(everyone)})" if len(everyone) > ROWS_SHOWN else shown

@@ -32,9 +32,11 @@ class Stateful(Protocol):
 
     def state(self) -> dict[str, Any]:
         """Its present state."""
+        ...
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a state."""
+        ...
 
 
 class Session:
@@ -109,7 +111,8 @@ class Session:
             label: Of the progress bar.
         """
         globalise_batchnorm(objective, objective.bn_groups, self.accelerator.device)
-        objective.to(self.accelerator.device, memory_format=MEMORY_FORMATS[self.machine.memory_format])
+        objective.to(device=self.accelerator.device)
+        objective.to(memory_format=MEMORY_FORMATS[self.machine.memory_format])
         if compiled:
             for part in objective.compiled_parts():
                 part.compile()

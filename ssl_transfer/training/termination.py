@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -31,4 +32,5 @@ class TerminationFlag:
         if accelerator.num_processes == 1:
             return self.raised
         flag = torch.tensor(float(self.raised), device=accelerator.device)
-        return bool(accelerator.reduce(flag, "sum") > 0)
+        total: Any = accelerator.reduce(flag, "sum")
+        return bool(total > 0)

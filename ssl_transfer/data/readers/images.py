@@ -162,7 +162,7 @@ def _tiff_pages(path: Path) -> list[np.ndarray]:
             array = np.moveaxis(array, -1, 0) if array.shape[-1] in (3, 4) else array
             if array.ndim != 3 or array.shape[0] not in (3, 4) or array.dtype not in (np.uint8, np.uint16):
                 raise Unreadable(f"a page of shape {array.shape} and type {array.dtype}")
-            pages.append((array[:3] >> (8 * (array.dtype.itemsize - 1))).astype(np.uint8))
+            pages.append((array[:3] >> (8 * (np.dtype(array.dtype).itemsize - 1))).astype(np.uint8))
     return pages
 
 

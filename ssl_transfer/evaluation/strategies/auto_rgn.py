@@ -31,6 +31,8 @@ class AutoRGN(Strategy):
         Lee et al. 2023, https://arxiv.org/abs/2210.11466.
     """
 
+    shares: torch.Tensor
+
     def __init__(self, backbone: Backbone, head: nn.Module, schedule: Schedule, *, batches: PositiveInt = 5):
         super().__init__(backbone, head, schedule)
         self.batches = batches

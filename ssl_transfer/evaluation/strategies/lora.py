@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import nn
@@ -56,7 +56,8 @@ class LoRA(Strategy):
                 "the attention of ViTs. Take a ViT, name strategy.layers, or take another strategy."
             )
         backbone.requires_grad_(False)
-        config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names)
+        factor: Any = alpha  # peft declares an int, and computes with any number
+        config = LoraConfig(r=rank, lora_alpha=factor, lora_dropout=dropout, target_modules=names)
         inject_adapter_in_model(config, backbone.model)
         self.adapters = {
             name: parameter for name, parameter in backbone.model.named_parameters() if parameter.requires_grad
