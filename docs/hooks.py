@@ -32,7 +32,7 @@ from ssl_transfer.recipe import options_model
 from ssl_transfer.training.optim import OPTIMIZERS
 
 ROOT = Path(__file__).parent.parent
-SCORES = {name: getattr(transferability, name) for name in transferability.SCORES}
+SCORES = {name: getattr(transferability, name, score.compute) for name, score in transferability.SCORES.items()}
 FOLDERS = {"methods": METHODS, "strategies": STRATEGIES, "protocols": IMPLEMENTATIONS, "scores": SCORES}
 NUMBERS = {"Positive": "> 0", "NonNegative": "≥ 0"}  # of pydantic's types
 
@@ -207,7 +207,7 @@ def options(target: Any, key: str = "{}", all_parameters: bool = False) -> Itera
     if all_parameters:
         for name, parameter in inspect.signature(target).parameters.items():
             default = "required" if parameter.default is parameter.empty else f"`{parameter.default}`"
-            yield key.format(name), _cell(f"`{parameter.annotation}`"), default, _cell(_linked(meanings[name]))
+            yield key.format(name), _cell(f"`{parameter.annotation}`"), default, _cell(_linked(meanings.get(name, "")))
         return
     for name, field in fields.items():
         default = "required" if field.is_required() else f"`{_shown(field.get_default(call_default_factory=True))}`"
