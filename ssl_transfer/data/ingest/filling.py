@@ -194,7 +194,7 @@ def _splits(rows: list[dict], options: Options, keeps: bool) -> tuple[np.ndarray
     if len(set(groups)) < FEWEST_GROUPS:
         what = "patient(s)" if split_by == "patient" else f"group(s) by {split_by}"
         warnings.append(f"{len(set(groups))} {what} are too few for three splits: all images are train")
-    return draw_splits(groups, labels, options.split_shares, options.seed), split_by, warnings
+    return draw_splits(groups, labels, options.split, options.seed), split_by, warnings
 
 
 def _classes(ordered: list[str] | None, rows: list[dict]) -> list[str] | None:

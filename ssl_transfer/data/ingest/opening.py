@@ -30,7 +30,7 @@ def open_reader(root: Path, options: Options) -> tuple[Reader, list[str]]:
         raise SourceError(f"{root}: it is a folder; --format {name} reads one file.")
     taken = reader_options(name)
     optional = {option for reader in READERS for option in reader_options(reader)} - OWN_OPTIONS
-    for option in sorted(optional & set(options.given()) - set(taken)):
+    for option in sorted(optional & set(options.given) - set(taken)):
         raise UsageError(f"--{option} {getattr(options, option)}: means nothing for {name} files. Leave it out.")
     if options.mask_names is not None and options.masks is None and "masks" in taken:
         raise UsageError(f"--mask-names {options.mask_names}: there are no --masks whose values it could name.")

@@ -1,8 +1,11 @@
-"""The options of `ingest`, checked."""
+"""The options of `ingest`, checked. Its signature declares them; nothing here lists them again."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from ssl_transfer.data.readers.registry import READERS
 from ssl_transfer.domains import Domain
@@ -11,26 +14,40 @@ from ssl_transfer.errors import UsageError, nearest
 
 @dataclass(frozen=True)
 class Options:
-    """The options of `ingest`, where they are documented."""
+    """Values of the options of `ingest`, by name and as attributes.
 
-    format: str = "auto"
-    labels: str | None = None
-    label_key: str | None = None
-    size: int | None = None
-    channels: int | None = None
-    modality: str | None = None
-    domain: str | None = None
-    masks: str | None = None
-    mask_names: str | None = None
-    axis: str = "axial"
-    compress: bool = False
-    resplit: bool = False
-    split_shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
-    seed: int = 0
-    max_refused: float = 0.05
-    workers: int | None = None
+    Attributes:
+        values: Of every option; paths are text.
+        defaults: Those of the signature.
+    """
 
-    def __post_init__(self):
+    values: Mapping[str, Any]
+    defaults: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, defaults: Mapping[str, Any], values: Mapping[str, Any]) -> Options:
+        """Check values; those that are missing are the defaults.
+
+        Raises:
+            UsageError: If a value is impossible, or does not go with another.
+            RecipeError: If the domain is unknown.
+        """
+        options = cls({name: _plain(values.get(name, default)) for name, default in defaults.items()}, defaults)
+        options._check()
+        return options
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["values"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Options that differ from their defaults."""
+        return {name: value for name, value in self.values.items() if value != self.defaults[name]}
+
+    def _check(self) -> None:
         formats = ("auto", *READERS)
         if self.format not in formats:
             raise UsageError(f"--format {self.format}: no such format.{nearest(self.format, formats)}")
@@ -42,9 +59,16 @@ class Options:
             raise UsageError(f"--max-refused {self.max_refused}: expected a share from 0 to 1, such as 0.05.")
         if self.label_key is not None and self.labels is None:
             raise UsageError(f"--label-key {self.label_key}: there is no --labels CSV whose key it could be.")
+        shares = self.split
+        if len(shares) != 3 or not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+            text = ",".join(f"{share:g}" for share in shares)
+            raise UsageError(f"--split {text}: expected three shares that sum to 1, for example 0.7,0.15,0.15.")
         if self.domain is not None:
             Domain.parse(self.domain)
 
-    def given(self) -> dict:
-        """Options that differ from their defaults."""
-        return {name: value for name, value in asdict(self).items() if value != getattr(Options, name)}
+
+def _plain(value: Any) -> Any:
+    """Paths as text, lists as tuples."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return tuple(value) if isinstance(value, list) else value

@@ -7,12 +7,13 @@ decoded once, fitted to the store's form and written. What could not be read is 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 from ssl_transfer import __version__
 from ssl_transfer.console import say
@@ -33,17 +34,17 @@ def ingest(
     *,
     format: str = "auto",
     labels: str | os.PathLike | None = None,
-    label_key: str | None = None,
+    label_key: Literal["patient", "series", "file"] | None = None,
     size: int | None = None,
-    channels: int | None = None,
+    channels: Literal[1, 3] | None = None,
     modality: str | None = None,
     domain: str | None = None,
     masks: str | os.PathLike | None = None,
     mask_names: str | None = None,
-    axis: str = "axial",
+    axis: Literal["axial", "coronal", "sagittal"] = "axial",
     compress: bool = False,
     resplit: bool = False,
-    split_shares: Sequence[float] = (0.7, 0.15, 0.15),
+    split: Sequence[float] = (0.7, 0.15, 0.15),
     seed: int = 0,
     max_refused: float = 0.05,
     workers: int | None = None,
@@ -53,22 +54,22 @@ def ingest(
     Args:
         source: A folder or file, or `phantom:NAME…`.
         out: Folder of the store. If a store of the same inputs is there already, it is returned as it is.
-        format: `dicom`, `nifti`, `images`, `npz`, or `auto`: what most files are.
+        format: Name of a reader, for example dicom, nifti, images, npz; `auto`: that of most of the files.
         labels: CSV whose columns are joined to the images.
-        label_key: Its key column: `patient`, `series` or `file`.
-        size: Side of the images in pixels; None for the most common shape. Aspect is kept, the rest is padded.
-        channels: 1 or 3; None for 3 only if all images are colour.
-        modality: DICOM: keep this one only.
-        domain: Such as `ct/thorax`; None for that of the source.
-        masks: Label volumes or mask images: a file, a folder, or a pattern (see `readers.matching`).
-        mask_names: Names of mask values: a JSON file, or `liver,lesion`.
-        axis: NIfTI: `axial`, `coronal` or `sagittal` slices.
-        compress: Write blosc2 frames instead of plain `.npy` shards.
+        label_key: Key column of the CSV; by default `file` if it has that, else the one that it has.
+        size: Height and width of the images, in pixels; by default the most common shape. Aspect is kept, the rest is padded.
+        channels: By default 3 only if all images are colour.
+        modality: Keep this DICOM modality only, for example CT.
+        domain: For example ct, xray/chest, microscopy/cell_line; by default that of the source.
+        masks: Label volumes or mask images: a file, a folder, or a pattern with the fields {stem} {parent} {number}.
+        mask_names: Names of mask values: a JSON file such as {"1": "liver"}, or liver,lesion.
+        axis: Of the slices of a NIfTI volume.
+        compress: Write blosc2 lz4 frames in place of plain `.npy` shards.
         resplit: Draw splits even if the source has some.
-        split_shares: Of train, val and test, in patients.
+        split: Shares of the patients in train, val and test.
         seed: Of the splits.
         max_refused: Share of unreadable files above which ingest fails.
-        workers: Processes for decoding; None for one per core, at most 16.
+        workers: Processes that decode; by default one per core, at most 16.
 
     Returns:
         The store, opened.
@@ -79,24 +80,7 @@ def ingest(
         LabelError: If the CSV does not fit the source.
         SplitError: If the source's splits share patients.
     """
-    options = Options(
-        format=format,
-        labels=None if labels is None else str(labels),
-        label_key=label_key,
-        size=size,
-        channels=channels,
-        modality=modality,
-        domain=domain,
-        masks=None if masks is None else str(masks),
-        mask_names=None if mask_names is None else str(mask_names),
-        axis=axis,
-        compress=compress,
-        resplit=resplit,
-        split_shares=tuple(split_shares),
-        seed=seed,
-        max_refused=max_refused,
-        workers=workers,
-    )
+    options = Options.of(DEFAULTS, locals())
     source, out = str(source), Path(out)
     if not source.startswith(PHANTOM) and not Path(source).exists():
         raise SourceError(f"{source}: no such file or folder. Give a folder of images, a file, or phantom:NAME.")
@@ -115,9 +99,15 @@ def ingest(
         if options.labels is not None:
             expanded.pop("label_key", None)  # it belongs to the phantom's CSV
         root = Path(expanded.pop("source"))
-        expanded = {name: str(value) if isinstance(value, Path) else value for name, value in expanded.items()}
-        chosen = Options(**(expanded | options.given()))
+        chosen = Options.of(DEFAULTS, expanded | options.given)
         return _ingest_files(root, out, chosen, source, inputs)
+
+
+DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(ingest).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY
+}
 
 
 def _ingest_files(root: Path, out: Path, options: Options, source: str, inputs: str) -> ImageStore:
@@ -127,9 +117,7 @@ def _ingest_files(root: Path, out: Path, options: Options, source: str, inputs: 
 
 def _inputs_digest(source: str, options: Options) -> str:
     """Hash what determines the store: options, and name, size and time of every file that is read."""
-    determining = asdict(options)
-    for name in ("workers", "max_refused"):
-        determining.pop(name)
+    determining = {name: value for name, value in options.values.items() if name not in ("workers", "max_refused")}
     digest = hashlib.blake2b(json.dumps(determining, sort_keys=True).encode(), digest_size=16)
     if source.startswith(PHANTOM):
         digest.update(f"{source}|{__version__}".encode())

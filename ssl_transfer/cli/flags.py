@@ -1,0 +1,53 @@
+"""Flags from a signature: name, type, choices, default and help of every option stand in the function alone."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+
+def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
+    """Add a flag `--like-this` for every keyword-only parameter `like_this`, with its line of the docstring's Args as help."""
+    hints, help = typing.get_type_hints(function), described_arguments(function)
+    for name in options_of(function):
+        default = inspect.signature(function).parameters[name].default
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, default=default, help=help[name].replace("%", "%%"), **_conversion(hints[name]))
+
+
+def options_of(function: Callable) -> list[str]:
+    """Names of the keyword-only parameters of a function."""
+    parameters = inspect.signature(function).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
+
+
+def described_arguments(function: Callable) -> dict[str, str]:
+    """The Args of a docstring: name -> text."""
+    section = (inspect.getdoc(function) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+
+
+def _conversion(hint: Any) -> dict[str, Any]:
+    """What argparse has to know of a type, such as `int | None` or `Literal["a", "b"]`."""
+    alternatives = [hint]
+    if typing.get_origin(hint) is not Literal:
+        alternatives = [one for one in typing.get_args(hint) if one is not type(None)] or [hint]
+    kind = alternatives[0]
+    if hint is bool:
+        return {"action": "store_true"}
+    if typing.get_origin(kind) is Literal:
+        choices = typing.get_args(kind)
+        return {"choices": choices, "type": type(choices[0])}
+    if typing.get_origin(hint) is Sequence:
+        return {"type": _numbers, "metavar": "X,Y,…"}
+    return {"type": kind} if kind in (int, float) else {}
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """`0.7,0.15,0.15`."""
+    return tuple(float(part) for part in text.split(","))
