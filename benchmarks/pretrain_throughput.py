@@ -129,11 +129,11 @@ def measure(
 def ours(recipe: Path, run: Path, *overrides: str) -> float:
     """`pretrain` from start to end; the speed that its log states after the warm-up."""
     from ssl_transfer.pretraining.stage import pretrain
-    from ssl_transfer.recipe import PretrainRecipe, load_recipe
+    from ssl_transfer.recipe import parse_overrides
 
     shutil.rmtree(run, ignore_errors=True)
     with contextlib.redirect_stderr(io.StringIO()):
-        pretrain(load_recipe(PretrainRecipe, recipe, overrides), run)
+        pretrain(recipe, run, **parse_overrides(overrides))
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()][1:]
     steps = np.diff([WARMUP_STEPS, *(line["step"] for line in lines)])
     return float(steps.sum() / np.sum(steps / [line["images_per_second"] for line in lines]))

@@ -25,6 +25,7 @@ class EvalResult:
         metrics: `val` and `test`: name -> value. Test was computed once, for the selected setting.
         intervals: Test metric -> [low, high] at 95 %, patients resampled.
         seen_in_pretraining: The backbone saw training images of this very store.
+        path: Its folder, which is not part of `result.json`; None: it is not saved.
     """
 
     run_id: str
@@ -47,11 +48,16 @@ class EvalResult:
     settings: dict[str, Any] = field(default_factory=dict)
     schema: int = RESULT_SCHEMA
     kind: str = "result"
+    path: Path | None = field(default=None, compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `result.json` holds."""
+        return {name: value for name, value in asdict(self).items() if name != "path"}
 
     def save(self, folder: Path) -> Path:
         """Write `result.json`: the file whose presence says that the run is done."""
         path = folder / "result.json"
-        write_json(path, asdict(self))
+        write_json(path, self.to_json())
         return path
 
     @classmethod
@@ -63,7 +69,7 @@ class EvalResult:
         """
         path = Path(path)
         path = path / "result.json" if path.is_dir() else path
-        return cls(**_content(path, cls, "result", RESULT_SCHEMA, "Evaluate"))
+        return cls(**_content(path, cls, "result", RESULT_SCHEMA, "Evaluate"), path=path.parent)
 
 
 @dataclass(frozen=True, kw_only=True)

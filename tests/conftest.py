@@ -77,9 +77,9 @@ class Runs:
     def __call__(self, out, *overrides, **options):
         """Pretrain into `out`; returns the answer."""
         from ssl_transfer.pretraining.stage import pretrain
-        from ssl_transfer.recipe import PretrainRecipe, load_recipe
+        from ssl_transfer.recipe import parse_overrides
 
-        return pretrain(load_recipe(PretrainRecipe, self.recipe, overrides), out, where=str(self.recipe), **options)
+        return pretrain(self.recipe, out, **options, **parse_overrides(overrides))
 
     @staticmethod
     def weights(out) -> bytes:

@@ -33,8 +33,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Evaluate every backbone at every listed fraction and seed."""
-    from dataclasses import asdict
-
     words = options.words
     if len(words) < 2:
         raise UsageError(
@@ -47,20 +45,20 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.data.tasks import Task
 
     task = Task.load(name)
-    from ssl_transfer.evaluation.settings import evaluate_recipes
+    from ssl_transfer.evaluation.settings import evaluate_recipe, swept
     from ssl_transfer.evaluation.stage import evaluate
     from ssl_transfer.models.opening import open_backbone
 
-    recipes = list(evaluate_recipes(options.protocol, options.overrides))
-    several, results = len(recipes) * len(specs) > 1, []
+    sweep = [(settings, evaluate_recipe(options.protocol, settings)[0]) for settings in swept(options.overrides)]
+    several, results = len(sweep) * len(specs) > 1, []
     for spec in specs:
         backbone = open_backbone(spec, task.store)
-        for recipe, settings in recipes:
+        for settings, recipe in sweep:
             out = options.out
             if out and several:
                 out /= f"{backbone.id}-" * (len(specs) > 1) + f"{recipe.fraction:g}-{recipe.seed}"
-            result, folder = evaluate(options.protocol, backbone, task, recipe, settings, out, options.features)
-            results.append({**asdict(result), "result": str(folder / "result.json")})
+            result = evaluate(options.protocol, backbone, task, out, options.features, **settings)
+            results.append({**result.to_json(), "result": str(result.path / "result.json")})
             if several:
                 say(_line(result, task.card.metric, spec))
     return {"results": results} if several else results[0]

@@ -26,18 +26,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Pretrain, or go on with an interrupted run."""
-    from ssl_transfer.recipe import PretrainRecipe, load_recipe
-
-    recipe = load_recipe(PretrainRecipe, options.recipe, options.overrides)
-    if "name" not in recipe.model_fields_set:
-        recipe = recipe.model_copy(update={"name": options.recipe.stem})
     from ssl_transfer.data.store import ImageStore
+    from ssl_transfer.recipe import PretrainRecipe, load_recipe, parse_overrides
 
-    for source in recipe.data.sources():  # what is wrong here is said before torch loads
-        ImageStore(source.store)
+    overrides = parse_overrides(options.overrides)
+    for source in load_recipe(PretrainRecipe, options.recipe, overrides).data.sources():
+        ImageStore(source.store)  # what is wrong here is said before torch loads
     from ssl_transfer.pretraining.stage import pretrain
 
-    return pretrain(recipe, options.out, resume=options.resume, where=str(options.recipe), untrained=options.untrained)
+    return pretrain(options.recipe, options.out, resume=options.resume, untrained=options.untrained, **overrides)
 
 
 def check(options: argparse.Namespace) -> None:

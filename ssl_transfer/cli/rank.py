@@ -51,11 +51,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     task = Task.load(options.task)
     from ssl_transfer.models.opening import by_name, open_backbone
-    from ssl_transfer.ranking.source_classifier import SourceLabels
     from ssl_transfer.ranking.stage import rank
 
     settings = resolve_options(rank, merge({}, options.overrides), "rank")
-    sources = [SourceLabels.open(spec) for spec in options.source]
     loaded, left_out = [(spec, open_backbone(spec, task.store)) for spec in specs], []
     for spec in filter(None, (options.candidates or "").split(",")):
         if not spec.startswith("timm:"):
@@ -67,7 +65,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         except UnreachableError as error:
             warn(f"left out: {error}")
             left_out.append(f"Left out: {error}")
-    ranking, folder = rank(task, by_name(loaded), options.out, options.features, sources, **settings)
+    ranking, folder = rank(task, by_name(loaded), options.out, options.features, options.source, **settings)
     return {**ranking.to_json(), "caveats": [*ranking.caveats, *left_out], "ranking": str(folder / "rank.json")}
 
 

@@ -11,6 +11,26 @@ from ssl_transfer.cli.verb import Verb
 from ssl_transfer.errors import UsageError
 
 
+def run_study(study: str | Path, out: str | Path | None = None, **overrides: Any) -> dict[str, Any]:
+    """Plan a study and do every job that is not done, in this process.
+
+    Args:
+        study: A study's YAML, its name in `recipes/studies/`, or the folder of a planned study.
+        out: Folder of the study; None: `studies/NAME`.
+        overrides: Settings laid over the YAML, by dotted key.
+
+    Returns:
+        How many jobs and runs are in which state.
+
+    Raises:
+        RecipeError: If the YAML or a setting of a job is wrong; nothing was computed.
+        RunError: If a job failed.
+    """
+    from ssl_transfer.study import stage
+
+    return stage.run(study, perform, check, overrides, out)
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """An action, a study, settings; and of reports of results that were made elsewhere."""
     parser.add_argument("action", choices=("plan", "run", "status", "report", "job"))

@@ -154,6 +154,15 @@ def class_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return classes, codes
 
 
+def open_store(path: str | Path) -> ImageStore:
+    """Open a store.
+
+    Raises:
+        StoreError: If there is none, or it is damaged.
+    """
+    return ImageStore(path)
+
+
 class StoreWriter:
     """Writes a store into a temporary folder beside its final one, which it becomes when it is complete.
 

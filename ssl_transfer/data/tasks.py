@@ -251,6 +251,16 @@ class Task:
         return {"images": len(positions), "patients": patients}
 
 
+def open_task(spec: str | Path) -> Task:
+    """Open a task by name from `recipes/tasks/`, or by the path of its card.
+
+    Raises:
+        TaskError: If there is no such card, or the card does not fit its store.
+        StoreError: If its store does not exist.
+    """
+    return Task.load(spec)
+
+
 def _mask_classes(store: Images, card: TaskCard) -> dict[str, tuple[int, ...] | Literal["any"]]:
     """Name of each class of a mask -> its values."""
     named = store.card.masks.classes if store.card.masks else {}

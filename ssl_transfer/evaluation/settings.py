@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ssl_transfer.data.presets import VIEWS
@@ -14,9 +14,11 @@ from ssl_transfer.recipe import (
     Component,
     EvaluateRecipe,
     FinetuneSection,
+    Overrides,
     choose,
     merge,
     options_model,
+    parse_overrides,
     resolve_options,
     validate,
 )
@@ -27,14 +29,14 @@ COMPONENTS = {"strategy": STRATEGIES, "optimizer": OPTIMIZERS, "views": VIEWS}  
 SWEPT = ("fraction", "seed")  # a list of them is one evaluation of each
 
 
-def evaluate_recipe(
-    protocol: str, overrides: list[str] | tuple[str, ...] = ()
-) -> tuple[EvaluateRecipe, dict[str, Any]]:
-    """Read `key=value` settings: those that every protocol shares, and the protocol's own, completed with their defaults.
+def evaluate_recipe(protocol: str, overrides: Overrides = ()) -> tuple[EvaluateRecipe, dict[str, Any]]:
+    """Read settings: those that every protocol shares, and the protocol's own, completed with their defaults.
 
     Raises:
-        RecipeError: If a key is neither, or a value is wrong.
+        RecipeError: If there is no such protocol, a key is neither, or a value is wrong.
     """
+    if protocol not in IMPLEMENTATIONS:
+        raise RecipeError(f"evaluate: there is no protocol '{protocol}'.{nearest(protocol, IMPLEMENTATIONS)}")
     content, where = merge(_named_defaults(protocol), overrides), f"evaluate {protocol}"
     own = set(options_model(IMPLEMENTATIONS[protocol]).model_fields)
     for key in content:
@@ -48,19 +50,22 @@ def evaluate_recipe(
     return validate(EvaluateRecipe, content, where), options
 
 
-def evaluate_recipes(
-    protocol: str, overrides: list[str] | tuple[str, ...] = ()
-) -> Iterator[tuple[EvaluateRecipe, dict[str, Any]]]:
+def evaluate_recipes(protocol: str, overrides: Overrides = ()) -> Iterator[tuple[EvaluateRecipe, dict[str, Any]]]:
     """As `evaluate_recipe`, for every combination of the listed fractions and seeds: `fraction=[0.1, 1] seed=[0, 1]`."""
-    content = merge({}, overrides)
-    others = [override for override in overrides if override.partition("=")[0] not in SWEPT]
+    for settings in swept(overrides):
+        yield evaluate_recipe(protocol, settings)
+
+
+def swept(overrides: Overrides) -> Iterator[dict[str, Any]]:
+    """The settings of one evaluation for every combination of the listed fractions and seeds."""
+    settings = dict(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
     axes = [
-        [f"{key}={value}" for value in (content[key] if isinstance(content[key], list) else [content[key]])]
+        [(key, value) for value in (settings[key] if isinstance(settings[key], list) else [settings[key]])]
         for key in SWEPT
-        if key in content
+        if key in settings
     ]
     for chosen in itertools.product(*axes):
-        yield evaluate_recipe(protocol, [*others, *chosen])
+        yield settings | dict(chosen)
 
 
 def _named_defaults(protocol: str) -> dict[str, Any]:

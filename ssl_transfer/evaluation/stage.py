@@ -7,8 +7,8 @@ once. What sets protocols apart is declared in `ssl_transfer.protocols`.
 from __future__ import annotations
 
 import copy
-import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ssl_transfer.evaluation.settings import evaluate_recipe, options_identity
 from ssl_transfer.evaluation.split_checks import assert_disjoint, assert_fraction
 from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.opening import open_backbone
 from ssl_transfer.protocols import FROZEN, PROTOCOLS, protocols_for
 from ssl_transfer.recipe import EvaluateRecipe
 from ssl_transfer.result import EvalResult
@@ -34,47 +35,62 @@ PARTIAL = ("predictions.parquet", "log.jsonl", "checkpoints", "backbone")  # fil
 
 def evaluate(
     protocol: str,
-    backbone: Backbone,
-    task: Task,
-    recipe: EvaluateRecipe,
-    options: dict[str, Any],
+    backbone: Backbone | str | Path,
+    task: Task | str | Path,
     out: str | Path | None = None,
     features: str | Path | None = None,
-) -> tuple[EvalResult, Path]:
-    """Evaluate one backbone on one task. Under a launcher all processes call it together.
+    **settings: Any,
+) -> EvalResult:
+    """Evaluate one backbone on one task; a result that is there is read. Under a launcher all processes call it together.
 
     Args:
-        protocol: A name in `PROTOCOLS`.
-        backbone: As it was pretrained, and as it stays.
-        task: Whose training patients (a fraction of them) are learnt from.
-        recipe: What all protocols share.
-        options: The protocol's own, complete (see `evaluate_recipe`).
+        protocol: `linear_probe`, `knn`, `finetune` or `segment`.
+        backbone: A backbone, which stays as it is, or its path or name (see `load_backbone`).
+        task: A task, a card in `recipes/tasks/` by name, or the path of one.
         out: Folder of the result; None: `runs/evaluate/ID`.
-        features: Folder of the cached features; None: where `extract_features` keeps them.
+        features: Folder of the cached features of this backbone and store; None: where `extract_features` keeps them.
+        settings: Those that every protocol shares (`fraction`, `seed`, `size`, …; see `EvaluateRecipe`), and the options of
+            the protocol, such as `strategy` or, with a dot, `**{"train.steps": 100}`.
 
     Returns:
-        The result and its folder; `predictions.parquet` beside it has every test image, or case and class, and `backbone/`, where
-        `train.keep_backbone` asks for it, what the backbone has become.
+        Metrics of validation and test, intervals, and what was selected on validation. In its folder, `predictions.parquet` has
+        every test image, or case and class, and `backbone/` the fine-tuned backbone, where `train.keep_backbone` asks for it.
 
     Raises:
+        RecipeError: If a protocol or setting does not exist, or a value is wrong.
         SplitError: If a split is missing or empty.
         TaskError: If the protocol is not for such a task, or the task's metric is undefined on validation.
         UsageError: If `out` holds another run, or other files.
     """
+    recipe, options = evaluate_recipe(protocol, settings)
+    task = task if isinstance(task, Task) else Task.load(task)
+    return _evaluate(protocol, open_backbone(backbone, task.store), task, recipe, options, out, features)
+
+
+def _evaluate(
+    protocol: str,
+    backbone: Backbone,
+    task: Task,
+    recipe: EvaluateRecipe,
+    options: dict[str, Any],
+    out: str | Path | None,
+    features: str | Path | None,
+) -> EvalResult:
+    """Evaluate with settings that are complete."""
     if task.kind not in PROTOCOLS[protocol].task_kinds:
         fitting = " or ".join(protocols_for(task.kind))
         raise TaskError(f"task {task.name}: it is {task.kind}, which {protocol} cannot score. Take {fitting}.")
-    settings = {
+    identity_settings = {
         "protocol": protocol,
         **recipe.model_dump(),
         **options_identity(options),
         "task": task.card.model_dump(exclude={"store"}),
     }
     upstream = [backbone.id, task.store.id]
-    artifact = Artifact.of("evaluate", settings, upstream, out, record="result.json", partial=PARTIAL)
+    artifact = Artifact.of("evaluate", identity_settings, upstream, out, record="result.json", partial=PARTIAL)
     identity, folder = artifact.id, artifact.folder
     if artifact.is_finished():
-        return EvalResult.load(folder), folder
+        return EvalResult.load(folder)
     started = time.perf_counter()
     rows = {split: task.rows(split, recipe.fraction, recipe.seed) for split in ("train", "val", "test")}
     assert_disjoint(task, rows)
@@ -96,12 +112,12 @@ def evaluate(
             keep_backbone(backbone, context, options["strategy"].name)
         result.save(folder)
         Checkpoints(folder / "checkpoints", identity).clear()
-    return result, folder
+    return replace(result, path=folder)
 
 
 def probe(
-    backbone: Backbone,
-    task: str | Path | Task,
+    backbone: Backbone | str | Path,
+    task: Task | str | Path,
     fraction: float = 1.0,
     seed: int = 0,
     protocol: str = "linear_probe",
@@ -130,10 +146,4 @@ def probe(
     """
     if protocol not in FROZEN:
         raise RecipeError(f"probe: no protocol on frozen features is called '{protocol}'.{nearest(protocol, FROZEN)}")
-    settings = {"fraction": fraction, "seed": seed, **settings}
-    recipe, options = evaluate_recipe(
-        protocol,
-        [f"{key}={json.dumps(value, default=lambda number: number.item())}" for key, value in settings.items()],
-    )
-    opened = task if isinstance(task, Task) else Task.load(task)
-    return evaluate(protocol, backbone, opened, recipe, options, out, features)[0]
+    return evaluate(protocol, backbone, task, out, features, fraction=fraction, seed=seed, **settings)

@@ -144,6 +144,11 @@ class Neighborhood:
         return (codes[self.positions] == codes[:, None]) & known, known
 
 
+def neighbors(features: np.ndarray, k: int = NEIGHBORS, index: IndexKind = "auto") -> Neighborhood:
+    """The k nearest neighbours by cosine of every row of features (N, D); see `Neighborhood.of`."""
+    return Neighborhood.of(features, k, index)
+
+
 def _index(features: np.ndarray, k: int, kind: IndexKind) -> tuple[NeighborIndex, float]:
     """What finds the neighbours, and its recall of the k others; of k + 1 a row itself is always found."""
     if kind == "auto" and len(features) >= EXACT_GRAPH_BELOW:

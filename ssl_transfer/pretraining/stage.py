@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -15,7 +15,7 @@ from ssl_transfer.console import is_main_process
 from ssl_transfer.environment import environment
 from ssl_transfer.models.backbone import Backbone, random_init, save_backbone
 from ssl_transfer.pretraining.setup import PretrainSetup, online_probes, resolve
-from ssl_transfer.recipe import PretrainRecipe
+from ssl_transfer.recipe import Overrides, PretrainRecipe, load_recipe, merge, validate
 from ssl_transfer.run import Artifact, plain, write_json
 from ssl_transfer.schedule import Schedule
 from ssl_transfer.training.batches import StepSampler
@@ -28,21 +28,21 @@ COLLAPSE_PATIENCE_STEPS = 50
 
 
 def pretrain(
-    recipe: PretrainRecipe,
+    recipe: PretrainRecipe | str | Path,
     out: str | Path | None = None,
     *,
-    resume: str = "auto",
-    where: str = "recipe",
+    resume: Literal["auto", "never"] = "auto",
     untrained: bool = False,
+    **overrides: Any,
 ) -> dict[str, Any]:
     """Pretrain a backbone, or continue an interrupted run.
 
     Args:
-        recipe: Settings.
+        recipe: A recipe's YAML, or one that was read.
         out: Folder of the run; None: `runs/NAME-ID`.
         resume: `auto` continues from the newest whole checkpoint, `never` starts anew.
-        where: Name of the recipe, for error messages.
         untrained: Write the backbone with the random initialisation of its seed, without training: the control.
+        overrides: Settings laid over the recipe, by dotted key: `**{"train.epochs": 10}`.
 
     Returns:
         `backbone` (path), `run`, `world_size`, `steps`, `images_per_second`, `final` (loss, knn, rankme).
@@ -52,7 +52,8 @@ def pretrain(
         UsageError: If `out` belongs to another run.
         RunError: If the run cannot start or go on.
     """
-    setup = PretrainSetup.build(resolve(recipe, where), where)
+    where = "recipe" if isinstance(recipe, PretrainRecipe) else str(recipe)
+    setup = PretrainSetup.build(resolve(read_recipe(recipe, overrides), where), where)
     recipe = setup.recipe
     artifact = Artifact.of(
         "untrained" if untrained else "pretrain",
@@ -69,6 +70,14 @@ def pretrain(
     if untrained:
         return _untrained(recipe, setup.objective.backbone, folder, identity)
     return _train(setup, folder, identity, resume)
+
+
+def read_recipe(recipe: PretrainRecipe | str | Path, overrides: Overrides = ()) -> PretrainRecipe:
+    """A recipe with settings laid over it; one without a name is called as its file."""
+    if isinstance(recipe, PretrainRecipe):
+        return validate(PretrainRecipe, merge(recipe.model_dump(), overrides), "recipe") if overrides else recipe
+    content = load_recipe(PretrainRecipe, recipe, overrides)
+    return content if "name" in content.model_fields_set else content.model_copy(update={"name": Path(recipe).stem})
 
 
 def _train(setup: PretrainSetup, folder: Path, identity: str, resume: str) -> dict[str, Any]:

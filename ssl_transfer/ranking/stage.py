@@ -21,6 +21,7 @@ from ssl_transfer.errors import TaskError, UsageError
 from ssl_transfer.features import Features, extract_features, features_id
 from ssl_transfer.measures.transferability import SCORES
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.opening import open_backbones
 from ssl_transfer.ranking.candidate import Candidate, candidate, criteria, known_criterion
 from ssl_transfer.ranking.sample import Sample
 from ssl_transfer.ranking.source_classifier import SourceLabels, source_posteriors
@@ -30,11 +31,11 @@ from ssl_transfer.run import Artifact
 
 
 def rank(
-    task: Task,
-    backbones: Mapping[str, Backbone],
+    task: Task | str | Path,
+    backbones: Mapping[str, Backbone] | Sequence[Backbone | str | Path],
     out: str | Path | None = None,
     features: Sequence[str | Path] = (),
-    sources: Sequence[SourceLabels] = (),
+    sources: Sequence[SourceLabels | str] = (),
     *,
     by: Annotated[str, AfterValidator(known_criterion)] = "linear_probe",
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0,
@@ -47,11 +48,13 @@ def rank(
     """Score backbones on a task's training and validation images and put them in order.
 
     Args:
-        task: Multiclass or multilabel; of multilabel tasks only LogME and the probes are defined.
-        backbones: Name -> backbone.
+        task: A multiclass or multilabel task, its card by name, or the path of one. Of multilabel tasks only LogME and the probes
+            are defined.
+        backbones: Opened, or by path or name (see `load_backbone`); a mapping also names them.
         out: Folder; None: `runs/rank/ID`. It gets `rank.json` and `scores.csv`.
         features: Folders of features that are there already, of any of these backbones and stores.
-        sources: Labelled stores on which LEEP and NCE may train a head, for backbones that were pretrained on them.
+        sources: Labelled stores, `STORE` or `STORE:COLUMN`, on which LEEP and NCE may train a head, for backbones that were
+            pretrained on them.
         by: What the order rests on.
         fraction: Share of the training patients that are looked at, as for `evaluate`.
         seed: Of the fraction, the folds, the resamples, and the mixture of N-LEEP.
@@ -69,6 +72,9 @@ def rank(
         SplitError: If there are fewer than three patients.
         BackboneError: If features are no numbers.
     """
+    task = task if isinstance(task, Task) else Task.load(task)
+    backbones = open_backbones(backbones, task.store)
+    sources = [source if isinstance(source, SourceLabels) else SourceLabels.open(source) for source in sources]
     if task.kind == "segmentation":
         raise TaskError(f"task {task.name}: it is a segmentation task; rank is for multiclass and multilabel tasks.")
     settings = {

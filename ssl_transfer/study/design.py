@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ssl_transfer.errors import RecipeError, nearest
 from ssl_transfer.protocols import PROTOCOLS, WITH_STRATEGIES
-from ssl_transfer.recipe import Section, load_recipe
+from ssl_transfer.recipe import Overrides, Section, load_recipe
 
 STAGES = ("ingest", "pretrain", "untrained", "features", "rank")  # their resources; an evaluation has its protocol's
 
@@ -266,7 +266,7 @@ def _refuse(what: str, name: str, available: Iterable[str]) -> None:
         raise ValueError(f"{what} '{name}'.{nearest(name, available)}".rstrip("."))
 
 
-def load_study(path: str | Path, overrides: Iterable[str] = ()) -> StudyRecipe:
+def load_study(path: str | Path, overrides: Overrides = ()) -> StudyRecipe:
     """Read a study's YAML with `key=value` overrides; its name is the file's unless it says another.
 
     Raises:

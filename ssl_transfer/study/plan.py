@@ -159,4 +159,10 @@ def external_id(spec: str) -> str | None:
     return (read_json(Path(spec) / "card.json") or {}).get("id")
 
 
-open_study = Plan.load  # the public name
+def open_study(folder: str | Path) -> Plan:
+    """The plan of a study's folder: where its stores, backbones and features are.
+
+    Raises:
+        UsageError: If the folder holds none.
+    """
+    return Plan.load(folder)

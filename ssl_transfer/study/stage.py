@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer.console import say
 from ssl_transfer.errors import RunError, UsageError
-from ssl_transfer.recipe import find_recipe
+from ssl_transfer.recipe import Overrides, find_recipe
 from ssl_transfer.study import engine
 from ssl_transfer.study.costs import Costs
 from ssl_transfer.study.design import load_study
@@ -18,14 +18,12 @@ from ssl_transfer.study.planning import plan_study
 LISTED_FAILURES = 20
 
 
-def planned(
-    study: str | Path, overrides: Iterable[str] = (), out: str | Path | None = None, *, write: bool = True
-) -> Plan:
+def planned(study: str | Path, overrides: Overrides = (), out: str | Path | None = None, *, write: bool = True) -> Plan:
     """The plan of a study's folder as it stands, or that of a YAML, made anew.
 
     Args:
         study: A study's YAML, its name in `recipes/studies/`, or the folder of a planned study.
-        overrides: `key=value` settings laid over the YAML.
+        overrides: Settings laid over the YAML: `key=value` words, or a mapping.
         out: Folder of the study; None: `studies/NAME`.
         write: Save the plan and its recipes and task cards.
 
@@ -42,7 +40,7 @@ def planned(
     return plan
 
 
-def opened(study: str | Path, overrides: Iterable[str] = (), out: str | Path | None = None) -> Plan:
+def opened(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> Plan:
     """The plan that was saved for a study, of its folder or its YAML; arguments as for `planned`.
 
     Raises:
@@ -54,18 +52,18 @@ def opened(study: str | Path, overrides: Iterable[str] = (), out: str | Path | N
     return Plan.load(out or Path("studies") / recipe.name)
 
 
-def _saved(study: str | Path, overrides: Iterable[str]) -> Plan | None:
+def _saved(study: str | Path, overrides: Overrides) -> Plan | None:
     """The plan of a folder; None if `study` names a YAML."""
     path = Path(study)
     if not path.is_dir() and path.name != "plan.json":
         return None
-    if tuple(overrides):
+    if overrides:
         raise UsageError(f"{path}: settings are laid over a YAML, and this is a planned study.")
     return Plan.load(path)
 
 
 def plan(
-    study: str | Path, overrides: Iterable[str] = (), out: str | Path | None = None, dry_run: bool = False
+    study: str | Path, overrides: Overrides = (), out: str | Path | None = None, dry_run: bool = False
 ) -> dict[str, Any]:
     """Plan a study and estimate its cost; arguments as for `planned`. A dry run writes nothing."""
     made = planned(study, overrides, out, write=not dry_run)
@@ -91,7 +89,7 @@ def run(
     study: str | Path,
     perform: engine.Perform,
     check: Callable[[list[str]], None],
-    overrides: Iterable[str] = (),
+    overrides: Overrides = (),
     out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Plan a study and do every job that is not done.
@@ -132,7 +130,7 @@ def check_settings(plan: Plan, check: Callable[[list[str]], None]) -> None:
         check(job.words)
 
 
-def status(study: str | Path, overrides: Iterable[str] = (), out: str | Path | None = None) -> dict[str, Any]:
+def status(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> dict[str, Any]:
     """How many jobs of a study are in which state, what failed, and how long the rest may take; arguments as for `opened`."""
     made = opened(study, overrides, out)
     states = engine.status(made).states
@@ -140,7 +138,7 @@ def status(study: str | Path, overrides: Iterable[str] = (), out: str | Path | N
     return {**_progress(made, states), "hours_left": Costs.recorded(made.folder).estimate(remaining).hours}
 
 
-def report(study: str | Path, overrides: Iterable[str] = (), out: str | Path | None = None) -> dict[str, Any]:
+def report(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> dict[str, Any]:
     """Write the report of what is done.
 
     Args:

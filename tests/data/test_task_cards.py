@@ -15,11 +15,11 @@ from ssl_transfer.cli import main
 from ssl_transfer.cli.parser import parse
 from ssl_transfer.cli.verbs import VERBS
 from ssl_transfer.data.tasks import Task, TaskCard
-from ssl_transfer.evaluation.settings import evaluate_recipe, evaluate_recipes
+from ssl_transfer.evaluation.settings import evaluate_recipes
 from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.models.backbone import load_backbone
 from ssl_transfer.protocols import PROTOCOLS
-from ssl_transfer.recipe import read_yaml, recipes_folder, validate
+from ssl_transfer.recipe import parse_overrides, read_yaml, recipes_folder, validate
 
 COUNT = 27  # cards in `recipes/tasks/`
 
@@ -131,9 +131,9 @@ def test_every_card_runs_on_the_store_that_its_commands_make(path, made, tmp_pat
     assert str(task.domain) != "unknown" and task.kind in PROTOCOLS[shlex.split(comment(path)[1])[3]].task_kinds
     protocol = "segment" if task.kind == "segmentation" else "knn"
     quick = ["train.steps=2", "train.batch_size=2", "train.workers=0"] if protocol == "segment" else []
-    recipe, options = evaluate_recipe(protocol, ["resamples=5", *quick])
     backbone = load_backbone("scratch:test_resnet,size=32", in_channels=task.store.shape[0])
-    result, _ = evaluate(protocol, backbone, task, recipe, options, tmp_path / "result", tmp_path / "features")
+    settings = parse_overrides(["resamples=5", *quick])
+    result = evaluate(protocol, backbone, task, tmp_path / "result", tmp_path / "features", **settings)
     assert 0 <= result.metrics["test"][task.card.metric] <= 1
 
 

@@ -21,6 +21,7 @@ from ssl_transfer.models.architecture import Architecture
 from ssl_transfer.models.backbone import Backbone, load_backbone
 from ssl_transfer.models.card import new_card
 from ssl_transfer.protocols import FROZEN, PROTOCOLS
+from ssl_transfer.recipe import parse_overrides
 from ssl_transfer.result import EvalResult
 
 SIDE = 2
@@ -52,10 +53,9 @@ def make_task(folder, features, labels, splits, patients, **card):
 
 
 def judge(task, folder, protocol="knn", backbone=None, overrides=()):
-    recipe, options = evaluate_recipe(protocol, ["resamples=50", *overrides])
-    return evaluate(
-        protocol, backbone or pixel_backbone(), task, recipe, options, folder / "result", folder / "features"
-    )
+    settings = parse_overrides(["resamples=50", *overrides])
+    result = evaluate(protocol, backbone or pixel_backbone(), task, folder / "result", folder / "features", **settings)
+    return result, result.path
 
 
 @pytest.fixture

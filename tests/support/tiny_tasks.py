@@ -10,9 +10,9 @@ import yaml
 
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.data.tasks import Task
-from ssl_transfer.evaluation.settings import evaluate_recipe
 from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.evaluation.task_model import TaskModel
+from ssl_transfer.recipe import parse_overrides
 
 SIDE = 32
 SHORT = (
@@ -82,8 +82,7 @@ def mask_task(folder, train=8, held_out=2, classes=1, size=SIDE, slices=1, heigh
 def judge(protocol, backbone, task, folder, *overrides):
     """Evaluate for three steps of plain SGD, without intervals, unless `overrides` say otherwise."""
     backbone.card = replace(backbone.card, id=backbone.id or "made up")  # a saved one would have its own
-    recipe, options = evaluate_recipe(protocol, [*SHORT, *overrides])
-    return evaluate(protocol, backbone, task, recipe, options, Path(folder))[0]
+    return evaluate(protocol, backbone, task, Path(folder), **parse_overrides([*SHORT, *overrides]))
 
 
 @contextmanager

@@ -1,0 +1,106 @@
+"""The settings of an evaluation: those of every protocol, and those of protocols that train."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from ssl_transfer.recipe.options import Section
+from ssl_transfer.schedule import Schedule
+
+
+class NoiseSection(Section):
+    """Noise on the images of a task: which kind, how strong (as a share of the intensity range), and where.
+
+    Attributes:
+        kind: `none`; `gaussian`, as in CT; `rician`: the magnitude of a complex signal with Gaussian noise in both
+            parts, as in MR (Gudbjartsson & Patz 1995, doi 10.1002/mrm.1910340618).
+        sigma: Standard deviation as a share of the intensity range, in [0, 1].
+        at: `train`: the images that are learnt and selected from; `test`: those that are scored; or `both`.
+    """
+
+    kind: Literal["none", "gaussian", "rician"] = "none"
+    sigma: float = Field(default=0.0, ge=0, le=1)
+    at: Literal["both", "train", "test"] = "both"
+
+    @model_validator(mode="after")
+    def _kind_and_strength(self) -> NoiseSection:
+        if (self.kind == "none") != (self.sigma == 0):
+            raise ValueError(
+                f"Expected a kind with a sigma above 0, such as noise.kind=gaussian noise.sigma=0.01; found {self.kind} with "
+                f"{self.sigma:g}"
+            )
+        return self
+
+
+class EvaluateRecipe(Section):
+    """What every protocol shares; a protocol's own options stand in its function's signature.
+
+    Attributes:
+        fraction: Share of the training patients, in (0, 1]; stratified, and smaller fractions are subsets of larger
+            ones of the same seed.
+        seed: Seed of that draw, of heads, order of images, views, and resampling.
+        size: Height and width that the backbone sees, in pixels; null: the size that it was pretrained at.
+        channels: `repeat`: images get the backbone's number of channels (repeated, or luminance); `adapt`: its first
+            convolution gets theirs, as timm does.
+        precision: Floating-point format of the computation: `fp32`, `bf16`, `fp16` (training only), or `auto`.
+        noise: Noise on the images.
+        resamples: Bootstrap samples of the test patients for the 95 % intervals; 0: no intervals.
+    """
+
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    seed: int = Field(default=0, ge=0)
+    size: int | None = Field(default=None, gt=0)
+    channels: Literal["repeat", "adapt"] = "repeat"
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
+    noise: NoiseSection = NoiseSection()
+    resamples: int = Field(default=1000, ge=0)
+
+
+class FinetuneSection(Section):
+    """How long and how a fine-tune learns; the same for every label fraction.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Images per step, summed over all processes.
+        warmup_steps: Steps of linear warm-up before the cosine to 0.
+        clip_gradient: Largest norm of the gradient; null: no clipping.
+        balance: For rare classes: `weights` in the loss, or `sampling` of as many images of every class; `none`:
+            neither.
+        check_every_steps: Steps between evaluations on validation; the weights of the best one are kept.
+        patience: Evaluations without improvement after which training stops; null: it never does.
+        checkpoint_every_steps: Steps between checkpoints.
+        log_every_steps: Steps between lines of `log.jsonl`.
+        workers: Processes that read batches ahead; null: chosen by the machine.
+        keep_backbone: Whether the fine-tuned backbone, adapters merged, is saved in the result's folder.
+    """
+
+    steps: int = Field(default=500, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    warmup_steps: int = Field(default=0, ge=0)
+    clip_gradient: float | None = Field(default=None, gt=0)
+    balance: Literal["none", "weights", "sampling"] = "none"
+    check_every_steps: int = Field(default=50, gt=0)
+    patience: int | None = Field(default=None, gt=0)
+    checkpoint_every_steps: int = Field(default=500, gt=0)
+    log_every_steps: int = Field(default=10, gt=0)
+    workers: int | None = Field(default=None, ge=0)
+    keep_backbone: bool = False
+
+    def schedule(self, images: int) -> Schedule:
+        """Length, warm-up and cadence of a fine-tune on so many training images."""
+        return Schedule(
+            total_steps=self.steps,
+            steps_per_epoch=max(1, images // self.batch_size),
+            warmup_steps=self.warmup_steps,
+            batch_size=self.batch_size,
+            log_every=self.log_every_steps,
+            checkpoint_every=self.checkpoint_every_steps,
+            watch_every=self.check_every_steps,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What a run's id depends on."""
+        left_out = {"checkpoint_every_steps", "log_every_steps", "workers"}
+        return self.model_dump(exclude=left_out if self.keep_backbone else {*left_out, "keep_backbone"})

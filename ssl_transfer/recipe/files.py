@@ -1,0 +1,80 @@
+"""YAML files: where recipes and cards lie, and how they are read.
+
+Scalars are read as text, so that `1e-3` and `no` become what the declared type says, not what YAML guesses.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from ssl_transfer.errors import RecipeError, nearest
+from ssl_transfer.recipe.options import validate
+from ssl_transfer.recipe.overrides import Overrides, merge, with_nulls
+
+
+def load_recipe(model: type[BaseModel], path: str | Path, overrides: Overrides = ()) -> Any:
+    """Read a YAML file, lay `key=value` overrides over it, validate.
+
+    Args:
+        model: Recipe class.
+        path: The YAML file.
+        overrides: Settings laid over the file; see `merge`.
+
+    Raises:
+        RecipeError: If the file or a key is unknown, or a value has the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise RecipeError(f"{path}: there is no such recipe.{_suggestion(path)}")
+    return validate(model, merge(read_yaml(path), overrides), str(path))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping with every scalar as text, `null` as None."""
+    try:
+        content = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise RecipeError(f"{path}: found {type(content).__name__}, expected a mapping of sections such as `data:`.")
+    return with_nulls(content)
+
+
+def recipes_folder() -> Path:
+    """Where recipes and task cards lie: `recipes/` here, in the checkout, or inside the installed package."""
+    package = Path(__file__).parent.parent
+    for folder in (Path("recipes"), package.parent / "recipes", package / "recipes"):
+        if folder.is_dir():
+            return folder
+    return Path("recipes")
+
+
+def find_recipe(name: str | Path, kind: str = "") -> Path:
+    """A recipe or card by its path as given, below the folder of recipes, or by its name alone.
+
+    Args:
+        name: `recipes/x.yaml`, `x.yaml` or `x`.
+        kind: Folder of recipes where names are looked up: `tasks`, `studies`; empty: recipes themselves.
+
+    Raises:
+        RecipeError: If there is none.
+    """
+    folder, path = recipes_folder() / kind, Path(name)
+    inside = Path(*path.parts[1:]) if path.parts[:1] == ("recipes",) else path
+    for candidate in (path, recipes_folder() / inside, folder / inside, folder / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    names = [other.stem for other in folder.glob("*.yaml")]
+    what = {"tasks": "task card", "studies": "study"}.get(kind, "recipe")
+    raise RecipeError(f"{name}: neither a {what} nor a name in {folder}.{nearest(path.stem, names)}")
+
+
+def _suggestion(path: Path) -> str:
+    """The nearest name of a recipe in the same folder."""
+    folder = path.parent if path.parent.is_dir() else recipes_folder()
+    names = [other.name for other in folder.glob("*.yaml")]
+    return nearest(path.name, names)

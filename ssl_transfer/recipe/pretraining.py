@@ -1,0 +1,188 @@
+"""The recipe of a pretraining."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ssl_transfer.recipe.options import Component, Section
+from ssl_transfer.recipe.overrides import as_yaml
+from ssl_transfer.schedule import Schedule
+
+
+class MixPart(Section):
+    """One of several stores, its share of the images of an epoch, and its views (null: those of `data.views`).
+
+    Attributes:
+        store: Folder of the store.
+        share: Share of the images of an epoch, in (0, 1); shares add up to 1.
+        views: View preset of this store's images; null: that of `data.views`.
+    """
+
+    store: str
+    share: float = Field(gt=0, lt=1)
+    views: Component | None = None
+
+
+class DataSection(Section):
+    """Which images, at which size, seen through which views: one `store`, or a `mix` of several.
+
+    Attributes:
+        store: Folder of the store; alternatively `mix`.
+        mix: Several stores, each with its share.
+        views: View preset, a name or `{name, options}`.
+        size: Height and width of the backbone's images in pixels.
+        label: Column of `rows.parquet` that a supervised method learns from.
+        limit: Number of training images, a seeded subset, for trials; null: all.
+    """
+
+    store: str | None = None
+    mix: list[MixPart] = Field(default_factory=list)
+    views: Component
+    size: int = Field(gt=0)
+    label: str = "label"
+    limit: int | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _one_or_several(self) -> DataSection:
+        if (self.store is None) == (not self.mix):
+            raise ValueError("Expected either `store: PATH` or `mix: [{store: PATH, share: 0.5}, …]`")
+        total = sum(part.share for part in self.mix)
+        if self.mix and abs(total - 1) > 1e-6:
+            raise ValueError(f"Expected shares of `mix` that add up to 1, not to {total:g}")
+        return self
+
+    def sources(self) -> list[MixPart]:
+        """Stores with their shares and views; a single store has all."""
+        if not self.mix:
+            return [MixPart.model_construct(store=self.store, share=1.0, views=self.views)]
+        return [part.model_copy(update={"views": part.views or self.views}) for part in self.mix]
+
+
+class BackboneSection(Section):
+    """A timm architecture and where its weights start.
+
+    Attributes:
+        name: Architecture, as timm calls it.
+        in_channels: Channels of its images; null: those of the store.
+        stem: `standard`, or `small`: a ResNet or DenseNet starts with a 3×3 convolution of stride 1 and no pooling, for
+            small images (SimCLR, 2002.05709, appendix B.9).
+        init: `scratch`: random initialisation; `timm:NAME`: public weights; or the folder of another backbone.
+        options: Further arguments of the timm architecture.
+    """
+
+    name: str
+    in_channels: int | None = Field(default=None, gt=0)
+    stem: Literal["standard", "small"] = "standard"
+    init: str = "scratch"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("options", mode="before")
+    @classmethod
+    def _typed(cls, value: Any) -> Any:
+        """timm declares no types, so YAML's own apply here: 16 is a number, true a boolean."""
+        return as_yaml(value)
+
+
+class TrainSection(Section):
+    """How long, how many at once, how exact.
+
+    Attributes:
+        epochs: Passes over the training images; fractions are allowed.
+        batch_size: Images per optimiser step, summed over all processes.
+        warmup_epochs: Epochs of linear warm-up before the cosine to 0 (Goyal et al. 2017, 1706.02677, section 2.2;
+            Loshchilov & Hutter 2017, 1608.03983).
+        accumulate_steps: Smaller batches that make up one; refused where the loss compares the images of a batch.
+        precision: Floating-point format of the computation: `fp32`, `bf16`, `fp16`, or `auto`: bf16 where the device
+            computes it natively, else fp16 on a GPU and fp32 on a CPU.
+        memory_format: Layout of images and activations; `auto`: what is faster on the device.
+        compile: Whether the backbone goes through `torch.compile`.
+        seed: Seed of initial weights, order of images, views and the method's own draws.
+        clip_gradient: Largest norm of the gradient; a longer one is scaled down. null: no clipping.
+        checkpoint_every_steps: Steps between checkpoints.
+        log_every_steps: Steps between lines of `log.jsonl`.
+        workers: Processes that read batches ahead; null: chosen by the machine.
+    """
+
+    epochs: float = Field(gt=0)
+    batch_size: int = Field(gt=0)
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    accumulate_steps: int = Field(default=1, gt=0)
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
+    memory_format: Literal["channels_last", "contiguous", "auto"] = "auto"
+    compile: bool = False
+    seed: int = Field(default=0, ge=0)
+    clip_gradient: float | None = Field(default=None, gt=0)
+    checkpoint_every_steps: int = Field(default=500, gt=0)
+    log_every_steps: int = Field(default=10, gt=0)
+    workers: int | None = Field(default=None, ge=0)
+
+
+class MonitorSection(Section):
+    """What is watched while training.
+
+    Attributes:
+        store: Labelled store of the online kNN and probe; null: the pretraining store, if it has labels.
+        label: Its column of labels.
+        every_epochs: Epochs between two evaluations.
+        images: Largest number of images of an evaluation.
+        on_collapse: `stop` or `warn` when the projections collapse to a point.
+        on_nonfinite: `stop` or `warn` when the loss is NaN or infinite.
+    """
+
+    store: str | None = None
+    label: str = "label"
+    every_epochs: float = Field(default=5.0, gt=0)
+    images: int = Field(default=2000, gt=0)
+    on_collapse: Literal["stop", "warn"] = "stop"
+    on_nonfinite: Literal["stop", "warn"] = "stop"
+
+
+class PretrainRecipe(Section):
+    """Everything that a pretraining needs.
+
+    Attributes:
+        name: Name of the backbone in cards and tables.
+        data: Which images.
+        backbone: Which architecture, from which weights.
+        method: SSL method, a name or `{name, options}`; see the page of each method.
+        optimizer: `{name, options}`; see the page of each optimiser.
+        train: How long, and how.
+        monitor: What is measured during training.
+        tracker: Where curves go beside `log.jsonl`: `tensorboard`, `wandb`, `mlflow` or `none`.
+    """
+
+    name: str = "pretraining"
+    data: DataSection
+    backbone: BackboneSection
+    method: Component
+    optimizer: Component
+    train: TrainSection
+    monitor: MonitorSection = MonitorSection()
+    tracker: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"
+
+    def schedule(self, images: int) -> Schedule:
+        """Length, warm-up and cadence of a pretraining on so many training images, at least one batch."""
+        train, steps_per_epoch = self.train, images // self.train.batch_size
+        return Schedule(
+            total_steps=max(1, round(train.epochs * steps_per_epoch)),
+            steps_per_epoch=steps_per_epoch,
+            warmup_steps=round(train.warmup_epochs * steps_per_epoch),
+            batch_size=train.batch_size,
+            accumulate=train.accumulate_steps,
+            log_every=train.log_every_steps,
+            checkpoint_every=train.checkpoint_every_steps,
+            watch_every=max(1, round(self.monitor.every_epochs * steps_per_epoch)),
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What the run's id depends on: neither names, logging, cadence, trackers, workers nor paths of inputs."""
+        recipe = self.model_dump(exclude={"name", "monitor", "tracker"})
+        for key in ("checkpoint_every_steps", "log_every_steps", "workers"):
+            recipe["train"].pop(key)
+        for source in (recipe["data"], *recipe["data"]["mix"]):
+            source.pop("store")
+        if recipe["backbone"]["init"] != "scratch":
+            recipe["backbone"].pop("init")
+        return recipe
