@@ -1,6 +1,6 @@
-"""What a person sees while a stage runs: messages and progress, always on standard error.
+"""Messages and progress bars of a running stage, on standard error.
 
-Standard output belongs to the answer (`--json` prints one object there and nothing else).
+Standard output is for the answer (`--json` prints one object there and nothing else).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
-SECONDS_BETWEEN_LINES = 10.0  # when piped: a line at most this often
+SECONDS_BETWEEN_LINES = 10.0  # without a terminal: at most one line in so many seconds
 
 
 def is_main_process() -> bool:
@@ -74,7 +74,7 @@ class Progress:
 
 @contextmanager
 def stage(label: str, on_end: Callable[[float], None] = lambda seconds: None) -> Iterator[None]:
-    """Say that a stage begins and how long it took; `on_end` gets the seconds."""
+    """Print that a stage begins and how long it took; `on_end` receives the seconds."""
     say(f"{label} …")
     started = time.monotonic()
     yield
@@ -92,7 +92,7 @@ def tracked(items: Iterable, label: str, total: int) -> Iterator:
 
 
 def duration(seconds: float) -> str:
-    """0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
+    """A duration as text: 0.8 s, 42 s, 3 min 05 s, 2 h 10 min."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""Domains: where images come from, and how far two of them lie apart.
+"""Domains of images, and the boundary between two of them.
 
 The boundary between a source domain and a target domain is the scientific axis of every contrast.
 """

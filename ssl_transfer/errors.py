@@ -1,8 +1,8 @@
-"""Every way in which a user's input can be wrong.
+"""Errors of the user's input.
 
-A message says where, what was found, what was expected, and what to do. The command line prints it
-as `StoreError: …` without a traceback and exits with status 2. Anything that is not one of
-these is a defect of ours: it keeps its traceback and exits with status 1.
+A message states where the error is, what was found, what was expected, and what to do. The command line prints it
+as `StoreError: …` without a traceback and exits with status 2. Any other exception is a defect of this package: it
+keeps its traceback, and the exit status is 1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class SslTransferError(Exception):
 
 
 class UsageError(SslTransferError):
-    """The command line itself: an unknown verb's option, a folder that is taken."""
+    """The command line: an unknown option, a folder that holds something else."""
 
 
 class RecipeError(SslTransferError):
@@ -24,7 +24,7 @@ class RecipeError(SslTransferError):
 
 
 class SourceError(SslTransferError):
-    """Files that should become a store: none found, too many unreadable."""
+    """Source files of a store: none found, or too many unreadable."""
 
 
 class LabelError(SslTransferError):
@@ -36,7 +36,7 @@ class SplitError(SslTransferError):
 
 
 class StoreError(SslTransferError):
-    """A path that is no store, a damaged store, or one that does not fit the purpose."""
+    """A path that is not a store, a damaged store, or one that does not fit the purpose."""
 
 
 class TaskError(SslTransferError):
@@ -52,26 +52,26 @@ class ScoreError(SslTransferError, ValueError):
 
 
 class UnreachableError(BackboneError):
-    """Public weights that exist and cannot be fetched."""
+    """Public weights that exist and cannot be downloaded."""
 
 
 class RunError(SslTransferError):
-    """A run that cannot start or go on: corrupt checkpoint, wrong world size, a loss that is NaN."""
+    """A run that cannot start or resume: corrupt checkpoint, wrong world size, a loss that is NaN."""
 
 
 class Interrupted(Exception):
-    """A run was asked to stop (SIGTERM), wrote its checkpoint, and can go on later."""
+    """A run received SIGTERM, wrote its checkpoint, and can be resumed."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the known word nearest to `word`, or a list of the known words.
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """The hint " Did you mean 'x'?" for the candidate nearest to `word`, or a list of all if none is near.
 
     Example:
         >>> nearest("temprature", ["temperature", "projection_dim"])
         " Did you mean 'temperature'?"
     """
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    candidates = sorted(candidates)
+    close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     if close:
         return f" Did you mean '{close[0]}'?"
-    return f" Known: {', '.join(known)}." if known else ""
+    return f" Known: {', '.join(candidates)}." if candidates else ""

@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError("analyze: found no backbone, expected BACKBONE … --store STORE.")
     from ssl_transfer.data.store import ImageStore
 
-    store = ImageStore(options.store)  # what is wrong here is said before torch loads
+    store = ImageStore(options.store)  # a wrong store is reported before torch loads
     from ssl_transfer.analysis.stage import analyze
     from ssl_transfer.recipe import merge, resolve_options
 

@@ -44,10 +44,10 @@ def _conversion(hint: Any) -> dict[str, Any]:
         choices = typing.get_args(kind)
         return {"choices": choices, "type": type(choices[0])}
     if typing.get_origin(hint) is Sequence:
-        return {"type": _numbers, "metavar": "X,Y,…"}
+        return {"type": numbers, "metavar": "X,Y,…"}
     return {"type": kind} if kind in (int, float) else {}
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    """`0.7,0.15,0.15`."""
+def numbers(text: str) -> tuple[float, ...]:
+    """Numbers of a text such as `0.7,0.15,0.15`."""
     return tuple(float(part) for part in text.split(","))

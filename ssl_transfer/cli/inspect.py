@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     kind = (card or {}).get("kind") or (card or {}).get("stage")
     if options.figure and kind != "store":
         raise UsageError(f"{path}: --figure draws stores, and this is {kind or 'nothing that ssl_transfer wrote'}.")
-    if kind == "store" or card is None:  # ImageStore says what is wrong with a path that is nothing
+    if kind == "store" or card is None:  # ImageStore reports what is wrong with such a path
         return _store(path, options.figure)
     if kind == "plan":
         from ssl_transfer.study.stage import status

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     overrides = parse_overrides(options.overrides)
     for source in load_recipe(PretrainRecipe, options.recipe, overrides).data.sources():
-        ImageStore(source.store)  # what is wrong here is said before torch loads
+        ImageStore(source.store)  # a wrong store is reported before torch loads
     from ssl_transfer.pretraining.stage import pretrain
 
     return pretrain(options.recipe, options.out, resume=options.resume, untrained=options.untrained, **overrides)
