@@ -69,7 +69,7 @@ def test_every_option_of_ingest_has_a_flag_with_its_default_and_a_help():
 
 
 def test_words_and_settings_may_be_mixed():
-    options = parse(["evaluate", "knn", "seed=[0,1]", "scratch:a,size=64", "--json", "task", "fraction=0.1"], VERBS)
+    options = parse(["evaluate", "knn", "seed=[0,1]", "scratch:a,size=64", "task", "--json", "fraction=0.1"], VERBS)
     assert (options.words, options.overrides) == (["scratch:a,size=64", "task"], ["seed=[0,1]", "fraction=0.1"])
 
 
