@@ -28,7 +28,7 @@ def described(store: ImageStore, asked_for: Sequence[str] = ()) -> pd.DataFrame:
     table = pd.DataFrame({name: store.column(name) for name in store.columns if name not in FILES})
     for name in asked_for:
         if name not in table:
-            raise UsageError(f"{store.path}: there is no column '{name}' to go by.{nearest(name, list(table))}")
+            raise UsageError(f"{store.path}: there is no column '{name}' to go by.{nearest(name, map(str, table))}")
         if table[name].nunique(dropna=True) < 2:
             raise UsageError(
                 f"{store.path}: column '{name}' has a single value or none, so no two images differ in it."

@@ -62,7 +62,7 @@ class Predictions:
             }
         )
         told = [word for word in parts if word == "" or parts[word].nunique() > 1]
-        names = [", ".join(f"{word}{row[word]}" for word in told) for _, row in parts.iterrows()]
+        names = [", ".join(f"{word}{row[word]}" for word in told) for row in parts.to_dict("records")]
         asked = [(one.task["name"], name) for one, name in zip(results, names, strict=True)]
         names = [
             f"{own[1]} ({folder})" if asked.count(own) > 1 else own[1]
@@ -155,7 +155,7 @@ def shared_failures(one: pd.DataFrame, other: pd.DataFrame, resamples: int = 100
     expected = share[0] * share[1] + (1 - share[0]) * (1 - share[1])
     with np.errstate(invalid="ignore", divide="ignore"):
         kappa = (observed - expected) / (1 - expected)
-    wrong = tuple(float(1 - values[0]) for values in share)
+    wrong = float(1 - share[0][0]), float(1 - share[1][0])
     return SharedFailures(
         len(both),
         int(codes.max() + 1),

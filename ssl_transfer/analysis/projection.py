@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,12 +51,13 @@ def project(
 
         neighbors = min(neighbors, len(features) - 1)
         graph = (*_graph(features, neighbors, neighborhood), None)
-        layout = umap.UMAP(
+        start: Any = "pca" if beside is None else np.array(beside, np.float32)
+        layout: Any = umap.UMAP(
             n_neighbors=neighbors,
             metric="cosine",
             random_state=seed,
             precomputed_knn=graph,
-            init="pca" if beside is None else np.array(beside, np.float32),
+            init=start,
             force_approximation_algorithm=True,  # umap-learn ignores a given graph below 4096 points otherwise
         )
         points = layout.fit_transform(np.asarray(features, np.float32)).astype(np.float32)

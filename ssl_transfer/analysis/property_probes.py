@@ -41,7 +41,7 @@ def encoded(
     """
     alike: dict[bytes, list[_Property]] = {}  # those known of the same images share decompositions of the features
     for name in properties:
-        prepared = _prepared(name, properties[name].to_numpy())
+        prepared = _prepared(str(name), properties[name].to_numpy())
         if prepared is not None and len(np.unique(groups[prepared.known].astype(str))) >= FOLDS:
             alike.setdefault(prepared.known.tobytes(), []).append(prepared)
     rows = []

@@ -6,6 +6,7 @@ import math
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -192,7 +193,7 @@ def _outliers(found: Measurements) -> str:
     return f"The image farthest from its neighbours, in medians of that distance: {said}."
 
 
-def _number(value: float, digits: int = 2) -> str:
+def _number(value: Any, digits: int = 2) -> str:
     if not math.isfinite(value):
         return "unknown" if math.isnan(value) else "infinite"
     return f"{value:.{digits}f}".replace("-", "−")

@@ -53,7 +53,7 @@ class ShardWriter:
                 "filters": [blosc2.Filter.BITSHUFFLE],
                 "nthreads": 1,
             }
-            frame = blosc2.compress2(image.reshape(-1), **options, typesize=self.dtype.itemsize)
+            frame: Any = blosc2.compress2(image.reshape(-1), **options, typesize=self.dtype.itemsize)
             file.write(frame)
             self._offsets.append(self._offsets[-1] + len(frame))
         else:
@@ -216,7 +216,7 @@ class _Shard:
             return len(frame) == end - start
         done = 0
         while start + done < end:  # a read may stop early; zero bytes mean that the file ends here
-            more = os.preadv(self.descriptor, [memoryview(into[done:])], start + done)
+            more = os.preadv(self.descriptor, [memoryview(into[done:].data)], start + done)
             if more == 0:
                 return False
             done += more

@@ -55,6 +55,8 @@ class EvalContext:
     def _noisy(self) -> NoisyStore:
         noise, store = self.recipe.noise, self.task.store
         scale = Scale.of_store(store.card, self.backbone.intensity.window_hu)
+        if noise.kind == "none":
+            raise ValueError("the recipe asks for no noise")
         return NoisyStore(store, Noise(noise.kind, noise.sigma, self.recipe.seed), scale.low, scale.high)
 
     @property

@@ -69,6 +69,17 @@ class Candidate:
     source: str | None
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def value(self, criterion: str) -> float:
+        """The value of a criterion that applies.
+
+        Raises:
+            ValueError: If it does not apply.
+        """
+        value = self.values[criterion]
+        if value is None:
+            raise ValueError(f"{self.name}: {criterion} does not apply")
+        return value
+
     def interval(self, criterion: str) -> list[float] | None:
         """95 % percentile interval over resampled patients; None without a finite value."""
         interval = percentile_interval(self.resampled.get(criterion, np.empty(0)))
@@ -109,8 +120,9 @@ def candidate(
     resampled = {}
     for criterion in FROZEN:
         held_out = sample.held_out_scores(IMPLEMENTATIONS[criterion], inputs)
-        values[criterion], resampled[criterion] = sample.metric(held_out), sample.metric_resampled(held_out)
-        if not np.isfinite(values[criterion]):
+        value = sample.metric(held_out)
+        values[criterion], resampled[criterion] = value, sample.metric_resampled(held_out)
+        if not np.isfinite(value):
             raise TaskError(
                 f"task {sample.task.name}: {sample.task.card.metric} is undefined in every fold: none has images of more "
                 "than one class. Take fewer folds."
@@ -137,10 +149,12 @@ def _scores(
         warnings.simplefilter("ignore", FewImagesWarning)  # the verdict has a caveat about it
         inputs = inputs.astype(float)
         if sample.labels.ndim == 2:
-            score, arrays = multilabel_scores, (inputs, sample.labels)
+            score: Callable[..., dict[str, float]] = multilabel_scores
+            arrays: tuple[np.ndarray | None, ...] = (inputs, sample.labels)
         else:
             mixture = mixture_posteriors(Spectrum.of(inputs, sample.labels), seed=seed)
-            score, arrays = _multiclass_scores, (inputs, sample.labels, mixture, source and source.probabilities)
+            score = _multiclass_scores
+            arrays = (inputs, sample.labels, mixture, source and source.probabilities)
         all_images = score(*arrays)
         clock.lap("scores")
         drawn = [score(*(None if array is None else array[rows] for array in arrays)) for rows in sample.drawn()]

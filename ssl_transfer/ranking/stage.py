@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import pandas
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from ssl_transfer.console import say
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.images import Images
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.environment import device_name, environment
 from ssl_transfer.errors import TaskError, UsageError
@@ -105,7 +106,7 @@ def rank(
             f"--features {strange[0]}: of another backbone, store, size or precision than what is ranked here."
         )
 
-    def extracted(backbone: Backbone, store: ImageStore):
+    def extracted(backbone: Backbone, store: Images) -> np.ndarray:
         there = known.get(features_id(backbone, store, size, precision))
         return (there or extract_features(backbone, store, size=size, precision=precision)).values
 
@@ -168,8 +169,8 @@ def _ranked(candidate: Candidate) -> RankedBackbone:
         source_domain=card.source_domain,
         feature_dim=card.feature_dim,
         scores={name: values[name] for name in SCORES},
-        knn=values["knn"],
-        linear_probe=values["linear_probe"],
+        knn=candidate.value("knn"),
+        linear_probe=candidate.value("linear_probe"),
         intervals={name: interval for name in criteria() if (interval := candidate.interval(name))},
         source_classes=candidate.source,
         seconds=candidate.seconds,

@@ -32,7 +32,7 @@ def verdict(candidates: list[Candidate], sample: Sample, by: str, more: list[str
     """
     sign = metric_sign(sample.task.card.metric) if by not in SCORES else 1
     ranked = [candidate for candidate in candidates if candidate.values[by] is not None]
-    ranked.sort(key=lambda candidate: -sign * candidate.values[by])
+    ranked.sort(key=lambda candidate: -sign * candidate.value(by))
     first = _first_shares(ranked, by, sign)
     tied = [other.name for other in ranked[1:] if first and not _ahead(ranked[0], other, by, sign)]
     correlations = _agreement(candidates, by)
@@ -75,7 +75,7 @@ def _agreement(candidates: list[Candidate], by: str) -> dict[str, dict[str, floa
     for criterion in criteria():
         both = [one for one in candidates if one.values[criterion] is not None and one.values[by] is not None]
         if criterion != by and len(both) >= FEWEST:
-            values = agreement(*([candidate.values[name] for candidate in both] for name in (criterion, by)))
+            values = agreement(*(np.array([candidate.value(name) for candidate in both]) for name in (criterion, by)))
             rounded = {name: round(float(value), 4) if np.isfinite(value) else None for name, value in values.items()}
             correlations[criterion] = {"n": len(both), **rounded}
     return correlations
@@ -193,7 +193,7 @@ def _other_choices(candidates: list[Candidate], best: Candidate, by: str) -> dic
     for criterion in SCORES:
         scored = [candidate for candidate in candidates if candidate.values[criterion] is not None]
         if criterion != by and best in scored and len(scored) > 1:
-            top = max(scored, key=lambda candidate: candidate.values[criterion])
+            top = max(scored, key=lambda candidate: candidate.value(criterion))
             if top is not best:
                 choices.setdefault(top.name, []).append(criterion_title(criterion))
     return choices

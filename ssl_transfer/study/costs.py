@@ -43,6 +43,8 @@ class Costs:
         costs = cls()
         for path in Path(folder).parent.glob("*/jobs/*.json"):
             record = read_json(path) if path.name.count(".") == 1 else None
+            if record is None:
+                continue
             with suppress(KeyError, TypeError):  # of another version, or incomplete: ignored
                 same_study = path.parent.parent == Path(folder)
                 costs.add(record["cost"], record["seconds"], record["bytes"], same_study=same_study)

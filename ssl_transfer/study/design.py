@@ -202,12 +202,12 @@ class Resources(Section):
         limit_minutes: The time limit on a cluster.
     """
 
-    gpus: int = Field(0, ge=0)
-    cpus: int = Field(1, ge=1)
-    memory_gb: float = Field(4.0, gt=0)
-    minutes: float = Field(5.0, gt=0)
-    limit_minutes: float = Field(240.0, gt=0)
-    disk_mb: float = Field(1.0, ge=0)
+    gpus: int = Field(default=0, ge=0)
+    cpus: int = Field(default=1, ge=1)
+    memory_gb: float = Field(default=4.0, gt=0)
+    minutes: float = Field(default=5.0, gt=0)
+    limit_minutes: float = Field(default=240.0, gt=0)
+    disk_mb: float = Field(default=1.0, ge=0)
     launch: str = ""
 
 

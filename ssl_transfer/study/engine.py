@@ -217,7 +217,7 @@ def _launch(job: Job) -> None:
     command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *job.command[1:]]  # of this environment
     last: deque[str] = deque(maxlen=LAST_LINES)
     with Command(command, stderr=subprocess.PIPE, text=True, errors="replace") as launched:
-        for line in launched.process.stderr:
+        for line in launched.process.stderr or ():
             sys.stderr.write(line)
             last.append(line)
         status = launched.process.wait()

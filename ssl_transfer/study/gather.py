@@ -123,7 +123,8 @@ def _scores(plan: Plan) -> pd.DataFrame | None:
         sign = metric_sign(ranking.metric)  # so that more is better, for probes too
         shared = {"pretraining": job.about["arm"], "pretraining_seed": job.about["seed"], "task": job.about["task"]}
         for backbone in ranking.backbones:
-            values = {**{name: sign * backbone.value(name) for name in FROZEN}, **backbone.scores}
+            probes = {name: value for name in FROZEN if (value := backbone.value(name)) is not None}
+            values = {**{name: sign * value for name, value in probes.items()}, **backbone.scores}
             rows += [
                 {**shared, "criterion": name, "value": value} for name, value in values.items() if value is not None
             ]
@@ -142,7 +143,7 @@ def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
         card = _backbone_card(job) if job else None
         boundaries = list(dict.fromkeys(runs["boundary"].dropna()))
         recipe = (card and card.recipe) or {}
-        steps = _steps(job, jobs) if card else None
+        steps = _steps(job, jobs) if job and card else None
         images = (recipe.get("data") or {}).get("limit")
         notes = []
         if arm["backbone"]:

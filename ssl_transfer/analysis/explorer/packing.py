@@ -103,7 +103,7 @@ def _words(name: str, words: pd.Series, known: np.ndarray) -> dict:
     counts = words.value_counts(sort=False)
     counts = counts.iloc[np.lexsort((counts.index.astype(str), -counts.to_numpy()))]
     codes = np.zeros(len(known), np.int64)
-    codes[known] = counts.index.get_indexer(words) + 1
+    codes[known] = counts.index.get_indexer(pd.Index(words)) + 1
     names = len(counts) > max(CLASSES, len(words) / 2)  # words that name rows, not classes
     return {
         "name": name,

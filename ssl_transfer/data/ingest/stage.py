@@ -13,7 +13,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ssl_transfer import __version__
 from ssl_transfer.console import say
@@ -95,7 +95,7 @@ def ingest(
 
     with tempfile.TemporaryDirectory(prefix="ssl_transfer_phantom_") as folder:
         say(f"{source}: writing its files …")
-        expanded = expand(source, Path(folder))
+        expanded: dict[str, Any] = expand(source, Path(folder))
         if options.labels is not None:
             expanded.pop("label_key", None)  # it belongs to the phantom's CSV
         root = Path(expanded.pop("source"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from pydantic import NonNegativeFloat
 from torch import nn
@@ -41,7 +43,7 @@ class StartingPoint(Strategy):
         """In float32, whatever the rest is computed in."""
         device = next(iter(self.head_parameters.values())).device
         with torch.autocast(device.type, enabled=False):
-            pull = sum(
+            pull: Any = sum(
                 self.distance(parameter.float() - self.get_buffer(f"start_{number}"))
                 for number, parameter in enumerate(self.backbone_parameters.values())
             )

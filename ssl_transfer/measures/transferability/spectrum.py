@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy.linalg.blas import dsyrk
+from scipy.linalg.blas import dsyrk  # pyright: ignore[reportAttributeAccessIssue] — SciPy makes it at import
 from scipy.sparse import csr_array
 
 EPSILON = np.finfo(float).eps

@@ -14,6 +14,7 @@ import re
 import textwrap
 from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -41,7 +42,7 @@ MARKER_NAMES = {
 }
 Looks = dict[str, tuple[str, str]]  # arm -> colour, marker
 SCRATCH_COLOR, SCRATCH_MARKERS = "#8a8f98", ("X", "P", "*", "p", "h")
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
@@ -123,8 +124,9 @@ def legend(figure: Figure, axes: list[Axes]) -> None:
 def settle(figure: Figure) -> None:
     """Lay the figure out once and for all: with many panels this takes longer than to write it, and files are three."""
     with matplotlib.rc_context(STYLE):
+        engine: Any = figure.get_layout_engine()  # figures of this module have one
         for _ in range(2):  # the first pass may change the ticks, and with them what their labels need
-            figure.get_layout_engine().execute(figure)
+            engine.execute(figure)
     figure.set_layout_engine("none")
 
 
@@ -164,7 +166,8 @@ def inline_svg(figure: Figure, label: str = "") -> str:
         svg.replace(' id="', f' id="{prefix}').replace('href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
     )
     svg = _lean(svg)
-    box = re.search(r'viewBox="([^"]*)"', svg)[1]
+    _, _, rest = svg.partition('viewBox="')
+    box = rest.partition('"')[0]
     style = f"width: 100%; max-width: {figure.get_figwidth() * 96:.0f}px; stroke-linejoin: round; stroke-linecap: butt"
     head = f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{box}" style="{style}">'
     return head + svg[svg.index(">") + 1 :]

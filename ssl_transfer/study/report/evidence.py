@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ssl_transfer.study.report.drawing import Looks, arm_looks
@@ -139,7 +140,8 @@ class Evidence:
     def primary_contrasts(self) -> pd.DataFrame:
         """The contrasts of pretrainings that the primaries name."""
         primaries = [primary for primary in self.primaries if primary.get("compare") != STRATEGIES]
-        rows = [matches(self.contrasts, {**primary, **primary_noise(primary)}).nonzero()[0] for primary in primaries]
+        chosen = [matches(self.contrasts, {**primary, **primary_noise(primary)}) for primary in primaries]
+        rows = [np.flatnonzero(kept).tolist() for kept in chosen]
         return self.contrasts.iloc[list(dict.fromkeys(itertools.chain.from_iterable(rows)))]
 
     @cached_property

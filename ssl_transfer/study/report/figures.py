@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -246,6 +247,7 @@ def _strips(axes: list[Axes], panels: list[_Panel], arms: list[str], looks: Look
 
 def _strip(ax: Axes, panel: _Panel, arms: list[str], looks: Looks) -> None:
     units = panel.units.groupby("pretraining")["value"]
+    row: Any
     for row in panel.means.itertuples():
         (color, marker), y = looks[row.pretraining], arms.index(row.pretraining)
         values = units.get_group(row.pretraining)

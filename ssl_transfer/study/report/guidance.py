@@ -118,7 +118,7 @@ def _undecided(order: Dominance, random_init: Collection[str]) -> str:
     if order.all_equivalent:
         return f"Take any: {_names(order.arms, random_init)} are equivalent within the stated margin."
     text = f"Not decided: this design does not distinguish between {_names(order.arms, random_init)}."
-    has_random = random_init.intersection(order.arms)
+    has_random = set(random_init).intersection(order.arms)
     return text + (" No pretraining was shown to be better than random initialisation." if has_random else "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,6 +71,7 @@ def main_metrics(
         (target, protocol) -> metric, those of the primary contrasts first; warnings about stated metrics that no run has.
     """
     stated, main, warnings = stated or {}, {}, []
+    task: Any
     for (task, protocol), runs in frame.groupby(["task", "protocol"], sort=False):
         measured = list(dict.fromkeys(runs["metric"]))
         first = [name for name in measured if name not in class_metrics(measured)]

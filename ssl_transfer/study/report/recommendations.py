@@ -65,7 +65,7 @@ def _row(cell: dict, pairs: pd.DataFrame, by_cell: dict, random_init: Collection
     kinds = Counter(SCRATCH if arm in random_init else boundary[arm] for arm in take)
     means = results.set_index("pretraining")["mean"] * metric_sign(cell["metric"])
     shown = means[[arm for arm in take or order.arms if arm not in random_init] or take]
-    best = shown.idxmax() if shown.notna().any() else None
+    best: Any = shown.idxmax() if shown.notna().any() else None
     rows = [_comparison(row, best) for row in pairs[(pairs["a"] == best) | (pairs["b"] == best)].itertuples()]
     rows.sort(key=lambda row: -np.nan_to_num(means[row["other"]], nan=-np.inf))
     across = [row for row in rows if row["other"] not in random_init and row["boundary"] != boundary[best]]

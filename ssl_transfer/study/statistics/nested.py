@@ -169,7 +169,7 @@ def nested_bootstrap(
     if min(map(len, sides)) > 1 and np.isfinite(means).all():
         drawn = _resampled(sides[0], resamples, rng) - _resampled(sides[1], resamples, rng)
         low, high = percentile_interval(drawn, ((1 - confidence) / 2, (1 + confidence) / 2))
-    return SeedBootstrap(float(means[0] - means[1]), float(low), float(high), *map(len, sides), resamples)
+    return SeedBootstrap(float(means[0] - means[1]), float(low), float(high), len(sides[0]), len(sides[1]), resamples)
 
 
 def _resampled(side: list[np.ndarray], resamples: int, rng: np.random.Generator) -> np.ndarray:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -167,7 +168,8 @@ def _domain_arms(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] 
     """Pretrainings within cells, with their boundary: the nearest source domain first, random initialisation last."""
     frame = complete(frame)
     if boundaries is None:
-        boundaries = frame.groupby(["pretraining", "task"])["boundary"].first().to_dict()
+        first: Any = frame.groupby(["pretraining", "task"])["boundary"].first().to_dict()
+        boundaries = first
     units = _units(frame, [*CELL, "pretraining"])
     of_units = [boundaries.get(key, "") for key in zip(units["pretraining"], units["task"], strict=True)]
     units = units.assign(boundary=pd.Series(of_units, units.index, dtype="object"))
@@ -280,7 +282,11 @@ def _chosen(arms: _Arms, pairs: Collection[Collection[str]] | None) -> tuple[np.
 
 def _margins(margin: float | Mapping[str, float] | None, metrics: pd.Series) -> np.ndarray:
     """The margin of each row; NaN: none."""
-    stated = margin if isinstance(margin, Mapping) else {None: margin} if margin is not None else {}
+    stated: dict[str | None, float] = {}
+    if isinstance(margin, Mapping):
+        stated |= margin
+    elif margin is not None:
+        stated[None] = margin
     for metric, value in stated.items():
         if not value > 0:
             of = f" of '{metric}'" if metric else ""

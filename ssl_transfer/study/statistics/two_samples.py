@@ -156,7 +156,7 @@ def hedges_g(a: np.ndarray | Samples, b: np.ndarray | Samples, confidence: float
     return Effect(*_plain(*(correction * scale * x for x in (t, *bounds))))
 
 
-def noncentrality(df: np.ndarray, p: float, t: np.ndarray) -> np.ndarray:
+def noncentrality(df: np.ndarray | float, p: float, t: np.ndarray) -> np.ndarray:
     """The noncentrality at which Student's t with `df` degrees of freedom is below `t` with probability `p`.
 
     scipy inverts the distribution up to |t| = 100; beyond, where it loses digits and then never returns (seen at
