@@ -39,7 +39,7 @@ def finetune(
         optimizer: `{name, options}`, with its peak learning rate; see the page of each optimiser.
         views: Augmentation preset, `{name, options}`; null: that of the task's domain, mild (no blur, no noise, crops
             from 0.6 of the area).
-        train: How long it trains and how it samples; see `FinetuneSection`.
+        train: Length of the training, batches, and checks on validation.
 
     Raises:
         RecipeError: If classes are to be balanced by sampling on a multilabel task.

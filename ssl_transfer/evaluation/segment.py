@@ -51,7 +51,7 @@ def segment(
         strategy: How the backbone's layers are treated, `{name, options}`; `head_only` freezes them.
         optimizer: `{name, options}`, with its peak learning rate; see the page of each optimiser.
         views: Augmentation preset of images and masks together; null: that of the task's domain, mild.
-        train: How long it trains and how it samples; see `FinetuneSection`.
+        train: Length of the training, batches, and checks on validation.
         decoder_width: Channels of the U-Net decoder at the image's resolution, doubled per level down (Ronneberger et
             al. 2015, 1505.04597, has 64). This project's choice: 16.
         overlap: Overlap of neighbouring windows as a share of their side, in [0, 1). nnU-Net: 0.5 (1904.08128).
