@@ -1,4 +1,4 @@
-"""Linear probe: how much of a task a linear classifier reads off frozen features."""
+"""Linear probe: a linear classifier on frozen features."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def linear_probe(
         The setting (`C`, ascending; or `rate` and `weight_decay`) and, for each query, probabilities (M, n_classes).
 
     Raises:
-        BackboneError: If a training feature is no number.
+        BackboneError: If a training feature is NaN or infinite.
         TaskError: If the training rows have a single class.
     """
     labels = np.asarray(labels)
@@ -149,7 +149,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
             groups: Of each row, such as its patient, (N,); all rows of a group are held out, or none.
 
         Raises:
-            ValueError: If a feature is no number, or the classes are fewer than two.
+            ValueError: If a feature is NaN or infinite, or the classes are fewer than two.
         """
         self._check_options()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True)
@@ -206,7 +206,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return tags
 
     def _codes(self, y):
-        """Class codes (N,), or labels (N, K); remembers the classes."""
+        """Class codes (N,), or labels (N, K); sets `classes_`."""
         y = y.toarray() if hasattr(y, "toarray") else y
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         check_classification_targets(y)
@@ -239,7 +239,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return _fit(X, codes, weights, len(self.classes_), settings, self.epochs, self.batch_size, seed, self.device)
 
     def _check_options(self):
-        """Say what is wrong with an option before any work is done."""
+        """Refuse a wrong option before any computation."""
         for name, values, expected in (
             ("C", () if self.C is None else (self.C,), "a number above 0, or None to choose one"),
             ("strengths", self.strengths, "numbers above 0"),
@@ -295,9 +295,9 @@ def _fit(
     else:
         targets = torch.as_tensor(labels, dtype=torch.int64, device=device)
     if "C" in settings[0]:
-        found = fit_heads(features, targets, [setting["C"] for setting in settings], weights, n_classes)
-        steps, converged = found.steps.tolist(), found.converged.tolist()
-        coefficients, intercepts = found.weights.cpu().numpy(), found.intercepts.cpu().numpy()
+        fitted = fit_heads(features, targets, [setting["C"] for setting in settings], weights, n_classes)
+        steps, converged = fitted.steps.tolist(), fitted.converged.tolist()
+        coefficients, intercepts = fitted.weights.cpu().numpy(), fitted.intercepts.cpu().numpy()
     else:
         coefficients, intercepts = _sgd(features, targets, weights, n_classes, settings, epochs, batch_size, seed)
         converged = np.isfinite(coefficients).all((1, 2)).tolist()
@@ -341,7 +341,7 @@ def _sgd(features, targets, weights, n_classes, settings, epochs, batch_size, se
 
 
 def _weights(labels, classes, class_weight, rows=None):
-    """Weights (N,) of rows with classes, (N, K) of labels 0 and 1, each column by itself; 0 for what is unknown (−1)."""
+    """Sample weights: (N,) multiclass; (N, K) multilabel, each label by itself, 0 where it is unknown (−1)."""
     rows = np.ones(len(labels)) if rows is None else rows
     if labels.ndim == 2:
         return np.stack([_weights(column, (0, 1), class_weight, rows * (column >= 0)) for column in labels.T], 1)
@@ -356,14 +356,14 @@ def _weights(labels, classes, class_weight, rows=None):
 
 
 def _probabilities(scores, multilabel):
-    """(N, K) of logits (N, K); (N, 2) of the single logit of two classes."""
+    """Probabilities (N, K) from logits (N, K); (N, 2) from the single logit of two classes."""
     if multilabel:
         return expit(scores)
     return np.hstack([expit(-scores), expit(scores)]) if scores.shape[1] == 1 else softmax(scores, axis=1)
 
 
 def _log_loss(scores, labels, weights):
-    """Weighted mean over what is known; no number for a head that diverged."""
+    """Weighted mean over known labels; NaN for a head that diverged."""
     if not np.isfinite(scores).all():
         return np.nan
     if labels.ndim == 1 and scores.shape[1] > 1:
@@ -374,12 +374,12 @@ def _log_loss(scores, labels, weights):
 
 
 def _check_training(train, labels):
-    """Raise if nothing can be learnt from these rows."""
+    """Refuse features that are not finite, and training rows of a single class."""
     broken = np.flatnonzero(~np.isfinite(train).all(1))
     if len(broken):
         raise BackboneError(
-            f"linear probe: features of {len(broken)} of {len(train)} training images are no numbers (first: image {broken[0]}); "
-            "expected finite ones. Extract them again with precision=fp32, or look at the backbone's training."
+            f"linear probe: features of {len(broken)} of {len(train)} training images are NaN or infinite (first: image "
+            f"{broken[0]}). Extract them again with precision=fp32, or look at the backbone's training."
         )
     if labels.ndim == 1 and len(np.unique(labels)) < 2:
         raise TaskError(

@@ -62,7 +62,7 @@ class Architecture:
             size: Likewise.
 
         Raises:
-            BackboneError: If a setting is unknown or no number.
+            BackboneError: If a setting is unknown or not a number.
         """
         name, *settings = spec.removeprefix("scratch:").split(",")
         values: dict[str, Any] = {"in_channels": in_channels, "size": size, "stem": "standard", "seed": 0}

@@ -35,10 +35,10 @@ class Machine:
 
     @classmethod
     def chosen(cls, precision: str, memory_format: str, smallest_view: int) -> Machine:
-        """What is asked for; where that is `auto`, what this machine computes fastest.
+        """The requested settings; where one is `auto`, the fastest of this machine.
 
         Args:
-            smallest_view: Height and width of the smallest images that are computed with, pixels.
+            smallest_view: Height and width of the smallest views, pixels.
         """
         if precision == "auto":
             precision = native_precision()

@@ -123,7 +123,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("step", [5, 8])
 @pytest.mark.parametrize("strategy", ["full", "gradual_last_first", "lp_ft", "l2_sp", "auto_rgn"])
-def test_a_broken_run_goes_on_to_the_same_result(task, tmp_path, monkeypatch, strategy, step):
+def test_an_interrupted_run_resumes_to_the_same_result(task, tmp_path, monkeypatch, strategy, step):
     settings = (*LONG, f"strategy={strategy}", "train.checkpoint_every_steps=3")
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     expected = judge("finetune", family_backbone("resnet"), task, unbroken, *settings)
@@ -281,7 +281,7 @@ def test_result_json_says_what_was_done(finished_run):
     assert set(content["metrics"]) == {"val", "test"} and result.selected == content["selected"]
 
 
-def test_the_strategy_s_own_options_are_told_with_their_defaults(task, tmp_path):
+def test_the_result_records_the_strategy_s_options_with_their_defaults(task, tmp_path):
     result = judge("finetune", family_backbone("resnet"), task, tmp_path / "r", "strategy={name: l2_sp, beta: 0.5}")
     assert result.strategy == "l2_sp"
     assert result.settings["strategy"] == {"name": "l2_sp", "alpha": 0.1, "beta": 0.5}
@@ -351,6 +351,6 @@ def test_a_launch_that_shares_out_the_weights_is_refused(task, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("lr", [1e30])
-def test_a_loss_that_is_no_number_stops_the_run_with_the_step(task, tmp_path, lr):
+def test_a_nan_or_infinite_loss_stops_the_run_with_the_step(task, tmp_path, lr):
     with pytest.raises(RunError, match="step"):
         judge("finetune", family_backbone("resnet"), task, tmp_path / "r", f"optimizer.lr={lr}", "train.steps=6")

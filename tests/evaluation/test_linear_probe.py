@@ -146,7 +146,7 @@ def test_features_that_are_no_numbers_are_refused_with_their_place(problem):
     train, labels, queries, classes = problem
     train[7, 3] = np.nan
     with pytest.raises(
-        BackboneError, match=r"1 of 100 training images are no numbers \(first: image 7\).*precision=fp32"
+        BackboneError, match=r"1 of 100 training images are NaN or infinite \(first: image 7\).*precision=fp32"
     ):
         next(linear_probe(train, labels, {"val": queries}, classes))
 

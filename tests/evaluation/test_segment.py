@@ -173,7 +173,7 @@ def test_a_decoder_that_is_right_has_a_dice_of_1_whatever_the_shape_of_the_image
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (16, 12), (20, 28)])
-def test_small_images_are_enlarged_and_their_masks_are_measured_at_their_own_size(tmp_path, truthful, height, width):
+def test_small_images_are_enlarged_and_scored_at_their_original_size(tmp_path, truthful, height, width):
     task = drawn(tmp_path / "task", height, width)
     result = judge("segment", family_backbone("resnet"), task, tmp_path / "r", "train.steps=1")
     assert result.metrics["test"]["dice"] > 0.8 and (32, 32) in truthful.shapes
@@ -182,7 +182,7 @@ def test_small_images_are_enlarged_and_their_masks_are_measured_at_their_own_siz
     assert voxels.to_dict() == {"liver": int((masks == 1).sum()), "tumour": int((masks == 2).sum())}
 
 
-def test_a_large_image_is_seen_through_windows_at_its_own_resolution(tmp_path, truthful):
+def test_a_large_image_is_segmented_in_windows_at_its_original_resolution(tmp_path, truthful):
     judge("segment", family_backbone("resnet"), drawn(tmp_path / "task", 64, 48), tmp_path / "r", "train.steps=1")
     assert set(truthful.shapes) == {(32, 32)}
 
@@ -240,7 +240,7 @@ def test_two_series_of_a_patient_are_two_cases(tmp_path):
     assert [name for name, *_ in cases_of(task, task.rows("test"))] == ["p3/a", "p3/b"]
 
 
-def test_an_image_without_a_slice_number_is_a_case_of_its_own(tmp_path):
+def test_an_image_without_a_slice_number_is_a_case_by_itself(tmp_path):
     task = mask_task(tmp_path / "task", held_out=3)
     assert [rows.tolist() for _, rows, _ in cases_of(task, task.rows("test"))] == [[11], [12], [13]]
 

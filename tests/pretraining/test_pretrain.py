@@ -181,7 +181,7 @@ def test_a_missing_store_is_answered_with_the_command_that_makes_it(tiny_recipe,
 EXPLODING = "optimizer={name: sgd, lr: 1e20}"
 
 
-def test_a_loss_that_is_no_number_is_reported_with_its_step_and_rows(runs, tiny_recipe, ct_store, tmp_path, capsys):
+def test_a_nan_or_infinite_loss_is_reported_with_its_step_and_rows(runs, tiny_recipe, ct_store, tmp_path, capsys):
     assert main(["pretrain", str(tiny_recipe), EXPLODING, "--out", str(tmp_path / "run")]) == 2
     told = capsys.readouterr().err
     found = re.search(r"RunError: step (\d+): the loss is (nan|inf). Rows of the batch: (.*), … \(12\)\.", told)

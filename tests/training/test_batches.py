@@ -47,7 +47,7 @@ def test_an_epoch_shows_every_image_at_most_once_and_only_images_of_the_pool(ste
         assert len(rows) == len(set(rows)) == 24 and set(rows) <= set(POSITIONS)
 
 
-def test_epochs_and_seeds_have_orders_of_their_own(steps):
+def test_orders_differ_between_epochs_and_seeds(steps):
     first, second = ([rows for e, rows in steps() if e == epoch] for epoch in (0, 1))
     assert not np.array_equal(first, second)
     assert not np.array_equal(first, [rows for e, rows in steps(seed=1) if e == 0])
@@ -82,7 +82,7 @@ def test_over_many_epochs_every_image_is_seen_about_equally_often(steps):
 
 
 @pytest.mark.parametrize(("accumulate", "expected"), [(1, 5), (4, 20)])
-def test_the_number_of_micro_batches_is_told(training_set, accumulate, expected):
+def test_the_length_of_the_sampler_is_the_number_of_micro_batches(training_set, accumulate, expected):
     assert len(StepSampler(training_set, 8, 9, 4, 0, 1, accumulate)) == expected
 
 
@@ -118,7 +118,7 @@ def test_two_ranks_of_two_micro_batches_see_the_views_of_one_process(mixed):
         assert torch.equal(torch.cat([piece.labels for piece in pieces]), whole.labels)
 
 
-def test_reading_draws_nothing_from_the_run_s_own_randomness(training_set):
+def test_reading_does_not_advance_the_run_s_random_generator(training_set):
     before = torch.get_rng_state()
     list(view_batches(training_set, StepSampler(training_set, 12, 2, 0, 0, 1), CPU, 0))
     assert torch.equal(torch.get_rng_state(), before)

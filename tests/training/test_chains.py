@@ -23,7 +23,7 @@ def test_a_backbone_can_start_from_another_and_records_its_parents(runs, finishe
     assert load_backbone(tmp_path / "third" / "backbone").card.parents == (first.id, second.id)
 
 
-def test_a_parent_with_another_number_of_channels_is_adapted_and_the_card_says_so(runs, finished, tmp_path):
+def test_a_parent_with_another_number_of_channels_is_adapted_and_the_card_records_it(runs, finished, tmp_path):
     """Three equal channels are seen as the parent saw one; and summed again, as it was."""
     start, key = f"backbone.init={finished[0] / 'backbone'}", "conv1.0.weight"
     runs(tmp_path / "three", start, "backbone.in_channels=3", STILL)
@@ -35,7 +35,7 @@ def test_a_parent_with_another_number_of_channels_is_adapted_and_the_card_says_s
     assert torch.allclose(runs.tensors(tmp_path / "one")[key], parent, atol=1e-5)
 
 
-def test_a_vit_that_read_smaller_images_is_adapted_and_the_card_says_so(runs, tmp_path):
+def test_a_vit_of_smaller_images_is_adapted_and_the_card_records_it(runs, tmp_path):
     runs(tmp_path / "small", *VIT, "train.epochs=1")
     start = f"backbone.init={tmp_path / 'small' / 'backbone'}"
     runs(tmp_path / "large", *VIT, start, "data.size=32", "backbone.in_channels=3", "train.epochs=1", STILL)

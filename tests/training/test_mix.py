@@ -80,7 +80,7 @@ def test_either_a_store_or_a_mix_is_named(runs, mix, tmp_path, store):
         runs(tmp_path / "run", f"data.store={store}", parts)
 
 
-def test_an_unknown_option_of_a_part_s_views_is_refused_with_its_place(runs, mix, tmp_path):
+def test_an_unknown_option_of_a_part_s_views_is_refused_with_its_position(runs, mix, tmp_path):
     with pytest.raises(RecipeError, match=r"data.mix.1.views.zoom: .* takes no such option"):
         runs(tmp_path / "run", *mix(0.5, 0.5, views="{name: natural, zoom: 2}"))
 

@@ -56,7 +56,7 @@ def test_the_online_linear_probe_is_scikit_learn_s_on_features_standardised_by_t
     assert found["linear_probe"] == pytest.approx(expected) and expected > 1 / 6
 
 
-def test_features_that_are_no_numbers_are_measured_as_nan_and_break_nothing(ct_store, pixels):
+def test_probes_of_features_that_are_not_finite_are_nan(ct_store, pixels):
     with torch.no_grad():
         pixels.model[0].weight.fill_(math.nan)
     found = OnlineProbes(ct_store, "label", 1000, 0).measure(pixels, CPU, bf16=False)
@@ -93,7 +93,7 @@ def keys():
     return "stores/ct: 7, stores/ct: 3"
 
 
-def test_a_loss_that_is_no_number_stops_with_its_step_and_rows():
+def test_a_nan_or_infinite_loss_stops_with_its_step_and_rows():
     with pytest.raises(RunError, match=r"step 3: the loss is nan. Rows of the batch: stores/ct: 7, stores/ct: 3\."):
         Alarms("stop", "warn", 0).nonfinite(3, math.nan, keys)
 

@@ -33,7 +33,7 @@ def damage(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before_and_says_so(runs, interrupt, finished, capsys):
+def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before_with_a_warning(runs, interrupt, finished, capsys):
     out = interrupt()
     damage(out / "checkpoints" / "checkpoint-00000002.pt")
     runs(out)

@@ -40,7 +40,7 @@ def test_a_batch_larger_than_the_set_shows_no_image_twice_in_one_pass():
     assert len(rows) == 30 and len(set(zip(passes, rows, strict=True))) == 30 and set(rows) == set(ROWS)
 
 
-def test_passes_and_seeds_have_orders_of_their_own():
+def test_orders_differ_between_passes_and_seeds():
     passes, rows = joined(stream(batch=13, steps=2))
     _, others = joined(stream(batch=13, steps=2, seed=1))
     assert not np.array_equal(rows[passes == 0], rows[passes == 1]) and not np.array_equal(rows, others)
@@ -57,7 +57,7 @@ def test_a_run_that_starts_at_a_later_step_sees_the_rest_of_the_unbroken_run(str
 
 
 @pytest.mark.parametrize("strata", [(ROWS,), STRATA], ids=["plain", "strata"])
-def test_any_step_can_be_asked_for(strata):
+def test_any_step_can_be_read_directly(strata):
     sampler = StreamSampler(strata, 0, 4, 13)
     for step, expected in reversed(list(enumerate(sampler))):
         assert all(np.array_equal(a, b) for a, b in zip(sampler.at(step), expected, strict=True))
@@ -88,7 +88,7 @@ def test_counts_differ_by_one_at_most_where_the_strata_do_not_divide_the_batch()
         assert counts.max() - counts.min() == 1
 
 
-def test_every_stratum_is_gone_through_once_per_pass_of_its_own():
+def test_every_stratum_is_sampled_without_replacement_within_its_pass():
     passes, rows = joined(stream(STRATA, batch=6, steps=33))
     for stratum in STRATA:
         own = np.isin(rows, stratum)
@@ -96,7 +96,7 @@ def test_every_stratum_is_gone_through_once_per_pass_of_its_own():
             assert sorted(rows[own & (passes == number)]) == sorted(stratum.tolist())
 
 
-def test_the_number_of_steps_is_told():
+def test_the_length_of_the_sampler_is_the_number_of_steps():
     assert len(StreamSampler([ROWS], 0, 4, 13, first_step=5)) == 8
 
 

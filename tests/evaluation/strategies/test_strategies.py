@@ -34,7 +34,7 @@ def test_the_pairs_are_all_strategies_on_all_families_but_lora_on_vits_alone():
 
 
 @pytest.mark.parametrize(("name", "family"), PAIRS)
-def test_a_rate_is_told_for_every_group_and_never_exceeds_the_schedule_s(name, family):
+def test_every_group_has_a_rate_that_never_exceeds_the_schedule_s(name, family):
     strategy, *_ = made(name, family)
     for step, factor in itertools.product(range(STEPS), (1.0, 0.3)):
         rates = strategy.rates(step, factor)
@@ -125,7 +125,7 @@ def test_lp_ft_turns_at_the_stated_share(share):
     assert resting == [step < 100 * share for step in range(100)]
 
 
-def test_lp_ft_s_second_part_has_a_lower_rate_and_each_part_a_cosine_of_its_own():
+def test_lp_ft_s_second_part_has_a_lower_rate_and_each_part_its_own_cosine():
     strategy, *_ = made("lp_ft", steps=100, rate_share=0.2)
     rates = [strategy.rates(step, 1.0) for step in range(100)]
     cosine = [0.5 * (1 + np.cos(np.pi * step / 50)) for step in range(50)]
