@@ -129,7 +129,7 @@ def test_the_launched_job_of_a_study_ends_with_it(tmp_path, number):
 
 @pytest.mark.long
 @each_signal
-def test_the_ranks_of_a_study_s_pretraining_end_with_it_and_the_next_start_goes_on(tmp_path, number):
+def test_the_ranks_of_a_study_s_pretraining_end_with_it_and_leave_a_checkpoint(tmp_path, number):
     (tmp_path / "launch").symlink_to(ROOT / "launch")
     launch = {"pretrain": {"launch": "--config_file launch/accelerate/cpu2.yaml"}}
     long = {"CT": {"store": "ct", "set": {"train.epochs": 20_000}}}
