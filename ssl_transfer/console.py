@@ -31,7 +31,7 @@ def warn(message: str) -> None:
 
 
 class Progress:
-    """Counts steps of known total; `update(message)` moves it on by one (or `steps`)."""
+    """A progress bar over a known number of steps; without a terminal, plain lines."""
 
     def __init__(self, label: str, total: int, done: int = 0):
         self.label, self.total, self.done, self._first = label, total, done, done

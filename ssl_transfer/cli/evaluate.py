@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             if out and several:
                 out /= f"{backbone.id}-" * (len(specs) > 1) + f"{recipe.fraction:g}-{recipe.seed}"
             result = evaluate(options.protocol, backbone, task, out, options.features, **settings)
-            results.append({**result.to_json(), "result": str(result.path / "result.json")})
+            results.append({**result.to_json(), "result": f"{result.path}/result.json"})
             if several:
                 say(_line(result, task.card.metric, spec))
     return {"results": results} if several else results[0]
