@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 SECONDS_BETWEEN_LOOKS = 0.5
-GRACE_SECONDS = 30.0  # that a stopped command has for its checkpoint, as torch's launcher gives its ranks
+GRACE_SECONDS = 30.0  # for the checkpoint of a stopped command; torch's launcher gives its ranks as much
 STOPPING = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
@@ -48,7 +48,7 @@ def worker_processes(
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start_worker, (start, arguments))
     try:
         yield pool
-    except BaseException:  # whatever they are at is wanted no longer, by a KeyboardInterrupt least of all
+    except BaseException:  # nobody needs their results any more
         for worker in set(multiprocessing.active_children()) - others:
             worker.kill()
         raise
@@ -63,7 +63,7 @@ def _start_worker(start: Callable[..., None] | None, arguments: tuple) -> None:
 
 
 class Command:
-    """A running command with all the processes that it starts, such as `accelerate launch`.
+    """A running command and all processes that it starts, such as `accelerate launch`.
 
     For the time of its block SIGTERM, SIGINT and SIGHUP to this process become a SIGTERM to every process of the command, so
     that it may write its checkpoint; a second SIGINT raises `KeyboardInterrupt`. At the end of the block whatever is left of

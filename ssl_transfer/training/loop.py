@@ -38,12 +38,12 @@ class Training:
     Under FSDP every rank keeps a part of each weight and of the optimiser's state; checkpoints and backbones are whole.
 
     Args:
-        objective: The method.
-        optimizer: Over its parameters; each group's present rate is its peak.
+        objective: Backbone, heads and loss.
+        optimizer: Of its parameters; the learning rate of each group is its peak.
         accelerator: Placement, precision, processes, trackers.
         schedule: Length, warm-up and cadence.
         clip_gradient: Largest norm of the gradient; None: no clipping.
-        label: Of the progress bar.
+        label: Label of the progress bar.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Training:
         self.step = 0
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds. All ranks must call it together."""
+        """Weights, optimiser, scaler and random generators, for a checkpoint. All ranks must call it together."""
         rng = [_rng_state()]
         if self.accelerator.num_processes > 1:
             rng = [None] * self.accelerator.num_processes
@@ -84,7 +84,7 @@ class Training:
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Continue where a checkpoint was written."""
+        """Continue from a checkpoint."""
         if self._whole:
             options = StateDictOptions(full_state_dict=True)
             set_model_state_dict(self.objective, checkpoint["objective"], options=options)

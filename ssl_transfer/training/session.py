@@ -1,4 +1,4 @@
-"""The frame around the one loop: what a training starts from, and how it goes on where it was stopped."""
+"""A training session: what a training starts from, and how it continues from a checkpoint."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ OptimizerFactory = Callable[[list[Group], int], torch.optim.Optimizer]  # of gro
 
 
 class Stateful(Protocol):
-    """What a checkpoint may hold beside the training itself."""
+    """An object whose state can be part of a checkpoint."""
 
     def state(self) -> dict[str, Any]:
-        """Its present state."""
+        """The present state."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -42,22 +42,22 @@ class Stateful(Protocol):
 class Session:
     """One training, from its first step or from its newest checkpoint: machine, processes, seeds, log and checkpoints.
 
-    All ranks make it together. Then `prepare` what is trained, and `run`.
+    All ranks create it together, then call `prepare` and `run`.
 
     Args:
-        folder: Of the run; the log and the checkpoints are written there.
-        run_id: Checkpoints of other runs are refused.
+        folder: Folder of the run, for the log and the checkpoints.
+        run_id: Id of the run; checkpoints of other runs are refused.
         machine: For a new run; a resumed one keeps the machine of its checkpoint.
         schedule: Length, warm-up and cadence.
-        seed: Of the run.
+        seed: Seed of the run; each process adds its rank.
         resume: `auto` continues from the newest whole checkpoint, `never` deletes all of them.
         tracker: See `start_accelerator`.
-        keep: Name -> what else a checkpoint holds.
+        keep: Name -> further state that belongs to every checkpoint.
 
     Attributes:
         machine: As chosen, or as recorded in the checkpoint.
-        accelerator: Of this process.
-        training: The loop, once it is prepared.
+        accelerator: Device, precision and processes.
+        training: The loop; set by `prepare`.
 
     Raises:
         RunError: If no checkpoint can be read, or the launch is not what Accelerate counts.
@@ -101,14 +101,14 @@ class Session:
         clip_gradient: float | None = None,
         label: str = "pretrain",
     ) -> Training:
-        """Move what is trained to this process's device, make its optimiser, and restore both from the checkpoint.
+        """Move an objective to the device of this process, build its optimiser, and restore both from the checkpoint.
 
         Args:
             objective: What is trained.
             optimizer: Makes the optimiser.
             compiled: Whether `torch.compile` is applied.
             clip_gradient: Largest norm of the gradient; None: no clipping.
-            label: Of the progress bar.
+            label: Label of the progress bar.
         """
         globalise_batchnorm(objective, objective.bn_groups, self.accelerator.device)
         objective.to(device=self.accelerator.device)
@@ -134,7 +134,7 @@ class Session:
 
     @property
     def position(self) -> dict[str, int]:
-        """What a sampler must know of this process: `first_step`, `rank`, `world`."""
+        """Keyword arguments of a sampler: `first_step`, `rank`, `world`."""
         return {
             "first_step": self.training.step,
             "rank": self.accelerator.process_index,
@@ -155,8 +155,8 @@ class Session:
 
         Args:
             training_set: Reads and augments images.
-            sampler: Of this rank's rows, from the present step on.
-            alarms: Judge losses and projections.
+            sampler: Gives this rank's rows, from the present step on.
+            alarms: Check losses and projections.
             watch: Measures the model, on all ranks.
             workers: Processes that read ahead; None: see `suited_workers`.
             enough: Whether to stop early.
@@ -177,5 +177,5 @@ class Session:
         return log.last if log else {}
 
     def _extra(self) -> dict[str, Any]:
-        """What a resumed run must not choose again."""
+        """The machine, which a resumed run must keep, and the state of `keep`."""
         return {"machine": self.machine.to_card()} | {name: kept.state() for name, kept in self.keep.items()}
