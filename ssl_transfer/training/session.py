@@ -104,8 +104,8 @@ class Session:
         """Move an objective to the device of this process, build its optimiser, and restore both from the checkpoint.
 
         Args:
-            objective: What is trained.
-            optimizer: Makes the optimiser.
+            objective: Backbone, heads and loss.
+            optimizer: Builds the optimiser.
             compiled: Whether `torch.compile` is applied.
             clip_gradient: Largest norm of the gradient; None: no clipping.
             label: Label of the progress bar.
