@@ -15,9 +15,8 @@ from torch import nn
 from ssl_transfer.cards import BackboneCard
 from ssl_transfer.errors import BackboneError, nearest
 
-TimmModel = (
-    Any  # an nn.Module whose further attributes (pretrained_cfg, group_matcher, …) are timm's and carry no types
-)
+# an nn.Module whose further attributes (pretrained_cfg, group_matcher, …) are timm's and carry no types
+TimmModel = Any
 RECIPE_KEYS = {  # arguments of timm that a recipe states under another key
     "in_chans": "backbone.in_channels",
     "img_size": "data.size",

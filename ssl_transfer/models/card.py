@@ -14,9 +14,8 @@ from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.models.architecture import Architecture, TimmModel, has_fixed_size, input_convolutions
 from ssl_transfer.run import to_json
 
-SMALL_STEM = (
-    "_small_stem"  # suffix of an architecture that timm does not know: it refuses, rather than load a wrong stem
-)
+# suffix that makes an architecture unknown to timm: it refuses to load the model, rather than load it with a wrong stem
+SMALL_STEM = "_small_stem"
 MAKER = "ssl_transfer"  # in `config.json`: a folder of ours that lost its card is not taken for public weights
 
 
