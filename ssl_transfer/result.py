@@ -16,7 +16,7 @@ ANALYSIS_SCHEMA = 1
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Metrics of one run. Fields are those of `result.json` (DESIGN, machine-readable answers).
+    """Metrics of one run. Fields are the keys of `result.json`, on which others rely.
 
     Attributes:
         n: Per split: images and patients (null when patients are unknown).

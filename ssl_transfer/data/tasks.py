@@ -19,7 +19,7 @@ from ssl_transfer.errors import RecipeError, SplitError, TaskError, nearest
 from ssl_transfer.measures.metrics import metrics_of
 from ssl_transfer.recipe import Section, find_recipe, read_yaml, validate
 
-MASK = "mask"  # the target that is no column
+MASK = "mask"  # the target that is not a column
 TRUTHS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}  # anything else is unknown
 MASKS_AT_ONCE = 256
 
