@@ -10,7 +10,7 @@ from typing import Any
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.guidance import unequal_budget
 from ssl_transfer.study.report.primary import primary_noise
-from ssl_transfer.study.report.section import Section, environment, render
+from ssl_transfer.study.report.section import Section, jinja_environment, render
 from ssl_transfer.study.report.sections import (
     boundaries,
     contrasts,
@@ -78,7 +78,7 @@ def write_report(out: str | Path, evidence: Evidence) -> Path:
             section.write(out)
             sections.append({"title": section.title, "anchor": section.anchor, "html": section.html})
     page = (
-        environment()
+        jinja_environment()
         .get_template("page.html.jinja")
         .render(
             title=evidence.provenance.title,

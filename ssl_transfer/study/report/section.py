@@ -96,7 +96,7 @@ def latex(rows: pd.DataFrame) -> str:
     return text
 
 
-def environment() -> jinja2.Environment:
+def jinja_environment() -> jinja2.Environment:
     """Templates of the page, with the filters that write names and numbers for readers."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     made = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
@@ -116,7 +116,7 @@ def environment() -> jinja2.Environment:
     return made
 
 
-_ENVIRONMENT = environment()
+_ENVIRONMENT = jinja_environment()
 
 
 def render(evidence: Evidence, template: str, **values: Any) -> Markup:

@@ -34,7 +34,7 @@ def with_cell(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
     return rows.replace("", np.nan).dropna(axis=1, how="all").fillna("")
 
 
-def test_columns(table: pd.DataFrame) -> dict[str, Any]:
+def inference_columns(table: pd.DataFrame) -> dict[str, Any]:
     """Difference, interval, test statistic and corrected p of contrasts, in words."""
     ends = zip(table["ci_low"], table["ci_high"], strict=True)
     return {

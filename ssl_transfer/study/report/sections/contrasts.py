@@ -6,7 +6,7 @@ import pandas as pd
 
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Section, render
-from ssl_transfer.study.report.tables import for_latex, page_parts, test_columns, verdicts, with_cell
+from ssl_transfer.study.report.tables import for_latex, inference_columns, page_parts, verdicts, with_cell
 from ssl_transfer.study.report.wording import number
 
 TITLE = "Contrasts"
@@ -66,5 +66,5 @@ def section(evidence: Evidence) -> Section:
 
 def _latex(table: pd.DataFrame) -> pd.DataFrame:
     n = table["n_a"].astype(str) + "/" + table["n_b"].astype(str)
-    test = {**test_columns(table), "g": table["hedges_g"].map(number), "Verdict": verdicts(table)}
+    test = {**inference_columns(table), "g": table["hedges_g"].map(number), "Verdict": verdicts(table)}
     return with_cell(table, A=table["a"], B=table["b"], n=n, **test)

@@ -13,7 +13,7 @@ from ssl_transfer.study.report.drawing import INK, STYLE, Looks, filled, grid, l
 from ssl_transfer.study.report.drawings import drawing, portions, runs_by_metric
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Drawing, Section, parts_by_task, render
-from ssl_transfer.study.report.tables import for_latex, test_columns, verdicts, with_cell
+from ssl_transfer.study.report.tables import for_latex, inference_columns, verdicts, with_cell
 from ssl_transfer.study.report.wording import joined, measure, noisy, percent, words
 from ssl_transfer.study.statistics import averaged, strategy_wins
 from ssl_transfer.study.statistics.strategies import STRATEGY_SETTING
@@ -100,7 +100,7 @@ def section(evidence: Evidence) -> Section | None:
 def _latex(table: pd.DataFrame) -> pd.DataFrame:
     names = {"Pretraining": table["pretraining"], "A": table["a"].map(words), "B": table["b"].map(words)}
     rows = table.assign(strategy="")
-    return with_cell(rows, **names, n=table["n"], **test_columns(table), Verdict=verdicts(table))
+    return with_cell(rows, **names, n=table["n"], **inference_columns(table), Verdict=verdicts(table))
 
 
 def _drawings(evidence: Evidence) -> Iterator[Drawing]:
