@@ -1,4 +1,4 @@
-"""The stage `features`: one pass of a backbone over a store, kept for every later use."""
+"""The stage `features`: one pass of a backbone over a store, cached for later use."""
 
 from __future__ import annotations
 

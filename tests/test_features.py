@@ -82,7 +82,7 @@ def test_without_a_folder_features_are_kept_by_the_names_of_their_inputs(backbon
     assert np.array_equal(Features.load(one.path).values, one.values)
 
 
-def test_rows_say_which_image_each_vector_belongs_to(backbone, ct_store, tmp_path):
+def test_rows_identify_the_image_of_each_vector(backbone, ct_store, tmp_path):
     rows = extract_features(backbone, ct_store, tmp_path / "f").rows
     assert rows["row"].tolist() == list(range(48))
     for name in ("pixel_digest", "patient", "label", "split"):

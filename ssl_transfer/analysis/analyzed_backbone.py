@@ -1,4 +1,4 @@
-"""A backbone as an analysis sees it: a name, a card, and what it makes of images."""
+"""A backbone to be analysed: its name, its card, and functions that extract features."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ssl_transfer.data.store import ImageStore
 
 @dataclass(frozen=True)
 class AnalyzedBackbone:
-    """One of the backbones that are looked into.
+    """One of the backbones of an analysis.
 
     Attributes:
-        id: Of its features of the store that is looked at.
-        name: As tables and pictures call it.
+        id: Of its features of the analysed store.
+        name: In tables and figures.
         card: Of the backbone.
         features: Of every image of a store, float32 (N, D).
         layers: Of some rows of a store: layer -> what it holds, float32 (n, C), the layer nearest the image first.
@@ -32,12 +32,14 @@ class AnalyzedBackbone:
     pairs: Callable[[ImageStore, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def before_and_after(subjects: list[AnalyzedBackbone]) -> list[tuple[AnalyzedBackbone, AnalyzedBackbone]]:
-    """Those of which one came from another by a fine-tune or a further pretraining: the nearest ancestor, and what it became."""
-    by_id = {subject.card.id: subject for subject in subjects}
-    found = []
-    for subject in subjects:
-        ancestors = [by_id[parent] for parent in subject.card.parents if parent in by_id and parent != subject.card.id]
+def before_and_after(backbones: list[AnalyzedBackbone]) -> list[tuple[AnalyzedBackbone, AnalyzedBackbone]]:
+    """Pairs of a backbone's nearest ancestor and the backbone, which was fine-tuned or further pretrained from it."""
+    by_id = {backbone.card.id: backbone for backbone in backbones}
+    pairs = []
+    for backbone in backbones:
+        ancestors = [
+            by_id[parent] for parent in backbone.card.parents if parent in by_id and parent != backbone.card.id
+        ]
         if ancestors:
-            found.append((ancestors[-1], subject))
-    return found
+            pairs.append((ancestors[-1], backbone))
+    return pairs

@@ -1,4 +1,4 @@
-"""What is known of the images beside their pixels: columns of a store that neighbours, probes and colours may go by."""
+"""Columns of a store that describe its images, for neighbours, probes and colours."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ import pandas as pd
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import UsageError, nearest
 
-FILES = ("pixel_digest", "mask_digest", "file")  # one to each image: they say nothing of it
-KEYS = ("patient", "study", "series", "slice", "split")  # who and where, not what: `slice_position` has its own meaning
+FILES = ("pixel_digest", "mask_digest", "file")  # unique for each image
+KEYS = ("patient", "study", "series", "slice", "split")  # identifiers; `slice_position` is a property
 MOST_NUMBERS = 30  # different values above which a column of numbers has no equals to look for
 
 
-def described(store: ImageStore, asked_for: Sequence[str] = ()) -> pd.DataFrame:
-    """The columns that say something of an image, one row each: of several values, and not those of a column before it.
+def described(store: ImageStore, requested: Sequence[str] = ()) -> pd.DataFrame:
+    """The columns that describe images, a row per image: with several values, and no recoding of an earlier column.
 
     Args:
         store: Whose columns.
-        asked_for: Columns that are to be among them.
+        requested: Columns that must be among them.
 
     Raises:
         UsageError: If the store has none of that name, or it has one value only.
     """
     table = pd.DataFrame({name: store.column(name) for name in store.columns if name not in FILES})
-    for name in asked_for:
+    for name in requested:
         if name not in table:
-            raise UsageError(f"{store.path}: there is no column '{name}' to go by.{nearest(name, map(str, table))}")
+            raise UsageError(f"{store.path}: there is no column '{name}'.{nearest(name, map(str, table))}")
         if table[name].nunique(dropna=True) < 2:
             raise UsageError(
                 f"{store.path}: column '{name}' has a single value or none, so no two images differ in it."
             )
     codes = {name: pd.factorize(table[name])[0] for name in table if table[name].nunique(dropna=True) > 1}
-    kinds = {own.tobytes(): name for name, own in reversed(codes.items())}  # the first of each kind
-    return table[[name for name, own in codes.items() if kinds[own.tobytes()] == name or name in asked_for]]
+    kinds = {factor.tobytes(): name for name, factor in reversed(codes.items())}  # the first of each kind
+    return table[[name for name, factor in codes.items() if kinds[factor.tobytes()] == name or name in requested]]
 
 
 def shared(table: pd.DataFrame, chosen: Sequence[str] | None) -> list[str]:
-    """Columns by which images can be alike: words of which most come twice, numbers of few values; or those asked for."""
+    """Columns whose values repeat: words that mostly occur twice or more, numbers of few values; or those that are chosen."""
     if chosen is not None:
         return list(dict.fromkeys(chosen))
-    found = []
+    names = []
     for name in table:
         values = table[name].dropna()
         different = values.nunique()
         numbers = pd.api.types.is_numeric_dtype(values.infer_objects()) and different > MOST_NUMBERS
         if name != "slice" and not numbers and different <= len(values) / 2:
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def patients_of(store: ImageStore) -> np.ndarray:
@@ -63,8 +63,8 @@ def drawn_sample(groups: np.ndarray, images: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     codes = pd.factorize(groups)[0]
     order = rng.permutation(codes.max() + 1)
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
-    total = np.cumsum(np.bincount(place[codes]))
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(len(order))
+    total = np.cumsum(np.bincount(rank[codes]))
     last = int(np.searchsorted(total, min(images, len(codes))))
-    return rng.permutation(np.flatnonzero(place[codes] <= last))
+    return rng.permutation(np.flatnonzero(rank[codes] <= last))

@@ -1,4 +1,4 @@
-"""How far apart domains lie in a feature space: images of two stores, or of two scanners."""
+"""Distances between domains in a feature space: images of two stores, or of two scanners."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.analysis.property_probes import encoded
+from ssl_transfer.analysis.property_probes import probe_properties
 from ssl_transfer.measures.geometry import frechet_distance, mmd
 
 MOST_OF_HALF = 500  # images of a half of a domain
@@ -16,9 +16,9 @@ FEWEST = 50  # images
 
 
 def domain_distances(features: np.ndarray, domains: np.ndarray, groups: np.ndarray, seed: int = 0) -> pd.DataFrame:
-    """Compare the clouds of every two domains, brought to length 1 on average so that backbones can be compared.
+    """Compare the features of every two domains, scaled to root mean square length 1 so that backbones can be compared.
 
-    Every domain is cut into halves of other patients, all of as many images, for distances depend on how many there are:
+    Every domain is cut into two halves with disjoint patients and equally many images, since distances depend on their number:
     `frechet` is the mean of two comparisons of halves across domains, `frechet_by_chance` the larger of those within them.
 
     Args:
@@ -30,7 +30,7 @@ def domain_distances(features: np.ndarray, domains: np.ndarray, groups: np.ndarr
     Returns:
         A row per pair: `domain_a`, `domain_b`, `frechet` (squared), `frechet_by_chance` (what no difference looks like; NaN
         where a domain has a single patient), `mmd` (squared, unbiased), `separability` (AUROC of a linear probe on patients that
-        it has not seen: .5 cannot be told apart, 1 always), `separability_by_chance`, and `n` images of both.
+        it has not seen: .5 inseparable, 1 perfectly separable), `separability_by_chance`, and `n` images of both.
     """
     rng = np.random.default_rng(seed)
     known = pd.Series(domains, dtype=object)
@@ -42,23 +42,25 @@ def domain_distances(features: np.ndarray, domains: np.ndarray, groups: np.ndarr
     scale = np.sqrt(np.square(features).sum(1).mean()) if names else 1.0
     unit = np.asarray(features, np.float64) / (scale or 1.0)
     rows = []
-    for one, other in itertools.combinations(names, 2):
-        a, b = (np.concatenate(drawn[name]) for name in (one, other))
-        across = [frechet_distance(unit[x], unit[y]) for x, y in zip(drawn[one], drawn[other], strict=True)]
-        alone = any(len(np.unique(groups[own].astype(str))) < 2 for own in (a, b))
-        within = [frechet_distance(*(unit[half] for half in drawn[name])) for name in (one, other)]
+    for first, second in itertools.combinations(names, 2):
+        a, b = (np.concatenate(drawn[name]) for name in (first, second))
+        across = [frechet_distance(unit[x], unit[y]) for x, y in zip(drawn[first], drawn[second], strict=True)]
+        alone = any(len(np.unique(groups[half].astype(str))) < 2 for half in (a, b))
+        within = [frechet_distance(*(unit[half] for half in drawn[name])) for name in (first, second)]
         row = {
-            "domain_a": one,
-            "domain_b": other,
+            "domain_a": first,
+            "domain_b": second,
             "frechet": np.mean(across),
             "frechet_by_chance": np.nan if alone else max(within),
             "mmd": mmd(unit[a], unit[b]),
             "n": len(a) + len(b),
         }
         both = np.concatenate([a, b])
-        told = encoded(features[both], pd.DataFrame({"domain": known[both].to_numpy()}), groups[both], seed)
-        if len(told):
-            row |= {"separability": told["value"][0], "separability_by_chance": told["chance"][0]}
+        separable = probe_properties(
+            features[both], pd.DataFrame({"domain": known[both].to_numpy()}), groups[both], seed
+        )
+        if len(separable):
+            row |= {"separability": separable["value"][0], "separability_by_chance": separable["chance"][0]}
         rows.append(row)
     columns = [
         "domain_a",
@@ -78,7 +80,7 @@ def _halves(rows: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> l
     codes = pd.factorize(groups[rows])[0]
     if codes.max() == 0:
         codes = np.arange(len(rows))
-    place = rng.permutation(codes.max() + 1)[codes]
-    before = np.cumsum(np.bincount(place))  # images up to and with each patient
+    rank = rng.permutation(codes.max() + 1)[codes]
+    before = np.cumsum(np.bincount(rank))  # images up to and with each patient
     cut = np.abs(before[:-1] - len(rows) / 2).argmin()
-    return [rng.permutation(rows[side]) for side in (place <= cut, place > cut)]
+    return [rng.permutation(rows[side]) for side in (rank <= cut, rank > cut)]

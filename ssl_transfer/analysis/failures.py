@@ -32,7 +32,7 @@ COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """An evaluation of classes, with what it said of each test image.
+    """A multiclass evaluation with its prediction for each test image.
 
     Attributes:
         name: As tables call it: backbone and protocol.
@@ -46,7 +46,7 @@ class Predictions:
 
     @classmethod
     def open(cls, folders: Sequence[str | Path]) -> list[Predictions]:
-        """Read the folders of results. Names have what all need to be told apart: fraction and seeds only where they differ.
+        """Read the folders of results. Names contain fraction and seeds only if they differ.
 
         Raises:
             UsageError: If one is no result, or not one of classes.
@@ -61,16 +61,16 @@ class Predictions:
                 "seed ": [str(one.seed) for one in results],
             }
         )
-        told = [word for word in parts if word == "" or parts[word].nunique() > 1]
-        names = [", ".join(f"{word}{row[word]}" for word in told) for row in parts.to_dict("records")]
-        asked = [(one.task["name"], name) for one, name in zip(results, names, strict=True)]
+        needed = [word for word in parts if word == "" or parts[word].nunique() > 1]
+        names = [", ".join(f"{word}{row[word]}" for word in needed) for row in parts.to_dict("records")]
+        labels = [(one.task["name"], name) for one, name in zip(results, names, strict=True)]
         names = [
-            f"{own[1]} ({folder})" if asked.count(own) > 1 else own[1]
-            for own, folder in zip(asked, folders, strict=True)
+            f"{label[1]} ({folder})" if labels.count(label) > 1 else label[1]
+            for label, folder in zip(labels, folders, strict=True)
         ]
-        for place, one in enumerate(results):
-            if one.run_id in [other.run_id for other in results[:place]]:
-                raise UsageError(f"results: {folders[place]} was named already, or is a copy. Leave one out.")
+        for position, one in enumerate(results):
+            if one.run_id in [other.run_id for other in results[:position]]:
+                raise UsageError(f"results: {folders[position]} was named already, or is a copy. Leave one out.")
         return [
             cls(name, result, _predictions(folder))
             for name, result, folder in zip(names, results, folders, strict=True)
@@ -86,22 +86,22 @@ def _predictions(folder: Path) -> pd.DataFrame:
     return predictions
 
 
-def failures(judgements: Sequence[Predictions], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
+def failures(evaluations: Sequence[Predictions], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
     """`shared_failures` of every two evaluations of one task, a row each, columns `COLUMNS`."""
     rows = []
-    for one, other in itertools.combinations(judgements, 2):
+    for one, other in itertools.combinations(evaluations, 2):
         if one.result.task["name"] == other.result.task["name"]:
-            found = asdict(shared_failures(one.predictions, other.predictions, resamples, seed))
-            (wrong_a, wrong_b), (low, high) = found.pop("wrong"), found.pop("interval")
+            shared = asdict(shared_failures(one.predictions, other.predictions, resamples, seed))
+            (wrong_a, wrong_b), (low, high) = shared.pop("wrong"), shared.pop("interval")
             names = {"task": one.result.task["name"], "result_a": one.name, "result_b": other.name}
             edges = {"consistency_low": low, "consistency_high": high}
-            rows.append({**names, **found, "wrong_a": wrong_a, "wrong_b": wrong_b, **edges})
+            rows.append({**names, **shared, "wrong_a": wrong_a, "wrong_b": wrong_b, **edges})
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 @dataclass(frozen=True)
 class SharedFailures:
-    """Of the cases that both were asked about.
+    """Errors of two evaluations on the cases that both have scored.
 
     Attributes:
         n, patients: How many cases, of how many patients (cases, where patients are unknown).

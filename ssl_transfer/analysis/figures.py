@@ -1,4 +1,4 @@
-"""Pictures of an analysis: maps side by side, what is encoded, how alike layers are, pairs that leak, images far from all."""
+"""Figures of an analysis: UMAP, property probes, similarity of layers, near-duplicates, and outliers."""
 
 from __future__ import annotations
 
@@ -21,62 +21,64 @@ INK, QUIET = "#23272e", "#5c6470"
 SHOWN_PAIRS, SHOWN_OUTLIERS = 8, 10
 PICTURE_PX = 96
 DPI = 150
-NUMBERED = 6  # columns of the heat map of encoded properties up to which layers have their numbers, too
+NUMBERED = 6  # columns of the heat map of property probes up to which all layers have their numbers
 
 
-def draw_all(asked: AnalysisSpec, found: Measurements, folder: Path) -> dict[str, Path]:
-    """Draw what there is to draw, as PNG files in `folder`, by name: `maps`, `encoded`, `clouds`, `leaks`, `outliers`."""
+def draw_all(spec: AnalysisSpec, measured: Measurements, folder: Path) -> dict[str, Path]:
+    """Draw all figures with data as PNG files in `folder`: `umap`, `property_probes`, `clouds`, `leaks`, `outliers`."""
     with matplotlib.rc_context({"text.parse_math": False}):  # a name may hold dollars
-        return _drawn(asked, found, folder)
+        return _drawn(spec, measured, folder)
 
 
-def _drawn(asked: AnalysisSpec, found: Measurements, folder: Path) -> dict[str, Path]:
-    label = "label" if "label" in found.described else None
-    labels = found.described[label].to_numpy(object) if label else np.full(len(asked.store), "images", object)
+def _drawn(spec: AnalysisSpec, measured: Measurements, folder: Path) -> dict[str, Path]:
+    label = "label" if "label" in measured.described else None
+    labels = measured.described[label].to_numpy(object) if label else np.full(len(spec.store), "images", object)
     known = np.array(["unknown" if value is None or value != value else str(value) for value in labels], object)
-    drawn = {"maps": folder / "maps.png"}
-    draw_projections(found.points, _frequent(known), drawn["maps"])
-    if len(found.tables["encoded"]):
-        drawn["encoded"] = draw_encoded(found.tables["encoded"], folder / "encoded.png")
-    drawn["clouds"] = draw_clouds(found.tables["similarity"], folder / "clouds.png")
-    if len(found.leaks.pairs):
-        drawn["leaks"] = draw_pairs(asked.store, found.leaks.pairs, folder / "leaks.png")
-    drawn["outliers"] = draw_outliers(asked.store, found.tables["outliers"], folder / "outliers.png")
+    drawn = {"umap": folder / "umap.png"}
+    draw_projections(measured.embeddings, _frequent(known), drawn["umap"])
+    if len(measured.tables["property_probes"]):
+        drawn["property_probes"] = draw_property_probes(
+            measured.tables["property_probes"], folder / "property_probes.png"
+        )
+    drawn["clouds"] = draw_clouds(measured.tables["similarity"], folder / "clouds.png")
+    if len(measured.leaks.pairs):
+        drawn["leaks"] = draw_pairs(spec.store, measured.leaks.pairs, folder / "leaks.png")
+    drawn["outliers"] = draw_outliers(spec.store, measured.tables["outliers"], folder / "outliers.png")
     return drawn
 
 
-def draw_encoded(table: pd.DataFrame, path: Path) -> Path:
-    """A heat map: a row per property, a column per layer of every backbone, and what chance looks like.
+def draw_property_probes(table: pd.DataFrame, path: Path) -> Path:
+    """A heat map: a row per property, a column per layer of every backbone, and one for chance.
 
-    Colour says how far a value stands between chance (0 of R², .5 of AUROC) and the best possible (1).
+    Colour is the value scaled from chance (0 for R², .5 for AUROC) to the best possible (1).
 
     Args:
-        table: As `measured` has it: backbone, layer, property, measure, value, chance.
+        table: Of `Measurements`: backbone, layer, property, measure, value, chance.
         path: A PNG file.
     """
     backbones = list(dict.fromkeys(table["backbone"]))
     layers = {name: list(dict.fromkeys(table.loc[table["backbone"] == name, "layer"])) for name in backbones}
-    places = [(name, layer) for name in backbones for layer in layers[name]]
+    layer_keys = [(name, layer) for name in backbones for layer in layers[name]]
     properties = list(dict.fromkeys(table["property"]))
     by = table.set_index(["property", "backbone", "layer"])
-    values = np.array([[by["value"].get((p, *place), np.nan) for place in places] for p in properties])
+    values = np.array([[by["value"].get((p, *layer_key), np.nan) for layer_key in layer_keys] for p in properties])
     chance = by["chance"].groupby("property").mean().reindex(properties).to_numpy()
     floor = np.array([0.5 if by["measure"].loc[p].iloc[0] == "AUROC" else 0.0 for p in properties])
     everything = np.hstack([values, chance[:, None]])
     above = ((everything - floor[:, None]) / (1 - floor[:, None])).clip(0, 1)
     widths = [len(layers[name]) for name in backbones]
-    figure = Figure(figsize=(2.6 + 0.42 * (len(places) + 1.6), 1.7 + 0.27 * len(properties)), layout="constrained")
-    main, side = figure.subplots(1, 2, width_ratios=[len(places), 1.15], sharey=True)
+    figure = Figure(figsize=(2.6 + 0.42 * (len(layer_keys) + 1.6), 1.7 + 0.27 * len(properties)), layout="constrained")
+    main, side = figure.subplots(1, 2, width_ratios=[len(layer_keys), 1.15], sharey=True)
     image = main.imshow(above[:, :-1], cmap="viridis", vmin=0, vmax=1, aspect="auto")
     side.imshow(above[:, -1:], cmap="viridis", vmin=0, vmax=1, aspect="auto")
-    for column, (_, layer) in enumerate(places):
-        if layer == FEATURES or len(places) <= NUMBERED:
+    for column, (_, layer) in enumerate(layer_keys):
+        if layer == FEATURES or len(layer_keys) <= NUMBERED:
             _numbers(main, column, everything[:, column], above[:, column])
     _numbers(side, 0, everything[:, -1], above[:, -1])
     measures = [f"{p.replace('_', ' ')}  {by['measure'].loc[p].iloc[0].replace('R2', 'R²')}" for p in properties]
     main.set_yticks(range(len(properties)), measures, fontsize=8)
-    main.set_xticks(range(len(places)), [_short(layer) for _, layer in places], rotation=90, fontsize=7)
-    side.set_xticks([0], ["values exchanged"], rotation=90, fontsize=7)
+    main.set_xticks(range(len(layer_keys)), [_short(layer) for _, layer in layer_keys], rotation=90, fontsize=7)
+    side.set_xticks([0], ["values permuted"], rotation=90, fontsize=7)
     side.set_title("chance", fontsize=8.5, color=QUIET)
     _grouped(main, backbones, widths)
     for axes in (main, side):
@@ -95,21 +97,21 @@ def draw_clouds(table: pd.DataFrame, path: Path) -> Path:
         table: Of `similarities`.
         path: A PNG file.
     """
-    places = list(dict.fromkeys(zip(table["backbone_a"], table["layer_a"], strict=True)))
-    position = {place: number for number, place in enumerate(places)}
-    matrix = np.full((len(places), len(places)), np.nan)
+    layer_keys = list(dict.fromkeys(zip(table["backbone_a"], table["layer_a"], strict=True)))
+    position = {layer_key: number for number, layer_key in enumerate(layer_keys)}
+    matrix = np.full((len(layer_keys), len(layer_keys)), np.nan)
     for row in table.itertuples():
         i, j = position[row.backbone_a, row.layer_a], position[row.backbone_b, row.layer_b]
         matrix[i, j] = matrix[j, i] = row.cka
-    names = list(dict.fromkeys(name for name, _ in places))
-    widths = [sum(own == name for own, _ in places) for name in names]
-    side = max(3.4, 0.27 * len(places) + 1.2)
+    names = list(dict.fromkeys(name for name, _ in layer_keys))
+    widths = [sum(group == name for group, _ in layer_keys) for name in names]
+    side = max(3.4, 0.27 * len(layer_keys) + 1.2)
     figure = Figure(figsize=(side + 0.9, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(matrix, cmap="magma", vmin=0, vmax=1)
-    ticks = [_short(layer) for _, layer in places]
-    axes.set_xticks(range(len(places)), ticks, rotation=90, fontsize=6.5)
-    axes.set_yticks(range(len(places)), ticks, fontsize=6.5)
+    ticks = [_short(layer) for _, layer in layer_keys]
+    axes.set_xticks(range(len(layer_keys)), ticks, rotation=90, fontsize=6.5)
+    axes.set_yticks(range(len(layer_keys)), ticks, fontsize=6.5)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     _grouped(axes, names, widths)
@@ -134,7 +136,7 @@ def draw_pairs(store: ImageStore, pairs: pd.DataFrame, path: Path) -> Path:
         column[1].text(
             0.5,
             -0.06,
-            f"details {pair.details:.2f}",
+            f"correlation {pair.band_pass_correlation:.2f}",
             transform=column[1].transAxes,
             ha="center",
             va="top",
@@ -150,10 +152,10 @@ def draw_outliers(store: ImageStore, table: pd.DataFrame, path: Path) -> Path:
     figure = Figure(figsize=(1.05 * SHOWN_OUTLIERS + 0.3, 1.45 * len(names) + 0.2), layout="constrained")
     grid = np.reshape(figure.subplots(len(names), SHOWN_OUTLIERS), (len(names), -1))
     for line, name in zip(grid, names, strict=True):
-        own = table[table["backbone"] == name].head(SHOWN_OUTLIERS)
+        group = table[table["backbone"] == name].head(SHOWN_OUTLIERS)
         for axes in line:
             axes.set_axis_off()
-        for axes, image in zip(line, own.itertuples(), strict=False):
+        for axes, image in zip(line, group.itertuples(), strict=False):
             _picture(
                 axes,
                 store,

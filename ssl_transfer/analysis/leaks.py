@@ -1,4 +1,4 @@
-"""Leaks between splits: near-duplicates that stand on both sides, found among neighbours and confirmed in the pixels."""
+"""Leaks between splits: near-duplicates in different splits, found among neighbours and confirmed in the pixels."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ssl_transfer.data.display import SOFT_TISSUE_HU
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.measures.neighborhood import Neighborhood
 
-SIDE = 64  # pixels at which details are compared
-FINEST, COARSEST = 1.0, 2.0  # standard deviations of two blurs, pixels: details are what lies between
+SIDE = 64  # pixels of the images that are compared
+FINEST, COARSEST = 1.0, 2.0  # standard deviations of two blurs, pixels: the band that is compared lies between them
 AROUND, FLAT = 3.0, 0.5  # pixels over which contrast is evened out; share of the whole image's contrast that is added
 SHIFT = 4  # pixels, in each direction, by which a duplicate may be moved
-DUPLICATE = 0.92  # correlation of details from which a pair counts as near-duplicates
+DUPLICATE = 0.92  # band-pass correlation from which a pair counts as near-duplicates
 BATCH = 128  # images whose pixels, or pairs whose transforms, are worked on at a time: caches hold them
 KEPT = 16  # frequencies, of 32 each way, whose magnitudes bound a correlation one by one; the others do together
 ROUNDING = 2e-3  # that a bound may lack, of magnitudes kept in float16
@@ -36,7 +36,7 @@ class Leaks:
     """Pairs of near-duplicates.
 
     Attributes:
-        pairs: row_a, row_b, split_a, split_b, patient_a, patient_b, similarity (of features), details (correlation), across
+        pairs: row_a, row_b, split_a, split_b, patient_a, patient_b, similarity (of features), band_pass_correlation, across
             (whether the splits differ), most alike first.
         compared: Pairs of neighbours whose pixels were compared.
     """
@@ -50,48 +50,48 @@ class Leaks:
         return self.pairs[self.pairs["across"]]
 
     def sentence(self) -> str:
-        """What was found, for a reader."""
-        found = self.across
-        if not len(found):
+        """The result in a sentence."""
+        across = self.across
+        if not len(across):
             return f"No near-duplicates across splits among {self.compared:,} pairs of neighbours."
-        kinds = Counter(" and ".join(sorted(pair)) for pair in zip(found["split_a"], found["split_b"], strict=True))
-        told = ", ".join(f"{count:,} between {pair}" for pair, count in sorted(kinds.items()))
+        kinds = Counter(" and ".join(sorted(pair)) for pair in zip(across["split_a"], across["split_b"], strict=True))
+        pairs = ", ".join(f"{count:,} between {pair}" for pair, count in sorted(kinds.items()))
         return (
-            f"Leak: {len(found):,} near-duplicates across splits ({told}). Scores on these splits are too good: leave these "
-            "images out, or see whether one patient has several ids."
+            f"Leak: {len(across):,} near-duplicates across splits ({pairs}). Scores on these splits are too optimistic: remove "
+            "these images, or check whether one patient has several ids."
         )
 
 
 def find_leaks(store: ImageStore, neighborhood: Neighborhood, threshold: float = DUPLICATE) -> Leaks:
-    """Compare the details of every pair of neighbours of different patients, or of different splits.
+    """Compute the band-pass correlation of every pair of neighbours of different patients, or of different splits.
 
-    Features say which images are worth comparing, pixels decide: of images at 64 × 64 (HU in the soft-tissue window) the
-    details between a blur of one pixel and one of two, contrasts evened out, are correlated, the best of shifts by up to four
-    pixels and a horizontal flip. Another patient in the same position shares coarse structure but not details: no pair of
-    chest X-rays of 2,647 children reaches 0.9 (a test says so). The same image after JPEG, light noise, a change of
+    Features select candidate pairs, pixels decide: of images at 64 × 64 (HU in the soft-tissue window) the band between a blur
+    of one pixel and one of two is taken, its local contrast is normalised, and the largest correlation over shifts by up to four
+    pixels and a horizontal flip counts. Another patient in the same position shares coarse structure but not this band: no
+    pair of chest X-rays of 2,647 children reaches 0.9 (a test says so). The same image after JPEG, light noise, a change of
     brightness or contrast, a flip or a shift by two pixels does; after a crop by a tenth or a rotation by five degrees it does
-    not. Neighbours of one patient within one split are no finding and are not compared.
+    not. Neighbours of one patient within one split are not compared.
 
     Args:
         store: Whose rows the neighbourhood is of.
         neighborhood: Of all its rows, in its order.
-        threshold: Correlation of details from which a pair counts.
+        threshold: Band-pass correlation from which a pair counts.
     """
     splits, patients = store.column("split"), store.column("patient")
-    one = np.repeat(np.arange(len(splits)), neighborhood.k)
-    other = neighborhood.positions.ravel()
-    first, second = np.minimum(one, other), np.maximum(one, other)
+    first_rows = np.repeat(np.arange(len(splits)), neighborhood.k)
+    second_rows = neighborhood.positions.ravel()
+    first, second = np.minimum(first_rows, second_rows), np.maximum(first_rows, second_rows)
     _, kept = np.unique(first * len(splits) + second, return_index=True)  # a pair of mutual neighbours counts once
     first, second, similarity = first[kept], second[kept], neighborhood.similarities.ravel()[kept]
-    known = np.array([who is not None and who == who for who in patients])
-    same_patient = known[first] & known[second] & (patients[first] == patients[second])
+    has_patient = np.array([patient is not None and patient == patient for patient in patients])
+    same_patient = has_patient[first] & has_patient[second] & (patients[first] == patients[second])
     across = splits[first] != splits[second]
     wanted = across | ~same_patient
     first, second, similarity, across = (values[wanted] for values in (first, second, similarity, across))
-    details = _detail_correlations(store, first, second, threshold)
-    found = np.flatnonzero(details >= threshold)
-    found = found[np.argsort(-details[found], kind="stable")]
-    a, b = first[found], second[found]
+    correlation = _band_pass_correlations(store, first, second, threshold)
+    kept = np.flatnonzero(correlation >= threshold)
+    kept = kept[np.argsort(-correlation[kept], kind="stable")]
+    a, b = first[kept], second[kept]
     pairs = pd.DataFrame(
         {
             "row_a": a,
@@ -100,29 +100,29 @@ def find_leaks(store: ImageStore, neighborhood: Neighborhood, threshold: float =
             "split_b": splits[b],
             "patient_a": patients[a],
             "patient_b": patients[b],
-            "similarity": similarity[found],
-            "details": details[found],
-            "across": across[found],
+            "similarity": similarity[kept],
+            "band_pass_correlation": correlation[kept],
+            "across": across[kept],
         }
     )
     return Leaks(pairs, len(first))
 
 
-def _detail_correlations(store: ImageStore, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
-    """Best correlation of details over shifts and a flip, of each pair, (P,); −1 where it is bound to be below the threshold.
+def _band_pass_correlations(store: ImageStore, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
+    """Largest correlation over shifts and a flip of each pair, (P,); −1 where a bound shows that it is below the threshold.
 
     Every image is read once for its magnitudes, 1 kB, which dismiss nearly all pairs; those of the other pairs are read again.
     """
-    found = np.full(len(first), -1, np.float32)
+    correlations = np.full(len(first), -1, np.float32)
     left = _possible(store, first, second, threshold)
     for start in range(0, len(left), PAIRS):
         part = left[start : start + PAIRS]
-        rows, one, other = _touched(first[part], second[part])
+        rows, first_rows, second_rows = _touched(first[part], second[part])
         spectra = torch.cat(_abreast(lambda some: _spectra(store, some), _batches(rows)))
-        pairs = list(zip(one.split(BATCH), other.split(BATCH), strict=True))
+        pairs = list(zip(first_rows.split(BATCH), second_rows.split(BATCH), strict=True))
         best = _abreast(lambda pair, spectra=spectra: _best(*(spectra[rows] for rows in pair)), pairs)
-        found[part] = torch.cat(best).numpy()
-    return found
+        correlations[part] = torch.cat(best).numpy()
+    return correlations
 
 
 def _possible(store: ImageStore, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
@@ -133,14 +133,16 @@ def _possible(store: ImageStore, first: np.ndarray, second: np.ndarray, threshol
     """
     if not len(first):
         return np.empty(0, np.int64)
-    rows, one, other = _touched(first, second)
-    known = torch.cat(_abreast(lambda some: _magnitudes(_spectra(store, some)), _batches(rows)))
+    rows, first_rows, second_rows = _touched(first, second)
+    magnitudes = torch.cat(_abreast(lambda some: _magnitudes(_spectra(store, some)), _batches(rows)))
 
     def bound(pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        a, b = (known[rows].float() for rows in pair)
+        a, b = (magnitudes[rows].float() for rows in pair)
         return torch.maximum(*((a * turned).sum((1, 2)) for turned in (b, b.flip(1))))
 
-    bounds = torch.cat(_abreast(bound, list(zip(one.split(8 * BATCH), other.split(8 * BATCH), strict=True))))
+    bounds = torch.cat(
+        _abreast(bound, list(zip(first_rows.split(8 * BATCH), second_rows.split(8 * BATCH), strict=True)))
+    )
     return np.flatnonzero(bounds.numpy() >= threshold - ROUNDING)
 
 
@@ -153,16 +155,16 @@ def _magnitudes(spectra: torch.Tensor) -> torch.Tensor:
     squares[:, :, 1:-1] *= 2  # half of the frequencies stands for all
     kept = squares[:, torch.arange(-KEPT, KEPT + 1), : KEPT + 1]
     beyond = squares.sum((1, 2)) - kept.sum((1, 2))
-    known = functional.pad(kept, (0, 1))
-    known[:, KEPT, -1] = beyond.clamp(min=0)
-    return known.sqrt().half()
+    magnitudes = functional.pad(kept, (0, 1))
+    magnitudes[:, KEPT, -1] = beyond.clamp(min=0)
+    return magnitudes.sqrt().half()
 
 
 def _touched(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
     """All rows that pairs touch, (n,), and where among these the two of each are."""
-    rows, place = np.unique(np.concatenate([first, second]), return_inverse=True)
-    one, other = torch.from_numpy(place).split(len(first))
-    return rows, one, other
+    rows, positions = np.unique(np.concatenate([first, second]), return_inverse=True)
+    first_rows, second_rows = torch.from_numpy(positions).split(len(first))
+    return rows, first_rows, second_rows
 
 
 def _batches(rows: np.ndarray) -> list[np.ndarray]:
@@ -184,21 +186,21 @@ def _abreast(function: Callable[[Part], torch.Tensor], parts: Sequence[Part]) ->
 
 
 def _spectra(store: ImageStore, rows: np.ndarray) -> torch.Tensor:
-    """Fourier transforms of the details of images, brought to length 1, (n, SIDE, SIDE // 2 + 1)."""
+    """Fourier transforms of the band of images, normalised to length 1, (n, SIDE, SIDE // 2 + 1)."""
     with READING:
         images = store.read(rows)
     images = torch.from_numpy(np.asarray(images, np.float32)).mean(1, keepdim=True)
     if store.units == "hu":
         images = images.clamp(*SOFT_TISSUE_HU)  # else the edges of bones and of air are all there is
     small = functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
-    details = (_blurred(small, FINEST) - _blurred(small, COARSEST))[:, 0]
-    power = _blurred(details[:, None].square(), AROUND)[:, 0].clamp(min=0).sqrt()
-    overall = details.square().mean((1, 2), keepdim=True).sqrt()
+    band = (_blurred(small, FINEST) - _blurred(small, COARSEST))[:, 0]
+    power = _blurred(band[:, None].square(), AROUND)[:, 0].clamp(min=0).sqrt()
+    overall = band.square().mean((1, 2), keepdim=True).sqrt()
     rounding = 1e-5 * small[:, 0].abs().amax((1, 2), keepdim=True)  # what a single value all over leaves of itself
-    details = torch.where(overall > rounding, details / (power + FLAT * overall), 0.0)
-    details = details - details.mean((1, 2), keepdim=True)
-    length = details.norm(dim=(1, 2), keepdim=True)
-    return torch.fft.rfft2(torch.where(length > 1e-6, details / length.clamp(min=1e-6), 0.0))
+    band = torch.where(overall > rounding, band / (power + FLAT * overall), 0.0)
+    band = band - band.mean((1, 2), keepdim=True)
+    length = band.norm(dim=(1, 2), keepdim=True)
+    return torch.fft.rfft2(torch.where(length > 1e-6, band / length.clamp(min=1e-6), 0.0))
 
 
 def _blurred(images: torch.Tensor, deviation: float) -> torch.Tensor:
@@ -216,9 +218,9 @@ def _flipped(spectra: torch.Tensor) -> torch.Tensor:
     return torch.roll(torch.flip(spectra, [1]), 1, 1).conj()
 
 
-def _best(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Best correlation of details whose transforms these are, (n,)."""
-    return torch.maximum(*(_peak(one * turned.conj()) for turned in (other, _flipped(other))))
+def _best(first_rows: torch.Tensor, second_rows: torch.Tensor) -> torch.Tensor:
+    """Largest correlation of images by their transforms, over shifts and a flip, (n,)."""
+    return torch.maximum(*(_peak(first_rows * turned.conj()) for turned in (second_rows, _flipped(second_rows))))
 
 
 def _peak(spectra: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""What is measured of a store's images under several backbones: all numbers of an analysis, as tidy tables."""
+"""The measurements of an analysis: a store's images under several backbones, as tidy tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ssl_transfer.analysis.failures import Predictions, failures
 from ssl_transfer.analysis.leaks import Leaks, find_leaks
 from ssl_transfer.analysis.projection import embedding_quality, project, transform
 from ssl_transfer.analysis.properties import image_properties
-from ssl_transfer.analysis.property_probes import encoded
+from ssl_transfer.analysis.property_probes import probe_properties
 from ssl_transfer.analysis.similarity import FEATURES, shapes, similarities
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import UsageError
@@ -30,9 +30,9 @@ Timed = Callable[[str], AbstractContextManager]
 
 @dataclass(frozen=True)
 class AnalysisSpec:
-    """What an analysis is asked; see `analyze` for the meaning of each."""
+    """Backbones, stores, results and settings of an analysis; see `analyze` for the meaning of each."""
 
-    subjects: Sequence[AnalyzedBackbone]
+    backbones: Sequence[AnalyzedBackbone]
     store: ImageStore
     against: Mapping[str, ImageStore]
     results: Sequence[Predictions]
@@ -47,139 +47,145 @@ class AnalysisSpec:
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """The answer, by backbone where not said otherwise.
+    """Everything that an analysis has measured; dictionaries are by backbone.
 
     Attributes:
-        graphs: The neighbours of every image of the store.
-        points: Where they stand on the map, (N, 2); maps of several backbones are aligned.
-        placed: The images of each other store on that map, (M, 2).
+        graphs: The neighbour graph of all images of the store.
+        embeddings: Their UMAP coordinates, (N, 2); those of several backbones are aligned.
+        transformed: Coordinates of the images of each other store in that embedding, (M, 2).
         rows: The sample: whole patients, in random order.
-        described: What is known of every image: columns of the store, then properties of its pixels.
-        unread: Columns and properties of which too little is known to be read off features.
+        described: A row per image: columns of the store, then properties of its pixels.
+        unprobed: Columns and properties with too few values for a probe.
         leaks: Of the store.
-        tables: `maps`, `neighbors`, `outliers`, `clouds`, `similarity`, `encoded`, `domains`, `failures`, `leaks`.
+        tables: `embedding_quality`, `neighbors`, `outliers`, `clouds`, `similarity`, `property_probes`, `domains`, `failures`,
+            `leaks`.
     """
 
     graphs: dict[str, Neighborhood]
-    points: dict[str, np.ndarray]
-    placed: dict[str, dict[str, np.ndarray]]
+    embeddings: dict[str, np.ndarray]
+    transformed: dict[str, dict[str, np.ndarray]]
     rows: np.ndarray
     described: pd.DataFrame
-    unread: list[str]
+    unprobed: list[str]
     leaks: Leaks
     tables: dict[str, pd.DataFrame]
 
 
-def measure(asked: AnalysisSpec, timed: Timed) -> Measurements:
-    """Measure everything; `timed(part)` surrounds each part of the work.
+def measure(spec: AnalysisSpec, timed: Timed) -> Measurements:
+    """Measure everything.
+
+    Args:
+        spec: Of the analysis.
+        timed: Gives a context manager for each part of the work, by its name.
 
     Raises:
-        UsageError: If a column is asked for that the store does not have.
+        UsageError: If a requested column is not in the store, or features are NaN or infinite.
     """
-    store, seed = asked.store, asked.seed
-    asked_for = [*(asked.columns or ()), *([] if asked.domain is None else [asked.domain])]
-    table = described(store, asked_for)
-    by = shared(table, asked.columns)
-    failed_alike = failures(asked.results, seed=seed)
+    store, seed = spec.store, spec.seed
+    columns = described(store, [*(spec.columns or ()), *([] if spec.domain is None else [spec.domain])])
+    tables = {"failures": failures(spec.results, seed=seed)}
     with timed("features"):
-        features = {one.name: one.features(store) for one in asked.subjects}
-        for name, own in features.items():
-            if strange := np.flatnonzero(~np.isfinite(own).all(1)).tolist():
-                raise UsageError(
-                    f"backbone {name}: features of {len(strange)} images of {store.path} are no finite numbers, the first of row "
-                    f"{strange[0]}. Look for a training that diverged, or for pixels that are no numbers; or leave it out."
-                )
-        elsewhere = {
-            one.name: {name: one.features(other) for name, other in asked.against.items()} for one in asked.subjects
-        }
+        features, other_features = _features(spec)
     with timed("neighbours"):
-        graphs = {name: Neighborhood.of(own, asked.neighbors, asked.index) for name, own in features.items()}
-        retrieval = _stacked({name: _retrieval(graph, table[by]) for name, graph in graphs.items()})
+        graphs = {name: Neighborhood.of(vectors, spec.neighbors, spec.index) for name, vectors in features.items()}
+        by = shared(columns, spec.columns)
+        tables["neighbors"] = _stacked({name: _retrieval(graph, columns[by]) for name, graph in graphs.items()})
     with timed("leaks"):
-        leaks = find_leaks(store, _together(list(graphs.values())), asked.duplicate)
-    with timed("maps"):
-        points: dict[str, np.ndarray] = {}
-        for name, own in features.items():
-            first = next(iter(points.values()), None)
-            points[name] = project(own, seed, asked.neighbors, graphs[name], beside=first)
-        placed = {
-            name: {
-                other: transform(new, features[name], points[name], asked.neighbors) for other, new in others.items()
-            }
-            for name, others in elsewhere.items()
-        }
-        maps = pd.DataFrame(
-            [
-                {
-                    "backbone": name,
-                    "index": graphs[name].index,
-                    "recall": graphs[name].recall,
-                    **embedding_quality(features[name], points[name], asked.neighbors, seed),
-                }
-                for name in features
-            ]
-        )
+        leaks = find_leaks(store, _union(list(graphs.values())), spec.duplicate)
+    with timed("UMAP"):
+        embeddings, transformed, tables["embedding_quality"] = _embed(spec, graphs, features, other_features)
     groups = patients_of(store)
-    rows = drawn_sample(groups, asked.sample, seed)
+    rows = drawn_sample(groups, spec.sample, seed)
     with timed("layers"):
-        layers = {one.name: {**one.layers(store, rows), FEATURES: features[one.name][rows]} for one in asked.subjects}
-        clouds = _stacked(
-            {one.name: shapes(layers[one.name], one.pairs(store, rows), graphs[one.name]) for one in asked.subjects}
-        )
-        similarity = similarities(layers, graphs)
+        layers = {
+            backbone.name: {**backbone.layers(store, rows), FEATURES: features[backbone.name][rows]}
+            for backbone in spec.backbones
+        }
+        clouds = {
+            backbone.name: shapes(layers[backbone.name], backbone.pairs(store, rows), graphs[backbone.name])
+            for backbone in spec.backbones
+        }
+        tables["clouds"], tables["similarity"] = _stacked(clouds), similarities(layers, graphs)
     with timed("properties"):
         properties = image_properties(store)
-        properties = properties.rename(columns={name: f"{name} of pixels" for name in properties if name in table})
-        known = pd.concat([table.drop(columns=list(set(KEYS) & set(table))), properties], axis=1).iloc[rows]
-    with timed("probes of properties"):
-        read = _stacked({name: _read(own, known, groups[rows], seed) for name, own in layers.items()})
+        properties = properties.rename(columns={name: f"{name} of pixels" for name in properties if name in columns})
+        probed = pd.concat([columns.drop(columns=list(set(KEYS) & set(columns))), properties], axis=1).iloc[rows]
+    with timed("property probes"):
+        probes = {name: _probes(by_layer, probed, groups[rows], seed) for name, by_layer in layers.items()}
+        tables["property_probes"] = _stacked(probes)
     with timed("domains"):
-        domains = _stacked(
-            {
-                name: _domains(
-                    own, elsewhere[name], groups, None if asked.domain is None else table[asked.domain], asked
-                )
-                for name, own in features.items()
-            }
-        )
-    tables = {
-        "maps": maps,
-        "neighbors": retrieval,
-        "outliers": _outliers(graphs, table),
-        "clouds": clouds,
-        "similarity": similarity,
-        "encoded": read,
-        "domains": domains,
-        "failures": failed_alike,
-        "leaks": leaks.pairs,
+        column = None if spec.domain is None else columns[spec.domain]
+        distances = {
+            name: _domains(vectors, other_features[name], groups, column, spec) for name, vectors in features.items()
+        }
+        tables["domains"] = _stacked(distances)
+    tables |= {"outliers": _outliers(graphs, columns), "leaks": leaks.pairs}
+    unprobed = [name for name in probed if name not in set(tables["property_probes"]["property"])]
+    everything = pd.concat([columns, properties], axis=1)
+    return Measurements(graphs, embeddings, transformed, rows, everything, unprobed, leaks, tables)
+
+
+def _features(spec: AnalysisSpec) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]]]:
+    """Features of the store, and of the other stores, by backbone."""
+    features = {backbone.name: backbone.features(spec.store) for backbone in spec.backbones}
+    for name, vectors in features.items():
+        if nonfinite := np.flatnonzero(~np.isfinite(vectors).all(1)).tolist():
+            raise UsageError(
+                f"backbone {name}: features of {len(nonfinite)} images of {spec.store.path} are NaN or infinite, the first of "
+                f"row {nonfinite[0]}. Check for a training that diverged, or for pixels that are NaN; or leave the backbone out."
+            )
+    others = {
+        backbone.name: {name: backbone.features(other) for name, other in spec.against.items()}
+        for backbone in spec.backbones
     }
-    unread = [name for name in known if name not in set(read["property"])]
-    return Measurements(graphs, points, placed, rows, pd.concat([table, properties], axis=1), unread, leaks, tables)
+    return features, others
+
+
+def _embed(
+    spec: AnalysisSpec,
+    graphs: Mapping[str, Neighborhood],
+    features: Mapping[str, np.ndarray],
+    others: Mapping[str, Mapping[str, np.ndarray]],
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, np.ndarray]], pd.DataFrame]:
+    """UMAP of the store, coordinates of the other stores in it, and a table of its quality."""
+    embeddings: dict[str, np.ndarray] = {}
+    transformed, rows = {}, []
+    for name, vectors in features.items():
+        first = next(iter(embeddings.values()), None)
+        points = project(vectors, spec.seed, spec.neighbors, graphs[name], beside=first)
+        embeddings[name] = points
+        transformed[name] = {
+            other: transform(new, vectors, points, spec.neighbors) for other, new in others[name].items()
+        }
+        index = {"backbone": name, "index": graphs[name].index, "recall": graphs[name].recall}
+        rows.append({**index, **embedding_quality(vectors, points, spec.neighbors, spec.seed)})
+    return embeddings, transformed, pd.DataFrame(rows)
 
 
 def _stacked(parts: Mapping[str, pd.DataFrame], column: str = "backbone") -> pd.DataFrame:
-    """Tables below one another, and which each row is of."""
+    """Tables below one another, with a column that names them."""
     return pd.concat([part.assign(**{column: name}) for name, part in parts.items()], ignore_index=True)
 
 
-def _read(layers: Mapping[str, np.ndarray], known: pd.DataFrame, groups: np.ndarray, seed: int) -> pd.DataFrame:
-    """Properties read off every layer, chance of the features alone: it is the same of all."""
-    return _stacked(
-        {layer: encoded(held, known, groups, seed, layer == FEATURES) for layer, held in layers.items()}, "layer"
-    )
+def _probes(by_layer: Mapping[str, np.ndarray], probed: pd.DataFrame, groups: np.ndarray, seed: int) -> pd.DataFrame:
+    """Property probes of every layer; chance is measured on the features only, since it is the same for all layers."""
+    parts = {
+        layer: probe_properties(vectors, probed, groups, seed, layer == FEATURES) for layer, vectors in by_layer.items()
+    }
+    return _stacked(parts, "layer")
 
 
-def _retrieval(graph: Neighborhood, table: pd.DataFrame) -> pd.DataFrame:
-    """How alike neighbours are by each column: purity and what it would be by chance, precision@k, mAP@k, hits and classes."""
+def _retrieval(graph: Neighborhood, columns: pd.DataFrame) -> pd.DataFrame:
+    """Agreement of neighbours in each column: purity and its value by chance, precision@k and mAP@k."""
     rows = []
-    for name in table:
-        labels = table[name].to_numpy(object)
+    for name in columns:
+        labels = columns[name].to_numpy(object)
         counts = sorted({1, min(5, graph.k), graph.k})
         rows.append(
             {
                 "column": name,
-                "values": table[name].nunique(),
-                "n": int(table[name].notna().sum()),
+                "values": columns[name].nunique(),
+                "n": int(columns[name].notna().sum()),
                 "k": graph.k,
                 "purity": graph.purity(labels),
                 "by_chance": graph.purity_by_chance(labels),
@@ -190,16 +196,16 @@ def _retrieval(graph: Neighborhood, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(rows[0]) if rows else RETRIEVAL)
 
 
-def _together(graphs: Sequence[Neighborhood]) -> Neighborhood:
-    """One graph with the neighbours of all: what any backbone finds alike is worth comparing."""
+def _union(graphs: Sequence[Neighborhood]) -> Neighborhood:
+    """One graph with the neighbours of all: pairs that are similar to any backbone are worth comparing."""
     parts = (
         np.hstack([getattr(graph, name) for graph in graphs]) for name in ("similarities", "distances", "positions")
     )
     return Neighborhood(*parts, graphs[0].index, min(graph.recall for graph in graphs))
 
 
-def _outliers(graphs: Mapping[str, Neighborhood], table: pd.DataFrame) -> pd.DataFrame:
-    """The images that are farthest from their neighbours: `remoteness` and how many times the median that is."""
+def _outliers(graphs: Mapping[str, Neighborhood], columns: pd.DataFrame) -> pd.DataFrame:
+    """The images with the largest `mean_knn_distance`, and its ratio to the median."""
     parts = {}
     for name, graph in graphs.items():
         rows = np.argsort(-graph.mean_knn_distance, kind="stable")[:OUTLIERS]
@@ -207,8 +213,8 @@ def _outliers(graphs: Mapping[str, Neighborhood], table: pd.DataFrame) -> pd.Dat
         parts[name] = pd.DataFrame(
             {
                 "row": rows,
-                **{key: table[key].to_numpy()[rows] for key in ("patient", "label", "split") if key in table},
-                "remoteness": graph.mean_knn_distance[rows],
+                **{key: columns[key].to_numpy()[rows] for key in ("patient", "label", "split") if key in columns},
+                "mean_knn_distance": graph.mean_knn_distance[rows],
                 "of_median": graph.mean_knn_distance[rows] / (median or np.nan),
             }
         )
@@ -220,19 +226,16 @@ def _domains(
     others: Mapping[str, np.ndarray],
     groups: np.ndarray,
     column: pd.Series | None,
-    asked: AnalysisSpec,
+    spec: AnalysisSpec,
 ) -> pd.DataFrame:
     """Distances between this store and the others, and between the values of a column."""
     parts = [domain_distances(features[:0], np.empty(0, object), groups[:0])]
     if others:
-        clouds = {asked.store.path.name: features, **others}
-        owners = [groups, *(patients_of(asked.against[name]) for name in others)]
-        names = np.concatenate([np.full(len(own), name, object) for name, own in clouds.items()])
-        everything, patients = (
-            np.concatenate(list(clouds.values())),
-            np.concatenate(owners),
-        )  # who is in both is one patient
-        parts.append(domain_distances(everything, names, patients, asked.seed))
+        clouds = {spec.store.path.name: features, **others}
+        patients = np.concatenate([groups, *(patients_of(spec.against[name]) for name in others)])
+        names = np.concatenate([np.full(len(vectors), name, object) for name, vectors in clouds.items()])
+        # A patient id that occurs in several stores is one patient.
+        parts.append(domain_distances(np.concatenate(list(clouds.values())), names, patients, spec.seed))
     if column is not None:
-        parts.append(domain_distances(features, column.to_numpy(object), groups, asked.seed))
+        parts.append(domain_distances(features, column.to_numpy(object), groups, spec.seed))
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)

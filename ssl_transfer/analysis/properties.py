@@ -1,4 +1,4 @@
-"""Macroscopic properties of images, computed from their pixels: what a backbone might encode without knowing any anatomy."""
+"""Macroscopic properties of images, computed from pixels: what features may encode without any anatomy."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ BATCH = 512
 def image_properties(store: ImageStore, rows: np.ndarray | None = None) -> pd.DataFrame:
     """Properties of images of a store, a row each.
 
-    Of all: `mean` and `spread` of the values, `body_area` (share of pixels that belong to the object: of HU above −300, else
+    Of all: `mean` and `std` of the values, `body_area` (share of pixels that belong to the object: of HU above −300, else
     above a tenth of the store's range), `center_x` and `center_y` of that object (−1 left or top, 1 right or bottom), `symmetry`
-    (correlation of the image with its mirror image), `edge_density` (mean gradient magnitude, as a share of `spread`) and `noise`
+    (correlation of the image with its mirror image), `edge_density` (mean gradient magnitude, as a share of `std`) and `noise`
     (standard deviation by the median absolute deviation of a Laplacian, in units of the values). Of HU also the shares of `air`
     (below −700), `soft_tissue` (−100 to 150) and `bone` (above 300); of volumes `slice_position` (0 first to 1 last of
     its series). NaN where a property is undefined, such as the centre of nothing.
@@ -47,33 +47,33 @@ def image_properties(store: ImageStore, rows: np.ndarray | None = None) -> pd.Da
 def _properties(images: np.ndarray, body: np.ndarray, hounsfield: bool) -> dict[str, np.ndarray]:
     count, height, width = images.shape
     flat, inside = images.reshape(count, -1), body.reshape(count, -1)
-    spread = flat.std(1)
+    std = flat.std(1)
     area = inside.mean(1)
     across, down = np.linspace(-1, 1, width), np.linspace(-1, 1, height)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = {
+        values_by_name = {
             "mean": flat.mean(1),
-            "spread": spread,
+            "std": std,
             "body_area": area,
             "center_x": (body.mean(1) * across).sum(1) / body.mean(1).sum(1),
             "center_y": (body.mean(2) * down).sum(1) / body.mean(2).sum(1),
             "symmetry": _correlation(flat, images[:, :, ::-1].reshape(count, -1)),
         }
         gradient = np.hypot(ndimage.sobel(images, 1), ndimage.sobel(images, 2)) / 8
-        found["edge_density"] = gradient.reshape(count, -1).mean(1) / spread
+        values_by_name["edge_density"] = gradient.reshape(count, -1).mean(1) / std
     laplacian = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
     rough = np.abs(ndimage.convolve(images, laplacian[None])[:, 1:-1, 1:-1]).reshape(count, -1)
-    found["noise"] = np.median(rough, 1) / (0.6745 * 6)
+    values_by_name["noise"] = np.median(rough, 1) / (0.6745 * 6)
     if hounsfield:
-        found["air"] = (flat < AIR_HU).mean(1)
-        found["soft_tissue"] = ((flat >= SOFT_HU[0]) & (flat <= SOFT_HU[1])).mean(1)
-        found["bone"] = (flat > BONE_HU).mean(1)
-    return {name: values.astype(np.float64) for name, values in found.items()}
+        values_by_name["air"] = (flat < AIR_HU).mean(1)
+        values_by_name["soft_tissue"] = ((flat >= SOFT_HU[0]) & (flat <= SOFT_HU[1])).mean(1)
+        values_by_name["bone"] = (flat > BONE_HU).mean(1)
+    return {name: values.astype(np.float64) for name, values in values_by_name.items()}
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    one, other = one - one.mean(1, keepdims=True), other - other.mean(1, keepdims=True)
-    return (one * other).sum(1) / np.sqrt((one**2).sum(1) * (other**2).sum(1))
+def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    first, second = first - first.mean(1, keepdims=True), second - second.mean(1, keepdims=True)
+    return (first * second).sum(1) / np.sqrt((first**2).sum(1) * (second**2).sum(1))
 
 
 def _range(store: ImageStore) -> tuple[float, float]:

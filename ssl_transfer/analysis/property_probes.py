@@ -1,4 +1,4 @@
-"""What features encode: how well a linear probe, cross-validated over patients, reads a property off them."""
+"""Property probes: how linearly decodable properties of images are from features, cross-validated over patients."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ MOST_CLASSES = 30  # a column of more words is an id, not a property
 LEAST_NUMBERS = 10  # different values from which a column of numbers is regressed; of fractions, three
 
 
-def encoded(
+def probe_properties(
     features: np.ndarray, properties: pd.DataFrame, groups: np.ndarray, seed: int = 0, control: bool = True
 ) -> pd.DataFrame:
-    """Read properties off features by linear probes whose every prediction is of patients that they have not seen.
+    """Predict properties from features by linear probes; every prediction is for a patient outside the training folds.
 
-    Every probe is a ridge regression: of numbers (ten different ones or more, or three that are fractions), or of which class an
-    image is of, a target per class, judged by how it orders images. The penalty is chosen inside the training patients, for each
-    target. Groups are dealt into five folds by a seeded draw. Left out is what little is known of: fewer than 30 images or five
+    Every probe is a ridge regression: of numbers (ten distinct values or more, or three with fractions), or of class indicators,
+    one target per class, scored by AUROC. The penalty is chosen inside the training patients, for each
+    target. Groups are assigned to five folds at random. Left out are properties with too few values: fewer than 30 images or five
     groups, classes of fewer than 30 images, one class, more than 30 classes, numbers that never vary.
 
     Args:
         features: (N, D), finite.
-        properties: A column each, numbers or words; None and NaN are unknown; N rows.
+        properties: A column each, numbers or words; N rows; None and NaN are unknown.
         groups: Patient of each row, (N,).
         seed: Of folds and permutation.
         control: Also measure chance.
 
     Returns:
         A row per property: `property`, `measure` (`R2`, at most 1, where 0 is the mean; or macro `AUROC`, where 0.5 is chance, a
-        mean over folds), `value`, `chance` (the same after values were exchanged between patients: what no relation looks like;
+        mean over folds), `value`, `chance` (the same after values were permuted across patients: no relation;
         NaN without `control`) and `n` images.
     """
     alike: dict[bytes, list[_Property]] = {}  # those known of the same images share decompositions of the features
@@ -47,40 +47,44 @@ def encoded(
     rows = []
     for columns in alike.values():
         sample = _Sample.of(features, groups, columns[0].known, seed)
-        asked = [column.targets for column in columns]
+        target_arrays = [column.targets for column in columns]
         if control:
-            asked += [column.of(sample.exchanged(column.values)) for column in columns]
+            target_arrays += [column.of(sample.permuted(column.values)) for column in columns]
         bounded = np.repeat(
-            [not column.classes for column in columns] * (1 + control), [part.shape[1] for part in asked]
+            [not column.classes for column in columns] * (1 + control), [part.shape[1] for part in target_arrays]
         )
-        predicted, expected = _predicted(sample.inputs, np.hstack(asked), sample.folds, bounded)
-        edges = np.cumsum([part.shape[1] for part in asked])[:-1]
+        predicted, expected = _predicted(sample.inputs, np.hstack(target_arrays), sample.folds, bounded)
+        edges = np.cumsum([part.shape[1] for part in target_arrays])[:-1]
         judged = [
-            _mean_auroc(own, truth, sample.folds) if column.classes else _r2(own, truth, mean)
-            for column, truth, own, mean in zip(
-                columns * (1 + control), asked, np.split(predicted, edges, 1), np.split(expected, edges, 1), strict=True
+            _mean_auroc(fold_outputs, truth, sample.folds) if column.classes else _r2(fold_outputs, truth, mean)
+            for column, truth, fold_outputs, mean in zip(
+                columns * (1 + control),
+                target_arrays,
+                np.split(predicted, edges, 1),
+                np.split(expected, edges, 1),
+                strict=True,
             )
         ]
-        for place, column in enumerate(columns):
-            chance = judged[len(columns) + place] if control else float("nan")
+        for index, column in enumerate(columns):
+            chance = judged[len(columns) + index] if control else float("nan")
             measure = "AUROC" if column.classes else "R2"
             rows.append(
                 {
                     "property": column.name,
                     "measure": measure,
-                    "value": judged[place],
+                    "value": judged[index],
                     "chance": chance,
                     "n": len(column.known),
                 }
             )
-    order = {name: place for place, name in enumerate(properties)}
+    order = {name: index for index, name in enumerate(properties)}
     rows.sort(key=lambda row: order[row["property"]])
     return pd.DataFrame(rows, columns=["property", "measure", "value", "chance", "n"])
 
 
 @dataclass(frozen=True, eq=False)
 class _Property:
-    """A column as probes see it: rows that have a value, numbers or class codes, and how many classes (0: numbers)."""
+    """A column that can be probed: rows with a value, their numbers or class codes, and the number of classes (0: numbers)."""
 
     name: str
     known: np.ndarray
@@ -102,7 +106,7 @@ class _Property:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Images of which something is known: features, fold, and group of each."""
+    """Images with a value: features, fold, and group of each."""
 
     inputs: np.ndarray
     folds: np.ndarray
@@ -115,8 +119,8 @@ class _Sample:
         folds = (np.random.default_rng(seed).permutation(codes.max() + 1) % FOLDS)[codes]
         return cls(np.asarray(features[rows], np.float64), folds, codes, seed)
 
-    def exchanged(self, target: np.ndarray) -> np.ndarray:
-        """Every group's values taken from another group, in their order, and repeated or cut to its length."""
+    def permuted(self, target: np.ndarray) -> np.ndarray:
+        """Values permuted across groups: each group gets those of another, in order, repeated or cut to its length."""
         order = np.argsort(self.groups, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(self.groups))[:-1])
         given = np.random.default_rng([self.seed, 1]).permutation(len(parts))
@@ -127,7 +131,7 @@ class _Sample:
 
 
 def _prepared(name: str, values: np.ndarray) -> _Property | None:
-    """A property that enough is known of, or None."""
+    """A property with enough values, or None."""
     known = np.flatnonzero([value is not None and value == value for value in values])
     kept = np.asarray(values, object)[known]
     if len(known) < FEWEST:
@@ -148,21 +152,22 @@ def _prepared(name: str, values: np.ndarray) -> _Property | None:
 def _predicted(
     inputs: np.ndarray, targets: np.ndarray, folds: np.ndarray, bounded: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Out-of-fold predictions of targets (n, T), and what the mean of those that were seen would have said.
+    """Out-of-fold predictions of targets (n, T), and the means of the training targets as a baseline.
 
-    Those of `bounded` targets (T,) stay within what was seen: of an image unlike all others a line may say anything.
+    Predictions of `bounded` targets (T,) are clipped to the range of the training targets, since a line extrapolates without
+    limit.
     """
     predicted, expected = np.empty(targets.shape), np.empty(targets.shape)
     columns = np.arange(targets.shape[1])
     for fold in range(FOLDS):
-        judged, chooses = folds == fold, folds == (fold + 1) % FOLDS
-        learns = ~judged & ~chooses
-        trials = _ridge(inputs[learns], targets[learns], inputs[chooses])
-        errors = np.square(trials - targets[chooses]).sum(1)  # (ridges, T)
-        said = _ridge(inputs[~judged], targets[~judged], inputs[judged])[errors.argmin(0), :, columns].T
-        seen = targets[~judged]
-        predicted[judged] = np.where(bounded, said.clip(seen.min(0), seen.max(0)), said)
-        expected[judged] = seen.mean(0)
+        test, validation = folds == fold, folds == (fold + 1) % FOLDS
+        train = ~test & ~validation
+        trials = _ridge(inputs[train], targets[train], inputs[validation])
+        errors = np.square(trials - targets[validation]).sum(1)  # (ridges, T)
+        outputs = _ridge(inputs[~test], targets[~test], inputs[test])[errors.argmin(0), :, columns].T
+        seen = targets[~test]
+        predicted[test] = np.where(bounded, outputs.clip(seen.min(0), seen.max(0)), outputs)
+        expected[test] = seen.mean(0)
     return predicted, expected
 
 
@@ -172,8 +177,8 @@ def _ridge(inputs: np.ndarray, targets: np.ndarray, others: np.ndarray) -> np.nd
     inputs, others = standardize(inputs), standardize(others)
     variances, axes = np.linalg.eigh(inputs.T @ inputs / len(inputs))
     along = axes.T @ (inputs.T @ (targets - centre)) / len(inputs)
-    places = others @ axes
-    return np.stack([places @ (along / (variances.clip(min=0) + ridge)[:, None]) + centre for ridge in RIDGES])
+    coordinates = others @ axes
+    return np.stack([coordinates @ (along / (variances.clip(min=0) + ridge)[:, None]) + centre for ridge in RIDGES])
 
 
 def _r2(predicted: np.ndarray, truth: np.ndarray, expected: np.ndarray) -> float:

@@ -43,9 +43,9 @@ def layer_ckas(clouds: Sequence[Cloud], kernel: Literal["linear", "rbf"] = "line
     """
     kernels = torch.stack([_centred_kernel(torch.as_tensor(cloud), kernel) for cloud in clouds])
     products = (kernels @ kernels.T).numpy()
-    own = np.sqrt(np.diag(products).clip(min=0))
-    own[own == 0] = np.nan
-    return products / np.outer(own, own)
+    norms = np.sqrt(np.diag(products).clip(min=0))
+    norms[norms == 0] = np.nan
+    return products / np.outer(norms, norms)
 
 
 def _centred_kernel(cloud: torch.Tensor, kernel: Literal["linear", "rbf"]) -> torch.Tensor:
@@ -73,26 +73,26 @@ def similarities(
         where the layers have the same name in two backbones, `procrustes`; of features also `neighbors_shared` (mean share of
         an image's neighbours in one that are its neighbours in the other).
     """
-    places = [(name, layer) for name, held in layers.items() for layer in held]
-    clouds = [layers[name][layer][:KERNEL_ROWS] for name, layer in places]
+    nodes = [(name, layer) for name, held in layers.items() for layer in held]
+    clouds = [layers[name][layer][:KERNEL_ROWS] for name, layer in nodes]
     linear, rbf = layer_ckas(clouds), layer_ckas(clouds, "rbf")
     rows = []
-    for i, j in itertools.combinations_with_replacement(range(len(places)), 2):
-        row = dict(zip(("backbone_a", "layer_a", "backbone_b", "layer_b"), (*places[i], *places[j]), strict=True))
+    for i, j in itertools.combinations_with_replacement(range(len(nodes)), 2):
+        row = dict(zip(("backbone_a", "layer_a", "backbone_b", "layer_b"), (*nodes[i], *nodes[j]), strict=True))
         row |= {"cka": linear[i, j], "cka_rbf": rbf[i, j]}
-        if places[i][0] != places[j][0] and places[i][1] == places[j][1]:
+        if nodes[i][0] != nodes[j][0] and nodes[i][1] == nodes[j][1]:
             row["procrustes"] = procrustes(clouds[i], clouds[j])
-            if places[i][1] == FEATURES:
-                row["neighbors_shared"] = shared_neighbors(*(neighborhoods[places[place][0]] for place in (i, j)))
+            if nodes[i][1] == FEATURES:
+                row["neighbors_shared"] = shared_neighbors(*(neighborhoods[nodes[node][0]] for node in (i, j)))
         rows.append(row)
     columns = ["backbone_a", "layer_a", "backbone_b", "layer_b", "cka", "cka_rbf", "procrustes", "neighbors_shared"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def shared_neighbors(one: Neighborhood, other: Neighborhood) -> float:
+def shared_neighbors(first: Neighborhood, second: Neighborhood) -> float:
     """Mean share of an image's neighbours in one graph that are its neighbours in the other, in [0, 1]."""
-    k = min(one.k, other.k)
-    hits = [(column[:, None] == other.positions[:, :k]).any(1).mean() for column in one.positions[:, :k].T]
+    k = min(first.k, second.k)
+    hits = [(column[:, None] == second.positions[:, :k]).any(1).mean() for column in first.positions[:, :k].T]
     return float(np.mean(hits))
 
 

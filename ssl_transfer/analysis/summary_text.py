@@ -1,4 +1,4 @@
-"""What an analysis found, in sentences: numbers from its tables, and how far each can be believed."""
+"""An analysis in sentences: numbers from its tables, with intervals or chance levels beside them."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from ssl_transfer.analysis.similarity import FEATURES
 from ssl_transfer.result import Analysis
 
 WIDTH = 120  # characters of a line on a terminal
-CLEAR = 0.05  # difference of R² or AUROC that is told as one
+CLEAR = 0.05  # difference of R² or AUROC that is reported
 
 
-def findings(asked: AnalysisSpec, found: Measurements, pictures: Mapping[str, Path]) -> list[Finding]:
-    """One paragraph per question, with its picture where there is one; the questions nothing is known of are left out."""
-    told = [
-        ("Near-duplicates", _leaks(found), "leaks"),
-        ("Neighbours", _neighbors(found), None),
-        ("Maps", _maps(found), "maps"),
-        ("What the features encode", _encoded(found), "encoded"),
-        ("Before and after", _reuse(asked, found), None),
-        ("How alike the layers are", _clouds(found), "clouds"),
-        ("Domains", _domains(found), None),
-        ("Shared failures", _failures(asked, found), None),
-        ("Far from all others", _outliers(found), "outliers"),
+def summary_text(spec: AnalysisSpec, measured: Measurements, pictures: Mapping[str, Path]) -> list[Finding]:
+    """One paragraph per topic, with its picture if there is one; topics without data are left out."""
+    topics = [
+        ("Near-duplicates", _leaks(measured), "leaks"),
+        ("Neighbours", _neighbors(measured), None),
+        ("UMAP", _embeddings(measured), "umap"),
+        ("Linearly decodable properties", _property_probes(measured), "property_probes"),
+        ("Before and after", _reuse(spec, measured), None),
+        ("Similarity of layers", _clouds(measured), "clouds"),
+        ("Domains", _domains(measured), None),
+        ("Shared failures", _failures(spec, measured), None),
+        ("Outliers", _outliers(measured), "outliers"),
     ]
-    return [Finding(title, text, pictures.get(picture)) for title, text, picture in told if text]
+    return [Finding(title, text, pictures.get(picture)) for title, text, picture in topics if text]
 
 
 def as_text(analysis: Analysis, folder: str | Path) -> str:
-    """What `analyze` prints for people.
+    """What `analyze` prints on a terminal.
 
     Args:
         analysis: Of the backbones.
@@ -53,18 +53,18 @@ def as_text(analysis: Analysis, folder: str | Path) -> str:
     return "\n".join([*lines, f"tables and figures: {folder}", f"explorer: {Path(folder) / 'explorer.html'}"])
 
 
-def _leaks(found: Measurements) -> str:
-    within = found.leaks.pairs[~found.leaks.pairs["across"].astype(bool)]
+def _leaks(measured: Measurements) -> str:
+    within = measured.leaks.pairs[~measured.leaks.pairs["across"].astype(bool)]
     known = within[["patient_a", "patient_b"]].notna().all(axis=None)
     whose = ", in different patients" if known else ", their patients unknown"
-    return found.leaks.sentence() + (f" {len(within):,} more lie within a split{whose}." if len(within) else "")
+    return measured.leaks.sentence() + (f" {len(within):,} more lie within a split{whose}." if len(within) else "")
 
 
-def _neighbors(found: Measurements) -> str:
+def _neighbors(measured: Measurements) -> str:
     """One sentence per column, the backbone with the purest neighbourhoods first."""
     lines = []
-    for column, own in found.tables["neighbors"].groupby("column", sort=False):
-        ranked = own.sort_values("purity", ascending=False).dropna(subset="purity")
+    for column, group in measured.tables["neighbors"].groupby("column", sort=False):
+        ranked = group.sort_values("purity", ascending=False).dropna(subset="purity")
         if len(ranked):
             shares = ", ".join(f"{row.purity:.2f} under {row.backbone}" for row in ranked.itertuples())
             k, chance = ranked["k"].iloc[0], ranked["by_chance"].iloc[0]
@@ -72,53 +72,56 @@ def _neighbors(found: Measurements) -> str:
     return "\n\n".join(lines)
 
 
-def _maps(found: Measurements) -> str:
-    said = [
+def _embeddings(measured: Measurements) -> str:
+    quality = [
         f"{row.backbone}: trustworthiness {row.trustworthiness:.2f}, continuity {row.continuity:.2f}"
         + ("" if row.index == "exact" else f", neighbours by {row.index} at recall {row.recall:.3f}")
-        for row in found.tables["maps"].itertuples()
+        for row in measured.tables["embedding_quality"].itertuples()
     ]
-    beside = " Maps begin where the first one ended, so that images can be followed." if len(said) > 1 else ""
-    return f"{'; '.join(said)}. Distances between islands of a UMAP mean little; read neighbourhoods, not distances.{beside}"
+    aligned = (
+        " The embeddings are aligned with the first one, so that images can be followed." if len(quality) > 1 else ""
+    )
+    advice = "Distances between clusters of a UMAP mean little; interpret neighbourhoods, not distances."
+    return f"{'; '.join(quality)}. {advice}{aligned}"
 
 
-def _encoded(found: Measurements) -> str:
-    """What chance looks like, then the properties in which backbones differ, the largest difference first."""
-    table = found.tables["encoded"]
+def _property_probes(measured: Measurements) -> str:
+    """The chance level, then the properties in which backbones differ, the largest difference first."""
+    table = measured.tables["property_probes"]
     last = table[table["layer"] == FEATURES]
     if not len(last):
-        return f"Too little is known of {', '.join(map(_words, found.unread))}." if found.unread else ""
+        return f"Too few values to probe: {', '.join(map(_words, measured.unprobed))}." if measured.unprobed else ""
     chance = last.groupby("measure")["chance"].agg(["min", "max"])
     spans = ", ".join(f"{_measure(name)} {_number(low)} to {_number(high)}" for name, low, high in chance.itertuples())
-    said = (
-        f"Linear probes on {last['n'].max():,} of {len(found.rows):,} sampled images, cross-validated over patients. With values "
-        f"exchanged between patients the same probes reach {spans}: that is chance."
+    text = (
+        f"Linear probes on {last['n'].max():,} of {len(measured.rows):,} sampled images, cross-validated over patients. "
+        f"With values permuted across patients the same probes reach {spans}: that is chance."
     )
-    if found.unread:
-        said += f" Too little is known of {', '.join(map(_words, found.unread))}."
+    if measured.unprobed:
+        text += f" Too few values to probe: {', '.join(map(_words, measured.unprobed))}."
     differences = []
-    for (name, measure), own in last.dropna(subset="value").groupby(["property", "measure"], sort=False):
-        best, worst = (own.loc[place(own["value"])] for place in (pd.Series.idxmax, pd.Series.idxmin))
-        text = (
+    for (name, measure), group in last.dropna(subset="value").groupby(["property", "measure"], sort=False):
+        best, worst = (group.loc[extreme(group["value"])] for extreme in (pd.Series.idxmax, pd.Series.idxmin))
+        difference = (
             f"{_words(name)}: {_measure(measure)} {_number(best['value'])} under {best['backbone']}, "
             f"{_number(worst['value'])} under {worst['backbone']}"
         )
-        differences.append((best["value"] - worst["value"], text))
-    clear = [text for difference, text in sorted(differences, reverse=True) if difference >= CLEAR]
+        differences.append((best["value"] - worst["value"], difference))
+    clear = [difference for size, difference in sorted(differences, reverse=True) if size >= CLEAR]
     if clear:
-        return f"{said} Where backbones differ by {CLEAR} or more: {'; '.join(clear)}."
+        return f"{text} Where backbones differ by {CLEAR} or more: {'; '.join(clear)}."
     several = last["backbone"].nunique() > 1
-    return said + (f" No two backbones differ by {CLEAR} or more in any property." if several else "")
+    return text + (f" No two backbones differ by {CLEAR} or more in any property." if several else "")
 
 
-def _reuse(asked: AnalysisSpec, found: Measurements) -> str:
+def _reuse(spec: AnalysisSpec, measured: Measurements) -> str:
     """For every backbone that came from another one: layers kept, neighbours kept, properties gained and lost."""
-    table, lines = found.tables["similarity"], []
-    encoded = found.tables["encoded"]
+    table, lines = measured.tables["similarity"], []
+    probes = measured.tables["property_probes"]
     values = (
-        encoded[encoded["layer"] == FEATURES].pivot(index="property", columns="backbone", values="value").clip(lower=0)
+        probes[probes["layer"] == FEATURES].pivot(index="property", columns="backbone", values="value").clip(lower=0)
     )
-    for before, after in before_and_after(list(asked.subjects)):
+    for before, after in before_and_after(list(spec.backbones)):
         pair = table["backbone_a"].isin([before.name, after.name]) & table["backbone_b"].isin([before.name, after.name])
         same = table[pair & (table["backbone_a"] != table["backbone_b"]) & (table["layer_a"] == table["layer_b"])]
         features = same[same["layer_a"] == FEATURES].iloc[0]
@@ -130,21 +133,21 @@ def _reuse(asked: AnalysisSpec, found: Measurements) -> str:
         )
         if {before.name, after.name} <= set(values):
             changes = (values[after.name] - values[before.name]).dropna().sort_values()
-            for word, own in (("Gained", changes[changes >= CLEAR][::-1]), ("Lost", changes[changes <= -CLEAR])):
-                if len(own):
-                    listed = ", ".join(f"{_words(name)} {_number(abs(by))}" for name, by in own.items())
-                    text += f" {word} in R² or AUROC: {listed}."
+            for word, group in (("Gained", changes[changes >= CLEAR][::-1]), ("Lost", changes[changes <= -CLEAR])):
+                if len(group):
+                    changes_text = ", ".join(f"{_words(name)} {_number(abs(by))}" for name, by in group.items())
+                    text += f" {word} in R² or AUROC: {changes_text}."
         lines.append(text)
     return "\n\n".join(lines)
 
 
-def _clouds(found: Measurements) -> str:
-    table, last = found.tables["similarity"], found.tables["clouds"]
+def _clouds(measured: Measurements) -> str:
+    table, last = measured.tables["similarity"], measured.tables["clouds"]
     features = (table["layer_a"] == FEATURES) & (table["layer_b"] == FEATURES)
     pairs = table[features & (table["backbone_a"] != table["backbone_b"])].sort_values("cka", ascending=False)
     ends = pairs.iloc[[0, -1][: len(pairs)]]
     words = ("Most", "least") if len(pairs) > 1 else ("How",)
-    said = "; ".join(
+    sentences = "; ".join(
         f"{word} alike by CKA of features: {row.backbone_a} and {row.backbone_b}, {_number(row.cka)} "
         f"({row.neighbors_shared:.0%} of neighbours shared)"
         for word, row in zip(words, ends.itertuples(), strict=False)
@@ -155,27 +158,27 @@ def _clouds(found: Measurements) -> str:
         f"hubness {_number(row.hubness)}"
         for row in last[last["layer"] == FEATURES].itertuples()
     )
-    return (f"{said}.\n\n" if said else "") + f"{shape}."
+    return (f"{sentences}.\n\n" if sentences else "") + f"{shape}."
 
 
-def _domains(found: Measurements) -> str:
+def _domains(measured: Measurements) -> str:
     lines = []
-    for (a, b), own in found.tables["domains"].groupby(["domain_a", "domain_b"], sort=False):
+    for (a, b), group in measured.tables["domains"].groupby(["domain_a", "domain_b"], sort=False):
         each = "; ".join(
             f"{row.backbone}: Fréchet {_number(row.frechet)} (halves of one domain {_number(row.frechet_by_chance)}), "
             f"MMD² {_number(row.mmd, 3)}"
             + (f", separable with AUROC {_number(row.separability)}" if row.separability == row.separability else "")
-            for row in own.itertuples()
+            for row in group.itertuples()
         )
         lines.append(f"{a} and {b}: {each}.")
     return "\n\n".join(lines)
 
 
-def _failures(asked: AnalysisSpec, found: Measurements) -> str:
-    if asked.results and not len(found.tables["failures"]):
+def _failures(spec: AnalysisSpec, measured: Measurements) -> str:
+    if spec.results and not len(measured.tables["failures"]):
         return "The results are of different tasks, so no two of them can be compared."
     lines = []
-    for row in found.tables["failures"].itertuples():
+    for row in measured.tables["failures"].itertuples():
         lines.append(
             f"{row.task}: {row.result_a} is wrong in {row.wrong_a:.1%} of {row.n:,} cases, {row.result_b} in {row.wrong_b:.1%}, "
             f"both in {row.both_wrong:.1%} (independent errors: {row.by_chance:.1%}); error consistency "
@@ -184,13 +187,13 @@ def _failures(asked: AnalysisSpec, found: Measurements) -> str:
     return "\n\n".join(lines)
 
 
-def _outliers(found: Measurements) -> str:
-    table: pd.DataFrame = found.tables["outliers"]
+def _outliers(measured: Measurements) -> str:
+    table: pd.DataFrame = measured.tables["outliers"]
     first = table.groupby("backbone", sort=False).first()
-    said = "; ".join(
+    sentences = "; ".join(
         f"{name}: row {int(row['row'])}, {_number(row['of_median'], 1)} ×" for name, row in first.iterrows()
     )
-    return f"The image farthest from its neighbours, in medians of that distance: {said}."
+    return f"The image farthest from its neighbours, in medians of that distance: {sentences}."
 
 
 def _number(value: Any, digits: int = 2) -> str:

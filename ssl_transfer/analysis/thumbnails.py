@@ -40,8 +40,8 @@ def thumbnails(store: ImageStore, rows: np.ndarray | None = None, px: int = 32) 
     step = max(1, BATCH_PIXELS // int(np.prod(store.shape)))
     for start in range(0, len(rows), step):
         images = store.read(rows[start : start + step])
-        for place, image in enumerate(images if channels == 3 else images[:, channels // 2, None], start):
-            _shrunk(displayed(image, store.units), small[place])
+        for index, image in enumerate(images if channels == 3 else images[:, channels // 2, None], start):
+            _shrunk(displayed(image, store.units), small[index])
     return small
 
 

@@ -51,10 +51,10 @@ def resampled_backbones(n: int, resamples: int, seed: int = 0) -> np.ndarray:
     return np.concatenate(kept)[:resamples]
 
 
-def _linear(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    one, other = one - one.mean(-1, keepdims=True), other - other.mean(-1, keepdims=True)
-    found = (one * other).sum(-1) / np.sqrt(np.square(one).sum(-1) * np.square(other).sum(-1))
-    return np.clip(found, -1, 1)
+def _linear(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    first, second = first - first.mean(-1, keepdims=True), second - second.mean(-1, keepdims=True)
+    correlation = (first * second).sum(-1) / np.sqrt(np.square(first).sum(-1) * np.square(second).sum(-1))
+    return np.clip(correlation, -1, 1)
 
 
 def _concordance(signs: np.ndarray, truths: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Classification metrics: functions of scored images. Averaging is the task card's, never a default.
 
 Every metric takes weights for many resamples at once, so that a thousand bootstrap samples cost a few matrix products; the
-plain value is the one of equal weights. Weights stand in columns, one resample each: rows are gathered and added
+plain value is the one of equal weights. Weights are stored in columns, one per resample, so that rows are gathered and added
 along contiguous memory.
 """
 
@@ -146,8 +146,8 @@ def calibration_error(images: ScoredImages) -> np.ndarray:
     if not images.multilabel:
         return _calibration_gap(scores.argmax(1) == labels, scores.max(1), weights) / images.total
     gaps = [
-        _calibration_gap(images.positive[known, c], scores[known, c], weights[known])
-        for c, known in enumerate((labels >= 0).T)
+        _calibration_gap(images.positive[labelled, c], scores[labelled, c], weights[labelled])
+        for c, labelled in enumerate((labels >= 0).T)
     ]
     return images.average(np.stack(gaps) / images.total, evenly=True)
 

@@ -1,4 +1,4 @@
-"""Numbers that describe a cloud of features, or two clouds, of the same images or of others; floats out.
+"""Geometry of features: shape of one set, and similarity or distance of two. Every function returns a float.
 
 Features are torch tensors; `cka`, `procrustes` and the distances between clouds take NumPy arrays as well.
 """
@@ -15,7 +15,7 @@ Cloud = torch.Tensor | np.ndarray
 
 
 def normalised_std(features: torch.Tensor) -> float:
-    """Mean standard deviation of L2-normalised features times √D: about 1 when they spread out, 0 when they collapse.
+    """Mean standard deviation of L2-normalised features times √D: about 1 for isotropic features, 0 for collapsed ones.
 
     Args:
         features: Shape (N, D), N ≥ 2.
@@ -41,22 +41,22 @@ def rankme(features: torch.Tensor) -> float:
     return float(torch.exp(-(share * share.log()).sum()))
 
 
-def alignment(one: torch.Tensor, other: torch.Tensor) -> float:
+def alignment(first: torch.Tensor, second: torch.Tensor) -> float:
     """Mean squared distance of normalised features of two views of the same images, in [0, 4]; small is aligned.
 
     Args:
-        one: Shape (N, D).
-        other: Shape (N, D), row by row the other view.
+        first: Shape (N, D).
+        second: Shape (N, D), row by row the other view.
 
     Source:
         Wang & Isola 2020, https://arxiv.org/abs/2005.10242, section 4.1, with exponent 2.
     """
-    difference = functional.normalize(one.float(), dim=1) - functional.normalize(other.float(), dim=1)
+    difference = functional.normalize(first.float(), dim=1) - functional.normalize(second.float(), dim=1)
     return float(difference.square().sum(1).mean())
 
 
 def uniformity(features: torch.Tensor) -> float:
-    """Log of the mean Gaussian potential exp(−2·distance²) over pairs of normalised features; 0 is collapsed, −4 spread out.
+    """Log of the mean Gaussian potential exp(−2·distance²) over pairs of normalised features; 0 if collapsed, −4 if uniform.
 
     Args:
         features: Shape (N, D), N ≥ 2.
@@ -102,16 +102,16 @@ def intrinsic_dimension(first: np.ndarray, second: np.ndarray) -> float:
         Facco et al. 2017, https://arxiv.org/abs/1803.06992.
     """
     first, second = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    known = first > 0
-    if known.sum() < 2:
+    distinct = first > 0
+    if distinct.sum() < 2:
         return float("nan")
-    total = np.log(second[known] / first[known]).sum()
-    return float((known.sum() - 1) / total) if total > 0 else float("inf")
+    total = np.log(second[distinct] / first[distinct]).sum()
+    return float((distinct.sum() - 1) / total) if total > 0 else float("inf")
 
 
 def cka(
-    one: Cloud,
-    other: Cloud,
+    first: Cloud,
+    second: Cloud,
     kernel: Literal["linear", "rbf"] = "linear",
     unbiased: bool = False,
     bandwidth: float = 0.5,
@@ -123,8 +123,8 @@ def cka(
     negative.
 
     Args:
-        one: Shape (N, D), N ≥ 2 (unbiased: 4).
-        other: Shape (N, E), row by row of the same images.
+        first: Shape (N, D), N ≥ 2 (unbiased: 4).
+        second: Shape (N, E), row by row of the same images.
         kernel: `rbf`: exp(−distance² / (2 (bandwidth · median distance)²)), the median taken per representation.
         unbiased: Use the unbiased estimate of HSIC.
         bandwidth: Of `rbf`.
@@ -132,7 +132,7 @@ def cka(
             at which an N × N matrix does not fit; rows should be in random order. Implies `unbiased`.
 
     Returns:
-        NaN where one of them never varies.
+        NaN if one of them is constant.
 
     Raises:
         ValueError: If the numbers of rows differ, or they or a batch are too small.
@@ -143,35 +143,35 @@ def cka(
     """
     unbiased = unbiased or batch is not None
     least = 4 if unbiased else 2
-    one, other = torch.as_tensor(one), torch.as_tensor(other)
-    _check_pairs("cka", one, other, least)
+    first, second = torch.as_tensor(first), torch.as_tensor(second)
+    _check_pairs("cka", first, second, least)
     if batch is not None and batch < least:
         raise ValueError(f"cka: found batch={batch}, expected at least {least} rows.")
-    one, other = _centred(one), _centred(other)
+    first, second = _centred(first), _centred(second)
     if kernel == "linear" and not unbiased:  # D × D matrices do
-        cross, own = (one.T @ other).square().sum(), [(side.T @ side).square().sum() for side in (one, other)]
-        return _ratio(cross, *own)
-    parts = torch.arange(len(one)).split(batch or len(one))
-    sums = torch.zeros(3, dtype=torch.float64, device=one.device)
+        cross, norms = (first.T @ second).square().sum(), [(side.T @ side).square().sum() for side in (first, second)]
+        return _ratio(cross, *norms)
+    parts = torch.arange(len(first)).split(batch or len(first))
+    sums = torch.zeros(3, dtype=torch.float64, device=first.device)
     for rows in parts:
         if len(rows) >= least:
-            kernels = [kernel_matrix(side[rows], kernel, bandwidth) for side in (one, other)]
+            kernels = [kernel_matrix(side[rows], kernel, bandwidth) for side in (first, second)]
             hsic = _unbiased_hsic if unbiased else _hsic
             sums += torch.stack([hsic(*kernels), hsic(kernels[0], kernels[0]), hsic(kernels[1], kernels[1])])
     return _ratio(*sums)
 
 
-def procrustes(one: Cloud, other: Cloud) -> float:
+def procrustes(first: Cloud, second: Cloud) -> float:
     """Distance that the best rotation leaves between two representations of the same images, in [0, 2]; 0 is the same.
 
     Both are centred and scaled to Frobenius norm 1: 2 − 2 ‖AᵀB‖_*.
 
     Args:
-        one: Shape (N, D).
-        other: Shape (N, E).
+        first: Shape (N, D).
+        second: Shape (N, E).
 
     Returns:
-        NaN where one of them never varies.
+        NaN if one of them is constant.
 
     Raises:
         ValueError: If the numbers of rows differ.
@@ -179,41 +179,41 @@ def procrustes(one: Cloud, other: Cloud) -> float:
     Source:
         Ding et al. 2021, https://arxiv.org/abs/2108.01661.
     """
-    one, other = torch.as_tensor(one), torch.as_tensor(other)
-    _check_pairs("procrustes", one, other, 2)
-    one, other = _centred(one), _centred(other)
-    scale = one.norm() * other.norm()
+    first, second = torch.as_tensor(first), torch.as_tensor(second)
+    _check_pairs("procrustes", first, second, 2)
+    first, second = _centred(first), _centred(second)
+    scale = first.norm() * second.norm()
     if scale == 0:
         return float("nan")
-    return float((2 - 2 * torch.linalg.svdvals(one.T @ other).sum() / scale).clamp(0, 2))
+    return float((2 - 2 * torch.linalg.svdvals(first.T @ second).sum() / scale).clamp(0, 2))
 
 
-def frechet_distance(one: Cloud, other: Cloud) -> float:
+def frechet_distance(first: Cloud, second: Cloud) -> float:
     """Squared 2-Wasserstein distance of two clouds taken as Gaussians: ‖μ − ν‖² + tr(Σ + Τ − 2 (ΣΤ)^½).
 
     It grows with the features' scale, and with D where N is not much larger: compare only within one backbone and like N.
 
     Args:
-        one: Shape (N, D), N ≥ 2.
-        other: Shape (M, D), M ≥ 2.
+        first: Shape (N, D), N ≥ 2.
+        second: Shape (M, D), M ≥ 2.
 
     Source:
         Dowson & Landau 1982; Heusel et al. 2017, https://arxiv.org/abs/1706.08500.
     """
-    one, other = torch.as_tensor(one), torch.as_tensor(other)
-    means = [side.double().mean(0) for side in (one, other)]
-    roots = [_root(_centred(side)) / (len(side) - 1) ** 0.5 for side in (one, other)]
+    first, second = torch.as_tensor(first), torch.as_tensor(second)
+    means = [side.double().mean(0) for side in (first, second)]
+    roots = [_root(_centred(side)) / (len(side) - 1) ** 0.5 for side in (first, second)]
     cross = torch.linalg.svdvals(roots[0] @ roots[1].T).sum()  # tr (ΣΤ)^½ without a matrix root
-    spread = sum(root.square().sum() for root in roots)
-    return float(((means[0] - means[1]).square().sum() + spread - 2 * cross).clamp(min=0))
+    total_variance = sum(root.square().sum() for root in roots)
+    return float(((means[0] - means[1]).square().sum() + total_variance - 2 * cross).clamp(min=0))
 
 
-def mmd(one: Cloud, other: Cloud, bandwidth: float = 1.0) -> float:
-    """Unbiased squared maximum mean discrepancy of two clouds under a Gaussian kernel; about 0 where they are of one kind.
+def mmd(first: Cloud, second: Cloud, bandwidth: float = 1.0) -> float:
+    """Unbiased squared maximum mean discrepancy of two clouds under a Gaussian kernel; about 0 for samples of one distribution.
 
     Args:
-        one: Shape (N, D), N ≥ 2.
-        other: Shape (M, D), M ≥ 2.
+        first: Shape (N, D), N ≥ 2.
+        second: Shape (M, D), M ≥ 2.
         bandwidth: Of the kernel, as a share of the median distance of all rows.
 
     Returns:
@@ -222,18 +222,20 @@ def mmd(one: Cloud, other: Cloud, bandwidth: float = 1.0) -> float:
     Source:
         Gretton et al. 2012, https://jmlr.org/papers/v13/gretton12a.html, lemma 6.
     """
-    both = torch.cat([torch.as_tensor(one), torch.as_tensor(other)]).double()
+    both = torch.cat([torch.as_tensor(first), torch.as_tensor(second)]).double()
     kernel = kernel_matrix(both, "rbf", bandwidth)
-    n, m = len(one), len(other)
+    n, m = len(first), len(second)
     within = [
         kernel[part, part].sum() / (count * (count - 1)) for part, count in ((slice(0, n), n), (slice(n, None), m))
     ]
     return float(sum(within) - 2 * kernel[:n, n:].mean())
 
 
-def _check_pairs(name: str, one: torch.Tensor, other: torch.Tensor, least: int) -> None:
-    if len(one) != len(other) or len(one) < least:
-        raise ValueError(f"{name}: found {len(one)} and {len(other)} rows, expected as many of each, at least {least}.")
+def _check_pairs(name: str, first: torch.Tensor, second: torch.Tensor, least: int) -> None:
+    if len(first) != len(second) or len(first) < least:
+        raise ValueError(
+            f"{name}: found {len(first)} and {len(second)} rows, expected as many of each, at least {least}."
+        )
 
 
 def _centred(features: torch.Tensor) -> torch.Tensor:
@@ -248,8 +250,8 @@ def _root(centred: torch.Tensor) -> torch.Tensor:
     return torch.linalg.qr(centred, mode="r").R if len(centred) > centred.shape[1] else centred
 
 
-def _ratio(cross: torch.Tensor, one: torch.Tensor, other: torch.Tensor) -> float:
-    return float(cross / (one * other).sqrt()) if one > 0 and other > 0 else float("nan")
+def _ratio(cross: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> float:
+    return float(cross / (first * second).sqrt()) if first > 0 and second > 0 else float("nan")
 
 
 def kernel_matrix(features: torch.Tensor, kernel: Literal["linear", "rbf"], bandwidth: float = 0.5) -> torch.Tensor:
@@ -264,14 +266,14 @@ def kernel_matrix(features: torch.Tensor, kernel: Literal["linear", "rbf"], band
     return torch.expm1(-squared / (2 * width)) if width > 0 else torch.zeros_like(squared)
 
 
-def _hsic(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+def _hsic(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Up to a factor that cancels."""
-    one = one - one.mean(0) - one.mean(1, keepdim=True) + one.mean()
-    return (one * other).sum()
+    first = first - first.mean(0) - first.mean(1, keepdim=True) + first.mean()
+    return (first * second).sum()
 
 
-def _unbiased_hsic(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    n = len(one)
-    one, other = one.clone().fill_diagonal_(0), other.clone().fill_diagonal_(0)
-    sums = one.sum() * other.sum() / ((n - 1) * (n - 2)) - 2 * one.sum(0) @ other.sum(0) / (n - 2)
-    return ((one * other).sum() + sums) / (n * (n - 3))
+def _unbiased_hsic(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    n = len(first)
+    first, second = first.clone().fill_diagonal_(0), second.clone().fill_diagonal_(0)
+    sums = first.sum() * second.sum() / ((n - 1) * (n - 2)) - 2 * first.sum(0) @ second.sum(0) / (n - 2)
+    return ((first * second).sum() + sums) / (n * (n - 3))

@@ -9,7 +9,7 @@ All strengths share the features, so one step of all of them is two matrix produ
   through their neighbours.
 - The objective is convex, so a line search needs slopes only, and these need no further product with the features.
 
-A softmax for classes, a sigmoid per column for two classes and for labels that do not exclude each other. The columns of
+A softmax for classes, a sigmoid per column for two classes and for multi-label targets. The columns of
 the latter are independent problems, and each is solved to its own gap.
 """
 
@@ -93,12 +93,12 @@ def fit_heads(
         for chosen in _lots([late], problem):
             starts = torch.stack([solved[i].points.double() for i in chosen])
             solved.update(zip(chosen, _minimise(problem, different[chosen], starts, tolerance, max_steps), strict=True))
-    found = [solved[i] for i in order.tolist()]
+    solutions = [solved[i] for i in order.tolist()]
     return Heads(
-        torch.stack([solution.weights for solution in found]),
-        torch.stack([solution.intercepts for solution in found]),
-        torch.tensor([solution.steps for solution in found]),
-        torch.tensor([solution.converged for solution in found]),
+        torch.stack([solution.weights for solution in solutions]),
+        torch.stack([solution.intercepts for solution in solutions]),
+        torch.tensor([solution.steps for solution in solutions]),
+        torch.tensor([solution.converged for solution in solutions]),
     )
 
 
@@ -127,16 +127,16 @@ class _Problem:
         self.columns, self.classes = (1, n_classes) if self.softmax else (targets.shape[1], 1)
         self.targets = targets if self.softmax else (2 * targets.T - 1).to(features.dtype).contiguous()
         mass = weights.sum(1)
-        mass = torch.where(mass > 0, mass, 1)  # a column of which nothing is known gets a head of zeros
+        mass = torch.where(mass > 0, mass, 1)  # a column without known labels gets a head of zeros
         self.mass = mass.expand(self.columns)
         self.share = (weights / mass[:, None]).to(features.dtype).expand(self.columns, -1)
         self.mean = features.mean(0, dtype=torch.float64).to(features.dtype)
         self.inputs = features - self.mean
-        spread = torch.linalg.vector_norm(self.inputs, dim=0, dtype=torch.float64) / len(features) ** 0.5
-        scale = float(spread.square().mean().sqrt())
+        std = torch.linalg.vector_norm(self.inputs, dim=0, dtype=torch.float64) / len(features) ** 0.5
+        scale = float(std.square().mean().sqrt())
         self.scale = scale if scale > 0 else 1.0
         self.inputs /= self.scale
-        self.spread = (spread / self.scale).to(features.dtype)
+        self.std = (std / self.scale).to(features.dtype)
         self.axes, self.variances = _principal_axes(self.inputs)
 
     def penalties(self, strengths):
@@ -167,11 +167,11 @@ class _Problem:
         if self.softmax:
             index = self.targets.expand(len(logits), 1, -1)
             torch.softmax(logits, 1, out=out)
-            own = out.gather(1, index)
+            likelihood = out.gather(1, index)
             out.scatter_(1, index, 0)
             others = out.sum(1, keepdim=True)
             out.scatter_(1, index, -others)
-            surprise = own.clamp(min=torch.finfo(own.dtype).tiny).log()
+            surprise = likelihood.clamp(min=torch.finfo(likelihood.dtype).tiny).log()
             losses = -torch.where(others < 0.5, torch.log1p(-others), surprise)[:, 0]
         else:
             signs = self.targets[column]
@@ -227,13 +227,13 @@ def _lots(levels, problem):
 
 
 def _starts(problem, solved, places, chosen):
-    """Starting points (S, G, K, D + 1) of strengths `chosen`, from the optima that are known."""
-    known = np.array(sorted(solved))
+    """Starting points (S, G, K, D + 1) of strengths `chosen`, from the optima that are solved."""
+    solved_positions = np.array(sorted(solved))
     starts = problem.inputs.new_zeros(len(chosen), problem.columns, problem.classes, problem.inputs.shape[1] + 1)
-    if len(known) < 2:
+    if len(solved_positions) < 2:
         return starts
     for start, i in zip(starts, chosen, strict=True):
-        near = known[np.argsort(np.abs(known - i), kind="stable")[:NEIGHBOURS]]
+        near = solved_positions[np.argsort(np.abs(solved_positions - i), kind="stable")[:NEIGHBOURS]]
         for j in near:
             others = near[near != j]
             factor = np.prod((places[i] - places[others]) / (places[j] - places[others]))  # Lagrange's polynomial
@@ -262,7 +262,7 @@ def _minimise(problem, strengths, starts, tolerance, max_steps):
         rows = alive[better]
         best[rows], least[rows], steps[rows] = descent.points[better], gap[better], step
         converged[rows] = ((estimated <= ESTIMATED) & (proven <= PROVEN))[better]
-        goes_on = (gap > (1 if step else 0.1)) & (step - newest[alive] <= PATIENCE)  # no number does not go on either
+        goes_on = (gap > (1 if step else 0.1)) & (step - newest[alive] <= PATIENCE)  # NaN stops, too
         if step == max_steps or not bool(goes_on.any()):
             break
         if not bool(goes_on.all()):
@@ -320,7 +320,7 @@ class _Descent:
         weights = self.points[..., :-1]
         residual = (2 * self.losses).sqrt()  # their mean square is at most twice the mean loss
         rounding = ROUNDING * unit * residual * weights.shape[-1] ** 0.5
-        slack = unit * (weights * self.problem.spread).square().sum((1, 2)).sqrt() * self.losses
+        slack = unit * (weights * self.problem.std).square().sum((1, 2)).sqrt() * self.losses
         length = self.gradient[..., :-1].square().sum((1, 2)).sqrt()
         return (length + rounding).square() / (2 * self.penalty[:, 0, 0]) + slack
 
@@ -408,5 +408,5 @@ def _direction(gradient, moves, turns, invert):
     return direction.neg_()
 
 
-def _dot(one, other):
-    return (one * other).sum((1, 2))
+def _dot(first, second):
+    return (first * second).sum((1, 2))

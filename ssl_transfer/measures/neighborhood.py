@@ -1,4 +1,4 @@
-"""What stands near what: one neighbour graph, from which purity, retrieval, hubs, outliers, near-duplicates and UMAP are read."""
+"""One neighbour graph for purity, retrieval, hubness, outliers, near-duplicates and UMAP."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Neighborhood:
         distances: Euclidean, of the features brought to length 1, (N, k); equal rows have exactly 0.
         positions: Which rows they are, int64 (N, k); never the row itself.
         index: `exact`, `ivf` or `hnsw`.
-        recall: Share of the truly nearest that were found, on a seeded sample; 1 of an exact index.
+        recall: Share of the true nearest neighbours in the graph, on a seeded sample; 1 of an exact index.
     """
 
     similarities: np.ndarray
@@ -62,9 +62,9 @@ class Neighborhood:
                 f"neighbourhood: {len(wrong)} rows have features that are not finite, the first is {wrong[0]}."
             )
         k = min(k, len(features) - 1)
-        found, recall = _index(features, k, index)
-        similarities, positions = found.others(features, k)
-        return cls(similarities, _distances(features, similarities, positions), positions, found.kind, recall)
+        searched, recall = _index(features, k, index)
+        similarities, positions = searched.others(features, k)
+        return cls(similarities, _distances(features, similarities, positions), positions, searched.kind, recall)
 
     @property
     def k(self) -> int:
@@ -81,7 +81,7 @@ class Neighborhood:
         return _mean(shares)
 
     def purity_by_chance(self, labels: np.ndarray) -> float:
-        """What `purity` would be if neighbours were drawn from all other rows that have a label."""
+        """Expected `purity` if neighbours were drawn from all other rows that have a label."""
         codes, known = _codes(labels)
         counts = np.bincount(codes[known])
         total = counts.sum()
@@ -90,8 +90,8 @@ class Neighborhood:
     def precision(self, labels: np.ndarray, counts: Sequence[int] = (1, 5, 15)) -> dict[int, float]:
         """Retrieval precision@k: mean share of the first k neighbours with the row's label; one without counts as wrong."""
         same, _ = self._same(labels)
-        asked = _codes(labels)[1]
-        return {k: _mean(same[asked, :k].mean(1)) for k in counts if k <= self.k}
+        labelled = _codes(labels)[1]
+        return {k: _mean(same[labelled, :k].mean(1)) for k in counts if k <= self.k}
 
     def average_precision(self, labels: np.ndarray) -> float:
         """mAP@k: mean over rows of Σ precision@i at each hit i, by the hits that were possible among k.
@@ -100,11 +100,11 @@ class Neighborhood:
             Radenović et al. 2018, https://arxiv.org/abs/1803.11285, cut off at k.
         """
         same, _ = self._same(labels)
-        codes, asked = _codes(labels)
-        others = np.bincount(codes[asked], minlength=codes.max() + 1)[codes] - 1
-        possible = np.minimum(others, self.k)
+        codes, labelled = _codes(labels)
+        same_label = np.bincount(codes[labelled], minlength=codes.max() + 1)[codes] - 1
+        possible = np.minimum(same_label, self.k)
         precision = np.cumsum(same, 1) / np.arange(1, self.k + 1)
-        rows = asked & (possible > 0)
+        rows = labelled & (possible > 0)
         return _mean((precision * same).sum(1)[rows] / possible[rows])
 
     @cached_property
@@ -114,14 +114,14 @@ class Neighborhood:
 
     @property
     def hubness(self) -> float:
-        """Skewness of `occurrences`: about 0 without hubs; above 1 few rows are neighbours of very many.
+        """Skewness of `k_occurrence`: about 0 without hubs; above 1 few rows are neighbours of very many.
 
         Source:
             Radovanović et al. 2010, https://jmlr.org/papers/v11/radovanovic10a.html.
         """
-        apart = self.k_occurrence - self.k_occurrence.mean()
-        spread = np.sqrt(np.square(apart).mean())
-        return float((apart**3).mean() / spread**3) if spread > 0 else 0.0
+        centred = self.k_occurrence - self.k_occurrence.mean()
+        std = np.sqrt(np.square(centred).mean())
+        return float((centred**3).mean() / std**3) if std > 0 else 0.0
 
     @cached_property
     def mean_knn_distance(self) -> np.ndarray:
@@ -150,28 +150,28 @@ def neighbors(features: np.ndarray, k: int = NEIGHBORS, index: IndexKind = "auto
 
 
 def _index(features: np.ndarray, k: int, kind: IndexKind) -> tuple[NeighborIndex, float]:
-    """What finds the neighbours, and its recall of the k others; of k + 1 a row itself is always found."""
+    """The index, and its recall of the k others; among k + 1 neighbours a row always finds itself."""
     if kind == "auto" and len(features) >= EXACT_GRAPH_BELOW:
-        found = NeighborIndex(features, "ivf")
-        recall = ((k + 1) * found.widen(features, k + 1, (k * RECALL + 1) / (k + 1)) - 1) / k
+        approximate = NeighborIndex(features, "ivf")
+        recall = ((k + 1) * approximate.widen(features, k + 1, (k * RECALL + 1) / (k + 1)) - 1) / k
         if recall >= RECALL:
-            return found, recall
+            return approximate, recall
     if kind in ("auto", "exact"):
         return NeighborIndex(features, "exact"), 1.0
-    found = NeighborIndex(features, kind)
-    return found, max(0.0, ((k + 1) * found.recall(features, [k + 1])[k + 1] - 1) / k)
+    searched = NeighborIndex(features, kind)
+    return searched, max(0.0, ((k + 1) * searched.recall(features, [k + 1])[k + 1] - 1) / k)
 
 
 def _distances(features: np.ndarray, similarities: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """From similarities, and where these are large, of whose distances float32 leaves nothing, from differences of unit rows."""
-    found = np.sqrt(np.maximum(2 - 2 * similarities.astype(np.float64), 0))
+    distances = np.sqrt(np.maximum(2 - 2 * similarities.astype(np.float64), 0))
     empty = ~np.any(features, axis=1)  # similar to nothing, and yet equal to each other
     rows, columns = np.nonzero((similarities > NEAR) | empty[:, None] | empty[positions])
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)
-        one, other = (_unit(features[which]) for which in (rows[part], positions[rows[part], columns[part]]))
-        found[rows[part], columns[part]] = np.linalg.norm(one - other, axis=1)
-    return np.where(found < SAME, 0.0, found)
+        first, second = (_unit(features[which]) for which in (rows[part], positions[rows[part], columns[part]]))
+        distances[rows[part], columns[part]] = np.linalg.norm(first - second, axis=1)
+    return np.where(distances < SAME, 0.0, distances)
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -8,9 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 IndexKind = Literal["auto", "exact", "ivf", "hnsw"]
-EXACT_SEARCH_BELOW = (
-    500_000  # rows; 50,000 queries of 512 features take two minutes there on two cores, `ivf` in all one
-)
+EXACT_SEARCH_BELOW = 500_000  # rows; 50,000 queries of 512 features take two minutes there, `ivf` in all one
 SEED = 0  # of k-means, of graph levels and of the queries that recall is measured on
 ROWS_PER_CELL = 39  # FAISS warns of k-means on fewer
 TRAINED_PER_CELL = 64  # rows that k-means is fitted to, drawn with the seed
@@ -198,9 +196,9 @@ def _each_other(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     parts = [slice(start, min(start + TILE, len(rows))) for start in range(0, len(rows), TILE)]
     memory = np.empty(TILE * TILE, np.float32)
 
-    def tile(one: slice, other: slice) -> np.ndarray:
-        shape = one.stop - one.start, other.stop - other.start
-        return np.matmul(rows[one], rows[other].T, out=memory[: shape[0] * shape[1]].reshape(shape))
+    def tile(first_part: slice, second_part: slice) -> np.ndarray:
+        shape = first_part.stop - first_part.start, second_part.stop - second_part.start
+        return np.matmul(rows[first_part], rows[second_part].T, out=memory[: shape[0] * shape[1]].reshape(shape))
 
     for part in parts:  # first near the diagonal, so that every row has some, and most others are seen to be no better
         among = tile(part, part)
@@ -210,13 +208,13 @@ def _each_other(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         best[part, :most] = np.take_along_axis(among, columns, 1)
         positions[part, :most] = part.start + columns
     worst = best.min(1)
-    for i, one in enumerate(parts):
-        for other in parts[i + 1 :]:
-            among = tile(one, other)
-            near = [np.flatnonzero(among > least) for least in (worst[one, None], worst[other])]
+    for i, first_part in enumerate(parts):
+        for second_part in parts[i + 1 :]:
+            among = tile(first_part, second_part)
+            near = [np.flatnonzero(among > least) for least in (worst[first_part, None], worst[second_part])]
             for at, turn in zip(near, (1, -1), strict=True):
                 a, b = divmod(at, among.shape[1])
-                pair = (one.start + a, other.start + b)[::turn]
+                pair = (first_part.start + a, second_part.start + b)[::turn]
                 _improve(best, positions, worst, *pair, among.ravel()[at])
     order = np.argsort(-best, axis=1, kind="stable")
     return np.take_along_axis(best, order, 1), np.take_along_axis(positions, order, 1)
@@ -237,11 +235,11 @@ def _improve(
     if not len(touched):
         return
     line = np.repeat(np.arange(len(touched)), counts)
-    place = k + np.arange(len(rows)) - first[line]
+    column_of = k + np.arange(len(rows)) - first[line]
     values = np.full((len(touched), k + counts.max()), -np.inf, np.float32)
     names = np.full(values.shape, -1)
     values[:, :k], names[:, :k] = best[touched], positions[touched]
-    values[line, place], names[line, place] = similarities[order], others[order]
+    values[line, column_of], names[line, column_of] = similarities[order], others[order]
     kept = np.argpartition(-values, k - 1, axis=1)[:, :k]
     best[touched] = np.take_along_axis(values, kept, 1)
     positions[touched] = np.take_along_axis(names, kept, 1)

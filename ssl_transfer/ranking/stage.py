@@ -1,14 +1,16 @@
-"""The stage `rank`: which of several backbones to take for a task, before any is fine-tuned. Test images are not looked at.
+"""The stage `rank`: which of several backbones to take for a task, before any is fine-tuned. Test images are not read.
 
 Frozen features of training and validation images are scored by every transferability score, and by kNN and a linear probe, which
-are cross-validated over patients; the probe sets the order unless asked otherwise. Patients are resampled to say how sure it is.
+are cross-validated over patients. By default the probe determines the order. Patients are resampled for its uncertainty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import pandas
@@ -19,13 +21,13 @@ from ssl_transfer.data.images import Images
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.environment import device_name, environment
 from ssl_transfer.errors import TaskError, UsageError
-from ssl_transfer.features import Features, extract_features, features_id
+from ssl_transfer.features import Features, Precision, extract_features, features_id
 from ssl_transfer.measures.transferability import SCORES
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.opening import open_backbones
 from ssl_transfer.ranking.candidate import Candidate, candidate, criteria, known_criterion
 from ssl_transfer.ranking.sample import Sample
-from ssl_transfer.ranking.source_classifier import SourceLabels, source_posteriors
+from ssl_transfer.ranking.source_classifier import SourceLabels, SourcePosteriors, source_posteriors
 from ssl_transfer.ranking.verdict import verdict
 from ssl_transfer.result import RankedBackbone, Ranking
 from ssl_transfer.run import Artifact
@@ -44,7 +46,7 @@ def rank(
     folds: PositiveInt = 5,
     resamples: NonNegativeInt = 100,
     size: PositiveInt | None = None,
-    precision: Literal["fp32", "bf16"] = "fp32",
+    precision: Precision = "fp32",
 ) -> tuple[Ranking, Path]:
     """Score backbones on a task's training and validation images and put them in order.
 
@@ -53,14 +55,14 @@ def rank(
             are defined.
         backbones: Opened, or by path or name (see `load_backbone`); a mapping also names them.
         out: Folder; None: `runs/rank/ID`. It gets `rank.json` and `scores.csv`.
-        features: Folders of features that are there already, of any of these backbones and stores.
+        features: Folders of computed features, of any of these backbones and stores.
         sources: Labelled stores, `STORE` or `STORE:COLUMN`, on which LEEP and NCE may train a head, for backbones that were
             pretrained on them.
-        by: What the order rests on.
-        fraction: Share of the training patients that are looked at, as for `evaluate`.
+        by: The criterion of the order.
+        fraction: Share of the training patients, as for `evaluate`.
         seed: Of the fraction, the folds, the resamples, and the mixture of N-LEEP.
         folds: Of patients, at least three, for the probes.
-        resamples: Of patients, for intervals and the share of first places; 0: neither.
+        resamples: Of patients, for intervals and the share of first ranks; 0: neither.
         size, precision: Of the features; see `extract_features`.
 
     Returns:
@@ -71,61 +73,27 @@ def rank(
         UsageError: If there are fewer than three folds, `by` applies to no backbone, features are of something else, or `out`
             holds something else.
         SplitError: If there are fewer than three patients.
-        BackboneError: If features are no numbers.
+        BackboneError: If features are NaN or infinite.
     """
     task = task if isinstance(task, Task) else Task.load(task)
     backbones = open_backbones(backbones, task.store)
     sources = [source if isinstance(source, SourceLabels) else SourceLabels.open(source) for source in sources]
     if task.kind == "segmentation":
         raise TaskError(f"task {task.name}: it is a segmentation task; rank is for multiclass and multilabel tasks.")
-    settings = {
-        "by": by,
-        "fraction": fraction,
-        "seed": seed,
-        "folds": folds,
-        "resamples": resamples,
-        "size": size,
-        "precision": precision,
-    }
-    asked = {**settings, "names": list(backbones), "task": task.card.model_dump(exclude={"store"})}
-    upstream = [*(one.id for one in backbones.values()), task.store.id, *(source.id for source in sources)]
-    artifact = Artifact.of("rank", asked, upstream, out, record="rank.json")
+    settings = dict(
+        by=by, fraction=fraction, seed=seed, folds=folds, resamples=resamples, size=size, precision=precision
+    )
+    content = {**settings, "names": list(backbones), "task": task.card.model_dump(exclude={"store"})}
+    upstream = [*(backbone.id for backbone in backbones.values()), task.store.id, *(source.id for source in sources)]
+    artifact = Artifact.of("rank", content, upstream, out, record="rank.json")
     if artifact.is_finished():
         return Ranking.load(artifact.folder), artifact.folder
-    needs_source = by in SCORES and SCORES[by].needs_source
-    if needs_source and not any(_has_source(backbone, sources) for backbone in backbones.values()):
-        raise UsageError(
-            f"by={by}: none of the backbones has source classes at hand. Take linear_probe, or give a --source."
-        )
+    _check_source(by, backbones, sources)
     sample = Sample.of(task, fraction, seed, folds, resamples)
-    stores = [task.store, *(source.store for source in sources)]
-    wanted = {features_id(one, store, size, precision) for one in backbones.values() for store in stores}
-    known = {one.card.run_id: one for one in map(Features.load, features)}
-    if strange := [str(one.path) for name, one in known.items() if name not in wanted]:
-        raise UsageError(
-            f"--features {strange[0]}: of another backbone, store, size or precision than what is ranked here."
-        )
-
-    def extracted(backbone: Backbone, store: Images) -> np.ndarray:
-        there = known.get(features_id(backbone, store, size, precision))
-        return (there or extract_features(backbone, store, size=size, precision=precision)).values
-
-    candidates = []
-    for number, (name, backbone) in enumerate(backbones.items(), 1):
-        say(f"rank: {name} ({number} of {len(backbones)})")
-        candidates.append(
-            candidate(
-                name,
-                backbone,
-                sample,
-                lambda own=backbone: extracted(own, task.store),
-                lambda values, own=backbone: source_posteriors(
-                    own, values, sources, lambda store: extracted(own, store), seed
-                ),
-                seed,
-            )
-        )
-    if all(one.values[by] is None for one in candidates):
+    extraction = _Extraction({folder.card.run_id: folder for folder in map(Features.load, features)}, size, precision)
+    extraction.check(backbones.values(), [task.store, *(source.store for source in sources)])
+    candidates = _candidates(sample, backbones, sources, extraction, seed)
+    if all(scored.values[by] is None for scored in candidates):
         raise UsageError(
             f"by={by}: this score applies to none of the backbones, or not to this task. Take linear_probe."
         )
@@ -146,6 +114,66 @@ def rank(
     return ranking, artifact.folder
 
 
+def _check_source(by: str, backbones: Mapping[str, Backbone], sources: Sequence[SourceLabels]) -> None:
+    """Refuse an order by a score of source classes if no backbone has any."""
+    needs_source = by in SCORES and SCORES[by].needs_source
+    if needs_source and not any(_has_source(backbone, sources) for backbone in backbones.values()):
+        raise UsageError(
+            f"by={by}: none of the backbones has known source classes. Take linear_probe, or give a --source."
+        )
+
+
+@dataclass(frozen=True)
+class _Extraction:
+    """Features of backbones and stores: from given folders (run id -> features), else computed."""
+
+    given: dict[str, Features]
+    size: int | None
+    precision: Precision
+
+    def check(self, backbones: Iterable[Backbone], stores: Sequence[Images]) -> None:
+        """Refuse a given folder that belongs to none of these backbones and stores."""
+        expected = {
+            features_id(backbone, store, self.size, self.precision) for backbone in backbones for store in stores
+        }
+        if unexpected := [str(features.path) for run_id, features in self.given.items() if run_id not in expected]:
+            raise UsageError(
+                f"--features {unexpected[0]}: of another backbone, store, size or precision than what is ranked here."
+            )
+
+    def of(self, backbone: Backbone, store: Images) -> np.ndarray:
+        """Features of all images of a store, (N, D)."""
+        given = self.given.get(features_id(backbone, store, self.size, self.precision))
+        return (given or extract_features(backbone, store, size=self.size, precision=self.precision)).values
+
+
+def _candidates(
+    sample: Sample,
+    backbones: Mapping[str, Backbone],
+    sources: Sequence[SourceLabels],
+    extraction: _Extraction,
+    seed: int,
+) -> list[Candidate]:
+    """Every backbone, scored."""
+    candidates = []
+    for number, (name, backbone) in enumerate(backbones.items(), 1):
+        say(f"rank: {name} ({number} of {len(backbones)})")
+        extract = partial(extraction.of, backbone)
+        posteriors = partial(_posteriors, backbone, sources, extract, seed)
+        candidates.append(candidate(name, backbone, sample, partial(extract, sample.task.store), posteriors, seed))
+    return candidates
+
+
+def _posteriors(
+    backbone: Backbone,
+    sources: Sequence[SourceLabels],
+    extract: Callable[[Images], np.ndarray],
+    seed: int,
+    features: np.ndarray,
+) -> SourcePosteriors | None:
+    return source_posteriors(backbone, features, sources, extract, seed)
+
+
 def _has_source(backbone: Backbone, sources: Sequence[SourceLabels]) -> bool:
     return backbone.classifier is not None or any(one.store.id in backbone.card.stores for one in sources)
 
@@ -154,7 +182,7 @@ def _unused(sources: Sequence[SourceLabels], backbones: Mapping[str, Backbone]) 
     """A sentence for each store that no backbone was pretrained on."""
     known = {store for backbone in backbones.values() for store in backbone.card.stores}
     return [
-        f"{source.store.path} is no source: none of these backbones was pretrained on it."
+        f"{source.store.path} is not used as a source: none of these backbones was pretrained on it."
         for source in sources
         if source.store.id not in known
     ]

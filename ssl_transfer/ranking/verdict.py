@@ -107,7 +107,7 @@ def _recommendation(
         )
     random_init = {candidate.name for candidate in ranked if candidate.card.method == RANDOM_INIT}
     if random_init & {best.name, *tied}:
-        text += " Random initialisation is among the best: on these features, no pretraining is better."
+        text += " Random initialisation is among the best: on these features, no pretraining is shown to be better."
     return text
 
 

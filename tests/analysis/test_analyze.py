@@ -119,14 +119,14 @@ def test_it_leaves_the_answer_the_page_the_tables_and_the_figures(analyzed):
     assert {path.name for path in folder.iterdir()} == FILES
     assert {path.stem for path in (folder / "tables").iterdir()} == TABLES
     figures = {path.name: Image.open(path).size for path in (folder / "figures").iterdir()}
-    assert {"maps.png", "encoded.png", "clouds.png", "outliers.png"} <= set(figures) and min(
+    assert {"umap.png", "property_probes.png", "clouds.png", "outliers.png"} <= set(figures) and min(
         map(min, figures.values())
     ) > 100
     assert (answer["analysis"], answer["explorer"]) == ("done", "done/explorer.html")
     assert not [path for path in folder.parent.iterdir() if path.name.startswith(".done")]
 
 
-def test_the_answer_is_strict_json_and_what_stands_in_analysis_json(analyzed, ct_store):
+def test_the_answer_is_strict_json_and_equals_analysis_json(analyzed, ct_store):
     folder, answer, _ = analyzed
     assert set(answer) == KEYS and (answer["kind"], answer["schema"]) == ("analysis", 1)
     written = json.loads((folder / "analysis.json").read_text(), parse_constant=refuse_constant)
@@ -141,7 +141,7 @@ def test_the_answer_is_strict_json_and_what_stands_in_analysis_json(analyzed, ct
         "duplicate": 0.92,
         "seed": 3,
     }
-    assert all(seconds >= 0 for seconds in answer["seconds"].values()) and "maps" in answer["seconds"]
+    assert all(seconds >= 0 for seconds in answer["seconds"].values()) and "UMAP" in answer["seconds"]
 
 
 def test_every_backbone_has_its_origin_and_numbers(analyzed, user_folder):
@@ -156,7 +156,7 @@ def test_every_backbone_has_its_origin_and_numbers(analyzed, user_folder):
     assert ours["dimensions"] == load_backbone(user_folder / "ours").feature_dim and vit["dimensions"] == 32
 
 
-def test_before_and_after_are_told_with_layers_and_neighbours(analyzed):
+def test_before_and_after_are_reported_with_layers_and_neighbours(analyzed):
     folder, answer, _ = analyzed
     (name,) = [one["name"] for one in answer["backbones"] if one["parents"]]
     said = told(answer, "Before and after")
@@ -171,9 +171,9 @@ def test_before_and_after_are_told_with_layers_and_neighbours(analyzed):
 def test_the_tables_are_of_all_backbones_and_layers(analyzed):
     folder, answer, _ = analyzed
     names = [one["name"] for one in answer["backbones"]]
-    for name in ("maps", "neighbors", "outliers", "clouds", "encoded"):
+    for name in ("embedding_quality", "neighbors", "outliers", "clouds", "property_probes"):
         assert list(dict.fromkeys(table(folder, name)["backbone"])) == names, name
-    clouds, encoded = table(folder, "clouds"), table(folder, "encoded")
+    clouds, encoded = table(folder, "clouds"), table(folder, "property_probes")
     layers = clouds.groupby("backbone")["layer"].apply(list)
     assert layers["vit"] == ["blocks.0", "blocks.1", "features"] and layers["ours"][-1] == "features"
     for name in names:
@@ -186,14 +186,14 @@ def test_the_tables_are_of_all_backbones_and_layers(analyzed):
 
 def test_maps_have_every_image_and_those_of_the_other_store(analyzed):
     folder, _, _ = analyzed
-    points = pd.read_parquet(folder / "maps.parquet")
+    points = pd.read_parquet(folder / "umap.parquet")
     assert {"backbone", "store", "row", "x", "y"} <= set(points) and np.isfinite(points[["x", "y"]]).all(axis=None)
     assert points.groupby(["backbone", "store"]).size().tolist() == [48] * 6 and set(points["store"]) == {
         "ct",
         "photographs",
     }
     graph = points[points["store"] == "ct"]
-    assert (graph.groupby("backbone")["occurrences"].sum() == 48 * 8).all()
+    assert (graph.groupby("backbone")["k_occurrence"].sum() == 48 * 8).all()
 
 
 def test_evaluations_are_compared_and_the_numbers_are_those_of_their_predictions(analyzed, user_folder):
@@ -252,7 +252,7 @@ def test_the_same_call_elsewhere_gives_the_same_tables_and_maps(analyzed, in_use
     again, other = in_user_folder / "again", json.loads(out)
     for name in TABLES:
         pd.testing.assert_frame_equal(table(folder, name), table(again, name), check_exact=True)
-    assert pd.read_parquet(folder / "maps.parquet").equals(pd.read_parquet(again / "maps.parquet"))
+    assert pd.read_parquet(folder / "umap.parquet").equals(pd.read_parquet(again / "umap.parquet"))
     for key in KEYS - {"seconds", "environment", "analysis", "explorer"}:
         assert answer[key] == other[key], key
 
@@ -293,7 +293,7 @@ def test_inspect_shows_an_analysis(analyzed, in_user_folder, capsys):
         (["nowhere", "--store", "ct"], "nowhere"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_left(words, said, in_user_folder):
+def test_errors_have_a_message_and_leave_no_files(words, said, in_user_folder):
     (in_user_folder / "elsewhere").mkdir(exist_ok=True)
     for name in ("ct", "photographs"):
         if not (in_user_folder / "elsewhere" / name).exists():

@@ -31,12 +31,12 @@ def store(tmp_path):
 LABELS = [["benign", "malign"][i % 2] for i in range(N)]
 
 
-def test_columns_of_one_value_files_and_digests_say_nothing(store):
+def test_columns_of_one_value_files_and_digests_are_left_out(store):
     table = described(store(label=LABELS, vendor=["acme"] * N, file=[f"{i}.png" for i in range(N)], none=[None] * N))
     assert list(table) == ["label", "split"] and len(table) == N
 
 
-def test_a_column_that_says_what_one_before_it_says_is_dropped(store):
+def test_a_recoding_of_an_earlier_column_is_dropped(store):
     coded = [{"benign": 7, "malign": 3}[label] for label in LABELS]
     partly = [None if i == 0 else label for i, label in enumerate(LABELS)]
     table = described(store(label=LABELS, code=coded, partly=partly, site=[i % 5 for i in range(N)]))
@@ -49,7 +49,7 @@ def test_the_values_are_those_of_the_store(store):
     assert table["label"].tolist() == LABELS and table["patient"].tolist() == made.column("patient").tolist()
 
 
-def test_images_are_alike_by_words_that_come_twice_and_by_numbers_of_few_values():
+def test_shared_columns_are_words_that_repeat_and_numbers_of_few_values():
     draw = np.random.default_rng(0)
     table = pd.DataFrame(
         {
@@ -72,7 +72,7 @@ def test_numbers_of_few_values_may_have_unknown_ones():
     assert shared(pd.DataFrame({"stage": values, "dose": values.astype(float)}), None) == ["stage", "dose"]
 
 
-def test_what_is_asked_for_is_taken_in_that_order():
+def test_requested_columns_keep_their_order():
     table = pd.DataFrame({"label": ["a", "b"] * 20, "weight": np.arange(40.0), "slice": np.arange(40)})
     assert shared(table, ["slice", "weight"]) == ["slice", "weight"]
 

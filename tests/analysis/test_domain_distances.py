@@ -24,7 +24,7 @@ def drawn(counts, shifts=None, width=8, per_patient=5, seed=0, own=0.0):
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_two_draws_of_one_cloud_are_as_far_apart_as_chance_says(seed):
+def test_two_samples_of_one_distribution_are_at_the_chance_level(seed):
     (row,) = domain_distances(*drawn({"a": 300, "b": 300}, seed=seed), seed).to_dict("records")
     assert row["frechet"] < 1.5 * row["frechet_by_chance"]
     assert abs(row["mmd"]) < 0.01
@@ -52,14 +52,14 @@ def test_the_same_images_ten_times_as_long_give_the_same_numbers():
     assert one[COLUMNS[2:]].to_numpy(float) == pytest.approx(other[COLUMNS[2:]].to_numpy(float), rel=1e-4, abs=1e-6)
 
 
-def test_what_tells_patients_apart_and_not_domains_does_not_count_as_separable():
+def test_separating_patients_is_not_separating_domains():
     # Twelve patients in each, all images of a patient in one place: a probe that may know a patient is right every time.
     table = domain_distances(*drawn({"a": 240, "b": 240}, per_patient=20, width=64, own=6.0))
     assert table["separability"][0] < 0.8
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
-def test_other_patients_of_the_same_kind_are_no_farther_than_chance_says(seed):
+def test_other_patients_of_one_domain_are_at_the_chance_level(seed):
     # What no difference looks like is two sets of other patients, for that is what two domains always are.
     features, domains, groups = drawn({"a": 300, "b": 300}, per_patient=20, own=1.5, seed=seed)
     (row,) = domain_distances(features, domains, groups, seed).to_dict("records")
@@ -100,7 +100,7 @@ def test_the_draw_depends_on_the_seed_alone():
     assert one.equals(again) and not one.equals(other)
 
 
-def test_features_that_never_vary_are_no_distance_apart():
+def test_constant_features_have_distance_zero():
     _, domains, groups = drawn({"a": 60, "b": 60})
     for value in (0.0, 2.0):
         (row,) = domain_distances(np.full((120, 4), value, np.float32), domains, groups).to_dict("records")

@@ -79,7 +79,7 @@ def test_a_planted_near_duplicate_is_found_and_nothing_else(tmp_path, change):
     assert set(found["split_a"]) == {"train"} and set(found["split_b"]) == {"test"}
 
 
-def test_clean_images_give_no_finding_and_say_so(tmp_path):
+def test_clean_images_give_no_leak(tmp_path):
     images = textures(90, np.random.default_rng(1))
     leaks = find_leaks(*(lambda store: (store, seen(store)))(stored(tmp_path, images[:60], images[60:])))
     assert len(leaks.pairs) == 0 and leaks.compared > 90
@@ -129,8 +129,8 @@ def gallery():
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.92])
 def test_dismissing_pairs_by_a_bound_changes_no_finding(gallery, threshold, monkeypatch):
     monkeypatch.setattr(leaks_module, "PAIRS", 100)
-    short = leaks_module._detail_correlations(*gallery, threshold)
-    whole = leaks_module._detail_correlations(*gallery, -1.0)
+    short = leaks_module._band_pass_correlations(*gallery, threshold)
+    whole = leaks_module._band_pass_correlations(*gallery, -1.0)
     found = whole >= threshold
     assert np.array_equal(short >= threshold, found) and short[found] == pytest.approx(whole[found], abs=1e-6)
     assert 50 < found.sum() < 400
@@ -144,7 +144,7 @@ def test_correlations_are_the_best_of_all_shifts(gallery):
     details = dict(
         zip(np.unique(np.concatenate([first, second])).tolist(), torch.fft.irfft2(spectra).numpy(), strict=True)
     )
-    found = leaks_module._detail_correlations(store, first, second, -1.0)
+    found = leaks_module._band_pass_correlations(store, first, second, -1.0)
     for a, b, value in zip(first, second, found, strict=True):
         mirrored = np.roll(details[b][:, ::-1], 1, 1)  # as transforms mirror: around the first column
         shifts = [
@@ -157,7 +157,7 @@ def test_correlations_are_the_best_of_all_shifts(gallery):
 
 
 def test_no_correlation_is_above_the_bound_and_most_bounds_are_below_the_threshold(gallery):
-    correlations = leaks_module._detail_correlations(*gallery, -1.0)
+    correlations = leaks_module._band_pass_correlations(*gallery, -1.0)
     for threshold in np.quantile(correlations, np.linspace(0.02, 0.98, 25)):
         possible = leaks_module._possible(*gallery, threshold)
         assert set(np.flatnonzero(correlations >= threshold)) <= set(possible)
@@ -166,7 +166,7 @@ def test_no_correlation_is_above_the_bound_and_most_bounds_are_below_the_thresho
 
 def test_damaged_pixels_are_alike_to_nothing_and_hide_nothing(gallery):
     store, first, second = gallery
-    found = leaks_module._detail_correlations(store, first, second, 0.92) >= 0.92
+    found = leaks_module._band_pass_correlations(store, first, second, 0.92) >= 0.92
     damaged = np.flatnonzero(~np.isfinite(store.images).all((1, 2, 3)))
     assert len(damaged) == 4 and not found[np.isin(first, damaged) | np.isin(second, damaged)].any()
 
@@ -183,7 +183,7 @@ def test_the_number_of_threads_changes_nothing_and_stays_as_it_was(gallery):
     found = []
     for count in (1, 2):
         torch.set_num_threads(count)
-        found.append(leaks_module._detail_correlations(*gallery, 0.8))
+        found.append(leaks_module._band_pass_correlations(*gallery, 0.8))
         assert torch.get_num_threads() == count
     torch.set_num_threads(before)
     assert found[0] == pytest.approx(found[1], abs=1e-6)

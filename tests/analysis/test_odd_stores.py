@@ -20,7 +20,7 @@ def test_a_store_without_patients_and_labels(workdir):
     answer, folder = analyze_to_json([subject()], made_store(workdir / "s", textures(40)), workdir / "out")
     whole(answer, folder)
     assert answer["n"] == {"images": 40, "patients": None, "sample": 40}
-    assert (table(folder, "encoded")["property"] == "mean").any()
+    assert (table(folder, "property_probes")["property"] == "mean").any()
 
 
 def test_a_store_of_one_split_and_nothing_that_images_share(workdir):
@@ -30,19 +30,19 @@ def test_a_store_of_one_split_and_nothing_that_images_share(workdir):
     assert told(answer, "Neighbours") == "" and len(table(folder, "neighbors")) == 0
 
 
-def test_no_columns_may_be_asked_for(workdir, plain_store):
+def test_an_empty_request_gives_no_columns(workdir, plain_store):
     answer, folder = analyze_to_json([subject()], plain_store, workdir / "out", columns=[])
     whole(answer, folder)
 
 
-def test_a_column_asked_for_twice_counts_once(workdir, plain_store):
+def test_a_column_requested_twice_counts_once(workdir, plain_store):
     answer, folder = analyze_to_json([subject()], plain_store, workdir / "out", columns=["label", "label"])
     whole(answer, folder)
     assert Counter(table(folder, "neighbors")["column"]) == {"label": 1}
 
 
 @pytest.mark.parametrize("setting", [{"columns": ["reader"]}, {"domain": "reader"}])
-def test_a_column_may_be_asked_for_though_another_one_says_the_same(setting, workdir):
+def test_a_column_may_be_requested_although_it_recodes_another(setting, workdir):
     labels = [["a", "b"][i % 2] for i in range(48)]
     store = made_store(workdir / "s", textures(48), label=labels, reader=[label.upper() for label in labels])
     answer, folder = analyze_to_json([subject()], store, workdir / "out", **setting)
@@ -53,10 +53,10 @@ def test_a_store_of_one_patient(workdir):
     store = made_store(workdir / "s", textures(44), label=list("ab" * 22), patient=["p"] * 44)
     answer, folder = analyze_to_json([subject(), subject("other", 1)], store, workdir / "out")
     whole(answer, folder, ("pixels", "other"))
-    assert len(table(folder, "encoded")) == 0 and told(answer, "What the features encode").startswith(
-        "Too little is known of label"
+    assert len(table(folder, "property_probes")) == 0 and told(answer, "Linearly decodable properties").startswith(
+        "Too few values to probe: label"
     )
-    assert not (folder / "figures" / "encoded.png").exists()
+    assert not (folder / "figures" / "property_probes.png").exists()
 
 
 @pytest.mark.long
@@ -81,13 +81,11 @@ def test_a_backbone_that_has_collapsed(value, workdir, plain_store):
     flat = subject("flat", of=lambda store: np.full((len(store), 6), value, np.float32))
     answer, folder = analyze_to_json([subject(), flat], plain_store, workdir / "out")
     whole(answer, folder, ("pixels", "flat"))
-    shown = pd.read_parquet(folder / "maps.parquet")
+    shown = pd.read_parquet(folder / "umap.parquet")
     assert np.isfinite(shown[["x", "y"]]).all(axis=None)
 
 
-def test_features_that_are_all_equally_far_apart_have_no_finite_dimension_and_are_told_all_the_same(
-    workdir, plain_store
-):
+def test_equidistant_features_have_no_finite_dimension_and_are_reported_nevertheless(workdir, plain_store):
     answer, folder = analyze_to_json(
         [subject(of=lambda store: np.eye(48, dtype=np.float32))], plain_store, workdir / "out"
     )
@@ -113,11 +111,11 @@ def test_features_that_are_not_finite_are_the_user_s_to_mend(workdir, plain_stor
         "store",
         *(
             pytest.param(name, marks=pytest.mark.long)
-            for name in ("mean", "slice_position", "row", "backbone", "remoteness (pixels)")
+            for name in ("mean", "slice_position", "row", "backbone", "mean_knn_distance (pixels)")
         ),
     ],
 )
-def test_a_column_may_be_called_what_an_analysis_calls_something_else(name, workdir):
+def test_a_column_may_have_a_name_that_the_analysis_uses_itself(name, workdir):
     columns = {name: [["low", "high"][i // 4 % 2] for i in range(48)], "patient": [f"p{i // 4}" for i in range(48)]}
     store = made_store(workdir / "s", textures(48), **columns)
     answer, folder = analyze_to_json(
@@ -160,7 +158,7 @@ def test_odd_names_of_backbones_labels_and_columns(name, workdir):
     store = made_store(workdir / "s", textures(48), **values)
     answer, folder = analyze_to_json([subject(name), subject("other", 1)], store, workdir / "out", neighbors=5)
     whole(answer, folder, (name, "other"))
-    for title in ("Maps", "How alike the layers are", "Far from all others"):
+    for title in ("UMAP", "Similarity of layers", "Outliers"):
         assert name in told(answer, title), f"{title}: names stay as they are"
     assert name in set(table(folder, "clouds")["backbone"])
 
@@ -170,7 +168,7 @@ def test_names_with_a_hyphen_stay_as_they_are_in_every_sentence(workdir):
     store = made_store(workdir / "s", textures(100), **columns)
     answer, _ = analyze_to_json([subject("vit-b"), subject("vit-0", 1)], store, workdir / "out", domain="site")
     assert "st-01 and st-02: vit-b" in told(answer, "Domains") and "vit-0" in told(answer, "Domains")
-    assert "vit-b" in told(answer, "How alike the layers are")
+    assert "vit-b" in told(answer, "Similarity of layers")
 
 
 @pytest.mark.long
@@ -179,7 +177,7 @@ def test_the_order_in_which_backbones_are_given_changes_no_number_of_their_own(w
     folders = [
         analyze_to_json(order, plain_store, workdir / f"out{i}")[1] for i, order in enumerate((pair, pair[::-1]))
     ]
-    for name in ("neighbors", "clouds", "encoded", "outliers"):
+    for name in ("neighbors", "clouds", "property_probes", "outliers"):
         one, two = (table(folder, name) for folder in folders)
         for backbone in ("one", "two"):
             own = [side[side["backbone"] == backbone].reset_index(drop=True) for side in (one, two)]

@@ -19,14 +19,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 # what was planted is found
 
 
-def test_planted_duplicates_across_splits_are_listed_told_and_drawn(workdir):
+def test_planted_duplicates_across_splits_are_listed_reported_and_drawn(workdir):
     images = np.concatenate([textures(45), textures(45)[[4, 9, 30]]])
     splits = np.repeat(["train", "test"], [45, 3])
     store = made_store(workdir / "leaky", images, splits, patient=[f"p{i}" for i in range(48)])
     answer, folder = analyze_to_json([subject(), subject("other", 1)], store, workdir / "out")
     leaks = table(folder, "leaks")
     assert set(zip(leaks["row_a"], leaks["row_b"], strict=True)) == {(4, 45), (9, 46), (30, 47)}
-    assert leaks["across"].all() and (leaks["details"] > 0.99).all()
+    assert leaks["across"].all() and (leaks["band_pass_correlation"] > 0.99).all()
     assert answer["leaks"].startswith("Leak: 3 near-duplicates across splits (3 between test and train)")
     assert told(answer, "Near-duplicates") == answer["leaks"] and answer["findings"][0]["title"] == "Near-duplicates"
     assert Image.open(folder / "figures" / "leaks.png").size[0] > 300
@@ -84,7 +84,7 @@ def test_before_is_the_nearest_ancestor_that_is_there():
     assert pairs == [("grandparent", "parent"), ("parent", "child"), ("grandparent", "orphan")]
 
 
-def test_what_a_child_gained_is_told(workdir, plain_store):
+def test_gains_of_a_fine_tuned_backbone_are_reported(workdir, plain_store):
     noise = np.random.default_rng(0).normal(size=(48, 6)).astype(np.float32)
     brightness = plain_store.read(np.arange(48)).mean((1, 2, 3)).astype(np.float32)
     told_by = np.hstack([noise, (brightness - brightness.mean())[:, None] / brightness.std()])
@@ -108,18 +108,20 @@ def test_neighbours_of_one_label_are_pure_and_the_page_says_so(workdir, plain_st
     assert "label" in told(answer, "Neighbours") and "1.00" in told(answer, "Neighbours")
 
 
-def test_the_image_that_lies_far_out_comes_first_and_is_told(workdir, plain_store):
+def test_the_outlier_comes_first_and_is_reported(workdir, plain_store):
     clouds = np.random.default_rng(0).normal(size=(48, 5)).astype(np.float32) * 0.1 + np.eye(5, dtype=np.float32)[0]
     clouds[17] = -np.eye(5)[0]
     answer, folder = analyze_to_json([subject(of=lambda store: clouds)], plain_store, workdir / "out")
     outliers = table(folder, "outliers")
     assert (
-        outliers["row"][0] == 17 and outliers["patient"][0] == "p05" and outliers["remoteness"].is_monotonic_decreasing
+        outliers["row"][0] == 17
+        and outliers["patient"][0] == "p05"
+        and outliers["mean_knn_distance"].is_monotonic_decreasing
     )
-    assert "row 17" in told(answer, "Far from all others")
+    assert "row 17" in told(answer, "Outliers")
 
 
-def test_two_scanners_that_features_tell_apart_are_told_and_so_is_another_store(workdir):
+def test_separable_scanners_and_another_store_are_reported(workdir):
     scanner = np.repeat(["left", "right"], 60).astype(object)
     columns = {"scanner": scanner, "patient": [f"p{i // 2}" for i in range(120)]}
     store = made_store(workdir / "here", textures(120), **columns)
@@ -137,7 +139,7 @@ def test_two_scanners_that_features_tell_apart_are_told_and_so_is_another_store(
     assert set(domains.index) == {("here", "there"), ("left", "right")}
     assert (domains["separability"] > 0.95).all() and (domains["frechet"] > 3 * domains["frechet_by_chance"]).all()
     assert "left and right: " in told(answer, "Domains") and "here and there: " in told(answer, "Domains")
-    assert len(pd.read_parquet(folder / "maps.parquet")) == 180
+    assert len(pd.read_parquet(folder / "umap.parquet")) == 180
 
 
 def test_a_patient_who_is_in_both_stores_is_one_patient(workdir):

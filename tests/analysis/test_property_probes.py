@@ -9,11 +9,11 @@ from sklearn.linear_model import LinearRegression
 from support.tiny_tasks import write_task
 
 from ssl_transfer.analysis.properties import image_properties
-from ssl_transfer.analysis.property_probes import encoded
+from ssl_transfer.analysis.property_probes import probe_properties
 from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.data.store import ImageStore
 
-COMMON = ["mean", "spread", "body_area", "center_x", "center_y", "symmetry", "edge_density", "noise"]
+COMMON = ["mean", "std", "body_area", "center_x", "center_y", "symmetry", "edge_density", "noise"]
 
 
 def properties_of(folder, images, units="hu") -> pd.DataFrame:
@@ -52,7 +52,7 @@ def test_pictures_that_are_no_hu_have_no_tissue_and_nothing_has_no_centre(tmp_pa
     table = properties_of(tmp_path, [np.zeros((32, 32)), np.full((32, 32), 200)], units="display")
     assert list(table)[: len(COMMON)] == COMMON and not {"bone", "air"} & set(table)
     assert np.isnan(table["center_x"][0]) and table["body_area"].tolist() == [0, 1]
-    assert table["spread"].tolist() == [0, 0] and np.isnan(table["symmetry"]).all()
+    assert table["std"].tolist() == [0, 0] and np.isnan(table["symmetry"]).all()
 
 
 def test_the_phantoms_slices_have_their_place_in_the_series(tmp_path, ct_store):
@@ -73,27 +73,27 @@ def crowd(patients=40, images=6, dim=12, seed=0):
 def test_a_linear_property_is_read_off_and_its_permutation_is_not():
     features, groups, draw = crowd()
     value = features @ draw.normal(size=12) + 0.1 * draw.normal(size=len(features))
-    found = encoded(features, pd.DataFrame({"size": value, "large": value > 0}), groups).set_index("property")
+    found = probe_properties(features, pd.DataFrame({"size": value, "large": value > 0}), groups).set_index("property")
     assert found["measure"].to_dict() == {"size": "R2", "large": "AUROC"} and (found["n"] == len(groups)).all()
     assert found["value"]["size"] > 0.97 and found["value"]["large"] > 0.97
     assert found["chance"]["size"] < 0.1 and abs(found["chance"]["large"] - 0.5) < 0.2
 
 
-def test_what_belongs_to_a_patient_alone_is_not_read_off_patients_that_were_not_seen():
+def test_a_property_of_single_patients_is_not_decodable_for_unseen_patients():
     """Rows of a patient are alike, so a probe that had seen one row of a patient would know the others' value."""
     features, groups, draw = crowd(images=20, dim=36)
     own = dict(zip(np.unique(groups), draw.normal(size=40), strict=True))
     value = np.array([own[who] for who in groups])
     seen = LinearRegression().fit(features[::2], value[::2]).score(features[1::2], value[1::2])
-    found = encoded(features, pd.DataFrame({"secret": value}), groups)
+    found = probe_properties(features, pd.DataFrame({"secret": value}), groups)
     assert seen > 0.3 and found["value"].iloc[0] < 0.1
 
 
-def test_three_classes_and_words_are_told_apart_and_missing_values_left_out():
+def test_three_classes_and_words_are_probed_and_missing_values_left_out():
     features, groups, _ = crowd()
     part = np.array(["head", "neck", "chest"], object)[np.argmax(features[:, :3], 1)]
     part[::7] = None
-    found = encoded(features, pd.DataFrame({"part": part}), groups).iloc[0]
+    found = probe_properties(features, pd.DataFrame({"part": part}), groups).iloc[0]
     assert found["measure"] == "AUROC" and found["value"] > 0.9 and found["n"] == (part != None).sum()  # noqa: E711
 
 
@@ -108,14 +108,14 @@ def test_three_classes_and_words_are_told_apart_and_missing_values_left_out():
     ],
     ids=["constant", "one class", "an id", "known of few", "a rare class"],
 )
-def test_what_little_is_known_of_is_left_out(column):
+def test_properties_with_too_few_values_are_left_out(column):
     features, groups, _ = crowd()
-    assert not len(encoded(features, pd.DataFrame({"it": column}), groups))
+    assert not len(probe_properties(features, pd.DataFrame({"it": column}), groups))
 
 
 def test_few_patients_are_left_out_and_rows_keep_the_order_of_columns():
     features, groups, draw = crowd()
     words = np.where(draw.random(240) < 0.5, "x", "y")
     table = pd.DataFrame({"b": draw.normal(size=240), "word": words, "a": draw.normal(size=240)})
-    assert encoded(features, table, groups)["property"].tolist() == ["b", "word", "a"]
-    assert not len(encoded(features, table, np.repeat(["p", "q", "r", "s"], 60)))
+    assert probe_properties(features, table, groups)["property"].tolist() == ["b", "word", "a"]
+    assert not len(probe_properties(features, table, np.repeat(["p", "q", "r", "s"], 60)))

@@ -114,7 +114,7 @@ def test_one_backbone_is_compared_with_itself_alone(layers, graphs):
     assert own["cka"].to_numpy() == pytest.approx(1)
 
 
-def test_shapes_have_a_row_per_layer_and_say_more_of_the_features(layers, graphs):
+def test_shapes_have_a_row_per_layer_and_more_columns_for_the_features(layers, graphs):
     held = layers["a"]
     pairs = held[FEATURES], held[FEATURES] + 0.1 * cloud(9, 8)
     table = shapes(held, pairs, graphs["a"]).set_index("layer")
@@ -129,7 +129,7 @@ def test_shapes_have_a_row_per_layer_and_say_more_of_the_features(layers, graphs
     assert 0 < more.loc[FEATURES, "alignment"] < 0.1
 
 
-def test_shapes_of_features_that_never_vary_are_told_without_falling_over():
+def test_shapes_of_constant_features_raise_no_error():
     flat = np.ones((N, 4), np.float32)
     row = shapes({FEATURES: flat}, (flat, flat), Neighborhood.of(flat, 5)).iloc[0]
     assert row["effective_rank"] == pytest.approx(1) and row["alignment"] == 0 and row["uniformity"] == pytest.approx(0)

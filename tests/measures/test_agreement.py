@@ -8,7 +8,7 @@ from support.correlations import PUBLISHED
 from ssl_transfer.measures.agreement import COEFFICIENTS, agreement, resampled_backbones
 
 
-def test_four_coefficients_are_told():
+def test_there_are_four_coefficients():
     assert set(COEFFICIENTS) == set(PUBLISHED) == set(agreement([1.0, 2.0, 4.0], [2.0, 1.0, 3.0]))
 
 
@@ -55,7 +55,7 @@ def test_an_exchange_of_the_best_costs_more_than_one_of_the_worst():
 
 
 @pytest.mark.parametrize("name", COEFFICIENTS)
-def test_what_does_not_vary_agrees_with_nothing(name):
+def test_a_constant_has_no_correlation(name):
     assert np.isnan(agreement([2.0, 2.0, 2.0], [1.0, 2.0, 3.0])[name])
     assert np.isnan(agreement([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])[name])
 

@@ -144,7 +144,7 @@ def test_each_class_has_its_auroc_against_the_rest_and_auroc_is_their_mean(class
     assert found["auroc"] == pytest.approx(np.mean(areas))
 
 
-def test_of_two_classes_auroc_is_the_second_s_and_is_said_once():
+def test_with_two_classes_auroc_is_that_of_the_second_and_there_is_none_per_class():
     labels, scores = predictions(7, classes=2)
     found = judge(labels, scores)
     assert found["auroc"] == pytest.approx(roc_auc_score(labels, scores[:, 1]))
@@ -269,5 +269,5 @@ def test_a_wrong_number_of_names_is_refused():
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("ece", -1), ("brier", -1), ("auroc", 1), ("auroc_ece", 1), ("f1", 1)])
-def test_it_is_known_of_which_metrics_less_is_better(metric, sign):
+def test_metric_sign(metric, sign):
     assert metric_sign(metric) == sign

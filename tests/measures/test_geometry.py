@@ -49,7 +49,7 @@ def test_rankme_counts_the_directions_of_equal_strength():
     assert rankme(torch.ones(10, 4)) == pytest.approx(1, abs=1e-3)
 
 
-def test_normalised_std_is_near_one_when_features_spread_and_zero_when_they_are_the_same():
+def test_normalised_std_is_near_one_for_isotropic_features_and_zero_for_constant_ones():
     torch.manual_seed(0)
     assert normalised_std(torch.randn(2000, 64)) == pytest.approx(1, abs=0.02)
     assert normalised_std(torch.ones(10, 64) * 3) == pytest.approx(0, abs=1e-6)
@@ -78,7 +78,7 @@ def test_uniformity_is_zero_when_all_are_the_same_and_minus_eight_for_two_opposi
     assert uniformity(torch.tensor([[1.0, 0.0], [-5.0, 0.0]])) == pytest.approx(-8, abs=1e-5)
 
 
-def test_uniformity_goes_to_minus_four_when_features_spread_over_a_sphere_of_many_dimensions():
+def test_uniformity_approaches_minus_four_on_a_sphere_of_many_dimensions():
     torch.manual_seed(0)
     assert uniformity(torch.randn(500, 4096)) == pytest.approx(-4, abs=0.05)
 

@@ -129,7 +129,7 @@ def test_objectives_lie_within_1e_4_of_the_optimum_with_sample_weights(classes):
     assert worst_gap(*rows(classes=classes), weights=weights) < 1e-4
 
 
-def test_float64_goes_far_beyond_what_float32_is_asked_for():
+def test_float64_converges_far_beyond_the_tolerance_of_float32():
     assert worst_gap(*rows(), dtypes=(np.float64,)) < 1e-10
 
 
@@ -150,7 +150,7 @@ def test_columns_of_labels_are_solved_as_if_each_were_alone():
         assert torch.allclose(together.weights[:, [column]], alone.weights, atol=1e-7)
 
 
-def test_an_entry_of_weight_zero_says_nothing_about_its_column_alone():
+def test_an_entry_of_weight_zero_is_ignored_in_its_column_only():
     features, labels = rows()
     features, labels = torch.from_numpy(features), torch.eye(3, dtype=torch.float64)[labels]
     weights = torch.ones(90, 3)
@@ -170,7 +170,7 @@ def test_a_label_that_no_row_has_gets_a_vanishing_probability():
     assert float(found.weights.abs().max()) < 1e-6
 
 
-def test_a_column_of_which_nothing_is_known_gets_a_head_of_zeros():
+def test_a_column_without_known_labels_gets_a_head_of_zeros():
     features, labels = rows()
     features, labels = torch.from_numpy(features), torch.eye(3, dtype=torch.float64)[labels]
     found = fit_heads(features, labels, STRENGTHS, torch.tensor([[1.0, 0.0, 1.0]]).expand(90, 3))
@@ -197,7 +197,7 @@ def test_strengths_between_others_need_fewer_steps():
     assert steps[::4].float().mean() > 3 * steps[[i for i in range(33) if i % 4]].float().mean()
 
 
-def test_a_strength_that_is_given_up_is_said_not_to_have_converged():
+def test_a_strength_that_stops_early_is_reported_as_not_converged():
     features, labels = map(torch.from_numpy, rows())
     assert not bool(fit_heads(features, labels, [1e4], n_classes=3, max_steps=2).converged)
 

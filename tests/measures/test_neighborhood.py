@@ -268,7 +268,7 @@ def test_average_precision_is_one_if_all_of_a_small_class_come_first():
     assert near.precision(labels, (1, 2, 5)) == pytest.approx({1: 1, 2: 1, 5: (3 * 2 / 5 + 7) / 10})
 
 
-def test_average_precision_says_nothing_of_a_row_whose_class_has_no_other(near, classes):
+def test_average_precision_ignores_a_row_whose_class_has_no_other(near, classes):
     lonely = classes.copy()
     lonely[0] = 99
     spared = classes.astype(object)
@@ -284,7 +284,7 @@ def test_one_class_is_pure_by_chance_too(near, label):
     assert near.average_precision(labels) == pytest.approx(1) and near.precision(labels, (1, 5)) == {1: 1, 5: 1}
 
 
-def test_without_labels_nothing_is_known(near):
+def test_without_labels_all_values_are_nan(near):
     for labels in (np.array([None] * 200), np.full(200, math.nan)):
         assert math.isnan(near.purity(labels)) and math.isnan(near.purity_by_chance(labels))
         assert math.isnan(near.average_precision(labels)) and math.isnan(near.precision(labels, (1,))[1])
@@ -300,7 +300,7 @@ def test_names_of_classes_do_not_matter(near, classes):
         assert name(classes) == name(classes * -1000) == name(classes.astype(str)) == name(classes.astype(object))
 
 
-def test_occurrences_count_how_often_a_row_is_a_neighbour_and_hubness_is_their_skewness(near):
+def test_k_occurrence_counts_how_often_a_row_is_a_neighbour_and_hubness_is_its_skewness(near):
     counts = [sum(i in positions for positions in near.positions) for i in range(200)]
     assert near.k_occurrence.tolist() == counts and near.k_occurrence.dtype.kind == "i"
     mean = sum(counts) / 200
@@ -314,7 +314,7 @@ def test_a_hub_makes_hubness_large():
     assert near.k_occurrence[50] == 50 and near.hubness > 5
 
 
-def test_remoteness_is_the_mean_distance_and_finds_the_outlier(rows, near):
+def test_mean_knn_distance_is_largest_for_the_outlier(rows, near):
     cosine, _ = brute(rows, 7)
     assert near.mean_knn_distance.shape == (200,)
     assert near.mean_knn_distance == pytest.approx(
@@ -331,7 +331,7 @@ def spread():
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 @pytest.mark.parametrize("k", [1, 10])
-def test_an_approximate_index_says_its_name_and_how_many_it_finds(spread, kind, k):
+def test_an_approximate_index_reports_its_name_and_recall(spread, kind, k):
     near = Neighborhood.of(spread, k, kind)
     _, exact = brute(spread, k)
     counted = np.mean([len(set(a) & set(b)) / k for a, b in zip(near.positions, exact, strict=True)])

@@ -18,7 +18,7 @@ def crowd():
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_an_approximate_index_finds_nearly_all_and_says_how_many(crowd, kind):
+def test_an_approximate_index_finds_nearly_all_and_reports_its_recall(crowd, kind):
     """Recall by counting, for each query, the found rows that are among the exact ones."""
     rows, queries = crowd
     index = NeighborIndex(rows, kind)
@@ -44,7 +44,7 @@ def test_an_index_is_a_function_of_its_rows_on_one_thread_and_on_two(crowd, kind
 
 
 @pytest.mark.parametrize("kind", ["ivf", "hnsw"])
-def test_similarities_of_an_approximate_index_are_cosines_of_what_it_names(crowd, kind):
+def test_similarities_of_an_approximate_index_are_cosines_of_the_rows_it_returns(crowd, kind):
     rows, queries = crowd
     similarities, positions = NeighborIndex(rows, kind).search(queries[:20], 10)
     for q in range(20):
@@ -118,14 +118,14 @@ def test_searching_cell_by_cell_finds_what_faiss_finds_query_by_query(crowd, mon
     assert probes > 1 or not found.all()
 
 
-def test_probing_more_cells_brings_recall_to_what_is_asked(crowd):
+def test_probing_more_cells_reaches_the_requested_recall(crowd):
     index = NeighborIndex(crowd[0], "ivf")
     before, probed = index.recall(crowd[0], [10])[10], index._index.nprobe
     after = index.widen(crowd[0], 10, 0.999)
     assert before < 0.999 <= after == index.recall(crowd[0], [10])[10] and index._index.nprobe > probed
 
 
-def test_no_more_than_a_quarter_of_the_cells_is_probed_whatever_recall_is_asked():
+def test_at_most_a_quarter_of_the_cells_is_probed():
     draw = np.random.default_rng(0).normal(size=(3000, 64)).astype(np.float32)
     index = NeighborIndex(draw, "ivf")
     assert index.widen(draw, 10, 0.99) < 0.99

@@ -72,7 +72,7 @@ def test_a_single_slice_is_measured_in_the_plane():
     [((), (), 1, 0), ((), ((1, 2, 2),), 0, 3), (((1, 2, 2),), (), 0, 3)],
     ids=["both empty", "truth empty", "found empty"],
 )
-def test_an_empty_mask_counts_what_the_policy_says(truth, found, dice, hd95):
+def test_empty_masks_follow_the_policy(truth, found, dice, hd95):
     shape = (3, 4, 5)  # 2 x 3 x 4 steps make 1 x 2 x 2 mm, whose diagonal is 3 mm
     row = only(case_overlap(mask(shape, *truth), mask(shape, *found), LIVER, (1 / 2, 2 / 3, 1 / 2)))
     assert (row["dice"], row["hd95"]) == (dice, pytest.approx(hd95))
@@ -92,7 +92,7 @@ def test_the_diagonal_of_a_single_slice_lies_in_the_plane():
 
 
 @pytest.mark.parametrize("shape", [(1, 6, 6), (4, 6, 6)], ids=["image", "volume"])
-def test_masks_of_one_voxel_are_apart_by_their_distance(shape):
+def test_hd95_of_two_single_voxels_is_their_distance(shape):
     row = only(case_overlap(mask(shape, (0, 0, 0)), mask(shape, (0, 3, 4)), LIVER, (7, 1, 1)))
     assert (row["dice"], row["hd95"]) == (0, pytest.approx(5))
     same = only(case_overlap(mask(shape, (0, 5, 5)), mask(shape, (0, 5, 5)), LIVER, (7, 1, 1)))

@@ -85,7 +85,7 @@ def test_json_is_one_object_with_what_others_rely_on(first_call, user_folder):
     assert answer["n"] == {"images": 42, "patients": 7}
 
 
-def test_backbones_are_named_so_that_they_are_told_apart(first_call):
+def test_names_of_backbones_are_distinct(first_call):
     names = [one["name"] for one in first_call[1].json["backbones"]]
     assert names[0] == "simclr_ct" and len(set(names)) == 3 and "seed 1" in names[2].replace("=", " ")
 

@@ -27,7 +27,7 @@ def test_the_folder_holds_the_answer_and_a_table_of_every_value(three_ranked):
         assert np.isnan(row.value) if value is None else row.value == pytest.approx(value)
 
 
-def test_without_a_place_it_is_named_by_its_inputs(workdir, task):
+def test_without_out_the_folder_is_named_by_the_inputs(workdir, task):
     first, folder = rank(task, {"it": reader(*CLEAR)}, resamples=0)
     assert str(folder.parent) == "runs/rank" and folder.name == first.run_id
     again, same = rank(task, {"it": reader(*CLEAR)}, resamples=0)

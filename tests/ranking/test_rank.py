@@ -24,7 +24,7 @@ def test_the_clearly_better_one_comes_first_and_is_recommended(three_ranked):
 
 
 @pytest.mark.parametrize("by", ["knn", "logme", "gbc"])
-def test_the_order_is_best_first_by_what_was_asked_for(three_ranked, workdir, by):
+def test_the_order_is_best_first_by_the_requested_criterion(three_ranked, workdir, by):
     task, _, _ = three_ranked
     answer = ranked(task, {**THREE, "half": (0, 6)}, workdir / "out", by=by, resamples=0)
     assert sorted(answer["order"]) == ["clear", "dim", "half", "noise"]
@@ -47,7 +47,7 @@ def test_the_order_in_which_backbones_are_given_changes_nothing(three_ranked, wo
     assert all(found(turned, name) == found(answer, name) for name in THREE)
 
 
-def test_the_same_features_under_two_names_are_not_told_apart(workdir, task):
+def test_the_same_features_under_two_names_are_not_separated(workdir, task):
     answer = ranked(task, {"one": CLEAR, "two": CLEAR, "noise": NOISE}, workdir / "out")
     assert answer["first"] == {"one": 0.5, "two": 0.5, "noise": 0.0}
     assert sorted(answer["not_told_apart"]) == ["one", "two"]
@@ -60,7 +60,7 @@ def test_a_single_backbone_is_scored_and_nothing_is_recommended(workdir, task):
     assert "only candidate" in answer["recommendation"]
 
 
-def test_random_initialisation_among_the_best_is_said(workdir, task):
+def test_random_initialisation_among_the_best_is_mentioned(workdir, task):
     backbones = {"scratch": reader(*CLEAR, method="none"), "pretrained": reader(*DIM)}
     assert "Random initialisation" in ranked(task, backbones, workdir / "out")["recommendation"]
 
@@ -86,7 +86,7 @@ def test_what_has_no_value_is_null_and_everything_else_a_number(three_ranked):
         assert 0 <= one["knn"] <= 1 and 0 <= one["linear_probe"] <= 1
 
 
-def test_probes_are_cross_validated_good_where_the_class_is_told_and_chance_where_it_is_not(three_ranked):
+def test_cross_validated_probes_are_good_on_informative_features_and_at_chance_on_noise(three_ranked):
     _, answer, _ = three_ranked
     assert found(answer, "clear")["linear_probe"] > 0.95 and found(answer, "clear")["knn"] > 0.95
     assert found(answer, "noise")["linear_probe"] < 0.5 and found(answer, "noise")["knn"] < 0.5
@@ -94,7 +94,7 @@ def test_probes_are_cross_validated_good_where_the_class_is_told_and_chance_wher
 
 @pytest.mark.parametrize("probe", ["linear_probe", "knn"])
 @pytest.mark.parametrize("patients", ["of all classes", "of one class each"])
-def test_what_tells_the_class_without_fail_has_an_auroc_of_one(workdir, patients, probe):
+def test_perfectly_informative_features_have_an_auroc_of_one(workdir, patients, probe):
     """Folds have heads of their own, whose scores need not be on one scale: images are compared within a fold."""
     who = np.repeat(np.random.default_rng(0).permutation(np.arange(20) % 2), 3)
     labels = who if patients == "of one class each" else (np.arange(60) % CLASSES == 0).astype(int)
@@ -153,7 +153,7 @@ def test_intervals_of_noise_are_wide_and_those_of_certainty_have_no_width(three_
 
 
 @pytest.mark.parametrize("resamples", [1, 7, 40])
-def test_shares_of_first_places_sum_to_one(workdir, task, resamples):
+def test_shares_of_first_ranks_sum_to_one(workdir, task, resamples):
     shares = ranked(task, {"one": DIM, "two": NOISE, "three": NOISE}, workdir / "out", resamples=resamples)["first"]
     assert set(shares) == {"one", "two", "three"} and min(shares.values()) >= 0
     assert sum(shares.values()) == pytest.approx(1, abs=2e-4)  # each has four digits

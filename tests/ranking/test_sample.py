@@ -88,7 +88,7 @@ def test_patients_are_drawn_whole_and_as_many_as_there_are(task):
         assert (of_one == of_one[:, :1]).all()
 
 
-def test_what_is_drawn_twice_stands_there_twice(task):
+def test_a_row_drawn_twice_occurs_twice(task):
     drawn = sample(task, resamples=4)
     positions = list(drawn.drawn())
     assert len(positions) == 4
@@ -105,7 +105,7 @@ def test_a_fraction_takes_whole_training_patients_and_all_of_val(task):
     assert all((patients(part) == name).sum() == 3 for name in patients(part))
 
 
-def test_where_patients_are_unknown_every_image_stands_for_itself(workdir):
+def test_if_patients_are_unknown_images_are_drawn(workdir):
     drawn = sample(cohort(workdir / "task", with_patients=False), resamples=20)
     of_patients = drawn.counts.reshape(20, 17, 3)
     assert (of_patients != of_patients[:, :, :1]).any((0, 2)).all()
@@ -141,7 +141,7 @@ def test_a_task_of_a_few_patients_of_one_image_is_dealt_or_refused_with_a_reason
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_features_that_tell_patients_apart_but_not_classes_do_not_score_well(workdir, probe):
+def test_features_that_separate_patients_but_not_classes_do_not_score_well(workdir, probe):
     task, features = persons(workdir / "known")
     drawn = sample(task)
     honest = drawn.metric(drawn.held_out_scores(PROBES[probe], features[drawn.rows]))

@@ -1,4 +1,4 @@
-"""LEEP and NCE: whose opinions they rest on, and where there are none."""
+"""LEEP and NCE: the source posteriors they are computed from, and backbones without any."""
 
 import numpy as np
 import pytest
@@ -123,7 +123,7 @@ def test_a_head_is_trained_on_the_labels_of_the_store_that_a_backbone_was_pretra
     assert str(source.path) in one["source_classes"] and {"leep", "nce"} <= set(one["intervals"])
 
 
-def test_values_are_those_of_the_head_s_opinions_on_train_and_val(workdir, task, source):
+def test_values_are_those_of_the_head_s_posteriors_on_train_and_val(workdir, task, source):
     backbone = reader(*DIM, stores=[source.id])
     sources = [SourceLabels.open(str(source.path))]
     values = found(ranked(task, {"it": backbone}, workdir / "out", resamples=0, sources=sources), "it")
@@ -133,12 +133,12 @@ def test_values_are_those_of_the_head_s_opinions_on_train_and_val(workdir, task,
     assert values["nce"] == pytest.approx(nce(probabilities.argmax(1), task.labels[rows]), rel=1e-9)
 
 
-def test_opinions_are_probabilities_of_the_store_s_classes_on_all_images(task, source):
-    found_opinions = command(reader(*CLEAR, stores=[source.id]), task, str(source.path))
-    assert found_opinions.probabilities.shape == (60, CLASSES) and (found_opinions.probabilities >= 0).all()
-    assert np.allclose(found_opinions.probabilities.sum(1), 1)
-    assert str(source.path) in found_opinions.origin
-    named = found_opinions.probabilities.argmax(1)  # classes sorted: kidney, liver, spleen
+def test_posteriors_are_probabilities_of_the_store_s_classes_on_all_images(task, source):
+    posteriors = command(reader(*CLEAR, stores=[source.id]), task, str(source.path))
+    assert posteriors.probabilities.shape == (60, CLASSES) and (posteriors.probabilities >= 0).all()
+    assert np.allclose(posteriors.probabilities.sum(1), 1)
+    assert str(source.path) in posteriors.origin
+    named = posteriors.probabilities.argmax(1)  # classes sorted: kidney, liver, spleen
     assert np.array_equal(named, (task.labels + 1) % CLASSES)
 
 
@@ -182,7 +182,7 @@ def test_a_store_that_no_backbone_was_pretrained_on_is_no_source_and_a_caveat_sa
     assert "pretrained" in caveat(answer, str(source.path))
 
 
-def test_a_column_of_one_class_gives_no_opinion_and_is_not_named_as_their_origin(workdir, task, source):
+def test_a_column_of_one_class_gives_no_posterior_and_is_not_named_as_origin(workdir, task, source):
     backbone = reader(*CLEAR, stores=[source.id])
     assert command(backbone, task, f"{source.path}:same") is None
     with_another = command(backbone, task, f"{source.path}:same", f"{source.path}:label")

@@ -21,9 +21,19 @@ from ssl_transfer.features import extract_features, layer_features, paired_featu
 from ssl_transfer.result import Analysis
 from ssl_transfer.run import from_json
 
-TABLES = {"maps", "neighbors", "outliers", "clouds", "similarity", "encoded", "domains", "failures", "leaks"}
+TABLES = {
+    "embedding_quality",
+    "neighbors",
+    "outliers",
+    "clouds",
+    "similarity",
+    "property_probes",
+    "domains",
+    "failures",
+    "leaks",
+}
 
-FILES = {"analysis.json", "explorer.html", "maps.parquet", "tables", "figures"}
+FILES = {"analysis.json", "explorer.html", "umap.parquet", "tables", "figures"}
 
 
 # stores and backbones made up on the spot

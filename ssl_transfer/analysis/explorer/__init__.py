@@ -1,1 +1,1 @@
-"""The explorer: a feature space as one HTML page, to walk through with eyes, mouse and keys."""
+"""The explorer: a feature space as one HTML page, with mouse and keyboard."""

@@ -47,8 +47,8 @@ def packed_points(points: np.ndarray) -> tuple[Packed, list[float]]:
 
 def packed_similarities(similarities: np.ndarray) -> tuple[Packed, list[float]]:
     """Similarities (N, k), quantised to 65,536 steps between the least and the greatest, and these two."""
-    known = similarities.size > 0
-    low, high = (float(similarities.min()), float(similarities.max())) if known else (0.0, 1.0)
+    valid = similarities.size > 0
+    low, high = (float(similarities.min()), float(similarities.max())) if valid else (0.0, 1.0)
     steps = np.rint((similarities - low) / max(high - low, 1e-12) * 65535).astype(np.uint16)
     return packed(steps.T), [low, high]
 
@@ -68,42 +68,42 @@ def column(name: str, values: pd.Series) -> dict:
         is worth colouring by: `colors`. Whole numbers of up to `CLASSES` different values are words. Numbers that are not
         finite, and blank text, are unknown.
     """
-    known = values.notna().to_numpy()
+    valid = values.notna().to_numpy()
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
         numbers = pd.to_numeric(values).to_numpy(np.float64, na_value=np.nan)
-        known = known & np.isfinite(numbers)
-        whole = bool((numbers[known] == np.rint(numbers[known])).all())
-        if not whole or len(np.unique(numbers[known])) > CLASSES:
-            return _numbers(name, np.where(known, numbers, np.nan), whole)
-        values = pd.Series(numbers).where(known).astype("Int64")
-    words = values.reset_index(drop=True).astype(object).where(known, "").astype(str).str.strip()
-    known = (words != "").to_numpy()
-    return _words(name, words[known], known)
+        valid = valid & np.isfinite(numbers)
+        whole = bool((numbers[valid] == np.rint(numbers[valid])).all())
+        if not whole or len(np.unique(numbers[valid])) > CLASSES:
+            return _numbers(name, np.where(valid, numbers, np.nan), whole)
+        values = pd.Series(numbers).where(valid).astype("Int64")
+    words = values.reset_index(drop=True).astype(object).where(valid, "").astype(str).str.strip()
+    valid = (words != "").to_numpy()
+    return _words(name, words[valid], valid)
 
 
 def _numbers(name: str, numbers: np.ndarray, whole: bool) -> dict:
     single = numbers.astype(np.float32)
     exact = not whole or np.array_equal(single, numbers, equal_nan=True)
-    found = numbers[np.isfinite(numbers)]
-    low, high = np.percentile(found, [1, 99]) if len(found) else (0.0, 1.0)
+    finite = numbers[np.isfinite(numbers)]
+    low, high = np.percentile(finite, [1, 99]) if len(finite) else (0.0, 1.0)
     if low == high:
-        low, high = found.min(), found.max()
+        low, high = finite.min(), finite.max()
     return {
         "name": name,
         "kind": "number",
         "whole": whole,
-        "colors": len(found) > 0,
+        "colors": len(finite) > 0,
         "range": [float(low), float(high)],
-        "extremes": [float(found.min()), float(found.max())] if len(found) else [0.0, 1.0],
+        "extremes": [float(finite.min()), float(finite.max())] if len(finite) else [0.0, 1.0],
         "values": packed(single if exact else numbers),
     }
 
 
-def _words(name: str, words: pd.Series, known: np.ndarray) -> dict:
+def _words(name: str, words: pd.Series, valid: np.ndarray) -> dict:
     counts = words.value_counts(sort=False)
     counts = counts.iloc[np.lexsort((counts.index.astype(str), -counts.to_numpy()))]
-    codes = np.zeros(len(known), np.int64)
-    codes[known] = counts.index.get_indexer(pd.Index(words)) + 1
+    codes = np.zeros(len(valid), np.int64)
+    codes[valid] = counts.index.get_indexer(pd.Index(words)) + 1
     names = len(counts) > max(CLASSES, len(words) / 2)  # words that name rows, not classes
     return {
         "name": name,

@@ -1,4 +1,4 @@
-"""The explorer: a feature space as one HTML page, to walk through with eyes, mouse and keys.
+"""The explorer: a feature space as one HTML page, with mouse and keyboard.
 
 The page holds everything it shows: points of every backbone, neighbours, columns, thumbnails, and Plotly's own code, which
 draws the points. It opens from disk and asks no network for anything. What comes from data reaches it as JSON or packed
@@ -55,10 +55,10 @@ class Projection:
     """One backbone's feature space of N images.
 
     Attributes:
-        points: Where each image stands on the page; float32 (N, 2).
+        points: Coordinates of each image; float32 (N, 2).
         neighbors: Its nearest neighbours among the N in the full feature space, nearest first; integers (N, k).
         similarities: Cosine similarity to each of them; float32 (N, k).
-        note: How far the page can be trusted, such as "trustworthiness .93, continuity .95".
+        note: Quality of the embedding, such as "trustworthiness .93, continuity .95".
     """
 
     points: np.ndarray
@@ -69,7 +69,7 @@ class Projection:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that an analysis found, told beside the map.
+    """A result of the analysis, shown in a second pane.
 
     Attributes:
         title: Heading.
@@ -102,7 +102,7 @@ def write_explorer(
         columns: N rows; every column can be listed, and those of numbers or of words that repeat can colour the points.
             None and NaN are unknown. Whole numbers of up to 12 different values are classes.
         thumbnails: uint8 (N, px, px) or (N, px, px, 3).
-        findings: Told in a second pane, which is left out if there are none.
+        findings: Shown in a second pane, which is omitted if there are none.
 
     Returns:
         The path.
@@ -122,18 +122,18 @@ def write_explorer(
 
 
 def _content(title, maps, columns, thumbnails, findings) -> dict:
-    """What the template is filled with; `meta` is what the scripts read first."""
+    """Variables of the template; `meta` is what the scripts read first."""
     from plotly.offline import get_plotlyjs
 
     library = get_plotlyjs()
-    described = [column(str(name), columns.iloc[:, place]) for place, name in enumerate(columns.columns)]
+    described = [column(str(name), columns.iloc[:, index]) for index, name in enumerate(columns.columns)]
     packs: list[str] = []
     meta = {
         "title": title,
         "images": len(columns),
         "palette": PALETTE,
         "scale": _scale(),
-        "maps": [_described(name, one) for name, one in maps.items()],
+        "maps": [_described(name, projection) for name, projection in maps.items()],
         "columns": described,
         "thumbnail": {"px": thumbnails.shape[1], "across": max(1, SHEET_SIDE // thumbnails.shape[1])},
     }
@@ -144,17 +144,17 @@ def _content(title, maps, columns, thumbnails, findings) -> dict:
         "sheets": list(sprite_sheets(thumbnails)),
         "library": deflated(library.encode()),
         "licence": library[: library.index("*/") + 2],
-        "findings": [_told(finding) for finding in findings],
+        "findings": [_finding_content(finding) for finding in findings],
     }
 
 
-def _described(name: str, one: Projection) -> dict:
-    points, box = packed_points(np.asarray(one.points, np.float32))
-    similarities, span = packed_similarities(np.asarray(one.similarities, np.float32))
-    neighbors = np.asarray(one.neighbors)
+def _described(name: str, projection: Projection) -> dict:
+    points, box = packed_points(np.asarray(projection.points, np.float32))
+    similarities, span = packed_similarities(np.asarray(projection.similarities, np.float32))
+    neighbors = np.asarray(projection.neighbors)
     return {
         "name": str(name),
-        "note": one.note,
+        "note": projection.note,
         "points": points,
         "box": box,
         "similarities": similarities,
@@ -186,10 +186,13 @@ def _scale() -> list[str]:
     return [to_hex(color) for color in matplotlib.colormaps["viridis"](np.arange(256))]
 
 
-def _told(finding: Finding) -> dict:
-    told = {"title": finding.title, "paragraphs": [part.strip() for part in finding.text.split("\n\n") if part.strip()]}
+def _finding_content(finding: Finding) -> dict:
+    content = {
+        "title": finding.title,
+        "paragraphs": [part.strip() for part in finding.text.split("\n\n") if part.strip()],
+    }
     if finding.picture is None:
-        return told
+        return content
     picture = Path(finding.picture)
     if not picture.is_file():
         raise UsageError(
@@ -198,7 +201,7 @@ def _told(finding: Finding) -> dict:
     data = picture.read_bytes()
     if not data.startswith(PNG):
         raise UsageError(f"{picture}: the picture of a finding is a PNG file, and this is none. Save it as one.")
-    return {**told, "uri": f"data:image/png;base64,{base64.b64encode(data).decode()}"}
+    return {**content, "uri": f"data:image/png;base64,{base64.b64encode(data).decode()}"}
 
 
 def _check(path: Path, maps: dict[str, Projection], columns: pd.DataFrame, thumbnails: np.ndarray) -> None:
@@ -214,12 +217,14 @@ def _check(path: Path, maps: dict[str, Projection], columns: pd.DataFrame, thumb
             f"{path}: thumbnails are {thumbnails.dtype} {shape}, expected uint8 ({count}, px, px) or ({count}, px, px, 3), "
             "as many as the columns have rows."
         )
-    for name, one in maps.items():
-        _check_map(f"{path}: map '{name}'", one, count)
+    for name, projection in maps.items():
+        _check_map(f"{path}: map '{name}'", projection, count)
 
 
-def _check_map(where: str, one: Projection, count: int) -> None:
-    points, neighbors, similarities = (np.asarray(part) for part in (one.points, one.neighbors, one.similarities))
+def _check_map(where: str, projection: Projection, count: int) -> None:
+    points, neighbors, similarities = (
+        np.asarray(part) for part in (projection.points, projection.neighbors, projection.similarities)
+    )
     if points.shape != (count, 2):
         raise UsageError(
             f"{where}: points have shape {points.shape}, expected ({count}, 2), one per row of the columns."
@@ -230,8 +235,8 @@ def _check_map(where: str, one: Projection, count: int) -> None:
     if neighbors.ndim != 2 or len(neighbors) != count or not np.issubdtype(neighbors.dtype, np.integer):
         raise UsageError(f"{where}: neighbors are {neighbors.dtype} {neighbors.shape}, expected integers ({count}, k).")
     if similarities.shape != neighbors.shape or not np.isfinite(similarities).all():
-        found = similarities.shape if similarities.shape != neighbors.shape else "values that are not finite"
-        raise UsageError(f"{where}: similarities: found {found}, expected finite numbers of shape {neighbors.shape}.")
+        problem = similarities.shape if similarities.shape != neighbors.shape else "values that are not finite"
+        raise UsageError(f"{where}: similarities: found {problem}, expected finite numbers of shape {neighbors.shape}.")
     if neighbors.size and not 0 <= neighbors.min() <= neighbors.max() < count:
         raise UsageError(
             f"{where}: neighbors lie between {neighbors.min()} and {neighbors.max()}, expected positions in 0 … {count - 1}."

@@ -1,4 +1,4 @@
-"""What transferability scores may be given: one check for all of them."""
+"""Checks of the inputs of transferability scores."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def n_leep(features: np.ndarray, labels: np.ndarray, components: int | None = No
 
 
 def mixture_posteriors(spectrum: Spectrum, components: int | None = None, seed: int = 0) -> np.ndarray:
-    """Probabilities of the mixture's components (N, K), which stand for source classes in `n_leep`."""
+    """Probabilities of the mixture's components (N, K), used as source classes by `n_leep`."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 

@@ -45,7 +45,7 @@ class Spectrum:
 
     @classmethod
     def of(cls, features: np.ndarray, targets: np.ndarray) -> Spectrum:
-        """Of features (N, D) and targets (N, K), or class codes (N,) that stand for their one-hot columns."""
+        """Of features (N, D) and targets (N, K), or class codes (N,) in place of their one-hot columns."""
         (rows, dim), mean = features.shape, features.mean(0, dtype=np.float64)
         sums, scatter = _totals(targets)
         rounding = (

@@ -193,7 +193,7 @@ def test_the_map_moves_by_dragging_and_zooms_by_the_wheel_and_marks_stay_on_thei
 
 
 @browser_only
-def test_findings_are_told_in_a_pane_of_their_own(page):
+def test_findings_have_a_pane(page):
     page.click("#tab-findings")
     assert texts(page, "#findings h2") == [f"One {EVIL}", "Two"]
     assert texts(page, "#findings p") == ["First.", f"Second {EVIL}", "Alone."]

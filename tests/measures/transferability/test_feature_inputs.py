@@ -178,7 +178,7 @@ NOTHING = {  # what features that never vary say of two classes
 @quiet
 @pytest.mark.parametrize("row", SAME.values(), ids=SAME)
 @pytest.mark.parametrize("name", NOTHING)
-def test_features_that_are_the_same_for_all_images_say_nothing(name, row):
+def test_constant_features_carry_no_information(name, row):
     assert score(name, HALVES, np.tile(row, (60, 1))) == pytest.approx(NOTHING[name], rel=1e-9, abs=1e-12)
 
 

@@ -92,7 +92,7 @@ BAD_OPINIONS = {
 
 
 @pytest.mark.parametrize("theta, found", BAD_OPINIONS.values(), ids=BAD_OPINIONS)
-def test_what_is_not_probabilities_is_refused_with_what_was_found(theta, found):
+def test_invalid_probabilities_are_refused_with_their_values(theta, found):
     with pytest.raises(ScoreError, match=found):
         leep(theta, LABELS)
     with pytest.raises(ScoreError, match=found):
@@ -100,7 +100,7 @@ def test_what_is_not_probabilities_is_refused_with_what_was_found(theta, found):
 
 
 @pytest.mark.parametrize("theta, found", BAD_OPINIONS.values(), ids=BAD_OPINIONS)
-def test_what_is_not_probabilities_is_refused_even_if_only_its_likeliest_class_is_asked_for(theta, found):
+def test_invalid_probabilities_are_refused_even_if_only_their_argmax_is_used(theta, found):
     with pytest.raises(ScoreError, match=found):
         scores(FEATURES, LABELS, theta, names=["nce"])
 
@@ -136,7 +136,7 @@ def test_source_classes_without_mass_are_dropped():
     assert leep(np.hstack([tiny, THETA]), LABELS) == same(leep(THETA, LABELS))
 
 
-def test_one_source_class_for_all_images_says_nothing():
+def test_a_single_source_class_carries_no_information():
     chance = -naive.entropy(list(LABELS))
     assert nce(np.full(COUNT, 7), LABELS) == pytest.approx(chance, rel=1e-12)
     assert leep(np.ones((COUNT, 1)), LABELS) == pytest.approx(chance, rel=1e-12)

@@ -230,9 +230,7 @@ def test_every_score_stays_in_its_range(problem):
 
 
 @pytest.mark.parametrize("count, dim, classes", [(20, 20, 2), (20, 19, 2), (24, 100, 4), (40, 200, 6)])
-def test_h_score_says_nothing_as_soon_as_there_are_as_many_features_as_images_while_the_regularised_one_does(
-    count, dim, classes
-):
+def test_h_score_is_uninformative_with_as_many_features_as_images_and_the_regularised_one_is_not(count, dim, classes):
     noise, labels = task(count, dim, classes, apart=0)
     informative, _ = task(count, dim, classes, apart=1)
     assert h_score(noise, labels) == pytest.approx(classes - 1, rel=1e-9)
@@ -293,7 +291,7 @@ def test_a_source_that_knows_more_scores_higher():
 
 @FEW
 @given(pairs(), SEEDS)
-def test_a_finer_source_says_at_least_as_much_to_nce(pair, seed):
+def test_a_finer_source_never_lowers_nce(pair, seed):
     sources, labels = map(np.array, pair)
     finer = sources * 10 + np.random.default_rng(seed).integers(3, size=len(sources))
     assert nce(finer, labels) >= nce(sources, labels) - 1e-12

@@ -63,7 +63,7 @@ def test_nce_of_a_table_of_counts():
     assert nce([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1]) == pytest.approx(expected, rel=1e-12)
 
 
-def test_nce_is_zero_when_the_source_class_says_the_label_and_minus_the_entropy_when_it_says_nothing():
+def test_nce_is_zero_if_the_source_class_determines_the_label_and_minus_the_entropy_if_independent():
     assert nce([5, 5, 7, 9], [1, 1, 0, 0]) == pytest.approx(0, abs=1e-15)
     assert nce([0, 0, 1, 1], [0, 1, 0, 1]) == pytest.approx(-math.log(2), rel=1e-12)
 
@@ -75,7 +75,7 @@ def test_leep_of_three_images():
     assert value == pytest.approx(2 / 3 * math.log(2 / 3), rel=1e-12)
 
 
-def test_leep_of_a_source_that_says_the_same_of_all_images_is_minus_the_entropy():
+def test_leep_of_a_constant_source_posterior_is_minus_the_entropy():
     # P(y|z) = P(y) for each z, so that each image has its label's share: here 1/4 and 3/4.
     expected = 1 / 4 * math.log(1 / 4) + 3 / 4 * math.log(3 / 4)
     assert leep([[0.2, 0.5, 0.3]] * 4, [0, 1, 1, 1]) == pytest.approx(expected, rel=1e-12)
@@ -137,7 +137,7 @@ def test_logme_of_two_numbers_and_one_feature():
     assert value == pytest.approx(-0.5 * (LOG_2PI + 1) + 0.25 * math.log(0.25), rel=1e-9)
 
 
-def test_logme_of_a_feature_that_says_nothing_is_the_evidence_of_noise():
+def test_logme_of_an_uninformative_feature_is_the_evidence_of_noise():
     # y = (1, 2), f = (1, 0): a² = 1 < r² = 4, so that w = 0 is best: q = 5, −½ (log 5π + 1).
     value = logme([[1.0], [0.0]], [1.0, 2.0], target="continuous")
     assert value == pytest.approx(-0.5 * (math.log(5 * math.pi) + 1), rel=1e-9)
