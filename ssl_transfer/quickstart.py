@@ -49,15 +49,15 @@ def quickstart(perform: Perform, out: str | Path = "runs/quickstart", scale: str
     _claim(out, scale)
     plan = plan_study(load_study(find_recipe(STUDIES[scale], "studies")), out)
     plan.save()
-    found = run_plan(plan, perform)
-    if found.count("done") < len(plan.jobs):
+    progress = run_plan(plan, perform)
+    if progress.count("done") < len(plan.jobs):
         raise RunError(f"{out}: not every job was done. What went wrong: ssl-transfer study status {out}")
     picture = out / "pictures" / "umap.png"
     if not picture.exists():
         with stage("UMAP"):
             _draw_feature_space(plan, picture)
-    told = "UMAP of the same test slices under three backbones (seed 0), coloured by body region."
-    report = report_study(plan, pictures=[Attachment("Feature space of the test images", told, picture)])
+    caption = "UMAP of the same test slices under three backbones (seed 0), coloured by body region."
+    report = report_study(plan, pictures=[Attachment("Feature space of the test images", caption, picture)])
     for stage_name, seconds in report["seconds"].items():
         say(f"{stage_name}: {seconds:.1f} s")
     return {"headline": report["answers"], "seconds": report["seconds"], "out": str(out), "report": report["report"]}

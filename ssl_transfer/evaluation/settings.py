@@ -38,11 +38,11 @@ def evaluate_recipe(protocol: str, overrides: Overrides = ()) -> tuple[EvaluateR
     if protocol not in IMPLEMENTATIONS:
         raise RecipeError(f"evaluate: there is no protocol '{protocol}'.{nearest(protocol, IMPLEMENTATIONS)}")
     content, where = merge(_named_defaults(protocol), overrides), f"evaluate {protocol}"
-    own = set(options_model(IMPLEMENTATIONS[protocol]).model_fields)
+    names = set(options_model(IMPLEMENTATIONS[protocol]).model_fields)
     for key in content:
-        if key not in own | set(EvaluateRecipe.model_fields):
-            raise RecipeError(f"{where}: no setting '{key}'.{nearest(key, own | set(EvaluateRecipe.model_fields))}")
-    options = {key: content.pop(key) for key in list(content) if key in own}
+        if key not in names | set(EvaluateRecipe.model_fields):
+            raise RecipeError(f"{where}: no setting '{key}'.{nearest(key, names | set(EvaluateRecipe.model_fields))}")
+    options = {key: content.pop(key) for key in list(content) if key in names}
     options = resolve_options(IMPLEMENTATIONS[protocol], options, where)
     for key, value in options.items():
         if isinstance(value, Component):

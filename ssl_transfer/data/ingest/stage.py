@@ -82,15 +82,25 @@ def ingest(
     """
     options = Options.of(DEFAULTS, locals())
     source, out = str(source), Path(out)
+    _assert_apart(source, out)
+    inputs = _inputs_digest(source, options)
+    if Artifact(inputs, out, "card.json", id_key="inputs", noun="a store of inputs").is_finished():
+        return ImageStore(out)
+    if source.startswith(PHANTOM):
+        return _ingest_phantom(source, out, options, inputs)
+    return _ingest_files(Path(source), out, options, source, inputs)
+
+
+def _assert_apart(source: str, out: Path) -> None:
+    """Refuse a source that does not exist, and a store inside its own source."""
     if not source.startswith(PHANTOM) and not Path(source).exists():
         raise SourceError(f"{source}: no such file or folder. Give a folder of images, a file, or phantom:NAME.")
     if Path(source).resolve() in out.resolve().parents:
         raise UsageError(f"--out {out}: lies inside the source {source}. Choose a folder outside of it.")
-    inputs = _inputs_digest(source, options)
-    if Artifact(inputs, out, "card.json", id_key="inputs", noun="a store of inputs").is_finished():
-        return ImageStore(out)
-    if not source.startswith(PHANTOM):
-        return _ingest_files(Path(source), out, options, source, inputs)
+
+
+def _ingest_phantom(source: str, out: Path, options: Options, inputs: str) -> ImageStore:
+    """Write the files of a phantom into a temporary folder, and ingest them as any others."""
     from ssl_transfer.data.readers.phantom.generate import expand
 
     with tempfile.TemporaryDirectory(prefix="ssl_transfer_phantom_") as folder:
