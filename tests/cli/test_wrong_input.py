@@ -24,7 +24,7 @@ CASES = {
     "no verb": ("", r"UsageError: .*required: VERB"),
     "unknown option": ("inspect store --jsn", r"UsageError: .*--jsn"),
     "a number that is none": (f"{INGEST} --size big", r"UsageError: ssl-transfer ingest: .*--size.*'big'.*--help"),
-    "unknown format": (f"{INGEST} --format dicm", r"UsageError: .*--format: invalid choice: 'dicm' .*'dicom'"),
+    "unknown format": (f"{INGEST} --format dicm", r"UsageError: --format dicm: no such format\. Did you mean 'dicom'"),
     "unknown protocol": ("evaluate svm a b", r"UsageError: .*'svm' .*linear_probe"),
     "unknown phantom": ("ingest phantom:cq --out out", r"SourceError: phantom:cq: .*Known: cells, ct, photographs"),
     "unknown phantom option": (
