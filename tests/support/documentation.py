@@ -10,6 +10,7 @@ import re
 import shlex
 from pathlib import Path
 
+import torch
 from support.command_line import ROOT, Answer, run
 
 PAGES = {  # in the order in which their commands are run
@@ -55,11 +56,12 @@ def perform(command: str, folder: Path) -> Answer:
     program, *words = shlex.split(command)
     if program != "ssl-transfer":
         return run(["bash", "-c", command], folder)
-    output, errors, before = io.StringIO(), io.StringIO(), os.getcwd()
+    output, errors, before, threads = io.StringIO(), io.StringIO(), os.getcwd(), torch.get_num_threads()
     os.chdir(folder)
     try:
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
             status = entry_point()(words)
     finally:
         os.chdir(before)
+        torch.set_num_threads(threads)  # numba, under UMAP, leaves as many as there are cores
     return Answer(status, output.getvalue(), errors.getvalue())
