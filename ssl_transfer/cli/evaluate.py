@@ -54,9 +54,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     for spec in specs:
         backbone = open_backbone(spec, task.store)
         for settings, recipe in sweep:
-            out = options.out
-            if out and several:
-                out /= f"{backbone.id}-" * (len(specs) > 1) + f"{recipe.fraction:g}-{recipe.seed}"
+            out: Path | None = options.out
+            if out is not None and several:
+                name = f"{recipe.fraction:g}-{recipe.seed}"
+                out /= f"{backbone.id}-{name}" if len(specs) > 1 else name
             result = evaluate(options.protocol, backbone, task, out, options.features, **settings)
             results.append({**result.to_json(), "result": f"{result.path}/result.json"})
             if several:

@@ -102,9 +102,9 @@ def globalise_batchnorm(module: nn.Module, groups: int, device: torch.device) ->
         return module
     if groups == 1 and device.type == "cuda":
         return convert_sync_batchnorm(module)  # timm's, which keeps the activation of a BatchNormAct2d
-    layer: Any  # whose class changes
-    for layer in module.modules():
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not isinstance(layer, GlobalBatchNorm):
+    for old in module.modules():
+        if isinstance(old, nn.modules.batchnorm._BatchNorm) and not isinstance(old, GlobalBatchNorm):
+            layer: Any = old  # whose class changes
             if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):
                 layer.__class__ = GlobalBatchNorm
             else:  # timm's BatchNormAct2d and others normalise in a forward of their own

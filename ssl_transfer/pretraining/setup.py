@@ -56,12 +56,15 @@ class PretrainSetup:
         channels = recipe.backbone.in_channels or max(store.shape[0] for store in stores)
         recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"in_channels": channels})})
         presets = _alike(
-            [_preset(source.views, size, channels, store) for source, store in zip(sources, stores, strict=True)],
+            [
+                _preset(source.views or recipe.data.views, size, channels, store)
+                for source, store in zip(sources, stores, strict=True)
+            ],
             stores,
         )
         init = recipe.backbone.init
         parent = None if init == "scratch" else load_backbone(init, channels, size)
-        backbone = _backbone(recipe, stores, presets[0], parent, where)
+        backbone = _backbone(recipe, stores, channels, presets[0], parent, where)
         labels, classes = _labels(recipe, stores) if METHODS[recipe.method.name].needs_labels else (None, None)
         objective = _objective(recipe, backbone, classes)
         training_set = _training_set(recipe, stores, presets, labels, objective)
@@ -119,13 +122,11 @@ def _alike(presets: list[Views], stores: list[ImageStore]) -> list[Views]:
 
 
 def _backbone(
-    recipe: PretrainRecipe, stores: list[ImageStore], preset: Views, parent: Backbone | None, where: str
+    recipe: PretrainRecipe, stores: list[ImageStore], channels: int, preset: Views, parent: Backbone | None, where: str
 ) -> Backbone:
     """The backbone as training begins: weights of the seed, or the parent's."""
     section, seed = recipe.backbone, recipe.train.seed
-    architecture = Architecture(
-        section.name, section.in_channels, recipe.data.size, stem=section.stem, options=section.options
-    )
+    architecture = Architecture(section.name, channels, recipe.data.size, stem=section.stem, options=section.options)
     model = architecture.build(seed)
     adapted: tuple[str, ...] = ()
     if parent:
@@ -204,7 +205,7 @@ def _training_set(
             )
         positions = _limited(positions, recipe.data.limit, len(stores), seed)
         scale = Scale.of_store(store.card, preset.intensity.window_hu)
-        maker = ViewMaker(objective.view_presets(preset), scale, seed, recipe.backbone.in_channels)
+        maker = ViewMaker(objective.view_presets(preset), scale, seed, objective.backbone.card.in_channels)
         shares.append(StoreShare(store, positions, maker, source.share))
     return TrainingSet(shares, seed, labels)
 

@@ -66,7 +66,7 @@ def pretrain(
     )
     identity, folder = artifact.id, artifact.folder
     if artifact.is_finished():
-        return BackboneCard.load(folder / "backbone").training
+        return BackboneCard.load(folder / "backbone").training or {}
     if untrained:
         return _untrained(recipe, setup.objective.backbone, folder, identity)
     return _train(setup, folder, identity, resume)

@@ -15,7 +15,7 @@ from ssl_transfer.errors import RecipeError
 from ssl_transfer.protocols import PROTOCOLS, protocols_for
 from ssl_transfer.recipe import digest
 from ssl_transfer.study.arms import Arm, arms_of
-from ssl_transfer.study.design import Evaluation, StudyRecipe, assignments
+from ssl_transfer.study.design import Evaluation, Ranking, StudyRecipe, assignments
 from ssl_transfer.study.job_list import Input, JobList, input_ids
 from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.study_inputs import StudyInputs, StudyTask
@@ -174,15 +174,17 @@ class _Evaluations:
 
     def _rank(self, arm: Arm, seed: int | None, task: StudyTask) -> None:
         """Scores of a backbone on a task; without resampling, since the study has seeds for that."""
-        ranking, backbone = self.recipe.rank, self.inputs.backbone(arm, seed)
+        ranking, backbone = self.recipe.rank or Ranking(), self.inputs.backbone(arm, seed)
         words = _last_of_each(["resamples=0", *assignments(ranking.set)])
         inputs = [backbone, task.store]
         shape = tuple(word for word in words if word.startswith(("size=", "precision=")))
         features = self._features(arm, seed, backbone, task.store, shape)
+        assert features is not None  # there is neither noise nor an adapted channel
         command = ["rank", str(task.card), backbone.spec, *words, "--features", features.spec]
         sources = self._labelled_sources(arm)
         for source in sources:
             of_source = self._features(arm, seed, backbone, source, shape)
+            assert of_source is not None
             inputs += [source, of_source]
             command += ["--source", source.spec, *(["--features", of_source.spec] if of_source != features else [])]
         identity = {
@@ -207,7 +209,7 @@ class _Evaluations:
     def _labelled_sources(self, arm: Arm) -> list[Input]:
         """Stores that an arm was pretrained on, if their labels are to be used."""
         pretraining = arm.pretraining
-        if not self.recipe.rank.source_labels or pretraining.untrained:
+        if not (self.recipe.rank and self.recipe.rank.source_labels) or pretraining.untrained:
             return []
         return [self.inputs.store(name) for name in ([pretraining.store] if pretraining.store else pretraining.mix)]
 

@@ -49,8 +49,9 @@ class StudyInputs:
             return Input.external(section.path, name)
         identity = {"stage": "ingest", "source": section.source, "options": section.options}
         output = self.jobs.folder / "stores" / digest(identity) / name
-        root = "" if section.source.startswith(("phantom:", "/")) else self.recipe.sources
-        command = ["ingest", os.path.join(root, section.source), "--out", str(output)]
+        source = section.source or ""  # a store has a path or a source
+        root = "" if source.startswith(("phantom:", "/")) else self.recipe.sources
+        command = ["ingest", os.path.join(root, source), "--out", str(output)]
         for key, value in section.options.items():
             flag = f"--{key.replace('_', '-')}"
             command += {"true": [flag], "false": []}.get(value, [flag, str(value)])
@@ -132,7 +133,7 @@ class StudyInputs:
     def _pretrain_content(self, arm: Arm, stores: list[Input]) -> tuple[dict, str]:
         """The recipe of an arm with all overrides, and its name for messages."""
         pretraining = arm.pretraining
-        path = find_recipe(pretraining.recipe or self.recipe.pretrain.recipe)
+        path = find_recipe(pretraining.recipe or self.recipe.pretrain.recipe or "")
         levels = [self.recipe.vary[axis][level] for axis, level in arm.factors.items() if axis != "pretraining"]
         words = [
             word for settings in (self.recipe.pretrain.set, *levels, pretraining.set) for word in assignments(settings)
@@ -152,7 +153,7 @@ class StudyInputs:
 
     def _parent(self, arm: Arm, seed: int | None) -> Input:
         """What an arm starts from: another arm at the same levels and seed, or an existing backbone."""
-        init = arm.level(arm.pretraining.init)
+        init = arm.level(arm.pretraining.init or "")
         if init not in self.recipe.pretrainings:
             return Input.external(init)
         parents = [

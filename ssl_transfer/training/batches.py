@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,7 +135,7 @@ def batch_at(training_set: TrainingSet, sampler: StreamSampler, step: int, devic
 
 def view_batches(
     training_set: TrainingSet, sampler: StepSampler | StreamSampler, device: torch.device, workers: int | None
-) -> Iterator[ViewBatch]:
+) -> Generator[ViewBatch, None, None]:
     """Batches of views on `device`, read ahead by worker processes or made in this one.
 
     On a CPU a worker makes the views as well. For a GPU workers only read, and the views are made there.

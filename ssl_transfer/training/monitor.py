@@ -13,7 +13,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ssl_transfer.console import warn
-from ssl_transfer.data.store import ImageStore, class_codes
+from ssl_transfer.data.images import Images
+from ssl_transfer.data.store import class_codes
 from ssl_transfer.errors import RunError, StoreError
 from ssl_transfer.measures.geometry import rankme
 from ssl_transfer.measures.neighbors import nearest, vote
@@ -37,7 +38,7 @@ class OnlineProbes:
         StoreError: If the store has no labels or no validation split.
     """
 
-    def __init__(self, store: ImageStore, label: str, images: int, seed: int):
+    def __init__(self, store: Images, label: str, images: int, seed: int):
         self.classes, self.codes = class_codes(store.column(label))
         if len(self.classes) < 2:
             raise StoreError(f"{store.path}: column '{label}' has fewer than two classes, so nothing can be probed.")

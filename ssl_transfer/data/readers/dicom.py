@@ -10,6 +10,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -37,10 +38,10 @@ class DicomReader:
         workers: Processes for looking at headers.
     """
 
-    suffixes = DICOM_SUFFIXES
-    magic = ((128, b"DICM"), (0, b"\x08\x00"))  # with the preamble, or straight at group 0008
-    reads_folders = True
-    worth_workers = True
+    suffixes: ClassVar[tuple[str, ...]] = DICOM_SUFFIXES
+    magic: ClassVar[tuple[tuple[int, bytes], ...]] = ((128, b"DICM"), (0, b"\x08\x00"))  # preamble, or group 0008
+    reads_folders: ClassVar[bool] = True
+    worth_workers: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -42,10 +43,10 @@ class ImagesReader:
         mask_names: The `--mask-names` option.
     """
 
-    suffixes = IMAGE_SUFFIXES
-    magic = ()
-    reads_folders = True
-    worth_workers = True
+    suffixes: ClassVar[tuple[str, ...]] = IMAGE_SUFFIXES
+    magic: ClassVar[tuple[tuple[int, bytes], ...]] = ()
+    reads_folders: ClassVar[bool] = True
+    worth_workers: ClassVar[bool] = True
 
     def __init__(self, root: Path, *, masks: str | None = None, mask_names: str | None = None):
         self.root, self.masks, self.mask_names = Path(root), masks, read_mask_names(mask_names)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,10 +43,10 @@ class NiftiReader:
         mask_names: The `--mask-names` option.
     """
 
-    suffixes = VOLUME_SUFFIXES
-    magic = ()
-    reads_folders = True
-    worth_workers = True
+    suffixes: ClassVar[tuple[str, ...]] = VOLUME_SUFFIXES
+    magic: ClassVar[tuple[tuple[int, bytes], ...]] = ()
+    reads_folders: ClassVar[bool] = True
+    worth_workers: ClassVar[bool] = True
 
     def __init__(
         self,

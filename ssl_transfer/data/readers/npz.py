@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,10 +30,10 @@ class NpzReader:
         mask_names: The `--mask-names` option; `mask_names` in the file (from value 0) otherwise.
     """
 
-    suffixes = (".npz",)
-    magic = ()
-    reads_folders = False
-    worth_workers = (
+    suffixes: ClassVar[tuple[str, ...]] = (".npz",)
+    magic: ClassVar[tuple[tuple[int, bytes], ...]] = ()
+    reads_folders: ClassVar[bool] = False
+    worth_workers: ClassVar[bool] = (
         False  # a single archive, decoded once: moving its images between processes costs more than it saves
     )
 

@@ -106,8 +106,8 @@ class Reader(Protocol):
     reads_folders: ClassVar[bool]
     worth_workers: ClassVar[bool]
 
-    def __init__(self, root: Path, **options: Any) -> None:
-        """`root`, and the options of `ingest` that the reader takes as keyword-only parameters."""
+    def __init__(self, *root: Any, **options: Any) -> None:
+        """The root, and the options of `ingest` that the reader takes as keyword-only parameters."""
         ...
 
     def scan(self) -> Scan:

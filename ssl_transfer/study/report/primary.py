@@ -72,6 +72,7 @@ def main_metrics(
     """
     stated, main, warnings = stated or {}, {}, []
     task: Any
+    protocol: Any
     for (task, protocol), runs in frame.groupby(["task", "protocol"], sort=False):
         measured = list(dict.fromkeys(runs["metric"]))
         first = [name for name in measured if name not in class_metrics(measured)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from ssl_transfer.domains import DISTANCE
@@ -30,11 +32,12 @@ def by_boundary(contrasts: pd.DataFrame) -> list[dict]:
     near, far = pd.DataFrame(sides).min(axis=1), pd.DataFrame(sides).max(axis=1)
     turned = near != sides["a"]
     signs = contrasts["metric"].map({metric: metric_sign(metric) for metric in contrasts["metric"].unique()})
-    gain = contrasts["difference"] * signs * (1 - 2 * turned)
+    gain: pd.Series = contrasts["difference"] * signs * (1 - 2 * turned)
     verdicts = contrasts["verdict"].replace("equivalent and different", "equivalent")
     verdicts = verdicts.where(~turned, verdicts.replace({"better": "worse", "worse": "better"}))
     rows = []
-    for (nearer, farther), gains in gain.groupby([near, far]):
+    pairs: Any = gain.groupby([near, far])
+    for (nearer, farther), gains in pairs:
         counts = verdicts[gains.index].value_counts()
         better, worse, equivalent, undecided = (int(counts.get(verdict, 0)) for verdict in VERDICTS)
         rows.append(

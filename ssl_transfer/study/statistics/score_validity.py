@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,7 +63,8 @@ def score_correlations(
     rows, samples = [], []
     by_arm = scores.groupby(["task", "criterion", "pretraining"])["value"].mean()
     for setting, runs in quality.groupby(SETTING, dropna=False, sort=False):
-        task, metric = setting[0], setting[-1]
+        parts: Any = setting
+        task, metric = parts[0], parts[-1]
         tuned = metric_sign(metric) * runs.groupby("pretraining", sort=False)["value"].mean()
         for criterion in dict.fromkeys(scores.loc[scores["task"] == task, "criterion"]):
             paired = pd.DataFrame({"score": by_arm[task, criterion].reindex(tuned.index), "quality": tuned}).dropna()

@@ -167,11 +167,10 @@ def _spans(first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def _domain_arms(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] | None) -> _Arms:
     """Pretrainings within cells, with their boundary: the nearest source domain first, random initialisation last."""
     frame = complete(frame)
-    if boundaries is None:
-        first: Any = frame.groupby(["pretraining", "task"])["boundary"].first().to_dict()
-        boundaries = first
+    recorded: Any = frame.groupby(["pretraining", "task"])["boundary"].first().to_dict()
+    known = recorded if boundaries is None else boundaries
     units = _units(frame, [*CELL, "pretraining"])
-    of_units = [boundaries.get(key, "") for key in zip(units["pretraining"], units["task"], strict=True)]
+    of_units = [known.get(key, "") for key in zip(units["pretraining"], units["task"], strict=True)]
     units = units.assign(boundary=pd.Series(of_units, units.index, dtype="object"))
     random_init = (units["pretraining"] == SCRATCH) | (units["boundary"] == SCRATCH)
     units["distance"] = units["boundary"].map(DISTANCE).fillna(3).where(~random_init, 4)
@@ -284,7 +283,7 @@ def _margins(margin: float | Mapping[str, float] | None, metrics: pd.Series) -> 
     """The margin of each row; NaN: none."""
     stated: dict[str | None, float] = {}
     if isinstance(margin, Mapping):
-        stated |= margin
+        stated.update(margin)
     elif margin is not None:
         stated[None] = margin
     for metric, value in stated.items():

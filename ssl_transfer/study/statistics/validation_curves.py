@@ -51,7 +51,7 @@ def mean_curve(runs: pd.DataFrame) -> pd.DataFrame:
 def curve_panels(checks: pd.DataFrame) -> Iterator[tuple[tuple, Arms]]:
     """Every target, protocol, strategy, fraction and metric (`PANEL`) with its arms."""
     for key, runs in checks.groupby(PANEL, dropna=False):
-        yield key, {arm: (arm_runs, mean_curve(arm_runs)) for arm, arm_runs in runs.groupby("pretraining")}
+        yield key, {str(arm): (arm_runs, mean_curve(arm_runs)) for arm, arm_runs in runs.groupby("pretraining")}
 
 
 def time_to_quality(checks: pd.DataFrame) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -117,7 +118,8 @@ def _drawings(
     scores: pd.DataFrame, quality: pd.DataFrame, correlations: pd.DataFrame, looks: Looks
 ) -> Iterator[Drawing]:
     for number_, (setting, rows) in enumerate(correlations.groupby(SETTING, sort=False)):
-        task, strategy, fraction, metric = setting
+        parts: Any = setting
+        task, strategy, fraction, metric = parts
         where = joined(words(task), words(strategy), percent(fraction))
         tuned = quality[(quality[SETTING] == list(setting)).all(axis=1)]
         figure = criterion_points(scores[scores["task"] == task], tuned, rows, looks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import matplotlib
 import pandas as pd
@@ -132,7 +133,8 @@ def strategy_points(results: pd.DataFrame, looks: Looks) -> Figure:
         figure, axes = grid(len(panels), columns, height=0.85 + 0.3 * len(names))
         for position, (ax, (setting, rows)) in enumerate(zip(axes, panels, strict=True)):
             _panel(ax, rows, names, looks)
-            task, protocol, fraction, noise, sigma, metric = setting
+            parts: Any = setting
+            task, protocol, fraction, noise, sigma, metric = parts
             target = words(task) if several_tasks else ""
             ax.set_title(filled(joined(words(protocol), target, percent(fraction), noisy(noise, sigma)), columns))
             ax.set_yticks(

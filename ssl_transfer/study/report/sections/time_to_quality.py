@@ -60,7 +60,7 @@ def section(evidence: Evidence) -> Section | None:
     for metric, checks in curves.groupby("metric", sort=False):
         for portion in portions(checks, ["strategy", "fraction"]):
             figure = validation_curves(portion.rows, evidence.looks)
-            figures.append(drawing(evidence, "validation_curves", metric, portion, figure, CAPTION, grey=False))
+            figures.append(drawing(evidence, "validation_curves", str(metric), portion, figure, CAPTION, grey=False))
     times = evidence.in_page_order(time_to_quality(curves))
     html = render(evidence, TEMPLATE, parts=parts_by_task(times), figures=figures, shares=SHARES)
     return Section(title="Time to quality", html=html, tables={"time_to_quality": times}, figures=figures)
