@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             out: Path | None = options.out
             if out is not None and several:
                 name = f"{recipe.fraction:g}-{recipe.seed}"
-                out /= f"{backbone.id}-{name}" if len(specs) > 1 else name
+                out = out / (f"{backbone.id}-{name}" if len(specs) > 1 else name)
             result = evaluate(options.protocol, backbone, task, out, options.features, **settings)
             results.append({**result.to_json(), "result": f"{result.path}/result.json"})
             if several:

@@ -38,7 +38,7 @@ def inference_columns(table: pd.DataFrame) -> dict[str, Any]:
     """Difference, interval, test statistic and corrected p of contrasts, in words."""
     ends = zip(table["ci_low"], table["ci_high"], strict=True)
     return {
-        "Difference": table["difference"].map(lambda x: number(float(x), True)),
+        "Difference": [number(difference, True) for difference in table["difference"]],
         "95 % interval": [f"{number(low, True)} to {number(high, True)}" for low, high in ends],
         "t (df)": [t_value(t, df) for t, df in zip(table["t"], table["df"], strict=True)],
         "p (Holm)": table["p_holm"].map(p_value),
