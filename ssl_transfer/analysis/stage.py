@@ -221,7 +221,7 @@ def _projection(spec: AnalysisSpec, measured: Measurements, backbone: AnalyzedBa
         neighbours.append(positions)
         similarities.append(similar)
     note = f"trustworthiness {quality['trustworthiness']:.2f}, continuity {quality['continuity']:.2f}"
-    return Projection(*(np.concatenate(parts) for parts in (points, neighbours, similarities)), note)
+    return Projection(np.concatenate(points), np.concatenate(neighbours), np.concatenate(similarities), note)
 
 
 def _known_columns(store: ImageStore) -> pd.DataFrame:

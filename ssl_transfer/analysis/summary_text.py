@@ -167,7 +167,7 @@ def _domains(measured: Measurements) -> str:
         each = "; ".join(
             f"{row.backbone}: Fréchet {_number(row.frechet)} (halves of one domain {_number(row.frechet_by_chance)}), "
             f"MMD² {_number(row.mmd, 3)}"
-            + (f", separable with AUROC {_number(row.separability)}" if row.separability == row.separability else "")
+            + (f", separable with AUROC {_number(row.separability)}" if _number(row.separability) != "unknown" else "")
             for row in group.itertuples()
         )
         lines.append(f"{a} and {b}: {each}.")
