@@ -198,10 +198,13 @@ def _retrieval(graph: Neighborhood, columns: pd.DataFrame) -> pd.DataFrame:
 
 def _union(graphs: Sequence[Neighborhood]) -> Neighborhood:
     """One graph with the neighbours of all: pairs that are similar to any backbone are worth comparing."""
-    parts = (
-        np.hstack([getattr(graph, name) for graph in graphs]) for name in ("similarities", "distances", "positions")
+    return Neighborhood(
+        np.hstack([graph.similarities for graph in graphs]),
+        np.hstack([graph.distances for graph in graphs]),
+        np.hstack([graph.positions for graph in graphs]),
+        graphs[0].index,
+        min(graph.recall for graph in graphs),
     )
-    return Neighborhood(*parts, graphs[0].index, min(graph.recall for graph in graphs))
 
 
 def _outliers(graphs: Mapping[str, Neighborhood], columns: pd.DataFrame) -> pd.DataFrame:

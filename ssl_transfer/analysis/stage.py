@@ -89,7 +89,7 @@ def analyze(
     store = store if isinstance(store, ImageStore) else ImageStore(store)
     against, results = stores_by_name(against, store), opened_results(results)
     analyzed_backbones = analyzed(backbones, store, size, precision)
-    settings = dict(
+    settings: dict[str, Any] = dict(
         neighbors=neighbors, index=index, sample=sample, columns=columns, domain=domain, duplicate=duplicate, seed=seed
     )
     names = {"names": [backbone.name for backbone in analyzed_backbones], "against": list(against)}
