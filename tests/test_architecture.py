@@ -130,10 +130,36 @@ def test_the_top_level_holds_what_the_design_names_and_nothing_else():
 # The house: what a file may hold
 
 
+def functions() -> dict[str, int]:
+    """Every function of the package -> how many lines it has, from `def` to its last."""
+    return {
+        f"{module}:{node.name}:{node.lineno}": node.end_lineno - node.lineno + 1
+        for module in MODULES
+        for node in ast.walk(ast.parse((PACKAGE / module).read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def test_no_function_has_more_than_80_lines():
+    assert not {name: lines for name, lines in functions().items() if lines > 80}
+
+
+def test_nine_of_ten_functions_have_25_lines_or_fewer():
+    lengths = sorted(functions().values())
+    assert len(lengths) > 1000 and lengths[len(lengths) * 9 // 10] <= 25
+
+
+@pytest.mark.parametrize("folder", ["ssl_transfer", "tests"])
+def test_no_file_has_more_than_450_lines(folder):
+    lengths = {str(path): len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
+    assert len(lengths) > 100
+    assert not {path: lines for path, lines in lengths.items() if lines > 450}
+
+
 def is_declaration(node: ast.stmt, names: set[str]) -> bool:
     """Whether a statement is a docstring, an import, or binds one of the names."""
     if isinstance(node, ast.Assign):
-        return {target.id for target in node.targets if isinstance(target, ast.Name)} <= names
+        return {name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)} <= names
     docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
     return docstring or isinstance(node, ast.Import | ast.ImportFrom)
 

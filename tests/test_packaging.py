@@ -37,7 +37,7 @@ def package_files() -> set[str]:
     return recipes | {str(path.relative_to(ROOT)) for path in package}
 
 
-@pytest.mark.parametrize("kind", [".py", ".js", ".css", ".jinja", ".yaml", "py.typed"])
+@pytest.mark.parametrize("kind", [".py", ".pyi", ".js", ".css", ".jinja", ".yaml", "py.typed"])
 def test_the_wheel_has_every_file_of_the_package(built, kind):
     wanted = {name for name in package_files() if name.endswith(kind)}
     assert wanted and wanted <= set(zipfile.ZipFile(only(built.glob("*.whl"))).namelist())
