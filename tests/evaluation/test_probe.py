@@ -86,7 +86,7 @@ def test_features_that_are_there_are_taken(task, backbone, workdir, monkeypatch)
     found = probe(backbone, task, features=workdir / "kept")
     assert set(found.metrics) == {"val", "test"} and not (workdir / "runs" / "features").exists()
     other = load_backbone(f"{SPEC},seed=1")
-    with pytest.raises(UsageError, match="features of other inputs"):
+    with pytest.raises(UsageError, match="kept: already holds run"):
         probe(other, task, features=workdir / "kept", out=workdir / "other")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 CODE = """
 import resource, sys, torch
-from ssl_transfer.training.memory import keep_freed_memory
+from ssl_transfer.models.memory import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory(torch.device("cpu"))
 for number in range(48):

@@ -157,7 +157,7 @@ def test_a_spoiled_download_is_refused(tmp_path, spoil, message):
 def test_a_backbone_of_ours_without_its_card_is_not_taken_for_public_weights(tmp_path):
     save_backbone(load_backbone("scratch:test_resnet,size=32"), tmp_path / "b")
     (tmp_path / "b" / "card.json").unlink()
-    with pytest.raises(BackboneError, match=r"its card.json is missing. Copy the whole folder again"):
+    with pytest.raises(BackboneError, match=r"its card.json is missing.* Copy the whole folder again"):
         load_backbone(tmp_path / "b")
 
 
