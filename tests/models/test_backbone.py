@@ -130,7 +130,7 @@ def test_a_folder_that_is_no_backbone_is_refused(tmp_path, saved, spoil):
         (saved / "card.json").unlink()
     else:
         (saved / "card.json").write_text(json.dumps({"kind": "store"}))
-    with pytest.raises(BackboneError, match="this is (no|not a) backbone"):
+    with pytest.raises(BackboneError, match=r"this is (no|not a) backbone"):
         load_backbone(saved)
 
 
