@@ -17,7 +17,7 @@ test-long: .venv/.ready
 lint: .venv/.ready
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/pyright
+	.venv/bin/pyright --pythonpath .venv/bin/python
 	.venv/bin/lint-imports
 
 # An environment of its own: a CPU-only torch that is already on the machine has no torchvision that fits.

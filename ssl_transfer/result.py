@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class EvalResult:
 
     def to_json(self) -> dict[str, Any]:
         """What `result.json` holds."""
-        return {name: value for name, value in asdict(self).items() if name != "path"}
+        return _json(self)
 
     def save(self, folder: Path) -> Path:
         """Write `result.json`: the file whose presence says that the run is done."""
@@ -120,6 +120,7 @@ class Ranking:
         caveats: What a reader must know, as sentences.
         n: Images and patients that the scores rest on.
         settings: Every option of `rank` with its value.
+        path: Its folder, which is not part of `rank.json`; None: it is not saved.
     """
 
     schema: int = RANKING_SCHEMA
@@ -138,6 +139,7 @@ class Ranking:
     n: dict[str, int | None]
     settings: dict[str, Any]
     environment: dict[str, Any]
+    path: Path | None = field(default=None, compare=False)
 
     @classmethod
     def load(cls, folder: str | Path) -> Ranking:
@@ -146,7 +148,9 @@ class Ranking:
         Raises:
             UsageError: If it is missing, incomplete, something else, or of another schema.
         """
-        return cls.of_json(_content(Path(folder) / "rank.json", cls, "rank", RANKING_SCHEMA, "Rank"))
+        folder = Path(folder)
+        ranking = cls.of_json(_content(folder / "rank.json", cls, "rank", RANKING_SCHEMA, "Rank"))
+        return replace(ranking, path=folder)
 
     @classmethod
     def of_json(cls, content: dict[str, Any]) -> Ranking:
@@ -159,8 +163,8 @@ class Ranking:
         write_json(folder / "rank.json", self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """The ranking as `rank.json` has it."""
-        return to_json(self)
+        """What `rank.json` holds."""
+        return _json(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +180,7 @@ class Analysis:
         leaks: Near-duplicates between splits, as a sentence.
         settings: Every option of `analyze` with its value.
         seconds: Part of the work -> seconds.
+        path: Its folder, which is not part of `analysis.json`; None: it is not saved.
     """
 
     schema: int = ANALYSIS_SCHEMA
@@ -190,6 +195,7 @@ class Analysis:
     settings: dict[str, Any]
     seconds: dict[str, float]
     environment: dict[str, Any]
+    path: Path | None = field(default=None, compare=False)
 
     @classmethod
     def load(cls, folder: str | Path) -> Analysis:
@@ -198,15 +204,22 @@ class Analysis:
         Raises:
             UsageError: If it is missing, incomplete, something else, or of another schema.
         """
-        return from_json(cls, _content(Path(folder) / "analysis.json", cls, "analysis", ANALYSIS_SCHEMA, "Analyze"))
+        folder = Path(folder)
+        content = _content(folder / "analysis.json", cls, "analysis", ANALYSIS_SCHEMA, "Analyze")
+        return replace(from_json(cls, content), path=folder)
 
     def save(self, folder: Path) -> None:
         """Write `analysis.json`."""
         write_json(folder / "analysis.json", self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """The analysis as `analysis.json` has it."""
-        return to_json(self)
+        """What `analysis.json` holds."""
+        return _json(self)
+
+
+def _json(result: EvalResult | Ranking | Analysis) -> dict[str, Any]:
+    """A result as its file has it: without the place where it lies."""
+    return {name: value for name, value in to_json(result).items() if name != "path"}
 
 
 def _content(path: Path, result: type, kind: str, schema: int, verb: str) -> dict[str, Any]:

@@ -70,9 +70,9 @@ def test_evaluate_refuses_a_wrong_name_or_setting(task, protocol, settings, mess
 
 
 def test_rank_by_path_is_the_command(task, command):
-    ranking, folder = st.rank(card(task), [FIRST, SECOND], resamples=5)
+    ranking = st.rank(card(task), [FIRST, SECOND], resamples=5)
     told = command("rank", card(task), FIRST, SECOND, "resamples=5")
-    assert told == {**json.loads(json.dumps(ranking.to_json())), "ranking": str(folder / "rank.json")}
+    assert told == {**json.loads(json.dumps(ranking.to_json())), "ranking": str(ranking.path / "rank.json")}
 
 
 def test_backbones_given_twice_are_refused(task):

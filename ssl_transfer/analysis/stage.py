@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,7 +63,7 @@ def analyze(
     seed: Annotated[int, Field(ge=0)] = 0,
     size: PositiveInt | None = None,
     precision: Precision = "fp32",
-) -> tuple[Analysis, Path]:
+) -> Analysis:
     """Compare the feature spaces of backbones on the images of a store.
 
     Args:
@@ -81,7 +82,7 @@ def analyze(
         size, precision: Of features; see `extract_features`.
 
     Returns:
-        The analysis and its folder: there also `explorer.html`, `tables/`, `figures/` and `umap.parquet`.
+        The analysis. In its `path`, the folder, are also `explorer.html`, `tables/`, `figures/` and `umap.parquet`.
 
     Raises:
         UsageError: If there are fewer than 40 images, a column is not there, or `out` holds something else.
@@ -97,7 +98,7 @@ def analyze(
     upstream += [result.result.run_id for result in results]
     artifact = Artifact.of("analyze", settings | names, upstream, out, record="analysis.json")
     if artifact.is_finished():
-        return Analysis.load(artifact.folder), artifact.folder
+        return Analysis.load(artifact.folder)
     _check_size(store, neighbors)
     seconds: dict[str, float] = {}
     timed = partial(_timed, seconds)
@@ -118,7 +119,7 @@ def analyze(
             environment=environment("cpu"),
         )
         analysis.save(temporary)
-    return analysis, artifact.folder
+    return replace(analysis, path=artifact.folder)
 
 
 def _check_size(store: ImageStore, neighbors: int) -> None:

@@ -50,8 +50,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.recipe import merge, resolve_options
 
     settings = resolve_options(analyze, merge({}, options.overrides), "analyze")
-    analysis, folder = analyze(options.words, store, options.out, options.against, options.results, **settings)
-    return {**analysis.to_json(), "analysis": str(folder), "explorer": str(folder / "explorer.html")}
+    analysis = analyze(options.words, store, options.out, options.against, options.results, **settings)
+    return {**analysis.to_json(), "analysis": str(analysis.path), "explorer": f"{analysis.path}/explorer.html"}
 
 
 def as_text(answer: dict[str, Any]) -> str:

@@ -65,8 +65,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         except UnreachableError as error:
             warn(f"left out: {error}")
             left_out.append(f"Left out: {error}")
-    ranking, folder = rank(task, by_name(loaded), options.out, options.features, options.source, **settings)
-    return {**ranking.to_json(), "caveats": [*ranking.caveats, *left_out], "ranking": str(folder / "rank.json")}
+    ranking = rank(task, by_name(loaded), options.out, options.features, options.source, **settings)
+    return {**ranking.to_json(), "caveats": [*ranking.caveats, *left_out], "ranking": f"{ranking.path}/rank.json"}
 
 
 def check(options: argparse.Namespace) -> None:

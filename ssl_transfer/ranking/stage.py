@@ -7,7 +7,7 @@ are cross-validated over patients. By default the probe determines the order. Pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +47,7 @@ def rank(
     resamples: NonNegativeInt = 100,
     size: PositiveInt | None = None,
     precision: Precision = "fp32",
-) -> tuple[Ranking, Path]:
+) -> Ranking:
     """Score backbones on a task's training and validation images and put them in order.
 
     Args:
@@ -66,7 +66,7 @@ def rank(
         size, precision: Of the features; see `extract_features`.
 
     Returns:
-        The ranking and its folder.
+        The ranking; its `path` is the folder.
 
     Raises:
         TaskError: If it is a segmentation task.
@@ -87,7 +87,7 @@ def rank(
     upstream = [*(backbone.id for backbone in backbones.values()), task.store.id, *(source.id for source in sources)]
     artifact = Artifact.of("rank", content, upstream, out, record="rank.json")
     if artifact.is_finished():
-        return Ranking.load(artifact.folder), artifact.folder
+        return Ranking.load(artifact.folder)
     _check_source(by, backbones, sources)
     sample = Sample.of(task, fraction, seed, folds, resamples)
     extraction = _Extraction({folder.card.run_id: folder for folder in map(Features.load, features)}, size, precision)
@@ -111,7 +111,7 @@ def rank(
     with artifact.writing() as temporary:
         _table(ranking).to_csv(temporary / "scores.csv", index=False)
         ranking.save(temporary)
-    return ranking, artifact.folder
+    return replace(ranking, path=artifact.folder)
 
 
 def _check_source(by: str, backbones: Mapping[str, Backbone], sources: Sequence[SourceLabels]) -> None:

@@ -28,17 +28,18 @@ def test_the_folder_holds_the_answer_and_a_table_of_every_value(three_ranked):
 
 
 def test_without_out_the_folder_is_named_by_the_inputs(workdir, task):
-    first, folder = rank(task, {"it": reader(*CLEAR)}, resamples=0)
+    first = rank(task, {"it": reader(*CLEAR)}, resamples=0)
+    folder = first.path
     assert str(folder.parent) == "runs/rank" and folder.name == first.run_id
-    again, same = rank(task, {"it": reader(*CLEAR)}, resamples=0)
+    again = rank(task, {"it": reader(*CLEAR)}, resamples=0)
     assert again == first
     others = [
-        rank(task, {"it": reader(*CLEAR)}, resamples=0, seed=1)[1],
-        rank(task, {"it": reader(*DIM)}, resamples=0)[1],
-        rank(task, {"other name": reader(*CLEAR)}, resamples=0)[1],
-        rank(cohort(workdir / "other", seed=1), {"it": reader(*CLEAR)}, resamples=0)[1],
+        rank(task, {"it": reader(*CLEAR)}, resamples=0, seed=1).path,
+        rank(task, {"it": reader(*DIM)}, resamples=0).path,
+        rank(task, {"other name": reader(*CLEAR)}, resamples=0).path,
+        rank(cohort(workdir / "other", seed=1), {"it": reader(*CLEAR)}, resamples=0).path,
     ]
-    assert same == folder and len({folder, *others}) == 5
+    assert again.path == folder and len({folder, *others}) == 5
 
 
 def test_the_same_again_is_answered_from_the_folder_without_any_work(workdir, task):

@@ -109,9 +109,9 @@ def real(backbone, name, **facts):
 
 def analyze_to_json(*arguments, **settings):
     """What `analyze` writes as JSON, and its folder."""
-    analysis, folder = analyze(*arguments, **settings)
-    assert Analysis.load(folder) == analysis
-    return analysis.to_json(), folder
+    analysis = analyze(*arguments, **settings)
+    assert Analysis.load(analysis.path) == analysis
+    return analysis.to_json(), analysis.path
 
 
 def told(answer, title):

@@ -68,7 +68,7 @@ def cohort(
 def ranked(task, backbones, out, **settings):
     """What `rank` writes as JSON, with few resamples unless `settings` say otherwise; tuples of pixels are readers."""
     backbones = {name: reader(*one) if isinstance(one, tuple) else one for name, one in backbones.items()}
-    return rank(task, backbones, out, **{"resamples": 20, **settings})[0].to_json()
+    return rank(task, backbones, out, **{"resamples": 20, **settings}).to_json()
 
 
 def found(answer, name):
