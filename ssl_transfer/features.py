@@ -18,11 +18,13 @@ from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.presets import VIEWS, mild
 from ssl_transfer.data.views import ViewMaker
+from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.embedding import embed, embed_layers, evaluating
-from ssl_transfer.run import Artifact, claimed
+from ssl_transfer.run import Artifact, claimed, read_json
 
 Precision = Literal["fp32", "bf16"]
+FOLDER_OPTION = "--out (of features) or --features (of evaluate)"
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,13 @@ def extract_features(
         precision: What the backbone computes in; features are float32.
 
     Raises:
-        UsageError: If `out` holds something else.
+        UsageError: If `out` holds features of another backbone, store, size or precision, or other files.
     """
     size = size or backbone.card.image_size
     artifact = _artifact(backbone, store, size, precision, out)
     folder = artifact.folder
     with claimed(folder.parent / f".{folder.name}.lock"):  # jobs that share them may run side by side
+        _check_inputs(artifact, backbone, store, size, precision)
         if artifact.is_finished(quiet=True):
             return Features.load(folder)
         return _extract(backbone, store, artifact, size, precision)
@@ -121,7 +124,36 @@ def _artifact(
     backbone: Backbone, store: Images, size: int | None, precision: str, out: str | Path | None = None
 ) -> Artifact:
     settings = {"size": size or backbone.card.image_size, "precision": precision}
-    return Artifact.of("features", settings, [backbone.id, store.id], out, record="card.json")
+    artifact = Artifact.of("features", settings, [backbone.id, store.id], out, record="card.json")
+    return replace(artifact, option=FOLDER_OPTION)
+
+
+def _check_inputs(artifact: Artifact, backbone: Backbone, store: Images, size: int, precision: str) -> None:
+    """Refuse a folder with features of other inputs, and name the inputs that differ.
+
+    Raises:
+        UsageError: If there are such features.
+    """
+    content = read_json(artifact.folder / "card.json")
+    if not content or content.get("kind") != "features" or content.get("run_id") == artifact.id:
+        return
+    card = FeaturesCard.load(artifact.folder)
+    inputs = {  # what the features are of, what was expected
+        "backbone": (f"{card.backbone_name} ({card.backbone})", f"{backbone.card.name} ({backbone.id})"),
+        "store": (f"{card.store_path} ({card.store})", f"{store.path} ({store.id})"),
+        "size": (card.size, size),
+        "precision": (card.precision, precision),
+    }
+    same = {"backbone": card.backbone == backbone.id, "store": card.store == store.id}
+    differences = [
+        f"{name} {actual}, expected {expected}"
+        for name, (actual, expected) in inputs.items()
+        if not same.get(name, actual == expected)
+    ]
+    raise UsageError(
+        f"{artifact.folder}: features of other inputs: {'; '.join(differences) or 'another version made them'}. "
+        f"Give another {FOLDER_OPTION}; without it the folder is named by the inputs."
+    )
 
 
 def _device(backbone: Backbone) -> torch.device:

@@ -90,6 +90,7 @@ class Artifact:
         partial: Names of files that an unfinished run leaves and the same run takes up again.
         id_key: Key of the id in these files.
         noun: What an id names, for messages.
+        option: What names the folder on the command line, for messages.
     """
 
     id: str
@@ -99,6 +100,7 @@ class Artifact:
     partial: tuple[str, ...] = ()
     id_key: str = "run_id"
     noun: str = "run"
+    option: str = "--out"
 
     @classmethod
     def of(
@@ -141,7 +143,7 @@ class Artifact:
                 say(f"{self.folder}: already there.")
             return record is not None
         if self.folder.is_file():
-            raise UsageError(f"{self.folder}: this is a file, expected a folder. Give another --out.")
+            raise UsageError(f"{self.folder}: this is a file, expected a folder. Give another {self.option}.")
         if owner is not None:
             raise self._taken(f"{self.noun} {owner}")
         resumable = self.started or self.partial
@@ -153,7 +155,9 @@ class Artifact:
         return False
 
     def _taken(self, content: str) -> UsageError:
-        return UsageError(f"{self.folder}: already holds {content}; this is {self.noun} {self.id}. Give another --out.")
+        return UsageError(
+            f"{self.folder}: already holds {content}; this is {self.noun} {self.id}. Give another {self.option}."
+        )
 
     @contextmanager
     def writing(self) -> Iterator[Path]:

@@ -69,17 +69,23 @@ def test_the_same_inputs_are_read_from_the_folder_and_others_refused(backbone, c
     assert np.array_equal(first.values, again.values)
     assert (tmp_path / "f" / "features.safetensors").stat().st_mtime_ns == before
     other = load_backbone("scratch:test_resnet,in_channels=1,size=16,seed=1")
-    for inputs in ((other, ct_store, None), (backbone, ct_store, 32)):
-        with pytest.raises(UsageError, match=r"already holds run .*another --out"):
-            extract_features(inputs[0], inputs[1], tmp_path / "f", size=inputs[2])
+    by_seed = (
+        rf"features of other inputs: backbone \S+ \({backbone.id}\), expected \S+ \({other.id}\)\. Give another --out"
+    )
+    for changed, size, message in (
+        (other, None, by_seed),
+        (backbone, 32, r"inputs: size 16, expected 32\. Give another --out"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            extract_features(changed, ct_store, tmp_path / "f", size=size)
 
 
-def test_without_a_folder_features_are_kept_by_the_names_of_their_inputs(backbone, ct_store, tmp_path, monkeypatch):
+def test_without_a_folder_features_are_kept_under_the_id_of_their_inputs(backbone, ct_store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    one, same = (extract_features(backbone, ct_store) for _ in range(2))
-    other = extract_features(backbone, ct_store, size=32)
-    assert one.path == same.path != other.path
-    assert np.array_equal(Features.load(one.path).values, one.values)
+    first, again = (extract_features(backbone, ct_store) for _ in range(2))
+    larger = extract_features(backbone, ct_store, size=32)
+    assert first.path == again.path != larger.path
+    assert np.array_equal(Features.load(first.path).values, first.values)
 
 
 def test_rows_identify_the_image_of_each_vector(backbone, ct_store, tmp_path):
@@ -92,7 +98,7 @@ def test_rows_identify_the_image_of_each_vector(backbone, ct_store, tmp_path):
 def test_a_folder_that_holds_no_features_is_refused(backbone, ct_store, tmp_path):
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "notes.txt").write_text("")
-    with pytest.raises(UsageError, match="already holds other files"):
+    with pytest.raises(UsageError, match=r"already holds other files .* or --features"):
         extract_features(backbone, ct_store, tmp_path / "f")
     with pytest.raises(UsageError, match="no features folder of schema 1"):
         Features.load(tmp_path / "f")
@@ -103,10 +109,10 @@ def test_oblong_images_are_padded_not_stretched(backbone, tmp_path):
     image = np.zeros((1, 16, 32), np.uint8)
     image[:, 4:12, 12:20] = 255
     padded = np.pad(image, ((0, 0), (8, 8), (0, 0)))
-    found = []
+    features = []
     for name, content in (("oblong", image), ("square", padded)):
         with StoreWriter(tmp_path / name, content.shape, np.uint8) as writer:
             writer.append(content, {"label": "a"})
             store = writer.finish(np.array(["train"]), units="display", domain="unknown", split_by="image")
-        found.append(embed(backbone, store, np.array([0])))
-    assert np.array_equal(*found)
+        features.append(embed(backbone, store, np.array([0])))
+    assert np.array_equal(*features)

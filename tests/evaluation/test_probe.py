@@ -38,15 +38,15 @@ def workdir(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def told(capsys):
-    """What the command line answers."""
+def json_answer(capsys):
+    """Run a command; its JSON answer."""
 
-    def tell(*words):
+    def run(*words):
         capsys.readouterr()
         assert main([str(word) for word in words]) == 0
         return json.loads(capsys.readouterr().out)
 
-    return tell
+    return run
 
 
 @pytest.mark.parametrize(
@@ -57,22 +57,22 @@ def told(capsys):
         ("knn", {"fraction": 0.5}),
     ],
 )
-def test_its_numbers_are_those_of_the_command_line(protocol, settings, task, backbone, told, workdir):
+def test_probe_gives_the_results_of_the_command_line(protocol, settings, task, backbone, json_answer, workdir):
     card = task.store.path.parent / "task.yaml"
-    found = probe(backbone, task, protocol=protocol, out=workdir / "mine", **settings)
+    result = probe(backbone, task, protocol=protocol, out=workdir / "mine", **settings)
     words = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    answer = told("evaluate", protocol, SPEC, card, *words, "--out", "theirs", "--json")
+    answer = json_answer("evaluate", protocol, SPEC, card, *words, "--out", "theirs", "--json")
     for key in ("metrics", "intervals", "selected", "n", "protocol", "fraction", "seed", "run_id"):
-        assert answer[key] == getattr(found, key), key
+        assert answer[key] == getattr(result, key), key
 
 
-def test_a_task_is_named_by_its_card_or_open(task, backbone, workdir):
+def test_a_task_is_the_path_of_its_card_or_a_task_object(task, backbone, workdir):
     by_card = probe(backbone, task.store.path.parent / "task.yaml", out=workdir / "a", resamples=0)
     opened = probe(backbone, task, out=workdir / "b", resamples=0)
     assert by_card.run_id == opened.run_id and by_card.metrics == opened.metrics
 
 
-def test_it_is_where_the_command_line_would_have_put_it_and_what_is_done_is_read(task, backbone, workdir, monkeypatch):
+def test_the_result_is_in_the_command_lines_folder_and_read_when_it_is_there(task, backbone, workdir, monkeypatch):
     first = probe(backbone, task)
     assert (workdir / "runs" / "evaluate" / first.run_id / "result.json").is_file()
     monkeypatch.setattr(cached, "embed", lambda *_, **__: pytest.fail("computed again"))
@@ -80,18 +80,18 @@ def test_it_is_where_the_command_line_would_have_put_it_and_what_is_done_is_read
     assert again == first and again.cost == first.cost
 
 
-def test_features_that_are_there_are_taken(task, backbone, workdir, monkeypatch):
+def test_cached_features_are_used_and_those_of_another_backbone_refused(task, backbone, workdir, monkeypatch):
     extract_features(backbone, task.store, workdir / "kept")
     monkeypatch.setattr(cached, "embed", lambda *_, **__: pytest.fail("computed again"))
-    found = probe(backbone, task, features=workdir / "kept")
-    assert set(found.metrics) == {"val", "test"} and not (workdir / "runs" / "features").exists()
+    result = probe(backbone, task, features=workdir / "kept")
+    assert set(result.metrics) == {"val", "test"} and not (workdir / "runs" / "features").exists()
     other = load_backbone(f"{SPEC},seed=1")
-    with pytest.raises(UsageError, match="kept: already holds run"):
+    with pytest.raises(UsageError, match=r"kept: features of other inputs: backbone .* another .*--features"):
         probe(other, task, features=workdir / "kept", out=workdir / "other")
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"CC": 1}, "no setting 'CC'"),
         ({"resample": 0}, "Did you mean 'resamples'"),
@@ -103,25 +103,25 @@ def test_features_that_are_there_are_taken(task, backbone, workdir, monkeypatch)
         ({"k": 3}, "no setting 'k'"),  # of k-NN
     ],
 )
-def test_a_setting_that_is_wrong_is_a_recipe_error_before_anything_is_done(settings, said, task, backbone, workdir):
-    with pytest.raises(RecipeError, match=said):
+def test_a_wrong_setting_is_a_recipe_error_before_anything_is_computed(settings, message, task, backbone, workdir):
+    with pytest.raises(RecipeError, match=message):
         probe(backbone, task, **settings)
     assert not (workdir / "runs").exists()
 
 
-def test_settings_may_be_numpy_s(task, backbone, workdir):
+def test_settings_may_be_numpy_scalars(task, backbone, workdir):
     plain = probe(backbone, task, fraction=0.5, seed=1, out=workdir / "a")
     assert probe(backbone, task, fraction=np.float64(0.5), seed=np.int64(1), out=workdir / "b").metrics == plain.metrics
 
 
-def test_a_task_that_is_none_or_of_masks_is_a_task_error(backbone, workdir):
+def test_a_missing_task_card_or_a_segmentation_task_is_a_task_error(backbone, workdir):
     with pytest.raises(TaskError):
         probe(backbone, workdir / "nowhere.yaml")
     with pytest.raises(TaskError, match="segmentation"):
         probe(backbone, mask_task(workdir / "masks"))
 
 
-def test_it_is_a_public_name_and_changes_no_backbone(task, backbone, workdir):
+def test_probe_is_a_public_name_and_leaves_the_backbone_unchanged(task, backbone, workdir):
     assert ssl_transfer.probe is probe
     backbone.train()
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
