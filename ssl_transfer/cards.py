@@ -1,4 +1,4 @@
-"""The cards of backbones and features: what `card.json` beside the tensors says. Reading one needs no torch."""
+"""The cards of backbones and features: `card.json` beside the tensors, read without torch."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ FEATURES_SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneCard:
-    """What a backbone is, how it wants its images, and what it was trained on; the fields are the keys of `card.json`.
+    """Architecture, input and training of a backbone; the fields are the keys of `card.json`.
 
     Attributes:
-        schema: Of this card.
+        schema: Schema version of this card.
         kind: `backbone`.
-        name: As tables and figures call it.
-        architecture: A timm name.
-        in_channels: Channels of its images.
-        image_size: Height and width that it was pretrained at, pixels.
+        name: Name in tables and figures.
+        architecture: Name of the architecture in timm.
+        in_channels: Number of input channels.
+        image_size: Height and width of its pretraining images, in pixels.
         stem: `standard` or `small` (see `Architecture`).
         options: Further arguments of the architecture.
         feature_dim: Length of a feature vector.
-        intensity: How images must be scaled.
-        method: How it was trained; `none` for random initialisation.
-        source_domain: What it was pretrained on; None for random initialisation. Several domains are joined by ` + `.
-        parents: Ids of the backbones that it started from, the oldest first.
+        intensity: How input images are scaled.
+        method: Pretraining method; `none` for random initialisation.
+        source_domain: Domain of its pretraining images; None for random initialisation. Several domains are joined by ` + `.
+        parents: Ids of the backbones that its weights come from, the oldest first.
         stores: Ids of the stores that it was trained on.
-        adapted: Changes to a parent's weights: `conv1.weight: 3 → 1 input channels`.
-        pretraining_seed: Of the run; None for public weights.
-        licence: Of the weights.
-        version: Of ssl_transfer.
-        recipe: The resolved recipe of the pretraining, if there was one.
-        run_id: Of the run that wrote it.
+        adapted: Changes to the parent's weights, such as `conv1.weight: 3 → 1 input channels`.
+        pretraining_seed: Seed of the pretraining; None for public weights.
+        licence: Licence of the weights.
+        version: Version of ssl_transfer.
+        recipe: The resolved recipe of the pretraining; None without one.
+        run_id: Id of the run that wrote it.
         training: Summary of the pretraining: steps, seconds, final losses, machine.
-        id: Content name: hash of the weights, the architecture and the intensity; empty until it is saved or loaded.
+        id: Hash of the weights, the architecture and the intensity; empty until the backbone is saved or loaded.
     """
 
     schema: int = BACKBONE_SCHEMA
@@ -73,7 +73,7 @@ class BackboneCard:
         """Read the card in a backbone's folder.
 
         Raises:
-            BackboneError: If there is no backbone, or another version wrote it.
+            BackboneError: If the folder has no backbone, or one of another schema version.
         """
         content = read_json(folder / "card.json")
         if content is None or content.get("kind") != "backbone":
@@ -101,19 +101,19 @@ class BackboneCard:
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturesCard:
-    """What cached features were computed of; the fields are the keys of `card.json`.
+    """Inputs and settings of cached features; the fields are the keys of `card.json`.
 
     Attributes:
-        schema: Of this card.
+        schema: Schema version of this card.
         kind: `features`.
-        run_id: Name of the features by their inputs.
+        run_id: Hash of the inputs and settings.
         backbone: Id of the backbone.
         store: Id of the store.
-        backbone_name: As its card has it.
-        store_path: Where the store was.
-        size: Height and width that the backbone saw, pixels.
+        backbone_name: Name of the backbone.
+        store_path: Path of the store at the time.
+        size: Height and width of the input of the backbone, in pixels.
         precision: `fp32` or `bf16`.
-        shape: (images, features).
+        shape: Number of images and number of features.
     """
 
     schema: int = FEATURES_SCHEMA
@@ -132,7 +132,7 @@ class FeaturesCard:
         """Read the card in a features folder.
 
         Raises:
-            UsageError: If there are no features.
+            UsageError: If the folder has no features of this schema version.
         """
         content = read_json(folder / "card.json")
         if not content or content.get("kind") != "features" or content.get("schema") != FEATURES_SCHEMA:

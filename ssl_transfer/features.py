@@ -33,7 +33,7 @@ class Features:
 
     Attributes:
         values: Float32, shape (N, D), in the store's order.
-        card: Ids of backbone and store, size, precision.
+        card: Ids of backbone and store, image size, precision.
         path: The cached folder.
     """
 
@@ -46,7 +46,7 @@ class Features:
         """Open a features folder.
 
         Raises:
-            UsageError: If it is none.
+            UsageError: If it is no features folder.
         """
         path = Path(path)
         card = FeaturesCard.load(path)
@@ -66,14 +66,14 @@ def extract_features(
     size: PositiveInt | None = None,
     precision: Precision = "fp32",
 ) -> Features:
-    """Compute features of every image of a store, or read them if that was done before.
+    """Compute features of every image of a store, or read them from the cache.
 
     Args:
-        backbone: Any.
-        store: Any whose images the backbone can read.
+        backbone: The backbone.
+        store: A store, or a view of one, with the number of channels that the backbone takes.
         out: Folder; None: a folder under `runs/features/` named by the inputs.
-        size: Height and width that the backbone sees, in pixels; None: its own.
-        precision: What the backbone computes in; features are float32.
+        size: Height and width of its input, in pixels; None: the backbone's image size.
+        precision: Precision of the computation; features are stored in float32.
 
     Raises:
         UsageError: If `out` holds features of another backbone, store, size or precision, or other files.
@@ -81,7 +81,7 @@ def extract_features(
     size = size or backbone.card.image_size
     artifact = _artifact(backbone, store, size, precision, out)
     folder = artifact.folder
-    with claimed(folder.parent / f".{folder.name}.lock"):  # jobs that share them may run side by side
+    with claimed(folder.parent / f".{folder.name}.lock"):  # jobs that need the same features may run in parallel
         _check_inputs(artifact, backbone, store, size, precision)
         if artifact.is_finished(quiet=True):
             return Features.load(folder)
@@ -91,9 +91,9 @@ def extract_features(
 def layer_features(
     backbone: Backbone, store: Images, rows: np.ndarray, size: int | None = None, precision: str = "fp32"
 ) -> dict[str, np.ndarray]:
-    """What the layers of a backbone hold of some images, nothing kept: layer -> its maps' or tokens' mean, float32 (n, C).
+    """Activations of a backbone's layers on some images, not cached: layer -> mean over positions or tokens, float32 (n, C).
 
-    Layers are those that timm lists, from the image to the features, which are not among them.
+    Layers are those that timm lists, from input to output, without the final features.
     """
     return embed_layers(backbone, store, rows, size, device=_device(backbone), bf16=precision == "bf16")
 
@@ -101,7 +101,7 @@ def layer_features(
 def paired_features(
     backbone: Backbone, store: Images, rows: np.ndarray, seed: int = 0, size: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features of two random views of each of some images, mild ones of its domain, for `geometry.alignment`: float32 (n, D)."""
+    """Features of two mild random views of some images, for `geometry.alignment`: two arrays, float32 (n, D)."""
     device, size, channels = _device(backbone), size or backbone.card.image_size, backbone.card.in_channels
     name, options = mild(store.card.domain, store.units, channels)
     preset = replace(VIEWS[name](size, channels, store.units, **options), intensity=backbone.intensity)
@@ -116,13 +116,14 @@ def paired_features(
 
 
 def features_id(backbone: Backbone, store: Images, size: int | None = None, precision: str = "fp32") -> str:
-    """The `run_id` of features that `extract_features` would compute of these."""
+    """The `run_id` of the features that `extract_features` computes from a backbone and a store."""
     return _artifact(backbone, store, size, precision).id
 
 
 def _artifact(
     backbone: Backbone, store: Images, size: int | None, precision: str, out: str | Path | None = None
 ) -> Artifact:
+    """The features folder of a backbone and a store."""
     settings = {"size": size or backbone.card.image_size, "precision": precision}
     artifact = Artifact.of("features", settings, [backbone.id, store.id], out, record="card.json")
     return replace(artifact, option=FOLDER_OPTION)
@@ -157,7 +158,7 @@ def _check_inputs(artifact: Artifact, backbone: Backbone, store: Images, size: i
 
 
 def _device(backbone: Backbone) -> torch.device:
-    """The GPU if there is one; the backbone is there, too."""
+    """The GPU if available, to which the backbone is moved."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone.to(device=device)
     backbone.to(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Results of the stages `evaluate`, `rank` and `analyze`: typed, and written as JSON with everything needed to trace them."""
+"""Results of the stages `evaluate`, `rank` and `analyze`, and their JSON files."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ ANALYSIS_SCHEMA = 1
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Metrics of one run. Fields are the keys of `result.json`, on which others rely.
+    """Metrics of one evaluation; the fields are the keys of `result.json`.
 
     Attributes:
-        n: Per split: images and patients (null when patients are unknown).
-        selected: Hyper-parameters that were chosen on validation.
-        settings: Those that were not: every option of the protocol with its value.
-        metrics: `val` and `test`: name -> value. Test was computed once, for the selected setting.
-        intervals: Test metric -> [low, high] at 95 %, patients resampled.
-        seen_in_pretraining: The backbone saw training images of this very store.
-        path: Its folder, which is not part of `result.json`; None: it is not saved.
+        n: Split -> number of images and of patients (null if patients are unknown).
+        selected: Hyper-parameters selected on validation.
+        settings: Every option of the protocol with its value.
+        metrics: `val` and `test` -> name -> value. Test was evaluated once, with the selected hyper-parameters.
+        intervals: Test metric -> 95 % interval [low, high], by the bootstrap over patients.
+        seen_in_pretraining: Whether the backbone was pretrained on training images of the same store.
+        path: Folder of the result, not part of `result.json`; None: not saved.
     """
 
     run_id: str
@@ -51,11 +51,11 @@ class EvalResult:
     path: Path | None = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """What `result.json` holds."""
+        """The content of `result.json`."""
         return _json(self)
 
     def save(self, folder: Path) -> Path:
-        """Write `result.json`: the file whose presence says that the run is done."""
+        """Write `result.json`; with this file the run is finished."""
         path = folder / "result.json"
         write_json(path, self.to_json())
         return path
@@ -65,7 +65,7 @@ class EvalResult:
         """Read `result.json`, or the folder that holds it.
 
         Raises:
-            UsageError: If it is missing, incomplete, something else, or of another schema.
+            UsageError: If it is missing, incomplete, no such result, or of another schema version.
         """
         path = Path(path)
         path = path / "result.json" if path.is_dir() else path
@@ -77,13 +77,13 @@ class RankedBackbone:
     """A backbone in a ranking.
 
     Attributes:
-        name: Among the candidates.
-        id, method, source_domain, feature_dim: As its card has them.
+        name: Name among the candidates.
+        id, method, source_domain, feature_dim: From its card.
         scores: Transferability score -> value; None where it does not apply.
-        knn, linear_probe: The task's metric, cross-validated over patients.
-        intervals: Criterion -> [low, high] at 95 %, patients resampled.
-        source_classes: What gave probabilities of source classes; None: nothing.
-        seconds: Part of the work -> seconds.
+        knn, linear_probe: The task's metric of the probe, cross-validated over patients.
+        intervals: Criterion -> 95 % interval [low, high], by the bootstrap over patients.
+        source_classes: Source classifier; None: none available.
+        seconds: Step -> duration in seconds.
     """
 
     name: str
@@ -99,7 +99,7 @@ class RankedBackbone:
     seconds: dict[str, float]
 
     def value(self, criterion: str) -> float | None:
-        """Of a score, `knn` or `linear_probe`."""
+        """The value of a score, of `knn` or of `linear_probe`."""
         return self.scores[criterion] if criterion in self.scores else getattr(self, criterion, None)
 
 
@@ -108,19 +108,19 @@ class Ranking:
     """Backbones in the order in which to try them on a task; the fields are the keys of `rank.json`.
 
     Attributes:
-        task: Its name.
-        metric: The task's.
-        by: Criterion of the order.
-        backbones: As they were given.
-        order: Names, the best first.
-        first: Name -> share of resampled patients in which it is the best; None without resampling.
-        not_told_apart: Names that the patients do not separate from the best.
-        agreement: Criterion -> its correlations with `by`.
-        recommendation: What to take, as a sentence.
-        caveats: What a reader must know, as sentences.
-        n: Images and patients that the scores rest on.
+        task: Name of the task.
+        metric: Metric of the task.
+        by: Criterion that backbones are ordered by.
+        backbones: The backbones in the order in which they were given.
+        order: Names of the backbones, the best first.
+        first: Name -> share of bootstrap samples in which it is the best; None without resampling.
+        not_told_apart: Names of the backbones that are not distinguished from the best one.
+        agreement: Criterion -> its correlation coefficients with the criterion `by`.
+        recommendation: The recommended backbone, as a sentence.
+        caveats: Caveats, as sentences.
+        n: Number of images and patients that were used.
         settings: Every option of `rank` with its value.
-        path: Its folder, which is not part of `rank.json`; None: it is not saved.
+        path: Folder of the ranking, not part of `rank.json`; None: not saved.
     """
 
     schema: int = RANKING_SCHEMA
@@ -154,7 +154,7 @@ class Ranking:
 
     @classmethod
     def of_json(cls, content: dict[str, Any]) -> Ranking:
-        """A ranking from its JSON object; other keys are left out."""
+        """Make a ranking from its JSON object; other keys are ignored."""
         backbones = [from_json(RankedBackbone, backbone) for backbone in content["backbones"]]
         return from_json(cls, {**content, "backbones": backbones})
 
@@ -163,7 +163,7 @@ class Ranking:
         write_json(folder / "rank.json", self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """What `rank.json` holds."""
+        """The content of `rank.json`."""
         return _json(self)
 
 
@@ -173,14 +173,14 @@ class Analysis:
 
     Attributes:
         store: Id of the store.
-        store_path: Where it was.
-        n: Images and patients of the store, and images of the sample.
-        backbones: Each with what its card says and its numbers.
-        findings: `title` and `text` of each.
+        store_path: Path of the store at the time.
+        n: Number of images and patients of the store, and of images in the sample.
+        backbones: The measurements of each backbone, with facts from its card.
+        findings: `title` and `text` of each finding.
         leaks: Near-duplicates between splits, as a sentence.
         settings: Every option of `analyze` with its value.
-        seconds: Part of the work -> seconds.
-        path: Its folder, which is not part of `analysis.json`; None: it is not saved.
+        seconds: Step -> duration in seconds.
+        path: Folder of the analysis, not part of `analysis.json`; None: not saved.
     """
 
     schema: int = ANALYSIS_SCHEMA
@@ -213,27 +213,27 @@ class Analysis:
         write_json(folder / "analysis.json", self.to_json())
 
     def to_json(self) -> dict[str, Any]:
-        """What `analysis.json` holds."""
+        """The content of `analysis.json`."""
         return _json(self)
 
 
 def _json(result: EvalResult | Ranking | Analysis) -> dict[str, Any]:
-    """A result as its file has it: without the place where it lies."""
+    """A result as a JSON object, without its path."""
     return {name: value for name, value in to_json(result).items() if name != "path"}
 
 
 def _content(path: Path, result: type, kind: str, schema: int, verb: str) -> dict[str, Any]:
-    """The JSON object of a result, checked.
+    """Read and check the JSON object of a result.
 
     Args:
-        path: Of the file.
-        result: Its dataclass.
-        kind: As the file must say.
-        schema: As the file must say.
-        verb: What makes such a file, for messages.
+        path: Path of the file.
+        result: Dataclass of the result.
+        kind: Expected kind.
+        schema: Expected schema version.
+        verb: Command that makes such a file, for messages.
 
     Raises:
-        UsageError: If the file is missing, incomplete, something else, or of another schema.
+        UsageError: If the file is missing, incomplete, no such result, or of another schema version.
     """
     content = read_json(path)
     if content is None:

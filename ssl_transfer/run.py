@@ -1,7 +1,7 @@
-"""Runs: identity, folder, and the rule that what is not whole does not exist.
+"""Runs: id, folder, and the rule that an artifact is complete or absent.
 
-A run's id is the hash of its resolved recipe and of its inputs' ids. Its result is a file or folder
-that is written beside its place and moved there last; a run is done if and only if that result is there.
+A run's id is the hash of its resolved recipe and of its inputs' ids. Its result is a file or folder that is
+written under a temporary name and renamed last; a run is finished if and only if the result exists.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ Record = TypeVar("Record")
 
 
 def run_id(stage: str, recipe: dict, upstream: list[str]) -> str:
-    """Name a run by what it does and from what: 16 hex digits."""
+    """The id of a run, from its stage, recipe and inputs: 16 hex digits."""
     return digest({"stage": stage, "recipe": recipe, "upstream": upstream})
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of it."""
+    """Write JSON atomically: a reader sees the old file or the new one."""
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(json.dumps(content, indent=1, default=str, allow_nan=False))
     os.replace(temporary, path)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object, or None where there is none (or half of one)."""
+    """Read a JSON object; None if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -47,13 +47,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 @contextmanager
 def claimed(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock file while the block runs, against every other process; yield whether it was got.
+    """Hold a lock file while the block runs; yield whether the lock was acquired.
 
-    The system lets go of the lock when its process ends, however it ends: there are no stale ones. The file stays.
+    The operating system releases the lock when the process ends in any way, so locks are never stale. The file remains.
 
     Args:
         path: The lock file.
-        wait: Until whoever holds it lets go; otherwise the block runs without it.
+        wait: Wait until the lock is free; otherwise the block runs without the lock if another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a") as file:
@@ -62,12 +62,12 @@ def claimed(path: Path, wait: bool = True) -> Iterator[bool]:
         except BlockingIOError:
             yield False
         else:
-            yield True  # closing the file lets go
+            yield True  # closing the file releases the lock
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path` when the block ends, and vanishes if it fails."""
+    """Yield a temporary folder that is renamed to `path` when the block ends, and deleted if it fails."""
     temporary = path.parent / f".{path.name}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -80,17 +80,17 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Artifact:
-    """The output of a stage: a folder, named by what it is made from, that is finished once its record lies in it.
+    """The output of a stage: a folder with an id, which is finished once its record exists.
 
     Attributes:
-        id: Hash of what decides about the content; see `run_id`.
-        folder: Where it is, or will be.
-        record: File in the folder that is written last. It holds the id: an artifact is finished if and only if it is there.
-        started: File that a stage writes first, and that holds the id of an unfinished run too; None if it writes none.
-        partial: Names of files that an unfinished run leaves and the same run takes up again.
+        id: Hash of the settings and inputs; see `run_id`.
+        folder: Path of the folder.
+        record: File in the folder that is written last and holds the id; the artifact is finished if and only if it exists.
+        started: File with the id that a stage writes first, so that unfinished runs have it too; None if it writes none.
+        partial: Names of files that an interrupted run leaves and continues from.
         id_key: Key of the id in these files.
-        noun: What an id names, for messages.
-        option: What names the folder on the command line, for messages.
+        noun: Word for the artifact in messages, such as "run".
+        option: Command-line option that names the folder, for messages.
     """
 
     id: str
@@ -115,22 +115,22 @@ class Artifact:
         started: str | None = None,
         partial: tuple[str, ...] = (),
     ) -> Artifact:
-        """The artifact that a stage makes with some settings from some inputs.
+        """The artifact of a stage with given settings and inputs.
 
         Args:
-            stage: Its name: part of the id, and the folder below `runs/`.
-            settings: What decides about the content beside the inputs.
-            inputs: Ids of the artifacts that it is made from.
+            stage: Name of the stage: part of the id, and of the path below `runs/`.
+            settings: All settings that the content depends on.
+            inputs: Ids of the input artifacts.
             out: Its folder; None: `runs/STAGE/ID`, or `runs/NAME-ID` with eight digits of the id.
-            record: See above, as `started` and `partial`.
-            name: For the folder of an artifact that people look for by name.
+            record: As the attribute, as are `started` and `partial`.
+            name: Readable part of the folder name.
         """
         identity = run_id(stage, settings, inputs)
         default = Path("runs") / (f"{name}-{identity[:8]}" if name else f"{stage}/{identity}")
         return cls(identity, Path(out) if out else default, record, started, partial)
 
     def is_finished(self, *, quiet: bool = False) -> bool:
-        """Whether it is there already, which is said unless `quiet`.
+        """Whether it exists already; this is printed unless `quiet`.
 
         Raises:
             UsageError: If its folder holds another artifact, or other files.
@@ -161,16 +161,16 @@ class Artifact:
 
     @contextmanager
     def writing(self) -> Iterator[Path]:
-        """A temporary folder to write into, which becomes the artifact's when the block ends, and vanishes if it fails."""
+        """Yield a temporary folder that becomes the artifact's when the block ends, and is deleted if it fails."""
         with whole_folder(self.folder) as folder:
             yield folder
 
 
 class Log:
-    """`log.jsonl`: one object per logged step. A resumed run drops what lies behind its checkpoint.
+    """`log.jsonl`: one object per logged step. A resumed run drops the lines after its checkpoint.
 
     Attributes:
-        last: The newest object.
+        last: The latest object.
     """
 
     def __init__(self, path: Path, last_step: int = 0):
@@ -199,7 +199,7 @@ class Log:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON and YAML have it: dataclasses and pydantic models as dicts, tuples as lists, no NumPy scalars."""
+    """Convert a value for JSON and YAML: dataclasses and pydantic models as dicts, tuples as lists, no NumPy scalars."""
     if is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     elif hasattr(value, "model_dump"):
@@ -212,12 +212,12 @@ def plain(value: Any) -> Any:
 
 
 def to_json(record: Any, optional: Collection[str] = ()) -> dict[str, Any]:
-    """A dataclass as a JSON object: its fields in their order; `optional` fields only if they are not None."""
+    """Convert a dataclass to a JSON object: its fields in order; `optional` fields only if they are not None."""
     return {name: value for name, value in plain(record).items() if value is not None or name not in optional}
 
 
 def from_json(kind: type[Record], content: dict[str, Any]) -> Record:
-    """A dataclass from its JSON object: lists become tuples, and keys that are not its fields are left out.
+    """Make a dataclass from its JSON object: lists become tuples, and keys that are not fields are ignored.
 
     Raises:
         TypeError: If a field without a default is missing.

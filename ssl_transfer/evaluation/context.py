@@ -24,10 +24,10 @@ class EvalContext:
     """Input of a protocol.
 
     Attributes:
-        backbone: To evaluate, with the channels that the recipe asks for.
-        task: What is predicted.
-        recipe: What all protocols share.
-        rows: Positions of `train` (a fraction of its patients), `val` and `test`.
+        backbone: The backbone to evaluate, with the number of channels that the recipe requests.
+        task: The task, with its store, labels and splits.
+        recipe: The settings that all protocols share.
+        rows: Split -> positions of its images in the store: `train` (a fraction of its patients), `val` and `test`.
         identity: Id of the run.
         folder: Folder of the run.
         features: Folder of cached features; None: the default of `extract_features`.
@@ -42,7 +42,7 @@ class EvalContext:
     features: Path | None = None
 
     def store(self, split: str) -> Images:
-        """The images that a split is read from: the task's, with noise where the recipe asks for it."""
+        """The images of a split: the task's store, with noise where the recipe requests it."""
         noise = self.recipe.noise
         clean = (
             noise.kind == "none"
@@ -56,12 +56,12 @@ class EvalContext:
         noise, store = self.recipe.noise, self.task.store
         scale = Scale.of_store(store.card, self.backbone.intensity.window_hu)
         if noise.kind == "none":
-            raise ValueError("the recipe asks for no noise")
+            raise ValueError("the recipe requests no noise")
         return NoisyStore(store, Noise(noise.kind, noise.sigma, self.recipe.seed), scale.low, scale.high)
 
     @property
     def size(self) -> int:
-        """Height and width that the backbone sees, pixels."""
+        """Height and width of the images that the backbone gets, in pixels."""
         return self.recipe.size or self.backbone.card.image_size
 
 
@@ -95,7 +95,7 @@ def classified(
     scores: np.ndarray,
     notes: list[str] | None = None,
 ) -> ProtocolResult:
-    """The result of test scores (n, C). Test labels are read here only, once."""
+    """Evaluate test scores (n, C). This is the only place where test labels are read, once."""
     task, rows, recipe = context.task, context.rows["test"], context.recipe
     truth, averaging = task.labels[rows], task.card.averaging
     intervals = classification_intervals(

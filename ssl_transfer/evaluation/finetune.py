@@ -1,4 +1,4 @@
-"""Fine-tune: how well a backbone learns a task when its layers are trained too, by one of several strategies."""
+"""Fine-tune: train a backbone together with a classifier on a task, by one of several strategies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ssl_transfer.models.embedding import evaluating, prepared
 from ssl_transfer.models.heads import ClassifierHead
 from ssl_transfer.recipe import Component, FinetuneSection
 
-AT_ONCE = 256  # images of a prediction
+AT_ONCE = 256  # images per batch of a prediction
 STRATEGY, OPTIMIZER, TRAIN = (
     Component(name="full"),
     Component(name="adamw", lr=3e-4, weight_decay=0.01),
@@ -32,17 +32,17 @@ def finetune(
     views: Component | None = None,
     train: FinetuneSection = TRAIN,
 ) -> ProtocolResult:
-    """Train a classifier and its backbone by a strategy; test is evaluated with the weights that were best on validation.
+    """Train a classifier and its backbone by a strategy; evaluate on test with the weights that were best on validation.
 
     Args:
-        strategy: How the layers are treated, `{name, options}`; see the page of each strategy.
+        strategy: Which layers are trained, and how, `{name, options}`; see the page of each strategy.
         optimizer: `{name, options}`, with its peak learning rate; see the page of each optimiser.
-        views: Augmentation preset, `{name, options}`; null: that of the task's domain, mild (no blur, no noise, crops
-            from 0.6 of the area).
+        views: Augmentation preset, `{name, options}`; null: a mild one for the task's domain (no blur, no noise, crops
+            of at least 0.6 of the area).
         train: Length of the training, batches, and checks on validation.
 
     Raises:
-        RecipeError: If classes are to be balanced by sampling on a multilabel task.
+        RecipeError: If `train.balance` is `sampling` and the task is multi-label.
     """
     task, rows = context.task, context.rows
     views = views or suited_views(context)
@@ -86,7 +86,7 @@ class _CrossEntropy:
 
 
 class _MultiLabel:
-    """Sigmoid cross-entropy, averaged over images and labels; unknown labels (−1) count 0, positive ones their weight."""
+    """Sigmoid cross-entropy, averaged over images and labels; unknown labels (−1) have weight 0, positive ones their own."""
 
     def __init__(self, weights: torch.Tensor | None):
         self.weights = weights
@@ -116,7 +116,7 @@ def _scores(
     accelerator: Accelerator,
     lower: torch.dtype | None,
 ) -> np.ndarray:
-    """Probabilities (n, C) of a split's images; each rank computes a share, and all of them get all."""
+    """Probabilities (n, C) of a split's images; each rank computes a part, and every rank gets all of them."""
     rows = context.rows[split]
     mine = np.arange(len(rows))[accelerator.process_index :: accelerator.num_processes]
     scored: list[tuple[int, np.ndarray]] = []

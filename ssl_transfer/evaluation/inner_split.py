@@ -1,4 +1,4 @@
-"""The inner split of a probe that chooses its own regularisation: whole groups, stratified, whatever the order of rows."""
+"""The inner split of a probe that selects its regularisation: stratified, by group, independent of the order of rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def inner_split(
         features: Shape (N, D).
         labels: Class codes (N,), or multilabel 0 and 1 (N, K). A group belongs to the stratum of its rarest class or label.
         groups: Group of each row, (N,), or None.
-        fraction: Share of each stratum's groups; at least one and not all of two or more.
+        fraction: Share of each stratum's groups that is held out: at least one group, and never all; none of a single group.
         seed: Fixes the draw.
 
     Returns:
@@ -33,7 +33,7 @@ def inner_split(
     )
     salt = int(seed).to_bytes(8, "little")
     ranks = [int.from_bytes(hashlib.blake2b(name, digest_size=8, salt=salt).digest(), "little") for name in names]
-    ranks, unit = np.unique(np.array(ranks, np.uint64), return_inverse=True)  # ascending: the order of the draw
+    ranks, unit = np.unique(np.array(ranks, np.uint64), return_inverse=True)  # ascending: in the order of the draw
     has = np.eye(labels.max() + 1, dtype=bool)[labels] if labels.ndim == 1 else labels == 1
     units = np.zeros((len(ranks), has.shape[1]), bool)
     np.logical_or.at(units, unit, has)

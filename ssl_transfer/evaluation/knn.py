@@ -26,27 +26,27 @@ def knn(
 ) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
     """Classify by a vote of the nearest neighbours by cosine similarity, for each k and each kind of vote.
 
-    Settings come in ascending k, the weighted vote before the plain one; for a single neighbour both are the same and only
-    the first is given. In multi-label tasks, a label that is unknown for all neighbours gets its frequency among the training
-    images where it is known, or 0.5: a neighbourhood without evidence should move an image neither up nor down.
+    Settings are in ascending order of k, the weighted vote before the plain one. For k = 1 the two votes are equal, and only
+    the first is given. In multi-label tasks, the score of a label that is unknown for all neighbours is its prevalence among
+    the training images with a known label, or 0.5 if there are none.
 
     Args:
         train: Features, shape (N, D).
-        labels: Class of each, integers in [0, n_classes), shape (N,); or, multilabel, 1, 0 or, where unknown, −1,
+        labels: Class of each image, integers in [0, n_classes), shape (N,); multi-label: 0, 1, or −1 for unknown,
             shape (N, n_classes).
         queries: Name -> features to score, shape (M, D).
         n_classes: Number of classes or labels.
-        k: Numbers of neighbours, of which the best on validation is taken; more than the training images count as all.
+        k: Candidate numbers of neighbours, selected on validation; capped at the number of training images.
             DINO: 10, 20, 100, 200 (2104.14294, appendix F.1).
-        votes: `weighted`: a neighbour counts exp(similarity / temperature) (Wu et al. 2018, 1805.01978, section 3.4);
-            `plain`: it counts 1.
+        votes: Candidates, selected on validation. `weighted`: a neighbour has the weight exp(similarity / temperature)
+            (Wu et al. 2018, 1805.01978, section 3.4); `plain`: it has the weight 1.
         temperature: Temperature of the weighted vote, dimensionless. Wu et al.: 0.07 (section 3.4); 0.1 here, as in
             lightly.
         index: FAISS index: `exact`, `ivf`, `hnsw`, or `auto`: exact below 500,000 training images, else `ivf`.
 
     Yields:
-        The setting (`k`, `vote`, `index`, and `recall` at this k of one that is not exact) and, for each query, class
-        scores that sum to 1, or label scores in [0, 1]; shape (M, n_classes).
+        The setting (`k`, `vote`, `index`, and the `recall` at this k of an approximate index) and, for each query, class
+        scores that sum to 1, or multi-label scores in [0, 1]; shape (M, n_classes).
     """
     counts = sorted({min(count, len(train)) for count in k})
     rows = NeighborIndex(train, index)

@@ -50,17 +50,17 @@ def linear_probe(
 
     Args:
         train: Features, shape (N, D).
-        labels: Class of each, integers in [0, n_classes), shape (N,); or, multi-label, 0, 1, or −1 for unknown, shape
+        labels: Class of each image, integers in [0, n_classes), shape (N,); multi-label: 0, 1, or −1 for unknown, shape
             (N, n_classes). Unknown entries do not enter that label's loss.
         queries: Name -> features to score, shape (M, D).
         n_classes: Number of classes, or of labels.
-        strengths: Inverse regularisation strengths C as in scikit-learn, for `lbfgs`; the best on validation is taken.
+        strengths: Inverse regularisation strengths C as in scikit-learn, for `lbfgs`, selected on validation.
             A logarithmic sweep as in Kornblith et al. 2019, 1805.08974.
         solver: `lbfgs`: logistic regression at every C, to its optimum; `sgd`: the classic recipe (momentum 0.9, 100
             epochs, cosine to 0), every rate with every weight decay.
-        rates: Peak learning rates for a batch of 256, for `sgd`; the best on validation is taken. DINOv2 sweeps 13
+        rates: Peak learning rates for a batch of 256, for `sgd`, selected on validation. DINOv2 sweeps 13
             (2304.07193).
-        weight_decays: Penalties weight_decay / 2 · ‖weights‖² beside the mean loss, for `sgd`.
+        weight_decays: Penalties weight_decay / 2 · ‖weights‖², added to the mean loss, for `sgd`.
         class_weight: `none`, or `balanced`: every class has the same share of the loss, as in scikit-learn.
 
     Yields:
@@ -88,29 +88,29 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
 
     The objective is that of `sklearn.linear_model.LogisticRegression`: C · Σ weight · loss + ½ · ‖coef‖², the intercept free;
     a sigmoid for two classes, a softmax for more, a sigmoid per column where `y` is a 0/1 matrix of labels. Features are
-    taken as they come: standardise them before. An option makes sense or `fit` raises ValueError.
+    not standardised: do so before. `fit` raises ValueError for an invalid option.
 
     Args:
-        C: Inverse strength of regularisation. None: what does best on held-out rows, then fitted on all rows.
-        strengths: Candidates of C for the solver `lbfgs`.
-        solver: `lbfgs` goes to a proven gap of at most 3e-5 of the objective (for float64 features, far less); `sgd` is the
-            classic recipe: momentum 0.9, cosine to 0.
-        rates: Candidates of the learning rate of `sgd`, for a batch of 256; it grows in proportion to the batch.
-        weight_decays: Candidates of the penalty of `sgd`, weight_decay / 2 · ‖coef‖² beside the mean loss. A given C stands
-            for the weight decay 1 / (C · Σ weight).
-        epochs: Of `sgd`.
-        batch_size: Of `sgd`.
-        class_weight: As in scikit-learn; for a matrix of labels, of 0 and 1 in each column.
+        C: Inverse strength of regularisation. None: selected on held-out rows, and then fitted on all rows.
+        strengths: Candidates for C with the solver `lbfgs`.
+        solver: `lbfgs` stops at a proven optimality gap of at most 3e-5 of the objective (for float64 features, far less);
+            `sgd` is the classic recipe: momentum 0.9, cosine to 0.
+        rates: Candidates for the learning rate of `sgd` at a batch size of 256; it is proportional to the batch size.
+        weight_decays: Candidates for the penalty of `sgd`, weight_decay / 2 · ‖coef‖², added to the mean loss. A given C means
+            the weight decay 1 / (C · Σ weight).
+        epochs: Number of epochs of `sgd`.
+        batch_size: Batch size of `sgd`.
+        class_weight: As in scikit-learn; multi-label: weights of 0 and 1 in each column.
         validation_fraction: Share of each class's rows (or groups) that is held out, see `inner_split`.
         random_state: Fixes which rows are held out, and the order of batches.
-        device: Where to compute; None: on a GPU if there is one.
+        device: Device of the computation; None: a GPU if available.
 
     Attributes:
-        coef_: (K, D), float64; K is 1 for two classes.
-        intercept_: (K,).
-        setting_: What was given or chosen: `C`, or `rate` and `weight_decay`.
-        C_: The same as a strength; infinite without a penalty.
-        classes_: Values of `y`; the columns' positions for a matrix of labels.
+        coef_: Weights (K, D), float64; K is 1 for two classes.
+        intercept_: Intercepts (K,).
+        setting_: The given or selected setting: `C`, or `rate` and `weight_decay`.
+        C_: The inverse strength of regularisation of this setting; infinite without a penalty.
+        classes_: Distinct values of `y`; multi-label: positions of its columns.
         n_iter_: Steps of the last fit.
 
     Example:
@@ -140,16 +140,16 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         self.random_state, self.device = random_state, device
 
     def fit(self, X, y, sample_weight=None, groups=None):
-        """Choose the regularisation, unless it was given, and fit.
+        """Select the regularisation, unless it is given, and fit.
 
         Args:
             X: Features, (N, D), finite.
             y: Classes (N,), or multi-label targets, 0 or 1 (N, K).
-            sample_weight: At least 0, (N,). A row of weight 2 counts as two, a row of weight 0 as none.
-            groups: Of each row, such as its patient, (N,); all rows of a group are held out, or none.
+            sample_weight: Weights of at least 0, (N,). A row of weight 2 counts as two rows, one of weight 0 is ignored.
+            groups: Group of each row, such as its patient, (N,); a group is held out as a whole.
 
         Raises:
-            ValueError: If a feature is NaN or infinite, or the classes are fewer than two.
+            ValueError: If a feature is NaN or infinite, or there are fewer than two classes.
         """
         self._check_options()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], multi_output=True)
@@ -182,19 +182,19 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return self
 
     def decision_function(self, X):
-        """Logits: (N,) for two classes, of the second one; else (N, K)."""
+        """Logits: of the second class (N,) if there are two, else (N, K)."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         scores = X @ self.coef_.T + self.intercept_
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict_proba(self, X):
-        """Probabilities: (N, 2) or (N, K) of classes, which sum to 1; or of labels, which need not."""
+        """Probabilities (N, K) of the classes, which sum to 1; multi-label: of each label by itself."""
         scores = self.decision_function(X)
         return _probabilities(scores.reshape(len(scores), -1), self._multilabel)
 
     def predict(self, X):
-        """Likeliest classes (N,), or the labels (N, K) that are likelier than not."""
+        """The most probable class (N,); multi-label: 1 where the probability is above 0.5, else 0, (N, K)."""
         scores = self.decision_function(X)
         if self._multilabel:
             return (scores > 0).astype(int)
@@ -206,7 +206,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return tags
 
     def _codes(self, y):
-        """Class codes (N,), or labels (N, K); sets `classes_`."""
+        """Class codes (N,), or multi-label targets (N, K); sets `classes_`."""
         y = y.toarray() if hasattr(y, "toarray") else y
         y = column_or_1d(y, warn=True) if y.ndim == 2 and y.shape[1] == 1 else y
         check_classification_targets(y)
@@ -222,7 +222,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return codes
 
     def _best(self, X, codes, weights, groups, settings):
-        """The setting with the least loss on held-out rows; the strongest penalty among equals."""
+        """The setting with the smallest loss on held-out rows; of several equal ones, that with the strongest penalty."""
         seed = check_random_state(self.random_state).randint(2**31)
         held_out = inner_split(X, codes, groups, self.validation_fraction, seed)
         heads = self._heads(X[~held_out], codes[~held_out], weights[~held_out], settings)
@@ -239,9 +239,9 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
         return _fit(X, codes, weights, len(self.classes_), settings, self.epochs, self.batch_size, seed, self.device)
 
     def _check_options(self):
-        """Refuse a wrong option before any computation."""
+        """Refuse an invalid option before any computation."""
         for name, values, expected in (
-            ("C", () if self.C is None else (self.C,), "a number above 0, or None to choose one"),
+            ("C", () if self.C is None else (self.C,), "a number above 0, or None to select it"),
             ("strengths", self.strengths, "numbers above 0"),
             ("rates", self.rates, "numbers above 0"),
             ("weight_decays", self.weight_decays, "numbers of at least 0"),
@@ -270,7 +270,7 @@ class _Head:
     converged: bool
 
     def scores(self, features):
-        """Logits (N, K), float64; the product is in the features' precision."""
+        """Logits (N, K), float64; the matrix product is computed in the features' precision."""
         return features @ self.weights.T.astype(features.dtype) + self.intercepts
 
 
@@ -287,7 +287,7 @@ def _settings(solver, strengths, rates, weight_decays):
 def _fit(
     features, labels, weights, n_classes, settings, epochs=EPOCHS, batch_size=BATCH_SIZE, seed=0, device=None
 ) -> list[_Head]:
-    """A head per setting, all at once; labels and weights as in `_weights`."""
+    """Fit the heads of all settings together; labels and weights as in `_weights`."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     features, weights = torch.as_tensor(features, device=device), torch.as_tensor(weights, device=device)
     if labels.ndim == 2 or n_classes == 2:
@@ -306,7 +306,7 @@ def _fit(
 
 
 def _sgd(features, targets, weights, n_classes, settings, epochs, batch_size, seed):
-    """Weights (S, K, D) and intercepts (S, K) of all settings, which share batches: a product with the features per batch."""
+    """Weights (S, K, D) and intercepts (S, K) of all settings. They share batches, so that a batch needs one product."""
     count, mean = len(features), features.mean(0, dtype=torch.float64)
     features = (features - mean).to(features.dtype)
     columns = n_classes if targets.ndim == 1 else targets.shape[1]
@@ -341,7 +341,7 @@ def _sgd(features, targets, weights, n_classes, settings, epochs, batch_size, se
 
 
 def _weights(labels, classes, class_weight, rows=None):
-    """Sample weights: (N,) multiclass; (N, K) multilabel, each label by itself, 0 where it is unknown (−1)."""
+    """Sample weights: (N,) multiclass; (N, K) multi-label, separate for each label, 0 where it is unknown (−1)."""
     rows = np.ones(len(labels)) if rows is None else rows
     if labels.ndim == 2:
         return np.stack([_weights(column, (0, 1), class_weight, rows * (column >= 0)) for column in labels.T], 1)
@@ -363,7 +363,7 @@ def _probabilities(scores, multilabel):
 
 
 def _log_loss(scores, labels, weights):
-    """Weighted mean over known labels; NaN for a head that diverged."""
+    """Log loss, a weighted mean over known labels; NaN for a head that diverged."""
     if not np.isfinite(scores).all():
         return np.nan
     if labels.ndim == 1 and scores.shape[1] > 1:
@@ -374,7 +374,7 @@ def _log_loss(scores, labels, weights):
 
 
 def _check_training(train, labels):
-    """Refuse features that are not finite, and training rows of a single class."""
+    """Refuse features that are NaN or infinite, and training rows of a single class."""
     broken = np.flatnonzero(~np.isfinite(train).all(1))
     if len(broken):
         raise BackboneError(

@@ -15,7 +15,7 @@ from ssl_transfer.training.machine import native_precision
 
 
 def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, Any]) -> ProtocolResult:
-    """Run a protocol's settings on cached features; keep the best on validation, the first of several equal ones.
+    """Run a protocol's settings on cached features; select the best on validation, the first of several equal ones.
 
     Raises:
         TaskError: If the task's metric is undefined on validation.
@@ -25,7 +25,7 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     features = {}
     for split in rows:
         store = context.store(split)
-        folder = context.features if store is task.store else None  # a given folder is of images without noise
+        folder = context.features if store is task.store else None  # given features are of images without noise
         features[split] = extract_features(
             context.backbone, store, folder, size=context.size, precision=precision
         ).values[rows[split]]
@@ -45,7 +45,7 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
 
 
 def _precision(requested: str) -> Precision:
-    """`fp32` or `bf16`: what features are computed in."""
+    """Precision of the features, `fp32` or `bf16`."""
     if requested == "fp16":
         raise RecipeError("precision: features are computed in fp32 or bf16; fp16 is for training.")
     chosen = native_precision() if requested == "auto" else requested

@@ -1,4 +1,4 @@
-"""What an evaluation writes: its result, and the backbone that a fine-tune kept."""
+"""The files of an evaluation: its result and, if requested, the fine-tuned backbone."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def eval_result(
 
     Args:
         protocol: A name in `PROTOCOLS`.
-        backbone: As it was before the evaluation.
-        context: Of the evaluation.
-        options: Of the protocol.
-        measured: What the protocol returned.
-        seconds: Its wall time.
+        backbone: The backbone as it was before the evaluation.
+        context: Input of the protocol.
+        options: Options of the protocol.
+        measured: The result that the protocol returned.
+        seconds: Wall time of the protocol.
     """
     task, recipe = context.task, context.recipe
     strategy = options["strategy"].name if "strategy" in options else None
@@ -71,7 +71,7 @@ def eval_result(
 
 
 def keep_backbone(parent: Backbone, context: EvalContext, strategy: str) -> None:
-    """Write a backbone as its fine-tune left it, adapters merged; its card names the parent, and what it has seen."""
+    """Write a fine-tuned backbone, adapters merged; its card names the parent, its domains and its stores."""
     task, folder = context.task, context.folder / "backbone"
     domains = [*(parent.card.source_domain or "").split(" + "), str(task.domain)]
     card = replace(
@@ -85,7 +85,7 @@ def keep_backbone(parent: Backbone, context: EvalContext, strategy: str) -> None
         recipe=None,
         training=None,
     )
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it was done
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it was finished
     save_backbone(Backbone(context.backbone.model, card), folder)
 
 

@@ -1,4 +1,4 @@
-"""What implements each protocol of `ssl_transfer.protocols`."""
+"""The implementation of each protocol that `ssl_transfer.protocols` declares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segment: Dice and HD95 of a decoder on a frozen or trainable backbone, per case and per class."""
+"""Segment: train a decoder on a frozen or trainable backbone; Dice and HD95 per case and class."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def segment(
     decoder_width: PositiveInt = 16,
     overlap: Annotated[float, Field(ge=0, lt=1)] = 0.5,
 ) -> ProtocolResult:
-    """Train a U-Net decoder on a backbone's feature maps; test is evaluated with the weights that were best on validation.
+    """Train a U-Net decoder on a backbone's feature maps; evaluate on test with the weights that were best on validation.
 
-    Images up to the backbone's size are enlarged to it; larger ones are predicted at their own resolution in sliding windows.
+    Images up to the backbone's image size are enlarged to it; larger ones are predicted at full resolution in sliding windows.
 
     Args:
-        strategy: How the backbone's layers are treated, `{name, options}`; `head_only` freezes them.
+        strategy: Which layers of the backbone are trained, and how, `{name, options}`; `head_only` freezes all of them.
         optimizer: `{name, options}`, with its peak learning rate; see the page of each optimiser.
-        views: Augmentation preset of images and masks together; null: that of the task's domain, mild.
+        views: Augmentation preset of images and masks together; null: a mild one for the task's domain.
         train: Length of the training, batches, and checks on validation.
         decoder_width: Channels of the U-Net decoder at the image's resolution, doubled per level down (Ronneberger et
             al. 2015, 1505.04597, has 64). This project's choice: 16.
         overlap: Overlap of neighbouring windows as a share of their side, in [0, 1). nnU-Net: 0.5 (1904.08128).
 
     Raises:
-        RecipeError: If classes are to be balanced by weights.
+        RecipeError: If `train.balance` is `weights`.
     """
     from monai.losses.dice import DiceCELoss
 
@@ -113,7 +113,7 @@ def _scored(
 
 
 def cases_of(task: Task, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray, tuple[float, float, float] | None]]:
-    """Regroup rows into cases: slices of one series in their order; an image without a slice number is a case by itself.
+    """Group rows into cases: the slices of a series, in order; an image without a slice number is a case by itself.
 
     Yields:
         The case's name, its rows, and its spacing in mm (slice, row, column; None if unknown).
@@ -133,7 +133,7 @@ def cases_of(task: Task, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray, tu
 
 
 def _spacing(case: pandas.DataFrame) -> tuple[float, float, float] | None:
-    """Spacing of a case whose slices are in order; between slices from their positions, else from the file's header."""
+    """Spacing of a case with ordered slices; the distance of slices is from their positions, else from the file's header."""
     within = case[["spacing_row_mm", "spacing_col_mm"]].iloc[0]
     if within.isna().any() or (within <= 0).any():
         return None
@@ -141,7 +141,7 @@ def _spacing(case: pandas.DataFrame) -> tuple[float, float, float] | None:
     if len(case) > 1 and case["z_mm"].notna().all():
         between = float(np.median(np.abs(np.diff(case["z_mm"].astype(float)))))
     if len(case) == 1:
-        between = 1.0  # never used: a case of one slice is measured in two dimensions
+        between = 1.0  # has no effect: metrics of a single slice are computed in two dimensions
     if between is None or between != between or between <= 0:
         return None
     return float(between), float(within.iloc[0]), float(within.iloc[1])
@@ -155,7 +155,7 @@ def _overlaps(
     accelerator: Accelerator,
     lower: torch.dtype | None,
 ) -> pandas.DataFrame:
-    """Dice and HD95 of every case and class of a split; each rank computes a share of the cases, and all of them get all."""
+    """Dice and HD95 of every case and class of a split; each rank computes a part of the cases and gets all results."""
     task, store = context.task, context.store(split)
     cases = list(cases_of(task, context.rows[split]))
     in_mm = all(spacing is not None for _, _, spacing in cases)  # a mean of mm and pixels would be meaningless
@@ -211,14 +211,14 @@ def _segmented(
 
 
 def _crop_share(context: EvalContext) -> tuple[float, float]:
-    """Smallest and largest share of an image that a training crop covers: at the scale that test images are seen at."""
+    """Smallest and largest share of an image that a training crop covers, such that its scale is that of test images."""
     height, width = context.task.store.shape[1:]
     share = min(1.0, context.size**2 / (height * width))
     return (0.6, 1.0) if share == 1 else (0.7 * share, min(1.0, 1.3 * share))
 
 
 def _rest_unused(context: EvalContext, head: SegmentationHead) -> None:
-    """Layers behind the last map that the decoder reads get no gradient, and processes would wait for it in vain."""
+    """Freeze the layers after the last feature map that the decoder reads: processes would wait for their gradients."""
     backbone = context.backbone
     image = torch.zeros(1, backbone.card.in_channels, context.size, context.size)
     parameters = list(backbone.parameters())

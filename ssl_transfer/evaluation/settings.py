@@ -1,4 +1,4 @@
-"""Settings of an evaluation: `key=value` words become the recipe that all protocols share, and the options of one."""
+"""Settings of an evaluation: `key=value` overrides become the recipe (shared by all protocols) and the protocol's options."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from ssl_transfer.run import plain
 from ssl_transfer.training.optim import OPTIMIZERS
 
 COMPONENTS = {"strategy": STRATEGIES, "optimizer": OPTIMIZERS, "views": VIEWS}  # options that name a component
-SWEPT = ("fraction", "seed")  # a list of them is one evaluation of each
+SWEPT = ("fraction", "seed")  # a list of values means an evaluation for each value
 
 
 def evaluate_recipe(protocol: str, overrides: Overrides = ()) -> tuple[EvaluateRecipe, dict[str, Any]]:
-    """Read settings: those that every protocol shares, and the protocol's own, completed with their defaults.
+    """Read settings: those shared by all protocols, and the options of this protocol, completed with their defaults.
 
     Raises:
-        RecipeError: If there is no such protocol, a key is neither, or a value is wrong.
+        RecipeError: If the protocol or a key does not exist, or a value is invalid.
     """
     if protocol not in IMPLEMENTATIONS:
         raise RecipeError(f"evaluate: there is no protocol '{protocol}'.{nearest(protocol, IMPLEMENTATIONS)}")
@@ -51,13 +51,13 @@ def evaluate_recipe(protocol: str, overrides: Overrides = ()) -> tuple[EvaluateR
 
 
 def evaluate_recipes(protocol: str, overrides: Overrides = ()) -> Iterator[tuple[EvaluateRecipe, dict[str, Any]]]:
-    """As `evaluate_recipe`, for every combination of the listed fractions and seeds: `fraction=[0.1, 1] seed=[0, 1]`."""
+    """Apply `evaluate_recipe` to every combination of the listed fractions and seeds: `fraction=[0.1, 1] seed=[0, 1]`."""
     for settings in swept(overrides):
         yield evaluate_recipe(protocol, settings)
 
 
 def swept(overrides: Overrides) -> Iterator[dict[str, Any]]:
-    """The settings of one evaluation for every combination of the listed fractions and seeds."""
+    """Yield the settings of each combination of the listed fractions and seeds."""
     settings = dict(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
     axes = [
         [(key, value) for value in (settings[key] if isinstance(settings[key], list) else [settings[key]])]
@@ -69,13 +69,13 @@ def swept(overrides: Overrides) -> Iterator[dict[str, Any]]:
 
 
 def _named_defaults(protocol: str) -> dict[str, Any]:
-    """Blocks such as `optimizer`, so that one of their options can be overridden alone."""
+    """Defaults of blocks such as `optimizer`, so that a single option of a block can be overridden."""
     fields = options_model(IMPLEMENTATIONS[protocol]).model_fields
     return {key: plain(field.default) for key, field in fields.items() if isinstance(field.default, Component)}
 
 
 def options_identity(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as they enter a run's id: without those that decide about nothing but time and place."""
+    """The options that enter a run's id: all that can change its result (not, for instance, the number of workers)."""
     return {
         key: value.identity() if isinstance(value, FinetuneSection) else plain(value) for key, value in options.items()
     }

@@ -1,4 +1,4 @@
-"""Checks of the rows of an evaluation: splits share no patient, and a fraction is one of patients."""
+"""Checks of the rows of an evaluation: splits share no patient, and a label fraction consists of whole patients."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ssl_transfer.errors import SplitError
 
 
 def assert_disjoint(task: Task, rows: dict[str, np.ndarray]) -> None:
-    """No patient may be in two splits, whatever the store says.
+    """Check that no patient is in two splits, independently of the checks at ingest.
 
     Raises:
-        SplitError: If one does.
+        SplitError: If a patient is in two splits.
     """
     if task.patients is None:
         warn(f"{task.store.path}: patients are unknown, so splits are by image and scores may be too good.")
@@ -28,10 +28,10 @@ def assert_disjoint(task: Task, rows: dict[str, np.ndarray]) -> None:
 
 
 def assert_fraction(task: Task, chosen: np.ndarray, fraction: float) -> None:
-    """The training rows are all images of some patients, and of as many as the fraction says, up to rounding in each stratum.
+    """Check that a fraction has all images of its patients, and the right number of patients up to rounding in each stratum.
 
     Raises:
-        SplitError: If they are not.
+        SplitError: If it has not.
     """
     all_rows, groups = task.rows("train"), task.groups()
     kept, available = set(groups[chosen].tolist()), set(groups[all_rows].tolist())

@@ -1,7 +1,7 @@
-"""The stage `evaluate`: a backbone is evaluated on a task by one protocol.
+"""The stage `evaluate`: evaluate a backbone on a task by a protocol.
 
 A protocol takes training, validation and test rows and returns a `ProtocolResult`. It selects on validation and evaluates test
-once. What sets protocols apart is declared in `ssl_transfer.protocols`.
+once. Protocols are declared in `ssl_transfer.protocols`.
 """
 
 from __future__ import annotations
@@ -41,25 +41,26 @@ def evaluate(
     features: str | Path | None = None,
     **settings: Any,
 ) -> EvalResult:
-    """Evaluate one backbone on one task; a result that is there is read. Under a launcher all processes call it together.
+    """Evaluate a backbone on a task, or read an existing result. Under a launcher, all processes call it together.
 
     Args:
         protocol: `linear_probe`, `knn`, `finetune` or `segment`.
-        backbone: A backbone, which stays as it is, or its path or name (see `load_backbone`).
+        backbone: A backbone, which is not changed, or its path or name (see `load_backbone`).
         task: A task, a card in `recipes/tasks/` by name, or the path of one.
         out: Folder of the result; None: `runs/evaluate/ID`.
         features: Folder of the cached features of this backbone and store; None: where `extract_features` keeps them.
-        settings: Those that every protocol shares (`fraction`, `seed`, `size`, …; see `EvaluateRecipe`), and the options of
+        settings: Settings shared by all protocols (`fraction`, `seed`, `size`, …; see `EvaluateRecipe`), and the options of
             the protocol, such as `strategy` or, with a dot, `**{"train.steps": 100}`.
 
     Returns:
-        Metrics of validation and test, intervals, and what was selected on validation. In its folder, `predictions.parquet` has
-        every test image, or case and class, and `backbone/` the fine-tuned backbone, where `train.keep_backbone` asks for it.
+        Metrics on validation and test, intervals, and the hyper-parameters selected on validation. In its folder,
+        `predictions.parquet` has a row per test image, or per case and class, and `backbone/` is the fine-tuned backbone if
+        `train.keep_backbone` is set.
 
     Raises:
-        RecipeError: If a protocol or setting does not exist, or a value is wrong.
+        RecipeError: If the protocol or a setting does not exist, or a value is invalid.
         SplitError: If a split is missing or empty.
-        TaskError: If the protocol is not for such a task, or the task's metric is undefined on validation.
+        TaskError: If the protocol does not support the kind of the task, or the task's metric is undefined on validation.
         UsageError: If `out` holds another run, or other files.
     """
     recipe, options = evaluate_recipe(protocol, settings)
@@ -76,7 +77,7 @@ def _evaluate(
     out: str | Path | None,
     features: str | Path | None,
 ) -> EvalResult:
-    """Evaluate with settings that are complete."""
+    """Evaluate with complete settings."""
     if task.kind not in PROTOCOLS[protocol].task_kinds:
         fitting = " or ".join(protocols_for(task.kind))
         raise TaskError(f"task {task.name}: it is {task.kind}, which {protocol} cannot score. Take {fitting}.")
@@ -125,23 +126,23 @@ def probe(
     features: str | Path | None = None,
     **settings: Any,
 ) -> EvalResult:
-    """Evaluate frozen features of a backbone on a task, as `ssl-transfer evaluate` does; what was done before is read.
+    """Evaluate frozen features of a backbone on a task, as `ssl-transfer evaluate` does, or read an existing result.
 
     Args:
-        backbone: Any.
-        task: A card in `recipes/tasks/` by name, the path of one, or a task that is open.
-        fraction: Share of the training patients that are learnt from.
-        seed: Of their draw, and of resampling.
+        backbone: The backbone, which is not changed.
+        task: A card in `recipes/tasks/` by name, the path of one, or an opened task.
+        fraction: Share of the training patients that is used.
+        seed: Seed of the draw of these patients, and of the bootstrap.
         protocol: A protocol on frozen features: `linear_probe` or `knn`.
         out: Folder of the result; None: `runs/evaluate/ID`.
         features: Folder of the cached features of this backbone and store; None: where `extract_features` keeps them.
-        settings: Others of the protocol, such as `strengths`, or of every protocol, such as `precision`.
+        settings: Further options of the protocol, such as `strengths`, or settings of all protocols, such as `precision`.
 
     Returns:
-        Metrics of validation and test, intervals, and what was selected on validation.
+        Metrics on validation and test, intervals, and the hyper-parameters selected on validation.
 
     Raises:
-        RecipeError: If `protocol` is none on frozen features, a setting does not exist, or its value is wrong.
+        RecipeError: If `protocol` is not one on frozen features, a setting does not exist, or a value is invalid.
         TaskError: If the task cannot be opened, or is a segmentation task.
     """
     if protocol not in FROZEN:

@@ -1,4 +1,4 @@
-"""Training on a task: backbone, head and strategy in the one loop; the weights are selected on validation."""
+"""Training on a task: backbone, head and strategy in the shared training loop; the weights are selected on validation."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class TaskModel(Objective):
     """A backbone with a head, trained on a task by a strategy.
 
     Args:
-        backbone: With its pretrained weights.
-        head: Called with the backbone and images; gives logits.
-        strategy: How the layers of both are treated.
+        backbone: The backbone, with its pretrained weights.
+        head: The head: called with the backbone and images, it returns logits.
+        strategy: Which layers are trained, and how.
         criterion: Loss of float32 logits and labels, averaged over images.
         schedule: Length, warm-up and cadence of the training.
 
@@ -70,12 +70,12 @@ class TaskModel(Objective):
         return self.strategy.rates(step, factor)
 
     def before_step(self, step: int) -> None:
-        """Let the strategy measure gradients, and put what is not trained at this step into `eval` mode."""
+        """Let the strategy measure gradients, and set modules that are frozen at this step to `eval` mode."""
         self.strategy.before_step(step, self.gradients)
         self.rest(step)
 
     def rest(self, step: int) -> None:
-        """Put everything into `train` mode, except what is not trained at a step."""
+        """Set modules to `train` mode, those that are frozen at a step to `eval` mode."""
         rates = self.rates(step, 1.0)
         learning = {id(p) for group in self.groups() if rates[group.name] for p in group.parameters}
         train_all_but(self, [p for p in self.parameters() if id(p) not in learning])
@@ -83,12 +83,12 @@ class TaskModel(Objective):
     def forward(self, batch: ViewBatch, step: int) -> Losses:
         """Loss of this rank's part of a batch."""
         logits = self.head(self.backbone, batch.views[0]).float()
-        labels: Any = batch.labels  # always there: tasks have labels
+        labels: Any = batch.labels  # never None: tasks have labels
         loss = self.criterion(logits, labels.to(logits.device)) + self.strategy.penalty()
         return {"loss": loss, "projections": []}
 
     def gradients(self, step: int) -> list[torch.Tensor | None]:
-        """Gradients of the global batch of a step, one per parameter of `groups`; BatchNorm statistics stay as they are."""
+        """Gradients of the global batch of a step, one per parameter of `groups`; BatchNorm statistics do not change."""
         self.rest(step)
         statistics = {name: buffer.clone() for name, buffer in self.named_buffers()}
         parameters = [parameter for group in self.groups() for parameter in group.parameters]
@@ -109,10 +109,10 @@ class Best:
     """The best weights so far, by validation.
 
     Attributes:
-        metric: Metric that is compared.
-        patience: Validations without improvement after which training stops; None: it never does.
+        metric: The metric that weights are selected by.
+        patience: Validations without improvement after which training stops; None: no early stopping.
         validation, step, weights: Metrics, step and state dict of the best so far; empty before the first validation.
-        checks_since: Validations since then.
+        checks_since: Validations since the best one.
     """
 
     metric: str
@@ -140,7 +140,7 @@ class Best:
 
     @property
     def undefined(self) -> bool:
-        """Whether the metric was NaN so far."""
+        """Whether the metric was NaN at every validation so far."""
         return not self.validation or math.isnan(self.validation[self.metric])
 
     def enough(self) -> bool:
@@ -148,7 +148,7 @@ class Best:
         return self.patience is not None and self.checks_since >= self.patience
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The state that a checkpoint stores."""
         return {name: getattr(self, name) for name in ("validation", "step", "weights", "checks_since")}
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -164,7 +164,7 @@ class Trained:
     Attributes:
         best: The selected step; the model has its weights.
         accelerator: Processes and device, for the evaluation on test.
-        precision: Precision of training, validation and test.
+        precision: Numerical precision of training, validation and test.
     """
 
     best: Best
@@ -183,7 +183,7 @@ class Trained:
 
 
 def suited_views(context: EvalContext, crop_scale: tuple[float, float] = (0.6, 1.0)) -> Component:
-    """A mild preset for a task's images (see `mild`)."""
+    """The mild augmentation preset for a task's images (see `mild`)."""
     name, options = mild(
         str(context.task.domain), context.task.store.units, context.backbone.card.in_channels, crop_scale
     )
@@ -206,11 +206,11 @@ def build_training_set(
 def build_task_model(
     context: EvalContext, head: nn.Module, criterion: Criterion, strategy: Component, section: FinetuneSection
 ) -> TaskModel:
-    """A model whose random parts (the head, adapters) depend on the run's seed alone; `head` was made under it.
+    """A model whose random weights (head, adapters) depend on the run's seed only; the caller made `head` under that seed.
 
     Args:
-        strategy: With all of its options.
-        section: Gives the schedule.
+        strategy: Name and all options of the strategy.
+        section: Training settings, for the schedule.
     """
     schedule = section.schedule(len(context.rows["train"]))
     with torch.random.fork_rng(devices=[]):
@@ -228,19 +228,19 @@ def learn(
     section: FinetuneSection,
     validate: Callable[[Accelerator, torch.dtype | None], dict[str, float]],
 ) -> Trained:
-    """Train a model and leave it with the weights that were best on validation, by the task's metric.
+    """Train a model and restore the weights that were best on validation, by the task's metric.
 
     All ranks call it together. An interrupted run continues from its checkpoint.
 
     Args:
         training_set: Reads and augments the training images with their labels or masks.
-        strata: Rows of the training images; several take turns.
-        optimizer: With all of its options.
-        section: Clipping, patience and workers.
+        strata: Rows of the training images; several strata alternate, image by image.
+        optimizer: Name and all options of the optimiser.
+        section: Training settings, for clipping, patience and workers.
         validate: Measures the model on validation images, on all ranks.
 
     Raises:
-        RunError: If the loss is NaN or infinite, or the launch shares out the weights (FSDP).
+        RunError: If the loss is NaN or infinite, or the launch shards the weights (FSDP).
         TaskError: If the task's metric is undefined on validation.
     """
     schedule, seed = model.schedule, context.recipe.seed
@@ -270,8 +270,8 @@ def learn(
     session.run(training_set, sampler, alarms, watch, workers=section.workers, enough=best.enough)
     if best.undefined:
         raise TaskError(
-            f"task {context.task.name}: {best.metric} is undefined on the validation images (a single class?), so nothing can be "
-            "selected by it. Take another metric, or ingest again with other splits."
+            f"task {context.task.name}: {best.metric} is undefined on the validation images (a single class?), so nothing can "
+            "be selected by it. Take another metric, or ingest again with other splits."
         )
     model.load_state_dict(best.weights, strict=False)
     return Trained(best, accelerator, session.machine.precision)

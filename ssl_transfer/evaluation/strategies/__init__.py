@@ -1,1 +1,1 @@
-"""Strategies: how a fine-tune treats the layers. One page each; the loop is the one loop."""
+"""Strategies: which layers a fine-tune trains, and how. One module per strategy."""

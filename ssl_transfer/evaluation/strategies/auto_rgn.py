@@ -14,15 +14,16 @@ from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.schedule import Schedule
 
 EPSILON = 1e-12
-SMALLEST = 1e-6  # share of a tensor that gets no gradient at all
+SMALLEST = 1e-6  # relative learning rate of a tensor whose gradient is 0
 
 
 class AutoRGN(Strategy):
     """Learning rate per tensor: the peak rate times RGN / max RGN, with RGN = ‖gradient‖ / ‖tensor‖.
 
-    RGN is measured at the start of every epoch as the mean over some of its batches (if an epoch is shorter, after as many
-    steps). Backbone and head have separate maxima, because a new head would dominate a common one. A tensor of norm 0 (a
-    bias or gain initialised at 0) would make its ratio infinite: it is left out of the maximum and has the peak rate.
+    RGN is measured at the start of every epoch, as the mean over `batches` batches (if an epoch is shorter, every `batches`
+    steps). The maximum is taken separately over backbone and head, since a new head would dominate a common maximum. The
+    ratio of a tensor of norm 0 (a bias or gain initialised at 0) is infinite: it is left out of the maximum, and its rate is
+    the peak rate.
 
     Args:
         batches: Number of batches over which RGN is averaged at the start of an epoch. Authors' code: 5.
@@ -39,15 +40,15 @@ class AutoRGN(Strategy):
         self.register_buffer("shares", torch.ones(len(self.groups())))
 
     def groups(self) -> list[Group]:
-        """One of each tensor."""
+        """One group per tensor."""
         return [Group(name, [tensor]) for name, tensor in (self.backbone_parameters | self.head_parameters).items()]
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:
-        """The schedule's rate times each tensor's share."""
+        """The schedule's rate times the relative rate of each tensor."""
         return {group.name: factor * share for group, share in zip(self.groups(), self.shares.tolist(), strict=True)}
 
     def before_step(self, step: int, gradients: Gradients) -> None:
-        """Measure anew where an epoch begins."""
+        """Measure RGN again at the start of an epoch."""
         if step % max(self.schedule.steps_per_epoch, self.batches):
             return
         tensors = [group.parameters[0] for group in self.groups()]
@@ -61,7 +62,7 @@ class AutoRGN(Strategy):
 
 
 def relative_shares(rgn: torch.Tensor, norms: torch.Tensor, backbone_tensors: int) -> torch.Tensor:
-    """RGN over its maximum, in (0, 1], apart for the first `backbone_tensors` and for the rest; tensors of norm 0 have 1."""
+    """RGN divided by its maximum, in (0, 1]: separately for the first `backbone_tensors` and the rest; 1 for norm 0."""
     shares = torch.ones_like(rgn)
     for part in (slice(None, backbone_tensors), slice(backbone_tensors, None)):
         counted = norms[part] > 0

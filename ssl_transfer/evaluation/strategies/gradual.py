@@ -9,21 +9,21 @@ from ssl_transfer.methods.objective import Group
 
 
 class Gradual(Strategy):
-    """Blocks are unfrozen one after the other, after equal numbers of steps; an unfrozen block stays so and keeps its optimiser
+    """Unfreeze blocks one by one, after equal numbers of steps; an unfrozen block remains trainable and keeps its optimiser
     state.
     """
 
     def opening(self) -> list[list[str]]:
-        """Groups that join at the beginning of each phase."""
+        """Names of the groups that are unfrozen at the start of each phase."""
         raise NotImplementedError
 
     def groups(self) -> list[Group]:
-        """One of each block that can learn, and the head."""
+        """One group per trainable block, and one for the head."""
         groups = [Group(block.name, trainable(block)) for block in self.blocks]
         return [group for group in groups if group.parameters] + [Group("head", list(self.head_parameters.values()))]
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:
-        """The schedule's rate for blocks that have joined."""
+        """The schedule's rate for unfrozen blocks, 0 for the others."""
         phases = self.opening()
         now = step * len(phases) // self.schedule.total_steps
         joined = {name for phase in phases[: now + 1] for name in phase}
@@ -31,7 +31,7 @@ class Gradual(Strategy):
 
 
 class GradualLastFirst(Gradual):
-    """Gradual unfreezing: first the head, then the last block too, and so on down to the stem.
+    """Gradual unfreezing from the output: the head, then also the last block, and so on down to the stem.
 
     References:
         Howard & Ruder 2018, https://arxiv.org/abs/1801.06146.
@@ -43,7 +43,7 @@ class GradualLastFirst(Gradual):
 
 
 class GradualFirstLast(Gradual):
-    """Gradual unfreezing from the image: first head and stem, then the next block too, and so on up to the last."""
+    """Gradual unfreezing from the input: head and stem, then also the next block, and so on up to the last."""
 
     def opening(self) -> list[list[str]]:
         """Head and stem, next block, …, last block."""

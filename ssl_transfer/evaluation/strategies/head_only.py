@@ -1,4 +1,4 @@
-"""The head alone."""
+"""Training of the head only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layer-wise rate decay."""
+"""Layer-wise learning rate decay."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class LLRD(Strategy):
         self.decay = decay
 
     def groups(self) -> list[Group]:
-        """One of each layer that can learn, and the head."""
+        """One group per trainable layer, and one for the head."""
         groups = [Group(block.name, trainable(block)) for block in self.blocks]
         return [group for group in groups if group.parameters] + [Group("head", list(self.head_parameters.values()))]
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:
-        """The schedule's rate, lower by `decay` with every layer down from the head."""
+        """The schedule's rate, multiplied by `decay` once per layer below the head."""
         names = [group.name for group in self.groups()]
         return {name: factor * self.decay ** (len(names) - 1 - depth) for depth, name in enumerate(names)}

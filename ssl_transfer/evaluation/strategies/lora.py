@@ -15,11 +15,11 @@ from ssl_transfer.schedule import Schedule
 
 
 class LoRA(Strategy):
-    """Low-rank updates of a ViT's attention layers are trained with the head; the pretrained weights are frozen. By peft.
+    """Low-rank updates of a ViT's attention layers (by peft) are trained with the head; pretrained weights are frozen.
 
     Args:
         rank: Rank of each update. Paper: 8 is enough for most tasks (section 7.2, Table 6).
-        alpha: An update is multiplied by alpha / rank (section 4.1).
+        alpha: Scale: an update is multiplied by alpha / rank (section 4.1).
         dropout: Probability of dropping an input of an update, in [0, 1); 0 here.
         layers: Linear layers that get an update, by the ends of their names in timm. Paper: attention only (section
             4.2).
@@ -73,7 +73,7 @@ class LoRA(Strategy):
         return [Group("adapters", list(self.adapters.values())), Group("head", list(self.head_parameters.values()))]
 
     def finish(self, backbone: Backbone) -> None:
-        """Add the updates to the weights that they belong to, and put the plain layers back in their place."""
+        """Merge the updates into the pretrained weights, and restore the original layers."""
         from peft.tuners.lora import LoraLayer
 
         for name, layer in list(backbone.model.named_modules()):

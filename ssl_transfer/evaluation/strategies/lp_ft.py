@@ -16,10 +16,10 @@ from ssl_transfer.schedule import Schedule, warmup_cosine
 class LPFT(Strategy):
     """Linear probing, then fine-tuning: first the head is trained, then all layers.
 
-    So the head's random weights do not distort the features. Each part of the run has its own cosine schedule.
+    A trained head does not distort the features, as random weights would. Each part has its own cosine schedule.
 
     Args:
-        head_share: Share of the steps in which only the head learns, in (0, 1). This project's choice: 0.5.
+        head_share: Share of the steps in which only the head is trained, in (0, 1). This project's choice: 0.5.
         rate_share: Peak learning rate of the second part as a share of that of the first. This project's choice: 0.1;
             the paper chooses it on validation.
 
@@ -41,7 +41,7 @@ class LPFT(Strategy):
         self.turn = max(1, min(schedule.total_steps - 1, round(head_share * schedule.total_steps)))
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:
-        """First the head at its own schedule, then both at a lower one."""
+        """Rates of the head alone in the first part, then lower ones of backbone and head."""
         if step < self.turn:
             return {"backbone": 0.0, "head": warmup_cosine(step, self.turn, 0)}
         rate = self.rate_share * warmup_cosine(step - self.turn, self.schedule.total_steps - self.turn, 0)

@@ -1,4 +1,4 @@
-"""Strategies: how a fine-tune treats the layers. One page each; the loop is the one loop."""
+"""The table of fine-tuning strategies."""
 
 from __future__ import annotations
 

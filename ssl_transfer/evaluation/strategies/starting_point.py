@@ -15,7 +15,7 @@ from ssl_transfer.schedule import Schedule
 
 
 class StartingPoint(Strategy):
-    """Loss + α · distance(θ_B, θ⁰) + β/2 · ‖θ_H‖². The optimiser's own weight decay would pull to 0, so it has none here.
+    """Loss + α · distance(θ_B, θ⁰) + β/2 · ‖θ_H‖². It replaces weight decay, which pulls to 0 and is switched off.
 
     Args:
         alpha: Weight of the backbone's distance from θ⁰, dimensionless.
@@ -32,15 +32,15 @@ class StartingPoint(Strategy):
             self.register_buffer(f"start_{number}", parameter.detach().clone())
 
     def groups(self) -> list[Group]:
-        """Backbone and head, neither decayed."""
+        """Backbone and head, both without weight decay."""
         return [group._replace(decays=False) for group in super().groups()]
 
     def distance(self, moved: torch.Tensor) -> torch.Tensor:
-        """Of a tensor from its starting point, given the difference."""
+        """Distance of a tensor from its starting point, given their difference."""
         raise NotImplementedError
 
     def penalty(self) -> torch.Tensor:
-        """In float32, whatever the rest is computed in."""
+        """The two penalty terms, in float32 at any precision of the training."""
         device = next(iter(self.head_parameters.values())).device
         with torch.autocast(device.type, enabled=False):
             pull: Any = sum(
@@ -55,7 +55,7 @@ class L2SP(StartingPoint):
     """Penalty on the distance to the pretrained weights: loss + α/2 · ‖θ_B − θ⁰‖² + β/2 · ‖θ_H‖² (Li et al. 2018, 1802.01483).
 
     Args:
-        alpha: Weight of ‖θ_B − θ⁰‖² / 2, dimensionless. Paper: 0.1, among the values that it chooses from on
+        alpha: Weight of ‖θ_B − θ⁰‖² / 2, dimensionless. Paper: 0.1, among the values that it selects from on
             validation.
         beta: Weight of ‖θ_H‖² / 2, dimensionless. Paper: 0.01.
     """
@@ -72,7 +72,7 @@ class L2SP(StartingPoint):
         super().__init__(backbone, head, schedule, alpha=alpha, beta=beta)
 
     def distance(self, moved: torch.Tensor) -> torch.Tensor:
-        """Half the squared length."""
+        """Half the squared Euclidean norm."""
         return moved.square().sum() / 2
 
 

@@ -1,4 +1,4 @@
-"""The interface of strategies: which layers of a fine-tune learn, when, how fast, and with which penalty."""
+"""The interface of strategies: which layers are trained, when, at which learning rate, and with which penalty."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Gradients = Callable[[int], list[torch.Tensor | None]]
 
 
 class Strategy(nn.Module):
-    """How a fine-tune treats the layers of its backbone; its buffers are part of a checkpoint.
+    """Which layers a fine-tune trains, and how; its buffers are part of a checkpoint.
 
     Args:
-        backbone: With its pretrained weights.
-        head: With random weights.
+        backbone: The backbone, with its pretrained weights.
+        head: The head, with random weights.
         schedule: Length and warm-up of the training.
 
     Attributes:
-        blocks: Of the backbone, those near the image first.
+        blocks: Blocks of the backbone, from input to output.
         head: The head's trainable parameters by name.
     """
 
@@ -52,7 +52,7 @@ class Strategy(nn.Module):
         ]
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:
-        """Share of its peak rate that each group has at a step; 0 rests (see `Objective.rates`)."""
+        """Learning rate of each group at a step as a share of its peak; 0 freezes the group (see `Objective.rates`)."""
         return {group.name: factor for group in self.groups()}
 
     def before_step(self, step: int, gradients: Gradients) -> None:
@@ -60,18 +60,18 @@ class Strategy(nn.Module):
 
         Args:
             step: From 0.
-            gradients: Of the loss on the global batch of a step, one per parameter of `groups` in their order, without
-                changing anything.
+            gradients: Computes the gradients of the loss on the global batch of a step, one per parameter of `groups`, in
+                their order; it has no side effects.
         """
 
     def penalty(self) -> torch.Tensor | float:
-        """Added to the loss."""
+        """A penalty that is added to the loss."""
         return 0.0
 
     def finish(self, backbone: Backbone) -> None:
-        """Called once after training and scoring: turn the backbone into a plain one of its architecture."""
+        """Called once after training and scoring: restore the layers of the backbone's architecture."""
 
 
 def trainable(block: Block) -> list[nn.Parameter]:
-    """A block's parameters that may learn."""
+    """The trainable parameters of a block."""
     return [parameter for parameter in block.parameters.values() if parameter.requires_grad]
