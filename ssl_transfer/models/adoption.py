@@ -1,4 +1,4 @@
-"""Adoption: a backbone takes the weights of another, for other channels or another image size."""
+"""Adoption: initialise a backbone with the weights of another, for other channels or another image size."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ POSITIONS = "pos_embed"
 
 
 def adopt(model: TimmModel, architecture: Architecture, parent: Backbone) -> list[str]:
-    """Give a model the weights of a parent of the same architecture.
+    """Copy the weights of a parent of the same architecture into a model.
 
-    Another number of channels and another image size are adapted as timm does it when it loads weights: filters of the
+    Weights are adapted to another number of channels or image size as timm does when it loads weights: filters of the
     first convolution are summed for one channel, else repeated and scaled; position embeddings are resampled.
 
     Args:
-        model: Gets the weights.
-        architecture: Of the model.
-        parent: Has the weights, and keeps them as they are.
+        model: The model that gets the weights.
+        architecture: Architecture of the model.
+        parent: The backbone with the weights, which is not changed.
 
     Returns:
-        What was adapted, for the card: `conv1.weight: 3 → 1 input channels`.
+        The adaptations, for the card, such as `conv1.weight: 3 → 1 input channels`.
 
     Raises:
-        RuntimeError: If the parent is another architecture, in name, stem, options or tensors.
+        RuntimeError: If the parent differs in name, stem, options or tensors of its architecture.
     """
     architecture.check_parent(parent.architecture)
     weights, expected, adapted = parent.model.state_dict(), model.state_dict(), []
@@ -53,7 +53,7 @@ def adopt(model: TimmModel, architecture: Architecture, parent: Backbone) -> lis
 
 
 def with_channels(backbone: Backbone, channels: int) -> Backbone:
-    """A copy of a backbone that reads another number of channels, its first convolution adapted as `adopt` says.
+    """A copy of a backbone that reads another number of channels, its first convolution adapted as in `adopt`.
 
     Raises:
         BackboneError: If timm does not say which layer reads the image.
@@ -79,7 +79,7 @@ def with_channels(backbone: Backbone, channels: int) -> Backbone:
 
 
 def _over_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Means or standard deviations for other channels: those of colours are averaged for grey, that of grey is repeated."""
+    """Means or standard deviations for other channels: averaged from colour to grey, repeated from grey to colour."""
     return (sum(values) / len(values),) * channels
 
 

@@ -1,4 +1,4 @@
-"""Architectures: any timm name as a module without a head, and the few things that timm does not say about it."""
+"""Architectures: any timm architecture as a module without a head, and properties of it that timm does not provide."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FREE_OPTIONS = {"dynamic_img_size", "global_pool"}  # and every drop rate: a chi
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a backbone is before it has weights.
+    """The architecture of a backbone, without weights.
 
     Attributes:
         name: Any timm architecture.
-        in_channels: Channels of its images.
-        size: Their height and width, pixels; given to architectures that are built for one size (ViT).
+        in_channels: Number of input channels.
+        size: Height and width of its images, in pixels; an argument of architectures with a fixed size (ViT).
         stem: `standard`, or `small`: the first convolution of a ResNet or DenseNet has stride 1 (3 x 3 where it was 7 x 7)
             and no max-pooling follows, as is usual at 32 px (Chen et al. 2020, https://arxiv.org/abs/2002.05709, B.9).
         options: Further arguments of the architecture.
@@ -56,9 +56,9 @@ class Architecture:
         """Parse `scratch:NAME[,in_channels=1,size=64,stem=small,seed=0]`: the architecture, and the seed of its weights.
 
         Args:
-            spec: What names it.
-            in_channels: If the spec does not say.
-            size: Likewise.
+            spec: The text to parse.
+            in_channels: Default number of channels.
+            size: Default size.
 
         Raises:
             BackboneError: If a setting is unknown or not a number.
@@ -89,7 +89,7 @@ class Architecture:
         return cls(name, in_channels, size, options=options)
 
     def card(self) -> dict[str, Any]:
-        """Its part of a backbone's card."""
+        """The fields of a backbone's card that describe it."""
         return {
             "architecture": self.name,
             "in_channels": self.in_channels,
@@ -99,7 +99,7 @@ class Architecture:
         }
 
     def build(self, seed: int) -> TimmModel:
-        """Make the timm model without a head, randomly initialised from `seed`; other random draws are left as they were.
+        """Make the timm model without a head, randomly initialised from `seed`; the global random state does not change.
 
         Raises:
             BackboneError: If timm does not know the architecture or refuses an argument.
@@ -124,7 +124,7 @@ class Architecture:
         return model
 
     def check_parent(self, parent: Architecture) -> None:
-        """Refuse to take the weights of another architecture: two with equal tensors may differ in strides or activations.
+        """Refuse weights of another architecture; even with equal tensors, strides or activations may differ.
 
         Raises:
             RuntimeError: If the parent differs in name, stem or options, drop rates and pooling aside.
@@ -137,7 +137,7 @@ class Architecture:
                 )
 
     def _essence(self) -> dict[str, str]:
-        """What the weights depend on, as text."""
+        """The properties that the weights depend on, as text."""
         kept = {
             key: value
             for key, value in self.options.items()
@@ -147,12 +147,12 @@ class Architecture:
         return {"architecture": self.name, "stem": self.stem, "options": options}
 
     def feature_dim(self, model: nn.Module) -> int:
-        """Length of the vector that its model gives for an image, measured with a black one.
+        """Length of the feature vector of its model, measured with a black image.
 
-        timm's `num_features` is another number wherever layers follow the pooling (VGG, MobileNetV3) or pooling concatenates.
+        timm's `num_features` differs where layers follow the pooling (VGG, MobileNetV3) or pooling concatenates.
 
         Raises:
-            BackboneError: If the model cannot read images of this size, or does not give one vector for an image.
+            BackboneError: If the model cannot read images of this size, or does not return one vector per image.
         """
         training = model.training
         image = torch.zeros(1, self.in_channels, self.size, self.size)
@@ -216,7 +216,7 @@ def input_convolutions(model: TimmModel) -> list[str]:
 
 
 def tensor_difference(expected: dict[str, Any], given: dict[str, Any]) -> str:
-    """Where two sets of weights differ in names or shapes: the first three tensors, in words; empty if nowhere."""
+    """Where two sets of weights differ in names or shapes: the first three tensors, in words; empty if they do not."""
 
     def shape(tensors: dict[str, Any], name: str) -> str:
         return f"of shape {tuple(tensors[name].shape)}" if name in tensors else "absent"

@@ -1,4 +1,4 @@
-"""Backbones: a timm encoder and the card that says what it is and how it wants its images.
+"""Backbones: a timm encoder, and a card with its architecture, input and training.
 
 A saved backbone is a folder: `model.safetensors` and `config.json` as timm writes them, so that plain
 `timm.create_model("local-dir:PATH", pretrained=True)` loads it, `card.json`, and `README.md` for people. Random
@@ -27,12 +27,12 @@ SCRATCH = "scratch"  # name of a randomly initialised backbone
 
 
 class Backbone(nn.Module):
-    """Images in, features out.
+    """An encoder that maps images to features.
 
     Args:
         model: timm model without a head.
-        card: What it is and where it comes from.
-        classifier: Head for the source classes, weights (S, feature_dim) and biases (S,), where public weights bring one; it
+        card: Its architecture, input and training.
+        classifier: Head for the source classes, weights (S, feature_dim) and biases (S,), of some public weights; it
             is not saved with a backbone.
     """
 
@@ -44,12 +44,12 @@ class Backbone(nn.Module):
 
     @classmethod
     def identified(cls, model: TimmModel, card: BackboneCard, classifier: Classifier | None = None) -> Backbone:
-        """A backbone whose card states its content id."""
+        """A backbone with its id in its card."""
         return cls(model, replace(card, id=weights_digest(model, card)), classifier)
 
     @property
     def architecture(self) -> Architecture:
-        """What it is without its weights."""
+        """Its architecture."""
         return Architecture.from_card(self.card)
 
     @property
@@ -59,12 +59,12 @@ class Backbone(nn.Module):
 
     @property
     def intensity(self) -> Intensity:
-        """How images must be scaled."""
+        """How input images are scaled."""
         return self.card.intensity
 
     @property
     def id(self) -> str:
-        """Content name: hash of the weights, the architecture and the intensity; empty until it is saved."""
+        """Hash of the weights, the architecture and the intensity; empty until the backbone is saved."""
         return self.card.id
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -73,7 +73,7 @@ class Backbone(nn.Module):
 
 
 def save_backbone(backbone: Backbone, folder: Path) -> None:
-    """Write a backbone's folder, all of it or nothing; its card gets the content id."""
+    """Write the folder of a backbone atomically, with its id in the card."""
     model = backbone.model
     backbone.card = card = replace(backbone.card, id=weights_digest(model, backbone.card))
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
@@ -95,8 +95,8 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
         spec: A folder that `pretrain` wrote; `scratch:NAME[,in_channels=1,size=64,stem=small,seed=0]` or `scratch:FOLDER` for
             random weights; `timm:NAME[.TAG]` for public weights, or a folder with their `model.safetensors` and
             `config.json`, as timm writes them and the Hugging Face hub holds them.
-        in_channels: Of a `scratch:` backbone that does not say, and of public weights: timm adapts the first convolution.
-        size: Height and width of its images, likewise; public weights that are built for one size keep it.
+        in_channels: Channels of public weights (timm adapts the first convolution), and default for `scratch:`.
+        size: Height and width of its images, likewise; public weights of an architecture with a fixed size keep it.
 
     Raises:
         BackboneError: If it does not exist, is damaged, or its public weights cannot be fetched.
@@ -139,7 +139,7 @@ def _from_folder(path: Path, in_channels: int, size: int) -> Backbone:
     model = Architecture.from_card(card).build(seed=0)
     try:
         tensors = load_file(path / "model.safetensors")
-    except Exception as error:  # safetensors raises its own, and OSError
+    except Exception as error:  # safetensors raises its own errors, and OSError
         raise BackboneError(f"{path}/model.safetensors: cannot be loaded: {brief(error)} Pretrain again.") from None
     difference = tensor_difference(model.state_dict(), tensors)
     if difference:

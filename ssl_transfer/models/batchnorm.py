@@ -1,8 +1,8 @@
 """Batch normalisation over the global batch, on any device and any number of processes.
 
 `torch.nn.SyncBatchNorm` refuses CPU tensors, and its statistics always cover the whole batch. MoCo needs statistics over
-parts of it. `GlobalBatchNorm` does both: the global batch is cut into `groups` equal runs of images, whichever ranks they
-lie on, and each group has its own statistics. Parameter names are BatchNorm's, so weights load either way.
+parts of it. `GlobalBatchNorm` does both: the global batch is cut into `groups` equal runs of images, on
+whichever ranks, and each group has its own statistics. Parameter names are those of BatchNorm, so weights are interchangeable.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         return self._spread_groups(images)
 
     def _local_groups(self, images: torch.Tensor, groups: int) -> torch.Tensor:
-        """Every group lies on one rank: normalise each by itself, no communication but for running statistics."""
+        """Normalise groups that each lie on one rank; only running statistics are communicated."""
         outputs, means, variances = [], [], []
         for part in images.chunk(groups):
             mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
@@ -57,7 +57,7 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         return torch.cat(outputs)
 
     def _spread_groups(self, images: torch.Tensor) -> torch.Tensor:
-        """A group spans ranks: its sums are added up over them. Two passes, since E[x²] − E[x]² cancels badly."""
+        """Normalise groups that span ranks, with sums over ranks; in two passes, since E[x²] − E[x]² loses precision."""
         batch, channels = images.shape[:2]
         values = images.to(torch.promote_types(images.dtype, torch.float32)).reshape(batch, channels, -1)
         position = rank() * batch + torch.arange(batch, device=images.device)
@@ -94,9 +94,9 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
 
 
 def globalise_batchnorm(module: nn.Module, groups: int, device: torch.device) -> nn.Module:
-    """Make every BatchNorm of `module` one over the global batch; the layers change their class, tensors stay.
+    """Make every BatchNorm of `module` one over the global batch; layers change their class and keep their tensors.
 
-    One process and one group is BatchNorm as it is; several GPUs and one group is torch's own fused SyncBatchNorm.
+    One process and one group need no change; several GPUs and one group is torch's own fused SyncBatchNorm.
     """
     if groups == 1 and world_size() == 1:
         return module
@@ -104,7 +104,7 @@ def globalise_batchnorm(module: nn.Module, groups: int, device: torch.device) ->
         return convert_sync_batchnorm(module)  # timm's, which keeps the activation of a BatchNormAct2d
     for old in module.modules():
         if isinstance(old, nn.modules.batchnorm._BatchNorm) and not isinstance(old, GlobalBatchNorm):
-            layer: Any = old  # whose class changes
+            layer: Any = old  # Any: its class changes
             if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d):
                 layer.__class__ = GlobalBatchNorm
             else:  # timm's BatchNormAct2d and others normalise in a forward of their own

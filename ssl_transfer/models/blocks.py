@@ -1,4 +1,4 @@
-"""Blocks of a model from the image to the features, as timm groups them; and training with some of them frozen."""
+"""Blocks of a model from input to output, as timm groups them, and training with some of them frozen."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Block(NamedTuple):
     """Consecutive layers that fine-tuning treats alike.
 
     Attributes:
-        name: Of its first parameter's layer, such as `layer1.0.conv1`.
-        parameters: By name.
+        name: Name of the layer of its first parameter, such as `layer1.0.conv1`.
+        parameters: Name -> parameter.
     """
 
     name: str
@@ -24,10 +24,10 @@ class Block(NamedTuple):
 
 
 def blocks(model: TimmModel, coarse: bool = True) -> list[Block]:
-    """Group a timm model's parameters, the layers nearest the image first.
+    """Group a timm model's parameters into blocks, from input to output.
 
-    timm knows for every architecture what its stem and its stages are (`group_matcher`). Norms that it lists apart, as in VGG
-    and at the end of a DenseNet, belong to the block before them.
+    timm defines the stem and the stages of every architecture (`group_matcher`). Norms that it lists separately, as in VGG and
+    at the end of a DenseNet, belong to the block before them.
 
     Args:
         model: Any timm model.
@@ -46,7 +46,7 @@ def blocks(model: TimmModel, coarse: bool = True) -> list[Block]:
 
 
 def train_all_but(module: nn.Module, frozen: Collection[nn.Parameter]) -> None:
-    """Put a module into `train`, and every part of it whose parameters are all frozen into `eval`.
+    """Set a module to `train` mode, and every submodule whose parameters are all frozen to `eval` mode.
 
     A frozen BatchNorm then keeps its statistics, and a frozen block has no dropout.
     """

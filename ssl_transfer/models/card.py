@@ -1,4 +1,4 @@
-"""A backbone described: for itself (`card.json`), for plain timm (`config.json`) and for people (`README.md`)."""
+"""Descriptions of a backbone: `card.json`, `config.json` for timm, and `README.md` for people."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def new_card(
     """The card of a new backbone.
 
     Args:
-        name: As tables and figures call it.
-        architecture: Of the model.
-        model: Its feature vectors are measured.
-        intensity: How images must be scaled.
+        name: Name in tables and figures.
+        architecture: Architecture of the model.
+        model: The model, to measure the length of its feature vectors.
+        intensity: How input images are scaled.
         **facts: Other fields of `BackboneCard`: method, source_domain, parents, pretraining_seed, …
 
     Raises:
@@ -40,7 +40,7 @@ def new_card(
 
 
 def weights_digest(model: nn.Module, card: BackboneCard) -> str:
-    """Name a backbone by its tensors, architecture and intensity: 16 hex digits."""
+    """Hash of the tensors, architecture and intensity of a backbone: 16 hex digits."""
     parts = [card.architecture, card.stem, card.options, to_json(card.intensity), card.in_channels]
     digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8)
     for key, tensor in sorted(model.state_dict().items()):
@@ -50,7 +50,7 @@ def weights_digest(model: nn.Module, card: BackboneCard) -> str:
 
 
 def timm_config(model: TimmModel, card: BackboneCard) -> dict[str, Any]:
-    """`config.json` as timm reads it; for a small stem, one that timm refuses."""
+    """The content of `config.json` for timm; for a small stem, with an architecture that timm refuses."""
     small = card.stem == "small"
     size, channels, intensity = card.image_size, card.in_channels, card.intensity
     fixed = has_fixed_size(card.architecture)

@@ -30,11 +30,11 @@ def embed(
     """Compute features.
 
     Args:
-        backbone: It is in `eval` during the pass; afterwards its mode is as before.
-        store: Where the images are.
-        rows: Their positions, shape (n,).
-        size: Height and width that the backbone sees; None: the size that it was pretrained at.
-        device: Where to compute.
+        backbone: The backbone, in `eval` mode during the pass; its mode is restored.
+        store: The store of the images.
+        rows: Positions of the images, shape (n,).
+        size: Height and width of the input of the backbone; None: its pretraining size.
+        device: Device of the computation.
         bf16: Compute under bfloat16 autocast.
         on_batch: Called with the number of images after each batch.
 
@@ -61,7 +61,7 @@ def embed_layers(
     device: torch.device | str = "cpu",
     bf16: bool = False,
 ) -> dict[str, np.ndarray]:
-    """As `embed`, for every layer that `layer_names` lists: layer -> its pooled outputs, float32 (n, C)."""
+    """Compute pooled outputs of every layer that `layer_names` lists, as `embed` does: layer -> float32 (n, C)."""
     device, names = torch.device(device), layer_names(backbone)
     size = size or backbone.card.image_size
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -75,7 +75,7 @@ def embed_layers(
 
 @contextmanager
 def evaluating(module: nn.Module, device: torch.device, lower: torch.dtype | None = None) -> Iterator[None]:
-    """While the context is open, `module` is in `eval`, without gradients, under autocast to `lower` if given."""
+    """Context in which `module` is in `eval` mode, without gradients, under autocast to `lower` if given."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
@@ -89,7 +89,7 @@ def evaluating(module: nn.Module, device: torch.device, lower: torch.dtype | Non
 def prepared(
     backbone: Backbone, store: Images, rows: np.ndarray, size: int, batch_size: int, device: torch.device
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Batches of a store's images as the backbone reads them: which of `rows`, and (B, C, size, size)."""
+    """Yield batches of a store's images as input of the backbone: positions within `rows`, and images (B, C, size, size)."""
     scale = Scale.of_store(store.card, backbone.intensity.window_hu)
     for start in range(0, len(rows), batch_size):
         images = torch.from_numpy(store.read(rows[start : start + batch_size])).to(device)
@@ -97,7 +97,7 @@ def prepared(
 
 
 def prepare(images: torch.Tensor, scale: Scale, size: int, backbone: Backbone) -> torch.Tensor:
-    """Scale, square, resize and normalise a store's values (B, C, H, W) into what the backbone reads."""
+    """Scale, square, resize and normalise a store's values (B, C, H, W) into the input of the backbone."""
     unit = scale.unit(images).clamp_(0, 1)
     height, width = unit.shape[-2:]
     if height != width:  # keep the aspect: pad the short side with the window's lower end

@@ -1,4 +1,4 @@
-"""Heads for fine-tuning: a linear classifier on the features, and a U-Net decoder on the maps inside a backbone."""
+"""Heads for fine-tuning: a linear classifier on the features, and a U-Net decoder on the feature maps of a backbone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ssl_transfer.errors import BackboneError
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.layers import outputs
 
-TOKEN_LEVELS = 4  # of a ViT, whose blocks all have the same resolution
+TOKEN_LEVELS = 4  # levels of a ViT, whose blocks all have the same resolution
 TOKEN_SCALES = (
     4.0,
     2.0,
@@ -24,8 +24,8 @@ class ClassifierHead(nn.Module):
     """One linear layer on the features.
 
     Args:
-        feature_dim: Of the backbone.
-        outputs: Classes or labels.
+        feature_dim: Length of a feature vector.
+        outputs: Number of classes or labels.
     """
 
     def __init__(self, feature_dim: int, outputs: int):
@@ -40,14 +40,14 @@ class ClassifierHead(nn.Module):
 
 
 class SegmentationHead(nn.Module):
-    """A U-Net decoder over the maps that a backbone makes on its way to the features.
+    """A U-Net decoder on the feature maps of a backbone.
 
-    timm's `feature_info` says where these maps are. All blocks of a ViT have the same resolution: four of them, evenly spaced,
+    timm's `feature_info` lists these maps. All blocks of a ViT have the same resolution: four of them, evenly spaced,
     are resampled to four resolutions. The decoder is that of segmentation_models_pytorch.
 
     Args:
-        backbone: Its levels are measured here with a black image.
-        classes: With the background.
+        backbone: The backbone; the sizes of its maps are measured with a black image.
+        classes: Number of classes, including the background.
         size: Height and width of the images, pixels.
         width: Channels at the image's resolution; doubled with every level below, up to 256.
 

@@ -10,11 +10,11 @@ from torch import nn
 
 from ssl_transfer.models.backbone import Backbone
 
-MAX_LAYERS = 12  # layers that are analysed; of more (the blocks of a large ViT), as many evenly spaced ones
+MAX_LAYERS = 12  # layers that are analysed; of more (large ViTs), 12 evenly spaced ones
 
 
 def layer_names(backbone: Backbone) -> list[str]:
-    """Names of the stages (of a ViT, the blocks) of a backbone, those near the image first; none where timm lists none."""
+    """Names of the stages (of a ViT, the blocks) of a backbone, from input to output; empty if timm lists none."""
     info = getattr(backbone.model, "feature_info", None) or []
     names = [level["module"] for level in info]
     count = min(MAX_LAYERS, len(names))
@@ -23,7 +23,7 @@ def layer_names(backbone: Backbone) -> list[str]:
 
 @contextmanager
 def outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
-    """While the context is open: layer -> its output of the latest forward pass."""
+    """Context that gives the outputs of layers in the latest forward pass: layer -> output."""
     captured: dict[str, torch.Tensor] = {}
     layers = dict(model.named_modules())
     hooks = [
@@ -38,7 +38,7 @@ def outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, torch.
 
 
 def pooled(output: torch.Tensor, model: nn.Module) -> torch.Tensor:
-    """A vector (B, C) per image of maps (B, C, h, w) or tokens (B, N, C): their mean, without class and register tokens."""
+    """Mean (B, C) over positions of maps (B, C, h, w), or over tokens (B, N, C) without class and register tokens."""
     if output.ndim == 3:
         return output[:, getattr(model, "num_prefix_tokens", 0) :].mean(1)
     if output.ndim == 4:

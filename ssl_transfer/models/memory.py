@@ -11,10 +11,10 @@ NEVER = -1
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """Let this process keep the memory that tensors give back, on a CPU and where malloc is glibc's.
+    """Let this process keep the memory of freed tensors, on a CPU with glibc's malloc.
 
-    glibc returns large blocks to the kernel when they are freed, and every page of the next tensor of that size is fetched
-    anew, which costs more than many layers do. `benchmarks/kept_memory.py`, ResNet-18 on two cores, once malloc has settled:
+    glibc returns large freed blocks to the kernel, and the next tensor of that size has to fetch all pages again, which
+    costs more than many layers do. `benchmarks/kept_memory.py`, ResNet-18 on two cores, once malloc has settled:
     steps at 128 px take 0.79 of the time, at 64 px 0.91; features at 224 px 0.63 (float32) and 0.68 (bf16). Peaks of memory
     are up to 9 % higher.
     Source: https://www.gnu.org/software/libc/manual/html_node/Malloc-Tunable-Parameters.html

@@ -1,4 +1,4 @@
-"""Backbones by name for a store: opened to fit its images, and named so that tables tell them apart."""
+"""Open backbones by name for the images of a store, with distinct names for tables."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ssl_transfer.models.backbone import Backbone, load_backbone
 
 
 def open_backbone(spec: str | Path | Backbone, store: Images) -> Backbone:
-    """A backbone for a store; one without a size or channels of its own takes the store's.
+    """Open a backbone for a store; without a size or channels in its spec, it has those of the store.
 
     Args:
-        spec: A folder, `scratch:NAME`, `timm:NAME[.TAG]`, or a backbone that is open.
-        store: Whose images it will read.
+        spec: A folder, `scratch:NAME`, `timm:NAME[.TAG]`, or an opened backbone.
+        store: The store of its input images.
 
     Raises:
         BackboneError: If there is no such backbone.
@@ -29,7 +29,7 @@ def open_backbone(spec: str | Path | Backbone, store: Images) -> Backbone:
 def open_backbones(
     backbones: Mapping[str, Backbone] | Sequence[str | Path | Backbone], store: Images
 ) -> dict[str, Backbone]:
-    """Backbones for a store by name: those that a mapping gives them, or those of `by_name`.
+    """Open backbones for a store, by name: the keys of a mapping, else the names of `by_name`.
 
     Raises:
         BackboneError: If there is no such backbone.
@@ -42,10 +42,10 @@ def open_backbones(
 
 
 def by_name(backbones: Sequence[tuple[str, Backbone]]) -> dict[str, Backbone]:
-    """Backbones by the shortest name that tells them apart: the card's name, that with the pretraining seed, or the spec.
+    """Name backbones by the first distinct one of: the name in the card, this with the pretraining seed, the spec.
 
     Args:
-        backbones: Spec and backbone.
+        backbones: Pairs of spec and backbone.
 
     Raises:
         UsageError: If a backbone occurs twice.

@@ -1,4 +1,4 @@
-"""Public weights: fetched by timm, or read from a folder that was downloaded for a machine without a network."""
+"""Public weights: downloaded by timm, or read from a folder for machines without a network."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Classifier = tuple[np.ndarray, np.ndarray]  # weights (S, feature_dim) and biase
 
 
 class PublicWeights(NamedTuple):
-    """A model without its head, its card, and the head where it is one linear layer."""
+    """A model without its head, its card, and its head if that is one linear layer."""
 
     model: nn.Module
     card: BackboneCard
@@ -36,12 +36,12 @@ class PublicWeights(NamedTuple):
 
 
 def from_hub(name: str, in_channels: int, size: int) -> PublicWeights:
-    """timm's public weights `NAME[.TAG]`; timm keeps what it has fetched once.
+    """timm's public weights `NAME[.TAG]`, from timm's cache if they were downloaded before.
 
     Args:
-        name: Architecture, and which of its weights (none: timm's choice).
-        in_channels: Of its images; timm adapts the first convolution.
-        size: Height and width of its images, unless the architecture is built for one size: then its own.
+        name: Architecture, and the tag of its weights (without a tag: timm's default).
+        in_channels: Number of input channels; timm adapts the first convolution.
+        size: Height and width of its images; an architecture with a fixed size keeps it.
 
     Raises:
         BackboneError: If timm knows no such weights.
@@ -57,7 +57,7 @@ def from_hub(name: str, in_channels: int, size: int) -> PublicWeights:
     repository = (configured and configured.hf_hub_id) or f"timm/{name}"
     try:
         public: TimmModel = timm.create_model(name, pretrained=True, in_chans=in_channels)
-    except Exception as error:  # timm raises whatever the hub, the network or the disk gave it
+    except Exception as error:  # timm passes on any error of the hub, the network or the disk
         raise UnreachableError(
             f"timm:{name}: the public weights could not be loaded: {brief(error)} Without a network: on a machine that has "
             f"one, `hf download {repository} model.safetensors config.json --local-dir FOLDER` (or fetch the two files from "
@@ -67,7 +67,7 @@ def from_hub(name: str, in_channels: int, size: int) -> PublicWeights:
 
 
 def is_public(path: Path) -> bool:
-    """Whether a folder holds public weights: what the Hugging Face hub has, and no card of ours."""
+    """Whether a folder holds public weights: the files of the Hugging Face hub, and no card of this package."""
     return not (path / "card.json").exists() and all(
         (path / name).is_file() for name in ("config.json", "model.safetensors")
     )
@@ -82,7 +82,7 @@ def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights
         size: Likewise.
 
     Raises:
-        BackboneError: If timm cannot load it, or it is a backbone of ours that lost its card.
+        BackboneError: If timm cannot load it, or it is a backbone of this package without its card.
     """
     try:
         config = json.loads((path / "config.json").read_text())
@@ -95,7 +95,7 @@ def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights
         )
     try:
         public: TimmModel = timm.create_model(f"local-dir:{path}", pretrained=True, in_chans=in_channels)
-    except Exception as error:  # timm raises whatever the disk gave it
+    except Exception as error:  # timm passes on any error of the disk
         raise BackboneError(f"{path}: timm cannot load these public weights: {brief(error)}") from None
     options = {key: value for key, value in arguments.items() if key not in RECIPE_KEYS}
     tag = public.pretrained_cfg.get("tag")
@@ -105,7 +105,7 @@ def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights
 def _described(
     public: TimmModel, name: str, architecture: str, options: dict[str, Any], in_channels: int, size: int
 ) -> PublicWeights:
-    """A public model without its head, for `in_channels`; timm has loaded it with its head."""
+    """Public weights for `in_channels` without a head, from a model that timm has loaded with its head."""
     config = public.pretrained_cfg
     described = Architecture.of_public(public, architecture, in_channels, size, options)
     model = described.build(seed=0)

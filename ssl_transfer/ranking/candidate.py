@@ -28,12 +28,12 @@ from ssl_transfer.ranking.source_classifier import SourcePosteriors
 
 
 def criteria() -> tuple[str, ...]:
-    """Names of what an order may rest on: the protocols on frozen features, then every transferability score."""
+    """Names of the criteria that backbones can be ordered by: protocols on frozen features, then transferability scores."""
     return (*FROZEN, *SCORES)
 
 
 def known_criterion(name: str) -> str:
-    """The name itself.
+    """Check the name of a criterion and return it.
 
     Raises:
         ValueError: If it is not among `criteria`.
@@ -44,7 +44,7 @@ def known_criterion(name: str) -> str:
 
 
 def criterion_title(name: str) -> str:
-    """A criterion as tables spell it: `regularized_h_score` -> reg. H."""
+    """Title of a criterion in tables: `regularized_h_score` -> reg. H."""
     return PROTOCOLS[name].title if name in FROZEN else SCORES[name].title
 
 
@@ -53,13 +53,13 @@ class Candidate:
     """The results of one backbone.
 
     Attributes:
-        name: Among the candidates.
-        card: The backbone's.
+        name: Name among the candidates.
+        card: Card of the backbone.
         values: Criterion -> value; None where it does not apply.
-        resampled: Criterion -> its values over resampled patients, shifted so that their mean is its value: an image that is
-            drawn twice raises a score that is fitted to it, of every backbone alike.
-        source: Where the posteriors of source classes come from; None: there are none.
-        seconds: Step -> its duration.
+        resampled: Criterion -> its values over bootstrap samples of patients, shifted so that their mean is the value on all
+            images: duplicate images raise a fitted score, for every backbone alike.
+        source: Source classifier that gave posteriors; None: no posteriors.
+        seconds: Step -> duration in seconds.
     """
 
     name: str
@@ -97,12 +97,12 @@ def candidate(
     """Score one backbone.
 
     Args:
-        name: Among the candidates.
-        backbone: Whose features are scored.
+        name: Name among the candidates.
+        backbone: The backbone to score.
         sample: Images of the task.
-        features: Gives features of the task's whole store, (N, D).
-        source: Gives posteriors of source classes from features of the sample.
-        seed: Of N-LEEP's mixture.
+        features: Computes the features of all images of the task's store, (N, D).
+        source: Computes posteriors of source classes from features of the sample.
+        seed: Seed of N-LEEP's mixture.
 
     Raises:
         BackboneError: If a feature of the sample is NaN or infinite.
@@ -134,7 +134,7 @@ def candidate(
         clock.lap("source classes")
     all_images, drawn = _scores(sample, inputs, posteriors, seed, clock)
     values |= all_images
-    resampled |= {criterion: np.array([one[criterion] for one in drawn]) for criterion in all_images if drawn}
+    resampled |= {criterion: np.array([scores[criterion] for scores in drawn]) for criterion in all_images if drawn}
     for criterion, biased in resampled.items():
         if np.isfinite(biased).any():
             resampled[criterion] = biased - np.nanmean(biased) + values[criterion]
@@ -165,7 +165,7 @@ def _scores(
 def _multiclass_scores(
     features: np.ndarray, labels: np.ndarray, mixture: np.ndarray, source: np.ndarray | None
 ) -> dict[str, float]:
-    """All scores; NaN where the images are of one class."""
+    """All scores; NaN if the images have a single class."""
     if len(np.unique(labels)) < 2:
         return {name: np.nan for name, score in SCORES.items() if source is not None or not score.needs_source}
     return scores(features, labels, source, mixture_probabilities=mixture)

@@ -23,10 +23,10 @@ class Sample:
     """Images of one task. Folds and resamples are drawn by patient, and are the same for every backbone.
 
     Attributes:
-        task: Theirs.
-        rows: Positions in the task's store, (n,).
-        folds: Fold of each, (n,).
-        counts: How often each is drawn in each resample, (resamples, n).
+        task: The task.
+        rows: Positions of the images in the task's store, (n,).
+        folds: Fold of each image, (n,).
+        counts: How often each image is drawn in each bootstrap sample, (resamples, n).
     """
 
     task: Task
@@ -63,11 +63,11 @@ class Sample:
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Those of the task, (n,) or (n, K)."""
+        """Labels of the images, (n,) or (n, K)."""
         return self.task.labels[self.rows]
 
     def drawn(self) -> Iterator[np.ndarray]:
-        """Of each resample, positions within this sample; a row that is drawn twice comes twice."""
+        """Positions within this sample of each bootstrap sample; an image that is drawn twice is there twice."""
         for counts in self.counts:
             yield np.repeat(np.arange(len(counts)), counts)
 
@@ -76,14 +76,14 @@ class Sample:
         return float(self._metric(scores, np.ones((len(scores), 1)))[0])
 
     def metric_resampled(self, scores: np.ndarray) -> np.ndarray:
-        """The metric of every resample, (resamples,)."""
+        """The metric of every bootstrap sample, (resamples,)."""
         return self._metric(scores, self.counts.T.astype(float))
 
     def _metric(self, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """The metric under weights (n, R), (R,).
 
-        AUROC compares scores of images with each other, and scores of two folds come from different probes: it is the mean over
-        folds by their weight, without those in which it is undefined.
+        Scores of two folds come from different probes and cannot be compared, so AUROC is a mean over folds, weighted by their
+        images, without folds in which it is undefined.
         """
         card, classes = self.task.card, self.task.classes
         if card.metric != "auroc":
@@ -100,14 +100,14 @@ class Sample:
     def held_out_scores(self, protocol: Callable, features: np.ndarray) -> np.ndarray:
         """Class scores (n, C) of every image by a probe that was neither trained nor selected on its fold.
 
-        For each fold in turn, settings are fitted to all others but the next one, and selected by the task's metric on that one.
+        For each fold, the next fold is the validation set: settings are fitted to the remaining folds, and selected on it.
 
         Args:
             protocol: `knn` or `linear_probe` of `evaluation`.
-            features: Of the sample, (n, D).
+            features: Features of the sample, (n, D).
 
         Raises:
-            SplitError: If a class has so few patients that the training images are of one class.
+            SplitError: If a class has so few patients that the training images have a single class.
         """
         card, classes, count = self.task.card, self.task.classes, self.folds.max() + 1
         scores = np.empty((len(self.rows), len(classes)))

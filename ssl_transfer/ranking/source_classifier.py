@@ -15,7 +15,7 @@ from ssl_transfer.evaluation.linear_probe import LinearProbe
 from ssl_transfer.measures.standardize import Standardizer
 from ssl_transfer.models.backbone import Backbone
 
-MOST_ROWS = 20_000  # images that a head is trained on; of more, a seeded draw
+MOST_ROWS = 20_000  # images that a head is trained on; of larger stores, a random sample
 LABEL = "label"
 
 
@@ -47,7 +47,7 @@ class SourceLabels:
         return f"{self.store.id}:{self.column}"
 
     def classes(self) -> tuple[np.ndarray, np.ndarray]:
-        """Labelled training rows, and their classes as text."""
+        """Training rows with a label, and their labels as text."""
         rows = np.asarray(self.store.positions("train"))
         values = self.store.column(self.column)[rows]
         labelled = np.array([value is not None and value == value for value in values])
@@ -72,14 +72,14 @@ def source_posteriors(
     """Apply a public backbone's classifier, else a head trained on the labels of the stores that it was pretrained on.
 
     Args:
-        backbone: Whose card names those stores.
-        features: Of the target's images, (N, D).
-        sources: Labelled stores that may be used.
-        extract: Store -> features (M, D).
-        seed: Of the draw of rows, where there are more than `MOST_ROWS`.
+        backbone: The backbone; its card names those stores.
+        features: Features of the target's images, (N, D).
+        sources: Available labelled stores.
+        extract: Store -> its features (M, D).
+        seed: Seed of the sample of `MOST_ROWS` rows.
 
     Returns:
-        None if there is neither.
+        The posteriors; None if there is neither a classifier nor such a store.
 
     Raises:
         StoreError: If a store has too few patients to train a head.

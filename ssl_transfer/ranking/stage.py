@@ -51,19 +51,19 @@ def rank(
     """Score backbones on a task's training and validation images and put them in order.
 
     Args:
-        task: A multiclass or multilabel task, its card by name, or the path of one. Of multilabel tasks only LogME and the probes
-            are defined.
-        backbones: Opened, or by path or name (see `load_backbone`); a mapping also names them.
-        out: Folder; None: `runs/rank/ID`. It gets `rank.json` and `scores.csv`.
-        features: Folders of computed features, of any of these backbones and stores.
+        task: A multiclass or multilabel task, its card by name, or the path of one. For multi-label tasks, only LogME
+            and the probes are defined.
+        backbones: Backbones, or their paths or names (see `load_backbone`); the keys of a mapping are their names.
+        out: Folder of the ranking; None: `runs/rank/ID`. It contains `rank.json` and `scores.csv`.
+        features: Folders of cached features of these backbones and stores.
         sources: Labelled stores, `STORE` or `STORE:COLUMN`, on which LEEP and NCE may train a head, for backbones that were
             pretrained on them.
         by: The criterion of the order.
         fraction: Share of the training patients, as for `evaluate`.
-        seed: Of the fraction, the folds, the resamples, and the mixture of N-LEEP.
-        folds: Of patients, at least three, for the probes.
-        resamples: Of patients, for intervals and the share of first ranks; 0: neither.
-        size, precision: Of the features; see `extract_features`.
+        seed: Seed of the fraction, the folds, the bootstrap, and the mixture of N-LEEP.
+        folds: Number of folds of patients for the probes, at least three.
+        resamples: Number of bootstrap samples of patients, for intervals and shares of first ranks; 0: neither.
+        size, precision: Image size and precision of the features; see `extract_features`.
 
     Returns:
         The ranking; its `path` is the folder.
@@ -115,7 +115,7 @@ def rank(
 
 
 def _check_source(by: str, backbones: Mapping[str, Backbone], sources: Sequence[SourceLabels]) -> None:
-    """Refuse an order by a score of source classes if no backbone has any."""
+    """Refuse to order by a score of source classes if no backbone has a source classifier."""
     needs_source = by in SCORES and SCORES[by].needs_source
     if needs_source and not any(_has_source(backbone, sources) for backbone in backbones.values()):
         raise UsageError(
@@ -125,7 +125,7 @@ def _check_source(by: str, backbones: Mapping[str, Backbone], sources: Sequence[
 
 @dataclass(frozen=True)
 class _Extraction:
-    """Features of backbones and stores: from given folders (run id -> features), else computed."""
+    """Features of backbones and stores: read from the given folders (run id -> features), or computed."""
 
     given: dict[str, Features]
     size: int | None
@@ -154,7 +154,7 @@ def _candidates(
     extraction: _Extraction,
     seed: int,
 ) -> list[Candidate]:
-    """Every backbone, scored."""
+    """Score every backbone."""
     candidates = []
     for number, (name, backbone) in enumerate(backbones.items(), 1):
         say(f"rank: {name} ({number} of {len(backbones)})")
@@ -175,16 +175,16 @@ def _posteriors(
 
 
 def _has_source(backbone: Backbone, sources: Sequence[SourceLabels]) -> bool:
-    return backbone.classifier is not None or any(one.store.id in backbone.card.stores for one in sources)
+    return backbone.classifier is not None or any(source.store.id in backbone.card.stores for source in sources)
 
 
 def _unused(sources: Sequence[SourceLabels], backbones: Mapping[str, Backbone]) -> list[str]:
     """A sentence for each store that no backbone was pretrained on."""
-    known = {store for backbone in backbones.values() for store in backbone.card.stores}
+    pretrained_on = {store for backbone in backbones.values() for store in backbone.card.stores}
     return [
         f"{source.store.path} is not used as a source: none of these backbones was pretrained on it."
         for source in sources
-        if source.store.id not in known
+        if source.store.id not in pretrained_on
     ]
 
 

@@ -14,13 +14,13 @@ def as_text(ranking: Ranking, path: str | Path | None = None) -> str:
     """What `rank` prints on a terminal.
 
     Args:
-        ranking: Of the backbones.
-        path: Of its `rank.json`; None: not mentioned.
+        ranking: The ranking.
+        path: Path of its `rank.json`; None: not printed.
     """
     position = {name: number for number, name in enumerate(ranking.order)}
     backbones = sorted(ranking.backbones, key=lambda backbone: position.get(backbone.name, len(position)))
     others = [
-        name for name in criteria() if name != ranking.by and any(one.value(name) is not None for one in backbones)
+        name for name in criteria() if name != ranking.by and any(each.value(name) is not None for each in backbones)
     ]
     header = [
         "",

@@ -1,4 +1,4 @@
-"""From scored candidates to an answer: their order, how certain it is, which scores agree, a recommendation and caveats."""
+"""The result of a ranking: order of the candidates, its certainty, agreement of scores, recommendation and caveats."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def verdict(candidates: list[Candidate], sample: Sample, by: str, more: list[str
     """`order`, `first`, `not_told_apart`, `agreement`, `recommendation` and `caveats` of a ranking.
 
     Args:
-        candidates: At least one that has a value by `by`.
+        candidates: At least one with a value of `by`.
         sample: The images they were scored on.
         by: The criterion of the order.
-        more: Further caveats of the caller.
+        more: Further caveats.
     """
     sign = metric_sign(sample.task.card.metric) if by not in SCORES else 1
     ranked = [candidate for candidate in candidates if candidate.values[by] is not None]
@@ -52,7 +52,7 @@ def measured_by(by: str, metric: str) -> str:
 
 
 def _first_shares(ranked: list[Candidate], by: str, sign: int) -> dict[str, float] | None:
-    """Share of resampled patients in which each is best, equal ones sharing; None without resamples."""
+    """Share of bootstrap samples in which each candidate is best (ties are split); None without resampling."""
     drawn = sign * np.stack([candidate.resampled.get(by, np.empty(0)) for candidate in ranked])
     drawn = drawn[:, np.isfinite(drawn).all(0)]
     if not drawn.size:
@@ -63,17 +63,17 @@ def _first_shares(ranked: list[Candidate], by: str, sign: int) -> dict[str, floa
 
 
 def _ahead(best: Candidate, other: Candidate, by: str, sign: int) -> bool:
-    """Whether a candidate is better than another in nearly all resamples of the patients."""
+    """Whether a candidate is better than another in nearly all bootstrap samples."""
     differences = sign * (best.resampled[by] - other.resampled[by])
     differences = differences[np.isfinite(differences)]
     return float((differences > 0).mean()) >= CERTAIN
 
 
 def _agreement(candidates: list[Candidate], by: str) -> dict[str, dict[str, float | None]]:
-    """Correlation of every other criterion with the one of the order, over candidates that have both, if three do."""
+    """Correlations of every other criterion with `by`, over the candidates that have both; at least three are needed."""
     correlations = {}
     for criterion in criteria():
-        both = [one for one in candidates if one.values[criterion] is not None and one.values[by] is not None]
+        both = [each for each in candidates if each.values[criterion] is not None and each.values[by] is not None]
         if criterion != by and len(both) >= FEWEST:
             values = agreement(*(np.array([candidate.value(name) for candidate in both]) for name in (criterion, by)))
             rounded = {name: round(float(value), 4) if np.isfinite(value) else None for name, value in values.items()}
@@ -126,7 +126,7 @@ def _caveats(
 def _disagreement(
     candidates: list[Candidate], ranked: list[Candidate], sample: Sample, by: str, correlations: dict
 ) -> list[str]:
-    """Which scores would choose another candidate, or order them the other way round."""
+    """Scores that rank another candidate first, or whose correlation with the order is negative."""
     texts = []
     if len(candidates) > 1 and (others := _other_choices(candidates, ranked[0], by)):
         choices = "; ".join(f"{', '.join(titles)} would choose {name}" for name, titles in others.items())
@@ -150,7 +150,7 @@ def _sample_size(candidates: list[Candidate], sample: Sample) -> list[str]:
         texts.append(
             "Patients are unknown: folds and resamples are drawn by image, so values and certainty may be too optimistic."
         )
-    if wide := [one for one in candidates if images < ROWS_PER_FEATURE * one.card.feature_dim]:
+    if wide := [each for each in candidates if images < ROWS_PER_FEATURE * each.card.feature_dim]:
         texts.append(
             f"Fewer than {ROWS_PER_FEATURE} images per feature ({images} images; {_names(wide)}): scores that are fitted to the "
             "images are too optimistic. Compare only backbones with equally many features."
@@ -163,7 +163,7 @@ def _sample_size(candidates: list[Candidate], sample: Sample) -> list[str]:
 
 
 def _source_classes(candidates: list[Candidate], kind: str) -> list[str]:
-    """What LEEP and NCE are computed from, and which scores a kind of task lacks."""
+    """The source classifiers of LEEP and NCE, and the scores that are undefined for the kind of task."""
     texts = []
     without = [candidate for candidate in candidates if candidate.source is None]
     from_source = " and ".join(score.title for score in reversed(SCORES.values()) if score.needs_source)

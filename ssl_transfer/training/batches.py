@@ -19,18 +19,18 @@ FEW_CORES = 4
 
 
 class StepSampler(Sampler):
-    """Yields (epoch, rows of this rank) for every micro-batch of every step; nothing to restore but the first step.
+    """Yields (epoch, rows of this rank) for every micro-batch of every step; its only state is the step.
 
-    Each epoch is cut into global batches, the rest dropped; a global batch into `accumulate` micro-batches; a rank takes
-    a consecutive part of each.
+    An epoch is split into global batches (an incomplete last one is dropped), a global batch into `accumulate`
+    micro-batches, and a micro-batch into one consecutive part per rank.
 
     Args:
         training_set: The training images.
-        batch_size: Global.
-        total_steps: Of the run.
-        first_step: From 0.
-        rank: Of this process.
-        world: Processes.
+        batch_size: Global batch size.
+        total_steps: Number of steps of the run.
+        first_step: First step to yield, counted from 0.
+        rank: Rank of this process.
+        world: Number of processes.
         accumulate: Micro-batches per step.
     """
 
@@ -66,18 +66,18 @@ class StepSampler(Sampler):
 class StreamSampler(Sampler):
     """Yields (passes, rows of this rank) for every step of an endless stream of images, for training sets of any size.
 
-    Passes over the images follow each other without a gap, so that a batch may be larger than the set; the number of
-    the pass comes with each image, so that its views differ between passes. Several strata take turns, image by image,
-    so that every batch has equally many images of each.
+    Passes over the images follow each other without a gap, so that a batch may be larger than the set. The number of the
+    pass is yielded with each image, so that its views differ between passes. Several strata alternate, image by image, so
+    that every batch has equally many images of each.
 
     Args:
         strata: Rows of each stratum, int64; a single one is a plain stream.
-        seed: Of the run.
-        batch_size: Global.
-        total_steps: Of the run.
-        first_step: From 0.
-        rank: Of this process.
-        world: Processes.
+        seed: Seed of the run.
+        batch_size: Global batch size.
+        total_steps: Number of steps of the run.
+        first_step: First step to yield, counted from 0.
+        rank: Rank of this process.
+        world: Number of processes.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class StreamSampler(Sampler):
 
 
 class ViewDataset(Dataset):
-    """Turns (epoch, rows) into the batch's views; with `make=False` into raw pixels, for views made on a GPU."""
+    """Maps (epoch, rows) to the views of a batch; with `make=False` to raw pixels, for views that are made on a GPU."""
 
     def __init__(self, training_set: TrainingSet, make: bool):
         self.training_set, self.make = training_set, make
@@ -136,12 +136,12 @@ def batch_at(training_set: TrainingSet, sampler: StreamSampler, step: int, devic
 def view_batches(
     training_set: TrainingSet, sampler: StepSampler | StreamSampler, device: torch.device, workers: int | None
 ) -> Generator[ViewBatch, None, None]:
-    """Batches of views on `device`, read ahead by worker processes or made in this one.
+    """Yield batches of views on `device`, read by worker processes in advance or in this process.
 
-    On a CPU a worker makes the views as well. For a GPU workers only read, and the views are made there.
+    On a CPU, workers also make the views. For a GPU, workers only read, and views are made on the GPU.
 
     Args:
-        workers: Processes that read ahead; None: as `suited_workers` says. 0 reads in this process.
+        workers: Number of worker processes; 0: read in this process; None: see `suited_workers`.
     """
     on_device = device.type != "cpu"
     workers = suited_workers(device) if workers is None else workers
@@ -153,7 +153,7 @@ def view_batches(
         pin_memory=on_device,
         prefetch_factor=2 if workers else None,
         worker_init_fn=_start_reader,
-        generator=torch.Generator(),  # the loader draws a number; taken from the run's generator, a resumed run would lack it
+        generator=torch.Generator(),  # the loader draws a number, which must not come from the run's generator
     )
     items: Any = iter(loader)
     try:
@@ -169,7 +169,7 @@ def view_batches(
 
 
 def _moved(read: Sequence[RawBatch], device: torch.device) -> list[RawBatch]:
-    """What was read, on `device`; the loader has turned arrays into tensors."""
+    """Move raw batches, whose arrays the loader has converted to tensors, to `device`."""
     return [
         RawBatch(
             part,
@@ -182,9 +182,9 @@ def _moved(read: Sequence[RawBatch], device: torch.device) -> list[RawBatch]:
 
 
 def suited_workers(device: torch.device) -> int:
-    """4 for a GPU, 1 on a CPU, and 0 where that has so few cores that a worker would only take them from the model.
+    """Default number of workers: 4 for a GPU, 1 on a CPU, and 0 with so few cores that a worker would slow the model down.
 
-    `benchmarks/pretrain_throughput.py --with train.workers=1` measures what a worker gains or costs.
+    `benchmarks/pretrain_throughput.py --with train.workers=1` measures the effect of a worker.
     """
     if device.type != "cpu":
         return 4

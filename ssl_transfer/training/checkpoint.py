@@ -1,4 +1,4 @@
-"""Checkpoints: written whole, checked by digest, the last two kept."""
+"""Checkpoints: written atomically, checked by digest; the last two are kept."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Checkpoints:
 
     Args:
         folder: Folder of the checkpoints.
-        run_id: A checkpoint of another run is refused.
+        run_id: Id of the run; checkpoints of other runs are refused.
 
     Attributes:
-        extra: Called at every save; gives what a checkpoint holds beside the state of the training.
+        extra: Called at every save; returns further state that a checkpoint stores besides that of the training.
     """
 
     def __init__(self, folder: Path, run_id: str):
@@ -33,7 +33,7 @@ class Checkpoints:
         self.extra: Callable[[], dict[str, Any]] = dict
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after `step` steps; an interrupted write leaves the earlier checkpoints as they are."""
+        """Write the state after `step` steps; an interrupted write does not change earlier checkpoints."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"checkpoint-{step:08d}.pt"
         temporary = path.with_suffix(".partial")
@@ -45,10 +45,10 @@ class Checkpoints:
             old.with_suffix(".sha256").unlink(missing_ok=True)
 
     def load(self) -> dict[str, Any] | None:
-        """The newest whole checkpoint, or None if there is none yet.
+        """The latest undamaged checkpoint, or None before the first one.
 
         Raises:
-            RunError: If there are checkpoints and none is whole, or they belong to another run.
+            RunError: If all checkpoints are damaged, or belong to another run.
         """
         paths = self._paths()
         for path in reversed(paths):
@@ -70,7 +70,7 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Delete all of them, half-written ones too. Ranks may do so at the same time."""
+        """Delete all checkpoints, incomplete ones too. Several ranks may call it at the same time."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _paths(self) -> list[Path]:
@@ -81,7 +81,7 @@ class Checkpoints:
             if path.with_suffix(".sha256").read_text() != _digest(path):
                 return None
             return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception:  # whatever a damaged file makes of zip and pickle
+        except Exception:  # a damaged file can raise any error of zip and pickle
             return None
 
 

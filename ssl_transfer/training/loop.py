@@ -29,18 +29,18 @@ from ssl_transfer.training.checkpoint import Checkpoints
 from ssl_transfer.training.metric_logger import MetricLogger
 from ssl_transfer.training.termination import TerminationFlag
 
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # gathered on rank 0
+WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # full tensors, gathered on rank 0
 
 
 class Training:
-    """One training: its network, optimiser, and everything that a checkpoint holds.
+    """One training: its network, optimiser, and all other state of a checkpoint.
 
-    Under FSDP every rank keeps a part of each weight and of the optimiser's state; checkpoints and backbones are whole.
+    Under FSDP, weights and optimiser state are sharded over ranks; checkpoints and backbones contain the full tensors.
 
     Args:
         objective: Backbone, heads and loss.
-        optimizer: Of its parameters; the learning rate of each group is its peak.
-        accelerator: Placement, precision, processes, trackers.
+        optimizer: Optimiser of its parameters; the learning rate of each group is its peak.
+        accelerator: Device, precision, processes and trackers.
         schedule: Length, warm-up and cadence.
         clip_gradient: Largest norm of the gradient; None: no clipping.
         label: Label of the progress bar.
@@ -98,7 +98,7 @@ class Training:
         self.step = checkpoint["step"]
 
     def backbone(self) -> Backbone:
-        """The backbone with all of its weights. All ranks must call it together; only rank 0 may use it."""
+        """The backbone with its full weights. All ranks must call it together; only rank 0 may use it."""
         if not self._whole:
             return self.objective.backbone
         weights = get_model_state_dict(self.objective.backbone, options=WHOLE)
@@ -115,12 +115,12 @@ class Training:
         watch: Callable[[], dict[str, float]] = dict,
         enough: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Train to the last step, or until it is enough.
+        """Train to the last step, or until `enough` returns true.
 
         Args:
-            batches: This rank's micro-batches of views, from the present step on.
+            batches: This rank's micro-batches of views, from the current step on.
             logger: Collects losses and writes them.
-            checkpoints: Where the state is saved.
+            checkpoints: Writes the checkpoints.
             watch: Measures the model; called on all ranks every `watch_every` steps and at the end.
             enough: Whether to stop early; called before every step, with the same answer on all ranks.
 
@@ -165,7 +165,7 @@ class Training:
         for number in range(self.schedule.accumulate):
             batch = next(batches)
             last = number + 1 == self.schedule.accumulate
-            with nullcontext() if last else self.accelerator.no_sync(self.network):  # ranks meet at the last one
+            with nullcontext() if last else self.accelerator.no_sync(self.network):  # the last one averages
                 output = self.network(batch, self.step)
                 self.accelerator.backward(output["loss"] / self.schedule.accumulate)
             losses.append({"loss": output["loss"].detach(), "projections": output["projections"]})
@@ -184,14 +184,14 @@ class Training:
             group["lr"] = peak * shares[name]
 
     def _drop_resting_gradients(self) -> None:
-        """Gradients at a rate of 0 would count for clipping, and collect momentum."""
+        """Delete gradients of parameters at a rate of 0, which would enter the clipped norm and the momentum."""
         for group in self.optimizer.param_groups:
             if group["lr"] == 0:
                 for parameter in group["params"]:
                     parameter.grad = None
 
     def _clip(self) -> torch.Tensor | None:
-        """Clip the gradient; its norm before that, where it is clipped or logged."""
+        """Clip the gradient; return its norm before clipping, if it is clipped or logged."""
         if not self.clip_gradient and not self.schedule.logs_at(self.step + 1):
             return None
         return self.accelerator.clip_grad_norm_(list(self.objective.parameters()), self.clip_gradient or math.inf)

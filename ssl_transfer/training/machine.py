@@ -1,4 +1,4 @@
-"""Where a training runs: processes, precision, memory format and threads, chosen once and recorded."""
+"""Machine settings of a training: processes, precision, memory format and threads, chosen once and recorded."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ SMALLEST_BF16_VIEW = 32
 
 @dataclass(frozen=True)
 class Machine:
-    """Choices that change the last digits of a run. They are made once, recorded, and kept when it is resumed.
+    """Settings that change the last digits of a run. They are chosen once, recorded, and kept when the run is resumed.
 
     Attributes:
         precision: `fp32`, `bf16` or `fp16`.
         memory_format: `channels_last` or `contiguous`.
-        threads: CPU threads of torch.
+        threads: Number of CPU threads of torch.
     """
 
     precision: str
@@ -35,7 +35,7 @@ class Machine:
 
     @classmethod
     def chosen(cls, precision: str, memory_format: str, smallest_view: int) -> Machine:
-        """The requested settings; where one is `auto`, the fastest of this machine.
+        """The requested settings, with the fastest ones of this machine in place of `auto`.
 
         Args:
             smallest_view: Height and width of the smallest views, pixels.
@@ -49,7 +49,7 @@ class Machine:
         return cls(precision, memory_format, torch.get_num_threads())
 
     def to_card(self) -> dict[str, str | int]:
-        """For run, checkpoint and card."""
+        """The settings as run, checkpoint and card record them."""
         return asdict(self)
 
 
@@ -67,16 +67,16 @@ def native_precision() -> str:
 def start_accelerator(
     precision: str, batch_size: int, accumulate: int = 1, tracker: str = "none", folder: Path | None = None
 ) -> Accelerator:
-    """Accelerate as this launch made it.
+    """The Accelerator of this launch.
 
     Args:
         precision: `fp32`, `bf16` or `fp16`.
-        batch_size: Global; `accumulate` parts of it are computed one after the other.
-        tracker: `none`, or one that Accelerate knows; it writes into `folder`.
+        batch_size: Global batch size; it is computed in `accumulate` consecutive parts.
+        tracker: `none`, or a tracker of Accelerate, which writes into `folder`.
 
     Raises:
-        RunError: If it counts fewer processes than the launcher started.
-        RecipeError: If the tracker is missing, or the batch cannot be shared out evenly.
+        RunError: If Accelerate counts fewer processes than the launcher started.
+        RecipeError: If the tracker is missing, or the batch cannot be split evenly over processes.
     """
     if tracker != "none" and not importlib.util.find_spec(tracker):  # Accelerate would continue silently
         raise RecipeError(f"tracker: {tracker} is not installed here: pip install {tracker}, or tracker=none.")
@@ -86,7 +86,7 @@ def start_accelerator(
         log_with=None if tracker == "none" else tracker,
         project_dir=folder,
         fsdp_plugin=_sharding(),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # they are equal on every rank
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # buffers are equal on every rank
     )
     launched, counted = int(os.environ.get("WORLD_SIZE", "1")), accelerator.num_processes
     if counted != launched:
@@ -109,13 +109,13 @@ def start_accelerator(
 
 
 def _sharding() -> FullyShardedDataParallelPlugin | None:
-    """How a launch with FSDP shares out the weights: in full precision, so that autocast lowers the same parts as on one GPU.
+    """FSDP settings: weights in full precision, so that autocast applies to the same operations as on one GPU; None without it.
 
     Raises:
-        RunError: If the launch asks for FSDP's first version.
+        RunError: If the launch requests version 1 of FSDP.
     """
     if os.environ.get("ACCELERATE_USE_FSDP", "false") != "true":
         return None
     if os.environ.get("FSDP_VERSION", "1") != "2":
-        raise RunError("the launch asks for FSDP version 1. Set fsdp_version: 2, as launch/accelerate/fsdp8.yaml does.")
+        raise RunError("the launch requests FSDP version 1. Set fsdp_version: 2, as launch/accelerate/fsdp8.yaml does.")
     return FullyShardedDataParallelPlugin(mixed_precision_policy=MixedPrecisionPolicy())

@@ -21,7 +21,7 @@ ROWS_SHOWN = 8  # in the message of an alarm
 
 
 class MetricLogger:
-    """Collects losses on the device and writes them every few steps, so that training never waits for a number."""
+    """Collects losses on the device and writes them every few steps, so that training is not synchronised at every step."""
 
     def __init__(
         self, accelerator: Accelerator, schedule: Schedule, log: Log | None, alarms: Alarms, key: Callable[[int], str]
@@ -32,7 +32,7 @@ class MetricLogger:
         self.since = time.perf_counter()
 
     def timed(self, batches: Iterator[ViewBatch]) -> Iterator[ViewBatch]:
-        """The batches, while the time spent waiting for them is counted."""
+        """Yield the batches, and measure the time spent waiting for them."""
         while True:
             started = time.perf_counter()
             batch = next(batches)
@@ -42,7 +42,7 @@ class MetricLogger:
     def add(
         self, step: int, losses: list[Losses], rows: list[torch.Tensor], gradient_norm: torch.Tensor | None
     ) -> None:
-        """Remember a step."""
+        """Add the losses and rows of a step."""
         self.pending.append((step, torch.stack([part["loss"] for part in losses]).mean(), rows))
         self.projections, self.gradient_norm = losses[-1]["projections"], gradient_norm
 

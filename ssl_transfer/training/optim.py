@@ -29,7 +29,7 @@ def scaled_rate(lr: float, rule: RateRule, batch_size: int) -> float:
 def parameter_groups(groups: Sequence[Group], weight_decay: float) -> list[dict]:
     """Two optimiser groups of each group: weights, and norms and biases with a decay of 0.
 
-    lightly's LARS leaves groups without decay unscaled, which is what the papers ask for norms and biases.
+    lightly's LARS does not scale groups without weight decay, as the papers prescribe for norms and biases.
     """
     optimizer_groups = []
     for group in groups:

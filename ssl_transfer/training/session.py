@@ -1,4 +1,4 @@
-"""A training session: what a training starts from, and how it continues from a checkpoint."""
+"""A training session: the set-up of a training, new or continued from a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from ssl_transfer.training.metric_logger import MetricLogger
 from ssl_transfer.training.monitor import Alarms
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-OptimizerFactory = Callable[[list[Group], int], torch.optim.Optimizer]  # of groups and the global batch size
+OptimizerFactory = Callable[[list[Group], int], torch.optim.Optimizer]  # arguments: parameter groups, global batch size
 
 
 class Stateful(Protocol):
     """An object whose state can be part of a checkpoint."""
 
     def state(self) -> dict[str, Any]:
-        """The present state."""
+        """The current state."""
         ...
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -40,7 +40,7 @@ class Stateful(Protocol):
 
 
 class Session:
-    """One training, from its first step or from its newest checkpoint: machine, processes, seeds, log and checkpoints.
+    """A training from its first step or its latest checkpoint: machine, processes, seeds, log and checkpoints.
 
     All ranks create it together, then call `prepare` and `run`.
 
@@ -50,9 +50,9 @@ class Session:
         machine: For a new run; a resumed one keeps the machine of its checkpoint.
         schedule: Length, warm-up and cadence.
         seed: Seed of the run; each process adds its rank.
-        resume: `auto` continues from the newest whole checkpoint, `never` deletes all of them.
+        resume: `auto` continues from the latest undamaged checkpoint, `never` deletes all checkpoints.
         tracker: See `start_accelerator`.
-        keep: Name -> further state that belongs to every checkpoint.
+        keep: Name -> object whose state is part of every checkpoint.
 
     Attributes:
         machine: As chosen, or as recorded in the checkpoint.
@@ -60,7 +60,7 @@ class Session:
         training: The loop; set by `prepare`.
 
     Raises:
-        RunError: If no checkpoint can be read, or the launch is not what Accelerate counts.
+        RunError: If no checkpoint can be read, or Accelerate counts fewer processes than the launch.
         RecipeError: If the batch cannot be shared evenly by the processes.
     """
 
@@ -89,7 +89,7 @@ class Session:
             self.machine.precision, schedule.batch_size, schedule.accumulate, tracker, folder
         )
         keep_freed_memory(self.accelerator.device)
-        torch.set_num_threads(self.machine.threads)  # Accelerate may have chosen others
+        torch.set_num_threads(self.machine.threads)  # Accelerate may have changed the number
         torch.manual_seed(seed + self.accelerator.process_index)  # dropout and stochastic depth draw from it
 
     def prepare(
@@ -129,7 +129,7 @@ class Session:
             for name, stateful in self.keep.items():
                 stateful.restore(self._checkpoint[name])
             say(f"{self.folder}: going on from step {self.training.step}.")
-        self._checkpoint = None  # its memory is free again
+        self._checkpoint = None  # frees its memory
         return self.training
 
     @property
@@ -155,10 +155,10 @@ class Session:
 
         Args:
             training_set: Reads and augments images.
-            sampler: Gives this rank's rows, from the present step on.
+            sampler: Yields this rank's rows, from the current step on.
             alarms: Check losses and projections.
             watch: Measures the model, on all ranks.
-            workers: Processes that read ahead; None: see `suited_workers`.
+            workers: Number of worker processes that read images; None: see `suited_workers`.
             enough: Whether to stop early.
 
         Returns:

@@ -10,13 +10,13 @@ from accelerate import Accelerator
 
 
 class TerminationFlag:
-    """Within its block, SIGTERM sets a flag instead of ending the process. Outside of the main thread it does nothing."""
+    """Within its block, SIGTERM sets a flag instead of ending the process. Outside the main thread, it has no effect."""
 
     def __enter__(self) -> TerminationFlag:
         self.raised = False
         try:
             self._previous = signal.signal(signal.SIGTERM, self._raise)
-        except ValueError:  # not in the main thread: signals go elsewhere
+        except ValueError:  # not in the main thread, which alone receives signals
             self._previous = None
         return self
 
@@ -28,7 +28,7 @@ class TerminationFlag:
         self.raised = True
 
     def on_any_rank(self, accelerator: Accelerator) -> bool:
-        """Whether any process got the signal; the same answer on all of them, which must call it together."""
+        """Whether any process received the signal. All ranks must call it together, and get the same answer."""
         if accelerator.num_processes == 1:
             return self.raised
         flag = torch.tensor(float(self.raised), device=accelerator.device)
