@@ -13,15 +13,15 @@ from ssl_transfer.data.store import ImageStore
 
 @dataclass(frozen=True)
 class AnalyzedBackbone:
-    """One of the backbones of an analysis.
+    """A backbone of an analysis.
 
     Attributes:
-        id: Of its features of the analysed store.
-        name: In tables and figures.
-        card: Of the backbone.
-        features: Of every image of a store, float32 (N, D).
-        layers: Of some rows of a store: layer -> what it holds, float32 (n, C), the layer nearest the image first.
-        pairs: Of some rows of a store: features of two random views of each, float32 (n, D).
+        id: Id of its features of the analysed store.
+        name: Name in tables and figures.
+        card: Card of the backbone.
+        features: Store -> features of all its images, float32 (N, D).
+        layers: Store and rows -> layer -> pooled activations, float32 (n, C), from input to output.
+        pairs: Store and rows -> features of two random views of each image, float32 (n, D).
     """
 
     id: str
@@ -33,7 +33,7 @@ class AnalyzedBackbone:
 
 
 def before_and_after(backbones: list[AnalyzedBackbone]) -> list[tuple[AnalyzedBackbone, AnalyzedBackbone]]:
-    """Pairs of a backbone's nearest ancestor and the backbone, which was fine-tuned or further pretrained from it."""
+    """Pairs of the nearest ancestor of a backbone and the backbone, fine-tuned or further pretrained from it."""
     by_id = {backbone.card.id: backbone for backbone in backbones}
     pairs = []
     for backbone in backbones:

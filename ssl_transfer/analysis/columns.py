@@ -12,18 +12,18 @@ from ssl_transfer.errors import UsageError, nearest
 
 FILES = ("pixel_digest", "mask_digest", "file")  # unique for each image
 KEYS = ("patient", "study", "series", "slice", "split")  # identifiers; `slice_position` is a property
-MOST_NUMBERS = 30  # different values above which a column of numbers has no equals to look for
+MOST_NUMBERS = 30  # distinct values; a numeric column with more is not compared for equality
 
 
 def described(store: ImageStore, requested: Sequence[str] = ()) -> pd.DataFrame:
-    """The columns that describe images, a row per image: with several values, and no recoding of an earlier column.
+    """The columns that describe images, a row per image: those that vary and are no recoding of an earlier column.
 
     Args:
-        store: Whose columns.
-        requested: Columns that must be among them.
+        store: The store.
+        requested: Columns that must be included.
 
     Raises:
-        UsageError: If the store has none of that name, or it has one value only.
+        UsageError: If the store lacks a requested column, or it has a single value.
     """
     table = pd.DataFrame({name: store.column(name) for name in store.columns if name not in FILES})
     for name in requested:
@@ -34,12 +34,12 @@ def described(store: ImageStore, requested: Sequence[str] = ()) -> pd.DataFrame:
                 f"{store.path}: column '{name}' has a single value or none, so no two images differ in it."
             )
     codes = {name: pd.factorize(table[name])[0] for name in table if table[name].nunique(dropna=True) > 1}
-    kinds = {factor.tobytes(): name for name, factor in reversed(codes.items())}  # the first of each kind
+    kinds = {factor.tobytes(): name for name, factor in reversed(codes.items())}  # the first of equal columns
     return table[[name for name, factor in codes.items() if kinds[factor.tobytes()] == name or name in requested]]
 
 
 def shared(table: pd.DataFrame, chosen: Sequence[str] | None) -> list[str]:
-    """Columns whose values repeat: words that mostly occur twice or more, numbers of few values; or those that are chosen."""
+    """The chosen columns, or those whose values repeat: text mostly occurring twice or more, numbers with few values."""
     if chosen is not None:
         return list(dict.fromkeys(chosen))
     names = []
@@ -53,13 +53,13 @@ def shared(table: pd.DataFrame, chosen: Sequence[str] | None) -> list[str]:
 
 
 def patients_of(store: ImageStore) -> np.ndarray:
-    """Patient of each row; a row of its own where unknown."""
+    """Patient of each row; a row with an unknown patient is its own group."""
     patients = pd.Series(store.column("patient"), dtype=object)
     return patients.where(patients.notna(), [f"image {row}" for row in range(len(patients))]).to_numpy(object)
 
 
 def drawn_sample(groups: np.ndarray, images: int, seed: int) -> np.ndarray:
-    """Rows of whole patients, drawn until there are so many images, in random order."""
+    """Rows of whole patients, in random order, drawn until they have at least this many images."""
     rng = np.random.default_rng(seed)
     codes = pd.factorize(groups)[0]
     order = rng.permutation(codes.max() + 1)

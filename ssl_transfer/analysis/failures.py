@@ -35,9 +35,9 @@ class Predictions:
     """A multiclass evaluation with its prediction for each test image.
 
     Attributes:
-        name: As tables call it: backbone and protocol.
-        result: Of the evaluation.
-        predictions: `predictions.parquet`.
+        name: Name in tables: backbone and protocol.
+        result: Result of the evaluation.
+        predictions: Content of `predictions.parquet`.
     """
 
     name: str
@@ -49,27 +49,27 @@ class Predictions:
         """Read the folders of results. Names contain fraction and seeds only if they differ.
 
         Raises:
-            UsageError: If one is no result, or not one of classes.
+            UsageError: If a folder holds no result, or that of another task than a multiclass one.
         """
-        folders = [Path(one).parent if Path(one).name == "result.json" else Path(one) for one in folders]
+        folders = [Path(path).parent if Path(path).name == "result.json" else Path(path) for path in folders]
         results = [EvalResult.load(folder) for folder in folders]
         parts = pd.DataFrame(
             {
-                "": [f"{one.backbone['name']}, {one.strategy or one.protocol}" for one in results],
-                "fraction ": [f"{one.fraction:g}" for one in results],
-                "pretraining seed ": [str(one.pretraining_seed) for one in results],
-                "seed ": [str(one.seed) for one in results],
+                "": [f"{result.backbone['name']}, {result.strategy or result.protocol}" for result in results],
+                "fraction ": [f"{result.fraction:g}" for result in results],
+                "pretraining seed ": [str(result.pretraining_seed) for result in results],
+                "seed ": [str(result.seed) for result in results],
             }
         )
         needed = [word for word in parts if word == "" or parts[word].nunique() > 1]
         names = [", ".join(f"{word}{row[word]}" for word in needed) for row in parts.to_dict("records")]
-        labels = [(one.task["name"], name) for one, name in zip(results, names, strict=True)]
+        labels = [(result.task["name"], name) for result, name in zip(results, names, strict=True)]
         names = [
             f"{label[1]} ({folder})" if labels.count(label) > 1 else label[1]
             for label, folder in zip(labels, folders, strict=True)
         ]
-        for position, one in enumerate(results):
-            if one.run_id in [other.run_id for other in results[:position]]:
+        for position, result in enumerate(results):
+            if result.run_id in [earlier.run_id for earlier in results[:position]]:
                 raise UsageError(f"results: {folders[position]} was named already, or is a copy. Leave one out.")
         return [
             cls(name, result, _predictions(folder))
@@ -87,13 +87,13 @@ def _predictions(folder: Path) -> pd.DataFrame:
 
 
 def failures(evaluations: Sequence[Predictions], resamples: int = 1000, seed: int = 0) -> pd.DataFrame:
-    """`shared_failures` of every two evaluations of one task, a row each, columns `COLUMNS`."""
+    """`shared_failures` of every two evaluations of the same task: a row per pair, columns `COLUMNS`."""
     rows = []
-    for one, other in itertools.combinations(evaluations, 2):
-        if one.result.task["name"] == other.result.task["name"]:
-            shared = asdict(shared_failures(one.predictions, other.predictions, resamples, seed))
+    for first, second in itertools.combinations(evaluations, 2):
+        if first.result.task["name"] == second.result.task["name"]:
+            shared = asdict(shared_failures(first.predictions, second.predictions, resamples, seed))
             (wrong_a, wrong_b), (low, high) = shared.pop("wrong"), shared.pop("interval")
-            names = {"task": one.result.task["name"], "result_a": one.name, "result_b": other.name}
+            names = {"task": first.result.task["name"], "result_a": first.name, "result_b": second.name}
             edges = {"consistency_low": low, "consistency_high": high}
             rows.append({**names, **shared, "wrong_a": wrong_a, "wrong_b": wrong_b, **edges})
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -101,16 +101,16 @@ def failures(evaluations: Sequence[Predictions], resamples: int = 1000, seed: in
 
 @dataclass(frozen=True)
 class SharedFailures:
-    """Errors of two evaluations on the cases that both have scored.
+    """Errors of two evaluations on the cases that both have.
 
     Attributes:
-        n, patients: How many cases, of how many patients (cases, where patients are unknown).
-        wrong: Share of cases that the first, and the second, gets wrong.
-        both_wrong: Share that both do.
-        by_chance: What that share would be if their errors were independent.
-        consistency: Error consistency κ = (observed − expected) / (1 − expected) agreement on right or wrong: 0 independent, 1
-            the same cases, below 0 the other one's.
-        interval: 95 % of κ over resampled patients; NaN where every resample is undefined.
+        n, patients: Number of cases, and of patients (of cases, if patients are unknown).
+        wrong: Error rate of the first, and of the second.
+        both_wrong: Share of cases in which both are wrong.
+        by_chance: Expected `both_wrong` with independent errors.
+        consistency: Error consistency κ = (observed − expected) / (1 − expected) agreement on correctness: 0 for independent
+            errors, 1 for errors on the same cases, below 0 for errors on different cases.
+        interval: 95 % bootstrap interval of κ over patients; NaN if κ is undefined in every sample.
     """
 
     n: int
@@ -122,22 +122,22 @@ class SharedFailures:
     interval: tuple[float, float]
 
 
-def shared_failures(one: pd.DataFrame, other: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> SharedFailures:
-    """Compare two evaluations of one task on the images that both have scored.
+def shared_failures(first: pd.DataFrame, second: pd.DataFrame, resamples: int = 1000, seed: int = 0) -> SharedFailures:
+    """Compare two evaluations of one task on the images that both have.
 
     Args:
-        one: `predictions.parquet` of an evaluation of classes: row, patient, label, score_CLASS.
-        other: Of another backbone.
-        resamples: Of patients.
-        seed: Of them.
+        first: `predictions.parquet` of a multiclass evaluation: row, patient, label, score_CLASS.
+        second: That of another backbone.
+        resamples: Number of bootstrap samples of patients.
+        seed: Seed of the bootstrap.
 
     Raises:
-        UsageError: If one of them is no table of class predictions, they share no image, or disagree on a label.
+        UsageError: If a table has no class predictions, or the two share no image or disagree on a label.
 
     Source:
         Geirhos et al. 2020, https://arxiv.org/abs/2006.16736 (error consistency).
     """
-    sides = [_judged(frame, name) for frame, name in ((one, "the first table"), (other, "the second table"))]
+    sides = [_judged(frame, name) for frame, name in ((first, "the first table"), (second, "the second table"))]
     both = sides[0].join(sides[1], how="inner", lsuffix="_one", rsuffix="_other")
     if not len(both):
         raise UsageError(
@@ -168,7 +168,7 @@ def shared_failures(one: pd.DataFrame, other: pd.DataFrame, resamples: int = 100
 
 
 def _judged(frame: pd.DataFrame, name: str) -> pd.DataFrame:
-    """By image: label, patient, and whether the likeliest class is right."""
+    """Label, patient, and whether the predicted class is correct, for each image."""
     scores = frame.filter(like="score_")
     if "label" not in frame or "row" not in frame or not scores.shape[1]:
         raise UsageError(f"shared failures: {name} has no row, label and score_CLASS: is it of a task of classes?")

@@ -21,12 +21,12 @@ INK, QUIET = "#23272e", "#5c6470"
 SHOWN_PAIRS, SHOWN_OUTLIERS = 8, 10
 PICTURE_PX = 96
 DPI = 150
-NUMBERED = 6  # columns of the heat map of property probes up to which all layers have their numbers
+NUMBERED = 6  # properties up to which the heat map of property probes prints the values of all layers
 
 
 def draw_all(spec: AnalysisSpec, measured: Measurements, folder: Path) -> dict[str, Path]:
     """Draw all figures with data as PNG files in `folder`: `umap`, `property_probes`, `clouds`, `leaks`, `outliers`."""
-    with matplotlib.rc_context({"text.parse_math": False}):  # a name may hold dollars
+    with matplotlib.rc_context({"text.parse_math": False}):  # a name may contain a dollar sign
         return _drawn(spec, measured, folder)
 
 
@@ -48,9 +48,9 @@ def _drawn(spec: AnalysisSpec, measured: Measurements, folder: Path) -> dict[str
 
 
 def draw_property_probes(table: pd.DataFrame, path: Path) -> Path:
-    """A heat map: a row per property, a column per layer of every backbone, and one for chance.
+    """Draw a heat map: a row per property, a column per layer of every backbone, and a column for chance.
 
-    Colour is the value scaled from chance (0 for R², .5 for AUROC) to the best possible (1).
+    Colours scale from chance (0 for R², .5 for AUROC) to a perfect value (1).
 
     Args:
         table: Of `Measurements`: backbone, layer, property, measure, value, chance.
@@ -91,7 +91,7 @@ def draw_property_probes(table: pd.DataFrame, path: Path) -> Path:
 
 
 def draw_clouds(table: pd.DataFrame, path: Path) -> Path:
-    """Linear CKA of every layer of every backbone with every other, as a matrix.
+    """Draw the matrix of linear CKA between all layers of all backbones.
 
     Args:
         table: Of `similarities`.
@@ -124,7 +124,7 @@ def draw_clouds(table: pd.DataFrame, path: Path) -> Path:
 
 
 def draw_pairs(store: ImageStore, pairs: pd.DataFrame, path: Path) -> Path:
-    """The most alike near-duplicates, those across splits first, each pair above one another."""
+    """Draw the most similar near-duplicates, pairs across splits first, the two images of a pair in a column."""
     shown = pairs.sort_values("across", ascending=False, kind="stable").head(SHOWN_PAIRS)
     figure = Figure(figsize=(1.15 * max(4, len(shown)) + 0.3, 3.1), layout="constrained")
     grid = np.reshape(figure.subplots(2, max(4, len(shown))), (2, -1))
@@ -147,7 +147,7 @@ def draw_pairs(store: ImageStore, pairs: pd.DataFrame, path: Path) -> Path:
 
 
 def draw_outliers(store: ImageStore, table: pd.DataFrame, path: Path) -> Path:
-    """The images that are farthest from their neighbours, a row of pictures per backbone."""
+    """Draw the images that are farthest from their neighbours, a row per backbone."""
     names = list(dict.fromkeys(table["backbone"]))
     figure = Figure(figsize=(1.05 * SHOWN_OUTLIERS + 0.3, 1.45 * len(names) + 0.2), layout="constrained")
     grid = np.reshape(figure.subplots(len(names), SHOWN_OUTLIERS), (len(names), -1))
@@ -182,7 +182,7 @@ def _numbers(axes: Axes, column: int, values: np.ndarray, shades: np.ndarray) ->
 
 
 def _grouped(axes: Axes, names: Sequence[str], widths: Sequence[int]) -> None:
-    """Names of backbones above their columns, and a gap between them."""
+    """Write the names of backbones above their columns, with a gap between backbones."""
     start = 0
     for name, width in zip(names, widths, strict=True):
         room = max(6, round(5.5 * width))
@@ -198,7 +198,7 @@ def _short(layer: str) -> str:
 
 
 def _frequent(labels: np.ndarray, most: int = 8) -> np.ndarray:
-    """Labels, all but the most frequent ones called other."""
+    """Labels, with all but the most frequent ones replaced by "other"."""
     counts = pd.Series(labels).value_counts()
     if len(counts) <= most:
         return labels

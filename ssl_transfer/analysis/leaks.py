@@ -1,4 +1,4 @@
-"""Leaks between splits: near-duplicates in different splits, found among neighbours and confirmed in the pixels."""
+"""Leaks between splits: near-duplicates in different splits, with candidates from neighbours, confirmed by pixels."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ssl_transfer.data.store import ImageStore
 from ssl_transfer.measures.neighborhood import Neighborhood
 
 SIDE = 64  # pixels of the images that are compared
-FINEST, COARSEST = 1.0, 2.0  # standard deviations of two blurs, pixels: the band that is compared lies between them
-AROUND, FLAT = 3.0, 0.5  # pixels over which contrast is evened out; share of the whole image's contrast that is added
-SHIFT = 4  # pixels, in each direction, by which a duplicate may be moved
+FINEST, COARSEST = 1.0, 2.0  # standard deviations of two blurs, in pixels: the frequency band in between is compared
+AROUND, FLAT = 3.0, 0.5  # pixels over which contrast is normalised; share of the global contrast that is added
+SHIFT = 4  # largest shift of a duplicate in each direction, in pixels
 DUPLICATE = 0.92  # band-pass correlation from which a pair counts as near-duplicates
-BATCH = 128  # images whose pixels, or pairs whose transforms, are worked on at a time: caches hold them
+BATCH = 128  # images, or pairs of transforms, per batch: they fit into CPU caches
 KEPT = 16  # frequencies, of 32 each way, whose magnitudes bound a correlation one by one; the others do together
-ROUNDING = 2e-3  # that a bound may lack, of magnitudes kept in float16
-PAIRS = 8192  # whose transforms are in memory at a time
+ROUNDING = 2e-3  # error of a bound from magnitudes in float16
+PAIRS = 8192  # pairs whose transforms are in memory at a time
 READING = Lock()  # a store is read by one thread at a time
 Part = TypeVar("Part")
 
@@ -46,7 +46,7 @@ class Leaks:
 
     @property
     def across(self) -> pd.DataFrame:
-        """Those whose images are in different splits: leaks."""
+        """Pairs with images in different splits: leaks."""
         return self.pairs[self.pairs["across"]]
 
     def sentence(self) -> str:
@@ -73,9 +73,9 @@ def find_leaks(store: ImageStore, neighborhood: Neighborhood, threshold: float =
     not. Neighbours of one patient within one split are not compared.
 
     Args:
-        store: Whose rows the neighbourhood is of.
-        neighborhood: Of all its rows, in its order.
-        threshold: Band-pass correlation from which a pair counts.
+        store: The store.
+        neighborhood: Neighbour graph of all its rows, in order.
+        threshold: Smallest band-pass correlation of near-duplicates.
     """
     splits, patients = store.column("split"), store.column("patient")
     first_rows = np.repeat(np.arange(len(splits)), neighborhood.k)
@@ -111,7 +111,7 @@ def find_leaks(store: ImageStore, neighborhood: Neighborhood, threshold: float =
 def _band_pass_correlations(store: ImageStore, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
     """Largest correlation over shifts and a flip of each pair, (P,); −1 where a bound shows that it is below the threshold.
 
-    Every image is read once for its magnitudes, 1 kB, which dismiss nearly all pairs; those of the other pairs are read again.
+    Every image is read once for its magnitudes (1 kB), which exclude nearly all pairs; images of the other pairs are read again.
     """
     correlations = np.full(len(first), -1, np.float32)
     left = _possible(store, first, second, threshold)
@@ -152,7 +152,7 @@ def _magnitudes(spectra: torch.Tensor) -> torch.Tensor:
     From the frequency −KEPT to KEPT, by 0 to KEPT; in the last column, at the frequency 0, the length of all that is beyond.
     """
     squares = spectra.abs().square() / SIDE**2
-    squares[:, :, 1:-1] *= 2  # half of the frequencies stands for all
+    squares[:, :, 1:-1] *= 2  # the transform of real images has half of the frequencies
     kept = squares[:, torch.arange(-KEPT, KEPT + 1), : KEPT + 1]
     beyond = squares.sum((1, 2)) - kept.sum((1, 2))
     magnitudes = functional.pad(kept, (0, 1))
@@ -161,7 +161,7 @@ def _magnitudes(spectra: torch.Tensor) -> torch.Tensor:
 
 
 def _touched(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, torch.Tensor, torch.Tensor]:
-    """All rows that pairs touch, (n,), and where among these the two of each are."""
+    """All rows that occur in pairs, (n,), and the positions among these of both sides of each pair."""
     rows, positions = np.unique(np.concatenate([first, second]), return_inverse=True)
     first_rows, second_rows = torch.from_numpy(positions).split(len(first))
     return rows, first_rows, second_rows
@@ -172,9 +172,9 @@ def _batches(rows: np.ndarray) -> list[np.ndarray]:
 
 
 def _abreast(function: Callable[[Part], torch.Tensor], parts: Sequence[Part]) -> list[torch.Tensor]:
-    """What `function` makes of each part, in order: as many at a time as torch has threads, each on one thread.
+    """Apply a function to each part in parallel, a thread per part, and return the results in order.
 
-    Parts that caches hold are too small to be shared by threads, which would wait for each other more than they compute.
+    Parts that fit into caches are too small for several threads, which would spend more time on synchronisation.
     """
     count = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -191,12 +191,12 @@ def _spectra(store: ImageStore, rows: np.ndarray) -> torch.Tensor:
         images = store.read(rows)
     images = torch.from_numpy(np.asarray(images, np.float32)).mean(1, keepdim=True)
     if store.units == "hu":
-        images = images.clamp(*SOFT_TISSUE_HU)  # else the edges of bones and of air are all there is
+        images = images.clamp(*SOFT_TISSUE_HU)  # otherwise the edges of bones and air dominate
     small = functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
     band = (_blurred(small, FINEST) - _blurred(small, COARSEST))[:, 0]
     power = _blurred(band[:, None].square(), AROUND)[:, 0].clamp(min=0).sqrt()
     overall = band.square().mean((1, 2), keepdim=True).sqrt()
-    rounding = 1e-5 * small[:, 0].abs().amax((1, 2), keepdim=True)  # what a single value all over leaves of itself
+    rounding = 1e-5 * small[:, 0].abs().amax((1, 2), keepdim=True)  # what remains of a constant image
     band = torch.where(overall > rounding, band / (power + FLAT * overall), 0.0)
     band = band - band.mean((1, 2), keepdim=True)
     length = band.norm(dim=(1, 2), keepdim=True)
@@ -204,7 +204,7 @@ def _spectra(store: ImageStore, rows: np.ndarray) -> torch.Tensor:
 
 
 def _blurred(images: torch.Tensor, deviation: float) -> torch.Tensor:
-    """Gaussian blur of images (…, SIDE, SIDE) whose edges go on for ever, as products with one matrix."""
+    """Gaussian blur of images (…, SIDE, SIDE) with edge padding, as products with a matrix."""
     reach = round(3 * deviation)
     weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / deviation).square())
     blur = torch.zeros(SIDE, SIDE)

@@ -23,7 +23,7 @@ from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.neighborhood import Neighborhood
 from ssl_transfer.measures.neighbors import IndexKind
 
-OUTLIERS = 50  # of each backbone
+OUTLIERS = 50  # per backbone
 RETRIEVAL = ["column", "values", "n", "k", "purity", "by_chance", "precision_1", "map"]  # of a table without rows
 Timed = Callable[[str], AbstractContextManager]
 
@@ -47,16 +47,16 @@ class AnalysisSpec:
 
 @dataclass(frozen=True, eq=False)
 class Measurements:
-    """Everything that an analysis has measured; dictionaries are by backbone.
+    """All measurements of an analysis; the keys of dictionaries are backbones.
 
     Attributes:
-        graphs: The neighbour graph of all images of the store.
-        embeddings: Their UMAP coordinates, (N, 2); those of several backbones are aligned.
-        transformed: Coordinates of the images of each other store in that embedding, (M, 2).
-        rows: The sample: whole patients, in random order.
-        described: A row per image: columns of the store, then properties of its pixels.
+        graphs: Neighbour graph of all images of the store.
+        embeddings: UMAP coordinates of these images, (N, 2), aligned between backbones.
+        transformed: Coordinates of the images of each other store in this embedding, (M, 2).
+        rows: Rows of the sample: whole patients, in random order.
+        described: A row per image: columns of the store, then image properties.
         unprobed: Columns and properties with too few values for a probe.
-        leaks: Of the store.
+        leaks: Near-duplicates in the store.
         tables: `embedding_quality`, `neighbors`, `outliers`, `clouds`, `similarity`, `property_probes`, `domains`, `failures`,
             `leaks`.
     """
@@ -72,11 +72,11 @@ class Measurements:
 
 
 def measure(spec: AnalysisSpec, timed: Timed) -> Measurements:
-    """Measure everything.
+    """Compute all measurements of an analysis.
 
     Args:
-        spec: Of the analysis.
-        timed: Gives a context manager for each part of the work, by its name.
+        spec: Backbones, stores, results and settings.
+        timed: Name of a step -> context manager that measures its duration.
 
     Raises:
         UsageError: If a requested column is not in the store, or features are NaN or infinite.
@@ -163,12 +163,12 @@ def _embed(
 
 
 def _stacked(parts: Mapping[str, pd.DataFrame], column: str = "backbone") -> pd.DataFrame:
-    """Tables below one another, with a column that names them."""
+    """Concatenate tables, with a column that names them."""
     return pd.concat([part.assign(**{column: name}) for name, part in parts.items()], ignore_index=True)
 
 
 def _probes(by_layer: Mapping[str, np.ndarray], probed: pd.DataFrame, groups: np.ndarray, seed: int) -> pd.DataFrame:
-    """Property probes of every layer; chance is measured on the features only, since it is the same for all layers."""
+    """Property probes of every layer; chance is measured for the final features only, since it is the same for all layers."""
     parts = {
         layer: probe_properties(vectors, probed, groups, seed, layer == FEATURES) for layer, vectors in by_layer.items()
     }
@@ -176,7 +176,7 @@ def _probes(by_layer: Mapping[str, np.ndarray], probed: pd.DataFrame, groups: np
 
 
 def _retrieval(graph: Neighborhood, columns: pd.DataFrame) -> pd.DataFrame:
-    """Agreement of neighbours in each column: purity and its value by chance, precision@k and mAP@k."""
+    """Agreement of neighbours in each column: purity and its chance level, precision@k and mAP@k."""
     rows = []
     for name in columns:
         labels = columns[name].to_numpy(object)
@@ -197,7 +197,7 @@ def _retrieval(graph: Neighborhood, columns: pd.DataFrame) -> pd.DataFrame:
 
 
 def _union(graphs: Sequence[Neighborhood]) -> Neighborhood:
-    """One graph with the neighbours of all: pairs that are similar to any backbone are worth comparing."""
+    """The union of neighbour graphs: pairs that are similar for any backbone are candidates for near-duplicates."""
     return Neighborhood(
         np.hstack([graph.similarities for graph in graphs]),
         np.hstack([graph.distances for graph in graphs]),
@@ -231,7 +231,7 @@ def _domains(
     column: pd.Series | None,
     spec: AnalysisSpec,
 ) -> pd.DataFrame:
-    """Distances between this store and the others, and between the values of a column."""
+    """Distances between this store and other stores, and between the values of a column."""
     parts = [domain_distances(features[:0], np.empty(0, object), groups[:0])]
     if others:
         clouds = {spec.store.path.name: features, **others}

@@ -1,4 +1,4 @@
-"""What an analysis is called with, opened: backbones, stores and results by path. The only door from here to backbones."""
+"""Open the inputs of an analysis: backbones, stores and results, given by path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssl_transfer.features import Precision, extract_features, features_id, laye
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.opening import open_backbones
 
-BackboneSpec = AnalyzedBackbone | Backbone | str | Path  # opened, or a folder, scratch:NAME, timm:NAME[.TAG]
+BackboneSpec = AnalyzedBackbone | Backbone | str | Path  # an object, or a folder, scratch:NAME, timm:NAME[.TAG]
 StoreSpec = ImageStore | str | Path
 ResultSpec = Predictions | str | Path
 
@@ -22,20 +22,20 @@ ResultSpec = Predictions | str | Path
 def analyzed(
     backbones: Sequence[BackboneSpec], store: ImageStore, size: int | None = None, precision: Precision = "fp32"
 ) -> list[AnalyzedBackbone]:
-    """Backbones as an analysis reads them, each with a name of its own.
+    """Open the backbones of an analysis, with distinct names.
 
     Args:
-        backbones: Opened ones, or folders, `scratch:NAME` and `timm:NAME`. All or none may be `AnalyzedBackbone`, which stay as
-            they are.
-        store: Whose images are analysed.
-        size, precision: Of features; see `extract_features`.
+        backbones: Backbones, or folders, `scratch:NAME` and `timm:NAME`. If one is an `AnalyzedBackbone`, all must be; these are
+            not changed.
+        store: The analysed store.
+        size, precision: Image size and precision of features; see `extract_features`.
 
     Raises:
         UsageError: If a backbone occurs twice.
     """
-    ready = [one for one in backbones if isinstance(one, AnalyzedBackbone)]
-    others = [one for one in backbones if not isinstance(one, AnalyzedBackbone)]
-    named = open_backbones(others, store)
+    ready = [backbone for backbone in backbones if isinstance(backbone, AnalyzedBackbone)]
+    unopened = [backbone for backbone in backbones if not isinstance(backbone, AnalyzedBackbone)]
+    named = open_backbones(unopened, store)
     return ready + [_analyzed(name, backbone, store, size, precision) for name, backbone in named.items()]
 
 
@@ -55,15 +55,15 @@ def _analyzed(
 def stores_by_name(
     stores: Mapping[str, ImageStore] | Sequence[StoreSpec], analyzed_store: ImageStore
 ) -> dict[str, ImageStore]:
-    """Other stores, opened, by the names of their folders, or by those they are given.
+    """Open other stores, named by their folders or by the keys of a mapping.
 
     Raises:
-        UsageError: If two have one name, or one that of the analysed store.
+        UsageError: If two stores, or one and the analysed store, have the same name.
     """
     if isinstance(stores, Mapping):
         pairs = [*stores.items()]
     else:
-        opened = [one if isinstance(one, ImageStore) else ImageStore(one) for one in stores]
+        opened = [store if isinstance(store, ImageStore) else ImageStore(store) for store in stores]
         pairs = [(store.path.name, store) for store in opened]
     names = [analyzed_store.path.name, *(name for name, _ in pairs)]
     if repeated := [name for name in names if names.count(name) > 1]:
@@ -74,13 +74,13 @@ def stores_by_name(
 
 
 def opened_results(results: Sequence[ResultSpec]) -> list[Predictions]:
-    """Results of `evaluate` with their predictions.
+    """Open results of `evaluate` with their predictions.
 
     Raises:
-        UsageError: If there is only one, or one is not a multiclass result.
+        UsageError: If there is a single result, or one that is not multiclass.
     """
-    ready = [one for one in results if isinstance(one, Predictions)]
-    opened = ready + Predictions.open([one for one in results if not isinstance(one, Predictions)])
+    ready = [result for result in results if isinstance(result, Predictions)]
+    opened = ready + Predictions.open([result for result in results if not isinstance(result, Predictions)])
     if len(opened) == 1:
         raise UsageError("--results: found one result, expected two or more: failures are compared between them.")
     return opened

@@ -11,9 +11,9 @@ import numpy as np
 from ssl_transfer.measures.neighborhood import NEIGHBORS, Neighborhood
 from ssl_transfer.measures.neighbors import nearest
 
-MOST_COLUMNS = 4  # of panels
-QUALITY_ROWS = 2000  # on which the quality of an embedding is measured, drawn with the seed
-QUALITY_ROWS_AT_ONCE = 64  # whose similarities to all are one matrix product
+MOST_COLUMNS = 4  # columns of panels in a figure
+QUALITY_ROWS = 2000  # randomly drawn rows on which the quality of an embedding is measured
+QUALITY_ROWS_AT_ONCE = 64  # rows whose similarities to all rows are one matrix product
 
 
 def project(
@@ -23,17 +23,17 @@ def project(
     neighborhood: Neighborhood | None = None,
     beside: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Lay features out in two dimensions with UMAP on a cosine neighbour graph (FAISS).
+    """Project features to two dimensions with UMAP on a cosine neighbour graph (FAISS).
 
     Embeddings of several backbones are aligned by `beside`: the layout is initialised with the other embedding, and rotated and
-    reflected onto it at the end (orthogonal Procrustes). In between it is optimised for its own features alone: its quality is
-    that of an embedding by itself, and images that still moved have other neighbours.
+    reflected onto it at the end (orthogonal Procrustes). In between it is optimised for its own features only, so its quality is
+    that of a separate embedding, and images that differ in position have different neighbours.
 
     Args:
         features: Shape (N, D), N ≥ 4.
-        seed: Of the layout; the same seed gives the same picture.
+        seed: Seed of the layout.
         neighbors: Size of a neighbourhood, including the row itself; at most N − 1.
-        neighborhood: The graph of these features with at least `neighbors` − 1 neighbours, if it exists; None: an exact one is
+        neighborhood: A graph of these features with at least `neighbors` − 1 neighbours; None: an exact one is
             computed.
         beside: Coordinates of the same images in another embedding, (N, 2).
 
@@ -73,9 +73,9 @@ def transform(new: np.ndarray, features: np.ndarray, points: np.ndarray, neighbo
 
     Args:
         new: Features of the new images, (M, D).
-        features: Of the embedded images, (N, D).
-        points: Their coordinates, (N, 2).
-        neighbors: k, at most N.
+        features: Features of the embedded images, (N, D).
+        points: Coordinates of the embedded images, (N, 2).
+        neighbors: Number of neighbours k, at most N.
 
     Returns:
         Coordinates, float32 (M, 2).
@@ -109,13 +109,13 @@ def embedding_quality(
     drawn with the seed, or over all if there are fewer.
 
     Args:
-        features: (N, D), N > 2 neighbors.
-        points: (N, 2).
-        neighbors: k.
-        seed: Of the draw of rows.
+        features: Features, (N, D), N > 2 k.
+        points: Coordinates in the embedding, (N, 2).
+        neighbors: Number of neighbours k.
+        seed: Seed of the draw of rows.
 
     Raises:
-        ValueError: If N is not above 2 neighbors.
+        ValueError: If N is at most 2 k.
 
     Source:
         Venna & Kaski 2006, https://doi.org/10.1016/j.neunet.2006.05.014; scikit-learn's `trustworthiness` is the same measure.
@@ -130,11 +130,11 @@ def embedding_quality(
     lost = {"trustworthiness": 0.0, "continuity": 0.0}
     for start in range(0, len(rows), QUALITY_ROWS_AT_ONCE):
         part = rows[start : start + QUALITY_ROWS_AT_ONCE]
-        unlike = np.round(-unit[part] @ unit.T, 12)  # equal rows tie, whichever way their products were rounded
+        unlike = np.round(-unit[part] @ unit.T, 12)  # rounded, so that equal rows tie
         for row, apart_features in zip(part, unlike, strict=True):
             apart = [apart_features, np.square(points - points[row]).sum(1)]
             for values in apart:
-                values[row] = np.inf  # no neighbour of itself
+                values[row] = np.inf  # a row is not its own neighbour
             near = [_nearest(values, k) for values in apart]
             for name, truth, neighbours in zip(lost, apart, near[::-1], strict=True):
                 lost[name] += np.maximum(_ranks(truth, neighbours) - k, 0).sum()
@@ -145,12 +145,12 @@ def embedding_quality(
 def _nearest(apart: np.ndarray, k: int) -> np.ndarray:
     """Positions of the k smallest distances, ascending; of equal ones the first."""
     few = apart[:: max(1, len(apart) // (100 * k))]
-    near = np.flatnonzero(apart <= np.partition(few, k - 1)[k - 1])  # no fewer than k of all are as near as k of a part
+    near = np.flatnonzero(apart <= np.partition(few, k - 1)[k - 1])  # at least k: the k nearest of a part among them
     return near[np.argsort(apart[near], kind="stable")[:k]]
 
 
 def _ranks(apart: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Ranks, from 1, of some rows if all are stably sorted by distance."""
+    """Ranks, from 1, of some rows in a stable sort of all rows by distance."""
     chosen = apart[which][:, None]
     near = np.flatnonzero(apart <= chosen.max())
     values = apart[near]
@@ -158,7 +158,7 @@ def _ranks(apart: np.ndarray, which: np.ndarray) -> np.ndarray:
 
 
 def _aligned(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Points rotated, reflected and shifted, not scaled, onto others (orthogonal Procrustes)."""
+    """Rotate, reflect and shift points, without scaling, onto other points (orthogonal Procrustes)."""
     centre = points.mean(0), onto.mean(0)
     left, _, right = np.linalg.svd((points - centre[0]).T @ (onto - centre[1]))
     return ((points - centre[0]) @ (left @ right) + centre[1]).astype(np.float32)
@@ -179,8 +179,8 @@ def draw_projections(panels: dict[str, np.ndarray], labels: np.ndarray, path: st
 
     Args:
         panels: Title -> coordinates, shape (N, 2).
-        labels: One per point, shape (N,).
-        path: File.
+        labels: Label of each point, shape (N,).
+        path: Path of the figure.
     """
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Macroscopic properties of images, computed from pixels: what features may encode without any anatomy."""
+"""Global image properties, computed from pixels, that features may encode instead of anatomy."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ BATCH = 512
 
 
 def image_properties(store: ImageStore, rows: np.ndarray | None = None) -> pd.DataFrame:
-    """Properties of images of a store, a row each.
+    """Compute properties of images of a store, a row per image.
 
-    Of all: `mean` and `std` of the values, `body_area` (share of pixels that belong to the object: of HU above −300, else
+    For all images: `mean` and `std` of the values, `body_area` (share of pixels that belong to the object: of HU above −300, else
     above a tenth of the store's range), `center_x` and `center_y` of that object (−1 left or top, 1 right or bottom), `symmetry`
     (correlation of the image with its mirror image), `edge_density` (mean gradient magnitude, as a share of `std`) and `noise`
-    (standard deviation by the median absolute deviation of a Laplacian, in units of the values). Of HU also the shares of `air`
-    (below −700), `soft_tissue` (−100 to 150) and `bone` (above 300); of volumes `slice_position` (0 first to 1 last of
-    its series). NaN where a property is undefined, such as the centre of nothing.
+    (standard deviation by the median absolute deviation of a Laplacian, in units of the values). For HU also the shares of `air`
+    (below −700), `soft_tissue` (−100 to 150) and `bone` (above 300); for volumes `slice_position` (0 first to 1 last of
+    its series). NaN where a property is undefined, such as the centre of an empty object.
 
     Args:
-        store: Any; colour is averaged.
-        rows: Which images, (n,); None: all, in the store's order.
+        store: The store; colour channels are averaged.
+        rows: Positions of the images, (n,); None: all, in the store's order.
 
     Source:
         noise: Immerkær 1996, https://doi.org/10.1006/cviu.1996.0060, with a median in place of the mean.
@@ -77,7 +77,7 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _range(store: ImageStore) -> tuple[float, float]:
-    """Of values that are not HU: that of display, else what a sample of images spans."""
+    """Range of values that are not HU: the display range, else the range of a sample of images."""
     if store.card.units in ("display", "rgb"):
         return 0.0, 255.0
     rows = np.linspace(0, len(store) - 1, min(len(store), BATCH)).astype(int)
@@ -86,7 +86,7 @@ def _range(store: ImageStore) -> tuple[float, float]:
 
 
 def _slice_position(store: ImageStore) -> np.ndarray | None:
-    """Rank of a slice within its series, 0 to 1; NaN in series of one; None if no series has two."""
+    """Rank of a slice within its series, 0 to 1; NaN for a series of one slice; None if no series has two."""
     if not {"series", "slice"} <= set(store.columns):
         return None
     rows = pd.DataFrame(

@@ -11,35 +11,35 @@ from ssl_transfer.measures.classification import binary_auroc
 from ssl_transfer.measures.standardize import Standardizer
 
 FOLDS = 5
-RIDGES = tuple(float(value) for value in np.logspace(-4, 4, 9))  # of standardised features, per image
-FEWEST = 30  # images that have a value, and of each class
-MOST_CLASSES = 30  # a column of more words is an id, not a property
-LEAST_NUMBERS = 10  # different values from which a column of numbers is regressed; of fractions, three
+RIDGES = tuple(float(value) for value in np.logspace(-4, 4, 9))  # penalties per image, for standardised features
+FEWEST = 30  # images with a value, and images per class
+MOST_CLASSES = 30  # a text column with more distinct values is an id, not a property
+LEAST_NUMBERS = 10  # distinct values from which a numeric column is a regression target; with fractions, three
 
 
 def probe_properties(
     features: np.ndarray, properties: pd.DataFrame, groups: np.ndarray, seed: int = 0, control: bool = True
 ) -> pd.DataFrame:
-    """Predict properties from features by linear probes; every prediction is for a patient outside the training folds.
+    """Predict properties from features by linear probes; every prediction is for a patient that is not in the training folds.
 
     Every probe is a ridge regression: of numbers (ten distinct values or more, or three with fractions), or of class indicators,
-    one target per class, scored by AUROC. The penalty is chosen inside the training patients, for each
-    target. Groups are assigned to five folds at random. Left out are properties with too few values: fewer than 30 images or five
+    one target per class, scored by AUROC. The penalty is selected within the training patients, for each
+    target. Groups are assigned to five folds at random. Excluded are properties with too few values: fewer than 30 images or five
     groups, classes of fewer than 30 images, one class, more than 30 classes, numbers that never vary.
 
     Args:
-        features: (N, D), finite.
-        properties: A column each, numbers or words; N rows; None and NaN are unknown.
+        features: Features (N, D), finite.
+        properties: A column per property, numbers or text; N rows; None and NaN are unknown.
         groups: Patient of each row, (N,).
-        seed: Of folds and permutation.
-        control: Also measure chance.
+        seed: Seed of folds and permutation.
+        control: Whether chance is measured, too.
 
     Returns:
-        A row per property: `property`, `measure` (`R2`, at most 1, where 0 is the mean; or macro `AUROC`, where 0.5 is chance, a
-        mean over folds), `value`, `chance` (the same after values were permuted across patients: no relation;
-        NaN without `control`) and `n` images.
+        A row per property: `property`, `measure` (`R2`, at most 1, where 0 is a prediction of the mean; or macro `AUROC`,
+        averaged over folds), `value`, `chance` (the same with values permuted across patients; NaN without
+        `control`) and the number `n` of images.
     """
-    alike: dict[bytes, list[_Property]] = {}  # those known of the same images share decompositions of the features
+    alike: dict[bytes, list[_Property]] = {}  # properties of the same images share decompositions of the features
     for name in properties:
         prepared = _prepared(str(name), properties[name].to_numpy())
         if prepared is not None and len(np.unique(groups[prepared.known].astype(str))) >= FOLDS:
@@ -93,11 +93,11 @@ class _Property:
 
     @property
     def targets(self) -> np.ndarray:
-        """(n, 1) of numbers and of two classes, else (n, C)."""
+        """Regression targets: (n, 1) for numbers and for two classes, else (n, C)."""
         return self.of(self.values)
 
     def of(self, values: np.ndarray) -> np.ndarray:
-        """As `targets`, of other values."""
+        """Regression targets of other values, as `targets`."""
         if not self.classes:
             return values[:, None]
         ones = (values[:, None] == np.arange(self.classes)).astype(np.float64)
@@ -106,7 +106,7 @@ class _Property:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Images with a value: features, fold, and group of each."""
+    """Features, folds and groups of the images with a value."""
 
     inputs: np.ndarray
     folds: np.ndarray
@@ -154,8 +154,7 @@ def _predicted(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Out-of-fold predictions of targets (n, T), and the means of the training targets as a baseline.
 
-    Predictions of `bounded` targets (T,) are clipped to the range of the training targets, since a line extrapolates without
-    limit.
+    Predictions of `bounded` targets (T,) are clipped to the range of the training targets, since linear models extrapolate.
     """
     predicted, expected = np.empty(targets.shape), np.empty(targets.shape)
     columns = np.arange(targets.shape[1])
@@ -182,12 +181,12 @@ def _ridge(inputs: np.ndarray, targets: np.ndarray, others: np.ndarray) -> np.nd
 
 
 def _r2(predicted: np.ndarray, truth: np.ndarray, expected: np.ndarray) -> float:
-    """Of one target, (n, 1)."""
+    """R² of a target, (n, 1)."""
     return float(1 - np.square(truth - predicted).sum() / np.square(truth - expected).sum())
 
 
 def _mean_auroc(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> float:
-    """Mean over folds, by images, of the mean over classes that have both outcomes there; NaN if there are none."""
+    """Mean AUROC over folds, weighted by images, of the mean over classes with both outcomes; NaN if no class has both."""
     values, weights = [], []
     for fold in range(FOLDS):
         judged = folds == fold

@@ -1,4 +1,4 @@
-"""How alike the clouds are that backbones, and their layers, make of the same images."""
+"""Similarity of representations: layers of one or several backbones on the same images."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from ssl_transfer.measures.geometry import (
 )
 from ssl_transfer.measures.neighborhood import Neighborhood
 
-FEATURES = "features"  # the last of the layers: what a backbone gives
-KERNEL_ROWS = 1000  # images that kernels are made of: an (n, n) matrix for each cloud is in memory
+FEATURES = "features"  # name of the last layer, the output of a backbone
+KERNEL_ROWS = 1000  # images in a kernel: the (n, n) matrix of every layer is in memory
 
 
 def layer_ckas(clouds: Sequence[Cloud], kernel: Literal["linear", "rbf"] = "linear") -> np.ndarray:
-    """Unbiased CKA of every cloud with every other, (P, P).
+    """Unbiased CKA between all representations, (P, P).
 
-    The same as `geometry.cka(…, kernel, unbiased=True)` of every pair. A kernel without its diagonal is centred so that the
-    unbiased HSIC becomes an inner product; each cloud's is made once.
+    Equal to `geometry.cka(…, kernel, unbiased=True)` of every pair. Kernels without their diagonals are centred so that the
+    unbiased HSIC is an inner product; each kernel is computed once.
 
     Args:
-        clouds: Of the same n images, n ≥ 4; shapes (n, D), each D its own.
+        clouds: Representations of the same n images, n ≥ 4; shapes (n, D) with any D.
         kernel: As in `geometry.cka`.
 
     Returns:
-        NaN in the rows of a cloud that never varies.
+        The matrix; NaN in the rows and columns of a constant representation.
 
     Source:
         Song et al. 2012; centring: Székely & Rizzo 2014, https://arxiv.org/abs/1310.2926, section 3.
@@ -50,7 +50,7 @@ def layer_ckas(clouds: Sequence[Cloud], kernel: Literal["linear", "rbf"] = "line
 
 def _centred_kernel(cloud: torch.Tensor, kernel: Literal["linear", "rbf"]) -> torch.Tensor:
     """Kernel without diagonal, each row and column with mean 0 off the diagonal, of length 1, flattened to n²."""
-    rows = cloud.double() - cloud[0].double()  # of a cloud that never varies exactly 0
+    rows = cloud.double() - cloud[0].double()  # exactly 0 for a constant representation
     values, n = kernel_matrix(rows - rows.mean(0), kernel).fill_diagonal_(0), len(rows)
     sums = values.sum(0)
     values = values - (sums[:, None] + sums) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
@@ -62,11 +62,11 @@ def _centred_kernel(cloud: torch.Tensor, kernel: Literal["linear", "rbf"]) -> to
 def similarities(
     layers: Mapping[str, Mapping[str, np.ndarray]], neighborhoods: Mapping[str, Neighborhood]
 ) -> pd.DataFrame:
-    """Compare all layers of all backbones, and their features more closely.
+    """Compare all layers of all backbones, and their features by further measures.
 
     Args:
-        layers: Backbone -> layer -> (n, C) of the same images in random order, `features` the last layer.
-        neighborhoods: Backbone -> its graph.
+        layers: Backbone -> layer -> activations (n, C) of the same images in random order; the last layer is `features`.
+        neighborhoods: Backbone -> its neighbour graph.
 
     Returns:
         A row per pair of layers: `backbone_a`, `layer_a`, `backbone_b`, `layer_b`, `cka` (linear) and `cka_rbf`, both unbiased;
@@ -97,12 +97,12 @@ def shared_neighbors(first: Neighborhood, second: Neighborhood) -> float:
 
 
 def shapes(layers: Mapping[str, np.ndarray], pairs: tuple[np.ndarray, np.ndarray], graph: Neighborhood) -> pd.DataFrame:
-    """What shape the clouds of one backbone have: a row per layer.
+    """Geometry of the representations of a backbone: a row per layer.
 
     Args:
-        layers: Layer -> (n, C), `features` the last.
+        layers: Layer -> activations (n, C); the last layer is `features`.
         pairs: Features of two views of the same images, (m, D).
-        graph: Of all features.
+        graph: Neighbour graph of all features.
 
     Returns:
         `layer`, `dimensions`, `effective_rank`, `rankme`, and of features also `alignment` (of the pairs), `uniformity`,

@@ -1,4 +1,4 @@
-"""The stage `analyze`: feature spaces of backbones. It reads artifacts and trains nothing.
+"""The stage `analyze`: feature spaces of backbones. It only reads artifacts.
 
 `analyze` compares the feature spaces of several backbones on the images of one store, and writes tables, figures, and an
 interactive page. The parts are functions of features and tables, for notebooks.
@@ -42,8 +42,8 @@ from ssl_transfer.measures.neighbors import IndexKind, nearest
 from ssl_transfer.result import Analysis
 from ssl_transfer.run import Artifact, plain
 
-FEWEST = 40  # images: below, neither neighbourhoods nor cross-validated probes are meaningful
-THUMBNAILS = ((5_000, 64), (20_000, 48), (50_000, 32))  # images up to which they have so many pixels; beyond, 24
+FEWEST = 40  # images; with fewer, neither neighbourhoods nor cross-validated probes are meaningful
+THUMBNAILS = ((5_000, 64), (20_000, 48), (50_000, 32))  # most images -> pixels; beyond, 24
 NEIGHBORS_SHOWN = 12
 
 
@@ -67,25 +67,25 @@ def analyze(
     """Compare the feature spaces of backbones on the images of a store.
 
     Args:
-        backbones: Opened, or by path or name (see `load_backbone`); of one and its fine-tuned version, the change is measured.
-        store: A store or its path: all its images for neighbours and UMAP, a sample for layers and probes.
-        out: Folder; None: `runs/analyze/ID`.
-        against: Other stores: their distance, and coordinates of their images in the UMAP.
-        results: Folders of multiclass results of `evaluate`, two at least: which backbones fail on the same cases.
-        neighbors: Of an image.
-        index: Of FAISS; `auto` is exact as long as that is quick.
-        sample: Images (of whole patients) that layers and probes are measured on.
-        columns: That purity and retrieval go by; None: those whose values repeat.
+        backbones: Backbones, or their paths or names (see `load_backbone`). A backbone and its fine-tuned version are compared.
+        store: A store or its path: all images for neighbours and UMAP, a sample for layers and probes.
+        out: Folder of the analysis; None: `runs/analyze/ID`.
+        against: Other stores, whose distances are measured and whose images are added to the UMAP.
+        results: Folders of at least two multiclass results of `evaluate`, whose errors are compared.
+        neighbors: Number of neighbours of an image.
+        index: FAISS index; `auto` is exact for small stores.
+        sample: Number of images (of whole patients) for layers and probes.
+        columns: Columns for purity and retrieval; None: those whose values repeat.
         domain: A column, such as the scanner, whose values are compared as domains.
-        duplicate: Band-pass correlation from which two images count as near-duplicates.
-        seed: Of the sample, UMAP and the folds.
-        size, precision: Of features; see `extract_features`.
+        duplicate: Smallest band-pass correlation of near-duplicates.
+        seed: Seed of the sample, UMAP and the folds.
+        size, precision: Image size and precision of features; see `extract_features`.
 
     Returns:
-        The analysis. In its `path`, the folder, are also `explorer.html`, `tables/`, `figures/` and `umap.parquet`.
+        The analysis. Its folder, `path`, also contains `explorer.html`, `tables/`, `figures/` and `umap.parquet`.
 
     Raises:
-        UsageError: If there are fewer than 40 images, a column is not there, or `out` holds something else.
+        UsageError: If there are fewer than 40 images, a column is missing, or `out` holds something else.
     """
     store = store if isinstance(store, ImageStore) else ImageStore(store)
     against, results = stores_by_name(against, store), opened_results(results)
@@ -94,7 +94,7 @@ def analyze(
         neighbors=neighbors, index=index, sample=sample, columns=columns, domain=domain, duplicate=duplicate, seed=seed
     )
     names = {"names": [backbone.name for backbone in analyzed_backbones], "against": list(against)}
-    upstream = [one.id for one in (*analyzed_backbones, store, *against.values())]
+    upstream = [artifact.id for artifact in (*analyzed_backbones, store, *against.values())]
     upstream += [result.result.run_id for result in results]
     artifact = Artifact.of("analyze", settings | names, upstream, out, record="analysis.json")
     if artifact.is_finished():
@@ -132,13 +132,13 @@ def _check_size(store: ImageStore, neighbors: int) -> None:
 
 @contextmanager
 def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
-    """Show a part of the work, and store how long it took."""
+    """Show a step, and record its duration."""
     with stage(part, lambda taken: seconds.update({part: round(taken, 1)})):
         yield
 
 
 def _write_files(spec: AnalysisSpec, measured: Measurements, folder: Path, timed: Timed) -> list[Finding]:
-    """Write tables, figures, coordinates and the explorer; the findings, which it shows."""
+    """Write tables, figures, coordinates and the explorer; return the findings."""
     for name in ("tables", "figures"):
         (folder / name).mkdir()
     for name, table in measured.tables.items():
@@ -153,7 +153,7 @@ def _write_files(spec: AnalysisSpec, measured: Measurements, folder: Path, timed
 
 
 def _entry(backbone: AnalyzedBackbone, measured: Measurements) -> dict[str, Any]:
-    """A backbone as `analysis.json` has it: facts of its card, and its measurements."""
+    """The entry of a backbone in `analysis.json`: facts from its card, and its measurements."""
     numbers = {}
     for name in ("embedding_quality", "clouds"):
         table = measured.tables[name]
@@ -172,7 +172,7 @@ def _entry(backbone: AnalyzedBackbone, measured: Measurements) -> dict[str, Any]
 
 
 def _finite(value: Any) -> Any:
-    """A value as JSON has it: None in place of NaN or infinity."""
+    """A value for JSON, with None in place of NaN or infinity."""
     value = plain(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
@@ -192,12 +192,12 @@ def _coordinates(spec: AnalysisSpec, measured: Measurements) -> pd.DataFrame:
 
 
 def _explorer(spec: AnalysisSpec, measured: Measurements, findings: Sequence[Finding], path: Path) -> None:
-    """The page of all images: those of the store, then those of the other stores."""
+    """Write the page of all images: those of the store, then those of the other stores."""
     stores = {spec.store.path.name: spec.store, **spec.against}
     total = sum(map(len, stores.values()))
     px = next((px for most, px in THUMBNAILS if total <= most), 24)
     small = [thumbnails(store, px=px) for store in stores.values()]
-    if len({pictures.ndim for pictures in small}) > 1:  # grey and colour on one page
+    if len({pictures.ndim for pictures in small}) > 1:  # both grey and colour images
         small = [np.repeat(p[..., None], 3, -1) if p.ndim == 3 else p for p in small]
     distances = {f"mean_knn_distance ({name})": graph.mean_knn_distance for name, graph in measured.graphs.items()}
     columns = [measured.described.assign(**distances), *map(_known_columns, spec.against.values())]
@@ -211,7 +211,7 @@ def _explorer(spec: AnalysisSpec, measured: Measurements, findings: Sequence[Fin
 
 
 def _projection(spec: AnalysisSpec, measured: Measurements, backbone: AnalyzedBackbone) -> Projection:
-    """One backbone's embedding of all images, with their neighbours in the store."""
+    """The embedding of all images by a backbone, with their neighbours in the store."""
     name = backbone.name
     graph, quality = measured.graphs[name], measured.tables["embedding_quality"].set_index("backbone").loc[name]
     points, k = [measured.embeddings[name]], min(NEIGHBORS_SHOWN, graph.k)

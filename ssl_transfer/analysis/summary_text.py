@@ -1,4 +1,4 @@
-"""An analysis in sentences: numbers from its tables, with intervals or chance levels beside them."""
+"""Summary of an analysis in sentences, with intervals or chance levels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLEAR = 0.05  # difference of R² or AUROC that is reported
 
 
 def summary_text(spec: AnalysisSpec, measured: Measurements, pictures: Mapping[str, Path]) -> list[Finding]:
-    """One paragraph per topic, with its picture if there is one; topics without data are left out."""
+    """A paragraph per topic, with its figure if there is one; topics without data are left out."""
     topics = [
         ("Near-duplicates", _leaks(measured), "leaks"),
         ("Neighbours", _neighbors(measured), None),
@@ -40,8 +40,8 @@ def as_text(analysis: Analysis, folder: str | Path) -> str:
     """What `analyze` prints on a terminal.
 
     Args:
-        analysis: Of the backbones.
-        folder: Where it lies, with its tables, figures and explorer.
+        analysis: The analysis.
+        folder: Its folder, with tables, figures and explorer.
     """
     lines = []
     for finding in analysis.findings:
@@ -55,8 +55,8 @@ def as_text(analysis: Analysis, folder: str | Path) -> str:
 
 def _leaks(measured: Measurements) -> str:
     within = measured.leaks.pairs[~measured.leaks.pairs["across"].astype(bool)]
-    known = within[["patient_a", "patient_b"]].notna().all(axis=None)
-    whose = ", in different patients" if known else ", their patients unknown"
+    patients_known = within[["patient_a", "patient_b"]].notna().all(axis=None)
+    whose = ", in different patients" if patients_known else ", their patients unknown"
     return measured.leaks.sentence() + (f" {len(within):,} more lie within a split{whose}." if len(within) else "")
 
 

@@ -1,4 +1,4 @@
-"""Thumbnails: the images of a store as small pictures of 0–255, for pages that show very many of them."""
+"""Thumbnails: images of a store as small 8-bit pictures, for pages with very many of them."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from ssl_transfer.data.display import displayed
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import UsageError
 
-BATCH_PIXELS = 2**24  # read at once, of all channels
+BATCH_PIXELS = 2**24  # pixels per batch, over all channels
 
 
 def thumbnails(store: ImageStore, rows: np.ndarray | None = None, px: int = 32) -> np.ndarray:
-    """Shrink images to fit a square, their aspect kept, black beside them.
+    """Shrink images to a square, with their aspect ratio kept and black padding.
 
     HU are shown in the soft-tissue window (400/40), `display` and `rgb` as they are, `stored` values each in the range of
     their own image (0.5 to 99.5 percentile), as on a contact sheet. Images are read in batches.
 
     Args:
-        store: Where they are.
-        rows: Their positions, in the order wanted, shape (n,); None: all of them.
-        px: Side of the square, at least 1.
+        store: The store.
+        rows: Positions of the images, shape (n,); None: all images.
+        px: Side of the square in pixels, at least 1.
 
     Returns:
-        uint8 (n, px, px), or (n, px, px, 3) where the store has three channels. Of any other number of channels the
-        middle one is shown.
+        uint8 (n, px, px), or (n, px, px, 3) for three channels. Of any other number of channels, the middle one is
+        shown.
 
     Raises:
         UsageError: If `px` is less than 1 or a position is not in the store.

@@ -1,4 +1,4 @@
-// What the page holds: arrays, columns, maps. The counterpart of packing.py.
+// The data of the page: arrays, columns, embeddings. Decodes what packing.py encodes.
 const meta = JSON.parse(document.getElementById("meta").textContent);
 const byId = id => document.getElementById(id);
 const OTHER = 13, UNKNOWN = 0; // group numbers; 1 … 12 have colours of their own

@@ -43,7 +43,7 @@ function startWalk(view) {
 function walkNeighbors(step) {
   if (state.selected < 0) return say("Open an image first: click on a point, or press Enter on one.");
   const near = activeView().map.neighbors(state.selected), at = near.indexOf(state.cursor);
-  if (!near.length) return say("This map gives no neighbours.");
+  if (!near.length) return say("This embedding has no neighbours.");
   const rank = at < 0 ? step > 0 ? 0 : near.length - 1 : (at + step + near.length) % near.length;
   moveCursor(near[rank]);
   byId("image").querySelector(".near .marked")?.scrollIntoView({block: "nearest"});
@@ -74,12 +74,12 @@ function find(text, where) {
   choose(rows);
 }
 
-function rowsWith(among, text) { // an exact value before a part of one: 17 is not 117
+function rowsWith(among, text) { // exact matches, else partial ones: 17 is not 117
   const rowsBy = fits => {
     const found = [];
     for (let row = 0; row < meta.images; row++) if (among.some(column => fits(column.text(row).toLowerCase()))) found.push(row);
     return found;
   };
-  const exact = rowsBy(own => own === text);
-  return exact.length ? exact : rowsBy(own => own.includes(text));
+  const exact = rowsBy(value => value === text);
+  return exact.length ? exact : rowsBy(value => value.includes(text));
 }

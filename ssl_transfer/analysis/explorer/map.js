@@ -1,4 +1,4 @@
-// One map: Plotly draws and moves the points, a canvas above them pictures and travelling points, an SVG the marks.
+// A view of an embedding: Plotly draws the points, a canvas above them images and moving points, an SVG the marks.
 class View {
   constructor(slot) {
     this.slot = slot;
@@ -30,7 +30,7 @@ class View {
   describe() {
     this.choice.value = maps.indexOf(this.map);
     this.note.textContent = this.note.title = this.map.note;
-    this.stage.ariaLabel = `Map of ${this.map.name}. Arrow keys walk from point to point, Enter opens one, ? lists all keys.`;
+    this.stage.ariaLabel = `Embedding of ${this.map.name}. Arrow keys walk from point to point, Enter opens one, ? lists all keys.`;
   }
 
   remove() {
@@ -120,7 +120,7 @@ class View {
     this.show({x: grown(this.range.x), y: grown(this.range.y)});
   }
 
-  reveal(row) { // moves the map so that a point is on it
+  reveal(row) { // moves the view so that it contains a point
     if (!this.built || this.sees(row)) return;
     const around = (value, [low, high]) => [value - (high - low) / 2, value + (high - low) / 2];
     this.show({x: around(this.map.x[row], this.range.x), y: around(this.map.y[row], this.range.y)});
@@ -176,7 +176,7 @@ class View {
     return [...best.values()].map(held => held.row);
   }
 
-  async turnTo(map) { // points travel from where they are on the old map to where they are on the new one
+  async turnTo(map) { // points move from their coordinates in the old embedding to those in the new one
     const before = this.map, old = this.built && this.transform();
     this.map = map;
     this.describe();

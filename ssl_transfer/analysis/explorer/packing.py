@@ -1,7 +1,7 @@
-"""How arrays, columns and pictures travel inside a page: small, and readable by the few lines of `data.js`.
+"""Compact encodings of arrays, columns and thumbnails in a page, decoded by `data.js`.
 
-An array is cut into planes of equal bytes (all lowest bytes, then all second ones, …), deflated, and written in base64.
-Neighbours and codes are small integers, so that most planes are nearly empty.
+An array is split into byte planes (all lowest bytes, then all second ones, …), deflated, and written in base64. Neighbours and
+codes are small integers, so most planes are nearly empty.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-SHEET_SIDE = 1024  # pixels of a sprite sheet: a browser decodes one of them whole to show one of its pictures
-QUALITY = 70  # of WebP, about 200 bytes for a picture of 32 pixels; the difference is hardly seen at this size
-CLASSES = 12  # colours there are, and so the classes of a column that have one
+SHEET_SIDE = 1024  # pixels of a sprite sheet, which a browser decodes as a whole to show a single thumbnail
+QUALITY = 70  # of WebP, about 200 bytes for a picture of 32 pixels; the loss is hardly visible at this size
+CLASSES = 12  # available colours, and thus the classes of a column with their own colour
 Packed = dict[str, str]
 
 
 def packed(array: np.ndarray) -> Packed:
-    """An array of any numeric dtype as `type` (`u1`, `u2`, `u4`, `f4`, `f8`) and `data`."""
+    """Encode an array of any numeric dtype as `type` (`u1`, `u2`, `u4`, `f4`, `f8`) and `data`."""
     array = np.ascontiguousarray(array).ravel()
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
     planes = array.view(np.uint8).reshape(-1, array.itemsize).T
@@ -36,9 +36,9 @@ def deflated(data: bytes) -> str:
 
 
 def packed_points(points: np.ndarray) -> tuple[Packed, list[float]]:
-    """Points (N, 2), quantised to 65,536 steps per axis, and the four numbers they lie between: x, x, y, y.
+    """Encode points (N, 2), quantised to 65,536 steps per axis, and their ranges: low x, high x, low y, high y.
 
-    At a hundred-fold zoom that is still a step of less than two pixels on a page of 1000.
+    At a hundred-fold zoom, a step is less than two pixels on a plot of 1000 pixels.
     """
     low, high = points.min(0).astype(np.float64), points.max(0).astype(np.float64)
     steps = np.rint((points - low) / np.maximum(high - low, 1e-12) * 65535).astype(np.uint16)
@@ -46,7 +46,7 @@ def packed_points(points: np.ndarray) -> tuple[Packed, list[float]]:
 
 
 def packed_similarities(similarities: np.ndarray) -> tuple[Packed, list[float]]:
-    """Similarities (N, k), quantised to 65,536 steps between the least and the greatest, and these two."""
+    """Encode similarities (N, k), quantised to 65,536 steps between minimum and maximum, and these two."""
     valid = similarities.size > 0
     low, high = (float(similarities.min()), float(similarities.max())) if valid else (0.0, 1.0)
     steps = np.rint((similarities - low) / max(high - low, 1e-12) * 65535).astype(np.uint16)
@@ -54,12 +54,12 @@ def packed_similarities(similarities: np.ndarray) -> tuple[Packed, list[float]]:
 
 
 def smallest(codes: np.ndarray) -> np.ndarray:
-    """Integers ≥ 0 in the least unsigned dtype that holds them."""
+    """Convert integers ≥ 0 to the smallest unsigned dtype that fits."""
     return codes.astype(np.min_scalar_type(int(codes.max(initial=0))))
 
 
 def column(name: str, values: pd.Series) -> dict:
-    """A column as the page holds it.
+    """Encode a column for the page.
 
     Returns:
         `name` and, of numbers: `kind` "number", `values`, `whole`, and the `range` of its colours, from the 1st to the
@@ -104,7 +104,7 @@ def _words(name: str, words: pd.Series, valid: np.ndarray) -> dict:
     counts = counts.iloc[np.lexsort((counts.index.astype(str), -counts.to_numpy()))]
     codes = np.zeros(len(valid), np.int64)
     codes[valid] = counts.index.get_indexer(pd.Index(words)) + 1
-    names = len(counts) > max(CLASSES, len(words) / 2)  # words that name rows, not classes
+    names = len(counts) > max(CLASSES, len(words) / 2)  # identifiers, not classes
     return {
         "name": name,
         "kind": "word",
@@ -117,7 +117,7 @@ def _words(name: str, words: pd.Series, valid: np.ndarray) -> dict:
 
 
 def sprite_sheets(thumbnails: np.ndarray) -> Iterator[str]:
-    """WebP files, in base64, of as many thumbnails each as fit a square of `SHEET_SIDE`, row by row.
+    """Sprite sheets as WebP files in base64: thumbnails row by row in squares of `SHEET_SIDE` pixels.
 
     Args:
         thumbnails: uint8 (N, px, px) or (N, px, px, 3).

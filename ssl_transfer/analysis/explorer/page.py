@@ -1,8 +1,7 @@
-"""The explorer: a feature space as one HTML page, with mouse and keyboard.
+"""The explorer: feature spaces as a self-contained interactive HTML page.
 
-The page holds everything it shows: points of every backbone, neighbours, columns, thumbnails, and Plotly's own code, which
-draws the points. It opens from disk and asks no network for anything. What comes from data reaches it as JSON or packed
-bytes and is only ever written as text.
+The page contains all its data (embeddings, neighbours, columns, thumbnails) and Plotly, which draws the points. It opens from
+disk, without a network. Data is embedded as JSON or packed bytes, and is inserted into the page as text only.
 """
 
 from __future__ import annotations
@@ -52,11 +51,11 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """One backbone's feature space of N images.
+    """The feature space of a backbone on N images.
 
     Attributes:
-        points: Coordinates of each image; float32 (N, 2).
-        neighbors: Its nearest neighbours among the N in the full feature space, nearest first; integers (N, k).
+        points: Coordinates of each image in the embedding; float32 (N, 2).
+        neighbors: Nearest neighbours of each image in the full feature space, nearest first; integers (N, k).
         similarities: Cosine similarity to each of them; float32 (N, k).
         note: Quality of the embedding, such as "trustworthiness .93, continuity .95".
     """
@@ -69,12 +68,12 @@ class Projection:
 
 @dataclass(frozen=True)
 class Finding:
-    """A result of the analysis, shown in a second pane.
+    """A result of the analysis, shown in the second tab.
 
     Attributes:
         title: Heading.
-        text: One or several sentences; an empty line starts a new paragraph.
-        picture: A PNG file, or None.
+        text: The result in sentences; an empty line starts a new paragraph.
+        picture: Path of a PNG file, or None.
     """
 
     title: str
@@ -90,26 +89,26 @@ def write_explorer(
     thumbnails: np.ndarray,
     findings: Sequence[Finding] = (),
 ) -> Path:
-    """Write an interactive page of one or several feature spaces of the same images.
+    """Write an interactive page of feature spaces of the same images.
 
-    The page is self-contained and is written by rename, so a page that exists is whole. It needs a browser from 2023 or
-    later. Rows are called by their position among the N, from 0.
+    The page is self-contained and is written atomically. It needs a browser from 2023 or later. Images are called by their row
+    number, from 0 to N − 1.
 
     Args:
-        path: Of the page, `.html`; its folder is made if it is missing.
-        title: Of the page.
-        maps: Backbone -> its map; the first is shown first. All of the same N images in the same order.
-        columns: N rows; every column can be listed, and those of numbers or of words that repeat can colour the points.
-            None and NaN are unknown. Whole numbers of up to 12 different values are classes.
+        path: Path of the page, `.html`; its folder is created if missing.
+        title: Title of the page.
+        maps: Backbone -> its feature space, all of the same N images in the same order; the first is shown first.
+        columns: Descriptions of the images, N rows. All columns are listed; numbers, and text whose values repeat, can colour
+            the points. None and NaN are unknown. Integers with up to 12 distinct values are classes.
         thumbnails: uint8 (N, px, px) or (N, px, px, 3).
-        findings: Shown in a second pane, which is omitted if there are none.
+        findings: Results in the second tab, which is omitted if there are none.
 
     Returns:
-        The path.
+        The path of the page.
 
     Raises:
-        UsageError: If there is no map or no image, if lengths or shapes do not fit, if a neighbour is not among the N, if
-            points are not finite, or if a finding's picture is no PNG file.
+        UsageError: If there is no feature space or no image, if shapes do not fit, if a neighbour is not among the N images,
+            if coordinates are NaN or infinite, or if the picture of a finding is no PNG file.
     """
     path = Path(path)
     _check(path, maps, columns, thumbnails)
@@ -122,7 +121,7 @@ def write_explorer(
 
 
 def _content(title, maps, columns, thumbnails, findings) -> dict:
-    """Variables of the template; `meta` is what the scripts read first."""
+    """Variables of the template; scripts read `meta` first."""
     from plotly.offline import get_plotlyjs
 
     library = get_plotlyjs()
@@ -165,7 +164,7 @@ def _described(name: str, projection: Projection) -> dict:
 
 
 def _put_aside(node: object, packs: list[str]) -> None:
-    """Move every packed array out of the JSON, where it leaves its number: a parser need not read megabytes of base64."""
+    """Replace every packed array in the JSON by its number, so that the JSON parser does not read megabytes of base64."""
     if isinstance(node, dict):
         for key, value in node.items():
             if key in ("data", "words") and isinstance(value, str):
