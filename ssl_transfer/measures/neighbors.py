@@ -214,8 +214,8 @@ def _each_other(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
             near = [np.flatnonzero(among > least) for least in (worst[first_part, None], worst[second_part])]
             for at, turn in zip(near, (1, -1), strict=True):
                 a, b = divmod(at, among.shape[1])
-                rows, others = (first_part.start + a, second_part.start + b)[::turn]
-                _improve(best, positions, worst, rows, others, among.ravel()[at])
+                queries, others = (first_part.start + a, second_part.start + b)[::turn]
+                _improve(best, positions, worst, queries, others, among.ravel()[at])
     order = np.argsort(-best, axis=1, kind="stable")
     return np.take_along_axis(best, order, 1), np.take_along_axis(positions, order, 1)
 

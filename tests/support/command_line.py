@@ -40,12 +40,12 @@ def refuse_constant(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
 
 
-def ssl_transfer(*words: object, folder: Path, timeout: float = 120) -> Answer:
+def ssl_transfer(*words: object, folder: Path, timeout: float = 600) -> Answer:
     """Run `ssl-transfer WORDS…` in `folder`."""
     return run([sys.executable, "-m", "ssl_transfer", *map(str, words)], folder, timeout)
 
 
-def run(command: list[str], folder: Path, timeout: float = 120) -> Answer:
+def run(command: list[str], folder: Path, timeout: float = 600) -> Answer:
     """Run any command in `folder`, with this checkout importable."""
     done = subprocess.run(
         command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout, check=False
