@@ -1,4 +1,4 @@
-"""MkDocs hook: pages that are generated from signatures and docstrings, so that an option is described in one place.
+"""MkDocs hook: pages generated from signatures and docstrings, so that an option is described in one place only.
 
 One page per method, strategy, protocol and score; one each for view presets, optimisers, the sections of a recipe, the command
 line, and the Python API. The start page, the contributing guide and the changelog are the files at the top of the repository.
@@ -220,10 +220,10 @@ def options(target: Any, key: str = "{}", all_parameters: bool = False) -> Itera
 
 
 def parameter_meanings(target: Any) -> dict[str, str]:
-    """What the docstring says of each parameter or field."""
+    """The description of each parameter or field in the docstring."""
     kinds = (DocstringSectionKind.parameters, DocstringSectionKind.attributes)
-    found = (item for section in sections(target) if section.kind in kinds for item in section.value)
-    return {item.name: " ".join(item.description.split()) for item in found}
+    items = (item for section in sections(target) if section.kind in kinds for item in section.value)
+    return {item.name: " ".join(item.description.split()) for item in items}
 
 
 def sections(target: Any) -> list:
@@ -236,7 +236,7 @@ def _annotations(target: Any) -> dict[str, str]:
 
 
 def _shown(value: Any) -> str:
-    """A default as a recipe would have it."""
+    """A default value as it is written in a recipe."""
     if isinstance(value, BaseModel):
         return str(value.model_dump()).replace("'", "")
     if isinstance(value, (tuple, list)):
@@ -270,13 +270,13 @@ def _cell(text: str) -> str:
 
 
 def _linked(text: str) -> str:
-    """Addresses and arXiv numbers as links."""
+    """The text with addresses and arXiv numbers as links."""
     text = re.sub(r"(https?://[^\s,;)]*[^\s,;).])", r"<\1>", text)
     return re.sub(r"(?<![\w./])(\d{4}\.\d{5})\b", r"[\1](https://arxiv.org/abs/\1)", text)
 
 
 def _relative_to_docs(text: str) -> str:
-    """Links of a file at the top of the repository, as they are from within `docs/`."""
+    """The links of a file at the top of the repository, relative to `docs/`."""
     text = text.replace("](docs/", "](").replace('src="docs/', 'src="')
     for name in ("CONTRIBUTING", "CHANGELOG"):
         text = text.replace(f"]({name}.md)", f"]({name.lower()}.md)")

@@ -186,7 +186,7 @@ def test_the_feature_space_is_that_of_the_backbone_before_and_after(executed, wo
 @pytest.mark.long
 def test_an_archive_is_split_by_patient_and_what_was_refused_is_told(executed):
     words = executed("05_your_own_ct_archive").words
-    assert "0 of 18 patients stand in more than one split" in words
+    assert "0 of 18 patients are in more than one split" in words
     assert re.search(r"pydicom's test files\*\*: \d+ images of \d+ patients; set aside: \d+ not an image", words)
 
 

@@ -1,4 +1,4 @@
-"""The two pictures of the README, from what `ssl-transfer quickstart` leaves; needs a chromium and playwright.
+"""The two pictures of the README, from the output of `ssl-transfer quickstart`; needs a chromium and playwright.
 
     python docs/pictures/make.py runs/quickstart
 
@@ -22,17 +22,17 @@ WINDOW = {"width": 1280, "height": 780}
 LARGEST_BYTES = 300_000
 
 
-def artifact(folder: Path, **wanted) -> Path:
-    """The artifact below a folder whose card has certain values."""
+def artifact(folder: Path, **values) -> Path:
+    """The first artifact below a folder whose card has these values."""
     for path in sorted(folder.glob("**/card.json")):
         card = json.loads(path.read_text())
-        if all(card.get(key) == value for key, value in wanted.items()):
+        if all(card.get(key) == value for key, value in values.items()):
             return path.parent
-    sys.exit(f"{folder}: no artifact with {wanted}; make one with: ssl-transfer quickstart --out {folder}")
+    sys.exit(f"{folder}: no artifact with {values}; make one with: ssl-transfer quickstart --out {folder}")
 
 
 def explorer(quickstart: Path) -> Path:
-    """The explorer of the first CT backbone and of random initialisation; made if it is not there."""
+    """The explorer of the first CT backbone and of random initialisation; made by `ssl-transfer analyze`."""
     out = quickstart / "analysis"
     backbones = [artifact(quickstart, kind="backbone", name=name, pretraining_seed=0) for name in ("CT", "scratch")]
     store = artifact(quickstart, kind="store", domain="ct")

@@ -1,4 +1,4 @@
-"""`ssl-transfer analyze`: neighbours, maps, layers and property probes of backbones, and an explorer."""
+"""`ssl-transfer analyze`: neighbours, UMAP, layers and property probes of backbones, and an explorer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="STORE",
-        help="another store: its distance, and where its images lie on the maps (may be repeated)",
+        help="another store: its distance, and its images in the UMAP (may be repeated)",
     )
     parser.add_argument(
         "--results",
@@ -64,7 +64,7 @@ def as_text(answer: dict[str, Any]) -> str:
 
 
 VERB = Verb(
-    "neighbours, maps, layers and linearly decodable properties of feature spaces; explorer.html",
+    "neighbours, UMAP, layers and linearly decodable properties of feature spaces; explorer.html",
     arguments,
     run,
     as_text,
