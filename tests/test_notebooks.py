@@ -109,7 +109,7 @@ def test_a_notebook_uses_the_public_api_only(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_needs_nothing_but_what_is_installed_with_it(path):
+def test_a_notebook_imports_installed_packages_only(path):
     nodes = [node for source in sources(path) for node in ast.walk(ast.parse(source))]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom)}
@@ -122,31 +122,31 @@ def run_now_or_long(names) -> list:
 
 
 @pytest.mark.parametrize("name", run_now_or_long(PICTURES))
-def test_a_notebook_runs_on_the_quickstart_draws_its_pictures_and_warns_of_nothing(name, executed):
+def test_a_notebook_runs_on_the_quickstart_with_its_figures_and_without_warnings(name, executed):
     shown = executed(name)
     assert shown.pictures == PICTURES[name]
-    said = shown.stream("stderr")
-    assert "warning" not in said.lower(), said  # on a new machine Matplotlib may say that it builds its font cache
+    stderr = shown.stream("stderr")
+    assert "warning" not in stderr.lower(), stderr  # on a new machine Matplotlib may say that it builds its font cache
 
 
-def test_the_quickstart_notebook_says_what_every_primary_contrast_came_to(executed):
+def test_the_quickstart_notebook_states_every_primary_contrast(executed):
     assert executed("01_quickstart").words.count(" against ") == 2 * 6
 
 
 @pytest.mark.long
-def test_the_sweep_has_the_numbers_of_the_command_line(executed, workdir):
-    told = re.search(
+def test_the_sweep_gives_the_results_of_the_command_line(executed, workdir):
+    stated = re.search(
         r"`(runs/evaluate/\w+)/result.json`, with balanced accuracy ([\d.]+)", executed("03_linear_probe_sweep").words
     )
-    kept = json.loads((workdir / told[1] / "result.json").read_text())
-    assert f"{kept['metrics']['test']['balanced_accuracy']:.6f}" == told[2]
+    result = json.loads((workdir / stated[1] / "result.json").read_text())
+    assert f"{result['metrics']['test']['balanced_accuracy']:.6f}" == stated[2]
     answer = ssl_transfer(
         "evaluate",
         "linear_probe",
-        st.open_study(workdir / "quick").backbone(kept["backbone"]["name"], kept["pretraining_seed"]),
+        st.open_study(workdir / "quick").backbone(result["backbone"]["name"], result["pretraining_seed"]),
         next((workdir / "quick").glob("tasks/*/phantom_region.yaml")),
-        f"fraction={kept['fraction']}",
-        f"seed={kept['seed']}",
+        f"fraction={result['fraction']}",
+        f"seed={result['seed']}",
         "--out",
         "again",
         "--features",
@@ -155,46 +155,46 @@ def test_the_sweep_has_the_numbers_of_the_command_line(executed, workdir):
         folder=workdir,
     ).json
     for name in ("run_id", "selected", "metrics", "intervals", "n"):
-        assert answer[name] == kept[name]
-    predictions = [pd.read_parquet(workdir / folder / "predictions.parquet") for folder in (told[1], "again")]
+        assert answer[name] == result[name]
+    predictions = [pd.read_parquet(workdir / folder / "predictions.parquet") for folder in (stated[1], "again")]
     pd.testing.assert_frame_equal(*predictions)
 
 
 @pytest.mark.parametrize(
     "name", run_now_or_long(["02_feature_space", "03_linear_probe_sweep", "05_your_own_ct_archive"])
 )
-def test_what_a_notebook_makes_lies_beside_the_quickstart(name, executed, workdir):
+def test_a_notebook_writes_below_runs_only(name, executed, workdir):
     assert {path.relative_to(workdir).parts[0] for path in executed(name).changed} == {"runs"}
 
 
 @pytest.mark.parametrize("name", run_now_or_long(["02_feature_space", "05_your_own_ct_archive"]))
-def test_a_command_line_in_a_notebook_ends_well(name, executed, workdir):
+def test_a_command_in_a_notebook_succeeds_and_the_explorer_exists(name, executed, workdir):
     shown = executed(name)
     assert "Error" not in shown.stream("stdout")
     assert shown.words.count("near-duplicates across splits") == 1
     assert (workdir / re.search(r"\[`(\S+)`\]\((\S+)\)", shown.words)[1]).is_file()  # the explorer
 
 
-def test_the_feature_space_is_that_of_the_backbone_before_and_after(executed, workdir):
-    executed("02_feature_space")
-    analysis = json.loads((workdir / "runs" / "analysis.json").read_text())
+def test_the_feature_space_notebook_compares_a_backbone_before_and_after_fine_tuning(executed, workdir):
+    folder = re.search(r"\[`(\S+)/explorer\.html`\]", executed("02_feature_space").words)[1]
+    analysis = json.loads((workdir / folder / "analysis.json").read_text())
     before, after, *others = analysis["backbones"]
     assert before["id"] in after["parents"]
-    assert [one["name"] for one in others] == ["cell lines", "photographs", "scratch"]
+    assert [backbone["name"] for backbone in others] == ["cell lines", "photographs", "scratch"]
 
 
 @pytest.mark.long
-def test_an_archive_is_split_by_patient_and_what_was_refused_is_told(executed):
+def test_an_archive_is_split_by_patient_and_its_refused_files_are_counted(executed):
     words = executed("05_your_own_ct_archive").words
     assert "0 of 18 patients are in more than one split" in words
     assert re.search(r"pydicom's test files\*\*: \d+ images of \d+ patients; set aside: \d+ not an image", words)
 
 
-def test_the_comparison_only_reads(executed):
+def test_the_comparison_notebook_writes_nothing(executed):
     assert executed("04_compare_pretrainings").changed == set()
 
 
-def test_the_comparison_says_what_the_contrasts_say(executed, workdir):
+def test_the_comparison_notebook_states_the_contrasts_of_the_table(executed, workdir):
     contrasts = pd.read_csv(workdir / "quick" / "tables" / "contrasts.csv")
     primary = contrasts[
         (contrasts["protocol"] == "linear_probe")

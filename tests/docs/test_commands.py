@@ -72,7 +72,7 @@ def test_a_path_that_the_documentation_names_is_there(path):
 
 
 def test_the_recipes_of_the_table_are_there_and_none_is_missing():
-    table = PAGES["docs/pretraining.md"].partition("| recipe | method | where |")[2].partition("\n\n")[0]
+    table = PAGES["docs/pretraining.md"].partition("| recipe | method | hardware |")[2].partition("\n\n")[0]
     assert sorted(re.findall(r"`(\w+\.yaml)`", table)) == sorted(
         path.name for path in (ROOT / "recipes").glob("*.yaml")
     )
