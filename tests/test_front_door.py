@@ -71,8 +71,8 @@ def test_evaluate_refuses_a_wrong_name_or_setting(task, protocol, settings, mess
 
 def test_rank_by_path_is_the_command(task, command):
     ranking = st.rank(card(task), [FIRST, SECOND], resamples=5)
-    told = command("rank", card(task), FIRST, SECOND, "resamples=5")
-    assert told == {**json.loads(json.dumps(ranking.to_json())), "ranking": str(ranking.path / "rank.json")}
+    answer = command("rank", card(task), FIRST, SECOND, "resamples=5")
+    assert answer == {**json.loads(json.dumps(ranking.to_json())), "ranking": str(ranking.path / "rank.json")}
 
 
 def test_backbones_given_twice_are_refused(task):

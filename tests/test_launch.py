@@ -33,7 +33,7 @@ FAKE_SCONTROL = """#!/bin/bash
 [ "$1" = show ] && { echo node-a; echo node-b; exit; }
 echo "$@" >> "$CALLS/scontrol"
 """
-# A training that says how it was called, and that ends as it is told to.
+# A stand-in for a training: it prints how it was called, and ends with the given status.
 FAKE_ACCELERATE = """#!/bin/bash
 trap 'echo TERM >> "$CALLS/signals"; exit $ON_TERM' TERM
 echo "$@" > "$CALLS/accelerate-$SLURM_NODEID"

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from support.analyses import FILES, TABLES, made_store, subject, table, textures, told
+from support.analyses import FILES, TABLES, finding_text, made_store, subject, table, textures
 from support.command_line import refuse_constant
 from support.families import family_backbone
 from support.tiny_tasks import SHORT, judge
@@ -104,7 +104,7 @@ WORDS = (
 
 @pytest.fixture(scope="module")
 def analyzed(user_folder):
-    """The folder of one call, its answer, and what it said meanwhile."""
+    """The folder of one call, its answer, and what it text meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(user_folder)
         status, out, err = call(*WORDS, "--json", "--out", "done")
@@ -159,12 +159,12 @@ def test_every_backbone_has_its_origin_and_numbers(analyzed, user_folder):
 def test_before_and_after_are_reported_with_layers_and_neighbours(analyzed):
     folder, answer, _ = analyzed
     (name,) = [one["name"] for one in answer["backbones"] if one["parents"]]
-    said = told(answer, "Before and after")
-    assert "ours" in said and name in said and "linear CKA by layer" in said and "vit" not in said
+    text = finding_text(answer, "Before and after")
+    assert "ours" in text and name in text and "linear CKA by layer" in text and "vit" not in text
     own = table(folder, "similarity").set_index(["backbone_a", "layer_a", "backbone_b", "layer_b"])
     features = own.loc[("ours", "features", name, "features")]
     assert (
-        f"features {features['cka']:.2f}" in said and f"{features['neighbors_shared']:.0%} of an image's neigh" in said
+        f"features {features['cka']:.2f}" in text and f"{features['neighbors_shared']:.0%} of an image's neigh" in text
     )
 
 
@@ -204,12 +204,12 @@ def test_evaluations_are_compared_and_the_numbers_are_those_of_their_predictions
         *(one.name for one in Predictions.open([user_folder / "probe_ours", user_folder / "probe_vit"])),
     )
     assert 0 <= row.both_wrong <= min(row.wrong_a, row.wrong_b)
-    assert f"{row.result_a} is wrong in {row.wrong_a:.1%} of {row.n} cases" in told(answer, "Shared failures")
+    assert f"{row.result_a} is wrong in {row.wrong_a:.1%} of {row.n} cases" in finding_text(answer, "Shared failures")
 
 
 def test_domains_of_too_few_images_have_no_distances(analyzed):
     folder, answer, _ = analyzed
-    assert len(table(folder, "domains")) == 0 and told(answer, "Domains") == ""
+    assert len(table(folder, "domains")) == 0 and finding_text(answer, "Domains") == ""
 
 
 def test_the_page_holds_names_and_findings(analyzed):
@@ -267,7 +267,7 @@ def test_inspect_shows_an_analysis(analyzed, in_user_folder, capsys):
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "text"),
     [
         (["ours", "--store", "ct", "columns=[lable]"], "Did you mean 'label'?"),
         (["ours", "--store", "ct", "domain=pateint"], "Did you mean 'patient'?"),
@@ -293,14 +293,14 @@ def test_inspect_shows_an_analysis(analyzed, in_user_folder, capsys):
         (["nowhere", "--store", "ct"], "nowhere"),
     ],
 )
-def test_errors_have_a_message_and_leave_no_files(words, said, in_user_folder):
+def test_errors_have_a_message_and_leave_no_files(words, text, in_user_folder):
     (in_user_folder / "elsewhere").mkdir(exist_ok=True)
     for name in ("ct", "photographs"):
         if not (in_user_folder / "elsewhere" / name).exists():
             (in_user_folder / "elsewhere" / name).symlink_to((in_user_folder / name).resolve())
     status, out, err = call(*words, "--out", "wrong")
     assert status == 2 and out == "" and "Traceback" not in err, err
-    assert said in err.splitlines()[-1] and not (in_user_folder / "wrong").exists()
+    assert text in err.splitlines()[-1] and not (in_user_folder / "wrong").exists()
 
 
 def test_one_result_named_twice_is_not_two(in_user_folder):

@@ -12,7 +12,7 @@ from ssl_transfer.errors import UsageError
 
 
 def predictions(right, patients=None, first_row=0) -> pd.DataFrame:
-    """Of two classes, right where told."""
+    """Predictions of two classes, correct where `right` is 1."""
     right = np.asarray(right, bool)
     label = np.where(np.arange(len(right)) % 2, "b", "a")
     score = np.where(right == (label == "a"), 0.9, 0.2)

@@ -42,7 +42,7 @@ def textures(count: int, draw) -> np.ndarray:
 
 
 def stored(folder: Path, train: np.ndarray, test: np.ndarray, groups=None):
-    """A store of given splits; patients differ unless told."""
+    """A store of given splits; by default every image is of another patient."""
     arrays = {}
     start = 0
     for split, images in (("train", train), ("val", train[:0]), ("test", test)):

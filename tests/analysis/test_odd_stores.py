@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from support.analyses import analyze_to_json, made_store, real, subject, table, textures, told, whole
+from support.analyses import analyze_to_json, finding_text, made_store, real, subject, table, textures, whole
 from support.families import family_backbone
 
 from ssl_transfer.errors import UsageError
@@ -27,7 +27,7 @@ def test_a_store_of_one_split_and_nothing_that_images_share(workdir):
     store = made_store(workdir / "s", textures(40), ["train"] * 40)
     answer, folder = analyze_to_json([subject()], store, workdir / "out")
     whole(answer, folder)
-    assert told(answer, "Neighbours") == "" and len(table(folder, "neighbors")) == 0
+    assert finding_text(answer, "Neighbours") == "" and len(table(folder, "neighbors")) == 0
 
 
 def test_an_empty_request_gives_no_columns(workdir, plain_store):
@@ -53,9 +53,9 @@ def test_a_store_of_one_patient(workdir):
     store = made_store(workdir / "s", textures(44), label=list("ab" * 22), patient=["p"] * 44)
     answer, folder = analyze_to_json([subject(), subject("other", 1)], store, workdir / "out")
     whole(answer, folder, ("pixels", "other"))
-    assert len(table(folder, "property_probes")) == 0 and told(answer, "Linearly decodable properties").startswith(
-        "Too few values to probe: label"
-    )
+    assert len(table(folder, "property_probes")) == 0 and finding_text(
+        answer, "Linearly decodable properties"
+    ).startswith("Too few values to probe: label")
     assert not (folder / "figures" / "property_probes.png").exists()
 
 
@@ -159,7 +159,7 @@ def test_odd_names_of_backbones_labels_and_columns(name, workdir):
     answer, folder = analyze_to_json([subject(name), subject("other", 1)], store, workdir / "out", neighbors=5)
     whole(answer, folder, (name, "other"))
     for title in ("UMAP", "Similarity of layers", "Outliers"):
-        assert name in told(answer, title), f"{title}: names stay as they are"
+        assert name in finding_text(answer, title), f"{title}: names stay as they are"
     assert name in set(table(folder, "clouds")["backbone"])
 
 
@@ -167,8 +167,8 @@ def test_names_with_a_hyphen_stay_as_they_are_in_every_sentence(workdir):
     columns = {"site": np.repeat(["st-01", "st-02"], 50).tolist(), "patient": [f"p{i // 2}" for i in range(100)]}
     store = made_store(workdir / "s", textures(100), **columns)
     answer, _ = analyze_to_json([subject("vit-b"), subject("vit-0", 1)], store, workdir / "out", domain="site")
-    assert "st-01 and st-02: vit-b" in told(answer, "Domains") and "vit-0" in told(answer, "Domains")
-    assert "vit-b" in told(answer, "Similarity of layers")
+    assert "st-01 and st-02: vit-b" in finding_text(answer, "Domains") and "vit-0" in finding_text(answer, "Domains")
+    assert "vit-b" in finding_text(answer, "Similarity of layers")
 
 
 @pytest.mark.long

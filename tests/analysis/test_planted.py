@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from support.analyses import analyze_to_json, made_store, real, subject, table, textures, told
+from support.analyses import analyze_to_json, finding_text, made_store, real, subject, table, textures
 
 from ssl_transfer.analysis.analyzed_backbone import before_and_after
 from ssl_transfer.models.backbone import load_backbone
@@ -28,7 +28,10 @@ def test_planted_duplicates_across_splits_are_listed_reported_and_drawn(workdir)
     assert set(zip(leaks["row_a"], leaks["row_b"], strict=True)) == {(4, 45), (9, 46), (30, 47)}
     assert leaks["across"].all() and (leaks["band_pass_correlation"] > 0.99).all()
     assert answer["leaks"].startswith("Leak: 3 near-duplicates across splits (3 between test and train)")
-    assert told(answer, "Near-duplicates") == answer["leaks"] and answer["findings"][0]["title"] == "Near-duplicates"
+    assert (
+        finding_text(answer, "Near-duplicates") == answer["leaks"]
+        and answer["findings"][0]["title"] == "Near-duplicates"
+    )
     assert Image.open(folder / "figures" / "leaks.png").size[0] > 300
 
 
@@ -48,8 +51,8 @@ def test_duplicates_within_a_split_are_counted_and_not_said_to_be_of_different_p
     assert (pair.row_a, pair.row_b, pair.across) == (1, 47, False) and answer["leaks"].startswith(
         "No near-duplicates across"
     )
-    assert "1 more" in told(answer, "Near-duplicates")
-    assert "different patients" not in told(answer, "Near-duplicates")
+    assert "1 more" in finding_text(answer, "Near-duplicates")
+    assert "different patients" not in finding_text(answer, "Near-duplicates")
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -67,9 +70,9 @@ def test_a_child_with_its_parent_s_weights_is_the_parent_still(direct, ct_store,
     assert same["cka"].to_numpy() == pytest.approx(1) and same["cka_rbf"].to_numpy() == pytest.approx(1)
     assert same["procrustes"].to_numpy() == pytest.approx(0, abs=1e-6)
     assert same["neighbors_shared"].dropna().tolist() == [1.0]
-    said = told(answer, "Before and after")
-    assert "100% of an image's neighbours are still" in said and "Gained" not in said and "Lost" not in said
-    assert said.index("parent") < said.index("child")
+    text = finding_text(answer, "Before and after")
+    assert "100% of an image's neighbours are still" in text and "Gained" not in text and "Lost" not in text
+    assert text.index("parent") < text.index("child")
 
 
 def test_before_is_the_nearest_ancestor_that_is_there():
@@ -91,7 +94,7 @@ def test_gains_of_a_fine_tuned_backbone_are_reported(workdir, plain_store):
     parent = subject("parent", of=lambda store: noise)
     child = subject("child", of=lambda store: told_by, parents=["parent"])
     answer, _ = analyze_to_json([parent, child], plain_store, workdir / "out")
-    assert re.search(r"Gained in R² or AUROC: .*\bmean\b", told(answer, "Before and after"))
+    assert re.search(r"Gained in R² or AUROC: .*\bmean\b", finding_text(answer, "Before and after"))
 
 
 def test_neighbours_of_one_label_are_pure_and_the_page_says_so(workdir, plain_store):
@@ -105,7 +108,7 @@ def test_neighbours_of_one_label_are_pure_and_the_page_says_so(workdir, plain_st
     row = table(folder, "neighbors").set_index("column").loc["label"]
     assert row["purity"] == row["precision_1"] == row["map"] == 1.0
     assert row["by_chance"] == pytest.approx(23 / 47) and (row["values"], row["n"], row["k"]) == (2, 48, 5)
-    assert "label" in told(answer, "Neighbours") and "1.00" in told(answer, "Neighbours")
+    assert "label" in finding_text(answer, "Neighbours") and "1.00" in finding_text(answer, "Neighbours")
 
 
 def test_the_outlier_comes_first_and_is_reported(workdir, plain_store):
@@ -118,7 +121,7 @@ def test_the_outlier_comes_first_and_is_reported(workdir, plain_store):
         and outliers["patient"][0] == "p05"
         and outliers["mean_knn_distance"].is_monotonic_decreasing
     )
-    assert "row 17" in told(answer, "Outliers")
+    assert "row 17" in finding_text(answer, "Outliers")
 
 
 def test_separable_scanners_and_another_store_are_reported(workdir):
@@ -138,7 +141,9 @@ def test_separable_scanners_and_another_store_are_reported(workdir):
     domains = table(folder, "domains").set_index(["domain_a", "domain_b"])
     assert set(domains.index) == {("here", "there"), ("left", "right")}
     assert (domains["separability"] > 0.95).all() and (domains["frechet"] > 3 * domains["frechet_by_chance"]).all()
-    assert "left and right: " in told(answer, "Domains") and "here and there: " in told(answer, "Domains")
+    assert "left and right: " in finding_text(answer, "Domains") and "here and there: " in finding_text(
+        answer, "Domains"
+    )
     assert len(pd.read_parquet(folder / "umap.parquet")) == 180
 
 

@@ -1,4 +1,4 @@
-"""NIfTI: orientation made canonical, slices shown as in radiology, HU told from other values."""
+"""NIfTI: orientation made canonical, slices shown as in radiology, HU distinguished from other values."""
 
 import nibabel
 import numpy as np

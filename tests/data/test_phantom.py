@@ -136,13 +136,13 @@ def test_a_series_of_any_region_and_size_can_be_scanned(region):
 
 @pytest.mark.parametrize(("name", "classes", "mode"), [("cells", 4, "L"), ("photographs", 12, "RGB")])
 def test_labelled_images_match_their_csv(tmp_path, name, classes, mode):
-    told = expand(f"phantom:{name},patients=24,slices=2,size=20", tmp_path)
-    rows = list(csv.DictReader(Path(told["labels"]).read_text().splitlines()))
-    files = {str(path.relative_to(told["source"])) for path in Path(told["source"]).rglob("*.png")}
-    assert {row[told["label_key"]] for row in rows} == files and len(rows) == 48
+    options = expand(f"phantom:{name},patients=24,slices=2,size=20", tmp_path)
+    rows = list(csv.DictReader(Path(options["labels"]).read_text().splitlines()))
+    files = {str(path.relative_to(options["source"])) for path in Path(options["source"]).rglob("*.png")}
+    assert {row[options["label_key"]] for row in rows} == files and len(rows) == 48
     assert len({row["label"] for row in rows}) == classes and len({row["patient"] for row in rows}) == 24
     for file in files:
-        with Image.open(Path(told["source"]) / file) as image:
+        with Image.open(Path(options["source"]) / file) as image:
             assert (image.mode, image.size) == (mode, (20, 20))
 
 

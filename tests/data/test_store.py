@@ -1,4 +1,4 @@
-"""The image store: what is written comes back, and damage is told."""
+"""The image store: what is written comes back, and damage is reported."""
 
 import json
 

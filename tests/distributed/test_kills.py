@@ -35,7 +35,7 @@ OVERRIDES = (
 FORK = multiprocessing.get_context("forkserver")
 
 
-def attempt(rank, world, port, arguments, told):
+def attempt(rank, world, port, arguments, stderr_path):
     """One rank, from its fork to its end."""
     os.setsid()
     multiprocessing.set_start_method("fork", force=True)  # readers are what they are in any other run
@@ -50,7 +50,7 @@ def attempt(rank, world, port, arguments, told):
             "MASTER_PORT": str(port),
         }
     torch.set_num_threads(1)
-    os.dup2(os.open(told, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+    os.dup2(os.open(stderr_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     sys.exit(main(["pretrain", *arguments]))
 
 
@@ -124,7 +124,7 @@ def weights(out):
     return (out / "backbone" / "model.safetensors").read_bytes()
 
 
-def told(out, rank=0):
+def stderr_of(out, rank=0):
     return Path(f"{out}-{rank}.txt").read_text()
 
 
@@ -189,7 +189,7 @@ def unbroken(launch, tmp_path_factory):
     def run(world, epochs):
         if (world, epochs) not in made:
             out = made[world, epochs] = tmp_path_factory.mktemp("unbroken") / "run"
-            assert launch(out, world, f"train.epochs={epochs}").ended() == [0] * world, told(out)
+            assert launch(out, world, f"train.epochs={epochs}").ended() == [0] * world, stderr_of(out)
         return made[world, epochs]
 
     return run
@@ -214,7 +214,7 @@ def strike(running, draw):
 
 def finish(launch, out, world, expected, *overrides):
     """Let the run come to its end, and hold it against the unbroken one."""
-    assert launch(out, world, *overrides).ended() == [0] * world, told(out)
+    assert launch(out, world, *overrides).ended() == [0] * world, stderr_of(out)
     assert weights(out) == weights(expected)
     assert losses(out) == losses(expected)
     assert not (out / "checkpoints").exists()
@@ -235,7 +235,7 @@ def test_a_run_killed_at_a_step_and_in_a_checkpoint_ends_as_the_unbroken_one(lau
             break
     assert running.writing() and not (out / "backbone").exists()
     finish(launch, out, world, unbroken(world, 20), epochs)
-    assert told(out).count("going on from step") >= 2
+    assert stderr_of(out).count("going on from step") >= 2
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -244,12 +244,12 @@ def test_sigterm_leaves_a_checkpoint_of_that_step_and_status_143(launch, unbroke
     out, overrides = tmp_path / "terminated", ("train.epochs=20", "train.checkpoint_every_steps=100000")
     running = launch(out, world, *overrides)
     running.until(lambda: (out / "log.jsonl").exists() and len((out / "log.jsonl").read_text().splitlines()) >= 7)
-    assert running.kill(signal.SIGTERM) == [143] * world, told(out)
+    assert running.kill(signal.SIGTERM) == [143] * world, stderr_of(out)
     step = newest(out)
     assert step == len(losses(out)) >= 7
-    assert f"stopped by SIGTERM at step {step} of 60; the same command goes on from there" in told(out)
+    assert f"stopped by SIGTERM at step {step} of 60; the same command goes on from there" in stderr_of(out)
     finish(launch, out, world, unbroken(world, 20), *overrides)
-    assert f"going on from step {step}" in told(out)
+    assert f"going on from step {step}" in stderr_of(out)
 
 
 def test_two_ranks_take_the_checkpoint_before_a_truncated_one_and_say_so(launch, unbroken, tmp_path):
@@ -261,8 +261,8 @@ def test_two_ranks_take_the_checkpoint_before_a_truncated_one_and_say_so(launch,
     newest_file = out / "checkpoints" / f"checkpoint-{step:08d}.pt"
     os.truncate(newest_file, newest_file.stat().st_size // 2)
     finish(launch, out, 2, unbroken(2, 20), epochs)
-    assert f"{newest_file.name}: this checkpoint is damaged; trying the one before" in told(out)
-    assert f"going on from step {step - EVERY}" in told(out)
+    assert f"{newest_file.name}: this checkpoint is damaged; trying the one before" in stderr_of(out)
+    assert f"going on from step {step - EVERY}" in stderr_of(out)
 
 
 def test_when_one_rank_dies_the_other_does_not_wait_forever_and_the_run_resumes(launch, unbroken, tmp_path):
@@ -280,7 +280,7 @@ def test_a_reader_that_fails_ends_the_run_with_its_message_and_status_2(launch, 
     os.truncate(tmp_path / "damaged" / "pixels-00000.npy", 20_000)
     running = launch(tmp_path / "run", 1, f"data.store={tmp_path / 'damaged'}", "monitor.label=modality")
     assert running.ended(30) == [2]
-    assert "it was truncated. Ingest the source again" in told(tmp_path / "run")
+    assert "it was truncated. Ingest the source again" in stderr_of(tmp_path / "run")
 
 
 @pytest.mark.long
@@ -294,4 +294,4 @@ def test_a_run_killed_over_twenty_times_at_random_moments_ends_as_the_unbroken_o
         assert not (out / "backbone").exists(), f"the run ended after {len(kills)} kills; give it more epochs"
     assert len(kills) >= 20 and kills.count("in a checkpoint") >= 2
     finish(launch, out, world, unbroken(world, 160), epochs)
-    assert told(out).count("going on from step") == 24
+    assert stderr_of(out).count("going on from step") == 24

@@ -1,6 +1,6 @@
 """FSDP over two gloo ranks: weights are shared out, and nothing else changes: losses, backbone, checkpoints.
 
-Accelerate offers FSDP on GPUs only, so the ranks are told after it has started; all else is its own path and ours.
+Accelerate offers FSDP on GPUs only, so the ranks enable it after the start; all else is Accelerate's own code and ours.
 """
 
 import json

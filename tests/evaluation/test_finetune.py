@@ -63,11 +63,11 @@ def test_other_test_labels_change_the_test_score_but_neither_the_choice_nor_vali
 
 
 def validating(monkeypatch, accuracies):
-    """Validation is told to have found these accuracies, check by check; test is measured."""
+    """Replace the accuracies on validation by these, check by check; test is measured."""
     module = sys.modules["ssl_transfer.evaluation.finetune"]  # its name in the package is that of the function
-    told, measure = iter(accuracies), module.classification_metrics
+    scripted, measure = iter(accuracies), module.classification_metrics
     monkeypatch.setattr(
-        module, "classification_metrics", lambda *arguments: {**measure(*arguments), "accuracy": next(told)}
+        module, "classification_metrics", lambda *arguments: {**measure(*arguments), "accuracy": next(scripted)}
     )
 
 

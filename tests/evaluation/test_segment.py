@@ -263,7 +263,7 @@ def test_an_image_without_a_slice_number_is_a_case_by_itself(tmp_path):
         ({"spacing_row_mm": [0.5] * 12, "spacing_col_mm": [0.7] * 12}, None),
         ({"spacing_row_mm": [0.0] * 12, "spacing_col_mm": [0.7] * 12, "spacing_slice_mm": [3.0] * 12}, None),
     ],
-    ids=["unknown", "told", "from positions", "positions before what is told", "not between slices", "zero"],
+    ids=["unknown", "stated", "from positions", "positions before the stated value", "not between slices", "zero"],
 )
 def test_spacing_is_that_between_slices_rows_and_columns(tmp_path, columns, expected):
     task = volumes(tmp_path / "task", **columns)

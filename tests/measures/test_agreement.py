@@ -22,9 +22,9 @@ def test_coefficients_are_scipy_s(backbones, values):
             pair = draw.integers(0, backbones if values == "some ties" else 2, (2, backbones)).astype(float)
         if (np.ptp(pair, axis=1) == 0).any():
             continue
-        told = agreement(*pair)
+        coefficients = agreement(*pair)
         for name, published in PUBLISHED.items():
-            assert told[name] == pytest.approx(published(*pair), abs=1e-12), (name, pair)
+            assert coefficients[name] == pytest.approx(published(*pair), abs=1e-12), (name, pair)
 
 
 def test_weighted_kendall_is_the_mean_of_ranking_by_one_and_by_the_other():
@@ -63,11 +63,11 @@ def test_a_constant_has_no_correlation(name):
 def test_many_are_answered_at_once_along_the_last_axis():
     draw = np.random.default_rng(0)
     scores, quality = draw.integers(0, 4, (6, 2, 5)).astype(float), draw.normal(size=5)
-    told = agreement(scores, quality)
+    coefficients = agreement(scores, quality)
     for name in COEFFICIENTS:
-        assert told[name].shape == (6, 2)
+        assert coefficients[name].shape == (6, 2)
         one_by_one = [agreement(one, quality)[name] for one in scores.reshape(12, 5)]
-        assert np.allclose(told[name].ravel(), one_by_one, atol=1e-12, equal_nan=True)
+        assert np.allclose(coefficients[name].ravel(), one_by_one, atol=1e-12, equal_nan=True)
 
 
 def test_resampled_backbones_are_at_least_three_different_ones_and_the_same_for_a_seed():

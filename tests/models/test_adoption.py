@@ -107,9 +107,9 @@ def test_weights_of_other_names_or_shapes_are_told_by_the_first_three_and_a_coun
     child, parent = small_resnet(), small_resnet()
     parent.model.layer1[0].conv2 = torch.nn.Conv2d(8, 9, 3, bias=False)
     parent.model.layer2 = torch.nn.Identity()
-    with pytest.raises(RuntimeError) as told:
+    with pytest.raises(RuntimeError) as error:
         take(child, parent)
-    message = str(told.value)
+    message = str(error.value)
     assert message.startswith(
         "layer1.0.conv2.weight is of shape (9, 8, 3, 3) and should be of shape (8, 8, 3, 3); layer2.0.conv1.weight is absent"
     )

@@ -1,4 +1,4 @@
-"""Backbones: what is saved loads with plain timm, names itself by its content, and damage is told."""
+"""Backbones: what is saved loads with plain timm, names itself by its content, and damage is reported."""
 
 import copy
 import hashlib
@@ -176,9 +176,9 @@ def test_weights_of_another_architecture_are_refused_by_the_first_tensors_that_d
     (saved / "card.json").write_text(json.dumps({**card, "options": {**card["options"], "stem_width": 16}}))
     with pytest.raises(
         BackboneError, match=r"does not belong to this card: conv1.0.weight is of shape .* more"
-    ) as told:
+    ) as error:
         load_backbone(saved)
-    assert len(str(told.value)) < 500
+    assert len(str(error.value)) < 500
 
 
 def test_scratch_of_a_folder_takes_its_settings_from_the_card(saved):

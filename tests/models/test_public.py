@@ -149,9 +149,9 @@ def test_a_spoiled_download_is_refused(tmp_path, spoil, message):
         config.write_text(config.read_text().replace('"resnet18"', '"resnet81"'))
     else:
         weights.unlink()
-    with pytest.raises(BackboneError, match=message) as told:
+    with pytest.raises(BackboneError, match=message) as error:
         load_backbone(tmp_path / "public")
-    assert len(str(told.value).replace(str(tmp_path), "")) < 400
+    assert len(str(error.value).replace(str(tmp_path), "")) < 400
 
 
 def test_a_backbone_of_ours_without_its_card_is_not_taken_for_public_weights(tmp_path):

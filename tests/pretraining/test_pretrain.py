@@ -113,8 +113,8 @@ def test_a_finished_run_is_already_there(tiny_recipe, finished, capsys):
     out, answer = finished
     before = (out / "backbone" / "model.safetensors").stat().st_mtime_ns
     assert main(["pretrain", str(tiny_recipe), "--out", str(out), "--json", "name=called_otherwise"]) == 0
-    told = capsys.readouterr()
-    assert "already there" in told.err and json.loads(told.out) == answer
+    output = capsys.readouterr()
+    assert "already there" in output.err and json.loads(output.out) == answer
     assert (out / "backbone" / "model.safetensors").stat().st_mtime_ns == before
 
 
@@ -183,8 +183,8 @@ EXPLODING = "optimizer={name: sgd, lr: 1e20}"
 
 def test_a_nan_or_infinite_loss_is_reported_with_its_step_and_rows(runs, tiny_recipe, ct_store, tmp_path, capsys):
     assert main(["pretrain", str(tiny_recipe), EXPLODING, "--out", str(tmp_path / "run")]) == 2
-    told = capsys.readouterr().err
-    found = re.search(r"RunError: step (\d+): the loss is (nan|inf). Rows of the batch: (.*), … \(12\)\.", told)
+    stderr = capsys.readouterr().err
+    found = re.search(r"RunError: step (\d+): the loss is (nan|inf). Rows of the batch: (.*), … \(12\)\.", stderr)
     step = int(found[1])
     assert [line["step"] for line in runs.lines(tmp_path / "run")] == list(range(1, step))
     training_set = TrainingSet([StoreShare(ct_store, ct_store.positions("train"), None)], seed=0)

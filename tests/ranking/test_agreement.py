@@ -2,7 +2,7 @@
 
 import pytest
 from support.correlations import PUBLISHED
-from support.rankings import CLEAR, DIM, NOISE, cohort, found, ranked
+from support.rankings import CLEAR, DIM, NOISE, cohort, criteria_of, ranked
 
 
 @pytest.fixture(scope="module")
@@ -19,17 +19,17 @@ def answers(tmp_path_factory):
 @pytest.mark.parametrize("by", ["linear_probe", "logme"])
 def test_a_ranking_tells_how_every_other_criterion_agrees_with_the_one_that_sets_the_order(answers, by):
     answer = answers[by]
-    values = {name: found(answer, name) for name in answer["order"]}
+    values = {name: criteria_of(answer, name) for name in answer["order"]}
     known = {criterion for criterion, value in values["clear"].items() if value is not None}
     assert set(answer["agreement"]) == known - {by}
-    for criterion, told in answer["agreement"].items():
+    for criterion, coefficients in answer["agreement"].items():
         pair = [[values[name][which] for name in answer["order"]] for which in (criterion, by)]
-        assert set(told) == {*PUBLISHED, "n"} and told["n"] == 5
+        assert set(coefficients) == {*PUBLISHED, "n"} and coefficients["n"] == 5
         for name, published in PUBLISHED.items():
-            assert told[name] == pytest.approx(published(*pair), abs=1e-4), (criterion, name)
+            assert coefficients[name] == pytest.approx(published(*pair), abs=1e-4), (criterion, name)
 
 
 def test_a_criterion_that_does_not_vary_has_null_correlations(workdir):
     twins = {"one": CLEAR, "two": CLEAR, "three": CLEAR}
-    told = ranked(cohort(workdir / "task"), twins, workdir / "out", resamples=0)["agreement"]["knn"]
-    assert told == {"n": 3, "pearson": None, "spearman": None, "kendall": None, "weighted_kendall": None}
+    coefficients = ranked(cohort(workdir / "task"), twins, workdir / "out", resamples=0)["agreement"]["knn"]
+    assert coefficients == {"n": 3, "pearson": None, "spearman": None, "kendall": None, "weighted_kendall": None}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from support.command_line import ENVIRONMENT, ssl_transfer
-from support.rankings import OFFLINE, TINY, found
+from support.rankings import OFFLINE, TINY, criteria_of
 from support.tiny_tasks import mask_task
 
 from ssl_transfer.cli import main
@@ -40,13 +40,13 @@ def in_user_folder(user_folder, workdir):
 def command(capsys):
     """Run a command in this process: status, standard output, standard error."""
 
-    def tell(*words):
+    def run(*words):
         capsys.readouterr()
         status = main([str(word) for word in words])
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        output = capsys.readouterr()
+        return status, output.out, output.err
 
-    return tell
+    return run
 
 
 # the command
@@ -92,27 +92,27 @@ def test_names_of_backbones_are_distinct(first_call):
 
 def test_a_backbone_in_a_folder_of_its_own_name_has_that_name(in_user_folder, command):
     (in_user_folder / "simclr_ct").symlink_to((in_user_folder / "ours").resolve())
-    status, shown, _ = command("rank", "region.yaml", "simclr_ct", "resamples=0", "--json")
-    assert status == 0 and json.loads(shown)["order"] == ["simclr_ct"]
+    status, stdout, _ = command("rank", "region.yaml", "simclr_ct", "resamples=0", "--json")
+    assert status == 0 and json.loads(stdout)["order"] == ["simclr_ct"]
 
 
 def test_a_backbone_pretrained_on_this_very_store_is_named(first_call):
-    (said,) = (said for said in first_call[1].json["caveats"] if "very store" in said)
-    assert "simclr_ct" in said and "scratch" not in said
+    (caveat,) = (caveat for caveat in first_call[1].json["caveats"] if "very store" in caveat)
+    assert "simclr_ct" in caveat and "scratch" not in caveat
 
 
 def test_people_read_a_table_the_recommendation_and_the_caveats(first_call, user_folder, monkeypatch, command, offline):
     monkeypatch.chdir(user_folder)
     answer = first_call[1].json
-    status, shown, _ = command(*first_call[0], "--out", "ranking")
+    status, stdout, _ = command(*first_call[0], "--out", "ranking")
     assert status == 0
-    lines = shown.splitlines()
+    lines = stdout.splitlines()
     for rank, name in enumerate(answer["order"], 1):
         (line,) = (line for line in lines if line.startswith(f"{rank}. "))
-        assert name in line and f"{found(answer, name)['linear_probe']:.3f}" in line
-        assert f"{found(answer, name)['logme']:.3f}" in line
-    assert answer["recommendation"] in shown
-    assert len(answer["caveats"]) > 1 and all(said in shown for said in answer["caveats"])
+        assert name in line and f"{criteria_of(answer, name)['linear_probe']:.3f}" in line
+        assert f"{criteria_of(answer, name)['logme']:.3f}" in line
+    assert answer["recommendation"] in stdout
+    assert len(answer["caveats"]) > 1 and all(caveat in stdout for caveat in answer["caveats"])
     assert answer["ranking"] in lines[-1]
 
 
@@ -120,9 +120,9 @@ def test_a_second_call_is_answered_from_the_folder(first_call, user_folder, monk
     monkeypatch.chdir(user_folder)
     shutil.rmtree(user_folder / "runs" / "features", ignore_errors=True)
     before = (user_folder / "ranking" / "rank.json").stat().st_mtime_ns
-    status, shown, said = command(*first_call[0], "--out", "ranking", "--json")
-    assert status == 0 and json.loads(shown) == first_call[1].json
-    assert "rank: " not in said and "features: " not in said
+    status, stdout, stderr = command(*first_call[0], "--out", "ranking", "--json")
+    assert status == 0 and json.loads(stdout) == first_call[1].json
+    assert "rank: " not in stderr and "features: " not in stderr
     assert (user_folder / "ranking" / "rank.json").stat().st_mtime_ns == before
     assert not (user_folder / "runs" / "features").exists()
 
@@ -130,48 +130,48 @@ def test_a_second_call_is_answered_from_the_folder(first_call, user_folder, monk
 @pytest.mark.parametrize("words", [["folds=4"], ["resamples=9"], ["by=knn"]])
 def test_another_ranking_does_not_go_into_its_folder(first_call, user_folder, monkeypatch, command, offline, words):
     monkeypatch.chdir(user_folder)
-    status, shown, said = command(*first_call[0], *words, "--out", "ranking")
-    assert (status, shown) == (2, "")
-    assert re.findall(r"^\w+Error: .*", said, re.M) == re.findall(
-        r"^UsageError: ranking: .*another --out\.$", said, re.M
+    status, stdout, stderr = command(*first_call[0], *words, "--out", "ranking")
+    assert (status, stdout) == (2, "")
+    assert re.findall(r"^\w+Error: .*", stderr, re.M) == re.findall(
+        r"^UsageError: ranking: .*another --out\.$", stderr, re.M
     )
-    assert "UsageError" in said
+    assert "UsageError" in stderr
 
 
 def test_inspect_shows_a_ranking(first_call, user_folder, monkeypatch, command):
     monkeypatch.chdir(user_folder)
-    status, shown, _ = command("inspect", "ranking", "--json")
+    status, stdout, _ = command("inspect", "ranking", "--json")
     answer = first_call[1].json
-    kept = json.loads(shown)
+    kept = json.loads(stdout)
     assert status == 0 and all(kept[key] == answer[key] for key in answer if key not in ("ranking", "caveats"))
-    assert kept["caveats"] == [said for said in answer["caveats"] if "Left out" not in said]
-    status, shown, _ = command("inspect", "ranking")
-    assert status == 0 and answer["recommendation"] in shown
+    assert kept["caveats"] == [caveat for caveat in answer["caveats"] if "Left out" not in caveat]
+    status, stdout, _ = command("inspect", "ranking")
+    assert status == 0 and answer["recommendation"] in stdout
 
 
 def test_features_of_the_command_are_taken_by_the_command(in_user_folder, command):
     assert command("features", "ours", "ct", "--out", "features")[0] == 0
     assert not (in_user_folder / "runs").exists()
-    status, shown, _ = command("rank", "region.yaml", "ours", "resamples=0", "--features", "features", "--json")
-    assert status == 0 and json.loads(shown)["order"] == ["simclr_ct"]
+    status, stdout, _ = command("rank", "region.yaml", "ours", "resamples=0", "--features", "features", "--json")
+    assert status == 0 and json.loads(stdout)["order"] == ["simclr_ct"]
     assert not (in_user_folder / "runs" / "features").exists()
 
 
 def test_a_source_of_the_command_gives_leep_and_nce(in_user_folder, command):
     words = ["rank", "region.yaml", "ours", TINY, "resamples=0", "--source", "ct:label", "--json"]
-    status, shown, said = command(*words)
-    assert status == 0, said
-    answer = json.loads(shown)
-    assert found(answer, "simclr_ct")["leep"] <= 0 and found(answer, "simclr_ct")["nce"] <= 0
-    assert found(answer, "scratch")["leep"] is None
-    assert any("LEEP and NCE of simclr_ct" in said and "ct (label)" in said for said in answer["caveats"])
+    status, stdout, stderr = command(*words)
+    assert status == 0, stderr
+    answer = json.loads(stdout)
+    assert criteria_of(answer, "simclr_ct")["leep"] <= 0 and criteria_of(answer, "simclr_ct")["nce"] <= 0
+    assert criteria_of(answer, "scratch")["leep"] is None
+    assert any("LEEP and NCE of simclr_ct" in caveat and "ct (label)" in caveat for caveat in answer["caveats"])
 
 
 def test_settings_may_stand_before_and_behind_options(in_user_folder, command):
     orders = [["by=knn", TINY, "resamples=0", "--json"], [TINY, "--json", "resamples=0", "by=knn"]]
     answers = [command("rank", "region.yaml", *words) for words in orders]
     assert [status for status, _, _ in answers] == [0, 0]
-    one, two = (json.loads(shown) for _, shown, _ in answers)
+    one, two = (json.loads(stdout) for _, stdout, _ in answers)
     assert one == two and one["by"] == "knn"
 
 
@@ -210,9 +210,9 @@ def test_wrong_input_ends_with_status_2_and_one_message(in_user_folder, command,
     mask_task(in_user_folder / "masked")
     (in_user_folder / "masks.yaml").write_text((in_user_folder / "masked" / "task.yaml").read_text())
     words, message = WRONG[name]
-    status, shown, said = command("rank", *words.split())
-    assert (status, shown) == (2, "") and "Traceback" not in said
-    assert len(re.findall(r"^\w+Error: .*", said, re.M)) == 1 and re.search(message, said), said
+    status, stdout, stderr = command("rank", *words.split())
+    assert (status, stdout) == (2, "") and "Traceback" not in stderr
+    assert len(re.findall(r"^\w+Error: .*", stderr, re.M)) == 1 and re.search(message, stderr), stderr
     assert not (in_user_folder / "runs" / "rank").exists()
 
 
@@ -227,30 +227,30 @@ def offline(workdir, monkeypatch):
 
 
 def test_candidates_that_cannot_be_fetched_are_left_out_and_the_rest_is_ranked(first_call):
-    answer, said = first_call[1].json, first_call[1].stderr
+    answer, stderr = first_call[1].json, first_call[1].stderr
     assert len(answer["backbones"]) == len(answer["order"]) == 3
     (caveat,) = (caveat for caveat in answer["caveats"] if OFFLINE in caveat)
     assert caveat.startswith("Left out") and "hf download" in caveat
-    assert said.count(f"left out: {OFFLINE}") == 1 and "Traceback" not in said
+    assert stderr.count(f"left out: {OFFLINE}") == 1 and "Traceback" not in stderr
 
 
 def test_people_read_every_candidate_that_was_left_out(in_user_folder, command, offline):
     names = [OFFLINE, "timm:resnet50.a1_in1k"]
-    status, shown, _ = command("rank", "region.yaml", TINY, "resamples=0", "--candidates", ",".join(names))
+    status, stdout, _ = command("rank", "region.yaml", TINY, "resamples=0", "--candidates", ",".join(names))
     assert status == 0
     for name in names:
-        assert len(re.findall(rf"^- Left out: {re.escape(name)}: ", shown, re.M)) == 1
+        assert len(re.findall(rf"^- Left out: {re.escape(name)}: ", stdout, re.M)) == 1
 
 
 def test_a_caveat_of_what_was_left_out_is_of_this_call(in_user_folder, command, offline):
     words = ["rank", "region.yaml", TINY, "resamples=0", "--json"]
     answers = [command(*words), command(*words, "--candidates", OFFLINE), command(*words)]
     assert [status for status, _, _ in answers] == [0, 0, 0]
-    assert ["Left out" in shown for _, shown, _ in answers] == [False, True, False]
+    assert ["Left out" in stdout for _, stdout, _ in answers] == [False, True, False]
 
 
 def test_the_same_public_weights_as_a_backbone_are_an_error(in_user_folder, command, offline):
-    status, shown, said = command("rank", "region.yaml", TINY, OFFLINE, "resamples=0", "--json")
-    assert (status, shown) == (2, "") and "Traceback" not in said
-    assert re.findall(r"^\w+Error: (\S+): the public weights could not be loaded", said, re.M) == [OFFLINE]
+    status, stdout, stderr = command("rank", "region.yaml", TINY, OFFLINE, "resamples=0", "--json")
+    assert (status, stdout) == (2, "") and "Traceback" not in stderr
+    assert re.findall(r"^\w+Error: (\S+): the public weights could not be loaded", stderr, re.M) == [OFFLINE]
     assert not (in_user_folder / "runs" / "rank").exists()

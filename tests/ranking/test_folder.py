@@ -8,7 +8,7 @@ import numpy as np
 import pandas
 import pytest
 from safetensors.numpy import load_file, save_file
-from support.rankings import CLEAR, CRITERIA, DIM, THREE, cohort, found, plain, ranked, reader
+from support.rankings import CLEAR, CRITERIA, DIM, THREE, cohort, criteria_of, plain, ranked, reader
 
 from ssl_transfer.errors import UsageError
 from ssl_transfer.features import extract_features
@@ -23,7 +23,7 @@ def test_the_folder_holds_the_answer_and_a_table_of_every_value(three_ranked):
     table = pandas.read_csv(folder / "scores.csv")
     assert len(table) == len(THREE) * len(CRITERIA) and set(table["criterion"]) == CRITERIA
     for row in table.itertuples():
-        value = found(answer, row.backbone)[row.criterion]
+        value = criteria_of(answer, row.backbone)[row.criterion]
         assert np.isnan(row.value) if value is None else row.value == pytest.approx(value)
 
 
@@ -88,7 +88,7 @@ def test_it_is_the_given_features_that_are_scored(workdir, task):
     extract_features(backbone, task.store, folder)
     save_file({"features": extract_features(reader(*CLEAR), task.store).values}, folder / "features.safetensors")
     answer = ranked(task, {"it": backbone}, workdir / "out", resamples=0, features=[folder])
-    assert found(answer, "it")["linear_probe"] > 0.95
+    assert criteria_of(answer, "it")["linear_probe"] > 0.95
 
 
 def test_features_of_test_images_do_not_matter(workdir, task):

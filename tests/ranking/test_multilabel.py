@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from support.rankings import CLASSES, CLEAR, THREE, cohort, found, looked_at, ranked, reader
+from support.rankings import CLASSES, CLEAR, THREE, cohort, criteria_of, ranked, reader, train_and_val_rows
 
 from ssl_transfer.errors import SslTransferError, UsageError
 from ssl_transfer.features import extract_features
@@ -22,7 +22,7 @@ def multilabel(workdir):
 def test_multi_label_tasks_have_logme_and_the_probes_and_a_caveat_says_so(workdir, multilabel):
     answer = ranked(multilabel, THREE, workdir / "out")
     for one in answer["backbones"]:
-        assert {name for name, value in found(answer, one["name"]).items() if value is not None} == {
+        assert {name for name, value in criteria_of(answer, one["name"]).items() if value is not None} == {
             "logme",
             "knn",
             "linear_probe",
@@ -33,13 +33,13 @@ def test_multi_label_tasks_have_logme_and_the_probes_and_a_caveat_says_so(workdi
 
 
 def test_logme_of_several_labels_is_the_mean_over_labels_where_they_are_known(workdir, multilabel):
-    rows = looked_at(multilabel)
+    rows = train_and_val_rows(multilabel)
     features, labels = extract_features(reader(*CLEAR), multilabel.store).values[rows], multilabel.labels[rows]
     assert (labels < 0).any()
     each = [
         transferability.logme(features[column >= 0], column[column >= 0], target="multilabel") for column in labels.T
     ]
-    value = found(ranked(multilabel, {"it": CLEAR}, workdir / "out", resamples=0), "it")["logme"]
+    value = criteria_of(ranked(multilabel, {"it": CLEAR}, workdir / "out", resamples=0), "it")["logme"]
     assert value == pytest.approx(np.mean(each), rel=1e-9)
 
 
@@ -58,7 +58,7 @@ def test_a_label_so_rare_that_resamples_miss_it_is_ranked_all_the_same(workdir, 
     task = cohort(workdir / "task", {"rare": rare}, target=["rare"], metric="accuracy")
     answer = ranked(task, {"it": CLEAR}, workdir / "out", resamples=100)
     low, high = answer["backbones"][0]["intervals"]["logme"]
-    assert low - 1e-9 <= found(answer, "it")["logme"] <= high + 1e-9
+    assert low - 1e-9 <= criteria_of(answer, "it")["logme"] <= high + 1e-9
 
 
 def test_an_auroc_that_no_fold_can_have_is_refused_with_a_reason(workdir):

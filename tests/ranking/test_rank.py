@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from support.rankings import CLASSES, CLEAR, DIM, NOISE, SCORES, THREE, cohort, found, looked_at, plain, ranked, reader
+from support.rankings import (
+    CLASSES,
+    CLEAR,
+    DIM,
+    NOISE,
+    SCORES,
+    THREE,
+    cohort,
+    criteria_of,
+    plain,
+    ranked,
+    reader,
+    train_and_val_rows,
+)
 from support.tiny_tasks import mask_task
 
 from ssl_transfer.errors import BackboneError, TaskError
@@ -28,7 +41,7 @@ def test_the_order_is_best_first_by_the_requested_criterion(three_ranked, workdi
     task, _, _ = three_ranked
     answer = ranked(task, {**THREE, "half": (0, 6)}, workdir / "out", by=by, resamples=0)
     assert sorted(answer["order"]) == ["clear", "dim", "half", "noise"]
-    values = [found(answer, name)[by] for name in answer["order"]]
+    values = [criteria_of(answer, name)[by] for name in answer["order"]]
     assert values == sorted(values, reverse=True) and answer["by"] == by
     assert by not in answer["agreement"]
 
@@ -36,7 +49,7 @@ def test_the_order_is_best_first_by_the_requested_criterion(three_ranked, workdi
 def test_of_an_error_less_is_better(workdir):
     answer = ranked(cohort(workdir / "task", metric="brier"), THREE, workdir / "out")
     assert answer["order"][0] == "clear" and answer["first"]["clear"] > 0.99
-    probes = [found(answer, name)["linear_probe"] for name in answer["order"]]
+    probes = [criteria_of(answer, name)["linear_probe"] for name in answer["order"]]
     assert probes == sorted(probes)
 
 
@@ -44,7 +57,7 @@ def test_the_order_in_which_backbones_are_given_changes_nothing(three_ranked, wo
     task, answer, _ = three_ranked
     turned = ranked(task, dict(reversed(THREE.items())), workdir / "out", resamples=40)
     assert turned["order"] == answer["order"] and turned["first"] == answer["first"]
-    assert all(found(turned, name) == found(answer, name) for name in THREE)
+    assert all(criteria_of(turned, name) == criteria_of(answer, name) for name in THREE)
 
 
 def test_the_same_features_under_two_names_are_not_separated(workdir, task):
@@ -71,9 +84,9 @@ def test_random_initialisation_among_the_best_is_mentioned(workdir, task):
 @pytest.mark.parametrize("name", THREE)
 def test_scores_are_those_of_the_functions_on_train_and_val(three_ranked, workdir, name):
     task, answer, _ = three_ranked
-    rows = looked_at(task)
+    rows = train_and_val_rows(task)
     features, labels = extract_features(reader(*THREE[name]), task.store).values[rows], task.labels[rows]
-    values = found(answer, name)
+    values = criteria_of(answer, name)
     for score in sorted(SCORES - {"nce", "leep"}):
         assert values[score] == pytest.approx(getattr(transferability, score)(features, labels), rel=1e-9), score
 
@@ -88,8 +101,8 @@ def test_what_has_no_value_is_null_and_everything_else_a_number(three_ranked):
 
 def test_cross_validated_probes_are_good_on_informative_features_and_at_chance_on_noise(three_ranked):
     _, answer, _ = three_ranked
-    assert found(answer, "clear")["linear_probe"] > 0.95 and found(answer, "clear")["knn"] > 0.95
-    assert found(answer, "noise")["linear_probe"] < 0.5 and found(answer, "noise")["knn"] < 0.5
+    assert criteria_of(answer, "clear")["linear_probe"] > 0.95 and criteria_of(answer, "clear")["knn"] > 0.95
+    assert criteria_of(answer, "noise")["linear_probe"] < 0.5 and criteria_of(answer, "noise")["knn"] < 0.5
 
 
 @pytest.mark.parametrize("probe", ["linear_probe", "knn"])
@@ -104,7 +117,7 @@ def test_perfectly_informative_features_have_an_auroc_of_one(workdir, patients, 
     extract_features(backbone, task.store, folder)
     save_file({"features": features.astype(np.float32)}, folder / "features.safetensors")
     answer = ranked(task, {"it": backbone}, workdir / "out", resamples=0, features=[folder])
-    assert found(answer, "it")[probe] > 0.99
+    assert criteria_of(answer, "it")[probe] > 0.99
 
 
 @pytest.mark.parametrize("metric", ["auroc", "balanced_accuracy"])
@@ -140,7 +153,7 @@ def test_where_patients_are_unknown_a_caveat_says_so(workdir):
 def test_intervals_contain_the_value(three_ranked):
     _, answer, _ = three_ranked
     for one in answer["backbones"]:
-        values = found(answer, one["name"])
+        values = criteria_of(answer, one["name"])
         assert set(one["intervals"]) == {name for name, value in values.items() if value is not None}
         for name, (low, high) in one["intervals"].items():
             assert low <= high and low - 1e-9 <= values[name] <= high + 1e-9, (one["name"], name)
@@ -172,8 +185,8 @@ def test_the_same_seed_gives_the_same_answer_and_another_seed_other_folds_and_re
         for name, seed in (("a", 3), ("b", 3), ("c", 4))
     )
     assert plain(one) == plain(same)
-    assert found(one, "dim")["linear_probe"] != found(other, "dim")["linear_probe"]
-    assert found(one, "dim")["logme"] == found(other, "dim")["logme"]
+    assert criteria_of(one, "dim")["linear_probe"] != criteria_of(other, "dim")["linear_probe"]
+    assert criteria_of(one, "dim")["logme"] == criteria_of(other, "dim")["logme"]
     intervals = [answer["backbones"][0]["intervals"]["logme"] for answer in (one, other)]
     assert intervals[0] != intervals[1]
 
@@ -197,7 +210,7 @@ def test_features_that_are_nan_are_refused_by_the_backbone_s_name(workdir, task)
 def test_features_that_never_vary_are_chance_and_no_crash(workdir, task):
     answer = ranked(task, {"black": reader(*DIM, factor=0.0), "clear": CLEAR}, workdir / "out")
     assert answer["order"] == ["clear", "black"]
-    values = found(answer, "black")
+    values = criteria_of(answer, "black")
     assert values["linear_probe"] <= 0.4 and values["h_score"] == 0
     assert all(np.isfinite(value) for value in values.values() if value is not None)
 

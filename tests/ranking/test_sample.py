@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, brier_score_loss, roc_auc_score
-from support.rankings import CLASSES, cohort, looked_at
+from support.rankings import CLASSES, cohort, train_and_val_rows
 from support.tiny_tasks import class_task, write_task
 
 from ssl_transfer.errors import SplitError, SslTransferError, UsageError
@@ -43,14 +43,14 @@ def persons(folder, with_patients=True, **card):
 
 
 def test_rows_are_those_of_train_then_of_val(task):
-    assert sample(task).rows.tolist() == looked_at(task).tolist()
+    assert sample(task).rows.tolist() == train_and_val_rows(task).tolist()
 
 
 def test_images_without_a_label_are_left_out(workdir):
     command = np.array([str(n % CLASSES) for n in range(60)], object)
     command[[4, 45]] = None  # one of train, one of val
     some = cohort(workdir / "task", {"label": command})
-    assert sample(some).rows.tolist() == [row for row in looked_at(some) if row not in (4, 45)]
+    assert sample(some).rows.tolist() == [row for row in train_and_val_rows(some) if row not in (4, 45)]
 
 
 @pytest.mark.parametrize("seed", range(5))

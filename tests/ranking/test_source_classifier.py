@@ -7,7 +7,7 @@ import torch
 from models.test_public import MODELS, downloaded
 from safetensors.numpy import load_file, save_file
 from scipy.special import softmax
-from support.rankings import CLASSES, CLEAR, DIM, NOISE, cohort, found, looked_at, ranked, reader
+from support.rankings import CLASSES, CLEAR, DIM, NOISE, cohort, criteria_of, ranked, reader, train_and_val_rows
 
 from ssl_transfer.data.tasks import Task, TaskCard
 from ssl_transfer.errors import BackboneError, SslTransferError, StoreError
@@ -85,13 +85,13 @@ def test_public_weights_are_scored_by_their_own_classifier(workdir, task):
     downloaded(workdir / "public", "vit")
     public = load_backbone(workdir / "public", in_channels=1)
     answer = ranked(task, {"public": public, "ours": CLEAR}, workdir / "out", resamples=0)
-    rows, (weights, biases) = looked_at(task), public.classifier
+    rows, (weights, biases) = train_and_val_rows(task), public.classifier
     features = extract_features(public, task.store).values[rows].astype(float)
     probabilities = softmax(features @ weights.T + biases, axis=1)
-    values = found(answer, "public")
+    values = criteria_of(answer, "public")
     assert values["leep"] == pytest.approx(leep(probabilities, task.labels[rows]), rel=1e-9)
     assert values["nce"] == pytest.approx(nce(probabilities.argmax(1), task.labels[rows]), rel=1e-9)
-    assert found(answer, "ours")["leep"] is found(answer, "ours")["nce"] is None
+    assert criteria_of(answer, "ours")["leep"] is criteria_of(answer, "ours")["nce"] is None
     assert caveat(answer, "public", "own classifier")
     assert "ours" in caveat(answer, "not applicable", "N-LEEP")
     sources = {one["name"]: one["source_classes"] for one in answer["backbones"]}
@@ -104,8 +104,8 @@ def test_public_weights_are_scored_by_their_own_classifier(workdir, task):
 def test_without_source_classes_leep_and_nce_are_null_and_a_caveat_names_what_stands_in(workdir, task):
     values = ranked(task, {"ours": CLEAR, "scratch": reader(*DIM, method="none")}, workdir / "out", resamples=0)
     for name in ("ours", "scratch"):
-        assert found(values, name)["leep"] is found(values, name)["nce"] is None
-        assert found(values, name)["n_leep"] <= 0
+        assert criteria_of(values, name)["leep"] is criteria_of(values, name)["nce"] is None
+        assert criteria_of(values, name)["n_leep"] <= 0
     said = caveat(values, "LEEP", "NCE", "not applicable")
     assert "ours" in said and "scratch" in said and "N-LEEP" in said and "--source" in said
 
@@ -114,9 +114,9 @@ def test_a_head_is_trained_on_the_labels_of_the_store_that_a_backbone_was_pretra
     backbones = {"pretrained": reader(*CLEAR, stores=[source.id]), "other": reader(*DIM, stores=["elsewhere"])}
     sources = [SourceLabels.open(str(source.path))]
     answer = ranked(task, backbones, workdir / "out", resamples=20, sources=sources)
-    values = found(answer, "pretrained")
+    values = criteria_of(answer, "pretrained")
     assert -np.log(CLASSES) / 2 < values["leep"] <= 0 and values["nce"] == pytest.approx(0, abs=1e-9)
-    assert found(answer, "other")["leep"] is found(answer, "other")["nce"] is None
+    assert criteria_of(answer, "other")["leep"] is criteria_of(answer, "other")["nce"] is None
     assert str(source.path) in caveat(answer, "LEEP and NCE of pretrained")
     assert "other" in caveat(answer, "not applicable")
     (one,) = (one for one in answer["backbones"] if one["name"] == "pretrained")
@@ -126,8 +126,8 @@ def test_a_head_is_trained_on_the_labels_of_the_store_that_a_backbone_was_pretra
 def test_values_are_those_of_the_head_s_posteriors_on_train_and_val(workdir, task, source):
     backbone = reader(*DIM, stores=[source.id])
     sources = [SourceLabels.open(str(source.path))]
-    values = found(ranked(task, {"it": backbone}, workdir / "out", resamples=0, sources=sources), "it")
-    rows = looked_at(task)
+    values = criteria_of(ranked(task, {"it": backbone}, workdir / "out", resamples=0, sources=sources), "it")
+    rows = train_and_val_rows(task)
     probabilities = command(backbone, task, str(source.path)).probabilities[rows]
     assert values["leep"] == pytest.approx(leep(probabilities, task.labels[rows]), rel=1e-9)
     assert values["nce"] == pytest.approx(nce(probabilities.argmax(1), task.labels[rows]), rel=1e-9)
@@ -147,7 +147,7 @@ def test_a_column_may_be_named_and_labels_that_images_do_not_tell_are_worth_less
     for column in ("label", "mood"):
         sources = [SourceLabels.open(f"{source.path}:{column}")]
         answer = ranked(task, backbone, workdir / column, resamples=0, sources=sources)
-        values[column] = found(answer, "it")
+        values[column] = criteria_of(answer, "it")
         assert column in caveat(answer, "LEEP and NCE of it")
     assert values["label"]["leep"] > values["mood"]["leep"] + 0.3
     assert values["label"]["logme"] == values["mood"]["logme"]
@@ -178,7 +178,7 @@ def test_several_stores_are_learnt_together(workdir, task, source):
 def test_a_store_that_no_backbone_was_pretrained_on_is_no_source_and_a_caveat_says_so(workdir, task, source):
     sources = [SourceLabels.open(str(source.path))]
     answer = ranked(task, {"it": CLEAR}, workdir / "out", resamples=0, sources=sources)
-    assert found(answer, "it")["leep"] is None
+    assert criteria_of(answer, "it")["leep"] is None
     assert "pretrained" in caveat(answer, str(source.path))
 
 
@@ -194,7 +194,7 @@ def test_multi_label_tasks_have_no_leep_whatever_the_source(workdir, task, sourc
     multilabel = cohort(workdir / "several", columns, target=["a", "b"], metric="auroc")
     backbone = reader(*CLEAR, stores=[source.id])
     sources = [SourceLabels.open(str(source.path))]
-    values = found(ranked(multilabel, {"it": backbone}, workdir / "out", resamples=0, sources=sources), "it")
+    values = criteria_of(ranked(multilabel, {"it": backbone}, workdir / "out", resamples=0, sources=sources), "it")
     assert values["leep"] is values["nce"] is None and values["logme"] is not None
 
 
@@ -204,7 +204,7 @@ def test_a_task_of_another_column_of_the_same_store_may_be_told_by_its_labels(wo
     task = Task("is it", store, TaskCard(store=str(store.path), target="label", metric="accuracy"))
     backbone = {"it": reader(*CLEAR, stores=[store.id])}
     sources = [SourceLabels.open(f"{store.path}:organ")]
-    values = found(ranked(task, backbone, workdir / "out", resamples=0, sources=sources), "it")
+    values = criteria_of(ranked(task, backbone, workdir / "out", resamples=0, sources=sources), "it")
     assert values["nce"] == pytest.approx(0, abs=1e-9)
 
 
@@ -240,7 +240,7 @@ def test_a_source_of_very_few_patients_gives_an_answer_or_a_reason(workdir, task
         answer = ranked(task, {"it": reader(*DIM, stores=[store.id])}, workdir / "out", resamples=0, sources=sources)
     except SslTransferError:
         return
-    assert found(answer, "it")["leep"] is None or found(answer, "it")["leep"] <= 0
+    assert criteria_of(answer, "it")["leep"] is None or criteria_of(answer, "it")["leep"] <= 0
 
 
 def spoilt(backbone, store, folder, row):
@@ -266,12 +266,14 @@ def test_features_of_test_images_do_not_matter_to_leep_whatever_they_are(workdir
     features = spoilt(backbone, task.store, workdir / "spoilt", 59)
     assert task.store.column("split")[59] == "test"
     same = ranked(task, {"it": backbone}, workdir / "out", resamples=0, sources=sources, features=[features])
-    assert found(same, "it") == found(expected, "it")
+    assert criteria_of(same, "it") == criteria_of(expected, "it")
 
 
 def test_the_noise_of_a_source_does_not_make_a_good_score(workdir, task, source):
     values = {}
     for name, pixels in (("clear", CLEAR), ("noise", NOISE)):
         backbone, sources = reader(*pixels, stores=[source.id]), [SourceLabels.open(str(source.path))]
-        values[name] = found(ranked(task, {"it": backbone}, workdir / name, resamples=0, sources=sources), "it")["leep"]
+        values[name] = criteria_of(ranked(task, {"it": backbone}, workdir / name, resamples=0, sources=sources), "it")[
+            "leep"
+        ]
     assert values["clear"] > values["noise"] and values["noise"] == pytest.approx(-np.log(CLASSES), abs=0.15)

@@ -49,7 +49,7 @@ def textures(count, seed=0, side=32):
 
 
 def made_store(folder, images, splits=None, **columns):
-    """A store of such images; a third is test unless told."""
+    """A store of such images; by default a third is test."""
     splits = np.where(np.arange(len(images)) % 3, "train", "test") if splits is None else splits
     folder.parent.mkdir(exist_ok=True)
     with StoreWriter(folder, images.shape[1:], images.dtype) as writer:
@@ -114,7 +114,7 @@ def analyze_to_json(*arguments, **settings):
     return analysis.to_json(), analysis.path
 
 
-def told(answer, title):
+def finding_text(answer, title):
     """What a finding says; nothing if it is not there."""
     return next((one["text"] for one in answer["findings"] if one["title"] == title), "")
 

@@ -71,13 +71,13 @@ def ranked(task, backbones, out, **settings):
     return rank(task, backbones, out, **{"resamples": 20, **settings}).to_json()
 
 
-def found(answer, name):
+def criteria_of(answer, name):
     """Criterion -> value of one backbone."""
-    (one,) = (one for one in answer["backbones"] if one["name"] == name)
-    return {"linear_probe": one["linear_probe"], "knn": one["knn"], **one["scores"]}
+    (backbone,) = (entry for entry in answer["backbones"] if entry["name"] == name)
+    return {"linear_probe": backbone["linear_probe"], "knn": backbone["knn"], **backbone["scores"]}
 
 
-def looked_at(task):
+def train_and_val_rows(task):
     """Rows of train, then of val, as the store has them."""
     return np.concatenate([np.flatnonzero(task.store.column("split") == split) for split in ("train", "val")])
 

@@ -57,8 +57,8 @@ def class_task(folder, train=8, held_out=4, classes=2, size=SIDE, channels=1, la
     splits = np.repeat(["train", "val", "test"], [train, held_out, held_out])
     labels = np.arange(len(splits)) % classes if labels is None else np.asarray(labels)
     images, _ = spots(labels, size, channels)
-    told = np.where(splits == "test", (labels + shift) % classes, labels)
-    columns = {"label": told.astype(str), "patient": [f"p{n:03d}" for n in range(len(splits))]}
+    shifted = np.where(splits == "test", (labels + shift) % classes, labels)
+    columns = {"label": shifted.astype(str), "patient": [f"p{n:03d}" for n in range(len(splits))]}
     return write_task(folder, images, splits, columns, **card)
 
 

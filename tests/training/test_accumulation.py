@@ -60,9 +60,9 @@ def test_methods_that_compare_the_images_of_a_batch_refuse_and_offer_a_queue(run
         runs(
             tmp_path / "run", f"method={{name: {method}, projection_dim: 8, hidden_dim: 8}}", "train.accumulate_steps=3"
         )
-    told = str(refusal.value)
-    assert f"train.accumulate_steps: {method} takes its {COMPARING[method]} from the batch" in told
-    assert "3 batches of 4 images are not one of 12" in told and "Take method=moco" in told
+    message = str(refusal.value)
+    assert f"train.accumulate_steps: {method} takes its {COMPARING[method]} from the batch" in message
+    assert "3 batches of 4 images are not one of 12" in message and "Take method=moco" in message
     assert not (tmp_path / "run").exists()
 
 

@@ -120,8 +120,8 @@ def test_alarms_that_warn_do_so_once_each(capsys):
     for step in range(1, 20):
         alarms.projection_std(step, 0.0, keys)
         alarms.nonfinite(step, math.inf, keys)
-    told = capsys.readouterr().err
-    assert told.count("the representation has collapsed") == told.count("the loss is inf") == 1
+    stderr = capsys.readouterr().err
+    assert stderr.count("the representation has collapsed") == stderr.count("the loss is inf") == 1
 
 
 def test_row_names_are_looked_up_only_when_an_alarm_is_raised():

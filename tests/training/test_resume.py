@@ -37,9 +37,9 @@ def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before_with_a_warni
     out = interrupt()
     damage(out / "checkpoints" / "checkpoint-00000002.pt")
     runs(out)
-    told = capsys.readouterr().err
-    assert "checkpoint-00000002.pt: this checkpoint is damaged; trying the one before" in told
-    assert "going on from step 1" in told
+    stderr = capsys.readouterr().err
+    assert "checkpoint-00000002.pt: this checkpoint is damaged; trying the one before" in stderr
+    assert "going on from step 1" in stderr
     assert runs.weights(out) == runs.weights(finished[0])
 
 

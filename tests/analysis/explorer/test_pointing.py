@@ -16,8 +16,8 @@ def test_a_click_shows_the_image_and_its_neighbours_with_their_similarity(page, 
     assert texts(page, "#image h2") == [f"Row {row}"]
     shown = page.locator("#image .near button")
     assert shown.evaluate_all("all => all.map(one => +one.dataset.row)") == first.neighbors[row].tolist()
-    told = np.array(texts(page, "#image .near .value"), float)
-    assert told == pytest.approx(first.similarities[row], abs=0.006)
+    shown_similarities = np.array(texts(page, "#image .near .value"), float)
+    assert shown_similarities == pytest.approx(first.similarities[row], abs=0.006)
 
 
 @browser_only
