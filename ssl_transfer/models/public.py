@@ -90,9 +90,7 @@ def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights
     except (OSError, ValueError, KeyError, TypeError):
         raise BackboneError(f"{path}/config.json: this is not what timm writes beside a model's weights.") from None
     if config.get("made_by") == MAKER:
-        raise BackboneError(
-            f"{path}: this is no backbone: its card.json is missing. Copy the whole folder again."
-        )
+        raise BackboneError(f"{path}: this is no backbone: its card.json is missing. Copy the whole folder again.")
     try:
         public: TimmModel = timm.create_model(f"local-dir:{path}", pretrained=True, in_chans=in_channels)
     except Exception as error:  # timm passes on any error of the disk
