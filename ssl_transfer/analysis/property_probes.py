@@ -42,11 +42,11 @@ def probe_properties(
     alike: dict[bytes, list[_Property]] = {}  # properties of the same images share decompositions of the features
     for name in properties:
         prepared = _prepared(str(name), properties[name].to_numpy())
-        if prepared is not None and len(np.unique(groups[prepared.known].astype(str))) >= FOLDS:
-            alike.setdefault(prepared.known.tobytes(), []).append(prepared)
+        if prepared is not None and len(np.unique(groups[prepared.rows].astype(str))) >= FOLDS:
+            alike.setdefault(prepared.rows.tobytes(), []).append(prepared)
     rows = []
     for columns in alike.values():
-        sample = _Sample.of(features, groups, columns[0].known, seed)
+        sample = _Sample.of(features, groups, columns[0].rows, seed)
         target_arrays = [column.targets for column in columns]
         if control:
             target_arrays += [column.of(sample.permuted(column.values)) for column in columns]
@@ -74,7 +74,7 @@ def probe_properties(
                     "measure": measure,
                     "value": judged[index],
                     "chance": chance,
-                    "n": len(column.known),
+                    "n": len(column.rows),
                 }
             )
     order = {name: index for index, name in enumerate(properties)}
@@ -87,7 +87,7 @@ class _Property:
     """A column that can be probed: rows with a value, their numbers or class codes, and the number of classes (0: numbers)."""
 
     name: str
-    known: np.ndarray
+    rows: np.ndarray
     values: np.ndarray
     classes: int
 
@@ -125,28 +125,29 @@ class _Sample:
         parts = np.split(order, np.cumsum(np.bincount(self.groups))[:-1])
         given = np.random.default_rng([self.seed, 1]).permutation(len(parts))
         shuffled = np.empty_like(target)
-        for part, other in zip(parts, given, strict=True):
-            shuffled[part] = target[parts[other][np.arange(len(part)) % len(parts[other])]]
+        for part, source in zip(parts, given, strict=True):
+            shuffled[part] = target[parts[source][np.arange(len(part)) % len(parts[source])]]
         return shuffled
 
 
 def _prepared(name: str, values: np.ndarray) -> _Property | None:
     """A property with enough values, or None."""
-    known = np.flatnonzero([value is not None and value == value for value in values])
-    kept = np.asarray(values, object)[known]
-    if len(known) < FEWEST:
+    rows = np.flatnonzero([value is not None and value == value for value in values])
+    kept = np.asarray(values, object)[rows]
+    if len(rows) < FEWEST:
         return None
     if all(isinstance(value, (int, float, np.number)) for value in kept):
         numbers = kept.astype(np.float64)
         different = np.unique(numbers)
         if len(different) >= LEAST_NUMBERS or (len(different) > 2 and (different % 1 != 0).any()):
-            return _Property(name, known, numbers, 0)
+            return _Property(name, rows, numbers, 0)
     names, codes, counts = np.unique(kept.astype(str), return_inverse=True, return_counts=True)
     frequent = counts >= FEWEST
     if len(names) > MOST_CLASSES or frequent.sum() < 2:
         return None
-    rows = frequent[codes]
-    return _Property(name, known[rows], np.unique(codes[rows], return_inverse=True)[1], int(frequent.sum()))
+    in_frequent = frequent[codes]
+    classes = np.unique(codes[in_frequent], return_inverse=True)[1]
+    return _Property(name, rows[in_frequent], classes, int(frequent.sum()))
 
 
 def _predicted(

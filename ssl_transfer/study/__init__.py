@@ -1,5 +1,5 @@
-"""A study: many evaluations from one YAML, the statistics over them, and the report that says what they mean.
+"""A study: many evaluations from one YAML, their statistics, and a report.
 
-Data goes one way: `design` (the YAML) → `planning` → `plan` (jobs) → `engine` (records, results) → `findings` → `statistics` →
-`report`. Nothing here imports torch, and importing this package imports nothing at all.
+Data flows in one direction: `design` (the YAML) → `planning` → `plan` (jobs) → `engine` (records, results) → `gather` →
+`statistics` → `report`. Nothing here imports torch, and importing this package imports nothing at all.
 """

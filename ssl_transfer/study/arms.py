@@ -1,4 +1,4 @@
-"""The arms of a study: its pretrainings at every combination of levels of what varies, and which of them are compared."""
+"""The arms of a study: its pretrainings at every combination of factor levels, and the comparisons between them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ JOIN = " · "
 
 @dataclass(frozen=True, eq=False)
 class Arm:
-    """A pretraining at one combination of levels of what varies.
+    """A pretraining at a combination of factor levels.
 
     Attributes:
-        name: As reports show it.
+        name: Name in reports.
         factors: `pretraining` and every axis -> level. Arms are compared if they differ in one factor alone.
         seeds: Pretraining seeds; [None] for an existing backbone.
     """
@@ -29,14 +29,14 @@ class Arm:
     seeds: list[int | None]
 
     def title(self, seed: int | None) -> str:
-        """Its name with a pretraining seed."""
+        """Name of the arm with a pretraining seed."""
         return self.name if seed is None else f"{self.name}, seed {seed}"
 
     def level(self, named: str | Mapping[str, str]) -> str:
-        """A backbone that may differ between levels: the one of this arm's.
+        """The backbone for the levels of this arm, if backbones are given per level.
 
         Raises:
-            RecipeError: If none is.
+            RecipeError: If no backbone is given for its levels.
         """
         if isinstance(named, str):
             return named
@@ -46,7 +46,7 @@ class Arm:
         raise RecipeError(f"pretrainings.{self.name}: none of {', '.join(named)} is one of its levels.")
 
     def card(self) -> dict[str, Any]:
-        """As the plan lists it."""
+        """The arm as a JSON object of the plan."""
         pretraining = self.pretraining
         return {
             "name": self.name,
@@ -76,7 +76,7 @@ def arms_of(recipe: StudyRecipe) -> Iterator[Arm]:
 
 
 def compared(arms: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Pairs of arms that differ in one factor alone; a factor that only one of both has does not count."""
+    """Pairs of arms that differ in exactly one factor, apart from factors that only one of them has."""
     pairs = []
     for a, b in itertools.combinations(arms, 2):
         shared = set(a["factors"]) & set(b["factors"])

@@ -16,12 +16,12 @@ from ssl_transfer.study.plan import Job
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of a whole plan.
+    """Estimated cost of a plan.
 
     Attributes:
-        hours: Of all jobs, one after the other.
-        gpu_hours: Hours × GPUs of each.
-        disk_gb: What they leave on disk.
+        hours: Sum of the hours of all jobs.
+        gpu_hours: Sum over jobs of hours × GPUs.
+        disk_gb: Size of their output.
         recorded: Share of the jobs whose kind has records; the others are estimated by the study's `resources`.
     """
 

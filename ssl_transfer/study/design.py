@@ -1,7 +1,7 @@
-"""The design of a study: what its YAML may hold.
+"""The design of a study: the schema of its YAML.
 
-Pretrainings × what varies × pretraining seeds × tasks × protocols and strategies × fractions × seeds, with exceptions. Nothing is
-inherited or interpolated: a pretraining is a recipe, and `set` lays values over it.
+Pretrainings × factor levels × pretraining seeds × tasks × protocols and strategies × fractions × seeds, with exceptions. Nothing
+is inherited or interpolated: a pretraining is a recipe, and `set` overrides its values.
 """
 
 # ruff: noqa: RUF012 — pydantic copies defaults
@@ -18,7 +18,7 @@ from ssl_transfer.errors import RecipeError, nearest
 from ssl_transfer.protocols import PROTOCOLS, WITH_STRATEGIES
 from ssl_transfer.recipe import Overrides, Section, load_recipe
 
-STAGES = ("ingest", "pretrain", "untrained", "features", "rank")  # their resources; an evaluation has its protocol's
+STAGES = ("ingest", "pretrain", "untrained", "features", "rank")  # keys of `resources`, besides protocols
 
 Settings = dict[str, Any]  # see `assignments`
 
@@ -35,7 +35,7 @@ class StoreSection(Section):
         if (self.path is None) == (self.source is None):
             raise ValueError("Expected either `path` (a store) or `source` (files to ingest)")
         if self.path and self.options:
-            raise ValueError("`options` are ingest's, and a `path` is a store already. Name a `source`")
+            raise ValueError("`options` are those of ingest, and a `path` is an existing store. Give a `source`")
         return self
 
 
@@ -44,14 +44,14 @@ class Pretraining(Section):
 
     Attributes:
         backbone: An existing backbone, a folder or `timm:NAME`; or one for each level of an axis of `vary`.
-        store: Of `stores`: what it is pretrained on; with `untrained`, the store whose intensities it reads.
+        store: Name in `stores` of its pretraining store; with `untrained`, of the store that intensities are scaled for.
         mix: Store -> share.
         init: The pretraining that it starts from (of the same seed), or an existing backbone, or one for each level.
-        untrained: Random initialisation: the recipe's backbone before the first step.
-        recipe: In place of the study's.
-        set: Laid over the recipe.
-        varies: Axes of `vary` that apply; null: all, for an existing backbone those that it has levels of.
-        evaluated: False for a pretraining that only others start from.
+        untrained: Random initialisation: the backbone of the recipe before the first step.
+        recipe: Recipe in place of that of the study.
+        set: Overrides of the recipe.
+        varies: Axes of `vary` that apply; null: all axes, or for an existing backbone those for which it has levels.
+        evaluated: False for a pretraining that is only the parent of others.
     """
 
     backbone: str | dict[str, str] | None = None
@@ -76,7 +76,7 @@ class Pretraining(Section):
 
 
 class TaskSection(Section):
-    """A task: a card of `recipes/tasks/` or a path, on a store of the study; `set` lays values over the card."""
+    """A task: a card of `recipes/tasks/` or a path, on a store of the study; `set` overrides values of the card."""
 
     card: str | None = None
     store: str | None = None
@@ -155,20 +155,20 @@ class Change(Where):
 
 
 class Shared(Section):
-    """What all pretrainings share: a recipe, and overrides that apply before those of each pretraining."""
+    """Defaults of all pretrainings: a recipe, and overrides that apply before those of each pretraining."""
 
     recipe: str | None = None
     set: Settings = {}
 
 
 class Statistics(Section):
-    """What is compared, and by which criteria.
+    """The comparisons, and their criteria.
 
     Attributes:
         primary: The primary contrasts: protocol, metric, and optionally fraction, task, strategy, noise; with
             `compare: strategies` they compare strategies in place of pretrainings.
         margin: Largest difference that counts as equivalent: a number, or one per metric. Null: nothing is equivalent.
-        family: Columns within which Holm's correction runs.
+        family: Columns that define the families of Holm's correction.
         pairs: The declared comparisons; null: all pairs of arms that differ in one factor.
     """
 
@@ -194,7 +194,7 @@ class Statistics(Section):
 
 
 class Resources(Section):
-    """What one job of a stage requests from a cluster, and its estimated time until there are records of its kind.
+    """Resources that a job of a stage requests from a cluster, and its estimated duration.
 
     Attributes:
         launch: Arguments of `accelerate launch`, such as `--config_file launch/accelerate/gpu8.yaml`; empty: one process.
@@ -215,8 +215,8 @@ class StudyRecipe(Section):
     """A whole study.
 
     Attributes:
-        sources: Folder that relative sources of `stores` start from.
-        vary: Axis -> level -> settings: every pretraining is done at every combination of levels.
+        sources: Folder that relative paths in `stores` refer to.
+        vary: Axis -> level -> settings; every pretraining is run at every combination of levels.
     """
 
     name: str = "study"
@@ -235,7 +235,7 @@ class StudyRecipe(Section):
     set: list[Change] = []
     statistics: Statistics
     resources: dict[str, Resources] = {}
-    notes: list[str] = []  # what a reader of the report must know
+    notes: list[str] = []  # caveats for readers of the report
 
     @model_validator(mode="after")
     def _names_are_known(self) -> StudyRecipe:
@@ -267,10 +267,10 @@ def _refuse(what: str, name: str, available: Iterable[str]) -> None:
 
 
 def load_study(path: str | Path, overrides: Overrides = ()) -> StudyRecipe:
-    """Read a study's YAML with `key=value` overrides; its name is the file's unless it says another.
+    """Read the YAML of a study with `key=value` overrides; its default name is that of the file.
 
     Raises:
-        RecipeError: If something in it is unknown or has the wrong type.
+        RecipeError: If a key is unknown or a value has the wrong type.
     """
     recipe = load_recipe(StudyRecipe, path, overrides)
     if "name" not in recipe.model_fields_set:
@@ -283,7 +283,7 @@ def load_study(path: str | Path, overrides: Overrides = ()) -> StudyRecipe:
 def assignments(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Settings as the words of a command line, `train.steps=100`.
 
-    Blocks and dotted keys mean the same, but a block that has a `name` replaces what it is laid over.
+    Blocks and dotted keys mean the same, but a block with a `name` replaces the block that it overrides.
     """
     words = []
     for key, value in settings.items():

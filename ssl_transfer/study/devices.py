@@ -1,4 +1,4 @@
-"""Which GPUs of this machine a job may use, when no scheduler says so."""
+"""Allocation of the GPUs of this machine to jobs, without a scheduler."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from ssl_transfer.errors import RunError
 from ssl_transfer.run import claimed
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-SCHEDULERS = ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST", "PBS_JOBID", "LSB_JOBID")  # set in their jobs
+SCHEDULERS = ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST", "PBS_JOBID", "LSB_JOBID")  # set inside their jobs
 SECONDS_BETWEEN_LOOKS = 2.0
 
 
 def machine_gpus() -> list[str]:
-    """What CUDA calls the GPUs of this machine (or container), without loading torch."""
+    """CUDA's names of the GPUs of this machine (or container), without loading torch."""
     return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
 
 
 @contextmanager
 def claimed_gpus(wanted: int, locks: Path | None = None) -> Iterator[list[str]]:
-    """Hold so many GPUs of this machine while the block runs; `CUDA_VISIBLE_DEVICES` names them to it and its children.
+    """Claim GPUs of this machine while the block runs; `CUDA_VISIBLE_DEVICES` is set for this process and its children.
 
-    A scheduler has chosen already; otherwise the variable, if it is set, names those that may be claimed. A machine
-    without a GPU runs the job on its CPU. In a process that has used CUDA before, the variable has no effect any more: an
-    engine that runs jobs side by side starts a process each.
+    Under a scheduler nothing is claimed. Otherwise the variable, if set, lists the GPUs that may be claimed. A machine
+    without a GPU runs the job on its CPU. In a process that has used CUDA before, the variable has no effect, so an
+    engine that runs jobs in parallel starts a process for each.
 
     Args:
-        wanted: How many; 0: the job needs none.
-        locks: Folder of the lock files; None: the system's temporary folder.
+        wanted: Number of GPUs; 0: none.
+        locks: Folder of the lock files; None: the temporary folder of the system.
 
     Raises:
-        RunError: If the machine has some, but fewer.
+        RunError: If the machine has GPUs, but fewer.
     """
     before = os.environ.get(VISIBLE)
     present = machine_gpus() if before is None else [name for name in before.split(",") if name]

@@ -27,11 +27,11 @@ from ssl_transfer.study.devices import claimed_gpus
 from ssl_transfer.study.plan import Job, Plan, external_id
 
 SCHEMA = 1
-LAST_LINES = 60  # of a launched job that failed
-SECONDS_BETWEEN_LOOKS = 1.0  # at jobs that another engine runs
+LAST_LINES = 60  # of the output of a failed job, in its message
+SECONDS_BETWEEN_LOOKS = 1.0  # at jobs of another engine
 STATES = ("done", "running", "missing", "failed", "blocked")
 
-Perform = Callable[[list[str]], Any]  # runs the words behind `ssl-transfer` in this process
+Perform = Callable[[list[str]], Any]  # runs the arguments of `ssl-transfer` in this process
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Status:
     states: dict[str, str]
 
     def count(self, state: str) -> int:
-        """How many jobs are in a state."""
+        """Number of jobs in a state."""
         return list(self.states.values()).count(state)
 
 
@@ -71,12 +71,12 @@ def failure(plan: Plan, job: Job) -> dict[str, Any] | None:
 
 
 def is_done(plan: Plan, job: Job) -> bool:
-    """Whether it has a record."""
+    """Whether a job has a record."""
     return _file(plan, job, "json").exists()
 
 
 def is_running(plan: Plan, job: Job) -> bool:
-    """Whether a process holds its lock."""
+    """Whether a process holds the lock of a job."""
     lock = _file(plan, job, "lock")
     if not lock.exists():
         return False
@@ -88,14 +88,14 @@ def run_plan(plan: Plan, perform: Perform) -> Status:
     """Run every job that is not done, in order, in this process; continue after failures, and wait for other engines.
 
     Args:
-        plan: Of the study.
-        perform: Runs the words behind `ssl-transfer` in this process.
+        plan: The plan of the study.
+        perform: Runs the arguments of `ssl-transfer` in this process.
 
     Returns:
         The state of every job at the end.
 
     Raises:
-        Interrupted: If this process is asked to stop; the running job keeps its checkpoint.
+        Interrupted: If this process receives a signal to stop; the running job keeps its checkpoint.
     """
     left = {job.id: job for job in plan.jobs if not is_done(plan, job)}
     with claimed_gpus(max((job.resources["gpus"] for job in left.values()), default=0)):
@@ -128,8 +128,8 @@ def run_job(plan: Plan, job_id: str, perform: Perform) -> None:
     """Run one job, for another engine; wait if another process runs it already.
 
     Raises:
-        UsageError: If the plan has no such job, or something that it needs is not done.
-        Exception: Whatever the job raises; it is recorded.
+        UsageError: If the plan has no such job, or a job that it depends on is not done.
+        Exception: Any error of the job, which is recorded.
     """
     job = next((job for job in plan.jobs if job.id == job_id), None)
     if job is None:
@@ -234,13 +234,13 @@ class _TimeLeft:
         self.costs, self.total, self.left = Costs.recorded(plan.folder), len(plan.jobs), left
 
     def begin(self, job: Job) -> None:
-        """A job starts."""
+        """Print the start of a job."""
         seconds = sum(self.costs.seconds(waiting) for waiting in self.left.values())
         say(f"[{self.total - len(self.left) + 1}/{self.total}, about {duration(seconds)} left] {job.title}")
         self.started = time.monotonic()
 
     def end(self, job: Job) -> None:
-        """It is done."""
+        """Record the end of a job."""
         self.costs.add(job.cost, time.monotonic() - self.started, 0)
 
 
@@ -249,7 +249,7 @@ def _file(plan: Plan, job: Job, suffix: str) -> Path:
 
 
 def _check_external(job: Job) -> None:
-    """Refuse inputs that changed since the plan: the job's id, and so its folder, is that of the old one.
+    """Refuse inputs that changed after planning, since the job's id and folder belong to the old ones.
 
     Raises:
         UsageError: If a store or backbone has another id.

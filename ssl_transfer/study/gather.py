@@ -33,12 +33,12 @@ SHEET_IMAGES = 48
 
 
 def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[Attachment] = ()) -> dict[str, Any]:
-    """Build the report of the results that are there, and list what is missing.
+    """Build the report of the available results, and list what is missing.
 
     Args:
-        plan: Of the study.
-        out: Folder; None: the study's own.
-        pictures: To embed beside contact sheets of the study's stores.
+        plan: The plan of the study.
+        out: Folder of the report; None: the folder of the study.
+        pictures: Pictures to embed, besides contact sheets of the stores of the study.
 
     Returns:
         `report` (path), `runs`, `runs_done`, `missing` (jobs), `answers` (sentences), `seconds` (by kind of job).
@@ -66,13 +66,13 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
 def study_evidence(
     plan: Plan, results: Mapping[Path, EvalResult], states: Mapping[str, str], pictures: Iterable[Attachment] = ()
 ) -> Evidence:
-    """What the report of a study rests on.
+    """The evidence for the report of a study.
 
     Args:
-        plan: Of the study.
+        plan: The plan of the study.
         results: Folder -> result, as `finished` yields them.
         states: Job -> state, as `engine.status` returns them.
-        pictures: To embed beside contact sheets of the study's stores.
+        pictures: Pictures to embed, besides contact sheets of the stores of the study.
     """
     listed = list(results.values())
     frame, settings = study_table(listed), plan.recipe["statistics"]
@@ -105,7 +105,7 @@ def study_evidence(
 
 
 def finished(plan: Plan) -> Iterator[tuple[Path, EvalResult]]:
-    """Folder and result of every run that is done; its pretraining has the name that its arm has in the study."""
+    """Yield folder and result of every finished run, with the arm's name as the name of the backbone."""
     for run in plan.runs:
         path = Path(run["result"])
         if path.exists():
@@ -164,13 +164,13 @@ def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _backbone_card(job: Job) -> BackboneCard | None:
-    """The card of what a pretraining made; None before it is done."""
+    """The card of the backbone of a pretraining job; None before it is done."""
     folder = Path(job.output) / "backbone"
     return BackboneCard.load(folder) if (folder / "card.json").exists() else None
 
 
 def _steps(job: Job, jobs: Mapping[str, Job]) -> int:
-    """Steps of a pretraining and of those that it starts from."""
+    """Total steps of a pretraining and of the pretrainings that it starts from."""
     parents = [jobs[needed] for needed in job.inputs if jobs[needed].stage == "pretrain"]
     card = _backbone_card(job)
     steps = ((card and card.training) or {}).get("steps") or 0
@@ -178,7 +178,7 @@ def _steps(job: Job, jobs: Mapping[str, Job]) -> int:
 
 
 def _contact_sheets(plan: Plan) -> Iterator[Attachment]:
-    """A contact sheet of every store that the study has ingested; drawn once."""
+    """Yield a contact sheet of every store that the study has ingested; drawn once."""
     for job in plan.jobs:
         if job.stage == "ingest" and (Path(job.output) / "card.json").exists():
             path = plan.folder / "pictures" / f"{job.id}.png"
@@ -189,7 +189,7 @@ def _contact_sheets(plan: Plan) -> Iterator[Attachment]:
 
 
 def _missing(plan: Plan, states: Mapping[str, str]) -> list[str]:
-    """A line for each job that is not done, or for each kind of them where there are many."""
+    """A line per job that is not done, or per kind of job if there are many."""
     lines = []
     for job in plan.jobs:
         if states[job.id] != "done":
@@ -234,7 +234,7 @@ def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _warnings(results: Sequence[EvalResult]) -> Iterator[str]:
-    """Notes that most results of a target and protocol share, and which arms have seen the target's images."""
+    """Yield notes shared by most results of a target and protocol, and arms that were pretrained on images of the target."""
     notes: Counter = Counter()
     for result in results:
         notes.update((result.task["name"], result.protocol, note) for note in {*result.notes})

@@ -1,4 +1,4 @@
-"""The jobs of a plan while it is made: each one once, named by what it does and what it needs."""
+"""Collects the jobs of a plan without duplicates; a job's id is a hash of its settings and inputs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Input:
     """An artifact that a job needs.
 
     Attributes:
-        id: Of the job that makes it, or `external:…`.
-        spec: How commands name it.
-        made: By a job of the plan; False: it exists already.
-        name: As the study calls it.
+        id: Id of the job that makes it, or `external:…`.
+        spec: Its path or name in commands.
+        made: Whether a job of the plan makes it; False: it exists already.
+        name: Its name in the study.
     """
 
     id: str
@@ -35,21 +35,21 @@ class Input:
 
     @classmethod
     def external(cls, spec: str, name: str | None = None) -> Input:
-        """An artifact that no job makes: identified by the id in its card if it exists, else by its spec."""
+        """An artifact that no job makes, identified by the id in its card if it exists, else by its spec."""
         return cls(f"external:{external_id(spec) or spec}", spec, False, name or spec)
 
 
 def input_ids(inputs: Iterable[Input]) -> list[str]:
-    """What a job's id depends on besides its own settings."""
+    """The ids of inputs that a job's id depends on, besides its settings."""
     return [artifact.id for artifact in inputs]
 
 
 class JobList:
-    """Collects jobs; one that is added twice is one job.
+    """Collects jobs; a job that is added twice is listed once.
 
     Args:
-        recipe: The study.
-        folder: Of the study.
+        recipe: The recipe of the study.
+        folder: Folder of the study.
         write: Whether recipes and task cards are written.
     """
 
@@ -79,23 +79,23 @@ class JobList:
         """Add a job unless it is listed already.
 
         Args:
-            stage: Of the job.
-            identity: What it does; with the ids of `inputs` it makes the job's id.
-            inputs: What it needs.
-            command: Words behind `ssl-transfer`.
-            output: What it makes.
-            title: For messages and the report.
-            about: Arm, pretraining seed and task, as far as it is about one.
-            like: Jobs that cost about the same, whichever the arm.
-            work: What else its cost depends on.
-            units: How much of that it does.
+            stage: Stage of the job.
+            identity: Its settings; the job's id is a hash of these and of the ids of `inputs`.
+            inputs: Its inputs.
+            command: Arguments of `ssl-transfer`.
+            output: Folder of its output.
+            title: Title in messages and the report.
+            about: Arm, pretraining seed and task, where they apply.
+            like: Key of jobs with about the same cost, for any arm.
+            work: Further settings that its cost depends on.
+            units: Amount of work that its cost is proportional to.
             resources: Key in the study's `resources`; None: the stage.
-            runs: Evaluations that it does.
-            spec: How commands name what it makes; None: `output`.
-            name: How the study calls what it makes.
+            runs: Evaluations in the job.
+            spec: Path or name of its output in commands; None: `output`.
+            name: Name of its output in the study.
 
         Returns:
-            What it makes, as an input of other jobs.
+            Its output, as an input of other jobs.
         """
         job_id = digest([identity, input_ids(inputs)])
         if job_id not in self.by_id:
@@ -125,7 +125,7 @@ class JobList:
         return Input(job_id, str(spec or output), True, name)
 
     def write(self, path: Path, content: Any) -> None:
-        """Write a YAML file for a command to read, unless it exists: its name has its hash."""
+        """Write a YAML file for a command, unless it exists; its name contains the hash of its content."""
         if self.writes and path not in self.written and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(f".{os.getpid()}.part")

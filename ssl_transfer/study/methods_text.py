@@ -1,4 +1,4 @@
-"""A study in words: its design for the report, and a methods text for a paper."""
+"""Texts on a study: its design, for the report, and a methods section for a paper."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssl_transfer.study.report.wording import percent, words
 
 
 def study_design(plan: Plan, results: Sequence[EvalResult]) -> dict[str, str]:
-    """What was run: heading -> text."""
+    """The design of a study: heading -> text."""
     recipe = plan.recipe
     seeds = sorted({seed for arm in plan.arms for seed in arm["seeds"] if seed is not None})
     design = {"Pretraining": _pretraining(plan), "Pretraining seeds": f"{_spans(seeds)}; {len(plan.arms)} arms."}
@@ -49,7 +49,7 @@ def _pretraining(plan: Plan) -> str:
 
 
 def _budget(recipe: Mapping[str, Any]) -> str:
-    """The settings in which pretrainings should be equal."""
+    """The settings that should be equal in all pretrainings, as text."""
     data, train = recipe["data"], recipe["train"]
     views = data["views"]["name"] if isinstance(data["views"], dict) else data["views"]
     images = f"{data['limit']} images" if data.get("limit") else "all training images"
@@ -88,7 +88,7 @@ def _evaluation(evaluation: Mapping[str, Any], tasks: Iterable[str]) -> tuple[st
 
 
 def _spans(seeds: list[int]) -> str:
-    """0–3 for 0, 1, 2, 3."""
+    """Seeds as ranges: 0–3 for 0, 1, 2, 3."""
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}–{seeds[-1]}"
     return ", ".join(map(str, seeds)) or "none"

@@ -1,4 +1,4 @@
-"""The plan of a study: every job once, named by its content, as a command that anyone can run by hand."""
+"""The plan of a study: every job once, identified by its content, with its command."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class Job:
     """A command with its inputs, output and resources.
 
     Attributes:
-        stage: `ingest`, `pretrain`, `features`, `evaluate` or `rank`: the rule of an engine.
-        inputs: Ids of jobs that must be done.
+        stage: `ingest`, `pretrain`, `features`, `evaluate` or `rank`.
+        inputs: Ids of the jobs that it depends on.
         external: Artifacts that no job of the study makes: path of a store or backbone -> its id when the study was planned,
-            null if it was not there, or is a name such as `timm:resnet50`.
-        output: Folder that it writes.
-        resources: For a scheduler: gpus, cpus, memory_gb, minutes (the limit).
-        about: Which `arm` and `seed`, and which `store` or `task` of the study.
+            null if it did not exist, or is a name such as `timm:resnet50`.
+        output: Folder of its output.
+        resources: Request to a scheduler: gpus, cpus, memory_gb, minutes (the limit).
+        about: Its `arm` and `seed`, and its `store` or `task` of the study.
         cost: `kind` (jobs of one kind cost alike, in proportion to `units`), `like` (the same work on another arm of the
-            study), and what to assume without a record.
+            study), and the estimate without a record.
         runs: Coordinates and `result` (path) of every evaluation in it.
     """
 
@@ -45,18 +45,18 @@ class Job:
 
     @property
     def launched(self) -> bool:
-        """Whether it is started by `accelerate launch`, in processes of its own."""
+        """Whether it is started by `accelerate launch`, in separate processes."""
         return self.command[0] == "accelerate"
 
     @property
     def words(self) -> list[str]:
-        """The command behind its program: verb and arguments."""
+        """Verb and arguments of its command."""
         return self.command[self.command.index("ssl_transfer" if self.launched else "ssl-transfer") + 1 :]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All jobs of a study, in an order in which they can be done."""
+    """All jobs of a study, each after the jobs that it depends on."""
 
     name: str
     folder: Path
@@ -67,11 +67,11 @@ class Plan:
 
     @property
     def runs(self) -> Iterator[dict[str, Any]]:
-        """Every evaluation."""
+        """All evaluations."""
         return itertools.chain.from_iterable(job.runs for job in self.jobs)
 
     def backbone(self, arm: str, seed: int | None = None) -> str:
-        """Where the backbone of an arm and pretraining seed is, or will be.
+        """Path of the backbone of an arm and pretraining seed, which may not exist yet.
 
         Raises:
             UsageError: If the plan has none, or it was not pretrained by the study (the plan's `arms` name it).
@@ -79,23 +79,23 @@ class Plan:
         return str(Path(self._output("pretrain", arm=arm, seed=seed)) / "backbone")
 
     def store(self, name: str) -> str:
-        """Where a store that the study ingests is, or will be.
+        """Path of a store that the study ingests, which may not exist yet.
 
         Raises:
-            UsageError: If it ingests none of that name.
+            UsageError: If it ingests no store of that name.
         """
         return self._output("ingest", store=name)
 
     def features(self, arm: str, seed: int | None, store: str) -> str:
-        """Where the features of a store under a backbone are, or will be.
+        """Path of the features of a store by a backbone, which may not exist yet.
 
         Raises:
-            UsageError: If no probe asks for them.
+            UsageError: If no probe uses them.
         """
         return self._output("features", arm=arm, seed=seed, store=store)
 
     def task(self, name: str) -> str:
-        """Where the card of a task of the study is.
+        """Path of the card of a task of the study.
 
         Raises:
             UsageError: If nothing is evaluated on a task of that name.
@@ -140,7 +140,7 @@ class Plan:
         """Read the plan of a study's folder.
 
         Raises:
-            UsageError: If there is none, or one of another schema.
+            UsageError: If there is no plan, or one of another schema version.
         """
         path = Path(folder) / "plan.json" if Path(folder).is_dir() else Path(folder)
         content = read_json(path)
@@ -155,7 +155,7 @@ class Plan:
 
 
 def external_id(spec: str) -> str | None:
-    """The id of a store or backbone; None for a name such as `timm:resnet50`, and for what is not there."""
+    """The id of a store or backbone; None for a name such as `timm:resnet50`, and if it does not exist."""
     return (read_json(Path(spec) / "card.json") or {}).get("id")
 
 
@@ -163,6 +163,6 @@ def open_study(folder: str | Path) -> Plan:
     """The plan of a study's folder: where its stores, backbones and features are.
 
     Raises:
-        UsageError: If the folder holds none.
+        UsageError: If the folder has no plan.
     """
     return Plan.load(folder)

@@ -1,7 +1,7 @@
-"""Planning: a study's design becomes jobs.
+"""Planning: expand the design of a study into jobs.
 
 It reads the study's YAML, its recipes and task cards, and nothing else: no store, network, torch or timm is needed. A job's
-id is a hash of what it does and of the ids of what it needs, so a changed recipe renews only what depends on it.
+id is a hash of its settings and of the ids of its inputs, so a changed recipe changes only the jobs that depend on it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def plan_study(recipe: StudyRecipe, folder: str | Path, write: bool = True) -> P
 
     Args:
         recipe: From `load_study`.
-        folder: Of the study; everything that its jobs write lies below it.
+        folder: Folder of the study, for the output of all jobs.
         write: Whether recipes and task cards are written.
 
     Raises:
@@ -47,10 +47,10 @@ class _Evaluations:
 
     def __init__(self, recipe: StudyRecipe, jobs: JobList, inputs: StudyInputs):
         self.recipe, self.jobs, self.inputs = recipe, jobs, inputs
-        self.coordinates: set[tuple] = set()  # of all runs
+        self.coordinates: set[tuple] = set()  # coordinates of all runs
 
     def expand(self, arms: list[Arm]) -> None:
-        """Add all jobs; one pretraining seed of every arm before the next, so that early results can be compared.
+        """Add all jobs, ordered by pretraining seed and then by arm, so that early results can be compared.
 
         Raises:
             RecipeError: If a protocol cannot score a task, or no run is left.
@@ -73,7 +73,7 @@ class _Evaluations:
         """Whether an evaluation includes a task.
 
         Raises:
-            RecipeError: If it names the task and its protocol cannot score it.
+            RecipeError: If it names the task and its protocol does not support it.
         """
         suitable = task.kind in PROTOCOLS[evaluation.protocol].task_kinds
         if not suitable and task.name in (evaluation.tasks or ()):
@@ -111,7 +111,7 @@ class _Evaluations:
                 self._evaluate(arm, seed, task, words, part)
 
     def _refuse_duplicate(self, run: dict[str, Any], words: tuple[str, ...]) -> None:
-        """Refuse two runs that only their settings other than noise distinguish: tables have no column for these."""
+        """Refuse two runs that differ only in settings without a column in tables (all but noise)."""
         noise = tuple(word for word in words if word.startswith("noise"))
         coordinates = (*run.values(), noise)
         if coordinates in self.coordinates:
@@ -158,7 +158,7 @@ class _Evaluations:
         """Tasks for which arms are ranked.
 
         Raises:
-            RecipeError: If one that is named is a segmentation task.
+            RecipeError: If a named task is a segmentation task.
         """
         if self.recipe.rank is None:
             return []
@@ -173,13 +173,13 @@ class _Evaluations:
         return [task for task in tasks.values() if task.kind != "segmentation"]
 
     def _rank(self, arm: Arm, seed: int | None, task: StudyTask) -> None:
-        """Scores of a backbone on a task; without resampling, since the study has seeds for that."""
+        """Add the ranking job of a backbone on a task; without bootstrap, since the study has several seeds."""
         ranking, backbone = self.recipe.rank or Ranking(), self.inputs.backbone(arm, seed)
         words = _last_of_each(["resamples=0", *assignments(ranking.set)])
         inputs = [backbone, task.store]
         shape = tuple(word for word in words if word.startswith(("size=", "precision=")))
         features = self._features(arm, seed, backbone, task.store, shape)
-        assert features is not None  # there is neither noise nor an adapted channel
+        assert features is not None  # without noise and adapted channels, there are shared features
         command = ["rank", str(task.card), backbone.spec, *words, "--features", features.spec]
         sources = self._labelled_sources(arm)
         for source in sources:
@@ -207,7 +207,7 @@ class _Evaluations:
         )
 
     def _labelled_sources(self, arm: Arm) -> list[Input]:
-        """Stores that an arm was pretrained on, if their labels are to be used."""
+        """The pretraining stores of an arm, if their labels are used."""
         pretraining = arm.pretraining
         if not (self.recipe.rank and self.recipe.rank.source_labels) or pretraining.untrained:
             return []
@@ -242,7 +242,7 @@ class _Evaluations:
 
 
 def _last_of_each(words: list[str]) -> tuple[str, ...]:
-    """Settings where a later word replaces an earlier one of the same key."""
+    """Settings in which the last value of a key is kept."""
     return tuple({word.partition("=")[0]: word for word in words}.values())
 
 

@@ -1,4 +1,4 @@
-"""What can be done with a study: plan, run, status, report, and one job of it. `ssl-transfer study` calls these."""
+"""The operations on a study that `ssl-transfer study` offers: plan, run, status, report, and a single job."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ LISTED_FAILURES = 20
 
 
 def planned(study: str | Path, overrides: Overrides = (), out: str | Path | None = None, *, write: bool = True) -> Plan:
-    """The plan of a study's folder as it stands, or that of a YAML, made anew.
+    """The saved plan of a study's folder, or a new plan of a YAML.
 
     Args:
         study: A study's YAML, its name in `recipes/studies/`, or the folder of a planned study.
-        overrides: Settings laid over the YAML: `key=value` words, or a mapping.
+        overrides: Overrides of the YAML: `key=value` texts, or a mapping.
         out: Folder of the study; None: `studies/NAME`.
         write: Save the plan and its recipes and task cards.
 
     Raises:
-        UsageError: If settings are laid over a planned study.
-        RecipeError: If the YAML is wrong.
+        UsageError: If a planned study is given with overrides.
+        RecipeError: If the YAML is invalid.
     """
     if saved := _saved(study, overrides):
         return saved
@@ -41,7 +41,7 @@ def planned(study: str | Path, overrides: Overrides = (), out: str | Path | None
 
 
 def opened(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> Plan:
-    """The plan that was saved for a study, of its folder or its YAML; arguments as for `planned`.
+    """The saved plan of a study, given by its folder or its YAML; arguments as for `planned`.
 
     Raises:
         UsageError: If the study was not planned.
@@ -92,15 +92,15 @@ def run(
     overrides: Overrides = (),
     out: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Plan a study and do every job that is not done.
+    """Plan a study and run every job that is not done.
 
     Args:
         study, overrides, out: See `planned`.
-        perform: Runs the words of a command in this process.
-        check: Raises the error of a command whose recipe or settings are wrong.
+        perform: Runs the arguments of a command in this process.
+        check: Raises an error if the recipe or settings of a command are invalid.
 
     Returns:
-        How many jobs and runs are in which state.
+        Numbers of jobs and runs by state.
 
     Raises:
         RunError: If a job failed.
@@ -120,7 +120,7 @@ def run(
 
 
 def check_settings(plan: Plan, check: Callable[[list[str]], None]) -> None:
-    """Refuse a study with a wrong setting before its first job; one job of each kind is checked."""
+    """Refuse a study with an invalid setting before its first job; one job of each kind is checked."""
     kinds: dict[tuple, Job] = {}
     for job in plan.jobs:
         if not engine.is_done(plan, job):
@@ -131,7 +131,7 @@ def check_settings(plan: Plan, check: Callable[[list[str]], None]) -> None:
 
 
 def status(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> dict[str, Any]:
-    """How many jobs of a study are in which state, what failed, and how long the rest may take; arguments as for `opened`."""
+    """Numbers of jobs by state, failures, and the estimated remaining time; arguments as for `opened`."""
     made = opened(study, overrides, out)
     states = engine.status(made).states
     remaining = [job for job in made.jobs if states[job.id] != "done"]
@@ -139,11 +139,11 @@ def status(study: str | Path, overrides: Overrides = (), out: str | Path | None 
 
 
 def report(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> dict[str, Any]:
-    """Write the report of what is done.
+    """Write the report of the available results.
 
     Args:
         study, overrides: See `opened`.
-        out: Folder of the report; None: in that of the study. For a YAML, it is the folder of the study, too.
+        out: Folder of the report; None: the folder of the study. For a YAML, it is also the folder of the study.
     """
     from ssl_transfer.study.gather import report_study
 
@@ -151,13 +151,13 @@ def report(study: str | Path, overrides: Overrides = (), out: str | Path | None 
 
 
 def job(study: str | Path, job_id: str, perform: engine.Perform) -> dict[str, Any]:
-    """Do one job of a planned study, as another engine asks for it."""
+    """Run a job of a planned study, for another engine."""
     engine.run_job(Plan.load(study), job_id, perform)
     return {"job": job_id, "done": True}
 
 
 def _progress(plan: Plan, states: dict[str, str]) -> dict[str, Any]:
-    """How many jobs and runs are in which state, and what failed."""
+    """Numbers of jobs and runs by state, and failures."""
     by_stage: dict[str, dict[str, int]] = {}
     for job in plan.jobs:
         counts = by_stage.setdefault(job.stage, dict.fromkeys(engine.STATES, 0))

@@ -1,4 +1,4 @@
-"""What the jobs of a study start from: stores, task cards and backbones, each made by at most one job."""
+"""Inputs of the jobs of a study: stores, task cards and backbones, each made by at most one job."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ class StudyInputs:
 
     Args:
         recipe: The study.
-        arms: All of its arms.
-        jobs: Where jobs that make inputs are added.
+        arms: All arms of the study.
+        jobs: List that jobs for these inputs are added to.
     """
 
     def __init__(self, recipe: StudyRecipe, arms: Sequence[Arm], jobs: JobList):
         self.recipe, self.arms, self.jobs = recipe, arms, jobs
-        self.chain: list[Arm] = []  # whose parent is being looked for
+        self.chain: list[Arm] = []  # arms whose parents are being resolved
         self.recipe_of, self.card = cache(read_yaml), cache(self._card)
         self.store, self.backbone = cache(self._store), cache(self._backbone)  # requested by every evaluation
 
     def _store(self, name: str) -> Input:
-        """A store of the study, ingested if it is given by a source."""
+        """A store of the study; a source is ingested."""
         section = self.recipe.stores[name]
         if section.path:
             return Input.external(section.path, name)
@@ -69,7 +69,7 @@ class StudyInputs:
         )
 
     def task(self, name: str) -> StudyTask:
-        """A task of the study; its card is written."""
+        """A task of the study, with its card written."""
         section, card = self.recipe.tasks[name], self.card(name)
         store = self.store(section.store) if section.store else Input.external(card["store"])
         path = self.jobs.folder / "tasks" / digest(card) / f"{name}.yaml"
@@ -152,7 +152,7 @@ class StudyInputs:
         return content, f"{self.recipe.name}: pretrainings.{arm.name} ({path})"
 
     def _parent(self, arm: Arm, seed: int | None) -> Input:
-        """What an arm starts from: another arm at the same levels and seed, or an existing backbone."""
+        """The initial weights of an arm: another arm at the same levels and seed, or an existing backbone."""
         init = arm.level(arm.pretraining.init or "")
         if init not in self.recipe.pretrainings:
             return Input.external(init)

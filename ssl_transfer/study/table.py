@@ -40,13 +40,13 @@ CELL = ["protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "met
 
 
 def study_table(results: Iterable[EvalResult]) -> pd.DataFrame:
-    """Lay evaluation results out as a tidy frame, one row per run and test metric.
+    """Tidy table of evaluation results, a row per run and test metric.
 
     Only test metrics enter, since hyper-parameters were selected on validation. A metric that is null in the result
     becomes NaN and stays a row, so that a contrast over it reads "not decided" instead of losing a seed silently.
 
     Args:
-        results: Of any evaluations.
+        results: Evaluation results.
 
     Returns:
         Columns and dtypes of `COLUMNS`; the order of rows is that of the results.
@@ -103,7 +103,7 @@ def with_noise(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with the columns noise and noise_sigma; missing columns and blanks mean no noise.
 
     Raises:
-        RunError: If only one of both columns is there, or a row has a kind of noise without a sigma above 0, or the
+        RunError: If only one of the two columns exists, or a row has a kind of noise without a sigma above 0, or the
             reverse.
     """
     present = [name for name in ("noise", "noise_sigma") if name in frame]
@@ -121,10 +121,10 @@ def with_noise(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def complete(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with a text in place of a missing strategy, boundary or noise, checked for duplicates.
+    """Fill in a missing strategy, boundary or noise, and check for duplicates.
 
     Raises:
-        RunError: If a column is missing, or a cell holds one seed of an arm twice.
+        RunError: If a column is missing, or a seed of an arm occurs twice in a cell.
     """
     needed = [*CELL, "pretraining", "pretraining_seed", "seed", "value"]
     frame = with_noise(frame)
@@ -144,12 +144,12 @@ def complete(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def class_metrics(metrics: Iterable[str]) -> set[str]:
-    """Metrics that are the value of another metric for a single class: `auroc_Mass` beside `auroc`, `dice_present_liver`.
+    """Names of metrics that are another metric for a single class: `auroc_Mass` beside `auroc`, `dice_present_liver`.
 
     Tables and figures show the others first, so that a task with many classes stays readable.
     """
     names = set(metrics)
-    return {name for name in names - set(METRICS) if any(name.startswith(f"{other}_") for other in names)}
+    return {name for name in names - set(METRICS) if any(name.startswith(f"{metric}_") for metric in names)}
 
 
 def random_init_arms(table: pd.DataFrame, arms: Iterable[Mapping] = ()) -> set[str]:
