@@ -1,4 +1,4 @@
-"""How well a score orders backbones as their quality does."""
+"""Correlation between a score and the quality of backbones."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def agreement(scores: np.ndarray, quality: np.ndarray) -> dict[str, np.ndarray]:
     mean of ranking by scores and by quality, as in `scipy.stats.weightedtau`.
 
     Args:
-        scores: Of n backbones, (…, n).
-        quality: What they turned out to be worth, (…, n).
+        scores: Scores of n backbones, (…, n).
+        quality: Their quality, such as test performance after fine-tuning, (…, n).
 
     Returns:
-        Each of `COEFFICIENTS`, (…); NaN where either does not vary.
+        Coefficient, one of `COEFFICIENTS` -> values (…); NaN where scores or quality are constant.
 
     Source:
         Kendall 1945; Vigna 2015, https://arxiv.org/abs/1404.3325.

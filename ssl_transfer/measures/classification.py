@@ -1,4 +1,4 @@
-"""Classification metrics: functions of scored images. Averaging is the task card's, never a default.
+"""Classification metrics: functions of scored images. Averaging is stated by the task card and has no default.
 
 Every metric takes weights for many resamples at once, so that a thousand bootstrap samples cost a few matrix products; the
 plain value is the one of equal weights. Weights are stored in columns, one per resample, so that rows are gathered and added
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 ECE_BINS = 15
-PREDICTED_ABOVE = 0.5  # score above which a label is predicted; as argmax decides between two classes
+PREDICTED_ABOVE = 0.5  # score above which a label is predicted; equals argmax for two classes
 
 
 class PerClass(NamedTuple):
@@ -52,7 +52,7 @@ class ScoredImages:
 
     @cached_property
     def negative(self) -> np.ndarray:
-        """Whether an image is known not to be of a class, bool (N, C)."""
+        """Whether an image is not of a class (False if unknown), bool (N, C)."""
         return self.labels == 0 if self.multilabel else ~self.positive
 
     @cached_property
@@ -64,7 +64,7 @@ class ScoredImages:
 
     @cached_property
     def total(self) -> np.ndarray:
-        """Weight of all images (R,); multi-label: of those that are known of each label, (C, R)."""
+        """Weight of all images (R,); multi-label: of the images with a known value of each label, (C, R)."""
         return self.weigh(self.labels >= 0) if self.multilabel else self.weights.sum(0)
 
     @cached_property
@@ -74,22 +74,22 @@ class ScoredImages:
 
     @cached_property
     def true_positives(self) -> np.ndarray:
-        """Weight of the images of each class that are predicted to be, (C, R)."""
+        """Weight of the images of each class that are predicted as this class, (C, R)."""
         return self.weigh(self.positive & self.predicted)
 
     @cached_property
     def true_negatives(self) -> np.ndarray:
-        """Weight of the images not of a class that are predicted not to be, (C, R)."""
+        """Weight of the images not of a class that are not predicted as this class, (C, R)."""
         return self.weigh(self.negative & ~self.predicted)
 
     @cached_property
     def in_predictions(self) -> np.ndarray:
-        """Weight of the images that are predicted to be of each class, of those that are known, (C, R)."""
+        """Weight of the images that are predicted as each class, among those with a known label, (C, R)."""
         return self.weigh(self.predicted & (self.positive | self.negative))
 
     @property
     def judged(self) -> list[int]:
-        """Classes that are compared with the rest: of two classes only the second, since each is the other's rest."""
+        """Classes with a one-vs-rest metric: of two classes only the second."""
         count = self.scores.shape[1]
         return [1] if count == 2 and not self.multilabel else list(range(count))
 
@@ -106,7 +106,7 @@ class ScoredImages:
 
 
 def accuracy(images: ScoredImages) -> np.ndarray:
-    """Share of images that are right, (R,); multi-label: mean over labels."""
+    """Share of correctly classified images, (R,); multi-label: mean over labels."""
     if images.multilabel:
         return images.average((images.true_positives + images.true_negatives) / images.total, evenly=True)
     return images.true_positives.sum(0) / images.total
@@ -164,11 +164,11 @@ def brier(images: ScoredImages) -> np.ndarray:
 def binary_auroc(positive: np.ndarray, negative: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted probability that a positive scores above a negative, ties counting half; NaN without either.
 
-    Negatives are added up in the order of their scores once, and looked up for every positive.
+    Negatives are sorted by score and cumulated once, then looked up for every positive.
 
     Args:
-        positive: Which images are, bool (N,).
-        negative: Likewise; images may be neither.
+        positive: Whether each image is positive, bool (N,).
+        negative: Whether each image is negative; images may be neither.
         score: Shape (N,).
         weights: Shape (N, R).
 

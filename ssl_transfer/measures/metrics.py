@@ -1,4 +1,4 @@
-"""Metrics: one table of what there is, and the functions that compute all metrics of a kind.
+"""Metrics: the table of all metrics, and the functions that compute all metrics of a kind.
 
 To add a metric, write its function (in `classification` or `overlap`) and add one entry to `METRICS`: tasks then accept it,
 protocols compute it with its interval, studies know which direction is better, and reports have its title.
@@ -30,7 +30,7 @@ class Metric:
         kind: `classification` (multiclass and multi-label), `segmentation`, or `external`: not computed here, known from
             tables that were made elsewhere.
         sign: 1 if more is better, −1 if less is.
-        title: As a report spells it.
+        title: Name in reports.
         compute: For classification: `ScoredImages` -> values (R,), or `PerClass`. For segmentation: the masks of one class in one
             case, `MaskPair` -> a number.
         per_class: Whether there is also NAME_CLASS for each class; `compute` of classification then returns `PerClass`.
@@ -141,10 +141,10 @@ def classification_intervals(
     resamples: int,
     seed: int,
 ) -> dict[str, list[float]]:
-    """95 % percentile intervals of `classification_metrics`, patients resampled; see `patient_intervals`.
+    """95 % percentile intervals of `classification_metrics` by the bootstrap over patients; see `patient_intervals`.
 
     Args:
-        labels, scores, averaging, classes: As there.
+        labels, scores, averaging, classes: As for `classification_metrics`.
         groups: Patient of each image, shape (N,).
         resamples: Number of bootstrap samples; 0 gives no intervals.
         seed: Fixes the samples.
@@ -202,10 +202,10 @@ def overlap_metrics(cases: pandas.DataFrame, classes: Sequence[str]) -> dict[str
 
 
 def overlap_intervals(cases: pandas.DataFrame, groups: np.ndarray, resamples: int, seed: int) -> dict[str, list[float]]:
-    """95 % percentile intervals of `overlap_metrics`, patients resampled; see `patient_intervals`.
+    """95 % percentile intervals of `overlap_metrics` by the bootstrap over patients; see `patient_intervals`.
 
     Args:
-        cases: As there; its classes are those of its rows.
+        cases: As for `overlap_metrics`; the classes are those of its rows.
         groups: Patient of each row, shape (N,).
         resamples: Number of bootstrap samples; 0 gives no intervals.
         seed: Fixes the samples.

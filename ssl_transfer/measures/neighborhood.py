@@ -16,7 +16,7 @@ NEIGHBORS = 15
 EXACT_GRAPH_BELOW = (
     30_000  # rows; 512 features compared all with all take four seconds there on two cores, 40 at 100,000
 )
-RECALL = 0.99  # that `auto` brings an approximate index to, or else compares all
+RECALL = 0.99  # recall that `auto` requires of an approximate index; otherwise it is exact
 SAME = 1e-6  # distance below which unit rows differ by rounding alone
 NEAR = 0.98  # similarity from which distances are of differences: 2 − 2 · similarity has errors of 1e-6 in float32
 BLOCK = 8192  # pairs whose differences are computed at a time
@@ -42,7 +42,7 @@ class Neighborhood:
 
     @classmethod
     def of(cls, features: np.ndarray, k: int = NEIGHBORS, index: IndexKind = "auto") -> Neighborhood:
-        """Of features (N, D), N ≥ 2; k is at most N − 1.
+        """Compute the graph of features (N, D), N ≥ 2, with k of at most N − 1.
 
         `auto` is exact below 30,000 rows. Above, it is an `ivf` index that probes as many cells as a recall of 0.99 needs, on a
         seeded sample, and exact again where a quarter of the cells is too few, as it can be if features form no clusters.
@@ -68,7 +68,7 @@ class Neighborhood:
 
     @property
     def k(self) -> int:
-        """Neighbours of a row."""
+        """Number of neighbours of a row."""
         return self.positions.shape[1]
 
     def purity(self, labels: np.ndarray) -> float:
@@ -134,7 +134,7 @@ class Neighborhood:
 
     @property
     def intrinsic_dimension(self) -> float:
-        """By TwoNN; see `geometry.intrinsic_dimension`. NaN with a single neighbour."""
+        """Intrinsic dimension by TwoNN; see `geometry.intrinsic_dimension`. NaN with a single neighbour."""
         return intrinsic_dimension(self.distances[:, 0], self.distances[:, 1]) if self.k > 1 else float("nan")
 
     def _same(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -38,7 +38,7 @@ class NeighborIndex:
         kind: One of the four above.
 
     Attributes:
-        kind: What `auto` became.
+        kind: The kind in use, never `auto`.
 
     Source:
         Malkov and Yashunin 2016, https://arxiv.org/abs/1603.09320 (`hnsw`); Douze et al. 2024,
@@ -81,9 +81,9 @@ class NeighborIndex:
         return similarities, positions
 
     def recall(self, queries: np.ndarray, counts: list[int]) -> dict[int, float]:
-        """Share of the k truly nearest rows that `search` finds, for every k in `counts`, on a seeded sample of queries.
+        """Share of the k true nearest rows that `search` returns, for every k in `counts`, on a seeded sample of queries.
 
-        A found row counts if it is as similar as the exact k-th: which of several equal rows is found does not matter.
+        A row counts if it is at least as similar as the exact k-th, so the choice between equal rows has no effect.
 
         Source:
             Aumüller et al. 2018, https://arxiv.org/abs/1807.05614, section 2.1.
@@ -177,7 +177,7 @@ def vote_each(
 
 
 def _weights(similarities: np.ndarray, temperature: float | None) -> np.ndarray:
-    """What each neighbour counts, float64 (M, k); those of one query share a factor, which no score depends on."""
+    """Weights of neighbours, float64 (M, k), up to a factor per query that scores do not depend on."""
     if temperature is None:
         return np.ones(similarities.shape)
     return np.exp((similarities - similarities.max(1, keepdims=True)).astype(np.float64) / temperature)

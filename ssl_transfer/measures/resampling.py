@@ -1,4 +1,4 @@
-"""The bootstrap: patients (or other units) drawn with replacement, and percentile intervals of what is computed from the draws.
+"""The bootstrap: patients (or other units) drawn with replacement, and percentile intervals of statistics of the draws.
 
 `draw_counts` says how often each unit is drawn, for statistics that take weights; `draw_positions` says which units are drawn,
 for statistics of one value per unit. Both are seeded; they use different random numbers.
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 DRAWN_AT_ONCE = 2**22  # numbers that are held at once: rows x resamples
-LEVELS = (0.025, 0.975)  # of a 95 % interval
+LEVELS = (0.025, 0.975)  # percentiles of a 95 % interval
 
 
 def draw_counts(codes: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """How often each row is drawn when its unit is: all rows of one patient enter together.
+    """How often each row is drawn; all rows of a unit (a patient) are drawn together.
 
     Args:
         codes: Unit of each row, integers 0 to n − 1, shape (N,).
@@ -45,7 +45,7 @@ def percentile_interval(values: np.ndarray, levels: tuple[float, float] = LEVELS
     """Quantiles of the finite values among those of the resamples; NaN and NaN if there are none.
 
     Args:
-        values: Of a statistic, one per resample, shape (R,).
+        values: A statistic of each bootstrap sample, shape (R,).
         levels: Lower and upper probability.
     """
     values = values[np.isfinite(values)]

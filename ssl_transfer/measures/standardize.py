@@ -16,12 +16,12 @@ class Standardizer:
 
     @classmethod
     def of(cls, features: np.ndarray, *, constant_below: float = 0.0, dtype: type | None = None) -> Standardizer:
-        """Of training features (N, D).
+        """Compute mean and standard deviation of training features (N, D).
 
         Args:
-            features: Finite.
+            features: Training features, finite.
             constant_below: A feature is constant if its standard deviation is at most this share of the largest one.
-            dtype: In which sums are accumulated; None: that of the features.
+            dtype: Data type of the sums; None: that of the features.
         """
         mean, std = features.mean(0, dtype=dtype), features.std(0, dtype=dtype)
         varies = std > constant_below * max(std.max(), 1e-12)

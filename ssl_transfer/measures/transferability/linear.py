@@ -78,10 +78,10 @@ def logme(
         features: (N, D).
         labels: Of `multiclass`: integers (N,), whose one-hot columns are the targets. Of `multilabel`: 0 and 1, (N, K) or
             (N,). Of `continuous`: numbers to regress, (N, K) or (N,). A column that never varies is left out.
-        target: Which of the three.
+        target: Kind of the target.
 
     Raises:
-        ScoreError: If features are not finite numbers (N, D), or the labels not of that kind.
+        ScoreError: If features are not finite numbers (N, D), or the labels are not of the kind of the target.
 
     Source:
         You et al. 2021, https://arxiv.org/abs/2102.11005.

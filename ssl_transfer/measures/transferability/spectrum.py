@@ -22,10 +22,10 @@ class Spectrum:
 
     Attributes:
         n_rows, n_features: N and D.
-        variances: Of the features along the axes (ddof 0), (R,).
+        variances: Variances of the features along the axes (ddof 0), (R,).
         center: The mean feature vector along the axes, and last its length orthogonal to them, (R + 1,).
         cross: Σ_i (f_i − mean) y_i along the axes, for each of K target columns, (R, K).
-        sums: Of the targets, (K,).
+        sums: Sums of the targets, (K,).
         scatter: Σ_i (y_i − mean)², (K,).
         fourth: Mean of ‖f − mean‖⁴.
         codes: Class of each image, (N,); empty if the targets are no classes.
@@ -45,7 +45,7 @@ class Spectrum:
 
     @classmethod
     def of(cls, features: np.ndarray, targets: np.ndarray) -> Spectrum:
-        """Of features (N, D) and targets (N, K), or class codes (N,) in place of their one-hot columns."""
+        """Compute the spectrum of features (N, D) and targets (N, K), or class codes (N,) in place of their one-hot columns."""
         (rows, dim), mean = features.shape, features.mean(0, dtype=np.float64)
         sums, scatter = _totals(targets)
         rounding = (

@@ -1,1 +1,1 @@
-"""The report: one page that says which pretraining to take, how sure that is, and everything it rests on."""
+"""The report: a page with the recommended pretraining, its uncertainty, and all evidence."""

@@ -1,4 +1,4 @@
-"""One look for all figures of a study, and how they are written: to files, or into a page.
+"""Common style of all figures of a study, and their output as files or as part of a page.
 
 Figures are drawn without pyplot, so nothing is global and nothing stays open. `save` writes files for papers
 (white ground); `inline_svg` gives the same figure for a page, where its ink follows the page's text colour.
@@ -27,7 +27,7 @@ INK = "#23272e"
 # Okabe and Ito 2008 (safe for colour-blind readers), lightened where a dark page needs it; no yellow, for a white one.
 COLORS = ("#1f82c0", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v")  # not as many as colours: the pair repeats only after 30 arms
-TITLE_CHARACTERS = 114  # what stands above a figure in one line
+TITLE_CHARACTERS = 114  # characters of a line above a figure
 MARKER_NAMES = {
     "o": "circle",
     "s": "square",
@@ -114,7 +114,7 @@ def filled(title: str, columns: int) -> str:
 
 
 def legend(figure: Figure, axes: list[Axes]) -> None:
-    """Every arm once, above all panels, in as many columns as their names leave room for."""
+    """Draw a legend of all arms above the panels, in as many columns as fit."""
     handles = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     columns = min(4, max(1, 130 // (max(map(len, handles), default=0) + 7)))
     figure.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=columns)
@@ -122,7 +122,7 @@ def legend(figure: Figure, axes: list[Axes]) -> None:
 
 
 def settle(figure: Figure) -> None:
-    """Lay the figure out once and for all: with many panels this takes longer than to write it, and files are three."""
+    """Compute the layout of a figure once: with many panels it is slower than writing the three files."""
     with matplotlib.rc_context(STYLE):
         engine: Any = figure.get_layout_engine()  # figures of this module have one
         for _ in range(2):  # the first pass may change the ticks, and with them what their labels need
@@ -131,7 +131,7 @@ def settle(figure: Figure) -> None:
 
 
 def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
-    """Write `name.png` (200 dpi) and `name.svg` into a folder, which is made if it is missing; return both paths."""
+    """Write `name.png` (200 dpi) and `name.svg` into a folder, which is created if missing; return both paths."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
@@ -142,7 +142,7 @@ def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
 
 
 def inline_svg(figure: Figure, label: str = "") -> str:
-    """The figure as an `<svg>` element to stand inside an HTML page.
+    """The figure as an `<svg>` element for an HTML page.
 
     Ink is `currentColor` and the ground is transparent, so light and dark pages both work; text stays text in the
     page's font; ids are prefixed by a hash of the drawing, so that several figures can share a page; no prolog, no
@@ -150,7 +150,7 @@ def inline_svg(figure: Figure, label: str = "") -> str:
 
     Args:
         figure: One of the figures above, or any other drawn with `STYLE`.
-        label: What a screen reader says in its place.
+        label: Text for screen readers.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context(STYLE):

@@ -1,4 +1,4 @@
-"""Which figures a section has: one per metric, or one per target where panels are many, each with its caption."""
+"""The figures of a section: one per metric, or one per target if there are many panels, with captions."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class Portion:
 
 
 def portions(table: pd.DataFrame, panel: list[str]) -> Iterator[Portion]:
-    """A table whole, or a portion per target if it would make more than `MOST_PANELS` panels.
+    """Yield the whole table, or a portion per target if it has more than `MOST_PANELS` panels.
 
     Args:
         table: Rows with a task and protocol.
-        panel: Columns that tell panels apart, besides task and protocol.
+        panel: Columns that distinguish panels, besides task and protocol.
     """
     return by_target(table, table.groupby(["task", "protocol", *panel], dropna=False).ngroups > MOST_PANELS)
 
 
 def by_target(table: pd.DataFrame, split: bool) -> Iterator[Portion]:
-    """A table whole, or a portion per target."""
+    """Yield the whole table, or a portion per target."""
     targets = list(dict.fromkeys(table["task"]))
     if not split or len(targets) < 2:
         yield from [Portion(table, targets[0] if len(targets) == 1 else "", False)] if targets else []
@@ -59,13 +59,13 @@ def drawing(
     """A figure with its name and caption.
 
     Args:
-        evidence: Of the report.
+        evidence: Evidence of the report.
         kind: First part of the name of its files.
-        metric: That it shows; `{metric}` in the caption.
-        portion: What it was drawn from.
-        figure: As drawn.
-        caption: Below it.
-        grey: Whether random initialisation is shown in grey, and the caption says so.
+        metric: The metric shown; `{metric}` in the caption.
+        portion: The data shown.
+        figure: The figure.
+        caption: Caption.
+        grey: Whether random initialisation is grey, which is then stated in the caption.
     """
     caption = caption.format(metric=measure(metric))
     random_init = evidence.random_init

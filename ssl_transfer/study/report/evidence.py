@@ -1,4 +1,4 @@
-"""What a report rests on: the tidy frame and everything that follows from it, each computed once."""
+"""The evidence of a report: the tidy frame and its statistics, each computed once."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ from ssl_transfer.study.table import CLEAN, complete, random_init_arms
 
 @dataclass(frozen=True)
 class Attachment:
-    """A picture made elsewhere (a UMAP, a contact sheet) that the report carries inside it.
+    """An external picture (a UMAP, a contact sheet) that is embedded in the report.
 
     Attributes:
-        title: Heading above it.
-        caption: What it shows and how it was made.
-        path: A PNG or SVG file.
+        title: Heading.
+        caption: Caption.
+        path: Path of a PNG or SVG file.
     """
 
     title: str
@@ -54,18 +54,18 @@ class Attachment:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How the results were made, as the report tells it.
+    """Origin of the results, as the report states it.
 
     Attributes:
-        title: Of the page.
+        title: Title of the page.
         question: The research question, in a sentence or two.
-        design: What was run: heading -> text.
-        missing: What was planned and has no result, one line each.
-        cost: Stage and seconds.
+        design: Design of the study: heading -> text.
+        missing: Planned runs without a result, as lines of text.
+        cost: Pairs of stage and seconds.
         environment: Name -> version or setting.
-        methods_text: Ready to paste into a paper.
-        warnings: What a reader must know before believing the page.
-        commands: That make the page again.
+        methods_text: Methods section for a paper.
+        warnings: Caveats at the top of the page.
+        commands: Commands that reproduce the page.
         attachments: Pictures to embed.
     """
 
@@ -86,7 +86,7 @@ class Evidence:
     """A tidy frame of results with its statistics, for all sections of a report.
 
     Attributes:
-        frame: The tidy table; without rows the report says that nothing is finished yet.
+        frame: The tidy table; without rows the report states that no run is finished.
         primaries: The primary contrasts, answered in their order: `protocol` and `metric`, and `fraction`, `task` (one or a
             list), `strategy` where wanted; also `noise` and `noise_sigma` if the answer, and all figures but the robustness
             curves, are not to be those of the runs without noise. Where a single one is needed, it is the first.
@@ -146,7 +146,7 @@ class Evidence:
 
     @cached_property
     def answers(self) -> list[dict]:
-        """What the primary contrasts come to: see `guidance.answers`."""
+        """Answers to the primary contrasts, see `guidance.answers`."""
         return answers(self.contrasts, self.results, self.primaries, self.strategies)
 
     @cached_property
@@ -155,7 +155,7 @@ class Evidence:
 
     @property
     def main_metrics(self) -> MainMetrics:
-        """(target, protocol) -> the one metric that guidance and figures are about."""
+        """(target, protocol) -> its main metric, for guidance and figures."""
         return self._metrics[0]
 
     @property
@@ -164,7 +164,7 @@ class Evidence:
         return self._metrics[1]
 
     def at_main(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Rows at main metrics and at the noise setting of the first primary, targets in the order of the page."""
+        """Rows at main metrics and at the noise setting of the first primary contrast, sorted by target in page order."""
         kept, _ = at_primary_noise(table.assign(strategy=table.get("strategy", "")), self.primaries[0])
         return self.in_page_order(at_main(kept, self.main_metrics))
 
@@ -185,7 +185,7 @@ class Evidence:
 
     @cached_property
     def recommendations(self) -> list[dict]:
-        """What to take for each target: see `recommendations.recommendations`."""
+        """Recommended arms for each target, see `recommendations.recommendations`."""
         return recommendations(self.main_contrasts, self.results)
 
     @cached_property

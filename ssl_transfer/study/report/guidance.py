@@ -1,4 +1,4 @@
-"""Guidance: which pretraining to take, in sentences that claim no more than the verdicts do."""
+"""Guidance: recommendations as sentences that follow from the verdicts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ssl_transfer.study.report.wording import listed, measure, noisy, number, pe
 from ssl_transfer.study.statistics import Dominance, minimal_detectable_effect
 from ssl_transfer.study.table import CLEAN, SCRATCH, random_init_arms
 
-NAMED = 6  # arms that a list in a sentence names; of more it names one fewer and counts the rest
+NAMED = 6  # most arms in a list of a sentence; longer lists end with a count
 NAMED_UNDECIDED = 4  # the same for arms that are not shown to be better or worse
 AXES = ["task", "strategy", "fraction", "noise", "noise_sigma"]
 
@@ -99,7 +99,7 @@ def _labels(fraction: float) -> str:
 
 
 def advice(pairs: pd.DataFrame) -> str:
-    """Which arm to take, in a sentence that claims no more than the verdicts do.
+    """The recommended arms of a cell, as a sentence that follows from the verdicts.
 
     Args:
         pairs: All contrasts of one cell.
@@ -173,7 +173,7 @@ def _detects(pairs: pd.DataFrame, sd: pd.Series) -> str:
 
 
 def unequal_budget(arms: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Warnings where pretrainings saw different numbers of images or steps: they do not differ in domain alone.
+    """Warnings where pretrainings saw different numbers of images or steps: they differ in more than the domain.
 
     Args:
         arms: As for `report.evidence.Evidence`.

@@ -1,4 +1,4 @@
-"""The report: one page that says which pretraining to take, how sure that is, and everything it rests on."""
+"""The report: a page with the recommended pretraining, its uncertainty, and all evidence."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ SECTIONS: list[Callable[[Evidence], Section | None]] = [
 def write_report(out: str | Path, evidence: Evidence) -> Path:
     """Write `report.html` into a folder, with `tables/` (CSV, LaTeX) and `figures/` (PNG, SVG) beside it.
 
-    The page is self-contained: it opens from disk, without a network, light or dark as the reader prefers. It is
-    written last and by rename, so a page that exists is whole.
+    The page is self-contained: it opens from disk, without a network, in light or dark mode. It is written last and
+    atomically.
 
     Args:
-        out: Folder; made if it is missing.
-        evidence: What the report rests on.
+        out: Folder; created if missing.
+        evidence: Results and statistics of the report.
 
     Returns:
         Path of the page.
@@ -94,7 +94,7 @@ def write_report(out: str | Path, evidence: Evidence) -> Path:
 
 
 def _answer(evidence: Evidence) -> str:
-    """What stands first: the answers to the primary contrasts, and warnings."""
+    """Top of the page: the answers to the primary contrasts, and warnings."""
     made, frame = evidence.provenance, evidence.frame
     template = (Path(__file__).parent / "answer.html.jinja").read_text(encoding="utf-8")
     return render(

@@ -42,16 +42,16 @@ def _equal(column: pd.Series, value, name: str) -> np.ndarray:
 
 
 def at_primary_noise(table: pd.DataFrame, primary: Mapping) -> tuple[pd.DataFrame, str]:
-    """Rows at the noise setting of a primary contrast, and all rows of what was run at others only; a sentence for captions."""
+    """Rows at the noise setting of a primary contrast, or all rows of runs without it; and a sentence for captions."""
     setting = primary_noise(primary)
-    there = pd.Series(matches(table, setting), index=table.index)
-    elsewhere = ~there.groupby([table[name] for name in ("task", "protocol", "strategy")], dropna=False).transform(
-        "any"
-    )
-    kept = table[there | elsewhere]
+    at_setting = pd.Series(matches(table, setting), index=table.index)
+    only_others = ~at_setting.groupby(
+        [table[name] for name in ("task", "protocol", "strategy")], dropna=False
+    ).transform("any")
+    kept = table[at_setting | only_others]
     if setting != {"noise": CLEAN} or len(kept) == len(table):
         return kept, ""  # titles name the noise
-    return kept, " Runs without noise" + (", where there are such." if elsewhere.any() else ".")
+    return kept, " Runs without noise" + (", where there are such." if only_others.any() else ".")
 
 
 def main_metrics(
@@ -59,8 +59,8 @@ def main_metrics(
 ) -> tuple[MainMetrics, list[str]]:
     """The main metric of each protocol of each target: the one that recommendations and figures show.
 
-    It is the one stated for the target; else that of the first primary contrast on this target, else on any; else the first
-    that the runs have. Metrics that were not measured are skipped.
+    In order of precedence: the metric stated for the target, that of the first primary contrast on this target, that of the
+    first one on any target, and the first metric of the runs. Metrics without values are skipped.
 
     Args:
         frame: A tidy table.
@@ -91,7 +91,7 @@ def main_metrics(
 
 
 def _distance(primary: Mapping, task: str, protocol: str) -> tuple[int, bool]:
-    """How far a primary contrast is from being about a target and protocol."""
+    """Sort key of a primary contrast, which is smaller the better it matches a target and protocol."""
     tasks = primary.get("task")
     tasks = [tasks] if isinstance(tasks, str) else tasks
     return (1 if tasks is None else 0 if task in tasks else 2), primary["protocol"] != protocol

@@ -1,4 +1,4 @@
-"""Recommendations: for every setting of a target, which pretrainings its verdicts recommend, with the evidence for them."""
+"""Recommendations: for every setting of a target, which pretrainings its verdicts recommend, with their evidence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ssl_transfer.study.report.wording import JOIN, difference, listed, measure
 from ssl_transfer.study.statistics import Dominance, minimal_detectable_effect
 from ssl_transfer.study.table import CELL, SCRATCH, random_init_arms
 
-FEW = 4  # arms that a table cell names; of more it names those left out, if these are as few
+FEW = 4  # arms that a table cell lists; with more, it lists the excluded arms if these are few
 
 
 def recommendations(contrasts: pd.DataFrame, results: pd.DataFrame) -> list[dict]:

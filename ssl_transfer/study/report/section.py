@@ -1,4 +1,4 @@
-"""A section of the report: its text, and the tables and figures that are written beside the page."""
+"""A section of the report: its text, and its tables and figures, which are also written to files."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Drawing:
     """A figure of the report.
 
     Attributes:
-        name: Of its files.
-        figure: Drawn, not yet laid out.
-        caption: What it shows.
-        target: The target (or setting) that it is of; empty: several.
-        split: Other targets have figures of their own.
+        name: Name of its files.
+        figure: The figure, without its final layout.
+        caption: Caption.
+        target: Its target (or setting); empty: several.
+        split: Whether there is a figure per target.
     """
 
     name: str
@@ -60,8 +60,8 @@ class Section:
     """A section of the report.
 
     Attributes:
-        title: Its heading, and its link in the navigation.
-        html: What stands below the heading; see `render`.
+        title: Heading, and text of the link in the navigation.
+        html: Content below the heading; see `render`.
         tables: Name -> rows, written as `tables/NAME.csv`.
         latex: Name -> rows, written as `tables/NAME.tex`.
         figures: Written as `figures/NAME.png` and `figures/NAME.svg`; `html` shows them.
@@ -75,7 +75,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The id that links point to."""
+        """The id of its heading, for links."""
         return re.sub(r"\W+", "-", self.title.lower())
 
     def write(self, out: Path) -> None:
@@ -123,9 +123,9 @@ def render(evidence: Evidence, template: str, **values: Any) -> Markup:
     """Fill in a template (Jinja) of a section; it can use the macros of `macros.jinja`.
 
     Args:
-        evidence: Of the page.
+        evidence: Evidence of the report.
         template: Text of the template.
-        values: What it names besides `looks`, `marks`, `random_init`, `several_tasks` and `has_noise`.
+        values: Variables of the template besides `looks`, `marks`, `random_init`, `several_tasks` and `has_noise`.
     """
     imports = f'{{% from "macros.jinja" import {MACROS} with context %}}\n'
     shared = {

@@ -1,4 +1,4 @@
-"""Long tables: how the page cuts and splits them, and their rows as LaTeX has them."""
+"""Long tables: how the page shortens and splits them, and their rows in LaTeX."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ssl_transfer.study.report.primary import at_main, at_primary_noise, primary
 from ssl_transfer.study.report.wording import measure, noisy, number, p_value, percent, t_value, words
 from ssl_transfer.study.table import CLEAN, class_metrics
 
-PAGE_ROWS = 1500  # a longer table is on the page, and in LaTeX, at main metrics only
-MOST_ROWS = 10_000  # and never longer than this there; CSV always has everything
-OPEN_ROWS = 80  # a longer part of a table is folded behind its title
+PAGE_ROWS = 1500  # the page and LaTeX show longer tables at main metrics only
+MOST_ROWS = 10_000  # maximum on the page and in LaTeX; CSV files are complete
+OPEN_ROWS = 80  # longer parts of a table are collapsed
 
 
 def for_latex(evidence: Evidence, table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a table that LaTeX has: as many as the page, and no metrics of single classes."""
+    """The rows of a table in LaTeX: those of the page, without metrics of single classes."""
     rows = shortened(evidence, table)[0]
     return rows[~rows["metric"].isin(class_metrics(evidence.frame["metric"]))]
 
 
 def with_cell(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
-    """The cell of each row in words, then other columns; a column without any text is left out."""
+    """The cell of each row as text, followed by other columns; empty columns are left out."""
     cell = {"Task": "task", "Protocol": "protocol", "Strategy": "strategy", "Fraction": "fraction", "Metric": "metric"}
     shared = {title: table[name].map(percent if name == "fraction" else words) for title, name in cell.items()}
     noise = [noisy(kind, sigma) for kind, sigma in zip(table["noise"], table["noise_sigma"], strict=True)]
@@ -46,12 +46,12 @@ def inference_columns(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def verdicts(table: pd.DataFrame) -> pd.Series:
-    """Verdicts of contrasts, with what they hold for where that is not the pretraining in general."""
+    """Verdicts of contrasts, with their scope if that is not the pretraining in general."""
     return table["verdict"] + table["holds_for"].map(lambda text: f" (for {text})" if text else "")
 
 
 def shortened(evidence: Evidence, table: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """What the page shows of a long table: main metrics at the primary noise setting; and whether that is less than all."""
+    """The rows of a long table on the page (main metrics at the primary noise setting), and whether rows were left out."""
     if len(table) <= PAGE_ROWS:
         return table, False
     kept, _ = at_primary_noise(table.assign(strategy=table.get("strategy", "")), evidence.primaries[0])
@@ -59,7 +59,7 @@ def shortened(evidence: Evidence, table: pd.DataFrame) -> tuple[pd.DataFrame, bo
 
 
 def page_parts(evidence: Evidence, table: pd.DataFrame, name: str) -> tuple[list[dict], str]:
-    """Contrasts or results as the page shows them: the first part open, the others folded behind their titles.
+    """Split contrasts or results into parts for the page: the first part is open, the others are collapsed.
 
     Each metric has a part of its own, the main ones first, and runs with noise have theirs apart from those without.
     The metrics of single classes share one, of the runs that the primary contrast is about; CSV has the others. Within a
@@ -67,9 +67,9 @@ def page_parts(evidence: Evidence, table: pd.DataFrame, name: str) -> tuple[list
     per target.
 
     Args:
-        evidence: Of the report.
-        table: Its contrasts or results.
-        name: Of the table's file in `tables/`.
+        evidence: Evidence of the report.
+        table: Contrasts or results.
+        name: Name of its file in `tables/`.
 
     Returns:
         Parts: dicts of `title`, `rows` (dicts), whether rows differ in `noise` and in `metric` (each is then a column), whether

@@ -11,11 +11,11 @@ from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.study.table import CLEAN
 
 _WORDS = {"lp": "LP", "ft": "FT", "l1": "L1", "l2": "L2", "sp": "SP", "rgn": "RGN"}
-JOIN = " · "  # between a pretraining and what else its arm varies
+JOIN = " · "  # between a pretraining and the other factor levels of its arm
 
 
 def words(name: str) -> str:
-    """A name as a report spells it: `balanced_accuracy` -> balanced accuracy, `knn` -> kNN, `hd95_liver` -> HD95 liver."""
+    """A name for readers: `balanced_accuracy` -> balanced accuracy, `knn` -> kNN, `hd95_liver` -> HD95 liver."""
     name = str(name)
     if name in PROTOCOLS:
         return PROTOCOLS[name].title
@@ -49,7 +49,7 @@ def percent(fraction: float) -> str:
 
 
 def number(value: float | None, sign: bool = False) -> str:
-    """Three digits: 0.873, 4.94, 12.3, 1234; a dash for NaN or infinity; `sign` shows + as well as −."""
+    """A number with three digits: 0.873, 4.94, 12.3, 1234; a dash for NaN or infinity; `sign` shows + as well as −."""
     if value is None or not math.isfinite(value):
         return "–"
     digits = 3 if abs(value) < 0.9995 else max(0, 2 - math.floor(math.log10(abs(value))))
