@@ -1,25 +1,25 @@
-"""How fast a feature space is analysed: neighbours, the pass that makes features, and all that is read from one graph.
+"""Speed of the analysis of a feature space: neighbours, feature extraction, and the analysis of one neighbour graph.
 
     python benchmarks/feature_space.py                      # about 40 minutes on two cores
-    python benchmarks/feature_space.py --quick              # smaller, to see it work; its ratios mean little
+    python benchmarks/feature_space.py --quick              # smaller, for a trial; its ratios mean little
     python benchmarks/feature_space.py --only knn umap_cold # parts: knn, extraction, analysis, umap_cold
 
-Features: 100,000 rows of 512, in 200 Gaussian clusters of intrinsic dimension 32. A centre is drawn with half of the spread
-that rows have around it, so that clusters touch; each cluster has a random basis of its own, whose directions count 1/√i, i =
-1 … 32; a little noise in all 512. Images: 64 px, textures of blurred noise that have nothing in common, and 500 near-duplicates
-(noise, another brightness) of rows of another split and patient, whose features are near each other too.
+Features: 100,000 rows of 512, in 200 Gaussian clusters of intrinsic dimension 32. The standard deviation of the
+centres is half of that of rows around their centre, so that clusters overlap; each cluster has its own random basis with weights
+1/√i, i = 1 … 32; noise of 0.1 in all 512 dimensions. Images: 64 px, unrelated textures of blurred noise, and 500 near-duplicates
+(noise, another brightness) in another split and of another patient, whose features are near-duplicates, too.
 
-- knn_exact_speedup: 15 nearest others of all rows by `Neighborhood.of(…, index="exact")`, against scikit-learn's brute force,
-  euclidean on unit rows or cosine, whichever is faster (both are printed), for a sample of rows; seconds per row.
-- knn_approx_speedup, knn_approx_recall: the same of an `ivf` index, its build left out (printed), and the share of
-  scikit-learn's 15 nearest in the sample that it found.
+- knn_exact_speedup: the 15 nearest neighbours of all rows by `Neighborhood.of(…, index="exact")`, against scikit-learn's
+  brute force, Euclidean on normalised rows or cosine, whichever is faster (both are printed), for a sample; seconds per row.
+- knn_approx_speedup, knn_approx_recall: the same for an `ivf` index without the time to build it (printed), and the share of
+  scikit-learn's 15 nearest neighbours of the sample that it returns.
 - extraction_of_forward: images per second of `embed` from a store (ResNet-18, 64 px, float32, batches of 256), over those of the
-  bare forward pass of the same tensors, in memory and channels_last.
-- analysis_of_umap: seconds of neighbours (`auto`), purity, leak finder and UMAP of that graph, over those of umap-learn's UMAP
-  of the same features, seeded, which does nothing else.
+  bare forward pass of tensors in memory, channels_last.
+- analysis_of_umap: seconds of neighbours (`auto`), purity, near-duplicates and UMAP of that graph, over those of umap-learn's
+  seeded UMAP of the same features alone.
 - umap_cold_of_stock: `project` of 20,000 rows in a fresh process, imports and compilation included, over umap-learn's own.
 
-What is compared takes turns; the last line is one JSON object of ratios of medians.
+Contestants run in turns; the last line is one JSON object of ratios of medians.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def main() -> None:
     parts = {"knn": _knn, "extraction": _extraction, "analysis": _analysis, "umap_cold": _umap_cold}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=parts, default=list(parts), metavar="PART")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
+    parser.add_argument("--quick", action="store_true", help="use a tenth of the rows")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     options.rows = 10_000 if options.quick else 100_000
-    warnings.simplefilter("ignore")  # umap-learn says that a seed means one thread
+    warnings.simplefilter("ignore")  # umap-learn warns that a seed restricts it to one thread
     import faiss
     import torch
     from threadpoolctl import threadpool_limits
@@ -87,13 +87,13 @@ def _knn(options: argparse.Namespace) -> dict[str, float]:
     }
     seconds, answers = _in_turns({name: way for name, (_, way) in ways.items()}, options.rounds)
     each = {name: seconds[name] / rows for name, (rows, _) in ways.items()}
-    for name, own in each.items():
-        print(f"  {name:26} {1e6 * own:8.1f} µs per row, {own * options.rows:7.1f} s for all", flush=True)
+    for name, per_row in each.items():
+        print(f"  {name:26} {1e6 * per_row:8.1f} µs per row, {per_row * options.rows:7.1f} s for all", flush=True)
     truth = answers["scikit-learn, euclidean"][1]
     recalls = {"exact": _recall(answers["exact"].positions[sample], truth, sample)}
     recalls["ivf"] = _recall(answers["ivf"][1][sample], truth, sample)
-    print(f"  recall: exact {recalls['exact']:.4f}, ivf {recalls['ivf']:.4f}; the latter was built in {built:.1f} s")
-    fastest = min(own for name, own in each.items() if name.startswith("scikit"))
+    print(f"  recall: exact {recalls['exact']:.4f}, ivf {recalls['ivf']:.4f}; the ivf index was built in {built:.1f} s")
+    fastest = min(per_row for name, per_row in each.items() if name.startswith("scikit"))
     return {
         "knn_exact_speedup": fastest / each["exact"],
         "knn_approx_speedup": fastest / each["ivf"],
@@ -101,9 +101,11 @@ def _knn(options: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def _recall(found: np.ndarray, truth: np.ndarray, rows: np.ndarray) -> float:
-    """Share of the K nearest others (n, K) that were found; `truth` (n, K + 1) has the rows themselves."""
-    hits = [len((set(true) - {row}) & set(own)) for own, true, row in zip(found, truth, rows, strict=True)]
+def _recall(neighbors: np.ndarray, truth: np.ndarray, rows: np.ndarray) -> float:
+    """Share of the true K nearest neighbours in `neighbors` (n, K); `truth` (n, K + 1) includes the rows themselves."""
+    hits = [
+        len((set(true) - {row}) & set(returned)) for returned, true, row in zip(neighbors, truth, rows, strict=True)
+    ]
     return float(np.mean(hits)) / K
 
 
@@ -131,8 +133,8 @@ def _extraction(options: argparse.Namespace) -> dict[str, float]:
         for way in ways.values():
             way()  # malloc settles
         seconds, _ = _in_turns(ways, 3 * options.rounds)
-    for name, own in seconds.items():
-        print(f"  {name:26} {count / own:8.0f} images per second", flush=True)
+    for name, taken in seconds.items():
+        print(f"  {name:26} {count / taken:8.0f} images per second", flush=True)
     return {"extraction_of_forward": seconds["bare"] / seconds["embed"]}
 
 
@@ -161,16 +163,19 @@ def _analysis(options: argparse.Namespace) -> dict[str, float]:
         store = _store(Path(folder) / "store", options.rows)
         seconds, answers = _in_turns({"ours": ours, "umap-learn alone": lambda: _stock(features)}, options.rounds)
     near, leaks, points = answers["ours"]
-    print(", ".join(f"  {name} {statistics.median(own):.1f} s" for name, own in stages.items()))
+    print(", ".join(f"  {name} {statistics.median(rounds):.1f} s" for name, rounds in stages.items()))
     print(f"  ours {seconds['ours']:.1f} s, umap-learn alone {seconds['umap-learn alone']:.1f} s")
     print(
         f"  index {near.index}, recall {near.recall:.4f}; {len(leaks.across)} of {_planted(options.rows)[0].size}",
         end=" ",
     )
     print(f"near-duplicates found, {leaks.compared:,} pairs compared", flush=True)
-    for name, picture in (("ours", points), ("umap-learn", answers["umap-learn alone"])):
-        took, found = _timed(embedding_quality, features, picture)
-        print(f"  trust in {took:.1f} s, {name}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()))
+    for name, layout in (("ours", points), ("umap-learn", answers["umap-learn alone"])):
+        took, quality = _timed(embedding_quality, features, layout)
+        print(
+            f"  embedding quality in {took:.1f} s, {name}: "
+            + ", ".join(f"{key} {value:.3f}" for key, value in quality.items())
+        )
     return {"analysis_of_umap": seconds["ours"] / seconds["umap-learn alone"]}
 
 
@@ -181,8 +186,8 @@ def _umap_cold(options: argparse.Namespace) -> dict[str, float]:
 
     took = [{way: fresh(way) for way in _COLD} for _ in range(options.rounds)]
     seconds = {way: statistics.median(round[way] for round in took) for way in _COLD}
-    for name, own in seconds.items():
-        print(f"  {name:26} {own:8.1f} s", flush=True)
+    for name, taken in seconds.items():
+        print(f"  {name:26} {taken:8.1f} s", flush=True)
     return {"umap_cold_of_stock": seconds["ours"] / seconds["umap-learn"]}
 
 
@@ -211,25 +216,25 @@ def _features(rows: int) -> tuple[np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
     clusters = draw.integers(CLUSTERS, size=rows)
     features = 0.1 * draw.standard_normal((rows, DIM), np.float32)
-    counts = (np.arange(1, INTRINSIC + 1) ** -0.5).astype(np.float32)
+    weights = (np.arange(1, INTRINSIC + 1) ** -0.5).astype(np.float32)
     for cluster in range(CLUSTERS):
-        own = np.flatnonzero(clusters == cluster)
-        basis = draw.standard_normal((INTRINSIC, DIM), np.float32) * (counts / np.linalg.norm(counts))[:, None]
-        features[own] += 0.5 * draw.standard_normal(DIM, np.float32)
-        features[own] += draw.standard_normal((len(own), INTRINSIC), np.float32) @ basis
+        members = np.flatnonzero(clusters == cluster)
+        basis = draw.standard_normal((INTRINSIC, DIM), np.float32) * (weights / np.linalg.norm(weights))[:, None]
+        features[members] += 0.5 * draw.standard_normal(DIM, np.float32)
+        features[members] += draw.standard_normal((len(members), INTRINSIC), np.float32) @ basis
     originals, copies = _planted(rows)
     features[copies] = features[originals] + 0.05 * draw.standard_normal((len(copies), DIM), np.float32)
     return features, clusters
 
 
 def _planted(rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the first half, and rows of the second that nearly repeat them."""
+    """Rows of the first half, and their near-duplicates in the second half."""
     count = min(PLANTED, rows // 20)
     return np.arange(count) * 7, rows - 1 - np.arange(count) * 7
 
 
 def _store(path: Path, rows: int):
-    """A store of as many images; ten of a patient, the second half of the patients in other splits."""
+    """A store of so many images, ten per patient; the first half is `train`, the rest `val` and `test`."""
     from scipy import ndimage
 
     from ssl_transfer.data.store import StoreWriter
@@ -252,14 +257,14 @@ def _store(path: Path, rows: int):
 
 
 def _in_turns(ways: dict[str, Callable], rounds: int) -> tuple[dict[str, float], dict]:
-    """Median seconds of each, and its last answer."""
+    """Median seconds and last return value of each function."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     answers = {}
     for _ in range(rounds):
         for name, way in ways.items():
             took, answers[name] = _timed(way)
             seconds[name].append(took)
-    return {name: statistics.median(own) for name, own in seconds.items()}, answers
+    return {name: statistics.median(rounds) for name, rounds in seconds.items()}, answers
 
 
 def _timed(function: Callable, *arguments) -> tuple[float, object]:

@@ -1,10 +1,11 @@
-"""What it gains on a CPU that a process keeps freed memory (`ssl_transfer/models/memory.py`).
+"""Speed-up on a CPU if a process keeps freed memory (`ssl_transfer/models/memory.py`).
 
     python benchmarks/kept_memory.py     # some minutes
 
-Two processes, one that keeps it and one that gives it back as malloc does by itself, work in turns: training steps of a ResNet-18
-at 64 and 128 px (two views of 64 images, bf16, channels_last), and features of 64 images of 224 px in float32 and bf16. The
-last line is one JSON object: seconds with over seconds without (medians over rounds), and the same of the peaks of memory.
+Two processes, one that keeps freed memory and one that returns it to the system (malloc's default), work in turns: training
+steps of a ResNet-18 at 64 and 128 px (two views of 64 images, bf16, channels_last), and features of 64 images of 224 px in
+float32 and bf16. The last line is one JSON object: seconds with kept memory over seconds without (medians over rounds), and
+the same ratio of peak memory.
 """
 
 from __future__ import annotations
@@ -42,19 +43,19 @@ def main() -> None:
         ):
             processes = {True: keeping, False: giving_back}
             for process in processes.values():
-                process.submit(_work, WARMUP).result()  # malloc settles, too
+                process.submit(_work, WARMUP).result()  # warm-up, also of malloc
             for _ in range(rounds):
                 for kept, process in processes.items():
                     took, peaks[kept] = process.submit(_work, 4).result()
                     seconds[kept].append(took)
         with_it, without = (statistics.median(seconds[kept]) for kept in (True, False))
-        print(f"{job:18s} kept {1000 * with_it:6.0f} ms   given back {1000 * without:6.0f} ms", flush=True)
+        print(f"{job:18s} kept {1000 * with_it:6.0f} ms   returned {1000 * without:6.0f} ms", flush=True)
         ratios |= {job: round(with_it / without, 3), f"{job}_peak": round(peaks[True] / peaks[False], 3)}
     print(json.dumps(ratios))
 
 
 def _start(kept: bool, size: int, train: bool, bf16: bool) -> None:
-    """Prepare `_once`, a step or a pass, in a new process."""
+    """Prepare `_once`, one training step or forward pass, in a new process."""
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     import timm
     import torch
@@ -82,7 +83,7 @@ def _start(kept: bool, size: int, train: bool, bf16: bool) -> None:
 
 
 def _work(repeats: int) -> tuple[float, int]:
-    """Median seconds, and the peak of this process's memory."""
+    """Median seconds, and the peak memory of this process."""
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()

@@ -1,17 +1,17 @@
-"""Images per second of our pretraining, end to end, against its limit and against a peer, in one run.
+"""Images per second of pretraining, end to end, against its limit and against lightly, in one run.
 
     python benchmarks/pretrain_throughput.py                  # CPU: ResNet-18, batch 64, 64 and 128 px; about half an hour
     python benchmarks/pretrain_throughput.py --device cuda    # GPU: ResNet-50, 224 px, batch as large as fits
-    python benchmarks/pretrain_throughput.py --with train.compile=true   # also ours with an override
+    python benchmarks/pretrain_throughput.py --with train.compile=true   # also measures ours with an override
 
-Measured in interleaved rounds, so that a slow minute of the machine hits all alike; ours and the bare step, which lie close,
-twice in each, at its two ends:
+Measured in interleaved rounds, so that a slow minute of the machine affects all equally; ours and the bare step, which are
+close, are measured twice in each round, at its beginning and end:
 
-- ours: `pretrain` itself on a one-channel int16 store, online probes off, images per second as `log.jsonl` has them;
-- bare step: forward, backward and optimiser of the same method on views that lie ready in memory: the limit;
-- lightly: its `SimCLRTransform` on PIL images in a DataLoader (as many workers as suit it best), ResNet and SimCLR
-  head from its documentation's example, in float32, and in bf16 with channels_last, to tell precision from pipeline. It has
-  a process of its own, since how ours treats memory (`ssl_transfer/training/memory.py`) would make it faster, too.
+- ours: `pretrain` itself on a one-channel int16 store, online probes off, images per second from `log.jsonl`;
+- bare step: forward, backward and optimiser of the same method on views in memory: the limit;
+- lightly: its `SimCLRTransform` on PIL images in a DataLoader (with the fastest number of workers), ResNet and SimCLR
+  head from its documentation's example, in float32, and in bf16 with channels_last, to separate the effect of precision. It runs
+  in its own process, because our memory settings (`ssl_transfer/models/memory.py`) would speed it up, too.
 
 The last line is one JSON object of ratios, medians over rounds: `of_bare_step_64`, `of_lightly_64`, `of_lightly_bf16_64`, …
 """
@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, help="default 64, on a GPU as large as fits")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=16, help="timed steps per round")
-    parser.add_argument("--with", dest="override", help="of the recipe; ours is also measured with it")
+    parser.add_argument("--with", dest="override", help="override of the recipe; ours is also measured with it")
     options = parser.parse_args()
     if options.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -75,7 +75,7 @@ def main() -> None:
 def measure(
     folder: Path, size: int, options: argparse.Namespace, on_gpu: bool, stack: ExitStack
 ) -> dict[str, float | bool | int]:
-    """All contestants at one size, round by round."""
+    """Measure all contestants at one size, round by round."""
     from ssl_transfer.training.machine import native_precision
 
     batch = options.batch_size or (largest_batch(options.architecture, size) if on_gpu else 64)
@@ -101,16 +101,16 @@ def measure(
         seconds: dict[str, list[float]] = {name: [] for name in contestants}
         for name in order:
             seconds[name].append(1 / contestants[name]())
-        for name, found in seconds.items():
+        for name, taken in seconds.items():
             if number:  # the first round warms up
-                speeds[name].append(1 / statistics.mean(found))
+                speeds[name].append(1 / statistics.mean(taken))
     precision = native_precision()
     print(
         f"\n{options.architecture}, {size} px, batch {batch}, {precision}, {torch.get_num_threads()} threads, images/s"
     )
-    for name, found in speeds.items():
+    for name, rates in speeds.items():
         print(
-            f"  {name:14s} {statistics.median(found):8.0f}   ({min(found):.0f} to {max(found):.0f} in {len(found)} rounds)"
+            f"  {name:14s} {statistics.median(rates):8.0f}   ({min(rates):.0f} to {max(rates):.0f} in {len(rates)} rounds)"
         )
 
     def ratio(name: str, peer: str) -> float:
@@ -127,7 +127,7 @@ def measure(
 
 
 def ours(recipe: Path, run: Path, *overrides: str) -> float:
-    """`pretrain` from start to end; the speed that its log states after the warm-up."""
+    """Images per second of a complete `pretrain`, from its log after the warm-up."""
     from ssl_transfer.pretraining.stage import pretrain
     from ssl_transfer.recipe import parse_overrides
 
@@ -140,7 +140,7 @@ def ours(recipe: Path, run: Path, *overrides: str) -> float:
 
 
 def bare_step(recipe: Path, steps: int) -> Callable[[], float]:
-    """The model's part alone: the same method, precision and memory format on resident views."""
+    """The training step alone: the same method, precision and memory format on views in memory."""
     from ssl_transfer.models.memory import keep_freed_memory
     from ssl_transfer.pretraining.setup import PretrainSetup, resolve
     from ssl_transfer.recipe import PretrainRecipe, load_recipe
@@ -153,8 +153,8 @@ def bare_step(recipe: Path, steps: int) -> Callable[[], float]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     objective = setup.objective.to(device, memory_format=getattr(torch, machine.memory_format)).train()
     keep_freed_memory(device)
-    named, batch = setup.recipe.optimizer, train.batch_size
-    optimizer = OPTIMIZERS[named.name](objective.groups(), batch, **named.options)
+    component, batch = setup.recipe.optimizer, train.batch_size
+    optimizer = OPTIMIZERS[component.name](objective.groups(), batch, **component.options)
     rows = training_set.rows(0, np.arange(batch))
     resident = [(i, chosen, images.to(device), masks) for i, chosen, images, masks in training_set.read(rows)]
     views = training_set.views(resident, rows, 0)
@@ -170,7 +170,7 @@ def bare_step(recipe: Path, steps: int) -> Callable[[], float]:
 
 
 def in_own_process(stack: ExitStack, contestant: Callable[..., Callable[[], float]], *arguments) -> Callable[[], float]:
-    """A contestant that is set up and measured in a new process, which lives as long as the stack."""
+    """A contestant that is set up and measured in a new process, which ends with the stack."""
     process = stack.enter_context(worker_processes(1, _set_up, (contestant, *arguments)))
     return lambda: process.submit(_measured).result()
 
@@ -185,7 +185,7 @@ def _measured() -> float:
 
 
 def lightly(store: Path, architecture: str, size: int, batch: int, steps: int, bf16: bool) -> Callable[[], float]:
-    """lightly's SimCLR example on PIL images; the number of workers that suited it best in the first round."""
+    """lightly's SimCLR example on PIL images, with the number of workers that was fastest in the first round."""
     import timm
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
@@ -257,7 +257,7 @@ def synchronise() -> None:
 
 
 def make_store(path: Path, size: int, images: int) -> Path:
-    """A one-channel int16 store of smooth noise in HU, a little larger than the views; what it shows does not matter here."""
+    """A one-channel int16 store of smooth noise in HU, a little larger than the views; its content does not matter here."""
     from ssl_transfer.data.store import StoreWriter
 
     side = size + size // 8
@@ -271,7 +271,7 @@ def make_store(path: Path, size: int, images: int) -> Path:
 
 
 def pil_images(store: Path, count: int) -> list:
-    """The store's first images as lightly wants them: 8 bit, RGB."""
+    """The store's first images in the format for lightly: 8 bit, RGB."""
     from PIL import Image
 
     from ssl_transfer.data.store import ImageStore

@@ -1,17 +1,17 @@
-"""What a sweep of the linear probe costs: all strengths at once, against one, and against scikit-learn's fits one by one.
+"""Time of a linear probe at all values of C at once, against one value, and against separate fits of scikit-learn.
 
-    python benchmarks/probe_sweep.py     # about 10 minutes on two cores; --dims 512 for the smaller half
+    python benchmarks/probe_sweep.py     # about 10 minutes on two cores; --dims 512 for the smaller dimension only
 
-Features: 20,000 rows of 11 Gaussian classes whose spread falls off like 1/√(direction), as that of networks' features does; the
-centres are drawn with 0.3 of it; a random rotation, then every column standardised, float32. One label in twenty is drawn
-again, so classes are separable but for these: training accuracy is printed. 50 strengths: λ = logspace(−6, −1), C = 1 / (λ N).
+Features: 20,000 rows of 11 Gaussian classes whose standard deviation decreases like 1/√(direction), as in features of networks;
+that of the centres is 0.3 of it; a random rotation, then every column standardised, float32. One label in twenty is drawn
+at random, the other rows are separable: training accuracy is printed. 50 values of C: λ = logspace(−6, −1), C = 1 / (λ N).
 
-The optimum of each is ours in float64, solved until the gradient of the mean objective is shorter than 1e-8, which proves it
-to ‖gradient‖² / 2λ (printed). At each sampled strength scikit-learn gets the loosest power of ten as `tol` whose gap is at most
-1e-4, in float32, which is the faster for it (in float64 where float32 does not come so near); 50 cold fits are extrapolated
-from 4, evenly spread. The warm-started path goes from strong to weak at the tightest of these `tol`; at D = 2048 it is
-extrapolated from the 3 strengths in the middle. The last line is one JSON object: sweep over one setting (mean of the
-same 4 strengths), scikit-learn's 50 fits over the sweep, and the worst gap of any setting of ours as a share of its optimum.
+The reference optimum is our float64 solution with a gradient norm of the mean objective below 1e-8, which bounds its gap by
+‖gradient‖² / 2λ (printed). At each sampled λ, scikit-learn gets the largest power of ten as `tol` whose gap is at most
+1e-4, in float32, where it is faster (in float64 if float32 does not reach that gap); 50 cold fits are extrapolated
+from 4, evenly spaced. The warm-started path goes from large to small λ at the smallest of these `tol`; at D = 2048 it is
+extrapolated from the 3 values in the middle. The last line is one JSON object: time of the sweep over that of one value (mean of
+the same 4), of scikit-learn's 50 fits over the sweep, and our largest gap relative to the optimum.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def _measure(dim: int) -> tuple[dict[str, float], float]:
-    """Ratios of times, and our worst gap, at one dimension."""
+    """Ratios of times, and our largest gap, at one dimension."""
     features, labels = _features(dim)
     fit_heads(features[:2000], labels[:2000], STRENGTHS[:2], n_classes=CLASSES)  # libraries start their threads
     sweeps, heads = zip(*(_timed(fit_heads, features, labels, STRENGTHS, None, CLASSES) for _ in range(3)), strict=True)
@@ -61,7 +61,7 @@ def _measure(dim: int) -> tuple[dict[str, float], float]:
     print(f"{statistics.median(sweeps):8.2f} s, worst gap {ours.max():.1e} at λ = {PENALTIES[ours.argmax()]:.1e}")
     print(f"  one setting of ours, mean of {len(SAMPLE)} {statistics.mean(one):8.2f} s", flush=True)
     cold, power = [], 4
-    for i in reversed(SAMPLE):  # from strong, where a loose `tol` is enough, to weak
+    for i in reversed(SAMPLE):  # from large λ, where a large `tol` is enough, to small
         seconds, power = _scikit(features, labels, i, optimum[i], power)
         cold.append(seconds)
     fits = len(STRENGTHS) * statistics.mean(cold)
@@ -74,11 +74,11 @@ def _measure(dim: int) -> tuple[dict[str, float], float]:
 
 def _features(dim: int) -> tuple[torch.Tensor, torch.Tensor]:
     draw = np.random.default_rng(0)
-    spread = np.arange(1, dim + 1) ** -0.5
+    sd = np.arange(1, dim + 1) ** -0.5
     labels = draw.integers(0, CLASSES, ROWS)
     centres = 0.3 * draw.standard_normal((CLASSES, dim))
     rotation, _ = np.linalg.qr(draw.standard_normal((dim, dim)))
-    features = ((centres[labels] + draw.standard_normal((ROWS, dim))) * spread) @ rotation
+    features = ((centres[labels] + draw.standard_normal((ROWS, dim))) * sd) @ rotation
     features = (features - features.mean(0)) / features.std(0)
     labels = np.where(draw.random(ROWS) < 0.05, draw.integers(0, CLASSES, ROWS), labels)
     return torch.from_numpy(features.astype(np.float32)), torch.from_numpy(labels)
@@ -103,20 +103,20 @@ def _objectives(
     features, labels, weights, intercepts, penalties=PENALTIES
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean loss + λ/2 · ‖weights‖², the norm of its gradient, and training accuracy, in float64, of each head."""
-    features, found = features.double(), []
+    features, values = features.double(), []
     for weight, intercept, penalty in zip(weights, intercepts, penalties, strict=True):
         logits = features @ weight.T + intercept
         loss = torch.nn.functional.cross_entropy(logits, labels) + penalty / 2 * weight.square().sum()
         errors = (logits.softmax(1) - torch.nn.functional.one_hot(labels, CLASSES)) / len(labels)
         gradient = torch.cat([errors.T @ features + penalty * weight, errors.sum(0)[:, None]], 1)
-        found.append((loss, gradient.norm(), (logits.argmax(1) == labels).double().mean()))
-    return tuple(np.array(values, float) for values in zip(*found, strict=True))
+        values.append((loss, gradient.norm(), (logits.argmax(1) == labels).double().mean()))
+    return tuple(np.array(column, float) for column in zip(*values, strict=True))
 
 
 def _scikit(features, labels, i: int, optimum: float, power: int) -> tuple[float, int]:
-    """Seconds of a cold fit at strength i, and the power p of the loosest `tol` 1e-p whose gap is small enough.
+    """Seconds of a cold fit at λ number i, and the smallest p for which `tol` = 1e-p gives a gap of at most `GAP`.
 
-    The search begins at `power`, looser if that is near enough.
+    The search begins at p = `power`.
     """
     fits = {}
 
@@ -137,21 +137,21 @@ def _scikit(features, labels, i: int, optimum: float, power: int) -> tuple[float
             print(f"    scikit-learn at λ = {PENALTIES[i]:.1e}: {dtype.__name__}, tol 1e-{power}", end=", ")
             print(f"{steps} steps, {seconds:.2f} s, gap {gap:.1e}", flush=True)
             return seconds, power
-        fits.clear()  # float32 goes no further
+        fits.clear()  # float32 does not reach the gap
     raise SystemExit(f"scikit-learn did not come within {GAP} at λ = {PENALTIES[i]:.1e}")
 
 
-def _warm(features, labels, optimum, tolerance: float, places: range) -> tuple[float, float]:
-    """Seconds of a warm-started path over all strengths (extrapolated if `places` are fewer), and its worst gap."""
+def _warm(features, labels, optimum, tolerance: float, indices: range) -> tuple[float, float]:
+    """Seconds of a warm-started path over all values (extrapolated if `indices` has fewer), and its largest gap."""
     model = LogisticRegression(tol=tolerance, max_iter=100_000, warm_start=True)
     seconds, gaps = [], []
-    if len(places) < len(STRENGTHS):
-        model.set_params(C=STRENGTHS[places[-1] + 1]).fit(features.numpy(), labels.numpy())
-    for i in reversed(places):
+    if len(indices) < len(STRENGTHS):
+        model.set_params(C=STRENGTHS[indices[-1] + 1]).fit(features.numpy(), labels.numpy())
+    for i in reversed(indices):
         model.C = STRENGTHS[i]
         seconds.append(_timed(model.fit, features.numpy(), labels.numpy())[0])
         gaps.append(_gap(features, labels, model, i, optimum[i]))
-    return sum(seconds) * len(STRENGTHS) / len(places), max(gaps)
+    return sum(seconds) * len(STRENGTHS) / len(indices), max(gaps)
 
 
 def _gap(features, labels, model: LogisticRegression, i: int, optimum: float) -> float:

@@ -1,12 +1,12 @@
-"""How long training waits for a store, by simulation from measured latencies.
+"""Time that training waits for a store, simulated from measured latencies.
 
     python benchmarks/store.py --size 512 --slices 6000 --latencies latencies.json
     python benchmarks/scaling.py latencies.json               # a node of eight GPUs, batches of 256 per GPU
 
-Each GPU has its readers, which work through batches in turn, each at most two ahead, as torch's DataLoader does; the GPU takes
-the batches in order and computes for a fixed time. A reader takes as long for 64 images as one of the measured batches did,
-drawn at random. What must come from the disk also passes through it one batch after the other, at the rate of `--disk`. The
-table goes into `docs/scaling.md`.
+Each GPU has its own readers, which read batches in turn, each at most two ahead, as in torch's DataLoader; the GPU uses
+the batches in order and computes for a fixed time. The time of a reader for 64 images is that of a random measured
+batch. Batches from disk also wait for the disk, which delivers one after the other at the rate of `--disk`. The
+table is part of `docs/scaling.md`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ READINGS = {  # column of the table: (latencies of, share of the pixels' bytes t
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("latencies", type=Path, help="of benchmarks/store.py")
-    parser.add_argument("--gpus", type=int, default=8, help="of the node; they share its disk")
+    parser.add_argument("latencies", type=Path, help="file written by benchmarks/store.py --latencies")
+    parser.add_argument("--gpus", type=int, default=8, help="GPUs of the node, which share its disk")
     parser.add_argument("--readers", type=int, default=4, help="per GPU")
     parser.add_argument("--batch", type=int, default=256, help="per GPU")
     parser.add_argument("--batches", type=int, default=400, help="simulated")
@@ -66,14 +66,14 @@ def main() -> None:
 def simulate(
     latencies: np.ndarray, batch: int, step: float, disk: float, gpus: int, readers: int, batches: int, seed: int = 0
 ) -> float:
-    """Share of its time that the slowest GPU waits for data, its first tenth of batches not counted.
+    """Share of time that the slowest GPU waits for data, without the first tenth of its batches.
 
     Args:
-        latencies: Seconds in which a reader read `MEASURED` images, to draw from.
+        latencies: Measured seconds per `MEASURED` images, to draw from.
         batch: Images per GPU and step.
         step: Seconds that a GPU computes on a batch.
         disk: Seconds that the disk is busy with a batch.
-        gpus: That share the disk.
+        gpus: Number of GPUs that share the disk.
         readers: Processes per GPU.
         batches: Per GPU.
         seed: Of the draws.
@@ -85,30 +85,30 @@ def simulate(
     heapq.heapify(waiting)
     disk_free, next_taken = 0.0, [0] * gpus
     while waiting:
-        asked, gpu, number = heapq.heappop(waiting)
+        requested, gpu, number = heapq.heappop(waiting)
         if disk:
-            disk_free = max(disk_free, asked) + disk
-        read[gpu, number] = max(asked + draws[gpu, number], disk_free)
-        _ask(waiting, read, taken, gpu, number + readers, readers)
+            disk_free = max(disk_free, requested) + disk
+        read[gpu, number] = max(requested + draws[gpu, number], disk_free)
+        _request(waiting, read, taken, gpu, number + readers, readers)
         while next_taken[gpu] < batches and not np.isnan(read[gpu, next_taken[gpu]]):
             now = next_taken[gpu]
             free = taken[gpu, now - 1] + step if now else 0.0
             taken[gpu, now] = max(free, read[gpu, now])
             next_taken[gpu] += 1
-            _ask(waiting, read, taken, gpu, now + AHEAD * readers, readers)
+            _request(waiting, read, taken, gpu, now + AHEAD * readers, readers)
     begin = batches // 10
     busy = step * (batches - 1 - begin)
     return float(max(0.0, 1 - busy / (taken[:, -1] - taken[:, begin]).max()))
 
 
-def _ask(waiting: list, read: np.ndarray, taken: np.ndarray, gpu: int, number: int, readers: int) -> None:
+def _request(waiting: list, read: np.ndarray, taken: np.ndarray, gpu: int, number: int, readers: int) -> None:
     """Hand a batch to its reader once the reader is free and the batch may be read ahead."""
     if number >= read.shape[1]:
         return
     allowed = 0.0 if number < AHEAD * readers else taken[gpu, number - AHEAD * readers]
-    asked = max(read[gpu, number - readers], allowed)
-    if not np.isnan(asked):
-        heapq.heappush(waiting, (asked, gpu, number))
+    requested = max(read[gpu, number - readers], allowed)
+    if not np.isnan(requested):
+        heapq.heappush(waiting, (requested, gpu, number))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""What the image store sustains, against the best that the same machine can do, measured in one run.
+"""Throughput of the image store against limits of the same machine, measured in one run.
 
     python benchmarks/store.py                       # 20,000 slices of 256 px: 8 GB on disk, some minutes
     python benchmarks/store.py --slices 3000 --rounds 5
 
 Random batches of 64, one process, rounds interleaved, ratios of medians over rounds. Warm: our store against a bare
 `np.memmap` of the same pixels; our compressed store against bare blosc2 decoding of the same frames, held in memory. Cold
-(the files' page cache is dropped before every round): our store against a memmap that faults. Beside them: a store of as
-many files as twelve million slices have, the time to open a store, and the memory of sampling twelve million rows. The
-last line is one JSON object; `--latencies FILE` keeps the seconds of every batch for `benchmarks/scaling.py`.
+(the files are dropped from the page cache before every round): our store against a memmap. Also: a store of as
+many files as for twelve million slices, the time to open a store, and the memory for sampling twelve million rows. The
+last line is one JSON object; `--latencies FILE` writes the seconds of every batch for `benchmarks/scaling.py`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from ssl_transfer.processes import worker_processes
 
 BATCH = 64
 RADNET = 12_000_000
-RADNET_SHARDS = 5_860  # files that twelve million slices of 256 px, int16, are in
+RADNET_SHARDS = 5_860  # files of a store of twelve million slices of 256 px, int16
 PROBES = 32  # of the page cache, per file
-COLD_MEMMAP_SHARE = 8  # a faulting memmap is given an eighth of the batches, or it would take minutes
+COLD_MEMMAP_SHARE = 8  # the memmap reads only an eighth of the batches, since it would take minutes
 CARD = {"units": "hu", "domain": "ct", "split_by": "patient", "source": "phantom:ct"}
 Read = Callable[[np.ndarray], object]
 Seconds = dict[str, list[list[float]]]  # of every batch of every round
@@ -49,9 +49,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=256, help="rows and columns of a slice")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batches", type=int, default=16, help="of 64 images, per round")
-    parser.add_argument("--shards", type=int, default=RADNET_SHARDS, help="files of the store of many files")
+    parser.add_argument(
+        "--shards", type=int, default=RADNET_SHARDS, help="number of files of the store with many files"
+    )
     parser.add_argument("--rows", type=int, default=RADNET, help="sampled by the memory test")
-    parser.add_argument("--folder", type=Path, help="where to build; on the disk that is asked about")
+    parser.add_argument("--folder", type=Path, help="where to build the stores; on the disk to be measured")
     parser.add_argument("--latencies", type=Path, metavar="FILE", help="write the seconds of every batch")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
@@ -59,11 +61,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Everything in one run: prints the tables, returns the ratios and the few numbers beside them."""
+    """Measure everything in one run: print the tables, return the ratios and other numbers of the JSON object."""
     images = ct_slices(options.size)
     plain, packed, bare = build(folder, images, options.slices)
     many = build_many(folder, images, options.shards)
-    os.sync()  # or the disk would be written to while it is measured
+    os.sync()  # no writes to the disk during the measurement
     print(
         f"{_processor()}, {os.cpu_count()} cores, Linux {os.uname().release}, read-ahead {_read_ahead_kb(folder)} kB; "
         f"{options.slices} slices of {options.size} px int16, one process, images per second:"
@@ -80,7 +82,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     opened = opening(plain)
     print(f"opening takes {opened['open_ms']:.2f} ms, with the first image {opened['first_image_ms']:.2f} ms")
     growth, took = sampling(options.rows)
-    print(f"sampling {options.rows:,} rows takes {took:.1f} s; the peak of memory grows by {growth / 2**20:.1f} MiB")
+    print(f"sampling {options.rows:,} rows takes {took:.1f} s; peak memory grows by {growth / 2**20:.1f} MiB")
     if options.latencies:
         options.latencies.write_text(json.dumps({name: [*chain(*rounds)] for name, rounds in seconds.items()}))
 
@@ -115,7 +117,7 @@ def ct_slices(size: int) -> np.ndarray:
 
 
 def variants(images: np.ndarray, count: int):
-    """`count` slices, no two alike: mirrored and shifted, which compression does not notice."""
+    """`count` different slices: mirrored and shifted, which does not change their compressibility."""
     for number in range(count):
         turn, which = divmod(number, len(images))
         yield np.roll(images[which][:, :, :: 1 - 2 * (turn % 2)], (turn // 2, 7 * turn), (1, 2))
@@ -136,9 +138,9 @@ def build(folder: Path, images: np.ndarray, count: int) -> tuple[Path, Path, Pat
 
 def build_many(folder: Path, images: np.ndarray, count: int) -> Path:
     """A store of `count` files, one image each."""
-    usual, shards.SHARD_BYTES = shards.SHARD_BYTES, images[0].nbytes
+    default, shards.SHARD_BYTES = shards.SHARD_BYTES, images[0].nbytes
     _write(folder / "many", variants(images, count), images, False)
-    shards.SHARD_BYTES = usual
+    shards.SHARD_BYTES = default
     return folder / "many"
 
 
@@ -154,10 +156,10 @@ def _write(path: Path, slices, images: np.ndarray, compress: bool) -> None:
 
 def warm(plain: Path, packed: Path, bare: Path, many: Path, rounds: int, batches: int) -> Seconds:
     """Seconds per batch while everything is in the page cache."""
-    usual, shards.MAPPED_BYTES = shards.MAPPED_BYTES, 0  # as stores that are too large to be mapped
+    default, shards.MAPPED_BYTES = shards.MAPPED_BYTES, 0  # as for stores that are too large to be mapped
     unmapped, scattered = ImageStore(plain), ImageStore(many)
     unmapped[0], scattered[0]
-    shards.MAPPED_BYTES = usual
+    shards.MAPPED_BYTES = default
     readers: dict[str, tuple[Read, int]] = {
         "memmap": (_memmap(bare).__getitem__, len(ImageStore(plain))),
         "store": (ImageStore(plain).read, len(ImageStore(plain))),
@@ -172,14 +174,14 @@ def warm(plain: Path, packed: Path, bare: Path, many: Path, rounds: int, batches
     rng, seconds = np.random.default_rng(0), {name: [] for name in readers}
     for _ in range(rounds):
         for name, (read, count) in readers.items():
-            wanted = rng.integers(0, count, (batches, BATCH))
-            _timed(read, wanted)  # some kernels reclaim what was not touched for seconds
-            seconds[name].append(_timed(read, wanted))
+            positions = rng.integers(0, count, (batches, BATCH))
+            _timed(read, positions)  # some kernels reclaim pages that were not used for seconds
+            seconds[name].append(_timed(read, positions))
     return seconds
 
 
 def cold(plain: Path, packed: Path, bare: Path, rounds: int, batches: int) -> Seconds:
-    """Seconds per batch when nothing is in the page cache; readers are opened anew, as a mapped page cannot be dropped."""
+    """Seconds per batch when nothing is in the page cache; readers are reopened, because a mapped page cannot be dropped."""
     count = len(ImageStore(plain))
     few = max(1, batches // COLD_MEMMAP_SHARE)
     readers: dict[str, tuple[Callable[[], Read], int]] = {
@@ -193,18 +195,18 @@ def cold(plain: Path, packed: Path, bare: Path, rounds: int, batches: int) -> Se
     for _ in range(rounds):
         for name, (opened, share) in readers.items():
             drop_from_cache(files)
-            wanted = rng.permutation(count)[: share * BATCH]
-            seconds[name].append(_timed(opened(), np.array_split(wanted, max(1, len(wanted) // BATCH))))
+            positions = rng.permutation(count)[: share * BATCH]
+            seconds[name].append(_timed(opened(), np.array_split(positions, max(1, len(positions) // BATCH))))
     return seconds
 
 
 def drop_from_cache(files: list[Path], attempts: int = 5) -> None:
-    """Drop files from the page cache, again if need be: the kernel passes over pages that it is busy with.
+    """Drop files from the page cache, repeatedly if necessary: the kernel skips busy pages.
 
     Raises:
-        RuntimeError: If more than one probe in twenty is still there: such a run would measure something else.
+        RuntimeError: If more than one probed page in twenty is still cached: the run would not measure the disk.
     """
-    gc.collect()  # a page that is mapped stays
+    gc.collect()  # mapped pages stay in the cache
     for _ in range(attempts):
         kept = [_drop_from_cache(path) for path in files]
         if sum(kept) <= PROBES * len(kept) / 20:
@@ -216,14 +218,16 @@ def drop_from_cache(files: list[Path], attempts: int = 5) -> None:
 
 
 def _drop_from_cache(path: Path) -> int:
-    """Drop one file; returns how many of its probed pages were still there."""
+    """Drop one file; returns how many of its probed pages were still cached."""
     descriptor = os.open(path, os.O_RDONLY)
     os.fsync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_RANDOM)  # one probe must not fetch the page of the next
+    os.posix_fadvise(
+        descriptor, 0, 0, os.POSIX_FADV_RANDOM
+    )  # without read-ahead: a probe must not fetch the page of the next
     offsets = np.linspace(0, path.stat().st_size - 1, PROBES).astype(int).tolist()
     kept = sum(shards._is_cached(descriptor, offset) for offset in offsets)
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # what the probes may have fetched
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # pages that the probes may have fetched
     os.close(descriptor)
     return kept
 
@@ -236,7 +240,7 @@ def _memmap(path: Path, advice: int | None = None) -> np.memmap:
 
 
 def _blosc2(packed: Path) -> Read:
-    """Decode frames that lie in memory, into an array as `read` gives."""
+    """Decode frames in memory into an array like that of `read`."""
     shape = ImageStore(packed).shape
     frames = []
     for path in sorted(packed.glob("pixels-*.b2")):
@@ -262,7 +266,7 @@ def _timed(read: Read, batches) -> list[float]:
 
 
 def opening(path: Path, times: int = 21) -> dict[str, float]:
-    """Milliseconds to open a store whose files are cached, and to have its first image; medians."""
+    """Median milliseconds to open a store with cached files, and to open it and read its first image."""
     opened, first = [], []
     for _ in range(times):
         started = time.perf_counter()
@@ -306,12 +310,12 @@ def _processor() -> str:
 
 
 def _read_ahead_kb(folder: Path) -> str:
-    """What a page fault drags in from this folder's disk; memmaps suffer from a large one."""
+    """Read-ahead of a page fault on this folder's disk; a large one slows memmaps down."""
     device = os.stat(folder).st_dev
     name = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
-    for place in (Path(name) / "queue/read_ahead_kb", Path(name) / "../queue/read_ahead_kb"):
-        if place.exists():
-            return place.read_text().strip()
+    for path in (Path(name) / "queue/read_ahead_kb", Path(name) / "../queue/read_ahead_kb"):
+        if path.exists():
+            return path.read_text().strip()
     return "unknown"
 
 

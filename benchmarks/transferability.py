@@ -1,18 +1,18 @@
-"""What five transferability scores cost together, against the least that they need, and against the published way.
+"""Time of five transferability scores together, against a lower bound and against the published algorithms.
 
-    python benchmarks/transferability.py     # about 4 minutes on two cores; --rounds 1 for a look
+    python benchmarks/transferability.py     # about 4 minutes on two cores; --rounds 1 for a trial
 
 N = 20,000 images, D = 2,048 features, C = 100 classes, 1,000 source classes. Features: a Gaussian of random covariance around
-class means, with negative values cut off as a ReLU does, float32; source probabilities: a softmax of random logits of the class.
+class means, with negative values set to 0 as by a ReLU, float32; source probabilities: a softmax of random logits per class.
 
-`ours` is `transferability.scores` for NCE, LEEP, H, regularised H and LogME, checks and all, from float32 features on. `floor` is
-what no such computation can do without: the Gram matrix of the float64 features and its eigendecomposition, nothing else.
-`reference` is the published algorithms written down plainly, also with numpy's and scikit-learn's own routines: `np.cov` and
+`ours` is `transferability.scores` for NCE, LEEP, H, regularised H and LogME, with all checks, from float32 features. `floor` is
+the part that no such computation can avoid: the Gram matrix of the float64 features and its eigendecomposition.
+`reference` is a direct transcription of the published algorithms, with numpy's and scikit-learn's routines: `np.cov` and
 `np.linalg.pinv` for H, `LedoitWolf` for its regularised form, and for LogME a singular value decomposition of the Gram matrix and
-a fixed-point iteration per class, which is run until it stands still (1e-9) so that values can be compared.
+a fixed-point iteration per class, which is run to convergence (1e-9) so that values can be compared.
 
 The three take turns; the last line is one JSON object of ratios of medians: ours over floor, reference over ours, and the
-largest relative difference between a score of ours and the reference's.
+largest relative difference between our scores and the reference.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def main() -> None:
             started = time.perf_counter()
             answers[name] = way()
             seconds[name].append(time.perf_counter() - started)
-    medians = {name: statistics.median(own) for name, own in seconds.items()}
-    for name, own in seconds.items():
-        print(f"{name:10} {medians[name]:7.2f} s  ({min(own):.2f}–{max(own):.2f})", flush=True)
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    for name, times in seconds.items():
+        print(f"{name:10} {medians[name]:7.2f} s  ({min(times):.2f}–{max(times):.2f})", flush=True)
     errors = {name: abs(answers["ours"][name] / answers["reference"][name] - 1) for name in NAMES}
     for name, error in errors.items():
         print(f"{name:20} {answers['ours'][name]:12.8f}  relative difference {error:.1e}")
@@ -73,8 +73,8 @@ def main() -> None:
 def _images() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     draw = np.random.default_rng(0)
     labels = draw.integers(0, CLASSES, ROWS)
-    spread = draw.standard_normal((DIM, DIM), np.float32) * np.arange(1, DIM + 1, dtype=np.float32)[:, None] ** -0.5
-    features = draw.standard_normal((ROWS, DIM), np.float32) @ spread
+    mixing = draw.standard_normal((DIM, DIM), np.float32) * np.arange(1, DIM + 1, dtype=np.float32)[:, None] ** -0.5
+    features = draw.standard_normal((ROWS, DIM), np.float32) @ mixing
     features += 0.3 * draw.standard_normal((CLASSES, DIM), np.float32)[labels]
     logits = 2 * draw.standard_normal((CLASSES, SOURCE_CLASSES))[labels] + draw.standard_normal((ROWS, SOURCE_CLASSES))
     probabilities = np.exp(logits)
@@ -125,9 +125,9 @@ def _logme(features: np.ndarray, labels: np.ndarray) -> float:
         alpha = beta = ratio = 1.0
         for _ in range(100):
             weights = axes.T @ (beta * along / (alpha + beta * squares))
-            known = (beta * squares / (alpha + beta * squares)).sum()
+            effective = (beta * squares / (alpha + beta * squares)).sum()
             misfit = np.square(features @ weights - target).sum()
-            alpha, beta = known / np.square(weights).sum(), (rows - known) / misfit
+            alpha, beta = effective / np.square(weights).sum(), (rows - effective) / misfit
             if abs(alpha / beta - ratio) < 1e-9 * ratio:
                 break
             ratio = alpha / beta
