@@ -156,7 +156,7 @@ def test_a_strategy_fine_tunes_and_its_options_are_recorded(extended):
     assert result["strategy"] == "slow_backbone" and result["settings"]["strategy"]["share"] == 0.1
 
 
-def test_a_strategy_is_suggested(extended):
+def test_a_misspelt_strategy_is_answered_with_the_nearest(extended):
     assert "Did you mean 'slow_backbone'" in message(extended, "wrong strategy")
 
 

@@ -29,7 +29,7 @@ def test_the_examples_of_the_package_are_found():
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name.removeprefix("ssl_transfer."))
-def test_an_example_does_what_it_says(example, ct_store, tmp_path, monkeypatch):
+def test_the_examples_of_docstrings_run(example, ct_store, tmp_path, monkeypatch):
     """In a folder that holds a store, `stores/ct`."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "stores").mkdir()

@@ -134,7 +134,7 @@ def test_a_wrong_value_is_refused_with_what_was_found_and_expected(load, overrid
         ({"temperature": "nan"}, "x.yaml: method.temperature: found 'nan'. Expected a finite number."),
     ],
 )
-def test_a_wrong_option_is_told_in_the_words_of_yaml_not_of_python(options, message):
+def test_a_wrong_option_is_reported_in_the_words_of_yaml_not_of_python(options, message):
     with pytest.raises(RecipeError) as refusal:
         resolve(**options)
     assert str(refusal.value) == message
@@ -195,7 +195,7 @@ def test_merging_leaves_the_recipe_itself_as_it_is():
     assert recipe == {"train": {"epochs": "2"}}
 
 
-def test_a_hyper_parameter_has_one_home_and_its_default_comes_from_there():
+def test_a_hyper_parameter_is_declared_once_and_its_default_comes_from_there():
     assert resolve() == {"temperature": 0.5, "sizes": (1, 2), "symmetric": True}
     assert set(options_model(Method).model_fields) == {"temperature", "sizes", "symmetric"}
 

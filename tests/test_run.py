@@ -59,7 +59,7 @@ def test_half_a_json_object_is_none(tmp_path, content):
     assert read_json(path) is None
 
 
-def test_a_json_file_that_is_not_there_is_none(tmp_path):
+def test_a_missing_json_file_is_read_as_none(tmp_path):
     assert read_json(tmp_path / "card.json") is None
 
 
@@ -206,7 +206,7 @@ def test_a_folder_of_other_files_is_refused(tmp_path, name):
         artifact(tmp_path).is_finished()
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+def test_a_file_at_the_path_of_the_folder_is_refused(tmp_path):
     (tmp_path / "r").write_text("")
     with pytest.raises(UsageError, match="this is a file"):
         artifact(tmp_path / "r").is_finished()

@@ -23,5 +23,5 @@ def test_readers_that_are_too_slow_set_the_pace():
     assert waited(latency=0.1, step=0.02) == pytest.approx(1 - 0.02 / 0.05, abs=0.02)
 
 
-def test_a_disk_that_is_too_slow_sets_the_pace_of_all():
+def test_a_disk_that_is_too_slow_limits_every_gpu():
     assert waited(latency=0.001, step=0.1, disk=0.08, gpus=8) == pytest.approx(1 - 0.1 / (8 * 0.08), abs=0.03)

@@ -240,7 +240,7 @@ def test_the_second_call_answers_from_the_folder(analyzed, in_user_folder):
 
 
 @pytest.mark.parametrize("other", ["seed=4", "neighbors=9", "duplicate=0.9", "size=16"])
-def test_another_setting_into_the_same_place_is_refused(other, analyzed, in_user_folder):
+def test_another_setting_in_the_same_folder_is_refused(other, analyzed, in_user_folder):
     status, out, err = call(*WORDS, other, "--json", "--out", "done")
     assert status == 2 and out == "" and "UsageError: done: already holds run " in err and "--out" in err
 

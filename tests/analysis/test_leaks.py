@@ -164,7 +164,7 @@ def test_no_correlation_is_above_the_bound_and_most_bounds_are_below_the_thresho
     assert len(leaks_module._possible(*gallery, 0.92)) < 0.5 * len(correlations)
 
 
-def test_damaged_pixels_are_alike_to_nothing_and_hide_nothing(gallery):
+def test_damaged_pixels_are_near_duplicates_of_no_image(gallery):
     store, first, second = gallery
     found = leaks_module._band_pass_correlations(store, first, second, 0.92) >= 0.92
     damaged = np.flatnonzero(~np.isfinite(store.images).all((1, 2, 3)))

@@ -56,7 +56,7 @@ def test_duplicates_within_a_split_are_counted_and_not_said_to_be_of_different_p
 
 
 @pytest.mark.parametrize("direct", [False, True])
-def test_a_child_with_its_parent_s_weights_is_the_parent_still(direct, ct_store, workdir):
+def test_a_child_with_its_parent_s_weights_has_cka_one_in_every_layer(direct, ct_store, workdir):
     if direct:
         parent = load_backbone("scratch:test_resnet,in_channels=1,size=32,seed=5")
         pair = [real(parent, "parent"), real(parent, "child", id="child's", parents=(parent.card.id,))]

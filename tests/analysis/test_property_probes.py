@@ -70,7 +70,7 @@ def crowd(patients=40, images=6, dim=12, seed=0):
     return features.astype(np.float32), groups, draw
 
 
-def test_a_linear_property_is_read_off_and_its_permutation_is_not():
+def test_a_linear_property_is_decodable_and_its_permutation_is_not():
     features, groups, draw = crowd()
     value = features @ draw.normal(size=12) + 0.1 * draw.normal(size=len(features))
     found = probe_properties(features, pd.DataFrame({"size": value, "large": value > 0}), groups).set_index("property")

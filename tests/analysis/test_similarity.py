@@ -45,7 +45,7 @@ def test_every_pair_has_the_unbiased_linear_cka_of_geometry(n):
     assert found.shape == (4, 4) and found == pytest.approx(np.array(expected), abs=1e-9)
 
 
-def test_a_cloud_is_wholly_like_itself_however_it_is_turned_moved_and_scaled():
+def test_similarity_of_a_cloud_to_its_rotated_shifted_and_scaled_copy_is_one():
     one = cloud(width=6)
     found = layer_ckas([one, 3.7 * one @ rotation(6) + 2, 1e-4 * one, np.hstack([one, np.zeros((N, 3))])])
     assert found == pytest.approx(np.ones((4, 4)), abs=1e-6)
@@ -57,7 +57,7 @@ def test_unrelated_clouds_are_about_0_even_where_images_are_few_and_dimensions_m
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 7.3e5])
-def test_a_cloud_that_never_varies_is_like_nothing_and_spoils_no_other(value):
+def test_a_constant_cloud_has_no_similarity_and_does_not_affect_others(value):
     found = layer_ckas([cloud(0), np.full((N, 3), value, np.float32), cloud(1)])
     assert np.isnan(found[1]).all() and np.isnan(found[:, 1]).all()
     assert np.isfinite(found[np.ix_([0, 2], [0, 2])]).all()

@@ -121,7 +121,7 @@ def test_a_failure_stops_only_what_depends_on_it(repaired):
     assert repaired.first.done == "01eqr"
 
 
-def test_a_failure_shows_what_the_job_said_and_its_title(repaired):
+def test_a_failure_shows_the_output_and_title_of_the_job(repaired):
     assert f"{16 * 'p'} cannot go on" in repaired.first.answer[1]
     assert "# pretrain 'of' p" in repaired.first.answer[1]
 
@@ -153,7 +153,7 @@ def test_records_that_another_engine_wrote_count_whatever_their_age(workplace):
     assert status == 0 and "Nothing to be done" in said
 
 
-def test_a_record_that_was_lost_is_made_anew_alone(workplace):
+def test_only_a_lost_record_is_made_again(workplace):
     place = workplace(job("0", "ingest"), job("1", "pretrain", "0"))
     (place.study / "jobs").mkdir()
     (place.study / "jobs" / f"{16 * '1'}.json").write_text('"of old"')

@@ -63,7 +63,7 @@ def test_every_seed_and_every_epoch_has_an_order_of_its_own():
     assert len(orders) == 400
 
 
-def test_an_item_stands_at_its_place_whichever_places_are_asked_for():
+def test_an_item_of_an_order_does_not_depend_on_the_requested_positions():
     whole = shuffled(np.arange(1000), 1000, 3, 7)
     assert np.array_equal(shuffled(np.array([900, 4, 4, 17]), 1000, 3, 7), whole[[900, 4, 4, 17]])
 

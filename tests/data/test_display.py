@@ -45,7 +45,7 @@ def test_an_image_of_one_value_or_of_nan_can_be_shown():
 
 
 @pytest.mark.parametrize("value", [SOFT_TISSUE_HU, LUMINANCE])
-def test_a_constant_of_seeing_is_written_in_one_file(value):
+def test_a_display_constant_is_defined_in_one_file(value):
     def holds(path):
         literals = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, (ast.Tuple, ast.List)))
         return any(_numbers(node) == list(value) for node in literals)

@@ -116,7 +116,7 @@ def test_the_same_inputs_again_are_already_there_and_other_inputs_are_refused(tm
         ingest(tmp_path, out)
 
 
-def test_a_taken_place_and_a_place_inside_the_source_are_refused(tmp_path, out):
+def test_an_occupied_folder_and_a_folder_inside_the_source_are_refused(tmp_path, out):
     folder(tmp_path)
     out.mkdir()
     (out / "mine.txt").write_text("x")
@@ -150,7 +150,7 @@ def test_too_many_unreadable_files_fail_and_leave_nothing(tmp_path, out):
         ({"labels": "none.csv"}, LabelError, "none.csv"),
     ],
 )
-def test_a_wrong_option_is_told_and_nothing_is_written(tmp_path, out, options, error, message):
+def test_a_wrong_option_is_reported_and_nothing_is_written(tmp_path, out, options, error, message):
     folder(tmp_path)
     with pytest.raises(error, match=message):
         ingest(tmp_path, out, **options)
@@ -158,7 +158,7 @@ def test_a_wrong_option_is_told_and_nothing_is_written(tmp_path, out, options, e
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
-def test_a_missing_or_empty_source_is_told(tmp_path, out, make):
+def test_a_missing_or_empty_source_is_reported(tmp_path, out, make):
     make(tmp_path / "source")
     with pytest.raises(SourceError, match=r"no such file or folder|holds no image file of a known kind"):
         ingest(tmp_path / "source", out)

@@ -75,7 +75,7 @@ def test_a_line_may_name_a_file_that_was_set_aside(tmp_path):
         ("", None, "Name one with --label-key"),
     ],
 )
-def test_a_table_that_cannot_be_meant_is_refused(tmp_path, text, key, message):
+def test_an_invalid_table_is_refused(tmp_path, text, key, message):
     with pytest.raises(LabelError, match=message):
         table(tmp_path, text, key)
 

@@ -111,12 +111,12 @@ def test_a_group_in_two_splits_is_refused_and_resplit_heals_it(tmp_path):
         ({"images": np.array([{}, {}], dtype=object)}, "Pickled objects are refused"),
     ],
 )
-def test_a_wrong_layout_is_told(tmp_path, content, message):
+def test_a_wrong_layout_is_reported(tmp_path, content, message):
     with pytest.raises(SourceError, match=message):
         ingest(save(tmp_path, **content), tmp_path / "s")
 
 
-def test_a_corrupt_archive_is_told(tmp_path):
+def test_a_corrupt_archive_is_reported(tmp_path):
     path = save(tmp_path, **arrays())
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(SourceError, match=r"cannot be read as .npz"):

@@ -112,7 +112,7 @@ def test_fractions_are_stratified_by_the_rarest_label_or_mask_class(opened):
         ),
     ],
 )
-def test_a_card_that_cannot_be_meant_is_refused_with_what_to_do(opened, card, message):
+def test_an_invalid_card_is_refused_with_what_to_do(opened, card, message):
     with pytest.raises((TaskError, RecipeError), match=message):
         opened(card, finding=WORDS)
 

@@ -52,7 +52,7 @@ def test_another_seed_is_another_order(one):
     assert not np.array_equal(epoch_of(one, 0), epoch_of(TrainingSet(one.parts, seed=6), 0))
 
 
-def test_a_row_stands_at_its_place_whoever_asks(two):
+def test_the_rows_of_an_epoch_do_not_depend_on_the_requested_positions(two):
     order = epoch_of(two, 3)
     for places in (np.array([0]), np.array([45, 7, 8]), np.arange(20, 30)):
         assert np.array_equal(two.rows(3, places), order[places])

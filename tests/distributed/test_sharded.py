@@ -127,7 +127,7 @@ def test_each_rank_keeps_about_half(sharded):
             assert 0.4 * whole < mine < 0.6 * whole
 
 
-def test_a_broken_run_goes_on_to_the_same_bytes(sharded):
+def test_a_resumed_run_ends_with_the_same_bytes(sharded):
     unbroken, resumed = (sharded / name / "backbone" / "model.safetensors" for name in ("unbroken", "broken"))
     assert resumed.read_bytes() == unbroken.read_bytes()
 

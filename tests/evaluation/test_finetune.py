@@ -187,7 +187,7 @@ def test_the_first_layer_of_every_family_adapts(tmp_path, family):
     assert any("3 → 1 input channels" in note for note in result.notes)
 
 
-def test_channels_that_fit_need_no_note(finished_run):
+def test_matching_channels_need_no_message(finished_run):
     assert not any("channels" in note for note in finished_run[1].notes)
 
 

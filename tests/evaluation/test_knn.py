@@ -94,7 +94,7 @@ def test_numbers_of_neighbours_above_the_training_images_count_as_all_of_them(cl
     assert settings == [1, 10]
 
 
-def test_a_vote_without_a_temperature_counts_heads():
+def test_a_vote_without_a_temperature_counts_neighbours():
     scores = vote(np.array([[0.9, 0.5, 0.1, 0.0]]), np.array([[2, 0, 0, 1]]), 3, temperature=None)
     assert scores.tolist() == [[0.5, 0.25, 0.25]]
 

@@ -48,7 +48,7 @@ def test_the_same_order_agrees_wholly_and_the_reverse_not_at_all():
     assert [reverse[name] for name in COEFFICIENTS] == pytest.approx([-1, -1, -1, -1], abs=1e-12)
 
 
-def test_an_exchange_of_the_best_costs_more_than_one_of_the_worst():
+def test_swapping_the_best_costs_more_than_swapping_the_worst():
     quality = np.arange(6.0)
     best, worst = agreement([0, 1, 2, 3, 5, 4], quality), agreement([1, 0, 2, 3, 4, 5], quality)
     assert best["kendall"] == worst["kendall"] and best["weighted_kendall"] < worst["weighted_kendall"]

@@ -72,7 +72,7 @@ def test_the_calibration_error_is_the_naive_one():
     assert judge(labels, scores)["ece"] == pytest.approx(expected)
 
 
-def test_a_sure_and_right_classifier_is_perfect():
+def test_a_confident_and_correct_classifier_is_perfect():
     labels = np.array([0, 1, 2, 1])
     found = judge(labels, np.eye(3)[labels])
     areas = {f"auroc_{name}": 1 for name in NAMES[:3]}

@@ -290,7 +290,7 @@ def test_without_labels_all_values_are_nan(near):
         assert math.isnan(near.average_precision(labels)) and math.isnan(near.precision(labels, (1,))[1])
 
 
-def test_a_single_label_has_no_chance(near):
+def test_a_single_label_has_no_chance_level(near):
     labels = np.array([None] * 199 + ["lung"])
     assert math.isnan(near.purity(labels)) and math.isnan(near.purity_by_chance(labels))
 

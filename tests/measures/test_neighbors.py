@@ -78,7 +78,7 @@ def test_of_equal_rows_any_is_right_and_recall_does_not_suffer(crowd):
 
 
 @pytest.mark.parametrize("kind", ["exact", "ivf", "hnsw"])
-def test_a_feature_of_length_zero_is_unlike_everything(crowd, kind):
+def test_a_feature_of_length_zero_has_similarity_zero_to_all(crowd, kind):
     rows = np.concatenate([crowd[0][:2000], np.zeros((3, 24), np.float32)])
     similarities, positions = NeighborIndex(rows, kind).search(np.zeros((1, 24), np.float32), 5)
     assert np.array_equal(similarities, np.zeros((1, 5))) and (positions >= 0).all()

@@ -115,7 +115,7 @@ def test_only_named_classes_are_measured_and_never_the_background():
     assert rows[0] == only(case_overlap((truth == 2) * 1, (found == 2) * 1, {1: "tumour"}, None))
 
 
-def test_a_speck_far_away_does_not_hide_in_the_box_of_the_other_mask():
+def test_a_distant_voxel_outside_the_other_mask_s_box_counts():
     truth, found = mask((1, 40, 40), np.s_[0, 5:9, 5:9]), mask((1, 40, 40), (0, 38, 38))
     assert only(case_overlap(truth, found, LIVER, None))["hd95"] == pytest.approx(
         naive_hd95(truth[0], found[0], (1, 1)), rel=1e-5

@@ -85,13 +85,13 @@ def small():
     return nn.Sequential(first, nn.Dropout(), second)
 
 
-def test_all_train_if_nothing_rests():
+def test_all_blocks_train_if_none_is_frozen():
     model = small().eval()
     train_all_but(model, [])
     assert all(layer.training for layer in model.modules())
 
 
-def test_a_resting_block_is_in_eval_with_all_its_layers_and_the_rest_trains():
+def test_a_frozen_block_is_in_eval_mode_with_all_its_layers_and_the_others_train():
     model = small().eval()
     train_all_but(model, list(model[0].parameters()))
     assert not any(layer.training for layer in model[0].modules())
@@ -117,7 +117,7 @@ def test_a_layer_that_learns_in_part_trains():
     assert model[0][1].training
 
 
-def test_a_resting_batchnorm_keeps_its_statistics_and_a_learning_one_does_not():
+def test_a_frozen_batchnorm_keeps_its_statistics_and_a_trained_one_does_not():
     model = small()
     train_all_but(model, list(model[0].parameters()))
     model(torch.randn(8, 1, 4, 4) + 3)

@@ -111,6 +111,6 @@ def test_an_architecture_that_gives_no_vector_is_refused():
     ("option", "home"),
     [("in_chans", "backbone.in_channels"), ("img_size", "data.size"), ("pretrained", "backbone.init")],
 )
-def test_an_option_that_has_its_own_place_is_sent_there(option, home):
+def test_an_option_that_is_another_key_is_answered_with_that_key(option, home):
     with pytest.raises(BackboneError, match=f"backbone.options.{option}: its place is {home}"):
         Architecture("resnet10t", 1, 32, options={option: 1}).build(seed=0)

@@ -134,7 +134,7 @@ def test_the_scratch_of_public_weights_is_their_architecture_with_random_weights
         ("no weights", r"this is no backbone"),
     ],
 )
-def test_a_spoiled_download_is_refused(tmp_path, spoil, message):
+def test_a_damaged_download_is_refused(tmp_path, spoil, message):
     downloaded(tmp_path / "public")
     weights, config = tmp_path / "public" / "model.safetensors", tmp_path / "public" / "config.json"
     if spoil == "a tensor less":

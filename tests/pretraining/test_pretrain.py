@@ -37,7 +37,7 @@ SMALL = {
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_run_answers_with_its_backbone_and_what_it_did(finished):
+def test_a_run_returns_its_backbone_and_a_summary(finished):
     out, answer = finished
     assert answer["backbone"] == str(out / "backbone") and answer["run"] == str(out)
     assert (answer["world_size"], answer["steps"], answer["threads"]) == (1, 6, 1)

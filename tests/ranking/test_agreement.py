@@ -17,7 +17,7 @@ def answers(tmp_path_factory):
 
 
 @pytest.mark.parametrize("by", ["linear_probe", "logme"])
-def test_a_ranking_tells_how_every_other_criterion_agrees_with_the_one_that_sets_the_order(answers, by):
+def test_a_ranking_reports_the_agreement_of_every_criterion_with_the_one_that_sets_the_order(answers, by):
     answer = answers[by]
     values = {name: criteria_of(answer, name) for name in answer["order"]}
     known = {criterion for criterion, value in values["clear"].items() if value is not None}

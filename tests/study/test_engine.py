@@ -177,7 +177,7 @@ def test_gpus_are_claimed_from_those_that_the_user_named(machine, tmp_path):
     assert os.environ[devices.VISIBLE] == "1,2"
 
 
-def test_a_choice_of_the_scheduler_stands(machine, tmp_path):
+def test_a_setting_of_the_scheduler_is_kept(machine, tmp_path):
     machine.setenv(devices.VISIBLE, "5")
     machine.setenv("SLURM_JOB_ID", "7")
     with devices.claimed_gpus(1, tmp_path):

@@ -227,7 +227,7 @@ def test_contrasts_of_the_recommended_arm_come_first_in_an_answer():
     assert ["photographs" in (pair["a"], pair["b"]) for pair in answer["pairs"]] == [True, True, False]
 
 
-def test_a_list_in_a_cell_means_any_of_its_values():
+def test_a_list_of_values_matches_any_of_them():
     table = pd.DataFrame({"task": ["ct", "xray", "cells"], "fraction": [0.1, 0.1, 1.0]})
     assert matches(table, {"task": ["ct", "cells"], "fraction": [0.1, 0.2]}).tolist() == [True, False, False]
 

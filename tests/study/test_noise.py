@@ -105,7 +105,7 @@ def test_half_a_setting_is_refused(columns, message):
         (("rician train+test",), "Rician noise in training and test"),
     ],
 )
-def test_a_setting_reads_as_people_say_it(setting, words):
+def test_a_noise_setting_is_written_in_words(setting, words):
     assert noisy(*setting) == words
 
 

@@ -134,13 +134,13 @@ def test_an_exception_changes_the_settings_of_its_runs_alone(plan):
     ],
     ids=["title", "task card", "one more seed"],
 )
-def test_a_change_renews_only_what_depends_on_it(plan, change, renewed):
+def test_a_change_repeats_only_the_jobs_that_depend_on_it(plan, change, renewed):
     before, after = plan(), plan(**change)
     gone = {job.id for job in before.jobs} - {job.id for job in after.jobs}
     assert {run["protocol"] for job in before.jobs if job.id in gone for run in job.runs} == renewed
 
 
-def test_a_changed_arm_renews_itself_and_what_grew_from_it(plan):
+def test_a_changed_arm_is_repeated_with_the_arms_that_start_from_it(plan):
     arms = {**STUDY["pretrainings"], "photographs": {"store": "photographs", "set": {"train.epochs": 4}}}
     before, after = plan(), plan(pretrainings=arms)
     gone = {job.id for job in before.jobs} - {job.id for job in after.jobs}

@@ -114,7 +114,7 @@ def test_p_values_read_as_papers_print_them(p, shown):
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0.84, "0.8 s"), (42, "42 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
 )
-def test_durations_read_as_people_say_them(seconds, shown):
+def test_durations_are_written_in_words(seconds, shown):
     assert duration(seconds) == shown
 
 
@@ -241,6 +241,6 @@ def test_the_page_opens_without_console_messages_and_its_tables_sort(page, tmp_p
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
-def test_an_error_of_a_page_would_be_seen_in_what_the_browser_logs(tmp_path):
+def test_an_error_of_a_page_appears_in_the_browser_s_log(tmp_path):
     (tmp_path / "broken.html").write_text("<!DOCTYPE html><script>nothing.here()</script>")
     assert "CONSOLE" in browse(tmp_path / "broken.html", tmp_path / "profile")[1]

@@ -227,7 +227,7 @@ def test_arms_are_never_compared_across_strategies():
     assert len(contrasts(frame)) == 0
 
 
-def test_a_missing_value_decides_nothing():
+def test_a_missing_value_gives_no_decision():
     assert contrasts(study({"a": arm(0.9, np.nan, 0.92), "b": arm(0.5, 0.51, 0.53)}))["verdict"].item() == "not decided"
 
 

@@ -240,7 +240,7 @@ def test_benjamini_hochberg_lies_between_the_plain_p_and_holms(seed):
 
 
 @pytest.mark.parametrize("correct", [holm, benjamini_hochberg])
-def test_a_correction_of_nothing_is_nothing(correct):
+def test_a_correction_of_no_p_values_is_empty(correct):
     assert correct([]).size == 0
     assert np.isnan(correct([np.nan])).all()
 

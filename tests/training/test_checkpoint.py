@@ -78,7 +78,7 @@ def test_an_interrupted_write_is_never_taken_for_a_checkpoint(checkpoints):
     assert checkpoints.load()["step"] == 5
 
 
-def test_clearing_leaves_nothing_and_may_be_done_twice(checkpoints):
+def test_clearing_removes_everything_and_may_be_repeated(checkpoints):
     checkpoints.save(5, state(5))
     (checkpoints.folder / "checkpoint-00000010.partial").write_bytes(b"half")
     for _ in range(2):

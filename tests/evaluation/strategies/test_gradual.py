@@ -61,7 +61,7 @@ def test_closed_blocks_do_not_count_for_clipping(trained):
     assert float(step.norm()) == pytest.approx(0.05 * 0.01, rel=1e-3)
 
 
-def test_a_block_that_opens_carries_no_momentum_from_before(trained):
+def test_a_block_that_starts_to_train_has_no_momentum(trained):
     """The first step of the last block is that of plain SGD, though its gradients were computed all along."""
     momentum = "optimizer={name: sgd, lr: 0.05, momentum: 0.99, weight_decay: 0.0}"
     record = trained("gradual_last_first", "resnet", momentum)

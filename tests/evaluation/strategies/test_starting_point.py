@@ -87,7 +87,7 @@ def way_of(record):
 
 
 @pytest.mark.parametrize(("name", "alpha"), [("l2_sp", 5.0), ("l1_sp", 0.05)])
-def test_a_stronger_pull_ends_nearer_to_the_start(trained, name, alpha):
+def test_a_stronger_penalty_ends_nearer_to_the_start(trained, name, alpha):
     ways = [way_of(trained(f"{{name: {name}, alpha: {strength}}}")) for strength in (0.0, alpha)]
     assert ways[1] < 0.8 * ways[0]
 
