@@ -19,7 +19,7 @@ def test_a_gpu_that_is_slower_than_its_readers_never_waits():
     assert waited(latency=0.1, step=0.06) == pytest.approx(0, abs=1e-9)  # 4 readers give a batch of 128 every 0.05 s
 
 
-def test_readers_that_are_too_slow_set_the_pace():
+def test_readers_that_are_too_slow_limit_the_gpu():
     assert waited(latency=0.1, step=0.02) == pytest.approx(1 - 0.02 / 0.05, abs=0.02)
 
 

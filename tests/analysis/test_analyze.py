@@ -245,7 +245,7 @@ def test_another_setting_in_the_same_folder_is_refused(other, analyzed, in_user_
     assert status == 2 and out == "" and "UsageError: done: already holds run " in err and "--out" in err
 
 
-def test_the_same_call_elsewhere_gives_the_same_tables_and_maps(analyzed, in_user_folder):
+def test_the_same_call_in_another_folder_gives_the_same_tables_and_umap(analyzed, in_user_folder):
     folder, answer, _ = analyzed
     status, out, err = call(*WORDS, "--json", "--out", "again")
     assert status == 0, err

@@ -69,7 +69,7 @@ def test_an_item_of_an_order_does_not_depend_on_the_requested_positions():
 
 
 @pytest.mark.parametrize("count", [2, 6, 17, 64])
-def test_over_many_epochs_item_0_lands_at_every_place_equally_often(count):
+def test_over_many_epochs_item_0_is_at_every_position_equally_often(count):
     places = [int(np.flatnonzero(shuffled(np.arange(count), count, 1, epoch) == 0)[0]) for epoch in range(3000)]
     assert stats.chisquare(np.bincount(places, minlength=count)).pvalue > 1e-4
 

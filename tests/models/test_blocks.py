@@ -98,7 +98,7 @@ def test_a_frozen_block_is_in_eval_mode_with_all_its_layers_and_the_others_train
     assert model.training and model[1].training and all(layer.training for layer in model[2].modules())
 
 
-def test_if_everything_rests_everything_is_in_eval():
+def test_if_all_blocks_are_frozen_everything_is_in_eval_mode():
     model = small()
     train_all_but(model, list(model.parameters()))
     assert not any(layer.training for layer in model.modules())

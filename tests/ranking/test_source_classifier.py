@@ -198,7 +198,7 @@ def test_multi_label_tasks_have_no_leep_whatever_the_source(workdir, task, sourc
     assert values["leep"] is values["nce"] is None and values["logme"] is not None
 
 
-def test_a_task_of_another_column_of_the_same_store_is_distinguished_by_its_labels(workdir):
+def test_the_labels_of_another_column_of_the_same_store_can_predict_a_task(workdir):
     columns = {"organ": (np.arange(60) % CLASSES).astype(str), "label": (np.arange(60) % CLASSES > 0).astype(str)}
     store = cohort(workdir / "both", columns).store
     task = Task("is it", store, TaskCard(store=str(store.path), target="label", metric="accuracy"))
