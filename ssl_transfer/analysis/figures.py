@@ -33,9 +33,9 @@ def draw_all(spec: AnalysisSpec, measured: Measurements, folder: Path) -> dict[s
 def _drawn(spec: AnalysisSpec, measured: Measurements, folder: Path) -> dict[str, Path]:
     label = "label" if "label" in measured.described else None
     labels = measured.described[label].to_numpy(object) if label else np.full(len(spec.store), "images", object)
-    known = np.array(["unknown" if value is None or value != value else str(value) for value in labels], object)
+    texts = np.array(["unknown" if value is None or value != value else str(value) for value in labels], object)
     drawn = {"umap": folder / "umap.png"}
-    draw_projections(measured.embeddings, _frequent(known), drawn["umap"])
+    draw_projections(measured.embeddings, _frequent(texts), drawn["umap"])
     if len(measured.tables["property_probes"]):
         drawn["property_probes"] = draw_property_probes(
             measured.tables["property_probes"], folder / "property_probes.png"

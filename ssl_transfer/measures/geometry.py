@@ -127,7 +127,7 @@ def cka(
         second: Shape (N, E), row by row of the same images.
         kernel: `rbf`: exp(−distance² / (2 (bandwidth · median distance)²)), the median taken per representation.
         unbiased: Use the unbiased estimate of HSIC.
-        bandwidth: Of `rbf`.
+        bandwidth: Bandwidth of `rbf`.
         batch: Average unbiased HSIC over consecutive batches of so many rows (the last, smaller one counts if it has 4), for N
             at which an N × N matrix does not fit; rows should be in random order. Implies `unbiased`.
 
@@ -214,7 +214,7 @@ def mmd(first: Cloud, second: Cloud, bandwidth: float = 1.0) -> float:
     Args:
         first: Shape (N, D), N ≥ 2.
         second: Shape (M, D), M ≥ 2.
-        bandwidth: Of the kernel, as a share of the median distance of all rows.
+        bandwidth: Bandwidth of the kernel, as a share of the median distance of all rows.
 
     Returns:
         Slightly negative by chance where there is no difference. Not monotone for clouds far apart: the median grows with them.

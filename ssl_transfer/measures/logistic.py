@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-HISTORY = 10  # steps that L-BFGS remembers
+HISTORY = 10  # steps in the memory of L-BFGS
 FIRST_SPACING = 1.0  # decades of strength, at most, between those that are solved first
 NEIGHBOURS = 4  # optima that a starting point is interpolated from
 COVARIANCE_ROWS = 16  # per feature: so many rows say what the covariance is, near enough to precondition
@@ -71,9 +71,9 @@ def fit_heads(
         targets: Codes in [0, n_classes), int64 (N,), for a softmax; 0 or 1, (N, K), for a sigmoid per column.
         strengths: C > 0, (S,), in any order.
         sample_weights: At least 0, (N,), or (N, K) where columns differ; None: all 1.
-        n_classes: Of the softmax.
+        n_classes: Number of classes of the softmax.
         tolerance: Largest estimated gap to the optimum as a share of the objective; None: `TOLERANCE` of the precision.
-        max_steps: After which a strength is given up.
+        max_steps: Most steps per strength.
 
     Returns:
         Heads in the order of `strengths`.
@@ -104,7 +104,7 @@ def fit_heads(
 
 @dataclass(frozen=True)
 class _Solution:
-    """Of one strength. Its columns (G) are independent, the classes (K) of a softmax are not; one of both is 1."""
+    """Solution for one strength. Its columns (G) are independent, the classes (K) of a softmax are not; one of both is 1."""
 
     points: torch.Tensor  # (G, K, D + 1), for centred and scaled features; the last column is the intercept
     weights: torch.Tensor  # (G · K, D), for the features as they came
@@ -150,12 +150,12 @@ class _Problem:
         return weights, points[..., -1].double() - weights @ self.mean.double()
 
     def logits(self, points, out):
-        """(B, K, N) of points (B, K, D + 1)."""
+        """Logits (B, K, N) at points (B, K, D + 1)."""
         flat = points.flatten(0, 1)
         torch.addmm(flat[:, -1:], flat[:, :-1], self.inputs.T, out=out.flatten(0, 1))
 
     def gradient(self, residuals, points, penalty):
-        """Of the objective, (B, K, D + 1)."""
+        """Gradient of the objective, (B, K, D + 1)."""
         flat = residuals.flatten(0, 1)
         gradient = torch.cat([flat @ self.inputs, flat.sum(1, keepdim=True)], 1).view(points.shape)
         gradient[..., :-1] += penalty * points[..., :-1]
@@ -325,7 +325,7 @@ class _Descent:
         return (length + rounding).square() / (2 * self.penalty[:, 0, 0]) + slack
 
     def keep(self, which):
-        """Go on with some of the problems, (B,) bool."""
+        """Keep some of the problems, given by a mask (B,), and drop the others."""
         rows = which.nonzero()[:, 0]
         torch.index_select(self.logits, 0, rows, out=self.along[: len(rows)])
         self.logits, self.along = self.along[: len(rows)], self.logits[: len(rows)]

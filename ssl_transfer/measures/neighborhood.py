@@ -76,14 +76,14 @@ class Neighborhood:
 
         NaN where no row with a label has a neighbour with one.
         """
-        same, known = self._same(labels)
-        shares = np.divide(same.sum(1), known.sum(1), out=np.full(len(same), np.nan), where=known.any(1))
+        same, labelled = self._same(labels)
+        shares = np.divide(same.sum(1), labelled.sum(1), out=np.full(len(same), np.nan), where=labelled.any(1))
         return _mean(shares)
 
     def purity_by_chance(self, labels: np.ndarray) -> float:
         """Expected `purity` if neighbours were drawn from all other rows that have a label."""
-        codes, known = _codes(labels)
-        counts = np.bincount(codes[known])
+        codes, labelled = _codes(labels)
+        counts = np.bincount(codes[labelled])
         total = counts.sum()
         return float((counts * (counts - 1)).sum() / (total * (total - 1))) if total > 1 else float("nan")
 
@@ -140,8 +140,8 @@ class Neighborhood:
     def _same(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether each neighbour has the row's label, and whether both have one, (N, k)."""
         codes, has = _codes(labels)
-        known = has[self.positions] & has[:, None]
-        return (codes[self.positions] == codes[:, None]) & known, known
+        labelled = has[self.positions] & has[:, None]
+        return (codes[self.positions] == codes[:, None]) & labelled, labelled
 
 
 def neighbors(features: np.ndarray, k: int = NEIGHBORS, index: IndexKind = "auto") -> Neighborhood:
@@ -181,10 +181,10 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 def _codes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of labels, and which rows have one."""
-    known = ~pd.isna(np.asarray(labels, object))
-    codes = np.zeros(len(known), np.int64)
-    codes[known] = np.unique(np.asarray(labels, object)[known].astype(str), return_inverse=True)[1]
-    return codes, known
+    labelled = ~pd.isna(np.asarray(labels, object))
+    codes = np.zeros(len(labelled), np.int64)
+    codes[labelled] = np.unique(np.asarray(labels, object)[labelled].astype(str), return_inverse=True)[1]
+    return codes, labelled
 
 
 def _mean(values: np.ndarray) -> float:

@@ -90,9 +90,9 @@ class NeighborIndex:
         """
         chosen = np.random.default_rng(SEED).permutation(len(queries))[:RECALL_QUERIES]
         queries = queries[np.sort(chosen)]
-        found, _ = self.search(queries, max(counts))
+        retrieved, _ = self.search(queries, max(counts))
         best, _ = self._exact(_unit(queries), max(counts))
-        return {k: float((found[:, :k] >= best[:, k - 1 : k] - TIE).mean()) for k in counts}
+        return {k: float((retrieved[:, :k] >= best[:, k - 1 : k] - TIE).mean()) for k in counts}
 
     def widen(self, queries: np.ndarray, k: int, recall: float) -> float:
         """Let `ivf` probe twice as many cells, up to a quarter of them, until its recall at k is enough; what it becomes."""
@@ -156,7 +156,7 @@ def vote(
 def vote_each(
     similarities: np.ndarray, positions: np.ndarray, labels: np.ndarray, temperature: float | None = 0.1
 ) -> np.ndarray:
-    """Scores of several labels, each the weighted share of ones among the neighbours that know it.
+    """Scores of several labels, each the weighted share of ones among the neighbours with a known value.
 
     Args:
         similarities: Shape (M, k).
@@ -165,14 +165,14 @@ def vote_each(
         temperature: As in `vote`.
 
     Returns:
-        Scores in [0, 1], float64 (M, K); NaN where no neighbour knows the label.
+        Scores in [0, 1], float64 (M, K); NaN where the label is unknown for all neighbours.
     """
     weights = _weights(similarities, temperature)
     positive, known = np.zeros((2, len(similarities), labels.shape[1]))
     for column in range(similarities.shape[1]):
-        found, weight = labels[positions[:, column]], weights[:, column, None]
-        positive += weight * (found == 1)
-        known += weight * (found >= 0)
+        values, weight = labels[positions[:, column]], weights[:, column, None]
+        positive += weight * (values == 1)
+        known += weight * (values >= 0)
     return np.divide(positive, known, out=np.full(known.shape, np.nan), where=known > 0)
 
 
@@ -272,8 +272,8 @@ def _in_cells(index, queries: np.ndarray, k: int, probed: int) -> tuple[np.ndarr
         copy.nprobe = probed
         return copy.search(queries, k)
     parts = [queries[start : start + QUERIES] for start in range(0, len(queries), QUERIES)]
-    found = [_cell_by_cell(index, part, k, probed) for part in parts]
-    return np.concatenate([similarities for similarities, _ in found]), np.concatenate([rows for _, rows in found])
+    results = [_cell_by_cell(index, part, k, probed) for part in parts]
+    return np.concatenate([similarities for similarities, _ in results]), np.concatenate([rows for _, rows in results])
 
 
 def _cell_by_cell(index, queries: np.ndarray, k: int, probed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -297,8 +297,8 @@ def _cell_by_cell(index, queries: np.ndarray, k: int, probed: int) -> tuple[np.n
 
     # A cell is too small to be shared by threads, which would wait for each other more than they compute.
     with ThreadPoolExecutor(faiss.omp_get_max_threads(), "cell", faiss.omp_set_num_threads, (1,)) as threads:
-        for found in filter(None, threads.map(within, range(index.nlist))):
-            best.add_result_subset(*found)
+        for retrieved in filter(None, threads.map(within, range(index.nlist))):
+            best.add_result_subset(*retrieved)
     best.finalize()
     return best.D, best.I
 

@@ -73,7 +73,7 @@ async function openColumn(column) {
 
 function wordColumn(column, words, codes) {
   const group = row => Math.min(codes[row], OTHER);
-  const groups = words.slice(0, 12).map((name, place) => ({id: place + 1, name, count: column.counts[place]}));
+  const groups = words.slice(0, 12).map((name, index) => ({id: index + 1, name, count: column.counts[index]}));
   const named = column.counts.reduce((sum, count) => sum + count, 0), rest = words.length - 12;
   const unknown = codes.reduce((sum, code) => sum + (code === 0), 0), other = codes.length - named - unknown;
   if (other) groups.push({id: OTHER, name: `other (${plain.format(rest)} more)`, count: other});
@@ -86,7 +86,7 @@ function numberColumn(column, values) {
   const [low, high] = column.range, known = row => !Number.isNaN(values[row]);
   const share = row => high > low ? Math.min(1, Math.max(0, (values[row] - low) / (high - low))) : .5;
   const group = row => known(row) ? 1 : UNKNOWN, text = row => known(row) ? shownNumber(values[row], column.whole) : "";
-  const bins = Array.from({length: 6}, (_, place) => ({id: place + 1, name: binName(column, place), count: 0}));
+  const bins = Array.from({length: 6}, (_, index) => ({id: index + 1, name: binName(column, index), count: 0}));
   const bin = row => known(row) ? 1 + Math.min(5, Math.floor(share(row) * 6)) : UNKNOWN;
   let unknown = 0;
   for (let row = 0; row < values.length; row++) known(row) ? bins[bin(row) - 1].count++ : unknown++;
@@ -95,10 +95,10 @@ function numberColumn(column, values) {
   return {...column, values, text, group, groups, share, bin, bins, differ: (a, b) => Math.abs(share(a) - share(b)) > .25}; // of the range of its colours; never of unknown ones
 }
 
-function binName({range: [low, high], whole, extremes}, place) {
+function binName({range: [low, high], whole, extremes}, index) {
   const edge = step => shownNumber(low + (high - low) * step / 6, false), [least, most] = extremes;
-  if (place === 0) return `up to ${edge(1)}`;
-  return place === 5 ? `${edge(5)} and more` : `${edge(place)} to ${edge(place + 1)}`;
+  if (index === 0) return `up to ${edge(1)}`;
+  return index === 5 ? `${edge(5)} and more` : `${edge(index)} to ${edge(index + 1)}`;
 }
 
 const noColumn = {

@@ -56,7 +56,7 @@ function openPointed() {
 }
 
 function fillFind() {
-  columns.forEach((column, place) => byId("find-where").append(make("option", {value: place, textContent: column.name})));
+  columns.forEach((column, index) => byId("find-where").append(make("option", {value: index, textContent: column.name})));
   byId("find").addEventListener("submit", event => {
     event.preventDefault();
     find(byId("find-what").value.trim(), byId("find-where").value);

@@ -1,7 +1,7 @@
 // What colours mean: the column they show, its classes to switch on and off, or the scale of its numbers.
 function fillColors() {
   const choice = byId("color");
-  columns.forEach((column, place) => column.colors && choice.append(make("option", {value: place, textContent: column.name})));
+  columns.forEach((column, index) => column.colors && choice.append(make("option", {value: index, textContent: column.name})));
   choice.append(make("option", {value: -1, textContent: "(one colour)"}));
   choice.addEventListener("change", () => setColor(+choice.value));
 }
@@ -51,7 +51,7 @@ function only(column, group) {
 
 function rampBar(column) {
   const bar = make("i"), [low, high] = column.range, [least, most] = column.extremes;
-  bar.style.background = `linear-gradient(to top, ${ramp().filter((_, place) => place % 8 === 0).join()})`;
+  bar.style.background = `linear-gradient(to top, ${ramp().filter((_, index) => index % 8 === 0).join()})`;
   const ticks = [4, 3, 2, 1, 0].map(step => {
     const value = shownNumber(low + (high - low) * step / 4, column.whole && (high - low) % 4 === 0);
     const beyond = step === 4 && most > high ? "≥ " : step === 0 && least < low ? "≤ " : "";

@@ -67,8 +67,8 @@ function levels(column) { // the colours of known rows, and which of them is who
     const steps = 48, colors = Array.from({length: steps}, (_, step) => rampColor(step / (steps - 1)));
     return {colors, level: row => Math.min(steps - 1, Math.floor(column.share(row) * steps))};
   }
-  const ids = column.groups.map(group => group.id).filter(id => id !== UNKNOWN), place = new Map(ids.map((id, at) => [id, at]));
-  return {colors: ids.map(id => groupColor(id)), level: row => place.get(column.group(row))};
+  const ids = column.groups.map(group => group.id).filter(id => id !== UNKNOWN), index = new Map(ids.map((id, at) => [id, at]));
+  return {colors: ids.map(id => groupColor(id)), level: row => index.get(column.group(row))};
 }
 
 function paintGroups() { // for the canvas: rows of one colour together, in slices of the shuffled order
@@ -77,9 +77,9 @@ function paintGroups() { // for the canvas: rows of one colour together, in slic
     const opacity = opacityOf(layer), slice = Math.max(500, Math.ceil(layer.rows.length / 20)), parts = [];
     if (!layer.known) return [{color: groupColor(UNKNOWN), opacity, rows: layer.rows}];
     for (let start = 0; start < layer.rows.length; start += slice) {
-      const own = colors.map(color => ({color, opacity, rows: []}));
-      for (const row of layer.rows.slice(start, start + slice)) own[level(row)].rows.push(row);
-      parts.push(...own.filter(part => part.rows.length));
+      const perColor = colors.map(color => ({color, opacity, rows: []}));
+      for (const row of layer.rows.slice(start, start + slice)) perColor[level(row)].rows.push(row);
+      parts.push(...perColor.filter(part => part.rows.length));
     }
     return parts;
   });

@@ -13,8 +13,8 @@ function connect() {
 }
 
 function connectTabs(tabs) {
-  tabs.forEach(([name, show], place) => {
-    const tab = byId(`tab-${name}`), next = byId(`tab-${tabs[1 - place][0]}`);
+  tabs.forEach(([name, show], index) => {
+    const tab = byId(`tab-${name}`), next = byId(`tab-${tabs[1 - index][0]}`);
     tab.addEventListener("click", show);
     tab.addEventListener("keydown", event => {
       if (!["ArrowLeft", "ArrowRight"].includes(event.key) || next.hidden) return;

@@ -4,9 +4,9 @@ function drawPanel() {
   byId("explore").classList.toggle("idle", !any);
   byId("panel-tabs").hidden = !any;
   byId("nothing").hidden = any;
-  for (const [name, there] of [["image", selected >= 0], ["chosen", chosen !== null]]) {
-    const tab = byId(`tab-${name}`), shown = there && state.panel === name;
-    tab.hidden = !there;
+  for (const [name, available] of [["image", selected >= 0], ["chosen", chosen !== null]]) {
+    const tab = byId(`tab-${name}`), shown = available && state.panel === name;
+    tab.hidden = !available;
     tab.ariaSelected = String(shown);
     tab.tabIndex = shown ? 0 : -1;
     byId(name).hidden = !shown;
@@ -93,7 +93,7 @@ function chosenParts(rows) {
 }
 
 const spread = (rows, most) => rows.length <= most ? rows
-  : Array.from({length: most}, (_, place) => rows[Math.floor((place + .5) * rows.length / most)]);
+  : Array.from({length: most}, (_, index) => rows[Math.floor((index + .5) * rows.length / most)]);
 
 function actions(rows) {
   const button = (text, run) => {
@@ -141,7 +141,7 @@ function bars(rows) {
     const cells = [plain.format(counts.get(bin.id)), percent(share), percent(all)].map(text => make("td", {className: "num", textContent: text}));
     body.append(make("tr", {data: {count: counts.get(bin.id)}}, make("th", {scope: "row", textContent: bin.name, title: bin.name}), make("td", {}, make("div", {className: "track"}, fill, tick)), ...cells));
   }
-  const heads = ["", "", "number", "share", "of all"].map((text, place) => make("th", {scope: "col", textContent: text, className: place > 1 ? "num" : ""}));
+  const heads = ["", "", "number", "share", "of all"].map((text, index) => make("th", {scope: "col", textContent: text, className: index > 1 ? "num" : ""}));
   return make("table", {className: "bars"}, make("thead", {}, make("tr", {}, ...heads)), body);
 }
 

@@ -4,8 +4,8 @@ const tiles = new Map(), wanted = new Map(); // row -> ImageBitmap; sheet -> row
 const MOST_TILES = 6000;
 
 function tile(row) { // a promise of an ImageBitmap
-  const known = tiles.get(row);
-  if (known) return known;
+  const cached = tiles.get(row);
+  if (cached) return cached;
   const sheet = Math.floor(row / perSheet);
   if (!wanted.has(sheet)) { wanted.set(sheet, []); queueMicrotask(() => cut(sheet)); }
   const promise = new Promise(resolve => wanted.get(sheet).push({row, resolve}));
@@ -25,7 +25,7 @@ async function cut(sheet) {
   wanted.delete(sheet);
   const whole = await createImageBitmap(sheetBlob(sheet));
   await Promise.all(rows.map(async ({row, resolve}) => {
-    const place = row % perSheet, left = place % across * px, top = Math.floor(place / across) * px;
+    const index = row % perSheet, left = index % across * px, top = Math.floor(index / across) * px;
     const bitmap = await createImageBitmap(whole, left, top, px, px);
     ready.set(row, bitmap);
     if (ready.size > MOST_TILES) ready.delete(ready.keys().next().value);

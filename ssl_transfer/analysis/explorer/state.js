@@ -82,10 +82,10 @@ function recolor() {
   drawMaps();
 }
 
-function setColor(place) {
-  Object.assign(state, {color: place, hidden: new Set()});
+function setColor(index) {
+  Object.assign(state, {color: index, hidden: new Set()});
   recolor();
-  say(place < 0 ? "One colour." : `Coloured by ${columns[place].name}.`);
+  say(index < 0 ? "One colour." : `Coloured by ${columns[index].name}.`);
 }
 
 function nextColor(step) {
@@ -101,14 +101,14 @@ function setHidden(hidden) {
   say(hidden.size ? `Shown: ${shown.join(", ") || "nothing"}.` : "All classes shown.");
 }
 
-function setBackbone(slot, place) {
-  if (!maps[place]) return;
-  const same = state.shown[slot] === place;
-  state.shown[slot] = place;
-  say(`${state.beside ? slot ? "Right: " : "Left: " : ""}${maps[place].name}.`);
+function setBackbone(slot, index) {
+  if (!maps[index]) return;
+  const same = state.shown[slot] === index;
+  state.shown[slot] = index;
+  say(`${state.beside ? slot ? "Right: " : "Left: " : ""}${maps[index].name}.`);
   if (same) return;
   hideCard();
-  views[slot].turnTo(maps[place]);
+  views[slot].turnTo(maps[index]);
   drawPanel();
 }
 

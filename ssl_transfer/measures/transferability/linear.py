@@ -26,8 +26,8 @@ def h_score(features: np.ndarray, labels: np.ndarray) -> float:
     features whose scales lie within about six decades: variances below rounding count as none.
 
     Args:
-        features: (N, D).
-        labels: Integers (N,), of at least two classes.
+        features: Features, shape (N, D).
+        labels: Class codes, integers (N,), of at least two classes.
 
     Raises:
         ScoreError: If features are not finite numbers (N, D), or labels not 1-D integers of N images and two classes.
@@ -50,8 +50,8 @@ def regularized_h_score(features: np.ndarray, labels: np.ndarray) -> float:
     scale, nor with a rotation.
 
     Args:
-        features: (N, D).
-        labels: Integers (N,), of at least two classes.
+        features: Features, shape (N, D).
+        labels: Class codes, integers (N,), of at least two classes.
 
     Raises:
         ScoreError: See `h_score`.
@@ -75,7 +75,7 @@ def logme(
     constant feature is an intercept.
 
     Args:
-        features: (N, D).
+        features: Features, shape (N, D).
         labels: Of `multiclass`: integers (N,), whose one-hot columns are the targets. Of `multilabel`: 0 and 1, (N, K) or
             (N,). Of `continuous`: numbers to regress, (N, K) or (N,). A column that never varies is left out.
         target: Kind of the target.

@@ -73,11 +73,11 @@ def scores(
     """Several scores at once: one Gram matrix and one eigendecomposition serve all that read features.
 
     Args:
-        features: (N, D).
-        labels: Integers (N,), of at least two classes.
-        source_probabilities: Of source classes, rows sum to 1, (N, S); None: no LEEP, no NCE.
-        names: Which of `SCORES`; None: all.
-        seed: Of N-LEEP's mixture.
+        features: Features, shape (N, D).
+        labels: Class codes, integers (N,), of at least two classes.
+        source_probabilities: Probabilities of source classes, rows sum to 1, (N, S); None: no LEEP, no NCE.
+        names: Names in `SCORES`; None: all scores.
+        seed: Seed of N-LEEP's mixture.
         mixture_probabilities: Of the components of N-LEEP's mixture, (N, K); None: a mixture is fitted.
 
     Returns:
@@ -111,7 +111,7 @@ def multilabel_scores(features: np.ndarray, labels: np.ndarray) -> dict[str, flo
     """The scores that are defined for multi-label tasks: means over labels that vary, each from the images where it is known.
 
     Args:
-        features: (N, D).
+        features: Features, shape (N, D).
         labels: 1, 0 or, where unknown, −1; (N, K).
 
     Returns:

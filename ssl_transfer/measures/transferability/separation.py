@@ -21,8 +21,8 @@ def transrate(features: np.ndarray, labels: np.ndarray) -> float:
     published it does). Range [0, ∞).
 
     Args:
-        features: (N, D).
-        labels: Integers (N,), of at least two classes.
+        features: Features, shape (N, D).
+        labels: Class codes, integers (N,), of at least two classes.
 
     Raises:
         ScoreError: If features are not finite numbers (N, D), or labels not 1-D integers of N images and two classes.
@@ -42,8 +42,8 @@ def gbc(features: np.ndarray, labels: np.ndarray, axes: int | None = GBC_AXES) -
     classes overlap. It does not change with scale, shift or rotation.
 
     Args:
-        features: (N, D).
-        labels: Integers (N,), of at least two classes.
+        features: Features, shape (N, D).
+        labels: Class codes, integers (N,), of at least two classes.
         axes: Only so many leading principal axes of the features are looked at; None: all D directions.
 
     Raises:
@@ -68,8 +68,8 @@ def sfda(features: np.ndarray, labels: np.ndarray) -> float:
     the features' scale, through λ.
 
     Args:
-        features: (N, D).
-        labels: Integers (N,), of at least two classes.
+        features: Features, shape (N, D).
+        labels: Class codes, integers (N,), of at least two classes.
 
     Raises:
         ScoreError: See `transrate`.

@@ -64,7 +64,7 @@ def leep(source_probabilities: np.ndarray, labels: np.ndarray) -> float:
 
     Args:
         source_probabilities: θ, rows sum to 1, (N, S).
-        labels: Integers (N,), of at least two classes.
+        labels: Class codes, integers (N,), of at least two classes.
 
     Raises:
         ScoreError: If these are not probabilities, or labels are not 1-D integers of as many images and two classes.
@@ -95,10 +95,10 @@ def n_leep(features: np.ndarray, labels: np.ndarray, components: int | None = No
     the standard deviation of the first, so that the score does not depend on the features' scale. Range (−∞, 0].
 
     Args:
-        features: (N, D).
-        labels: Integers (N,), of at least two classes.
-        components: Of the mixture, at most N; None: five per class, at most one per ten images.
-        seed: Of the mixture's start.
+        features: Features, shape (N, D).
+        labels: Class codes, integers (N,), of at least two classes.
+        components: Number of mixture components, at most N; None: five per class, at most one per ten images.
+        seed: Seed of the initialisation of the mixture.
 
     Raises:
         ScoreError: See `leep`; or if the features are not finite numbers (N, D), or `components` not in 1 to N.

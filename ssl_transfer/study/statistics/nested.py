@@ -144,9 +144,9 @@ def nested_bootstrap(
     Args:
         a: Values of the fine-tuning seeds, one array per pretraining seed; the arrays may differ in length.
         b: Those of the other arm.
-        resamples: How many bootstrap samples.
-        seed: Of their draw.
-        confidence: Of the percentile interval.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the draw.
+        confidence: Level of the percentile interval.
 
     Returns:
         Bounds are NaN with fewer than two pretraining seeds on a side or a value that is NaN.
@@ -216,9 +216,9 @@ def patient_bootstrap(
 
     Args:
         cases: One row per case: patient, a and b (scores of both arms). Rows with a NaN in any of them are dropped.
-        resamples: How many bootstrap samples.
-        seed: Of their draw.
-        confidence: Of the percentile interval.
+        resamples: Number of bootstrap samples.
+        seed: Seed of the draw.
+        confidence: Level of the percentile interval.
 
     Returns:
         Bounds are NaN with fewer than two patients.

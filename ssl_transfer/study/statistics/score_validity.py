@@ -52,7 +52,7 @@ def score_correlations(
         scores: Columns pretraining, pretraining_seed, task, criterion, value (more is better).
         quality: `fine_tuned` of the same study.
         resamples: Bootstrap samples for the intervals.
-        seed: Of the bootstrap.
+        seed: Seed of the bootstrap.
 
     Returns:
         One row per setting and criterion (`VALIDITY_COLUMNS`), `regret` being the quality of the best pretraining less that

@@ -168,9 +168,9 @@ def _domain_arms(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] 
     """Pretrainings within cells, with their boundary: the nearest source domain first, random initialisation last."""
     frame = complete(frame)
     recorded: Any = frame.groupby(["pretraining", "task"])["boundary"].first().to_dict()
-    known = recorded if boundaries is None else boundaries
+    boundary_of = recorded if boundaries is None else boundaries
     units = _units(frame, [*CELL, "pretraining"])
-    of_units = [known.get(key, "") for key in zip(units["pretraining"], units["task"], strict=True)]
+    of_units = [boundary_of.get(key, "") for key in zip(units["pretraining"], units["task"], strict=True)]
     units = units.assign(boundary=pd.Series(of_units, units.index, dtype="object"))
     random_init = (units["pretraining"] == SCRATCH) | (units["boundary"] == SCRATCH)
     units["distance"] = units["boundary"].map(DISTANCE).fillna(3).where(~random_init, 4)

@@ -92,7 +92,7 @@ def welch(a: np.ndarray | Samples, b: np.ndarray | Samples, confidence: float = 
     Args:
         a: One value per unit, shape (n_a,), or `Samples`.
         b: One value per unit, shape (n_b,), or as many `Samples`.
-        confidence: Of the interval around the difference.
+        confidence: Level of the interval around the difference.
 
     Returns:
         The test; its fields are arrays for `Samples`. Interval, t, df and p are NaN where nothing can be tested.
@@ -203,7 +203,7 @@ def paired(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Paired:
     Args:
         a: One value per seed, shape (n,).
         b: One value per seed in the same order, shape (n,).
-        confidence: Of the interval around the mean difference.
+        confidence: Level of the interval around the mean difference.
 
     Raises:
         RunError: If the sides have different numbers of values.
