@@ -12,6 +12,24 @@ from support.command_line import Answer, ssl_transfer
 
 ROOT = Path(__file__).parent.parent
 
+SLOWEST_FILES = (  # each goes to one worker whole, so the longest start first
+    "docs/test_commands.py",
+    "test_notebooks.py",
+    "study/test_engine.py",
+    "distributed/test_two_ranks.py",
+    "distributed/test_kills.py",
+    "cli/test_wrong_input.py",
+    "cli/test_cli.py",
+    "study/test_report_of_a_study.py",
+    "study/test_score_validity.py",
+    "distributed/test_strategies_two_ranks.py",
+    "distributed/test_sharded.py",
+    "test_quickstart.py",
+    "analysis/test_odd_stores.py",
+    "study/test_external_results.py",
+    "test_adding.py",
+)
+
 RECIPE = """
 data:      {{store: {store}, views: ct, size: 16}}
 backbone:  {{name: resnet10t, options: {{channels: [8, 16, 32, 64], stem_width: 8}}}}
@@ -21,6 +39,12 @@ train:     {{epochs: 2, batch_size: 12, precision: fp32, workers: 0, log_every_s
 monitor:   {{every_epochs: 1000}}
 tracker:   none
 """
+
+
+def pytest_collection_modifyitems(items):
+    """Put the files of `SLOWEST_FILES` first: otherwise one worker still runs a long file when the other has nothing left."""
+    rank = {str(ROOT / "tests" / name): number for number, name in enumerate(SLOWEST_FILES)}
+    items.sort(key=lambda item: rank.get(str(item.path), len(rank)))
 
 
 @pytest.fixture(scope="session")
