@@ -191,7 +191,7 @@ def test_more_gpus_than_there_are_is_refused(machine, tmp_path):
 
 def test_a_study_runs_from_its_yaml_to_its_report(tmp_path):
     """Every stage for real: chains, an untrained arm, probes, fine-tuning, segmentation, scores."""
-    write_study(tmp_path, pretraining_seeds=[0, 1], rank={"resamples": 0})
+    write_study(tmp_path, pretraining_seeds=[0, 1], rank={"set": {"resamples": 0}})
     ran = ssl_transfer("study", "run", "study.yaml", "--json", folder=tmp_path, timeout=600)
     assert ran.status == 0, ran.stderr
     answer = json.loads(ran.stdout)
