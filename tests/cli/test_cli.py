@@ -182,7 +182,7 @@ def test_analyze_leaves_an_explorer_and_answers_again_from_its_folder(pretrained
     ]
     first = ssl_transfer(*words, "--out", "runs/analysis", folder=place)
     again = ssl_transfer(*words, "--out", "runs/analysis", folder=place)
-    assert first.json == again.json and "maps: " in first.stderr and "maps: " not in again.stderr
+    assert first.json == again.json and "UMAP: " in first.stderr and "UMAP: " not in again.stderr
     assert (first.json["kind"], len(first.json["backbones"])) == ("analysis", 2)
     assert (place / first.json["explorer"]).read_text().startswith("<!")
     assert ssl_transfer("inspect", "runs/analysis", "--json", folder=place).json["run_id"] == first.json["run_id"]
