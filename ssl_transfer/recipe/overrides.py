@@ -42,8 +42,8 @@ def merge(recipe: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
     Raises:
         RecipeError: If a word is no setting, or a key leads through something else than a section.
     """
-    settings = _plain(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
-    merged: dict[str, Any] = _plain(recipe)
+    settings = _json_copy(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
+    merged: dict[str, Any] = _json_copy(recipe)
     for key, value in settings.items():
         *sections, last = key.split(".")
         target: dict[str, Any] = merged
@@ -61,7 +61,7 @@ def merge(recipe: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
     return merged
 
 
-def _plain(value: Any) -> Any:
+def _json_copy(value: Any) -> Any:
     """A copy in which NumPy's numbers are Python's, tuples are lists, and paths are text."""
     return json.loads(json.dumps(value, default=lambda other: other.item() if hasattr(other, "item") else str(other)))
 

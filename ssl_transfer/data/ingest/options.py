@@ -32,7 +32,7 @@ class Options:
             UsageError: If a value is impossible, or does not go with another.
             RecipeError: If the domain is unknown.
         """
-        options = cls({name: _plain(values.get(name, default)) for name, default in defaults.items()}, defaults)
+        options = cls({name: _hashable(values.get(name, default)) for name, default in defaults.items()}, defaults)
         options._check()
         return options
 
@@ -67,7 +67,7 @@ class Options:
             Domain.parse(self.domain)
 
 
-def _plain(value: Any) -> Any:
+def _hashable(value: Any) -> Any:
     """Paths as text, lists as tuples."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
