@@ -17,6 +17,7 @@ from pydantic import Field, field_validator, model_validator
 from ssl_transfer.errors import RecipeError, nearest
 from ssl_transfer.protocols import PROTOCOLS, WITH_STRATEGIES
 from ssl_transfer.recipe import Overrides, Section, load_recipe
+from ssl_transfer.study.comparisons import Statistics
 
 STAGES = ("ingest", "pretrain", "untrained", "features", "rank")  # keys of `resources`, besides protocols
 
@@ -161,38 +162,6 @@ class Shared(Section):
     set: Settings = {}
 
 
-class Statistics(Section):
-    """The comparisons, and their criteria.
-
-    Attributes:
-        primary: The primary contrasts: protocol, metric, and optionally fraction, task, strategy, noise; with
-            `compare: strategies` they compare strategies in place of pretrainings.
-        margin: Largest difference that counts as equivalent: a number, or one per metric. Null: nothing is equivalent.
-        family: Columns that define the families of Holm's correction.
-        pairs: The declared comparisons; null: all pairs of arms that differ in one factor.
-    """
-
-    primary: list[dict[str, Any]]
-    margin: float | dict[str, float] | None = None
-    family: list[str] = ["protocol", "metric"]
-    pairs: list[tuple[str, str]] | None = None
-
-    @field_validator("primary", mode="before")
-    @classmethod
-    def _one_is_a_list(cls, value: Any) -> Any:
-        return [value] if isinstance(value, dict) else value
-
-    @field_validator("primary")
-    @classmethod
-    def _whole(cls, value: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        if not value or not all({"protocol", "metric"} <= set(primary) for primary in value):
-            raise ValueError("Expected at least a protocol and a metric")
-        return [
-            {key: float(item) if key in ("fraction", "noise_sigma") else item for key, item in primary.items()}
-            for primary in value
-        ]
-
-
 class Resources(Section):
     """Resources that a job of a stage requests from a cluster, and its estimated duration.
 
@@ -233,7 +202,7 @@ class StudyRecipe(Section):
     rank: Ranking | None = None
     skip: list[Where] = []
     set: list[Change] = []
-    statistics: Statistics
+    statistics: Statistics = Statistics()
     resources: dict[str, Resources] = {}
     notes: list[str] = []  # caveats for readers of the report
 

@@ -20,6 +20,7 @@ from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.protocols import FROZEN, PROTOCOLS
 from ssl_transfer.result import EvalResult, Ranking
 from ssl_transfer.study.arms import compared
+from ssl_transfer.study.decided import primary_cells, study_comparisons, study_decisions
 from ssl_transfer.study.engine import failure, record, status
 from ssl_transfer.study.methods_text import methods_text, study_design
 from ssl_transfer.study.plan import Job, Plan
@@ -75,8 +76,10 @@ def study_evidence(
         pictures: Pictures to embed, besides contact sheets of the stores of the study.
     """
     listed = list(results.values())
-    frame, settings = study_table(listed), plan.recipe["statistics"]
+    frame = study_table(listed)
     stated_metrics = {name: card["metric"] for name, card in plan.tasks.items()}
+    comparisons = study_comparisons(plan, frame)
+    statistics = comparisons.statistics
     provenance = Provenance(
         title=plan.recipe["title"],
         question=plan.recipe["question"],
@@ -91,13 +94,14 @@ def study_evidence(
     )
     return Evidence(
         frame=frame,
-        primaries=settings["primary"],
+        primaries=[primary_cells(contrast) for contrast in comparisons.stated_primaries()],
+        decisions=study_decisions(plan, frame, states),
         provenance=provenance,
         arms=list(_arms(plan, frame)),
         stated_metrics=stated_metrics,
-        margin=settings["margin"],
-        family=settings["family"],
-        pairs=[tuple(pair) for pair in settings["pairs"] or compared(plan.arms)],
+        margin=statistics.margin,
+        family=statistics.family,
+        pairs=statistics.pairs or compared(plan.arms),
         validation=_validation(results, stated_metrics),
         scores=_scores(plan),
         case_scores=partial(_case_scores, results),

@@ -38,7 +38,7 @@ def plan_study(recipe: StudyRecipe, folder: str | Path, write: bool = True) -> P
     _Evaluations(recipe, jobs, inputs).expand(arms)
     evaluated = [arm.card() for arm in arms if arm.pretraining.evaluated]
     cards = {name: inputs.card(name) for name in recipe.tasks}
-    resolved = recipe.model_dump(mode="json")
+    resolved = recipe.model_dump(mode="json", by_alias=True)
     return Plan(recipe.name, Path(folder), resolved, evaluated, cards, list(jobs.by_id.values()))
 
 

@@ -173,7 +173,7 @@ def test_a_plan_that_is_read_is_the_plan_that_was_written(plan):
             "pretrainings.CT takes no such option. Did you mean 'init'",
         ),
         ({"skip": [{"tasks": "region"}]}, "Did you mean 'task'"),
-        ({"statistics": {"primary": {"protocol": "knn"}}}, "at least a protocol and a metric"),
+        ({"statistics": {"primary": {"protocol": "knn"}}}, "statistics.primary.0.metric"),
         ({"skip": [{"protocol": ["linear_probe", "knn", "finetune", "segment"]}]}, "no run is left"),
         (
             {"evaluations": [{"protocol": "segment", "tasks": ["region"]}]},
@@ -211,7 +211,7 @@ def test_a_study_of_the_literature_plans(path, tmp_path):
     study = load_study(path)
     found = plan_study(study, tmp_path, write=False)
     assert sum(1 for _ in found.runs) > 40
-    assert {primary["protocol"] for primary in study.statistics.primary} <= {run["protocol"] for run in found.runs}
+    assert {primary.protocol for primary in study.statistics.primary} <= {run["protocol"] for run in found.runs}
     assert not any(tmp_path.iterdir())
 
 

@@ -47,7 +47,7 @@ STUDY = {
         },
         {"protocol": "segment", "set": {"train.steps": 2, "train.batch_size": 8, "train.check_every_steps": 1}},
     ],
-    "statistics": {"primary": {"protocol": "linear_probe", "metric": "balanced_accuracy", "fraction": 0.5}},
+    "statistics": {"primary": {"protocol": "linear_probe", "metric": "balanced_accuracy", "fractions": [0.5]}},
 }
 
 

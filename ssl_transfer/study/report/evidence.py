@@ -29,7 +29,9 @@ from ssl_transfer.study.statistics import (
     FAMILY,
     SUMMARY_COLUMNS,
     CaseScores,
+    Decision,
     contrasts,
+    decision_rows,
     strategy_contrasts,
     summary,
     tidy_curves,
@@ -91,6 +93,7 @@ class Evidence:
             list), `strategy` where wanted; also `noise` and `noise_sigma` if the answer, and all figures but the robustness
             curves, are not to be those of the runs without noise. Where a single one is needed, it is the first.
         provenance: How the results were made.
+        decisions: The gate and the declared primary contrasts, see `statistics.decide`; none for results from elsewhere.
         arms: One dict per pretraining: name, domain, boundary, images, steps, note (all but the name may be missing). Random
             initialisation is the arm `scratch`, and any of boundary `scratch`, here or in the frame.
         stated_metrics: Target -> its main metric; others: see `primary.main_metrics`.
@@ -106,6 +109,7 @@ class Evidence:
     frame: pd.DataFrame
     primaries: Sequence[Mapping[str, Any]]
     provenance: Provenance
+    decisions: Sequence[Decision] = ()
     arms: Sequence[Mapping[str, Any]] = ()
     stated_metrics: Mapping[str, str] | None = None
     margin: float | Mapping[str, float] | None = None
@@ -130,6 +134,12 @@ class Evidence:
         """`statistics.contrasts` of pretrainings."""
         table = contrasts(self.frame, margin=self.margin, family=self.family, pairs=self.pairs)
         return table if len(table) else pd.DataFrame(columns=CONTRAST_COLUMNS)
+
+    @cached_property
+    def declared_contrasts(self) -> pd.DataFrame:
+        """The gate and the primary contrasts as rows of the same columns."""
+        first: Any = self.runs.groupby(["pretraining", "task"])["boundary"].first().to_dict()
+        return decision_rows(self.decisions, first)
 
     @cached_property
     def strategies(self) -> pd.DataFrame:

@@ -5,6 +5,7 @@ The other modules summarise what these return. What cannot be tested gives NaN, 
 """
 
 from ssl_transfer.study.statistics.boundaries import by_boundary
+from ssl_transfer.study.statistics.decisions import Decision, DeclaredContrast, Look, decide, decision_rows
 from ssl_transfer.study.statistics.dominance import Dominance
 from ssl_transfer.study.statistics.nested import (
     VARIANCE_COLUMNS,
@@ -17,6 +18,7 @@ from ssl_transfer.study.statistics.nested import (
 from ssl_transfer.study.statistics.patients import PATIENT_COLUMNS, CaseScores, patient_contrasts
 from ssl_transfer.study.statistics.score_validity import fine_tuned, score_correlations
 from ssl_transfer.study.statistics.seed_variance import detectable_differences
+from ssl_transfer.study.statistics.sequential import Spending, nominal_levels
 from ssl_transfer.study.statistics.strategies import averaged, strategy_wins
 from ssl_transfer.study.statistics.tables import (
     CONTRAST_COLUMNS,
@@ -57,17 +59,23 @@ __all__ = [
     "SUMMARY_COLUMNS",
     "VARIANCE_COLUMNS",
     "CaseScores",
+    "Decision",
+    "DeclaredContrast",
     "Dominance",
     "Effect",
+    "Look",
     "Paired",
     "PatientBootstrap",
     "Samples",
     "SeedBootstrap",
+    "Spending",
     "Welch",
     "averaged",
     "benjamini_hochberg",
     "by_boundary",
     "contrasts",
+    "decide",
+    "decision_rows",
     "detectable_differences",
     "fine_tuned",
     "hedges_g",
@@ -75,6 +83,7 @@ __all__ = [
     "mean_curve",
     "minimal_detectable_effect",
     "nested_bootstrap",
+    "nominal_levels",
     "paired",
     "patient_bootstrap",
     "patient_contrasts",

@@ -59,7 +59,7 @@ def section(evidence: Evidence) -> Section:
     return Section(
         title=TITLE,
         html=render(evidence, TEMPLATE, parts=parts, note=note),
-        tables={"contrasts": evidence.contrasts},
+        tables={"contrasts": pd.concat([evidence.declared_contrasts, evidence.contrasts], ignore_index=True)},
         latex={"contrasts": _latex(for_latex(evidence, evidence.contrasts))},
     )
 
