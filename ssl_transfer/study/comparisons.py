@@ -12,8 +12,7 @@ from ssl_transfer.domains import DISTANCE
 from ssl_transfer.errors import nearest
 from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import Section
-from ssl_transfer.study.statistics.decisions import DeclaredContrast
-from ssl_transfer.study.statistics.sequential import Spending
+from ssl_transfer.study.declared import DeclaredContrast, Spending
 
 SIDES = ("pretraining", "strategy")  # what the two sides of a contrast may differ in
 

@@ -9,7 +9,8 @@ import pytest
 from scipy import stats
 
 from ssl_transfer.errors import RunError
-from ssl_transfer.study.statistics.sequential import Spending, holm_levels, nominal_levels
+from ssl_transfer.study.declared import Spending
+from ssl_transfer.study.statistics.sequential import holm_levels, nominal_levels
 
 LOOKS = (4, 6, 8, 12, 16)
 

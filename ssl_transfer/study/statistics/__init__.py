@@ -5,7 +5,7 @@ The other modules summarise what these return. What cannot be tested gives NaN, 
 """
 
 from ssl_transfer.study.statistics.boundaries import by_boundary
-from ssl_transfer.study.statistics.decisions import Decision, DeclaredContrast, Look, decide, decision_rows
+from ssl_transfer.study.statistics.decisions import Decision, Look, decide, decision_rows
 from ssl_transfer.study.statistics.dominance import Dominance
 from ssl_transfer.study.statistics.nested import (
     VARIANCE_COLUMNS,
@@ -18,7 +18,7 @@ from ssl_transfer.study.statistics.nested import (
 from ssl_transfer.study.statistics.patients import PATIENT_COLUMNS, CaseScores, patient_contrasts
 from ssl_transfer.study.statistics.score_validity import fine_tuned, score_correlations
 from ssl_transfer.study.statistics.seed_variance import detectable_differences
-from ssl_transfer.study.statistics.sequential import Spending, nominal_levels
+from ssl_transfer.study.statistics.sequential import nominal_levels
 from ssl_transfer.study.statistics.strategies import averaged, strategy_wins
 from ssl_transfer.study.statistics.tables import (
     CONTRAST_COLUMNS,
@@ -60,7 +60,6 @@ __all__ = [
     "VARIANCE_COLUMNS",
     "CaseScores",
     "Decision",
-    "DeclaredContrast",
     "Dominance",
     "Effect",
     "Look",
@@ -68,7 +67,6 @@ __all__ = [
     "PatientBootstrap",
     "Samples",
     "SeedBootstrap",
-    "Spending",
     "Welch",
     "averaged",
     "benjamini_hochberg",

@@ -8,17 +8,18 @@ Holm's rule over their number and spent alpha over the looks. A contrast that is
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ssl_transfer.measures.metrics import metric_sign
-from ssl_transfer.study.statistics.sequential import Spending, holm_levels
+from ssl_transfer.study.declared import DeclaredContrast, Spending
+from ssl_transfer.study.statistics.sequential import holm_levels
 from ssl_transfer.study.statistics.tables import CONTRAST_COLUMNS
 from ssl_transfer.study.statistics.two_samples import ALPHA, Samples, differences, hedges_g, paired_test, tost, welch
-from ssl_transfer.study.table import CLEAN, complete
+from ssl_transfer.study.table import complete
 
 GATE, PRIMARY = "gate", "primary"
 BETTER = "better"
@@ -31,55 +32,6 @@ CELL_COLUMNS = (
     "strategy",
     "pretraining",
 )  # averaged within a pretraining seed, each with equal weight
-
-
-@dataclass(frozen=True)
-class DeclaredContrast:
-    """A contrast that a study declares before it sees results: side a against side b, over some targets and fractions.
-
-    Attributes:
-        a: Columns of the tidy frame and their value on side a, such as `{"pretraining": "CT"}`.
-        b: The same columns and their value on side b.
-        tasks: Targets that are averaged.
-        protocol: Protocol of all runs.
-        metric: Metric of all runs.
-        fractions: Label fractions that are averaged; None: all.
-        on: Further columns and their values, such as a strategy; a column with several values is averaged.
-        noise: Noise of the runs, `none` for runs without.
-        noise_sigma: Its sigma; None: any.
-    """
-
-    a: Mapping[str, str]
-    b: Mapping[str, str]
-    tasks: tuple[str, ...]
-    protocol: str
-    metric: str
-    fractions: tuple[float, ...] | None = None
-    on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    noise: str = CLEAN
-    noise_sigma: float | None = None
-
-    @property
-    def name_a(self) -> str:
-        """Side a in words: its arm, its strategy, or both."""
-        return " · ".join(self.a.values())
-
-    @property
-    def name_b(self) -> str:
-        """Side b in words."""
-        return " · ".join(self.b.values())
-
-    def runs(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Rows of a complete frame that the contrast is about, of both sides and others."""
-        keep = (frame["protocol"] == self.protocol) & (frame["metric"] == self.metric) & (frame["noise"] == self.noise)
-        keep &= frame["task"].isin(self.tasks)
-        if self.noise_sigma is not None:
-            keep &= np.isclose(frame["noise_sigma"], self.noise_sigma)
-        if self.fractions is not None:
-            keep &= np.isclose(frame["fraction"].to_numpy(float)[:, None], list(self.fractions)).any(1)
-        for column, values in self.on.items():
-            keep &= frame[column].isin(values)
-        return frame[keep]
 
 
 @dataclass(frozen=True)

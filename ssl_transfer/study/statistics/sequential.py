@@ -8,41 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from ssl_transfer.errors import RunError
+from ssl_transfer.study.declared import Spending
 
 PATHS = 2**21  # simulated studies behind the levels: a level at which 1 in 1,000 stops is then known to 2 %
 BLOCK = 2**17
-
-
-@dataclass(frozen=True)
-class Spending:
-    """Alpha that the looks up to a share of all seeds may spend: α · (1 − e^(−γ·share)) / (1 − e^(−γ)).
-
-    Attributes:
-        kind: `hsd`, the family of Hwang, Shih and DeCani.
-        gamma: Below 0 little is spent early: −4 is close to O'Brien and Fleming's boundaries, 1 to Pocock's.
-
-    References:
-        Hwang, Shih and DeCani 1990, https://doi.org/10.1002/sim.4780091207.
-    """
-
-    kind: str = "hsd"
-    gamma: float = -2.0
-
-    def spent(self, share: float, alpha: float) -> float:
-        """Alpha spent once a share of all seeds (0 to 1) is there."""
-        if self.gamma == 0:
-            return alpha * share
-        return alpha * math.expm1(-self.gamma * share) / math.expm1(-self.gamma)
+SPENDING = Spending()
 
 
 @lru_cache(maxsize=256)
-def nominal_levels(alpha: float, looks: tuple[int, ...], spending: Spending = Spending()) -> tuple[float, ...]:
+def nominal_levels(alpha: float, looks: tuple[int, ...], spending: Spending = SPENDING) -> tuple[float, ...]:
     """The level that the two-sided p-value of the paired t-test at each look is compared with.
 
     The t-statistics of successive looks at one growing sample of normal differences have a joint distribution without
@@ -104,7 +83,7 @@ def _null_statistics(looks: tuple[int, ...]) -> np.ndarray:
 
 
 def holm_levels(
-    alpha: float, tests: int, decided: int, looks: Sequence[int], spending: Spending = Spending()
+    alpha: float, tests: int, decided: int, looks: Sequence[int], spending: Spending = SPENDING
 ) -> tuple[float, ...]:
     """Levels at the looks for a contrast that is open, when `decided` of a family of `tests` are decided already.
 
