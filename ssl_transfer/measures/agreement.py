@@ -8,21 +8,21 @@ from scipy.stats import rankdata
 from ssl_transfer.measures.resampling import draw_positions
 
 COEFFICIENTS = ("pearson", "spearman", "kendall", "weighted_kendall")
-FEWEST = 3  # backbones; with fewer, every order agrees with half of the others
+FEWEST = 3  # backbones; the correlation of two is always 1 or −1
 
 
 def agreement(scores: np.ndarray, quality: np.ndarray) -> dict[str, np.ndarray]:
     """Correlations of scores and quality, along the last axis.
 
-    `kendall` is τ-b. `weighted_kendall` weighs each exchange by 1/rank + 1/rank, so that the best count most; its value is the
-    mean of ranking by scores and by quality, as in `scipy.stats.weightedtau`.
+    `kendall` is τ-b. `weighted_kendall` weights the pair of backbones i and j by 1/rank_i + 1/rank_j, so that the best count
+    most. It is the mean over ranks by scores and ranks by quality, as in `scipy.stats.weightedtau`.
 
     Args:
         scores: Scores of n backbones, (…, n).
         quality: Their quality, such as test performance after fine-tuning, (…, n).
 
     Returns:
-        Coefficient, one of `COEFFICIENTS` -> values (…); NaN where scores or quality are constant.
+        Values (…) of each coefficient in `COEFFICIENTS`; NaN where scores or quality are constant.
 
     Source:
         Kendall 1945; Vigna 2015, https://arxiv.org/abs/1404.3325.
@@ -31,7 +31,7 @@ def agreement(scores: np.ndarray, quality: np.ndarray) -> dict[str, np.ndarray]:
     with np.errstate(invalid="ignore", divide="ignore"):
         signs, truths = (np.sign(values[..., :, None] - values[..., None, :]) for values in (scores, quality))
         weighted = [
-            _concordance(signs, truths, _exchange_weights(first, second))
+            _concordance(signs, truths, _pair_weights(first, second))
             for first, second in ((scores, quality), (quality, scores))
         ]
         return {
@@ -43,7 +43,7 @@ def agreement(scores: np.ndarray, quality: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def resampled_backbones(n: int, resamples: int, seed: int = 0) -> np.ndarray:
-    """Positions of n backbones drawn with replacement, at least three different ones each time, int (resamples, n)."""
+    """Positions of n backbones drawn with replacement, with at least three different ones in each sample, int (resamples, n)."""
     draw, kept = np.random.default_rng(seed), []
     while sum(map(len, kept)) < resamples:
         drawn = np.concatenate(list(draw_positions(n, resamples, draw)))
@@ -58,13 +58,13 @@ def _linear(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _concordance(signs: np.ndarray, truths: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Kendall's τ-b of the signs of all pairs (…, n, n), each with a weight."""
+    """Weighted Kendall's τ-b, from the signs of the differences of all pairs (…, n, n)."""
     agreeing, *sizes = ((weights * pairs).sum((-1, -2)) for pairs in (signs * truths, signs**2, truths**2))
     return np.clip(agreeing / np.sqrt(sizes[0] * sizes[1]), -1, 1)
 
 
-def _exchange_weights(values: np.ndarray, ties: np.ndarray) -> np.ndarray:
-    """1/rank + 1/rank of each pair (…, n, n); rank 1 is the largest value, and among equal ones the largest of `ties`."""
+def _pair_weights(values: np.ndarray, ties: np.ndarray) -> np.ndarray:
+    """1/rank_i + 1/rank_j of all pairs (…, n, n). Rank 1 has the largest value; equal values are ranked by `ties`."""
     order = np.lexsort((ties, values))[..., ::-1]
     inverse = np.empty(values.shape)
     np.put_along_axis(inverse, order, np.broadcast_to(1 / np.arange(1, values.shape[-1] + 1), values.shape), -1)

@@ -1,6 +1,6 @@
-"""Geometry of features: shape of one set, and similarity or distance of two. Every function returns a float.
+"""Geometry of features: properties of one set of feature vectors, and similarity or distance of two. All functions return floats.
 
-Features are torch tensors; `cka`, `procrustes` and the distances between clouds take NumPy arrays as well.
+Features are torch tensors; functions of two sets take NumPy arrays as well, except `alignment`.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ def rankme(features: torch.Tensor) -> float:
 
 
 def alignment(first: torch.Tensor, second: torch.Tensor) -> float:
-    """Mean squared distance of normalised features of two views of the same images, in [0, 4]; small is aligned.
+    """Mean squared distance between normalised features of two views of the same images, in [0, 4]; 0 is perfect alignment.
 
     Args:
-        first: Shape (N, D).
-        second: Shape (N, D), row by row the other view.
+        first: Features of one view, shape (N, D).
+        second: Features of the other view of the same images, in the same order, shape (N, D).
 
     Source:
         Wang & Isola 2020, https://arxiv.org/abs/2005.10242, section 4.1, with exponent 2.
@@ -56,7 +56,7 @@ def alignment(first: torch.Tensor, second: torch.Tensor) -> float:
 
 
 def uniformity(features: torch.Tensor) -> float:
-    """Log of the mean Gaussian potential exp(−2·distance²) over pairs of normalised features; 0 if collapsed, −4 if uniform.
+    """Log of the mean Gaussian potential exp(−2·distance²) of pairs of normalised features: 0 if collapsed, about −4 if uniform.
 
     Args:
         features: Shape (N, D), N ≥ 2.
@@ -71,9 +71,9 @@ def uniformity(features: torch.Tensor) -> float:
 
 
 def effective_rank(features: torch.Tensor) -> float:
-    """Exp of the entropy of the covariance's eigenvalue shares, in [1, min(N − 1, D)]; 1 where features never vary.
+    """Exp of the entropy of the normalised eigenvalues of the covariance, in [1, min(N − 1, D)]; 1 if features never vary.
 
-    Unlike RankMe it centres, and weighs directions by variance rather than by singular value.
+    Unlike RankMe, it centres the features and weights directions by variance, not by singular value.
 
     Args:
         features: Shape (N, D), N ≥ 2.
@@ -87,16 +87,16 @@ def effective_rank(features: torch.Tensor) -> float:
 
 
 def intrinsic_dimension(first: np.ndarray, second: np.ndarray) -> float:
-    """Dimension of the surface that features lie on, by the ratio of distances to the two nearest neighbours (TwoNN).
+    """Dimension of the manifold that features lie on, from the ratio of distances to the two nearest neighbours (TwoNN).
 
-    The maximum-likelihood estimate (N − 1) / Σ log(second / first); rows with a duplicate (first = 0) are left out.
+    The maximum-likelihood estimate (N − 1) / Σ log(second / first). Rows with a duplicate (first = 0) are left out.
 
     Args:
-        first: Euclidean distances to the nearest other row, (N,).
-        second: To the second nearest, (N,).
+        first: Euclidean distance of each row to its nearest other row, (N,).
+        second: Distance to the second nearest, (N,).
 
     Returns:
-        NaN where fewer than two rows are left, infinity where all distances are equal.
+        The dimension; NaN if fewer than two rows are left, infinity if the two distances are equal for all rows.
 
     Source:
         Facco et al. 2017, https://arxiv.org/abs/1803.06992.
@@ -117,25 +117,26 @@ def cka(
     bandwidth: float = 0.5,
     batch: int | None = None,
 ) -> float:
-    """Centred kernel alignment of two representations of the same images: 1 the same up to rotation and scale, 0 unrelated.
+    """Centred kernel alignment of two representations of the same images: 1 if they are equal up to rotation and scale, 0 if
+    unrelated.
 
-    The plain estimate is biased upwards where N is not much larger than D; the unbiased one is not, and may be slightly
-    negative.
+    The biased estimate is too large unless N is much larger than D. The unbiased one may be slightly negative.
 
     Args:
-        first: Shape (N, D), N ≥ 2 (unbiased: 4).
-        second: Shape (N, E), row by row of the same images.
-        kernel: `rbf`: exp(−distance² / (2 (bandwidth · median distance)²)), the median taken per representation.
+        first: Features of the images, shape (N, D), N ≥ 2 (unbiased: 4).
+        second: Other features of the same images, in the same order, shape (N, E).
+        kernel: `linear`, or `rbf`: exp(−distance² / (2 (bandwidth · median distance)²)), with the median of each representation.
         unbiased: Use the unbiased estimate of HSIC.
-        bandwidth: Bandwidth of `rbf`.
-        batch: Average unbiased HSIC over consecutive batches of so many rows (the last, smaller one counts if it has 4), for N
-            at which an N × N matrix does not fit; rows should be in random order. Implies `unbiased`.
+        bandwidth: Bandwidth of `rbf`, as a share of the median distance.
+        batch: Number of rows of consecutive batches over which unbiased HSIC is averaged, for N so large that an N × N matrix
+            does not fit into memory. A last batch of fewer than 4 rows is left out. Rows should be in random order. Implies
+            `unbiased`.
 
     Returns:
-        NaN if one of them is constant.
+        The alignment; NaN if one representation is constant.
 
     Raises:
-        ValueError: If the numbers of rows differ, or they or a batch are too small.
+        ValueError: If the numbers of rows differ, or if there are too few of them or in a batch.
 
     Source:
         Kornblith et al. 2019, https://arxiv.org/abs/1905.00414; unbiased: Song et al. 2012; batches: Nguyen et al. 2021,
@@ -148,7 +149,7 @@ def cka(
     if batch is not None and batch < least:
         raise ValueError(f"cka: found batch={batch}, expected at least {least} rows.")
     first, second = _centred(first), _centred(second)
-    if kernel == "linear" and not unbiased:  # D × D matrices do
+    if kernel == "linear" and not unbiased:  # D × D matrices suffice
         cross, norms = (first.T @ second).square().sum(), [(side.T @ side).square().sum() for side in (first, second)]
         return _ratio(cross, *norms)
     parts = torch.arange(len(first)).split(batch or len(first))
@@ -162,16 +163,16 @@ def cka(
 
 
 def procrustes(first: Cloud, second: Cloud) -> float:
-    """Distance that the best rotation leaves between two representations of the same images, in [0, 2]; 0 is the same.
+    """Squared distance between two representations of the same images after the best rotation, in [0, 2]; 0 if they are equal.
 
     Both are centred and scaled to Frobenius norm 1: 2 − 2 ‖AᵀB‖_*.
 
     Args:
-        first: Shape (N, D).
-        second: Shape (N, E).
+        first: Features of the images, shape (N, D).
+        second: Other features of the same images, in the same order, shape (N, E).
 
     Returns:
-        NaN if one of them is constant.
+        The distance; NaN if one representation is constant.
 
     Raises:
         ValueError: If the numbers of rows differ.
@@ -189,13 +190,14 @@ def procrustes(first: Cloud, second: Cloud) -> float:
 
 
 def frechet_distance(first: Cloud, second: Cloud) -> float:
-    """Squared 2-Wasserstein distance of two clouds taken as Gaussians: ‖μ − ν‖² + tr(Σ + Τ − 2 (ΣΤ)^½).
+    """Squared 2-Wasserstein distance of Gaussians fitted to two sets of features: ‖μ − ν‖² + tr(Σ + Τ − 2 (ΣΤ)^½).
 
-    It grows with the features' scale, and with D where N is not much larger: compare only within one backbone and like N.
+    It grows with the scale of the features, and with D unless N is much larger: compare distances only within one backbone and
+    for equal N.
 
     Args:
-        first: Shape (N, D), N ≥ 2.
-        second: Shape (M, D), M ≥ 2.
+        first: Features of one set of images, shape (N, D), N ≥ 2.
+        second: Features of the other set, shape (M, D), M ≥ 2.
 
     Source:
         Dowson & Landau 1982; Heusel et al. 2017, https://arxiv.org/abs/1706.08500.
@@ -209,15 +211,15 @@ def frechet_distance(first: Cloud, second: Cloud) -> float:
 
 
 def mmd(first: Cloud, second: Cloud, bandwidth: float = 1.0) -> float:
-    """Unbiased squared maximum mean discrepancy of two clouds under a Gaussian kernel; about 0 for samples of one distribution.
+    """Unbiased squared maximum mean discrepancy of two sets of features under a Gaussian kernel.
+
+    It is about 0, and may be slightly negative, for samples of one distribution. Between distant sets it does not grow with their
+    distance, since the median distance grows, too.
 
     Args:
-        first: Shape (N, D), N ≥ 2.
-        second: Shape (M, D), M ≥ 2.
+        first: Features of one set of images, shape (N, D), N ≥ 2.
+        second: Features of the other set, shape (M, D), M ≥ 2.
         bandwidth: Bandwidth of the kernel, as a share of the median distance of all rows.
-
-    Returns:
-        Slightly negative by chance where there is no difference. Not monotone for clouds far apart: the median grows with them.
 
     Source:
         Gretton et al. 2012, https://jmlr.org/papers/v13/gretton12a.html, lemma 6.
@@ -234,12 +236,12 @@ def mmd(first: Cloud, second: Cloud, bandwidth: float = 1.0) -> float:
 def _check_pairs(name: str, first: torch.Tensor, second: torch.Tensor, least: int) -> None:
     if len(first) != len(second) or len(first) < least:
         raise ValueError(
-            f"{name}: found {len(first)} and {len(second)} rows, expected as many of each, at least {least}."
+            f"{name}: found {len(first)} and {len(second)} rows, expected equal numbers, at least {least}."
         )
 
 
 def _centred(features: torch.Tensor) -> torch.Tensor:
-    """Without their mean; features that never vary become exactly 0."""
+    """Features minus their mean; features that never vary become exactly 0."""
     features = features.double()
     features = features - features[0]
     return features - features.mean(0)
@@ -255,7 +257,7 @@ def _ratio(cross: torch.Tensor, first: torch.Tensor, second: torch.Tensor) -> fl
 
 
 def kernel_matrix(features: torch.Tensor, kernel: Literal["linear", "rbf"], bandwidth: float = 0.5) -> torch.Tensor:
-    """Of features (N, D), as `cka` has it; shape (N, N). Of `rbf` less 1, which no measure here depends on."""
+    """Kernel matrix (N, N) of features (N, D), as defined in `cka`. `rbf` has 1 subtracted, which cancels in all measures."""
     if kernel == "linear":
         return features @ features.T
     squared = torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist").square()
@@ -267,7 +269,7 @@ def kernel_matrix(features: torch.Tensor, kernel: Literal["linear", "rbf"], band
 
 
 def _hsic(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Up to a factor that cancels."""
+    """HSIC of two kernel matrices, up to a factor that cancels in CKA."""
     first = first - first.mean(0) - first.mean(1, keepdim=True) + first.mean()
     return (first * second).sum()
 

@@ -1,4 +1,4 @@
-"""One neighbour graph for purity, retrieval, hubness, outliers, near-duplicates and UMAP."""
+"""A neighbour graph, from which purity, retrieval, hubness, outliers, near-duplicates and UMAP are computed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,10 @@ from ssl_transfer.measures.geometry import intrinsic_dimension
 from ssl_transfer.measures.neighbors import IndexKind, NeighborIndex
 
 NEIGHBORS = 15
-EXACT_GRAPH_BELOW = (
-    30_000  # rows; 512 features compared all with all take four seconds there on two cores, 40 at 100,000
-)
+EXACT_GRAPH_BELOW = 30_000  # rows; exact search of 512 features takes 4 s there on two cores, and 40 s for 100,000 rows
 RECALL = 0.99  # recall that `auto` requires of an approximate index; otherwise it is exact
-SAME = 1e-6  # distance below which unit rows differ by rounding alone
-NEAR = 0.98  # similarity from which distances are of differences: 2 − 2 · similarity has errors of 1e-6 in float32
+SAME = 1e-6  # distances between unit rows below this are rounding errors
+NEAR = 0.98  # above this similarity, distances are computed from differences: 2 − 2 · similarity has errors of 1e-6 in float32
 BLOCK = 8192  # pairs whose differences are computed at a time
 
 
@@ -27,11 +25,11 @@ class Neighborhood:
     """The k nearest other rows of every row, by cosine similarity.
 
     Attributes:
-        similarities: Descending, float32 (N, k).
-        distances: Euclidean, of the features brought to length 1, (N, k); equal rows have exactly 0.
-        positions: Which rows they are, int64 (N, k); never the row itself.
-        index: `exact`, `ivf` or `hnsw`.
-        recall: Share of the true nearest neighbours in the graph, on a seeded sample; 1 of an exact index.
+        similarities: Cosine similarities to the neighbours, descending, float32 (N, k).
+        distances: Euclidean distances of L2-normalised features, (N, k); exactly 0 for equal rows.
+        positions: Rows of the neighbours, int64 (N, k); never the row itself.
+        index: Kind of index that was searched: `exact`, `ivf` or `hnsw`.
+        recall: Share of the true nearest neighbours in the graph, on a seeded sample; 1 for an exact index.
     """
 
     similarities: np.ndarray
@@ -42,10 +40,11 @@ class Neighborhood:
 
     @classmethod
     def of(cls, features: np.ndarray, k: int = NEIGHBORS, index: IndexKind = "auto") -> Neighborhood:
-        """Compute the graph of features (N, D), N ≥ 2, with k of at most N − 1.
+        """Compute the graph of features (N, D), N ≥ 2. With k ≥ N it has the N − 1 other rows as neighbours.
 
-        `auto` is exact below 30,000 rows. Above, it is an `ivf` index that probes as many cells as a recall of 0.99 needs, on a
-        seeded sample, and exact again where a quarter of the cells is too few, as it can be if features form no clusters.
+        `auto` is exact below 30,000 rows. Above, it is an `ivf` index that probes as many cells as are needed for a recall of
+        0.99 on a seeded sample. If a quarter of the cells is not enough, as can happen for features without clusters, it is
+        exact.
 
         Raises:
             ValueError: If there are fewer than two rows, k is less than 1, or a feature is not finite.
@@ -72,9 +71,9 @@ class Neighborhood:
         return self.positions.shape[1]
 
     def purity(self, labels: np.ndarray) -> float:
-        """Mean share of a row's neighbours that have its label, among rows and neighbours that have one (None, NaN: none).
+        """Mean share of neighbours with the label of the row. Rows and neighbours without a label (None, NaN) are left out.
 
-        NaN where no row with a label has a neighbour with one.
+        NaN if no labelled row has a labelled neighbour.
         """
         same, labelled = self._same(labels)
         shares = np.divide(same.sum(1), labelled.sum(1), out=np.full(len(same), np.nan), where=labelled.any(1))
@@ -88,13 +87,13 @@ class Neighborhood:
         return float((counts * (counts - 1)).sum() / (total * (total - 1))) if total > 1 else float("nan")
 
     def precision(self, labels: np.ndarray, counts: Sequence[int] = (1, 5, 15)) -> dict[int, float]:
-        """Retrieval precision@k: mean share of the first k neighbours with the row's label; one without counts as wrong."""
+        """Retrieval precision@k: mean share of the first k neighbours with the row's label; unlabelled ones count as wrong."""
         same, _ = self._same(labels)
         labelled = _codes(labels)[1]
         return {k: _mean(same[labelled, :k].mean(1)) for k in counts if k <= self.k}
 
     def average_precision(self, labels: np.ndarray) -> float:
-        """mAP@k: mean over rows of Σ precision@i at each hit i, by the hits that were possible among k.
+        """mAP@k: mean over rows of the sum of precision@i at the hits i, divided by the number of possible hits among k.
 
         Source:
             Radenović et al. 2018, https://arxiv.org/abs/1803.11285, cut off at k.
@@ -109,12 +108,12 @@ class Neighborhood:
 
     @cached_property
     def k_occurrence(self) -> np.ndarray:
-        """How many other rows have each row among their neighbours, int (N,)."""
+        """Number of other rows that have each row among their neighbours, int (N,)."""
         return np.bincount(self.positions.ravel(), minlength=len(self.positions))
 
     @property
     def hubness(self) -> float:
-        """Skewness of `k_occurrence`: about 0 without hubs; above 1 few rows are neighbours of very many.
+        """Skewness of `k_occurrence`: about 0 without hubs; above 1, a few rows are neighbours of very many rows.
 
         Source:
             Radovanović et al. 2010, https://jmlr.org/papers/v11/radovanovic10a.html.
@@ -139,8 +138,8 @@ class Neighborhood:
 
     def _same(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Whether each neighbour has the row's label, and whether both have one, (N, k)."""
-        codes, has = _codes(labels)
-        labelled = has[self.positions] & has[:, None]
+        codes, is_labelled = _codes(labels)
+        labelled = is_labelled[self.positions] & is_labelled[:, None]
         return (codes[self.positions] == codes[:, None]) & labelled, labelled
 
 
@@ -150,7 +149,10 @@ def neighbors(features: np.ndarray, k: int = NEIGHBORS, index: IndexKind = "auto
 
 
 def _index(features: np.ndarray, k: int, kind: IndexKind) -> tuple[NeighborIndex, float]:
-    """The index, and its recall of the k others; among k + 1 neighbours a row always finds itself."""
+    """The index, and its recall of the k nearest other rows.
+
+    Recall is measured with k + 1 neighbours, one of which is the row itself and always returned; the formulas leave it out.
+    """
     if kind == "auto" and len(features) >= EXACT_GRAPH_BELOW:
         approximate = NeighborIndex(features, "ivf")
         recall = ((k + 1) * approximate.widen(features, k + 1, (k * RECALL + 1) / (k + 1)) - 1) / k
@@ -158,18 +160,18 @@ def _index(features: np.ndarray, k: int, kind: IndexKind) -> tuple[NeighborIndex
             return approximate, recall
     if kind in ("auto", "exact"):
         return NeighborIndex(features, "exact"), 1.0
-    searched = NeighborIndex(features, kind)
-    return searched, max(0.0, ((k + 1) * searched.recall(features, [k + 1])[k + 1] - 1) / k)
+    neighbor_index = NeighborIndex(features, kind)
+    return neighbor_index, max(0.0, ((k + 1) * neighbor_index.recall(features, [k + 1])[k + 1] - 1) / k)
 
 
 def _distances(features: np.ndarray, similarities: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """From similarities, and where these are large, of whose distances float32 leaves nothing, from differences of unit rows."""
+    """Distances from similarities, or from differences of unit rows where a similarity is too near to 1 for float32."""
     distances = np.sqrt(np.maximum(2 - 2 * similarities.astype(np.float64), 0))
-    empty = ~np.any(features, axis=1)  # similar to nothing, and yet equal to each other
-    rows, columns = np.nonzero((similarities > NEAR) | empty[:, None] | empty[positions])
+    is_zero = ~np.any(features, axis=1)  # their similarity is 0 to all rows, yet they are equal to each other
+    rows, columns = np.nonzero((similarities > NEAR) | is_zero[:, None] | is_zero[positions])
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)
-        first, second = (_unit(features[which]) for which in (rows[part], positions[rows[part], columns[part]]))
+        first, second = (_unit(features[ends]) for ends in (rows[part], positions[rows[part], columns[part]]))
         distances[rows[part], columns[part]] = np.linalg.norm(first - second, axis=1)
     return np.where(distances < SAME, 0.0, distances)
 
@@ -180,7 +182,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _codes(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of labels, and which rows have one."""
+    """Integer codes of labels, and a mask of the rows that have one."""
     labelled = ~pd.isna(np.asarray(labels, object))
     codes = np.zeros(len(labelled), np.int64)
     codes[labelled] = np.unique(np.asarray(labels, object)[labelled].astype(str), return_inverse=True)[1]

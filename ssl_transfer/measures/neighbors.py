@@ -8,34 +8,34 @@ from typing import Any, Literal
 import numpy as np
 
 IndexKind = Literal["auto", "exact", "ivf", "hnsw"]
-EXACT_SEARCH_BELOW = 500_000  # rows; 50,000 queries of 512 features take two minutes there, `ivf` in all one
-SEED = 0  # of k-means, of graph levels and of the queries that recall is measured on
-ROWS_PER_CELL = 39  # FAISS warns of k-means on fewer
+EXACT_SEARCH_BELOW = 500_000  # rows; with so many, 50,000 queries of 512 features take two minutes, or one with `ivf`
+SEED = 0  # of k-means, of the levels of the graph, and of the queries that recall is measured on
+ROWS_PER_CELL = 39  # at least; FAISS warns if k-means is fitted to fewer
 TRAINED_PER_CELL = 64  # rows that k-means is fitted to, drawn with the seed
-ROUNDS = 10  # of k-means; after 25, which FAISS takes, no more neighbours are found
-PROBED_SHARE = 1 / 32  # of the cells of `ivf`, for each query
-WIDEST_SHARE = 1 / 4  # of the cells that are worth probing: with more, comparing all is as fast
-LINKS = 32  # of a row of `hnsw` to others
+KMEANS_ITERATIONS = 10  # FAISS's default of 25 does not improve recall
+PROBED_SHARE = 1 / 32  # share of the cells that `ivf` searches for each query
+LARGEST_PROBED_SHARE = 1 / 4  # with more, exact search is as fast
+LINKS = 32  # neighbours that each row of `hnsw` is linked to
 BUILD_WIDTH = 64  # candidates that `hnsw` keeps while it links a row
 SEARCH_WIDTH = 400  # candidates that it keeps while it searches; twice k if that is more
 RECALL_QUERIES = 500
-QUERIES = 65_536  # searched at a time in cells: some thousand in each, and their lists of cells stay small
-TILE = 2048  # rows and columns of similarities that are computed at a time: 16 MB, which caches hold
-GPU_MOST = 2048  # neighbours, and cells to probe, that FAISS takes on a GPU
-TIE = 1e-6  # similarities this near are equal in float32
+QUERIES_AT_ONCE = 65_536  # in a search of cells: thousands of queries per cell, in lists that stay small
+TILE = 2048  # rows and columns of similarities that are computed at a time: 16 MB, which fit into caches
+GPU_MOST = 2048  # largest number of neighbours, and of cells to probe, that FAISS accepts on a GPU
+TIE = 1e-6  # similarities that differ by less are equal in float32
 
 
 class NeighborIndex:
-    """Rows that can be searched for the most similar ones.
+    """An index that returns the most similar rows of a query.
 
-    `exact` compares with every row. `ivf` cuts the rows into about 2·√N cells by k-means and compares with those of the
-    nearest 32nd of the cells, or of more after `widen`; `hnsw` walks a graph of neighbours. `auto` is `exact` below
-    `EXACT_SEARCH_BELOW` rows, else `ivf`. All are seeded: the same rows and queries give the same answer. Where FAISS has a GPU,
-    `exact` and `ivf` search there.
+    `exact` compares a query with every row. `ivf` divides the rows into about 2·√N cells by k-means and compares a query with the
+    rows of its nearest cells, 1/32 of all cells, or more after `widen`. `hnsw` searches a graph of neighbours. `auto` is `exact`
+    below `EXACT_SEARCH_BELOW` rows and `ivf` above. All are seeded: the same rows and queries give the same answer. If FAISS has
+    a GPU, `exact` and `ivf` use it.
 
     Args:
-        features: Shape (N, D).
-        kind: One of the four above.
+        features: Rows of the index, shape (N, D).
+        kind: `auto`, `exact`, `ivf` or `hnsw`.
 
     Attributes:
         kind: The kind in use, never `auto`.
@@ -60,17 +60,17 @@ class NeighborIndex:
         else:
             self._index.hnsw.efSearch = max(SEARCH_WIDTH, 2 * k)
             similarities, positions = self._index.search(queries, k)
-        short = (positions < 0).any(1)  # the probed cells held fewer than k rows
-        if short.any():
-            similarities[short], positions[short] = self._exact(queries[short], k)
+        incomplete = (positions < 0).any(1)  # the probed cells held fewer than k rows
+        if incomplete.any():
+            similarities[incomplete], positions[incomplete] = self._exact(queries[incomplete], k)
         return similarities, positions
 
     def others(self, features: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k most similar other rows of every row; see `nearest`.
 
         Args:
-            features: Those that the index is of, (N, D).
-            k: At most N − 1.
+            features: The rows of the index, (N, D).
+            k: Number of neighbours, at most N − 1.
         """
         if self.kind == "exact" and k < TILE and not _gpu(k + 1):
             return _each_other(self._index, k)
@@ -81,25 +81,29 @@ class NeighborIndex:
         return similarities, positions
 
     def recall(self, queries: np.ndarray, counts: list[int]) -> dict[int, float]:
-        """Share of the k true nearest rows that `search` returns, for every k in `counts`, on a seeded sample of queries.
+        """Share of the k truly nearest rows that `search` returns, for each k in `counts`, on a seeded sample of queries.
 
-        A row counts if it is at least as similar as the exact k-th, so the choice between equal rows has no effect.
+        A returned row counts as correct if it is at least as similar as the exact k-th, so ties have no effect.
 
         Source:
             Aumüller et al. 2018, https://arxiv.org/abs/1807.05614, section 2.1.
         """
-        chosen = np.random.default_rng(SEED).permutation(len(queries))[:RECALL_QUERIES]
-        queries = queries[np.sort(chosen)]
+        sampled = np.random.default_rng(SEED).permutation(len(queries))[:RECALL_QUERIES]
+        queries = queries[np.sort(sampled)]
         retrieved, _ = self.search(queries, max(counts))
-        best, _ = self._exact(_unit(queries), max(counts))
-        return {k: float((retrieved[:, :k] >= best[:, k - 1 : k] - TIE).mean()) for k in counts}
+        exact, _ = self._exact(_unit(queries), max(counts))
+        return {k: float((retrieved[:, :k] >= exact[:, k - 1 : k] - TIE).mean()) for k in counts}
 
     def widen(self, queries: np.ndarray, k: int, recall: float) -> float:
-        """Let `ivf` probe twice as many cells, up to a quarter of them, until its recall at k is enough; what it becomes."""
-        most = int(WIDEST_SHARE * self._index.nlist)
-        while (reached := self.recall(queries, [k])[k]) < recall and self._index.nprobe < most:
-            self._index.nprobe = min(2 * self._index.nprobe, most)
-        return reached
+        """Double the number of cells that `ivf` probes, up to a quarter of them, until recall at k is high enough.
+
+        Returns:
+            The recall that was reached.
+        """
+        largest = int(LARGEST_PROBED_SHARE * self._index.nlist)
+        while (measured := self.recall(queries, [k])[k]) < recall and self._index.nprobe < largest:
+            self._index.nprobe = min(2 * self._index.nprobe, largest)
+        return measured
 
     def _exact(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         import faiss
@@ -118,12 +122,12 @@ def nearest(index_features: np.ndarray, queries: np.ndarray, k: int) -> tuple[np
     """The k most similar rows of `index_features` for each query, exactly.
 
     Args:
-        index_features: Shape (N, D).
+        index_features: Rows to search, shape (N, D).
         queries: Shape (M, D).
-        k: At most N.
+        k: Number of neighbours, at most N.
 
     Returns:
-        Cosine similarities, descending, float32 (M, k), and positions, int64 (M, k). A feature of length zero has
+        Cosine similarities, descending, float32 (M, k), and positions, int64 (M, k). A feature vector of length 0 has
         similarity 0 to all.
     """
     return NeighborIndex(index_features).search(queries, k)
@@ -135,10 +139,10 @@ def vote(
     """Class scores from neighbours' labels.
 
     Args:
-        similarities: Shape (M, k).
+        similarities: Similarity of each neighbour, shape (M, k).
         neighbor_labels: Class of each neighbour, integers, shape (M, k).
         n_classes: Number of classes.
-        temperature: A neighbour counts exp(similarity / temperature); None: each counts 1.
+        temperature: Neighbours are weighted by exp(similarity / temperature); None: all weights are 1.
 
     Returns:
         Scores that sum to 1, float64 (M, n_classes).
@@ -156,11 +160,11 @@ def vote(
 def vote_each(
     similarities: np.ndarray, positions: np.ndarray, labels: np.ndarray, temperature: float | None = 0.1
 ) -> np.ndarray:
-    """Scores of several labels, each the weighted share of ones among the neighbours with a known value.
+    """Scores of each label of a multi-label task: the weighted share of positives among the neighbours with a known value.
 
     Args:
-        similarities: Shape (M, k).
-        positions: Neighbours as rows of `labels`, shape (M, k).
+        similarities: Similarity of each neighbour, shape (M, k).
+        positions: Row of each neighbour in `labels`, shape (M, k).
         labels: 1, 0 or, where unknown, −1; shape (N, K).
         temperature: As in `vote`.
 
@@ -177,21 +181,21 @@ def vote_each(
 
 
 def _weights(similarities: np.ndarray, temperature: float | None) -> np.ndarray:
-    """Weights of neighbours, float64 (M, k), up to a factor per query that scores do not depend on."""
+    """Weights of neighbours, float64 (M, k), up to a factor per query that cancels in scores."""
     if temperature is None:
         return np.ones(similarities.shape)
     return np.exp((similarities - similarities.max(1, keepdims=True)).astype(np.float64) / temperature)
 
 
 def _gpu(most: int) -> bool:
-    """Whether FAISS can search on a GPU; `faiss-cpu` does not know the question."""
+    """Whether FAISS can search for `most` neighbours on a GPU; `faiss-cpu` has no `get_num_gpus`."""
     import faiss
 
     return most <= GPU_MOST and hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() > 0
 
 
 def _each_other(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k < TILE nearest others of unit rows. What a is to b, b is to a, so half of the products do."""
+    """The k < TILE nearest other rows of every unit row. Similarity is symmetric, so half of the products suffice."""
     best, positions = np.full((len(rows), k), -np.inf, np.float32), np.full((len(rows), k), -1)
     parts = [slice(start, min(start + TILE, len(rows))) for start in range(0, len(rows), TILE)]
     memory = np.empty(TILE * TILE, np.float32)
@@ -200,22 +204,26 @@ def _each_other(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         shape = first_part.stop - first_part.start, second_part.stop - second_part.start
         return np.matmul(rows[first_part], rows[second_part].T, out=memory[: shape[0] * shape[1]].reshape(shape))
 
-    for part in parts:  # first near the diagonal, so that every row has some, and most others are seen to be no better
-        among = tile(part, part)
-        np.fill_diagonal(among, -np.inf)
-        most = min(k, len(among) - 1)
-        columns = np.argpartition(-among, most - 1, axis=1)[:, :most] if most else np.empty((1, 0), int)
-        best[part, :most] = np.take_along_axis(among, columns, 1)
-        positions[part, :most] = part.start + columns
+    # Tiles on the diagonal come first: they give every row candidates that most rows of other tiles do not beat.
+    for part in parts:
+        similarities = tile(part, part)
+        np.fill_diagonal(similarities, -np.inf)
+        kept = min(k, len(similarities) - 1)
+        columns = np.argpartition(-similarities, kept - 1, axis=1)[:, :kept] if kept else np.empty((1, 0), int)
+        best[part, :kept] = np.take_along_axis(similarities, columns, 1)
+        positions[part, :kept] = part.start + columns
     worst = best.min(1)
     for i, first_part in enumerate(parts):
         for second_part in parts[i + 1 :]:
-            among = tile(first_part, second_part)
-            near = [np.flatnonzero(among > least) for least in (worst[first_part, None], worst[second_part])]
-            for at, turn in zip(near, (1, -1), strict=True):
-                a, b = divmod(at, among.shape[1])
-                queries, others = (first_part.start + a, second_part.start + b)[::turn]
-                _improve(best, positions, worst, queries, others, among.ravel()[at])
+            similarities = tile(first_part, second_part)
+            above_worst = [
+                np.flatnonzero(similarities > worst_kept)
+                for worst_kept in (worst[first_part, None], worst[second_part])
+            ]
+            for flat, step in zip(above_worst, (1, -1), strict=True):
+                a, b = divmod(flat, similarities.shape[1])
+                queries, others = (first_part.start + a, second_part.start + b)[::step]
+                _improve(best, positions, worst, queries, others, similarities.ravel()[flat])
     order = np.argsort(-best, axis=1, kind="stable")
     return np.take_along_axis(best, order, 1), np.take_along_axis(positions, order, 1)
 
@@ -228,22 +236,25 @@ def _improve(
     others: np.ndarray,
     similarities: np.ndarray,
 ) -> None:
-    """Put similarities (n,) of rows to others among their best (N, k), in place; `worst` (N,) are the least of these."""
+    """Merge similarities (n,) between `rows` and `others` into the best k of each row (N, k), in place.
+
+    `worst` (N,) is the smallest similarity among the best of each row; it is updated, too.
+    """
     k = best.shape[1]
     order = np.argsort(rows, kind="stable")
-    touched, first, counts = np.unique(rows[order], return_index=True, return_counts=True)
-    if not len(touched):
+    changed, starts, counts = np.unique(rows[order], return_index=True, return_counts=True)
+    if not len(changed):
         return
-    line = np.repeat(np.arange(len(touched)), counts)
-    column_of = k + np.arange(len(rows)) - first[line]
-    values = np.full((len(touched), k + counts.max()), -np.inf, np.float32)
-    names = np.full(values.shape, -1)
-    values[:, :k], names[:, :k] = best[touched], positions[touched]
-    values[line, column_of], names[line, column_of] = similarities[order], others[order]
+    row = np.repeat(np.arange(len(changed)), counts)
+    column = k + np.arange(len(rows)) - starts[row]
+    values = np.full((len(changed), k + counts.max()), -np.inf, np.float32)
+    candidates = np.full(values.shape, -1)
+    values[:, :k], candidates[:, :k] = best[changed], positions[changed]
+    values[row, column], candidates[row, column] = similarities[order], others[order]
     kept = np.argpartition(-values, k - 1, axis=1)[:, :k]
-    best[touched] = np.take_along_axis(values, kept, 1)
-    positions[touched] = np.take_along_axis(names, kept, 1)
-    worst[touched] = best[touched].min(1)
+    best[changed] = np.take_along_axis(values, kept, 1)
+    positions[changed] = np.take_along_axis(candidates, kept, 1)
+    worst[changed] = best[changed].min(1)
 
 
 def _cells(rows: np.ndarray):
@@ -252,7 +263,7 @@ def _cells(rows: np.ndarray):
     width = rows.shape[1]
     cells = max(1, min(int(2 * len(rows) ** 0.5), len(rows) // ROWS_PER_CELL))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, cells, faiss.METRIC_INNER_PRODUCT)
-    index.cp.seed, index.cp.max_points_per_centroid, index.cp.niter = SEED, TRAINED_PER_CELL, ROUNDS
+    index.cp.seed, index.cp.max_points_per_centroid, index.cp.niter = SEED, TRAINED_PER_CELL, KMEANS_ITERATIONS
     index.nprobe = max(1, round(cells * PROBED_SHARE))
     index.train(rows)
     index.add(rows)
@@ -260,10 +271,10 @@ def _cells(rows: np.ndarray):
 
 
 def _in_cells(index, queries: np.ndarray, k: int, probed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Search the `probed` nearest cells of each query; −1 where they hold fewer than k rows.
+    """Search the `probed` nearest cells of each query; positions are −1 where these cells hold fewer than k rows.
 
-    Cell by cell, all that ask for it at once: a matrix product, several times as fast as FAISS's way query by query, and with
-    the same answer.
+    Cells are searched one after the other, each for all of its queries at once. This is a matrix product and several times as
+    fast as FAISS's search query by query, with the same result.
     """
     import faiss
 
@@ -271,7 +282,7 @@ def _in_cells(index, queries: np.ndarray, k: int, probed: int) -> tuple[np.ndarr
         copy: Any = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
         copy.nprobe = probed
         return copy.search(queries, k)
-    parts = [queries[start : start + QUERIES] for start in range(0, len(queries), QUERIES)]
+    parts = [queries[start : start + QUERIES_AT_ONCE] for start in range(0, len(queries), QUERIES_AT_ONCE)]
     results = [_cell_by_cell(index, part, k, probed) for part in parts]
     return np.concatenate([similarities for similarities, _ in results]), np.concatenate([rows for _, rows in results])
 
@@ -285,19 +296,19 @@ def _cell_by_cell(index, queries: np.ndarray, k: int, probed: int) -> tuple[np.n
     ends = np.searchsorted(cells[order], np.arange(index.nlist + 1))
     best = faiss.ResultHeap(len(queries), k, keep_max=True)
 
-    def within(cell: int) -> tuple[np.ndarray, ...] | None:
-        asking = order[ends[cell] : ends[cell + 1]] // probed
+    def search_cell(cell: int) -> tuple[np.ndarray, ...] | None:
+        asking_queries = order[ends[cell] : ends[cell + 1]] // probed
         members, rows = get_invlist(index.invlists, cell)
-        if not len(asking) or not len(members):
+        if not len(asking_queries) or not len(members):
             return None
         rows = rows.view(np.float32).reshape(len(members), -1)
         most = min(k, len(members))
-        similarities, at = faiss.knn(queries[asking], rows, most, metric=faiss.METRIC_INNER_PRODUCT)
-        return asking, similarities, members[at]
+        similarities, hits = faiss.knn(queries[asking_queries], rows, most, metric=faiss.METRIC_INNER_PRODUCT)
+        return asking_queries, similarities, members[hits]
 
-    # A cell is too small to be shared by threads, which would wait for each other more than they compute.
+    # One thread per cell: a cell is too small to be divided among threads.
     with ThreadPoolExecutor(faiss.omp_get_max_threads(), "cell", faiss.omp_set_num_threads, (1,)) as threads:
-        for retrieved in filter(None, threads.map(within, range(index.nlist))):
+        for retrieved in filter(None, threads.map(search_cell, range(index.nlist))):
             best.add_result_subset(*retrieved)
     best.finalize()
     return best.D, best.I
@@ -309,7 +320,7 @@ def _graph(rows: np.ndarray):
     index = faiss.IndexHNSWFlat(rows.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = BUILD_WIDTH
     threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # several would link rows in an order that is a race
+    faiss.omp_set_num_threads(1)  # with several threads, the graph would depend on their timing
     try:
         index.add(rows)
     finally:

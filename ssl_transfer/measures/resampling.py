@@ -1,6 +1,6 @@
-"""The bootstrap: patients (or other units) drawn with replacement, and percentile intervals of statistics of the draws.
+"""The bootstrap: patients (or other units) are drawn with replacement, and intervals are percentiles over these samples.
 
-`draw_counts` says how often each unit is drawn, for statistics that take weights; `draw_positions` says which units are drawn,
+`draw_counts` gives how often each unit is drawn, for statistics that take weights; `draw_positions` gives which units are drawn,
 for statistics of one value per unit. Both are seeded; they use different random numbers.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-DRAWN_AT_ONCE = 2**22  # numbers that are held at once: rows x resamples
-LEVELS = (0.025, 0.975)  # percentiles of a 95 % interval
+DRAWN_AT_ONCE = 2**22  # numbers in memory at once: rows x resamples
+LEVELS = (0.025, 0.975)  # quantiles of a 95 % interval
 
 
 def draw_counts(codes: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
@@ -42,10 +42,10 @@ def draw_positions(units: int, resamples: int, rng: np.random.Generator) -> Iter
 
 
 def percentile_interval(values: np.ndarray, levels: tuple[float, float] = LEVELS) -> tuple[float, float]:
-    """Quantiles of the finite values among those of the resamples; NaN and NaN if there are none.
+    """Quantiles of the finite values of a statistic over bootstrap samples; (NaN, NaN) if there are none.
 
     Args:
-        values: A statistic of each bootstrap sample, shape (R,).
+        values: The statistic of each bootstrap sample, shape (R,).
         levels: Lower and upper probability.
     """
     values = values[np.isfinite(values)]
@@ -59,13 +59,13 @@ def patient_intervals(
     """95 % percentile intervals of weighted statistics over resampled patients.
 
     Args:
-        statistic: Weights of the rows (N, R) -> name -> values (R,).
+        statistic: Maps weights of the rows (N, R) to values (R,) by name.
         groups: Patient of each row, shape (N,).
         resamples: Number of bootstrap samples; 0 gives no intervals.
         seed: Fixes the samples.
 
     Returns:
-        Name -> [low, high] over the samples with a finite value; a statistic without such a sample is left out.
+        Name -> [low, high] over the samples with a finite value. Statistics that are finite in no sample are left out.
     """
     _, codes = np.unique(groups, return_inverse=True)
     samples: dict[str, list[np.ndarray]] = {}
@@ -77,6 +77,6 @@ def patient_intervals(
 
 
 def _parts(resamples: int, each: int) -> list[int]:
-    """Resamples cut into parts of at most `DRAWN_AT_ONCE` numbers, `each` of a resample."""
+    """Sizes of the parts that resamples of `each` numbers are cut into, at most `DRAWN_AT_ONCE` numbers per part."""
     size = max(1, DRAWN_AT_ONCE // each)
     return [min(size, resamples - start) for start in range(0, resamples, size)]

@@ -107,7 +107,7 @@ def test_the_others_of_all_rows_are_those_of_a_full_matrix_of_similarities(crowd
 @pytest.mark.parametrize("at_once", [100, 65_536])
 @pytest.mark.parametrize("probes", [1, 5, 40])
 def test_searching_cell_by_cell_finds_what_faiss_finds_query_by_query(crowd, monkeypatch, probes, at_once):
-    monkeypatch.setattr(neighbor_search, "QUERIES", at_once)
+    monkeypatch.setattr(neighbor_search, "QUERIES_AT_ONCE", at_once)
     index = NeighborIndex(crowd[0], "ivf")._index
     index.nprobe = probes
     queries = crowd[1] / np.linalg.norm(crowd[1], axis=1, keepdims=True)

@@ -1,8 +1,9 @@
 """Transferability scores: how well features, or source-class posteriors, predict a task's labels, without fine-tuning.
 
-Pure functions, NumPy in, a number out, float64 inside; more is better. A score compares backbones on one task's images; its value
-has no meaning by itself, and on medical tasks scores do not always rank well (https://arxiv.org/abs/2308.07444,
-https://arxiv.org/abs/2405.20420): compare with a probe. Give them training and validation images, never test.
+Scores are pure functions of NumPy arrays. They compute in float64 and return a number; higher is better. A score compares
+backbones on the images of one task. Its value has no meaning by itself, and on medical tasks scores do not always rank backbones
+well (https://arxiv.org/abs/2308.07444, https://arxiv.org/abs/2405.20420): compare with a probe. Compute them on training and
+validation images, never on test images.
 """
 
 from ssl_transfer.measures.transferability.inputs import ROWS_PER_FEATURE, FewImagesWarning

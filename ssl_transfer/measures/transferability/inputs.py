@@ -8,20 +8,20 @@ import numpy as np
 
 from ssl_transfer.errors import ScoreError
 
-ROWS_PER_FEATURE = 5  # with fewer, scores that are fitted to the images flatter a backbone
-ROUNDING = 1e-12  # of sums of float64
-SUM_TOLERANCE = 1e-3  # of probabilities that were float16 once
+ROWS_PER_FEATURE = 5  # with fewer images per feature, scores that are fitted to these images are too optimistic
+ROUNDING = 1e-12  # largest rounding error of sums in float64
+SUM_TOLERANCE = 1e-3  # for probabilities that were stored in float16
 
 
 class FewImagesWarning(UserWarning):
-    """There are fewer than five images per feature: scores fitted to the same images are too good."""
+    """There are fewer than five images per feature: scores that are fitted to these images are too optimistic."""
 
 
 def checked_labels(labels: np.ndarray, n_rows: int | None = None, name: str = "labels", least: int = 2) -> np.ndarray:
-    """Class codes without gaps, int64 (N,), of any integers.
+    """Turn integer labels into class codes 0 … C − 1, int64 (N,).
 
     Raises:
-        ScoreError: If they are not integers, not (N,), not as many as the rows, or of fewer classes than `least`.
+        ScoreError: If they are not integers, not (N,), not as many as the rows, or have fewer classes than `least`.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1:
@@ -39,7 +39,7 @@ def checked_labels(labels: np.ndarray, n_rows: int | None = None, name: str = "l
 
 
 def checked_features(features: np.ndarray) -> np.ndarray:
-    """Features as floating-point numbers (N, D), float32 as it is: what computes with them does so in float64.
+    """Check features (N, D) and return them as float32 or float64. The scores compute in float64.
 
     Raises:
         ScoreError: If they are not numbers, not (N, D), or not finite.
@@ -47,8 +47,8 @@ def checked_features(features: np.ndarray) -> np.ndarray:
     features = _numbers(features, "features", "(N, D), one row per image")
     if len(features) < ROWS_PER_FEATURE * features.shape[1]:
         warnings.warn(
-            f"{len(features)} images of {features.shape[1]} features: below {ROWS_PER_FEATURE} images per feature, scores "
-            "are fitted to the images and too good. Compare only backbones with as many features.",
+            f"{len(features)} images of {features.shape[1]} features: with fewer than {ROWS_PER_FEATURE} images per feature, "
+            "scores are too optimistic. Compare only backbones with equally many features.",
             FewImagesWarning,
             stacklevel=3,
         )
@@ -56,31 +56,32 @@ def checked_features(features: np.ndarray) -> np.ndarray:
 
 
 def checked_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Probabilities of source classes, float64 (N, S), without classes that no image has any of.
+    """Check probabilities of source classes and return them as float64 (N, S), without classes of probability 0 in all images.
 
     Raises:
-        ScoreError: If they are not (N, S), not finite, negative, or their rows do not sum to 1.
+        ScoreError: If they are not (N, S), not finite, or negative, or if their rows do not sum to 1.
     """
     probabilities = _numbers(probabilities, "source_probabilities", "(N, S), one column per source class")
     probabilities = probabilities.astype(np.float64, copy=False)
     sums = probabilities.sum(1)
     if probabilities.min(initial=0) < 0 or np.abs(sums - 1).max() > SUM_TOLERANCE:
-        wrong = int(np.argmax((probabilities < 0).any(1) | (np.abs(sums - 1) > SUM_TOLERANCE)))
+        row = int(np.argmax((probabilities < 0).any(1) | (np.abs(sums - 1) > SUM_TOLERANCE)))
         raise ScoreError(
-            f"source_probabilities: row {wrong} sums to {sums[wrong]:.4g} with a least value of "
-            f"{probabilities[wrong].min():.4g}; expected values from 0 that sum to 1. Are these logits? Take their softmax."
+            f"source_probabilities: row {row} sums to {sums[row]:.4g}, and its smallest value is "
+            f"{probabilities[row].min():.4g}; expected values ≥ 0 that sum to 1. If these are logits, take their softmax."
         )
     if np.abs(sums - 1).max() > ROUNDING:
         probabilities = probabilities / sums[:, None]
-    mass = probabilities.sum(0) > 0
-    return probabilities if mass.all() else probabilities[:, mass]
+    has_mass = probabilities.sum(0) > 0
+    return probabilities if has_mass.all() else probabilities[:, has_mass]
 
 
 def checked_targets(targets: np.ndarray, n_rows: int, binary: bool) -> np.ndarray:
-    """Target columns that vary, as float64 (N, K); (N,) is one column.
+    """Check target columns (N, K) or a single one (N,), and return those that vary as float64 (N, K).
 
     Raises:
-        ScoreError: If they are not finite numbers, not as many as the rows, none of them varies, or, where `binary`, not 0 and 1.
+        ScoreError: If they are not finite numbers or not as many as the rows, if none of them varies, or if `binary` targets are
+            not 0 and 1.
     """
     targets = np.asarray(targets)
     targets = _numbers(targets[:, None] if targets.ndim == 1 else targets, "labels", "(N,) or (N, K)").astype(
@@ -88,9 +89,9 @@ def checked_targets(targets: np.ndarray, n_rows: int, binary: bool) -> np.ndarra
     )
     _match(targets, n_rows, "labels")
     if binary and not np.isin(targets, (0, 1)).all():
-        strange = targets[~np.isin(targets, (0, 1))][0]
+        invalid = targets[~np.isin(targets, (0, 1))][0]
         raise ScoreError(
-            f"labels: found {strange:g}, expected 0 and 1 alone, one column per label. Leave out images of which one is unknown."
+            f"labels: found {invalid:g}, expected only 0 and 1, one column per label. Leave out images with an unknown label."
         )
     varies = np.ptp(targets, axis=0) > 0
     if not varies.any():
@@ -101,7 +102,7 @@ def checked_targets(targets: np.ndarray, n_rows: int, binary: bool) -> np.ndarra
 
 
 def checked_count(value: int, name: str, most: float) -> None:
-    """Refuse what is no whole number from 1 to `most`.
+    """Check that a value is a whole number from 1 to `most`.
 
     Raises:
         ScoreError: If it is not.
@@ -121,13 +122,13 @@ def _numbers(values: np.ndarray, name: str, shape: str) -> np.ndarray:
         raise ScoreError(f"{name}: found shape {values.shape}, expected {shape}.")
     if values.dtype not in (np.float32, np.float64):
         values = values.astype(np.float64)
-    if (
-        not np.isfinite(values.sum(dtype=np.float64)) and not np.isfinite(values).all()
-    ):  # a sum costs less, and may overflow
-        wrong = np.flatnonzero(~np.isfinite(values).all(1))
-        again = ", or extract the features again in fp32" if name == "features" else ""
+    # The sum is the cheaper check; it may overflow for finite values.
+    if not np.isfinite(values.sum(dtype=np.float64)) and not np.isfinite(values).all():
+        non_finite = np.flatnonzero(~np.isfinite(values).all(1))
+        advice = ", or extract the features again in fp32" if name == "features" else ""
         raise ScoreError(
-            f"{name}: {len(wrong)} of {len(values)} rows are not finite (the first: row {wrong[0]}). Leave them out{again}."
+            f"{name}: {len(non_finite)} of {len(values)} rows are not finite (the first: row {non_finite[0]}). "
+            f"Leave them out{advice}."
         )
     return values
 

@@ -1,6 +1,6 @@
-"""The table of transferability scores, and several of them at once.
+"""The registry of transferability scores, and functions that compute several of them at once.
 
-To add a score, write its function and add one entry to `SCORES`: `rank` then computes, resamples and lists it, and study reports
+To add a score, write its function and add one entry to `SCORES`. `rank` then computes, resamples and lists it, and study reports
 compare it with fine-tuning.
 """
 
@@ -20,7 +20,7 @@ from ssl_transfer.measures.transferability.inputs import (
     checked_targets,
 )
 from ssl_transfer.measures.transferability.linear import evidence, plain_h, shrunk_h
-from ssl_transfer.measures.transferability.separation import challenged, coding_gain, overlap
+from ssl_transfer.measures.transferability.separation import coding_gain, fisher_log_likelihood, gaussian_overlap
 from ssl_transfer.measures.transferability.source import conditional_entropy, expected_likelihood, mixture_posteriors
 from ssl_transfer.measures.transferability.spectrum import Spectrum
 
@@ -30,12 +30,12 @@ class Score:
     """An entry of `SCORES`.
 
     Attributes:
-        title: As papers write it.
-        compute: Of `features`: `Spectrum` -> a number. Of `source` and `mixture`: probabilities (N, S) and class codes (N,) -> a
-            number.
-        reads: `features`; `source`: posteriors of a source classifier; `mixture`: posteriors of a Gaussian mixture of the
-            features.
-        multilabel: Whether `compute` takes a spectrum with columns of 0 and 1 as well.
+        title: Name of the score in papers.
+        compute: Maps a `Spectrum` to a number if the score reads `features`; otherwise maps probabilities (N, S) and class codes
+            (N,) to a number.
+        reads: Input of the score: `features`; `source`, posteriors of a source classifier; or `mixture`, posteriors of a Gaussian
+            mixture of the features.
+        multilabel: Whether `compute` also takes a spectrum whose targets are columns of 0 and 1.
     """
 
     title: str
@@ -57,8 +57,8 @@ SCORES: dict[str, Score] = {
     "regularized_h_score": Score("reg. H", shrunk_h),
     "logme": Score("LogME", evidence, multilabel=True),
     "transrate": Score("TransRate", coding_gain),
-    "gbc": Score("GBC", overlap),
-    "sfda": Score("SFDA", challenged),
+    "gbc": Score("GBC", gaussian_overlap),
+    "sfda": Score("SFDA", fisher_log_likelihood),
 }
 
 
@@ -70,7 +70,7 @@ def scores(
     seed: int = 0,
     mixture_probabilities: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Several scores at once: one Gram matrix and one eigendecomposition serve all that read features.
+    """Compute several scores. Those that read features share one Gram matrix and one eigendecomposition.
 
     Args:
         features: Features, shape (N, D).
@@ -78,13 +78,13 @@ def scores(
         source_probabilities: Probabilities of source classes, rows sum to 1, (N, S); None: no LEEP, no NCE.
         names: Names in `SCORES`; None: all scores.
         seed: Seed of N-LEEP's mixture.
-        mixture_probabilities: Of the components of N-LEEP's mixture, (N, K); None: a mixture is fitted.
+        mixture_probabilities: Posteriors of the components of N-LEEP's mixture, (N, K); None: a mixture is fitted.
 
     Returns:
         Name -> value, in the order of `SCORES`.
 
     Raises:
-        ScoreError: If a name is unknown, or as the functions of the scores do.
+        ScoreError: If a name is unknown, or for the reasons that the functions of the scores state.
     """
     names = SCORES if names is None else names
     if unknown := sorted(set(names) - set(SCORES)):
@@ -108,7 +108,9 @@ def scores(
 
 
 def multilabel_scores(features: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The scores that are defined for multi-label tasks: means over labels that vary, each from the images where it is known.
+    """Compute the scores that are defined for multi-label tasks: means over the labels that vary.
+
+    If values are unknown, each label is scored on the images where it is known.
 
     Args:
         features: Features, shape (N, D).

@@ -8,17 +8,18 @@ from ssl_transfer.measures.transferability.inputs import checked_count, checked_
 from ssl_transfer.measures.transferability.spectrum import Spectrum
 
 DISTORTION = 1e-4  # ε of TransRate
-GBC_AXES = 64
-SFDA_DECAY = 5.0  # a of λ = exp(−a · largest within-class variance)
-SFDA_LEAST = 1e-10  # of λ
+GBC_AXES = 64  # principal axes that GBC uses by default
+SFDA_DECAY = 5.0  # a in λ = exp(−a · largest within-class variance)
+SFDA_MIN_SHRINKAGE = 1e-10  # smallest λ
 
 
 def transrate(features: np.ndarray, labels: np.ndarray) -> float:
-    """Coding rate of all features minus that within classes: an estimate of their mutual information with the labels, in nats.
+    """Coding rate of all features minus the mean coding rate within classes: an estimate of the mutual information of features
+    and labels, in nats.
 
-    R(Z) − Σ_c N_c/N R(Z_c), with R(Z) = ½ log det(I + ZᵀZ / (N ε)), ε = 10⁻⁴. Z is centred, and divided by the root mean
-    square of its entries, so that ε is a share of their variance and the score does not depend on the features' scale (as
-    published it does). Range [0, ∞).
+    R(Z) − Σ_c N_c/N R(Z_c), with R(Z) = ½ log det(I + ZᵀZ / (N ε)), ε = 10⁻⁴. Z is centred and divided by the root mean
+    square of its entries, so that ε is a share of their variance and the score does not depend on the scale of the features. (The
+    published score does.) Range [0, ∞).
 
     Args:
         features: Features, shape (N, D).
@@ -35,37 +36,37 @@ def transrate(features: np.ndarray, labels: np.ndarray) -> float:
 
 
 def gbc(features: np.ndarray, labels: np.ndarray, axes: int | None = GBC_AXES) -> float:
-    """Negative overlap of classes as spherical Gaussians: −Σ_{i≠j} exp(−B_ij), B the Bhattacharyya distance of two Gaussians.
+    """Negative overlap of classes that are modelled as spherical Gaussians: −Σ_{i≠j} exp(−B_ij), B the Bhattacharyya distance.
 
-    B_ij = ‖μ_i − μ_j‖² / (8 v) + D/2 · ln(v / √(v_i v_j)), v = (v_i + v_j) / 2, v_i the mean variance of class i per direction
-    (ddof 0; of a class of one image next to nothing: the mean variance of all times 10⁻¹⁶). Range [−C (C − 1), 0]; 0 where no
-    classes overlap. It does not change with scale, shift or rotation.
+    B_ij = ‖μ_i − μ_j‖² / (8 v) + D/2 · ln(v / √(v_i v_j)), where v = (v_i + v_j) / 2 and v_i is the mean variance of class i per
+    direction (ddof 0). A class of one image has the variance of all images times 10⁻¹⁶. Range [−C (C − 1), 0]; 0 if no classes
+    overlap. The score does not change if the features are scaled, shifted or rotated.
 
     Args:
         features: Features, shape (N, D).
         labels: Class codes, integers (N,), of at least two classes.
-        axes: Only so many leading principal axes of the features are looked at; None: all D directions.
+        axes: Number of leading principal axes of the features that are used; None: all D directions.
 
     Raises:
-        ScoreError: See `transrate`; or if `axes` is no whole number above 0.
+        ScoreError: See `transrate`; or if `axes` is not a whole number above 0.
 
     Source:
-        Pándy et al. 2022, https://arxiv.org/abs/2111.12780, with spherical Gaussians. (In its published code the
-        logarithm counts once for all directions; here, as in the formula, once for each.)
+        Pándy et al. 2022, https://arxiv.org/abs/2111.12780, with spherical Gaussians. (The published code adds the logarithm
+        once; the formula, and this function, add it once per direction.)
     """
     features = checked_features(features)
     if axes is not None:
         checked_count(axes, "axes", np.inf)
-    return overlap(Spectrum.of(features, checked_labels(labels, len(features))), axes)
+    return gaussian_overlap(Spectrum.of(features, checked_labels(labels, len(features))), axes)
 
 
 def sfda(features: np.ndarray, labels: np.ndarray) -> float:
-    """Mean log probability of the labels by Fisher's discriminant, after uncertain images were moved towards other classes.
+    """Mean log likelihood of the labels under Fisher's discriminant, after uncertain images were moved towards other classes.
 
-    The discriminant has the within-class covariance (1 − λ) S_W + λ I, λ = exp(−5 s) at least 10⁻¹⁰, s the largest variance
-    within classes. By it every image has a probability p of its own class; it is moved to p f + (1 − p) m, m the mean of all
-    images of other classes, and the discriminant is fitted once more with the same λ. Range (−∞, 0]. As published it depends on
-    the features' scale, through λ.
+    The discriminant uses the within-class covariance (1 − λ) S_W + λ I, where λ = exp(−5 s), at least 10⁻¹⁰, and s is the largest
+    variance within classes. It gives each image f a probability p of its class. The image is then moved to p f + (1 − p) m, where
+    m is the mean of all images of other classes, and the discriminant is fitted again with the same λ. Range (−∞, 0]. The score
+    depends on the scale of the features through λ, as in the paper.
 
     Args:
         features: Features, shape (N, D).
@@ -75,10 +76,10 @@ def sfda(features: np.ndarray, labels: np.ndarray) -> float:
         ScoreError: See `transrate`.
 
     Source:
-        Shao et al. 2022, https://arxiv.org/abs/2207.03036, section 3; with the logarithm, as in the paper.
+        Shao et al. 2022, https://arxiv.org/abs/2207.03036, section 3.
     """
     features = checked_features(features)
-    return challenged(Spectrum.of(features, checked_labels(labels, len(features))))
+    return fisher_log_likelihood(Spectrum.of(features, checked_labels(labels, len(features))))
 
 
 def coding_gain(spectrum: Spectrum) -> float:
@@ -91,32 +92,34 @@ def coding_gain(spectrum: Spectrum) -> float:
     return float(whole - sum(share * _rate(part, scale) for share, part in zip(shares, _parts(spectrum), strict=True)))
 
 
-def overlap(spectrum: Spectrum, axes: int | None = GBC_AXES) -> float:
+def gaussian_overlap(spectrum: Spectrum, axes: int | None = GBC_AXES) -> float:
     """`gbc` of a spectrum."""
     dim = min(spectrum.n_features, spectrum.n_features if axes is None else axes)
     parts = [part[:, :dim] for part in _parts(spectrum)]
     means = np.stack([part.mean(0) for part in parts])
     variances = np.array([np.square(part - mean).mean(0).sum() for part, mean in zip(parts, means, strict=True)]) / dim
-    least = max(spectrum.variances.sum() / dim * np.finfo(float).eps, np.finfo(float).tiny)
-    variances = np.maximum(variances, least)  # a class of one image is a small sphere, not none
-    squared = np.square(means[:, None] - means[None]).sum(2)
-    between = (variances[:, None] + variances[None]) / 2
-    distance = squared / (8 * between) + dim / 2 * np.log(between / np.sqrt(variances[:, None]) / np.sqrt(variances))
-    shared = np.exp(-distance)
-    return float(np.trace(shared) - shared.sum())
+    smallest = max(spectrum.variances.sum() / dim * np.finfo(float).eps, np.finfo(float).tiny)
+    variances = np.maximum(variances, smallest)  # a class of one image has no variance
+    squared_distances = np.square(means[:, None] - means[None]).sum(2)
+    mean_variances = (variances[:, None] + variances[None]) / 2
+    distance = squared_distances / (8 * mean_variances) + dim / 2 * np.log(
+        mean_variances / np.sqrt(variances[:, None]) / np.sqrt(variances)
+    )
+    overlaps = np.exp(-distance)
+    return float(np.trace(overlaps) - overlaps.sum())
 
 
-def challenged(spectrum: Spectrum) -> float:
+def fisher_log_likelihood(spectrum: Spectrum) -> float:
     """`sfda` of a spectrum."""
     coordinates, codes, counts = spectrum.coordinates, spectrum.codes, spectrum.sums
     means = spectrum.cross.T / counts[:, None]
     within = np.diag(spectrum.variances) - _between(means, counts)
-    largest = np.linalg.eigvalsh(within)[-1] if len(within) else 0.0
-    shrinkage = max(np.exp(-SFDA_DECAY * largest), SFDA_LEAST)
+    largest_variance = np.linalg.eigvalsh(within)[-1] if len(within) else 0.0
+    shrinkage = max(np.exp(-SFDA_DECAY * largest_variance), SFDA_MIN_SHRINKAGE)
     own_class = np.arange(len(codes)), codes
-    certain = np.exp(_discriminant(coordinates, means, within, counts, shrinkage)[own_class])[:, None]
-    others = -spectrum.cross.T / (len(codes) - counts)[:, None]  # all sums together are 0
-    moved = certain * coordinates + (1 - certain) * others[codes]
+    confidence = np.exp(_discriminant(coordinates, means, within, counts, shrinkage)[own_class])[:, None]
+    other_means = -spectrum.cross.T / (len(codes) - counts)[:, None]  # the sum over all classes is 0
+    moved = confidence * coordinates + (1 - confidence) * other_means[codes]
     moved -= moved.mean(0)
     means = np.stack([moved[codes == c].mean(0) for c in range(len(counts))])
     within = moved.T @ moved / len(moved) - _between(means, counts)
@@ -129,13 +132,13 @@ def _parts(spectrum: Spectrum) -> list[np.ndarray]:
 
 
 def _rate(coordinates: np.ndarray, scale: float) -> float:
-    """½ log det(I + ZᵀZ / (N · scale)); of the smaller of the two Gram matrices."""
+    """½ log det(I + ZᵀZ / (N · scale)), computed from the smaller one of ZᵀZ and ZZᵀ."""
     gram = coordinates @ coordinates.T if len(coordinates) < coordinates.shape[1] else coordinates.T @ coordinates
     return 0.5 * float(np.linalg.slogdet(np.eye(len(gram)) + gram / (len(coordinates) * scale))[1])
 
 
 def _between(means: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Covariance between classes of centred coordinates, ddof 0."""
+    """Between-class covariance of centred coordinates, ddof 0."""
     return (means.T * (counts / counts.sum())) @ means
 
 
@@ -144,8 +147,8 @@ def _discriminant(
 ) -> np.ndarray:
     """Log probabilities of classes (N, C) by Fisher's discriminant with a shrunk covariance, of centred coordinates.
 
-    The axes that part classes best, whitened, span the differences of class means, so that distances along them are
-    Mahalanobis distances, up to what is the same for all classes.
+    The whitened discriminant axes span the differences of class means, so distances along them are Mahalanobis distances up to a
+    term that is the same for all classes.
     """
     weights = np.linalg.solve((1 - shrinkage) * within + shrinkage * np.eye(len(within)), means.T)
     logits = coordinates @ weights - 0.5 * np.einsum("cd,dc->c", means, weights) + np.log(counts / counts.sum())

@@ -14,9 +14,9 @@ from ssl_transfer.measures.transferability.inputs import (
 )
 from ssl_transfer.measures.transferability.spectrum import Spectrum, one_hot
 
-KEPT_VARIANCE = 0.8  # of the features, by N-LEEP's principal axes
+KEPT_VARIANCE = 0.8  # share of the variance of the features that N-LEEP's principal axes keep
 COMPONENTS_PER_CLASS = 5
-ROWS_PER_COMPONENT = 10  # at least: with few images there are fewer components
+ROWS_PER_COMPONENT = 10  # at least; with few images there are fewer components
 
 
 def nce(source_labels: np.ndarray, labels: np.ndarray) -> float:
@@ -25,7 +25,7 @@ def nce(source_labels: np.ndarray, labels: np.ndarray) -> float:
     Range [−log C, 0]; 0 if the source class determines the label.
 
     Args:
-        source_labels: Z, likeliest source class of each image, integers (N,). A single one for all images is allowed.
+        source_labels: Z, the most probable source class of each image, integers (N,). All images may have the same one.
         labels: Y, integers (N,), of at least two classes.
 
     Raises:
@@ -35,7 +35,7 @@ def nce(source_labels: np.ndarray, labels: np.ndarray) -> float:
         Tran et al. 2019, https://arxiv.org/abs/1908.08142.
 
     Example:
-        >>> round(nce([0, 0, 1, 1], [0, 1, 1, 1]), 4)  # half of the images have either label
+        >>> round(nce([0, 0, 1, 1], [0, 1, 1, 1]), 4)  # source class 0 has one image of each label
         -0.3466
     """
     codes = checked_labels(labels)
@@ -57,7 +57,7 @@ def _conditional_entropy(sources: np.ndarray, codes: np.ndarray) -> float:
 
 
 def leep(source_probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean log likelihood of the labels: a source class is drawn from the posterior, a label given that class.
+    """Mean log likelihood of the labels if a source class is drawn from the posterior, and a label from P(label | source class).
 
     (1/N) Σ_i log Σ_z P(y_i|z) θ_iz, with P(y, z) = (1/N) Σ_{i: y_i = y} θ_iz. Range (−∞, 0]. Source classes without
     probability mass are dropped.
@@ -89,10 +89,10 @@ def expected_likelihood(probabilities: np.ndarray, codes: np.ndarray) -> float:
 
 
 def n_leep(features: np.ndarray, labels: np.ndarray, components: int | None = None, seed: int = 0) -> float:
-    """LEEP with the components of a Gaussian mixture of the features in place of source classes: it needs no classifier.
+    """LEEP with the components of a Gaussian mixture of the features as source classes; it needs no source classifier.
 
-    The mixture (full covariances) is fitted to the principal axes that hold 80 % of the variance, all divided by one number,
-    the standard deviation of the first, so that the score does not depend on the features' scale. Range (−∞, 0].
+    The mixture (full covariances) is fitted to the principal components that hold 80 % of the variance. All are divided by the
+    standard deviation of the first, so the score does not depend on the scale of the features. Range (−∞, 0].
 
     Args:
         features: Features, shape (N, D).
@@ -101,7 +101,7 @@ def n_leep(features: np.ndarray, labels: np.ndarray, components: int | None = No
         seed: Seed of the initialisation of the mixture.
 
     Raises:
-        ScoreError: See `leep`; or if the features are not finite numbers (N, D), or `components` not in 1 to N.
+        ScoreError: See `leep`; or if the features are not finite numbers (N, D), or `components` is not from 1 to N.
 
     Source:
         Li et al. 2021, https://arxiv.org/abs/2011.11200, section 3.
@@ -115,7 +115,7 @@ def n_leep(features: np.ndarray, labels: np.ndarray, components: int | None = No
 
 
 def mixture_posteriors(spectrum: Spectrum, components: int | None = None, seed: int = 0) -> np.ndarray:
-    """Probabilities of the mixture's components (N, K), used as source classes by `n_leep`."""
+    """Posteriors of the components of a Gaussian mixture of the features (N, K), the source classes of `n_leep`."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
 
