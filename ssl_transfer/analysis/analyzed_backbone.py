@@ -16,12 +16,12 @@ class AnalyzedBackbone:
     """A backbone of an analysis.
 
     Attributes:
-        id: Id of its features of the analysed store.
+        id: Id of its features on the analysed store.
         name: Name in tables and figures.
         card: Card of the backbone.
-        features: Store -> features of all its images, float32 (N, D).
-        layers: Store and rows -> layer -> pooled activations, float32 (n, C), from input to output.
-        pairs: Store and rows -> features of two random views of each image, float32 (n, D).
+        features: Computes, for a store, the features of all its images, float32 (N, D).
+        layers: Computes, for a store and rows, the pooled activations of each layer from input to output, float32 (n, C).
+        pairs: Computes, for a store and rows, the features of two random views of each image, float32 (n, D).
     """
 
     id: str
@@ -33,7 +33,7 @@ class AnalyzedBackbone:
 
 
 def before_and_after(backbones: list[AnalyzedBackbone]) -> list[tuple[AnalyzedBackbone, AnalyzedBackbone]]:
-    """Pairs of the nearest ancestor of a backbone and the backbone, fine-tuned or further pretrained from it."""
+    """Pairs of a backbone's nearest ancestor and the backbone, which was fine-tuned or further pretrained from it."""
     by_id = {backbone.card.id: backbone for backbone in backbones}
     pairs = []
     for backbone in backbones:

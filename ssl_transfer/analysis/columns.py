@@ -1,4 +1,4 @@
-"""Columns of a store that describe its images, for neighbours, probes and colours."""
+"""Columns of a store that describe its images: they are compared between neighbours, probed, and shown as colours."""
 
 from __future__ import annotations
 
@@ -12,42 +12,40 @@ from ssl_transfer.errors import UsageError, nearest
 
 FILES = ("pixel_digest", "mask_digest", "file")  # unique for each image
 KEYS = ("patient", "study", "series", "slice", "split")  # identifiers; `slice_position` is a property
-MOST_NUMBERS = 30  # distinct values; a numeric column with more is not compared for equality
+MOST_NUMBERS = 30  # distinct values; in a numeric column with more, equal values mean little
 
 
-def described(store: ImageStore, requested: Sequence[str] = ()) -> pd.DataFrame:
-    """The columns that describe images, a row per image: those that vary and are no recoding of an earlier column.
+def descriptive_columns(store: ImageStore, requested: Sequence[str] = ()) -> pd.DataFrame:
+    """The columns that describe images, a row per image: those that vary and do not merely recode an earlier column.
 
     Args:
         store: The store.
         requested: Columns that must be included.
 
     Raises:
-        UsageError: If the store lacks a requested column, or it has a single value.
+        UsageError: If the store lacks a requested column, or the column has a single value.
     """
     table = pd.DataFrame({name: store.column(name) for name in store.columns if name not in FILES})
     for name in requested:
         if name not in table:
             raise UsageError(f"{store.path}: there is no column '{name}'.{nearest(name, map(str, table))}")
         if table[name].nunique(dropna=True) < 2:
-            raise UsageError(
-                f"{store.path}: column '{name}' has a single value or none, so no two images differ in it."
-            )
+            raise UsageError(f"{store.path}: column '{name}' has fewer than two values, so no two images differ in it.")
     codes = {name: pd.factorize(table[name])[0] for name in table if table[name].nunique(dropna=True) > 1}
-    kinds = {factor.tobytes(): name for name, factor in reversed(codes.items())}  # the first of equal columns
-    return table[[name for name, factor in codes.items() if kinds[factor.tobytes()] == name or name in requested]]
+    first_of = {factor.tobytes(): name for name, factor in reversed(codes.items())}  # the first column with these codes
+    return table[[name for name, factor in codes.items() if first_of[factor.tobytes()] == name or name in requested]]
 
 
-def shared(table: pd.DataFrame, chosen: Sequence[str] | None) -> list[str]:
-    """The chosen columns, or those whose values repeat: text mostly occurring twice or more, numbers with few values."""
-    if chosen is not None:
-        return list(dict.fromkeys(chosen))
+def repeating_columns(table: pd.DataFrame, requested: Sequence[str] | None) -> list[str]:
+    """The requested columns, or those whose values repeat: on average at least twice, and at most 30 different numbers."""
+    if requested is not None:
+        return list(dict.fromkeys(requested))
     names = []
     for name in table:
         values = table[name].dropna()
-        different = values.nunique()
-        numbers = pd.api.types.is_numeric_dtype(values.infer_objects()) and different > MOST_NUMBERS
-        if name != "slice" and not numbers and different <= len(values) / 2:
+        distinct = values.nunique()
+        many_numbers = pd.api.types.is_numeric_dtype(values.infer_objects()) and distinct > MOST_NUMBERS
+        if name != "slice" and not many_numbers and distinct <= len(values) / 2:
             names.append(name)
     return names
 
@@ -58,8 +56,8 @@ def patients_of(store: ImageStore) -> np.ndarray:
     return patients.where(patients.notna(), [f"image {row}" for row in range(len(patients))]).to_numpy(object)
 
 
-def drawn_sample(groups: np.ndarray, images: int, seed: int) -> np.ndarray:
-    """Rows of whole patients, in random order, drawn until they have at least this many images."""
+def sample_of_patients(groups: np.ndarray, images: int, seed: int) -> np.ndarray:
+    """Rows of randomly drawn patients, in random order; patients are drawn until they have at least `images` images."""
     rng = np.random.default_rng(seed)
     codes = pd.factorize(groups)[0]
     order = rng.permutation(codes.max() + 1)

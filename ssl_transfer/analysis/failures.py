@@ -1,4 +1,4 @@
-"""Do two backbones fail on the same cases? Agreement of errors against what independent errors would give."""
+"""Do two backbones fail on the same cases? Agreement of their errors, compared with that of independent errors."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class Predictions:
 
     @classmethod
     def open(cls, folders: Sequence[str | Path]) -> list[Predictions]:
-        """Read the folders of results. Names contain fraction and seeds only if they differ.
+        """Read the folders of results. Fraction and seeds are part of the names only if they differ between results.
 
         Raises:
-            UsageError: If a folder holds no result, or that of another task than a multiclass one.
+            UsageError: If a folder has no result, or the result is not of a multiclass task.
         """
         folders = [Path(path).parent if Path(path).name == "result.json" else Path(path) for path in folders]
         results = [EvalResult.load(folder) for folder in folders]
@@ -82,7 +82,7 @@ def _predictions(folder: Path) -> pd.DataFrame:
     if not path.exists():
         raise UsageError(f"{path}: there are no predictions. Name the folder of a result that `evaluate` wrote.")
     predictions = pd.read_parquet(path)
-    _judged(predictions, str(folder))
+    _correctness(predictions, str(folder))
     return predictions
 
 
@@ -127,7 +127,7 @@ def shared_failures(first: pd.DataFrame, second: pd.DataFrame, resamples: int = 
 
     Args:
         first: `predictions.parquet` of a multiclass evaluation: row, patient, label, score_CLASS.
-        second: That of another backbone.
+        second: The predictions of another backbone.
         resamples: Number of bootstrap samples of patients.
         seed: Seed of the bootstrap.
 
@@ -137,7 +137,7 @@ def shared_failures(first: pd.DataFrame, second: pd.DataFrame, resamples: int = 
     Source:
         Geirhos et al. 2020, https://arxiv.org/abs/2006.16736 (error consistency).
     """
-    sides = [_judged(frame, name) for frame, name in ((first, "the first table"), (second, "the second table"))]
+    sides = [_correctness(frame, name) for frame, name in ((first, "the first table"), (second, "the second table"))]
     both = sides[0].join(sides[1], how="inner", lsuffix="_one", rsuffix="_other")
     if not len(both):
         raise UsageError(
@@ -145,13 +145,13 @@ def shared_failures(first: pd.DataFrame, second: pd.DataFrame, resamples: int = 
         )
     if (both["label_one"] != both["label_other"]).any():
         raise UsageError("shared failures: the two evaluations disagree on labels. Were they on one task?")
-    right = both[["right_one", "right_other"]].to_numpy(bool)
+    correct = both[["right_one", "right_other"]].to_numpy(bool)
     patient = both["patient_one"].astype(object).where(both["patient_one"].notna(), both.index.astype(str))
     codes = pd.factorize(patient)[0]
     weights = np.vstack([np.ones(len(codes)), *draw_counts(codes, resamples, seed)])
     total = weights.sum(1)
-    share = [weights @ side / total for side in right.T]
-    observed = weights @ (right[:, 0] == right[:, 1]) / total
+    share = [weights @ side / total for side in correct.T]
+    observed = weights @ (correct[:, 0] == correct[:, 1]) / total
     expected = share[0] * share[1] + (1 - share[0]) * (1 - share[1])
     with np.errstate(invalid="ignore", divide="ignore"):
         kappa = (observed - expected) / (1 - expected)
@@ -160,18 +160,18 @@ def shared_failures(first: pd.DataFrame, second: pd.DataFrame, resamples: int = 
         len(both),
         int(codes.max() + 1),
         wrong,
-        float((~right).all(1).mean()),
+        float((~correct).all(1).mean()),
         wrong[0] * wrong[1],
         float(kappa[0]),
         percentile_interval(kappa[1:]),
     )
 
 
-def _judged(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+def _correctness(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """Label, patient, and whether the predicted class is correct, for each image."""
     scores = frame.filter(like="score_")
     if "label" not in frame or "row" not in frame or not scores.shape[1]:
-        raise UsageError(f"shared failures: {name} has no row, label and score_CLASS: is it of a task of classes?")
-    likeliest = scores.columns.str.removeprefix("score_").to_numpy()[scores.to_numpy().argmax(1)]
-    judged = pd.DataFrame({"label": frame["label"].astype(str), "patient": frame["patient"]})
-    return judged.assign(right=likeliest == judged["label"]).set_axis(frame["row"], axis=0)
+        raise UsageError(f"shared failures: {name} lacks row, label or score_CLASS. Is the task multiclass?")
+    predicted = scores.columns.str.removeprefix("score_").to_numpy()[scores.to_numpy().argmax(1)]
+    table = pd.DataFrame({"label": frame["label"].astype(str), "patient": frame["patient"]})
+    return table.assign(right=predicted == table["label"]).set_axis(frame["row"], axis=0)

@@ -21,7 +21,7 @@ INK, QUIET = "#23272e", "#5c6470"
 SHOWN_PAIRS, SHOWN_OUTLIERS = 8, 10
 PICTURE_PX = 96
 DPI = 150
-NUMBERED = 6  # properties up to which the heat map of property probes prints the values of all layers
+NUMBERED = 6  # up to so many layers, the heat map of property probes prints the values of all of them
 
 
 def draw_all(spec: AnalysisSpec, measured: Measurements, folder: Path) -> dict[str, Path]:
@@ -34,27 +34,27 @@ def _drawn(spec: AnalysisSpec, measured: Measurements, folder: Path) -> dict[str
     label = "label" if "label" in measured.described else None
     labels = measured.described[label].to_numpy(object) if label else np.full(len(spec.store), "images", object)
     texts = np.array(["unknown" if value is None or value != value else str(value) for value in labels], object)
-    drawn = {"umap": folder / "umap.png"}
-    draw_projections(measured.embeddings, _frequent(texts), drawn["umap"])
+    paths = {"umap": folder / "umap.png"}
+    draw_projections(measured.embeddings, _frequent(texts), paths["umap"])
     if len(measured.tables["property_probes"]):
-        drawn["property_probes"] = draw_property_probes(
+        paths["property_probes"] = draw_property_probes(
             measured.tables["property_probes"], folder / "property_probes.png"
         )
-    drawn["clouds"] = draw_clouds(measured.tables["similarity"], folder / "clouds.png")
+    paths["clouds"] = draw_clouds(measured.tables["similarity"], folder / "clouds.png")
     if len(measured.leaks.pairs):
-        drawn["leaks"] = draw_pairs(spec.store, measured.leaks.pairs, folder / "leaks.png")
-    drawn["outliers"] = draw_outliers(spec.store, measured.tables["outliers"], folder / "outliers.png")
-    return drawn
+        paths["leaks"] = draw_pairs(spec.store, measured.leaks.pairs, folder / "leaks.png")
+    paths["outliers"] = draw_outliers(spec.store, measured.tables["outliers"], folder / "outliers.png")
+    return paths
 
 
 def draw_property_probes(table: pd.DataFrame, path: Path) -> Path:
     """Draw a heat map: a row per property, a column per layer of every backbone, and a column for chance.
 
-    Colours scale from chance (0 for R², .5 for AUROC) to a perfect value (1).
+    Colours range from chance (0 for R², .5 for AUROC) to a perfect value (1).
 
     Args:
-        table: Of `Measurements`: backbone, layer, property, measure, value, chance.
-        path: A PNG file.
+        table: `Measurements.tables["property_probes"]`, with columns backbone, layer, property, measure, value and chance.
+        path: Path of the PNG file.
     """
     backbones = list(dict.fromkeys(table["backbone"]))
     layers = {name: list(dict.fromkeys(table.loc[table["backbone"] == name, "layer"])) for name in backbones}
@@ -65,26 +65,26 @@ def draw_property_probes(table: pd.DataFrame, path: Path) -> Path:
     chance = by["chance"].groupby("property").mean().reindex(properties).to_numpy()
     floor = np.array([0.5 if by["measure"].loc[p].iloc[0] == "AUROC" else 0.0 for p in properties])
     everything = np.hstack([values, chance[:, None]])
-    above = ((everything - floor[:, None]) / (1 - floor[:, None])).clip(0, 1)
+    relative = ((everything - floor[:, None]) / (1 - floor[:, None])).clip(0, 1)
     widths = [len(layers[name]) for name in backbones]
     figure = Figure(figsize=(2.6 + 0.42 * (len(layer_keys) + 1.6), 1.7 + 0.27 * len(properties)), layout="constrained")
-    main, side = figure.subplots(1, 2, width_ratios=[len(layer_keys), 1.15], sharey=True)
-    image = main.imshow(above[:, :-1], cmap="viridis", vmin=0, vmax=1, aspect="auto")
-    side.imshow(above[:, -1:], cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    main, margin = figure.subplots(1, 2, width_ratios=[len(layer_keys), 1.15], sharey=True)
+    image = main.imshow(relative[:, :-1], cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    margin.imshow(relative[:, -1:], cmap="viridis", vmin=0, vmax=1, aspect="auto")
     for column, (_, layer) in enumerate(layer_keys):
         if layer == FEATURES or len(layer_keys) <= NUMBERED:
-            _numbers(main, column, everything[:, column], above[:, column])
-    _numbers(side, 0, everything[:, -1], above[:, -1])
+            _numbers(main, column, everything[:, column], relative[:, column])
+    _numbers(margin, 0, everything[:, -1], relative[:, -1])
     measures = [f"{p.replace('_', ' ')}  {by['measure'].loc[p].iloc[0].replace('R2', 'R²')}" for p in properties]
     main.set_yticks(range(len(properties)), measures, fontsize=8)
     main.set_xticks(range(len(layer_keys)), [_short(layer) for _, layer in layer_keys], rotation=90, fontsize=7)
-    side.set_xticks([0], ["values permuted"], rotation=90, fontsize=7)
-    side.set_title("chance", fontsize=8.5, color=QUIET)
+    margin.set_xticks([0], ["values permuted"], rotation=90, fontsize=7)
+    margin.set_title("chance", fontsize=8.5, color=QUIET)
     _grouped(main, backbones, widths)
-    for axes in (main, side):
+    for axes in (main, margin):
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-    bar = figure.colorbar(image, ax=side, fraction=0.9, pad=0.2, aspect=30)
+    bar = figure.colorbar(image, ax=margin, fraction=0.9, pad=0.2, aspect=30)
     bar.set_label("from chance (0) to perfect (1)", fontsize=7.5)
     bar.ax.tick_params(labelsize=7)
     return _save(figure, path)
@@ -94,8 +94,8 @@ def draw_clouds(table: pd.DataFrame, path: Path) -> Path:
     """Draw the matrix of linear CKA between all layers of all backbones.
 
     Args:
-        table: Of `similarities`.
-        path: A PNG file.
+        table: The table that `similarities` returns.
+        path: Path of the PNG file.
     """
     layer_keys = list(dict.fromkeys(zip(table["backbone_a"], table["layer_a"], strict=True)))
     position = {layer_key: number for number, layer_key in enumerate(layer_keys)}
@@ -124,7 +124,7 @@ def draw_clouds(table: pd.DataFrame, path: Path) -> Path:
 
 
 def draw_pairs(store: ImageStore, pairs: pd.DataFrame, path: Path) -> Path:
-    """Draw the most similar near-duplicates, pairs across splits first, the two images of a pair in a column."""
+    """Draw the most similar near-duplicates, one pair per column; pairs across splits come first."""
     shown = pairs.sort_values("across", ascending=False, kind="stable").head(SHOWN_PAIRS)
     figure = Figure(figsize=(1.15 * max(4, len(shown)) + 0.3, 3.1), layout="constrained")
     grid = np.reshape(figure.subplots(2, max(4, len(shown))), (2, -1))

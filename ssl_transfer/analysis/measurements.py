@@ -1,4 +1,4 @@
-"""The measurements of an analysis: a store's images under several backbones, as tidy tables."""
+"""The measurements of an analysis: the images of a store in the feature spaces of several backbones, as tidy tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.analysis.analyzed_backbone import AnalyzedBackbone
-from ssl_transfer.analysis.columns import KEYS, described, drawn_sample, patients_of, shared
+from ssl_transfer.analysis.columns import KEYS, descriptive_columns, patients_of, repeating_columns, sample_of_patients
 from ssl_transfer.analysis.domains import domain_distances
 from ssl_transfer.analysis.failures import Predictions, failures
 from ssl_transfer.analysis.leaks import Leaks, find_leaks
@@ -23,8 +23,17 @@ from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.neighborhood import Neighborhood
 from ssl_transfer.measures.neighbors import IndexKind
 
-OUTLIERS = 50  # per backbone
-RETRIEVAL = ["column", "values", "n", "k", "purity", "by_chance", "precision_1", "map"]  # of a table without rows
+OUTLIERS = 50  # images per backbone
+RETRIEVAL = [
+    "column",
+    "values",
+    "n",
+    "k",
+    "purity",
+    "by_chance",
+    "precision_1",
+    "map",
+]  # columns of a table without rows
 Timed = Callable[[str], AbstractContextManager]
 
 
@@ -54,7 +63,7 @@ class Measurements:
         embeddings: UMAP coordinates of these images, (N, 2), aligned between backbones.
         transformed: Coordinates of the images of each other store in this embedding, (M, 2).
         rows: Rows of the sample: whole patients, in random order.
-        described: A row per image: columns of the store, then image properties.
+        described: Descriptive columns of the store, then image properties; a row per image.
         unprobed: Columns and properties with too few values for a probe.
         leaks: Near-duplicates in the store.
         tables: `embedding_quality`, `neighbors`, `outliers`, `clouds`, `similarity`, `property_probes`, `domains`, `failures`,
@@ -76,26 +85,26 @@ def measure(spec: AnalysisSpec, timed: Timed) -> Measurements:
 
     Args:
         spec: Backbones, stores, results and settings.
-        timed: Name of a step -> context manager that measures its duration.
+        timed: Returns, for the name of a step, a context manager that measures its duration.
 
     Raises:
         UsageError: If a requested column is not in the store, or features are NaN or infinite.
     """
     store, seed = spec.store, spec.seed
-    columns = described(store, [*(spec.columns or ()), *([] if spec.domain is None else [spec.domain])])
+    columns = descriptive_columns(store, [*(spec.columns or ()), *([] if spec.domain is None else [spec.domain])])
     tables = {"failures": failures(spec.results, seed=seed)}
     with timed("features"):
         features, other_features = _features(spec)
     with timed("neighbours"):
         graphs = {name: Neighborhood.of(vectors, spec.neighbors, spec.index) for name, vectors in features.items()}
-        by = shared(columns, spec.columns)
-        tables["neighbors"] = _stacked({name: _retrieval(graph, columns[by]) for name, graph in graphs.items()})
+        repeating = repeating_columns(columns, spec.columns)
+        tables["neighbors"] = _stacked({name: _retrieval(graph, columns[repeating]) for name, graph in graphs.items()})
     with timed("leaks"):
         leaks = find_leaks(store, _union(list(graphs.values())), spec.duplicate)
     with timed("UMAP"):
         embeddings, transformed, tables["embedding_quality"] = _embed(spec, graphs, features, other_features)
     groups = patients_of(store)
-    rows = drawn_sample(groups, spec.sample, seed)
+    rows = sample_of_patients(groups, spec.sample, seed)
     with timed("layers"):
         layers = {
             backbone.name: {**backbone.layers(store, rows), FEATURES: features[backbone.name][rows]}
@@ -176,7 +185,7 @@ def _probes(by_layer: Mapping[str, np.ndarray], probed: pd.DataFrame, groups: np
 
 
 def _retrieval(graph: Neighborhood, columns: pd.DataFrame) -> pd.DataFrame:
-    """Agreement of neighbours in each column: purity and its chance level, precision@k and mAP@k."""
+    """How often neighbours have the same value of each column: purity and its chance level, precision@k and mAP@k."""
     rows = []
     for name in columns:
         labels = columns[name].to_numpy(object)
@@ -197,7 +206,7 @@ def _retrieval(graph: Neighborhood, columns: pd.DataFrame) -> pd.DataFrame:
 
 
 def _union(graphs: Sequence[Neighborhood]) -> Neighborhood:
-    """The union of neighbour graphs: pairs that are similar for any backbone are candidates for near-duplicates."""
+    """The union of neighbour graphs: neighbours under any backbone are candidates for near-duplicates."""
     return Neighborhood(
         np.hstack([graph.similarities for graph in graphs]),
         np.hstack([graph.distances for graph in graphs]),
@@ -208,7 +217,7 @@ def _union(graphs: Sequence[Neighborhood]) -> Neighborhood:
 
 
 def _outliers(graphs: Mapping[str, Neighborhood], columns: pd.DataFrame) -> pd.DataFrame:
-    """The images with the largest `mean_knn_distance`, and its ratio to the median."""
+    """The images with the largest `mean_knn_distance`, with that distance and its ratio to the median."""
     parts = {}
     for name, graph in graphs.items():
         rows = np.argsort(-graph.mean_knn_distance, kind="stable")[:OUTLIERS]

@@ -25,8 +25,8 @@ def analyzed(
     """Open the backbones of an analysis, with distinct names.
 
     Args:
-        backbones: Backbones, or folders, `scratch:NAME` and `timm:NAME`. If one is an `AnalyzedBackbone`, all must be; these are
-            not changed.
+        backbones: Backbones, or folders, `scratch:NAME` and `timm:NAME`. Those that are an `AnalyzedBackbone` already come first,
+            unchanged.
         store: The analysed store.
         size, precision: Image size and precision of features; see `extract_features`.
 
@@ -58,7 +58,7 @@ def stores_by_name(
     """Open other stores, named by their folders or by the keys of a mapping.
 
     Raises:
-        UsageError: If two stores, or one and the analysed store, have the same name.
+        UsageError: If two of these stores, or one of them and the analysed store, have the same name.
     """
     if isinstance(stores, Mapping):
         pairs = [*stores.items()]
@@ -68,7 +68,7 @@ def stores_by_name(
     names = [analyzed_store.path.name, *(name for name, _ in pairs)]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise UsageError(
-            f"--against: stores are called by the names of their folders, and two have the same, {repeated[0]}. Rename one."
+            f"--against: stores are named by their folders, and two of them have the name {repeated[0]}. Rename one folder."
         )
     return dict(pairs)
 
@@ -82,5 +82,5 @@ def opened_results(results: Sequence[ResultSpec]) -> list[Predictions]:
     ready = [result for result in results if isinstance(result, Predictions)]
     opened = ready + Predictions.open([result for result in results if not isinstance(result, Predictions)])
     if len(opened) == 1:
-        raise UsageError("--results: found one result, expected two or more: failures are compared between them.")
+        raise UsageError("--results: found one result, expected two or more, whose errors are compared.")
     return opened

@@ -13,7 +13,7 @@ from ssl_transfer.measures.neighbors import nearest
 
 MOST_COLUMNS = 4  # columns of panels in a figure
 QUALITY_ROWS = 2000  # randomly drawn rows on which the quality of an embedding is measured
-QUALITY_ROWS_AT_ONCE = 64  # rows whose similarities to all rows are one matrix product
+QUALITY_ROWS_AT_ONCE = 64  # rows whose similarities to all rows are computed by one matrix product
 
 
 def project(
@@ -25,12 +25,12 @@ def project(
 ) -> np.ndarray:
     """Project features to two dimensions with UMAP on a cosine neighbour graph (FAISS).
 
-    Embeddings of several backbones are aligned by `beside`: the layout is initialised with the other embedding, and rotated and
-    reflected onto it at the end (orthogonal Procrustes). In between it is optimised for its own features only, so its quality is
-    that of a separate embedding, and images that differ in position have different neighbours.
+    To align the embeddings of several backbones, pass another embedding as `beside`: the layout starts from it, and is rotated
+    and reflected onto it at the end (orthogonal Procrustes). The optimisation uses only the features given here, so the quality
+    is that of a separate embedding, and an image whose position differs has different neighbours.
 
     Args:
-        features: Shape (N, D), N ≥ 4.
+        features: Features, shape (N, D), N ≥ 4.
         seed: Seed of the layout.
         neighbors: Size of a neighbourhood, including the row itself; at most N − 1.
         neighborhood: A graph of these features with at least `neighbors` − 1 neighbours; None: an exact one is
@@ -46,7 +46,7 @@ def project(
     with warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
-        )  # umap-learn announces that a seed means one thread, and that tensorflow is absent
+        )  # umap-learn warns that a seed implies one thread, and that tensorflow is absent
         import umap
 
         neighbors = min(neighbors, len(features) - 1)
@@ -65,11 +65,11 @@ def project(
 
 
 def transform(new: np.ndarray, features: np.ndarray, points: np.ndarray, neighbors: int = NEIGHBORS) -> np.ndarray:
-    """Add new images to an embedding: each at the weighted mean of its neighbours' coordinates.
+    """Add new images to an embedding: each is placed at the weighted mean of its neighbours' coordinates.
 
     A neighbour has weight exp(−(distance − nearest distance) / bandwidth), with the bandwidth at which the weights sum to
-    log2(k), as for the edges of UMAP's graph. UMAP's own transform starts from these coordinates; here nothing is optimised,
-    and the existing points do not move.
+    log2(k), as for the edges of UMAP's graph. `umap.UMAP.transform` starts from these coordinates and optimises them; here
+    nothing is optimised, and the existing points do not move.
 
     Args:
         new: Features of the new images, (M, D).
@@ -85,14 +85,14 @@ def transform(new: np.ndarray, features: np.ndarray, points: np.ndarray, neighbo
     """
     k = min(neighbors, len(features))
     similarities, positions = nearest(features, new, k)
-    apart = 1 - similarities.astype(np.float64)
-    apart -= apart[:, :1]
-    low, high = np.zeros(len(apart)), np.full(len(apart), 1e3)
+    distances = 1 - similarities.astype(np.float64)
+    distances -= distances[:, :1]
+    low, high = np.zeros(len(distances)), np.full(len(distances), 1e3)
     for _ in range(60):
         bandwidth = (low + high) / 2
-        too_wide = np.exp(-apart / np.maximum(bandwidth, 1e-12)[:, None]).sum(1) > max(np.log2(k), 1)
+        too_wide = np.exp(-distances / np.maximum(bandwidth, 1e-12)[:, None]).sum(1) > max(np.log2(k), 1)
         low, high = np.where(too_wide, low, bandwidth), np.where(too_wide, bandwidth, high)
-    weights = np.exp(-apart / np.maximum(bandwidth, 1e-12)[:, None])
+    weights = np.exp(-distances / np.maximum(bandwidth, 1e-12)[:, None])
     coordinates = (weights[:, :, None] * np.asarray(points, np.float64)[positions]).sum(1) / weights.sum(
         1, keepdims=True
     )
@@ -127,38 +127,40 @@ def embedding_quality(
     unit = np.asarray(features, np.float64)
     unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
     points = np.asarray(points, np.float64)
-    lost = {"trustworthiness": 0.0, "continuity": 0.0}
+    penalties = {"trustworthiness": 0.0, "continuity": 0.0}
     for start in range(0, len(rows), QUALITY_ROWS_AT_ONCE):
         part = rows[start : start + QUALITY_ROWS_AT_ONCE]
-        unlike = np.round(-unit[part] @ unit.T, 12)  # rounded, so that equal rows tie
-        for row, apart_features in zip(part, unlike, strict=True):
-            apart = [apart_features, np.square(points - points[row]).sum(1)]
-            for values in apart:
+        negative_similarities = np.round(-unit[part] @ unit.T, 12)  # rounded, so that equal rows tie
+        for row, feature_distances in zip(part, negative_similarities, strict=True):
+            distances = [feature_distances, np.square(points - points[row]).sum(1)]
+            for values in distances:
                 values[row] = np.inf  # a row is not its own neighbour
-            near = [_nearest(values, k) for values in apart]
-            for name, truth, neighbours in zip(lost, apart, near[::-1], strict=True):
-                lost[name] += np.maximum(_ranks(truth, neighbours) - k, 0).sum()
+            near = [_nearest(values, k) for values in distances]
+            for name, truth, neighbours in zip(penalties, distances, near[::-1], strict=True):
+                penalties[name] += np.maximum(_ranks(truth, neighbours) - k, 0).sum()
     scale = 2 / (len(rows) * k * (2 * count - 3 * k - 1))
-    return {name: float(1 - scale * value) for name, value in lost.items()}
+    return {name: float(1 - scale * value) for name, value in penalties.items()}
 
 
-def _nearest(apart: np.ndarray, k: int) -> np.ndarray:
-    """Positions of the k smallest distances, ascending; of equal ones the first."""
-    few = apart[:: max(1, len(apart) // (100 * k))]
-    near = np.flatnonzero(apart <= np.partition(few, k - 1)[k - 1])  # at least k: the k nearest of a part among them
-    return near[np.argsort(apart[near], kind="stable")[:k]]
+def _nearest(distances: np.ndarray, k: int) -> np.ndarray:
+    """Positions of the k smallest distances, ascending; ties are resolved by position."""
+    subset = distances[:: max(1, len(distances) // (100 * k))]
+    candidates = np.flatnonzero(
+        distances <= np.partition(subset, k - 1)[k - 1]
+    )  # at least k, since k of the subset are among them
+    return candidates[np.argsort(distances[candidates], kind="stable")[:k]]
 
 
-def _ranks(apart: np.ndarray, which: np.ndarray) -> np.ndarray:
-    """Ranks, from 1, of some rows in a stable sort of all rows by distance."""
-    chosen = apart[which][:, None]
-    near = np.flatnonzero(apart <= chosen.max())
-    values = apart[near]
-    return 1 + (values < chosen).sum(1) + ((values == chosen) & (near < which[:, None])).sum(1)
+def _ranks(distances: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Ranks, from 1, that some positions have in a stable sort of all distances."""
+    given = distances[positions][:, None]
+    candidates = np.flatnonzero(distances <= given.max())
+    values = distances[candidates]
+    return 1 + (values < given).sum(1) + ((values == given) & (candidates < positions[:, None])).sum(1)
 
 
 def _aligned(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Rotate, reflect and shift points, without scaling, onto other points (orthogonal Procrustes)."""
+    """Rotate, reflect and shift points onto other points, without scaling (orthogonal Procrustes)."""
     centre = points.mean(0), onto.mean(0)
     left, _, right = np.linalg.svd((points - centre[0]).T @ (onto - centre[1]))
     return ((points - centre[0]) @ (left @ right) + centre[1]).astype(np.float32)
@@ -170,8 +172,8 @@ def _graph(features: np.ndarray, neighbors: int, neighborhood: Neighborhood | No
         neighborhood = Neighborhood.of(features, neighbors - 1, "exact")
     itself = np.arange(len(features))[:, None]
     positions = np.hstack([itself, neighborhood.positions[:, : neighbors - 1]])
-    apart = np.hstack([0.0 * itself, 1 - neighborhood.similarities[:, : neighbors - 1].clip(-1, 1)])
-    return positions, apart.astype(np.float32)
+    distances = np.hstack([0.0 * itself, 1 - neighborhood.similarities[:, : neighbors - 1].clip(-1, 1)])
+    return positions, distances.astype(np.float32)
 
 
 def draw_projections(panels: dict[str, np.ndarray], labels: np.ndarray, path: str | Path) -> None:

@@ -8,21 +8,22 @@ from scipy import ndimage
 
 from ssl_transfer.data.store import ImageStore
 
-BODY_HU, BONE_HU, AIR_HU = -300.0, 300.0, -700.0  # above: body, bone; below: air
+BODY_HU, BONE_HU, AIR_HU = -300.0, 300.0, -700.0  # body and bone are above, air is below
 SOFT_HU = (-100.0, 150.0)
-FOREGROUND = 0.1  # of other images: above this share of their range
+FOREGROUND = 0.1  # in images that are not HU, the object is above this share of the value range
 BATCH = 512
 
 
 def image_properties(store: ImageStore, rows: np.ndarray | None = None) -> pd.DataFrame:
     """Compute properties of images of a store, a row per image.
 
-    For all images: `mean` and `std` of the values, `body_area` (share of pixels that belong to the object: of HU above −300, else
-    above a tenth of the store's range), `center_x` and `center_y` of that object (−1 left or top, 1 right or bottom), `symmetry`
-    (correlation of the image with its mirror image), `edge_density` (mean gradient magnitude, as a share of `std`) and `noise`
-    (standard deviation by the median absolute deviation of a Laplacian, in units of the values). For HU also the shares of `air`
-    (below −700), `soft_tissue` (−100 to 150) and `bone` (above 300); for volumes `slice_position` (0 first to 1 last of
-    its series). NaN where a property is undefined, such as the centre of an empty object.
+    For all images: `mean` and `std` of the values, `body_area` (share of pixels that belong to the object: above −300 HU, or
+    above a tenth of the value range of stores without HU), `center_x` and `center_y` of that object (−1 left or top, 1 right or
+    bottom), `symmetry` (correlation of the image with its mirror image), `edge_density` (mean gradient magnitude, as a share of
+    `std`) and `noise` (standard deviation, estimated by the median absolute deviation of a Laplacian, in units of the values).
+    For HU also the shares of `air` (below −700), `soft_tissue` (−100 to 150) and `bone` (above 300). For volumes also
+    `slice_position` (0 for the first slice of a series, 1 for the last). A property that is undefined, such as the centre of an
+    empty object, is NaN.
 
     Args:
         store: The store; colour channels are averaged.
@@ -77,7 +78,7 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _range(store: ImageStore) -> tuple[float, float]:
-    """Range of values that are not HU: the display range, else the range of a sample of images."""
+    """Value range of a store that is not HU: 0 to 255 for pictures, otherwise the range of a sample of images."""
     if store.card.units in ("display", "rgb"):
         return 0.0, 255.0
     rows = np.linspace(0, len(store) - 1, min(len(store), BATCH)).astype(int)

@@ -14,7 +14,7 @@ FOLDS = 5
 RIDGES = tuple(float(value) for value in np.logspace(-4, 4, 9))  # penalties per image, for standardised features
 FEWEST = 30  # images with a value, and images per class
 MOST_CLASSES = 30  # a text column with more distinct values is an id, not a property
-LEAST_NUMBERS = 10  # distinct values from which a numeric column is a regression target; with fractions, three
+FEWEST_NUMBERS = 10  # distinct values that make a numeric column a regression target; three if there are fractions
 
 
 def probe_properties(
@@ -22,30 +22,30 @@ def probe_properties(
 ) -> pd.DataFrame:
     """Predict properties from features by linear probes; every prediction is for a patient that is not in the training folds.
 
-    Every probe is a ridge regression: of numbers (ten distinct values or more, or three with fractions), or of class indicators,
-    one target per class, scored by AUROC. The penalty is selected within the training patients, for each
-    target. Groups are assigned to five folds at random. Excluded are properties with too few values: fewer than 30 images or five
-    groups, classes of fewer than 30 images, one class, more than 30 classes, numbers that never vary.
+    Every probe is a ridge regression, of numbers (at least ten distinct values, or three if there are fractions) or of class
+    indicators, one target per class, scored by AUROC. The penalty of each target is selected within the training patients. Groups
+    are assigned to five folds at random. Left out are properties with fewer than 30 images or five groups, with one class or more
+    than 30, or with numbers that never vary, and classes of fewer than 30 images.
 
     Args:
         features: Features (N, D), finite.
-        properties: A column per property, numbers or text; N rows; None and NaN are unknown.
+        properties: A column of numbers or text per property, N rows; None and NaN are unknown values.
         groups: Patient of each row, (N,).
         seed: Seed of folds and permutation.
         control: Whether chance is measured, too.
 
     Returns:
-        A row per property: `property`, `measure` (`R2`, at most 1, where 0 is a prediction of the mean; or macro `AUROC`,
-        averaged over folds), `value`, `chance` (the same with values permuted across patients; NaN without
-        `control`) and the number `n` of images.
+        A row per property: `property`; `measure` (`R2`, at most 1, and 0 for predicting the mean; or macro `AUROC`, averaged over
+        folds); `value`; `chance`, its value if the property is permuted across patients (NaN without `control`); and `n`, the
+        number of images.
     """
-    alike: dict[bytes, list[_Property]] = {}  # properties of the same images share decompositions of the features
+    by_rows: dict[bytes, list[_Property]] = {}  # properties known for the same images share decompositions of features
     for name in properties:
         prepared = _prepared(str(name), properties[name].to_numpy())
         if prepared is not None and len(np.unique(groups[prepared.rows].astype(str))) >= FOLDS:
-            alike.setdefault(prepared.rows.tobytes(), []).append(prepared)
+            by_rows.setdefault(prepared.rows.tobytes(), []).append(prepared)
     rows = []
-    for columns in alike.values():
+    for columns in by_rows.values():
         sample = _Sample.of(features, groups, columns[0].rows, seed)
         target_arrays = [column.targets for column in columns]
         if control:
@@ -55,7 +55,7 @@ def probe_properties(
         )
         predicted, expected = _predicted(sample.inputs, np.hstack(target_arrays), sample.folds, bounded)
         edges = np.cumsum([part.shape[1] for part in target_arrays])[:-1]
-        judged = [
+        measured = [
             _mean_auroc(fold_outputs, truth, sample.folds) if column.classes else _r2(fold_outputs, truth, mean)
             for column, truth, fold_outputs, mean in zip(
                 columns * (1 + control),
@@ -66,13 +66,13 @@ def probe_properties(
             )
         ]
         for index, column in enumerate(columns):
-            chance = judged[len(columns) + index] if control else float("nan")
+            chance = measured[len(columns) + index] if control else float("nan")
             measure = "AUROC" if column.classes else "R2"
             rows.append(
                 {
                     "property": column.name,
                     "measure": measure,
-                    "value": judged[index],
+                    "value": measured[index],
                     "chance": chance,
                     "n": len(column.rows),
                 }
@@ -84,7 +84,7 @@ def probe_properties(
 
 @dataclass(frozen=True, eq=False)
 class _Property:
-    """A column that can be probed: rows with a value, their numbers or class codes, and the number of classes (0: numbers)."""
+    """A column that can be probed: rows with a value, their numbers or class codes, and the number of classes (0 for numbers)."""
 
     name: str
     rows: np.ndarray
@@ -93,11 +93,11 @@ class _Property:
 
     @property
     def targets(self) -> np.ndarray:
-        """Regression targets: (n, 1) for numbers and for two classes, else (n, C)."""
+        """Regression targets: (n, 1) for numbers and for two classes, otherwise (n, C)."""
         return self.of(self.values)
 
     def of(self, values: np.ndarray) -> np.ndarray:
-        """Regression targets of other values, as `targets`."""
+        """Regression targets of other values of this property; see `targets`."""
         if not self.classes:
             return values[:, None]
         ones = (values[:, None] == np.arange(self.classes)).astype(np.float64)
@@ -120,12 +120,12 @@ class _Sample:
         return cls(np.asarray(features[rows], np.float64), folds, codes, seed)
 
     def permuted(self, target: np.ndarray) -> np.ndarray:
-        """Values permuted across groups: each group gets those of another, in order, repeated or cut to its length."""
+        """Permute values across groups: each group gets the values of another group, in order, repeated or cut to its length."""
         order = np.argsort(self.groups, kind="stable")
         parts = np.split(order, np.cumsum(np.bincount(self.groups))[:-1])
-        given = np.random.default_rng([self.seed, 1]).permutation(len(parts))
+        sources = np.random.default_rng([self.seed, 1]).permutation(len(parts))
         shuffled = np.empty_like(target)
-        for part, source in zip(parts, given, strict=True):
+        for part, source in zip(parts, sources, strict=True):
             shuffled[part] = target[parts[source][np.arange(len(part)) % len(parts[source])]]
         return shuffled
 
@@ -138,8 +138,8 @@ def _prepared(name: str, values: np.ndarray) -> _Property | None:
         return None
     if all(isinstance(value, (int, float, np.number)) for value in kept):
         numbers = kept.astype(np.float64)
-        different = np.unique(numbers)
-        if len(different) >= LEAST_NUMBERS or (len(different) > 2 and (different % 1 != 0).any()):
+        distinct = np.unique(numbers)
+        if len(distinct) >= FEWEST_NUMBERS or (len(distinct) > 2 and (distinct % 1 != 0).any()):
             return _Property(name, rows, numbers, 0)
     names, codes, counts = np.unique(kept.astype(str), return_inverse=True, return_counts=True)
     frequent = counts >= FEWEST
@@ -171,14 +171,14 @@ def _predicted(
     return predicted, expected
 
 
-def _ridge(inputs: np.ndarray, targets: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Predictions (ridges, m, P) of ridge regressions on standardised features, at every penalty of the mean squared error."""
+def _ridge(inputs: np.ndarray, targets: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Predictions (ridges, m, P) for queries by ridge regressions on standardised features, one per penalty in `RIDGES`."""
     standardize, centre = Standardizer.of(inputs), targets.mean(0)
-    inputs, others = standardize(inputs), standardize(others)
+    inputs, queries = standardize(inputs), standardize(queries)
     variances, axes = np.linalg.eigh(inputs.T @ inputs / len(inputs))
-    along = axes.T @ (inputs.T @ (targets - centre)) / len(inputs)
-    coordinates = others @ axes
-    return np.stack([coordinates @ (along / (variances.clip(min=0) + ridge)[:, None]) + centre for ridge in RIDGES])
+    projected = axes.T @ (inputs.T @ (targets - centre)) / len(inputs)
+    coordinates = queries @ axes
+    return np.stack([coordinates @ (projected / (variances.clip(min=0) + ridge)[:, None]) + centre for ridge in RIDGES])
 
 
 def _r2(predicted: np.ndarray, truth: np.ndarray, expected: np.ndarray) -> float:
@@ -187,14 +187,17 @@ def _r2(predicted: np.ndarray, truth: np.ndarray, expected: np.ndarray) -> float
 
 
 def _mean_auroc(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> float:
-    """Mean AUROC over folds, weighted by images, of the mean over classes with both outcomes; NaN if no class has both."""
+    """AUROC averaged over classes, then over folds, weighted by images.
+
+    A class without positives or negatives in a fold is left out there. NaN if nothing is left.
+    """
     values, weights = [], []
     for fold in range(FOLDS):
-        judged = folds == fold
-        positive, once = truth[judged] == 1, np.ones((judged.sum(), 1))
+        rows = folds == fold
+        positive, weights_of_one = truth[rows] == 1, np.ones((rows.sum(), 1))
         both = np.flatnonzero(positive.any(0) & ~positive.all(0))
         if len(both):
-            columns = [(positive[:, c], ~positive[:, c], scores[judged, c]) for c in both]
-            values.append(np.mean([binary_auroc(*column, once)[0] for column in columns]))
-            weights.append(judged.sum())
+            columns = [(positive[:, c], ~positive[:, c], scores[rows, c]) for c in both]
+            values.append(np.mean([binary_auroc(*column, weights_of_one)[0] for column in columns]))
+            weights.append(rows.sum())
     return float(np.average(values, weights=weights)) if values else float("nan")

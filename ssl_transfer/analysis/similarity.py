@@ -22,7 +22,7 @@ from ssl_transfer.measures.geometry import (
 from ssl_transfer.measures.neighborhood import Neighborhood
 
 FEATURES = "features"  # name of the last layer, the output of a backbone
-KERNEL_ROWS = 1000  # images in a kernel: the (n, n) matrix of every layer is in memory
+KERNEL_ROWS = 1000  # images in a kernel; the (n, n) matrices of all layers are in memory at once
 
 
 def layer_ckas(clouds: Sequence[Cloud], kernel: Literal["linear", "rbf"] = "linear") -> np.ndarray:
@@ -49,7 +49,7 @@ def layer_ckas(clouds: Sequence[Cloud], kernel: Literal["linear", "rbf"] = "line
 
 
 def _centred_kernel(cloud: torch.Tensor, kernel: Literal["linear", "rbf"]) -> torch.Tensor:
-    """Kernel without diagonal, each row and column with mean 0 off the diagonal, of length 1, flattened to n²."""
+    """Kernel with a diagonal of 0, rows and columns that sum to 0, and Frobenius norm 1, flattened to n²."""
     rows = cloud.double() - cloud[0].double()  # exactly 0 for a constant representation
     values, n = kernel_matrix(rows - rows.mean(0), kernel).fill_diagonal_(0), len(rows)
     sums = values.sum(0)
@@ -62,18 +62,19 @@ def _centred_kernel(cloud: torch.Tensor, kernel: Literal["linear", "rbf"]) -> to
 def similarities(
     layers: Mapping[str, Mapping[str, np.ndarray]], neighborhoods: Mapping[str, Neighborhood]
 ) -> pd.DataFrame:
-    """Compare all layers of all backbones, and their features by further measures.
+    """Compare all layers of all backbones by CKA, and layers of the same name by further measures.
 
     Args:
-        layers: Backbone -> layer -> activations (n, C) of the same images in random order; the last layer is `features`.
-        neighborhoods: Backbone -> its neighbour graph.
+        layers: Activations (n, C) by backbone and layer, of the same images in the same random order; the last layer is
+            `features`.
+        neighborhoods: Neighbour graph of each backbone.
 
     Returns:
         A row per pair of layers: `backbone_a`, `layer_a`, `backbone_b`, `layer_b`, `cka` (linear) and `cka_rbf`, both unbiased;
-        where the layers have the same name in two backbones, `procrustes`; of features also `neighbors_shared` (mean share of
-        an image's neighbours in one that are its neighbours in the other).
+        `procrustes` for layers of the same name in two backbones; and `neighbors_shared` for features (mean share of an image's
+        neighbours under one backbone that are its neighbours under the other).
     """
-    nodes = [(name, layer) for name, held in layers.items() for layer in held]
+    nodes = [(name, layer) for name, by_layer in layers.items() for layer in by_layer]
     clouds = [layers[name][layer][:KERNEL_ROWS] for name, layer in nodes]
     linear, rbf = layer_ckas(clouds), layer_ckas(clouds, "rbf")
     rows = []
@@ -90,7 +91,7 @@ def similarities(
 
 
 def shared_neighbors(first: Neighborhood, second: Neighborhood) -> float:
-    """Mean share of an image's neighbours in one graph that are its neighbours in the other, in [0, 1]."""
+    """Mean share of an image's neighbours in one graph that are also its neighbours in the other, in [0, 1]."""
     k = min(first.k, second.k)
     hits = [(column[:, None] == second.positions[:, :k]).any(1).mean() for column in first.positions[:, :k].T]
     return float(np.mean(hits))
@@ -100,13 +101,13 @@ def shapes(layers: Mapping[str, np.ndarray], pairs: tuple[np.ndarray, np.ndarray
     """Geometry of the representations of a backbone: a row per layer.
 
     Args:
-        layers: Layer -> activations (n, C); the last layer is `features`.
+        layers: Activations (n, C) of each layer; the last layer is `features`.
         pairs: Features of two views of the same images, (m, D).
         graph: Neighbour graph of all features.
 
     Returns:
-        `layer`, `dimensions`, `effective_rank`, `rankme`, and of features also `alignment` (of the pairs), `uniformity`,
-        `intrinsic_dimension` (TwoNN) and `hubness`; ranks are those of n images.
+        `layer`, `dimensions`, `effective_rank` and `rankme` of the n images, and for features also `alignment` (of the pairs),
+        `uniformity`, `intrinsic_dimension` (TwoNN) and `hubness`.
     """
     rows = []
     for layer, values in layers.items():

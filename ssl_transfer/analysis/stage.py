@@ -1,7 +1,7 @@
-"""The stage `analyze`: feature spaces of backbones. It only reads artifacts.
+"""The stage `analyze`: compare the feature spaces of several backbones on the images of one store.
 
-`analyze` compares the feature spaces of several backbones on the images of one store, and writes tables, figures, and an
-interactive page. The parts are functions of features and tables, for notebooks.
+It reads artifacts and writes tables, figures and an interactive page. Its parts are functions of features and tables, which
+notebooks can use.
 """
 
 from __future__ import annotations
@@ -43,7 +43,11 @@ from ssl_transfer.result import Analysis
 from ssl_transfer.run import Artifact, plain
 
 FEWEST = 40  # images; with fewer, neither neighbourhoods nor cross-validated probes are meaningful
-THUMBNAILS = ((5_000, 64), (20_000, 48), (50_000, 32))  # most images -> pixels; beyond, 24
+THUMBNAILS = (
+    (5_000, 64),
+    (20_000, 48),
+    (50_000, 32),
+)  # up to so many images, thumbnails have this many pixels; else 24
 NEIGHBORS_SHOWN = 12
 
 
@@ -66,26 +70,27 @@ def analyze(
 ) -> Analysis:
     """Compare the feature spaces of backbones on the images of a store.
 
-    Args:
-        backbones: Backbones, or their paths or names (see `load_backbone`). A backbone and its fine-tuned version are compared.
-        store: A store or its path: all images for neighbours and UMAP, a sample for layers and probes.
-        out: Folder of the analysis; None: `runs/analyze/ID`.
-        against: Other stores, whose distances are measured and whose images are added to the UMAP.
-        results: Folders of at least two multiclass results of `evaluate`, whose errors are compared.
-        neighbors: Number of neighbours of an image.
-        index: FAISS index; `auto` is exact for small stores.
-        sample: Number of images (of whole patients) for layers and probes.
-        columns: Columns for purity and retrieval; None: those whose values repeat.
-        domain: A column, such as the scanner, whose values are compared as domains.
-        duplicate: Smallest band-pass correlation of near-duplicates.
-        seed: Seed of the sample, UMAP and the folds.
-        size, precision: Image size and precision of features; see `extract_features`.
+       Args:
+           backbones: Backbones, or their paths or names (see `load_backbone`). If one is a fine-tuned version of another, the two
+               are compared layer by layer.
+           store: A store or its path. All of its images are used for neighbours and UMAP, a sample for layers and probes.
+           out: Folder of the analysis; None: `runs/analyze/ID`.
+           against: Other stores. Their distance to this store is measured, and their images are added to the UMAP.
+           results: Folders of at least two multiclass results of `evaluate`, whose errors are compared.
+           neighbors: Number of neighbours of an image.
+           index: Kind of FAISS index; `auto` is exact for small stores.
+           sample: Number of images for layers and probes; all images of a patient are in the sample or none.
+    purity and retrieval; None: all columns whose values repeat.
+           domain: A column, such as the scanner, whose values are compared as domains.
+           duplicate: Smallest band-pass correlation of near-duplicates.
+           seed: Seed of the sample, UMAP and the folds.
+           size, precision: Image size and precision of features; see `extract_features`.
 
-    Returns:
-        The analysis. Its folder, `path`, also contains `explorer.html`, `tables/`, `figures/` and `umap.parquet`.
+       Returns:
+           The analysis. Its folder, `path`, also contains `explorer.html`, `tables/`, `figures/` and `umap.parquet`.
 
-    Raises:
-        UsageError: If there are fewer than 40 images, a column is missing, or `out` holds something else.
+       Raises:
+           UsageError: If there are fewer than 40 images, a column is missing, or `out` holds something else.
     """
     store = store if isinstance(store, ImageStore) else ImageStore(store)
     against, results = stores_by_name(against, store), opened_results(results)
@@ -126,13 +131,13 @@ def _check_size(store: ImageStore, neighbors: int) -> None:
     fewest = max(FEWEST, 2 * neighbors + 1)
     if len(store) < fewest:
         raise UsageError(
-            f"{store.path}: holds {len(store)} images, expected at least {fewest} for {neighbors} neighbours of each."
+            f"{store.path}: found {len(store)} images, expected at least {fewest} for {neighbors} neighbours of each."
         )
 
 
 @contextmanager
 def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
-    """Show a step, and record its duration."""
+    """Print the name of a step while it runs, and record its duration."""
     with stage(part, lambda taken: seconds.update({part: round(taken, 1)})):
         yield
 
@@ -178,7 +183,7 @@ def _finite(value: Any) -> Any:
 
 
 def _coordinates(spec: AnalysisSpec, measured: Measurements) -> pd.DataFrame:
-    """UMAP of every image under every backbone: `backbone`, `store`, `row`, `k_occurrence`, `mean_knn_distance`, `x`, `y`."""
+    """Content of `umap.parquet`: a row per backbone and image, with its coordinates and what its neighbour graph says of it."""
     parts = []
     for name, points in measured.embeddings.items():
         graph = measured.graphs[name]
@@ -192,7 +197,7 @@ def _coordinates(spec: AnalysisSpec, measured: Measurements) -> pd.DataFrame:
 
 
 def _explorer(spec: AnalysisSpec, measured: Measurements, findings: Sequence[Finding], path: Path) -> None:
-    """Write the page of all images: those of the store, then those of the other stores."""
+    """Write the explorer, with the images of the store and then those of the other stores."""
     stores = {spec.store.path.name: spec.store, **spec.against}
     total = sum(map(len, stores.values()))
     px = next((px for most, px in THUMBNAILS if total <= most), 24)

@@ -17,11 +17,11 @@ from ssl_transfer.analysis.similarity import FEATURES
 from ssl_transfer.result import Analysis
 
 WIDTH = 120  # characters of a line on a terminal
-CLEAR = 0.05  # difference of R² or AUROC that is reported
+REPORTED_DIFFERENCE = 0.05  # smallest difference of R² or AUROC that is reported
 
 
 def summary_text(spec: AnalysisSpec, measured: Measurements, pictures: Mapping[str, Path]) -> list[Finding]:
-    """A paragraph per topic, with its figure if there is one; topics without data are left out."""
+    """One finding per topic, with its figure if there is one; topics without data are left out."""
     topics = [
         ("Near-duplicates", _leaks(measured), "leaks"),
         ("Neighbours", _neighbors(measured), None),
@@ -56,12 +56,12 @@ def as_text(analysis: Analysis, folder: str | Path) -> str:
 def _leaks(measured: Measurements) -> str:
     within = measured.leaks.pairs[~measured.leaks.pairs["across"].astype(bool)]
     patients_known = within[["patient_a", "patient_b"]].notna().all(axis=None)
-    whose = ", in different patients" if patients_known else ", their patients unknown"
-    return measured.leaks.sentence() + (f" {len(within):,} more lie within a split{whose}." if len(within) else "")
+    patients = ", in different patients" if patients_known else ", their patients unknown"
+    return measured.leaks.sentence() + (f" {len(within):,} more lie within a split{patients}." if len(within) else "")
 
 
 def _neighbors(measured: Measurements) -> str:
-    """One sentence per column, the backbone with the purest neighbourhoods first."""
+    """One sentence per column; backbones in descending order of purity."""
     lines = []
     for column, group in measured.tables["neighbors"].groupby("column", sort=False):
         ranked = group.sort_values("purity", ascending=False).dropna(subset="purity")
@@ -107,15 +107,15 @@ def _property_probes(measured: Measurements) -> str:
             f"{_number(worst['value'])} under {worst['backbone']}"
         )
         differences.append((best["value"] - worst["value"], difference))
-    clear = [difference for size, difference in sorted(differences, reverse=True) if size >= CLEAR]
+    clear = [difference for size, difference in sorted(differences, reverse=True) if size >= REPORTED_DIFFERENCE]
     if clear:
-        return f"{text} Where backbones differ by {CLEAR} or more: {'; '.join(clear)}."
+        return f"{text} Where backbones differ by {REPORTED_DIFFERENCE} or more: {'; '.join(clear)}."
     several = last["backbone"].nunique() > 1
-    return text + (f" No two backbones differ by {CLEAR} or more in any property." if several else "")
+    return text + (f" No two backbones differ by {REPORTED_DIFFERENCE} or more in any property." if several else "")
 
 
 def _reuse(spec: AnalysisSpec, measured: Measurements) -> str:
-    """For every backbone that came from another one: layers kept, neighbours kept, properties gained and lost."""
+    """For every backbone that was trained from another: similarity of layers, shared neighbours, properties gained and lost."""
     table, lines = measured.tables["similarity"], []
     probes = measured.tables["property_probes"]
     values = (
@@ -133,7 +133,8 @@ def _reuse(spec: AnalysisSpec, measured: Measurements) -> str:
         )
         if {before.name, after.name} <= set(values):
             changes = (values[after.name] - values[before.name]).dropna().sort_values()
-            for word, group in (("Gained", changes[changes >= CLEAR][::-1]), ("Lost", changes[changes <= -CLEAR])):
+            gained, lost = changes[changes >= REPORTED_DIFFERENCE][::-1], changes[changes <= -REPORTED_DIFFERENCE]
+            for word, group in (("Gained", gained), ("Lost", lost)):
                 if len(group):
                     changes_text = ", ".join(f"{_words(name)} {_number(abs(by))}" for name, by in group.items())
                     text += f" {word} in R² or AUROC: {changes_text}."
@@ -145,12 +146,12 @@ def _clouds(measured: Measurements) -> str:
     table, last = measured.tables["similarity"], measured.tables["clouds"]
     features = (table["layer_a"] == FEATURES) & (table["layer_b"] == FEATURES)
     pairs = table[features & (table["backbone_a"] != table["backbone_b"])].sort_values("cka", ascending=False)
-    ends = pairs.iloc[[0, -1][: len(pairs)]]
+    extremes = pairs.iloc[[0, -1][: len(pairs)]]
     words = ("Most", "least") if len(pairs) > 1 else ("How",)
     sentences = "; ".join(
         f"{word} alike by CKA of features: {row.backbone_a} and {row.backbone_b}, {_number(row.cka)} "
         f"({row.neighbors_shared:.0%} of neighbours shared)"
-        for word, row in zip(words, ends.itertuples(), strict=False)
+        for word, row in zip(words, extremes.itertuples(), strict=False)
     )
     shape = "; ".join(
         f"{row.backbone}: effective rank {_number(row.effective_rank, 0)} of {row.dimensions}, intrinsic dimension "

@@ -14,8 +14,8 @@ BATCH_PIXELS = 2**24  # pixels per batch, over all channels
 def thumbnails(store: ImageStore, rows: np.ndarray | None = None, px: int = 32) -> np.ndarray:
     """Shrink images to a square, with their aspect ratio kept and black padding.
 
-    HU are shown in the soft-tissue window (400/40), `display` and `rgb` as they are, `stored` values each in the range of
-    their own image (0.5 to 99.5 percentile), as on a contact sheet. Images are read in batches.
+    HU are shown in the soft-tissue window (400/40), `display` and `rgb` values unchanged, and `stored` values in the range of
+    each image (0.5 to 99.5 percentile), as on a contact sheet. Images are read in batches.
 
     Args:
         store: The store.
@@ -23,26 +23,25 @@ def thumbnails(store: ImageStore, rows: np.ndarray | None = None, px: int = 32) 
         px: Side of the square in pixels, at least 1.
 
     Returns:
-        uint8 (n, px, px), or (n, px, px, 3) for three channels. Of any other number of channels, the middle one is
-        shown.
+        uint8 (n, px, px), or (n, px, px, 3) for three channels. With any other number of channels, the middle one is shown.
 
     Raises:
         UsageError: If `px` is less than 1 or a position is not in the store.
     """
     rows = np.arange(len(store)) if rows is None else np.asarray(rows, np.int64)
     if px < 1:
-        raise UsageError(f"{store.path}: thumbnails of {px} pixels cannot be drawn. Ask for 1 or more.")
+        raise UsageError(f"{store.path}: found px={px}, expected a thumbnail size of at least 1 pixel.")
     if len(rows) and not 0 <= rows.min() <= rows.max() < len(store):
-        strange = rows[(rows < 0) | (rows >= len(store))][0]
-        raise UsageError(f"{store.path}: there is no image {strange}; positions go from 0 to {len(store) - 1}.")
+        invalid = rows[(rows < 0) | (rows >= len(store))][0]
+        raise UsageError(f"{store.path}: there is no image {invalid}; positions go from 0 to {len(store) - 1}.")
     channels = store.shape[0]
-    small = np.zeros((len(rows), px, px, 3) if channels == 3 else (len(rows), px, px), np.uint8)
+    pictures = np.zeros((len(rows), px, px, 3) if channels == 3 else (len(rows), px, px), np.uint8)
     step = max(1, BATCH_PIXELS // int(np.prod(store.shape)))
     for start in range(0, len(rows), step):
         images = store.read(rows[start : start + step])
         for index, image in enumerate(images if channels == 3 else images[:, channels // 2, None], start):
-            _shrunk(displayed(image, store.units), small[index])
-    return small
+            _shrunk(displayed(image, store.units), pictures[index])
+    return pictures
 
 
 def _shrunk(picture: np.ndarray, tile: np.ndarray) -> None:

@@ -312,7 +312,7 @@ def test_one_result_named_twice_is_not_two(in_user_folder):
 
 def test_fewer_than_forty_images_are_refused(workdir):
     store = made_store(workdir / "few", textures(39))
-    with pytest.raises(UsageError, match=r"few: holds 39 images, expected at least 40"):
+    with pytest.raises(UsageError, match=r"few: found 39 images, expected at least 40"):
         analyze([subject()], store, workdir / "out")
     assert not (workdir / "out").exists()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssl_transfer.analysis.columns import described, drawn_sample, patients_of, shared
+from ssl_transfer.analysis.columns import descriptive_columns, patients_of, repeating_columns, sample_of_patients
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.errors import UsageError
 
@@ -32,20 +32,22 @@ LABELS = [["benign", "malign"][i % 2] for i in range(N)]
 
 
 def test_columns_of_one_value_files_and_digests_are_left_out(store):
-    table = described(store(label=LABELS, vendor=["acme"] * N, file=[f"{i}.png" for i in range(N)], none=[None] * N))
+    table = descriptive_columns(
+        store(label=LABELS, vendor=["acme"] * N, file=[f"{i}.png" for i in range(N)], none=[None] * N)
+    )
     assert list(table) == ["label", "split"] and len(table) == N
 
 
 def test_a_recoding_of_an_earlier_column_is_dropped(store):
     coded = [{"benign": 7, "malign": 3}[label] for label in LABELS]
     partly = [None if i == 0 else label for i, label in enumerate(LABELS)]
-    table = described(store(label=LABELS, code=coded, partly=partly, site=[i % 5 for i in range(N)]))
+    table = descriptive_columns(store(label=LABELS, code=coded, partly=partly, site=[i % 5 for i in range(N)]))
     assert list(table) == ["label", "split", "partly", "site"]
 
 
 def test_the_values_are_those_of_the_store(store):
     made = store(label=LABELS, patient=[f"p{i // 4}" for i in range(N)])
-    table = described(made)
+    table = descriptive_columns(made)
     assert table["label"].tolist() == LABELS and table["patient"].tolist() == made.column("patient").tolist()
 
 
@@ -64,22 +66,22 @@ def test_shared_columns_are_words_that_repeat_and_numbers_of_few_values():
             "half_known": [None if i % 2 else "xy"[i % 4 // 2] for i in range(200)],
         }
     )
-    assert shared(table, None) == ["label", "patient", "grade", "smoker", "half_known"]
+    assert repeating_columns(table, None) == ["label", "patient", "grade", "smoker", "half_known"]
 
 
 def test_numbers_of_few_values_may_have_unknown_ones():
     values = pd.Series([None, 1, 2, 3] * 30, dtype=object)
-    assert shared(pd.DataFrame({"stage": values, "dose": values.astype(float)}), None) == ["stage", "dose"]
+    assert repeating_columns(pd.DataFrame({"stage": values, "dose": values.astype(float)}), None) == ["stage", "dose"]
 
 
 def test_requested_columns_keep_their_order():
     table = pd.DataFrame({"label": ["a", "b"] * 20, "weight": np.arange(40.0), "slice": np.arange(40)})
-    assert shared(table, ["slice", "weight"]) == ["slice", "weight"]
+    assert repeating_columns(table, ["slice", "weight"]) == ["slice", "weight"]
 
 
 def test_a_column_that_is_not_there_is_answered_with_the_nearest(store):
     with pytest.raises(UsageError, match=r"no column 'lable'.*Did you mean 'label'\?"):
-        described(store(label=LABELS), ["lable"])
+        descriptive_columns(store(label=LABELS), ["lable"])
 
 
 def test_unknown_patients_are_each_one_of_their_own(store):
@@ -93,19 +95,19 @@ def test_unknown_patients_are_each_one_of_their_own(store):
 def test_a_sample_is_of_whole_patients_and_no_more_of_them_than_needed(images, seed):
     sizes = np.random.default_rng(3).integers(1, 20, 100)
     groups = np.random.default_rng(4).permutation(np.repeat([f"p{i}" for i in range(100)], sizes)).astype(object)
-    rows = drawn_sample(groups, images, seed)
+    rows = sample_of_patients(groups, images, seed)
     assert len(rows) == len(set(rows)) >= min(images, len(groups))
     chosen = set(groups[rows])
     assert set(np.flatnonzero(np.isin(groups.astype(str), list(chosen)))) == set(rows)
     assert len(rows) - max(np.sum(groups == one) for one in chosen) < images
-    assert np.array_equal(rows, drawn_sample(groups, images, seed))
+    assert np.array_equal(rows, sample_of_patients(groups, images, seed))
     assert len(rows) < 3 or (np.diff(rows) < 0).any()  # in random order
 
 
 def test_another_seed_draws_other_patients():
     groups = np.repeat(np.arange(50), 4).astype(str).astype(object)
-    assert set(groups[drawn_sample(groups, 40, 0)]) != set(groups[drawn_sample(groups, 40, 1)])
+    assert set(groups[sample_of_patients(groups, 40, 0)]) != set(groups[sample_of_patients(groups, 40, 1)])
 
 
 def test_of_one_patient_all_is_the_sample():
-    assert sorted(drawn_sample(np.full(60, "p", object), 10, 0)) == list(range(60))
+    assert sorted(sample_of_patients(np.full(60, "p", object), 10, 0)) == list(range(60))

@@ -119,7 +119,7 @@ def test_folders_that_are_no_results_of_classes_are_refused_by_name(tmp_path):
         Predictions.open([bare])
     masks = result(tmp_path / "masks")
     pd.DataFrame({"case": ["a"], "dice": [0.5]}).to_parquet(masks / "predictions.parquet")
-    with pytest.raises(UsageError, match=r"masks.*task of classes"):
+    with pytest.raises(UsageError, match=r"masks.*task multiclass"):
         Predictions.open([bare.parent / "masks"])
 
 

@@ -159,9 +159,9 @@ def test_correlations_are_the_best_of_all_shifts(gallery):
 def test_no_correlation_is_above_the_bound_and_most_bounds_are_below_the_threshold(gallery):
     correlations = leaks_module._band_pass_correlations(*gallery, -1.0)
     for threshold in np.quantile(correlations, np.linspace(0.02, 0.98, 25)):
-        possible = leaks_module._possible(*gallery, threshold)
+        possible = leaks_module._candidate_pairs(*gallery, threshold)
         assert set(np.flatnonzero(correlations >= threshold)) <= set(possible)
-    assert len(leaks_module._possible(*gallery, 0.92)) < 0.5 * len(correlations)
+    assert len(leaks_module._candidate_pairs(*gallery, 0.92)) < 0.5 * len(correlations)
 
 
 def test_damaged_pixels_are_near_duplicates_of_no_image(gallery):
