@@ -1,17 +1,17 @@
-// The data of the page: arrays, columns, embeddings. Decodes what packing.py encodes.
+// The data of the page: arrays, columns and embeddings, decoded from what packing.py encodes.
 const meta = JSON.parse(document.getElementById("meta").textContent);
 const byId = id => document.getElementById(id);
-const OTHER = 13, UNKNOWN = 0; // group numbers; 1 … 12 have colours of their own
+const OTHER = 13, UNKNOWN = 0; // group numbers; groups 1 to 12 have their own colours
 const ARRAYS = {u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array};
 
-function make(tag, properties = {}, ...children) { // text is only ever set as text, so labels may contain anything
+function make(tag, properties = {}, ...children) { // text is always inserted as text, never as HTML, so labels may contain anything
   const {data, ...rest} = properties, node = Object.assign(document.createElement(tag), rest);
   Object.assign(node.dataset, data);
   node.append(...children);
   return node;
 }
 
-function taken(id) { // the text of an inert script, which is then dropped from the page
+function takeText(id) { // the text of an inert script element, which is removed from the page
   const node = byId(id), text = node.textContent;
   node.remove();
   return text;
@@ -23,15 +23,15 @@ function bytes(text) {
   return array;
 }
 
-async function inflated(id) {
-  const stream = new Blob([bytes(taken(id))]).stream().pipeThrough(new DecompressionStream("deflate"));
+async function inflate(id) {
+  const stream = new Blob([bytes(takeText(id))]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-async function inflatedText(id) { return new TextDecoder().decode(await inflated(id)); }
+async function inflateText(id) { return new TextDecoder().decode(await inflate(id)); }
 
-async function unpacked({type, data}) {
-  const planes = await inflated(`pack-${data}`), size = +type[1], count = planes.length / size;
+async function unpack({type, data}) {
+  const planes = await inflate(`pack-${data}`), size = +type[1], count = planes.length / size;
   const flat = new Uint8Array(planes.length);
   for (let plane = 0; plane < size; plane++)
     for (let i = 0, from = plane * count, to = plane; i < count; i++, from++, to += size) flat[to] = planes[from];
@@ -39,13 +39,13 @@ async function unpacked({type, data}) {
 }
 
 async function openMap(map) {
-  const steps = await unpacked(map.points), n = meta.images, [left, right, bottom, top] = map.box;
+  const steps = await unpack(map.points), n = meta.images, [left, right, bottom, top] = map.box;
   const x = new Float32Array(n), y = new Float32Array(n);
   for (let i = 0; i < n; i++) {
     x[i] = left + steps[i] / 65535 * (right - left);
     y[i] = bottom + steps[n + i] / 65535 * (top - bottom);
   }
-  const ranks = await unpacked(map.neighbors), cosines = await unpacked(map.similarities), [low, high] = map.span;
+  const ranks = await unpack(map.neighbors), cosines = await unpack(map.similarities), [low, high] = map.span;
   return {
     name: map.name, note: map.note, box: map.box, x, y,
     neighbors: row => Array.from({length: map.k}, (_, rank) => ranks[rank * n + row]),
@@ -53,9 +53,9 @@ async function openMap(map) {
   };
 }
 
-function shownCosines(similar) { // with as many digits as it takes to tell the nearest from the farthest
-  const apart = similar[0] - similar.at(-1), digits = apart < .005 ? 4 : apart < .05 ? 3 : 2;
-  return similar.map(cosine => cosine.toFixed(digits));
+function shownCosines(cosines) { // with enough digits to distinguish the nearest from the farthest
+  const range = cosines[0] - cosines.at(-1), digits = range < .005 ? 4 : range < .05 ? 3 : 2;
+  return cosines.map(cosine => cosine.toFixed(digits));
 }
 
 const plain = new Intl.NumberFormat("en", {maximumFractionDigits: 0});
@@ -65,10 +65,10 @@ function shownNumber(value, whole) {
   return size && (size < 1e-3 || size >= 1e6) ? value.toExponential(2) : String(+value.toPrecision(4));
 }
 
-// A column answers text(row) ("" if unknown), and, to colour by, group(row) and colour(row).
+// A column has text(row), "" if unknown, and group(row) for colours; bin(row) for counts; differ(row, row).
 async function openColumn(column) {
-  return column.kind === "number" ? numberColumn(column, await unpacked(column.values))
-    : wordColumn(column, JSON.parse(await inflatedText(`pack-${column.words}`)), await unpacked(column.codes));
+  return column.kind === "number" ? numberColumn(column, await unpack(column.values))
+    : wordColumn(column, JSON.parse(await inflateText(`pack-${column.words}`)), await unpack(column.codes));
 }
 
 function wordColumn(column, words, codes) {
@@ -92,7 +92,7 @@ function numberColumn(column, values) {
   for (let row = 0; row < values.length; row++) known(row) ? bins[bin(row) - 1].count++ : unknown++;
   if (unknown) bins.push({id: UNKNOWN, name: "unknown", count: unknown});
   const groups = [{id: 1, name: "known", count: values.length - unknown}, ...unknown ? [bins.at(-1)] : []];
-  return {...column, values, text, group, groups, share, bin, bins, differ: (a, b) => Math.abs(share(a) - share(b)) > .25}; // of the range of its colours; never of unknown ones
+  return {...column, values, text, group, groups, share, bin, bins, differ: (a, b) => Math.abs(share(a) - share(b)) > .25}; // a share is a position in the range of the colours; unknown values never differ
 }
 
 function binName({range: [low, high], whole, extremes}, index) {

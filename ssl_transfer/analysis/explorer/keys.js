@@ -3,7 +3,7 @@ const KEYS = {
   c: () => nextColor(1), C: () => nextColor(-1), n: () => walkNeighbors(1), p: () => walkNeighbors(-1), f: () => byId("find-what").focus(),
   m: () => setTool("move"), l: () => setTool("lasso"), b: () => setTool("box"), i: () => setPictures(!state.pictures),
   s: () => setBeside(!state.beside), "+": () => activeView().zoom(.7), "=": () => activeView().zoom(.7), "-": () => activeView().zoom(1 / .7),
-  0: () => activeView().whole(), Escape: clear, Enter: () => openPointed(),
+  0: () => activeView().showAll(), Escape: clear, Enter: () => openPointed(),
 };
 
 function onKey(event) {
@@ -14,20 +14,20 @@ function onKey(event) {
     if (key === "Escape") { target.blur(); activeView()?.stage.focus(); }
     return;
   }
-  if (key === "?") return act(event, () => byId("help").showModal());
+  if (key === "?") return handle(event, () => byId("help").showModal());
   if (!exploring || !views.length) return;
-  if (key in DIRECTIONS) return target.matches("[role=tab], .wide") || act(event, () => walk(key));
+  if (key in DIRECTIONS) return target.matches("[role=tab], .wide") || handle(event, () => walk(key));
   if (key === "Enter" && !target.matches("body, .stage")) return;
-  if (/^[1-9]$/.test(key)) return act(event, () => setBackbone(views.indexOf(activeView()), key - 1));
-  if (key in KEYS) act(event, KEYS[key]);
+  if (/^[1-9]$/.test(key)) return handle(event, () => setBackbone(views.indexOf(activeView()), key - 1));
+  if (key in KEYS) handle(event, KEYS[key]);
 }
 
-function act(event, run) {
+function handle(event, run) {
   event.preventDefault();
   run();
 }
 
-function walk(key) { // with an image open the panel follows; without, a card does and Enter opens
+function walk(key) { // from an open image, opens the next one; otherwise moves the cursor, and Enter opens
   const view = activeView(), from = state.cursor >= 0 ? state.cursor : state.selected;
   if (from < 0) return startWalk(view);
   const row = rowTowards(view, from, key);
@@ -42,12 +42,12 @@ function startWalk(view) {
 
 function walkNeighbors(step) {
   if (state.selected < 0) return say("Open an image first: click on a point, or press Enter on one.");
-  const near = activeView().map.neighbors(state.selected), at = near.indexOf(state.cursor);
-  if (!near.length) return say("This embedding has no neighbours.");
-  const rank = at < 0 ? step > 0 ? 0 : near.length - 1 : (at + step + near.length) % near.length;
-  moveCursor(near[rank]);
+  const neighbors = activeView().map.neighbors(state.selected), position = neighbors.indexOf(state.cursor);
+  if (!neighbors.length) return say("This embedding has no neighbours.");
+  const rank = position < 0 ? step > 0 ? 0 : neighbors.length - 1 : (position + step + neighbors.length) % neighbors.length;
+  moveCursor(neighbors[rank]);
   byId("image").querySelector(".near .marked")?.scrollIntoView({block: "nearest"});
-  say(`Neighbour ${rank + 1} of ${near.length}: row ${near[rank]}. Enter walks there.`);
+  say(`Neighbour ${rank + 1} of ${neighbors.length}: row ${neighbors[rank]}. Enter walks there.`);
 }
 
 function openPointed() {
@@ -68,17 +68,17 @@ function find(text, where) {
   if (where === "" && /^\d+$/.test(text)) {
     return +text < meta.images ? select(+text) : say(`There is no row ${text}: rows go from 0 to ${meta.images - 1}.`);
   }
-  const rows = rowsWith(where === "" ? columns : [columns[where]], text.toLowerCase());
+  const rows = rowsWithText(where === "" ? columns : [columns[where]], text.toLowerCase());
   if (!rows.length) return say(`No row has “${text}” in ${where === "" ? "any column" : columns[where].name}.`);
   if (rows.length === 1) return select(rows[0]);
   choose(rows);
 }
 
-function rowsWith(among, text) { // exact matches, else partial ones: 17 is not 117
-  const rowsBy = fits => {
-    const found = [];
-    for (let row = 0; row < meta.images; row++) if (among.some(column => fits(column.text(row).toLowerCase()))) found.push(row);
-    return found;
+function rowsWithText(searched, text) { // rows with exactly this text in a column, or else with a text that contains it
+  const rowsBy = matches => {
+    const rows = [];
+    for (let row = 0; row < meta.images; row++) if (searched.some(column => matches(column.text(row).toLowerCase()))) rows.push(row);
+    return rows;
   };
   const exact = rowsBy(value => value === text);
   return exact.length ? exact : rowsBy(value => value.includes(text));

@@ -1,4 +1,4 @@
-// What colours mean: the column they show, its classes to switch on and off, or the scale of its numbers.
+// The legend: the column that colours show, its classes, which can be shown and hidden, or the scale of its numbers.
 function fillColors() {
   const choice = byId("color");
   columns.forEach((column, index) => column.colors && choice.append(make("option", {value: index, textContent: column.name})));

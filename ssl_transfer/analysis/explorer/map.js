@@ -1,4 +1,5 @@
-// A view of an embedding: Plotly draws the points, a canvas above them images and moving points, an SVG the marks.
+// A view of an embedding. Plotly draws the points, a canvas above them draws images and moving points, and an SVG draws the marks
+// (see marks.js).
 class View {
   constructor(slot) {
     this.slot = slot;
@@ -13,7 +14,7 @@ class View {
 
   build() {
     this.choice = make("select", {ariaLabel: "Backbone", id: `backbone-${this.slot}`});
-    this.choice.append(...maps.map((map, place) => make("option", {value: place, textContent: map.name})));
+    this.choice.append(...maps.map((map, index) => make("option", {value: index, textContent: map.name})));
     this.choice.addEventListener("change", () => setBackbone(this.slot, +this.choice.value));
     this.note = make("span", {className: "note"});
     this.plot = make("div", {className: "plot"});
@@ -39,7 +40,7 @@ class View {
     this.element.remove();
   }
 
-  // Plane to screen: x' = ax x + bx, y' = ay y + by.
+  // From the coordinates of the embedding to pixels of the stage: x' = ax x + bx, y' = ay y + by.
   transform() {
     const [left, right] = this.range.x, [bottom, top] = this.range.y;
     const ax = this.width / (right - left), ay = -this.height / (top - bottom);
@@ -57,11 +58,11 @@ class View {
   }
 
   isWhole() {
-    const whole = this.wholeRange(), size = whole.x[1] - whole.x[0];
-    return ["x", "y"].every(axis => [0, 1].every(end => Math.abs(whole[axis][end] - this.range[axis][end]) < size * 1e-6));
+    const full = this.fullRange(), size = full.x[1] - full.x[0];
+    return ["x", "y"].every(axis => [0, 1].every(end => Math.abs(full[axis][end] - this.range[axis][end]) < size * 1e-6));
   }
 
-  wholeRange() { // both axes in one scale, a margin around
+  fullRange() { // the range that shows all points, with the same scale on both axes and a margin
     const [left, right, bottom, top] = this.map.box, pad = 28;
     const scale = Math.max((right - left) / Math.max(1, this.width - 2 * pad), (top - bottom) / Math.max(1, this.height - 2 * pad)) || 1e-3;
     const around = (middle, size) => [middle - size * scale / 2, middle + size * scale / 2];
@@ -75,7 +76,7 @@ class View {
     Object.assign(this, {width, height});
     const ratio = devicePixelRatio || 1;
     Object.assign(this.canvas, {width: width * ratio, height: height * ratio});
-    this.range = old ? resized(this.range, old, width, height) : this.wholeRange();
+    this.range = old ? resized(this.range, old, width, height) : this.fullRange();
     this.draw();
   }
 
@@ -113,11 +114,11 @@ class View {
 
   show(range) { if (this.built) Plotly.relayout(this.plot, {"xaxis.range": range.x, "yaxis.range": range.y}); }
 
-  whole() { this.show(this.wholeRange()); }
+  showAll() { this.show(this.fullRange()); }
 
   zoom(factor) {
-    const grown = ([low, high]) => [0, 1].map(end => (low + high) / 2 + (end - .5) * (high - low) * factor);
-    this.show({x: grown(this.range.x), y: grown(this.range.y)});
+    const scaled = ([low, high]) => [0, 1].map(end => (low + high) / 2 + (end - .5) * (high - low) * factor);
+    this.show({x: scaled(this.range.x), y: scaled(this.range.y)});
   }
 
   reveal(row) { // moves the view so that it contains a point
@@ -126,11 +127,11 @@ class View {
     this.show({x: around(this.map.x[row], this.range.x), y: around(this.map.y[row], this.range.y)});
   }
 
-  markerSize() { // the fewer points there are to see, the larger they are
-    let seen = 0;
+  markerSize() { // the fewer points are in view, the larger they are
+    let visible = 0;
     const [left, right] = this.range.x, [bottom, top] = this.range.y, {x, y} = this.map;
-    for (let row = 0; row < meta.images; row++) if (x[row] >= left && x[row] <= right && y[row] >= bottom && y[row] <= top) seen++;
-    return Math.max(2.5, Math.min(11, 14 - 2.3 * Math.log10(Math.max(seen, 1))));
+    for (let row = 0; row < meta.images; row++) if (x[row] >= left && x[row] <= right && y[row] >= bottom && y[row] <= top) visible++;
+    return Math.max(2.5, Math.min(11, 14 - 2.3 * Math.log10(Math.max(visible, 1))));
   }
 
   resizeMarkers() {
@@ -139,53 +140,53 @@ class View {
     Plotly.restyle(this.plot, {"marker.size": this.size});
   }
 
-  pen() { // for the canvas, cleared, in CSS pixels
-    const pen = this.canvas.getContext("2d"), ratio = devicePixelRatio || 1;
-    pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-    pen.clearRect(0, 0, this.width, this.height);
-    return pen;
+  context() { // clears the canvas; the returned context draws in CSS pixels
+    const context = this.canvas.getContext("2d"), ratio = devicePixelRatio || 1;
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, this.width, this.height);
+    return context;
   }
 
   repaint() {
     if (this.travelling || !this.width) return;
     this.painted = null;
-    state.pictures ? paintPictures(this) : this.pen();
+    state.pictures ? paintPictures(this) : this.context();
   }
 
-  scattered(side) { // rows in view whose squares do not overlap, spread over the map
-    const kept = new Map(), free = [], cell = value => Math.floor(value / side);
+  spreadRows(side) { // rows in view, spread over the stage so that squares of this side around their points do not overlap
+    const occupied = new Map(), rows = [], cell = value => Math.floor(value / side);
     for (const row of this.onePerCell(side / 2)) {
-      const [x, y] = this.screen(row), near = [-1, 0, 1].flatMap(i => [-1, 0, 1].map(j => kept.get(`${cell(x) + i},${cell(y) + j}`)));
-      if (near.some(other => other && Math.abs(other[0] - x) < side && Math.abs(other[1] - y) < side)) continue;
-      kept.set(`${cell(x)},${cell(y)}`, [x, y]);
-      free.push(row);
+      const [x, y] = this.screen(row), nearby = [-1, 0, 1].flatMap(i => [-1, 0, 1].map(j => occupied.get(`${cell(x) + i},${cell(y) + j}`)));
+      if (nearby.some(center => center && Math.abs(center[0] - x) < side && Math.abs(center[1] - y) < side)) continue;
+      occupied.set(`${cell(x)},${cell(y)}`, [x, y]);
+      rows.push(row);
     }
-    return free;
+    return rows;
   }
 
-  onePerCell(side) { // in view, the one nearest to the middle of each cell; of a selection if there is one
-    const {ax, bx, ay, by} = this.transform(), across = Math.ceil(this.width / side), best = new Map();
+  onePerCell(side) { // divides the stage into cells; the row nearest to the middle of each, from the selection if there is one
+    const {ax, bx, ay, by} = this.transform(), columns = Math.ceil(this.width / side), best = new Map();
     for (let row = 0; row < meta.images; row++) {
       const x = ax * this.map.x[row] + bx, y = ay * this.map.y[row] + by;
       if (x < 0 || y < 0 || x > this.width || y > this.height || !pickable(row)) continue;
       if (state.chosenMask && !state.chosenMask[row]) continue;
-      const column = Math.floor(x / side), line = Math.floor(y / side), cell = line * across + column;
-      const far = Math.abs(x / side - column - .5) + Math.abs(y / side - line - .5), held = best.get(cell);
-      if (!held || far < held.far) best.set(cell, {row, far});
+      const column = Math.floor(x / side), cellRow = Math.floor(y / side), cell = cellRow * columns + column;
+      const distance = Math.abs(x / side - column - .5) + Math.abs(y / side - cellRow - .5), current = best.get(cell);
+      if (!current || distance < current.distance) best.set(cell, {row, distance});
     }
-    return [...best.values()].map(held => held.row);
+    return [...best.values()].map(current => current.row);
   }
 
-  async turnTo(map) { // points move from their coordinates in the old embedding to those in the new one
-    const before = this.map, old = this.built && this.transform();
+  async switchTo(map) { // shows another embedding; points move from their old to their new coordinates
+    const oldMap = this.map, oldTransform = this.built && this.transform();
     this.map = map;
     this.describe();
-    if (!old) return;
-    this.range = this.wholeRange();
+    if (!oldTransform) return;
+    this.range = this.fullRange();
     const run = this.travelling = Symbol(map.name);
     this.svg.replaceChildren();
     this.plot.classList.add("veiled");
-    await travel(this, before, old, run);
+    await animate(this, oldMap, oldTransform, run);
     if (this.travelling !== run) return;
     this.travelling = null;
     this.draw();
@@ -193,42 +194,42 @@ class View {
   }
 }
 
-function resized(range, old, width, height) { // the same middle and scale, seen through a window of another size
-  const grown = ([low, high], share) => [(low + high) / 2 - (high - low) * share / 2, (low + high) / 2 + (high - low) * share / 2];
-  const zoom = Math.min(width / old.width, height / old.height); // what was in view stays in view
-  return {x: grown(range.x, width / old.width / zoom), y: grown(range.y, height / old.height / zoom)};
+function resized(range, old, width, height) { // the range after a change of size, with the same middle
+  const scaled = ([low, high], share) => [(low + high) / 2 - (high - low) * share / 2, (low + high) / 2 + (high - low) * share / 2];
+  const zoom = Math.min(width / old.width, height / old.height); // what was in view remains in view
+  return {x: scaled(range.x, width / old.width / zoom), y: scaled(range.y, height / old.height / zoom)};
 }
 
-async function travel(view, before, old, run) {
+async function animate(view, oldMap, oldTransform, run) {
   if (matchMedia("(prefers-reduced-motion: reduce)").matches) return;
-  const begin = performance.now(), span = 550, groups = paintGroups(), {map} = view, now = view.transform();
-  const place = {x: new Float32Array(meta.images), y: new Float32Array(meta.images)};
+  const started = performance.now(), duration = 550, groups = paintGroups(), {map} = view, transform = view.transform();
+  const positions = {x: new Float32Array(meta.images), y: new Float32Array(meta.images)};
   for (let time = 0; time < 1;) {
-    time = Math.min(1, (await frame() - begin) / span);
+    time = Math.min(1, (await frame() - started) / duration);
     if (view.travelling !== run) return;
-    const s = time < .5 ? 4 * time ** 3 : 1 - (2 - 2 * time) ** 3 / 2, r = 1 - s;
+    const weight = time < .5 ? 4 * time ** 3 : 1 - (2 - 2 * time) ** 3 / 2, oldWeight = 1 - weight;
     for (let row = 0; row < meta.images; row++) {
-      place.x[row] = r * (old.ax * before.x[row] + old.bx) + s * (now.ax * map.x[row] + now.bx);
-      place.y[row] = r * (old.ay * before.y[row] + old.by) + s * (now.ay * map.y[row] + now.by);
+      positions.x[row] = oldWeight * (oldTransform.ax * oldMap.x[row] + oldTransform.bx) + weight * (transform.ax * map.x[row] + transform.bx);
+      positions.y[row] = oldWeight * (oldTransform.ay * oldMap.y[row] + oldTransform.by) + weight * (transform.ay * map.y[row] + transform.by);
     }
-    (meta.images < 5000 ? paintDiscs : paintPixels)(view, place, groups);
+    (meta.images < 5000 ? paintDiscs : paintPixels)(view, positions, groups);
   }
 }
 
 function paintDiscs(view, {x, y}, groups) {
-  const pen = view.pen();
+  const context = view.context();
   for (const {color, opacity, rows} of groups) {
-    Object.assign(pen, {fillStyle: color, globalAlpha: opacity});
+    Object.assign(context, {fillStyle: color, globalAlpha: opacity});
     for (const row of rows) {
-      pen.beginPath();
-      pen.arc(x[row], y[row], view.size / 2, 0, 7);
-      pen.fill();
+      context.beginPath();
+      context.arc(x[row], y[row], view.size / 2, 0, 7);
+      context.fill();
     }
   }
-  pen.globalAlpha = 1;
+  context.globalAlpha = 1;
 }
 
-function paintPixels(view, {x, y}, groups) { // a canvas would need seconds for a hundred thousand discs
+function paintPixels(view, {x, y}, groups) { // 100,000 discs would take seconds
   const {width, height} = view.canvas, ratio = width / view.width, side = Math.max(1, Math.round(view.size * ratio * .9));
   const image = new ImageData(width, height), pixels = new Uint32Array(image.data.buffer);
   for (const {color, opacity, rows} of groups) {
@@ -244,6 +245,6 @@ function paintPixels(view, {x, y}, groups) { // a canvas would need seconds for 
 }
 
 const frame = () => new Promise(resolve => {
-  const late = setTimeout(() => resolve(performance.now()), 200); // a page in the background gets no frames
-  requestAnimationFrame(time => { clearTimeout(late); resolve(Math.max(time, 0)); });
+  const timeout = setTimeout(() => resolve(performance.now()), 200); // the browser draws no frames of a page in the background
+  requestAnimationFrame(time => { clearTimeout(timeout); resolve(Math.max(time, 0)); });
 });

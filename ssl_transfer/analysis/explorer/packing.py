@@ -1,7 +1,7 @@
 """Compact encodings of arrays, columns and thumbnails in a page, decoded by `data.js`.
 
-An array is split into byte planes (all lowest bytes, then all second ones, …), deflated, and written in base64. Neighbours and
-codes are small integers, so most planes are nearly empty.
+An array is split into byte planes (the lowest bytes of all values, then the second bytes, …), deflated, and written in base64.
+Neighbours and codes are small integers, so most of their bytes are 0 and compress well.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-SHEET_SIDE = 1024  # pixels of a sprite sheet, which a browser decodes as a whole to show a single thumbnail
-QUALITY = 70  # of WebP, about 200 bytes for a picture of 32 pixels; the loss is hardly visible at this size
-CLASSES = 12  # available colours, and thus the classes of a column with their own colour
+SHEET_SIDE = 1024  # pixels; a browser decodes the whole sprite sheet to show one thumbnail
+QUALITY = 70  # of WebP: about 200 bytes for a picture of 32 pixels, with hardly visible loss
+CLASSES = 12  # number of colours, and thus of the classes of a column that have their own colour
 Packed = dict[str, str]
 
 
@@ -31,7 +31,7 @@ def packed(array: np.ndarray) -> Packed:
 
 
 def deflated(data: bytes) -> str:
-    """Bytes, deflated, in base64."""
+    """Deflate bytes and encode them in base64."""
     return base64.b64encode(zlib.compress(data, 6)).decode()
 
 
@@ -46,7 +46,7 @@ def packed_points(points: np.ndarray) -> tuple[Packed, list[float]]:
 
 
 def packed_similarities(similarities: np.ndarray) -> tuple[Packed, list[float]]:
-    """Encode similarities (N, k), quantised to 65,536 steps between minimum and maximum, and these two."""
+    """Encode similarities (N, k), quantised to 65,536 steps between minimum and maximum; also return [minimum, maximum]."""
     valid = similarities.size > 0
     low, high = (float(similarities.min()), float(similarities.max())) if valid else (0.0, 1.0)
     steps = np.rint((similarities - low) / max(high - low, 1e-12) * 65535).astype(np.uint16)
@@ -62,11 +62,11 @@ def column(name: str, values: pd.Series) -> dict:
     """Encode a column for the page.
 
     Returns:
-        `name` and, of numbers: `kind` "number", `values`, `whole`, and the `range` of its colours, from the 1st to the
-        99th percentile. Of words: `kind` "word", the distinct `words` (as JSON, deflated) from the most to the least
-        frequent, `codes` (0 is unknown, 1 the first word), `counts` of the first `CLASSES`. Both say whether the column
-        is worth colouring by: `colors`. Whole numbers of up to `CLASSES` different values are words. Numbers that are not
-        finite, and blank text, are unknown.
+        `name`, `kind`, and `colors` (whether points can be coloured by the column). A column of kind "number" has `values`,
+        `whole` (all are whole numbers), `extremes`, and the `range` of its colours, from the 1st to the 99th percentile. A column
+        of kind "word" has its distinct `words` (deflated JSON) from the most to the least frequent, `codes` (0 is unknown, 1 the
+        first word), and the `counts` of the first `CLASSES` words. Whole numbers of up to `CLASSES` distinct values are words.
+        Numbers that are not finite, and blank text, are unknown.
     """
     valid = values.notna().to_numpy()
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
@@ -117,7 +117,7 @@ def _words(name: str, words: pd.Series, valid: np.ndarray) -> dict:
 
 
 def sprite_sheets(thumbnails: np.ndarray) -> Iterator[str]:
-    """Sprite sheets as WebP files in base64: thumbnails row by row in squares of `SHEET_SIDE` pixels.
+    """Sprite sheets of at most `SHEET_SIDE` pixels, filled row by row with thumbnails, as WebP files in base64.
 
     Args:
         thumbnails: uint8 (N, px, px) or (N, px, px, 3).

@@ -1,9 +1,9 @@
-// From loading to the first picture.
+// Start of the page: load the data, connect buttons and keys, draw.
 function connect() {
   document.addEventListener("keydown", onKey);
   for (const button of byId("tools").children) button.addEventListener("click", () => setTool(button.dataset.tool));
   const clicks = {
-    nearer: () => activeView().zoom(.7), farther: () => activeView().zoom(1 / .7), whole: () => views.forEach(view => view.whole()),
+    nearer: () => activeView().zoom(.7), farther: () => activeView().zoom(1 / .7), whole: () => views.forEach(view => view.showAll()),
     pictures: () => setPictures(!state.pictures), beside: () => setBeside(!state.beside), close: clear, ask: () => byId("help").showModal(),
   };
   for (const [id, run] of Object.entries(clicks)) byId(id)?.addEventListener("click", run);
@@ -30,7 +30,7 @@ function showPane(name) {
     byId(`tab-${pane}`).ariaSelected = String(pane === name);
     byId(`tab-${pane}`).tabIndex = pane === name ? 0 : -1;
   }
-  byId("find").classList.toggle("away", name !== "explore"); // it keeps its place
+  byId("find").classList.toggle("away", name !== "explore"); // hidden, but it still takes up its space
   hideCard();
 }
 
@@ -44,7 +44,7 @@ function welcome() {
     make("p", {className: "quiet"}, "Everything works with keys too; ", make("kbd", {textContent: "?"}), " lists them."));
 }
 
-function hook() { // for tests: what the page shows, and where
+function hook() { // for tests: the state of the page, and positions of points
   const names = () => coloring().groups.filter(group => state.hidden.has(group.id)).map(group => group.name);
   const read = () => ({
     backbones: views.map(view => view.map.name), color: coloring().name, hidden: names(), selected: state.selected, cursor: state.cursor,
@@ -57,7 +57,7 @@ function hook() { // for tests: what the page shows, and where
 
 async function start() {
   if (typeof DecompressionStream === "undefined") throw new Error("This page needs a browser from 2023 or later.");
-  const library = make("script", {textContent: await inflatedText("library")});
+  const library = make("script", {textContent: await inflateText("library")});
   document.head.append(library);
   for (const map of meta.maps) maps.push(await openMap(map));
   for (const column of meta.columns) columns.push(await openColumn(column));

@@ -29,8 +29,8 @@ from ssl_transfer.analysis.explorer.packing import (
 )
 from ssl_transfer.errors import UsageError
 
-# Okabe and Ito 2008 as in reports, then six more: the farthest apart in CIELAB, least of normal, protan, deutan and tritan
-# sight (Machado et al. 2009), that stand out from both a white and a dark page.
+# The palette of Okabe and Ito (2008), as in reports, and six more colours. These were chosen to contrast with a white and a dark
+# page, and to maximise the smallest CIELAB distance under normal, protan, deutan and tritan vision (Machado et al. 2009).
 PALETTE = (
     "#1f82c0",
     "#d55e00",
@@ -97,9 +97,9 @@ def write_explorer(
     Args:
         path: Path of the page, `.html`; its folder is created if missing.
         title: Title of the page.
-        maps: Backbone -> its feature space, all of the same N images in the same order; the first is shown first.
-        columns: Descriptions of the images, N rows. All columns are listed; numbers, and text whose values repeat, can colour
-            the points. None and NaN are unknown. Integers with up to 12 distinct values are classes.
+        maps: Feature space of each backbone, all of the same N images in the same order; the first is shown first.
+        columns: Descriptions of the images, N rows. All columns are listed; points can be coloured by numbers and by text whose
+            values repeat. None and NaN are unknown. Integers with up to 12 distinct values are classes.
         thumbnails: uint8 (N, px, px) or (N, px, px, 3).
         findings: Results in the second tab, which is omitted if there are none.
 
@@ -108,7 +108,7 @@ def write_explorer(
 
     Raises:
         UsageError: If there is no feature space or no image, if shapes do not fit, if a neighbour is not among the N images,
-            if coordinates are NaN or infinite, or if the picture of a finding is no PNG file.
+            if coordinates are NaN or infinite, or if the picture of a finding is not a PNG file.
     """
     path = Path(path)
     _check(path, maps, columns, thumbnails)
@@ -121,7 +121,7 @@ def write_explorer(
 
 
 def _content(title, maps, columns, thumbnails, findings) -> dict:
-    """Variables of the template; scripts read `meta` first."""
+    """Variables of the template. `meta` describes the page; it is the first data that its scripts read."""
     from plotly.offline import get_plotlyjs
 
     library = get_plotlyjs()
@@ -195,11 +195,11 @@ def _finding_content(finding: Finding) -> dict:
     picture = Path(finding.picture)
     if not picture.is_file():
         raise UsageError(
-            f"{picture}: no such picture for the finding “{finding.title}”. Make it first, or leave it out."
+            f"{picture}: the picture of the finding “{finding.title}” does not exist. Draw it first, or leave it out."
         )
     data = picture.read_bytes()
     if not data.startswith(PNG):
-        raise UsageError(f"{picture}: the picture of a finding is a PNG file, and this is none. Save it as one.")
+        raise UsageError(f"{picture}: found a picture that is not a PNG file. Save it as PNG.")
     return {**content, "uri": f"data:image/png;base64,{base64.b64encode(data).decode()}"}
 
 
@@ -229,8 +229,8 @@ def _check_map(where: str, projection: Projection, count: int) -> None:
             f"{where}: points have shape {points.shape}, expected ({count}, 2), one per row of the columns."
         )
     if not np.isfinite(points).all():
-        strange = int((~np.isfinite(points).all(1)).sum())
-        raise UsageError(f"{where}: {strange} points are not finite numbers. Leave those images out of all maps.")
+        non_finite = int((~np.isfinite(points).all(1)).sum())
+        raise UsageError(f"{where}: {non_finite} points are not finite numbers. Leave those images out of all maps.")
     if neighbors.ndim != 2 or len(neighbors) != count or not np.issubdtype(neighbors.dtype, np.integer):
         raise UsageError(f"{where}: neighbors are {neighbors.dtype} {neighbors.shape}, expected integers ({count}, k).")
     if similarities.shape != neighbors.shape or not np.isfinite(similarities).all():

@@ -1,14 +1,14 @@
-// Thumbnails: cut out of sprite sheets, which are decoded when one of their pictures is wanted and soon let go.
+// Thumbnails are cut from sprite sheets. A sheet is decoded when one of its pictures is needed, and released after that.
 const {px, across} = meta.thumbnail, perSheet = across * across;
-const tiles = new Map(), wanted = new Map(); // row -> ImageBitmap; sheet -> rows waiting for it
+const tiles = new Map(), requested = new Map(); // row -> ImageBitmap; sheet -> rows waiting for it
 const MOST_TILES = 6000;
 
 function tile(row) { // a promise of an ImageBitmap
   const cached = tiles.get(row);
   if (cached) return cached;
   const sheet = Math.floor(row / perSheet);
-  if (!wanted.has(sheet)) { wanted.set(sheet, []); queueMicrotask(() => cut(sheet)); }
-  const promise = new Promise(resolve => wanted.get(sheet).push({row, resolve}));
+  if (!requested.has(sheet)) { requested.set(sheet, []); queueMicrotask(() => cut(sheet)); }
+  const promise = new Promise(resolve => requested.get(sheet).push({row, resolve}));
   tiles.set(row, promise);
   if (tiles.size > MOST_TILES) tiles.delete(tiles.keys().next().value);
   return promise;
@@ -16,22 +16,22 @@ function tile(row) { // a promise of an ImageBitmap
 
 const blobs = new Map();
 function sheetBlob(sheet) {
-  if (!blobs.has(sheet)) blobs.set(sheet, new Blob([bytes(taken(`sheet-${sheet}`))], {type: "image/webp"}));
+  if (!blobs.has(sheet)) blobs.set(sheet, new Blob([bytes(takeText(`sheet-${sheet}`))], {type: "image/webp"}));
   return blobs.get(sheet);
 }
 
 async function cut(sheet) {
-  const rows = wanted.get(sheet);
-  wanted.delete(sheet);
-  const whole = await createImageBitmap(sheetBlob(sheet));
+  const rows = requested.get(sheet);
+  requested.delete(sheet);
+  const sheetImage = await createImageBitmap(sheetBlob(sheet));
   await Promise.all(rows.map(async ({row, resolve}) => {
     const index = row % perSheet, left = index % across * px, top = Math.floor(index / across) * px;
-    const bitmap = await createImageBitmap(whole, left, top, px, px);
+    const bitmap = await createImageBitmap(sheetImage, left, top, px, px);
     ready.set(row, bitmap);
     if (ready.size > MOST_TILES) ready.delete(ready.keys().next().value);
     resolve(bitmap);
   }));
-  whole.close();
+  sheetImage.close();
 }
 
 const ready = new Map(); // row -> ImageBitmap that can be drawn at once
@@ -43,16 +43,16 @@ function picture(row, label = `Image of row ${row}`) {
   return canvas;
 }
 
-// Pictures on the map, framed in their colour. Those not decoded yet follow when they are.
+// Draws pictures on the embedding, framed in their colour. Pictures that are not decoded yet are drawn as soon as they are.
 function paintPictures(view) {
-  const pen = view.pen(), side = 38, rows = view.scattered(side + 6), missing = [];
+  const context = view.context(), side = 38, rows = view.spreadRows(side + 6), missing = [];
   view.painted = {side, rows};
   for (const row of rows) {
     const bitmap = ready.get(row), [x, y] = view.screen(row);
     if (!bitmap) { missing.push(row); continue; }
-    pen.fillStyle = colorOf(row);
-    pen.fillRect(x - side / 2 - 2, y - side / 2 - 2, side + 4, side + 4);
-    pen.drawImage(bitmap, x - side / 2, y - side / 2, side, side);
+    context.fillStyle = colorOf(row);
+    context.fillRect(x - side / 2 - 2, y - side / 2 - 2, side + 4, side + 4);
+    context.drawImage(bitmap, x - side / 2, y - side / 2, side, side);
   }
   if (missing.length) Promise.all(missing.map(tile)).then(() => state.pictures && view.repaint());
 }

@@ -1,68 +1,68 @@
-// Which points are meant: near the pointer, in a direction, inside a drawn line. All in pixels of the screen.
-function rowAt(view, x, y, within) { // a picture on the map is as large as it looks
+// Find points: near the pointer, in a direction, or inside a drawn line. All distances are in pixels of the stage.
+function rowAt(view, x, y, within) { // where pictures are shown, anywhere on the picture
   const {side, rows} = view.painted ?? {rows: []};
-  const covers = row => view.screen(row).every((middle, axis) => Math.abs(middle - [x, y][axis]) <= side / 2);
+  const covers = row => view.screen(row).every((center, axis) => Math.abs(center - [x, y][axis]) <= side / 2);
   return rows.find(covers) ?? nearestRow(view, x, y, within);
 }
 
 function nearestRow(view, x, y, within) {
   const {ax, bx, ay, by} = view.transform();
-  let best = -1, least = within * within;
+  let best = -1, smallest = within * within;
   for (let row = 0; row < meta.images; row++) {
     const dx = ax * view.map.x[row] + bx - x;
     if (dx > within || dx < -within) continue;
-    const dy = ay * view.map.y[row] + by - y, far = dx * dx + dy * dy;
-    if (far <= least && pickable(row)) { least = far; best = row; }
+    const dy = ay * view.map.y[row] + by - y, squared = dx * dx + dy * dy;
+    if (squared <= smallest && pickable(row)) { smallest = squared; best = row; }
   }
   return best;
 }
 
 const DIRECTIONS = {ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1]};
-function rowTowards(view, from, key) { // the nearest within 45 degrees of the direction
+function rowTowards(view, from, key) { // the nearest point within 45 degrees of the direction
   const [ux, uy] = DIRECTIONS[key], {ax, bx, ay, by} = view.transform(), [x, y] = view.screen(from);
-  let best = -1, least = Infinity;
+  let best = -1, smallest = Infinity;
   for (let row = 0; row < meta.images; row++) {
     const dx = ax * view.map.x[row] + bx - x, dy = ay * view.map.y[row] + by - y;
-    const along = dx * ux + dy * uy, aside = Math.abs(dx * uy) + Math.abs(dy * ux);
-    if (along <= 0 || aside > along) continue;
-    const far = dx * dx + dy * dy;
-    if (far < least && row !== from && pickable(row)) { least = far; best = row; }
+    const along = dx * ux + dy * uy, across = Math.abs(dx * uy) + Math.abs(dy * ux);
+    if (along <= 0 || across > along) continue;
+    const squared = dx * dx + dy * dy;
+    if (squared < smallest && row !== from && pickable(row)) { smallest = squared; best = row; }
   }
   return best;
 }
 
-function rowsInside(view, line) { // even-odd rule, as numpy users know it from matplotlib's contains_points
+function rowsInside(view, line) { // points inside a closed line, by the even-odd rule
   const xs = line.map(point => point[0]), ys = line.map(point => point[1]);
   const left = Math.min(...xs), right = Math.max(...xs), top = Math.min(...ys), bottom = Math.max(...ys);
-  const {ax, bx, ay, by} = view.transform(), found = [];
+  const {ax, bx, ay, by} = view.transform(), rows = [];
   for (let row = 0; row < meta.images; row++) {
     const x = ax * view.map.x[row] + bx, y = ay * view.map.y[row] + by;
     if (x < left || x > right || y < top || y > bottom || !pickable(row)) continue;
     let inside = false;
     for (let i = 0, j = xs.length - 1; i < xs.length; j = i++)
       if (ys[i] > y !== ys[j] > y && x < (xs[j] - xs[i]) * (y - ys[i]) / (ys[j] - ys[i]) + xs[i]) inside = !inside;
-    if (inside) found.push(row);
+    if (inside) rows.push(row);
   }
-  return found;
+  return rows;
 }
 
-// Pointer on a map: hover, click, and drawing a lasso or a box. Moving and zooming are Plotly's own.
+// The pointer on an embedding: hover, click, and draw a lasso or a box. Plotly handles moving and zooming.
 function listen(view) {
-  const stage = view.stage, at = event => {
+  const stage = view.stage, positionOf = event => {
     const box = stage.getBoundingClientRect();
     return [event.clientX - box.left, event.clientY - box.top];
   };
   let start = null, line = null;
   stage.addEventListener("pointerdown", event => {
     if (event.button) return;
-    start = at(event);
+    start = positionOf(event);
     state.active = views.indexOf(view);
-    stage.classList.add("by-pointer"); // no frame around the whole map until keys are used
+    stage.classList.add("by-pointer"); // no focus ring until a key is used
     stage.focus({preventScroll: true});
     if (state.tool !== "move") { line = [start]; stage.setPointerCapture(event.pointerId); }
   });
   stage.addEventListener("pointermove", event => {
-    const point = at(event);
+    const point = positionOf(event);
     if (line) return drawTo(view, line, point);
     if (start || event.buttons) return hover(view, -1);
     hover(view, rowAt(view, ...point, event.pointerType === "touch" ? 24 : 14), event);
@@ -70,13 +70,13 @@ function listen(view) {
   stage.addEventListener("pointerleave", () => line || hover(view, -1));
   addEventListener("pointerup", event => {
     if (!start) return;
-    const [x, y] = at(event), still = Math.hypot(x - start[0], y - start[1]) < 4;
-    const drawn = line;
+    const [x, y] = positionOf(event), isClick = Math.hypot(x - start[0], y - start[1]) < 4;
+    const finishedLine = line;
     start = line = null;
     view.region = null;
     view.mark();
-    if (still) click(view, x, y);
-    else if (drawn?.length > 1) finish(view, drawn, event.shiftKey);
+    if (isClick) click(view, x, y);
+    else if (finishedLine?.length > 1) finish(view, finishedLine, event.shiftKey);
   });
   stage.addEventListener("mousedown", event => state.tool === "move" || event.stopPropagation(), true);
 }
@@ -94,8 +94,8 @@ function click(view, x, y) {
   const row = rowAt(view, x, y, 14);
   if (row >= 0) return select(row);
   if (state.tool === "move") dismiss();
-  if (performance.now() - (view.missed ?? -1e3) < 350) view.whole(); // a double click beside all points
-  view.missed = performance.now();
+  if (performance.now() - (view.lastMiss ?? -1e3) < 350) view.showAll(); // a double click that hits no point
+  view.lastMiss = performance.now();
 }
 
 function finish(view, line, add) {

@@ -1,4 +1,4 @@
-// What the reader has done so far, and everything that changes it. Whoever changes it draws what follows from it.
+// The state of the page, and all functions that change it. Each of them redraws what depends on its change.
 const state = {
   shown: [0, Math.min(1, meta.maps.length - 1)], active: 0, beside: false, color: -1, hidden: new Set(), selected: -1, cursor: -1,
   hovered: -1, chosen: null, chosenMask: null, panel: "image", pictures: false, tool: "move",
@@ -22,7 +22,7 @@ function select(row) {
   markMaps();
 }
 
-function point(row, view = null) { // the marked point, which Enter opens; with a card if it is on a map
+function point(row, view = null) { // marks a point, which Enter then opens; in a view, also shows its card
   state.hovered = row;
   hideCard();
   markMaps();
@@ -60,7 +60,7 @@ function choose(rows) {
   drawMaps();
 }
 
-function dismiss() { // the open image; a selection of many stays
+function dismiss() { // closes the open image; the selection of many stays
   if (state.selected < 0 && state.cursor < 0) return;
   Object.assign(state, {selected: -1, cursor: -1, panel: "chosen"});
   drawPanel();
@@ -89,8 +89,8 @@ function setColor(index) {
 }
 
 function nextColor(step) {
-  const places = [...byId("color").options].map(option => +option.value);
-  setColor(places[(places.indexOf(state.color) + step + places.length) % places.length]);
+  const options = [...byId("color").options].map(option => +option.value);
+  setColor(options[(options.indexOf(state.color) + step + options.length) % options.length]);
 }
 
 function setHidden(hidden) {
@@ -108,7 +108,7 @@ function setBackbone(slot, index) {
   say(`${state.beside ? slot ? "Right: " : "Left: " : ""}${maps[index].name}.`);
   if (same) return;
   hideCard();
-  views[slot].turnTo(maps[index]);
+  views[slot].switchTo(maps[index]);
   drawPanel();
 }
 
@@ -157,7 +157,7 @@ function showCard(row, x, y) {
 }
 
 function hideCard() { byId("card").hidden = true; }
-View.prototype.page = function (row) { // where a point is on the page, in CSS pixels
+View.prototype.page = function (row) { // position of a point on the page, in CSS pixels
   const box = this.stage.getBoundingClientRect(), [x, y] = this.screen(row);
   return [box.left + x, box.top + y];
 };

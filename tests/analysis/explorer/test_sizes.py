@@ -71,8 +71,11 @@ def wrong(**changes) -> dict:
         ({"similarities": np.ones((2, 3))}, r"similarities: found \(2, 3\)"),
         ({"thumbnails": np.zeros((2, 4, 4))}, r"float64 \(2, 4, 4\), expected uint8"),
         ({"thumbnails": np.zeros((3, 4, 4), np.uint8)}, r"\(3, 4, 4\), expected uint8 \(2, px, px\)"),
-        ({"findings": [Finding("f", "t", "missing.png")]}, "missing.png: no such picture"),
-        ({"findings": [Finding("f", "t", __file__)]}, "PNG file, and this is none"),
+        (
+            {"findings": [Finding("f", "t", "missing.png")]},
+            "missing.png: the picture of the finding “f” does not exist",
+        ),
+        ({"findings": [Finding("f", "t", __file__)]}, "found a picture that is not a PNG file"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
