@@ -114,7 +114,7 @@ class Ranking:
         backbones: The backbones in the order in which they were given.
         order: Names of the backbones, the best first.
         first: Name -> share of bootstrap samples in which it is the best; None without resampling.
-        not_told_apart: Names of the backbones that are not distinguished from the best one.
+        not_told_apart: Names of the backbones that may be the best one, `order[0]` first; empty if no other one may be.
         agreement: Criterion -> its correlation coefficients with the criterion `by`.
         recommendation: The recommended backbone, as a sentence.
         caveats: Caveats, as sentences.

@@ -66,6 +66,11 @@ class Sample:
         """Labels of the images, (n,) or (n, K)."""
         return self.task.labels[self.rows]
 
+    @cached_property
+    def units(self) -> int:
+        """Number of patients (of images, where patients are unknown), the units of folds and bootstrap samples."""
+        return len(np.unique(self.task.groups()[self.rows]))
+
     def drawn(self) -> Iterator[np.ndarray]:
         """Positions within this sample of each bootstrap sample; an image that is drawn twice is there twice."""
         for counts in self.counts:

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 
 from ssl_transfer.measures.agreement import FEWEST, agreement
+from ssl_transfer.measures.comparison_with_best import ALPHA, may_be_best
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.measures.transferability import ROWS_PER_FEATURE, SCORES
 from ssl_transfer.ranking.candidate import Candidate, criteria, criterion_title
 from ssl_transfer.ranking.sample import Sample
 
-CERTAIN = 0.95  # share of resampled patients in which the best must be ahead of another to be distinguished from it
 FEW_CANDIDATES = 10  # below which correlations over candidates are called unreliable
 RANDOM_INIT = "none"  # the method of random initialisation
+TEST = f"multiple comparisons with the best, level {ALPHA:g}"
 KNOWN_TO_MISLEAD = (
     "Transferability scores are known to mislead on medical tasks (arXiv 2308.07444, 2405.20420): a score is a hint, the "
     "cross-validated probe a measurement, and only fine-tuning (ssl-transfer evaluate finetune, or a study) the answer."
@@ -33,8 +34,9 @@ def verdict(candidates: list[Candidate], sample: Sample, by: str, more: list[str
     sign = metric_sign(sample.task.card.metric) if by not in SCORES else 1
     ranked = [candidate for candidate in candidates if candidate.values[by] is not None]
     ranked.sort(key=lambda candidate: -sign * candidate.value(by))
-    first = _first_shares(ranked, by, sign)
-    tied = [other.name for other in ranked[1:] if first and not _ahead(ranked[0], other, by, sign)]
+    resampled = _resampled(ranked, by, sign)
+    first = _first_shares(ranked, resampled) if resampled.size else None
+    tied = _tied(ranked, resampled, by, sign, sample.units) if resampled.size else []
     correlations = _agreement(candidates, by)
     return {
         "order": tuple(candidate.name for candidate in ranked),
@@ -51,22 +53,24 @@ def measured_by(by: str, metric: str) -> str:
     return criterion_title(by) if by in SCORES else f"{metric.replace('_', ' ')} of the {criterion_title(by)}"
 
 
-def _first_shares(ranked: list[Candidate], by: str, sign: int) -> dict[str, float] | None:
-    """Share of bootstrap samples in which each candidate is best (ties are split); None without resampling."""
-    drawn = sign * np.stack([candidate.resampled.get(by, np.empty(0)) for candidate in ranked])
-    drawn = drawn[:, np.isfinite(drawn).all(0)]
-    if not drawn.size:
-        return None
-    best = drawn == drawn.max(0)
+def _resampled(ranked: list[Candidate], by: str, sign: int) -> np.ndarray:
+    """Values of all candidates in the same bootstrap samples, more is better, (K, R); samples with NaN are left out."""
+    values = sign * np.stack([candidate.resampled.get(by, np.empty(0)) for candidate in ranked])
+    return values[:, np.isfinite(values).all(0)]
+
+
+def _first_shares(ranked: list[Candidate], resampled: np.ndarray) -> dict[str, float]:
+    """Share of bootstrap samples in which each candidate is best; ties are split."""
+    best = resampled == resampled.max(0)
     shares = (best / best.sum(0)).mean(1)
     return {candidate.name: round(float(share), 4) for candidate, share in zip(ranked, shares, strict=True)}
 
 
-def _ahead(best: Candidate, other: Candidate, by: str, sign: int) -> bool:
-    """Whether a candidate is better than another in nearly all bootstrap samples."""
-    differences = sign * (best.resampled[by] - other.resampled[by])
-    differences = differences[np.isfinite(differences)]
-    return float((differences > 0).mean()) >= CERTAIN
+def _tied(ranked: list[Candidate], resampled: np.ndarray, by: str, sign: int, units: int) -> list[str]:
+    """Names of the candidates, apart from the first one, that may be the best."""
+    values = sign * np.array([candidate.value(by) for candidate in ranked])
+    possible = may_be_best(values, resampled, units)
+    return [candidate.name for candidate, may_be in zip(ranked[1:], possible[1:], strict=True) if may_be]
 
 
 def _agreement(candidates: list[Candidate], by: str) -> dict[str, dict[str, float | None]]:
@@ -97,13 +101,14 @@ def _recommendation(
     elif tied:
         names = ", ".join([best.name, *tied[:-1]]) + f" and {tied[-1]}"
         text = (
-            f"These patients do not separate {names}: {best.name} has the highest value by {criterion}, {value}, and ranks first "
-            f"in {first[best.name]:.0%} of resampled patients. Take the cheapest of them, or fine-tune all."
+            f"These patients do not separate {names}: {best.name} has the best {criterion}, {value}, and ranks first in "
+            f"{first[best.name]:.0%} of bootstrap samples of patients, but any of them may be the best one ({TEST}). Take the "
+            "cheapest of them, or fine-tune all."
         )
     else:
         text = (
-            f"Take {best.name}: its {criterion} is {value}, against {runner_up}, and it ranks first in {first[best.name]:.0%} of "
-            "resampled patients."
+            f"Take {best.name}: its {criterion} is {value}, against {runner_up}. It ranks first in {first[best.name]:.0%} of "
+            f"bootstrap samples of patients, and every other candidate is worse than the best ({TEST})."
         )
     random_init = {candidate.name for candidate in ranked if candidate.card.method == RANDOM_INIT}
     if random_init & {best.name, *tied}:
