@@ -1,4 +1,4 @@
-"""One backbone of a ranking: probes and transferability scores of its frozen features, with resampled values."""
+"""One backbone of a ranking: probes and transferability scores of its frozen features, also over bootstrap samples."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class Candidate:
     Attributes:
         name: Name among the candidates.
         card: Card of the backbone.
-        values: Criterion -> value; None where it does not apply.
-        resampled: Criterion -> its values over bootstrap samples of patients, shifted so that their mean is the value on all
-            images: duplicate images raise a fitted score, for every backbone alike.
-        source: Source classifier that gave posteriors; None: no posteriors.
-        seconds: Step -> duration in seconds.
+        values: Value of each criterion; None where it does not apply.
+        resampled: Values of each criterion over bootstrap samples of patients. They are shifted so that their mean is the value
+            on all images, because duplicate images raise fitted scores of all backbones.
+        source: Source classifier that the posteriors come from; None: there are none.
+        seconds: Duration of each step in seconds.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Candidate:
         return value
 
     def interval(self, criterion: str) -> list[float] | None:
-        """95 % percentile interval over resampled patients; None without a finite value."""
+        """95 % percentile interval over bootstrap samples of patients; None without a finite value."""
         interval = percentile_interval(self.resampled.get(criterion, np.empty(0)))
         return None if np.isnan(interval[0]) else list(interval)
 
@@ -125,7 +125,7 @@ def candidate(
         if not np.isfinite(value):
             raise TaskError(
                 f"task {sample.task.name}: {sample.task.card.metric} is undefined in every fold: none has images of more "
-                "than one class. Take fewer folds."
+                "than one class. Use fewer folds."
             )
         clock.lap(criterion)
     posteriors = None
@@ -135,16 +135,16 @@ def candidate(
     all_images, drawn = _scores(sample, inputs, posteriors, seed, clock)
     values |= all_images
     resampled |= {criterion: np.array([scores[criterion] for scores in drawn]) for criterion in all_images if drawn}
-    for criterion, biased in resampled.items():
-        if np.isfinite(biased).any():
-            resampled[criterion] = biased - np.nanmean(biased) + values[criterion]
+    for criterion, shifted in resampled.items():
+        if np.isfinite(shifted).any():
+            resampled[criterion] = shifted - np.nanmean(shifted) + values[criterion]
     return Candidate(name, backbone.card, values, resampled, posteriors and posteriors.origin, clock.seconds)
 
 
 def _scores(
     sample: Sample, inputs: np.ndarray, source: SourcePosteriors | None, seed: int, clock: _Clock
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """Scores of all images of the sample, and of each resample; N-LEEP's mixture is fitted once, to all images."""
+    """Scores of all images of the sample, and of each bootstrap sample. N-LEEP's mixture is fitted once, to all images."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewImagesWarning)  # the verdict has a caveat about it
         inputs = inputs.astype(float)
@@ -165,21 +165,21 @@ def _scores(
 def _multiclass_scores(
     features: np.ndarray, labels: np.ndarray, mixture: np.ndarray, source: np.ndarray | None
 ) -> dict[str, float]:
-    """All scores; NaN if the images have a single class."""
+    """All scores; NaN if all images are of one class."""
     if len(np.unique(labels)) < 2:
         return {name: np.nan for name, score in SCORES.items() if source is not None or not score.needs_source}
     return scores(features, labels, source, mixture_probabilities=mixture)
 
 
 class _Clock:
-    """Seconds between laps."""
+    """Durations of steps that follow each other."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """Store the seconds since the last lap under a name."""
+        """Record the seconds since the last call, under the name of a step."""
         now = time.perf_counter()
         self.seconds[name] = round(now - self._last, 3)
         self._last = now

@@ -1,4 +1,4 @@
-"""The images of a ranking: training and validation images of a task, in folds and resamples of patients."""
+"""The images of a ranking: training and validation images of a task, in folds and bootstrap samples of patients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LEAST_FOLDS = 3  # to train, to select, to test
 
 @dataclass(frozen=True)
 class Sample:
-    """Images of one task. Folds and resamples are drawn by patient, and are the same for every backbone.
+    """Images of one task. Folds and bootstrap samples are drawn by patient, and are the same for every backbone.
 
     Attributes:
         task: The task.
@@ -49,8 +49,8 @@ class Sample:
         images = np.unique(task.strata[rows], return_counts=True)[1].max()  # of the most frequent class
         if min(len(patients), images) < LEAST_FOLDS:
             raise SplitError(
-                f"task {task.name}: {len(patients)} patients in train and val, and at most {images} images of one class; a "
-                f"ranking needs at least {LEAST_FOLDS} of both. Take a larger fraction."
+                f"task {task.name}: found {len(patients)} patients in train and val, and at most {images} images of one class; "
+                f"expected at least {LEAST_FOLDS} of both. Use a larger fraction."
             )
         splitter = StratifiedGroupKFold(min(folds, len(patients), images), shuffle=True, random_state=seed)
         fold_of = np.empty(len(rows), np.int64)
@@ -72,23 +72,23 @@ class Sample:
         return len(np.unique(self.task.groups()[self.rows]))
 
     def drawn(self) -> Iterator[np.ndarray]:
-        """Positions within this sample of each bootstrap sample; an image that is drawn twice is there twice."""
+        """Positions, within this sample, of the images of each bootstrap sample; an image that is drawn twice occurs twice."""
         for counts in self.counts:
             yield np.repeat(np.arange(len(counts)), counts)
 
     def metric(self, scores: np.ndarray) -> float:
-        """The task's metric of class scores (n, C) that `held_out_scores` gave."""
+        """The task's metric of class scores (n, C) from `held_out_scores`."""
         return float(self._metric(scores, np.ones((len(scores), 1)))[0])
 
     def metric_resampled(self, scores: np.ndarray) -> np.ndarray:
-        """The metric of every bootstrap sample, (resamples,)."""
+        """The metric in every bootstrap sample, (resamples,)."""
         return self._metric(scores, self.counts.T.astype(float))
 
     def _metric(self, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """The metric under weights (n, R), (R,).
+        """The metric under R sets of image weights (n, R); shape (R,).
 
-        Scores of two folds come from different probes and cannot be compared, so AUROC is a mean over folds, weighted by their
-        images, without folds in which it is undefined.
+        Scores of two folds come from different probes and cannot be compared. AUROC is therefore a mean over the folds in which
+        it is defined, weighted by their numbers of images.
         """
         card, classes = self.task.card, self.task.classes
         if card.metric != "auroc":
@@ -105,14 +105,14 @@ class Sample:
     def held_out_scores(self, protocol: Callable, features: np.ndarray) -> np.ndarray:
         """Class scores (n, C) of every image by a probe that was neither trained nor selected on its fold.
 
-        For each fold, the next fold is the validation set: settings are fitted to the remaining folds, and selected on it.
+        For each fold, probes are trained on all folds but this one and the next, and the best one is selected on the next fold.
 
         Args:
-            protocol: `knn` or `linear_probe` of `evaluation`.
+            protocol: The implementation of `knn` or `linear_probe`.
             features: Features of the sample, (n, D).
 
         Raises:
-            SplitError: If a class has so few patients that the training images have a single class.
+            SplitError: If so few patients have other classes that all training images are of one class.
         """
         card, classes, count = self.task.card, self.task.classes, self.folds.max() + 1
         scores = np.empty((len(self.rows), len(classes)))
@@ -122,8 +122,8 @@ class Sample:
             queries, best = {"validation": features[validation], "test": features[test]}, -np.inf
             if self.labels.ndim == 1 and len(np.unique(self.labels[train])) < 2:
                 raise SplitError(
-                    f"task {self.task.name}: without two folds of {count}, the training images are of one class: too few "
-                    "patients have the others. Take more folds, or a larger fraction."
+                    f"task {self.task.name}: without two of its {count} folds, all training images are of one class; too few "
+                    "patients have other classes. Use more folds, or a larger fraction."
                 )
             for _, predicted in protocol(features[train], self.labels[train], queries, len(classes)):
                 truth = self.labels[validation]

@@ -1,4 +1,4 @@
-"""Posteriors of source classes for the target's images, from a source classifier."""
+"""Source classifiers, and the posteriors of source classes that they predict for the images of a task."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssl_transfer.evaluation.linear_probe import LinearProbe
 from ssl_transfer.measures.standardize import Standardizer
 from ssl_transfer.models.backbone import Backbone
 
-MOST_ROWS = 20_000  # images that a head is trained on; of larger stores, a random sample
+MOST_ROWS = 20_000  # images that a head is trained on; of more images, a random sample
 LABEL = "label"
 
 
@@ -69,13 +69,14 @@ def source_posteriors(
     extract: Callable[[ImageStore], np.ndarray],
     seed: int,
 ) -> SourcePosteriors | None:
-    """Apply a public backbone's classifier, else a head trained on the labels of the stores that it was pretrained on.
+    """Predict source classes with the classifier of a public backbone, or with a head that is trained on labels of the stores
+    that the backbone was pretrained on.
 
     Args:
-        backbone: The backbone; its card names those stores.
-        features: Features of the target's images, (N, D).
+        backbone: The backbone; its card names these stores.
+        features: Features of the task's images, (N, D).
         sources: Available labelled stores.
-        extract: Store -> its features (M, D).
+        extract: Computes the features of a store, (M, D).
         seed: Seed of the sample of `MOST_ROWS` rows.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The stage `rank`: which of several backbones to take for a task, before any is fine-tuned. Test images are not read.
+"""The stage `rank`: choose one of several backbones for a task without fine-tuning them. Test images are not read.
 
-Frozen features of training and validation images are scored by every transferability score, and by kNN and a linear probe, which
-are cross-validated over patients. By default the probe determines the order. Patients are resampled for its uncertainty.
+Frozen features of training and validation images are scored by all transferability scores, and by kNN and a linear probe that are
+cross-validated over patients. By default the probe determines the order. Patients are resampled to measure its uncertainty.
 """
 
 from __future__ import annotations
@@ -55,14 +55,15 @@ def rank(
             and the probes are defined.
         backbones: Backbones, or their paths or names (see `load_backbone`); the keys of a mapping are their names.
         out: Folder of the ranking; None: `runs/rank/ID`. It contains `rank.json` and `scores.csv`.
-        features: Folders of cached features of these backbones and stores.
-        sources: Labelled stores, `STORE` or `STORE:COLUMN`, on which LEEP and NCE may train a head, for backbones that were
-            pretrained on them.
-        by: The criterion of the order.
+        features: Folders with features of these backbones and stores, which are then not computed again.
+        sources: Labelled stores, `STORE` or `STORE:COLUMN`. For backbones that were pretrained on one of them, LEEP and NCE use a
+            head that is trained on its labels.
+        by: Criterion that determines the order: `linear_probe`, `knn`, or the name of a transferability score.
         fraction: Share of the training patients, as for `evaluate`.
         seed: Seed of the fraction, the folds, the bootstrap, and the mixture of N-LEEP.
         folds: Number of folds of patients for the probes, at least three.
-        resamples: Number of bootstrap samples of patients, for intervals and shares of first ranks; 0: neither.
+        resamples: Number of bootstrap samples of patients, for intervals, shares of first ranks, and comparisons with the best;
+            0: none of these.
         size, precision: Image size and precision of the features; see `extract_features`.
 
     Returns:
@@ -70,8 +71,8 @@ def rank(
 
     Raises:
         TaskError: If it is a segmentation task.
-        UsageError: If there are fewer than three folds, `by` applies to no backbone, features are of something else, or `out`
-            holds something else.
+        UsageError: If there are fewer than three folds, `by` applies to no backbone, `features` belong to none of the backbones
+            and stores, or `out` contains something else.
         SplitError: If there are fewer than three patients.
         BackboneError: If features are NaN or infinite.
     """
@@ -95,7 +96,7 @@ def rank(
     candidates = _candidates(sample, backbones, sources, extraction, seed)
     if all(scored.values[by] is None for scored in candidates):
         raise UsageError(
-            f"by={by}: this score applies to none of the backbones, or not to this task. Take linear_probe."
+            f"by={by}: this score does not apply to any of the backbones, or not to this task. Use by=linear_probe."
         )
     ranking = Ranking(
         run_id=artifact.id,
@@ -119,26 +120,26 @@ def _check_source(by: str, backbones: Mapping[str, Backbone], sources: Sequence[
     needs_source = by in SCORES and SCORES[by].needs_source
     if needs_source and not any(_has_source(backbone, sources) for backbone in backbones.values()):
         raise UsageError(
-            f"by={by}: none of the backbones has known source classes. Take linear_probe, or give a --source."
+            f"by={by}: none of the backbones has a source classifier. Use by=linear_probe, or add --source STORE."
         )
 
 
 @dataclass(frozen=True)
 class _Extraction:
-    """Features of backbones and stores: read from the given folders (run id -> features), or computed."""
+    """Features of backbones and stores, read from the given folders (by run id) or computed."""
 
     given: dict[str, Features]
     size: int | None
     precision: Precision
 
     def check(self, backbones: Iterable[Backbone], stores: Sequence[Images]) -> None:
-        """Refuse a given folder that belongs to none of these backbones and stores."""
+        """Refuse a given folder whose features belong to none of these backbones and stores."""
         expected = {
             features_id(backbone, store, self.size, self.precision) for backbone in backbones for store in stores
         }
         if unexpected := [str(features.path) for run_id, features in self.given.items() if run_id not in expected]:
             raise UsageError(
-                f"--features {unexpected[0]}: of another backbone, store, size or precision than what is ranked here."
+                f"--features {unexpected[0]}: belong to another backbone, store, size or precision than those ranked here."
             )
 
     def of(self, backbone: Backbone, store: Images) -> np.ndarray:
@@ -179,7 +180,7 @@ def _has_source(backbone: Backbone, sources: Sequence[SourceLabels]) -> bool:
 
 
 def _unused(sources: Sequence[SourceLabels], backbones: Mapping[str, Backbone]) -> list[str]:
-    """A sentence for each store that no backbone was pretrained on."""
+    """A caveat for each source store that no backbone was pretrained on."""
     pretrained_on = {store for backbone in backbones.values() for store in backbone.card.stores}
     return [
         f"{source.store.path} is not used as a source: none of these backbones was pretrained on it."
@@ -206,7 +207,7 @@ def _ranked(candidate: Candidate) -> RankedBackbone:
 
 
 def _table(ranking: Ranking) -> pandas.DataFrame:
-    """One row per backbone and criterion: value and interval."""
+    """Content of `scores.csv`: value and interval, a row per backbone and criterion."""
     rows = []
     for backbone in ranking.backbones:
         for criterion in criteria():

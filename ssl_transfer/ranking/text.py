@@ -11,11 +11,11 @@ from ssl_transfer.result import RankedBackbone, Ranking
 
 
 def as_text(ranking: Ranking, path: str | Path | None = None) -> str:
-    """What `rank` prints on a terminal.
+    """The text that `rank` prints.
 
     Args:
         ranking: The ranking.
-        path: Path of its `rank.json`; None: not printed.
+        path: Path of its `rank.json`, to be printed; None: not printed.
     """
     position = {name: number for number, name in enumerate(ranking.order)}
     backbones = sorted(ranking.backbones, key=lambda backbone: position.get(backbone.name, len(position)))
@@ -77,7 +77,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    """Columns of text, the first two to the left, numbers to the right."""
+    """Lines of a table: the first two columns are left-aligned, the others right-aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(

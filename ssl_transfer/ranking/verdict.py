@@ -1,4 +1,4 @@
-"""The result of a ranking: order of the candidates, its certainty, agreement of scores, recommendation and caveats."""
+"""The result of a ranking: order of the candidates, its uncertainty, agreement of scores, recommendation and caveats."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ssl_transfer.measures.transferability import ROWS_PER_FEATURE, SCORES
 from ssl_transfer.ranking.candidate import Candidate, criteria, criterion_title
 from ssl_transfer.ranking.sample import Sample
 
-FEW_CANDIDATES = 10  # below which correlations over candidates are called unreliable
+FEW_CANDIDATES = 10  # with fewer, correlations over candidates are called unreliable
 RANDOM_INIT = "none"  # the method of random initialisation
 TEST = f"multiple comparisons with the best, level {ALPHA:g}"
 KNOWN_TO_MISLEAD = (
-    "Transferability scores are known to mislead on medical tasks (arXiv 2308.07444, 2405.20420): a score is a hint, the "
-    "cross-validated probe a measurement, and only fine-tuning (ssl-transfer evaluate finetune, or a study) the answer."
+    "Transferability scores are known to mislead on medical tasks (arXiv 2308.07444, 2405.20420). The cross-validated probe is a "
+    "better guide; only fine-tuning (ssl-transfer evaluate finetune, or a study) shows which backbone is best."
 )
 
 
@@ -131,7 +131,7 @@ def _caveats(
 def _disagreement(
     candidates: list[Candidate], ranked: list[Candidate], sample: Sample, by: str, correlations: dict
 ) -> list[str]:
-    """Scores that rank another candidate first, or whose correlation with the order is negative."""
+    """Caveats about scores that rank another candidate first, or whose correlation with the criterion is negative."""
     texts = []
     if len(candidates) > 1 and (others := _other_choices(candidates, ranked[0], by)):
         choices = "; ".join(f"{', '.join(titles)} would choose {name}" for name, titles in others.items())
@@ -144,16 +144,16 @@ def _disagreement(
             f"{', '.join(negative)}."
         )
     if 1 < len(ranked) < FEW_CANDIDATES:
-        texts.append(f"Correlations over {len(ranked)} candidates are unreliable: chance alone makes large ones.")
+        texts.append(f"Correlations over {len(ranked)} candidates are unreliable: large ones occur by chance.")
     return texts
 
 
 def _sample_size(candidates: list[Candidate], sample: Sample) -> list[str]:
-    """Unknown patients, few images, and unequal numbers of features."""
+    """Caveats about unknown patients, few images, and different numbers of features."""
     texts, images = [], len(sample.rows)
     if sample.task.patients is None:
         texts.append(
-            "Patients are unknown: folds and resamples are drawn by image, so values and certainty may be too optimistic."
+            "Patients are unknown: folds and bootstrap samples are drawn by image, so values and intervals may be too optimistic."
         )
     if wide := [each for each in candidates if images < ROWS_PER_FEATURE * each.card.feature_dim]:
         texts.append(
@@ -168,7 +168,7 @@ def _sample_size(candidates: list[Candidate], sample: Sample) -> list[str]:
 
 
 def _source_classes(candidates: list[Candidate], kind: str) -> list[str]:
-    """The source classifiers of LEEP and NCE, and the scores that are undefined for the kind of task."""
+    """Caveats about the source classifiers of LEEP and NCE, and about scores that are undefined for the kind of task."""
     texts = []
     without = [candidate for candidate in candidates if candidate.source is None]
     from_source = " and ".join(score.title for score in reversed(SCORES.values()) if score.needs_source)
@@ -182,18 +182,18 @@ def _source_classes(candidates: list[Candidate], kind: str) -> list[str]:
         texts.append(f"{from_source} of {names} are computed from {source}.")
     if kind == "multilabel":
         defined = ", ".join(score.title for score in SCORES.values() if score.multilabel)
-        texts.append(f"The task is multi-label: of the scores only {defined} is defined.")
+        texts.append(f"The task is multi-label: the only score that is defined is {defined}.")
     return texts
 
 
 def _seen(candidates: list[Candidate], store: str) -> list[str]:
-    """Candidates that were pretrained on the task's store."""
+    """Caveat about candidates that were pretrained on the task's store."""
     seen = [candidate for candidate in candidates if store in candidate.card.stores]
-    return [f"Pretrained, without labels, on training images of this very store: {_names(seen)}."] if seen else []
+    return [f"Pretrained, without labels, on training images of this store: {_names(seen)}."] if seen else []
 
 
 def _other_choices(candidates: list[Candidate], best: Candidate, by: str) -> dict[str, list[str]]:
-    """Candidate -> titles of the scores that rank it first in place of `best`."""
+    """Titles of the scores that rank another candidate first, by candidate."""
     choices: dict[str, list[str]] = {}
     for criterion in SCORES:
         scored = [candidate for candidate in candidates if candidate.values[criterion] is not None]
