@@ -1,4 +1,4 @@
-"""How long a training lasts, and what happens at which step."""
+"""The schedule of a training: its length, its learning rate, and the steps at which it logs, measures and saves."""
 
 from __future__ import annotations
 

@@ -54,13 +54,14 @@ def linear_probe(
             (N, n_classes). Unknown entries do not enter that label's loss.
         queries: Name -> features to score, shape (M, D).
         n_classes: Number of classes, or of labels.
-        strengths: Inverse regularisation strengths C as in scikit-learn, for `lbfgs`, selected on validation.
-            A logarithmic sweep as in Kornblith et al. 2019, 1805.08974.
-        solver: `lbfgs`: logistic regression at every C, to its optimum; `sgd`: the classic recipe (momentum 0.9, 100
-            epochs, cosine to 0), every rate with every weight decay.
-        rates: Peak learning rates for a batch of 256, for `sgd`, selected on validation. DINOv2 sweeps 13
-            (2304.07193).
-        weight_decays: Penalties weight_decay / 2 · ‖weights‖², added to the mean loss, for `sgd`.
+        strengths: Inverse regularisation strengths C, as in scikit-learn, that the solver `lbfgs` fits; one is selected on
+            validation. A logarithmic sweep as in Kornblith et al. 2019, 1805.08974.
+        solver: `lbfgs`: logistic regression, fitted to its optimum at every C. `sgd`: the classic recipe (momentum 0.9, 100
+            epochs, cosine decay to 0) with every pair of rate and weight decay.
+        rates: Peak learning rates, for a batch of 256, that the solver `sgd` uses; one is selected on validation. DINOv2
+            sweeps 13 rates (2304.07193).
+        weight_decays: Weights of the penalty weight_decay / 2 · ‖weights‖² that the solver `sgd` adds to the mean loss; one is
+            selected on validation.
         class_weight: `none`, or `balanced`: every class has the same share of the loss, as in scikit-learn.
 
     Yields:
@@ -86,9 +87,9 @@ def linear_probe(
 class LinearProbe(ClassifierMixin, BaseEstimator):
     """Linear classifier of features, with its regularisation chosen on held-out rows.
 
-    The objective is that of `sklearn.linear_model.LogisticRegression`: C · Σ weight · loss + ½ · ‖coef‖², the intercept free;
-    a sigmoid for two classes, a softmax for more, a sigmoid per column where `y` is a 0/1 matrix of labels. Features are
-    not standardised: do so before. `fit` raises ValueError for an invalid option.
+    The objective is that of `sklearn.linear_model.LogisticRegression`: C · Σ weight · loss + ½ · ‖coef‖², without a penalty on
+    the intercept. The loss has a sigmoid for two classes, a softmax for more classes, and a sigmoid per column if `y` is a 0/1
+    matrix of labels. Features are not standardised here. `fit` raises ValueError for an invalid option.
 
     Args:
         C: Inverse strength of regularisation. None: selected on held-out rows, and then fitted on all rows.

@@ -14,10 +14,10 @@ from ssl_transfer.models.ranks import gather_with_gradient
 
 
 class BarlowTwins(Objective):
-    """Bring the cross-correlation matrix of two views' projections, over the global batch, close to the identity.
+    """Make the cross-correlation matrix of the projections of two views, over the global batch, close to the identity.
 
-    Projections of all ranks are gathered before they are standardised; lightly's own gathering standardises per rank,
-    which is a different loss.
+    Projections of all ranks are gathered before they are standardised. With its own gathering, lightly standardises them per
+    rank, which is another loss.
 
     Args:
         redundancy: Weight λ of the off-diagonal terms, dimensionless. Paper: 0.005 (section 2.2).
@@ -49,6 +49,6 @@ class BarlowTwins(Objective):
     def forward(self, batch: ViewBatch, step: int) -> Losses:
         """Invariance plus `redundancy` times the squared off-diagonal correlations."""
         projections = [self.projection_head(self.backbone(view)).float() for view in batch.views]
-        with torch.autocast(projections[0].device.type, enabled=False):  # correlations near 1 need every digit
+        with torch.autocast(projections[0].device.type, enabled=False):  # correlations near 1 need full precision
             loss = self.criterion(*(gather_with_gradient(projection) for projection in projections))
         return {"loss": self.loss_scale * loss, "projections": [p.detach() for p in projections]}

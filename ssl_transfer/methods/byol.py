@@ -8,7 +8,7 @@ from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
 from pydantic import PositiveInt
 
 from ssl_transfer.data.views import ViewBatch
-from ssl_transfer.methods.momentum import MomentumNetwork, rising
+from ssl_transfer.methods.momentum import MomentumNetwork, rising_momentum
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 
@@ -55,6 +55,6 @@ class BYOL(Objective):
         return {"loss": (2 + 2 * first) + (2 + 2 * second), "projections": [p.detach().float() for p in projections]}
 
     def after_step(self, step: int) -> None:
-        """Move the momentum network; its momentum goes to 1 along a cosine."""
-        momentum = rising(self.momentum, step, self.schedule.total_steps)
-        self.momentum_network.follow(self.backbone, self.projection_head, momentum)
+        """Update the momentum network; its momentum rises to 1 along a cosine."""
+        momentum = rising_momentum(self.momentum, step, self.schedule.total_steps)
+        self.momentum_network.update(self.backbone, self.projection_head, momentum)

@@ -13,7 +13,7 @@ from torch import nn
 
 from ssl_transfer.data.views import ViewBatch, Views
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.methods.momentum import MomentumNetwork, rising
+from ssl_transfer.methods.momentum import MomentumNetwork, rising_momentum
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 
@@ -44,7 +44,7 @@ class DINO(Objective):
         local_views: Number of small crops per image; 0: none. Authors' code: 8.
         local_size: Height and width of a small crop in pixels. Paper: 96 (section 3.1).
         global_scale: Smallest and largest share of the image's area in a large crop. Authors' code: 0.4, 1.
-        local_scale: The same for a small crop. Authors' code: 0.05, 0.4.
+        local_scale: Smallest and largest share of the image's area in a small crop. Authors' code: 0.05, 0.4.
         frozen_output_epochs: Epochs during which the output layer keeps its initial weights. Authors' code: 1.
 
     References:
@@ -100,7 +100,7 @@ class DINO(Objective):
         """Cross-entropy from each global view's target to every other view's output."""
         large, small = batch.views[:GLOBAL_VIEWS], batch.views[GLOBAL_VIEWS:]
         features = [self.backbone(view) for view in large]
-        if small:  # one pass for all of a size
+        if small:  # one pass for all small views
             features += self.backbone(torch.cat(small)).chunk(len(small))
         outputs = [self.projection_head(feature).float() for feature in features]
         with torch.no_grad():
@@ -110,21 +110,21 @@ class DINO(Objective):
         return {"loss": loss, "projections": [feature.detach().float() for feature in features[:GLOBAL_VIEWS]]}
 
     def target_temperature(self, step: int) -> float:
-        """Temperature of the slow copy at a step: linear from its warm-up value, then constant."""
+        """Softmax temperature of the momentum network at a step: linear from its warm-up value, then constant."""
         first, last, epochs = self.warmup
         steps = epochs * self.schedule.steps_per_epoch
         return last if step >= steps else first + (last - first) * step / steps
 
     def after_backward(self, step: int) -> None:
-        """Hold the output layer for the first epochs."""
+        """Drop the gradients of the output layer during the first epochs."""
         if step < self.frozen_output_epochs * self.schedule.steps_per_epoch:
             for parameter in self.projection_head.last_layer.parameters():
                 parameter.grad = None
 
     def after_step(self, step: int) -> None:
-        """Move the momentum network; its momentum goes to 1 along a cosine."""
-        momentum = rising(self.momentum, step, self.schedule.total_steps)
-        self.momentum_network.follow(self.backbone, self.projection_head, momentum)
+        """Update the momentum network; its momentum rises to 1 along a cosine."""
+        momentum = rising_momentum(self.momentum, step, self.schedule.total_steps)
+        self.momentum_network.update(self.backbone, self.projection_head, momentum)
 
 
 def _check_size(backbone: Backbone, size: int) -> None:

@@ -18,21 +18,21 @@ from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 
-MASK_STREAM = 1000  # of the counter-based draws; views use 0, 1, …
+MASK_STREAM = 1000  # stream of random numbers that masks are drawn from; views use the streams 0, 1, …
 
 
 class MAE(Objective):
     """A ViT encodes the visible patches of an image, and a small decoder reconstructs the masked ones.
 
-    Masks, like views, are functions of (seed, epoch, image). Position embeddings are fixed sines and cosines. Targets are the
-    normalised pixels, standardised within each patch if `normalised_patches`.
+    Masks, like views, are functions of (seed, epoch, image). Position embeddings are fixed sines and cosines. The targets are
+    pixels, standardised within each patch if `normalised_patches`.
 
     Args:
         mask_share: Share of the patches that are masked, in (0, 1). Paper: 0.75 (section 4.1).
         normalised_patches: Whether targets are standardised within each patch. Paper: yes (section 3, Table 1d).
         decoder_dim: Width of the decoder. Paper: 512 (Table 1b).
-        decoder_depth: Transformer blocks of the decoder. Paper: 8 (Table 1a).
-        decoder_heads: Attention heads of each of its blocks; they divide the width. Authors' code: 16.
+        decoder_depth: Number of transformer blocks of the decoder. Paper: 8 (Table 1a).
+        decoder_heads: Number of attention heads of each block, a divisor of `decoder_dim`. Authors' code: 16.
 
     References:
         He et al. 2022, https://arxiv.org/abs/2111.06377, section 3.
@@ -75,43 +75,45 @@ class MAE(Objective):
         return [preset]
 
     def forward(self, batch: ViewBatch, step: int) -> Losses:
-        """Mean squared error of the hidden patches."""
+        """Mean squared error of the masked patches."""
         images, prefix = batch.views[0], self.masked_vit.vit.num_prefix_tokens
         shown, hidden = self.masks(batch.rows, step, images.device)
         encoded = self.masked_vit.encode(images, idx_keep=shown)
         tokens = self.decoder_embedding(encoded)
-        everywhere = self.decoder.mask_token.to(tokens.dtype).expand(len(images), self.decoder.sequence_length, -1)
-        drawn = self.pixel_head(get_at_index(self.decoder(set_at_index(everywhere, shown, tokens)), hidden)).float()
+        decoder_tokens = self.decoder.mask_token.to(tokens.dtype).expand(len(images), self.decoder.sequence_length, -1)
+        predictions = self.pixel_head(
+            get_at_index(self.decoder(set_at_index(decoder_tokens, shown, tokens)), hidden)
+        ).float()
         targets = get_at_index(patchify(images, self.patch_size), hidden - prefix).float()
         if self.normalised_patches:
             variance, mean = torch.var_mean(targets, dim=-1, keepdim=True)
             targets = (targets - mean) / (variance + 1e-6).sqrt()
-        loss = (drawn - targets).square().mean()
+        loss = (predictions - targets).square().mean()
         return {"loss": loss, "projections": [encoded.detach().float().mean(1)]}
 
     def compiled_parts(self) -> list[nn.Module]:
-        """The blocks: the ViT's own forward is never called."""
+        """The transformer blocks, since `forward` of the ViT is never called."""
         return [self.masked_vit.vit.blocks, self.decoder.blocks]
 
     def masks(self, rows: torch.Tensor, step: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Tokens that are shown (prefix tokens first) and hidden, for images `rows`; index tensors (B, …)."""
+        """Indices of the visible tokens (prefix tokens first) and of the masked tokens of each image, (B, …)."""
         vit, epoch = self.masked_vit.vit, step // self.schedule.steps_per_epoch
         patches, prefix = vit.patch_embed.num_patches, vit.num_prefix_tokens
         draws = uniforms(self.seed, epoch, rows.cpu().numpy(), MASK_STREAM, patches)
         order = torch.from_numpy(np.argsort(draws, axis=1)) + prefix
         kept = max(1, int(patches * (1 - self.mask_share)))
-        always = torch.arange(prefix).expand(len(order), -1)
-        return torch.cat([always, order[:, :kept]], 1).to(device), order[:, kept:].to(device)
+        prefix_tokens = torch.arange(prefix).expand(len(order), -1)
+        return torch.cat([prefix_tokens, order[:, :kept]], 1).to(device), order[:, kept:].to(device)
 
 
 def _vit(backbone: Backbone) -> Any:  # timm's attributes have no types
-    """The backbone's ViT; whatever has no patches to hide is refused."""
+    """The ViT of a backbone; other architectures are refused."""
     vit: Any = backbone.model
     name = backbone.card.architecture
     if not isinstance(vit, VisionTransformer) or hasattr(vit, "dist_token") or vit.pos_embed is None:
         raise RecipeError(
-            f"method: mae hides patches from a plain ViT, and {name} is none. Set backbone.name=vit_small_patch16_224 (or "
-            "another ViT), or take another method."
+            f"method: mae needs a plain ViT, and {name} is not one. Set backbone.name=vit_small_patch16_224 (or another ViT), "
+            "or choose another method."
         )
     if vit.patch_embed.num_patches < 4:
         raise RecipeError(

@@ -18,17 +18,17 @@ from ssl_transfer.models.ranks import gather, rank, world_size
 class MoCo(Objective):
     """InfoNCE: identify the momentum network's key of an image's other view among a queue of keys of past images.
 
-    BatchNorm statistics that a query shares with its key would give the answer away. So statistics are taken over `bn_groups`
-    equal parts of the global batch, and keys are assigned to the groups in an order drawn per step: both depend on the
-    global batch alone, not on the number of ranks. `bn_groups=1` is plain synchronised BatchNorm. Micro-batches of an
-    accumulated batch enter the queue one after the other.
+    If a query and its key shared BatchNorm statistics, these would reveal which key matches. Therefore statistics are computed in
+    `bn_groups` equal parts of the global batch, and keys are assigned to the groups in an order that is drawn at each step. Both
+    depend on the global batch only, not on the number of ranks. `bn_groups=1` is plain synchronised BatchNorm. Micro-batches of
+    an accumulated batch enter the queue one after the other.
 
     Args:
         temperature: Softmax temperature over cosine similarities, dimensionless. MoCo v2: 0.2 (2003.04297, section 3).
-        queue: Keys kept as negatives, a multiple of the batch size. Paper: 65536 (1911.05722, section 4).
+        queue: Number of keys that are kept as negatives, a multiple of the batch size. Paper: 65536 (1911.05722, section 4).
         momentum: Share of itself that the momentum network keeps per step, in [0, 1]; constant. Paper: 0.999
             (1911.05722, section 4.1).
-        bn_groups: Equal parts of the global batch, each with its own BatchNorm statistics. Paper: 8, one per GPU
+        bn_groups: Number of equal parts of the global batch with separate BatchNorm statistics. Paper: 8, one per GPU
             (1911.05722, section 3.3).
         projection_dim: Width of queries and keys. Paper: 128 (1911.05722, section 3.3).
 
@@ -66,31 +66,31 @@ class MoCo(Objective):
         return {"loss": loss, "projections": [queries.detach().float(), keys.float()]}
 
     def _keys(self, images: torch.Tensor, step: int) -> torch.Tensor:
-        """Keys of this rank's images, computed among shuffled companions."""
+        """Keys of this rank's images. They are computed on shuffled images of all ranks and brought back into order."""
         if self.bn_groups == 1:
             return self.momentum_network(images)
         local, total = len(images), len(images) * world_size()
         order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed * 10**9 + step)).to(
             images.device
         )
-        mine = slice(rank() * local, (rank() + 1) * local)
-        shuffled = gather(images)[order[mine]]
+        local_rows = slice(rank() * local, (rank() + 1) * local)
+        shuffled = gather(images)[order[local_rows]]
         keys = gather(self.momentum_network(shuffled))
-        return keys[torch.argsort(order)[mine]]
+        return keys[torch.argsort(order)[local_rows]]
 
     def after_step(self, step: int) -> None:
-        """Move the momentum network."""
-        self.momentum_network.follow(self.backbone, self.projection_head, self.momentum)
+        """Update the momentum network."""
+        self.momentum_network.update(self.backbone, self.projection_head, self.momentum)
 
     def check_batch(self, batch_size: int) -> None:
-        """Refuse a global batch that does not fit the queue or the groups.
+        """Check that the queue is a multiple of the global batch, and that the batch can be divided into the groups.
 
         Raises:
-            RecipeError: If it divides unevenly.
+            RecipeError: If not.
         """
         if self.queue % batch_size:
             raise RecipeError(
-                f"method.queue: {self.queue} keys are no multiple of train.batch_size {batch_size}, so batches would be cut "
+                f"method.queue: {self.queue} keys are not a multiple of train.batch_size {batch_size}, so batches would be cut "
                 f"at the queue's end. Set method.queue={max(1, self.queue // batch_size) * batch_size}."
             )
         if batch_size % self.bn_groups or batch_size // self.bn_groups < 2:

@@ -9,7 +9,7 @@ from lightly.models.utils import deactivate_requires_grad
 from pydantic import PositiveFloat, PositiveInt
 
 from ssl_transfer.data.views import ViewBatch
-from ssl_transfer.methods.momentum import MomentumNetwork, rising
+from ssl_transfer.methods.momentum import MomentumNetwork, rising_momentum
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.ranks import gather, rank
@@ -18,8 +18,8 @@ from ssl_transfer.models.ranks import gather, rank
 class MoCoV3(Objective):
     """InfoNCE against the momentum network's keys of the global batch, in both directions; no queue.
 
-    The loss is 2τ · InfoNCE, summed over both directions. For a ViT, `frozen_patch_embedding` keeps the random patch
-    projection at its initial weights, which the paper found necessary for stability.
+    The loss is 2τ · InfoNCE, summed over both directions. For a ViT, `frozen_patch_embedding` keeps the patch projection at its
+    initial random weights, which stabilises the training according to the paper.
 
     Args:
         temperature: Softmax temperature over cosine similarities, dimensionless. Authors' code: 0.2 for a ViT, 1.0 for
@@ -64,12 +64,12 @@ class MoCoV3(Objective):
         return {"loss": loss, "projections": [query.detach() for query in queries]}
 
     def _info_nce(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        everyone = functional.normalize(gather(keys), dim=1)
-        logits = functional.normalize(queries, dim=1) @ everyone.T / self.temperature
+        all_keys = functional.normalize(gather(keys), dim=1)
+        logits = functional.normalize(queries, dim=1) @ all_keys.T / self.temperature
         positives = torch.arange(len(queries), device=queries.device) + rank() * len(queries)
         return 2 * self.temperature * functional.cross_entropy(logits, positives)
 
     def after_step(self, step: int) -> None:
-        """Move the momentum network; its momentum goes to 1 along a cosine."""
-        momentum = rising(self.momentum, step, self.schedule.total_steps)
-        self.momentum_network.follow(self.backbone, self.projection_head, momentum)
+        """Update the momentum network; its momentum rises to 1 along a cosine."""
+        momentum = rising_momentum(self.momentum, step, self.schedule.total_steps)
+        self.momentum_network.update(self.backbone, self.projection_head, momentum)

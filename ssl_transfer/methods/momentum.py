@@ -1,4 +1,4 @@
-"""Momentum networks: slow copies of a backbone and its projection head."""
+"""Momentum networks: moving averages of the weights of a backbone and its projection head."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from ssl_transfer.models.backbone import Backbone
 
 
 class MomentumNetwork(nn.Sequential):
-    """A copy of backbone and head that takes no gradients and follows them. It keeps its own BatchNorm statistics.
+    """A copy of backbone and head whose weights are moving averages of theirs. It has no gradients, and its own BatchNorm
+    statistics.
 
     Args:
-        backbone: To copy.
+        backbone: The backbone to copy.
         head: Its projection head.
-        head_copy: An equal head, where `head` cannot be copied.
+        head_copy: A head with the same weights, for heads that `copy.deepcopy` cannot copy.
     """
 
     def __init__(self, backbone: Backbone, head: nn.Module, head_copy: nn.Module | None = None):
@@ -26,13 +27,13 @@ class MomentumNetwork(nn.Sequential):
         deactivate_requires_grad(self)
 
     @torch.no_grad()
-    def follow(self, backbone: Backbone, head: nn.Module, momentum: float) -> None:
-        """Every parameter becomes momentum · itself + (1 − momentum) · its original."""
+    def update(self, backbone: Backbone, head: nn.Module, momentum: float) -> None:
+        """Set every parameter to momentum · parameter + (1 − momentum) · original parameter."""
         for copies, originals in ((self[0], backbone), (self[1], head)):
             for slow, fast in zip(copies.parameters(), originals.parameters(), strict=True):
-                slow.mul_(momentum).add_(fast, alpha=1 - momentum)  # in place: FSDP keeps parts of it elsewhere
+                slow.mul_(momentum).add_(fast, alpha=1 - momentum)  # in place, as FSDP requires
 
 
-def rising(momentum: float, step: int, total_steps: int) -> float:
-    """A momentum that goes to 1 along a cosine (Grill et al. 2020, section 3.3)."""
-    return cosine_schedule(step, total_steps + 1, momentum, 1.0)  # lightly's ends at its last step but one
+def rising_momentum(momentum: float, step: int, total_steps: int) -> float:
+    """A momentum that rises to 1 along a cosine (Grill et al. 2020, section 3.3)."""
+    return cosine_schedule(step, total_steps + 1, momentum, 1.0)  # lightly's schedule ends one step before its last

@@ -1,4 +1,4 @@
-"""The interface of what the loop trains: a module that turns the views of a batch into a loss."""
+"""The interface between methods and the training loop: an objective computes the loss of a batch of views."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Group(NamedTuple):
     """Parameters that share a learning rate.
 
     Attributes:
-        name: Of the group.
-        parameters: All of them are trainable.
-        decays: Whether the optimiser's weight decay applies (to weights; never to norms and biases).
+        name: Name of the group.
+        parameters: Trainable parameters.
+        decays: Whether the optimiser's weight decay applies to the weights; it never applies to norms and biases.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Objective(nn.Module):
 
     Attributes:
         backbone: The network that is exported after training.
-        schedule: Of the training; methods derive their own schedules from it.
-        seed: Of the training; with the step it fixes whatever a method draws.
-        bn_groups: Equal parts of the global batch with separate BatchNorm statistics (1: the whole batch).
-        compares: What the loss takes from the other images of the batch (`negatives`, …); empty: nothing. Such a batch
-            cannot be accumulated from smaller ones.
-        needs_labels: Whether batches must bring `labels`.
+        schedule: Schedule of the training, from which methods derive schedules of their own.
+        seed: Seed of the training. Everything that a method draws is a function of the seed and the step.
+        bn_groups: Number of equal parts of the global batch with separate BatchNorm statistics; 1: the whole batch.
+        compares: What the loss computes between images of a batch, such as `negatives`; empty: the loss of an image does not
+            depend on the others. If it is not empty, a batch cannot be accumulated from smaller ones.
+        needs_labels: Whether batches must have `labels`.
     """
 
     backbone: Backbone
@@ -60,11 +60,11 @@ class Objective(nn.Module):
     needs_labels: ClassVar[bool] = False
 
     def view_presets(self, preset: Views) -> list[Views]:
-        """The views that the method sees of each image, made from the recipe's preset."""
+        """The views of each image that the method uses, made from the recipe's preset."""
         return [preset, preset]
 
     def compiled_parts(self) -> list[nn.Module]:
-        """What `torch.compile` is applied to."""
+        """The modules that `torch.compile` is applied to."""
         return [self.backbone.model]
 
     def forward(self, batch: ViewBatch, step: int) -> Losses:
@@ -79,24 +79,24 @@ class Objective(nn.Module):
         return one_group(self)
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:
-        """Share of its peak rate that each group has at a step.
+        """Learning rate of each group at a step, as a share of its peak.
 
-        A group with a share of 0 rests: it gets no gradient, and the optimiser leaves it alone.
+        A group with a share of 0 is not updated: its gradients are dropped before the optimiser step.
 
         Args:
-            step: From 0.
-            factor: The schedule's share (warm-up, cosine).
+            step: The step, counted from 0.
+            factor: The share that the schedule has at this step (warm-up, cosine).
         """
         return {group.name: factor for group in self.groups()}
 
     def before_step(self, step: int) -> None:
-        """Called before anything else of a step (counted from 0), on all ranks."""
+        """Called at the beginning of a step (counted from 0), on all ranks."""
 
     def check_batch(self, batch_size: int) -> None:
         """Refuse a global batch that the method cannot use, with a `RecipeError`."""
 
     def after_backward(self, step: int) -> None:
-        """Called between the gradients and the optimiser step that uses them (counted from 0)."""
+        """Called after the gradients are computed, before the optimiser step (counted from 0)."""
 
     def after_step(self, step: int) -> None:
-        """Called after an optimiser step (counted from 1). Momentum networks move here."""
+        """Called after an optimiser step (counted from 1). Momentum networks are updated here."""

@@ -1,4 +1,4 @@
-"""Self-supervised methods. A method is a page; a recipe names it by its key here."""
+"""The registry of pretraining methods: recipes select a method by its key."""
 
 from ssl_transfer.methods.barlowtwins import BarlowTwins
 from ssl_transfer.methods.byol import BYOL

@@ -14,7 +14,7 @@ from ssl_transfer.models.ranks import gather_with_gradient
 
 
 class VICReg(Objective):
-    """Equal projections of two views, a standard deviation of at least 1 in each dimension, uncorrelated dimensions.
+    """Three terms: equal projections of two views, a standard deviation of at least 1 in each dimension, uncorrelated dimensions.
 
     Args:
         invariance: Weight λ of the distance between views, dimensionless. Paper: 25 (section 4.2).

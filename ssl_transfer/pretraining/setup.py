@@ -26,13 +26,13 @@ from ssl_transfer.training.optim import OPTIMIZERS
 
 @dataclass(frozen=True)
 class PretrainSetup:
-    """What a pretraining starts from.
+    """Recipe, training images and objective of a pretraining.
 
     Attributes:
-        recipe: With every option of what it names.
+        recipe: The recipe, with all options of its components.
         training_set: The training images with their views.
-        objective: The method around its backbone; initial weights depend on the seed alone.
-        upstream: Ids of the stores and of the parent.
+        objective: The method with its backbone. Without a parent, initial weights depend on the seed only.
+        upstream: Ids of the stores and of the parent backbone.
     """
 
     recipe: PretrainRecipe
@@ -45,17 +45,17 @@ class PretrainSetup:
         """Open the stores, build the backbone and the method, and check that they fit each other.
 
         Args:
-            recipe: From `resolve`.
-            where: Its name, for error messages.
+            recipe: A recipe that `resolve` returned.
+            where: Name of the recipe in error messages.
 
         Raises:
-            RecipeError, StoreError, BackboneError: If they do not.
+            RecipeError, StoreError, BackboneError: If they do not fit each other.
         """
         size, sources = recipe.data.size, recipe.data.sources()
         stores = [ImageStore(source.store) for source in sources]
         channels = recipe.backbone.in_channels or max(store.shape[0] for store in stores)
         recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"in_channels": channels})})
-        presets = _alike(
+        presets = _with_common_intensity(
             [
                 _preset(source.views or recipe.data.views, size, channels, store)
                 for source, store in zip(sources, stores, strict=True)
@@ -74,31 +74,31 @@ class PretrainSetup:
 
 
 def resolve(recipe: PretrainRecipe, where: str) -> PretrainRecipe:
-    """The recipe with every option of what it names, checked against its signature.
+    """Complete the options of all components of a recipe (views, method, optimiser), and check them against the signatures.
 
     Raises:
         RecipeError: If a name or an option is unknown, or a value has the wrong type.
     """
 
-    def full(registry: dict, component: Component, section: str) -> Component:
+    def complete(registry: dict, component: Component, section: str) -> Component:
         return Component(name=component.name, **choose(registry, component, f"{where}: {section}"))
 
     data = recipe.data
     mix = [
-        part.model_copy(update={"views": part.views and full(VIEWS, part.views, f"data.mix.{index}.views")})
+        part.model_copy(update={"views": part.views and complete(VIEWS, part.views, f"data.mix.{index}.views")})
         for index, part in enumerate(data.mix)
     ]
     return recipe.model_copy(
         update={
-            "data": data.model_copy(update={"views": full(VIEWS, data.views, "data.views"), "mix": mix}),
-            "method": full(METHODS, recipe.method, "method"),
-            "optimizer": full(OPTIMIZERS, recipe.optimizer, "optimizer"),
+            "data": data.model_copy(update={"views": complete(VIEWS, data.views, "data.views"), "mix": mix}),
+            "method": complete(METHODS, recipe.method, "method"),
+            "optimizer": complete(OPTIMIZERS, recipe.optimizer, "optimizer"),
         }
     )
 
 
 def online_probes(recipe: PretrainRecipe, training_set: TrainingSet) -> OnlineProbes | None:
-    """The online kNN and linear probe; None if there is no labelled store for them."""
+    """The online kNN and linear probe; None if they have no labelled store."""
     monitor = recipe.monitor
     store = ImageStore(monitor.store) if monitor.store else training_set.parts[0].store
     try:
@@ -114,8 +114,8 @@ def _preset(views: Component, size: int, channels: int, store: ImageStore) -> Vi
     return VIEWS[views.name](size, channels, store.units, **views.options)
 
 
-def _alike(presets: list[Views], stores: list[ImageStore]) -> list[Views]:
-    """Presets with one intensity normalisation: mean and std of the first, the window of the first store in HU."""
+def _with_common_intensity(presets: list[Views], stores: list[ImageStore]) -> list[Views]:
+    """Presets with the same intensity normalisation: mean and std of the first preset, HU window of the first store in HU."""
     window = next((p.intensity.window_hu for p, s in zip(presets, stores, strict=True) if s.units == "hu"), None)
     intensity = replace(presets[0].intensity, window_hu=window or presets[0].intensity.window_hu)
     return [replace(preset, intensity=intensity) for preset in presets]
@@ -124,7 +124,7 @@ def _alike(presets: list[Views], stores: list[ImageStore]) -> list[Views]:
 def _backbone(
     recipe: PretrainRecipe, stores: list[ImageStore], channels: int, preset: Views, parent: Backbone | None, where: str
 ) -> Backbone:
-    """The backbone as training begins: weights of the seed, or the parent's."""
+    """The backbone before training, with random weights of the seed or the weights of its parent."""
     section, seed = recipe.backbone, recipe.train.seed
     architecture = Architecture(section.name, channels, recipe.data.size, stem=section.stem, options=section.options)
     model = architecture.build(seed)
@@ -168,11 +168,11 @@ def _labels(recipe: PretrainRecipe, stores: list[ImageStore]) -> tuple[np.ndarra
 
 
 def _objective(recipe: PretrainRecipe, backbone: Backbone, classes: np.ndarray | None) -> Objective:
-    """The method with the random weights of the seed."""
-    given = {} if classes is None else {"classes": len(classes)}
+    """The method, whose heads have random weights of the seed."""
+    extra = {} if classes is None else {"classes": len(classes)}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.train.seed)
-        objective = METHODS[recipe.method.name](backbone, **given, **recipe.method.options)
+        objective = METHODS[recipe.method.name](backbone, **extra, **recipe.method.options)
     objective.seed = recipe.train.seed
     return objective
 
@@ -184,13 +184,13 @@ def _training_set(
     labels: np.ndarray | None,
     objective: Objective,
 ) -> TrainingSet:
-    """The training rows of all stores; only those with a label where a method learns from labels.
+    """The training rows of all stores. If the method needs labels, only rows with a label.
 
     Args:
         labels: Class codes of all rows of all stores, one store after the other (−1: none).
 
     Raises:
-        StoreError: If nothing is left of a store.
+        StoreError: If no row of a store is left.
     """
     seed, shares, offset = recipe.train.seed, [], 0
     for source, store, preset in zip(recipe.data.sources(), stores, presets, strict=True):

@@ -1,4 +1,4 @@
-"""The stage `pretrain`: recipe and store in, backbone out."""
+"""The stage `pretrain`: train a backbone on the images of one or several stores, as a recipe says."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ def pretrain(
     """Pretrain a backbone, or continue an interrupted run.
 
     Args:
-        recipe: A recipe's YAML, or one that was read.
+        recipe: A recipe, or the path of its YAML file.
         out: Folder of the run; None: `runs/NAME-ID`.
-        resume: `auto` continues from the newest whole checkpoint, `never` starts anew.
-        untrained: Write the backbone with the random initialisation of its seed, without training: the control.
-        overrides: Settings laid over the recipe, by dotted key: `**{"train.epochs": 10}`.
+        resume: `auto` continues from the latest undamaged checkpoint; `never` deletes all checkpoints and starts again.
+        untrained: Write the backbone with the random initialisation of the seed, without training, as a control.
+        overrides: Settings that replace those of the recipe, by dotted key: `**{"train.epochs": 10}`.
 
     Returns:
         `backbone` (path), `run`, `world_size`, `steps`, `images_per_second`, `final` (loss, knn, rankme).
 
     Raises:
-        RecipeError, StoreError, BackboneError: If the input is wrong; nothing was written.
+        RecipeError, StoreError, BackboneError: If the input is wrong; nothing is written.
         UsageError: If `out` belongs to another run.
-        RunError: If the run cannot start or go on.
+        RunError: If the run cannot start or continue.
     """
     where = "recipe" if isinstance(recipe, PretrainRecipe) else str(recipe)
     setup = PretrainSetup.build(resolve(read_recipe(recipe, overrides), where), where)
@@ -73,7 +73,7 @@ def pretrain(
 
 
 def read_recipe(recipe: PretrainRecipe | str | Path, overrides: Overrides = ()) -> PretrainRecipe:
-    """A recipe with settings laid over it; one without a name is called as its file."""
+    """Read a recipe and apply overrides. A recipe without a name is named after its file."""
     if isinstance(recipe, PretrainRecipe):
         return validate(PretrainRecipe, merge(recipe.model_dump(), overrides), "recipe") if overrides else recipe
     content = load_recipe(PretrainRecipe, recipe, overrides)
@@ -117,7 +117,7 @@ def _train(setup: PretrainSetup, folder: Path, identity: str, resume: str) -> di
 
 
 def _open_session(recipe: PretrainRecipe, schedule: Schedule, folder: Path, identity: str, resume: str) -> Session:
-    """The session of a run, whose folder says what it is, and its trackers."""
+    """Open the session of a run and its trackers; write the description of the run into its folder."""
     machine, seed = _machine(recipe), recipe.train.seed
     session = Session(folder, identity, machine, schedule, seed, resume=resume, tracker=recipe.tracker)
     if session.accelerator.is_main_process:
@@ -131,7 +131,7 @@ def _open_session(recipe: PretrainRecipe, schedule: Schedule, folder: Path, iden
 def _summary(
     session: Session, folder: Path, seconds: float, first_step: int, last_line: dict[str, Any]
 ) -> dict[str, Any]:
-    """For the backbone's card and the command line."""
+    """The summary of a training, for the card of the backbone and for the command line."""
     schedule = session.schedule
     images = (schedule.total_steps - first_step) * schedule.batch_size
     return {
@@ -151,14 +151,14 @@ def _machine(recipe: PretrainRecipe) -> Machine:
     return Machine.chosen(recipe.train.precision, recipe.train.memory_format, smallest_view)
 
 
-def _untrained(recipe: PretrainRecipe, beginning: Backbone, folder: Path, identity: str) -> dict[str, Any]:
-    """Write the control of a recipe: its backbone with random weights of its seed, which has seen nothing."""
-    control = random_init(beginning.card)
+def _untrained(recipe: PretrainRecipe, initial: Backbone, folder: Path, identity: str) -> dict[str, Any]:
+    """Write the control of a recipe: its backbone with the random initialisation of its seed, without training."""
+    random_backbone = random_init(initial.card)
     summary = {"run": str(folder), "backbone": str(folder / "backbone"), "world_size": 1, "steps": 0, "final": {}}
-    control.card = replace(control.card, run_id=identity, recipe=recipe.model_dump(), training=summary)
+    random_backbone.card = replace(random_backbone.card, run_id=identity, recipe=recipe.model_dump(), training=summary)
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
-        save_backbone(control, folder / "backbone")
+        save_backbone(random_backbone, folder / "backbone")
     return summary
 
 

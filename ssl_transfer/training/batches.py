@@ -1,4 +1,4 @@
-"""Batches of views: the images of each rank at each step are a function of (seed, step)."""
+"""Batches of views. Which images a rank gets at a step is a function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssl_transfer.data.training_set import RawBatch, TrainingSet
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.processes import end_with_parent
 
-FEW_CORES = 4
+FEW_CORES = 4  # with fewer threads, a worker process would slow the model down
 
 
 class StepSampler(Sampler):
@@ -66,9 +66,9 @@ class StepSampler(Sampler):
 class StreamSampler(Sampler):
     """Yields (passes, rows of this rank) for every step of an endless stream of images, for training sets of any size.
 
-    Passes over the images follow each other without a gap, so that a batch may be larger than the set. The number of the
-    pass is yielded with each image, so that its views differ between passes. Several strata alternate, image by image, so
-    that every batch has equally many images of each.
+    Passes over the images follow each other without a gap, so a batch may be larger than the training set. The number of the
+    pass is yielded with each image, so that its views differ between passes. If there are several strata, their images alternate,
+    so that every batch has equally many images of each stratum.
 
     Args:
         strata: Rows of each stratum, int64; a single one is a plain stream.
@@ -116,7 +116,7 @@ class StreamSampler(Sampler):
 
 
 class ViewDataset(Dataset):
-    """Maps (epoch, rows) to the views of a batch; with `make=False` to raw pixels, for views that are made on a GPU."""
+    """Maps (epoch, rows) to the views of a batch, or with `make=False` to raw pixels, for views that are made on a GPU."""
 
     def __init__(self, training_set: TrainingSet, make: bool):
         self.training_set, self.make = training_set, make
@@ -163,13 +163,13 @@ def view_batches(
                 yield training_set.views(_moved(read, device), np.asarray(rows), np.asarray(epoch))
             else:
                 yield item
-    finally:  # readers ignore SIGTERM, so after an error Python would wait for them forever
+    finally:  # workers ignore SIGTERM, so after an error Python would wait for them forever
         if workers:
             items._shutdown_workers()
 
 
 def _moved(read: Sequence[RawBatch], device: torch.device) -> list[RawBatch]:
-    """Move raw batches, whose arrays the loader has converted to tensors, to `device`."""
+    """Move raw batches to `device`; the loader has converted their arrays to tensors."""
     return [
         RawBatch(
             part,
@@ -192,6 +192,6 @@ def suited_workers(device: torch.device) -> int:
 
 
 def _start_reader(number: int) -> None:
-    """SLURM sends SIGTERM to every process; a reader that dies of it would take the run down before its checkpoint."""
+    """Ignore SIGTERM in a worker. SLURM sends it to all processes; if a worker ended, the run would fail without a checkpoint."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     end_with_parent()

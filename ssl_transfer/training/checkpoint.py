@@ -1,4 +1,4 @@
-"""Checkpoints: written atomically, checked by digest; the last two are kept."""
+"""Checkpoints: they are written atomically and checked by digest, and the last two are kept."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Checkpoints:
         run_id: Id of the run; checkpoints of other runs are refused.
 
     Attributes:
-        extra: Called at every save; returns further state that a checkpoint stores besides that of the training.
+        extra: Called at every save; returns state that a checkpoint contains in addition to that of the training.
     """
 
     def __init__(self, folder: Path, run_id: str):
@@ -54,7 +54,7 @@ class Checkpoints:
         for path in reversed(paths):
             state = self._read(path)
             if state is None:
-                warn(f"{path}: this checkpoint is damaged; trying the one before.")
+                warn(f"{path}: this checkpoint is damaged; trying the previous one.")
             elif state["run_id"] != self.run_id:
                 raise RunError(
                     f"{path}: belongs to run {state['run_id']}, this is run {self.run_id}: another recipe or other inputs. "
@@ -64,8 +64,8 @@ class Checkpoints:
                 return state
         if paths:
             raise RunError(
-                f"{self.folder}: all {len(paths)} checkpoint(s) are damaged, so the run cannot go on. Start it anew with "
-                "--resume never; an evaluation, by deleting its folder."
+                f"{self.folder}: all {len(paths)} checkpoint(s) are damaged, so the run cannot continue. Start a pretraining "
+                "again with --resume never; for an evaluation, delete its folder."
             )
         return None
 

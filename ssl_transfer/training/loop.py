@@ -1,4 +1,4 @@
-"""The only optimisation loop."""
+"""The optimisation loop of pretraining and fine-tuning."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from ssl_transfer.training.checkpoint import Checkpoints
 from ssl_transfer.training.metric_logger import MetricLogger
 from ssl_transfer.training.termination import TerminationFlag
 
-WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # full tensors, gathered on rank 0
+FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # full tensors, gathered on rank 0
 
 
 class Training:
-    """One training: its network, optimiser, and all other state of a checkpoint.
+    """A training: network, optimiser, and all other state that a checkpoint contains.
 
     Under FSDP, weights and optimiser state are sharded over ranks; checkpoints and backbones contain the full tensors.
 
     Args:
         objective: Backbone, heads and loss.
-        optimizer: Optimiser of its parameters; the learning rate of each group is its peak.
+        optimizer: Optimiser of its parameters, with the peak learning rate of each group.
         accelerator: Device, precision, processes and trackers.
         schedule: Length, warm-up and cadence.
         clip_gradient: Largest norm of the gradient; None: no clipping.
@@ -72,8 +72,8 @@ class Training:
             distributed.all_gather_object(rng, _rng_state())
         scaler = self.accelerator.scaler
         if self._whole:
-            objective = get_model_state_dict(self.objective, options=WHOLE)
-            optimizer = get_optimizer_state_dict(self.objective, self.optimizer.optimizer, options=WHOLE)
+            objective = get_model_state_dict(self.objective, options=FULL_STATE)
+            optimizer = get_optimizer_state_dict(self.objective, self.optimizer.optimizer, options=FULL_STATE)
         else:
             objective, optimizer = self.objective.state_dict(), self.optimizer.state_dict()
         return {
@@ -101,7 +101,7 @@ class Training:
         """The backbone with its full weights. All ranks must call it together; only rank 0 may use it."""
         if not self._whole:
             return self.objective.backbone
-        weights = get_model_state_dict(self.objective.backbone, options=WHOLE)
+        weights = get_model_state_dict(self.objective.backbone, options=FULL_STATE)
         if self.accelerator.is_main_process:
             self._whole.to(self.accelerator.device).load_state_dict(weights)
         return self._whole
@@ -118,9 +118,9 @@ class Training:
         """Train to the last step, or until `enough` returns true.
 
         Args:
-            batches: This rank's micro-batches of views, from the current step on.
-            logger: Collects losses and writes them.
-            checkpoints: Writes the checkpoints.
+            batches: Micro-batches of views for this rank, starting at the current step.
+            logger: Collects and writes losses.
+            checkpoints: Writes checkpoints.
             watch: Measures the model; called on all ranks every `watch_every` steps and at the end.
             enough: Whether to stop early; called before every step, with the same answer on all ranks.
 
@@ -143,7 +143,7 @@ class Training:
                     self._save(checkpoints)
                 if stopping and not schedule.is_last(self.step):
                     raise Interrupted(
-                        f"stopped by SIGTERM at step {self.step} of {total}; the same command goes on from there."
+                        f"stopped by SIGTERM at step {self.step} of {total}; the same command continues from there."
                     )
 
     def _save(self, checkpoints: Checkpoints) -> None:
@@ -158,20 +158,22 @@ class Training:
         return max(group["lr"] for group in self.optimizer.param_groups)
 
     def _advance(self, batches: Iterator[ViewBatch]) -> tuple[list[Losses], list[torch.Tensor], torch.Tensor | None]:
-        """One optimiser step over its micro-batches: their losses, their rows, and the norm of the gradient."""
+        """Take one optimiser step; return losses and rows of its micro-batches, and the norm of the gradient."""
         self.objective.before_step(self.step)
         self._set_rates()
         losses, rows = [], []
         for number in range(self.schedule.accumulate):
             batch = next(batches)
             last = number + 1 == self.schedule.accumulate
-            with nullcontext() if last else self.accelerator.no_sync(self.network):  # the last one averages
+            with (
+                nullcontext() if last else self.accelerator.no_sync(self.network)
+            ):  # the last one averages gradients over ranks
                 output = self.network(batch, self.step)
                 self.accelerator.backward(output["loss"] / self.schedule.accumulate)
             losses.append({"loss": output["loss"].detach(), "projections": output["projections"]})
             rows.append(batch.rows)
         self.objective.after_backward(self.step)
-        self._drop_resting_gradients()
+        self._drop_gradients_at_rate_0()
         gradient_norm = self._clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -183,8 +185,8 @@ class Training:
         for group, peak, name in zip(self.optimizer.param_groups, self.peaks, self.names, strict=True):
             group["lr"] = peak * shares[name]
 
-    def _drop_resting_gradients(self) -> None:
-        """Delete gradients of parameters at a rate of 0, which would enter the clipped norm and the momentum."""
+    def _drop_gradients_at_rate_0(self) -> None:
+        """Drop gradients of parameters whose rate is 0; otherwise they would enter the clipped norm and the momentum."""
         for group in self.optimizer.param_groups:
             if group["lr"] == 0:
                 for parameter in group["params"]:

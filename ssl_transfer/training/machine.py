@@ -15,13 +15,13 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from ssl_transfer.errors import RecipeError, RunError
 
-# On a CPU, torch 2.15's bf16 gradient of a 3 x 3 convolution with stride 2 is wrong on 1 x 1 maps, where smaller views end.
+# On a CPU, torch 2.15 computes wrong bf16 gradients of 3 x 3 convolutions with stride 2 on 1 x 1 maps; smaller views reach these.
 SMALLEST_BF16_VIEW = 32
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Settings that change the last digits of a run. They are chosen once, recorded, and kept when the run is resumed.
+    """Settings that change the last digits of results. They are chosen once, recorded, and kept when a run is resumed.
 
     Attributes:
         precision: `fp32`, `bf16` or `fp16`.
@@ -38,7 +38,9 @@ class Machine:
         """The requested settings, with the fastest ones of this machine in place of `auto`.
 
         Args:
-            smallest_view: Height and width of the smallest views, pixels.
+            precision: `fp32`, `bf16`, `fp16` or `auto`.
+            memory_format: `channels_last`, `contiguous` or `auto`.
+            smallest_view: Height and width of the smallest views in pixels.
         """
         if precision == "auto":
             precision = native_precision()
@@ -54,7 +56,7 @@ class Machine:
 
 
 def native_precision() -> str:
-    """bf16 where the GPU or the CPU computes it natively, else fp16 on a GPU and fp32 on a CPU."""
+    """bf16 if the GPU or the CPU computes it natively, otherwise fp16 on a GPU and fp32 on a CPU."""
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     try:
@@ -71,14 +73,17 @@ def start_accelerator(
 
     Args:
         precision: `fp32`, `bf16` or `fp16`.
-        batch_size: Global batch size; it is computed in `accumulate` consecutive parts.
-        tracker: `none`, or a tracker of Accelerate, which writes into `folder`.
+        precision: See `Machine`.
+        batch_size: Global batch size.
+        accumulate: Number of consecutive parts that the batch is computed in.
+        tracker: `none`, or a tracker of Accelerate.
+        folder: Folder that the tracker writes into.
 
     Raises:
         RunError: If Accelerate counts fewer processes than the launcher started.
         RecipeError: If the tracker is missing, or the batch cannot be split evenly over processes.
     """
-    if tracker != "none" and not importlib.util.find_spec(tracker):  # Accelerate would continue silently
+    if tracker != "none" and not importlib.util.find_spec(tracker):  # Accelerate would ignore it silently
         raise RecipeError(f"tracker: {tracker} is not installed here: pip install {tracker}, or tracker=none.")
     AcceleratorState._reset_state(reset_partial_state=False)  # several runs in one process may differ in precision
     accelerator = Accelerator(
@@ -94,15 +99,15 @@ def start_accelerator(
             f"the launcher started {launched} processes, but Accelerate counts {counted}: each would train alone. On a CPU: "
             "ACCELERATE_USE_CPU=true accelerate launch --config_file launch/accelerate/cpu2.yaml …"
         )
-    at_once = batch_size // accumulate
-    if at_once < counted:
+    micro_batch = batch_size // accumulate
+    if micro_batch < counted:
         raise RecipeError(
-            f"train.batch_size: {at_once} images at a time are fewer than the {counted} processes. Start fewer, or "
+            f"train.batch_size: {micro_batch} images at a time are fewer than the {counted} processes. Start fewer, or "
             "set a larger train.batch_size (it is global)."
         )
-    if at_once % counted:
+    if micro_batch % counted:
         raise RecipeError(
-            f"train.batch_size: {at_once} images cannot be shared evenly by {counted} processes; gathered losses "
+            f"train.batch_size: {micro_batch} images cannot be shared evenly by {counted} processes; gathered losses "
             "need equal parts. Choose a multiple."
         )
     return accelerator

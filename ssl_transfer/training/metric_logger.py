@@ -1,4 +1,4 @@
-"""Losses and speed of a training: collected on the device, written to the log every few steps."""
+"""Log of losses and speed of a training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,15 @@ ROWS_SHOWN = 8  # in the message of an alarm
 
 
 class MetricLogger:
-    """Collects losses on the device and writes them every few steps, so that training is not synchronised at every step."""
+    """Collects losses on the device and writes them every few steps, since reading a loss synchronises the device.
+
+    Args:
+        accelerator: Processes and trackers.
+        schedule: Batch size and steps per epoch.
+        log: Log file; None on all ranks but the first.
+        alarms: Checks of losses and projections.
+        key: Name of a row of the training set, for messages.
+    """
 
     def __init__(
         self, accelerator: Accelerator, schedule: Schedule, log: Log | None, alarms: Alarms, key: Callable[[int], str]
@@ -47,7 +55,7 @@ class MetricLogger:
         self.projections, self.gradient_norm = losses[-1]["projections"], gradient_norm
 
     def flush(self, rate: float, watch: Callable[[], dict[str, float]]) -> None:
-        """Write one line for the steps since the last line, and check them; `watch` does not count as training time."""
+        """Write a line for the steps since the last line, and check them. The time of `watch` is not training time."""
         elapsed = time.perf_counter() - self.since
         losses: Any = self.accelerator.reduce(torch.stack([loss for _, loss, _ in self.pending]).float(), "mean")
         finite = torch.isfinite(losses)
@@ -84,7 +92,7 @@ class MetricLogger:
             self.alarms.projection_std(step, values["normalised_std"], partial(self._keys, rows))
 
     def _geometry(self) -> dict[str, float]:
-        """Standard deviation, uniformity and alignment of the last batch's projections; empty where a method has none."""
+        """Standard deviation, uniformity and alignment of the last batch's projections; empty if the method has none."""
         views: list[Any] = [self.accelerator.gather(view) for view in self.projections]
         if not views:
             return {}
@@ -94,6 +102,6 @@ class MetricLogger:
     def _keys(self, rows: list[torch.Tensor]) -> str:
         """The first rows of a batch over all ranks, for a message. All ranks must call it together."""
         gathered: list[Any] = [self.accelerator.gather(part.to(self.accelerator.device)) for part in rows]
-        everyone = torch.cat(gathered).tolist()
-        shown = ", ".join(map(self.key, everyone[:ROWS_SHOWN]))
-        return f"{shown}, … ({len(everyone)})" if len(everyone) > ROWS_SHOWN else shown
+        all_rows = torch.cat(gathered).tolist()
+        shown = ", ".join(map(self.key, all_rows[:ROWS_SHOWN]))
+        return f"{shown}, … ({len(all_rows)})" if len(all_rows) > ROWS_SHOWN else shown

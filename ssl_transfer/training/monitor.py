@@ -27,12 +27,14 @@ COLLAPSED_FOR = 5  # logged steps in a row
 
 
 class OnlineProbes:
-    """Balanced accuracy, on validation rows, of a kNN and a linear probe on training rows; test rows are never read.
+    """Balanced accuracy of kNN and a linear probe, fitted to training rows and measured on validation rows. Test rows are not
+    read.
 
     Args:
         store: Labelled store.
-        label: Column of its rows.
-        images: At most this many training and this many validation rows, drawn with `seed`.
+        label: Column with the labels.
+        images: Largest number of training rows, and of validation rows.
+        seed: Seed of the draw of these rows.
 
     Raises:
         StoreError: If the store has no labels or no validation split.
@@ -79,9 +81,9 @@ class Alarms:
     """Report a NaN or infinite loss and a collapsed representation, and stop the run or let it continue.
 
     Args:
-        on_nonfinite: `stop` raises, `warn` reports it once.
-        on_collapse: Likewise.
-        patience_steps: Steps at the start that are not checked for collapse (warm-up).
+        on_nonfinite: For a NaN or infinite loss: `stop` raises an error, `warn` prints one warning.
+        on_collapse: For a collapsed representation: `stop` or `warn`.
+        patience_steps: Number of first steps that are not checked for collapse (warm-up).
     """
 
     on_nonfinite: str
@@ -125,10 +127,10 @@ class Alarms:
                 ),
             )
 
-    def _report(self, kind: str, how: str, message: Callable[[], str]) -> None:
+    def _report(self, kind: str, action: str, message: Callable[[], str]) -> None:
         if kind in self._reported:
             return
-        if how == "stop":
+        if action == "stop":
             raise RunError(message())
         warn(message())
         self._reported.add(kind)

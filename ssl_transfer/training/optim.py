@@ -1,4 +1,4 @@
-"""Optimisers: parameter groups and rate rules. Norms and biases are neither decayed nor scaled by LARS."""
+"""Optimisers, their parameter groups, and learning-rate rules. Norms and biases are neither decayed nor scaled by LARS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RateRule = Literal["none", "linear", "sqrt"]
 
 
 def scaled_rate(lr: float, rule: RateRule, batch_size: int) -> float:
-    """Learning rate of a global batch: `none` lr, `linear` lr · batch / 256, `sqrt` lr · √batch (SimCLR, appendix B.1).
+    """Learning rate for a global batch size. `none`: lr; `linear`: lr · batch / 256; `sqrt`: lr · √batch (SimCLR, appendix B.1).
 
     Example:
         >>> scaled_rate(0.3, "linear", 4096) == scaled_rate(0.075, "sqrt", 4096)
@@ -27,9 +27,9 @@ def scaled_rate(lr: float, rule: RateRule, batch_size: int) -> float:
 
 
 def parameter_groups(groups: Sequence[Group], weight_decay: float) -> list[dict]:
-    """Two optimiser groups of each group: weights, and norms and biases with a decay of 0.
+    """Divide each group into two optimiser groups: weights, and norms and biases, which have no weight decay.
 
-    lightly's LARS does not scale groups without weight decay, as the papers prescribe for norms and biases.
+    lightly's LARS does not scale groups without weight decay, which is what the papers prescribe for norms and biases.
     """
     optimizer_groups = []
     for group in groups:

@@ -47,12 +47,12 @@ class Session:
     Args:
         folder: Folder of the run, for the log and the checkpoints.
         run_id: Id of the run; checkpoints of other runs are refused.
-        machine: For a new run; a resumed one keeps the machine of its checkpoint.
+        machine: Machine settings of a new run; a resumed run keeps those of its checkpoint.
         schedule: Length, warm-up and cadence.
         seed: Seed of the run; each process adds its rank.
         resume: `auto` continues from the latest undamaged checkpoint, `never` deletes all checkpoints.
         tracker: See `start_accelerator`.
-        keep: Name -> object whose state is part of every checkpoint.
+        keep: Objects, by name, whose state is part of every checkpoint.
 
     Attributes:
         machine: As chosen, or as recorded in the checkpoint.
@@ -128,7 +128,7 @@ class Session:
             self.training.restore(self._checkpoint)
             for name, stateful in self.keep.items():
                 stateful.restore(self._checkpoint[name])
-            say(f"{self.folder}: going on from step {self.training.step}.")
+            say(f"{self.folder}: continuing from step {self.training.step}.")
         self._checkpoint = None  # frees its memory
         return self.training
 
@@ -156,10 +156,10 @@ class Session:
         Args:
             training_set: Reads and augments images.
             sampler: Yields this rank's rows, from the current step on.
-            alarms: Check losses and projections.
-            watch: Measures the model, on all ranks.
+            alarms: Checks of losses and projections.
+            watch: Measures the model; called on all ranks.
             workers: Number of worker processes that read images; None: see `suited_workers`.
-            enough: Whether to stop early.
+            enough: Whether to stop early; called before every step.
 
         Returns:
             The last line of the log on rank 0, nothing on the others.
@@ -177,5 +177,5 @@ class Session:
         return log.last if log else {}
 
     def _extra(self) -> dict[str, Any]:
-        """The machine, which a resumed run must keep, and the state of `keep`."""
+        """Additional content of a checkpoint: the machine settings, and the state of the objects in `keep`."""
         return {"machine": self.machine.to_card()} | {name: kept.state() for name, kept in self.keep.items()}

@@ -10,13 +10,13 @@ from accelerate import Accelerator
 
 
 class TerminationFlag:
-    """Within its block, SIGTERM sets a flag instead of ending the process. Outside the main thread, it has no effect."""
+    """A context in which SIGTERM sets a flag and does not end the process. It has no effect outside the main thread."""
 
     def __enter__(self) -> TerminationFlag:
         self.raised = False
         try:
             self._previous = signal.signal(signal.SIGTERM, self._raise)
-        except ValueError:  # not in the main thread, which alone receives signals
+        except ValueError:  # only the main thread receives signals
             self._previous = None
         return self
 

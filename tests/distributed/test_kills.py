@@ -235,7 +235,7 @@ def test_a_run_killed_at_a_step_and_in_a_checkpoint_ends_as_the_unbroken_one(lau
             break
     assert running.writing() and not (out / "backbone").exists()
     finish(launch, out, world, unbroken(world, 20), epochs)
-    assert stderr_of(out).count("going on from step") >= 2
+    assert stderr_of(out).count("continuing from step") >= 2
 
 
 @pytest.mark.parametrize("world", [1, 2])
@@ -247,9 +247,9 @@ def test_sigterm_leaves_a_checkpoint_of_that_step_and_status_143(launch, unbroke
     assert running.kill(signal.SIGTERM) == [143] * world, stderr_of(out)
     step = newest(out)
     assert step == len(losses(out)) >= 7
-    assert f"stopped by SIGTERM at step {step} of 60; the same command goes on from there" in stderr_of(out)
+    assert f"stopped by SIGTERM at step {step} of 60; the same command continues from there" in stderr_of(out)
     finish(launch, out, world, unbroken(world, 20), *overrides)
-    assert f"going on from step {step}" in stderr_of(out)
+    assert f"continuing from step {step}" in stderr_of(out)
 
 
 def test_two_ranks_take_the_checkpoint_before_a_truncated_one_and_say_so(launch, unbroken, tmp_path):
@@ -261,8 +261,8 @@ def test_two_ranks_take_the_checkpoint_before_a_truncated_one_and_say_so(launch,
     newest_file = out / "checkpoints" / f"checkpoint-{step:08d}.pt"
     os.truncate(newest_file, newest_file.stat().st_size // 2)
     finish(launch, out, 2, unbroken(2, 20), epochs)
-    assert f"{newest_file.name}: this checkpoint is damaged; trying the one before" in stderr_of(out)
-    assert f"going on from step {step - EVERY}" in stderr_of(out)
+    assert f"{newest_file.name}: this checkpoint is damaged; trying the previous one" in stderr_of(out)
+    assert f"continuing from step {step - EVERY}" in stderr_of(out)
 
 
 def test_when_one_rank_dies_the_other_does_not_wait_forever_and_the_run_resumes(launch, unbroken, tmp_path):
@@ -294,4 +294,4 @@ def test_a_run_killed_over_twenty_times_at_random_moments_ends_as_the_unbroken_o
         assert not (out / "backbone").exists(), f"the run ended after {len(kills)} kills; give it more epochs"
     assert len(kills) >= 20 and kills.count("in a checkpoint") >= 2
     finish(launch, out, world, unbroken(world, 160), epochs)
-    assert stderr_of(out).count("going on from step") == 24
+    assert stderr_of(out).count("continuing from step") == 24

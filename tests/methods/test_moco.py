@@ -100,7 +100,7 @@ def test_moco_s_queries_are_normalised_in_groups_of_their_own():
 @pytest.mark.parametrize(
     ("batch_size", "message"),
     [
-        (24, r"method.queue: 64 keys are no multiple of train.batch_size 24.* Set method.queue=48"),
+        (24, r"method.queue: 64 keys are not a multiple of train.batch_size 24.* Set method.queue=48"),
         (2, r"method.bn_groups: a batch of 2 cannot be cut into 8"),
         (8, r"equal groups of two or more"),
     ],

@@ -162,8 +162,8 @@ def test_a_store_moved_elsewhere_is_still_the_same_input(runs, finished, ct_stor
         (["data.views.zoom=2"], "takes no such option"),
         (["data.views=natural"], "the natural preset jitters colour, and the store has one channel"),
         (["data.views=natural", "backbone.in_channels=3"], "the natural preset jitters colour, and the store has one"),
-        (["method=mae"], "mae hides patches from a .*ViT, and resnet10t is none"),
-        (["method={name: moco, queue: 64, bn_groups: 1}"], "64 keys are no multiple of train.batch_size 12"),
+        (["method=mae"], "mae needs a plain ViT, and resnet10t is not one"),
+        (["method={name: moco, queue: 64, bn_groups: 1}"], "64 keys are not a multiple of train.batch_size 12"),
     ],
 )
 def test_a_recipe_that_cannot_work_is_refused_before_anything_is_written(runs, tmp_path, overrides, message):

@@ -74,5 +74,5 @@ def test_a_batch_that_cannot_be_cut_evenly_is_refused(runs, tmp_path):
 def test_the_queue_must_fit_the_smaller_batches_that_fill_it(runs, tmp_path):
     method = "{name: moco, queue: 36, bn_groups: 1, projection_dim: 16}"
     runs(tmp_path / "run", f"method={method}", "train.batch_size=24", "train.accumulate_steps=2", "train.epochs=1")
-    with pytest.raises(RecipeError, match=r"36 keys are no multiple of train\.batch_size 24"):
+    with pytest.raises(RecipeError, match=r"36 keys are not a multiple of train\.batch_size 24"):
         runs(tmp_path / "other", f"method={method}", "train.batch_size=24", "train.epochs=1")

@@ -52,7 +52,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_with_a_warning
     else:
         newest.with_suffix(".sha256").write_text("")
     assert checkpoints.load()["step"] == 5
-    assert "checkpoint-00000010.pt: this checkpoint is damaged; trying the one before" in capsys.readouterr().err
+    assert "checkpoint-00000010.pt: this checkpoint is damaged; trying the previous one" in capsys.readouterr().err
 
 
 def test_if_all_are_damaged_the_run_is_refused(checkpoints):

@@ -38,8 +38,8 @@ def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before_with_a_warni
     damage(out / "checkpoints" / "checkpoint-00000002.pt")
     runs(out)
     stderr = capsys.readouterr().err
-    assert "checkpoint-00000002.pt: this checkpoint is damaged; trying the one before" in stderr
-    assert "going on from step 1" in stderr
+    assert "checkpoint-00000002.pt: this checkpoint is damaged; trying the previous one" in stderr
+    assert "continuing from step 1" in stderr
     assert runs.weights(out) == runs.weights(finished[0])
 
 
