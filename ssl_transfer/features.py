@@ -21,7 +21,7 @@ from ssl_transfer.data.views import ViewMaker
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.embedding import embed, embed_layers, evaluating
-from ssl_transfer.run import Artifact, claimed, read_json
+from ssl_transfer.run import Artifact, claimed, read_json, whole_folder
 
 Precision = Literal["fp32", "bf16"]
 FOLDER_OPTION = "--out (of features) or --features (of evaluate)"
@@ -189,7 +189,7 @@ def _extract(backbone: Backbone, store: Images, artifact: Artifact, size: int, p
     )
     if is_main_process():
         keys = {name: store.column(name) for name in ("pixel_digest", "patient", "label", "split")}
-        with artifact.writing() as temporary:
+        with whole_folder(artifact.folder) as temporary:
             save_file({"features": values}, temporary / "features.safetensors")
             pandas.DataFrame({"row": np.arange(len(store)), **keys}).to_parquet(temporary / "rows.parquet", index=False)
             card.save(temporary)

@@ -1,4 +1,4 @@
-"""Child processes that never outlive this one, however it ends."""
+"""Child processes that end with this process, even if it is killed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 SECONDS_BETWEEN_LOOKS = 0.5
-GRACE_SECONDS = 30.0  # for the checkpoint of a stopped command; torch's launcher gives its ranks as much
+GRACE_SECONDS = 30.0  # time that a stopped command has for its checkpoint, as torch's launcher allows
 STOPPING = ("SIGTERM", "SIGINT", "SIGHUP")
 
 
@@ -37,18 +37,18 @@ def end_with_parent() -> None:
 def worker_processes(
     count: int, start: Callable[..., None] | None = None, arguments: tuple = ()
 ) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes for the time of a block. They end with it, or with this process; if the block raises, at once.
+    """Worker processes for the duration of a block. They end with the block or with this process; if the block raises, at once.
 
     Args:
-        count: How many. They are spawned: forked ones would inherit threads and locks.
-        start: Called in each of them first; picklable.
-        arguments: Of `start`.
+        count: Number of processes. They are spawned, since forked processes would inherit threads and locks.
+        start: Function that each process calls first; picklable.
+        arguments: Arguments of `start`.
     """
     others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(count, multiprocessing.get_context("spawn"), _start_worker, (start, arguments))
     try:
         yield pool
-    except BaseException:  # nobody needs their results any more
+    except BaseException:  # their results are not needed any more
         for worker in set(multiprocessing.active_children()) - others:
             worker.kill()
         raise
@@ -65,17 +65,17 @@ def _start_worker(start: Callable[..., None] | None, arguments: tuple) -> None:
 class Command:
     """A running command and all processes that it starts, such as `accelerate launch`.
 
-    For the time of its block SIGTERM, SIGINT and SIGHUP to this process become a SIGTERM to every process of the command, so
-    that it may write its checkpoint; a second SIGINT raises `KeyboardInterrupt`. At the end of the block whatever is left of
-    the command is ended.
+    Within its block, SIGTERM, SIGINT and SIGHUP to this process are passed on as SIGTERM to every process of the command, so that
+    it can write its checkpoint; a second SIGINT raises `KeyboardInterrupt`. At the end of the block, remaining processes of the
+    command are ended.
 
     Args:
         words: Program and arguments.
-        options: Of `subprocess.Popen`.
+        options: Options of `subprocess.Popen`.
 
     Attributes:
-        process: Of the program.
-        stopped: Whether a signal has stopped it.
+        process: Process of the program.
+        stopped: Whether a signal has stopped the command.
     """
 
     process: subprocess.Popen

@@ -80,14 +80,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Artifact:
-    """The output of a stage: a folder with an id, which is finished once its record exists.
+    """The output of a stage: a folder with an id, which is finished as soon as its record exists.
 
     Attributes:
         id: Hash of the settings and inputs; see `run_id`.
         folder: Path of the folder.
-        record: File in the folder that is written last and holds the id; the artifact is finished if and only if it exists.
-        started: File with the id that a stage writes first, so that unfinished runs have it too; None if it writes none.
-        partial: Names of files that an interrupted run leaves and continues from.
+        record: File with the id that is written last. The artifact is finished if and only if this file exists.
+        started: File with the id that is written first, so that unfinished runs can be recognised; None: there is no such file.
+        partial: Names of files that an interrupted run leaves behind and continues from.
         id_key: Key of the id in these files.
         noun: Word for the artifact in messages, such as "run".
         option: Command-line option that names the folder, for messages.
@@ -121,8 +121,8 @@ class Artifact:
             stage: Name of the stage: part of the id, and of the path below `runs/`.
             settings: All settings that the content depends on.
             inputs: Ids of the input artifacts.
-            out: Its folder; None: `runs/STAGE/ID`, or `runs/NAME-ID` with eight digits of the id.
-            record: As the attribute, as are `started` and `partial`.
+            out: Folder of the artifact; None: `runs/STAGE/ID`, or `runs/NAME-ID` with eight digits of the id.
+            record, started, partial: See the attributes.
             name: Readable part of the folder name.
         """
         identity = run_id(stage, settings, inputs)
@@ -130,10 +130,10 @@ class Artifact:
         return cls(identity, Path(out) if out else default, record, started, partial)
 
     def is_finished(self, *, quiet: bool = False) -> bool:
-        """Whether it exists already; this is printed unless `quiet`.
+        """Whether the artifact exists already. If so, this is printed unless `quiet`.
 
         Raises:
-            UsageError: If its folder holds another artifact, or other files.
+            UsageError: If its folder contains another artifact, or other files.
         """
         record = read_json(self.folder / self.record)
         begun = read_json(self.folder / self.started) if self.started else None
@@ -159,12 +159,6 @@ class Artifact:
             f"{self.folder}: already holds {content}; this is {self.noun} {self.id}. Give another {self.option}."
         )
 
-    @contextmanager
-    def writing(self) -> Iterator[Path]:
-        """Yield a temporary folder that becomes the artifact's when the block ends, and is deleted if it fails."""
-        with whole_folder(self.folder) as folder:
-            yield folder
-
 
 class Log:
     """`log.jsonl`: one object per logged step. A resumed run drops the lines after its checkpoint.
@@ -181,7 +175,7 @@ class Log:
                     if json.loads(line)["step"] <= last_step:
                         kept.append(line)
                 except ValueError:
-                    continue  # the line that a killed run did not finish
+                    continue  # an incomplete line of a run that was killed
         whole = path.with_name(f".{path.name}.partial")
         whole.write_text("".join(f"{line}\n" for line in kept))
         os.replace(whole, path)

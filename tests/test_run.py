@@ -178,7 +178,7 @@ def artifact(folder, **settings):
 def test_an_artifact_is_finished_once_its_record_is_there_and_says_so(tmp_path, capsys):
     own = artifact(tmp_path / "r", by="knn")
     assert not own.is_finished()
-    with own.writing() as folder:
+    with whole_folder(own.folder) as folder:
         write_json(folder / "rank.json", {"run_id": own.id})
         assert not own.is_finished()
     assert own.is_finished() and capsys.readouterr().err == f"{tmp_path / 'r'}: already there.\n"
@@ -192,7 +192,7 @@ def test_an_artifact_lies_below_runs_by_its_stage_and_id_or_by_its_name():
 
 def test_a_folder_that_holds_another_artifact_is_refused_with_both_ids(tmp_path):
     first, second = artifact(tmp_path / "r", by="knn"), artifact(tmp_path / "r", by="logme")
-    with first.writing() as folder:
+    with whole_folder(first.folder) as folder:
         write_json(folder / "rank.json", {"run_id": first.id})
     message = f"already holds run {first.id}; this is run {second.id}. Give another --out."
     with pytest.raises(UsageError, match=message):

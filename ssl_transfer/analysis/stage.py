@@ -40,7 +40,7 @@ from ssl_transfer.environment import environment
 from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.neighbors import IndexKind, nearest
 from ssl_transfer.result import Analysis
-from ssl_transfer.run import Artifact, plain
+from ssl_transfer.run import Artifact, plain, whole_folder
 
 FEWEST = 40  # images; with fewer, neither neighbourhoods nor cross-validated probes are meaningful
 THUMBNAILS = (
@@ -109,7 +109,7 @@ def analyze(
     timed = partial(_timed, seconds)
     spec = AnalysisSpec(analyzed_backbones, store, against, results, **settings)
     measured = measure(spec, timed)
-    with artifact.writing() as temporary:
+    with whole_folder(artifact.folder) as temporary:
         findings = _write_files(spec, measured, temporary, timed)
         analysis = Analysis(
             run_id=artifact.id,

@@ -1,4 +1,4 @@
-"""The card of a store: what its images are, where they come from, and what was left out."""
+"""The card of a store: properties of its images, their origin, and the files that were refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class SplitSize:
-    """Images of a split, and its patients (None where they are unknown)."""
+    """Number of images of a split, and of its patients (None if unknown)."""
 
     images: int
     patients: int | None
@@ -26,9 +26,9 @@ class MaskCard:
     """The masks of a store.
 
     Attributes:
-        dtype: Of the mask shards, as NumPy writes it (`|u1`).
-        images_per_shard: Masks in each shard but the last.
-        classes: Value of a mask, as text -> its name; empty for instances, which have none.
+        dtype: Dtype of the masks in NumPy's notation (`|u1`).
+        images_per_shard: Number of masks in each shard but the last.
+        classes: Name of each mask value (as text); empty for instances, which have no names.
     """
 
     dtype: str
@@ -38,27 +38,28 @@ class MaskCard:
 
 @dataclass(frozen=True, kw_only=True)
 class StoreCard:
-    """What `card.json` of a store says; the fields are its keys, in its order.
+    """Content of a store's `card.json`; the fields are its keys, in the same order.
 
     Attributes:
-        source: What was ingested, as it was named on the command line; None for a store that was not ingested.
-        inputs: Digest of the options and files that decided about the store.
+        source: The source that was ingested, as given on the command line; None for a store that was not ingested.
+        inputs: Digest of the options and files that determine the store.
         units: `hu`, `display` (windowed, 0–255), `rgb` or `stored`.
-        domain: As `Domain` writes it.
+        domain: Domain of the images, in the notation of `Domain`.
         classes: Labels in the order of their source; None without labels.
         refused: Files that are not in the store: `file`, `kind`, `reason`.
-        warnings: What was noticed during ingest.
-        split_by: What was kept together when splits were drawn (`patient`, `study`, `series`, `image`), or `source`.
-        split_seed: Of the draw; None where the source brought its splits.
-        version: Of ssl_transfer.
+        warnings: Warnings of ingest.
+        split_by: Unit that was kept together when splits were drawn (`patient`, `study`, `series`, `image`); `source` if the
+            source has splits.
+        split_seed: Seed of the splits; None if the source has splits.
+        version: Version of ssl_transfer.
         value_range: The 0.5 and 99.5 percentile of a sample of the training pixels.
-        schema: Of this card.
+        schema: Schema version of this card.
         kind: `store`.
-        n_images: Images in the store.
-        n_patients: Patients; None where one or more are unknown.
+        n_images: Number of images.
+        n_patients: Number of patients; None if one or more are unknown.
         channels: 1 or 3.
-        size: Height and width, pixels.
-        dtype: Of the images, as NumPy writes it (`<i2`).
+        size: Height and width in pixels.
+        dtype: Dtype of the images in NumPy's notation (`<i2`).
         compressed: Whether shards are blosc2 frames and not `.npy` files.
         images_per_shard: Images in each shard but the last.
         shards: How many there are.

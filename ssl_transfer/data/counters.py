@@ -1,14 +1,14 @@
-"""Counter-based randomness: the draw for (seed, epoch, image, view) and the order of an epoch are functions, not states.
+"""Counter-based random numbers: draws are functions of (seed, epoch, image, view), and orders functions of (seed, epoch).
 
-A view is the same whichever worker or rank makes it, and whether or not the run was resumed; and an epoch over twelve
-million images needs no list of them.
+There is no generator with a state. A view does not depend on the worker or rank that makes it, nor on whether the run was
+resumed, and an epoch over twelve million images needs no list of them.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-ROUNDS = 6
+ROUNDS = 6  # of the Feistel network
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -20,14 +20,14 @@ def _mix(key: np.ndarray) -> np.ndarray:
 
 
 def uniforms(seed: int, epoch: int | np.ndarray, rows: np.ndarray, view: int, draws: int) -> np.ndarray:
-    """Uniform numbers of some images.
+    """Uniform random numbers of images.
 
     Args:
-        seed: Of the run.
-        epoch: Counts from 0; one for all, or each image's own, shape (B,).
-        rows: Positions of the images in their store; integers, shape (B,).
-        view: Which view of the image.
-        draws: Numbers per image.
+        seed: Seed of the run.
+        epoch: Epoch, counted from 0: one for all images, or one per image, shape (B,).
+        rows: Rows of the images; integers, shape (B,).
+        view: Number of the view.
+        draws: Number of random numbers per image.
 
     Returns:
         Float64 in [0, 1), shape (B, draws).
@@ -48,14 +48,15 @@ def uniforms(seed: int, epoch: int | np.ndarray, rows: np.ndarray, view: int, dr
 
 
 def shuffled(positions: np.ndarray, count: int, seed: int, epoch: int) -> np.ndarray:
-    """The items at some positions of a random order of 0 … count − 1, without making the whole order.
+    """The items at some positions of a random order of 0 … count − 1, computed without the whole order.
 
-    A Feistel network on the next power of four, walked until it lands below `count`: a bijection for any key.
+    A Feistel network permutes the numbers below the next power of four; it is applied again until the result is below `count`,
+    which is a bijection for every key.
 
     Args:
         positions: Integers in [0, count), shape (B,).
-        count: How many items there are.
-        seed: Of the run.
+        count: Number of items.
+        seed: Seed of the run.
         epoch: Number of the order.
 
     Returns:

@@ -1,4 +1,4 @@
-"""How an image is shown to people, whatever its store holds; and the two constants of seeing. Needs no torch."""
+"""Images of any store as 8-bit pictures, and the constants of the soft-tissue window and of luminance. Does not need torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ STORED_PERCENTILES = (0.5, 99.5)
 
 
 def displayed(image: np.ndarray, units: str) -> np.ndarray:
-    """An image as a picture: HU in the soft-tissue window, `stored` values in the range of their own image, others as they are.
+    """Convert an image to a picture: HU in the soft-tissue window, `stored` values in the range of the image, others unchanged.
 
     Args:
         image: Values of a store, shape (C, H, W), 1 or 3 channels; NaN is shown as 0.
-        units: Of the store: `hu`, `display`, `rgb` or `stored`.
+        units: Units of the store: `hu`, `display`, `rgb` or `stored`.
 
     Returns:
         uint8 (H, W), or (H, W, 3) for three channels.

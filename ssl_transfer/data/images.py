@@ -1,4 +1,4 @@
-"""Images by position: what tasks, evaluations and features need of a store, whether it is read as it is or altered."""
+"""The protocol that tasks, evaluations and features read images by, from a store or an altered view of one."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Images(Protocol):
 
     @property
     def card(self) -> StoreCard:
-        """What the store says of itself."""
+        """The card of the store."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""What is in a store: a summary for machines, and a contact sheet for people."""
+"""Inspection of a store: a summary for `--json`, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 from ssl_transfer.data.display import displayed
 from ssl_transfer.data.store import ImageStore
 
-MOST_ROWS = 12  # labels shown; the caption says how many there are
-WIDTH = 1600  # of the sheet, in pixels
+MOST_ROWS = 12  # labels shown, if there are more
+WIDTH = 1600  # pixels of the sheet
 MARGIN, GAP = 28, 6
 PAPER, INK, FAINT = (255, 255, 255), (28, 30, 34), (110, 116, 125)
 NO_LABEL = "without a label"
 
 
 def store_summary(store: ImageStore) -> dict:
-    """What a store is, as `inspect --json` prints it.
+    """The content of `inspect --json` for a store.
 
     Returns:
         `store`, `id`, `n_images`, `n_patients` (None when unknown), `n_refused`, `refused`, `splits`, `channels`,
@@ -62,13 +62,13 @@ def store_summary(store: ImageStore) -> dict:
 def contact_sheet(store: ImageStore, path: str | os.PathLike, images: int = 64) -> Path:
     """Draw example images, a row for each label, with the outlines of their masks.
 
-    Examples are evenly spaced over a label's rows, so the same store gives the same sheet. HU are shown in the
-    soft-tissue window (400/40), `display` as it is, `stored` values each in the range of their own image.
+    Examples are evenly spaced over the rows of a label, so the same store gives the same sheet. HU are shown in the soft-tissue
+    window (400/40), `display` values unchanged, and `stored` values in the range of each image.
 
     Args:
-        store: What to show.
-        path: Of the PNG.
-        images: About how many examples.
+        store: The store.
+        path: Path of the PNG file.
+        images: Approximate number of examples.
 
     Returns:
         The path.
@@ -83,7 +83,7 @@ def contact_sheet(store: ImageStore, path: str | os.PathLike, images: int = 64) 
 
 
 def _examples(store: ImageStore, images: int) -> list[tuple[str, np.ndarray]]:
-    """(title, positions) of each row of the sheet."""
+    """Title and positions of the images of each row of the sheet."""
     labels = list(store.card.labels.items())
     if unlabelled := len(store) - sum(count for _, count in labels):
         labels.append((NO_LABEL, unlabelled))
@@ -150,7 +150,7 @@ class _Sheet:
         self.bands.append(row)
 
     def save(self, path: Path) -> Path:
-        """Add legend and caption, put the bands below one another and write the page."""
+        """Add caption and legend, stack all bands and write the page."""
         from PIL import Image
 
         name = self._line(self.store.path.name, self.title, INK, above=4)
@@ -181,7 +181,7 @@ class _Sheet:
         return Image.fromarray(pixels)
 
     def _colour(self, value: int) -> tuple[int, int, int]:
-        hue = (0.12 + 0.381966 * len(self.colours)) % 1  # steps of the golden angle never come back to a hue
+        hue = (0.12 + 0.381966 * len(self.colours)) % 1  # steps of the golden angle never repeat a hue
         red, green, blue = (int(255 * part) for part in colorsys.hls_to_rgb(hue, 0.58, 0.95))
         return self.colours.setdefault(value, (red, green, blue))
 
@@ -205,7 +205,7 @@ class _Sheet:
         return [self._line(first, self.text, FAINT), self._line(second, self.text, FAINT, below=8)]
 
     def _legend(self) -> list:
-        """Names of the masks that can be seen, the largest first; nothing for instances, which have no names."""
+        """Names of the mask values on the sheet, the largest area first; empty for instances, which have no names."""
         from PIL import Image, ImageDraw
 
         masks = self.store.card.masks

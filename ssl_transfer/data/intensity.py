@@ -1,8 +1,8 @@
-"""Intensities: from physical units to what a backbone reads.
+"""Intensities: the conversion from the units of a store to the input of a backbone.
 
-Every image first becomes *unit intensity*: 0 and 1 are the ends of a window (in HU for CT, 0–255 for displayed images
-and photographs, the store's own value range for stored values). Values outside are kept until `clip`, so that views can
-still move the window. A backbone's card states its window, mean and standard deviation.
+Images are first converted to *unit intensity*: 0 and 1 are the ends of a window (in HU for CT, 0–255 for displayed images and
+photographs, the value range of the store for stored values). Values outside are clipped only at the end, so that views can still
+move the window. The card of a backbone states its window, mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Intensity:
-    """What a backbone expects.
+    """The intensity normalisation of a backbone's input.
 
     Attributes:
-        window_hu: HU that become 0 and 1 (CT in HU only).
-        mean: Subtracted from unit intensity, per channel.
-        std: Divides it, per channel.
+        window_hu: HU that become 0 and 1 in unit intensity (stores in HU only).
+        mean: Mean of each channel, which is subtracted from unit intensity.
+        std: Standard deviation of each channel, by which the difference is divided.
     """
 
     window_hu: tuple[float, float] = SOFT_TISSUE_HU
@@ -68,7 +68,7 @@ class Scale:
 
 
 def match_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
-    """Give images (B, C, H, W) the channels that a backbone reads: grey is repeated, colour becomes luminance."""
+    """Convert images (B, C, H, W) to the channels of a backbone: grey is repeated, and colour is replaced by luminance."""
     if images.shape[1] == channels:
         return images
     if images.shape[1] == 1:

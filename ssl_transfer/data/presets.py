@@ -28,7 +28,8 @@ def ct(
     blur_sigma: float = 2.0,
     noise: float = 0.05,
 ) -> Views:
-    """For grey radiology images: no colour jitter; the window is jittered in HU, or as brightness and contrast of equal strength.
+    """For grey radiology images, without colour jitter. The window is jittered in HU; on displayed images this jitters brightness
+    and contrast by the same amount.
 
     Args:
         size: Height and width of a view in pixels.
@@ -52,7 +53,7 @@ def ct(
     """
     if units == "rgb":
         raise RecipeError(
-            "data.views: the ct preset reads one-channel intensities, and this store is RGB. Use views: natural or "
+            "data.views: the ct preset is for one-channel intensities, and this store is RGB. Use views: natural or "
             "microscopy, or ingest again with --channels 1."
         )
     return Views(
@@ -187,9 +188,9 @@ def mild(
     """Name and options of a preset for mild augmentation: without blur and noise, with large crops.
 
     Args:
-        domain: Of the images; photographs and microscopy have their presets, every other domain has `ct`.
-        units: Of their store.
-        channels: That the backbone reads.
+        domain: Domain of the images. Photographs and microscopy have their own presets; every other domain uses `ct`.
+        units: Units of their store.
+        channels: Number of channels that the backbone reads.
         crop_scale: Smallest and largest share of the image's area that a crop covers.
     """
     preset = {"photograph": "natural", "microscopy": "microscopy"}.get(domain.partition("/")[0], "ct")

@@ -1,9 +1,9 @@
-"""Shards: the files that hold a store's pixels, written in order and read by position.
+"""Shards: the files with the pixels of a store, written in order and read by position.
 
-Plain shards are `.npy` files; compressed ones are `.b2` files of blosc2 frames (lz4, bitshuffle), with an offset index beside
-them. A batch is read in two passes: the kernel is asked to prefetch all its images, and then they are read in turn. The disk
-is never read by page faults, which is tens of times slower. Images in the page cache are copied from a memory map if the
-store is small enough to be mapped: 0.67 of the speed of a bare memmap, where `preadv` alone reaches 0.39
+Plain shards are `.npy` files; compressed ones are `.b2` files of blosc2 frames (lz4, bitshuffle) with an offset index. A batch is
+read in two passes: first the kernel is asked to prefetch all its images, then they are read one after the other. The disk is
+never read by page faults, which would be more than ten times slower. If the store is small enough to be mapped, images in the
+page cache are copied from a memory map; this reaches 0.67 of the speed of a bare memmap, and `preadv` reaches 0.39
 (`benchmarks/store.py`).
 """
 
@@ -22,7 +22,7 @@ from ssl_transfer.errors import StoreError
 
 SHARD_BYTES = 256 * 2**20
 OPEN_SHARDS = 256  # file descriptors kept open per process
-MAPPED_BYTES = 8 * 2**30  # larger stores are not mapped: mapped pages that were read count as memory of the process
+MAPPED_BYTES = 8 * 2**30  # larger stores are not mapped, since mapped pages count as memory of the process
 
 
 class ShardWriter:
@@ -77,7 +77,7 @@ class ShardWriter:
         return file
 
     def _write_header(self, file: BinaryIO, images: int) -> None:
-        """numpy pads the header so that the first axis can be rewritten in place with any count."""
+        """Write the header; NumPy pads it, so that it can be rewritten in place with another number of images."""
         header = {"descr": self.dtype.str, "fortran_order": False, "shape": (images, *self.shape)}
         np.lib.format.write_array_header_1_0(file, header)
 
@@ -96,13 +96,13 @@ class ShardReader:
     """Reads images by position from the shards that a `ShardWriter` wrote.
 
     Args:
-        folder: Of the store.
-        name: Of the shards: `pixels` or `masks`.
-        shape: Of every image.
-        dtype: Of every image.
-        per_shard: Images in every shard but the last.
-        compressed: Whether the shards hold blosc2 frames.
-        images: In all shards, if they may be mapped.
+        folder: Folder of the store.
+        name: Name of the shards: `pixels` or `masks`.
+        shape: Shape of every image.
+        dtype: Dtype of the images.
+        per_shard: Number of images in every shard but the last.
+        compressed: Whether the shards contain blosc2 frames.
+        images: Number of images in all shards; None: the shards are not memory-mapped.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class _Shard:
             os.close(self.descriptor)
 
     def span(self, index: int) -> tuple[int, int]:
-        """First byte of an image (or its frame) in the file, and the byte after its last."""
+        """Range of bytes of an image (or its frame) in the file: the first one, and the one after the last."""
         if self.offsets is not None:
             return int(self.offsets[index]), int(self.offsets[index + 1])
         start = self.first + index * self.image_bytes
@@ -229,10 +229,10 @@ def _header_bytes(head: bytes) -> int:
 
 
 def _is_cached(descriptor: int, offset: int) -> bool:
-    """Whether a read at `offset` would not wait for a disk. False where the file system cannot tell (as over a network)."""
+    """Whether a read at `offset` would not wait for a disk; False if the file system cannot tell, such as over a network."""
     try:
         return os.preadv(descriptor, _NOWHERE, offset, os.RWF_NOWAIT) > 0
-    except (OSError, AttributeError):  # the attribute is Linux's
+    except (OSError, AttributeError):  # only Linux has this attribute
         return False
 
 

@@ -1,4 +1,4 @@
-"""Splits and label fractions: drawn over patients, stratified, seeded, never over slices."""
+"""Splits and label fractions: patients, never slices, are drawn, stratified by label and with a seed."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import numpy as np
 from ssl_transfer.data.store import SPLITS
 from ssl_transfer.errors import SplitError
 
-FEWEST_GROUPS = 3  # for three splits
+FEWEST_GROUPS = 3  # fewer cannot be divided into three splits
 
 
 def draw_splits(groups: Sequence, labels: Sequence, shares: Sequence[float], seed: int) -> np.ndarray:
     """Assign whole groups to train, val and test, so that the shares hold in total and for each label.
 
-    A group's stratum is its most frequent label. With fewer than three groups everything is train; with three or
-    more every split with a share gets at least one group.
+    The stratum of a group is its most frequent label. With fewer than three groups all rows are train; with three or more, every
+    split with a share above 0 gets at least one group.
 
     Args:
         groups: Patient of each row (or another unit that must stay in one split), shape (N,).
-        labels: Label of each row, shape (N,); None where there is none.
-        shares: Of train, val and test, in groups; they sum to 1.
-        seed: Fixes the order in which groups are assigned.
+        labels: Label of each row, shape (N,); None if it has no label.
+        shares: Shares of the groups in train, val and test; they sum to 1.
+        seed: Seed of the order in which groups are assigned.
 
     Returns:
         Split name of each row, shape (N,).
@@ -60,7 +60,7 @@ def draw_splits(groups: Sequence, labels: Sequence, shares: Sequence[float], see
 
 
 def _majority(codes: np.ndarray, labels: Sequence, groups: int) -> list[str]:
-    """Most frequent label of each group as text; the first in order of those equally frequent."""
+    """Most frequent label of each group, as text; of equally frequent ones, the first in alphabetical order."""
     counts: list[Counter] = [Counter() for _ in range(groups)]
     for code, label in zip(codes.tolist(), labels, strict=True):
         counts[code]["" if label is None or label != label else str(label)] += 1
@@ -68,12 +68,12 @@ def _majority(codes: np.ndarray, labels: Sequence, groups: int) -> list[str]:
 
 
 def _draw(seed: int, group: str) -> bytes:
-    """A random key to sort groups by: it depends on the seed and the group alone."""
+    """A random sort key of a group, which depends only on the seed and the group."""
     return hashlib.blake2b(f"{seed}|{group}".encode(), digest_size=8).digest()
 
 
 def shared_groups(groups: Sequence, splits: Sequence) -> list[tuple[str, list[str]]]:
-    """Groups that have rows in more than one split, each with those splits; unknown groups (None) share nothing."""
+    """Groups with rows in more than one split, and these splits; rows of unknown groups (None) are left out."""
     seen: dict[str, set[str]] = defaultdict(set)
     for group, split in zip(groups, splits, strict=True):
         if group is not None:
@@ -82,24 +82,23 @@ def shared_groups(groups: Sequence, splits: Sequence) -> list[tuple[str, list[st
 
 
 def label_fraction(patients: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Choose the training rows that a `fraction` experiment may see.
+    """Draw the training rows of an experiment with a fraction of the labels.
 
-    Patients are drawn, never single slices, and fractions are nested: a patient in the 1 %
-    subset is also in the 10 % subset of the same seed. A learning curve then differs in size alone.
-    Patients are drawn separately for each class (a patient's class is its most frequent one), and every
-    class keeps at least one of its patients, however small the fraction.
+    Patients are drawn, never single slices, and fractions are nested: a patient in the 1 % subset is also in the 10 % subset of
+    the same seed, so that points of a learning curve differ only in size. Patients are drawn separately for each class (the class
+    of a patient is its most frequent one), and every class keeps at least one of its patients.
 
     Args:
-        patients: Patient of each row, shape (N,); positions of the rows where patients are unknown.
+        patients: Patient of each row, shape (N,); positions of the rows if patients are unknown.
         labels: Class of each row; integers, shape (N,).
         fraction: Share of the patients of each class, in (0, 1].
-        seed: Fixes the draw order, which does not depend on `fraction`.
+        seed: Seed of the order in which patients are drawn, which does not depend on `fraction`.
 
     Returns:
         Positions of the chosen rows, ascending; int64, shape (n,).
 
     Raises:
-        SplitError: If `fraction` lies outside (0, 1].
+        SplitError: If `fraction` is not in (0, 1].
 
     Example:
         >>> label_fraction(np.array([7, 7, 8, 9]), np.array([0, 0, 0, 1]), 0.5, seed=0).size in (2, 3)

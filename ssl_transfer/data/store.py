@@ -1,9 +1,9 @@
-"""The image store: pixels read by position, rows read by column, both immutable.
+"""The image store: an immutable folder of pixels, which are read by position, and rows, which are read by column.
 
-A store is a folder: `pixels-00000.npy …` (plain shards, one dtype and shape; or `.b2` files of blosc2 frames
-with an offset index), `masks-*` of the same kind where images have masks, `rows.parquet`,
-`split-<name>.npy` (positions of each split), and `card.json`, which is written last: a folder
-without it is not a store. Opening reads the card alone, so it costs milliseconds at any size.
+A store contains `pixels-00000.npy …` (plain shards of one dtype and shape, or `.b2` files of blosc2 frames with an offset
+index), `masks-*` of the same kind if images have masks, `rows.parquet`, `split-<name>.npy` (positions of each split), and
+`card.json`. The card is written last: a folder without it is not a store. Opening reads only the card, so it takes milliseconds
+at any size.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class ImageStore:
 
 
 def class_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The classes of a column, as sorted strings, and the number of each row's class, int64; −1 where it has none."""
+    """The classes of a column as sorted strings, and the class code of each row, int64; −1 if it has no class."""
     import pandas
 
     present = pandas.notna(values)
@@ -158,22 +158,22 @@ def open_store(path: str | Path) -> ImageStore:
     """Open a store.
 
     Raises:
-        StoreError: If there is none, or it is damaged.
+        StoreError: If there is no store, or it is damaged.
     """
     return ImageStore(path)
 
 
 class StoreWriter:
-    """Writes a store into a temporary folder beside its final one, which it becomes when it is complete.
+    """Writes a store into a temporary folder, which is renamed to its final name when the store is complete.
 
-    Use as a context manager: on an exception nothing is left behind.
+    Use it as a context manager: on an exception, nothing is left behind.
 
     Args:
-        out: The store's folder; must not exist.
-        shape: (C, H, W) of every image.
-        dtype: Of every image.
-        mask_dtype: Of every mask, or None for a store without masks.
-        compress: Write blosc2 lz4 frames instead of plain `.npy` shards.
+        out: Folder of the store; must not exist.
+        shape: Shape (C, H, W) of every image.
+        dtype: Dtype of the images.
+        mask_dtype: Dtype of the masks; None: a store without masks.
+        compress: Whether blosc2 lz4 frames are written instead of plain `.npy` shards.
     """
 
     def __init__(self, out: str | os.PathLike, shape, dtype, mask_dtype=None, compress: bool = False):
@@ -183,7 +183,7 @@ class StoreWriter:
         self.rows: list[dict] = []
 
     def __enter__(self) -> StoreWriter:
-        shutil.rmtree(self.folder, ignore_errors=True)  # what a killed ingest left
+        shutil.rmtree(self.folder, ignore_errors=True)  # left by an ingest that was killed
         self.folder.mkdir(parents=True)
         self._pixels = ShardWriter(self.folder, "pixels", self.shape, self.dtype, self.compress)
         self._masks = (
@@ -221,13 +221,13 @@ class StoreWriter:
         source: str | None = None,
         inputs: str | None = None,
     ) -> ImageStore:
-        """Write rows, splits and card, name the store by its content, and move it to its folder.
+        """Write rows, splits and card, compute the id of the store from its content, and move it to its folder.
 
         Args:
             splits: Split name of every row, shape (N,).
-            mask_classes: Value of a mask -> its name.
+            mask_classes: Name of each mask value.
 
-        The other arguments are those of `StoreCard`.
+        The other arguments are attributes of `StoreCard`.
         """
         self._pixels.close()
         if self._masks is not None:
@@ -289,12 +289,12 @@ class StoreWriter:
         return frame, sizes
 
     def _value_range(self, train: np.ndarray) -> tuple[float, float]:
-        """Percentiles of up to 256 training images, each thinned to some thousand pixels, chosen by a fixed seed."""
+        """0.5 and 99.5 percentile of a sample: some thousand pixels of each of up to 256 training images, with a fixed seed."""
         positions = np.sort(np.random.default_rng(0).permutation(train)[:256])
         reader = ShardReader(
             self.folder, "pixels", self.shape, self.dtype, self._pixels.images_per_shard, self.compress
         )
-        stride = max(1, self.shape[1] * self.shape[2] // 4096) | 1  # odd, so that it walks over all columns
+        stride = max(1, self.shape[1] * self.shape[2] // 4096) | 1  # odd, so that all columns are sampled
         thinned = [reader.read([position]).reshape(self.shape[0], -1)[:, ::stride].ravel() for position in positions]
         if not thinned:
             return 0.0, 0.0
@@ -303,7 +303,7 @@ class StoreWriter:
 
 
 def _content_id(frame: pandas.DataFrame, card: StoreCard) -> str:
-    """Hash the content of images and rows, without the paths of the files or the encoding of the shards."""
+    """Hash of the content of images and rows, independent of file paths and of the encoding of the shards."""
     identity = {key: getattr(card, key) for key in ("units", "domain", "classes", "size", "channels", "dtype")}
     digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16)
     for name in sorted(set(frame.columns) - {"file"}):

@@ -1,7 +1,7 @@
-"""Training sets: the training images of one store, or of several with stated shares, in an order that is a function.
+"""Training sets: the training images of one store, or of several stores with stated shares, in a random order.
 
-Rows are numbered through the stores, one store after another. The order of an epoch depends on (seed, epoch) alone: there
-is no state to restore, and memory does not grow with the number of images, except for labels where a method needs them.
+Rows are numbered consecutively over the stores. The order of an epoch is a function of (seed, epoch): there is no state to
+restore, and memory does not grow with the number of images, except for labels if a method needs them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ssl_transfer.data.counters import shuffled
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.views import ViewBatch, ViewMaker
 
-PASSES = 2**32  # numbers of a store's passes are larger than those of epochs, so that their orders differ
+PASSES = 2**32  # passes over a store are numbered from here, so that their orders differ from those of epochs
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class StoreShare:
     """A store's part of a training set.
 
     Attributes:
-        store: Where the images are.
-        positions: Its training images, int64 (n,), ascending.
-        maker: Makes their views.
-        share: Of the images of an epoch, in (0, 1].
+        store: The store.
+        positions: Positions of its training images, int64 (n,), ascending.
+        maker: Makes the views of its images.
+        share: Share of the images of an epoch, in (0, 1].
     """
 
     store: Images
@@ -38,7 +38,7 @@ class StoreShare:
 
 
 class RawBatch(NamedTuple):
-    """Images of one store as they were read: index of the store, which of the requested rows they are, pixels, masks."""
+    """Images of one store: index of the store, positions of the images among the requested rows, pixels, and masks."""
 
     part: int
     chosen: np.ndarray
@@ -53,10 +53,10 @@ class TrainingSet:
     larger than its size is passed through several times per epoch.
 
     Args:
-        parts: The stores; shares add up to 1.
-        seed: Of the run.
-        labels: Class codes by row, for methods that need them; or several 0/1 labels of each row.
-        masked: Labels are the images' masks, cut as the views are.
+        parts: The stores and their shares, which sum to 1.
+        seed: Seed of the run.
+        labels: Class codes of all rows, or several 0/1 labels per row; None if the method needs none.
+        masked: Whether labels are the masks of the images, cropped, rotated and flipped like the views.
     """
 
     def __init__(self, parts: Sequence[StoreShare], seed: int, labels: np.ndarray | None = None, masked: bool = False):
@@ -87,7 +87,7 @@ class TrainingSet:
         return rows
 
     def read(self, rows: np.ndarray) -> list[RawBatch]:
-        """Pixels (and masks) of some rows, store by store."""
+        """Read pixels (and masks) of rows, store by store."""
         owners = np.searchsorted(self.offsets, rows, side="right") - 1
         batches = []
         for index in np.unique(owners):
@@ -98,7 +98,7 @@ class TrainingSet:
         return batches
 
     def views(self, read: list[RawBatch], rows: np.ndarray, epoch: int | np.ndarray) -> ViewBatch:
-        """Views of what `read` gave, in the order of `rows`; an epoch for all, or for each, (B,)."""
+        """Make views of the batches that `read` returned, in the order of `rows`, for one epoch or one per row, (B,)."""
         made, epochs = [], np.broadcast_to(epoch, len(rows))
         for index, chosen, images, masks in read:
             maker = self.parts[index].maker
@@ -117,6 +117,6 @@ class TrainingSet:
         return ViewBatch(views, torch.from_numpy(rows), labels)
 
     def key(self, row: int) -> str:
-        """Where a row is, for messages: `stores/radnet: 17`."""
+        """Store and position of a row, for messages: `stores/radnet: 17`."""
         index = int(np.searchsorted(self.offsets, row, side="right")) - 1
         return f"{self.parts[index].store.path}: {row - self.offsets[index]}"

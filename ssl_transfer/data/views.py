@@ -1,8 +1,8 @@
 """Views: random augmentations of whole batches, with separate parameters for each image.
 
-All presets (`presets`) are one pipeline: crop, flip and rotate in one resampling; move the window; jitter colour; blur;
-add noise; normalise. Randomness is drawn by counter (see `counters`), so a view belongs to (seed, epoch, image, view)
-whichever worker or rank makes it.
+All presets (`presets`) use one pipeline: crop, flip and rotate in one resampling; move the window; jitter colours; blur; add
+noise; normalise. Random numbers are counter-based (see `counters`): a view is a function of (seed, epoch, image, view), and does
+not depend on the worker or rank that makes it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from ssl_transfer.data.counters import uniforms
 from ssl_transfer.data.display import LUMINANCE
 from ssl_transfer.data.intensity import Intensity, Scale, match_channels
 
-DRAWS = 20
-NOISE_TABLE = 2**20
+DRAWS = 20  # random numbers per view
+NOISE_TABLE = 2**20  # length of the table of normal numbers
 
 
 class ViewBatch(NamedTuple):
     """Views of one batch.
 
     Attributes:
-        views: One tensor (B, C, H, W) per view, normalised as the backbone reads it; H and W may differ between views.
-        rows: Which images, int64 (B,): rows of the training set.
-        labels: For methods that need them: class codes, int64 (B,); several 0/1 labels (B, K); or masks (B, H, W) that were
-            cropped, rotated and flipped as the views.
+        views: One tensor (B, C, H, W) per view, normalised for the backbone; H and W may differ between views.
+        rows: Rows of the images in the training set, int64 (B,).
+        labels: Class codes, int64 (B,); several 0/1 labels (B, K); or masks (B, H, W), cropped, rotated and flipped like the
+            views. None for methods that need no labels.
     """
 
     views: list[torch.Tensor]
@@ -42,25 +42,26 @@ class ViewBatch(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Views:
-    """The pipeline's parameters. A share or strength of 0 means that the step does nothing.
+    """Parameters of the pipeline. With a probability or strength of 0, a step does nothing.
 
     Attributes:
-        size: Height and width of a view, pixels.
+        size: Height and width of a view in pixels.
         crop_scale: Smallest and largest share of the image's area that a crop covers.
         crop_ratio: Smallest and largest aspect ratio of a crop.
         flip: Probability of a left–right flip.
         flip_vertical: Probability of an up–down flip.
-        rotation_degrees: Rotation is uniform in ± this.
-        window_shift: The window's centre moves by ± this share of its width.
-        window_stretch: Its width is multiplied by exp(± this). On displayed images the same two are brightness and contrast.
-        brightness: After windowing, ± this is added.
-        contrast: After windowing, the difference from mid-grey is multiplied by 1 ± this.
+        rotation_degrees: Largest angle of rotation in both directions; uniform.
+        window_shift: Largest shift of the window's centre in both directions, as a share of its width; uniform.
+        window_stretch: Largest logarithm of the factor on the window's width, in both directions; uniform. On displayed images,
+            shift and stretch of the window act as brightness and contrast.
+        brightness: Largest offset after windowing, in both directions; uniform.
+        contrast: Largest change of the factor 1 on the difference from mid-grey after windowing, in both directions; uniform.
         colour: Strength of saturation and hue jitter (three channels only).
-        grey: Probability of dropping colour.
-        blur_share: Probability of blurring.
-        blur_sigma: Standard deviation of the blur is uniform in 0.1 … this, in pixels of a view of 224.
-        noise: Largest standard deviation of additive Gaussian noise, unit intensity; drawn uniformly from 0.
-        intensity: Window, mean and standard deviation that the backbone reads.
+        grey: Probability of removing colour.
+        blur_share: Probability of a blur.
+        blur_sigma: Largest standard deviation of the blur, in pixels of a 224 px view; uniform from 0.1.
+        noise: Largest standard deviation of additive Gaussian noise, in unit intensity; uniform from 0.
+        intensity: Window, mean and standard deviation of the backbone's input.
     """
 
     size: int
@@ -84,22 +85,22 @@ class Views:
         """Make one view of each image.
 
         Args:
-            images: A store's values, shape (B, C, H, W), any dtype.
-            scale: Map to unit intensity.
-            draws: Uniform numbers, shape (B, DRAWS).
+            images: Values of a store, shape (B, C, H, W), any dtype.
+            scale: Map from these values to unit intensity.
+            draws: Uniform random numbers, shape (B, DRAWS).
 
         Returns:
-            Float32, shape (B, C, size, size), normalised.
+            Normalised views, float32, shape (B, C, size, size).
         """
         return self.make_pair(images, None, scale, draws)[0]
 
     def make_pair(
         self, images: torch.Tensor, masks: torch.Tensor | None, scale: Scale, draws: np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Make one view of each image as `make` does, and crop, rotate and flip its mask, int64 (B, H, W), likewise.
+        """Make one view of each image as `make` does, and crop, rotate and flip its mask, int64 (B, H, W), in the same way.
 
         Returns:
-            The views, and the masks' class ids (B, size, size), each that of the nearest pixel.
+            The views, and the masks (B, size, size), resampled by nearest neighbour.
         """
         draw = iter(torch.from_numpy(draws.T.astype(np.float32)))
         theta, crop_pixels = self._geometry(images.shape[-2], images.shape[-1], draw)
@@ -117,8 +118,12 @@ class Views:
         return self.intensity.normalise(unit), masks
 
     def _geometry(self, height: int, width: int, draw) -> tuple[torch.Tensor, torch.Tensor]:
-        """Random resized crop, flips and rotation as one affine map of each image (B, 2, 3), and the pixels of the crops' shorter
-        sides; computed on the CPU, since resampling would otherwise wait for the GPU to know how often to average.
+        """Draw crop, flips and rotation.
+
+        They are drawn on the CPU: on a GPU, resampling would have to wait for the size of the largest crop.
+
+        Returns:
+            An affine map per image (B, 2, 3), and the shorter side of its crop in pixels (B,).
         """
         low, high = self.crop_scale
         area = low + (high - low) * next(draw)
@@ -142,7 +147,7 @@ class Views:
         return theta, torch.minimum(share_x * width, share_y * height)
 
     def _sample(self, unit: torch.Tensor, theta: torch.Tensor, crop_pixels: torch.Tensor) -> torch.Tensor:
-        """Resample by `theta`; a crop with 2^n times the pixels of a view is first averaged n times, against aliasing."""
+        """Resample by `theta`. A crop whose side is 2^n times that of a view is first averaged n times, to prevent aliasing."""
         levels = (crop_pixels / self.size).log2().floor().clamp(min=0).long()
         deepest = int(levels.max())
         views = unit.new_empty((len(unit), unit.shape[1], self.size, self.size))
@@ -223,10 +228,10 @@ class ViewMaker:
     """Makes the views of a training batch from a store's values.
 
     Args:
-        presets: One per view.
-        scale: Of the store.
-        seed: Of the run.
-        channels: That the backbone reads.
+        presets: Preset of each view.
+        scale: Map from the values of the store to unit intensity.
+        seed: Seed of the run.
+        channels: Number of channels that the backbone reads.
     """
 
     def __init__(self, presets: Sequence[Views], scale: Scale, seed: int, channels: int):
@@ -243,18 +248,18 @@ class ViewMaker:
     def pair(
         self, images: torch.Tensor, masks: torch.Tensor, rows: np.ndarray, epoch: int | np.ndarray
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """The first preset's views, and the masks (B, H, W) cropped, rotated and flipped likewise."""
+        """Views by the first preset, and the masks (B, H, W), cropped, rotated and flipped in the same way."""
         draws = uniforms(self.seed, epoch, rows, 0, DRAWS)
         return self.presets[0].make_pair(match_channels(images, self.channels), masks, self.scale, draws)
 
 
 def _each(values: torch.Tensor) -> torch.Tensor:
-    """A number per image (B,), in the shape that broadcasts over a batch (B, C, H, W)."""
+    """Reshape a number per image (B,) so that it broadcasts over a batch (B, C, H, W)."""
     return values.view(-1, 1, 1, 1)
 
 
 def _affine_grid(theta: torch.Tensor, size: int) -> torch.Tensor:
-    """`affine_grid` of square views, shape (B, size, size, 2), as sums of rows and columns: several times faster on a CPU."""
+    """torch's `affine_grid` for square views, (B, size, size, 2), computed as sums of rows and columns: several times faster."""
     centres = (torch.arange(size, device=theta.device) * 2 + 1) / size - 1
     grid = theta.new_empty((len(theta), size, size, 2))
     for i in (0, 1):

@@ -30,7 +30,7 @@ from ssl_transfer.ranking.sample import Sample
 from ssl_transfer.ranking.source_classifier import SourceLabels, SourcePosteriors, source_posteriors
 from ssl_transfer.ranking.verdict import verdict
 from ssl_transfer.result import RankedBackbone, Ranking
-from ssl_transfer.run import Artifact
+from ssl_transfer.run import Artifact, whole_folder
 
 
 def rank(
@@ -109,7 +109,7 @@ def rank(
         settings=settings,
         environment=environment(device_name()),
     )
-    with artifact.writing() as temporary:
+    with whole_folder(artifact.folder) as temporary:
         _table(ranking).to_csv(temporary / "scores.csv", index=False)
         ranking.save(temporary)
     return replace(ranking, path=artifact.folder)

@@ -120,11 +120,11 @@ class TrainSection(Section):
 
 
 class MonitorSection(Section):
-    """What is watched while training.
+    """Measurements during training.
 
     Attributes:
         store: Labelled store of the online kNN and probe; null: the pretraining store, if it has labels.
-        label: Its column of labels.
+        label: Column of that store with the labels.
         every_epochs: Epochs between two evaluations.
         images: Largest number of images of an evaluation.
         on_collapse: `stop` or `warn` when the projections collapse to a point.
@@ -144,13 +144,13 @@ class PretrainRecipe(Section):
 
     Attributes:
         name: Name of the backbone in cards and tables.
-        data: Which images.
-        backbone: Which architecture, from which weights.
-        method: SSL method, a name or `{name, options}`; see the page of each method.
-        optimizer: `{name, options}`; see the page of each optimiser.
-        train: How long, and how.
-        monitor: What is measured during training.
-        tracker: Where curves go beside `log.jsonl`: `tensorboard`, `wandb`, `mlflow` or `none`.
+        data: Training images and their views.
+        backbone: Architecture and initial weights.
+        method: Pretraining method, a name or `{name, options}`; see the page of each method.
+        optimizer: Optimiser, `{name, options}`; see the page of each optimiser.
+        train: Length, batch size, precision and other settings of the training.
+        monitor: Measurements during training.
+        tracker: Tracker that receives the curves in addition to `log.jsonl`: `tensorboard`, `wandb`, `mlflow` or `none`.
     """
 
     name: str = "pretraining"
@@ -177,7 +177,7 @@ class PretrainRecipe(Section):
         )
 
     def identity(self) -> dict[str, Any]:
-        """What the run's id depends on: neither names, logging, cadence, trackers, workers nor paths of inputs."""
+        """The settings that the run's id depends on: without names, logging, cadence, trackers, workers, and paths of inputs."""
         recipe = self.model_dump(exclude={"name", "monitor", "tracker"})
         for key in ("checkpoint_every_steps", "log_every_steps", "workers"):
             recipe["train"].pop(key)

@@ -1,7 +1,7 @@
-"""DICOM folders of any depth and naming: what is an image, which series it belongs to, and in which order.
+"""The reader of DICOM files and folders of any depth and naming.
 
-Files are recognised by their content, not by their names. Series are sorted by position along the slice normal, else by
-InstanceNumber, else by file name; multi-frame objects become slices.
+Files are recognised by their content, not by their names. The slices of a series are sorted by position along the slice normal,
+otherwise by InstanceNumber, otherwise by file name; frames of multi-frame objects become slices.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from ssl_transfer.data.readers.dicom_pixels import decode, frame_count, functional_group, is_ct, promise
+from ssl_transfer.data.readers.dicom_pixels import decode, frame_count, functional_group, is_ct, pixel_format
 from ssl_transfer.data.readers.matching import mask_dtype, pair_masks, read_mask_image, read_mask_names, suffix
 from ssl_transfer.data.readers.reader import Item, Refusal, Scan, Unreadable, is_hidden, walk
 from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.domains import DICOM_MODALITIES, UNKNOWN
 from ssl_transfer.errors import SourceError
 
-DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")  # a file with such a name that is not DICOM is damaged, not junk
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")  # a file with such a suffix that is not DICOM is damaged
 NOT_IMAGES = {"SEG": "a segmentation", "RTDOSE": "a dose grid", "PR": "a presentation state", "KO": "a key object note"}
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 PIXEL_GROUP = b"\xe0\x7f"
@@ -32,10 +32,10 @@ class DicomReader:
 
     Args:
         root: File or folder.
-        modality: Keep only this Modality (0008,0060), or all if None.
+        modality: Modality (0008,0060) to keep; None: all.
         masks: The `--masks` option: one PNG or TIFF per file.
         mask_names: The `--mask-names` option.
-        workers: Processes for looking at headers.
+        workers: Number of processes that read headers.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = DICOM_SUFFIXES
@@ -57,7 +57,7 @@ class DicomReader:
         self.masks, self.mask_names, self.workers = masks, read_mask_names(mask_names), workers
 
     def scan(self) -> Scan:
-        """Look at every header; items come series by series, sorted by position."""
+        """Read all headers. Items are grouped by series and sorted by position."""
         refused: list[Refusal] = []
         images: list[_ImageFile] = []
         for answer in ordered(self._read_header, walk(self.root), "reading headers", self.workers):
@@ -89,7 +89,7 @@ class DicomReader:
         )
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
-        """Decode one file; the frames of a multi-frame object come in the order of their positions."""
+        """Decode one file; the frames of a multi-frame object are sorted by position."""
         mask = read_mask_image(item.mask, self.mask_names) if item.mask else None
         if item.mask and mask is not None and (item.n_images > 1 or mask.shape != item.size):
             raise Unreadable(f"its mask {item.mask.name} is {mask.shape}, the image {item.n_images} x {item.size}")
@@ -101,7 +101,7 @@ class DicomReader:
                 return
             frames = list(decode(item.path))
             if len(frames) != item.n_images:
-                raise Unreadable(f"{len(frames)} frames, but its header promises {item.n_images}")
+                raise Unreadable(f"{len(frames)} frames, but its header states {item.n_images}")
             positions = _frame_positions(_header(item.path)[0], item.n_images)
         order = range(len(frames)) if None in positions else np.argsort(np.array(positions, float), kind="stable")
         for number, frame in enumerate(order):
@@ -118,7 +118,7 @@ class DicomReader:
             warnings.simplefilter("always")
             try:
                 header, has_pixels = _header(path)
-            except Exception as error:  # pydicom raises whatever a damaged file provokes
+            except Exception as error:  # a damaged file can raise any error
                 damaged = suffix(file) in DICOM_SUFFIXES
                 reason = f"cannot be read as DICOM: {str(error)[:200] or type(error).__name__}"
                 return Refusal(file, "unreadable" if damaged else "not_an_image", reason)
@@ -129,7 +129,7 @@ class DicomReader:
                 return Refusal(file, "unreadable", f"its header is damaged: {str(error)[:200]}", _identity(header))
 
     def _classify(self, file: str, path: Path, header, has_pixels: bool, broken: bool) -> _ImageFile | Refusal:
-        """Decide from a header whether a file is an image to read."""
+        """Decide from the header whether a file is an image to be read."""
         who = _identity(header)
         modality = str(header.get("Modality") or "") or None
         if file.rsplit("/", 1)[-1].upper().startswith("DICOMDIR") or "DirectoryRecordSequence" in header:
@@ -151,10 +151,10 @@ class DicomReader:
 
 
 class _ImageFile:
-    """An image file: its item, and what its order in the series depends on."""
+    """An image file: its item, and the attributes that determine its order in the series."""
 
     def __init__(self, file: str, path: Path, header):
-        promised = promise(header)
+        pixels = pixel_format(header)
         frames = frame_count(header)
         colour = int(header.get("SamplesPerPixel", 1)) > 1 or header.get("PhotometricInterpretation") == "PALETTE COLOR"
         row = _identity(header) | _columns(header)
@@ -168,17 +168,17 @@ class _ImageFile:
             frames,
             (int(header.Rows), int(header.Columns)),
             3 if colour else 1,
-            promised.dtype,
+            pixels.dtype,
             row,
             uid=str(header.get("SOPInstanceUID") or "") or None,
         )
 
 
 def _header(path: Path):
-    """Read a header; say whether pixel data follow it.
+    """Read a header.
 
     Returns:
-        The dataset up to the pixel data, and True if there are any.
+        The dataset up to the pixel data, and whether there are pixel data.
 
     Raises:
         SourceError: If the file does not parse as DICOM.
@@ -207,7 +207,7 @@ def _identity(header) -> dict:
 
 
 def _columns(header) -> dict:
-    """The columns of `rows.parquet` that a header states, apart from identities and order."""
+    """The columns of `rows.parquet` that come from the header, without ids and order."""
     body_part = str(header.get("BodyPartExamined") or "").strip()
     measures = functional_group(header, 0, "PixelMeasuresSequence") or header
     spacing = (
@@ -230,7 +230,7 @@ def _columns(header) -> dict:
 
 
 def _frame_positions(header, frames: int) -> list[float | None]:
-    """Position in mm of each frame along the slice normal (0020,0037 x 0020,0032); None where unknown."""
+    """Position in mm of each frame along the slice normal (from 0020,0037 and 0020,0032); None if unknown."""
     positions: list[float | None] = []
     for frame in range(frames):
         plane_position = functional_group(header, frame, "PlanePositionSequence") or header
@@ -246,7 +246,7 @@ def _frame_positions(header, frames: int) -> list[float | None]:
 
 
 def _in_series_order(images: list[_ImageFile]) -> list[Item]:
-    """Items with series together, in the order of their first files, numbered by position."""
+    """Items grouped by series (in the order of their first files), with slices numbered by position."""
     series: dict[tuple, list[_ImageFile]] = defaultdict(list)
     for image in images:
         row = image.item.row

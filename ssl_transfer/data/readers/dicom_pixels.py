@@ -1,7 +1,7 @@
 """DICOM pixels in physical units: decoding, rescaling to HU, colour, frames.
 
-`promise` says from a header alone what `decode` will yield. CT becomes HU; everything else keeps its stored values,
-rescaled where the file says so; colour of any coding becomes 8-bit RGB.
+CT is converted to HU, and colour of any coding to 8-bit RGB. Everything else keeps its stored values, rescaled if the file has a
+rescale slope and intercept. `pixel_format` derives from the header what `decode` yields.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ CT_IMAGES = (
 
 
 @dataclass(frozen=True)
-class Promise:
-    """What the pixels of an object will be: dtype, and the range that integral values can take."""
+class PixelFormat:
+    """Format of decoded pixels: dtype, range of integral values, and whether they are HU."""
 
     dtype: np.dtype
     low: float
@@ -38,25 +38,25 @@ def is_ct(header) -> bool:
     return header.get("Modality") == "CT" and header.get("SOPClassUID") in CT_IMAGES
 
 
-def promise(header) -> Promise:
-    """What `decode` will yield for a grey or colour object; a pydicom dataset without pixels suffices."""
+def pixel_format(header) -> PixelFormat:
+    """The format that `decode` yields, from the header of a grey or colour object (a pydicom dataset without pixels)."""
     if int(header.get("SamplesPerPixel", 1)) > 1 or header.get("PhotometricInterpretation") == "PALETTE COLOR":
-        return Promise(np.dtype(np.uint8), 0, 255, False)
+        return PixelFormat(np.dtype(np.uint8), 0, 255, False)
     ct = is_ct(header)
     if "FloatPixelData" in header or "DoubleFloatPixelData" in header or "BitsStored" not in header:
-        return Promise(np.dtype(np.float32), 0, 0, ct)
+        return PixelFormat(np.dtype(np.float32), 0, 0, ct)
     low, high = _stored_range(header)
     rescales = [rescale(header, frame) for frame in range(frame_count(header))]
     if any(slope % 1 or intercept % 1 for slope, intercept in rescales):
-        return Promise(np.dtype(np.float32), low, high, ct)
+        return PixelFormat(np.dtype(np.float32), low, high, ct)
     ends = [end * slope + intercept for slope, intercept in rescales for end in (low, high)]
     low, high = min(ends), max(ends)
     if ct:
-        return Promise(np.dtype(np.int16), AIR_HU, 32767, True)
+        return PixelFormat(np.dtype(np.int16), AIR_HU, 32767, True)
     for dtype in (np.uint8, np.int16):
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
-            return Promise(np.dtype(dtype), low, high, False)
-    return Promise(np.dtype(np.float32), low, high, False)
+            return PixelFormat(np.dtype(dtype), low, high, False)
+    return PixelFormat(np.dtype(np.float32), low, high, False)
 
 
 def _stored_range(header) -> tuple[int, int]:
@@ -71,12 +71,12 @@ def _stored_range(header) -> tuple[int, int]:
 
 
 def frame_count(header) -> int:
-    """Number of frames; 1 where the header does not say."""
+    """Number of frames; 1 if the header does not state it."""
     return int(header.get("NumberOfFrames") or 1)
 
 
 def functional_group(header, frame: int, macro: str):
-    """One functional group of an enhanced object: the frame's own, else the shared one, else None."""
+    """A functional group of an enhanced object: that of the frame, otherwise the shared one, otherwise None."""
     frames = header.get("PerFrameFunctionalGroupsSequence")
     shared = header.get("SharedFunctionalGroupsSequence")
     for group in (frames[frame] if frames and frame < len(frames) else None, shared[0] if shared else None):
@@ -86,7 +86,7 @@ def functional_group(header, frame: int, macro: str):
 
 
 def rescale(header, frame: int) -> tuple[float, float]:
-    """Slope and intercept of one frame; (1, 0) where there are none, or where a lookup table takes their place."""
+    """Rescale slope and intercept of a frame; (1, 0) if there are none, or if there is a lookup table instead."""
     if header.get("ModalityLUTSequence"):
         return 1.0, 0.0
     holder = functional_group(header, frame, "PixelValueTransformationSequence") or header
@@ -98,22 +98,23 @@ def decode(path: Path) -> Iterator[np.ndarray]:
     """Decode every frame of a file.
 
     Yields:
-        (1, H, W) of the promised dtype in physical units, or (3, H, W) uint8 for colour; one per frame, in file order.
+        Images in physical units, (1, H, W) of the dtype of `pixel_format`, or (3, H, W) uint8 for colour; one per frame, in
+        the order of the file.
 
     Raises:
-        Unreadable: If the pixels cannot be decoded, or break what the header promised.
+        Unreadable: If the pixels cannot be decoded, or contradict the header.
     """
     import pydicom
 
     try:
         dataset = pydicom.dcmread(path, force=True)
         _complete_meta(dataset)
-        promised = promise(dataset)
+        expected = pixel_format(dataset)
         for number, stored in enumerate(_frames(dataset, path)):
             if stored.ndim == 3 or dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
                 yield _colour(stored, dataset)
             else:
-                yield _grey(stored, dataset, number, promised)[None]
+                yield _grey(stored, dataset, number, expected)[None]
     except Unreadable:
         raise
     except Exception as error:  # decoders raise many kinds of errors; each becomes a line in the store's card
@@ -126,7 +127,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _complete_meta(dataset) -> None:
-    """A file without a preamble has no transfer syntax; pydicom read it as one of the two uncompressed ones."""
+    """Add the transfer syntax that pydicom assumed for a file without a preamble, one of the uncompressed ones."""
     from pydicom.dataset import FileMetaDataset
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
@@ -159,12 +160,12 @@ def _gdcm_pixels(path: Path, dataset) -> np.ndarray:
         raise Unreadable("pixels cannot be decoded: GDCM cannot read this file")
     image = reader.GetImage()
     kind = {"UINT16": np.uint16, "INT16": np.int16, "UINT8": np.uint8}[image.GetPixelFormat().GetScalarTypeAsString()]
-    buffer = image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM's binding hands bytes out as text
+    buffer = image.GetBuffer().encode("utf-8", "surrogateescape")  # GDCM's binding returns bytes as text
     return np.frombuffer(buffer, kind).reshape(int(dataset.Rows), int(dataset.Columns))
 
 
 def _colour(stored: np.ndarray, dataset) -> np.ndarray:
-    """RGB of 8, 16 or 32 bits, or palette indices, to (3, H, W) uint8."""
+    """Convert RGB of 8, 16 or 32 bits, or palette indices, to (3, H, W) uint8."""
     if dataset.get("PhotometricInterpretation") == "PALETTE COLOR":
         from pydicom.pixels.processing import apply_color_lut
 
@@ -177,29 +178,29 @@ def _colour(stored: np.ndarray, dataset) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis((stored >> max(bits - 8, 0)).astype(np.uint8), -1, 0))
 
 
-def _grey(stored: np.ndarray, dataset, frame: int, promised: Promise) -> np.ndarray:
-    """Stored values (H, W) to physical ones of the promised dtype."""
+def _grey(stored: np.ndarray, dataset, frame: int, expected: PixelFormat) -> np.ndarray:
+    """Convert stored values (H, W) to physical values of the expected dtype."""
     padding = _padding(stored, dataset)
     values = _rescaled(stored, dataset, frame)
-    if promised.is_ct:
+    if expected.is_ct:
         values = np.where(padding, AIR_HU, values) if padding is not None else values
-        return np.clip(values, AIR_HU, 32767).astype(promised.dtype)
-    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":  # bright must mean dense
-        values = promised.low + promised.high - values
+        return np.clip(values, AIR_HU, 32767).astype(expected.dtype)
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":  # dense tissue is shown bright
+        values = expected.low + expected.high - values
     if padding is not None and not padding.all():
         values = np.where(padding, values[~padding].min(), values)
-    if promised.dtype.kind != "f":
-        limits = np.iinfo(promised.dtype)
+    if expected.dtype.kind != "f":
+        limits = np.iinfo(expected.dtype)
         if values.min() < limits.min or values.max() > limits.max:
             raise Unreadable(
-                f"values from {values.min()} to {values.max()} lie outside what its header promises "
-                f"({promised.low:.0f} to {promised.high:.0f})"
+                f"values from {values.min()} to {values.max()} lie outside the range that its header states "
+                f"({expected.low:.0f} to {expected.high:.0f})"
             )
-    return values.astype(promised.dtype)
+    return values.astype(expected.dtype)
 
 
 def _rescaled(stored: np.ndarray, dataset, frame: int) -> np.ndarray:
-    """Modality LUT: table or slope and intercept; integers stay integers where both are integral."""
+    """Apply the modality LUT, a table or slope and intercept. Integers stay integers if slope and intercept are integral."""
     if dataset.get("ModalityLUTSequence"):
         from pydicom.pixels.processing import apply_modality_lut
 
@@ -214,7 +215,7 @@ def _rescaled(stored: np.ndarray, dataset, frame: int) -> np.ndarray:
 
 
 def _padding(stored: np.ndarray, dataset) -> np.ndarray | None:
-    """Where the scanner padded, (H, W) bool; None if the header names no padding value."""
+    """Mask of the pixels that the scanner padded, (H, W) bool; None if the header has no padding value, or no pixel has it."""
     value = dataset.get("PixelPaddingValue")
     if value is None or not isinstance(value, (int, float)):
         return None

@@ -1,4 +1,4 @@
-"""Folders of PNG, JPEG, TIFF and BMP: a class per sub-folder, splits where the first folders are named so."""
+"""The reader of PNG, JPEG, TIFF and BMP files: a class per sub-folder, and splits if the first folders are named like splits."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ SPLIT_FOLDERS = {
 GREY_8_BIT = ("1", "L", "LA")
 COLOUR = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr")
 GREY_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-ORIENTATION = 0x0112  # EXIF tag; 5 to 8 turn the image by a quarter
+ORIENTATION = 0x0112  # EXIF tag; values 5 to 8 rotate the image by 90 degrees
 
 
 class ImagesReader:
     """Reads an image file or a folder of them.
 
-    8-bit grey becomes `display`, deeper grey `stored` (float32), everything else 8-bit RGB; alpha is dropped.
+    Units are `display` for 8-bit grey and `stored` (float32) for deeper grey; everything else becomes 8-bit RGB without alpha.
 
     Args:
-        root: File or folder. `CLASS/…` gives labels, `train/CLASS/…` labels and splits.
+        root: File or folder. Paths `CLASS/…` have labels, and paths `train/CLASS/…` have labels and splits.
         masks: The `--masks` option.
         mask_names: The `--mask-names` option.
     """
@@ -52,7 +52,7 @@ class ImagesReader:
         self.root, self.masks, self.mask_names = Path(root), masks, read_mask_names(mask_names)
 
     def scan(self) -> Scan:
-        """Look at every header."""
+        """Read all headers."""
         items: list[Item] = []
         refused: list[Refusal] = []
         for file, path in walk(self.root):
@@ -74,7 +74,7 @@ class ImagesReader:
         )
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
-        """Decode one file; a TIFF of several pages yields each of them."""
+        """Decode one file; a TIFF yields all its pages."""
         from PIL import Image, ImageOps
 
         mask = read_mask_image(item.mask, self.mask_names) if item.mask else None
@@ -100,7 +100,7 @@ class ImagesReader:
 
 
 def _read_header(file: str, path: Path) -> Item | Refusal:
-    """Promise what `read` will yield, from the header alone."""
+    """The item of a file, or the reason why it is refused, from its header."""
     from PIL import Image
 
     if is_hidden(file) or suffix(file) not in IMAGE_SUFFIXES:
@@ -125,7 +125,7 @@ def _read_header(file: str, path: Path) -> Item | Refusal:
 
 
 def _array(image) -> np.ndarray:
-    """A Pillow image to (1 or 3, H, W): uint8, or float32 for deeper grey."""
+    """Convert a Pillow image to (1 or 3, H, W): uint8, or float32 for grey deeper than 8 bits."""
     if image.mode in GREY_8_BIT:
         return np.asarray(image.convert("L"))[None]
     if image.mode in GREY_DEEP:
@@ -137,7 +137,7 @@ def _array(image) -> np.ndarray:
 
 
 def _needs_tifffile(path: Path) -> bool:
-    """True for a TIFF that Pillow does not know: 64-bit floats, 32-bit unsigned, odd layouts of channels."""
+    """Whether Pillow cannot read a TIFF file (64-bit floats, 32-bit unsigned integers, uncommon channel layouts)."""
     from PIL import Image, UnidentifiedImageError
 
     if suffix(path.name) not in (".tif", ".tiff"):
@@ -168,7 +168,7 @@ def _tiff_pages(path: Path) -> list[np.ndarray]:
 
 
 def _label_by_folder(items: list[Item]) -> list[str]:
-    """Set label and split from the folders of each file; returns warnings."""
+    """Set label and split from the folders of each file, and return warnings."""
     folders = [item.file.split("/")[:-1] for item in items]
     first = {parts[0] if parts else "" for parts in folders}
     named = {name for name in first if name.lower() in SPLIT_FOLDERS}

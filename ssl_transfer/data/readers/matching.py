@@ -1,7 +1,8 @@
-"""Masks: which file is the mask of which image, and how it is read.
+"""Masks: pairing of mask files with images, and reading of masks.
 
-`--masks` is a single file (for a single image or volume), a folder (same relative path or same stem), or a
-pattern such as `../masks/{parent}/{stem}_seg.png` with the fields {stem}, {parent}, {number} and glob wildcards.
+`--masks` is a single file (for a single image or volume), a folder (whose files have the same relative path or the same stem as
+the images), or a pattern such as `../masks/{parent}/{stem}_seg.png` with the fields {stem}, {parent}, {number} and glob
+wildcards.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ FIELDS = ("stem", "parent", "number")
 
 
 def suffix(file: str) -> str:
-    """The suffix in lower case; `.nii.gz` is one suffix."""
+    """The suffix of a file name in lower case; `.nii.gz` counts as one suffix."""
     name = file.rsplit("/", 1)[-1].lower()
     if name.endswith(".nii.gz"):
         return ".nii.gz"
@@ -32,7 +33,7 @@ def suffix(file: str) -> str:
 
 
 def stem(file: str) -> str:
-    """A file's name without folders and suffix.
+    """The name of a file without folders and suffix.
 
     Example:
         >>> stem("train/case_07.nii.gz")
@@ -49,16 +50,16 @@ def pair_masks(
     """Give every item its mask, and remove the mask files from both lists.
 
     Args:
-        items: Images found below `root`.
-        refused: Files refused so far.
-        root: The source: a folder or one file.
-        masks: The `--masks` option; None leaves everything as it is.
+        items: Images below `root`.
+        refused: Files that were refused.
+        root: The source: a folder or a file.
+        masks: The `--masks` option; None: nothing is changed.
 
     Returns:
-        Items that are images, each with `mask`; refusals that are no masks.
+        The items that are images, each with its `mask`, and the refusals that are not masks.
 
     Raises:
-        SourceError: If an image has no mask or several, or the option names nothing.
+        SourceError: If an image has no mask or several, or if the option names no file.
     """
     if masks is None:
         return items, refused
@@ -81,7 +82,7 @@ def pair_masks(
 
 
 def _finder(root: Path, masks: str):
-    """Return a function: item -> candidate mask files."""
+    """A function that returns the candidate mask files of an item."""
     base = root.parent if root.is_file() else root
     if "{" in masks or any(c in masks for c in "*?["):
         unknown = set(re.findall(r"{(\w*)}", masks)) - set(FIELDS)
@@ -110,11 +111,13 @@ def _without_suffix(file: str) -> str:
 
 
 def _expand(base: Path, pattern: str, file: str) -> list[Path]:
-    """Files that the pattern means for one image; the last run of digits in its stem is {number}."""
+    """Files that match the pattern for an image; {number} is the last run of digits in its stem."""
     numbers = re.findall(r"\d+", stem(file))
-    parent = file.rpartition("/")[0] or "."  # else `{parent}/x` would begin at the root of the disk
+    parent = file.rpartition("/")[0] or "."  # otherwise `{parent}/x` would be an absolute path
     values = {"stem": stem(file), "parent": parent, "number": numbers[-1] if numbers else ""}
-    fields = {key: re.sub(r"([*?\[])", r"[\1]", value) for key, value in values.items()}  # names are no wildcards
+    fields = {
+        key: re.sub(r"([*?\[])", r"[\1]", value) for key, value in values.items()
+    }  # characters of names are not wildcards
     path_pattern = re.sub(r"{(\w+)}", lambda match: fields[match[1]], pattern)
     anchor = Path(Path(path_pattern).anchor) if Path(path_pattern).is_absolute() else base
     relative = str(Path(path_pattern).relative_to(anchor)) if Path(path_pattern).is_absolute() else path_pattern
@@ -143,7 +146,7 @@ def read_mask_names(option: str | None) -> dict[int, str]:
 
 
 def mask_dtype(items: Sequence[Item], names: dict[int, str]) -> np.dtype | None:
-    """uint8 if names or files promise it, else uint16; None without masks. Looks at headers only."""
+    """Dtype of the masks: uint8 if mask names or file headers allow it, otherwise uint16; None without masks."""
     paths = {item.mask for item in items if item.mask is not None}
     if not paths:
         return None
@@ -168,9 +171,9 @@ def _is_8_bit(path: Path) -> bool:
 
 
 def read_mask_image(path: Path, names: dict[int, str]) -> np.ndarray:
-    """Read a mask from an image file, shape (H, W), class ids.
+    """Read a mask of class ids from an image file, shape (H, W).
 
-    A palette image gives its indices. A mask of 0 and 255 only is binary (0, 1) unless `names` knows 255.
+    Pixels of a palette image are its indices. A mask with only 0 and 255 is binary (0, 1), unless 255 is in `names`.
 
     Raises:
         Unreadable: If it cannot be read or is in colour.
@@ -198,5 +201,5 @@ def class_ids(mask: np.ndarray, name: str) -> np.ndarray:
     """
     fractional = mask.dtype.kind == "f" and not np.array_equal(np.rint(mask), mask)
     if mask.size and (fractional or mask.min() < 0 or mask.max() > 65535):
-        raise Unreadable(f"its mask {name} holds values that are not class ids (whole numbers from 0 to 65535)")
+        raise Unreadable(f"its mask {name} has values that are not class ids (whole numbers from 0 to 65535)")
     return mask.astype(np.uint16)

@@ -1,7 +1,7 @@
-"""NIfTI volumes: reoriented to canonical axes, cut into slices along one axis, in radiological orientation.
+"""The reader of NIfTI volumes, which are reoriented to canonical axes and cut into slices in radiological orientation.
 
-Axial slices have the patient's front at the top and the patient's right at the left; coronal ones the head at
-the top and the patient's right at the left; sagittal ones the head at the top and the front at the left.
+Axial slices have the patient's front at the top and the patient's right at the left; coronal slices have the head at the top and
+the patient's right at the left; sagittal slices have the head at the top and the front at the left.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ssl_transfer.domains import UNKNOWN
 from ssl_transfer.errors import UsageError
 
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # axis of the canonical (right, anterior, superior) array
-LOOKS_LIKE_HU = -500  # air is -1000 HU; no other modality's volumes reach this low
+LOOKS_LIKE_HU = -500  # air is -1000 HU; volumes of other modalities have no values this low
 
 
 class NiftiReader:
@@ -36,8 +36,8 @@ class NiftiReader:
 
     Args:
         root: File or folder.
-        domain: `ct…` makes HU of the values, another domain keeps them as stored. If None, volumes that reach below
-            -500 are read as CT; to find out, the files are read once more.
+        domain: For `ct…` values are HU; for other domains they are kept as stored. None: volumes with values below -500 are read
+            as CT, for which all files are read once more.
         axis: `axial`, `coronal` or `sagittal`.
         masks: The `--masks` option: label volumes of the same grid.
         mask_names: The `--mask-names` option.
@@ -64,7 +64,7 @@ class NiftiReader:
         self.in_hu = False
 
     def scan(self) -> Scan:
-        """Look at every header; whether values are HU may need the voxels (see `domain`)."""
+        """Read all headers, and voxels where they are needed to decide whether values are HU (see `domain`)."""
         items: list[Item] = []
         refused: list[Refusal] = []
         for file, path in walk(self.root):
@@ -168,7 +168,7 @@ class NiftiReader:
 
 
 def _canonical_grid(image) -> tuple[list[int], list[float]]:
-    """Shape (X, Y, Z, T) and spacing in mm in canonical axis order, from the header alone."""
+    """Shape (X, Y, Z, T) and spacing in mm in canonical axis order, from the header."""
     import nibabel
     from nibabel.affines import voxel_sizes
 
@@ -181,7 +181,7 @@ def _canonical_grid(image) -> tuple[list[int], list[float]]:
 
 
 def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (X, Y, Z, T) towards right, anterior, superior; affine (4, 4)."""
+    """Voxels (X, Y, Z, T) with axes towards right, anterior and superior, and the affine (4, 4)."""
     import nibabel
 
     image: Any = nibabel.load(path)
@@ -193,12 +193,12 @@ def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _display(volume: np.ndarray, axis: int, number: int) -> np.ndarray:
-    """One slice of a canonical volume, (rows, columns) as shown: both remaining axes run backwards."""
+    """One slice of a canonical volume as it is displayed, (rows, columns); both remaining axes are reversed."""
     return np.flip(np.take(volume, number, axis)).T
 
 
 def _dtype(stored: np.dtype, slope: float, intercept: float) -> np.dtype:
-    """Smallest of the store's dtypes that holds what the header promises."""
+    """Smallest dtype of stores that can represent the values according to the header."""
     if stored.kind in "iu" and slope == 1 and intercept == 0:
         for dtype in (np.uint8, np.int16):
             if np.can_cast(stored, dtype):
@@ -215,5 +215,5 @@ def _lowest(path: Path) -> float:
         if image.get_data_dtype().kind == "u" and image.dataobj.inter >= 0 and image.dataobj.slope > 0:
             return np.inf
         return float(np.nanmin(np.asanyarray(image.dataobj)))
-    except Exception:  # `read` will say why; it must not decide about the others
+    except Exception:  # `read` reports the reason; such a file does not decide for the others
         return -np.inf

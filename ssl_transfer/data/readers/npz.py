@@ -19,15 +19,15 @@ ROW_NAMES = {"files": "file", "groups": "patient", "slice_index": "slice"}  # ar
 
 
 class NpzReader:
-    """Reads one `.npz`; nothing in it is unpickled.
+    """Reads one `.npz` file. Pickled objects in it are refused.
 
-    `<split>_<name>` of one value per image becomes the column `<name>`, by name where `<name>_names` exists. Without
-    splits, `images`, `labels` … are one set.
+    An array `<split>_<name>` with one value per image becomes the column `<name>`; if there is an array `<name>_names`, values
+    are replaced by their names. Without splits, the arrays are `images`, `labels`, ….
 
     Args:
         root: The file.
-        domain: `ct…` makes HU of int16 values; if None, int16 that reaches below -500 is read as CT.
-        mask_names: The `--mask-names` option; `mask_names` in the file (from value 0) otherwise.
+        domain: For `ct…` int16 values are HU. None: int16 values are HU if some are below -500.
+        mask_names: The `--mask-names` option; without it, names are those of the array `mask_names` (from value 0).
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".npz",)
@@ -42,7 +42,7 @@ class NpzReader:
         self._loaded: tuple[str, np.ndarray, np.ndarray | None] | None = None
 
     def scan(self) -> Scan:
-        """Load everything but the pixels (and those, split by split, for their shape)."""
+        """Load all arrays; images of one split at a time, for their shape and range."""
         archive = self._open()
         prefixes = _prefixes(archive.files, self.root)
         items: list[Item] = []
@@ -73,7 +73,7 @@ class NpzReader:
         )
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
-        """Yield one image; the arrays of the split it belongs to stay loaded until an image of another split is read."""
+        """Yield one image. The arrays of its split stay loaded until an image of another split is read."""
         prefix, position = item.path.name.rsplit("#", 1)
         if self._loaded is None or self._loaded[0] != prefix:
             archive = self._open()
@@ -107,7 +107,7 @@ class NpzReader:
         return [str(name) for name in self._array(archive, key)] if key in archive.files else None
 
     def _items(self, archive, prefix: str, images: np.ndarray, notes: list[str]) -> list[Item]:
-        """One item per image of a split, with the columns that lie beside it."""
+        """One item per image of a split, with its columns."""
         columns: dict[str, list] = {}
         for key in archive.files:
             name = key.removeprefix(prefix)
@@ -150,7 +150,7 @@ class NpzReader:
         return {column: _named(array, names, f"{self.root}: {name}") if names else array.tolist()}
 
     def _mask_dtype(self, archive, prefixes: list[str]) -> np.dtype:
-        """From the arrays themselves, as they are small beside the images and often wider than they need to be."""
+        """Dtype from the largest mask value, since arrays often have wider dtypes than they need."""
         highest = max(int(self._array(archive, f"{p}masks").max()) for p in prefixes if f"{p}masks" in archive.files)
         return np.dtype(np.uint8 if highest < 256 else np.uint16)
 
@@ -169,7 +169,7 @@ def _prefixes(keys: list[str], path: Path) -> list[str]:
 
 
 def _as_nhwc(images: np.ndarray, where: str) -> np.ndarray:
-    """(N, H, W) or (N, H, W, C) to (N, H, W, C) with one or three channels."""
+    """Reshape (N, H, W) or (N, H, W, C) to (N, H, W, C) with one or three channels."""
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[3] not in (1, 3):
         raise SourceError(f"{where} has the shape {images.shape}; expected (N, H, W), (N, H, W, 1) or (N, H, W, 3).")
@@ -179,7 +179,7 @@ def _as_nhwc(images: np.ndarray, where: str) -> np.ndarray:
 
 
 def _named(values: np.ndarray, names: list[str] | None, where: str) -> list[str]:
-    """Class names of integer labels, or the values as text where there are no names."""
+    """Class names of integer labels, or the values as text if there are no names."""
     if not names or values.dtype.kind not in "iu":
         return [str(value) for value in values]
     if len(values) and not 0 <= int(values.min()) <= int(values.max()) < len(names):

@@ -1,7 +1,7 @@
-"""Readers: how files of one kind are found and read. `ingest` turns any of them into a store.
+"""The interface of readers, which find and read files of one kind. `ingest` turns them into a store.
 
-A reader works in two passes, so that an archive of any size is never held in memory: `scan` looks at headers
-alone and promises images in store order; `read` decodes one item. Both list the files that they refuse, with a reason.
+A reader works in two passes, so that an archive of any size never has to fit into memory: `scan` reads only headers and lists the
+images in the order of the store; `read` decodes one item. Files that are refused are listed with a reason.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Refusal:
     """A file that is not in the store, and why. Only `unreadable` counts towards `--max-refused`.
 
     Attributes:
-        file: Path relative to the source's root.
+        file: Path relative to the root of the source.
         kind: One of `REFUSAL_KINDS`.
-        reason: For the user.
-        row: The raw patient, study and series where the header has them: a label table may name them, and ingest replaces
-            them in the file's name by pseudonyms.
+        reason: Reason, for the user.
+        row: Patient, study and series from the header, before pseudonymisation: a label table may contain them, and ingest
+            replaces them in the file name.
     """
 
     file: str
@@ -35,24 +35,24 @@ class Refusal:
 
 
 class Unreadable(Exception):
-    """Raised by `read` when an item cannot be decoded; the message becomes the refusal's reason."""
+    """An item cannot be decoded; the message becomes the reason of the refusal."""
 
 
 @dataclass(slots=True)
 class Item:
-    """One file (or array) that yields `n_images` images, as its header promises.
+    """One file (or array), which contains `n_images` images according to its header.
 
     Attributes:
-        file: Name shown to the user: the path relative to the source's root.
-        path: Where to read it.
-        n_images: Images that `read` yields.
-        size: Height and width of each.
+        file: Name shown to the user: the path relative to the root of the source.
+        path: Path of the file.
+        n_images: Number of images that `read` yields.
+        size: Height and width of the images.
         channels: 1 or 3.
-        dtype: Of the physical values that `read` yields.
-        row: Columns shared by its images: patient, study, series, label, split, modality, … (raw ids; ingest hashes
-            them). A key that is absent is unknown.
-        mask: Where its mask lies, or None.
-        uid: An identity that two copies of one image share (SOPInstanceUID), or None.
+        dtype: Dtype of the physical values that `read` yields.
+        row: Columns that its images share: patient, study, series, label, split, modality, … Ids are raw; ingest hashes them.
+            Missing keys are unknown.
+        mask: Path of its mask, or None.
+        uid: Id that copies of the same image share (SOPInstanceUID), or None.
     """
 
     file: str
@@ -68,17 +68,17 @@ class Item:
 
 @dataclass(slots=True)
 class Scan:
-    """What a reader found.
+    """The result of a scan.
 
     Attributes:
-        items: In store order (series together, sorted by position).
+        items: Items in the order of the store (grouped by series, sorted by position).
         refused: Files that cannot be read, are not images, or were filtered out.
-        units: `hu`, `display` or `stored`: what a grey store of these items would hold.
-        domain: As `Domain` writes it, or `unknown`.
-        classes: Class names in their order, or None if labels have none.
-        mask_classes: Mask value -> name.
-        mask_dtype: Of the masks, or None if the items have none.
-        warnings: For the card.
+        units: Units of a grey store of these items: `hu`, `display` or `stored`.
+        domain: Domain in the notation of `Domain`, or `unknown`.
+        classes: Class names in their order; None if the source has no such order.
+        mask_classes: Name of each mask value.
+        mask_dtype: Dtype of the masks; None if the items have none.
+        warnings: Warnings for the card.
     """
 
     items: list[Item]
@@ -92,13 +92,13 @@ class Scan:
 
 
 class Reader(Protocol):
-    """A kind of files. Instances hold plain options only, so that they can be pickled for worker processes.
+    """A reader of one kind of files. Its attributes are plain values, so that it can be pickled for worker processes.
 
     Attributes:
-        suffixes: Of its files, in lower case, with the dot.
-        magic: (offset, bytes) that files without a known suffix begin with.
-        reads_folders: Whether it reads all files below a folder; otherwise a single file.
-        worth_workers: Whether decoding costs more than moving the result between processes.
+        suffixes: Suffixes of its files, in lower case, with the dot.
+        magic: Pairs (offset, bytes) that identify files without a known suffix.
+        reads_folders: Whether it reads all files below a folder; otherwise it reads a single file.
+        worth_workers: Whether decoding takes longer than moving the result between processes.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
@@ -107,19 +107,19 @@ class Reader(Protocol):
     worth_workers: ClassVar[bool]
 
     def __init__(self, *root: Any, **options: Any) -> None:
-        """The root, and the options of `ingest` that the reader takes as keyword-only parameters."""
+        """Create a reader. Its keyword-only parameters are the options of `ingest` that it uses."""
         ...
 
     def scan(self) -> Scan:
-        """Look at every file's header."""
+        """Read the headers of all files."""
         ...
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
         """Decode one item.
 
         Yields:
-            `n_images` times: image (C, H, W) of the item's dtype in physical units; the columns of its row that are its
-            own (`slice`, `z_mm`, …); its mask (H, W) or None.
+            For each of the `n_images` images: the image (C, H, W) of the item's dtype in physical units; columns that the
+            images of the item do not share (`slice`, `z_mm`, …); and the mask (H, W) or None.
 
         Raises:
             Unreadable: If the pixels cannot be decoded.
@@ -128,12 +128,12 @@ class Reader(Protocol):
 
 
 def walk(root: Path) -> list[tuple[str, Path]]:
-    """Every file at or below `root`, sorted: (name relative to the root, with `/`; path)."""
+    """All files at or below `root`, sorted: name relative to the root (with `/`), and path."""
     if root.is_file():
         return [(root.name, root)]
     return sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*") if path.is_file())
 
 
 def is_hidden(file: str) -> bool:
-    """True for `.DS_Store`, `._x.png`, `.git/…`: never an image."""
+    """Whether a file or one of its folders is hidden, such as `.DS_Store`, `._x.png` or `.git/…`."""
     return any(part.startswith(".") for part in file.split("/"))

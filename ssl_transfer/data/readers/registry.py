@@ -1,4 +1,4 @@
-"""The kinds of files that `ingest` reads, by the name that `--format` gives them. A new kind is one file and one line here."""
+"""The registry of readers, by the name that `--format` takes. A new reader is one file and one line here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Worker processes for decoding: results in order, and a bounded number of them in memory."""
+"""Worker processes for decoding. Results are returned in order, and a bounded number of them is in memory."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from ssl_transfer.processes import worker_processes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MEASURED = 200  # items that this process does first, to measure what an item costs
-WORTH_SECONDS = 20.0  # starting processes takes seconds; they are worth it if the rest would take longer than this
+MEASURED = 200  # items that this process handles first, to measure the time per item
+WORTH_SECONDS = (
+    20.0  # worker processes are started if the remaining items would take longer, since their start takes seconds
+)
 CHUNK = 8  # items per message
 
 
@@ -24,16 +26,16 @@ def ordered(
 ) -> Iterator[Result]:
     """Apply `function` to every item, in order, behind a progress bar.
 
-    The first 200 items are done in this process; worker processes take over if the rest would last.
+    This process handles the first 200 items. If the remaining ones would take long, worker processes handle them.
 
     Args:
-        function: Picklable.
-        items: What to apply it to.
-        label: Shown with the progress.
-        workers: Processes; one per core (at most 16) if None, none at all if 1.
+        function: Picklable function.
+        items: Its arguments, one per call.
+        label: Label of the progress bar.
+        workers: Number of worker processes; None: one per core, at most 16; 1: none.
 
     Yields:
-        One result per item. At most `4 * workers` chunks of 8 results wait at any time.
+        One result per item. At most `4 * workers` chunks of 8 results are waiting at any time.
     """
     workers = workers or min(os.cpu_count() or 1, 16)
     yield from tracked(_results(function, items, workers), label, len(items))

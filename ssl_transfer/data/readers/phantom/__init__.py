@@ -1,1 +1,1 @@
-"""Phantoms: three generated domains, written as ordinary files that the ordinary sources read back."""
+"""Phantoms: three generated domains, written as ordinary files that the readers read."""

@@ -218,11 +218,11 @@ SPINE = np.array(
 
 
 class Patient:
-    """What is constant over the series of one patient.
+    """The properties of a patient, which are the same in all its series.
 
     Args:
-        seed: Of the whole cohort.
-        number: Of the patient within it.
+        seed: Seed of the cohort.
+        number: Number of the patient in the cohort.
     """
 
     def __init__(self, seed: int, number: int):
@@ -242,12 +242,12 @@ class Patient:
         self.vessels = self._vessels(rng)
 
     def jitter_of(self, organ: Organ) -> np.ndarray:
-        """How this patient's organ departs from the average in x, y, z, width, depth and length, in sigmas."""
+        """Deviation of this patient's organ from the average in x, y, z, width, depth and length, in standard deviations."""
         return self._jitter[int(abs(organ.x) + 3 * abs(organ.y) + 7 * organ.z) % len(self._jitter)]
 
     @staticmethod
     def _tissues(rng: np.random.Generator) -> dict[str, float]:
-        """Mean HU of each tissue; contrast medium lifts blood and what blood fills."""
+        """Mean HU of each tissue; contrast medium raises blood and perfused organs."""
         phase = int(rng.choice(3, p=[0.4, 0.2, 0.4]))  # none, arterial, portal venous
         lift = {
             "blood": (0, 260, 110),
@@ -310,7 +310,7 @@ class Patient:
 
     @staticmethod
     def _lesions(rng: np.random.Generator) -> list[Organ]:
-        """Round, hypodense, in the right lobe for the most part; three patients in four have some."""
+        """Liver lesions of three out of four patients: round, hypodense, mostly in the right lobe."""
         count = int(rng.integers(1, 6)) if rng.random() < 0.75 else 0
         lesions = []
         for _ in range(count):
@@ -321,7 +321,7 @@ class Patient:
 
     @staticmethod
     def _vessels(rng: np.random.Generator) -> list[Organ]:
-        """Vessels in the lungs, thicker towards the hilum, and now and then an infiltrate."""
+        """Vessels in the lungs, thicker towards the hilum, and sometimes an infiltrate."""
         vessels = []
         for _ in range(60):
             side, out = rng.choice([-1, 1]), rng.uniform(0, 1)
@@ -335,5 +335,5 @@ class Patient:
 
 
 def outline(table: np.ndarray, z: np.ndarray) -> list[np.ndarray]:
-    """Columns 1… of a knot table, interpolated at z and zero outside of it; each of z's shape."""
+    """Columns 1, 2, … of a table of knots, interpolated at z, and 0 outside of the table; each has the shape of z."""
     return [np.interp(z, table[:, 0], column, left=0, right=0) for column in table.T[1:]]

@@ -14,14 +14,14 @@ class Canvas:
     """The slices of one series while they are drawn.
 
     Args:
-        z: Of each slice in the body, mm; shape (S,).
-        n: Rows and columns drawn.
-        step_mm: Of one pixel.
-        scale: Of x and y in each slice, relative to the average adult; shape (S, 2).
-        rng: Of the warp and the position.
-        shift_mm: Of the body within the field of view, (x, y).
-        warp_mm: Amplitude of the smooth deformation that makes ellipses into organs.
-        masks: Whether shares of liver and lesion are kept beside the HU.
+        z: Position of each slice in the body, mm; shape (S,).
+        n: Number of rows and columns.
+        step_mm: Size of a pixel, mm.
+        scale: Scale of x and y in each slice, relative to the average adult; shape (S, 2).
+        rng: Generator of the deformation and the position.
+        shift_mm: Shift of the body in the field of view, (x, y), mm.
+        warp_mm: Amplitude of the smooth deformation of the ellipses, mm.
+        masks: Whether the shares of liver and lesion in each pixel are recorded.
     """
 
     def __init__(self, z, n: int, step_mm: float, scale, rng, shift_mm, warp_mm: float, masks: bool):
@@ -45,7 +45,7 @@ class Canvas:
         self.has_masks = masks
 
     def ellipse(self, x, y, rx, ry, hu, angle=0.0, within=None, organ: str = "") -> None:
-        """Draw one ellipse in every slice; x to hu are numbers or shape (S,), with radii of 0 where it is absent."""
+        """Draw one ellipse in every slice. x to hu are numbers or have shape (S,); radii are 0 where it is absent."""
         x, y, rx, ry, hu = (np.broadcast_to(np.asarray(a, np.float32), self.z.shape) for a in (x, y, rx, ry, hu))
         alive = np.flatnonzero((rx > 0) & (ry > 0))
         if not len(alive):
@@ -62,7 +62,7 @@ class Canvas:
         self.paint(box, share if within is None else share * within(box), hu, organ)
 
     def paint(self, box, share, hu, organ: str = "") -> None:
-        """Blend `hu` over the box; what is painted over loses its share of the liver."""
+        """Blend `hu` over the box, and reduce the share of the liver in the pixels that are painted over."""
         values = self.values[(slice(None), *box)]
         for channel, full in zip(values, (hu, organ in MASK_NAMES, organ == "lesion"), strict=False):
             channel += share * (full - channel)

@@ -40,12 +40,12 @@ def photograph_well(line: str, count: int, size: int, rng: np.random.Generator) 
 
     Args:
         line: One of `LINES`.
-        count: Images.
-        size: Rows and columns of each.
-        rng: Of this well: its exposure, focus, background and density come first.
+        count: Number of images.
+        size: Number of rows and columns.
+        rng: Generator of this well; exposure, focus, background and density are drawn first.
 
     Yields:
-        uint8, shape (size, size).
+        Images, uint8, shape (size, size).
     """
     kind = LINES[line]
     kind = kind._replace(

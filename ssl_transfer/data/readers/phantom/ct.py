@@ -32,11 +32,11 @@ def scan(patient: Patient, region: str, slices: int, size: int, rng: np.random.G
     """Scan one region of a patient from top to bottom.
 
     Args:
-        patient: Whose body.
+        patient: The patient.
         region: One of `REGIONS`.
-        slices: How many.
-        size: Rows and columns of each.
-        rng: Of this series.
+        slices: Number of slices.
+        size: Number of rows and columns.
+        rng: Generator of this series.
     """
     top, bottom = body.REGIONS[region]
     ends = rng.uniform(-0.12, 0.3, 2) * (bottom - top)
@@ -148,7 +148,7 @@ def draw_organs(canvas: Canvas, patient: Patient, organs, within=None) -> None:
 
 
 def draw_cavity(canvas: Canvas, half_width, half_depth, fat_hu: float):
-    """Chest, abdomen and pelvis hold fat before they hold organs. Returns the share of each pixel inside, by box."""
+    """Fill chest, abdomen and pelvis with fat, before organs are drawn. Returns the share of each pixel inside, by box."""
     there = (canvas.z > 325) & (canvas.z < 945)
     rx, ry = (np.where(there, a - 18, 1e-2)[:, None, None] for a in (half_width, half_depth))
     radius = np.sqrt((canvas.x / rx) ** 2 + ((canvas.y + 4) / ry) ** 2)
@@ -158,7 +158,7 @@ def draw_cavity(canvas: Canvas, half_width, half_depth, fat_hu: float):
 
 
 def draw_ribs(canvas: Canvas, hu: float, half_width, half_depth) -> None:
-    """A cage of oblique ribs: a section meets each of them once, further to the front the higher it starts."""
+    """Draw oblique ribs. A slice meets each of them once, further to the front the higher the rib starts."""
     z = canvas.z
     there = (z > 305) & (z < 668)
     if not there.any():
@@ -174,7 +174,7 @@ def draw_ribs(canvas: Canvas, hu: float, half_width, half_depth) -> None:
 
 
 def draw_spine(canvas: Canvas, patient: Patient) -> None:
-    """Vertebral bodies and discs in turn, the canal, and the processes behind it."""
+    """Draw alternating vertebral bodies and discs, the canal, and the processes behind it."""
     z, hu = canvas.z, patient.tissues
     y, r = outline(body.SPINE, z)
     if not r.any():
@@ -250,16 +250,16 @@ def draw_limb(canvas: Canvas, patient: Patient, x, y, along, scale: float, side:
 
 
 def expose(hu: np.ndarray, pixel_mm: float, noise_hu: float, rng: np.random.Generator) -> np.ndarray:
-    """What the scanner adds: noise that grows with the path through the body, streaks along it, a round field.
+    """Add effects of the scanner: noise that grows with the path through the body, streaks along it, a round field of view.
 
     Args:
         hu: Noise-free slices, shape (S, H, W).
-        pixel_mm: Of one pixel.
-        noise_hu: Standard deviation behind 300 mm of water.
-        rng: Of the series.
+        pixel_mm: Size of a pixel, mm.
+        noise_hu: Standard deviation of the noise behind 300 mm of water, HU.
+        rng: Generator of the series.
 
     Returns:
-        int16, shape (S, H, W), at least -1024.
+        Slices with noise, int16, shape (S, H, W), at least -1024.
     """
     size = hu.shape[-1]
     path_mm = (hu + 1000).clip(0, 2500).sum(2, keepdims=True) / 1000 * pixel_mm

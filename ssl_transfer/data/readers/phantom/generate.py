@@ -1,8 +1,8 @@
-"""Phantoms: three generated domains, written as ordinary files that the ordinary sources read back.
+"""Phantoms: three generated domains, written as ordinary files that the readers read.
 
-`phantom:ct` is a cohort of DICOM series with body regions, liver and lesion masks; `phantom:cells` fluorescence
-microscopy of cell lines; `phantom:photographs` crops of the photographs inside the wheels of scikit-image and
-scikit-learn. No image archive and no network is needed. Equal options give equal bytes.
+`phantom:ct` is a cohort of DICOM series with body regions and masks of liver and lesions; `phantom:cells` is fluorescence
+microscopy of cell lines; `phantom:photographs` are crops of the photographs in the wheels of scikit-image and scikit-learn.
+Neither an image archive nor a network is needed. Equal options give equal bytes.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from pydicom.uid import UID
 
 PREFIX = "phantom:"
-# Every phantom takes these. A patient is a group of a split: a patient of ct, a well of cells, a tile of a photograph.
+# Options of all phantoms. A "patient" is a group of a split: a patient (ct), a well (cells), or a tile of a photograph.
 LIMITS = {"patients": (1, 9999), "slices": (1, 999), "size": (16, 1024), "seed": (0, 2**31 - 1)}
 
 
 def expand(source: str, folder: Path) -> dict:
-    """Generate the files of a phantom and say how to ingest them.
+    """Generate the files of a phantom, and return how to ingest them.
 
     Args:
         source: `phantom:NAME[,key=value…]`: ct, cells or photographs; patients, slices (images of each patient), size
             (pixels), seed.
-        folder: Where to write; made if missing, else empty.
+        folder: Folder of the files, missing or empty.
 
     Returns:
-        Keyword arguments of `ingest`: `source`, `format`, `domain`, and `masks`, `mask_names`, `labels`, `label_key`
-        where the phantom has them.
+        Keyword arguments of `ingest`: `source`, `format` and `domain`, and if the phantom has them `masks`, `mask_names`,
+        `labels` and `label_key`.
 
     Raises:
-        SourceError: If the name or an option is unknown, or a value is no integer in its range.
+        SourceError: If the name or an option is unknown, or a value is not an integer in its range.
 
     Example:
         >>> expand("phantom:ct,patients=2,slices=6,size=16", "phantoms/ct")["format"]
@@ -112,7 +112,7 @@ def _write_series(folder: Path, patient, region: str, number: int, series, study
 
 
 def _series_header(patient, region: str, number: int, series, study: str):
-    """What the slices of a series share."""
+    """The DICOM dataset that the slices of a series share."""
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
