@@ -11,22 +11,23 @@ from ssl_transfer.errors import UsageError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Backbones, settings, and the stores and results that they are compared on."""
+    """Add the arguments: backbones, settings, stores and results."""
     parser.add_argument(
         "words",
         nargs="+",
         metavar="BACKBONE … [key=value …]",
-        help="folders (also backbone/ in the result of a fine-tune with train.keep_backbone=true), scratch:NAME or timm:NAME; "
-        "settings: neighbors, index=exact|ivf|hnsw, sample, columns=[…], domain=COLUMN, duplicate, seed, size, precision",
+        help="backbones: folders (also backbone/ in the result of a fine-tuning with train.keep_backbone=true), scratch:NAME or "
+        "timm:NAME; settings: neighbors, index=exact|ivf|hnsw, sample, columns=[…], domain=COLUMN, duplicate, seed, size, "
+        "precision",
     )
-    parser.add_argument("--store", type=Path, required=True, help="whose images are analysed")
+    parser.add_argument("--store", type=Path, required=True, help="the store whose images are analysed")
     parser.add_argument(
         "--against",
         action="append",
         default=[],
         type=Path,
         metavar="STORE",
-        help="another store: its distance, and its images in the UMAP (may be repeated)",
+        help="another store: its distance is measured, and its images are added to the UMAP (may be repeated)",
     )
     parser.add_argument(
         "--results",
@@ -34,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="DIR",
-        help="a multiclass result of `evaluate`: which backbones fail on the same cases (repeat it: two at least)",
+        help="a multiclass result of `evaluate`, whose errors are compared with those of other results (at least two)",
     )
     parser.add_argument("--out", type=Path, help="folder (default runs/analyze/ID)")
 
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def as_text(answer: dict[str, Any]) -> str:
-    """The findings, in sentences."""
+    """The findings as sentences."""
     from ssl_transfer.analysis.summary_text import as_text
     from ssl_transfer.result import Analysis
     from ssl_transfer.run import from_json
@@ -64,7 +65,7 @@ def as_text(answer: dict[str, Any]) -> str:
 
 
 VERB = Verb(
-    "neighbours, UMAP, layers and linearly decodable properties of feature spaces; explorer.html",
+    "compare feature spaces: neighbours, UMAP, layers, linearly decodable properties; writes explorer.html",
     arguments,
     run,
     as_text,

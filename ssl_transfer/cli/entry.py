@@ -16,7 +16,7 @@ def main(words: list[str] | None = None) -> int:
     """Run one verb.
 
     Args:
-        words: Its name and arguments; None: those of the process.
+        words: Name and arguments of the verb; None: the arguments of the process.
 
     Returns:
         Exit status: 0 done, 2 the input is wrong, 143 stopped by SIGTERM with a checkpoint, 1 anything else.

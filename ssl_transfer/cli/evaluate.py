@@ -14,25 +14,25 @@ from ssl_transfer.protocols import PROTOCOLS
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A protocol, backbones, a task, and settings."""
+    """Add the arguments: a protocol, backbones, a task, and settings."""
     parser.add_argument("protocol", choices=PROTOCOLS)
     parser.add_argument(
         "words",
         nargs="+",
         metavar="BACKBONE … TASK [key=value …]",
-        help="backbones: folders, scratch:NAME or timm:NAME[.TAG]; task: a card in recipes/tasks/ by name, or the path of one; "
-        "settings: for example fraction=[0.1,1] seed=[0,1,2]; lists and several backbones are one evaluation of each",
+        help="backbones: folders, scratch:NAME or timm:NAME[.TAG]; task: the name of a card in recipes/tasks/, or its path; "
+        "settings: for example fraction=[0.1,1] seed=[0,1,2]; with lists or several backbones, every combination is evaluated",
     )
     parser.add_argument(
-        "--out", type=Path, help="folder (default runs/evaluate/ID); of several evaluations: of all of them"
+        "--out", type=Path, help="folder (default runs/evaluate/ID); the parent folder if there are several evaluations"
     )
     parser.add_argument(
-        "--features", type=Path, metavar="DIR", help="of this backbone and task: where probes keep them"
+        "--features", type=Path, metavar="DIR", help="folder with features of this backbone and task, for probes"
     )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate every backbone at every listed fraction and seed."""
+    """Evaluate every backbone with every combination of the listed settings."""
     words = options.words
     if len(words) < 2:
         raise UsageError(
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         )
     *specs, name = words
     if options.features and len(specs) > 1:
-        raise UsageError("--features: found several backbones, and features belong to one. Leave it out.")
+        raise UsageError("--features: found several backbones, but features belong to one. Leave it out.")
 
     from ssl_transfer.data.tasks import Task
 
@@ -73,7 +73,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def _line(result: Any, metric: str, spec: str) -> str:
-    """One of several evaluations: the task's metric on test, with its interval."""
+    """A line for one of several evaluations: the task's metric on test, with its interval."""
     value, interval = result.metrics["test"][metric], result.intervals.get(metric)
     score = "–" if value is None else f"{value:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
     return f"{spec}: {result.strategy or result.protocol}, fraction {result.fraction:g}, seed {result.seed}: {metric} {score}"

@@ -1,4 +1,4 @@
-"""`ssl-transfer features`: one cached pass of a backbone over a store."""
+"""`ssl-transfer features`: compute the features of a store by a backbone, once."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ssl_transfer.cli.verb import Verb
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A backbone, a store, and settings."""
+    """Add the arguments: a backbone, a store, and settings."""
     parser.add_argument("backbone", help="a folder, scratch:NAME or timm:NAME[.TAG]")
     parser.add_argument("store", type=Path)
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="size: height and width that the backbone sees (default: its own); precision=fp32|bf16",
+        help="size: height and width of the backbone's input (default: as pretrained); precision=fp32|bf16",
     )
     parser.add_argument("--out", type=Path, help="folder (default runs/features/ID)")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Compute features, or read those that are there."""
+    """Compute features, or read them if they exist already."""
     from ssl_transfer.data.store import ImageStore
 
     store = ImageStore(options.store)
@@ -36,4 +36,4 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return {**features.card.to_json(), "features": str(features.path)}
 
 
-VERB = Verb("compute and keep a backbone's features of a store", arguments, run)
+VERB = Verb("compute and save the features of a store by a backbone", arguments, run)

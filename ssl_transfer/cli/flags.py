@@ -1,4 +1,4 @@
-"""Flags from a signature: name, type, choices, default and help of every option stand in the function alone."""
+"""Flags from a signature: name, type, choices, default and help of every option come from the function."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def options_of(function: Callable) -> list[str]:
 
 
 def described_arguments(function: Callable) -> dict[str, str]:
-    """The Args of a docstring: name -> text."""
+    """The texts of the Args of a docstring, by name."""
     section = (inspect.getdoc(function) or "").partition("Args:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 
 
 def _conversion(hint: Any) -> dict[str, Any]:
-    """What argparse has to know of a type, such as `int | None` or `Literal["a", "b"]`."""
+    """Arguments of `add_argument` for a type such as `int | None` or `Literal["a", "b"]`."""
     alternatives = [hint]
     if typing.get_origin(hint) is not Literal:
         alternatives = [one for one in typing.get_args(hint) if one is not type(None)] or [hint]
@@ -49,5 +49,5 @@ def _conversion(hint: Any) -> dict[str, Any]:
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """Numbers of a text such as `0.7,0.15,0.15`."""
+    """Parse numbers such as `0.7,0.15,0.15`."""
     return tuple(float(part) for part in text.split(","))

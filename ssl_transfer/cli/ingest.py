@@ -1,4 +1,4 @@
-"""`ssl-transfer ingest`: files in, image store out. Its flags are the options of `ingest`."""
+"""`ssl-transfer ingest`: read files and write an image store. Its flags are the options of `ingest`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssl_transfer.cli.verb import Verb
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A source, a folder, and a flag for each option."""
+    """Add the arguments: a source, a folder, and a flag for each option."""
     from ssl_transfer.data.ingest.stage import ingest
 
     parser.add_argument("source", help="a file, a folder, or phantom:ct, phantom:cells, phantom:photographs")
@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Make the store, and say what is in it."""
+    """Write the store, and summarise it."""
     from ssl_transfer.data.ingest.stage import ingest
     from ssl_transfer.data.inspect import store_summary
 
@@ -28,4 +28,4 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return store_summary(ingest(options.source, options.out, **settings))
 
 
-VERB = Verb("files in, image store out", arguments, run)
+VERB = Verb("read image files and write an image store", arguments, run)

@@ -1,4 +1,4 @@
-"""`ssl-transfer inspect`: prints what an artifact is."""
+"""`ssl-transfer inspect`: describe an artifact."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ssl_transfer.errors import UsageError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A path, and where to draw a store."""
-    parser.add_argument("path", type=Path)
+    """Add the arguments: a path, and the path of a figure."""
+    parser.add_argument("path", type=Path, help="a store, backbone, run, result, ranking, analysis or study")
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw a contact sheet of a store")
 
 

@@ -1,4 +1,4 @@
-"""Reads the command line: which verb, its arguments, and `key=value` settings."""
+"""Parser of the command line: a verb, its arguments, and `key=value` settings."""
 
 from __future__ import annotations
 
@@ -15,28 +15,29 @@ SETTING = re.compile(r"[\w.]+=")  # key=value, unlike the backbone scratch:resne
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with its complaints in the form of every other error."""
+    """argparse, with its error messages in the form of all others."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog}: {message}. See {self.prog} --help.")
 
 
 def parse(words: list[str], verbs: Mapping[str, Verb]) -> argparse.Namespace:
-    """Read the words of a command.
+    """Parse the words of a command.
 
     Args:
-        words: All words behind `ssl-transfer`.
-        verbs: Verb of each name.
+        words: All words after `ssl-transfer`.
+        verbs: The verbs, by name.
 
     Returns:
-        `verb` (its name), `json`, and the verb's arguments. A verb with an argument `words` has its settings in `overrides`.
+        `verb` (its name), `json`, and the arguments of the verb. If the verb has an argument `words`, settings among these words
+        are in `overrides`.
 
     Raises:
-        UsageError: If the words are no command.
+        UsageError: If the words are not a valid command.
     """
     parser = _parser(words, verbs)
     options, rest = parser.parse_known_args(words)
-    # argparse leaves over `key=value` words that stand behind an option
+    # `key=value` words after an option are not parsed by argparse.
     settings = [word for word in rest if "=" in word and not word.startswith("-")]
     if len(settings) < len(rest) or (settings and not {"overrides", "words"} & set(vars(options))):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -49,7 +50,7 @@ def parse(words: list[str], verbs: Mapping[str, Verb]) -> argparse.Namespace:
 
 
 def _parser(words: list[str], verbs: Mapping[str, Verb]) -> argparse.ArgumentParser:
-    """The parser of a command; arguments of verbs that are not among its words are left out."""
+    """The parser of a command. Only verbs that are among its words get their arguments."""
     parser = _Parser(
         prog="ssl-transfer",
         description="Pretrain without labels on one domain, transfer to another, and test whether in-domain pretraining "

@@ -1,4 +1,4 @@
-"""`ssl-transfer pretrain`: recipe and store in, backbone out."""
+"""`ssl-transfer pretrain`: train a backbone as a recipe says."""
 
 from __future__ import annotations
 
@@ -10,22 +10,30 @@ from ssl_transfer.cli.verb import Verb
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A recipe, settings laid over it, and what to do with a run that is there."""
-    parser.add_argument("recipe", type=Path)
+    """Add the arguments: a recipe, settings that override it, and the treatment of an existing run."""
+    parser.add_argument("recipe", type=Path, help="a YAML file; see recipes/")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="settings laid over the recipe, for example train.epochs=10"
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings that override the recipe, for example train.epochs=10",
     )
     parser.add_argument("--out", type=Path, help="folder of the run (default runs/NAME-ID)")
-    parser.add_argument("--resume", choices=("auto", "never"), default="auto", help="never: start anew")
+    parser.add_argument(
+        "--resume",
+        choices=("auto", "never"),
+        default="auto",
+        help="auto: continue an interrupted run; never: delete its checkpoints and start again",
+    )
     parser.add_argument(
         "--untrained",
         action="store_true",
-        help="the backbone before its first step: random initialisation, the control",
+        help="write the backbone with its random initialisation, without training, as a control",
     )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Pretrain, or go on with an interrupted run."""
+    """Pretrain, or continue an interrupted run."""
     from ssl_transfer.data.store import ImageStore
     from ssl_transfer.recipe import PretrainRecipe, load_recipe, parse_overrides
 
@@ -38,7 +46,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Read the recipe with its settings."""
+    """Check the recipe with its settings."""
     from ssl_transfer.pretraining.setup import resolve
     from ssl_transfer.recipe import PretrainRecipe, load_recipe
 
@@ -46,7 +54,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 VERB = Verb(
-    "store in, self-supervised backbone out",
+    "pretrain a backbone on the images of a store",
     arguments,
     run,
     check=check,

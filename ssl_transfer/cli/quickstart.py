@@ -1,4 +1,4 @@
-"""`ssl-transfer quickstart`: the main job on generated images, end to end."""
+"""`ssl-transfer quickstart`: a whole study on generated images."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from ssl_transfer.cli.verb import Verb
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Folder and scale."""
-    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
-    parser.add_argument("--scale", choices=("full", "tiny"), default="full", help="tiny ends within a minute")
+    """Add the arguments: folder and scale."""
+    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="folder (default runs/quickstart)")
+    parser.add_argument("--scale", choices=("full", "tiny"), default="full", help="tiny takes less than a minute")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Run the study of the quickstart and report it."""
+    """Run the study of the quickstart, and write its report."""
     from ssl_transfer.quickstart import quickstart
 
     return quickstart(perform, options.out, options.scale)
 
 
-VERB = Verb("the main job on the embedded default, end to end", arguments, run)
+VERB = Verb("a whole study on generated images: pretraining, evaluation and report", arguments, run)

@@ -1,4 +1,4 @@
-"""`ssl-transfer rank`: transferability scores and a recommendation, without fine-tuning."""
+"""`ssl-transfer rank`: choose a backbone for a task by probes and transferability scores, without fine-tuning."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from ssl_transfer.errors import UnreachableError, UsageError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """A task, backbones, and settings."""
-    parser.add_argument("task", help="a card in recipes/tasks/ by name, or the path of one")
+    """Add the arguments: a task, backbones, and settings."""
+    parser.add_argument("task", help="the name of a card in recipes/tasks/, or its path")
     parser.add_argument(
         "words",
         nargs="+",
         metavar="BACKBONE … [key=value …]",
-        help="folders, scratch:NAME or timm:NAME[.TAG]; settings: by=logme, resamples=0, folds, fraction, seed, size, precision",
+        help="backbones: folders, scratch:NAME or timm:NAME[.TAG]; settings: by=logme, resamples=0, folds, fraction, seed, size, "
+        "precision",
     )
     parser.add_argument(
-        "--candidates", metavar="timm:NAME,…", help="public weights, left out where they cannot be fetched"
+        "--candidates", metavar="timm:NAME,…", help="public weights, which are left out if they cannot be downloaded"
     )
     parser.add_argument(
         "--source",
         action="append",
         default=[],
         metavar="STORE[:COLUMN]",
-        help="a labelled store that backbones were pretrained on: LEEP and NCE train a head on its labels (may be repeated)",
+        help="a labelled store that backbones were pretrained on; LEEP and NCE then use a head that is trained on its labels "
+        "(may be repeated)",
     )
     parser.add_argument(
         "--features",
@@ -36,13 +38,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=Path,
         metavar="DIR",
-        help="features that were computed before (may be repeated)",
+        help="folder with features that were computed before (may be repeated)",
     )
     parser.add_argument("--out", type=Path, help="folder (default runs/rank/ID)")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Rank the backbones, and those of the candidates that can be fetched."""
+    """Rank the backbones, and those candidates that can be downloaded."""
     specs = options.words
     if not specs:
         raise UsageError("rank: found no backbone, expected TASK BACKBONE …")
@@ -57,9 +59,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     loaded, left_out = [(spec, open_backbone(spec, task.store)) for spec in specs], []
     for spec in filter(None, (options.candidates or "").split(",")):
         if not spec.startswith("timm:"):
-            raise UsageError(
-                f"--candidates {spec}: expected timm:NAME[.TAG]. Others are named as backbones, behind the task."
-            )
+            raise UsageError(f"--candidates {spec}: expected timm:NAME[.TAG]. Give other backbones after the task.")
         try:
             loaded.append((spec, open_backbone(spec, task.store)))
         except UnreachableError as error:
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def check(options: argparse.Namespace) -> None:
-    """Read the settings."""
+    """Check the settings."""
     from ssl_transfer.ranking.stage import rank
     from ssl_transfer.recipe import merge, resolve_options
 
@@ -85,4 +85,4 @@ def as_text(answer: dict[str, Any]) -> str:
     return as_text(Ranking.of_json(answer), answer["ranking"])
 
 
-VERB = Verb("which backbone to take for a task, by its features; test is not read", arguments, run, as_text, check)
+VERB = Verb("choose a backbone for a task by frozen features; test images are not read", arguments, run, as_text, check)

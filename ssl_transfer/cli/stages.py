@@ -1,4 +1,4 @@
-"""The verbs that compute one artifact. They are the jobs of a study, which runs them in its own process."""
+"""The verbs that compute one artifact. They are the jobs of a study, which runs them in its process."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def perform(words: list[str]) -> dict[str, Any]:
     """Run a command of a stage in this process.
 
     Args:
-        words: All behind `ssl-transfer`.
+        words: All words after `ssl-transfer`.
 
     Returns:
-        What the command prints with `--json`.
+        The JSON object that the command prints with `--json`.
     """
     options = parse(words, STAGES)
     return STAGES[options.verb].run(options)
 
 
 def check(words: list[str]) -> None:
-    """Raise the error of a command whose recipe or settings are wrong, before anything is computed."""
+    """Check the recipe or settings of a command before anything is computed; raise its error if they are wrong."""
     options = parse(words, STAGES)
     STAGES[options.verb].check(options)

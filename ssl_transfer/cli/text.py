@@ -1,4 +1,4 @@
-"""Answers as text: nested `key: value` lines."""
+"""Text form of answers: nested `key: value` lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a verb of the command line consists of."""
+"""The type of the verbs of the command line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from ssl_transfer.cli.text import as_lines
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb. Its file imports the stage that it calls when the verb runs, so that `--help` answers at once.
+    """A verb. Its file imports the stage only when the verb runs, so that `--help` answers at once.
 
     Attributes:
-        help: One line, for `--help`.
-        arguments: Adds its arguments to a parser. One called `words` may mix names with `key=value` settings.
+        help: A line for `--help`.
+        arguments: Adds the arguments of the verb to a parser. An argument called `words` may contain names and `key=value`
+            settings.
         run: Calls the stage and returns the answer, which `--json` prints.
-        as_text: The answer as it is printed without `--json`.
-        check: Raises what `run` would raise about recipes and settings, before anything is computed.
+        as_text: Returns the answer as text, which is printed without `--json`.
+        check: Raises the errors that `run` would raise about recipes and settings, before anything is computed.
         epilog: Last line of the verb's `--help`.
     """
 

@@ -32,7 +32,7 @@ CASES = {
         r"SourceError: .*'patient'\. Did you mean 'patients'",
     ),
     "missing source": ("ingest archive --out out", r"SourceError: archive: no such file or folder"),
-    "source without an image": ("ingest nothing --out out", r"SourceError: nothing: holds no image file"),
+    "source without an image": ("ingest nothing --out out", r"SourceError: nothing: found no image file"),
     "an image of zero bytes alone": (
         "ingest zero --out out",
         r"SourceError: zero: 1 of 1 .*\n +x\.png: the file is empty",

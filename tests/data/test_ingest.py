@@ -142,7 +142,7 @@ def test_too_many_unreadable_files_fail_and_leave_nothing(tmp_path, out):
         ({"channels": 2}, UsageError, "--channels 2"),
         ({"size": 0}, UsageError, "--size 0"),
         ({"domain": "cat"}, RecipeError, "no modality is called 'cat'"),
-        ({"modality": "CT"}, UsageError, "means nothing for images"),
+        ({"modality": "CT"}, UsageError, "is not an option for images"),
         ({"label_key": "file"}, UsageError, "no --labels"),
         ({"mask_names": "a"}, UsageError, "no --masks"),
         ({"max_refused": 5}, UsageError, "--max-refused 5"),
@@ -160,7 +160,7 @@ def test_a_wrong_option_is_reported_and_nothing_is_written(tmp_path, out, option
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
 def test_a_missing_or_empty_source_is_reported(tmp_path, out, make):
     make(tmp_path / "source")
-    with pytest.raises(SourceError, match=r"no such file or folder|holds no image file of a known kind"):
+    with pytest.raises(SourceError, match=r"no such file or folder|found no image file of a known kind"):
         ingest(tmp_path / "source", out)
 
 
@@ -247,5 +247,5 @@ def test_a_new_kind_of_files_is_a_class_and_an_entry(tmp_path, out, monkeypatch,
     (tmp_path / name).write_bytes(b"RAW4" + bytes(range(12)))
     store = ingest(tmp_path, out)
     assert store[0].ravel().tolist() == [*b"RAW4", *range(12)]
-    with pytest.raises(UsageError, match="--axis coronal: means nothing for raw files"):
+    with pytest.raises(UsageError, match="--axis coronal: is not an option for raw files"):
         ingest(tmp_path, out.parent / "other", axis="coronal")

@@ -1,1 +1,1 @@
-"""Ingest: files of a real archive go in, an immutable image store comes out."""
+"""Ingest: read the files of an archive and write an immutable image store."""

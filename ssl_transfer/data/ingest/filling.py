@@ -1,4 +1,4 @@
-"""Filling a store: scan, join labels, check splits, read, fit and write; and the facts for its card."""
+"""The steps of ingest: scan, join labels, check splits, then read, fit and write every image, and write the card."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from ssl_transfer.data.store import ImageStore, StoreWriter, pixel_digest
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import SourceError, SplitError
 
-NAMED_IDS = 64  # more mask values than this are instances, not classes
+NAMED_IDS = 64  # with more mask values, these are instances, not classes
 
 
 def fill_store(
     root: Path, reader: Reader, out: Path, options: Options, *, source: str, inputs: str, warnings: list[str]
 ) -> ImageStore:
-    """Turn the files that a reader finds into a store.
+    """Write the files that a reader finds into a store.
 
     Args:
-        root: Where the reader looks; named in messages.
+        root: File or folder that the reader reads, for messages.
         reader: Finds and reads the files.
         out: Folder of the store; must not exist.
-        options: Of `ingest`.
-        source: What was ingested, for the card.
+        options: Options of `ingest`.
+        source: The source as given by the user, for the card.
         inputs: Digest of the inputs, for the card.
-        warnings: For the card, before those of this function.
+        warnings: Warnings for the card; those of this function are appended.
 
     Returns:
         The store, opened.
 
     Raises:
-        SourceError, LabelError, SplitError: As `ingest` does.
+        SourceError, LabelError, SplitError: See `ingest`.
     """
     table = read_labels(options.labels, options.label_key) if options.labels else None
     scan = reader.scan()
@@ -79,13 +79,13 @@ def fill_store(
 
 
 class _Reading:
-    """Decodes and fits an item; is sent to worker processes."""
+    """Decodes and fits an item. It is pickled for worker processes."""
 
     def __init__(self, reader: Reader, fit: Fit, repeated: set[str]):
         self.reader, self.fit, self.repeated = reader, fit, repeated
 
     def __call__(self, item: Item) -> tuple[list, str | None] | str:
-        """Images with their rows and masks, and a digest of the decoded pixels if the uid repeats; or why not."""
+        """Images with rows and masks, and a digest of the pixels if the uid repeats; or the reason why it cannot be read."""
         try:
             frames = list(self.reader.read(item))
             if not frames:
@@ -137,7 +137,7 @@ def _unreadable(scan: Scan) -> int:
 
 
 def _check_refused(root: Path, refused: list[Refusal], taken: int, most: float) -> None:
-    """Fail if too much is unreadable, or nothing is left."""
+    """Fail if too many files are unreadable, or if no image is left."""
     unreadable = [refusal for refusal in refused if refusal.kind == "unreadable"]
     share = len(unreadable) / max(1, len(unreadable) + taken)
     if share > most:
@@ -153,7 +153,7 @@ def _check_refused(root: Path, refused: list[Refusal], taken: int, most: float) 
 
 
 def _check_source_splits(root: Path, items: list[Item], resplit: bool) -> bool:
-    """True if every image has a split in the source; False if splits are to be drawn.
+    """Whether the splits of the source are kept, because every image has one; otherwise splits are drawn.
 
     Raises:
         SplitError: If only some images have a split, or a patient has images in several splits.
@@ -163,8 +163,8 @@ def _check_source_splits(root: Path, items: list[Item], resplit: bool) -> bool:
         return False
     if not all(splits):
         raise SplitError(
-            f"{root}: {sum(not s for s in splits)} of {len(splits)} images have no split, the others have. "
-            "Give every image one, or ingest with --resplit."
+            f"{root}: {sum(not s for s in splits)} of {len(splits)} images have no split, but the others have one. "
+            "Assign a split to every image, or ingest with --resplit."
         )
     shared = shared_groups([item.row.get("patient") for item in items], splits)
     if shared:
@@ -177,7 +177,7 @@ def _check_source_splits(root: Path, items: list[Item], resplit: bool) -> bool:
 
 
 def _splits(rows: list[dict], options: Options, keeps: bool) -> tuple[np.ndarray, str, list[str]]:
-    """Split of every row, what was kept together, and warnings."""
+    """Split of every row, the unit that is kept together, and warnings."""
     warnings = []
     if keeps:
         if not all(row.get("patient") for row in rows):
@@ -198,7 +198,7 @@ def _splits(rows: list[dict], options: Options, keeps: bool) -> tuple[np.ndarray
 
 
 def _classes(ordered: list[str] | None, rows: list[dict]) -> list[str] | None:
-    """Label names in the source's order if it has one, else sorted; None without labels."""
+    """Label names in the order of the source, or sorted if it has none; None without labels."""
     seen = {str(row["label"]) for row in rows if row.get("label") is not None}
     if not seen:
         return None
@@ -206,7 +206,7 @@ def _classes(ordered: list[str] | None, rows: list[dict]) -> list[str] | None:
 
 
 def _mask_classes(names: dict[int, str], seen: set[int]) -> tuple[dict[int, str], list[str]]:
-    """Mask value -> name; values without a name are called by their number unless there are too many."""
+    """Names of mask values, and warnings. Without any names, values are named by their number, unless there are too many."""
     unnamed = sorted(seen - set(names))
     if not names:
         return ({value: str(value) for value in unnamed} if len(unnamed) <= NAMED_IDS else {}), []
@@ -221,7 +221,7 @@ def _pseudonyms(scan: Scan) -> Pseudonyms:
 
 
 def _anonymous(scan: Scan) -> list[dict]:
-    """Refusals for the card, without patient ids."""
+    """Refusals for the card, with pseudonyms in place of ids."""
     names = _pseudonyms(scan)
     return [
         {"file": names.text(r.file, r.row), "kind": r.kind, "reason": names.text(r.reason, r.row)}

@@ -1,4 +1,4 @@
-"""The common form of a store: how the images of a mixed folder get the same size, channels and dtype."""
+"""The common size, channels and dtype of a store, and the conversion of the images of a mixed folder to it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DTYPES = (np.uint8, np.int16, np.float32)
 
 @dataclass(frozen=True)
 class Fit:
-    """The form of every image of a store.
+    """The form of all images of a store.
 
     Attributes:
         size: Height and width.
         channels: 1 or 3.
-        dtype: Of the images.
-        mask_dtype: Of the masks, or None.
-        fill: Value of the padding: air for HU, else 0; the image's minimum if that is lower.
+        dtype: Dtype of the images.
+        mask_dtype: Dtype of the masks; None without masks.
+        fill: Value of the padding: air for HU, otherwise 0. The minimum of the image is used if it is lower.
     """
 
     size: tuple[int, int]
@@ -34,7 +34,7 @@ class Fit:
     fill: float
 
     def image(self, image: np.ndarray) -> np.ndarray:
-        """Fit one image (C, H, W): convert colour to luminance or repeat grey, resample at constant aspect ratio, pad."""
+        """Convert an image (C, H, W): colour to luminance or repeated grey, resample at constant aspect ratio, pad."""
         if image.shape[0] == 3 and self.channels == 1:
             grey = np.tensordot(np.array(LUMINANCE, np.float32), image.astype(np.float32), 1)[None]
             image = grey if image.dtype.kind == "f" else np.rint(grey).astype(image.dtype)
@@ -46,13 +46,13 @@ class Fit:
         return np.ascontiguousarray(image, dtype=self.dtype)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
-        """Fit one mask (H, W) of class ids by nearest neighbour.
+        """Resample a mask (H, W) of class ids by nearest neighbour, and pad it.
 
         Raises:
-            Unreadable: If an id does not fit the masks' dtype.
+            Unreadable: If an id does not fit the dtype of the masks.
         """
         if mask.size and mask.max() > np.iinfo(self.mask_dtype).max:
-            raise Unreadable(f"its mask holds the value {mask.max()}, where its header promises at most 255")
+            raise Unreadable(f"its mask has the value {mask.max()}, but its header allows at most 255")
         if mask.shape != self.size:
             height, width = self._inner(mask.shape)
             rows = ((np.arange(height) + 0.5) * mask.shape[0] / height).astype(int)
@@ -61,7 +61,7 @@ class Fit:
         return np.ascontiguousarray(mask, dtype=self.mask_dtype)
 
     def spacing(self, row: dict, size: tuple[int, int]) -> dict:
-        """Spacing in mm of the fitted pixels, from the spacing of an image of `size`; empty where unknown."""
+        """Spacing in mm of the resampled pixels, from the spacing of an image of `size`; empty if unknown."""
         if size == self.size:
             return {}
         inner = self._inner(size)
@@ -84,11 +84,11 @@ def choose_fit(items: Sequence[Item], units: str, size: int | None, channels: in
     """Choose the form of a store.
 
     Args:
-        items: What will be read.
-        units: Of the grey values; `hu` pads with air.
-        size: Side of a square, or None for the most common shape (the larger one of two equally common).
-        channels: 1, 3, or None: 3 only if all images are colour.
-        mask_dtype: As the source promises it.
+        items: Items of the source.
+        units: Units of the grey values; `hu` is padded with air.
+        size: Height and width; None: the most common shape (of two equally common shapes, the larger one).
+        channels: 1 or 3; None: 3 if all images are colour, otherwise 1.
+        mask_dtype: Dtype of the masks of the source.
     """
     shapes: Counter = Counter()
     for item in items:
@@ -101,7 +101,7 @@ def choose_fit(items: Sequence[Item], units: str, size: int | None, channels: in
 
 
 def _resample(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resample linearly; when shrinking, the kernel widens with the step against aliasing."""
+    """Resample linearly. For smaller sizes, the kernel is widened to prevent aliasing."""
     from PIL import Image
 
     if plane.shape == size:

@@ -1,4 +1,4 @@
-"""Label tables: a CSV joined to a source's images by patient, series or file, before any id is hashed."""
+"""Label tables: a CSV is joined to the images of a source by patient, series or file, before ids are hashed."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ RESERVED = ("slice", "study", "pixel_digest", "mask_digest")
 
 @dataclass(frozen=True)
 class LabelTable:
-    """A CSV, by key.
+    """The content of a CSV.
 
     Attributes:
-        path: Of the CSV.
+        path: Path of the CSV.
         key: Name of the key column.
-        columns: Names of the others.
-        rows: Key -> (line in the file, values by column; None where empty).
+        columns: Names of the other columns.
+        rows: Line number and values by column (None if empty), for each key.
     """
 
     path: Path
@@ -37,8 +37,8 @@ def read_labels(path, key: str | None = None) -> LabelTable:
     """Read a label CSV (comma, semicolon or tab).
 
     Args:
-        path: The file; its header names a key column and further ones.
-        key: `patient`, `series` or `file`; None for `file` if the header has it, else for the one it has.
+        path: The file; its header has a key column and other columns.
+        key: `patient`, `series` or `file`; None: `file` if the header has it, otherwise the key column that the header has.
 
     Raises:
         LabelError: If the file or its key column is missing, or a key is empty or repeated.
@@ -89,7 +89,7 @@ def _key(path: Path, header: list[str], key: str | None) -> str:
 
 
 def _typed(path: Path, columns: list[str], rows: dict) -> dict:
-    """Columns of numbers become numbers; label, patient and split stay text."""
+    """Convert columns of numbers to numbers; label, patient and split remain text."""
     for name in columns:
         if name == "split":
             _check_splits(path, rows)
@@ -116,21 +116,21 @@ def _check_splits(path: Path, rows: dict) -> None:
 
 
 def join_labels(items: Iterable[Item], refused: Iterable[Refusal], table: LabelTable) -> list[str]:
-    """Add a table's columns to the rows of `items`, in place.
+    """Add the columns of a table to the rows of `items`, in place.
 
-    An image that is not in the table gets nulls in its columns. A `file` is its path below the source, or its base name if
-    no other file has the same.
+    For images that are not in the table, these columns are null. Keys of `file` are paths below the source, or base names that no
+    other file has.
 
     Args:
-        items: Images.
-        refused: Refused files, which the table may name too.
-        table: What to join.
+        items: Items of the source.
+        refused: Refused files, which may also occur in the table.
+        table: The label table.
 
     Returns:
         Warnings for the card.
 
     Raises:
-        LabelError: If the table names a key that the source does not contain.
+        LabelError: If the table has a key that the source does not contain.
     """
     items = list(items)
     keys = _keys(items, table)

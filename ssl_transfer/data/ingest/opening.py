@@ -1,4 +1,4 @@
-"""Which reader reads a folder: the one that `--format` names, or that of most of its files."""
+"""Choice of the reader of a source: the one that `--format` names, or the one of most of its files."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ssl_transfer.data.readers.reader import Reader, walk
 from ssl_transfer.data.readers.registry import READERS, reader_options
 from ssl_transfer.errors import SourceError, UsageError
 
-HEAD_BYTES = 132  # read of a file without a known suffix
-OWN_OPTIONS = {"domain", "workers"}  # `ingest` itself has a use for them, whatever the reader
+HEAD_BYTES = 132  # bytes that are read from files without a known suffix
+OWN_OPTIONS = {"domain", "workers"}  # options that `ingest` itself uses, with any reader
 
 
 def open_reader(root: Path, options: Options) -> tuple[Reader, list[str]]:
-    """Make the reader of the files at `root`.
+    """Create the reader of the files at `root`.
 
     Returns:
         The reader, and warnings about files of other kinds.
 
     Raises:
-        SourceError: If no file is of a known kind, or the reader takes a single file and `root` is a folder.
-        UsageError: If an option was given that the reader has no use for.
+        SourceError: If no file is of a known kind, or if the reader reads a single file and `root` is a folder.
+        UsageError: If an option is given that the reader does not use.
     """
     name, warnings = (options.format, []) if options.format != "auto" else detect_format(root)
     if root.is_dir() and not READERS[name].reads_folders:
@@ -31,17 +31,18 @@ def open_reader(root: Path, options: Options) -> tuple[Reader, list[str]]:
     taken = reader_options(name)
     optional = {option for reader in READERS for option in reader_options(reader)} - OWN_OPTIONS
     for option in sorted(optional & set(options.given) - set(taken)):
-        raise UsageError(f"--{option} {getattr(options, option)}: means nothing for {name} files. Leave it out.")
+        raise UsageError(f"--{option} {getattr(options, option)}: is not an option for {name} files. Leave it out.")
     if options.mask_names is not None and options.masks is None and "masks" in taken:
-        raise UsageError(f"--mask-names {options.mask_names}: there are no --masks whose values it could name.")
+        raise UsageError(f"--mask-names {options.mask_names}: there are no --masks, whose values it names.")
     return READERS[name](root, **{option: getattr(options, option) for option in taken}), warnings
 
 
 def detect_format(root: Path) -> tuple[str, list[str]]:
-    """The kind of most files at `root`, by suffix or, without a known one, by their first bytes; ties go to the first reader.
+    """The kind of most files at `root`, by suffix or else by their first bytes. Of equally frequent kinds, the first in
+    `READERS`.
 
     Returns:
-        The format, and a warning for each other kind that is there too.
+        The format, and warnings about files of other kinds.
 
     Raises:
         SourceError: If no file is of a known kind, or the files can only be read one by one.
@@ -50,17 +51,17 @@ def detect_format(root: Path) -> tuple[str, list[str]]:
     counts = Counter(kind for kind in kinds if kind)
     if not counts:
         kinds_known = "; ".join(f"{name} ({' '.join(reader.suffixes)})" for name, reader in READERS.items())
-        raise SourceError(f"{root}: holds no image file of a known kind: {kinds_known}. Say --format if it does.")
+        raise SourceError(f"{root}: found no image file of a known kind: {kinds_known}. Use --format if there is one.")
     chosen = max(READERS, key=lambda name: counts[name])
     others = [f"{counts[name]} {name} file(s)" for name in READERS if counts[name] and name != chosen]
     if root.is_dir() and not READERS[chosen].reads_folders:
         example = next(path for _, path in walk(root) if _kind(path) == chosen)
-        raise SourceError(f"{root}: holds {chosen} files; give one of them, for example {example}.")
+        raise SourceError(f"{root}: contains {chosen} files; give one of them, for example {example}.")
     return chosen, [f"read as {chosen}; beside that there are {', '.join(others)}"] if others else []
 
 
 def _kind(path: Path) -> str | None:
-    """The reader that a file belongs to; None if no reader knows it."""
+    """The reader of a file, by suffix or first bytes; None if there is none."""
     ending = suffix(path.name)
     for name, reader in READERS.items():
         if ending in reader.suffixes:

@@ -1,4 +1,4 @@
-"""The options of `ingest`, checked. Its signature declares them; nothing here lists them again."""
+"""The options of `ingest`, checked. They are declared only once, by the signature of `ingest`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Options:
     """Values of the options of `ingest`, by name and as attributes.
 
     Attributes:
-        values: Of every option; paths are text.
-        defaults: Those of the signature.
+        values: Values of all options; paths are text.
+        defaults: Default values in the signature.
     """
 
     values: Mapping[str, Any]
@@ -26,10 +26,10 @@ class Options:
 
     @classmethod
     def of(cls, defaults: Mapping[str, Any], values: Mapping[str, Any]) -> Options:
-        """Check values; those that are missing are the defaults.
+        """Check values; missing ones are set to their defaults.
 
         Raises:
-            UsageError: If a value is impossible, or does not go with another.
+            UsageError: If a value is invalid, or cannot be combined with another.
             RecipeError: If the domain is unknown.
         """
         options = cls({name: _hashable(values.get(name, default)) for name, default in defaults.items()}, defaults)
@@ -44,7 +44,7 @@ class Options:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Options that differ from their defaults."""
+        """The options that differ from their defaults."""
         return {name: value for name, value in self.values.items() if value != self.defaults[name]}
 
     def _check(self) -> None:
@@ -58,7 +58,7 @@ class Options:
         if not 0 <= self.max_refused <= 1:
             raise UsageError(f"--max-refused {self.max_refused}: expected a share from 0 to 1, such as 0.05.")
         if self.label_key is not None and self.labels is None:
-            raise UsageError(f"--label-key {self.label_key}: there is no --labels CSV whose key it could be.")
+            raise UsageError(f"--label-key {self.label_key}: there is no --labels CSV, whose key column it names.")
         shares = self.split
         if len(shares) != 3 or not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
             text = ",".join(f"{share:g}" for share in shares)
@@ -68,7 +68,7 @@ class Options:
 
 
 def _hashable(value: Any) -> Any:
-    """Paths as text, lists as tuples."""
+    """Convert paths to text and lists to tuples."""
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     return tuple(value) if isinstance(value, list) else value

@@ -1,7 +1,7 @@
 """Pseudonyms: ids of patients, studies and series are replaced by keyed hashes, in every column and in file names.
 
-The same patient gets the same hash in every store, so that overlaps between stores can be found. Short ids can be
-guessed by trying them all: set SSL_TRANSFER_PATIENT_KEY to a secret of your own for real hospital data.
+A patient has the same hash in every store, so that overlaps between stores can be found. Short ids can be guessed by trying all
+of them: for real hospital data, set SSL_TRANSFER_PATIENT_KEY to a secret of your own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 KEY_VARIABLE = "SSL_TRANSFER_PATIENT_KEY"
 DEFAULT_KEY = "ssl_transfer"
 HASHED = ("patient", "study", "series")
-SHORTEST_IN_NAME = 3  # a shorter id is part of too many names by chance
+SHORTEST_IN_NAME = 3  # characters; shorter ids occur in file names by chance
 
 
 def pseudonym(kind: str, value: str) -> str:
@@ -32,21 +32,21 @@ class Pseudonyms:
     """Hashes the ids of a source, and replaces them in its file names.
 
     Args:
-        patients: Every raw patient id of the source; they are searched for in the names of files whose patient is unknown.
+        patients: All raw patient ids of the source. They are searched for in the names of files whose patient is unknown.
     """
 
     def __init__(self, patients: set[str]):
         self._patients = {patient for patient in patients if len(patient) >= SHORTEST_IN_NAME}
 
     def row(self, row: dict) -> dict:
-        """Return a row with patient, study and series hashed."""
+        """Return a row in which patient, study and series are hashed."""
         return {
             column: pseudonym(column, str(value)) if column in HASHED and value is not None else value
             for column, value in row.items()
         }
 
     def text(self, text: str, row: dict) -> str:
-        """Replace raw ids in a file name or a reason: ids of the row anywhere, other ids where they are words."""
+        """Replace raw ids in a file name or a reason: ids of the row everywhere, other patient ids if they are whole words."""
         ids = {str(row[kind]): kind for kind in reversed(HASHED) if row.get(kind) is not None}
         ids = {raw: kind for raw, kind in ids.items() if len(raw) >= SHORTEST_IN_NAME}
         if ids:

@@ -1,7 +1,7 @@
-"""Ingest: files of a real archive go in, an immutable image store comes out.
+"""Ingest: read the files of an archive and write an immutable image store.
 
-A reader scans headers and promises images; labels are joined and splits checked on that promise; then each file is
-decoded once, fitted to the store's form and written. What could not be read is listed in the card.
+A reader scans headers and lists the images. Labels are joined and splits are checked on that list. Then each file is decoded
+once, converted to the form of the store and written. Files that cannot be read are listed in the card.
 """
 
 from __future__ import annotations
@@ -49,33 +49,33 @@ def ingest(
     max_refused: float = 0.05,
     workers: int | None = None,
 ) -> ImageStore:
-    """Turn files into a store.
+    """Read files and write them as a store.
 
     Args:
         source: A folder or file, or `phantom:NAME…`.
-        out: Folder of the store. If a store of the same inputs is there already, it is returned as it is.
-        format: Name of a reader, for example dicom, nifti, images, npz; `auto`: that of most of the files.
-        labels: CSV whose columns are joined to the images.
-        label_key: Key column of the CSV; by default `file` if it has that, else the one that it has.
-        size: Height and width of the images, in pixels; by default the most common shape. Aspect is kept, the rest is padded.
-        channels: By default 3 only if all images are colour.
-        modality: Keep this DICOM modality only, for example CT.
-        domain: For example ct, xray/chest, microscopy/cell_line; by default that of the source.
-        masks: Label volumes or mask images: a file, a folder, or a pattern with the fields {stem} {parent} {number}.
+        out: Folder of the store. If it has a store of the same inputs already, that store is returned.
+        format: Name of a reader: dicom, nifti, images or npz; `auto`: the reader of most of the files.
+        labels: CSV file whose columns are joined to the images.
+        label_key: Key column of the CSV; default: `file` if the CSV has this column, otherwise the key column that it has.
+        size: Height and width of the images in pixels; default: the most common shape. The aspect ratio is kept, by padding.
+        channels: Number of channels; default: 3 if all images are colour, otherwise 1.
+        modality: DICOM modality to keep, for example CT; default: all.
+        domain: Domain of the images, for example ct, xray/chest or microscopy/cell_line; default: that of the source.
+        masks: Label volumes or mask images: a file, a folder, or a pattern with the fields {stem}, {parent}, {number}.
         mask_names: Names of mask values: a JSON file such as {"1": "liver"}, or liver,lesion.
-        axis: Of the slices of a NIfTI volume.
-        compress: Write blosc2 lz4 frames in place of plain `.npy` shards.
-        resplit: Draw splits even if the source has some.
+        axis: Orientation of the slices of a NIfTI volume.
+        compress: Write blosc2 lz4 frames instead of plain `.npy` shards.
+        resplit: Draw new splits even if the source has splits.
         split: Shares of the patients in train, val and test.
-        seed: Of the splits.
-        max_refused: Share of unreadable files above which ingest fails.
-        workers: Processes that decode; by default one per core, at most 16.
+        seed: Seed of the splits.
+        max_refused: Largest share of unreadable files; with more, ingest fails.
+        workers: Number of worker processes that decode; default: one per core, at most 16.
 
     Returns:
         The store, opened.
 
     Raises:
-        UsageError: If an option is wrong, or `out` holds something else.
+        UsageError: If an option is wrong, or `out` contains something else.
         SourceError: If there is no image, or too many files are unreadable.
         LabelError: If the CSV does not fit the source.
         SplitError: If the source's splits share patients.
@@ -100,14 +100,14 @@ def _assert_apart(source: str, out: Path) -> None:
 
 
 def _ingest_phantom(source: str, out: Path, options: Options, inputs: str) -> ImageStore:
-    """Write the files of a phantom into a temporary folder, and ingest them as any others."""
+    """Write the files of a phantom into a temporary folder, and ingest them like any others."""
     from ssl_transfer.data.readers.phantom.generate import expand
 
     with tempfile.TemporaryDirectory(prefix="ssl_transfer_phantom_") as folder:
         say(f"{source}: writing its files …")
         expanded: dict[str, Any] = expand(source, Path(folder))
         if options.labels is not None:
-            expanded.pop("label_key", None)  # it belongs to the phantom's CSV
+            expanded.pop("label_key", None)  # it is the key of the phantom's CSV
         root = Path(expanded.pop("source"))
         chosen = Options.of(DEFAULTS, expanded | options.given)
         return _ingest_files(root, out, chosen, source, inputs)
@@ -126,7 +126,7 @@ def _ingest_files(root: Path, out: Path, options: Options, source: str, inputs: 
 
 
 def _inputs_digest(source: str, options: Options) -> str:
-    """Hash what determines the store: options, and name, size and time of every file that is read."""
+    """Hash of everything that determines the store: options, and name, size and modification time of all files that are read."""
     determining = {name: value for name, value in options.values.items() if name not in ("workers", "max_refused")}
     digest = hashlib.blake2b(json.dumps(determining, sort_keys=True).encode(), digest_size=16)
     if source.startswith(PHANTOM):
