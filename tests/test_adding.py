@@ -135,32 +135,32 @@ def message(extended, command: str) -> str:
     return err
 
 
-def test_a_source_is_recognised_by_its_files(extended):
+def test_an_added_reader_recognises_its_files(extended):
     store = answer(extended, "ingest")
     assert (store["n_images"], store["n_patients"], store["n_refused"]) == (40, 40, 0)
     assert store["labels"] == {"bright": 20, "dark": 20}
 
 
-def test_a_method_pretrains_from_a_recipe(extended):
+def test_an_added_method_pretrains_from_a_recipe(extended):
     assert answer(extended, "pretrain")["steps"] == 1
     assert json.loads((extended.folder / "run" / "backbone" / "card.json").read_text())["method"] == "agree"
 
 
-def test_a_method_s_options_are_checked_and_it_is_suggested(extended):
+def test_the_options_of_an_added_method_are_checked_and_its_name_is_suggested(extended):
     assert "Did you mean 'weight'" in message(extended, "wrong option")
     assert "Did you mean 'agree'" in message(extended, "wrong method")
 
 
-def test_a_strategy_fine_tunes_and_its_options_are_recorded(extended):
+def test_an_added_strategy_fine_tunes_and_its_options_are_recorded(extended):
     result = answer(extended, "evaluate")
     assert result["strategy"] == "slow_backbone" and result["settings"]["strategy"]["share"] == 0.1
 
 
-def test_a_misspelt_strategy_is_answered_with_the_nearest(extended):
+def test_a_misspelt_name_is_answered_with_the_added_strategy(extended):
     assert "Did you mean 'slow_backbone'" in message(extended, "wrong strategy")
 
 
-def test_a_task_is_found_by_its_name_and_selects_by_its_metric(extended):
+def test_an_added_task_is_found_by_its_name_and_selects_by_its_metric(extended):
     result = answer(extended, "evaluate")
     assert result["task"]["name"] == "brightness"
     best = min(check["val_error_rate"] for check in checks(extended))
@@ -173,29 +173,29 @@ def checks(extended) -> list[dict]:
     return [line for line in lines if "val_error_rate" in line]
 
 
-def test_a_metric_is_in_results_with_its_interval(extended):
+def test_an_added_metric_is_in_results_with_its_interval(extended):
     result = answer(extended, "evaluate")
     test = result["metrics"]["test"]
     assert test["error_rate"] == pytest.approx(1 - test["accuracy"]) and "error_rate" in result["intervals"]
 
 
-def test_a_report_knows_a_metric_s_title_and_direction(extended):
+def test_a_report_has_the_title_and_the_direction_of_an_added_metric(extended):
     page = (extended.folder / "report.html").read_text()
     assert "error rate (less is better)" in page and "Do not pretrain" in page  # the smallest error is that of scratch
 
 
-def test_a_transferability_score_orders_a_ranking(extended):
+def test_an_added_transferability_score_orders_a_ranking(extended):
     ranking = answer(extended, "rank")
     scores = {one["name"]: one["scores"]["total_variance"] for one in ranking["backbones"]}
     assert ranking["by"] == "total_variance" and ranking["order"] == sorted(scores, key=scores.get, reverse=True)
 
 
-def test_a_statistic_and_its_section_are_on_the_page_and_in_a_table(extended):
+def test_an_added_statistic_and_its_section_are_on_the_page_and_in_a_table(extended):
     page = (extended.folder / "report.html").read_text()
     assert "Ranges of 3 arms." in page and "Value ranges" in page
     assert (extended.folder / "tables" / "ranges.csv").read_text().startswith("pretraining,min,max\n")
 
 
-def test_a_verb_answers_and_is_listed(extended):
+def test_an_added_verb_answers_and_is_listed(extended):
     assert answer(extended, "count") == {"images": 40}
     assert "count the images of a store" in extended.answers["help"][1]

@@ -90,11 +90,11 @@ assert main(['inspect', 'store', '--figure', 'sheet.png']) == 0"""
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_a_module_begins_by_saying_what_it_is(module):
+def test_every_module_begins_with_a_docstring(module):
     assert ast.get_docstring(ast.parse((PACKAGE / module).read_text()))
 
 
-def test_no_room_is_a_lumber_room():
+def test_no_module_is_called_utils_or_the_like():
     assert len(MODULES) > 50
     names = {part.removesuffix(".py") for module in MODULES for part in module.parts}
     assert names.isdisjoint(
@@ -176,7 +176,7 @@ def test_a_package_s_init_holds_a_docstring_imports_and_all(module):
 
 @pytest.mark.parametrize("word", ["fmt: skip", "fmt: off", "GIVEN"])
 @pytest.mark.parametrize("folder", ["ssl_transfer", "tests", "benchmarks"])
-def test_the_formatter_has_no_exceptions_and_options_no_list_of_what_is_given(folder, word):
+def test_the_formatter_has_no_exceptions_and_option_names_are_not_listed_by_hand(folder, word):
     this = Path(__file__)
     assert not [
         path for path in (ROOT / folder).rglob("*.py") if path != this and re.search(rf"\b{word}\b", path.read_text())

@@ -21,7 +21,7 @@ def backbone():
     return load_backbone("scratch:test_resnet,in_channels=1,size=16")
 
 
-def test_features_are_the_backbone_s_answer_to_each_scaled_image(backbone, ct_store, tmp_path):
+def test_features_are_the_output_of_the_backbone_for_each_scaled_image(backbone, ct_store, tmp_path):
     found = extract_features(backbone, ct_store, tmp_path / "f").values
     images = torch.from_numpy(ct_store.read(range(len(ct_store)))).float()
     unit = ((images + 160) / 400).clamp(0, 1)  # the soft-tissue window
@@ -50,9 +50,7 @@ def test_a_backbone_in_training_is_used_in_eval_and_left_as_it_was(backbone, ct_
     assert all(torch.equal(before[key], value) for key, value in backbone.state_dict().items())
 
 
-def test_two_jobs_that_want_the_same_features_at_once_get_them_and_compute_them_once(
-    backbone, ct_store, tmp_path, monkeypatch
-):
+def test_two_jobs_that_need_the_same_features_at_once_compute_them_once(backbone, ct_store, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(
         features, "embed", lambda *args, **kept: (calls.append(1), time.sleep(0.3), embed(*args, **kept))[2]
@@ -95,7 +93,7 @@ def test_rows_identify_the_image_of_each_vector(backbone, ct_store, tmp_path):
         assert rows[name].tolist() == ct_store.column(name).tolist()
 
 
-def test_a_folder_that_holds_no_features_is_refused(backbone, ct_store, tmp_path):
+def test_a_folder_without_features_is_refused(backbone, ct_store, tmp_path):
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "notes.txt").write_text("")
     with pytest.raises(UsageError, match=r"already holds other files .* or --features"):

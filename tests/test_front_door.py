@@ -52,7 +52,7 @@ def test_the_stub_lists_the_public_names_and_where_they_are():
     assert all(callable(getattr(st, name)) for name in names)
 
 
-def test_evaluate_by_path_is_evaluate_of_what_is_open_and_the_command(task, command):
+def test_evaluate_gives_the_same_result_for_paths_and_objects_and_on_the_command_line(task, command):
     result = st.evaluate("knn", FIRST, card(task), fraction=0.5)
     opened = st.evaluate("knn", st.load_backbone(FIRST), task, "opened", fraction=0.5)
     assert (opened.run_id, opened.metrics) == (result.run_id, result.metrics)
@@ -69,7 +69,7 @@ def test_evaluate_refuses_a_wrong_name_or_setting(task, protocol, settings, mess
         st.evaluate(protocol, FIRST, task, **settings)
 
 
-def test_rank_by_path_is_the_command(task, command):
+def test_rank_gives_the_same_result_by_path_and_on_the_command_line(task, command):
     ranking = st.rank(card(task), [FIRST, SECOND], resamples=5)
     answer = command("rank", card(task), FIRST, SECOND, "resamples=5")
     assert answer == {**json.loads(json.dumps(ranking.to_json())), "ranking": str(ranking.path / "rank.json")}

@@ -94,7 +94,7 @@ def test_two_nodes_run_eight_processes_each_and_meet_at_the_first(monkeypatch):
     assert arguments.rdzv_endpoint == "node-a:29511"
 
 
-def test_fsdp_is_of_the_second_version_and_shares_out_the_blocks_of_a_vit(monkeypatch):
+def test_the_fsdp_configuration_is_version_2_and_shards_the_blocks_of_a_vit(monkeypatch):
     _, environment = launched(monkeypatch, "--config_file", str(ROOT / "launch/accelerate/fsdp8.yaml"))
     assert environment["ACCELERATE_USE_FSDP"] == "true" and environment["FSDP_VERSION"] == "2"
     assert environment["FSDP_AUTO_WRAP_POLICY"] == "TRANSFORMER_BASED_WRAP"
@@ -179,7 +179,7 @@ def test_a_training_that_finishes_after_sigterm_is_not_queued_again(tmp_path):
     assert job.said("scontrol") == []
 
 
-def test_each_node_is_told_its_rank_and_where_the_first_is(tmp_path):
+def test_each_node_gets_its_rank_and_the_address_of_the_first(tmp_path):
     job = Job(tmp_path, "two_nodes", ends_with=0, arguments=["recipes/radnet_byol.yaml", "train.seed=3"])
     job.process.wait(60)
     for node in range(2):

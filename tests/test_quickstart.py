@@ -79,7 +79,7 @@ def folder(workdir) -> Path:
     return workdir / "quick"
 
 
-def test_the_answer_says_what_was_found_how_long_it_took_and_where_the_report_is(first, workdir):
+def test_the_answer_has_the_findings_the_duration_and_the_path_of_the_report(first, workdir):
     assert {"headline", "report", "out", "seconds"} <= set(first.json)
     assert "balanced accuracy" in first.json["headline"][0]
     assert (workdir / first.json["report"]).is_file()
@@ -135,7 +135,7 @@ def test_arms_differ_in_the_domain_alone(folder):
             assert card["recipe"]["data"][key] == trained[0]["recipe"]["data"][key]
 
 
-def test_a_second_call_does_no_work_twice_and_answers_the_same(first, folder, workdir):
+def test_a_second_call_computes_nothing_and_gives_the_same_answer(first, folder, workdir):
     made = {
         path: path.stat().st_mtime_ns
         for pattern in (

@@ -84,7 +84,7 @@ def test_an_unknown_name_is_answered_with_the_nearest():
         choose({"method": Method}, Component(name="metod"), "x.yaml: method")
 
 
-def test_what_the_caller_passes_itself_is_no_option():
+def test_arguments_that_the_caller_passes_are_not_options():
     with pytest.raises(RecipeError, match=r"method\.backbone: Method takes no such option"):
         resolve(backbone="resnet50")
 
@@ -141,7 +141,7 @@ def test_a_wrong_option_is_reported_in_the_words_of_yaml_not_of_python(options, 
 
 
 @pytest.mark.parametrize("content", ["data: [1\nb: 2", "- 1\n- 2", "", "just text"])
-def test_a_file_that_is_no_recipe_is_refused(recipe_file, content):
+def test_a_file_that_is_not_a_recipe_is_refused(recipe_file, content):
     recipe_file.write_text(content)
     with pytest.raises(RecipeError, match=r"recipe\.yaml: "):
         load_recipe(PretrainRecipe, recipe_file)
@@ -166,7 +166,7 @@ def test_text_becomes_what_the_declared_type_says_and_not_what_yaml_guesses(load
 
 
 @pytest.mark.parametrize("null", ["null", "~", ""])
-def test_null_is_nothing(load, null):
+def test_null_in_yaml_is_none(load, null):
     assert load("train.workers=2", f"train.workers={null}").train.workers is None
 
 

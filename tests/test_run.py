@@ -32,7 +32,7 @@ RESULT = EvalResult(
 )
 
 
-def test_a_run_is_named_by_what_it_does_and_from_what():
+def test_the_id_of_a_run_depends_on_stage_settings_and_inputs():
     name = run_id("pretrain", {"lr": 1}, ["store"])
     assert name == run_id("pretrain", {"lr": 1}, ["store"])
     others = {
@@ -53,7 +53,7 @@ def test_a_json_file_that_cannot_be_written_leaves_the_old_one(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"a": 1', b"[1, 2]", b"\xff\xfe", b"null"])
-def test_half_a_json_object_is_none(tmp_path, content):
+def test_a_truncated_json_file_is_read_as_none(tmp_path, content):
     path = tmp_path / "card.json"
     path.write_bytes(content)
     assert read_json(path) is None
@@ -63,21 +63,21 @@ def test_a_missing_json_file_is_read_as_none(tmp_path):
     assert read_json(tmp_path / "card.json") is None
 
 
-def test_a_whole_folder_appears_at_once(tmp_path):
+def test_a_folder_appears_complete_or_not_at_all(tmp_path):
     with whole_folder(tmp_path / "artifact") as temporary:
         (temporary / "weights").write_text("…")
         assert not (tmp_path / "artifact").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
 
 
-def test_a_folder_whose_making_failed_leaves_nothing(tmp_path):
+def test_a_folder_whose_writing_failed_leaves_nothing(tmp_path):
     with pytest.raises(ZeroDivisionError), whole_folder(tmp_path / "artifact") as temporary:
         (temporary / "weights").write_text("…")
         _ = 1 / 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_process_left_is_not_taken_for_whole_and_does_not_stand_in_the_way(tmp_path):
+def test_files_of_a_killed_process_are_not_taken_for_the_folder_and_do_not_block_the_next(tmp_path):
     kill = """
 import os, signal
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_a_log_has_one_object_a_line_and_writes_nan_as_null(tmp_path):
     assert [json.loads(line) for line in lines] == [{"step": 1, "loss": None}, {"step": 2, "loss": 0.5}]
 
 
-def test_a_resumed_log_drops_what_lies_behind_its_checkpoint_and_the_line_that_was_cut_off(tmp_path):
+def test_a_resumed_log_drops_lines_after_its_checkpoint_and_an_incomplete_last_line(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
     log = Log(path, last_step=2)
@@ -146,7 +146,7 @@ def test_a_folder_without_a_result_is_refused(tmp_path):
         EvalResult.load(tmp_path)
 
 
-def test_a_result_has_the_keys_that_the_design_promises():
+def test_a_result_has_the_documented_keys():
     assert {
         "schema",
         "run_id",
@@ -184,7 +184,7 @@ def test_an_artifact_is_finished_once_its_record_is_there_and_says_so(tmp_path, 
     assert own.is_finished() and capsys.readouterr().err == f"{tmp_path / 'r'}: already there.\n"
 
 
-def test_an_artifact_lies_below_runs_by_its_stage_and_id_or_by_its_name():
+def test_an_artifact_is_below_runs_by_its_stage_and_id_or_by_its_name():
     assert artifact(None).folder.as_posix() == f"runs/rank/{artifact(None).id}"
     named = Artifact.of("pretrain", {}, [], None, record="backbone/card.json", name="ct")
     assert named.folder.as_posix() == f"runs/ct-{named.id[:8]}"
@@ -212,7 +212,7 @@ def test_a_file_at_the_path_of_the_folder_is_refused(tmp_path):
         artifact(tmp_path / "r").is_finished()
 
 
-def test_an_interrupted_run_takes_up_its_own_folder_and_refuses_that_of_others(tmp_path):
+def test_an_interrupted_run_continues_in_its_own_folder_and_refuses_that_of_others(tmp_path):
     shared = {"folder": tmp_path, "record": "result.json", "started": "run.json", "partial": ("log.jsonl",)}
     (tmp_path / "log.jsonl").write_text("")
     assert not Artifact("a", **shared).is_finished()

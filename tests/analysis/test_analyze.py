@@ -114,7 +114,7 @@ def analyzed(user_folder):
     return user_folder / "done", json.loads(line, parse_constant=refuse_constant), err
 
 
-def test_it_leaves_the_answer_the_page_the_tables_and_the_figures(analyzed):
+def test_analyze_writes_json_page_tables_and_figures(analyzed):
     folder, answer, _ = analyzed
     assert {path.name for path in folder.iterdir()} == FILES
     assert {path.stem for path in (folder / "tables").iterdir()} == TABLES
@@ -184,7 +184,7 @@ def test_the_tables_are_of_all_backbones_and_layers(analyzed):
     assert encoded.loc[encoded["layer"] == "features", "chance"].notna().all()
 
 
-def test_maps_have_every_image_and_those_of_the_other_store(analyzed):
+def test_the_umap_table_has_all_images_of_both_stores(analyzed):
     folder, _, _ = analyzed
     points = pd.read_parquet(folder / "umap.parquet")
     assert {"backbone", "store", "row", "x", "y"} <= set(points) and np.isfinite(points[["x", "y"]]).all(axis=None)
@@ -212,7 +212,7 @@ def test_domains_of_too_few_images_have_no_distances(analyzed):
     assert len(table(folder, "domains")) == 0 and finding_text(answer, "Domains") == ""
 
 
-def test_the_page_holds_names_and_findings(analyzed):
+def test_the_page_contains_names_and_findings(analyzed):
     folder, answer, _ = analyzed
     page = (folder / "explorer.html").read_text()
     assert len(page) > 100_000 and "ct: 48 images" in page
@@ -220,7 +220,7 @@ def test_the_page_holds_names_and_findings(analyzed):
         assert one["title"] in page
 
 
-def test_people_read_what_was_found_and_where_it_lies(analyzed, in_user_folder):
+def test_without_json_the_findings_and_their_folder_are_printed(analyzed, in_user_folder):
     _, answer, _ = analyzed
     status, out, _ = call(*WORDS, "--out", "done")
     assert status == 0 and out == as_text(from_json(Analysis, answer), answer["analysis"]) + "\n"
@@ -229,7 +229,7 @@ def test_people_read_what_was_found_and_where_it_lies(analyzed, in_user_folder):
     assert all(one["title"] in out for one in answer["findings"])
 
 
-def test_the_second_call_answers_from_the_folder(analyzed, in_user_folder):
+def test_a_second_call_reads_the_finished_analysis(analyzed, in_user_folder):
     folder, answer, _ = analyzed
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
     status, out, err = call(*WORDS, "--json", "--out", "done")
@@ -303,7 +303,7 @@ def test_errors_have_a_message_and_leave_no_files(words, text, in_user_folder):
     assert text in err.splitlines()[-1] and not (in_user_folder / "wrong").exists()
 
 
-def test_one_result_named_twice_is_not_two(in_user_folder):
+def test_the_same_result_given_twice_is_refused(in_user_folder):
     status, _, err = call(
         "ours", "--store", "ct", "--results", "probe_ours", "--results", "probe_ours", "--out", "twice"
     )

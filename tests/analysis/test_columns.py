@@ -51,7 +51,7 @@ def test_the_values_are_those_of_the_store(store):
     assert table["label"].tolist() == LABELS and table["patient"].tolist() == made.column("patient").tolist()
 
 
-def test_shared_columns_are_words_that_repeat_and_numbers_of_few_values():
+def test_repeating_columns_are_text_that_repeats_and_numbers_with_few_values():
     draw = np.random.default_rng(0)
     table = pd.DataFrame(
         {
@@ -79,12 +79,12 @@ def test_requested_columns_keep_their_order():
     assert repeating_columns(table, ["slice", "weight"]) == ["slice", "weight"]
 
 
-def test_a_column_that_is_not_there_is_answered_with_the_nearest(store):
+def test_a_missing_column_is_refused_with_the_nearest_name(store):
     with pytest.raises(UsageError, match=r"no column 'lable'.*Did you mean 'label'\?"):
         descriptive_columns(store(label=LABELS), ["lable"])
 
 
-def test_unknown_patients_are_each_one_of_their_own(store):
+def test_every_row_with_an_unknown_patient_is_a_group_of_its_own(store):
     known = patients_of(store(patient=[None if i < 3 else f"p{i % 4}" for i in range(N)]))
     assert len(set(known)) == 3 + 4 and known[3] == "p3"
     assert len(set(patients_of(store(label=LABELS)))) == N
@@ -109,5 +109,5 @@ def test_another_seed_draws_other_patients():
     assert set(groups[sample_of_patients(groups, 40, 0)]) != set(groups[sample_of_patients(groups, 40, 1)])
 
 
-def test_of_one_patient_all_is_the_sample():
+def test_with_one_patient_the_sample_is_all_images():
     assert sorted(sample_of_patients(np.full(60, "p", object), 10, 0)) == list(range(60))

@@ -32,20 +32,20 @@ def test_two_samples_of_one_distribution_are_at_the_chance_level(seed):
     assert (row["domain_a"], row["domain_b"], row["n"]) == ("a", "b", 600)
 
 
-def test_a_cloud_that_was_moved_is_farther_than_chance_in_every_measure():
+def test_shifted_features_are_farther_than_chance_in_every_measure():
     (row,) = domain_distances(*drawn({"a": 200, "b": 200}, {"b": 1.0})).to_dict("records")
     assert row["frechet"] > 4 * row["frechet_by_chance"] and row["mmd"] > 0.1
     assert row["separability"] > 0.95 and row["separability_by_chance"] < 0.7
 
 
-def test_a_cloud_that_is_only_wider_is_seen_by_frechet_and_mmd():
+def test_frechet_and_mmd_detect_features_with_a_larger_variance():
     features, domains, groups = drawn({"a": 300, "b": 300})
     features[domains == "b"] *= 3
     (row,) = domain_distances(features, domains, groups).to_dict("records")
     assert row["frechet"] > 3 * row["frechet_by_chance"] and row["mmd"] > 0.02
 
 
-def test_the_same_images_ten_times_as_long_give_the_same_numbers():
+def test_features_multiplied_by_ten_give_the_same_numbers():
     features, domains, groups = drawn({"a": 120, "b": 120}, {"b": 0.4})
     one, other = domain_distances(features, domains, groups), domain_distances(10 * features, domains, groups)
     assert list(one) == COLUMNS
@@ -66,13 +66,13 @@ def test_other_patients_of_one_domain_are_at_the_chance_level(seed):
     assert row["frechet"] < 1.5 * row["frechet_by_chance"]
 
 
-def test_every_two_of_three_have_a_row_of_as_many_images_each():
+def test_three_domains_give_three_rows_with_equal_numbers_of_images():
     table = domain_distances(*drawn({"c": 90, "a": 60, "b": 150}))
     assert list(zip(table["domain_a"], table["domain_b"], strict=True)) == [("a", "b"), ("a", "c"), ("b", "c")]
     assert (table["n"] == 120).all()
 
 
-def test_only_the_eight_largest_count():
+def test_only_the_eight_largest_domains_are_compared():
     table = domain_distances(*drawn({f"d{i}": 50 + 5 * i for i in range(10)}))
     assert len(table) == MOST_DOMAINS * (MOST_DOMAINS - 1) / 2 == 28
     assert not {"d0", "d1"} & (set(table["domain_a"]) | set(table["domain_b"]))

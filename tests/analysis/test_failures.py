@@ -80,7 +80,7 @@ def result(folder, name="simclr", task="lungs", right=(1, 0, 1, 1), **facts):
     return folder
 
 
-def test_results_are_called_by_backbone_and_protocol_and_by_what_differs_beside(tmp_path):
+def test_results_are_named_by_backbone_protocol_and_the_settings_in_which_they_differ(tmp_path):
     plain = [result(tmp_path / "a"), result(tmp_path / "b", "dino", protocol="finetune", strategy="lora")]
     assert [one.name for one in Predictions.open(plain)] == ["simclr, linear_probe", "dino, lora"]
     few = [result(tmp_path / "c", fraction=0.1), result(tmp_path / "d", pretraining_seed=1, seed=4)]
@@ -98,19 +98,19 @@ def test_two_results_of_one_task_never_have_the_same_name(tmp_path):
     assert len(set(names)) == 3
 
 
-def test_a_result_is_opened_by_its_folder_and_holds_its_predictions(tmp_path):
+def test_a_result_is_opened_by_its_folder_with_its_predictions(tmp_path):
     (one,) = Predictions.open([str(result(tmp_path / "a", right=(1, 1, 0)))])
     assert one.result.task["name"] == "lungs" and one.predictions.equals(predictions((1, 1, 0)))
     assert Predictions.open([]) == []
 
 
-def test_a_result_may_be_named_by_its_file_as_elsewhere(tmp_path):
+def test_a_result_can_be_given_by_the_path_of_its_file(tmp_path):
     # `evaluate` answers with the path of result.json, and `inspect` and EvalResult.load read it.
     (one,) = Predictions.open([result(tmp_path / "a") / "result.json"])
     assert one.name == "simclr, linear_probe"
 
 
-def test_folders_that_are_no_results_of_classes_are_refused_by_name(tmp_path):
+def test_folders_without_a_multiclass_result_are_refused(tmp_path):
     with pytest.raises(UsageError, match="nowhere"):
         Predictions.open([tmp_path / "nowhere"])
     bare = result(tmp_path / "bare")

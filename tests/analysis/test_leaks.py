@@ -86,7 +86,7 @@ def test_clean_images_give_no_leak(tmp_path):
     assert leaks.sentence().startswith("No near-duplicates across splits")
 
 
-def test_within_a_split_one_patient_may_look_alike_and_two_may_not(tmp_path):
+def test_within_a_split_near_duplicates_of_two_patients_are_listed_and_of_one_patient_are_not(tmp_path):
     images = textures(60, np.random.default_rng(2))
     images[1], images[3] = images[0], images[2]
     groups = np.arange(60)
@@ -96,7 +96,7 @@ def test_within_a_split_one_patient_may_look_alike_and_two_may_not(tmp_path):
     assert leaks.pairs[["row_a", "row_b"]].to_numpy().tolist() == [[2, 3]] and not len(leaks.across)
 
 
-def test_empty_images_are_no_duplicates_of_each_other(tmp_path):
+def test_empty_images_are_not_duplicates_of_each_other(tmp_path):
     images = textures(60, np.random.default_rng(3))
     images[[5, 6, 50]] = 7
     store = stored(tmp_path, images[:40], images[40:])
@@ -127,7 +127,7 @@ def gallery():
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.8, 0.92])
-def test_dismissing_pairs_by_a_bound_changes_no_finding(gallery, threshold, monkeypatch):
+def test_excluding_pairs_by_a_bound_changes_no_result(gallery, threshold, monkeypatch):
     monkeypatch.setattr(leaks_module, "PAIRS", 100)
     short = leaks_module._band_pass_correlations(*gallery, threshold)
     whole = leaks_module._band_pass_correlations(*gallery, -1.0)

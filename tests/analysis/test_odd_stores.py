@@ -16,14 +16,14 @@ from ssl_transfer.errors import UsageError
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_store_without_patients_and_labels(workdir):
+def test_a_store_without_patients_and_labels_can_be_analysed(workdir):
     answer, folder = analyze_to_json([subject()], made_store(workdir / "s", textures(40)), workdir / "out")
     whole(answer, folder)
     assert answer["n"] == {"images": 40, "patients": None, "sample": 40}
     assert (table(folder, "property_probes")["property"] == "mean").any()
 
 
-def test_a_store_of_one_split_and_nothing_that_images_share(workdir):
+def test_a_store_of_one_split_without_repeating_columns_can_be_analysed(workdir):
     store = made_store(workdir / "s", textures(40), ["train"] * 40)
     answer, folder = analyze_to_json([subject()], store, workdir / "out")
     whole(answer, folder)
@@ -49,7 +49,7 @@ def test_a_column_may_be_requested_although_it_recodes_another(setting, workdir)
     whole(answer, folder)
 
 
-def test_a_store_of_one_patient(workdir):
+def test_a_store_of_one_patient_can_be_analysed(workdir):
     store = made_store(workdir / "s", textures(44), label=list("ab" * 22), patient=["p"] * 44)
     answer, folder = analyze_to_json([subject(), subject("other", 1)], store, workdir / "out")
     whole(answer, folder, ("pixels", "other"))
@@ -60,7 +60,7 @@ def test_a_store_of_one_patient(workdir):
 
 
 @pytest.mark.long
-def test_a_store_of_colour_beside_one_of_grey(workdir, photo_store):
+def test_a_colour_store_and_a_grey_store_can_be_analysed_together(workdir, photo_store):
     grey = made_store(workdir / "grey", textures(40))
     backbone = family_backbone("resnet", 3)
     backbone.card = replace(backbone.card, id="made up")
@@ -68,7 +68,7 @@ def test_a_store_of_colour_beside_one_of_grey(workdir, photo_store):
     whole(answer, folder, ("colour",))
 
 
-def test_an_untrained_vit(workdir, ct_store):
+def test_an_untrained_vit_can_be_analysed(workdir, ct_store):
     backbone = family_backbone("vit")
     backbone.card = replace(backbone.card, id="made up")
     answer, folder = analyze_to_json([real(backbone, "vit")], ct_store, workdir / "out")
@@ -77,7 +77,7 @@ def test_an_untrained_vit(workdir, ct_store):
 
 
 @pytest.mark.parametrize("value", [0.0, pytest.param(1.0, marks=pytest.mark.long)])
-def test_a_backbone_that_has_collapsed(value, workdir, plain_store):
+def test_a_collapsed_backbone_can_be_analysed(value, workdir, plain_store):
     flat = subject("flat", of=lambda store: np.full((len(store), 6), value, np.float32))
     answer, folder = analyze_to_json([subject(), flat], plain_store, workdir / "out")
     whole(answer, folder, ("pixels", "flat"))
@@ -85,20 +85,20 @@ def test_a_backbone_that_has_collapsed(value, workdir, plain_store):
     assert np.isfinite(shown[["x", "y"]]).all(axis=None)
 
 
-def test_equidistant_features_have_no_finite_dimension_and_are_reported_nevertheless(workdir, plain_store):
+def test_equidistant_features_without_a_finite_dimension_can_be_analysed(workdir, plain_store):
     answer, folder = analyze_to_json(
         [subject(of=lambda store: np.eye(48, dtype=np.float32))], plain_store, workdir / "out"
     )
     whole(answer, folder)
 
 
-def test_a_store_beside_another_of_its_name_is_refused_in_python_too(workdir, plain_store):
+def test_two_stores_of_the_same_name_are_refused_in_python_too(workdir, plain_store):
     other = made_store(workdir / "deep" / "plain", textures(40, 7))
     with pytest.raises(UsageError, match="plain"):
         analyze_to_json([subject()], plain_store, workdir / "out", {"plain": other})
 
 
-def test_features_that_are_not_finite_are_the_user_s_to_mend(workdir, plain_store):
+def test_non_finite_features_are_refused_with_advice(workdir, plain_store):
     broken = subject("broken", of=lambda store: np.full((len(store), 6), np.nan, np.float32))
     with pytest.raises(UsageError, match="broken"):
         analyze_to_json([broken], plain_store, workdir / "out")
@@ -125,7 +125,7 @@ def test_a_column_may_have_a_name_that_the_analysis_uses_itself(name, workdir):
 
 
 @pytest.mark.long
-def test_columns_of_many_kinds(workdir):
+def test_columns_of_many_kinds_can_be_analysed(workdir):
     draw = np.random.default_rng(0)
     columns = {
         "patient": np.repeat(np.arange(16), 3).tolist(),
@@ -147,7 +147,7 @@ LONG_NAMES = ("<b>&amp;\"'", "a/b", "中文 ünï", "x" * 300, "_hidden", "{0} %
 
 @pytest.mark.filterwarnings("ignore:Glyph", "ignore:constrained_layout")
 @pytest.mark.parametrize("name", ["cost$_$ of", *(pytest.param(name, marks=pytest.mark.long) for name in LONG_NAMES)])
-def test_odd_names_of_backbones_labels_and_columns(name, workdir):
+def test_unusual_names_of_backbones_labels_and_columns_can_be_analysed(name, workdir):
     column = name if name != "a/b" else "a b"
     labels = [[name, "b"][i // 3 % 2] for i in range(48)]
     values = {
@@ -172,7 +172,7 @@ def test_names_with_a_hyphen_stay_as_they_are_in_every_sentence(workdir):
 
 
 @pytest.mark.long
-def test_the_order_in_which_backbones_are_given_changes_no_number_of_their_own(workdir, plain_store):
+def test_the_order_of_backbones_does_not_change_their_numbers(workdir, plain_store):
     pair = [subject("one"), subject("two", 1)]
     folders = [
         analyze_to_json(order, plain_store, workdir / f"out{i}")[1] for i, order in enumerate((pair, pair[::-1]))

@@ -41,9 +41,7 @@ def test_a_clean_store_has_no_leaks_and_no_picture_of_them(workdir, plain_store)
     assert not (folder / "figures" / "leaks.png").exists()
 
 
-def test_duplicates_within_a_split_are_counted_and_not_said_to_be_of_different_patients_where_patients_are_unknown(
-    workdir,
-):
+def test_duplicates_within_a_split_are_counted_without_a_claim_about_unknown_patients(workdir):
     images = np.concatenate([textures(47), textures(47)[1:2]])
     store = made_store(workdir / "s", images, np.where(np.arange(48) == 0, "test", "train"))
     answer, folder = analyze_to_json([subject()], store, workdir / "out")
@@ -75,7 +73,7 @@ def test_a_child_with_its_parent_s_weights_has_cka_one_in_every_layer(direct, ct
     assert text.index("parent") < text.index("child")
 
 
-def test_before_is_the_nearest_ancestor_that_is_there():
+def test_a_backbone_is_compared_with_its_nearest_ancestor_in_the_analysis():
     line = [
         subject("grandparent"),
         subject("parent", parents=["grandparent"]),

@@ -31,7 +31,7 @@ def body(left=0, side=32, value=50) -> np.ndarray:
     return image
 
 
-def test_what_a_block_of_tissue_in_air_measures(tmp_path):
+def test_properties_of_a_block_of_tissue_in_air_are_those_computed_by_hand(tmp_path):
     table = properties_of(tmp_path, [body(8), body(0), body(8, value=600)])
     assert [name for name in table if name in COMMON] == COMMON
     first, aside, bone = (table.iloc[i] for i in range(3))
@@ -41,21 +41,21 @@ def test_what_a_block_of_tissue_in_air_measures(tmp_path):
     assert bone["bone"] == pytest.approx(0.25) and bone["soft_tissue"] == 0 and bone["mean"] > first["mean"]
 
 
-def test_noise_is_measured_in_units_of_the_values_whatever_the_picture(tmp_path):
+def test_noise_is_measured_in_units_of_the_values_for_any_image(tmp_path):
     draw = np.random.default_rng(0)
     ramp = np.tile(np.linspace(-500, 500, 64), (64, 1))
     images = [ramp + draw.normal(0, sigma, (64, 64)) for sigma in (5, 20, 60)]
     assert properties_of(tmp_path, np.rint(images))["noise"].to_numpy() == pytest.approx([5, 20, 60], rel=0.1)
 
 
-def test_pictures_that_are_no_hu_have_no_tissue_and_nothing_has_no_centre(tmp_path):
+def test_images_that_are_not_hu_have_no_tissue_shares_and_empty_images_have_no_centre(tmp_path):
     table = properties_of(tmp_path, [np.zeros((32, 32)), np.full((32, 32), 200)], units="display")
     assert list(table)[: len(COMMON)] == COMMON and not {"bone", "air"} & set(table)
     assert np.isnan(table["center_x"][0]) and table["body_area"].tolist() == [0, 1]
     assert table["std"].tolist() == [0, 0] and np.isnan(table["symmetry"]).all()
 
 
-def test_the_phantoms_slices_have_their_place_in_the_series(tmp_path, ct_store):
+def test_slice_position_is_the_position_of_a_phantom_slice_in_its_series(tmp_path, ct_store):
     store = ingest("phantom:ct,patients=3,slices=18,size=32", tmp_path / "store", workers=1)
     position = image_properties(store)["slice_position"].groupby(store.column("series"))
     assert (position.apply(lambda own: sorted(own) == [0, 0.5, 1])).all()

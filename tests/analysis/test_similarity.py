@@ -72,12 +72,12 @@ def test_shared_neighbours_are_those_of_both_sets():
     assert shared_neighbors(one, one) == 1.0
 
 
-def test_of_graphs_of_other_sizes_the_nearest_of_both_are_compared():
+def test_graphs_of_different_sizes_are_compared_by_equally_many_nearest_neighbours():
     few, many = Neighborhood.of(cloud(0), 3), Neighborhood.of(cloud(0), 9)
     assert shared_neighbors(few, many) == shared_neighbors(many, few) == 1.0
 
 
-def test_every_two_layers_have_a_row_and_only_namesakes_are_compared_closely(layers, graphs):
+def test_every_pair_of_layers_has_a_row_and_layers_of_the_same_name_have_further_measures(layers, graphs):
     table = similarities(layers, graphs)
     assert list(table) == [
         "backbone_a",
@@ -98,7 +98,7 @@ def test_every_two_layers_have_a_row_and_only_namesakes_are_compared_closely(lay
     assert table.index[table["neighbors_shared"].notna()].tolist() == [close.index[-1]]
 
 
-def test_its_numbers_are_those_of_geometry(layers, graphs):
+def test_similarities_are_those_of_the_functions_in_geometry(layers, graphs):
     row = similarities(layers, graphs).dropna().iloc[0]
     one, other = layers["a"][FEATURES], layers["b"][FEATURES]
     assert row["cka"] == pytest.approx(cka(one, other, unbiased=True))

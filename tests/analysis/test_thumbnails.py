@@ -48,7 +48,7 @@ def test_three_channels_stay_three_and_of_other_numbers_the_middle_is_shown(tmp_
     assert thumbnails(store_of(tmp_path / "five", five), px=4)[0, 1, 1] == 30
 
 
-def test_rows_come_in_the_order_asked_for_however_few_are_read_at_once(tmp_path, monkeypatch):
+def test_rows_are_in_the_requested_order_for_any_batch_size(tmp_path, monkeypatch):
     store, rows, read = store_of(tmp_path, flat(*range(20))), np.array([7, 3, 19, 3, 0]), []
     monkeypatch.setattr(sys.modules[thumbnails.__module__], "BATCH_PIXELS", 2 * 64)
     monkeypatch.setattr(
@@ -68,6 +68,6 @@ def test_rows_come_in_the_order_asked_for_however_few_are_read_at_once(tmp_path,
     ],
     ids=["no pixels", "beyond", "negative"],
 )
-def test_what_cannot_be_drawn_is_refused(tmp_path, options, said):
+def test_an_invalid_size_or_position_is_refused(tmp_path, options, said):
     with pytest.raises(UsageError, match=said):
         thumbnails(store_of(tmp_path, flat(1, 2)), **options)

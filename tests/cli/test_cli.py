@@ -97,14 +97,14 @@ def test_inspect_says_the_same_and_draws_a_contact_sheet(ingested, place):
     assert len(sheet.convert("L").getcolors(256)) > 50
 
 
-def test_ingesting_again_into_the_same_place_is_already_there(ingested, place):
+def test_ingesting_again_into_the_same_folder_does_nothing(ingested, place):
     words = ["ingest", PHANTOM, "--out", "stores/phantom_ct", "--json"]
     answer = ssl_transfer(*words, folder=place)
     assert answer.json == ingested
     assert "already there" in answer.stderr
 
 
-def test_pretrain_answers_with_the_backbone_and_how_it_went(pretrained, place):
+def test_pretrain_returns_the_backbone_and_a_summary(pretrained, place):
     assert {"backbone", "run", "world_size", "steps", "images_per_second", "final"} <= set(pretrained)
     assert {"loss", "knn", "rankme"} <= set(pretrained["final"])
     assert (pretrained["world_size"], pretrained["steps"]) == (1, 6)  # two epochs of three batches of twelve
@@ -121,7 +121,7 @@ def test_a_run_folder_holds_recipe_environment_and_log(pretrained, place):
     assert {"step", "epoch", "loss", "lr", "world_size", "images_per_second"} <= set(lines[0])
 
 
-def test_pretraining_again_is_already_there_and_another_recipe_is_refused(pretrained, place):
+def test_pretraining_again_does_nothing_and_another_recipe_is_refused(pretrained, place):
     again = ssl_transfer("pretrain", *PRETRAIN, "--out", "runs/ct", "tracker=none", folder=place)
     assert again.json == pretrained
     assert "already there" in again.stderr
@@ -148,7 +148,7 @@ def test_features_are_computed_once_and_kept(pretrained, ingested, place):
     assert ssl_transfer("inspect", "runs/features_ct", "--json", folder=place).json["kind"] == "features"
 
 
-def test_evaluate_answers_with_what_stands_in_result_json(evaluated, place):
+def test_evaluate_prints_the_content_of_result_json(evaluated, place):
     assert set(evaluated) >= RESULT_KEYS
     written = json.loads((place / evaluated["result"]).read_text())
     assert written == {key: value for key, value in evaluated.items() if key != "result"}
@@ -164,13 +164,13 @@ def test_evaluate_answers_with_what_stands_in_result_json(evaluated, place):
     assert set(written["metrics"]) == {"val", "test"}
 
 
-def test_evaluating_again_answers_the_same_without_work(evaluated, place):
+def test_evaluating_again_prints_the_same_result_without_computing_it(evaluated, place):
     words = ["evaluate", "linear_probe", "runs/ct/backbone", "phantom_region", "fraction=0.5", "--json"]
     assert ssl_transfer(*words, folder=place).json == evaluated
 
 
 @pytest.mark.long  # UMAP compiles anew in every process; tests/analysis/test_analyze.py calls the verb in this one
-def test_analyze_leaves_an_explorer_and_answers_again_from_its_folder(pretrained, place):
+def test_analyze_writes_an_explorer_and_a_second_call_reads_its_folder(pretrained, place):
     words = [
         "analyze",
         pretrained["backbone"],
@@ -216,7 +216,7 @@ def test_pretrain_py_answers_like_the_verb(launcher, launched, pretrained, place
     assert weights[0] == weights[1]
 
 
-def test_without_json_an_answer_is_read_by_people():
+def test_without_json_the_answer_is_text():
     answer = {
         "n_images": 3,
         "refused": [{"file": "a.png", "kind": "unreadable"}],

@@ -211,7 +211,7 @@ def test_an_image_of_zero_bytes_among_good_ones_is_listed(tmp_path):
     assert "empty" in answer["refused"][0]["reason"]
 
 
-def test_a_killed_ingest_leaves_no_store_and_does_not_stand_in_the_way_of_the_next(tmp_path):
+def test_a_killed_ingest_leaves_no_store_and_the_next_ingest_succeeds(tmp_path):
     draw_pictures(tmp_path / "pictures", 1500)
     words = [sys.executable, "-m", "ssl_transfer", "ingest", "pictures", "--out", "store", "--workers", "1"]
     process = subprocess.Popen(words, cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.DEVNULL)

@@ -57,7 +57,7 @@ def pods(place):
     return {letter: [json.loads(line)["spec"] for line in lines] for letter, lines in found.items()}
 
 
-def test_a_study_is_done_in_pods_that_get_what_the_plan_asks_for(cluster):
+def test_a_study_runs_in_pods_with_the_resources_that_the_plan_states(cluster):
     place = cluster(job("0", "ingest"), job("1", "pretrain", "0", gpus=2, cpus=8, memory_gb=0.5, minutes=10.0))
     status, said = place.run(profile="kubernetes")
     assert status == 0, said
@@ -72,7 +72,7 @@ def test_a_study_is_done_in_pods_that_get_what_the_plan_asks_for(cluster):
     assert "nvidia.com/gpu" not in small["template"]["spec"]["containers"][0]["resources"]["limits"]
 
 
-def test_a_pod_that_fails_is_tried_again_and_what_it_said_is_shown(cluster):
+def test_a_pod_that_fails_is_tried_again_and_its_output_is_shown(cluster):
     place = cluster(job("0", "ingest", steps=2, obstacle="launch"))
     status, said = place.run("--retries", "1", profile="kubernetes")
     assert status == 1

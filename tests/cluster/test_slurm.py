@@ -87,11 +87,11 @@ def test_a_study_goes_through_the_queue(disturbed):
     assert all(disturbed.place.events(letter) == ["from-0", "end"] for letter in "0e")
 
 
-def test_jobs_are_in_the_queue_together(disturbed):
+def test_independent_jobs_are_in_the_queue_at_the_same_time(disturbed):
     assert disturbed.both == ["RUNNING", "RUNNING"]
 
 
-def test_a_job_gets_what_the_plan_asks_for(disturbed):
+def test_a_job_gets_the_resources_that_the_plan_states(disturbed):
     assert disturbed.asked["TimeLimit"] == "00:10:00"
     assert disturbed.asked["NumNodes"] == "1" and disturbed.asked["NumCPUs"] == "2"
     assert "mem=500M" in disturbed.asked["TRES"] and disturbed.asked["TresPerJob"] == "gres:gpu:1"

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="Snakemake 9 
 PROFILES = sorted(path.parent.name for path in (ROOT / "launch/profiles").glob("*/config.yaml"))
 
 
-def test_there_is_a_profile_for_each_kind_of_place():
+def test_there_is_a_profile_for_each_kind_of_machine():
     assert PROFILES == ["kubernetes", "local", "slurm"]
 
 
@@ -28,7 +28,7 @@ def test_a_profile_begins_with_the_command_that_uses_it(profile):
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_profile_repeats_nothing_for_changed_code_deletes_no_record_and_locks_nobody_out(profile):
+def test_a_profile_repeats_no_job_for_changed_code_deletes_no_record_and_does_not_lock_the_folder(profile):
     settings = yaml.safe_load((ROOT / f"launch/profiles/{profile}/config.yaml").read_text())
     assert settings["rerun-triggers"] == ["input"]
     assert all(settings[name] is True for name in ("rerun-incomplete", "keep-incomplete", "keep-going", "nolock"))
@@ -44,7 +44,7 @@ def test_a_profile_repeats_nothing_for_changed_code_deletes_no_record_and_locks_
     ],
     ids=["not given", "absent", "unknown schema", "unknown stage"],
 )
-def test_a_plan_that_cannot_be_used_is_refused_in_words(workplace, content, words):
+def test_an_unusable_plan_is_refused_with_a_message(workplace, content, words):
     place = workplace()
     place.plan.write_text(content) if content else place.plan.unlink()
     status, said = place.run("-n", **({"plan": None} if content is None else {}))
@@ -53,7 +53,7 @@ def test_a_plan_that_cannot_be_used_is_refused_in_words(workplace, content, word
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_a_dry_run_lists_every_job_with_what_it_asks_for(workplace, profile):
+def test_a_dry_run_lists_every_job_with_its_resources(workplace, profile):
     jobs = [
         job("0", "ingest", memory_gb=0.25, minutes=7.5),
         job("1", "pretrain", "0", gpus=2, cpus=8),

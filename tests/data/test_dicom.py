@@ -158,7 +158,7 @@ def test_frames_of_an_enhanced_object_carry_their_own_rescale_and_position(tmp_p
     assert np.array_equal(images[0][0], STORED - 1000) and np.array_equal(images[1][0], STORED)
 
 
-def test_files_that_are_no_images_are_told_apart(tmp_path):
+def test_files_that_are_not_images_are_refused_by_kind(tmp_path):
     write_dicom(tmp_path / "deep/er/image", STORED)
     write_dicom(tmp_path / "scout", STORED, ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
     write_dicom(tmp_path / "mr", STORED, Modality="MR", SOPClassUID=MRImageStorage)
@@ -213,7 +213,7 @@ def test_the_same_image_twice_is_a_duplicate_and_the_same_uid_with_other_pixels_
     assert [(r["file"], r["kind"]) for r in store.card.refused] == [("b/a", "duplicate")]
 
 
-def test_screen_captures_do_not_spoil_the_hu_of_a_ct_archive(tmp_path):
+def test_screen_captures_are_left_out_of_a_ct_archive(tmp_path):
     write_dicom(tmp_path / "a", STORED)
     write_dicom(tmp_path / "dose", STORED, SOPClassUID="1.2.840.10008.5.1.4.1.1.7")
     scan = DicomReader(tmp_path).scan()
@@ -229,7 +229,7 @@ def test_a_mixed_folder_is_kept_and_warned_about(tmp_path, out):
     assert any("mixed modalities: CT 1, MR 1" in warning for warning in store.card.warnings)
 
 
-def test_masks_lie_beside_the_files(tmp_path):
+def test_masks_are_read_from_files_beside_the_images(tmp_path):
     from PIL import Image
 
     write_dicom(tmp_path / "in/s1/0001.dcm", STORED)
@@ -286,7 +286,7 @@ def test_colour_looks_the_same_in_16_and_32_bit_as_in_8():
     assert np.array_equal(images[0], images[1]) and np.array_equal(images[0], images[2])
 
 
-def test_the_folder_of_pydicoms_samples_is_ingested_and_what_is_broken_is_listed(tmp_path):
+def test_the_sample_files_of_pydicom_are_ingested_and_damaged_ones_are_listed(tmp_path):
     store = ingest(SAMPLES, tmp_path / "store", workers=1)
     kinds = {refusal["file"]: refusal["kind"] for refusal in store.card.refused}
     unreadable = {file for file, kind in kinds.items() if kind == "unreadable"}

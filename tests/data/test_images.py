@@ -67,7 +67,7 @@ def test_one_bit_images_are_black_and_white(tmp_path):
     assert set(np.unique(image)) == {0, 255} and np.array_equal(image[0] > 0, GREY > 100)
 
 
-def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
+def test_a_photograph_is_rotated_by_its_exif_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     image, _ = one(save(tmp_path / "a.png", exif=exif))
@@ -106,7 +106,7 @@ def test_only_train_and_test_are_kept_as_they_are(tmp_path, out):
     assert list(ingest(tmp_path, out).card.splits) == ["train", "test"]
 
 
-def test_equal_images_never_stand_in_two_splits(tmp_path, out):
+def test_equal_images_are_never_in_two_splits(tmp_path, out):
     for number in range(40):
         save(tmp_path / f"{number:02d}.png", GREY + number % 10)
     rows = ingest(tmp_path, out).rows
@@ -114,7 +114,7 @@ def test_equal_images_never_stand_in_two_splits(tmp_path, out):
     assert (rows.groupby("pixel_digest")["split"].nunique() == 1).all()
 
 
-def test_masks_in_a_folder_of_their_own_go_by_stem(tmp_path, out):
+def test_masks_in_a_separate_folder_are_matched_by_stem(tmp_path, out):
     for name in ("a", "b"):
         save(tmp_path / "images" / f"{name}.png")
         save(tmp_path / "masks" / f"{name}.png", (GREY > 100).astype(np.uint8) * 255)
@@ -123,7 +123,7 @@ def test_masks_in_a_folder_of_their_own_go_by_stem(tmp_path, out):
     assert np.array_equal(store.masks([0])[0], GREY > 100)  # 0 and 255 are a binary mask
 
 
-def test_masks_go_by_number_and_wildcard(tmp_path, out):
+def test_masks_are_matched_by_number_and_wildcard(tmp_path, out):
     save(tmp_path / "image_007.png")
     save(tmp_path / "label-007-final.png", (GREY > 100).astype(np.uint8))
     store = ingest(tmp_path, out, masks="label-{number}-*.png")

@@ -81,7 +81,7 @@ def test_hu_are_padded_with_air():
     assert (image[0, :, 2:6] == 40).all() and (image[0, :, :2] == -1024).all()
 
 
-def test_patients_are_hashed_everywhere_alike(tmp_path, out, monkeypatch):
+def test_a_patient_has_the_same_hash_in_every_store(tmp_path, out, monkeypatch):
     folder(tmp_path)
     rows = [f"{p.name},{p.name[:4]}" for p in sorted(tmp_path.rglob("*.png"))]
     (tmp_path / "labels.csv").write_text("\n".join(["file,patient", *rows]))
@@ -94,7 +94,7 @@ def test_patients_are_hashed_everywhere_alike(tmp_path, out, monkeypatch):
     assert pseudonym("patient", "P000") != store.column("patient")[0]
 
 
-def test_the_name_of_a_refused_file_tells_no_patient(tmp_path, out):
+def test_the_name_of_a_refused_file_contains_no_patient_id(tmp_path, out):
     folder(tmp_path)
     (tmp_path / "c0" / "P003_scan.txt").write_text("x")
     rows = [f"{p.name},{p.name[:4]}" for p in sorted(tmp_path.rglob("*.png"))]
@@ -172,14 +172,14 @@ def test_worker_processes_give_the_same_store(tmp_path, out, monkeypatch):
     assert ingest(tmp_path, out.parent / "pooled", workers=2).id == alone.id
 
 
-def test_phantoms_are_a_source_like_the_others(out):
+def test_phantoms_are_ingested_like_other_sources(out):
     store = ingest("phantom:ct,patients=3,slices=6,size=16", out, size=12)
     assert store.shape == (1, 12, 12) and store.units == "hu" and str(store.domain) == "ct"
     assert store.card.source.startswith("phantom:ct") and store.card.n_patients == 3
     assert ingest("phantom:ct,patients=3,slices=6,size=16", out, size=12).id == store.id
 
 
-def test_the_summary_is_what_scripts_rely_on(tmp_path, out):
+def test_the_summary_has_the_keys_that_scripts_rely_on(tmp_path, out):
     summary = json.loads(json.dumps(store_summary(ingest(folder(tmp_path), out))))
     assert {
         "n_images",
@@ -242,7 +242,7 @@ class RawReader:
 
 
 @pytest.mark.parametrize("name", ["a.raw", "a"])
-def test_a_new_kind_of_files_is_a_class_and_an_entry(tmp_path, out, monkeypatch, name):
+def test_a_new_reader_is_a_class_and_an_entry(tmp_path, out, monkeypatch, name):
     monkeypatch.setitem(READERS, "raw", RawReader)
     (tmp_path / name).write_bytes(b"RAW4" + bytes(range(12)))
     store = ingest(tmp_path, out)

@@ -48,14 +48,14 @@ def test_scaling_leaves_the_store_s_values_as_they_were(dtype):
     assert torch.equal(images, before)
 
 
-def test_normalising_clips_then_subtracts_the_mean_and_divides_by_the_spread():
+def test_normalising_clips_subtracts_the_mean_and_divides_by_the_standard_deviation():
     intensity = Intensity(mean=(0.5, 0.4, 0.3), std=(0.25, 0.2, 0.1))
     values = torch.tensor([-3.0, 0.0, 1.0, 7.0]).view(1, 1, 1, 4).expand(1, 3, 1, 4)
     found = intensity.normalise(values)[0, :, 0]
     assert torch.allclose(found, torch.tensor([[-2.0, -2, 2, 2], [-2, -2, 3, 3], [-3, -3, 7, 7]]))
 
 
-def test_an_intensity_survives_its_card():
+def test_an_intensity_is_read_back_from_its_card():
     intensity = Intensity((-1000.0, 1000.0), (0.1,), (0.9,))
     assert from_json(Intensity, json.loads(json.dumps(to_json(intensity)))) == intensity
 

@@ -55,7 +55,7 @@ def test_an_unknown_key_is_named_with_its_line(tmp_path):
         join_labels(items("a"), [], table(tmp_path, "patient,label\nP0,ill\nP7,well\n"))
 
 
-def test_a_line_may_name_a_file_that_was_set_aside(tmp_path):
+def test_a_line_may_name_a_file_that_was_refused(tmp_path):
     refused = [Refusal("scout.dcm", "localizer", "", {"patient": "P7"})]
     join_labels(items("a"), refused, table(tmp_path, "patient,label\nP0,ill\nP7,well\n"))
 

@@ -66,7 +66,7 @@ def test_slices_look_as_in_radiology_however_the_file_is_stored(
         (np.uint8, 0, None, "stored"),
     ],
 )
-def test_hu_are_told_by_domain_or_by_air(tmp_path, dtype, lowest, domain, units):
+def test_values_are_hu_by_domain_or_because_of_values_of_air(tmp_path, dtype, lowest, domain, units):
     save(tmp_path / "v.nii", (PLACES + lowest).astype(dtype))
     store = ingest(tmp_path / "v.nii", tmp_path / "store", domain=domain)
     assert store.units == units

@@ -39,7 +39,7 @@ def test_class_names_keep_their_order(tmp_path):
     assert store.column("label")[store.positions("val")].tolist() == ["zebra", "ant", "zebra"]
 
 
-def test_groups_files_masks_and_further_columns_travel(tmp_path):
+def test_groups_files_masks_and_other_columns_are_read(tmp_path):
     content = arrays()
     for split, count in (("train", 6), ("val", 3), ("test", 3)):
         content[f"{split}_groups"] = np.array([f"{split}{n // 2}" for n in range(count)])
@@ -87,7 +87,7 @@ def test_an_archive_without_splits_is_split(tmp_path):
     assert list(store.card.splits) == ["train", "val", "test"] and store.card.split_by == "image"
 
 
-def test_a_group_in_two_splits_is_refused_and_resplit_heals_it(tmp_path):
+def test_a_group_in_two_splits_is_refused_unless_splits_are_drawn_again(tmp_path):
     content = arrays()
     for split, count in (("train", 6), ("val", 3), ("test", 3)):
         content[f"{split}_groups"] = np.arange(count)

@@ -51,7 +51,7 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(tmp_path, name):
     assert set(a) == set(c) and all(a[file] != c[file] for file in images)
 
 
-def test_every_image_of_a_cohort_is_another_one(slices):
+def test_all_images_of_a_cohort_differ(slices):
     assert len({hu.tobytes() for _, hu, _ in slices}) == len(slices) == 8 * 18
 
 
@@ -96,7 +96,7 @@ def test_air_surrounds_the_body_and_bone_is_in_it(slices):
     assert 30 < np.median(soft) < 70
 
 
-def test_masks_lie_in_the_abdomen_and_on_its_border_alone(slices):
+def test_masks_are_only_in_the_abdomen_and_at_its_border(slices):
     with_liver = {header.BodyPartExamined for header, _, mask in slices if mask.any()}
     assert "ABDOMEN" in with_liver <= {"ABDOMEN", "THORAX"}
     assert {value for _, _, mask in slices for value in np.unique(mask)} == {0, 1, 2}

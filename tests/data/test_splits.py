@@ -18,7 +18,7 @@ def cohort(patients=60, slices=4, classes=3):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_no_group_is_torn_and_shares_hold_in_every_class(seed):
+def test_no_group_is_divided_and_shares_hold_in_every_class(seed):
     groups, labels = cohort(patients=120)
     splits = draw_splits(groups, labels, SHARES, seed)
     assert shared_groups(groups, splits) == []

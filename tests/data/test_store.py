@@ -106,7 +106,7 @@ def test_a_damaged_card_is_refused(tmp_path, images):
         ImageStore(tmp_path / "s")
 
 
-def test_a_missing_store_gets_the_command_that_makes_it(tmp_path):
+def test_a_missing_store_is_reported_with_the_command_that_writes_it(tmp_path):
     with pytest.raises(StoreError, match="ssl-transfer ingest SOURCE --out"):
         ImageStore(tmp_path / "nothing")
 

@@ -58,7 +58,7 @@ def test_the_rows_of_an_epoch_do_not_depend_on_the_requested_positions(two):
         assert np.array_equal(two.rows(3, places), order[places])
 
 
-def test_rows_of_the_second_store_are_counted_on_behind_the_first(two):
+def test_rows_of_the_second_store_are_numbered_after_those_of_the_first(two):
     rows = epoch_of(two, 0)
     assert set(rows[rows < 48]) <= set(CT_ROWS)
     assert set(rows[rows >= 48] - 48) == set(PHOTO_ROWS)
@@ -66,7 +66,7 @@ def test_rows_of_the_second_store_are_counted_on_behind_the_first(two):
 
 @settings(deadline=None, max_examples=30)
 @given(share=st.floats(0.01, 0.99), sizes=st.tuples(st.integers(1, 48), st.integers(1, 48)), seed=st.integers(0, 999))
-def test_every_epoch_has_each_store_s_share_and_every_row_its_turn(ct_store, share, sizes, seed):
+def test_every_epoch_has_the_share_of_each_store_and_every_row_is_used(ct_store, share, sizes, seed):
     """Counts are the same in all epochs; no row of a store is ever two turns ahead of another."""
     shares = (share, 1 - share)
     pool = TrainingSet(
@@ -91,7 +91,7 @@ def test_stores_are_mixed_all_over_an_epoch(two):
     assert abs(int(counts[:, 0].sum()) - 140) < 40  # hypergeometric: sd 7.2
 
 
-def test_views_are_those_made_store_by_store_in_the_order_that_was_asked_for(two, ct_store, photo_store):
+def test_views_are_those_made_store_by_store_in_the_requested_order(two, ct_store, photo_store):
     rows = epoch_of(two, 2)[:20]
     batch = two.views(two.read(rows), rows, 2)
     assert torch.equal(batch.rows, torch.from_numpy(rows)) and len(batch.views) == 2

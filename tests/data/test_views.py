@@ -108,7 +108,7 @@ def test_epochs_seeds_and_the_two_views_differ(maker, slices):
         assert ((first - other).flatten(1).abs().amax(1) > 0.1).all()
 
 
-def test_a_view_depends_on_its_place_among_the_presets_and_not_on_the_other_presets(maker, slices):
+def test_a_view_depends_on_its_number_and_not_on_the_presets_of_other_views(maker, slices):
     """A method that asks for more views, or for some of another size, leaves the first ones as they are."""
     rows = np.arange(6)
     small = VIEWS["ct"](8, 1, "hu", crop_scale=(0.05, 0.3))
@@ -176,7 +176,7 @@ def test_a_rotation_turns_the_image_by_its_angle_whatever_its_aspect(shape):
     assert torch.allclose(degrees, expected, atol=0.3)
 
 
-def test_a_crop_covers_the_share_of_the_area_that_was_asked_for():
+def test_a_crop_covers_the_requested_share_of_the_area():
     images = gradient(50)
     views = make(only(crop_scale=(0.25, 0.25)), images)[:, :, :, 4:-4]
     step = images[0, 0, 0, 1] - images[0, 0, 0, 0]

@@ -109,7 +109,7 @@ def log_of(run):
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("method", sorted(METHODS))
-def test_shared_out_weights_train_as_whole_ones_do(sharded, tiny_recipe, method):
+def test_sharded_weights_are_trained_like_unsharded_ones(sharded, tiny_recipe, method):
     pretrain(load_recipe(PretrainRecipe, tiny_recipe, overrides(method)), sharded / method / "one")
     two, one = log_of(sharded / method / "two"), log_of(sharded / method / "one")
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-3)
@@ -120,7 +120,7 @@ def test_shared_out_weights_train_as_whole_ones_do(sharded, tiny_recipe, method)
         assert torch.allclose(weights[name], expected, rtol=0.05, atol=2e-3), name
 
 
-def test_each_rank_keeps_about_half(sharded):
+def test_each_rank_holds_about_half_of_the_state(sharded):
     for rank in range(2):
         shares = json.loads((sharded / f"shares-{rank}.json").read_text())
         for mine, whole in zip(shares[::2], shares[1::2], strict=True):
@@ -132,7 +132,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(sharded):
     assert resumed.read_bytes() == unbroken.read_bytes()
 
 
-def test_the_first_version_is_refused(runs, tmp_path, monkeypatch):
+def test_fsdp_version_1_is_refused(runs, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_VERSION", "1")
     with pytest.raises(RunError, match="fsdp_version: 2"):

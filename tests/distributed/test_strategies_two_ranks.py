@@ -43,7 +43,7 @@ REFUSED = [("finetune", "lora", family) for family in FAMILIES if family != "vit
 SEGMENTED = [("segment", "full", family) for family in FAMILIES]
 
 
-def test_nine_strategies_meet_five_families_and_lora_meets_the_vit():
+def test_nine_strategies_are_tested_on_five_families_and_lora_on_the_vit():
     assert len(STRATEGIES) == 10 and len(FAMILIES) == 5
     assert len(CASES) == 9 * 5 + 1 and len(REFUSED) == 4
 

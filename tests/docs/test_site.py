@@ -81,14 +81,14 @@ def test_an_option_has_a_line_in_the_docstring(page, target, name):
 
 
 @pytest.mark.parametrize("page", PAGE_OF)
-def test_every_option_stands_on_its_page(page, site):
+def test_every_option_is_on_its_page(page, site):
     text = text_of(site / f"{page.partition('#')[0]}.html")
     for name, parameter in inspect.signature(PAGE_OF[page]).parameters.items():
         if parameter.kind is KEYWORD_ONLY:
             assert re.search(rf"\b{name}\b", text), f"{page}: {name}"
 
 
-def test_every_key_of_a_recipe_stands_on_its_page(site):
+def test_every_key_of_a_recipe_is_on_its_page(site):
     text = "".join(text_of(site / f"{page}.html") for page in ("recipes", "protocols/finetune"))
     for section in SECTIONS:
         for name in section.model_fields:

@@ -167,7 +167,7 @@ def test_the_seed_alone_decides_a_run(task, tmp_path):
 
 @pytest.mark.parametrize("way", ["repeat", "adapt"])
 @pytest.mark.parametrize(("images", "backbone"), [(1, 3), (3, 1)])
-def test_grey_images_meet_rgb_backbones_and_the_reverse_both_ways(tmp_path, images, backbone, way):
+def test_grey_images_and_rgb_backbones_can_be_combined_and_the_reverse(tmp_path, images, backbone, way):
     task = class_task(tmp_path / "task", channels=images, train=16, units="display" if images == 1 else "rgb")
     network = family_backbone("convnext", channels=backbone)
     result = judge("finetune", network, task, tmp_path / "r", *THOROUGH, f"channels={way}")
@@ -321,23 +321,23 @@ def test_noise_at_test_changes_test_scores_and_not_the_training(task, finished_r
         ("stategy=full", "Did you mean 'strategy'"),
     ],
 )
-def test_a_wrong_word_is_answered_with_the_right_one(override, message):
+def test_a_misspelt_setting_is_refused_with_the_nearest_name(override, message):
     with pytest.raises(RecipeError, match=message):
         evaluate_recipe("finetune", [override])
 
 
-def test_lora_on_a_resnet_is_refused_with_what_to_take(task, tmp_path):
+def test_lora_on_a_resnet_is_refused_with_a_hint_to_a_vit(task, tmp_path):
     with pytest.raises(RecipeError, match=r"strategy lora: resnet18 .*Take a ViT"):
         judge("finetune", family_backbone("resnet"), task, tmp_path / "r", "strategy=lora")
     assert not (tmp_path / "r").exists()
 
 
-def test_a_task_of_masks_is_sent_to_segment(tmp_path):
+def test_a_segmentation_task_is_refused_with_a_hint_to_segment(tmp_path):
     with pytest.raises(TaskError, match=r"it is segmentation, which finetune cannot score. Take segment"):
         judge("finetune", family_backbone("resnet"), mask_task(tmp_path / "task"), tmp_path / "r")
 
 
-def test_a_launch_that_shares_out_the_weights_is_refused(task, tmp_path, monkeypatch):
+def test_a_launch_with_sharded_weights_is_refused(task, tmp_path, monkeypatch):
     start = session.start_accelerator
 
     def sharded(*arguments):

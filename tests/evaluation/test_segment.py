@@ -92,7 +92,7 @@ def test_lora_adapts_an_encoder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_whatever_may_learn_gets_a_gradient(tmp_path, family, monkeypatch):
+def test_every_trainable_parameter_gets_a_gradient(tmp_path, family, monkeypatch):
     """Else several processes would wait for it in vain."""
     found = []
 
@@ -113,7 +113,7 @@ def test_bf16_trains_nearly_as_fp32(tmp_path):
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.02) and losses["bf16"] != losses["fp32"]
 
 
-def test_grey_volumes_meet_an_rgb_encoder(tmp_path):
+def test_grey_volumes_can_be_segmented_by_an_rgb_encoder(tmp_path):
     task = mask_task(tmp_path / "task")
     for way in ("repeat", "adapt"):
         result = judge("segment", family_backbone("resnet", channels=3), task, tmp_path / way, f"channels={way}")
@@ -373,7 +373,7 @@ def test_sampling_shows_images_with_and_without_the_class_equally_often(tmp_path
     assert counts == [2] * 5
 
 
-def test_a_task_of_classes_is_sent_elsewhere(tmp_path):
+def test_a_multiclass_task_is_refused_with_a_hint_to_other_protocols(tmp_path):
     with pytest.raises(TaskError, match="it is multiclass, which segment cannot score"):
         judge("segment", family_backbone("resnet"), class_task(tmp_path / "task"), tmp_path / "r")
 
@@ -400,7 +400,7 @@ def pairs(request):
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (64, 64), (48, 80), (100, 40)])
-def test_an_image_that_shows_its_mask_still_does_after_both_were_cut(pairs, height, width):
+def test_an_image_and_its_mask_are_cropped_and_resampled_together(pairs, height, width):
     views, masks, _, _ = pairs(height, width)
     shown = (views[:, 0] > views[:, 0].amin((1, 2), True) / 2 + views[:, 0].amax((1, 2), True) / 2).long()
     mixed = [int(mask.min() != mask.max()) for mask in masks]
@@ -409,18 +409,18 @@ def test_an_image_that_shows_its_mask_still_does_after_both_were_cut(pairs, heig
     assert all(float(share) > 0.95 for share, both in zip(agreement, mixed, strict=True) if both)
 
 
-def test_masks_are_turned_and_flipped_and_not_all_in_one_way(pairs):
+def test_masks_are_rotated_and_flipped_at_random(pairs):
     _, masks, _, original = pairs(32, 32)
     assert len({mask.numpy().tobytes() for mask in masks}) == 16
     assert sum(torch.equal(mask, whole) for mask, whole in zip(masks, original, strict=True)) <= 1
 
 
-def test_with_its_mask_an_image_is_cut_as_without(pairs):
+def test_a_mask_does_not_change_the_view_of_its_image(pairs):
     views, masks, alone, _ = pairs(48, 80)
     assert torch.equal(views, alone) and masks.shape == (16, 32, 32) and masks.dtype == torch.int64
 
 
-def test_class_ids_are_never_mixed(pairs):
+def test_masks_are_never_interpolated(pairs):
     draw = torch.Generator().manual_seed(0)
     masks = 7 * torch.randint(2, (4, 40, 40), generator=draw)
     maker = ViewMaker([VIEWS["ct"](32, 1, "display")], Scale(0, 255), 0, 1)
@@ -428,5 +428,5 @@ def test_class_ids_are_never_mixed(pairs):
     assert set(cut.unique().tolist()) == {0, 7}
 
 
-def test_another_pass_cuts_elsewhere(pairs):
+def test_another_pass_has_other_crops(pairs):
     assert not torch.equal(pairs(32, 32, epoch=0)[1], pairs(32, 32, epoch=1)[1])

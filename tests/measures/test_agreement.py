@@ -41,7 +41,7 @@ def test_weighted_kendall_is_the_mean_of_ranking_by_one_and_by_the_other():
     assert agreement(other, one)["weighted_kendall"] == pytest.approx(expected, abs=1e-12)
 
 
-def test_the_same_order_agrees_wholly_and_the_reverse_not_at_all():
+def test_the_same_order_has_correlation_1_and_the_reverse_order_minus_1():
     quality = np.array([0.1, 0.4, 0.5, 0.8])
     same, reverse = agreement(3 * quality - 7, quality), agreement(-quality, quality)
     assert [same[name] for name in COEFFICIENTS] == pytest.approx([1, 1, 1, 1], abs=1e-12)
@@ -60,7 +60,7 @@ def test_a_constant_has_no_correlation(name):
     assert np.isnan(agreement([1.0, 2.0, 3.0], [2.0, 2.0, 2.0])[name])
 
 
-def test_many_are_answered_at_once_along_the_last_axis():
+def test_many_correlations_are_computed_at_once_along_the_last_axis():
     draw = np.random.default_rng(0)
     scores, quality = draw.integers(0, 4, (6, 2, 5)).astype(float), draw.normal(size=5)
     coefficients = agreement(scores, quality)

@@ -269,5 +269,5 @@ def test_a_wrong_number_of_names_is_refused():
 
 
 @pytest.mark.parametrize(("metric", "sign"), [("ece", -1), ("brier", -1), ("auroc", 1), ("auroc_ece", 1), ("f1", 1)])
-def test_metric_sign(metric, sign):
+def test_the_sign_of_a_metric_is_minus_one_if_less_is_better(metric, sign):
     assert metric_sign(metric) == sign

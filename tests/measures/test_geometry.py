@@ -243,14 +243,14 @@ def test_cka_is_one_for_the_same_up_to_rotation_scale_and_shift(like):
 
 
 @pytest.mark.parametrize("like", [*CKAS, procrustes], ids=[*NAMES, "procrustes"])
-def test_likeness_of_representations_ignores_rotation_scale_and_shift_and_is_symmetric(like):
+def test_cka_and_procrustes_ignore_rotation_scale_and_shift_and_are_symmetric(like):
     one, other = pair(60)
     assert like(30 * one @ rotation(12) - 7, other) == pytest.approx(like(one, other), rel=1e-6)
     assert like(other, one) == pytest.approx(like(one, other), rel=1e-9)
 
 
 @pytest.mark.parametrize("like", [*CKAS[:4], procrustes], ids=[*NAMES[:4], "procrustes"])
-def test_likeness_of_representations_ignores_the_order_of_images_but_not_their_pairing(like):
+def test_cka_and_procrustes_depend_on_the_pairing_of_images_but_not_on_their_order(like):
     one, other = pair(60)
     order = np.random.default_rng(0).permutation(60)
     assert like(one[order], other[order]) == pytest.approx(like(one, other))
@@ -274,7 +274,7 @@ def test_unbiased_cka_of_unrelated_noise_is_about_zero_where_the_plain_one_is_no
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("like", [*CKAS, procrustes], ids=[*NAMES, "procrustes"])
-def test_features_that_never_vary_are_like_nothing(like, dtype):
+def test_the_similarity_of_features_that_never_vary_is_nan(like, dtype):
     varied = cloud(60, 7, dtype=dtype)
     for seed in range(4):
         same = cloud(1, 5, seed, dtype).expand(60, 5)
@@ -311,7 +311,7 @@ def test_procrustes_is_what_the_best_rotation_leaves(rows):
     assert procrustes(one, other) == pytest.approx(((a @ best - b) ** 2).sum(), rel=1e-6)
 
 
-def test_procrustes_is_zero_for_the_same_and_two_for_the_unrelated():
+def test_procrustes_is_zero_for_equal_and_two_for_unrelated_representations():
     one, _ = pair()
     assert 0 <= procrustes(one, 0.1 * one @ rotation(12) + 3) < 1e-6
     assert 0 <= procrustes(one, one) < 1e-6 and 0 <= procrustes(one.float(), one.float()) < 1e-5
@@ -374,7 +374,7 @@ def test_mmd_is_the_mean_kernel_within_less_that_across(bandwidth):
     assert mmd(one, other, bandwidth) == pytest.approx(naive_mmd(one, other, bandwidth), rel=1e-6)
 
 
-def test_mmd_is_about_zero_for_clouds_of_one_kind_and_without_bias():
+def test_mmd_of_samples_of_one_distribution_is_zero_on_average():
     values = [mmd(cloud(40, 5, seed), cloud(25, 5, 1000 + seed)) for seed in range(60)]
     assert np.mean(values) == pytest.approx(0, abs=3 * np.std(values) / math.sqrt(60)) and min(values) < 0 < max(values)
 

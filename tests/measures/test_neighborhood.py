@@ -128,7 +128,7 @@ def test_neighbours_and_distances_are_those_of_brute_force(rows, k, dtype):
     assert (np.diff(near.similarities) <= 0).all()
 
 
-def test_features_given_are_left_as_they_were(rows):
+def test_features_are_not_changed(rows):
     given = rows.copy()
     Neighborhood.of(given, 3)
     assert np.array_equal(given, rows)
@@ -209,7 +209,7 @@ def test_few_rows_and_many_neighbours_in_every_index(rows, kind):
 
 
 @pytest.mark.parametrize(("count", "k"), [(1, 15), (0, 1), (6, 0)])
-def test_nothing_to_be_near_is_refused(rows, count, k):
+def test_fewer_than_two_rows_or_no_neighbours_are_refused(rows, count, k):
     with pytest.raises(ValueError, match="expected two rows and k = 1"):
         Neighborhood.of(rows[:count], k)
 
@@ -295,7 +295,7 @@ def test_a_single_label_has_no_chance_level(near):
     assert math.isnan(near.purity(labels)) and math.isnan(near.purity_by_chance(labels))
 
 
-def test_names_of_classes_do_not_matter(near, classes):
+def test_the_names_of_classes_do_not_change_purity(near, classes):
     for name in (near.purity, near.purity_by_chance, near.average_precision):
         assert name(classes) == name(classes * -1000) == name(classes.astype(str)) == name(classes.astype(object))
 
@@ -365,7 +365,7 @@ def test_auto_of_many_rows_is_approximate_and_finds_nearly_all(monkeypatch):
     assert Neighborhood.of(crowd[:2999], 10).index == "exact"
 
 
-def test_auto_of_many_rows_is_exact_where_cells_are_no_help(monkeypatch):
+def test_auto_of_many_rows_is_exact_if_cells_do_not_reach_the_recall(monkeypatch):
     monkeypatch.setattr(neighborhood, "EXACT_GRAPH_BELOW", 1000)
     formless = np.random.default_rng(0).normal(size=(2000, 100)).astype(np.float32)
     near = Neighborhood.of(formless, 10)

@@ -67,7 +67,7 @@ def test_auto_is_exact_below_the_stated_size_and_not_from_there_on(crowd, monkey
     assert NeighborIndex(crowd[0][:500], "auto").kind == "ivf"
 
 
-def test_of_equal_rows_any_is_right_and_recall_does_not_suffer(crowd):
+def test_any_of_several_equal_rows_counts_as_found(crowd):
     rows = np.repeat(crowd[0][:50], 40, 0)
     for kind in ("exact", "ivf", "hnsw"):
         similarities, positions = NeighborIndex(rows, kind).search(crowd[0][:50], 10)
@@ -147,7 +147,7 @@ def test_a_gpu_finds_the_same_neighbours(crowd, monkeypatch, kind, k):
     assert np.allclose(others, there.others(crowd[0], k)[0], atol=1e-5)
 
 
-def test_without_faiss_for_gpus_nothing_asks_for_one(crowd, monkeypatch):
+def test_with_faiss_for_cpus_no_gpu_is_searched_on(crowd, monkeypatch):
     expected = nearest(*crowd, 5)[1]
     monkeypatch.delattr(faiss, "get_num_gpus", raising=False)
     assert np.array_equal(nearest(*crowd, 5)[1], expected)

@@ -46,7 +46,7 @@ def test_mocov3_is_the_paper_s_loss_in_both_directions_times_two_tau(kind, tempe
     assert_equal_losses_and_gradients(method, method(batch, 0)["loss"], naive, naive_loss)
 
 
-def test_mocov3_keeps_a_vit_s_patch_embedding_as_it_was_born():
+def test_mocov3_keeps_the_initial_patch_embedding_of_a_vit():
     """Section 4.2 of the paper: a random patch projection that is not trained is more stable."""
     method = new_method("mocov3", VIT)
     born = copy.deepcopy(method.backbone.model.patch_embed.state_dict())

@@ -72,7 +72,7 @@ def test_vicreg_is_the_paper_s_invariance_variance_and_covariance(weights):
 
 
 @pytest.mark.parametrize("name", ["barlowtwins", "vicreg"])
-def test_the_two_views_may_change_places(name):
+def test_swapping_the_two_views_does_not_change_the_loss(name):
     method = new_method(name)
     batch = new_batch(method)
     swapped = ViewBatch(batch.views[::-1], batch.rows)

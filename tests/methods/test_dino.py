@@ -81,7 +81,7 @@ def test_dino_without_a_warm_up_has_one_target_temperature():
     assert [method.target_temperature(step) for step in (0, 1, 50)] == [0.06] * 3
 
 
-def test_dino_holds_its_output_layer_for_the_first_epochs_and_no_other():
+def test_dino_freezes_only_its_output_layer_during_the_first_epochs():
     """Appendix C: the last layer is held during the first epoch; decay and momentum of the optimiser included."""
     method = new_method("dino", frozen_output_epochs=1.5)
     method.schedule = Schedule(steps_per_epoch=4, total_steps=100)

@@ -186,7 +186,7 @@ def test_what_is_trained_is_the_backbone_itself():
 
 
 @pytest.mark.parametrize("kind", [RESNET, MOBILENET])
-def test_mae_on_what_is_no_vit_is_refused(kind):
+def test_mae_on_architectures_other_than_vits_is_refused(kind):
     with pytest.raises(
         RecipeError, match=rf"method: mae needs a plain ViT, and {kind[0]} is not one\. Set backbone\.name"
     ):

@@ -83,7 +83,7 @@ def test_dino_sees_two_large_crops_and_its_small_ones():
     assert {preset.intensity.window_hu for preset in presets} == {PRESET.intensity.window_hu}
 
 
-def test_what_a_method_takes_from_the_batch_is_stated_exactly_where_it_takes_something():
+def test_methods_state_what_they_compare_within_a_batch_if_and_only_if_they_do():
     assert {name for name, method in METHODS.items() if method.compares} == {
         "simclr",
         "mocov3",

@@ -45,7 +45,7 @@ def test_moco_s_queue_drops_its_oldest_keys_and_the_next_loss_sees_the_new_ones(
     assert torch.allclose(found.double(), torch.stack(queue), atol=1e-6)
 
 
-def test_moco_s_copy_moves_by_its_momentum_at_any_step():
+def test_moco_s_momentum_network_is_updated_with_the_same_momentum_at_every_step():
     method = new_method("moco", momentum=0.9)
     method.schedule = Schedule(steps_per_epoch=10, total_steps=100)
     online = dict(torch.nn.Sequential(method.backbone, method.projection_head).named_parameters())
@@ -65,7 +65,7 @@ def test_moco_s_queue_is_in_the_state_so_that_a_resumed_run_has_it():
     assert int(other.criterion.memory_bank.bank_ptr) == IMAGES
 
 
-def test_shuffling_leaves_the_keys_as_they_are_when_nothing_depends_on_the_companions():
+def test_shuffling_does_not_change_keys_that_do_not_depend_on_other_images():
     method = new_method("moco", bn_groups=4).eval()
     images = new_batch(method).views[1]
     with torch.no_grad():
@@ -74,7 +74,7 @@ def test_shuffling_leaves_the_keys_as_they_are_when_nothing_depends_on_the_compa
             assert torch.allclose(method._keys(images, step), expected, atol=1e-9)
 
 
-def test_moco_s_keys_meet_other_companions_at_every_step_and_with_every_seed():
+def test_moco_s_keys_are_shuffled_differently_at_every_step_and_with_every_seed():
     method = new_method("moco", bn_groups=4)
     globalise_batchnorm(method, 4, CPU)
     images = new_batch(method).views[1]

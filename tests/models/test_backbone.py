@@ -111,12 +111,12 @@ def test_a_scratch_backbone_is_a_backbone_of_its_seed():
         ("runs/nowhere", r"runs/nowhere: this is no backbone .* Pretrain one with"),
     ],
 )
-def test_a_wrong_name_is_answered_with_what_to_do(spec, message):
+def test_a_wrong_name_is_refused_with_advice(spec, message):
     with pytest.raises(BackboneError, match=message):
         load_backbone(spec)
 
 
-def test_an_architecture_that_refuses_its_options_is_a_user_s_mistake():
+def test_options_that_an_architecture_refuses_are_reported_as_a_user_error():
     with pytest.raises(BackboneError, match="timm refused"):
         Architecture("resnet10t", 1, 16, options={"chanels": [1, 2]}).build(seed=0)
 

@@ -104,14 +104,14 @@ def test_if_all_blocks_are_frozen_everything_is_in_eval_mode():
     assert not any(layer.training for layer in model.modules())
 
 
-def test_what_no_longer_rests_trains_again():
+def test_a_block_that_is_no_longer_frozen_is_trained_again():
     model = small()
     train_all_but(model, list(model.parameters()))
     train_all_but(model, [])
     assert all(layer.training for layer in model.modules())
 
 
-def test_a_layer_that_learns_in_part_trains():
+def test_a_layer_with_some_trainable_parameters_is_in_train_mode():
     model = small()
     train_all_but(model, [model[0][1].weight])
     assert model[0][1].training

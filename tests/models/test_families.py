@@ -92,7 +92,7 @@ def test_plain_timm_refuses_a_small_stem_rather_than_load_another_one(tmp_path, 
 
 
 @pytest.mark.parametrize("family", ["vgg", "convnext", "vit"])
-def test_a_family_without_a_small_stem_says_what_to_take_instead(family):
+def test_a_family_without_a_small_stem_is_refused_with_an_alternative(family):
     with pytest.raises(BackboneError, match=r"'small' is for ResNets and DenseNets; .* is none.*options.patch_size"):
         family_backbone(family, stem="small")
 

@@ -48,7 +48,7 @@ def hooks(backbone):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_layers_of_every_family_hold_what_a_hook_by_hand_sees(family, ct_store):
+def test_layers_of_every_family_have_the_activations_that_a_hook_records(family, ct_store):
     backbone = family_backbone(family)
     found, expected = embed_layers(backbone, ct_store, ROWS, batch_size=2), by_hand(backbone, ct_store, ROWS)
     assert list(found) == layer_names(backbone) == list(expected) and len(found) == COUNTS[family]
@@ -66,7 +66,7 @@ def test_the_last_layer_that_timm_knows_is_always_there_and_those_near_the_image
 
 
 @pytest.mark.parametrize(("depth", "count"), [(3, 3), (12, 12), (13, MAX_LAYERS), (24, MAX_LAYERS), (31, MAX_LAYERS)])
-def test_of_many_blocks_as_many_evenly_spaced_ones_are_looked_at(depth, count):
+def test_of_many_blocks_evenly_spaced_ones_are_used(depth, count):
     backbone = described("vit_tiny_patch16_224", 32, {"embed_dim": 16, "depth": depth, "num_heads": 2})
     blocks = [int(name.removeprefix("blocks.")) for name in layer_names(backbone)]
     assert len(blocks) == count and blocks[-1] == depth - 1
@@ -136,7 +136,7 @@ def test_colour_is_read_by_a_backbone_of_one_channel_and_grey_by_one_of_three(ct
         assert all(len(values) == 5 and np.isfinite(values).all() for values in found.values())
 
 
-def test_two_views_of_an_image_differ_and_are_alike(ct_store):
+def test_two_views_of_an_image_are_similar_but_not_equal(ct_store):
     backbone, rows = family_backbone("resnet"), np.arange(48)
     one, other = paired_features(backbone, ct_store, rows)
     assert one.shape == other.shape == (48, backbone.feature_dim) and one.dtype == other.dtype == np.float32

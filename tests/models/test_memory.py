@@ -25,5 +25,5 @@ def page_faults(how):
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
-def test_the_next_tensor_takes_the_pages_of_the_last():
+def test_a_new_tensor_reuses_the_memory_of_a_freed_one():
     assert page_faults("kept") < page_faults("given back") / 20

@@ -168,12 +168,12 @@ def test_a_backbone_of_ours_without_its_card_is_not_taken_for_public_weights(tmp
         ("timm:resnet10", r"timm has no such architecture"),
     ],
 )
-def test_weights_that_timm_does_not_know_are_answered_without_asking_a_network(spec, message):
+def test_weights_that_timm_does_not_know_are_refused_without_a_network(spec, message):
     with pytest.raises(BackboneError, match=message):
         load_backbone(spec)
 
 
-def test_without_a_network_the_command_line_tells_the_manual_way_and_it_works(tmp_path, ct_store):
+def test_without_a_network_the_command_line_explains_the_manual_download_which_works(tmp_path, ct_store):
     script = f"""
 import os, sys
 os.environ |= {{"HF_HUB_OFFLINE": "1", "HF_HOME": {str(tmp_path / "nothing")!r}}}

@@ -109,7 +109,7 @@ def test_neither_workers_nor_logging_nor_cadence_change_the_weights(runs, finish
     assert runs.weights(tmp_path / "other") == runs.weights(finished[0])
 
 
-def test_a_finished_run_is_already_there(tiny_recipe, finished, capsys):
+def test_a_finished_run_is_not_repeated(tiny_recipe, finished, capsys):
     out, answer = finished
     before = (out / "backbone" / "model.safetensors").stat().st_mtime_ns
     assert main(["pretrain", str(tiny_recipe), "--out", str(out), "--json", "name=called_otherwise"]) == 0
@@ -126,7 +126,9 @@ def test_a_folder_of_another_run_is_refused_with_status_2(runs, tiny_recipe, fin
     assert runs.weights(finished[0]) == before
 
 
-def test_the_untrained_backbone_of_a_recipe_is_the_control_of_the_trained_one(tiny_recipe, finished, tmp_path, capsys):
+def test_the_untrained_backbone_of_a_recipe_has_the_initial_weights_of_the_trained_one(
+    tiny_recipe, finished, tmp_path, capsys
+):
     """Random weights of the same seed, the same scaling, and no source domain."""
     command = ["pretrain", str(tiny_recipe), "--untrained", "--out", str(tmp_path / "control")]
     assert main(command) == 0

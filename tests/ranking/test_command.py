@@ -62,7 +62,7 @@ def first_call(user_folder):
         return words, ssl_transfer(*words, "--out", "ranking", "--json", folder=user_folder)
 
 
-def test_json_is_one_object_with_what_others_rely_on(first_call, user_folder):
+def test_json_is_one_object_with_the_documented_keys(first_call, user_folder):
     answer = first_call[1].json
     assert {
         "backbones",
@@ -96,12 +96,14 @@ def test_a_backbone_in_a_folder_of_its_own_name_has_that_name(in_user_folder, co
     assert status == 0 and json.loads(stdout)["order"] == ["simclr_ct"]
 
 
-def test_a_backbone_pretrained_on_this_very_store_is_named(first_call):
+def test_a_backbone_pretrained_on_the_store_of_the_task_is_named(first_call):
     (caveat,) = (caveat for caveat in first_call[1].json["caveats"] if "very store" in caveat)
     assert "simclr_ct" in caveat and "scratch" not in caveat
 
 
-def test_people_read_a_table_the_recommendation_and_the_caveats(first_call, user_folder, monkeypatch, command, offline):
+def test_without_json_a_table_the_recommendation_and_the_caveats_are_printed(
+    first_call, user_folder, monkeypatch, command, offline
+):
     monkeypatch.chdir(user_folder)
     answer = first_call[1].json
     status, stdout, _ = command(*first_call[0], "--out", "ranking")
@@ -116,7 +118,7 @@ def test_people_read_a_table_the_recommendation_and_the_caveats(first_call, user
     assert answer["ranking"] in lines[-1]
 
 
-def test_a_second_call_is_answered_from_the_folder(first_call, user_folder, monkeypatch, command, offline):
+def test_a_second_call_reads_the_finished_ranking(first_call, user_folder, monkeypatch, command, offline):
     monkeypatch.chdir(user_folder)
     shutil.rmtree(user_folder / "runs" / "features", ignore_errors=True)
     before = (user_folder / "ranking" / "rank.json").stat().st_mtime_ns
@@ -128,7 +130,7 @@ def test_a_second_call_is_answered_from_the_folder(first_call, user_folder, monk
 
 
 @pytest.mark.parametrize("words", [["folds=4"], ["resamples=9"], ["by=knn"]])
-def test_another_ranking_does_not_go_into_its_folder(first_call, user_folder, monkeypatch, command, offline, words):
+def test_another_ranking_in_the_same_folder_is_refused(first_call, user_folder, monkeypatch, command, offline, words):
     monkeypatch.chdir(user_folder)
     status, stdout, stderr = command(*first_call[0], *words, "--out", "ranking")
     assert (status, stdout) == (2, "")
@@ -149,7 +151,7 @@ def test_inspect_shows_a_ranking(first_call, user_folder, monkeypatch, command):
     assert status == 0 and answer["recommendation"] in stdout
 
 
-def test_features_of_the_command_are_taken_by_the_command(in_user_folder, command):
+def test_features_written_by_the_command_line_are_used_by_it(in_user_folder, command):
     assert command("features", "ours", "ct", "--out", "features")[0] == 0
     assert not (in_user_folder / "runs").exists()
     status, stdout, _ = command("rank", "region.yaml", "ours", "resamples=0", "--features", "features", "--json")
@@ -157,7 +159,7 @@ def test_features_of_the_command_are_taken_by_the_command(in_user_folder, comman
     assert not (in_user_folder / "runs" / "features").exists()
 
 
-def test_a_source_of_the_command_gives_leep_and_nce(in_user_folder, command):
+def test_the_flag_source_gives_leep_and_nce(in_user_folder, command):
     words = ["rank", "region.yaml", "ours", TINY, "resamples=0", "--source", "ct:label", "--json"]
     status, stdout, stderr = command(*words)
     assert status == 0, stderr
@@ -167,7 +169,7 @@ def test_a_source_of_the_command_gives_leep_and_nce(in_user_folder, command):
     assert any("LEEP and NCE of simclr_ct" in caveat and "ct (label)" in caveat for caveat in answer["caveats"])
 
 
-def test_settings_may_stand_before_and_behind_options(in_user_folder, command):
+def test_settings_may_precede_and_follow_options(in_user_folder, command):
     orders = [["by=knn", TINY, "resamples=0", "--json"], [TINY, "--json", "resamples=0", "by=knn"]]
     answers = [command("rank", "region.yaml", *words) for words in orders]
     assert [status for status, _, _ in answers] == [0, 0]
@@ -234,7 +236,7 @@ def test_candidates_that_cannot_be_fetched_are_left_out_and_the_rest_is_ranked(f
     assert stderr.count(f"left out: {OFFLINE}") == 1 and "Traceback" not in stderr
 
 
-def test_people_read_every_candidate_that_was_left_out(in_user_folder, command, offline):
+def test_every_candidate_that_was_left_out_is_printed(in_user_folder, command, offline):
     names = [OFFLINE, "timm:resnet50.a1_in1k"]
     status, stdout, _ = command("rank", "region.yaml", TINY, "resamples=0", "--candidates", ",".join(names))
     assert status == 0

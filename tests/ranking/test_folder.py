@@ -17,7 +17,7 @@ from ssl_transfer.ranking.stage import rank
 # the folder
 
 
-def test_the_folder_holds_the_answer_and_a_table_of_every_value(three_ranked):
+def test_the_folder_contains_the_ranking_and_a_table_of_all_values(three_ranked):
     _, answer, folder = three_ranked
     assert json.loads((folder / "rank.json").read_text()) == answer
     table = pandas.read_csv(folder / "scores.csv")
@@ -42,7 +42,7 @@ def test_without_out_the_folder_is_named_by_the_inputs(workdir, task):
     assert again.path == folder and len({folder, *others}) == 5
 
 
-def test_the_same_again_is_answered_from_the_folder_without_any_work(workdir, task):
+def test_the_same_ranking_is_read_from_the_folder_without_computation(workdir, task):
     first = ranked(task, THREE, workdir / "out")
     before = (workdir / "out" / "rank.json").stat().st_mtime_ns
     shutil.rmtree("runs")
@@ -51,7 +51,7 @@ def test_the_same_again_is_answered_from_the_folder_without_any_work(workdir, ta
 
 
 @pytest.mark.parametrize("holds", ["another ranking", "something else"])
-def test_a_folder_that_holds_something_else_is_refused_and_kept(workdir, task, holds):
+def test_a_folder_with_other_content_is_refused_and_kept(workdir, task, holds):
     if holds == "another ranking":
         ranked(task, {"it": DIM}, workdir / "out", resamples=0)
     else:

@@ -49,7 +49,7 @@ def test_a_score_of_classes_cannot_order_backbones_for_several_labels(workdir, m
 
 
 @pytest.mark.parametrize("labelled", ["everywhere", "for a few"])
-def test_a_label_so_rare_that_resamples_miss_it_is_ranked_all_the_same(workdir, labelled):
+def test_a_label_so_rare_that_some_resamples_lack_it_can_be_ranked(workdir, labelled):
     """Seventeen patients: a resample leaves out any two of them one time in eight."""
     rare = np.array(["0"] * 60, object)
     rare[[3, 30]] = "1"

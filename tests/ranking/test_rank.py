@@ -46,7 +46,7 @@ def test_the_order_is_best_first_by_the_requested_criterion(three_ranked, workdi
     assert by not in answer["agreement"]
 
 
-def test_of_an_error_less_is_better(workdir):
+def test_a_lower_error_ranks_higher(workdir):
     answer = ranked(cohort(workdir / "task", metric="brier"), THREE, workdir / "out")
     assert answer["order"][0] == "clear" and answer["first"]["clear"] > 0.99
     probes = [criteria_of(answer, name)["linear_probe"] for name in answer["order"]]
@@ -194,7 +194,7 @@ def test_the_same_seed_gives_the_same_answer_and_another_seed_other_folds_and_re
 # what cannot be ranked
 
 
-def test_masks_are_refused(workdir):
+def test_segmentation_tasks_are_refused(workdir):
     with pytest.raises(TaskError, match="segmentation"):
         ranked(mask_task(workdir / "task"), {"it": CLEAR}, workdir / "out")
 
@@ -207,7 +207,7 @@ def test_features_that_are_nan_are_refused_by_the_backbone_s_name(workdir, task)
     assert not (workdir / "out").exists()
 
 
-def test_features_that_never_vary_are_chance_and_no_crash(workdir, task):
+def test_features_that_never_vary_score_at_chance(workdir, task):
     answer = ranked(task, {"black": reader(*DIM, factor=0.0), "clear": CLEAR}, workdir / "out")
     assert answer["order"] == ["clear", "black"]
     values = criteria_of(answer, "black")

@@ -65,14 +65,14 @@ def test_there_are_no_more_folds_than_patients(task):
     assert set(sample(task, folds=100).folds) == set(range(17))
 
 
-def test_classes_are_dealt_evenly(workdir):
+def test_classes_are_distributed_evenly_over_folds(workdir):
     task, _ = persons(workdir / "task")
     drawn = sample(task)
     for fold in range(5):
         assert 0.3 < drawn.labels[drawn.folds == fold].mean() < 0.7
 
 
-def test_the_same_seed_deals_and_draws_the_same_and_another_does_not(task):
+def test_the_same_seed_gives_the_same_folds_and_resamples_and_another_does_not(task):
     one, two, other = sample(task), sample(task), sample(task, seed=1)
     assert np.array_equal(one.folds, two.folds) and np.array_equal(one.counts, two.counts)
     assert not np.array_equal(one.folds, other.folds) and not np.array_equal(one.counts, other.counts)
@@ -128,7 +128,9 @@ def test_fewer_than_three_patients_are_refused(workdir):
 
 
 @pytest.mark.parametrize(("train", "held_out"), [(2, 1), (4, 2)])
-def test_a_task_of_a_few_patients_of_one_image_is_dealt_or_refused_with_a_reason(workdir, train, held_out):
+def test_a_task_of_a_few_patients_with_one_image_is_divided_into_folds_or_refused_with_a_reason(
+    workdir, train, held_out
+):
     few = class_task(workdir / "task", train=train, held_out=held_out)
     try:
         drawn = sample(few)
@@ -152,7 +154,7 @@ def test_features_that_separate_patients_but_not_classes_do_not_score_well(workd
 
 
 @pytest.mark.parametrize("probe", PROBES)
-def test_features_that_tell_classes_score_well_whatever_else_they_tell(workdir, probe):
+def test_features_that_separate_classes_score_well_whatever_else_they_encode(workdir, probe):
     task, features = persons(workdir / "task")
     drawn = sample(task)
     inputs = features[drawn.rows]
@@ -160,7 +162,7 @@ def test_features_that_tell_classes_score_well_whatever_else_they_tell(workdir, 
     assert drawn.metric(drawn.held_out_scores(PROBES[probe], inputs)) > 0.9
 
 
-def test_learning_choosing_and_scoring_are_done_on_different_patients_and_every_image_is_scored_once(task):
+def test_training_selection_and_scoring_use_different_patients_and_every_image_is_scored_once(task):
     drawn = sample(task)
     names, calls, scored = patients(drawn), [], []
     numbers = np.arange(len(drawn.rows), dtype=np.float32)[:, None]
@@ -182,7 +184,7 @@ def test_learning_choosing_and_scoring_are_done_on_different_patients_and_every_
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "brier"])
-def test_a_setting_is_chosen_where_it_is_not_scored(workdir, metric):
+def test_a_setting_is_not_selected_on_the_images_that_are_scored(workdir, metric):
     task = cohort(workdir / "task", metric=metric)
     drawn = sample(task)
     right = np.eye(CLASSES)

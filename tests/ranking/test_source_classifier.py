@@ -57,7 +57,7 @@ def caveat(answer, *words):
 
 @pytest.mark.parametrize("channels", SOURCE.values(), ids=SOURCE)
 @pytest.mark.parametrize("family", MODELS)
-def test_public_weights_bring_the_classifier_that_timm_has(workdir, family, channels):
+def test_public_weights_include_the_classifier_of_timm(workdir, family, channels):
     downloaded(workdir / "public", family)
     backbone = load_backbone(workdir / "public", in_channels=channels, size=64)
     weights, biases = backbone.classifier
@@ -70,7 +70,7 @@ def test_public_weights_bring_the_classifier_that_timm_has(workdir, family, chan
     assert np.allclose(softmax(features @ weights.T + biases, axis=1), expected, rtol=1e-4, atol=1e-7)
 
 
-def test_other_backbones_bring_none(workdir):
+def test_other_backbones_have_no_classifier(workdir):
     downloaded(workdir / "public")
     public = load_backbone(workdir / "public", size=64)
     save_backbone(public, workdir / "ours")
@@ -101,7 +101,7 @@ def test_public_weights_are_scored_by_their_own_classifier(workdir, task):
 # a head on the labels of a store
 
 
-def test_without_source_classes_leep_and_nce_are_null_and_a_caveat_names_what_stands_in(workdir, task):
+def test_without_source_classes_leep_and_nce_are_null_and_a_caveat_names_an_alternative(workdir, task):
     values = ranked(task, {"ours": CLEAR, "scratch": reader(*DIM, method="none")}, workdir / "out", resamples=0)
     for name in ("ours", "scratch"):
         assert criteria_of(values, name)["leep"] is criteria_of(values, name)["nce"] is None
@@ -142,7 +142,7 @@ def test_posteriors_are_probabilities_of_the_store_s_classes_on_all_images(task,
     assert np.array_equal(named, (task.labels + 1) % CLASSES)
 
 
-def test_a_column_may_be_named_and_labels_that_images_do_not_tell_are_worth_less(workdir, task, source):
+def test_another_column_can_be_the_source_and_labels_unrelated_to_the_images_score_lower(workdir, task, source):
     backbone, values = {"it": reader(*CLEAR, stores=[source.id])}, {}
     for column in ("label", "mood"):
         sources = [SourceLabels.open(f"{source.path}:{column}")]

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.realdata, pytest.mark.skipif(ROOT is None, reason="SSL
 DATA = Path(ROOT or ".")
 
 
-def test_mednist_ct(tmp_path):
+def test_the_ct_images_of_mednist_are_ingested_with_their_classes(tmp_path):
     store = ingest(DATA / "mednist_ct" / "mednist_ct.npz", tmp_path / "s", domain="ct")
     assert len(store) == 12000 and store.shape == (1, 64, 64) and store.units == "display"
     assert store.card.labels == {"AbdomenCT": 5000, "ChestCT": 3000, "HeadCT": 4000}
@@ -61,6 +61,6 @@ def test_a_thorax_in_hu_with_named_masks(tmp_path):
 
 
 @pytest.mark.parametrize("pack", sorted(path.parent.name for path in DATA.glob("*/*.npz")) if ROOT else [])
-def test_every_pack_becomes_a_store(tmp_path, pack):
+def test_every_pack_can_be_ingested(tmp_path, pack):
     store = ingest(DATA / pack / f"{pack}.npz", tmp_path / "s")
     assert len(store) > 100 and store.card.n_refused == 0

@@ -47,7 +47,7 @@ def test_accumulated_batches_train_the_weights_of_whole_ones(runs, at_once, tmp_
         assert one["gradient_norm"] == pytest.approx(other["gradient_norm"], rel=1e-4)
 
 
-def test_those_weights_have_moved(runs, at_once, tmp_path):
+def test_the_accumulated_training_changes_the_weights(runs, at_once, tmp_path):
     """Or the test above would hold of runs that learn nothing."""
     runs(tmp_path / "still", *VIT, "method=supervised", "optimizer.lr=1e-12")
     still, moved = runs.tensors(tmp_path / "still"), runs.tensors(at_once("supervised"))

@@ -41,7 +41,7 @@ def mixed(ct_store, photo_store):
     return TrainingSet(parts, 0, labels=np.arange(96))
 
 
-def test_an_epoch_shows_every_image_at_most_once_and_only_images_of_the_pool(steps):
+def test_an_epoch_shows_every_image_of_the_training_set_at_most_once_and_no_others(steps):
     for epoch in range(3):
         rows = np.concatenate([rows for e, rows in steps() if e == epoch])
         assert len(rows) == len(set(rows)) == 24 and set(rows) <= set(POSITIONS)
@@ -96,7 +96,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("which", ["training_set", "mixed"])
-def test_views_are_bit_identical_whoever_makes_them(request, which, workers):
+def test_views_are_bit_identical_with_any_number_of_workers(request, which, workers):
     training_set = request.getfixturevalue(which)
 
     def batches(workers):

@@ -36,7 +36,7 @@ def test_the_last_two_are_kept(checkpoints):
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "one bit", "no digest", "empty digest"])
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_with_a_warning(checkpoints, capsys, damage):
+def test_a_damaged_newest_checkpoint_is_replaced_by_the_previous_one_with_a_warning(checkpoints, capsys, damage):
     for step in (5, 10):
         checkpoints.save(step, state(step))
     newest = checkpoints.folder / "checkpoint-00000010.pt"

@@ -74,7 +74,7 @@ def test_shares_that_do_not_add_up_are_refused(runs, mix, tmp_path, overrides, m
 
 
 @pytest.mark.parametrize("store", ["stores/one", "null"])
-def test_either_a_store_or_a_mix_is_named(runs, mix, tmp_path, store):
+def test_a_recipe_with_both_a_store_and_a_mix_or_neither_is_refused(runs, mix, tmp_path, store):
     parts = mix(0.5, 0.5)[1] if store != "null" else "data.mix=[]"
     with pytest.raises(RecipeError, match="Expected either `store: PATH` or `mix:"):
         runs(tmp_path / "run", f"data.store={store}", parts)

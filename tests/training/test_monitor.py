@@ -76,7 +76,7 @@ def test_rows_without_a_label_are_not_probed(ct_store, changed):
     assert np.array_equal(probes.rows["train"], train[1::2])
 
 
-def test_watching_leaves_the_backbone_as_it_was(ct_store, pixels):
+def test_measuring_leaves_the_backbone_unchanged(ct_store, pixels):
     pixels.train()
     before = {key: value.clone() for key, value in pixels.state_dict().items()}
     OnlineProbes(ct_store, "label", 10, 0).measure(pixels, CPU, bf16=False)
@@ -84,7 +84,7 @@ def test_watching_leaves_the_backbone_as_it_was(ct_store, pixels):
     assert all(torch.equal(before[key], value) for key, value in pixels.state_dict().items())
 
 
-def test_a_store_without_classes_cannot_be_watched(ct_store):
+def test_a_store_without_classes_has_no_online_probes(ct_store):
     with pytest.raises(StoreError, match="fewer than two classes"):
         OnlineProbes(ct_store, "modality", 10, 0)
 

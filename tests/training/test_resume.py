@@ -33,7 +33,9 @@ def damage(path):
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before_with_a_warning(runs, interrupt, finished, capsys):
+def test_a_truncated_newest_checkpoint_is_replaced_by_the_previous_one_with_a_warning(
+    runs, interrupt, finished, capsys
+):
     out = interrupt()
     damage(out / "checkpoints" / "checkpoint-00000002.pt")
     runs(out)

@@ -44,7 +44,7 @@ def test_a_click_on_a_neighbour_walks_to_it(page, written):
 
 
 @browser_only
-def test_hovering_shows_a_card_with_the_rows_own_picture(page, written):
+def test_hovering_over_a_point_shows_a_card_with_its_image(page, written):
     row = lone(page, written.maps[0].points, np.flatnonzero(written.columns["label"] == "liver"))
     page.mouse.move(*at(page, row))
     assert page.locator("#card p").all_inner_texts()[:2] == [f"Row {row}", "liver"] and state_of(page)["hovered"] == row
@@ -68,7 +68,7 @@ def test_rows_are_found_by_number_and_by_text(page, written):
 @pytest.mark.parametrize(
     "text, said", [("3000", "rows go from 0 to 2999"), ("kidney", "No row has “kidney”"), ("", "Type")]
 )
-def test_what_is_not_there_is_said(page, text, said):
+def test_a_search_without_a_result_is_reported(page, text, said):
     find(page, text)
     assert said in page.locator("#status").inner_text() and state_of(page)["selected"] == -1
 
@@ -98,7 +98,7 @@ def test_keys_alone_find_a_point_and_open_it(page):
 
 
 @browser_only
-def test_n_and_p_go_through_the_neighbours_and_enter_walks(page, written):
+def test_n_and_p_mark_one_neighbour_after_the_other_and_enter_opens_it(page, written):
     near = written.maps[0].neighbors[10]
     find(page, 10)
     seen = []
@@ -112,7 +112,7 @@ def test_n_and_p_go_through_the_neighbours_and_enter_walks(page, written):
 
 
 @browser_only
-def test_everything_to_press_is_reached_by_tab_and_shows_its_focus(page):
+def test_every_control_is_reached_by_tab_and_shows_its_focus(page):
     find(page, 5)
     page.evaluate("document.querySelector('#tab-explore').focus()")
     reached, bare = set(), []
@@ -149,7 +149,7 @@ def test_help_lists_every_key(page):
 
 
 @browser_only
-def test_images_stand_on_the_map_and_can_be_clicked(page):
+def test_images_on_the_embedding_can_be_clicked(page):
     ink = "document.querySelector('.paint').toDataURL().length"
     bare = page.evaluate(ink)
     page.click("#pictures")
@@ -163,7 +163,7 @@ def test_images_stand_on_the_map_and_can_be_clicked(page):
 
 
 @browser_only
-def test_the_page_asked_the_network_for_nothing_and_nothing_failed(page):
+def test_the_page_makes_no_request_and_raises_no_error(page):
     find(page, 5)
     page.keyboard.press("i")
     allowed = ("request file:", "request blob:", "request data:")

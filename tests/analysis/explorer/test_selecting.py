@@ -38,7 +38,7 @@ def test_a_lasso_selects_the_points_that_numpy_finds_inside(page, written):
 
 
 @browser_only
-def test_a_box_counts_its_classes_and_with_shift_another_adds_to_it(page, written):
+def test_a_box_selection_is_counted_by_class_and_shift_adds_another_box(page, written):
     page.click("[data-tool=box]")
     (a, b), (c, d) = draw(page, [(0.1, 0.1), (0.5, 0.6)])
     spots = screen(page, written.maps[0].points)
@@ -54,7 +54,7 @@ def test_a_box_counts_its_classes_and_with_shift_another_adds_to_it(page, writte
 
 
 @browser_only
-def test_a_selection_lists_its_first_200_rows_and_is_saved_whole(page, written):
+def test_a_selection_lists_its_first_200_rows_and_all_are_saved(page, written):
     page.click("[data-tool=lasso]")
     draw(page, LASSO)
     chosen = state_of(page)["chosen"]
@@ -71,7 +71,7 @@ def test_a_selection_lists_its_first_200_rows_and_is_saved_whole(page, written):
 
 
 @browser_only
-def test_row_numbers_are_copied_one_a_line(page):
+def test_row_numbers_are_copied_one_per_line(page):
     find(page, "image, 0007")
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.click("text=Copy row numbers")
@@ -100,7 +100,7 @@ def test_names_of_rows_are_listed_but_not_offered_as_colours(page, written):
 
 
 @browser_only
-def test_the_legend_takes_classes_away_and_brings_them_back(page, written):
+def test_the_legend_hides_and_shows_classes(page, written):
     points, label = written.maps[0].points, written.columns["label"]
     row = lone(page, points, np.flatnonzero(label == "liver"))
     page.click(".classes .toggle:has-text('liver')")
@@ -134,7 +134,7 @@ def test_another_backbone_keeps_selections_and_colours(page, written):
 
 
 @browser_only
-def test_points_travel_to_the_map_of_another_backbone(chromium, written, page):
+def test_points_move_to_the_embedding_of_another_backbone(chromium, written, page):
     page.emulate_media(reduced_motion="no-preference")
     page.keyboard.press("2")
     assert state_of(page)["travelling"]
@@ -144,7 +144,7 @@ def test_points_travel_to_the_map_of_another_backbone(chromium, written, page):
 
 
 @browser_only
-def test_side_by_side_both_maps_know_what_is_selected_and_pointed_at(page, written):
+def test_side_by_side_both_embeddings_mark_the_same_points(page, written):
     page.click("#beside")
     assert state_of(page)["backbones"] == ["first", f"second {EVIL}"]
     points = written.maps[0].points
@@ -175,7 +175,7 @@ def test_c_goes_through_the_colours_and_escape_clears(page):
 
 
 @browser_only
-def test_the_map_moves_by_dragging_and_zooms_by_the_wheel_and_marks_stay_on_their_points(page, written):
+def test_dragging_moves_and_the_wheel_zooms_the_embedding_and_marks_stay_on_their_points(page, written):
     find(page, 1000)
     start = state_of(page)["ranges"][0]
     draw(page, [(0.02, 0.02), (0.2, 0.1), (0.22, 0.12)])
@@ -193,7 +193,7 @@ def test_the_map_moves_by_dragging_and_zooms_by_the_wheel_and_marks_stay_on_thei
 
 
 @browser_only
-def test_findings_have_a_pane(page):
+def test_findings_are_in_a_second_tab(page):
     page.click("#tab-findings")
     assert texts(page, "#findings h2") == [f"One {EVIL}", "Two"]
     assert texts(page, "#findings p") == ["First.", f"Second {EVIL}", "Alone."]
@@ -202,7 +202,7 @@ def test_findings_have_a_pane(page):
 
 
 @browser_only
-def test_text_from_data_stays_text(page, written):
+def test_text_from_data_is_never_read_as_html(page, written):
     row = int(np.flatnonzero(written.columns["label"] == EVIL)[0])
     page.mouse.move(*at(page, row))
     find(page, row)

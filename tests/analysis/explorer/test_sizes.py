@@ -14,7 +14,7 @@ from ssl_transfer.errors import UsageError
 
 @browser_only
 @pytest.mark.long
-def test_a_hundred_thousand_points_open_and_answer(chromium, tmp_path):
+def test_a_page_of_100_000_points_opens_and_responds(chromium, tmp_path):
     count, one = 100_000, space(100_000, 2)
     path = write_explorer(tmp_path / "big.html", "Big", {"a": one, "b": space(count, 3)}, table(count), shades(count))
     page = opened(chromium, path)
@@ -31,7 +31,7 @@ def test_a_hundred_thousand_points_open_and_answer(chromium, tmp_path):
 
 @browser_only
 @pytest.mark.parametrize("count, k", [(1, 0), (40, 3)])
-def test_tiny_spaces_can_be_opened_too(chromium, tmp_path, count, k):
+def test_feature_spaces_of_very_few_images_can_be_opened(chromium, tmp_path, count, k):
     draw_ = np.random.default_rng(0)
     one = Projection(
         np.zeros((count, 2)), (np.arange(count)[:, None] + 1 + np.arange(k)) % count, draw_.random((count, k))
@@ -79,7 +79,7 @@ def wrong(**changes) -> dict:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_does_not_fit_is_refused_and_no_page_is_left(tmp_path, changes, said):
+def test_inconsistent_inputs_are_refused_and_no_page_is_written(tmp_path, changes, said):
     with pytest.raises(UsageError, match=said):
         write_explorer(tmp_path / "page.html", "t", **wrong(**changes))
     assert not list(tmp_path.iterdir())

@@ -36,7 +36,7 @@ def test_lora_can_adapt_other_layers():
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "vit"])
-def test_lora_on_a_family_without_attention_is_refused_with_what_to_take(family):
+def test_lora_on_a_family_without_attention_is_refused_with_a_hint_to_a_vit(family):
     with pytest.raises(RecipeError, match=r"has no linear layers called qkv or proj.*Take a ViT"):
         made("lora", family)
 

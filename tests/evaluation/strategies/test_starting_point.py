@@ -39,7 +39,7 @@ def test_the_penalty_is_the_formula_of_the_paper(name):
     assert float(strategy.penalty()) == pytest.approx(expected, rel=1e-4)
 
 
-def test_l2_sp_s_gradient_is_alpha_times_the_way_from_the_start_and_beta_times_the_head():
+def test_l2_sp_s_gradient_is_alpha_times_the_difference_from_the_start_and_beta_times_the_head():
     strategy, backbone, head, start = away("l2_sp", alpha=3.0, beta=0.1)
     strategy.penalty().backward()
     for name, parameter in backbone.named_parameters():
@@ -47,7 +47,7 @@ def test_l2_sp_s_gradient_is_alpha_times_the_way_from_the_start_and_beta_times_t
     assert torch.allclose(head.linear.weight.grad, 0.1 * head.linear.weight, rtol=1e-4)
 
 
-def test_l1_sp_s_gradient_is_alpha_times_the_sign_of_the_way_from_the_start():
+def test_l1_sp_s_gradient_is_alpha_times_the_sign_of_the_difference_from_the_start():
     for by in (0.5, -0.5):
         strategy, backbone, _, _ = away("l1_sp", by, alpha=3.0)
         strategy.penalty().backward()

@@ -119,7 +119,7 @@ def test_lp_ft_trains_the_head_alone_for_half_of_the_steps_and_then_everything(t
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
-def test_lp_ft_turns_at_the_stated_share(share):
+def test_lp_ft_unfreezes_the_backbone_at_the_stated_share(share):
     strategy, *_ = made("lp_ft", steps=100, head_share=share)
     resting = [strategy.rates(step, 1.0)["backbone"] == 0 for step in range(100)]
     assert resting == [step < 100 * share for step in range(100)]

@@ -53,7 +53,7 @@ def test_logme_refuses_such_features_whatever_its_target(features, found, target
 
 
 @every_score
-def test_nothing_at_all_is_refused(name):
+def test_features_without_rows_or_columns_are_refused(name):
     first = {"nce": np.zeros(0, int)}.get(name, np.zeros((0, 3)))
     with pytest.raises(ScoreError):
         score(name, np.zeros(0, int), first)
@@ -74,7 +74,7 @@ def test_features_are_not_written_to(name):
 
 
 @every_feature_score
-def test_features_that_may_not_be_written_to_and_lie_in_any_order_do(name):
+def test_read_only_features_of_any_memory_order_are_scored(name):
     features = np.asfortranarray(np.repeat(FEATURES, 2, axis=1))[:, ::-2]
     features.flags.writeable = False
     assert score(name, LABELS, features) == same(score(name, LABELS, np.ascontiguousarray(features)))
@@ -92,7 +92,7 @@ def test_fewer_than_five_images_per_feature_are_warned_of(name):
 
 
 @every_feature_score
-def test_the_warning_points_at_the_line_that_asked_for_the_score(name):
+def test_the_warning_points_at_the_line_that_computes_the_score(name):
     with pytest.warns(FewImagesWarning) as caught:
         getattr(transferability, name)(*task(25, 40, 2))
     assert caught[0].filename == __file__

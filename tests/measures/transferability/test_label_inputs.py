@@ -79,7 +79,7 @@ def test_labels_that_are_true_or_false_are_two_classes(name):
 
 
 @every_score
-def test_lists_are_as_good_as_arrays(name):
+def test_lists_give_the_scores_of_arrays(name):
     first = FIRST.get(name, FEATURES)
     assert score(name, LABELS.tolist(), first.tolist()) == same(score(name, LABELS))
 
@@ -100,7 +100,7 @@ def test_images_that_are_each_a_class_of_their_own_have_a_finite_score(name):
 
 
 @quiet
-def test_two_single_images_overlap_as_points_do():
+def test_classes_of_one_image_overlap_only_if_they_coincide():
     assert gbc([[0.0, 1.0], [2.0, 1.0]], [0, 1]) == 0
     assert gbc([[2.0, 1.0], [2.0, 1.0], [9.0, 1.0]], [0, 1, 2]) == pytest.approx(-2)  # two are one point
 
