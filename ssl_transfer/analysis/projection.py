@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ssl_transfer.measures.neighborhood import NEIGHBORS, Neighborhood
 from ssl_transfer.measures.neighbors import nearest
@@ -43,10 +46,9 @@ def project(
     Source:
         McInnes et al. 2018, https://arxiv.org/abs/1802.03426.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore"
-        )  # umap-learn warns that a seed implies one thread, and that tensorflow is absent
+    with _unchanged_threads(), warnings.catch_warnings():
+        # umap-learn warns that a seed implies one thread, and that tensorflow is absent.
+        warnings.simplefilter("ignore")
         import umap
 
         neighbors = min(neighbors, len(features) - 1)
@@ -62,6 +64,16 @@ def project(
         )
         points = layout.fit_transform(np.asarray(features, np.float32)).astype(np.float32)
     return points if beside is None else _aligned(points, beside)
+
+
+@contextmanager
+def _unchanged_threads() -> Iterator[None]:
+    """Restore torch's number of threads at the end: numba, which UMAP uses, changes that of OpenMP."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def transform(new: np.ndarray, features: np.ndarray, points: np.ndarray, neighbors: int = NEIGHBORS) -> np.ndarray:
@@ -145,9 +157,8 @@ def embedding_quality(
 def _nearest(distances: np.ndarray, k: int) -> np.ndarray:
     """Positions of the k smallest distances, ascending; ties are resolved by position."""
     subset = distances[:: max(1, len(distances) // (100 * k))]
-    candidates = np.flatnonzero(
-        distances <= np.partition(subset, k - 1)[k - 1]
-    )  # at least k, since k of the subset are among them
+    # At least k rows, since k rows of the subset are among them.
+    candidates = np.flatnonzero(distances <= np.partition(subset, k - 1)[k - 1])
     return candidates[np.argsort(distances[candidates], kind="stable")[:k]]
 
 

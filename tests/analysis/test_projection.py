@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from sklearn.manifold import trustworthiness
 
 from ssl_transfer.analysis import projection
@@ -154,6 +155,16 @@ def test_the_same_seed_gives_the_same_embedding_and_leaves_the_other_one_unchang
     before, beside = first.copy(), project(other, 0, 10, beside=first)
     assert np.array_equal(project(other, 0, 10, beside=first), beside) and np.array_equal(first, before)
     assert not np.array_equal(project(other, 1, 10, beside=first), beside)
+
+
+def test_a_projection_does_not_change_torch_s_number_of_threads(two_backbones):
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        project(two_backbones[0], 0, 10)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_an_embedding_is_rotated_and_shifted_and_not_scaled(two_backbones):
