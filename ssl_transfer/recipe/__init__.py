@@ -1,6 +1,6 @@
-"""Recipes: frozen, validated, hashable descriptions of what runs.
+"""Recipes: frozen, validated, hashable descriptions of pretrainings and evaluations.
 
-A YAML file is read as text, settings are laid over it, and every value is checked against its declared type.
+A YAML file is read as text, overrides are applied, and every value is checked against its declared type.
 """
 
 from ssl_transfer.recipe.evaluation import EvaluateRecipe, FinetuneSection, NoiseSection

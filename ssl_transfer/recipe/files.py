@@ -1,6 +1,6 @@
-"""YAML files: where recipes and cards lie, and how they are read.
+"""YAML files of recipes and cards: their folders, and how they are read.
 
-Scalars are read as text, so that `1e-3` and `no` become what the declared type says, not what YAML guesses.
+Scalars are read as text, so that `1e-3` and `no` get the declared type, not the one that YAML guesses.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from ssl_transfer.recipe.overrides import Overrides, merge, with_nulls
 
 
 def load_recipe(model: type[BaseModel], path: str | Path, overrides: Overrides = ()) -> Any:
-    """Read a YAML file, lay `key=value` overrides over it, validate.
+    """Read a YAML file, apply overrides, and validate.
 
     Args:
         model: Recipe class.
         path: The YAML file.
-        overrides: Settings laid over the file; see `merge`.
+        overrides: Settings that replace those of the file; see `merge`.
 
     Raises:
         RecipeError: If the file or a key is unknown, or a value has the wrong type.
@@ -45,7 +45,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def recipes_folder() -> Path:
-    """Where recipes and task cards lie: `recipes/` here, in the checkout, or inside the installed package."""
+    """The folder of recipes and task cards: `recipes/` in the working directory, the checkout, or the installed package."""
     package = Path(__file__).parent.parent
     for folder in (Path("recipes"), package.parent / "recipes", package / "recipes"):
         if folder.is_dir():
@@ -54,7 +54,7 @@ def recipes_folder() -> Path:
 
 
 def find_recipe(name: str | Path, kind: str = "") -> Path:
-    """A recipe or card by its path as given, below the folder of recipes, or by its name alone.
+    """The path of a recipe or card, given as a path, a path below the folder of recipes, or a name.
 
     Args:
         name: `recipes/x.yaml`, `x.yaml` or `x`.

@@ -1,7 +1,7 @@
-"""Values checked against declared types: sections of a recipe, and options of what a recipe names.
+"""Validation of the sections of a recipe, and of the options of its components.
 
-Options of a component (`method: {name: simclr, temperature: 0.1}`) are the keyword-only parameters of the
-function or class of that name, so that a hyper-parameter has one home.
+Options of a component (`method: {name: simclr, temperature: 0.1}`) are the keyword-only parameters of the function or class of
+that name, so that every hyper-parameter is declared once.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ EXPECTED = {  # where pydantic's words speak of Python
 
 
 class Section(BaseModel):
-    """A block of a recipe: immutable, and unknown keys are refused."""
+    """A section of a recipe. It is immutable, and unknown keys are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Component(BaseModel):
-    """`{name: simclr, temperature: 0.1}`, or `simclr` alone: a name and the options of what it names."""
+    """A name and options: `{name: simclr, temperature: 0.1}`, or only `simclr`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     name: str
@@ -102,8 +102,8 @@ def options_model(target: Callable) -> type[BaseModel]:
 def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
     """The first problem of a pydantic error, in our form; `where` is a file or a block of one (`file: method`)."""
     problem = error.errors()[0]
-    place = ".".join(map(str, problem["loc"]))
-    place = f"{where}.{place}" if ": " in where else f"{where}: {place}"
+    location = ".".join(map(str, problem["loc"]))
+    location = f"{where}.{location}" if ": " in where else f"{where}: {location}"
     if problem["type"] == "extra_forbidden":
         *sections, key = problem["loc"]
         owner: Any = model
@@ -114,12 +114,12 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
             if isinstance(owner, types.UnionType):  # a section or null
                 owner = typing.get_args(owner)[0]
         title = ".".join(map(str, sections)) or owner.__name__
-        return f"{place}: {title} takes no such option.{nearest(str(key), owner.model_fields)}"
+        return f"{location}: {title} takes no such option.{nearest(str(key), owner.model_fields)}"
     if problem["type"] == "missing":
-        return f"{place} is missing; it has no default."
+        return f"{location} is missing; it has no default."
     if problem["type"] == "value_error":  # of a validator of ours, which says what it found
-        return f"{place}: {problem.get('ctx', {}).get('error')}."
-    return f"{place}: found {problem['input']!r}. {EXPECTED.get(problem['type']) or _expected(problem['msg'])}."
+        return f"{location}: {problem.get('ctx', {}).get('error')}."
+    return f"{location}: found {problem['input']!r}. {EXPECTED.get(problem['type']) or _expected(problem['msg'])}."
 
 
 def _expected(message: str) -> str:

@@ -1,4 +1,4 @@
-"""Settings laid over a recipe: `train.epochs=10` on the command line, `{"train.epochs": 10}` in Python."""
+"""Overrides of a recipe: `train.epochs=10` on the command line, `{"train.epochs": 10}` in Python."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Overrides = Mapping[str, Any] | Iterable[str]  # settings by dotted key, or `sec
 
 
 def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
-    """Read `section.key=value` words; values are YAML (`[1, 2]`, `null`) with every scalar as text, which is typed later.
+    """Parse `section.key=value` words. Values are YAML (`[1, 2]`, `null`) with scalars as text, whose type is declared elsewhere.
 
     Raises:
-        RecipeError: If a word is no such setting.
+        RecipeError: If a word is not of this form.
     """
     settings: dict[str, Any] = {}
     for word in words:
         key, separator, text = word.partition("=")
         if not separator or not all(key.split(".")):
             raise RecipeError(f"override '{word}': expected key=value, for example train.epochs=10.")
-        settings.pop(key, None)  # what is repeated counts where it stands last
+        settings.pop(key, None)  # of repeated keys, the last one counts
         try:
             settings[key] = with_nulls(yaml.load(text, Loader=yaml.BaseLoader)) if text else None
         except yaml.YAMLError as error:
@@ -33,7 +33,7 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
 
 
 def merge(recipe: Mapping[str, Any], overrides: Overrides) -> dict[str, Any]:
-    """Lay settings over a recipe; the recipe itself stays as it is.
+    """Apply overrides to a recipe; the recipe itself is not changed.
 
     Args:
         recipe: Sections of plain values.
@@ -76,7 +76,7 @@ def with_nulls(value: Any) -> Any:
 
 
 def as_yaml(value: Any) -> Any:
-    """Give text the type that YAML itself would."""
+    """Convert text to the types that YAML would give it."""
     if isinstance(value, dict):
         return {key: as_yaml(item) for key, item in value.items()}
     if isinstance(value, list):
