@@ -36,7 +36,7 @@ def _conversion(hint: Any) -> dict[str, Any]:
     """Arguments of `add_argument` for a type such as `int | None` or `Literal["a", "b"]`."""
     alternatives = [hint]
     if typing.get_origin(hint) is not Literal:
-        alternatives = [one for one in typing.get_args(hint) if one is not type(None)] or [hint]
+        alternatives = [kind for kind in typing.get_args(hint) if kind is not type(None)] or [hint]
     kind = alternatives[0]
     if hint is bool:
         return {"action": "store_true"}

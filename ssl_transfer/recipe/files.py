@@ -68,7 +68,7 @@ def find_recipe(name: str | Path, kind: str = "") -> Path:
     for candidate in (path, recipes_folder() / inside, folder / inside, folder / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
-    names = [other.stem for other in folder.glob("*.yaml")]
+    names = [recipe.stem for recipe in folder.glob("*.yaml")]
     what = {"tasks": "task card", "studies": "study"}.get(kind, "recipe")
     raise RecipeError(f"{name}: neither a {what} nor a name in {folder}.{nearest(path.stem, names)}")
 
@@ -76,5 +76,5 @@ def find_recipe(name: str | Path, kind: str = "") -> Path:
 def _suggestion(path: Path) -> str:
     """The nearest name of a recipe in the same folder."""
     folder = path.parent if path.parent.is_dir() else recipes_folder()
-    names = [other.name for other in folder.glob("*.yaml")]
+    names = [recipe.name for recipe in folder.glob("*.yaml")]
     return nearest(path.name, names)
