@@ -53,14 +53,14 @@ class DeclaredContrast:
 
     def runs(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Rows of a complete frame that the contrast is about, of both sides and others."""
-        keep = (frame["protocol"] == self.protocol) & (frame["metric"] == self.metric) & (frame["noise"] == self.noise)
-        keep &= frame["task"].isin(self.tasks)
+        keep = np.asarray(frame["protocol"] == self.protocol) & np.asarray(frame["metric"] == self.metric)
+        keep &= np.asarray(frame["noise"] == self.noise) & np.asarray(frame["task"].isin(self.tasks))
         if self.noise_sigma is not None:
             keep &= np.isclose(frame["noise_sigma"], self.noise_sigma)
         if self.fractions is not None:
             keep &= np.isclose(frame["fraction"].to_numpy(float)[:, None], list(self.fractions)).any(1)
         for column, values in self.on.items():
-            keep &= frame[column].isin(values)
+            keep &= np.asarray(frame[column].isin(values))
         return frame[keep]
 
 

@@ -344,7 +344,9 @@ def _side(runs: pd.DataFrame, side: Mapping[str, Any]) -> pd.DataFrame:
 def _paired_units(a: pd.DataFrame, b: pd.DataFrame, cells: list[str]) -> Units:
     keys = [*cells, "pretraining_seed", "seed"]
     columns = [*keys, "value"]
-    both = a[columns].rename(columns={"value": "a"}).merge(b[columns].rename(columns={"value": "b"}), "outer", keys)
+    both = (
+        a[columns].rename(columns={"value": "a"}).merge(b[columns].rename(columns={"value": "b"}), how="outer", on=keys)
+    )
     pairs = both.dropna(subset=["a", "b"])
     unit = "pretraining_seed" if pairs["pretraining_seed"].nunique() > 1 else "seed"
     table = _cell_means(pairs, cells, unit, ["a", "b"])
