@@ -320,7 +320,7 @@ def contrast_units(frame: pd.DataFrame, contrast: DeclaredContrast, shared_draws
     """
     runs = contrast.runs(frame)
     cells = [name for name in CELL_COLUMNS if name not in contrast.a]
-    sides = [_side(runs, side) for side in (contrast.a, contrast.b)]
+    sides = _side(runs, contrast.a), _side(runs, contrast.b)
     if shared_draws and all(side["pretraining_seed"].notna().all() for side in sides):
         return _paired_units(*sides, cells)
     parts, unit, left_out = [], "pretraining_seed", 0
