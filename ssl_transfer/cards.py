@@ -17,6 +17,39 @@ FEATURES_SCHEMA = 1
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainingStage:
+    """One training that the weights of a backbone come from: a pretraining, a fine-tune, or that of public weights.
+
+    Attributes:
+        name: Name of the backbone that it made.
+        method: Method or strategy.
+        domain: Domain of its images; several are joined by ` + `.
+        images: Id of each store -> number of its distinct training images, None where unknown; empty for public weights.
+        steps: Optimiser steps; None where unknown.
+    """
+
+    name: str
+    method: str
+    domain: str
+    images: dict[str, int | None]
+    steps: int | None = None
+
+
+def lineage(*stages: TrainingStage) -> dict[str, Any]:
+    """The fields of a backbone's card that follow from all stages of its training, the oldest first.
+
+    Example:
+        >>> ct = TrainingStage(name="A", method="simclr", domain="ct", images={"c": 1500})
+        >>> photographs = TrainingStage(name="B", method="simclr", domain="photograph", images={"p": 1500})
+        >>> lineage(ct, photographs)["source_domain"], lineage(ct, photographs)["stores"]
+        ('ct + photograph', ('c', 'p'))
+    """
+    domains = dict.fromkeys(domain for stage in stages for domain in stage.domain.split(" + "))
+    stores = dict.fromkeys(store for stage in stages for store in stage.images)
+    return {"source_domain": " + ".join(domains) or None, "stores": tuple(stores), "stages": stages}
+
+
+@dataclass(frozen=True, kw_only=True)
 class BackboneCard:
     """Architecture, input and training of a backbone; the fields are the keys of `card.json`.
 
@@ -32,9 +65,11 @@ class BackboneCard:
         feature_dim: Length of a feature vector.
         intensity: How input images are scaled.
         method: Pretraining method; `none` for random initialisation.
-        source_domain: Domain of its pretraining images; None for random initialisation. Several domains are joined by ` + `.
+        source_domain: Domain of its training images in all stages; None for random initialisation. Several domains are joined
+            by ` + `.
         parents: Ids of the backbones that its weights come from, the oldest first.
-        stores: Ids of the stores that it was trained on.
+        stores: Ids of the stores that it was trained on in all stages.
+        stages: The trainings that its weights come from, the oldest first; empty for random initialisation.
         adapted: Changes to the parent's weights, such as `conv1.weight: 3 → 1 input channels`.
         pretraining_seed: Seed of the pretraining; None for public weights.
         licence: Licence of the weights.
@@ -59,6 +94,7 @@ class BackboneCard:
     source_domain: str | None = None
     parents: tuple[str, ...] = ()
     stores: tuple[str, ...] = ()
+    stages: tuple[TrainingStage, ...] = ()
     adapted: tuple[str, ...] = ()
     pretraining_seed: int | None = None
     licence: str = "as its training images"
@@ -68,12 +104,44 @@ class BackboneCard:
     training: dict[str, Any] | None = None
     id: str = ""
 
+    @property
+    def history(self) -> tuple[TrainingStage, ...]:
+        """Its stages; where it states none, the single one that its other fields describe."""
+        if self.stages or self.source_domain is None:
+            return self.stages
+        limit = ((self.recipe or {}).get("data") or {}).get("limit")
+        images = {store: limit and limit // len(self.stores) for store in self.stores}
+        steps = (self.training or {}).get("steps")
+        domain = self.source_domain
+        return (TrainingStage(name=self.name, method=self.method, domain=domain, images=images, steps=steps),)
+
+    @property
+    def images(self) -> int | None:
+        """Number of distinct training images in all stages; None where unknown.
+
+        A store that several stages were trained on counts once, with its largest number.
+        """
+        counts: dict[str, int] = {}
+        for stage in self.history:
+            if not stage.images or None in stage.images.values():
+                return None
+            for store, images in stage.images.items():
+                counts[store] = max(images or 0, counts.get(store, 0))
+        return sum(counts.values()) if counts else None
+
+    @property
+    def steps(self) -> int | None:
+        """Optimiser steps of all stages; None where unknown."""
+        steps = [stage.steps for stage in self.history]
+        return sum(step or 0 for step in steps) if steps and None not in steps else None
+
     @classmethod
     def load(cls, folder: Path) -> BackboneCard:
         """Read the card in a backbone's folder.
 
         Raises:
-            BackboneError: If the folder has no backbone, or one of another schema version.
+            BackboneError: If the folder has no backbone, or one of another schema version, or one that was pretrained from
+                another and does not state its stages.
         """
         content = read_json(folder / "card.json")
         if content is None or content.get("kind") != "backbone":
@@ -85,8 +153,17 @@ class BackboneCard:
             raise BackboneError(
                 f"{folder}: backbone schema {content.get('schema')}, this version reads {BACKBONE_SCHEMA}."
             )
+        if content.get("recipe") and content.get("parents") and "stages" not in content:
+            raise BackboneError(
+                f"{folder}/card.json: this pretraining started from another backbone, and the card states the domains and stores "
+                "of its last stage alone, as cards of earlier versions did: what was seen before would stay unknown. Pretrain "
+                "again into another folder."
+            )
         try:
-            return from_json(cls, {**content, "intensity": from_json(Intensity, content["intensity"])})
+            stages = tuple(from_json(TrainingStage, stage) for stage in content.get("stages", ()))
+            return from_json(
+                cls, {**content, "intensity": from_json(Intensity, content["intensity"]), "stages": stages}
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise BackboneError(f"{folder}/card.json: is damaged ({error}). Pretrain again.") from None
 

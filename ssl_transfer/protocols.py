@@ -6,6 +6,7 @@ score, whether they train the backbone, how reports describe them) is read from 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -18,6 +19,7 @@ class Protocol:
         task_kinds: Kinds of task that it scores (`Task.kind`).
         frozen: Whether the backbone stays as it is: the protocol sees cached features. Otherwise it trains the backbone.
         has_strategies: Whether a fine-tuning strategy is chosen.
+        draws: Settings under which it draws random numbers itself, such as `solver=sgd`; None: it always does.
         title: As reports print it.
         methods_text: How a paper's methods section describes it: a clause without its full stop.
     """
@@ -26,6 +28,7 @@ class Protocol:
     task_kinds: tuple[str, ...]
     frozen: bool
     has_strategies: bool
+    draws: tuple[str, ...] | None
     title: str
     methods_text: str
 
@@ -36,6 +39,7 @@ PROTOCOLS = {
         task_kinds=("multiclass", "multilabel"),
         frozen=True,
         has_strategies=False,
+        draws=("solver=sgd",),
         title="linear probe",
         methods_text="frozen features were judged by L2-regularised logistic regression, its strength selected on validation",
     ),
@@ -44,6 +48,7 @@ PROTOCOLS = {
         task_kinds=("multiclass", "multilabel"),
         frozen=True,
         has_strategies=False,
+        draws=(),
         title="kNN",
         methods_text="frozen features were judged by cosine k-nearest neighbours, k and vote selected on validation",
     ),
@@ -52,6 +57,7 @@ PROTOCOLS = {
         task_kinds=("multiclass", "multilabel"),
         frozen=False,
         has_strategies=True,
+        draws=None,
         title="finetune",
         methods_text="backbones were fine-tuned with a new linear head, the step selected on validation",
     ),
@@ -60,6 +66,7 @@ PROTOCOLS = {
         task_kinds=("segmentation",),
         frozen=False,
         has_strategies=True,
+        draws=None,
         title="segment",
         methods_text="backbones were fine-tuned under a U-Net decoder, the step selected on validation, Dice per case",
     ),
@@ -72,3 +79,23 @@ WITH_STRATEGIES = tuple(name for name, protocol in PROTOCOLS.items() if protocol
 def protocols_for(kind: str) -> list[str]:
     """Names of the protocols that score tasks of a kind (`Task.kind`)."""
     return [name for name, protocol in PROTOCOLS.items() if kind in protocol.task_kinds]
+
+
+def depends_on_seed(protocol: str, fraction: float, settings: Iterable[str]) -> bool:
+    """Whether the scores of an evaluation depend on its seed.
+
+    They do not where all labels are used, the images have no noise, and the protocol draws nothing itself: a linear probe by
+    L-BFGS, and kNN.
+
+    Args:
+        protocol: A name in `PROTOCOLS`.
+        fraction: Share of the training patients.
+        settings: Its other settings, as `key=value`, each key once.
+
+    Example:
+        >>> depends_on_seed("knn", 1.0, ["k=[5]"]), depends_on_seed("knn", 0.1, ["k=[5]"])
+        (False, True)
+    """
+    draws, words = PROTOCOLS[protocol].draws, set(settings)
+    noisy = any(word.startswith("noise.kind=") for word in words - {"noise.kind=none"})
+    return draws is None or fraction < 1 or noisy or not words.isdisjoint(draws)

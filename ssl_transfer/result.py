@@ -19,6 +19,9 @@ class EvalResult:
     """Metrics of one evaluation; the fields are the keys of `result.json`.
 
     Attributes:
+        seed, pretraining_seed: Evaluation seed, and seed of the backbone; None for public weights.
+        draw: The seed of everything random in this evaluation, from the other two (see `ssl_transfer.draws`); None in results
+            that were written before there were draws.
         n: Split -> number of images and of patients (null if patients are unknown).
         selected: Hyper-parameters selected on validation.
         settings: Every option of the protocol with its value.
@@ -46,6 +49,7 @@ class EvalResult:
     environment: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+    draw: int | None = None
     schema: int = RESULT_SCHEMA
     kind: str = "result"
     path: Path | None = field(default=None, compare=False)

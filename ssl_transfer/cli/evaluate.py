@@ -21,7 +21,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="BACKBONE … TASK [key=value …]",
         help="backbones: folders, scratch:NAME or timm:NAME[.TAG]; task: the name of a card in recipes/tasks/, or its path; "
-        "settings: for example fraction=[0.1,1] seed=[0,1,2]; with lists or several backbones, every combination is evaluated",
+        "settings: for example fraction=[0.1,1] seed=[0,1,2]; with lists or several backbones, every combination is evaluated, "
+        "but only the first seed where scores do not depend on it",
     )
     parser.add_argument(
         "--out", type=Path, help="folder (default runs/evaluate/ID); the parent folder if there are several evaluations"
@@ -32,7 +33,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Evaluate every backbone with every combination of the listed settings."""
+    """Evaluate every backbone with every combination of the listed settings.
+
+    Where scores do not depend on the seed, only the first one is evaluated.
+    """
     words = options.words
     if len(words) < 2:
         raise UsageError(
@@ -49,7 +53,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.evaluation.stage import evaluate
     from ssl_transfer.models.opening import open_backbone
 
-    sweep = [(settings, evaluate_recipe(options.protocol, settings)[0]) for settings in swept(options.overrides)]
+    sweep = [
+        (settings, evaluate_recipe(options.protocol, settings)[0])
+        for settings in swept(options.protocol, options.overrides)
+    ]
     several, results = len(sweep) * len(specs) > 1, []
     for spec in specs:
         backbone = open_backbone(spec, task.store)

@@ -8,6 +8,7 @@ from typing import Any
 from ssl_transfer.data.display import SOFT_TISSUE_HU
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.data.views import Views
+from ssl_transfer.domains import FAMILIES, MICROSCOPY
 from ssl_transfer.errors import RecipeError
 
 
@@ -188,12 +189,12 @@ def mild(
     """Name and options of a preset for mild augmentation: without blur and noise, with large crops.
 
     Args:
-        domain: Domain of the images. Photographs and microscopy have their own presets; every other domain uses `ct`.
+        domain: Domain of the images. Photographs and microscopy of all kinds have their presets; every other domain uses `ct`.
         units: Units of their store.
         channels: Number of channels that the backbone reads.
         crop_scale: Smallest and largest share of the image's area that a crop covers.
     """
-    preset = {"photograph": "natural", "microscopy": "microscopy"}.get(domain.partition("/")[0], "ct")
+    preset = {"photograph": "natural", MICROSCOPY: "microscopy"}.get(FAMILIES.get(domain.partition("/")[0], ""), "ct")
     if preset == "ct" and units == "rgb":
         preset = "microscopy"
     if preset != "natural":

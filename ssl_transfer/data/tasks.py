@@ -224,6 +224,11 @@ class Task:
 
         Fractions are nested and stratified (see `label_fraction`).
 
+        Args:
+            split: `train`, `val` or `test`.
+            fraction: Share of the training patients, in (0, 1].
+            seed: Fixes the draw of these patients; an evaluation gives its `draw_seed`.
+
         Raises:
             SplitError: If nothing is left, or a class is missing from the training rows.
         """

@@ -14,6 +14,7 @@ from ssl_transfer.data.altered import Noise, NoisyStore
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.tasks import Task
+from ssl_transfer.draws import draw_seed
 from ssl_transfer.measures.metrics import classification_intervals, classification_metrics
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.recipe import EvaluateRecipe
@@ -57,7 +58,12 @@ class EvalContext:
         scale = Scale.of_store(store.card, self.backbone.intensity.window_hu)
         if noise.kind == "none":
             raise ValueError("the recipe requests no noise")
-        return NoisyStore(store, Noise(noise.kind, noise.sigma, self.recipe.seed), scale.low, scale.high)
+        return NoisyStore(store, Noise(noise.kind, noise.sigma, self.draw), scale.low, scale.high)
+
+    @property
+    def draw(self) -> int:
+        """The seed of everything random, from the pretraining seed and the evaluation seed."""
+        return draw_seed(self.backbone.card.pretraining_seed, self.recipe.seed)
 
     @property
     def size(self) -> int:
@@ -99,7 +105,7 @@ def classified(
     task, rows, recipe = context.task, context.rows["test"], context.recipe
     truth, averaging = task.labels[rows], task.card.averaging
     intervals = classification_intervals(
-        truth, scores, task.groups()[rows], averaging, task.classes, recipe.resamples, recipe.seed
+        truth, scores, task.groups()[rows], averaging, task.classes, recipe.resamples, context.draw
     )
     patients = None if task.patients is None else task.patients[rows]
     frame = pandas.DataFrame({"row": rows, "patient": patients})

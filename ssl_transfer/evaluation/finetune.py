@@ -51,7 +51,7 @@ def finetune(
         raise RecipeError("train.balance: sampling is for multiclass tasks; take train.balance=weights.")
     weights = _class_weights(task.labels[rows["train"]], len(task.classes)) if train.balance == "weights" else None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.recipe.seed)
+        torch.manual_seed(context.draw)
         head = ClassifierHead(context.backbone.feature_dim, len(task.classes))
     criterion = _MultiLabel(weights) if multilabel else _CrossEntropy(weights)
     model = build_task_model(context, head, criterion, strategy, train)

@@ -18,6 +18,7 @@ def knn(
     labels: np.ndarray,
     queries: dict[str, np.ndarray],
     n_classes: int,
+    seed: int = 0,
     *,
     k: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 20, 200),
     votes: Annotated[tuple[Literal["weighted", "plain"], ...], Field(min_length=1)] = VOTES,
@@ -36,6 +37,7 @@ def knn(
             shape (N, n_classes).
         queries: Name -> features to score, shape (M, D).
         n_classes: Number of classes or labels.
+        seed: Without effect, since nothing is random.
         k: Candidate numbers of neighbours, selected on validation; capped at the number of training images.
             DINO: 10, 20, 100, 200 (2104.14294, appendix F.1).
         votes: Candidates, selected on validation. `weighted`: a neighbour has the weight exp(similarity / temperature)

@@ -37,6 +37,7 @@ def linear_probe(
     labels: np.ndarray,
     queries: dict[str, np.ndarray],
     n_classes: int,
+    seed: int = 0,
     *,
     strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = STRENGTHS,
     solver: Literal["lbfgs", "sgd"] = "lbfgs",
@@ -54,6 +55,7 @@ def linear_probe(
             (N, n_classes). Unknown entries do not enter that label's loss.
         queries: Name -> features to score, shape (M, D).
         n_classes: Number of classes, or of labels.
+        seed: Seed of the order of the batches of `sgd`; `lbfgs` draws nothing.
         strengths: Inverse regularisation strengths C, as in scikit-learn, that the solver `lbfgs` fits; one is selected on
             validation. A logarithmic sweep as in Kornblith et al. 2019, 1805.08974.
         solver: `lbfgs`: logistic regression, fitted to its optimum at every C. `sgd`: the classic recipe (momentum 0.9, 100
@@ -76,7 +78,8 @@ def linear_probe(
     standardize = Standardizer.of(train, constant_below=1e-6, dtype=np.float64)
     inputs, *scored = (standardize(features).astype(np.float32) for features in (train, *queries.values()))
     weights = _weights(labels, range(n_classes), class_weight)
-    for head in _fit(inputs, labels, weights, n_classes, _settings(solver, strengths, rates, weight_decays)):
+    settings = _settings(solver, strengths, rates, weight_decays)
+    for head in _fit(inputs, labels, weights, n_classes, settings, seed=seed):
         if not head.converged:
             warn(f"linear probe: {head.setting} did not reach its optimum")
         if np.isfinite(head.weights).all():

@@ -31,7 +31,8 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
         ).values[rows[split]]
     train, queries = features.pop("train"), features
     best, selected = -np.inf, None
-    for setting, scores in protocol(train, task.labels[rows["train"]], queries, len(task.classes), **options):
+    given = (train, task.labels[rows["train"]], queries, len(task.classes), context.draw)
+    for setting, scores in protocol(*given, **options):
         validation = classification_metrics(task.labels[rows["val"]], scores["val"], task.card.averaging, task.classes)
         if metric_sign(metric) * validation[metric] > best:
             best, selected = metric_sign(metric) * validation[metric], (setting, scores["test"], validation)

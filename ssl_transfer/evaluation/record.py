@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
+from ssl_transfer.cards import TrainingStage, lineage
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.environment import device_name, environment
@@ -53,6 +54,7 @@ def eval_result(
         fraction=recipe.fraction,
         seed=recipe.seed,
         pretraining_seed=backbone.card.pretraining_seed,
+        draw=context.draw,
         n={split: task.count(positions) for split, positions in context.rows.items()},
         selected=measured.selected,
         metrics={"val": _finite(measured.validation), "test": _finite(measured.test)},
@@ -70,16 +72,24 @@ def eval_result(
     )
 
 
-def keep_backbone(parent: Backbone, context: EvalContext, strategy: str) -> None:
-    """Write a fine-tuned backbone, adapters merged; its card names the parent, its domains and its stores."""
+def keep_backbone(parent: Backbone, context: EvalContext, strategy: str, steps: int) -> None:
+    """Write a fine-tuned backbone, adapters merged; its card has the stages of its parent and, as the last, this fine-tune.
+
+    Args:
+        parent: The backbone as it was before.
+        context: Input of the fine-tune, with the backbone as it is now.
+        strategy: Name of the strategy.
+        steps: Steps until the weights that were selected.
+    """
     task, folder = context.task, context.folder / "backbone"
-    domains = [*(parent.card.source_domain or "").split(" + "), str(task.domain)]
+    name, method = f"{parent.card.name} → {task.name}", f"{strategy} fine-tune"
+    images: dict[str, int | None] = {task.store.id: len(context.rows["train"])}
+    stage = TrainingStage(name=name, method=method, domain=str(task.domain), images=images, steps=steps)
     card = replace(
         context.backbone.card,
-        name=f"{parent.card.name} → {task.name}",
-        method=f"{strategy} fine-tune",
-        source_domain=" + ".join(dict.fromkeys(filter(None, domains))),
-        stores=tuple(dict.fromkeys([*parent.card.stores, task.store.id])),
+        name=name,
+        method=method,
+        **lineage(*parent.card.history, stage),
         parents=(*parent.card.parents, parent.id),
         run_id=context.identity,
         recipe=None,
@@ -90,7 +100,12 @@ def keep_backbone(parent: Backbone, context: EvalContext, strategy: str) -> None
 
 
 def _boundary(backbone: Backbone, task: Task) -> str:
-    """`none`, `soft`, `hard` or `unknown`; `scratch` for a backbone that was never pretrained, `mixed` if its stores differ."""
+    """The boundary between the domains of a backbone and of a task.
+
+    Returns:
+        `none`, `soft`, `hard` or `unknown`, for all domains of all stages of its training; `mixed` if they differ in it;
+        `scratch` for a backbone that was never trained.
+    """
     source = backbone.card.source_domain
     boundaries = {boundary(Domain.parse(part), task.domain) for part in source.split(" + ")} if source else {"scratch"}
     return boundaries.pop() if len(boundaries) == 1 else "mixed"

@@ -68,7 +68,7 @@ def segment(
         )
     views = views or suited_views(context, _crop_share(context))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.recipe.seed)
+        torch.manual_seed(context.draw)
         head = SegmentationHead(context.backbone, len(task.classes) + 1, context.size, decoder_width)
     _rest_unused(context, head)
     loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
@@ -106,7 +106,7 @@ def _scored(
     """Metrics, intervals and notes of the test cases."""
     task, recipe = context.task, context.recipe
     groups = cases["case"] if task.patients is None else cases["patient"]
-    intervals = overlap_intervals(cases, groups.to_numpy(), recipe.resamples, recipe.seed)
+    intervals = overlap_intervals(cases, groups.to_numpy(), recipe.resamples, context.draw)
     counts = ", ".join(f"{name} {count}" for name, count in overlap_counts(cases, task.classes).items() if count)
     notes = [policy_note(bool((cases["unit"] == "mm").all())), f"test cases: {counts}"]
     return ProtocolResult(selected, settings, validation, overlap_metrics(cases, task.classes), intervals, cases, notes)

@@ -10,6 +10,7 @@ from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.errors import RecipeError, nearest
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
+from ssl_transfer.protocols import depends_on_seed
 from ssl_transfer.recipe import (
     Component,
     EvaluateRecipe,
@@ -51,12 +52,31 @@ def evaluate_recipe(protocol: str, overrides: Overrides = ()) -> tuple[EvaluateR
 
 
 def evaluate_recipes(protocol: str, overrides: Overrides = ()) -> Iterator[tuple[EvaluateRecipe, dict[str, Any]]]:
-    """Apply `evaluate_recipe` to every combination of the listed fractions and seeds: `fraction=[0.1, 1] seed=[0, 1]`."""
-    for settings in swept(overrides):
+    """Apply `evaluate_recipe` to every combination of `swept`."""
+    for settings in swept(protocol, overrides):
         yield evaluate_recipe(protocol, settings)
 
 
-def swept(overrides: Overrides) -> Iterator[dict[str, Any]]:
+def swept(protocol: str, overrides: Overrides) -> Iterator[dict[str, Any]]:
+    """Yield the settings of each combination of the listed fractions and seeds, `fraction=[0.1, 1] seed=[0, 1]`.
+
+    Where scores do not depend on the seed (see `depends_on_seed`), only the first one is yielded.
+
+    Raises:
+        RecipeError: As `evaluate_recipe` does.
+    """
+    fixed: set[float] = set()
+    for settings in _combinations(overrides):
+        recipe, options = evaluate_recipe(protocol, settings)
+        words = [f"noise.kind={recipe.noise.kind}", *(f"{name}={value}" for name, value in options.items())]
+        if not depends_on_seed(protocol, recipe.fraction, words):
+            if recipe.fraction in fixed:
+                continue
+            fixed.add(recipe.fraction)
+        yield settings
+
+
+def _combinations(overrides: Overrides) -> Iterator[dict[str, Any]]:
     """Yield the settings of each combination of the listed fractions and seeds."""
     settings = dict(overrides) if isinstance(overrides, Mapping) else parse_overrides(overrides)
     axes = [

@@ -14,6 +14,7 @@ from typing import Any
 
 from ssl_transfer.console import is_main_process
 from ssl_transfer.data.tasks import Task
+from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import RecipeError, TaskError, nearest
 from ssl_transfer.evaluation.context import EvalContext
 from ssl_transfer.evaluation.probes import selected_probe
@@ -81,9 +82,11 @@ def _evaluate(
     if task.kind not in PROTOCOLS[protocol].task_kinds:
         fitting = " or ".join(protocols_for(task.kind))
         raise TaskError(f"task {task.name}: it is {task.kind}, which {protocol} cannot score. Take {fitting}.")
+    draw = draw_seed(backbone.card.pretraining_seed, recipe.seed)
     identity_settings = {
         "protocol": protocol,
         **recipe.model_dump(),
+        "draw": draw,
         **options_identity(options),
         "task": task.card.model_dump(exclude={"store"}),
     }
@@ -93,7 +96,7 @@ def _evaluate(
     if artifact.is_finished():
         return EvalResult.load(folder)
     started = time.perf_counter()
-    rows = {split: task.rows(split, recipe.fraction, recipe.seed) for split in ("train", "val", "test")}
+    rows = {split: task.rows(split, recipe.fraction, draw) for split in ("train", "val", "test")}
     assert_disjoint(task, rows)
     assert_fraction(task, rows["train"], recipe.fraction)
     used = with_channels(backbone, task.store.shape[0]) if recipe.channels == "adapt" else backbone
@@ -110,7 +113,7 @@ def _evaluate(
         folder.mkdir(parents=True, exist_ok=True)
         measured.predictions.to_parquet(folder / "predictions.parquet", index=False)
         if getattr(options.get("train"), "keep_backbone", False):
-            keep_backbone(backbone, context, options["strategy"].name)
+            keep_backbone(backbone, context, options["strategy"].name, measured.selected["step"])
         result.save(folder)
         Checkpoints(folder / "checkpoints", identity).clear()
     return replace(result, path=folder)
@@ -132,7 +135,8 @@ def probe(
         backbone: The backbone, which is not changed.
         task: A card in `recipes/tasks/` by name, the path of one, or an opened task.
         fraction: Share of the training patients that is used.
-        seed: Seed of the draw of these patients, and of the bootstrap.
+        seed: Evaluation seed: with the backbone's pretraining seed it fixes the draw of these patients, and all else that is
+            random (see `ssl_transfer.draws`).
         protocol: A protocol on frozen features: `linear_probe` or `knn`.
         out: Folder of the result; None: `runs/evaluate/ID`.
         features: Folder of the cached features of this backbone and store; None: where `extract_features` keeps them.

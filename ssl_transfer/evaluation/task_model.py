@@ -199,14 +199,14 @@ def build_training_set(
     options = choose(VIEWS, views, "views")
     preset = VIEWS[views.name](context.size, channels, store.units, **options)
     preset = replace(preset, intensity=intensity)  # of the backbone, not of the preset
-    maker = ViewMaker([preset], Scale.of_store(store.card, intensity.window_hu), context.recipe.seed, channels)
-    return TrainingSet([StoreShare(store, context.rows["train"], maker)], context.recipe.seed, labels, masked)
+    maker = ViewMaker([preset], Scale.of_store(store.card, intensity.window_hu), context.draw, channels)
+    return TrainingSet([StoreShare(store, context.rows["train"], maker)], context.draw, labels, masked)
 
 
 def build_task_model(
     context: EvalContext, head: nn.Module, criterion: Criterion, strategy: Component, section: FinetuneSection
 ) -> TaskModel:
-    """A model whose random weights (head, adapters) depend on the run's seed only; the caller made `head` under that seed.
+    """A model whose random weights (head, adapters) depend on the run's draw only; the caller made `head` under that seed.
 
     Args:
         strategy: Name and all options of the strategy.
@@ -214,7 +214,7 @@ def build_task_model(
     """
     schedule = section.schedule(len(context.rows["train"]))
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(context.recipe.seed)
+        torch.manual_seed(context.draw)
         policy = STRATEGIES[strategy.name](context.backbone, head, schedule, **strategy.options)
     return TaskModel(context.backbone, head, policy, criterion, schedule)
 
@@ -243,7 +243,7 @@ def learn(
         RunError: If the loss is NaN or infinite, or the launch shards the weights (FSDP).
         TaskError: If the task's metric is undefined on validation.
     """
-    schedule, seed = model.schedule, context.recipe.seed
+    schedule, seed = model.schedule, context.draw
     best = Best(context.task.card.metric, section.patience)
     machine = Machine.chosen(context.recipe.precision, "auto", training_set.parts[0].maker.presets[0].size)
     session = Session(context.folder, context.identity, machine, schedule, seed, keep={"best": best})

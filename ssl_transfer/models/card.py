@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_transfer.cards import BackboneCard
+from ssl_transfer.cards import BackboneCard, TrainingStage
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.models.architecture import Architecture, TimmModel, has_fixed_size, input_convolutions
 from ssl_transfer.run import to_json
@@ -29,7 +29,7 @@ def new_card(
         architecture: Architecture of the model.
         model: The model, to measure the length of its feature vectors.
         intensity: How input images are scaled.
-        **facts: Other fields of `BackboneCard`: method, source_domain, parents, pretraining_seed, …
+        **facts: Other fields of `BackboneCard`: method, parents, pretraining_seed, …, and those of `lineage`.
 
     Raises:
         BackboneError: If the model cannot read images of its size.
@@ -97,9 +97,17 @@ Intensity 0 and 1 are {window[0]:g} and {window[1]:g} HU for CT, 0 and 255 for d
 subtract {list(card.intensity.mean)} and divide by {list(card.intensity.std)}.
 
 ## Origin
+- trained in {len(card.history)} stage(s): {" → ".join(map(_stage, card.history)) or "none"}
 - stores: {", ".join(card.stores) or "none"}
 - parents: {", ".join(card.parents) or "none"}
 - adapted: {", ".join(card.adapted) or "nothing"}
 - licence: {card.licence}
 - made by ssl_transfer {card.version}; `card.json` has everything.
 """
+
+
+def _stage(stage: TrainingStage) -> str:
+    """A stage of a backbone's training, in words."""
+    known = [images for images in stage.images.values() if images is not None]
+    images = f"{sum(known):,} images" if known else "an unknown number of images"
+    return f"{stage.method} on {images} of {stage.domain}"

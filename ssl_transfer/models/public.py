@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from ssl_transfer.cards import BackboneCard
+from ssl_transfer.cards import BackboneCard, TrainingStage, lineage
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import BackboneError, UnreachableError, nearest
 from ssl_transfer.models.architecture import (
@@ -125,7 +125,7 @@ def _described(
         model,
         Intensity(mean=tuple(mean), std=tuple(std)),
         method="public weights",
-        source_domain="photograph",
+        **lineage(TrainingStage(name=name, method="public weights", domain="photograph", images={})),
         licence=config.get("license") or "see timm",
         adapted=adapted,
     )

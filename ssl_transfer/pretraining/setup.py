@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
+from ssl_transfer.cards import TrainingStage, lineage
 from ssl_transfer.console import warn
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.presets import VIEWS
@@ -40,6 +42,12 @@ class PretrainSetup:
     objective: Objective
     upstream: list[str]
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the run's id depends on besides `upstream`: the recipe; for a chain, also that its card has all stages."""
+        chained = bool(self.objective.backbone.card.parents)
+        return self.recipe.identity() | ({"card": "all stages"} if chained else {})
+
     @classmethod
     def build(cls, recipe: PretrainRecipe, where: str) -> PretrainSetup:
         """Open the stores, build the backbone and the method, and check that they fit each other.
@@ -64,12 +72,14 @@ class PretrainSetup:
         )
         init = recipe.backbone.init
         parent = None if init == "scratch" else load_backbone(init, channels, size)
-        backbone = _backbone(recipe, stores, channels, presets[0], parent, where)
+        backbone = _backbone(recipe, channels, presets[0], parent, where)
         labels, classes = _labels(recipe, stores) if METHODS[recipe.method.name].needs_labels else (None, None)
         objective = _objective(recipe, backbone, classes)
         training_set = _training_set(recipe, stores, presets, labels, objective)
         _check_batch(recipe, training_set, objective, where)
         objective.schedule = recipe.schedule(len(training_set))
+        earlier = parent.card.history if parent else ()
+        backbone.card = replace(backbone.card, **lineage(*earlier, _stage(recipe, training_set, objective)))
         return cls(recipe, training_set, objective, [store.id for store in stores] + ([parent.id] if parent else []))
 
 
@@ -121,9 +131,7 @@ def _with_common_intensity(presets: list[Views], stores: list[ImageStore]) -> li
     return [replace(preset, intensity=intensity) for preset in presets]
 
 
-def _backbone(
-    recipe: PretrainRecipe, stores: list[ImageStore], channels: int, preset: Views, parent: Backbone | None, where: str
-) -> Backbone:
+def _backbone(recipe: PretrainRecipe, channels: int, preset: Views, parent: Backbone | None, where: str) -> Backbone:
     """The backbone before training, with random weights of the seed or the weights of its parent."""
     section, seed = recipe.backbone, recipe.train.seed
     architecture = Architecture(section.name, channels, recipe.data.size, stem=section.stem, options=section.options)
@@ -141,14 +149,24 @@ def _backbone(
         model,
         preset.intensity,
         method=recipe.method.name,
-        source_domain=" + ".join(dict.fromkeys(store.card.domain for store in stores)),
-        stores=tuple(store.id for store in stores),
         parents=(*parent.card.parents, parent.id) if parent else (),
         adapted=adapted,
         pretraining_seed=seed,
         recipe=recipe.model_dump(),
     )
     return Backbone(model, card)
+
+
+def _stage(recipe: PretrainRecipe, training_set: TrainingSet, objective: Objective) -> TrainingStage:
+    """This pretraining, as a stage of the backbone that it makes."""
+    domains = dict.fromkeys(part.store.card.domain for part in training_set.parts)
+    return TrainingStage(
+        name=recipe.name,
+        method=recipe.method.name,
+        domain=" + ".join(domains),
+        images={part.store.id: len(part.positions) for part in training_set.parts},
+        steps=objective.schedule.total_steps,
+    )
 
 
 def _labels(recipe: PretrainRecipe, stores: list[ImageStore]) -> tuple[np.ndarray, np.ndarray]:

@@ -57,7 +57,7 @@ def pretrain(
     recipe = setup.recipe
     artifact = Artifact.of(
         "untrained" if untrained else "pretrain",
-        recipe.identity(),
+        setup.identity,
         setup.upstream,
         out,
         name=recipe.name,

@@ -39,8 +39,10 @@ class EvaluateRecipe(Section):
 
     Attributes:
         fraction: Share of the training patients, in (0, 1]; stratified, and smaller fractions are subsets of larger
-            ones of the same seed.
-        seed: Seed of that draw, of heads, order of images, views, and resampling.
+            ones of the same seed and backbone.
+        seed: Evaluation seed. With the pretraining seed of the backbone it fixes all that is random: the draw of these
+            patients, heads, order of images, views, noise, and resampling. So the draws of one seed differ between
+            pretraining seeds, and are the same for all pretrainings.
         size: Height and width that the backbone sees, in pixels; null: the size that it was pretrained at.
         channels: `repeat`: images get the backbone's number of channels (repeated, or luminance); `adapt`: its first
             convolution gets theirs, as timm does.

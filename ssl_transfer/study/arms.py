@@ -69,7 +69,7 @@ def arms_of(recipe: StudyRecipe) -> Iterator[Arm]:
             axes = [
                 axis for axis, levels in recipe.vary.items() if not pretraining.backbone or set(named) & set(levels)
             ]
-        seeds: list[int | None] = [None] if pretraining.backbone else [*recipe.pretraining_seeds]
+        seeds = recipe.seeds_of(name)
         for levels in itertools.product(*(recipe.vary[axis] for axis in axes)):
             factors = {"pretraining": name, **dict(zip(axes, levels, strict=True))}
             yield Arm(JOIN.join(factors.values()), factors, pretraining, seeds)

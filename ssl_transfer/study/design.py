@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
 from ssl_transfer.errors import RecipeError, nearest
 from ssl_transfer.protocols import PROTOCOLS, WITH_STRATEGIES
@@ -22,6 +22,34 @@ from ssl_transfer.study.comparisons import Statistics
 STAGES = ("ingest", "pretrain", "untrained", "features", "rank")  # keys of `resources`, besides protocols
 
 Settings = dict[str, Any]  # see `assignments`
+
+
+def _counted(value: Any) -> Any:
+    """The seeds 0 … n − 1 in place of a number n; anything else as it is.
+
+    Raises:
+        ValueError: If the number is below 1.
+    """
+    text = str(value).strip()
+    if isinstance(value, bool) or not text.lstrip("-").isdigit():
+        return value
+    if int(text) < 1:
+        raise ValueError(f"Found {text}. Expected the number of seeds, at least 1, or a list such as [0, 1, 2]")
+    return list(range(int(text)))
+
+
+def _distinct(seeds: list[int]) -> list[int]:
+    """The seeds.
+
+    Raises:
+        ValueError: If there is none, or one of them occurs twice.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"Found {seeds}. Expected at least one seed, and every seed once, or the number of seeds")
+    return seeds
+
+
+Seeds = Annotated[list[NonNegativeInt], BeforeValidator(_counted), AfterValidator(_distinct)]  # n means 0 … n − 1
 
 
 class StoreSection(Section):
@@ -52,6 +80,7 @@ class Pretraining(Section):
         recipe: Recipe in place of that of the study.
         set: Overrides of the recipe.
         varies: Axes of `vary` that apply; null: all axes, or for an existing backbone those for which it has levels.
+        seeds: Its pretraining seeds, a list or a number n for 0 … n − 1; null: `pretraining_seeds` of the study.
         evaluated: False for a pretraining that is only the parent of others.
     """
 
@@ -63,6 +92,7 @@ class Pretraining(Section):
     recipe: str | None = None
     set: Settings = {}
     varies: list[str] | None = None
+    seeds: Seeds | None = None
     evaluated: bool = True
 
     @model_validator(mode="after")
@@ -71,6 +101,8 @@ class Pretraining(Section):
             raise ValueError("Expected one of `store`, `mix` and `backbone`")
         if self.backbone and (self.set or self.recipe or self.init or self.untrained):
             raise ValueError("An existing `backbone` is not trained: leave out `set`, `recipe`, `init` and `untrained`")
+        if self.backbone and self.seeds is not None:
+            raise ValueError("An existing `backbone` has no pretraining seeds of this study: leave out `seeds`")
         if self.untrained and self.init:
             raise ValueError("`untrained` is random initialisation, and `init` is not")
         return self
@@ -90,13 +122,18 @@ class TaskSection(Section):
 
 
 class Evaluation(Section):
-    """A protocol with its settings, on some tasks (null: all that it can score)."""
+    """A protocol with its settings, on some tasks (null: all that it can score).
+
+    Attributes:
+        seeds: Evaluation seeds: draws per pretraining seed, a list or a number n for 0 … n − 1. Results that do not depend on
+            them are planned for the first one alone.
+    """
 
     protocol: str
     tasks: list[str] | None = None
     strategies: list[str] = []
     fractions: list[float] = [1.0]
-    seeds: list[int] = [0]
+    seeds: Seeds = [0]
     set: Settings = {}
 
     @model_validator(mode="after")
@@ -186,6 +223,7 @@ class StudyRecipe(Section):
     Attributes:
         sources: Folder that relative paths in `stores` refer to.
         vary: Axis -> level -> settings; every pretraining is run at every combination of levels.
+        pretraining_seeds: A list, or a number n for 0 … n − 1.
     """
 
     name: str = "study"
@@ -196,7 +234,7 @@ class StudyRecipe(Section):
     pretrain: Shared = Shared()
     pretrainings: dict[str, Pretraining]
     vary: dict[str, dict[str, Settings]] = {}
-    pretraining_seeds: list[int] = [0, 1, 2, 3]
+    pretraining_seeds: Seeds = [0, 1, 2, 3]
     tasks: dict[str, TaskSection]
     evaluations: list[Evaluation]
     rank: Ranking | None = None
@@ -228,6 +266,27 @@ class StudyRecipe(Section):
             _refuse("resources: no jobs of kind", stage, (*STAGES, *PROTOCOLS))
         return self
 
+    @model_validator(mode="after")
+    def _parents_have_the_seeds(self) -> StudyRecipe:
+        for name, child in self.pretrainings.items():
+            for parent in child.init.values() if isinstance(child.init, dict) else [child.init]:
+                if parent not in self.pretrainings or self.pretrainings[parent].backbone:
+                    continue
+                has, needed = self.seeds_of(parent), self.seeds_of(name)
+                if missing := [str(seed) for seed in needed if seed not in has]:
+                    raise ValueError(
+                        f"pretrainings.{name}: init: '{parent}' is not pretrained with seed {', '.join(missing)}. A chain "
+                        f"starts from the parent of its own seed: write `seeds: {sorted({*has, *needed})}` at '{parent}'"
+                    )
+        return self
+
+    def seeds_of(self, pretraining: str) -> list[int | None]:
+        """Seeds of a pretraining, by its name; [None] for an existing backbone."""
+        section = self.pretrainings[pretraining]
+        if section.backbone:
+            return [None]
+        return [*(self.pretraining_seeds if section.seeds is None else section.seeds)]
+
 
 def _refuse(what: str, name: str, available: Iterable[str]) -> None:
     """Raise a ValueError if a name is not available."""
@@ -244,8 +303,8 @@ def load_study(path: str | Path, overrides: Overrides = ()) -> StudyRecipe:
     recipe = load_recipe(StudyRecipe, path, overrides)
     if "name" not in recipe.model_fields_set:
         recipe = recipe.model_copy(update={"name": Path(path).stem})
-    if not recipe.pretraining_seeds or not recipe.evaluations:
-        raise RecipeError(f"{path}: expected at least one pretraining seed and one evaluation.")
+    if not recipe.evaluations:
+        raise RecipeError(f"{path}: expected at least one evaluation.")
     return recipe
 
 

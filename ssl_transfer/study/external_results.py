@@ -106,17 +106,18 @@ def read_tidy(path: str | Path, domains: str | Path | None = None) -> pd.DataFra
 
     Args:
         path: CSV with the columns protocol, pretraining, task, strategy, fraction, pretraining_seed, seed, metric, value; also
-            boundary, noise and noise_sigma where there are such.
+            boundary, noise, noise_sigma and draw where there are such.
         domains: CSV with pretraining, task and boundary; None: the table's own boundaries, if any.
 
     Raises:
         UsageError: If a file is missing or not readable, or a column is missing.
     """
     frame = _csv(path, ("protocol", "pretraining", "task", "metric", "value"))
-    for name in ("strategy", "fraction", "pretraining_seed", "seed", "boundary"):
+    for name in ("strategy", "fraction", "pretraining_seed", "seed", "boundary", "draw"):
         if name not in frame:
             frame[name] = None
-    frame = frame.astype({"pretraining_seed": "Int64", "seed": "Int64", "fraction": "float64", "value": "float64"})
+    whole = dict.fromkeys(("pretraining_seed", "seed", "draw"), "Int64")
+    frame = frame.astype({**whole, "fraction": "float64", "value": "float64"})
     if domains is not None:
         boundaries = _csv(domains, ("pretraining", "task", "boundary")).set_index(["pretraining", "task"])["boundary"]
         keys = pd.MultiIndex.from_frame(frame[["pretraining", "task"]])

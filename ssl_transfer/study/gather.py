@@ -31,6 +31,7 @@ from ssl_transfer.study.table import CLEAN, noise_setting, study_table, write_ta
 
 MISSING_LISTED = 40
 SHEET_IMAGES = 48
+PUBLIC = "public weights: unequal budget"
 
 
 def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[Attachment] = ()) -> dict[str, Any]:
@@ -136,49 +137,51 @@ def _scores(plan: Plan) -> pd.DataFrame | None:
 
 
 def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
-    """Rows of the report's table of pretrainings, from the card of the first finished backbone of each."""
-    jobs, first = {job.id: job for job in plan.jobs}, {}
+    """Rows of the report's table of pretrainings, from the card of the first finished backbone of each.
+
+    Images and steps are those of all stages: a chain has the budget of its parents, too.
+    """
+    first: dict[str, Job] = {}
     for job in plan.jobs:
         if job.stage == "pretrain":
             first.setdefault(job.about["arm"], job)
     for arm in plan.arms:
         runs = frame[frame["pretraining"] == arm["name"]]
-        job = first.get(arm["name"])
-        card = _backbone_card(job) if job else None
+        card = _backbone_card(first[arm["name"]]) if arm["name"] in first else None
         boundaries = list(dict.fromkeys(runs["boundary"].dropna()))
-        recipe = (card and card.recipe) or {}
-        steps = _steps(job, jobs) if job and card else None
-        images = (recipe.get("data") or {}).get("limit")
         notes = []
         if arm["backbone"]:
-            notes.append("public weights: unequal budget")
+            notes.append(PUBLIC)
         if arm["init"]:
             notes.append(f"starts from {arm['init']}")
+        if card and len(card.stages) > 1:
+            notes.append(_stages(card))
         if arm["untrained"]:
             notes.append("random initialisation, same architecture and seeds")
-            steps = images = None
         yield {
             "name": arm["name"],
             "domain": (card and card.source_domain) or "",
             "boundary": boundaries[0] if len(boundaries) == 1 else "",
-            "images": images,
-            "steps": steps,
+            "images": card and card.images,
+            "steps": card and card.steps,
             "note": "; ".join(notes),
         }
+
+
+def _stages(card: BackboneCard) -> str:
+    """The images of each stage of a chain; one that began with public weights has no known budget."""
+    images = [sum(n for n in stage.images.values() if n is not None) for stage in card.stages]
+    parts = [
+        f"{n:,} {stage.domain}" if n else f"public weights ({stage.domain})"
+        for n, stage in zip(images, card.stages, strict=True)
+    ]
+    return f"images by stage: {', then '.join(parts)}" + (f"; {PUBLIC}" if card.images is None else "")
 
 
 def _backbone_card(job: Job) -> BackboneCard | None:
     """The card of the backbone of a pretraining job; None before it is done."""
     folder = Path(job.output) / "backbone"
     return BackboneCard.load(folder) if (folder / "card.json").exists() else None
-
-
-def _steps(job: Job, jobs: Mapping[str, Job]) -> int:
-    """Total steps of a pretraining and of the pretrainings that it starts from."""
-    parents = [jobs[needed] for needed in job.inputs if jobs[needed].stage == "pretrain"]
-    card = _backbone_card(job)
-    steps = ((card and card.training) or {}).get("steps") or 0
-    return steps + sum(_steps(parent, jobs) for parent in parents)
 
 
 def _contact_sheets(plan: Plan) -> Iterator[Attachment]:

@@ -16,8 +16,7 @@ from ssl_transfer.study.report.wording import percent, words
 def study_design(plan: Plan, results: Sequence[EvalResult]) -> dict[str, str]:
     """The design of a study: heading -> text."""
     recipe = plan.recipe
-    seeds = sorted({seed for arm in plan.arms for seed in arm["seeds"] if seed is not None})
-    design = {"Pretraining": _pretraining(plan), "Pretraining seeds": f"{_spans(seeds)}; {len(plan.arms)} arms."}
+    design = {"Pretraining": _pretraining(plan), "Pretraining seeds": f"{_arm_seeds(plan)}; {len(plan.arms)} arms."}
     for name in recipe["tasks"]:
         of_task = [result for result in results if result.task["name"] == name]
         if of_task:
@@ -87,6 +86,17 @@ def _evaluation(evaluation: Mapping[str, Any], tasks: Iterable[str]) -> tuple[st
     return words(evaluation["protocol"]).capitalize(), "; ".join(parts) + "."
 
 
+def _arm_seeds(plan: Plan) -> str:
+    """Pretraining seeds of the arms; where they differ, of each group of arms."""
+    arms: dict[str, list[str]] = {}
+    for arm in plan.arms:
+        if seeds := [seed for seed in arm["seeds"] if seed is not None]:
+            arms.setdefault(_spans(seeds), []).append(arm["name"])
+    if len(arms) < 2:
+        return next(iter(arms), "none")
+    return "; ".join(f"{seeds} ({', '.join(names)})" for seeds, names in arms.items())
+
+
 def _spans(seeds: list[int]) -> str:
     """Seeds as ranges: 0–3 for 0, 1, 2, 3."""
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
@@ -97,7 +107,8 @@ def _spans(seeds: list[int]) -> str:
 def methods_text(plan: Plan, results: Sequence[EvalResult]) -> str:
     """The methods section of a paper about this study."""
     recipe, settings = plan.recipe, plan.recipe["statistics"]
-    seeds = sorted({seed for arm in plan.arms for seed in arm["seeds"] if seed is not None})
+    counts = sorted({len(arm["seeds"]) for arm in plan.arms if arm["seeds"] != [None]}) or [0]
+    seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     protocols = list(dict.fromkeys(evaluation["protocol"] for evaluation in recipe["evaluations"]))
     eval_seeds = sorted({seed for evaluation in recipe["evaluations"] for seed in evaluation["seeds"]})
     versions = (results[0].environment if results else {}).get("versions", {})
@@ -108,13 +119,14 @@ def methods_text(plan: Plan, results: Sequence[EvalResult]) -> str:
     patients_known = all(result.n["test"]["patients"] for result in results)
     protocol_text = "; ".join(PROTOCOLS[protocol].methods_text for protocol in protocols)
     sentences = [
-        f"Backbones were pretrained with {len(seeds)} pretraining seeds each ({_pretraining(plan).rstrip('.')}).",
+        f"Backbones were pretrained with {seeds} pretraining seeds each ({_pretraining(plan).rstrip('.')}).",
         f"Targets were {', '.join(words(task) for task in recipe['tasks'])}; splits were disjoint by patient"
         f"{'' if patients_known else ' where patients are known'}, label fractions nested, stratified and sampled by patient.",
         f"{protocol_text[0].upper()}{protocol_text[1:]}. Each selected setting was evaluated on test once.",
-        f"Evaluations were repeated with {len(eval_seeds)} seed(s) and averaged within their pretraining, which is the unit "
-        "of analysis (ddof 1). Arms were compared by two-sided Welch’s t-tests with Holm’s correction over the pairs of one "
-        f"{' and '.join(settings['family'])}; effect sizes are Hedges’ g.",
+        f"Evaluations were repeated with {len(eval_seeds)} seed(s), where they depend on one; label subsets and all else that is "
+        "random were drawn anew for each pretraining seed, the same for all arms. They were averaged within their pretraining, "
+        "which is the unit of analysis (ddof 1). Arms were compared by two-sided Welch’s t-tests with Holm’s correction over "
+        f"the pairs of one {' and '.join(settings['family'])}; effect sizes are Hedges’ g.",
         f"Equivalence within {margin} was tested by two one-sided tests."
         if margin
         else "No equivalence margin was set.",

@@ -2,6 +2,7 @@
 
 It reads the study's YAML, its recipes and task cards, and nothing else: no store, network, torch or timm is needed. A job's
 id is a hash of its settings and of the ids of its inputs, so a changed recipe changes only the jobs that depend on it.
+Results that do not depend on the evaluation seed are planned once.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.protocols import PROTOCOLS, protocols_for
+from ssl_transfer.protocols import PROTOCOLS, depends_on_seed, protocols_for
 from ssl_transfer.recipe import digest
 from ssl_transfer.study.arms import Arm, arms_of
 from ssl_transfer.study.design import Evaluation, Ranking, StudyRecipe, assignments
@@ -107,7 +109,7 @@ class _Evaluations:
             self._refuse_duplicate(run, words)
             grouped.setdefault((strategy, words), []).append(run)
         for (_, words), runs in grouped.items():
-            for part in _products(runs, PROTOCOLS[evaluation.protocol].frozen):
+            for part in _products(_once(runs, words), words):
                 self._evaluate(arm, seed, task, words, part)
 
     def _refuse_duplicate(self, run: dict[str, Any], words: tuple[str, ...]) -> None:
@@ -133,7 +135,12 @@ class _Evaluations:
             inputs.append(features)
             command += ["--features", features.spec]
         settings = [f"strategy={strategy}", *words] if strategy else list(words)
-        identity = {"protocol": protocol, "settings": sorted(settings), "card": digest(self.inputs.card(task.name))}
+        identity = {
+            "protocol": protocol,
+            "settings": sorted(settings),
+            "card": digest(self.inputs.card(task.name)),
+            "draw": draw_seed(seed, 0),  # not the results of other draws, which an older version may have left
+        }
         folder = self.jobs.folder / "evaluate" / digest([identity, input_ids(inputs[:2])])
         for run in runs:
             run["result"] = str(folder / f"{run['fraction']:g}-{run['seed']}" / "result.json")
@@ -175,12 +182,13 @@ class _Evaluations:
     def _rank(self, arm: Arm, seed: int | None, task: StudyTask) -> None:
         """Add the ranking job of a backbone on a task; without bootstrap, since the study has several seeds."""
         ranking, backbone = self.recipe.rank or Ranking(), self.inputs.backbone(arm, seed)
-        words = _last_of_each(["resamples=0", *assignments(ranking.set)])
+        stated = {word.partition("=")[0]: word for word in ["seed=0", "resamples=0", *assignments(ranking.set)]}
+        drawn, words = _drawn(stated.pop("seed"), seed), tuple(stated.values())
         inputs = [backbone, task.store]
         shape = tuple(word for word in words if word.startswith(("size=", "precision=")))
         features = self._features(arm, seed, backbone, task.store, shape)
         assert features is not None  # without noise and adapted channels, there are shared features
-        command = ["rank", str(task.card), backbone.spec, *words, "--features", features.spec]
+        command = ["rank", str(task.card), backbone.spec, drawn, *words, "--features", features.spec]
         sources = self._labelled_sources(arm)
         for source in sources:
             of_source = self._features(arm, seed, backbone, source, shape)
@@ -189,7 +197,7 @@ class _Evaluations:
             command += ["--source", source.spec, *(["--features", of_source.spec] if of_source != features else [])]
         identity = {
             "stage": "rank",
-            "settings": sorted(words),
+            "settings": sorted([drawn, *words]),
             "card": digest(self.inputs.card(task.name)),
             "sources": input_ids(sources),
         }
@@ -241,9 +249,25 @@ class _Evaluations:
         )
 
 
+def _drawn(word: str, pretraining_seed: int | None) -> str:
+    """The setting `seed=` of a ranking, with the draw of a stated seed; no number is left for `rank` to refuse."""
+    stated = word.partition("=")[2]
+    return f"seed={draw_seed(pretraining_seed, int(stated))}" if stated.isdecimal() else word
+
+
 def _last_of_each(words: list[str]) -> tuple[str, ...]:
     """Settings in which the last value of a key is kept."""
     return tuple({word.partition("=")[0]: word for word in words}.values())
+
+
+def _once(runs: list[dict], settings: tuple[str, ...]) -> list[dict]:
+    """Runs with the same settings, without those that repeat another one: equal scores at another evaluation seed."""
+    kept: dict[tuple, dict] = {}
+    for run in runs:
+        fraction = run["fraction"]
+        seed = run["seed"] if depends_on_seed(run["protocol"], fraction, settings) else None
+        kept.setdefault((fraction, seed), run)
+    return list(kept.values())
 
 
 def _list(values: list) -> str:
@@ -251,14 +275,20 @@ def _list(values: list) -> str:
     return texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
 
 
-def _products(runs: list[dict], together: bool) -> Iterator[list[dict]]:
-    """Split runs into groups of all fractions × all seeds; into single runs if they do not share a job."""
-    if not together:
+def _products(runs: list[dict], settings: tuple[str, ...]) -> Iterator[list[dict]]:
+    """Split runs into groups of all fractions × all seeds, as one command evaluates them; into single runs if they train.
+
+    Like the command, a group has a fraction without dependence on the seed at its first seed alone.
+    """
+    if not PROTOCOLS[runs[0]["protocol"]].frozen:
         yield from ([run] for run in runs)
         return
     seeds_of: dict[float, tuple[int, ...]] = {}
     for run in runs:
         seeds_of[run["fraction"]] = (*seeds_of.get(run["fraction"], ()), run["seed"])
+    for fraction, seeds in seeds_of.items():
+        if not depends_on_seed(runs[0]["protocol"], fraction, settings):
+            seeds_of[fraction] = next((others for others in seeds_of.values() if others[0] == seeds[0]), seeds)
     for seeds in dict.fromkeys(seeds_of.values()):
         fractions = [fraction for fraction, of_fraction in seeds_of.items() if of_fraction == seeds]
         yield [run for run in runs if run["fraction"] in fractions]

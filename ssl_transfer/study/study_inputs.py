@@ -100,6 +100,8 @@ class StudyInputs:
         content |= {"name": arm.name, "train": {**content["train"], "seed": str(seed)}}
         recipe: PretrainRecipe = validate(PretrainRecipe, content, where)
         identity = {"stage": "pretrain", "recipe": recipe.identity(), "untrained": pretraining.untrained}
+        if pretraining.init is not None:
+            identity["card"] = "all stages"  # not a backbone of an older version, whose card has the last one alone
         name = digest([identity, input_ids(inputs)])
         path, output = self.jobs.folder / "recipes" / f"{name}.yaml", self.jobs.folder / "pretrain" / name
         self.jobs.write(path, recipe.model_dump(mode="json"))

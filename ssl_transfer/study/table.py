@@ -20,7 +20,8 @@ NOISED_SPLITS = {
     "test": "test",
 }  # `noise.at` of a recipe -> which images have it
 
-# Column -> dtype. Nullable: a linear probe has no strategy, public weights have no pretraining seed.
+# Column -> dtype. Nullable: a linear probe has no strategy, public weights have no pretraining seed, and results from elsewhere
+# no draw. Two runs of a cell with one draw learnt from the same label subset.
 COLUMNS = {
     "protocol": "string",
     "pretraining": "string",
@@ -35,6 +36,7 @@ COLUMNS = {
     "run_id": "string",
     "noise": "string",  # `none`, or kind and splits: `gaussian train+test`, `rician test`
     "noise_sigma": "float64",  # share of the intensity range; 0 without noise
+    "draw": "Int64",  # the seed of everything random in the evaluation
 }
 CELL = ["protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "metric"]  # compared within, never across
 
@@ -77,6 +79,7 @@ def _rows(result: EvalResult) -> list[dict]:
         "boundary": result.boundary,
         "run_id": result.run_id,
         **noise_setting(result.settings.get("noise")),
+        "draw": result.draw,
     }
     metrics = result.metrics["test"]
     if not metrics:

@@ -315,13 +315,29 @@ def test_half_a_noise_is_refused(settings):
         evaluate_recipe("knn", settings)
 
 
-def test_lists_of_fractions_and_seeds_are_one_evaluation_of_each():
+def test_lists_of_fractions_and_seeds_are_one_evaluation_of_each_whose_scores_depend_on_the_seed():
     found = [
         (recipe.fraction, recipe.seed, options["k"])
         for recipe, options in evaluate_recipes("knn", ["fraction=[0.1,1]", "k=[5]", "seed=[0, 3]"])
     ]
-    assert found == [(0.1, 0, (5,)), (0.1, 3, (5,)), (1.0, 0, (5,)), (1.0, 3, (5,))]
+    assert found == [(0.1, 0, (5,)), (0.1, 3, (5,)), (1.0, 0, (5,))]
     assert len(list(evaluate_recipes("knn", ["fraction=0.5"]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("protocol", "settings", "count"),
+    [
+        ("linear_probe", [], 1),
+        ("linear_probe", ["solver=sgd"], 2),
+        ("linear_probe", ["noise={kind: gaussian, sigma: 0.1}"], 2),
+        ("knn", ["channels=adapt"], 1),
+        ("finetune", [], 2),
+        ("segment", [], 2),
+    ],
+    ids=str,
+)
+def test_two_seeds_at_all_labels_are_two_evaluations_where_something_is_drawn(protocol, settings, count):
+    assert len(list(evaluate_recipes(protocol, ["seed=[0,1]", *settings]))) == count
 
 
 def test_several_backbones_fractions_and_seeds_are_evaluated_in_one_call(ct_store, tmp_path):

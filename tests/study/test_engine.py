@@ -11,10 +11,12 @@ import threading
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from support.command_line import ROOT, run, ssl_transfer
 from support.tiny_study import metrics, small, write_study
 
+from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import Interrupted, RunError, UsageError
 from ssl_transfer.run import claimed
 from ssl_transfer.study import devices, engine
@@ -195,12 +197,24 @@ def test_a_study_runs_from_its_yaml_to_its_report(tmp_path):
     ran = ssl_transfer("study", "run", "study.yaml", "--json", folder=tmp_path, timeout=600)
     assert ran.status == 0, ran.stderr
     answer = json.loads(ran.stdout)
-    assert answer["runs_done"] == answer["runs"] == 44 and answer["missing"] == 0
+    assert answer["runs_done"] == answer["runs"] == 36 and answer["missing"] == 0
     report = ssl_transfer("study", "report", "studies/study", "--json", folder=tmp_path)
     assert report.status == 0, report.stderr
     page = (tmp_path / json.loads(report.stdout)["report"]).read_text()
     assert "photographs → CT" in page and "head only" in page and "None: all planned runs are in this report." in page
     assert "Score validity" in page
+    table = pd.read_csv(tmp_path / "studies/study/table.csv").drop_duplicates("run_id")
+    draws = table.groupby(["pretraining_seed", "seed"])["draw"].unique().to_dict()
+    assert {seeds: list(found) for seeds, found in draws.items()} == {
+        (0, seed): [draw_seed(0, seed)] for seed in (0, 1)
+    }
+    boundaries = table.groupby("pretraining")["boundary"].unique().map(list).to_dict()
+    assert boundaries == {
+        "CT": ["none"],
+        "photographs": ["hard"],
+        "photographs → CT": ["mixed"],
+        "scratch": ["scratch"],
+    }
     unfinished = next((tmp_path / "studies/study/jobs").glob("*.json"))
     again = ssl_transfer("study", "run", "study.yaml", "--json", folder=tmp_path)
     assert again.status == 0 and unfinished.exists() and "left]" not in again.stderr

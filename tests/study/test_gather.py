@@ -57,7 +57,7 @@ def test_results_stand_under_the_names_that_arms_have_in_the_study(study):
     plan = study()
     report_study(plan)
     table = pd.read_csv(plan.folder / "table.csv")
-    assert set(table["pretraining"]) == {"CT", "scratch"} and len(table) == 2 * 16
+    assert set(table["pretraining"]) == {"CT", "scratch"} and len(table) == 2 * 12
 
 
 def test_the_answer_follows_from_the_results(study):

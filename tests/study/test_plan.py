@@ -11,7 +11,9 @@ from support.command_line import ROOT, run
 from support.tiny_study import STUDY, small, write_study
 
 from ssl_transfer.cli.stages import check
+from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import RecipeError
+from ssl_transfer.evaluation.settings import evaluate_recipes
 from ssl_transfer.recipe import read_yaml
 from ssl_transfer.study.arms import arms_of, compared
 from ssl_transfer.study.costs import Costs
@@ -42,8 +44,8 @@ def test_every_combination_is_one_run(plan):
     counts = Counter((run["protocol"], run["strategy"]) for run in plan().runs)
     arms, seeds = 4, 2
     assert counts == {
-        ("linear_probe", None): arms * seeds * 4,
-        ("knn", None): arms * seeds * 4,
+        ("linear_probe", None): arms * seeds * 3,  # two seeds at fraction 0.5, one at 1.0
+        ("knn", None): arms * seeds * 3,
         ("finetune", "full"): arms * seeds,
         ("finetune", "head_only"): arms * seeds,
         ("segment", None): arms * seeds,
@@ -57,9 +59,77 @@ def test_shared_work_appears_once(plan):
 
 
 def test_probes_of_a_backbone_and_task_are_one_job_for_all_fractions_and_seeds(plan):
-    probes = [job for job in plan().jobs if "linear_probe" in job.command]
-    assert len(probes) == 8
-    assert all(len(job.runs) == 4 and {"fraction=[0.5,1]", "seed=[0,1]"} <= set(job.command) for job in probes)
+    evaluations = [{"protocol": "linear_probe", "fractions": [0.25, 0.5, 1.0], "seeds": 2}]
+    probes = [job for job in plan(evaluations=evaluations).jobs if job.stage == "evaluate"]
+    words = [tuple(word for word in job.command if word.startswith(("fraction=", "seed="))) for job in probes]
+    assert Counter(words) == {("fraction=[0.25,0.5,1]", "seed=[0,1]"): 8} and {len(job.runs) for job in probes} == {5}
+
+
+@pytest.mark.parametrize("protocol", ["linear_probe", "knn"])
+@pytest.mark.parametrize(
+    "skip", [[], [{"seed": 0, "fraction": 0.5}], [{"seed": 0}], [{"seed": 1, "fraction": 1.0}]], ids=str
+)
+def test_a_command_evaluates_the_runs_of_its_job_and_no_others(plan, protocol, skip):
+    evaluations = [{"protocol": protocol, "fractions": [1.0, 0.25, 0.5], "seeds": [0, 1]}]
+    for job in plan(evaluations=evaluations, skip=skip).jobs:
+        if job.stage == "evaluate":
+            overrides = [word for word in job.command if word.startswith(("fraction=", "seed="))]
+            swept = [(recipe.fraction, recipe.seed) for recipe, _ in evaluate_recipes(protocol, overrides)]
+            assert sorted(swept) == sorted((run["fraction"], run["seed"]) for run in job.runs)
+
+
+def seeds_at_all_labels(plan: Plan) -> set[int]:
+    return {run["seed"] for run in plan.runs if run["fraction"] == 1}
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "seeds"),
+    [
+        ({"protocol": "linear_probe"}, {3}),
+        ({"protocol": "knn", "set": {"k": [1]}}, {3}),
+        ({"protocol": "knn", "set": {"channels": "adapt"}}, {3}),
+        ({"protocol": "linear_probe", "set": {"solver": "lbfgs", "noise.kind": "none"}}, {3}),
+        ({"protocol": "linear_probe", "set": {"solver": "sgd"}}, {3, 1}),
+        ({"protocol": "knn", "set": {"noise": {"kind": "gaussian", "sigma": 0.1, "at": "test"}}}, {3, 1}),
+        ({"protocol": "finetune"}, {3, 1}),
+        ({"protocol": "segment"}, {3, 1}),
+    ],
+    ids=str,
+)
+def test_what_does_not_depend_on_the_evaluation_seed_is_planned_for_the_first_one(plan, evaluation, seeds):
+    """At all labels, L-BFGS and the votes of neighbours draw nothing; adapted channels are computed, not drawn."""
+    assert seeds_at_all_labels(plan(evaluations=[{**evaluation, "seeds": [3, 1]}])) == seeds
+
+
+def test_the_first_seed_that_is_not_skipped_is_planned_and_other_settings_are_planned_beside_it(plan):
+    evaluations = [{"protocol": "knn", "seeds": 3}]
+    skipped = plan(evaluations=evaluations, skip=[{"seed": 0}])
+    assert seeds_at_all_labels(skipped) == {1}
+    other = plan(evaluations=evaluations, set=[{"seed": 2, "to": {"k": [7]}}])
+    assert seeds_at_all_labels(other) == {0, 2}
+
+
+def test_results_of_other_draws_are_in_other_folders_and_jobs(plan, monkeypatch):
+    before = plan()
+    monkeypatch.setattr("ssl_transfer.study.planning.draw_seed", lambda pretraining_seed, seed: seed)
+    after = plan()
+    assert not {run["result"] for run in before.runs} & {run["result"] for run in after.runs}
+    made = [{job.id for job in found.jobs if job.stage != "evaluate"} for found in (before, after)]
+    assert made[0] == made[1]
+
+
+def test_the_folds_of_a_ranking_are_drawn_as_evaluations_are(plan):
+    jobs = [job for job in plan(rank={"tasks": ["region"], "set": {"seed": 4}}).jobs if job.stage == "rank"]
+    words = {(job.about["seed"], word) for job in jobs for word in job.command if word.startswith("seed=")}
+    assert words == {(seed, f"seed={draw_seed(seed, 4)}") for seed in (0, 1)}
+    assert len({job.cost["kind"] for job in jobs}) == 4  # one per arm: the seed does not change what it costs
+
+
+def test_a_pretraining_with_more_seeds_has_more_runs_and_its_parent_must_have_them(plan):
+    arms = {**STUDY["pretrainings"], "photographs": {"store": "photographs", "seeds": 3}}
+    runs = Counter((run["pretraining"], run["pretraining_seed"]) for run in plan(pretrainings=arms).runs)
+    assert {seed for arm, seed in runs if arm == "photographs"} == {0, 1, 2}
+    assert {seed for arm, seed in runs if arm == "photographs → CT"} == {0, 1}
 
 
 def test_jobs_come_after_what_they_need(plan):

@@ -28,6 +28,7 @@ TIDY = [  # others rely on these columns: written out on purpose
     "run_id",
     "noise",
     "noise_sigma",
+    "draw",
 ]
 
 
@@ -38,6 +39,12 @@ def result(run_id="r1", **changes) -> EvalResult:
 def test_the_columns_are_exactly_the_documented_ones():
     assert list(study_table([result()]).columns) == TIDY
     assert list(study_table([]).columns) == TIDY
+
+
+def test_the_draw_is_that_of_the_result_and_missing_where_it_states_none():
+    frame = study_table([result("r1", draw=2968811710), result("r2", draw=None), result("r3")])
+    assert frame["draw"].dtype == "Int64"
+    assert frame.groupby("run_id")["draw"].first().tolist()[:1] == [2968811710] and frame["draw"].isna().sum() == 4
 
 
 def test_there_is_one_row_per_run_and_test_metric_and_none_for_validation():

@@ -1,9 +1,15 @@
 """Chains: a backbone starts from another, and its card says from which and what was adapted."""
 
+import json
+import shutil
+
 import pytest
 import torch
+import yaml
 
-from ssl_transfer.errors import RecipeError
+from ssl_transfer.data.tasks import Task
+from ssl_transfer.errors import BackboneError, RecipeError
+from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.models.backbone import load_backbone
 
 STILL = "optimizer.lr=1e-9"  # weights end as they began, to six digits
@@ -59,3 +65,82 @@ def test_supervised_then_self_supervised_is_two_recipes(runs, tmp_path):
     runs(tmp_path / "views", f"backbone.init={tmp_path / 'labels' / 'backbone'}", "train.epochs=1")
     card = runs.card(tmp_path / "views")
     assert card["method"] == "simclr" and card["parents"] == [runs.card(tmp_path / "labels")["id"]]
+
+
+# Lineage
+
+
+@pytest.fixture(scope="module")
+def ct_then_photographs(runs, ct_store, photo_store, tmp_path_factory):
+    """A backbone of 20 CT slices, then of all 36 photographs: the folder of the second run."""
+    folder = tmp_path_factory.mktemp("chain")
+    runs(folder / "ct", "name=CT", "data.limit=20", "backbone.in_channels=1", "train.epochs=1")
+    photographs = ("name=photographs", f"data.store={photo_store.path}", "data.views=natural")
+    start = f"backbone.init={folder / 'ct' / 'backbone'}"
+    runs(folder / "both", start, *photographs, "backbone.in_channels=3", "train.epochs=2")
+    return folder / "both"
+
+
+def test_a_chain_has_the_domains_stores_images_and_steps_of_all_its_stages(ct_then_photographs, ct_store, photo_store):
+    card = load_backbone(ct_then_photographs / "backbone").card
+    assert card.source_domain == "ct + photograph" and card.stores == (ct_store.id, photo_store.id)
+    assert [(stage.name, stage.method, stage.domain, stage.images, stage.steps) for stage in card.stages] == [
+        ("CT", "simclr", "ct", {ct_store.id: 20}, 1),
+        ("photographs", "simclr", "photograph", {photo_store.id: 36}, 6),
+    ]
+    assert (card.images, card.steps) == (56, 7)
+    assert (
+        "simclr on 20 images of ct → simclr on 36 images of photograph"
+        in (ct_then_photographs / "backbone/README.md").read_text()
+    )
+
+
+@pytest.mark.parametrize(
+    ("domain", "boundary"), [(None, "mixed"), ("photograph", "mixed"), ("xray", "mixed"), ("brightfield", "hard")]
+)
+def test_a_chain_evaluated_on_the_store_of_its_first_stage_has_seen_it_and_its_boundary_is_that_of_all_stages(
+    domain, boundary, ct_then_photographs, ct_store, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    card = {"store": str(ct_store.path), "target": "label", "metric": "accuracy", "domain": domain}
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(card))
+    result = evaluate("knn", ct_then_photographs / "backbone", Task.load(tmp_path / "task.yaml"), k=(1,), resamples=0)
+    assert result.seen_in_pretraining and result.boundary == boundary
+    assert result.backbone["source_domain"] == "ct + photograph"
+
+
+def test_a_store_of_two_stages_counts_once(runs, finished, ct_store, tmp_path):
+    runs(tmp_path / "again", f"backbone.init={finished[0] / 'backbone'}", "data.limit=12", "train.epochs=1")
+    card = load_backbone(tmp_path / "again" / "backbone").card
+    assert [stage.images for stage in card.stages] == [{ct_store.id: 36}, {ct_store.id: 12}]
+    assert (card.images, card.stores, card.source_domain) == (36, (ct_store.id,), "ct")
+
+
+def test_random_initialisation_has_no_stage(runs, tmp_path):
+    runs(tmp_path / "untrained", untrained=True)
+    card = load_backbone(tmp_path / "untrained" / "backbone").card
+    assert (card.stages, card.images, card.steps, card.source_domain) == ((), None, None, None)
+
+
+def former(backbone, folder):
+    """A copy of a backbone whose card is as it was before cards had stages."""
+    shutil.copytree(backbone, folder)
+    card = json.loads((folder / "card.json").read_text())
+    del card["stages"]
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+def test_a_card_of_one_stage_that_states_none_is_read_as_that_stage(finished, runs, ct_store, tmp_path):
+    old = load_backbone(former(finished[0] / "backbone", tmp_path / "old")).card
+    assert old.stages == () and old.history[0].images == {ct_store.id: None} and old.images is None
+    runs(tmp_path / "next", f"backbone.init={tmp_path / 'old'}", "train.epochs=1")
+    card = load_backbone(tmp_path / "next" / "backbone").card
+    assert len(card.stages) == 2 and card.stores == (ct_store.id,) and card.steps == old.steps + 3
+
+
+def test_a_chain_whose_card_states_no_stages_is_refused_with_what_to_do(ct_then_photographs, tmp_path):
+    with pytest.raises(
+        BackboneError, match=r"states the domains and stores of its last stage alone.*Pretrain again into"
+    ):
+        load_backbone(former(ct_then_photographs / "backbone", tmp_path / "old"))

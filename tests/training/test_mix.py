@@ -32,6 +32,7 @@ def test_two_domains_train_one_backbone_whose_card_names_both(runs, mix, ct_stor
     assert answer["steps"] == 12  # two epochs of 72 images
     card = runs.card(tmp_path / "run")
     assert card["source_domain"] == "ct + photograph" and card["stores"] == [ct_store.id, photo_store.id]
+    assert [stage["images"] for stage in card["stages"]] == [{ct_store.id: 36, photo_store.id: 36}]
     assert card["in_channels"] == 3  # those of the store that has most
     assert [part["share"] for part in card["recipe"]["data"]["mix"]] == [0.75, 0.25]
     assert card["recipe"]["data"]["mix"][1]["views"]["name"] == "natural"

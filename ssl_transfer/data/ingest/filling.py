@@ -51,6 +51,9 @@ def fill_store(
     warnings = warnings + scan.warnings
     if table is not None:
         warnings += join_labels(scan.items, scan.refused, table)
+    domain = Domain.parse(options.domain or scan.domain)
+    if domain.open_modality:
+        warnings = [*warnings, domain.open_modality]
     keeps_splits = _check_source_splits(root, scan.items, options.resplit)
     fit = choose_fit(scan.items, scan.units, options.size, options.channels, scan.mask_dtype)
     colour = fit.channels == 3 and fit.dtype == np.uint8
@@ -63,7 +66,7 @@ def fill_store(
         store = writer.finish(
             splits,
             units="rgb" if colour else scan.units,
-            domain=str(Domain.parse(options.domain or scan.domain)),
+            domain=str(domain),
             classes=_classes(scan.classes, writer.rows),
             mask_classes=mask_classes,
             refused=_anonymous(scan),

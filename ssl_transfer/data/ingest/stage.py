@@ -60,7 +60,7 @@ def ingest(
         size: Height and width of the images in pixels; default: the most common shape. The aspect ratio is kept, by padding.
         channels: Number of channels; default: 3 if all images are colour, otherwise 1.
         modality: DICOM modality to keep, for example CT; default: all.
-        domain: Domain of the images, for example ct, xray/chest or microscopy/cell_line; default: that of the source.
+        domain: Domain of the images, for example ct, xray/chest or fluorescence/cell_line; default: that of the source.
         masks: Label volumes or mask images: a file, a folder, or a pattern with the fields {stem}, {parent}, {number}.
         mask_names: Names of mask values: a JSON file such as {"1": "liver"}, or liver,lesion.
         axis: Orientation of the slices of a NIfTI volume.

@@ -178,7 +178,7 @@ def write_cells(folder: Path, patients: int = 48, slices: int = 24, size: int = 
         well = f"W{number:04d}"
         for index, image in enumerate(photograph_well(line, slices, size, np.random.default_rng([seed, number]))):
             rows.append((_save(folder, f"{well}/{index + 1:04d}.png", image), line, well))
-    return _labelled(folder, rows) | {"domain": "microscopy/cell_line"}
+    return _labelled(folder, rows) | {"domain": "fluorescence/cell_line"}
 
 
 def write_photographs(folder: Path, patients: int = 96, slices: int = 12, size: int = 48, seed: int = 0) -> dict:
