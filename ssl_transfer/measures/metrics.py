@@ -6,7 +6,7 @@ protocols compute it with its interval, studies know which direction is better, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -113,16 +113,28 @@ def classification_metrics(
 
 
 def weighted_metrics(
-    labels: np.ndarray, scores: np.ndarray, averaging: str, classes: Sequence[str], weights: np.ndarray
+    labels: np.ndarray,
+    scores: np.ndarray,
+    averaging: str,
+    classes: Sequence[str],
+    weights: np.ndarray,
+    *,
+    names: Collection[str] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The metrics of `classification_metrics` under weights of the images, shape (N, R); each has shape (R,)."""
+    """The metrics of `classification_metrics` under weights of the images, shape (N, R); each has shape (R,).
+
+    Args:
+        labels, scores, averaging, classes: As for `classification_metrics`.
+        weights: Weight of each image in each of R resamples, shape (N, R).
+        names: Entries of `METRICS` to compute; None: all of classification.
+    """
     if scores.shape[1] != len(classes):
         raise ValueError(f"scores of {scores.shape[1]} classes, names of {len(classes)}")
     scored = ScoredImages(labels, scores, averaging, weights)
     values, by_class = {}, {}
     with np.errstate(invalid="ignore", divide="ignore"):  # undefined values are NaN
         for name, metric in metrics_of("classification").items():
-            if metric.compute is None:
+            if metric.compute is None or (names is not None and name not in names):
                 continue
             value = metric.compute(scored)
             if isinstance(value, PerClass):
@@ -197,7 +209,7 @@ def overlap_metrics(cases: pandas.DataFrame, classes: Sequence[str]) -> dict[str
         `dice`, `hd95` and `dice_present`, then each with `_CLASS`; NaN for a class without such a row, which the mean leaves
         out.
     """
-    values = _weighted_overlap(cases, classes, np.ones((len(cases), 1)))
+    values = weighted_overlap(cases, classes, np.ones((len(cases), 1)))
     return {name: float(value[0]) for name, value in values.items()}
 
 
@@ -211,11 +223,11 @@ def overlap_intervals(cases: pandas.DataFrame, groups: np.ndarray, resamples: in
         seed: Fixes the samples.
     """
     classes = list(dict.fromkeys(cases["class"]))
-    return patient_intervals(lambda weights: _weighted_overlap(cases, classes, weights), groups, resamples, seed)
+    return patient_intervals(lambda weights: weighted_overlap(cases, classes, weights), groups, resamples, seed)
 
 
-def _weighted_overlap(cases: pandas.DataFrame, classes: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics under weights of the rows, shape (N, R); each has shape (R,)."""
+def weighted_overlap(cases: pandas.DataFrame, classes: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics of `overlap_metrics` under weights of the rows, shape (N, R); each has shape (R,)."""
     member = (cases["class"].to_numpy() == np.array(classes, object)[:, None]).astype(float)  # (C, N)
     present = member * (cases["truth_voxels"].to_numpy() > 0)
     metrics, means = metrics_of("segmentation"), {}

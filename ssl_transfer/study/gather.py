@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,11 @@ from ssl_transfer.study.decided import primary_cells, study_comparisons, study_d
 from ssl_transfer.study.engine import failure, record, status
 from ssl_transfer.study.methods_text import methods_text, study_design
 from ssl_transfer.study.plan import Job, Plan
+from ssl_transfer.study.predictions import StoredPredictions
 from ssl_transfer.study.report.evidence import Attachment, Evidence, Provenance
 from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.report.wording import words
-from ssl_transfer.study.table import CLEAN, noise_setting, study_table, write_table
+from ssl_transfer.study.table import CLEAN, coordinates, study_table, write_table
 
 MISSING_LISTED = 40
 SHEET_IMAGES = 48
@@ -105,7 +105,7 @@ def study_evidence(
         pairs=statistics.pairs or compared(plan.arms),
         validation=_validation(results, stated_metrics),
         scores=_scores(plan),
-        case_scores=partial(_case_scores, results),
+        predictions=StoredPredictions(results, {name: card["averaging"] for name, card in plan.tasks.items()}),
     )
 
 
@@ -262,16 +262,16 @@ def _validation(results: Mapping[Path, EvalResult], main_metrics: Mapping[str, s
     """Validation curves of every fine-tune without noise; its seconds are divided evenly among its steps."""
     rows = []
     for folder, result in results.items():
-        log, coordinates = folder / "log.jsonl", _coordinates(result)
-        if not PROTOCOLS[result.protocol].has_strategies or coordinates.pop("noise") != CLEAN or not log.exists():
+        log, columns = folder / "log.jsonl", coordinates(result)
+        if not PROTOCOLS[result.protocol].has_strategies or columns.pop("noise") != CLEAN or not log.exists():
             continue
-        name = f"val_{main_metrics[coordinates['task']]}"
+        name = f"val_{main_metrics[columns['task']]}"
         steps = [json.loads(line) for line in log.read_text().splitlines()]
         per_step = result.cost["seconds"] / max(1, steps[-1]["step"])
-        del coordinates["noise_sigma"]
+        del columns["noise_sigma"]
         rows += [
             {
-                **coordinates,
+                **columns,
                 "metric": name[4:],
                 "step": check["step"],
                 "seconds": check["step"] * per_step,
@@ -281,50 +281,3 @@ def _validation(results: Mapping[Path, EvalResult], main_metrics: Mapping[str, s
             if check.get(name) is not None
         ]
     return pd.DataFrame(rows) if rows else None
-
-
-def _coordinates(result: EvalResult) -> dict[str, Any]:
-    """The columns of the tidy table that identify a result."""
-    return {
-        "pretraining": result.backbone["pretraining"],
-        "task": result.task["name"],
-        "protocol": result.protocol,
-        "strategy": result.strategy,
-        "fraction": result.fraction,
-        "pretraining_seed": result.pretraining_seed,
-        "seed": result.seed,
-        **noise_setting(result.settings.get("noise")),
-    }
-
-
-def _case_scores(results: Mapping[Path, EvalResult], cell: Mapping[str, Any]) -> pd.DataFrame | None:
-    """Scores of the test cases of an arm in a cell, averaged over its seeds: accuracy per image, or Dice per case.
-
-    See `statistics.patients.CaseScores`.
-    """
-    parts, metric = [], "accuracy per image"
-    for folder, result in results.items():
-        coordinates, path = _coordinates(result), folder / "predictions.parquet"
-        if any((coordinates[name] or "") != (value or "") for name, value in cell.items()) or not path.exists():
-            continue
-        predictions = pd.read_parquet(path)
-        if "dice" in predictions:
-            metric = "Dice per case"
-            parts.append(predictions.groupby("case").agg(patient=("patient", "first"), score=("dice", "mean")))
-        elif "label" in predictions:
-            parts.append(_correct(predictions))
-    if not parts:
-        return None
-    cases = pd.concat(parts)
-    patient = cases["patient"].astype(object).where(cases["patient"].notna(), cases.index.astype(str))
-    averaged = cases.assign(patient=patient).groupby(level=0).agg(patient=("patient", "first"), score=("score", "mean"))
-    averaged.attrs["metric"] = metric
-    return averaged
-
-
-def _correct(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Whether each image of a classification is predicted correctly: columns patient and score, indexed by row."""
-    scores = predictions.filter(like="score_")
-    predicted = scores.columns[scores.to_numpy().argmax(1)].str.removeprefix("score_")
-    correct = (predicted == predictions["label"].astype(str)).astype(float)
-    return pd.DataFrame({"patient": predictions["patient"], "score": correct}).set_index(predictions["row"])

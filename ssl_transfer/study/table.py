@@ -68,23 +68,25 @@ def study_table(results: Iterable[EvalResult]) -> pd.DataFrame:
 
 
 def _rows(result: EvalResult) -> list[dict]:
-    shared = {
-        "protocol": result.protocol,
-        "pretraining": result.backbone.get("pretraining") or result.backbone["name"],
-        "task": result.task["name"],
-        "strategy": result.strategy,
-        "fraction": result.fraction,
-        "pretraining_seed": result.pretraining_seed,
-        "seed": result.seed,
-        "boundary": result.boundary,
-        "run_id": result.run_id,
-        **noise_setting(result.settings.get("noise")),
-        "draw": result.draw,
-    }
+    shared = {**coordinates(result), "boundary": result.boundary, "run_id": result.run_id, "draw": result.draw}
     metrics = result.metrics["test"]
     if not metrics:
         raise RunError(f"run {result.run_id}: its result has no test metric. Evaluate it again.")
     return [{**shared, "metric": name, "value": value} for name, value in metrics.items()]
+
+
+def coordinates(result: EvalResult) -> dict[str, Any]:
+    """The columns of the tidy table that identify a result, without the metric."""
+    return {
+        "pretraining": result.backbone.get("pretraining") or result.backbone["name"],
+        "task": result.task["name"],
+        "protocol": result.protocol,
+        "strategy": result.strategy,
+        "fraction": result.fraction,
+        "pretraining_seed": result.pretraining_seed,
+        "seed": result.seed,
+        **noise_setting(result.settings.get("noise")),
+    }
 
 
 def noise_setting(noise: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from ssl_transfer.errors import RunError
 from ssl_transfer.study.report.drawing import arm_looks
-from ssl_transfer.study.report.sections.strategies import strategy_points
+from ssl_transfer.study.report.sections.strategies import strategy_means
 from ssl_transfer.study.statistics import (
     CURVE_COLUMNS,
     averaged,
@@ -112,7 +112,7 @@ def test_an_average_over_arms_of_one_seed_has_no_interval():
 @pytest.mark.parametrize(("arms", "averages"), [(2, 0), (5, 3)])
 def test_few_pretrainings_have_intervals_of_their_own_and_many_an_average(arms, averages):
     names = [f"arm {i}" for i in range(arms)]
-    (ax,) = strategy_points(summary(study(names)), arm_looks(names)).axes
+    (ax,) = strategy_means(summary(study(names)), arm_looks(names)).axes
     assert len([line for line in ax.lines if line.get_marker() == "|"]) == averages
     assert len(ax.collections) == (0 if averages else arms)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["full", "head only", "LP FT"]

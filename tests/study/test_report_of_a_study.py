@@ -24,6 +24,7 @@ def test_a_study_has_all_sections_in_their_order(whole):
     assert headings == [
         "Recommendation by target",
         "In-domain versus cross-domain",
+        "Over targets",
         "Contrasts",
         "Learning curves",
         "Individual seeds",
@@ -31,7 +32,7 @@ def test_a_study_has_all_sections_in_their_order(whole):
         "Fine-tuning strategies",
         "Time to quality",
         "Seed variance",
-        "Patient bootstrap",
+        "Patients",
         "Results",
         "Pictures",
         "Study design",
@@ -76,8 +77,11 @@ def test_the_tables_of_a_study_lie_beside_its_page(whole):
 
 def test_patients_are_another_unit_and_have_a_table_of_their_own(whole):
     text = whole.read_text()
-    assert "Primary contrasts with patients as the unit (averaged over seeds)" in text
+    assert "Primary contrasts over patients, and over seeds and patients" in text
     assert ">1,200</td>" in text
+    table = pd.read_csv(whole.parent / "tables/patients.csv")
+    assert set(table["metric"]) == {"auroc"} and set(table["n_patients"]) == {140}
+    assert table[["ci_low", "p_false", "se_seeds", "se_patients"]].notna().all(axis=None)
 
 
 def test_random_initialisation_of_another_name_is_grey_and_named(whole):
@@ -126,7 +130,7 @@ def test_one_seed_makes_a_page_that_decides_nothing(tmp_path):
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
     frame = whole_study([f"arm {i}" for i in range(12)], [f"target {i}" for i in range(4)], seeds=2)
-    return build(tmp_path_factory.mktemp("large"), frame, **extras(frame) | {"validation": None, "case_scores": None})
+    return build(tmp_path_factory.mktemp("large"), frame, **extras(frame) | {"validation": None, "predictions": None})
 
 
 def test_many_contrasts_are_on_the_page_at_main_metrics_only_and_it_says_so(large):
@@ -183,4 +187,4 @@ def test_every_table_of_a_study_sorts_and_every_figure_shows(whole, tmp_path):
     title = re.search(r"<title>(.*?)</title>", dom)[1]
     tables = whole.read_text().count('<table class="sortable')
     assert tables > 10
-    assert title == f"{tables} of {tables} tables, 5 of 5 figures, nothing beside the page"
+    assert title == f"{tables} of {tables} tables, 9 of 9 figures, nothing beside the page"

@@ -18,7 +18,12 @@ from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.gather import report_study
 from ssl_transfer.study.planning import plan_study
-from ssl_transfer.study.statistics.score_validity import VALIDITY_COLUMNS, fine_tuned, score_correlations
+from ssl_transfer.study.statistics.score_validity import (
+    VALIDITY_COLUMNS,
+    fine_tuned,
+    score_correlations,
+    score_validity,
+)
 from ssl_transfer.study.table import COLUMNS
 
 ARMS = ("a", "b", "c", "d", "e", "f")
@@ -124,6 +129,41 @@ def test_the_mean_is_over_targets_not_over_their_settings():
     assert sorted(table["kendall"]) == [-1, 1, 1, 1]
     assert overall.iloc[0][["kendall", "targets", "n"]].tolist() == [0, 2, 6]
     assert overall.iloc[0]["regret"] == pytest.approx(0.125)
+
+
+def test_a_criterion_with_the_order_of_fine_tuning_is_valid_and_one_of_noise_is_not():
+    quality = fine_tuned(tuned({"xray": rising(), "cells": rising()}), {"xray": "auroc", "cells": "auroc"})
+    noise = dict(zip(ARMS, [0.6, 0.5, 0.7, 0.4, 0.65, 0.3], strict=True))
+    scores = pd.concat(
+        [
+            scored({task: values for task in ("xray", "cells")}, name)
+            for name, values in (("logme", rising()), ("gbc", noise))
+        ]
+    )
+    table, overall = score_correlations(scores, quality)
+    assert overall.set_index("criterion")["valid"].to_dict() == {"logme": True, "gbc": False}
+    row = overall.iloc[0]  # both targets permute the same pretrainings; either criterion has τ ±1 under two orders
+    assert (row["kendall_p"], row["kendall_p_max"]) == pytest.approx((2 / 720, 4 / 720))
+    assert (table["kendall_p_max"] >= table["kendall_p"]).all()
+
+
+def test_four_pretrainings_make_nothing_valid():
+    arms = dict(zip(ARMS[:4], rising().values(), strict=False))
+    _, overall = score_correlations(
+        scored({"xray": arms}), fine_tuned(tuned({"xray": rising(arms)}), {"xray": "auroc"})
+    )
+    assert overall["kendall"].tolist() == [1] and not overall["valid"].any()
+    assert overall["kendall_p_max"].tolist() == pytest.approx([2 / 24])
+
+
+def test_correlations_are_given_without_and_with_random_initialisation():
+    quality = fine_tuned(tuned({"xray": rising()}), {"xray": "auroc"})
+    scores = scored({"xray": {arm: -value if arm != "a" else -9 for arm, value in rising().items()}})
+    table, overall = score_validity(scores, quality, {"a", "elsewhere"})
+    assert table.set_index("arms")["n"].to_dict() == {"pretrained": 5, "all": 6}
+    assert overall.set_index("arms")["kendall"].to_dict() == pytest.approx({"pretrained": -1, "all": -1 / 3})
+    assert score_validity(scores, quality, {"elsewhere"})[0]["arms"].tolist() == ["pretrained"]
+    assert not len(score_validity(scores[:0], quality, {"a"})[0])
 
 
 @pytest.mark.long
@@ -244,9 +284,10 @@ def test_the_page_has_a_table_of_criteria_a_table_per_target_and_a_figure_per_se
     section = text[text.index('<h2 id="score-validity">') :].partition("</section>")[0]
     assert re.findall(r'<td class="tight">([^<]*)</td>', section.partition("</table>")[0])[0] == "linear probe"
     assert "N-LEEP" in section and section.count("<svg") == 4  # two targets, two strategies
-    assert section.count("<caption>") == 3 and 'href="#score-validity"' in text
+    assert section.count("<caption>") == 4 and 'href="#score-validity"' in text
     assert len(list((page.parent / "figures").glob("score_validity_*.png"))) == 4
-    assert len(pd.read_csv(page.parent / "tables/score_validity.csv")) == 2 * 2 * 3
+    assert len(pd.read_csv(page.parent / "tables/score_validity.csv")) == 2 * 2 * 3 * 2
+    assert "without random initialisation, mean over targets" in section and "3 criteria would be called" in section
 
 
 def test_a_study_without_scores_has_no_such_section(tmp_path):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import subprocess
+from functools import partial
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.study.report.evidence import Attachment, Evidence, Provenance
 from ssl_transfer.study.report.page import write_report
+from ssl_transfer.study.statistics import PredictedRun
 from ssl_transfer.study.table import COLUMNS, SCRATCH
 
 PRIMARY = {"protocol": "linear_probe", "metric": "auroc", "fraction": 0.1}
@@ -125,13 +128,19 @@ def extras(frame) -> dict:
         "primary": primary,
         "stated_metrics": {"ct": "auroc", "xray": "auroc"},
         "validation": pd.concat(checks),
-        "case_scores": case_scores,
+        "predictions": predictions,
     }
 
 
-def case_scores(cell) -> pd.DataFrame:
-    """1,200 cases of 140 patients, about 60 % of them right."""
-    rng = np.random.default_rng(len(cell["pretraining"]))
-    cases = pd.DataFrame({"patient": np.arange(1200) % 140, "score": rng.random(1200) < 0.6})
-    cases.attrs["metric"] = "share right"
-    return cases.astype({"score": float})
+def predictions(cell) -> list[PredictedRun]:
+    """Three pretraining seeds, each with predictions for 1,200 images of 140 patients in two classes."""
+    return [PredictedRun(seed, 0, partial(_predicted, sum(map(ord, cell["pretraining"])) + seed)) for seed in range(3)]
+
+
+def _predicted(seed: int) -> CasePredictions:
+    """About 60 % of the images are classified correctly."""
+    rng = np.random.default_rng(seed)
+    label = np.arange(1200) % 2
+    score = np.clip(0.5 + 0.1 * (2 * label - 1) + rng.normal(0, 0.4, 1200), 0.01, 0.99)
+    columns = {"row": np.arange(1200), "patient": np.arange(1200) % 140, "label": np.array(["a", "b"])[label]}
+    return CasePredictions(pd.DataFrame({**columns, "score_a": 1 - score, "score_b": score}))

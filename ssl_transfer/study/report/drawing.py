@@ -145,7 +145,7 @@ def inline_svg(figure: Figure, label: str = "") -> str:
     """The figure as an `<svg>` element for an HTML page.
 
     Ink is `currentColor` and the ground is transparent, so light and dark pages both work; text stays text in the
-    page's font; ids are prefixed by a hash of the drawing, so that several figures can share a page; no prolog, no
+    page's font; ids are prefixed by a hash of the drawing and its label, so that several figures can share a page; no prolog, no
     metadata, no address of any kind.
 
     Args:
@@ -161,7 +161,7 @@ def inline_svg(figure: Figure, label: str = "") -> str:
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href").replace(INK, "currentColor")
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
     svg = re.sub(r"font: ([^;\"]*?)([\d.]+px)[^;\"]*", r"font-size: \2; font-family: inherit", svg)  # older matplotlib
-    prefix = f"f{hashlib.sha256(svg.encode()).hexdigest()[:8]}-"
+    prefix = f"f{hashlib.sha256((label + svg).encode()).hexdigest()[:8]}-"
     svg = (
         svg.replace(' id="', f' id="{prefix}').replace('href="#', f'href="#{prefix}').replace("url(#", f"url(#{prefix}")
     )

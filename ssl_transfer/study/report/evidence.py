@@ -28,8 +28,8 @@ from ssl_transfer.study.statistics import (
     CONTRAST_COLUMNS,
     FAMILY,
     SUMMARY_COLUMNS,
-    CaseScores,
     Decision,
+    RunsWithPredictions,
     contrasts,
     decision_rows,
     strategy_contrasts,
@@ -103,7 +103,7 @@ class Evidence:
         validation: Validation values over steps, columns `statistics.CURVE_COLUMNS`; None: not recorded.
         scores: Transferability scores and cross-validated probes: pretraining, pretraining_seed, task, criterion, value (more
             is better); None: not computed.
-        case_scores: Scores of test cases, for the patient bootstrap of the primary contrasts; None: not recorded.
+        predictions: Runs of an arm in a cell with their predictions, for contrasts over patients; None: not recorded.
     """
 
     frame: pd.DataFrame
@@ -117,7 +117,7 @@ class Evidence:
     pairs: Collection[Collection[str]] | None = None
     validation: pd.DataFrame | None = None
     scores: pd.DataFrame | None = None
-    case_scores: CaseScores | None = None
+    predictions: RunsWithPredictions | None = None
 
     @cached_property
     def runs(self) -> pd.DataFrame:

@@ -5,8 +5,15 @@ The other modules summarise what these return. What cannot be tested gives NaN, 
 """
 
 from ssl_transfer.study.statistics.boundaries import by_boundary
+from ssl_transfer.study.statistics.crossed import (
+    CrossedInterval,
+    ResampledUnits,
+    crossed_interval,
+    probability_of_false_outperformance,
+)
 from ssl_transfer.study.statistics.decisions import Decision, Look, decide, decision_rows
 from ssl_transfer.study.statistics.dominance import Dominance
+from ssl_transfer.study.statistics.meta_analysis import RandomEffects, over_targets, random_effects, target_effects
 from ssl_transfer.study.statistics.nested import (
     VARIANCE_COLUMNS,
     PatientBootstrap,
@@ -15,8 +22,16 @@ from ssl_transfer.study.statistics.nested import (
     patient_bootstrap,
     variance_components,
 )
-from ssl_transfer.study.statistics.patients import PATIENT_COLUMNS, CaseScores, patient_contrasts
-from ssl_transfer.study.statistics.score_validity import fine_tuned, score_correlations
+from ssl_transfer.study.statistics.patients import (
+    PATIENT_COLUMNS,
+    PatientContrast,
+    PredictedRun,
+    RunsWithPredictions,
+    patient_contrasts,
+    patient_contrasts_of,
+)
+from ssl_transfer.study.statistics.ranks import MeanRanks, mean_ranks, rank_table, ranks_over_targets
+from ssl_transfer.study.statistics.score_validity import fine_tuned, score_correlations, score_validity
 from ssl_transfer.study.statistics.seed_variance import detectable_differences
 from ssl_transfer.study.statistics.sequential import nominal_levels
 from ssl_transfer.study.statistics.strategies import averaged, strategy_wins
@@ -58,13 +73,19 @@ __all__ = [
     "STRATEGY_COLUMNS",
     "SUMMARY_COLUMNS",
     "VARIANCE_COLUMNS",
-    "CaseScores",
+    "CrossedInterval",
     "Decision",
     "Dominance",
     "Effect",
     "Look",
+    "MeanRanks",
     "Paired",
     "PatientBootstrap",
+    "PatientContrast",
+    "PredictedRun",
+    "RandomEffects",
+    "ResampledUnits",
+    "RunsWithPredictions",
     "Samples",
     "SeedBootstrap",
     "Welch",
@@ -72,6 +93,7 @@ __all__ = [
     "benjamini_hochberg",
     "by_boundary",
     "contrasts",
+    "crossed_interval",
     "decide",
     "decision_rows",
     "detectable_differences",
@@ -79,18 +101,27 @@ __all__ = [
     "hedges_g",
     "holm",
     "mean_curve",
+    "mean_ranks",
     "minimal_detectable_effect",
     "nested_bootstrap",
     "nominal_levels",
+    "over_targets",
     "paired",
     "patient_bootstrap",
     "patient_contrasts",
+    "patient_contrasts_of",
+    "probability_of_false_outperformance",
+    "random_effects",
+    "rank_table",
+    "ranks_over_targets",
     "score_correlations",
+    "score_validity",
     "seed_units",
     "seeds_needed",
     "strategy_contrasts",
     "strategy_wins",
     "summary",
+    "target_effects",
     "tidy_curves",
     "time_to_quality",
     "tost",

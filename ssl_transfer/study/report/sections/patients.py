@@ -1,47 +1,74 @@
-"""Section: the primary contrasts with patients as the unit."""
+"""Section "Patients": the primary contrasts over resampled test patients, and over seeds and patients together.
+
+A contrast of pretraining seeds says what other seeds would give on these test patients. This table adds what other patients would
+give, in the metric of the contrast, and how probable it is that the arm with the higher mean is not the better one.
+"""
 
 from __future__ import annotations
 
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Section, render
-from ssl_transfer.study.statistics import patient_contrasts
+from ssl_transfer.study.statistics import patient_contrasts, patient_contrasts_of
+from ssl_transfer.study.statistics.patients import MOST_CONTRASTS
 
+TITLE = "Patients"
 TEMPLATE = """
-{% macro patient_table() %}
-<div class="wide" role="region" tabindex="0" aria-label="Patients as the unit"><table class="sortable">
-<caption>Primary contrasts with patients as the unit (averaged over seeds)</caption>
-<thead><tr><th scope="col">Target</th><th scope="col">A</th><th scope="col">B</th><th scope="col">Metric</th>
-<th scope="col" class="num">A − B</th><th scope="col">95 % interval</th><th scope="col" class="num">Cases</th>
-<th scope="col" class="num">Patients</th></tr></thead>
+{% macro ends(row, name) -%}
+{% set low, high = row[name ~ "_low"], row[name ~ "_high"] %}
+<td class="tight" data-v="{{ low | rounded }}">
+{%- if low == low %}{{ low | number(sign=true) }} to {{ high | number(sign=true) }}{% else %}–{% endif %}</td>
+{%- endmacro %}
+<p class="quiet">The contrasts above generalise over pretraining seeds, for these test patients. Here test patients are
+resampled with all their images ({{ resamples | whole }} times, the same patients for all runs of a target), and the
+metric of the contrast is computed anew for every run. <em>Patients</em>: bootstrap interval over patients, for these
+trained models. <em>Seeds and patients</em>: interval over both, by the method of Obuchowski and Rockette with
+pretraining seeds in place of readers; SE is the standard error that seeds, and patients, contribute to the difference.
+<em>P(false)</em>: probability that the arm with the higher mean is not truly better (Claims Reloaded, arXiv 2505.04720),
+over patients alone and over seeds and patients; .5 means that the data do not favour either arm.{% if standard %}
+Intervals are at 95 %, not corrected for multiple comparisons.
+{%- else %} Intervals are at the level that decides the contrast.{% endif %}
+{%- if left_out %} Shown are {{ rows | length }} of {{ rows | length + left_out }} contrasts: for the others there are no
+predictions of the same test cases, or the limit of {{ most }} was reached.{% endif %}</p>
+<div class="wide" role="region" tabindex="0" aria-label="{{ title }}"><table class="sortable dense">
+<caption>Primary contrasts over patients, and over seeds and patients</caption>
+<thead><tr><th scope="col">Target</th><th scope="col">Protocol</th><th scope="col" class="num">Labels</th>
+<th scope="col">Metric</th><th scope="col">A</th><th scope="col">B</th><th scope="col" class="num">A − B</th>
+<th scope="col">Patients</th><th scope="col">Seeds and patients</th><th scope="col" class="num">SE, seeds</th>
+<th scope="col" class="num">SE, patients</th><th scope="col" class="num">P(false), patients</th>
+<th scope="col" class="num">P(false), both</th><th scope="col" class="num">Seeds</th><th scope="col" class="num">Patients</th>
+<th scope="col" class="num">Cases</th></tr></thead>
 <tbody>
 {% for row in rows %}
-<tr><td>{{ row.task | words }}</td><td>{{ swatch(row.a) }}</td><td>{{ swatch(row.b) }}</td><td>{{ row.metric |
-measure }}</td>
-{{- num(row.difference, true) }}<td class="tight" data-v="{{ row.ci_low | rounded }}">{{ interval(row) }}</td>
-<td class="num" data-v="{{ row.n_cases }}">{{ row.n_cases | int | whole }}</td>
-<td class="num" data-v="{{ row.n_patients }}">{{ row.n_patients | int | whole }}</td></tr>
+<tr><td>{{ row.task | words }}</td><td>{{ protocol(row) }}</td>{{ labels(row) }}<td>{{ row.metric | measure }}</td>
+<td>{{ swatch(row.a) }}</td><td>{{ swatch(row.b) }}</td>{{ num(row.difference, true) }}
+{{- ends(row, "patients") }}{{ ends(row, "ci") }}{{ num(row.se_seeds) }}{{ num(row.se_patients) }}
+<td class="num" data-v="{{ row.p_false_patients | rounded }}">{{ row.p_false_patients | p }}</td>
+<td class="num" data-v="{{ row.p_false | rounded }}">{{ row.p_false | p }}</td>
+<td class="num" data-v="{{ row.n_a + row.n_b }}">
+{{- row.n_a if row.test == "paired" else row.n_a ~ " / " ~ row.n_b }}{{ " (one checkpoint)" if row.unit == "seed" }}</td>
+<td class="num" data-v="{{ row.n_patients }}">{{ row.n_patients | int | whole }}</td>
+<td class="num" data-v="{{ row.n_cases }}">{{ row.n_cases | int | whole }}</td></tr>
 {% endfor %}
 </tbody></table></div>
-{% endmacro %}
-<p class="quiet">The contrasts above generalise over seeds, for these test patients. Here scores are averaged over seeds
-and patients are resampled with all their cases (percentile bootstrap, not corrected for multiple comparisons): the
-intervals generalise over patients, for these trained models.</p>
-{% if rows | length > 40 %}
-<details><summary>{{ rows | length }} contrasts with patients as the unit</summary>
-{{ patient_table() }}
-</details>
-{% else %}
-{{ patient_table() }}
-{% endif %}
 """
 
 
 def section(evidence: Evidence) -> Section | None:
-    """A row per primary contrast; None where no predictions were recorded."""
-    if evidence.case_scores is None:
+    """A row per primary contrast, at most `MOST_CONTRASTS`; None where no predictions were recorded."""
+    if evidence.predictions is None:
         return None
-    table = patient_contrasts(evidence.primary_contrasts, evidence.case_scores)
+    pairs = evidence.primary_contrasts
+    table = patient_contrasts(patient_contrasts_of(pairs), evidence.predictions)
     if not len(table):
         return None
-    html = render(evidence, TEMPLATE, rows=table.to_dict("records"))
-    return Section(title="Patient bootstrap", html=html, tables={"patients": table})
+    html = render(
+        evidence,
+        TEMPLATE,
+        title=TITLE,
+        rows=table.to_dict("records"),
+        resamples=int(table["resamples"].min()),
+        standard=(table["level"] == 0.05).all(),
+        left_out=len(pairs) - len(table),
+        most=MOST_CONTRASTS,
+    )
+    return Section(title=TITLE, html=html, tables={"patients": table})

@@ -1,8 +1,12 @@
-"""Section: do transferability scores and probes predict which pretraining fine-tunes best?"""
+"""Section "Score validity": do transferability scores and probes predict which pretraining fine-tunes best?
+
+Two tables of correlations with fine-tuning, without and with the arm that is random initialisation, because that arm
+alone can make every score look valid; p-values hold for all scores at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import matplotlib
@@ -13,15 +17,21 @@ from ssl_transfer.measures.transferability import SCORES
 from ssl_transfer.study.report.drawing import STYLE, Looks, grid, legend
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Drawing, Section, parts_by_task, render
-from ssl_transfer.study.report.wording import joined, listed, measure, number, percent, words
-from ssl_transfer.study.statistics import fine_tuned, score_correlations
-from ssl_transfer.study.statistics.score_validity import FEWEST_FOR_INTERVALS, SETTING
+from ssl_transfer.study.report.wording import joined, listed, measure, number, p_value, percent, words
+from ssl_transfer.study.statistics import fine_tuned, score_validity
+from ssl_transfer.study.statistics.score_validity import ALL, FEWEST_FOR_VALIDITY, PRETRAINED, SETTING
 
 COLUMNS = 4
 CAPTION = (
     "{metric} after fine-tuning against each criterion, on {where}: small points are pretraining seeds, large ones their means, "
-    "on which Kendall’s τ is computed. Scores and probes use training and validation images only."
+    "on which Kendall’s τ is computed{without}. Scores and probes use training and validation images only."
 )
+WITHOUT = ", leaving out random initialisation"
+CAPTIONS = {
+    PRETRAINED: "Correlation with fine-tuning without random initialisation, mean over targets",
+    ALL: "Correlation with fine-tuning with random initialisation among the arms, mean over targets",
+}
+NO_RANDOM_INIT = "Correlation with fine-tuning, mean over targets"
 TEMPLATE = """
 {% macro coefficient(row, name) -%}
   <td class="num tight" data-v="{{ row[name] | rounded }}">{{ row[name] | number }}
@@ -32,17 +42,21 @@ TEMPLATE = """
 <div class="wide" role="region" tabindex="0" aria-label="{{ name }}"><table class="sortable">
 <caption>{{ name }}</caption>
 <thead><tr><th scope="col">Criterion</th>
-{% if not overall %}<th scope="col">Strategy</th><th scope="col" class="num">Labels</th>{% endif %}
-<th scope="col" class="num">Kendall τ</th><th scope="col" class="num">Weighted τ</th><th scope="col"
+{% if not overall %}<th scope="col">Strategy</th><th scope="col" class="num">Labels</th><th scope="col">Arms</th>{% endif %}
+<th scope="col" class="num">Kendall τ</th><th scope="col" class="num">p, all scores</th>
+<th scope="col" class="num">Weighted τ</th><th scope="col"
 class="num">Spearman</th>
 <th scope="col" class="num">Pearson</th><th scope="col" class="num">Regret</th><th scope="col" class="num">n</th>
-{% if overall %}<th scope="col" class="num">Targets</th>{% endif %}</tr></thead>
+{% if overall %}<th scope="col" class="num">Targets</th><th scope="col">Valid</th>{% endif %}</tr></thead>
 <tbody>
 {% for row in rows %}
 <tr><td class="tight">{{ names[row.criterion] }}</td>
-{% if not overall %}<td>{{ row.strategy | words }}</td>{{ labels(row) }}{% endif %}
-{% for name in ("kendall", "weighted_kendall", "spearman", "pearson") %}{{ coefficient(row, name) }}{% endfor %}
-{{ num(row.regret) }}<td class="num">{{ row.n }}</td>{% if overall %}<td class="num">{{ row.targets }}</td>{% endif %}</tr>
+{% if not overall %}<td>{{ row.strategy | words }}</td>{{ labels(row) }}<td>{{ row.arms }}</td>{% endif %}
+{{ coefficient(row, "kendall") }}
+<td class="num" data-v="{{ row.kendall_p_max | rounded }}">{{ row.kendall_p_max | p }}</td>
+{% for name in ("weighted_kendall", "spearman", "pearson") %}{{ coefficient(row, name) }}{% endfor %}
+{{ num(row.regret) }}<td class="num">{{ row.n }}</td>
+{%- if overall %}<td class="num">{{ row.targets }}</td><td>{{ "yes" if row.valid else "not shown" }}</td>{% endif %}</tr>
 {% endfor %}
 </tbody></table></div>
 {% endmacro %}
@@ -51,9 +65,13 @@ class="num">Spearman</th>
 <p class="quiet">Transferability scores, kNN and a linear probe (both cross-validated over patients) are computed from
 frozen features of training and validation images. They are correlated with test performance after fine-tuning; each
 pretraining is one point, averaged over its seeds. Weighted Kendall’s τ gives more weight to exchanges among the best.
-In brackets: 95 % intervals from resampled pretrainings, given from six pretrainings on. Regret is the loss in the
+In brackets: 95 % intervals of a single criterion from resampled pretrainings, given from six pretrainings on. “p, all scores” is
+corrected for the number of criteria: the share of the permutations of the pretrainings in which any criterion has a |τ| as
+large. A criterion is valid if τ is positive and this p is below .05. Regret is the loss in the
 metric, against the best pretraining, from choosing the pretraining that the criterion ranks first.</p>
-{{ validity_table(overall, "Correlation with fine-tuning, mean over targets", true) }}
+{% for part in overall %}
+{{ validity_table(part.rows, part.caption, true) }}
+{% endfor %}
 {{ drawn(figures) }}
 {{ folded(parts, validity_part, "Correlation with fine-tuning", 0) }}
 """
@@ -66,16 +84,24 @@ def section(evidence: Evidence) -> Section | None:
         return None
     metrics = {task: metric for (task, protocol), metric in evidence.main_metrics.items() if protocol == "finetune"}
     quality = fine_tuned(evidence.runs, metrics)
-    correlations, overall = score_correlations(scores, quality)
+    correlations, overall = score_validity(scores, quality, evidence.random_init)
     if not len(correlations):
         return None
     overall = overall.sort_values("kendall", ascending=False, kind="stable")
+    by_arms = {arms: overall[overall["arms"] == arms] for arms in (PRETRAINED, ALL)}
+    by_arms = {arms: rows for arms, rows in by_arms.items() if len(rows)}
     figures = list(_drawings(scores, quality, correlations, evidence.looks))
     html = render(
         evidence,
         TEMPLATE,
-        sentence=best_criterion(overall),
-        overall=overall.to_dict("records"),
+        sentence=validity_sentences(by_arms),
+        overall=[
+            {
+                "caption": CAPTIONS[arms] if evidence.random_init & set(quality["pretraining"]) else NO_RANDOM_INIT,
+                "rows": rows.to_dict("records"),
+            }
+            for arms, rows in by_arms.items()
+        ],
         parts=parts_by_task(correlations),
         names={criterion: criterion_name(criterion) for criterion in overall["criterion"]},
         figures=figures,
@@ -84,8 +110,27 @@ def section(evidence: Evidence) -> Section | None:
     return Section(title="Score validity", html=html, tables=tables, figures=figures)
 
 
+def validity_sentences(by_arms: Mapping[str, pd.DataFrame]) -> str:
+    """Which criteria are valid, and what random initialisation among the arms would have made of them.
+
+    Args:
+        by_arms: `pretrained` and, with random initialisation, `all` -> a row per criterion, the largest τ first.
+    """
+    if PRETRAINED not in by_arms:
+        text = best_criterion(by_arms[ALL])
+        return f"{text} Random initialisation is one of these arms; without it there are too few pretrainings to tell."
+    text = best_criterion(by_arms[PRETRAINED])
+    if ALL not in by_arms:
+        return text
+    valid, with_random = (int(by_arms[arms]["valid"].sum()) for arms in (PRETRAINED, ALL))
+    return (
+        f"{text} With random initialisation among the arms, {with_random or 'none'} of {len(by_arms[ALL])} criteria would "
+        f"be called valid, without it {valid or 'none'}: telling a pretraining from none is not the question."
+    )
+
+
 def best_criterion(overall: pd.DataFrame) -> str:
-    """In a sentence, which criterion predicts fine-tuning best, and whether its correlation is shown to be positive.
+    """In a sentence, which criterion predicts fine-tuning best, and which are shown to predict it.
 
     Args:
         overall: A row per criterion, sorted by Kendall's τ, largest first.
@@ -93,20 +138,20 @@ def best_criterion(overall: pd.DataFrame) -> str:
     best, probe = overall.iloc[0], overall[overall["criterion"] == "linear_probe"]
     top = overall[overall["kendall"] == best["kendall"]]["criterion"]
     names = listed([criterion_name(criterion) for criterion in top])
+    p = p_value(best["kendall_p_max"])
     text = (
         f"{names[0].upper()}{names[1:]} predicted fine-tuning best over {best['targets']} "
-        f"{'targets' if best['targets'] > 1 else 'target'}: Kendall’s τ {number(best['kendall'])}"
+        f"{'targets' if best['targets'] > 1 else 'target'} and {best['n']} pretrainings: Kendall’s τ {number(best['kendall'])}, "
+        f"p {'' if '<' in p else '= '}{p} corrected for {len(overall)} {'criteria' if len(overall) > 1 else 'criterion'}"
     )
-    if best["n"] >= FEWEST_FOR_INTERVALS:
-        text += f" [{number(best['kendall_low'])}, {number(best['kendall_high'])}]"
     if len(probe) and "linear_probe" not in set(top):
         text += f", against {number(probe['kendall'].iloc[0])} for the cross-validated linear probe"
-    if best["n"] < FEWEST_FOR_INTERVALS:
-        return f"{text}. With {best['n']} pretrainings this is weak evidence."
-    positive = overall[overall["kendall_low"] > 0]["criterion"]
-    if not len(positive):
-        return f"{text}. Every interval includes 0 or lies below: no criterion is shown to be predictive."
-    return f"{text}. Intervals above 0: {', '.join(map(criterion_name, positive))}."
+    if best["n"] < FEWEST_FOR_VALIDITY:
+        return f"{text}. With {best['n']} pretrainings no correlation can be significant."
+    valid = overall[overall["valid"]]["criterion"]
+    if not len(valid):
+        return f"{text}. No criterion is shown to be predictive."
+    return f"{text}. Shown to be predictive: {', '.join(map(criterion_name, valid))}."
 
 
 def criterion_name(criterion: str) -> str:
@@ -117,13 +162,15 @@ def criterion_name(criterion: str) -> str:
 def _drawings(
     scores: pd.DataFrame, quality: pd.DataFrame, correlations: pd.DataFrame, looks: Looks
 ) -> Iterator[Drawing]:
-    for number_, (setting, rows) in enumerate(correlations.groupby(SETTING, sort=False)):
+    random_left_out = PRETRAINED in set(correlations["arms"]) and ALL in set(correlations["arms"])
+    shown = correlations[correlations["arms"] == (PRETRAINED if PRETRAINED in set(correlations["arms"]) else ALL)]
+    for number_, (setting, rows) in enumerate(shown.groupby(SETTING, sort=False)):
         parts: Any = setting
         task, strategy, fraction, metric = parts
         where = joined(words(task), words(strategy), percent(fraction))
         tuned = quality[(quality[SETTING] == list(setting)).all(axis=1)]
         figure = criterion_points(scores[scores["task"] == task], tuned, rows, looks)
-        caption = CAPTION.format(metric=measure(metric), where=where)
+        caption = CAPTION.format(metric=measure(metric), where=where, without=WITHOUT if random_left_out else "")
         yield Drawing(f"score_validity_{number_}", figure, caption[0].upper() + caption[1:], where, True)
 
 

@@ -1,4 +1,16 @@
-"""Section: fine-tuning strategies compared on the same pretrainings."""
+"""Section "Fine-tuning strategies": which way of fine-tuning is best, judged on the same pretrained backbones.
+
+A strategy says which layers are trained, when and at which rate (`full`, `lp_ft`, `l2_sp`, …). Every strategy starts
+from the same backbones, so two strategies are compared in pairs, separately for every pretraining. The section has three
+parts, from coarse to fine:
+
+1. a table that counts, for each target and label fraction, for how many pretrainings each strategy is undominated: no
+   other strategy is better, and it is better than at least one;
+2. a figure of the means of all strategies;
+3. a table of all contrasts of two strategies.
+
+All show runs at the main metric of a target; `tables/strategies.csv` has every metric.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +33,9 @@ from ssl_transfer.study.statistics.strategies import STRATEGY_SETTING
 
 FEW_ARMS = 3  # up to here each arm has its own interval in a figure
 CAPTION = (
-    "{metric} of each strategy: with up to three pretrainings, the mean of each and its 95 % interval; with more, a faint marker "
-    "is the mean of one pretraining, and the heavy bar their average with its 95 % interval (over seeds of these pretrainings)."
+    "{metric} of each strategy. Up to three pretrainings: the mean of each with its 95 % interval. More: a light marker is the "
+    "mean of one pretraining, and the dark bar is the average over pretrainings with its 95 % interval (over seeds, for these "
+    "pretrainings)."
 )
 TEMPLATE = """
 {% macro count_table() %}
@@ -81,93 +94,102 @@ pretraining.</p>
 
 def section(evidence: Evidence) -> Section | None:
     """Counts of undominated strategies, a figure per main metric, and all contrasts; None where no strategies are compared."""
-    table = evidence.strategies
-    if not len(table):
+    contrasts = evidence.strategies
+    if not len(contrasts):
         return None
-    rows, figures = evidence.at_main(table), list(_drawings(evidence))
+    at_main_metrics, figures = evidence.at_main(contrasts), list(_drawings(evidence))
     html = render(
         evidence,
         TEMPLATE,
-        wins=strategy_wins(rows),
-        names=sorted({*table["a"], *table["b"]}),
-        parts=parts_by_task(rows),
+        wins=strategy_wins(at_main_metrics),
+        names=sorted({*contrasts["a"], *contrasts["b"]}),
+        parts=parts_by_task(at_main_metrics),
         figures=figures,
-        n=len(table),
+        n=len(contrasts),
     )
-    tables, latex = {"strategies": table}, {"strategies": _latex(for_latex(evidence, table))}
-    return Section(title="Fine-tuning strategies", html=html, tables=tables, latex=latex, figures=figures)
+    return Section(
+        title="Fine-tuning strategies",
+        html=html,
+        tables={"strategies": contrasts},
+        latex={"strategies": _latex(for_latex(evidence, contrasts))},
+        figures=figures,
+    )
 
 
-def _latex(table: pd.DataFrame) -> pd.DataFrame:
-    names = {"Pretraining": table["pretraining"], "A": table["a"].map(words), "B": table["b"].map(words)}
-    rows = table.assign(strategy="")
-    return with_cell(rows, **names, n=table["n"], **inference_columns(table), Verdict=verdicts(table))
+def _latex(contrasts: pd.DataFrame) -> pd.DataFrame:
+    """The table of contrasts in LaTeX; each row is of two strategies, so the column for one strategy stays empty."""
+    names = {"Pretraining": contrasts["pretraining"], "A": contrasts["a"].map(words), "B": contrasts["b"].map(words)}
+    test = inference_columns(contrasts)
+    return with_cell(contrasts.assign(strategy=""), **names, n=contrasts["n"], **test, Verdict=verdicts(contrasts))
 
 
 def _drawings(evidence: Evidence) -> Iterator[Drawing]:
-    setting = ["task", "protocol", "fraction", "noise", "noise_sigma"]
-    for metric, _, _, noise in runs_by_metric(evidence):
+    """Yield a figure per main metric (split by target where it has many panels) of what was run with several strategies."""
+    panel = [name for name in STRATEGY_SETTING if name != "metric"]
+    for metric, _, _, noise_sentence in runs_by_metric(evidence):
         results = evidence.main_results
         results = results[(results["metric"] == metric) & (results["strategy"] != "")]
-        results = results[results.groupby(setting, dropna=False)["strategy"].transform("nunique") > 1]
-        for portion in portions(results, setting[2:]):
-            figure = strategy_points(portion.rows, evidence.looks)
-            yield drawing(evidence, "strategies", metric, portion, figure, CAPTION + noise)
+        results = results[results.groupby(panel, dropna=False)["strategy"].transform("nunique") > 1]
+        for portion in portions(results, [name for name in panel if name not in ("task", "protocol")]):
+            figure = strategy_means(portion.rows, evidence.looks)
+            yield drawing(evidence, "strategies", metric, portion, figure, CAPTION + noise_sentence)
 
 
-def strategy_points(results: pd.DataFrame, looks: Looks) -> Figure:
-    """Means of all strategies, a panel per target, protocol, label fraction and noise; panels of one metric.
+def strategy_means(results: pd.DataFrame, looks: Looks) -> Figure:
+    """Means of all strategies: a panel per target, protocol, label fraction and noise, in each a row per strategy.
 
     With up to `FEW_ARMS` pretrainings each has its 95 % interval. With more, each is a light marker, and a dark bar is their
     average with its 95 % interval: over seeds of these pretrainings, not over pretrainings.
 
     Args:
         results: `statistics.summary` of runs with a strategy, at one metric.
-        looks: As for `figures.learning_curves`.
+        looks: Colour and marker of each pretraining, as for `figures.learning_curves`.
     """
     panels = list(results.groupby(STRATEGY_SETTING, dropna=False))
     columns = 2 if len(panels) == 4 else min(3, len(panels))
-    names = sorted(set(results["strategy"]))
+    strategies = sorted(set(results["strategy"]))
     several_tasks = results["task"].nunique() > 1
     with matplotlib.rc_context(STYLE):
-        figure, axes = grid(len(panels), columns, height=0.85 + 0.3 * len(names))
+        figure, axes = grid(len(panels), columns, height=0.85 + 0.3 * len(strategies))
         for position, (ax, (setting, rows)) in enumerate(zip(axes, panels, strict=True)):
-            _panel(ax, rows, names, looks)
-            parts: Any = setting
-            task, protocol, fraction, noise, sigma, metric = parts
-            target = words(task) if several_tasks else ""
-            ax.set_title(filled(joined(words(protocol), target, percent(fraction), noisy(noise, sigma)), columns))
-            ax.set_yticks(
-                range(len(names)), [words(name) for name in names] if position % columns == 0 else [""] * len(names)
-            )
-            if position >= len(panels) - columns:
-                ax.set_xlabel(measure(metric))
+            _strategy_rows(ax, rows, strategies, looks)
+            ax.set_title(filled(_panel_title(setting, several_tasks), columns))
+            leftmost, lowest = position % columns == 0, position >= len(panels) - columns
+            ax.set_yticks(range(len(strategies)), [words(name) if leftmost else "" for name in strategies])
+            if lowest:
+                ax.set_xlabel(measure(rows["metric"].iloc[0]))
         legend(figure, axes)
     return figure
 
 
-def _panel(ax: Axes, results: pd.DataFrame, names: list[str], looks: Looks) -> None:
+def _panel_title(setting: Any, several_tasks: bool) -> str:
+    """The values of `STRATEGY_SETTING` in words; the target only where the figure has several."""
+    task, protocol, fraction, noise, sigma, _ = setting
+    return joined(words(protocol), words(task) if several_tasks else "", percent(fraction), noisy(noise, sigma))
+
+
+def _strategy_rows(ax: Axes, results: pd.DataFrame, strategies: list[str], looks: Looks) -> None:
+    """Draw one panel: strategies below each other, in each row a marker per pretraining."""
     arms = list(dict.fromkeys(results["pretraining"]))
     few = len(arms) <= FEW_ARMS
     for position, arm in enumerate(arms):
         color, marker = looks[arm]
         means = results[results["pretraining"] == arm]
-        y = means["strategy"].map(names.index) + 0.22 * (position - (len(arms) - 1) / 2) * few
-        ax.plot(
-            means["mean"],
-            y,
-            linestyle="none",
-            color=color,
-            marker=marker,
-            markersize=5,
-            alpha=1 if few else 0.55,
-            label=arm,
-        )
+        apart = 0.22 * (position - (len(arms) - 1) / 2) if few else 0.0
+        y, alpha = means["strategy"].map(strategies.index) + apart, 1 if few else 0.55
+        look = {"linestyle": "none", "color": color, "marker": marker, "markersize": 5, "alpha": alpha}
+        ax.plot(means["mean"], y, label=arm, **look)
         if few:
             ax.hlines(y, means["ci_low"], means["ci_high"], color=color, linewidth=1.6)
-    for y, name in enumerate(names if not few else []):
+    if not few:
+        _averages(ax, results, strategies)
+    ax.set_ylim(len(strategies) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+
+
+def _averages(ax: Axes, results: pd.DataFrame, strategies: list[str]) -> None:
+    """A dark bar per strategy: the average of the pretrainings with its interval."""
+    for y, name in enumerate(strategies):
         mean, low, high = averaged(results[results["strategy"] == name])
         ax.plot([low, high], [y, y], color=INK, linewidth=2.2)
         ax.plot(mean, y, color=INK, marker="|", markersize=13, markeredgewidth=2.2)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.grid(axis="y", visible=False)

@@ -1,0 +1,103 @@
+"""The predictions of one evaluation for its test cases, and any of its metrics under weights of the cases.
+
+A bootstrap over patients draws patients with replacement. One resample is a weight for every case, the number of times that
+its patient was drawn, and the metric of the resample is the metric under these weights. So balanced accuracy, AUROC, macro F1 or
+Dice are resampled as themselves, not as a score per image that resembles them, and thousands of resamples cost a few matrix
+products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ssl_transfer.measures.metrics import METRICS, base_metric, weighted_metrics, weighted_overlap
+from ssl_transfer.measures.resampling import DRAWN_AT_ONCE
+
+if TYPE_CHECKING:
+    import pandas
+
+LABEL, SCORE = "label", "score_"  # columns of `predictions.parquet`
+
+
+@dataclass(frozen=True, eq=False)
+class CasePredictions:
+    """Content of `predictions.parquet`: a row per test image, or (segmentation) per test case and class.
+
+    Attributes:
+        table: Multiclass: `row`, `patient`, `label` (name of the true class), `score_CLASS`. Multi-label: `row`, `patient`,
+            `label_CLASS` (1, 0 or, where unknown, −1), `score_CLASS`. Segmentation: `case`, `patient`, `class` and what
+            `metrics.case_overlap` measures.
+        averaging: Of AUROC and F1 over classes: `macro` or `weighted`, as the task card says.
+    """
+
+    table: pandas.DataFrame
+    averaging: str = "macro"
+
+    @property
+    def segmentation(self) -> bool:
+        """Whether the rows are cases and classes."""
+        return "case" in self.table
+
+    @cached_property
+    def cases(self) -> np.ndarray:
+        """The case of each row, as text: the row of an image in its store, or the name of a case; shape (N,)."""
+        return self.table["case" if self.segmentation else "row"].astype(str).to_numpy()
+
+    @cached_property
+    def patients(self) -> np.ndarray:
+        """The patient of each row, as text; a case without a known patient is one of its own. Shape (N,)."""
+        patient = self.table["patient"]
+        return np.where(patient.notna(), "patient " + patient.astype(str), "case " + self.cases.astype(object)).astype(
+            str
+        )
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Names of the classes or labels."""
+        if self.segmentation:
+            return list(dict.fromkeys(self.table["class"]))
+        return [name.removeprefix(SCORE) for name in self.table if name.startswith(SCORE)]
+
+    @cached_property
+    def _labels(self) -> np.ndarray:
+        """True class (N,), or labels (N, C), as `metrics.classification_metrics` takes them."""
+        if LABEL not in self.table:
+            return self.table[[f"{LABEL}_{name}" for name in self.classes]].to_numpy(int)
+        codes = {name: code for code, name in enumerate(self.classes)}
+        return self.table[LABEL].astype(str).map(codes).to_numpy(int)
+
+    @cached_property
+    def _scores(self) -> np.ndarray:
+        """Probabilities, shape (N, C)."""
+        return self.table[[f"{SCORE}{name}" for name in self.classes]].to_numpy(float)
+
+    def metric(self, name: str, weights: np.ndarray) -> np.ndarray:
+        """A metric under weights of the rows.
+
+        Args:
+            name: An entry of `METRICS`, or of one class: `balanced_accuracy`, `auroc_Mass`, `dice`, `dice_present_liver`.
+            weights: Weight of each row in each of R resamples, shape (N, R).
+
+        Returns:
+            Shape (R,); NaN where it is undefined, such as an AUROC without positives.
+
+        Raises:
+            KeyError: If these predictions have no such metric.
+        """
+        size = max(1, DRAWN_AT_ONCE // max(1, len(weights)))
+        parts = [self._metric(name, weights[:, start : start + size]) for start in range(0, weights.shape[1], size)]
+        return np.concatenate(parts)
+
+    def _metric(self, name: str, weights: np.ndarray) -> np.ndarray:
+        weights = np.ascontiguousarray(weights, dtype=float)
+        base = base_metric(name)
+        kind = "segmentation" if self.segmentation else "classification"
+        if base is None or METRICS[base].kind != kind:
+            raise KeyError(name)
+        if self.segmentation:
+            return weighted_overlap(self.table, self.classes, weights)[name]
+        return weighted_metrics(self._labels, self._scores, self.averaging, self.classes, weights, names=[base])[name]

@@ -1,0 +1,50 @@
+"""The predictions of the finished runs of a study, found by the cell and the arm that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl_transfer.measures.case_predictions import CasePredictions
+from ssl_transfer.result import EvalResult
+from ssl_transfer.study.statistics import PredictedRun
+from ssl_transfer.study.table import CELL, coordinates
+
+SEEDS = ("pretraining_seed", "seed")
+
+
+class StoredPredictions:
+    """`predictions.parquet` of every run that has one; see `statistics.patients.RunsWithPredictions`.
+
+    Args:
+        results: Folder of a run -> its result.
+        averaging: Task -> averaging of AUROC and F1 over classes.
+    """
+
+    def __init__(self, results: Mapping[Path, EvalResult], averaging: Mapping[str, str]):
+        self._averaging = averaging
+        self._runs: dict[tuple, list[tuple[Path, dict[str, Any]]]] = {}
+        for folder, result in results.items():
+            columns = coordinates(result)
+            self._runs.setdefault(_key(columns), []).append((folder / "predictions.parquet", columns))
+
+    def __call__(self, cell: Mapping[str, Any]) -> Iterator[PredictedRun]:
+        """Yield the runs of an arm in a cell: the columns of `CELL` but the metric, and `pretraining`."""
+        averaging = self._averaging.get(cell["task"], "macro")
+        for path, columns in self._runs.get(_key(cell), []):
+            if path.exists():
+                yield PredictedRun(*(columns[name] for name in SEEDS), read=partial(_read, path, averaging))
+
+
+def _read(path: Path, averaging: str) -> CasePredictions:
+    return CasePredictions(pd.read_parquet(path), averaging)
+
+
+def _key(columns: Mapping[str, Any]) -> tuple:
+    """The cell and the arm; no strategy and no fraction are None."""
+    values = (columns[name] for name in [*CELL, "pretraining"] if name != "metric")
+    return tuple(None if value == "" or pd.isna(value) else value for value in values)
