@@ -14,6 +14,8 @@ from ssl_transfer.run import from_json, read_json, to_json, write_json
 
 BACKBONE_SCHEMA = 1
 FEATURES_SCHEMA = 1
+TRIVIAL = "trivial"  # trivial features: spec and method of the backbone, and boundary of its results
+TRIVIAL_NAME = "trivial features"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +66,15 @@ class BackboneCard:
         options: Further arguments of the architecture.
         feature_dim: Length of a feature vector.
         intensity: How input images are scaled.
-        method: Pretraining method; `none` for random initialisation.
-        source_domain: Domain of its training images in all stages; None for random initialisation. Several domains are joined
-            by ` + `.
+        method: Pretraining method; `none` for random initialisation, `trivial` for trivial features.
+        source_domain: Domain of its training images in all stages; None without pretraining. Several domains are joined by
+            ` + `.
         parents: Ids of the backbones that its weights come from, the oldest first.
         stores: Ids of the stores that it was trained on in all stages.
         stages: The trainings that its weights come from, the oldest first; empty for random initialisation.
         adapted: Changes to the parent's weights, such as `conv1.weight: 3 → 1 input channels`.
-        pretraining_seed: Seed of the pretraining; None for public weights.
+        pretraining_seed: Seed of the pretraining; None for public weights. Of trivial features, the pretraining seed whose
+            draws evaluations use.
         licence: Licence of the weights.
         version: Version of ssl_transfer.
         recipe: The resolved recipe of the pretraining; None without one.

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 
 from ssl_transfer.cards import FeaturesCard
 from ssl_transfer.console import Progress, is_main_process
+from ssl_transfer.data.altered import ClearedAir
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.presets import VIEWS, mild
@@ -65,6 +66,7 @@ def extract_features(
     *,
     size: PositiveInt | None = None,
     precision: Precision = "fp32",
+    air: Literal["clear"] | None = None,
 ) -> Features:
     """Compute features of every image of a store, or read them from the cache.
 
@@ -74,10 +76,12 @@ def extract_features(
         out: Folder; None: a folder under `runs/features/` named by the inputs.
         size: Height and width of its input, in pixels; None: the backbone's image size.
         precision: Precision of the computation; features are stored in float32.
+        air: `clear`: images without the grey level of air (see `ClearedAir`), as for tasks whose card says so.
 
     Raises:
         UsageError: If `out` holds features of another backbone, store, size or precision, or other files.
     """
+    store = ClearedAir(store) if air else store
     size = size or backbone.card.image_size
     artifact = _artifact(backbone, store, size, precision, out)
     folder = artifact.folder

@@ -84,8 +84,8 @@ def protocols_for(kind: str) -> list[str]:
 def depends_on_seed(protocol: str, fraction: float, settings: Iterable[str]) -> bool:
     """Whether the scores of an evaluation depend on its seed.
 
-    They do not where all labels are used, the images have no noise, and the protocol draws nothing itself: a linear probe by
-    L-BFGS, and kNN.
+    They do not where all labels are used and are not permuted, the images have no noise, and the protocol draws nothing itself:
+    a linear probe by L-BFGS, and kNN.
 
     Args:
         protocol: A name in `PROTOCOLS`.
@@ -98,4 +98,4 @@ def depends_on_seed(protocol: str, fraction: float, settings: Iterable[str]) -> 
     """
     draws, words = PROTOCOLS[protocol].draws, set(settings)
     noisy = any(word.startswith("noise.kind=") for word in words - {"noise.kind=none"})
-    return draws is None or fraction < 1 or noisy or not words.isdisjoint(draws)
+    return draws is None or fraction < 1 or noisy or not words.isdisjoint({*draws, "permute_labels=true"})

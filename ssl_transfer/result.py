@@ -1,4 +1,4 @@
-"""Results of the stages `evaluate`, `rank` and `analyze`, and their JSON files."""
+"""Results of the stages `evaluate`, `tune`, `rank` and `analyze`, and their JSON files."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ssl_transfer.errors import UsageError
 from ssl_transfer.run import from_json, read_json, to_json, write_json
 
 RESULT_SCHEMA = 1
+TUNING_SCHEMA = 1
 RANKING_SCHEMA = 1
 ANALYSIS_SCHEMA = 1
 
@@ -74,6 +75,58 @@ class EvalResult:
         path = Path(path)
         path = path / "result.json" if path.is_dir() else path
         return cls(**_content(path, cls, "result", RESULT_SCHEMA, "Evaluate"), path=path.parent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """Settings of a protocol that were tried on validation; the fields are the keys of `tuning.json`.
+
+    Attributes:
+        backbone: Id of the backbone.
+        task: Name of the task.
+        metric: Metric of the task, by which a trial is selected.
+        fraction, seed: Of the training patients that every trial learnt from.
+        trials: In the order of the grid: `settings` (by dotted key), `validation` (metric -> value, at its best step), `selected`
+            (what the protocol selected within the trial, such as the step) and `seconds`.
+        selected: Settings of the trial with the best metric on validation, the first of several equal ones.
+        n: Number of images and of patients of `train` and `val`. Test was not read.
+        path: Folder of the tuning, not part of `tuning.json`; None: not saved.
+    """
+
+    schema: int = TUNING_SCHEMA
+    kind: str = "tuning"
+    run_id: str
+    protocol: str
+    strategy: str | None
+    backbone: str
+    task: str
+    metric: str
+    fraction: float
+    seed: int
+    trials: tuple[dict[str, Any], ...]
+    selected: dict[str, Any]
+    n: dict[str, dict[str, int | None]]
+    environment: dict[str, Any]
+    path: Path | None = field(default=None, compare=False)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tuning:
+        """Read `tuning.json` in a folder.
+
+        Raises:
+            UsageError: If it is missing, incomplete, something else, or of another schema.
+        """
+        folder = Path(folder)
+        content = _content(folder / "tuning.json", cls, "tuning", TUNING_SCHEMA, "Tune")
+        return replace(from_json(cls, content), path=folder)
+
+    def save(self, folder: Path) -> None:
+        """Write `tuning.json`; with this file the tuning is finished."""
+        write_json(folder / "tuning.json", self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `tuning.json`."""
+        return _json(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +274,7 @@ class Analysis:
         return _json(self)
 
 
-def _json(result: EvalResult | Ranking | Analysis) -> dict[str, Any]:
+def _json(result: EvalResult | Tuning | Ranking | Analysis) -> dict[str, Any]:
     """A result as a JSON object, without its path."""
     return {name: value for name, value in to_json(result).items() if name != "path"}
 

@@ -20,15 +20,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="+",
         metavar="BACKBONE … TASK [key=value …]",
-        help="backbones: folders, scratch:NAME or timm:NAME[.TAG]; task: the name of a card in recipes/tasks/, or its path; "
-        "settings: for example fraction=[0.1,1] seed=[0,1,2]; with lists or several backbones, every combination is evaluated, "
-        "but only the first seed where scores do not depend on it",
+        help="backbones: folders, scratch:NAME, timm:NAME[.TAG] or trivial; task: the name of a card in recipes/tasks/, or its "
+        "path; settings: for example fraction=[0.1,1] seed=[0,1,2]; with lists or several backbones, every combination is "
+        "evaluated, but only the first seed where scores do not depend on it",
     )
     parser.add_argument(
         "--out", type=Path, help="folder (default runs/evaluate/ID); the parent folder if there are several evaluations"
     )
     parser.add_argument(
         "--features", type=Path, metavar="DIR", help="folder with features of this backbone and task, for probes"
+    )
+    parser.add_argument(
+        "--tuning", type=Path, metavar="DIR", help="of this backbone, task and fraction: settings that `tune` selected"
     )
 
 
@@ -43,8 +46,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             f"evaluate {options.protocol}: found {' '.join(words) or 'nothing'}, expected BACKBONE … TASK."
         )
     *specs, name = words
-    if options.features and len(specs) > 1:
-        raise UsageError("--features: found several backbones, but features belong to one. Leave it out.")
+    for flag in ("features", "tuning"):
+        if getattr(options, flag) and len(specs) > 1:
+            raise UsageError(f"--{flag}: found several backbones, but {flag} belong to one. Leave it out.")
 
     from ssl_transfer.data.tasks import Task
 
@@ -52,7 +56,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.evaluation.settings import evaluate_recipe, swept
     from ssl_transfer.evaluation.stage import evaluate
     from ssl_transfer.models.opening import open_backbone
+    from ssl_transfer.result import Tuning
 
+    tuning = Tuning.load(options.tuning) if options.tuning else None
     sweep = [
         (settings, evaluate_recipe(options.protocol, settings)[0])
         for settings in swept(options.protocol, options.overrides)
@@ -65,7 +71,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             if out is not None and several:
                 name = f"{recipe.fraction:g}-{recipe.seed}"
                 out = out / (f"{backbone.id}-{name}" if len(specs) > 1 else name)
-            result = evaluate(options.protocol, backbone, task, out, options.features, **settings)
+            result = evaluate(options.protocol, backbone, task, out, options.features, tuning, **settings)
             results.append({**result.to_json(), "result": f"{result.path}/result.json"})
             if several:
                 say(_line(result, task.card.metric, spec))

@@ -11,13 +11,14 @@ from ssl_transfer.cli.verb import Verb
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments: a backbone, a store, and settings."""
-    parser.add_argument("backbone", help="a folder, scratch:NAME or timm:NAME[.TAG]")
+    parser.add_argument("backbone", help="a folder, scratch:NAME, timm:NAME[.TAG] or trivial")
     parser.add_argument("store", type=Path)
     parser.add_argument(
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="size: height and width of the backbone's input (default: as pretrained); precision=fp32|bf16",
+        help="size: height and width of the backbone's input (default: as pretrained); precision=fp32|bf16; air=clear: for tasks "
+        "whose card has it",
     )
     parser.add_argument("--out", type=Path, help="folder (default runs/features/ID)")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ssl_transfer.cli import analyze, evaluate, features, ingest, pretrain, rank
+from ssl_transfer.cli import analyze, evaluate, features, ingest, pretrain, rank, tune
 from ssl_transfer.cli.parser import parse
 from ssl_transfer.cli.verb import Verb
 
@@ -12,6 +12,7 @@ STAGES: dict[str, Verb] = {
     "ingest": ingest.VERB,
     "pretrain": pretrain.VERB,
     "features": features.VERB,
+    "tune": tune.VERB,
     "evaluate": evaluate.VERB,
     "rank": rank.VERB,
     "analyze": analyze.VERB,

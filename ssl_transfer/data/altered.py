@@ -1,8 +1,8 @@
-"""Stores that are altered while they are read: noise on the images, masks recoded to a task's classes. Nothing is copied."""
+"""Stores that are altered while they are read: noise, cleared air, masks recoded to a task's classes. Nothing is copied."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +11,12 @@ import numpy as np
 from ssl_transfer.data.card import StoreCard
 from ssl_transfer.data.images import Images, Positions
 from ssl_transfer.domains import Domain
+from ssl_transfer.errors import StoreError
+
+AIR_HU, AIR_UP_TO_HU = -1000.0, -950.0  # what is at most the second becomes the first; above it begins lung
+AIR_TOLERANCE = (
+    0.05  # of the range from air to the brightest pixel: noise of air, and compression artefacts around the body
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -140,6 +146,72 @@ class NoisyStore(AlteredStore):
         unit = (self.store.read(positions).astype(np.float32) - np.float32(self.low)) / span
         noisy = [self.noise.add(image, int(position)) for image, position in zip(unit, positions, strict=True)]
         return np.stack(noisy).astype(np.float32) * span + np.float32(self.low)
+
+
+class ClearedAir(AlteredStore):
+    """Images without the grey level of air, which gives the body region away where each image was scaled on its own.
+
+    Images in HU: whatever is at most −950 HU becomes −1000 HU. Others: air becomes 0 and the brightest pixel 255, linearly, and
+    their units are `display`; see `clear_air`.
+
+    Args:
+        store: CT images.
+
+    Raises:
+        StoreError: If its images are in colour.
+    """
+
+    def __init__(self, store: Images):
+        super().__init__(store)
+        if store.units == "rgb":
+            raise StoreError(f"{store.path}: air can be cleared of CT images; these are in colour. Leave out `air`.")
+
+    @property
+    def id(self) -> str:
+        """The store's, with the alteration."""
+        return f"{self.store.id}+air clear"
+
+    @property
+    def units(self) -> str:
+        """`hu` or `display`."""
+        return "hu" if self.store.units == "hu" else "display"
+
+    @property
+    def card(self) -> StoreCard:
+        """The store's, with these units."""
+        return replace(self.store.card, units=self.units)
+
+    def read(self, positions: Positions) -> np.ndarray:
+        """Images at `positions`, shape (B, C, H, W); float32 unless in HU."""
+        images = self.store.read(positions)
+        if self.units == "hu":
+            return np.where(images <= AIR_UP_TO_HU, images.dtype.type(AIR_HU), images)
+        return clear_air(images)
+
+
+def clear_air(images: np.ndarray) -> np.ndarray:
+    """Scale each image so that its air is 0 and its brightest pixel 255.
+
+    Air is the most frequent of 256 grey levels on the border of an image, in a histogram smoothed over nine levels. What is at
+    most a twentieth of the range above it becomes 0 too.
+
+    Args:
+        images: Shape (B, C, H, W), brighter where denser.
+
+    Returns:
+        float32, shape (B, C, H, W). An image without contrast becomes 0.
+    """
+    values = images.astype(np.float32)
+    low, high = (reduce(values, axis=(1, 2, 3), keepdims=True) for reduce in (np.min, np.max))
+    border = [values[..., 0, :], values[..., -1, :], values[..., 1:-1, 0], values[..., 1:-1, -1]]
+    span = np.maximum(high - low, 1e-6)
+    levels = (
+        np.rint((np.concatenate(border, 2) - low[..., 0]) / span[..., 0] * 255).astype(int).reshape(len(values), -1)
+    )
+    frequent = [np.bincount(of_image, minlength=256).argmax() for of_image in levels]
+    air = low + span * np.reshape(frequent, low.shape).astype(np.float32) / 255
+    zero = air + AIR_TOLERANCE * (high - air)
+    return np.clip((values - zero) / np.maximum(high - zero, 1e-6), 0, 1) * np.float32(255)
 
 
 class RecodedMasks(AlteredStore):

@@ -122,3 +122,33 @@ def label_fraction(patients: np.ndarray, labels: np.ndarray, fraction: float, se
         always = sum(patient in first_of_class for patient in members)
         chosen[members[: max(always, round(fraction * len(members)))]] = True
     return np.flatnonzero(chosen[codes]).astype(np.int64)
+
+
+def permuted_labels(labels: np.ndarray, patients: np.ndarray, seed: int | Sequence[int]) -> np.ndarray:
+    """Exchange labels between patients, so that nothing can be learnt from them: a control.
+
+    Where all rows of each patient have one label, every patient gets that of another (or, by chance, its own). Otherwise the
+    rows of a patient get labels of as few other patients as possible, in random order: with the order kept, slices of equal
+    position would keep their label.
+
+    Args:
+        labels: Classes, shape (N,); or 0, 1 and −1 (unknown) of each label, shape (N, K): a row stays together.
+        patients: Patient of each row, shape (N,); positions of the rows where patients are unknown.
+        seed: Fixes the permutation.
+
+    Returns:
+        Labels of the same shape.
+
+    Example:
+        >>> sorted(permuted_labels(np.array([0, 1, 2]), np.array([7, 8, 9]), seed=0).tolist())
+        [0, 1, 2]
+    """
+    random = np.random.default_rng(seed)
+    _, first, codes = np.unique(np.asarray(patients).astype(str), return_index=True, return_inverse=True)
+    donors = random.permutation(len(first))
+    if np.array_equal(labels, labels[first[codes]]):
+        return labels[first[donors[codes]]]
+    rows = [random.permutation(np.flatnonzero(codes == donor)) for donor in donors]
+    permuted = np.empty_like(labels)
+    permuted[np.argsort(codes, kind="stable")] = labels[np.concatenate(rows)]
+    return permuted

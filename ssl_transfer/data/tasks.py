@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from pydantic import field_validator, model_validator
 
-from ssl_transfer.data.altered import RecodedMasks
+from ssl_transfer.data.altered import ClearedAir, RecodedMasks
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.splits import label_fraction
 from ssl_transfer.data.store import ImageStore, class_codes
@@ -38,6 +38,7 @@ class TaskCard(Section):
         negative: The word of that column which says that there is none.
         labels: Words of that column that are predicted, in this order; the others count as none. Null: all, sorted.
         classes: Of masks: name -> values of the mask, or `any`: whatever is not 0. Null: as the store names them.
+        air: `clear`: CT images are read without the grey level of their air, see `altered.ClearedAir`. Null: as they are.
     """
 
     store: str
@@ -49,6 +50,7 @@ class TaskCard(Section):
     negative: str | None = None
     labels: tuple[str, ...] | None = None
     classes: dict[str, tuple[int, ...] | Literal["any"]] | None = None
+    air: Literal["clear"] | None = None
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -111,7 +113,9 @@ class Task:
         metrics = metrics_of("segmentation" if card.kind == "segmentation" else "classification")
         if card.metric not in metrics:
             raise TaskError(f"{where}: metric: found '{card.metric}'.{nearest(card.metric, metrics)}")
-        store = ImageStore(card.store)
+        store: Images = ImageStore(card.store)
+        if card.air:
+            store = ClearedAir(store)
         if card.target == MASK:
             return cls(name, RecodedMasks(store, _mask_codes(store, card, where)), card)
         for column in [card.target] if isinstance(card.target, str) else card.target:
@@ -249,6 +253,12 @@ class Task:
                     f"task {self.name}: no training image of class {names} at fraction {fraction}. Take a larger one."
                 )
         return positions
+
+    def with_labels(self, labels: np.ndarray) -> Task:
+        """The same task with other labels, of the shape of `labels`."""
+        task = replace(self)
+        vars(task)["labels"] = labels  # in place of the cached property
+        return task
 
     def count(self, positions: np.ndarray) -> dict[str, int | None]:
         """`images` and `patients` among some rows; patients are null when unknown."""

@@ -28,7 +28,8 @@ class EvalContext:
         backbone: The backbone to evaluate, with the number of channels that the recipe requests.
         task: The task, with its store, labels and splits.
         recipe: The settings that all protocols share.
-        rows: Split -> positions of its images in the store: `train` (a fraction of its patients), `val` and `test`.
+        rows: Split -> positions of its images in the store: `train` (a fraction of its patients), `val` and `test`; a trial of
+            settings has no `test`, so that nothing can read it.
         identity: Id of the run.
         folder: Folder of the run.
         features: Folder of cached features; None: the default of `extract_features`.
@@ -66,6 +67,11 @@ class EvalContext:
         return draw_seed(self.backbone.card.pretraining_seed, self.recipe.seed)
 
     @property
+    def is_trial(self) -> bool:
+        """Whether settings are tried on validation, without test."""
+        return "test" not in self.rows
+
+    @property
     def size(self) -> int:
         """Height and width of the images that the backbone gets, in pixels."""
         return self.recipe.size or self.backbone.card.image_size
@@ -91,6 +97,11 @@ class ProtocolResult:
     intervals: dict[str, list[float]]
     predictions: pandas.DataFrame
     notes: list[str] = field(default_factory=list)
+
+
+def tried(selected: dict[str, Any], settings: dict[str, Any], validation: dict[str, float]) -> ProtocolResult:
+    """The result of a trial: metrics on validation alone."""
+    return ProtocolResult(selected, settings, validation, {}, {}, pandas.DataFrame())
 
 
 def classified(

@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
+from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified, tried
 from ssl_transfer.evaluation.task_model import TaskModel, build_task_model, build_training_set, learn, suited_views
 from ssl_transfer.measures.metrics import classification_metrics
 from ssl_transfer.models.embedding import evaluating, prepared
@@ -69,6 +69,8 @@ def finetune(
         strata = [rows["train"][task.labels[rows["train"]] == c] for c in range(len(task.classes))]
     trained = learn(context, model, training_set, strata, optimizer, train, validate)
     settings = {"strategy": strategy, "optimizer": optimizer, "views": views, "train": train, **trained.settings}
+    if context.is_trial:
+        return tried({"step": trained.best.step}, settings, trained.best.validation)
     test = scores("test", trained.accelerator, trained.lower)
     model.strategy.finish(context.backbone)
     return classified(context, {"step": trained.best.step}, settings, trained.best.validation, test)

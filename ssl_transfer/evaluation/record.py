@@ -6,11 +6,12 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
-from ssl_transfer.cards import TrainingStage, lineage
+from ssl_transfer.cards import TRIVIAL, TrainingStage, lineage
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.environment import device_name, environment
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
+from ssl_transfer.evaluation.permutation import NOTE
 from ssl_transfer.models.backbone import Backbone, save_backbone
 from ssl_transfer.result import EvalResult
 from ssl_transfer.run import plain
@@ -59,7 +60,7 @@ def eval_result(
         selected=measured.selected,
         metrics={"val": _finite(measured.validation), "test": _finite(measured.test)},
         intervals=measured.intervals,
-        seen_in_pretraining=task.store.id in backbone.card.stores,
+        seen_in_pretraining=task.store.card.id in backbone.card.stores,
         cost={"seconds": seconds, "device": device_name()},
         environment=environment(device_name()),
         notes=_notes(context) + measured.notes,
@@ -68,6 +69,7 @@ def eval_result(
             "noise": recipe.noise.model_dump(),
             "size": context.size,
             "channels": recipe.channels,
+            **({"permute_labels": True} if recipe.permute_labels else {}),
         },
     )
 
@@ -83,7 +85,7 @@ def keep_backbone(parent: Backbone, context: EvalContext, strategy: str, steps: 
     """
     task, folder = context.task, context.folder / "backbone"
     name, method = f"{parent.card.name} → {task.name}", f"{strategy} fine-tune"
-    images: dict[str, int | None] = {task.store.id: len(context.rows["train"])}
+    images: dict[str, int | None] = {task.store.card.id: len(context.rows["train"])}
     stage = TrainingStage(name=name, method=method, domain=str(task.domain), images=images, steps=steps)
     card = replace(
         context.backbone.card,
@@ -104,15 +106,18 @@ def _boundary(backbone: Backbone, task: Task) -> str:
 
     Returns:
         `none`, `soft`, `hard` or `unknown`, for all domains of all stages of its training; `mixed` if they differ in it;
-        `scratch` for a backbone that was never trained.
+        `scratch` for a backbone that was never trained, `trivial` for trivial features.
     """
+    if backbone.card.method == TRIVIAL:
+        return TRIVIAL
     source = backbone.card.source_domain
     boundaries = {boundary(Domain.parse(part), task.domain) for part in source.split(" + ")} if source else {"scratch"}
     return boundaries.pop() if len(boundaries) == 1 else "mixed"
 
 
 def _notes(context: EvalContext) -> list[str]:
-    task, backbone, notes = context.task, context.backbone, []
+    task, backbone = context.task, context.backbone
+    notes = [NOTE] if context.recipe.permute_labels else []
     if task.patients is None:
         notes.append("patients unknown: splits, fractions and intervals are by image")
     have, want = task.store.shape[0], backbone.card.in_channels

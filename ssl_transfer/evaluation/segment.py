@@ -16,7 +16,7 @@ from pydantic import Field, PositiveInt
 from ssl_transfer.data.intensity import Scale, match_channels
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
+from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, tried
 from ssl_transfer.evaluation.task_model import TaskModel, build_task_model, build_training_set, learn, suited_views
 from ssl_transfer.measures.metrics import case_overlap, overlap_intervals, overlap_metrics
 from ssl_transfer.measures.overlap import overlap_counts, policy_note
@@ -95,6 +95,8 @@ def segment(
         "overlap": overlap,
         **trained.settings,
     }
+    if context.is_trial:
+        return tried({"step": trained.best.step}, settings, trained.best.validation)
     cases = overlaps("test", trained.accelerator, trained.lower)
     model.strategy.finish(context.backbone)
     return _scored(context, cases, {"step": trained.best.step}, settings, trained.best.validation)

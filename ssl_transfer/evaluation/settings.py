@@ -69,6 +69,7 @@ def swept(protocol: str, overrides: Overrides) -> Iterator[dict[str, Any]]:
     for settings in _combinations(overrides):
         recipe, options = evaluate_recipe(protocol, settings)
         words = [f"noise.kind={recipe.noise.kind}", *(f"{name}={value}" for name, value in options.items())]
+        words += ["permute_labels=true"] if recipe.permute_labels else []
         if not depends_on_seed(protocol, recipe.fraction, words):
             if recipe.fraction in fixed:
                 continue

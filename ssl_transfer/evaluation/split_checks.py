@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from ssl_transfer.console import warn
@@ -18,7 +20,7 @@ def assert_disjoint(task: Task, rows: dict[str, np.ndarray]) -> None:
     if task.patients is None:
         warn(f"{task.store.path}: patients are unknown, so splits are by image and scores may be too good.")
         return
-    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+    for first, second in itertools.combinations(rows, 2):
         shared = set(task.patients[rows[first]]) & set(task.patients[rows[second]])
         if shared:
             raise SplitError(

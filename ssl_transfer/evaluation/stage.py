@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.cards import TRIVIAL
 from ssl_transfer.console import is_main_process
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
-from ssl_transfer.errors import RecipeError, TaskError, nearest
+from ssl_transfer.errors import RecipeError, TaskError, UsageError, nearest
 from ssl_transfer.evaluation.context import EvalContext
+from ssl_transfer.evaluation.permutation import with_permuted_labels
 from ssl_transfer.evaluation.probes import selected_probe
 from ssl_transfer.evaluation.record import eval_result, keep_backbone
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
@@ -27,7 +30,7 @@ from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.opening import open_backbone
 from ssl_transfer.protocols import FROZEN, PROTOCOLS, protocols_for
 from ssl_transfer.recipe import EvaluateRecipe
-from ssl_transfer.result import EvalResult
+from ssl_transfer.result import EvalResult, Tuning
 from ssl_transfer.run import Artifact
 from ssl_transfer.training.checkpoint import Checkpoints
 
@@ -40,6 +43,7 @@ def evaluate(
     task: Task | str | Path,
     out: str | Path | None = None,
     features: str | Path | None = None,
+    tuning: Tuning | None = None,
     **settings: Any,
 ) -> EvalResult:
     """Evaluate a backbone on a task, or read an existing result. Under a launcher, all processes call it together.
@@ -50,6 +54,7 @@ def evaluate(
         task: A task, a card in `recipes/tasks/` by name, or the path of one.
         out: Folder of the result; None: `runs/evaluate/ID`.
         features: Folder of the cached features of this backbone and store; None: where `extract_features` keeps them.
+        tuning: What `tune` selected for this protocol, strategy, backbone, task and fraction: those settings are used.
         settings: Settings shared by all protocols (`fraction`, `seed`, `size`, …; see `EvaluateRecipe`), and the options of
             the protocol, such as `strategy` or, with a dot, `**{"train.steps": 100}`.
 
@@ -62,11 +67,33 @@ def evaluate(
         RecipeError: If the protocol or a setting does not exist, or a value is invalid.
         SplitError: If a split is missing or empty.
         TaskError: If the protocol does not support the kind of the task, or the task's metric is undefined on validation.
-        UsageError: If `out` holds another run, or other files.
+        UsageError: If `out` holds another run, or other files, the backbone has no weights that the protocol could train, or the
+            tuning is of something else.
     """
-    recipe, options = evaluate_recipe(protocol, settings)
+    recipe, options = evaluate_recipe(protocol, {**settings, **(tuning.selected if tuning else {})})
     task = task if isinstance(task, Task) else Task.load(task)
-    return _evaluate(protocol, open_backbone(backbone, task.store), task, recipe, options, out, features)
+    backbone = open_backbone(backbone, task.store)
+    if tuning:
+        _check_tuning(tuning, protocol, backbone, task, recipe, options)
+    return _evaluate(protocol, backbone, task, recipe, options, out, features, tuning)
+
+
+def _check_tuning(
+    tuning: Tuning, protocol: str, backbone: Backbone, task: Task, recipe: EvaluateRecipe, options: dict[str, Any]
+) -> None:
+    """Refuse the tuning of another protocol, strategy, backbone, task or fraction.
+
+    Raises:
+        UsageError: If it is one.
+    """
+    strategy = options["strategy"].name if "strategy" in options else None
+    expected = {"protocol": protocol, "strategy": strategy, "backbone": backbone.id, "task": task.name}
+    expected["fraction"] = recipe.fraction
+    for name, value in expected.items():
+        if (tuned := getattr(tuning, name)) != value:
+            raise UsageError(
+                f"{tuning.path}: settings were tuned for {name} {tuned}, and this evaluation has {value}. Tune for it."
+            )
 
 
 def _evaluate(
@@ -77,38 +104,31 @@ def _evaluate(
     options: dict[str, Any],
     out: str | Path | None,
     features: str | Path | None,
+    tuning: Tuning | None = None,
 ) -> EvalResult:
     """Evaluate with complete settings."""
-    if task.kind not in PROTOCOLS[protocol].task_kinds:
-        fitting = " or ".join(protocols_for(task.kind))
-        raise TaskError(f"task {task.name}: it is {task.kind}, which {protocol} cannot score. Take {fitting}.")
-    draw = draw_seed(backbone.card.pretraining_seed, recipe.seed)
-    identity_settings = {
-        "protocol": protocol,
-        **recipe.model_dump(),
-        "draw": draw,
-        **options_identity(options),
-        "task": task.card.model_dump(exclude={"store"}),
-    }
+    check_fit(protocol, backbone, task)
+    settings = identity_settings(protocol, backbone, task, recipe, options)
     upstream = [backbone.id, task.store.id]
-    artifact = Artifact.of("evaluate", identity_settings, upstream, out, record="result.json", partial=PARTIAL)
+    artifact = Artifact.of("evaluate", settings, upstream, out, record="result.json", partial=PARTIAL)
     identity, folder = artifact.id, artifact.folder
     if artifact.is_finished():
         return EvalResult.load(folder)
     started = time.perf_counter()
-    rows = {split: task.rows(split, recipe.fraction, draw) for split in ("train", "val", "test")}
-    assert_disjoint(task, rows)
-    assert_fraction(task, rows["train"], recipe.fraction)
-    used = with_channels(backbone, task.store.shape[0]) if recipe.channels == "adapt" else backbone
-    used = used if PROTOCOLS[protocol].frozen else copy.deepcopy(used)
-    context = EvalContext(used, task, recipe, rows, identity, folder, Path(features) if features else None)
+    context = open_context(protocol, backbone, task, recipe, identity, folder)
+    context = replace(context, features=Path(features) if features else None)
     implementation = IMPLEMENTATIONS[protocol]
     measured = (
         selected_probe(context, implementation, options)
         if PROTOCOLS[protocol].frozen
         else implementation(context, **options)
     )
+    if tuning:
+        measured = replace(measured, selected={**tuning.selected, **measured.selected})
     result = eval_result(protocol, backbone, context, options, measured, round(time.perf_counter() - started, 2))
+    if tuning:
+        facts = {"run_id": tuning.run_id, "trials": len(tuning.trials), "seed": tuning.seed}
+        result = replace(result, settings={**result.settings, "tuning": facts})
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         measured.predictions.to_parquet(folder / "predictions.parquet", index=False)
@@ -117,6 +137,57 @@ def _evaluate(
         result.save(folder)
         Checkpoints(folder / "checkpoints", identity).clear()
     return replace(result, path=folder)
+
+
+def check_fit(protocol: str, backbone: Backbone, task: Task) -> None:
+    """Refuse a protocol that cannot score the task, or cannot train the backbone.
+
+    Raises:
+        TaskError: If the protocol does not support the kind of the task.
+        UsageError: If the protocol trains the backbone, and this has no weights.
+    """
+    if task.kind not in PROTOCOLS[protocol].task_kinds:
+        fitting = " or ".join(protocols_for(task.kind))
+        raise TaskError(f"task {task.name}: it is {task.kind}, which {protocol} cannot score. Take {fitting}.")
+    if backbone.card.method == TRIVIAL and not PROTOCOLS[protocol].frozen:
+        raise UsageError(f"{protocol}: trivial features have no weights to train. Take {' or '.join(FROZEN)}.")
+
+
+def identity_settings(
+    protocol: str, backbone: Backbone, task: Task, recipe: EvaluateRecipe, options: dict[str, Any]
+) -> dict[str, Any]:
+    """The settings that enter the id of an evaluation."""
+    return {
+        "protocol": protocol,
+        **recipe.model_dump(),
+        "draw": draw_seed(backbone.card.pretraining_seed, recipe.seed),
+        **options_identity(options),
+        "task": task.card.model_dump(exclude={"store"}),
+    }
+
+
+def open_context(
+    protocol: str,
+    backbone: Backbone,
+    task: Task,
+    recipe: EvaluateRecipe,
+    identity: str,
+    folder: Path,
+    splits: Sequence[str] = ("train", "val", "test"),
+) -> EvalContext:
+    """The input of a protocol: rows of the splits, checked, and a backbone that it may change.
+
+    Raises:
+        SplitError: If a split is missing or empty, or a patient is in two of them.
+    """
+    draw = draw_seed(backbone.card.pretraining_seed, recipe.seed)
+    rows = {split: task.rows(split, recipe.fraction, draw) for split in splits}
+    assert_disjoint(task, rows)
+    assert_fraction(task, rows["train"], recipe.fraction)
+    task = with_permuted_labels(task, rows, draw) if recipe.permute_labels else task
+    used = with_channels(backbone, task.store.shape[0]) if recipe.channels == "adapt" else backbone
+    used = used if PROTOCOLS[protocol].frozen else copy.deepcopy(used)
+    return EvalContext(used, task, recipe, rows, identity, folder)
 
 
 def probe(

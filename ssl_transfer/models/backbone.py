@@ -21,6 +21,7 @@ from ssl_transfer.errors import BackboneError
 from ssl_transfer.models.architecture import Architecture, TimmModel, brief, tensor_difference
 from ssl_transfer.models.card import new_card, readme, timm_config, weights_digest
 from ssl_transfer.models.public import Classifier, from_hub, from_public_folder, is_public
+from ssl_transfer.models.trivial import TrivialFeatures, is_trivial, trivial_card
 from ssl_transfer.run import whole_folder
 
 SCRATCH = "scratch"  # name of a randomly initialised backbone
@@ -94,7 +95,7 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
     Args:
         spec: A folder that `pretrain` wrote; `scratch:NAME[,in_channels=1,size=64,stem=small,seed=0]` or `scratch:FOLDER` for
             random weights; `timm:NAME[.TAG]` for public weights, or a folder with their `model.safetensors` and
-            `config.json`, as timm writes them and the Hugging Face hub holds them.
+            `config.json`, as timm writes them and the Hugging Face hub holds them; `trivial` for `TrivialFeatures`.
         in_channels: Channels of public weights (timm adapts the first convolution), and default for `scratch:`.
         size: Height and width of its images, likewise; public weights of an architecture with a fixed size keep it.
 
@@ -102,7 +103,9 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
         BackboneError: If it does not exist, is damaged, or its public weights cannot be fetched.
     """
     text = str(spec)
-    if text.startswith("scratch:"):
+    if is_trivial(text):
+        backbone = trivial_backbone(text, (in_channels, size, size))
+    elif text.startswith("scratch:"):
         backbone = _scratch(text, in_channels, size)
     elif text.startswith("timm:"):
         backbone = Backbone.identified(*from_hub(text.removeprefix("timm:"), in_channels, size))
@@ -120,6 +123,11 @@ def _scratch(spec: str, in_channels: int, size: int) -> Backbone:
     architecture, seed = Architecture.from_scratch(spec, in_channels, size)
     channels = architecture.in_channels
     return _random_init(architecture, Intensity(mean=(0.5,) * channels, std=(0.25,) * channels), seed)
+
+
+def trivial_backbone(spec: str, shape: tuple[int, int, int]) -> Backbone:
+    """Trivial features (`trivial[,seed=N]`, see `trivial_card`) of images of shape (C, H, W)."""
+    return Backbone.identified(TrivialFeatures(*shape[1:]), trivial_card(spec, shape)).eval()
 
 
 def random_init(card: BackboneCard) -> Backbone:

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from ssl_transfer.data.images import Images
 from ssl_transfer.errors import UsageError
-from ssl_transfer.models.backbone import Backbone, load_backbone
+from ssl_transfer.models.backbone import Backbone, load_backbone, trivial_backbone
+from ssl_transfer.models.trivial import is_trivial
 
 
 def open_backbone(spec: str | Path | Backbone, store: Images) -> Backbone:
     """Open a backbone for a store; without a size or channels in its spec, it has those of the store.
 
     Args:
-        spec: A folder, `scratch:NAME`, `timm:NAME[.TAG]`, or an opened backbone.
+        spec: A folder, `scratch:NAME`, `timm:NAME[.TAG]`, `trivial`, or an opened backbone.
         store: The store of its input images.
 
     Raises:
@@ -23,6 +24,8 @@ def open_backbone(spec: str | Path | Backbone, store: Images) -> Backbone:
     """
     if isinstance(spec, Backbone):
         return spec
+    if is_trivial(str(spec)):
+        return trivial_backbone(str(spec), store.shape)
     return load_backbone(spec, in_channels=store.shape[0], size=max(store.shape[1:]))
 
 

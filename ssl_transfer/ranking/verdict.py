@@ -124,7 +124,7 @@ def _caveats(
         *_disagreement(candidates, ranked, sample, by, correlations),
         *_sample_size(candidates, sample),
         *_source_classes(candidates, sample.task.kind),
-        *_seen(candidates, sample.task.store.id),
+        *_seen(candidates, sample.task.store.card.id),
     ]
 
 

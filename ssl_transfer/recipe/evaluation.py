@@ -48,6 +48,8 @@ class EvaluateRecipe(Section):
             convolution gets theirs, as timm does.
         precision: Floating-point format of the computation: `fp32`, `bf16`, `fp16` (training only), or `auto`.
         noise: Noise on the images.
+        permute_labels: A control: labels of the training and validation images are exchanged between patients, separately in
+            each split. On test, whose labels stay, nothing above chance is then left; else there is a leak.
         resamples: Bootstrap samples of the test patients for the 95 % intervals; 0: no intervals.
     """
 
@@ -57,6 +59,7 @@ class EvaluateRecipe(Section):
     channels: Literal["repeat", "adapt"] = "repeat"
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     noise: NoiseSection = NoiseSection()
+    permute_labels: bool = False
     resamples: int = Field(default=1000, ge=0)
 
 

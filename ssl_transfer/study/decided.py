@@ -67,10 +67,10 @@ def planned_seeds(plan: Plan) -> list[int]:
 
 
 def pending_seeds(plan: Plan, states: Mapping[str, str]) -> dict[str, set[int]]:
-    """Pretraining -> its seeds with evaluations still to come."""
+    """Pretraining -> its seeds with evaluations still to come; controls are not waited for."""
     pending: dict[str, set[int]] = {}
     for job in plan.jobs:
-        if job.runs and states[job.id] not in OVER:
+        if any("control" not in run for run in job.runs) and states[job.id] not in OVER:
             pending.setdefault(job.about["arm"], set()).add(job.about["seed"])
     return pending
 

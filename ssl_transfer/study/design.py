@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, field_validator, model_validator
 
+from ssl_transfer.cards import TRIVIAL, TRIVIAL_NAME
 from ssl_transfer.errors import RecipeError, nearest
 from ssl_transfer.protocols import PROTOCOLS, WITH_STRATEGIES
 from ssl_transfer.recipe import Overrides, Section, load_recipe
@@ -121,12 +122,31 @@ class TaskSection(Section):
         return {"card": value} if isinstance(value, str) else value
 
 
+class Tune(Section):
+    """Settings that are selected on validation, with as many trials for every arm.
+
+    Attributes:
+        grid: Setting, by dotted key -> candidates; every combination is a trial, at the first evaluation seed of each pretraining
+            seed. The best on validation is used for all evaluation seeds of that pretraining seed.
+    """
+
+    grid: dict[str, list[Any]]
+
+    @field_validator("grid")
+    @classmethod
+    def _has_candidates(cls, value: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        if not value or not all(value.values()):
+            raise ValueError("Expected at least one setting with candidates, such as {optimizer.lr: [0.0001, 0.001]}")
+        return value
+
+
 class Evaluation(Section):
     """A protocol with its settings, on some tasks (null: all that it can score).
 
     Attributes:
         seeds: Evaluation seeds: draws per pretraining seed, a list or a number n for 0 … n − 1. Results that do not depend on
             them are planned for the first one alone.
+        tune: Settings that are selected on validation before.
     """
 
     protocol: str
@@ -135,6 +155,7 @@ class Evaluation(Section):
     fractions: list[float] = [1.0]
     seeds: Seeds = [0]
     set: Settings = {}
+    tune: Tune | None = None
 
     @model_validator(mode="after")
     def _is_valid(self) -> Evaluation:
@@ -142,6 +163,8 @@ class Evaluation(Section):
             raise ValueError(f"No protocol is called '{self.protocol}'.{nearest(self.protocol, PROTOCOLS)}"[:-1])
         if self.strategies and not PROTOCOLS[self.protocol].has_strategies:
             raise ValueError(f"{self.protocol} has no strategies; {' and '.join(WITH_STRATEGIES)} have")
+        if self.tune and PROTOCOLS[self.protocol].frozen:
+            raise ValueError(f"tune: {self.protocol} selects its settings on validation itself. Leave it out")
         if not all(0 < fraction <= 1 for fraction in self.fractions):
             raise ValueError(f"Expected fractions above 0, up to 1; found {self.fractions}")
         return self
@@ -199,6 +222,19 @@ class Shared(Section):
     set: Settings = {}
 
 
+class Controls(Section):
+    """Control runs, on every multiclass and multi-label task that has a linear probe. They enter no family of tests.
+
+    Attributes:
+        trivial: Evaluate trivial features (`models.trivial`) by the same linear probes, fractions and draws as the arms.
+        permutation: Fit the linear probe of one arm (that of the target's own store, else the first that is trained) to permuted
+            labels (`EvaluateRecipe.permute_labels`) at the largest fraction, for every pretraining seed and two evaluation seeds.
+    """
+
+    trivial: bool = True
+    permutation: bool = False
+
+
 class Resources(Section):
     """Resources that a job of a stage requests from a cluster, and its estimated duration.
 
@@ -240,6 +276,7 @@ class StudyRecipe(Section):
     rank: Ranking | None = None
     skip: list[Where] = []
     set: list[Change] = []
+    controls: Controls = Controls()
     statistics: Statistics = Statistics()
     resources: dict[str, Resources] = {}
     notes: list[str] = []  # caveats for readers of the report
@@ -254,6 +291,10 @@ class StudyRecipe(Section):
                 _refuse(f"{where}.varies: no axis", axis, self.vary)
             if not arm.backbone and not (arm.recipe or self.pretrain.recipe):
                 raise ValueError(f"{where}: Expected a `recipe`, here or in `pretrain`")
+            if name == TRIVIAL_NAME or arm.backbone == TRIVIAL:
+                raise ValueError(
+                    f"{where}: trivial features are a control, not a pretraining: `controls: {{trivial: true}}`"
+                )
         for name, task in self.tasks.items():
             if task.store:
                 _refuse(f"tasks.{name}: no store", task.store, self.stores)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from ssl_transfer.cards import TRIVIAL
 from ssl_transfer.errors import UsageError
 from ssl_transfer.study.report.evidence import Evidence, Provenance
 from ssl_transfer.study.report.page import write_report
@@ -26,7 +27,7 @@ def report_external_results(
     """Write the report of results that another tool made.
 
     Args:
-        results: Tidy CSV (see `read_tidy`).
+        results: Tidy CSV (see `read_tidy`); rows of boundary `trivial` are a control, in no contrast.
         out: Folder; None: `studies/` and the name of the CSV.
         margin: Largest difference that counts as equivalent; None: nothing is equivalent.
         family: Columns within which Holm's correction is applied; None: `protocol` and `metric`.
@@ -43,6 +44,8 @@ def report_external_results(
     command = _command(results, margin, family, domains, primary)
     family = tuple(family or FAMILY)
     frame = read_tidy(results, domains)
+    is_trivial = (frame["boundary"] == TRIVIAL).fillna(False).astype(bool)
+    frame, trivial = frame[~is_trivial], frame[is_trivial]
     unit = "Welch’s t-test over pretraining seeds, or over fine-tuning seeds where a pretraining has one seed"
     equivalence = f"equivalence margin {margin:g}" if margin else "no equivalence margin was stated"
     provenance = Provenance(
@@ -64,6 +67,7 @@ def report_external_results(
         arms=[{"name": arm} for arm in frame["pretraining"].unique()],
         margin=margin,
         family=family,
+        trivial=trivial,
     )
     page = write_report(out or Path("studies") / results.stem, evidence)
     return {

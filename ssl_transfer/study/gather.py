@@ -11,20 +11,21 @@ from typing import Any
 
 import pandas as pd
 
-from ssl_transfer.cards import BackboneCard
+from ssl_transfer.cards import TRIVIAL, BackboneCard
 from ssl_transfer.console import stage
 from ssl_transfer.data.inspect import contact_sheet
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.protocols import FROZEN, PROTOCOLS
-from ssl_transfer.result import EvalResult, Ranking
+from ssl_transfer.result import EvalResult, Ranking, Tuning
 from ssl_transfer.study.arms import compared
+from ssl_transfer.study.control_arms import PERMUTATION
 from ssl_transfer.study.decided import primary_cells, study_comparisons, study_decisions
 from ssl_transfer.study.engine import failure, record, status
 from ssl_transfer.study.methods_text import methods_text, study_design
 from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.predictions import StoredPredictions
-from ssl_transfer.study.report.evidence import Attachment, Evidence, Provenance
+from ssl_transfer.study.report.evidence import TUNING_COLUMNS, Attachment, Evidence, Provenance
 from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.report.wording import words
 from ssl_transfer.study.table import CLEAN, coordinates, study_table, write_table
@@ -48,8 +49,9 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
     folder = Path(out) if out else plan.folder
     with stage("reading results"):
         results = dict(finished(plan))
+        controls = {kind: list(dict(finished(plan, kind)).values()) for kind in (TRIVIAL, PERMUTATION)}
     states = status(plan).states
-    evidence = study_evidence(plan, results, states, pictures)
+    evidence = study_evidence(plan, results, states, pictures, controls)
     with stage(f"statistics of {len(results)} runs"):
         answers = evidence.answers
     write_table(evidence.frame, folder)
@@ -58,7 +60,7 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
     return {
         "report": str(page),
         "runs": sum(1 for _ in plan.runs),
-        "runs_done": len(results),
+        "runs_done": len(results) + sum(map(len, controls.values())),
         "missing": sum(state != "done" for state in states.values()),
         "answers": [f"{answer['where']}: {answer['advice']}" for answer in answers],
         "seconds": dict(evidence.provenance.cost),
@@ -66,7 +68,11 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
 
 
 def study_evidence(
-    plan: Plan, results: Mapping[Path, EvalResult], states: Mapping[str, str], pictures: Iterable[Attachment] = ()
+    plan: Plan,
+    results: Mapping[Path, EvalResult],
+    states: Mapping[str, str],
+    pictures: Iterable[Attachment] = (),
+    controls: Mapping[str, Sequence[EvalResult]] | None = None,
 ) -> Evidence:
     """The evidence for the report of a study.
 
@@ -75,7 +81,9 @@ def study_evidence(
         results: Folder -> result, as `finished` yields them.
         states: Job -> state, as `engine.status` returns them.
         pictures: Pictures to embed, besides contact sheets of the stores of the study.
+        controls: Kind of control -> its results; None: without any.
     """
+    tables = {kind: study_table(of_kind) for kind, of_kind in (controls or {}).items() if of_kind}
     listed = list(results.values())
     frame = study_table(listed)
     stated_metrics = {name: card["metric"] for name, card in plan.tasks.items()}
@@ -92,6 +100,7 @@ def study_evidence(
         warnings=[*plan.recipe["notes"], *_warnings(listed)],
         commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
         attachments=[*pictures, *_contact_sheets(plan)],
+        tuning=_tuning(plan),
     )
     return Evidence(
         frame=frame,
@@ -106,16 +115,40 @@ def study_evidence(
         validation=_validation(results, stated_metrics),
         scores=_scores(plan),
         predictions=StoredPredictions(results, {name: card["averaging"] for name, card in plan.tasks.items()}),
+        trivial=tables.get(TRIVIAL),
+        permuted=tables.get(PERMUTATION),
+        relevant=statistics.relevant,
     )
 
 
-def finished(plan: Plan) -> Iterator[tuple[Path, EvalResult]]:
-    """Yield folder and result of every finished run, with the arm's name as the name of the backbone."""
+def finished(plan: Plan, control: str | None = None) -> Iterator[tuple[Path, EvalResult]]:
+    """Yield folder and result of every finished run, with the arm's name as the name of the backbone.
+
+    Args:
+        plan: The plan of the study.
+        control: Kind of control run; None: all runs but these.
+    """
     for run in plan.runs:
         path = Path(run["result"])
-        if path.exists():
+        if run.get("control") == control and path.exists():
             result = EvalResult.load(path)
             yield path.parent, replace(result, backbone={**result.backbone, "pretraining": run["pretraining"]})
+
+
+def _tuning(plan: Plan) -> pd.DataFrame | None:
+    """Every trial of the study's finished `tune` jobs, columns of `TUNING_COLUMNS`."""
+    rows = []
+    for job in plan.jobs:
+        if job.stage != "tune" or not (Path(job.output) / "tuning.json").exists():
+            continue
+        tuning = Tuning.load(job.output)
+        for trial in tuning.trials:
+            settings = ", ".join(f"{name} {value}" for name, value in trial["settings"].items())
+            value, selected = trial["validation"][tuning.metric], trial["settings"] == tuning.selected
+            coordinates = (tuning.task, tuning.protocol, tuning.strategy, tuning.fraction, job.about["arm"])
+            drawn = (job.about["seed"], tuning.seed)
+            rows.append((*coordinates, *drawn, settings, tuning.metric, value, selected, trial["seconds"]))
+    return pd.DataFrame(rows, columns=TUNING_COLUMNS).astype({"pretraining_seed": "Int64"}) if rows else None
 
 
 def _scores(plan: Plan) -> pd.DataFrame | None:

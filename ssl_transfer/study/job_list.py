@@ -71,6 +71,7 @@ class JobList:
         like: str,
         work: Any,
         units: float = 1,
+        repeats: int = 1,
         resources: str | None = None,
         runs: Iterable[dict] = (),
         spec: Path | None = None,
@@ -89,6 +90,7 @@ class JobList:
             like: Key of jobs with about the same cost, for any arm.
             work: Further settings that its cost depends on.
             units: Amount of work that its cost is proportional to.
+            repeats: How often it does what `resources` has the minutes of.
             resources: Key in the study's `resources`; None: the stage.
             runs: Evaluations in the job.
             spec: Path or name of its output in commands; None: `output`.
@@ -114,7 +116,7 @@ class JobList:
                 "kind": f"{like}, {requested.gpus} GPUs, {digest([work, about.get('arm')])}",
                 "like": like,
                 "units": units,
-                "seconds": 60 * requested.minutes,
+                "seconds": 60 * requested.minutes * repeats,
                 "disk_mb": requested.disk_mb,
             }
             made = [artifact.id for artifact in inputs if artifact.made]

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.cards import TRIVIAL
 from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import read_yaml
 from ssl_transfer.result import EvalResult
+from ssl_transfer.study.control_arms import PERMUTATION
 from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.report.wording import percent, words
 
@@ -81,6 +83,8 @@ def _evaluation(evaluation: Mapping[str, Any], tasks: Iterable[str]) -> tuple[st
     ]
     if evaluation["strategies"]:
         parts.append("strategies " + ", ".join(words(strategy) for strategy in evaluation["strategies"]))
+    if evaluation.get("tune"):
+        parts.append("tuned on validation over " + _grid(evaluation["tune"]["grid"]))
     if evaluation["set"]:
         parts.append(", ".join(f"{key} {value}" for key, value in evaluation["set"].items()))
     return words(evaluation["protocol"]).capitalize(), "; ".join(parts) + "."
@@ -95,6 +99,11 @@ def _arm_seeds(plan: Plan) -> str:
     if len(arms) < 2:
         return next(iter(arms), "none")
     return "; ".join(f"{seeds} ({', '.join(names)})" for seeds, names in arms.items())
+
+
+def _grid(grid: Mapping[str, Sequence[Any]]) -> str:
+    """A grid of settings, as text: `optimizer.lr 0.0001, 0.001`."""
+    return "; ".join(f"{key} {', '.join(map(str, candidates))}" for key, candidates in grid.items())
 
 
 def _spans(seeds: list[int]) -> str:
@@ -131,6 +140,20 @@ def methods_text(plan: Plan, results: Sequence[EvalResult]) -> str:
         if margin
         else "No equivalence margin was set.",
     ]
+    for evaluation in recipe["evaluations"]:
+        if evaluation.get("tune"):
+            sentences.append(
+                f"For {words(evaluation['protocol'])}, the same settings were tried on validation for every arm "
+                f"({_grid(evaluation['tune']['grid'])}), at one evaluation seed of each pretraining seed, and the best was used "
+                "for all its evaluation seeds; these trials did not read test."
+            )
+    kinds = {run.get("control") for run in plan.runs}
+    if TRIVIAL in kinds:
+        sentences.append(
+            "As a control, corner means, percentiles, histogram and thumbnail of the images were judged by the same linear probe."
+        )
+    if PERMUTATION in kinds:
+        sentences.append("As a further control, a linear probe was fitted to labels permuted between patients.")
     if results:
         version = results[0].environment["ssl_transfer"]
         sentences.append(f"ssl_transfer {version}{f' with {packages}' if packages else ''}.")

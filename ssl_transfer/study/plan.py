@@ -19,7 +19,7 @@ class Job:
     """A command with its inputs, output and resources.
 
     Attributes:
-        stage: `ingest`, `pretrain`, `features`, `evaluate` or `rank`.
+        stage: `ingest`, `pretrain`, `features`, `tune`, `evaluate` or `rank`.
         inputs: Ids of the jobs that it depends on.
         external: Artifacts that no job of the study makes: path of a store or backbone -> its id when the study was planned,
             null if it did not exist, or is a name such as `timm:resnet50`.

@@ -8,15 +8,27 @@ Results that do not depend on the evaluation seed are planned once.
 from __future__ import annotations
 
 import itertools
+import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.cards import TRIVIAL
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.protocols import PROTOCOLS, depends_on_seed, protocols_for
 from ssl_transfer.recipe import digest
 from ssl_transfer.study.arms import Arm, arms_of
+from ssl_transfer.study.control_arms import (
+    CONTROL_PROTOCOL,
+    PERMUTATION,
+    UNSUITABLE,
+    permuted,
+    permuted_arm,
+    trivial_arm,
+    with_trivial,
+)
 from ssl_transfer.study.design import Evaluation, Ranking, StudyRecipe, assignments
 from ssl_transfer.study.job_list import Input, JobList, input_ids
 from ssl_transfer.study.plan import Plan
@@ -60,13 +72,16 @@ class _Evaluations:
         tasks = [self.inputs.task(name) for name in self.recipe.tasks]
         ranked = self._ranked({task.name: task for task in tasks})
         seeds = list(dict.fromkeys(seed for arm in arms for seed in arm.seeds))
-        for seed, arm in itertools.product(seeds, arms):
-            if seed in arm.seeds and arm.pretraining.evaluated:
-                for task, evaluation in itertools.product(tasks, self.recipe.evaluations):
-                    if self._applies(evaluation, task):
-                        self._evaluations(arm, seed, task, evaluation)
-                for task in ranked:
-                    self._rank(arm, seed, task)
+        trivial = trivial_arm(arms)
+        for seed in seeds:
+            for arm in arms:
+                if seed in arm.seeds and arm.pretraining.evaluated:
+                    for task, evaluation in itertools.product(tasks, self.recipe.evaluations):
+                        if self._applies(evaluation, task):
+                            self._evaluations(arm, seed, task, evaluation)
+                    for task in ranked:
+                        self._rank(arm, seed, task)
+            self._controls(arms, trivial, seed, tasks)
         self.jobs.keep_needed()
         if not self.jobs.by_id:
             raise RecipeError(f"{self.recipe.name}: no run is left. Look at `skip`, and at the tasks of `evaluations`.")
@@ -85,7 +100,19 @@ class _Evaluations:
             )
         return suitable and (evaluation.tasks is None or task.name in evaluation.tasks)
 
-    def _evaluations(self, arm: Arm, seed: int | None, task: StudyTask, evaluation: Evaluation) -> None:
+    def _controls(self, arms: list[Arm], trivial: Arm, seed: int | None, tasks: list[StudyTask]) -> None:
+        """Evaluations of trivial features and of permuted labels, at the draws of a pretraining seed."""
+        for task, evaluation in itertools.product(tasks, self.recipe.evaluations):
+            if evaluation.protocol == CONTROL_PROTOCOL and self._applies(evaluation, task):
+                if self.recipe.controls.trivial and seed in trivial.seeds:
+                    self._evaluations(trivial, seed, task, with_trivial(evaluation), control=TRIVIAL)
+                arm = permuted_arm(arms, self.recipe.tasks[task.name].store)
+                if self.recipe.controls.permutation and seed in arm.seeds:
+                    self._evaluations(arm, seed, task, permuted(evaluation), control=PERMUTATION)
+
+    def _evaluations(
+        self, arm: Arm, seed: int | None, task: StudyTask, evaluation: Evaluation, control: str | None = None
+    ) -> None:
         """Jobs of one evaluation; runs that share their settings share a job where the protocol allows it."""
         grouped: dict[tuple, list[dict]] = {}
         for strategy, fraction, eval_seed in itertools.product(
@@ -106,11 +133,15 @@ class _Evaluations:
             changes = [change.to for change in self.recipe.set if change.holds(run)]
             words = _last_of_each([word for settings in (evaluation.set, *changes) for word in assignments(settings)])
             del run["factors"]
+            if control:
+                run["control"] = control
+            if control == TRIVIAL:
+                words = tuple(word for word in words if not word.startswith(UNSUITABLE))
             self._refuse_duplicate(run, words)
             grouped.setdefault((strategy, words), []).append(run)
         for (_, words), runs in grouped.items():
             for part in _products(_once(runs, words), words):
-                self._evaluate(arm, seed, task, words, part)
+                self._evaluate(arm, seed, task, words, part, evaluation)
 
     def _refuse_duplicate(self, run: dict[str, Any], words: tuple[str, ...]) -> None:
         """Refuse two runs that differ only in settings without a column in tables (all but noise)."""
@@ -124,14 +155,18 @@ class _Evaluations:
             )
         self.coordinates.add(coordinates)
 
-    def _evaluate(self, arm: Arm, seed: int | None, task: StudyTask, words: tuple, runs: list[dict]) -> None:
+    def _evaluate(
+        self, arm: Arm, seed: int | None, task: StudyTask, words: tuple, runs: list[dict], evaluation: Evaluation
+    ) -> None:
         """One evaluation job, for runs with one protocol, strategy and settings: all fractions × all seeds."""
         protocol, strategy = runs[0]["protocol"], runs[0]["strategy"]
         fractions, seeds = (list(dict.fromkeys(run[name] for run in runs)) for name in ("fraction", "seed"))
         backbone = self.inputs.backbone(arm, seed)
         inputs = [backbone, task.store]
         command = ["evaluate", protocol, backbone.spec, str(task.card)]
-        if PROTOCOLS[protocol].frozen and (features := self._features(arm, seed, backbone, task.store, words)):
+        if PROTOCOLS[protocol].frozen and (
+            features := self._features(arm, seed, backbone, task.store, words, task.air)
+        ):
             inputs.append(features)
             command += ["--features", features.spec]
         settings = [f"strategy={strategy}", *words] if strategy else list(words)
@@ -141,6 +176,10 @@ class _Evaluations:
             "card": digest(self.inputs.card(task.name)),
             "draw": draw_seed(seed, 0),  # not the results of other draws, which an older version may have left
         }
+        if evaluation.tune:
+            inputs.append(tuning := self._tune(arm, seed, task, settings, runs[0], evaluation))
+            command += ["--tuning", tuning.spec]
+            identity["tuning"] = tuning.id
         folder = self.jobs.folder / "evaluate" / digest([identity, input_ids(inputs[:2])])
         for run in runs:
             run["result"] = str(folder / f"{run['fraction']:g}-{run['seed']}" / "result.json")
@@ -159,6 +198,46 @@ class _Evaluations:
             units=len(runs),
             like=" ".join(filter(None, [protocol, strategy, task.name])),
             work=sorted(settings),
+        )
+
+    def _tune(
+        self, arm: Arm, seed: int | None, task: StudyTask, settings: list[str], run: dict, evaluation: Evaluation
+    ) -> Input:
+        """The job that selects settings on validation, at the first evaluation seed, for all evaluation seeds.
+
+        Raises:
+            RecipeError: If a setting is both tuned and set.
+        """
+        grid = evaluation.tune.grid if evaluation.tune else {}
+        keys = {word.partition("=")[0] for word in settings}
+        if both := sorted(keys & set(grid)):
+            raise RecipeError(
+                f"{self.recipe.name}: evaluations: {evaluation.protocol}: {both[0]} is both set and in `tune`. Leave one out."
+            )
+        backbone = self.inputs.backbone(arm, seed)
+        words = [f"grid.{key}=[{', '.join(map(_text, candidates))}]" for key, candidates in grid.items()]
+        first = {"fraction": run["fraction"], "seed": evaluation.seeds[0], "draw": draw_seed(seed, 0)}
+        identity = {"stage": "tune", "protocol": evaluation.protocol, "settings": sorted([*settings, *words]), **first}
+        identity["card"] = digest(self.inputs.card(task.name))
+        inputs = [backbone, task.store]
+        output = self.jobs.folder / "tune" / digest([identity, input_ids(inputs)])
+        drawn = [f"fraction={run['fraction']:g}", f"seed={evaluation.seeds[0]}"]
+        command = ["tune", evaluation.protocol, backbone.spec, str(task.card), *drawn, *settings, *words]
+        trials = math.prod(map(len, grid.values()))
+        what = " ".join(filter(None, [evaluation.protocol, run["strategy"], task.name]))
+        return self.jobs.add(
+            "tune",
+            identity,
+            inputs,
+            [*command, "--out", str(output)],
+            output,
+            title=f"tune {what}: {arm.title(seed)}",
+            about={"arm": arm.name, "seed": seed, "task": task.name},
+            resources=evaluation.protocol,
+            units=trials,
+            repeats=trials,
+            like=f"tune {what}",
+            work=sorted([*settings, *words]),
         )
 
     def _ranked(self, tasks: dict[str, StudyTask]) -> list[StudyTask]:
@@ -186,7 +265,7 @@ class _Evaluations:
         drawn, words = _drawn(stated.pop("seed"), seed), tuple(stated.values())
         inputs = [backbone, task.store]
         shape = tuple(word for word in words if word.startswith(("size=", "precision=")))
-        features = self._features(arm, seed, backbone, task.store, shape)
+        features = self._features(arm, seed, backbone, task.store, shape, task.air)
         assert features is not None  # without noise and adapted channels, there are shared features
         command = ["rank", str(task.card), backbone.spec, drawn, *words, "--features", features.spec]
         sources = self._labelled_sources(arm)
@@ -221,10 +300,14 @@ class _Evaluations:
             return []
         return [self.inputs.store(name) for name in ([pretraining.store] if pretraining.store else pretraining.mix)]
 
-    def _features(self, arm: Arm, seed: int | None, backbone: Input, store: Input, words: tuple) -> Input | None:
+    def _features(
+        self, arm: Arm, seed: int | None, backbone: Input, store: Input, words: tuple, air: str | None = None
+    ) -> Input | None:
         """Features that all probes of a backbone on a store share; None if they need images with noise or adapted channels."""
         if any(word.startswith("noise") or word == "channels=adapt" for word in words):
             return None
+        if arm.pretraining.backbone == TRIVIAL:
+            backbone, seed = Input.external(TRIVIAL), None  # the same features for every seed
         values = {word.partition("=")[0]: word.partition("=")[2] for word in words}
         options = {key: values[key] for key in ("size", "precision") if values.get(key, "null") != "null"}
         if options.get("precision") in ("auto", "fp16"):
@@ -232,6 +315,8 @@ class _Evaluations:
                 f"{self.recipe.name}: evaluations: precision: found {options['precision']}, expected fp32 or bf16 for probes: "
                 "their features are shared by jobs that may run on other machines."
             )
+        altered = {"air": air} if air else {}
+        options |= altered
         identity, inputs = {"stage": "features", **options}, [backbone, store]
         output = self.jobs.folder / "features" / digest([identity, input_ids(inputs)])
         command = ["features", backbone.spec, store.spec, "--out", str(output)]
@@ -243,7 +328,7 @@ class _Evaluations:
             command,
             output,
             title=f"features of {Path(store.name).name}: {arm.title(seed)}",
-            about={"arm": arm.name, "seed": seed, "store": store.name},
+            about={"arm": arm.name, "seed": seed, "store": store.name, **altered},
             like=f"features {store.name}",
             work=[arm.factors, options],
         )
@@ -253,6 +338,15 @@ def _drawn(word: str, pretraining_seed: int | None) -> str:
     """The setting `seed=` of a ranking, with the draw of a stated seed; no number is left for `rank` to refuse."""
     stated = word.partition("=")[2]
     return f"seed={draw_seed(pretraining_seed, int(stated))}" if stated.isdecimal() else word
+
+
+def _text(value: Any) -> str:
+    """A candidate of a grid as YAML in one line; numbers of a study's YAML are text, which is typed later."""
+    return (
+        value
+        if isinstance(value, str) and value.isascii() and not set(value) & set(" ,:{}[]\"'")
+        else json.dumps(value)
+    )
 
 
 def _last_of_each(words: list[str]) -> tuple[str, ...]:

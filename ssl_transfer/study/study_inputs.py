@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.cards import TRIVIAL
 from ssl_transfer.data.tasks import TaskCard
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.recipe import PretrainRecipe, digest, find_recipe, merge, read_yaml, validate
@@ -19,12 +20,13 @@ from ssl_transfer.study.job_list import Input, JobList, input_ids
 
 @dataclass(frozen=True)
 class StudyTask:
-    """A task of the study: its name, the path of its card, its store, and its kind (`TaskCard.kind`)."""
+    """A task of the study: its name, the path of its card, its store, and of its card the `kind` and `air`."""
 
     name: str
     card: Path
     store: Input
     kind: str
+    air: str | None
 
 
 class StudyInputs:
@@ -74,7 +76,8 @@ class StudyInputs:
         store = self.store(section.store) if section.store else Input.external(card["store"])
         path = self.jobs.folder / "tasks" / digest(card) / f"{name}.yaml"
         self.jobs.write(path, {**card, "store": store.spec})
-        return StudyTask(name, path, store, TaskCard.model_validate(card).kind)
+        of_card = TaskCard.model_validate(card)
+        return StudyTask(name, path, store, of_card.kind, of_card.air)
 
     def _card(self, name: str) -> dict[str, Any]:
         """A task's card with the study's overrides; a store of the study is given by its name."""
@@ -90,7 +93,8 @@ class StudyInputs:
         """The backbone of an arm and pretraining seed."""
         pretraining = arm.pretraining
         if pretraining.backbone:
-            return Input.external(arm.level(pretraining.backbone))
+            spec = arm.level(pretraining.backbone)
+            return Input.external(spec if spec != TRIVIAL or seed is None else f"{TRIVIAL},seed={seed}")
         inputs = [self.store(name) for name in ([pretraining.store] if pretraining.store else pretraining.mix)]
         stores = " + ".join(store.name for store in inputs)
         content, where = self._pretrain_content(arm, inputs)

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ssl_transfer.data.splits import draw_splits, label_fraction, shared_groups
+from ssl_transfer.data.splits import draw_splits, label_fraction, permuted_labels, shared_groups
 from ssl_transfer.errors import SplitError
 
 SHARES = (0.7, 0.15, 0.15)
@@ -100,3 +100,46 @@ def test_a_fraction_takes_whole_patients_and_its_share_of_each_class():
 def test_a_fraction_outside_its_range_is_refused(fraction):
     with pytest.raises(SplitError, match="label fraction"):
         label_fraction(*cohort(), fraction, seed=0)
+
+
+# Permuted labels
+
+
+def test_permuted_labels_of_single_images_are_the_same_labels_in_another_order():
+    labels = np.arange(200) % 7
+    permuted = permuted_labels(labels, np.arange(200), seed=0)
+    assert np.array_equal(np.sort(permuted), np.sort(labels)) and not np.array_equal(permuted, labels)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_patient_with_one_label_keeps_one(seed):
+    groups, labels = cohort(patients=30)
+    permuted = permuted_labels(labels, groups, seed)
+    assert all(len(set(permuted[groups == patient])) == 1 for patient in set(groups))
+    assert np.array_equal(np.bincount(permuted), np.bincount(labels)) and not np.array_equal(permuted, labels)
+
+
+def test_slices_of_equal_position_do_not_keep_their_label():
+    groups, labels = np.repeat(np.arange(300), 6), np.tile(np.arange(6), 300)  # every volume from head to foot
+    permuted = permuted_labels(labels, groups, seed=0)
+    assert np.array_equal(np.sort(permuted), np.sort(labels))
+    assert np.mean(permuted == labels) == pytest.approx(1 / 6, abs=4 * np.sqrt(5 / 36 / 1800))
+
+
+def test_slices_of_a_patient_get_the_labels_of_one_other_patient():
+    groups = np.repeat(np.arange(50), 4)
+    labels = groups * 10 + np.tile(np.arange(4), 50)  # tells whose it is
+    donors = [set(permuted_labels(labels, groups, seed=1)[groups == patient] // 10) for patient in range(50)]
+    assert all(len(donor) == 1 for donor in donors) and len(set().union(*donors)) == 50
+
+
+def test_rows_of_a_multi_label_task_stay_whole():
+    labels = np.random.default_rng(0).integers(-1, 2, (90, 4))
+    permuted = permuted_labels(labels, np.repeat(np.arange(30), 3), seed=0)
+    assert sorted(map(tuple, permuted)) == sorted(map(tuple, labels)) and not np.array_equal(permuted, labels)
+
+
+def test_a_permutation_is_of_its_seed():
+    labels = np.arange(100)
+    assert np.array_equal(permuted_labels(labels, labels, (3, 0)), permuted_labels(labels, labels, (3, 0)))
+    assert not np.array_equal(permuted_labels(labels, labels, (3, 0)), permuted_labels(labels, labels, (3, 1)))

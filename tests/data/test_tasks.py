@@ -151,3 +151,10 @@ def test_a_missing_card_is_answered_with_the_nearest_name():
         TaskError, match=r"chestxray15: neither a task card nor a name in .*Did you mean 'chestxray1?4?8?'"
     ):
         Task.load("chestxray15")
+
+
+def test_a_card_may_say_that_air_is_cleared(opened):
+    task = opened("target: label\nmetric: accuracy\nair: clear", label=["a", "b"] * 6)
+    assert task.store.id.endswith("+air clear") and task.store.read([3]).max() == 0  # images without contrast
+    with pytest.raises(RecipeError, match="air"):
+        opened("target: label\nmetric: accuracy\nair: grey", label=["a", "b"] * 6)

@@ -47,6 +47,7 @@ STUDY = {
         },
         {"protocol": "segment", "set": {"train.steps": 2, "train.batch_size": 8, "train.check_every_steps": 1}},
     ],
+    "controls": {"trivial": False},
     "statistics": {"primary": {"protocol": "linear_probe", "metric": "balanced_accuracy", "fractions": [0.5]}},
 }
 
@@ -89,7 +90,7 @@ def result(run: dict, value: float) -> EvalResult:
         **coordinates,
         backbone={"id": "x", "name": "as its recipe calls it", "pretraining": "as its recipe calls it"},
         task={"name": run["task"], "target_domain": "ct"},
-        boundary={"scratch": "scratch"}.get(run["pretraining"], "none"),
+        boundary={"scratch": "scratch", "trivial features": "trivial"}.get(run["pretraining"], "none"),
         seen_in_pretraining=True,
         metrics={"val": {}, "test": {"balanced_accuracy": value, "auroc": value}},
         notes=["patients guessed"],

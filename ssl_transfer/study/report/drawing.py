@@ -39,9 +39,11 @@ MARKER_NAMES = {
     "*": "star",
     "p": "pentagon",
     "h": "hexagon",
+    "_": "dash",
 }
 Looks = dict[str, tuple[str, str]]  # arm -> colour, marker
 SCRATCH_COLOR, SCRATCH_MARKERS = "#8a8f98", ("X", "P", "*", "p", "h")
+TRIVIAL_LOOK = ("#6f7680", "_")  # of trivial features, which are drawn as a band
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.study.report.drawing import Looks, arm_looks
+from ssl_transfer.study.report.drawing import TRIVIAL_LOOK, Looks, arm_looks
 from ssl_transfer.study.report.guidance import answers
 from ssl_transfer.study.report.primary import (
     STRATEGIES,
@@ -26,17 +26,24 @@ from ssl_transfer.study.report.primary import (
 from ssl_transfer.study.report.recommendations import recommendations
 from ssl_transfer.study.statistics import (
     CONTRAST_COLUMNS,
+    DEFAULT_MARGIN,
     FAMILY,
     SUMMARY_COLUMNS,
     Decision,
     RunsWithPredictions,
+    aa_contrasts,
+    against_trivial,
     contrasts,
     decision_rows,
+    permutation_controls,
     strategy_contrasts,
     summary,
     tidy_curves,
 )
 from ssl_transfer.study.table import CLEAN, complete, random_init_arms
+
+TUNING_COLUMNS = ["task", "protocol", "strategy", "fraction", "pretraining", "pretraining_seed", "seed"]
+TUNING_COLUMNS += ["settings", "metric", "value", "selected", "seconds"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,7 @@ class Provenance:
         warnings: Caveats at the top of the page.
         commands: Commands that reproduce the page.
         attachments: Pictures to embed.
+        tuning: Settings that were tried on validation, columns `TUNING_COLUMNS`; None: none were.
     """
 
     title: str
@@ -81,6 +89,7 @@ class Provenance:
     warnings: Sequence[str] = ()
     commands: Sequence[str] = ()
     attachments: Sequence[Attachment] = ()
+    tuning: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,6 +113,10 @@ class Evidence:
         scores: Transferability scores and cross-validated probes: pretraining, pretraining_seed, task, criterion, value (more
             is better); None: not computed.
         predictions: Runs of an arm in a cell with their predictions, for contrasts over patients; None: not recorded.
+        trivial: Tidy table of trivial features, which are in no contrast; None: not evaluated.
+        permuted: Tidy table of evaluations with permuted labels, which are in no contrast; None: not evaluated.
+        relevant: The smallest relevant difference, as `margin`; targets that trivial features solve are judged by it where there
+            is no margin.
     """
 
     frame: pd.DataFrame
@@ -118,6 +131,9 @@ class Evidence:
     validation: pd.DataFrame | None = None
     scores: pd.DataFrame | None = None
     predictions: RunsWithPredictions | None = None
+    trivial: pd.DataFrame | None = None
+    permuted: pd.DataFrame | None = None
+    relevant: float | Mapping[str, float] | None = None
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -204,6 +220,41 @@ class Evidence:
         return None if self.validation is None else self.in_page_order(tidy_curves(self.validation))
 
     @cached_property
+    def trivial_results(self) -> pd.DataFrame:
+        """`statistics.summary` of trivial features."""
+        has_rows = self.trivial is not None and len(self.trivial)
+        return summary(self.trivial) if has_rows else pd.DataFrame(columns=SUMMARY_COLUMNS)
+
+    @cached_property
+    def against_trivial(self) -> pd.DataFrame:
+        """`statistics.against_trivial` at main metrics."""
+        trivial = self.runs.iloc[:0] if self.trivial is None else self.trivial
+        kept = (at_main(table, self.main_metrics) for table in (self.runs, trivial))
+        return against_trivial(*kept, self._margin)
+
+    @cached_property
+    def aa_contrasts(self) -> pd.DataFrame:
+        """`statistics.aa_contrasts` in the cells of the primary contrasts."""
+        primaries = [{**primary, **primary_noise(primary)} for primary in self.primaries]
+        chosen = np.any(
+            [matches(self.runs, primary) for primary in primaries] or [np.zeros(len(self.runs), bool)], axis=0
+        )
+        return aa_contrasts(self.runs[chosen], self._margin)
+
+    @cached_property
+    def permutations(self) -> pd.DataFrame:
+        """`statistics.permutation_controls`."""
+        return permutation_controls(self.runs.iloc[:0] if self.permuted is None else self.permuted)
+
+    def _margin(self, metric: str) -> float:
+        """The margin of a metric, else the smallest relevant difference, else `DEFAULT_MARGIN`."""
+        for stated in (self.margin, self.relevant):
+            value = stated.get(metric) if isinstance(stated, Mapping) else stated
+            if value is not None:
+                return value
+        return DEFAULT_MARGIN
+
+    @cached_property
     def random_init(self) -> set[str]:
         """Names of the arms that are random initialisation."""
         return random_init_arms(self.runs, self.arms)
@@ -212,7 +263,8 @@ class Evidence:
     def looks(self) -> Looks:
         """Colour and marker of each arm, the same throughout the page."""
         validated = () if self.curves is None else self.curves["pretraining"]
-        return arm_looks([*self.runs["pretraining"], *validated], self.random_init)
+        looks = arm_looks([*self.runs["pretraining"], *validated], self.random_init)
+        return looks | dict.fromkeys(self.trivial_results["pretraining"], TRIVIAL_LOOK)
 
     @property
     def has_noise(self) -> bool:

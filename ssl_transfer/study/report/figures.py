@@ -63,13 +63,17 @@ def _panels(frame: pd.DataFrame, metric: str) -> list[_Panel]:
     return panels
 
 
-def learning_curves(frame: pd.DataFrame, metric: str, looks: Looks | None = None) -> Figure:
+def learning_curves(
+    frame: pd.DataFrame, metric: str, looks: Looks | None = None, band: pd.DataFrame | None = None
+) -> Figure:
     """Value over label fraction: a point per run, a line through the means, a panel per task, protocol and noise.
 
     Args:
         frame: A tidy table (`table.study_table`).
         metric: Which metric to draw.
         looks: Colour and marker of each arm (`drawing.arm_looks`), the same for all figures of a page; None: by the frame.
+        band: Results of a control (`statistics.summary`): in the panels that have it, a dashed line through its means and a
+            band of their 95 % intervals.
     """
     looks, panels = looks or arm_looks(frame["pretraining"]), _panels(frame, metric)
     each = len(panels) // len({panel.key[0] for panel in panels})
@@ -77,6 +81,8 @@ def learning_curves(frame: pd.DataFrame, metric: str, looks: Looks | None = None
     with matplotlib.rc_context(STYLE):
         figure, axes = grid(len(panels), columns, height=2.7)
         for ax, panel in zip(axes, panels, strict=True):
+            if band is not None:
+                _band(ax, band[(band["metric"] == metric) & (band[PANEL] == panel.key).all(axis=1)], looks)
             _curves(ax, panel, looks)
             ax.set_title(filled(panel.title, columns))
             ax.set_xlabel("labelled patients")
@@ -108,6 +114,15 @@ def _curves(ax: Axes, panel: _Panel, looks: Looks) -> None:
     ax.set_xticks(fractions, [percent(fraction) for fraction in fractions])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.set_xlim(fractions[0] / 1.4, fractions[-1] * 1.4)
+
+
+def _band(ax: Axes, means: pd.DataFrame, looks: Looks) -> None:
+    """Mean of a control over label fraction, with its interval where it has one."""
+    for arm, rows in means.sort_values("fraction").groupby("pretraining"):
+        color, _ = looks[arm]
+        ax.plot(rows["fraction"], rows["mean"], color=color, linestyle="--", linewidth=1.4, label=arm)
+        low, high = (rows[end].fillna(rows["mean"]) for end in ("ci_low", "ci_high"))
+        ax.fill_between(rows["fraction"], low, high, color=color, alpha=0.18, linewidth=0)
 
 
 def robustness_curves(frame: pd.DataFrame, metric: str, looks: Looks | None = None) -> Figure | None:

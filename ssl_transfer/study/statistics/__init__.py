@@ -5,6 +5,15 @@ The other modules summarise what these return. What cannot be tested gives NaN, 
 """
 
 from ssl_transfer.study.statistics.boundaries import by_boundary
+from ssl_transfer.study.statistics.controls import (
+    AA_COLUMNS,
+    DEFAULT_MARGIN,
+    PERMUTATION_COLUMNS,
+    TRIVIAL_COLUMNS,
+    aa_contrasts,
+    against_trivial,
+    permutation_controls,
+)
 from ssl_transfer.study.statistics.crossed import (
     CrossedInterval,
     ResampledUnits,
@@ -64,14 +73,18 @@ from ssl_transfer.study.statistics.two_samples import (
 from ssl_transfer.study.statistics.validation_curves import CURVE_COLUMNS, mean_curve, tidy_curves, time_to_quality
 
 __all__ = [
+    "AA_COLUMNS",
     "ALPHA",
     "CONTRAST_COLUMNS",
     "CURVE_COLUMNS",
+    "DEFAULT_MARGIN",
     "EQUIVALENT",
     "FAMILY",
     "PATIENT_COLUMNS",
+    "PERMUTATION_COLUMNS",
     "STRATEGY_COLUMNS",
     "SUMMARY_COLUMNS",
+    "TRIVIAL_COLUMNS",
     "VARIANCE_COLUMNS",
     "CrossedInterval",
     "Decision",
@@ -89,6 +102,8 @@ __all__ = [
     "Samples",
     "SeedBootstrap",
     "Welch",
+    "aa_contrasts",
+    "against_trivial",
     "averaged",
     "benjamini_hochberg",
     "by_boundary",
@@ -110,6 +125,7 @@ __all__ = [
     "patient_bootstrap",
     "patient_contrasts",
     "patient_contrasts_of",
+    "permutation_controls",
     "probability_of_false_outperformance",
     "random_effects",
     "rank_table",

@@ -7,6 +7,7 @@ from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.figures import learning_curves, with_curves
 from ssl_transfer.study.report.section import Section, render
 
+TRIVIAL_BAND = " Dashed, with the 95 % interval as a band: trivial features."
 CAPTION = "Learning curves of {metric}: each small point is one run, lines join the means over seeds."
 ONE_FRACTION = " Settings with a single label fraction are shown under “Individual seeds” only."
 
@@ -16,9 +17,11 @@ def section(evidence: Evidence) -> Section:
     figures = []
     for metric, _, runs, noise in runs_by_metric(evidence):
         curves = with_curves(runs)
+        band = evidence.trivial_results
         caption = CAPTION + (ONE_FRACTION if len(curves) < len(runs) else "") + noise
+        caption += TRIVIAL_BAND if (band["metric"] == metric).any() else ""
         for portion in portions(curves, ["strategy", "noise", "noise_sigma"]):
-            figure = learning_curves(portion.rows, metric, evidence.looks)
+            figure = learning_curves(portion.rows, metric, evidence.looks, band)
             figures.append(drawing(evidence, "learning_curves", metric, portion, figure, caption))
     return Section(
         title="Learning curves", html=render(evidence, "{{ drawn(figures) }}", figures=figures), figures=figures

@@ -42,6 +42,22 @@ DESIGN = """
 <p>None: all planned runs are in this report.</p>
 {% endif %}
 """
+TUNING = """
+<p class="quiet">Settings that were tried on validation, as many for every arm, at the first evaluation seed of each pretraining
+seed; the best was used for all its evaluation seeds. Trials never read test. All are in <code>tables/tuning.csv</code>.</p>
+<div class="wide" role="region" tabindex="0" aria-label="Tuning"><table class="sortable">
+<caption>Mean of the metric on validation, and how often a setting was selected</caption>
+<thead><tr><th scope="col">Target</th><th scope="col">Protocol</th><th scope="col" class="num">Labels</th>
+<th scope="col">Pretraining</th><th scope="col">Settings</th><th scope="col">Metric</th>
+<th scope="col" class="num">Validation</th><th scope="col" class="num">Selected</th></tr></thead>
+<tbody>
+{% for row in rows %}
+<tr><td>{{ row.task | words }}</td><td>{{ protocol(row) }}</td>{{ labels(row) }}<td>{{ swatch(row.pretraining) }}</td>
+<td>{{ row.settings }}</td><td>{{ row.metric | measure }}</td>{{ num(row.value) }}
+<td class="num" data-v="{{ row.selected }}">{{ row.selected }} of {{ row.n }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+"""
 COST = """
 <div class="wide"><table class="sortable narrow">
 <caption>Wall time by stage</caption>
@@ -86,6 +102,18 @@ def design(evidence: Evidence) -> Section:
     made = evidence.provenance
     html = render(evidence, DESIGN, arms=evidence.arms, design=made.design, missing=made.missing)
     return Section(title="Study design", html=html)
+
+
+def tuning(evidence: Evidence) -> Section | None:
+    """Settings that were tried on validation; None if none were."""
+    trials = evidence.provenance.tuning
+    if trials is None:
+        return None
+    cell = ["task", "protocol", "strategy", "fraction", "pretraining", "settings", "metric"]
+    of_cells = trials.fillna({"strategy": ""}).groupby(cell, sort=False)
+    rows = of_cells.agg(value=("value", "mean"), selected=("selected", "sum"), n=("selected", "size")).reset_index()
+    html = render(evidence, TUNING, rows=rows.to_dict("records"))
+    return Section(title="Tuning", html=html, tables={"tuning": trials})
 
 
 def cost(evidence: Evidence) -> Section:

@@ -8,6 +8,7 @@ from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Section, render
 from ssl_transfer.study.report.tables import for_latex, page_parts, with_cell
 from ssl_transfer.study.report.wording import number
+from ssl_transfer.study.table import CELL
 
 TITLE = "Results"
 TEMPLATE = """
@@ -43,13 +44,23 @@ this page in <code>tables/</code> as CSV and LaTeX, all figures in <code>figures
 
 def section(evidence: Evidence) -> Section:
     """All results, or those at main metrics where they are too many for a page."""
-    parts, note = page_parts(evidence, evidence.results, "results")
+    results = _with_trivial(evidence)
+    parts, note = page_parts(evidence, results, "results")
     return Section(
         title=TITLE,
         html=render(evidence, TEMPLATE, parts=parts, note=note),
-        tables={"results": evidence.results},
-        latex={"results": _latex(for_latex(evidence, evidence.results))},
+        tables={"results": results},
+        latex={"results": _latex(for_latex(evidence, results))},
     )
+
+
+def _with_trivial(evidence: Evidence) -> pd.DataFrame:
+    """The results of the arms, those of trivial features at the end of each cell."""
+    if evidence.trivial_results.empty:
+        return evidence.results
+    both = pd.concat([evidence.results, evidence.trivial_results], ignore_index=True)
+    first = both.groupby(CELL, dropna=False, sort=False).ngroup()  # cells in the order of the arms' results
+    return both.iloc[first.argsort(kind="stable")].reset_index(drop=True)
 
 
 def _latex(table: pd.DataFrame) -> pd.DataFrame:
