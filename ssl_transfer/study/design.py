@@ -315,9 +315,10 @@ class StudyRecipe(Section):
                     continue
                 has, needed = self.seeds_of(parent), self.seeds_of(name)
                 if missing := [str(seed) for seed in needed if seed not in has]:
+                    both = sorted(seed for seed in {*has, *needed} if seed is not None)
                     raise ValueError(
                         f"pretrainings.{name}: init: '{parent}' is not pretrained with seed {', '.join(missing)}. A chain "
-                        f"starts from the parent of its own seed: write `seeds: {sorted({*has, *needed})}` at '{parent}'"
+                        f"starts from the parent of its own seed: write `seeds: {both}` at '{parent}'"
                     )
         return self
 

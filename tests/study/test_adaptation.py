@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from support.tidy import tidy_frame
 
 from ssl_transfer.errors import RunError
 from ssl_transfer.study.report.drawing import arm_looks
@@ -24,7 +25,6 @@ from ssl_transfer.study.statistics import (
     time_to_quality,
     variance_components,
 )
-from ssl_transfer.study.table import COLUMNS
 
 LEVELS = {"full": 0.8, "head_only": 0.6, "lp_ft": 0.8}
 
@@ -54,7 +54,7 @@ def study(arms=("CT", "photographs"), seeds=2, pretraining_seeds=4) -> pd.DataFr
         for offset in [rng.normal(0, 0.02)]
         for seed in range(seeds)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    return tidy_frame(rows)
 
 
 def curves(values: dict[str, list[list[float]]], metric: str = "auroc", every: int = 10) -> pd.DataFrame:

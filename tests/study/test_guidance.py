@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from support.tidy import tidy_frame
 
 from ssl_transfer.study.report.guidance import advice, answers
 from ssl_transfer.study.report.primary import main_metrics, matches
 from ssl_transfer.study.report.recommendations import recommendations
 from ssl_transfer.study.report.wording import difference, fine, listed, t_value
 from ssl_transfer.study.statistics import Dominance, by_boundary, contrasts, summary
-from ssl_transfer.study.table import COLUMNS, SCRATCH, random_init_arms
+from ssl_transfer.study.table import SCRATCH, random_init_arms
 
 ARMS = {
     "CT": (0.85, "none"),
@@ -35,7 +36,7 @@ def study(
         for arm, (level, boundary) in arms.items()
         for seed in range(4)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    return tidy_frame(rows)
 
 
 def guide(frame: pd.DataFrame, **options) -> list[dict]:

@@ -11,6 +11,7 @@ import pytest
 from support.command_line import ssl_transfer
 from support.pages import build, extras, whole_study
 from support.results import made_ranking
+from support.tidy import tidy_frame
 from support.tiny_study import STUDY, result, small, write_study
 
 from ssl_transfer.errors import RecipeError
@@ -24,7 +25,6 @@ from ssl_transfer.study.statistics.score_validity import (
     score_correlations,
     score_validity,
 )
-from ssl_transfer.study.table import COLUMNS
 
 ARMS = ("a", "b", "c", "d", "e", "f")
 
@@ -53,7 +53,7 @@ def tuned(values: dict[str, dict[str, float]], metric="auroc", strategies=("full
         for pretraining_seed in (0, 1)
         for seed in (0, 1)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    return tidy_frame(rows)
 
 
 def scored(values: dict[str, dict[str, float]], criterion="logme") -> pd.DataFrame:

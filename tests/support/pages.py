@@ -10,12 +10,13 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from PIL import Image
+from support.tidy import tidy_frame
 
 from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.study.report.evidence import Attachment, Evidence, Provenance
 from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.statistics import PredictedRun
-from ssl_transfer.study.table import COLUMNS, SCRATCH
+from ssl_transfer.study.table import SCRATCH
 
 PRIMARY = {"protocol": "linear_probe", "metric": "auroc", "fraction": 0.1}
 
@@ -46,7 +47,7 @@ def study(gains: dict[str, float]) -> pd.DataFrame:
         for seed in range(4)
         for metric in ("auroc", "accuracy")
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    return tidy_frame(rows)
 
 
 def build(out, frame, primary=PRIMARY, **changes):
@@ -116,7 +117,7 @@ def whole_study(
         for place, arm in enumerate(["scratch · small", *arms])
         for seed in range(seeds)
     ]
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    return tidy_frame(rows)
 
 
 def extras(frame) -> dict:
