@@ -97,7 +97,7 @@ def test_a_backbone_in_a_folder_of_its_own_name_has_that_name(in_user_folder, co
 
 
 def test_a_backbone_pretrained_on_the_store_of_the_task_is_named(first_call):
-    (caveat,) = (caveat for caveat in first_call[1].json["caveats"] if "very store" in caveat)
+    (caveat,) = (caveat for caveat in first_call[1].json["caveats"] if "images of this store" in caveat)
     assert "simclr_ct" in caveat and "scratch" not in caveat
 
 
