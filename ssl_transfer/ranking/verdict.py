@@ -15,7 +15,7 @@ from ssl_transfer.ranking.sample import Sample
 
 FEW_CANDIDATES = 10  # with fewer, correlations over candidates are called unreliable
 RANDOM_INIT = "none"  # the method of random initialisation
-TEST = f"multiple comparisons with the best, level {ALPHA:g}"
+
 KNOWN_TO_MISLEAD = (
     "Transferability scores are known to mislead on medical tasks (arXiv 2308.07444, 2405.20420). The cross-validated probe is a "
     "better guide; only fine-tuning (ssl-transfer evaluate finetune, or a study) shows which backbone is best."
@@ -102,13 +102,13 @@ def _recommendation(
         names = ", ".join([best.name, *tied[:-1]]) + f" and {tied[-1]}"
         text = (
             f"These patients do not separate {names}: {best.name} has the best {criterion}, {value}, and ranks first in "
-            f"{first[best.name]:.0%} of bootstrap samples of patients, but any of them may be the best one ({TEST}). Take the "
-            "cheapest of them, or fine-tune all."
+            f"{first[best.name]:.0%} of bootstrap samples of patients, but any of them may be the best one (multiple comparisons "
+            f"with the best, level {ALPHA / 2:g}). Take the cheapest of them, or fine-tune all."
         )
     else:
         text = (
             f"Take {best.name}: its {criterion} is {value}, against {runner_up}. It ranks first in {first[best.name]:.0%} of "
-            f"bootstrap samples of patients, and every other candidate is worse than the best ({TEST})."
+            f"bootstrap samples of patients, and its advantage over every other candidate is significant (level {ALPHA:g})."
         )
     random_init = {candidate.name for candidate in ranked if candidate.card.method == RANDOM_INIT}
     if random_init & {best.name, *tied}:
