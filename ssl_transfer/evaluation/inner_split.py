@@ -16,11 +16,11 @@ def inner_split(
     So neither the order of rows nor their repetition changes the split, and equal rows are never separated.
 
     Args:
-        features: Shape (N, D).
+        features: Features, shape (N, D).
         labels: Class codes (N,), or multilabel 0 and 1 (N, K). A group belongs to the stratum of its rarest class or label.
         groups: Group of each row, (N,), or None.
-        fraction: Share of each stratum's groups that is held out: at least one group, and never all; none of a single group.
-        seed: Fixes the draw.
+        fraction: Share of the groups of each stratum that is held out: at least one and not all, or none of a single group.
+        seed: Seed of the draw.
 
     Returns:
         Whether a row is held out, bool (N,).

@@ -18,7 +18,7 @@ PREDICTED_ABOVE = 0.5  # score above which a label is predicted; equals argmax f
 
 
 class PerClass(NamedTuple):
-    """A metric that is an average over classes: the average (R,), and the values to report for each class, (C, R) or (0, R)."""
+    """A metric that is averaged over classes: the average (R,), and the values that are reported per class, (C, R) or (0, R)."""
 
     mean: np.ndarray
     each: np.ndarray
@@ -29,10 +29,10 @@ class ScoredImages:
     """Labels and scores of N images under R sets of weights, and the weighted counts that metrics share.
 
     Attributes:
-        labels: True class, integers in [0, C), shape (N,); or of each label 1, 0 or, where unknown, −1, shape (N, C).
+        labels: True class, integers in [0, C), shape (N,); multi-label: 1, 0 or, where unknown, −1, shape (N, C).
         scores: Probabilities, shape (N, C).
         averaging: `macro`, or `weighted` by the images of a class.
-        weights: Shape (N, R).
+        weights: Weights of the images, shape (N, R).
     """
 
     labels: np.ndarray
@@ -169,11 +169,11 @@ def binary_auroc(positive: np.ndarray, negative: np.ndarray, score: np.ndarray, 
     Args:
         positive: Whether each image is positive, bool (N,).
         negative: Whether each image is negative; images may be neither.
-        score: Shape (N,).
-        weights: Shape (N, R).
+        score: Score of each image, shape (N,).
+        weights: Weights of the images, shape (N, R).
 
     Returns:
-        Shape (R,).
+        Areas, shape (R,).
     """
     of_positives, of_negatives, up, down = score[positive], score[negative], weights[positive], weights[negative]
     order = np.argsort(of_negatives, kind="stable")

@@ -1,7 +1,7 @@
-"""Metrics: the table of all metrics, and the functions that compute all metrics of a kind.
+"""The registry of metrics, and functions that compute all metrics of a kind.
 
-To add a metric, write its function (in `classification` or `overlap`) and add one entry to `METRICS`: tasks then accept it,
-protocols compute it with its interval, studies know which direction is better, and reports have its title.
+To add a metric, write its function (in `classification` or `overlap`) and add one entry to `METRICS`. Tasks then accept it,
+protocols compute it with its interval, studies know which direction is better, and reports show its title.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Metric:
     Attributes:
         kind: `classification` (multiclass and multi-label), `segmentation`, or `external`: not computed here, known from
             tables that were made elsewhere.
-        sign: 1 if more is better, −1 if less is.
+        sign: 1 if more is better, −1 if less is better.
         title: Name in reports.
-        compute: For classification: `ScoredImages` -> values (R,), or `PerClass`. For segmentation: the masks of one class in one
-            case, `MaskPair` -> a number.
+        compute: Classification: maps `ScoredImages` to values (R,) or `PerClass`. Segmentation: maps the masks of one class in
+            one case, a `MaskPair`, to a number.
         per_class: Whether there is also NAME_CLASS for each class; `compute` of classification then returns `PerClass`.
         present_only: Segmentation: the metric whose mean this is over the cases that have the class in truth. It has no
             `compute`.
@@ -68,12 +68,12 @@ def metrics_of(kind: Kind) -> dict[str, Metric]:
 
 
 def base_metric(name: str) -> str | None:
-    """The metric that `name` is, or is the value of one class of: `hd95_liver` -> `hd95`; None if the table has none such."""
+    """The metric of a name, which may be that of a value of one class: `hd95_liver` -> `hd95`; None for an unknown metric."""
     return max((base for base in METRICS if name == base or name.startswith(f"{base}_")), key=len, default=None)
 
 
 def metric_sign(name: str) -> int:
-    """1 if more of a metric is better, −1 if less is; `hd95_liver` has the sign of `hd95`, an unknown metric 1."""
+    """1 if more of a metric is better, −1 if less is better. `hd95_liver` has the sign of `hd95`, an unknown metric has 1."""
     base = base_metric(name)
     return METRICS[base].sign if base else 1
 
@@ -95,7 +95,7 @@ def classification_metrics(
     Args:
         labels: True class, integers in [0, C), shape (N,); or 1, 0 or, where unknown, −1, shape (N, C).
         scores: Class probabilities, rows sum to 1; or label probabilities; shape (N, C).
-        averaging: Of auroc and f1: `macro`, or `weighted` by the images of a class.
+        averaging: Averaging of auroc and f1 over classes: `macro`, or `weighted` by the images of a class.
         classes: C names.
 
     Returns:
@@ -124,7 +124,7 @@ def weighted_metrics(
     """The metrics of `classification_metrics` under weights of the images, shape (N, R); each has shape (R,).
 
     Args:
-        labels, scores, averaging, classes: As for `classification_metrics`.
+        labels, scores, averaging, classes: See `classification_metrics`.
         weights: Weight of each image in each of R resamples, shape (N, R).
         names: Entries of `METRICS` to compute; None: all of classification.
     """
@@ -156,7 +156,7 @@ def classification_intervals(
     """95 % percentile intervals of `classification_metrics` by the bootstrap over patients; see `patient_intervals`.
 
     Args:
-        labels, scores, averaging, classes: As for `classification_metrics`.
+        labels, scores, averaging, classes: See `classification_metrics`.
         groups: Patient of each image, shape (N,).
         resamples: Number of bootstrap samples; 0 gives no intervals.
         seed: Fixes the samples.
@@ -177,9 +177,9 @@ def case_overlap(
 
     Args:
         truth: Class ids, integers, shape (S, H, W); S is 1 for a single image.
-        predicted: Likewise.
-        classes: Id -> name of what is measured. The background, 0, never is; ids without a name belong to no class.
-        spacing_mm: Of slices, rows and columns; None: distances are in pixels.
+        predicted: Predicted class ids, of the same shape.
+        classes: Names of the ids that are measured. The background, 0, is never measured; ids without a name belong to no class.
+        spacing_mm: Spacing of slices, rows and columns, mm; None: distances are in pixels.
 
     Returns:
         For each class: `class`, `dice`, `hd95`, `truth_voxels`, `found_voxels`.
@@ -217,7 +217,7 @@ def overlap_intervals(cases: pandas.DataFrame, groups: np.ndarray, resamples: in
     """95 % percentile intervals of `overlap_metrics` by the bootstrap over patients; see `patient_intervals`.
 
     Args:
-        cases: As for `overlap_metrics`; the classes are those of its rows.
+        cases: See `overlap_metrics`; the classes are those of its rows.
         groups: Patient of each row, shape (N,).
         resamples: Number of bootstrap samples; 0 gives no intervals.
         seed: Fixes the samples.

@@ -1,7 +1,7 @@
 """Overlap of two masks: Dice and HD95 of one class in one case, and the policy for empty masks.
 
-A case is a volume, not a slice, whose mean would depend on how finely the volume was cut. What an empty mask counts is
-`POLICY`, and a result states it by `policy_note`.
+A case is a volume and not a slice, since a mean over slices would depend on the slice thickness. `POLICY` is the treatment of
+empty masks; results state it (`policy_note`).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ POLICY = (
 
 
 def policy_note(millimetres: bool) -> str:
-    """What a result states about its overlaps: `POLICY`, and the unit of HD95."""
+    """The note about overlaps in a result: `POLICY`, and the unit of HD95."""
     return f"overlap {POLICY}; hd95 in {'mm' if millimetres else 'pixels'}"
 
 
 @dataclass(frozen=True, eq=False)
 class MaskPair:
-    """One class of one case, cut to the smallest box that holds both masks.
+    """The masks of one class of one case, cropped to the smallest box that contains both.
 
     Attributes:
-        truth: bool (S, H, W), or (H, W) of a single slice.
-        predicted: Likewise.
-        spacing: Of each axis, in mm or pixels.
-        diagonal: Distance between opposite corner voxels of the whole case: the largest that can occur.
+        truth: True mask, bool (S, H, W), or (H, W) for a single slice.
+        predicted: Predicted mask, of the same shape.
+        spacing: Spacing of each axis, in mm or pixels.
+        diagonal: Distance between opposite corner voxels of the whole case, which is the largest possible distance.
     """
 
     truth: np.ndarray
@@ -59,7 +59,7 @@ class MaskPair:
 def mask_pairs(
     truth: np.ndarray, predicted: np.ndarray, classes: Mapping[int, str], spacing_mm: Sequence[float] | None
 ) -> Iterator[tuple[str, MaskPair]]:
-    """The masks of every class but the background of a case; arguments and errors as of `metrics.case_overlap`."""
+    """The masks of every class of a case, without the background; for arguments and errors see `metrics.case_overlap`."""
     if truth.shape != predicted.shape or truth.ndim != 3:
         raise ValueError(
             f"truth of shape {truth.shape}, predictions of shape {predicted.shape}; expected one shape (S, H, W)"
@@ -89,8 +89,8 @@ def dice(pair: MaskPair) -> float:
 def hd95(pair: MaskPair) -> float:
     """The larger of the two 95th percentiles of the distances from each surface to the other, between centres of voxels.
 
-    A voxel belongs to the surface if one that shares a face with it is not of the class; beyond the border of the case nothing
-    is. 0 if both masks are empty, the diagonal of the case if one is.
+    A voxel of the class belongs to the surface if a voxel that shares a face with it is not of the class, or if it is at the
+    border of the case. HD95 is 0 if both masks are empty, and the diagonal of the case if one of them is.
 
     Source:
         Huttenlocher 1993, computed by MONAI; Reinke et al. 2024, https://arxiv.org/abs/2302.01790.
@@ -101,7 +101,7 @@ def hd95(pair: MaskPair) -> float:
 
 
 def overlap_counts(cases: pandas.DataFrame, classes: Sequence[str]) -> dict[str, int]:
-    """How often the policy for empty masks applied: of `n_cases`, those where truth, prediction or both are empty.
+    """How often the policy for empty masks applies: the number of cases in which truth, prediction or both are empty.
 
     Args:
         cases: Rows of `metrics.case_overlap`; columns `case`, `class`, `truth_voxels`, `found_voxels`.
@@ -121,7 +121,7 @@ def overlap_counts(cases: pandas.DataFrame, classes: Sequence[str]) -> dict[str,
 
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:
-    """The smallest box that holds a mask; an empty one for an empty mask."""
+    """The smallest box that contains a mask; an empty box for an empty mask."""
     from scipy import ndimage
 
     return next(iter(ndimage.find_objects(mask.view(np.uint8))), (slice(0),) * mask.ndim)

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Standardizer:
-    """Mean and standard deviation (ddof 0) of each feature, shape (D,); a constant feature has an infinite one and becomes 0."""
+    """Mean and standard deviation (ddof 0) of each feature, shape (D,). Constant features get an infinite one, and become 0."""
 
     mean: np.ndarray
     std: np.ndarray
@@ -28,5 +28,5 @@ class Standardizer:
         return cls(mean, np.where(varies, std, np.inf).astype(std.dtype))
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Features (M, D) of the same kind, less the mean and divided by the standard deviation, in their own dtype."""
+        """Subtract the mean from features (M, D) and divide by the standard deviation, in the dtype of the features."""
         return (features - self.mean.astype(features.dtype)) / self.std.astype(features.dtype)

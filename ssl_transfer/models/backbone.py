@@ -32,9 +32,9 @@ class Backbone(nn.Module):
 
     Args:
         model: timm model without a head.
-        card: Its architecture, input and training.
-        classifier: Head for the source classes, weights (S, feature_dim) and biases (S,), of some public weights; it
-            is not saved with a backbone.
+        card: Architecture, input and training of the backbone.
+        classifier: Classifier of the source classes of public weights, weights (S, feature_dim) and biases (S,); None if there
+            is none. It is not saved with a backbone.
     """
 
     def __init__(self, model: TimmModel, card: BackboneCard, classifier: Classifier | None = None):

@@ -78,8 +78,7 @@ def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights
 
     Args:
         path: The folder.
-        in_channels: As for `from_hub`.
-        size: Likewise.
+        in_channels, size: See `from_hub`.
 
     Raises:
         BackboneError: If timm cannot load it, or it is a backbone of this package without its card.

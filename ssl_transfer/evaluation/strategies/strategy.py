@@ -59,7 +59,7 @@ class Strategy(nn.Module):
         """Called before a step.
 
         Args:
-            step: From 0.
+            step: The step, counted from 0.
             gradients: Computes the gradients of the loss on the global batch of a step, one per parameter of `groups`, in
                 their order; it has no side effects.
         """
