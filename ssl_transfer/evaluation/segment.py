@@ -70,7 +70,7 @@ def segment(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.draw)
         head = SegmentationHead(context.backbone, len(task.classes) + 1, context.size, decoder_width)
-    _rest_unused(context, head)
+    _freeze_unused(context, head)
     loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
     model = build_task_model(context, head, lambda logits, masks: loss(logits, masks[:, None]), strategy, train)
     training_set = build_training_set(context, views, masked=True)
@@ -219,7 +219,7 @@ def _crop_share(context: EvalContext) -> tuple[float, float]:
     return (0.6, 1.0) if share == 1 else (0.7 * share, min(1.0, 1.3 * share))
 
 
-def _rest_unused(context: EvalContext, head: SegmentationHead) -> None:
+def _freeze_unused(context: EvalContext, head: SegmentationHead) -> None:
     """Freeze the layers after the last feature map that the decoder reads: processes would wait for their gradients."""
     backbone = context.backbone
     image = torch.zeros(1, backbone.card.in_channels, context.size, context.size)

@@ -1,4 +1,4 @@
-"""The table of fine-tuning strategies."""
+"""The registry of fine-tuning strategies."""
 
 from __future__ import annotations
 
