@@ -108,12 +108,13 @@ class Statistics(Section):
     """The comparisons of a study and their criteria.
 
     Attributes:
-        gate: Pretrained against random initialisation, tested before all primary contrasts: null: the nearest pretraining on
-            the nearest target, where the study has an untrained arm; `false`: no gate.
+        gate: Pretrained against random initialisation, tested before all primary contrasts; null: side a of the first primary
+            contrast, on its nearest targets, where the study has an untrained arm; `false`: no gate.
         primary: The primary contrasts, few; null: the nearest pretraining against each other trained one.
         margin: Largest difference that counts as equivalent: a number, or one per metric. Null: nothing is equivalent.
         relevant: The smallest difference worth detecting, for power and for the allocation of seeds; null: the margin.
-        looks: Pretraining seeds at which the primary contrasts are looked at; null: once, at the seeds of the study.
+        looks: Pretraining seeds at which the primary contrasts are looked at: `study run` adds seeds from look to look, until
+            they are decided. Null: once, at the seeds of the study.
         spending: How alpha is shared among looks.
         components: Standard deviations for `study plan --power`, where no results exist; null: from records.
         family: Columns that define the families of Holm's correction of the secondary contrasts.
@@ -129,6 +130,11 @@ class Statistics(Section):
     components: Components | None = None
     family: list[str] = ["protocol", "metric"]
     pairs: list[tuple[str, str]] | None = None
+
+    @field_validator("gate", mode="before")
+    @classmethod
+    def _false(cls, value: Any) -> Any:
+        return False if str(value).lower() == "false" else value  # the values of a YAML are texts
 
     @field_validator("primary", mode="before")
     @classmethod
@@ -190,7 +196,7 @@ class Comparisons:
             first = next((each for each in self.stated_primaries() if each.of_pretrainings), None)
             if first is None:
                 return None
-            stated = first.model_copy(update={"compare": None, "with_": None, "on": On()})
+            stated = first.model_copy(update={"with_": None, "on": On()})
         compare = stated.compare or self.nearest(stated)
         against = stated.with_ or next((arm for arm in self.untrained if self._are_compared(compare, arm)), None)
         return None if compare is None or against is None else self._declared(stated, compare, against)

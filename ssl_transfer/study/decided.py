@@ -1,4 +1,4 @@
-"""What a study declares, resolved for its plan, and what is decided of it on the results there are."""
+"""What is decided of a study's gate and primary contrasts on the results there are."""
 
 from __future__ import annotations
 
@@ -7,35 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from ssl_transfer.study.arms import compared
-from ssl_transfer.study.comparisons import Comparisons, Contrast, Statistics, looks_of
+from ssl_transfer.study.comparisons import Contrast, looks_of
 from ssl_transfer.study.plan import Plan
+from ssl_transfer.study.planned_contrasts import planned_seeds, study_comparisons
 from ssl_transfer.study.statistics import Decision, decide
 
 OVER = ("done", "failed", "blocked")  # states of jobs that a look does not wait for
-
-
-def study_comparisons(plan: Plan, frame: pd.DataFrame) -> Comparisons:
-    """The declared contrasts, resolved by the metrics and boundaries of the results; before there are any, by the plan.
-
-    Args:
-        plan: The plan of the study.
-        frame: The tidy table of its results.
-    """
-    targets = {(run["task"], run["protocol"]): [plan.tasks[run["task"]]["metric"]] for run in plan.runs}
-    for (task, protocol), runs in frame.groupby(["task", "protocol"], sort=False):
-        measured = dict.fromkeys(runs["metric"])
-        main = [name for name in targets.get((task, protocol), []) if name in measured]
-        targets[task, protocol] = list(dict.fromkeys([*main, *measured]))
-    statistics = Statistics.model_validate(plan.recipe["statistics"])
-    pairs = statistics.pairs or compared(plan.arms)
-    return Comparisons(statistics, plan.arms, pairs, targets, boundaries(frame))
-
-
-def boundaries(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """(pretraining, task) -> boundary, from the results."""
-    known = frame.dropna(subset=["boundary"]).groupby(["pretraining", "task"])["boundary"].first()
-    return {(str(arm), str(task)): str(boundary) for (arm, task), boundary in known.items()}
 
 
 def study_decisions(plan: Plan, frame: pd.DataFrame, states: Mapping[str, str]) -> list[Decision]:
@@ -44,14 +21,14 @@ def study_decisions(plan: Plan, frame: pd.DataFrame, states: Mapping[str, str]) 
     Args:
         plan: The plan of the study.
         frame: The tidy table of its results.
-        states: Job -> state, as `engine.status` returns them; seeds of jobs still to come are waited for.
+        states: Job -> state, as `job_state.status` returns them; seeds of jobs still to come are waited for.
     """
     comparisons = study_comparisons(plan, frame)
-    seeds = planned_seeds(plan)
-    statistics, primaries = comparisons.statistics, comparisons.primaries()
+    statistics, gate, primaries = comparisons.statistics, comparisons.gate(), comparisons.primaries()
+    seeds = planned_seeds(plan, [gate, *primaries])
     return decide(
         frame,
-        comparisons.gate(),
+        gate,
         primaries,
         looks=looks_of(statistics, seeds),
         spending=statistics.spent,
@@ -59,11 +36,6 @@ def study_decisions(plan: Plan, frame: pd.DataFrame, states: Mapping[str, str]) 
         seeds=seeds,
         pending=pending_seeds(plan, states),
     )
-
-
-def planned_seeds(plan: Plan) -> list[int]:
-    """Pretraining seeds of all arms, in the order in which they are run."""
-    return list(dict.fromkeys(seed for arm in plan.arms for seed in arm["seeds"] if seed is not None))
 
 
 def pending_seeds(plan: Plan, states: Mapping[str, str]) -> dict[str, set[int]]:

@@ -51,6 +51,12 @@ class DeclaredContrast:
         """Side b in words."""
         return " · ".join(self.b.values())
 
+    @property
+    def pretrainings(self) -> tuple[str, ...] | None:
+        """The pretrainings whose runs it compares; None: all."""
+        named = [side["pretraining"] for side in (self.a, self.b) if "pretraining" in side]
+        return tuple(named) or self.on.get("pretraining")
+
     def runs(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Rows of a complete frame that the contrast is about, of both sides and others."""
         keep = np.asarray(frame["protocol"] == self.protocol) & np.asarray(frame["metric"] == self.metric)

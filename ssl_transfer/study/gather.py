@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,12 @@ from ssl_transfer.protocols import FROZEN, PROTOCOLS
 from ssl_transfer.result import EvalResult, Ranking, Tuning
 from ssl_transfer.study.arms import compared
 from ssl_transfer.study.control_arms import PERMUTATION
-from ssl_transfer.study.decided import primary_cells, study_comparisons, study_decisions
+from ssl_transfer.study.decided import primary_cells, study_decisions
 from ssl_transfer.study.engine import failure, record, status
+from ssl_transfer.study.finished import finished
 from ssl_transfer.study.methods_text import methods_text, study_design
 from ssl_transfer.study.plan import Job, Plan
+from ssl_transfer.study.planned_contrasts import study_comparisons
 from ssl_transfer.study.predictions import StoredPredictions
 from ssl_transfer.study.report.evidence import TUNING_COLUMNS, Attachment, Evidence, Provenance
 from ssl_transfer.study.report.page import write_report
@@ -89,6 +90,7 @@ def study_evidence(
     stated_metrics = {name: card["metric"] for name, card in plan.tasks.items()}
     comparisons = study_comparisons(plan, frame)
     statistics = comparisons.statistics
+    decisions = study_decisions(plan, frame, states)
     provenance = Provenance(
         title=plan.recipe["title"],
         question=plan.recipe["question"],
@@ -96,7 +98,7 @@ def study_evidence(
         missing=_missing(plan, states),
         cost=_cost(plan),
         environment=_environment(listed),
-        methods_text=methods_text(plan, listed),
+        methods_text=methods_text(plan, listed, decisions),
         warnings=[*plan.recipe["notes"], *_warnings(listed)],
         commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
         attachments=[*pictures, *_contact_sheets(plan)],
@@ -105,7 +107,7 @@ def study_evidence(
     return Evidence(
         frame=frame,
         primaries=[primary_cells(contrast) for contrast in comparisons.stated_primaries()],
-        decisions=study_decisions(plan, frame, states),
+        decisions=decisions,
         provenance=provenance,
         arms=list(_arms(plan, frame)),
         stated_metrics=stated_metrics,
@@ -119,20 +121,6 @@ def study_evidence(
         permuted=tables.get(PERMUTATION),
         relevant=statistics.relevant,
     )
-
-
-def finished(plan: Plan, control: str | None = None) -> Iterator[tuple[Path, EvalResult]]:
-    """Yield folder and result of every finished run, with the arm's name as the name of the backbone.
-
-    Args:
-        plan: The plan of the study.
-        control: Kind of control run; None: all runs but these.
-    """
-    for run in plan.runs:
-        path = Path(run["result"])
-        if run.get("control") == control and path.exists():
-            result = EvalResult.load(path)
-            yield path.parent, replace(result, backbone={**result.backbone, "pretraining": run["pretraining"]})
 
 
 def _tuning(plan: Plan) -> pd.DataFrame | None:

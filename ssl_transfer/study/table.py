@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,8 +125,12 @@ def with_noise(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(noise=noise, noise_sigma=sigma)
 
 
-def complete(frame: pd.DataFrame) -> pd.DataFrame:
+def complete(frame: pd.DataFrame, within: Sequence[str] = ()) -> pd.DataFrame:
     """Fill in a missing strategy, boundary or noise, and check for duplicates.
+
+    Args:
+        frame: A tidy table.
+        within: Further columns that tell runs apart, such as the number of a simulated study.
 
     Raises:
         RunError: If a column is missing, or a seed of an arm occurs twice in a cell.
@@ -138,7 +142,7 @@ def complete(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.assign(boundary=frame.get("boundary", ""))
     texts = ["protocol", "task", "strategy", "metric", "pretraining", "boundary"]
     frame[texts] = frame[texts].astype("object").fillna("")
-    run = [*CELL, "pretraining", "pretraining_seed", "seed"]
+    run = [*within, *CELL, "pretraining", "pretraining_seed", "seed"]
     if (twice := frame.duplicated(run)).any():
         first = frame.loc[twice, run].iloc[0].to_dict()
         raise RunError(

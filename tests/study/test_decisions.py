@@ -8,8 +8,7 @@ import pytest
 from scipy import stats
 
 from ssl_transfer.study.declared import DeclaredContrast
-from ssl_transfer.study.statistics import contrasts
-from ssl_transfer.study.statistics.decisions import contrast_units, decide, decision_rows
+from ssl_transfer.study.statistics import contrast_units, contrasts, decide, decision_rows
 from ssl_transfer.study.statistics.sequential import nominal_levels
 from ssl_transfer.study.table import complete
 
@@ -108,6 +107,25 @@ def test_public_weights_are_compared_by_welch_for_these_checkpoints():
     assert decision.look.p_value == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
+def test_public_weights_are_looked_at_as_the_other_side_grows():
+    values = arms(CT=0.9, photographs=0.6)
+    frame = tidy(values)
+    public = frame["pretraining"] == "photographs"
+    frame = frame[~public | (frame["pretraining_seed"] == 0)].astype({"pretraining_seed": "Int64"})
+    frame.loc[frame["pretraining"] == "photographs", "pretraining_seed"] = pd.NA
+    some = frame[~(frame["pretraining_seed"] >= 4).fillna(False)]
+    (decision,) = decide(some, None, [contrast()], looks=LOOKS, pending={"CT": {4, 5, 6, 7}})
+    assert [(look.n_a, look.n_b) for look in decision.looks] == [(4, 3)]
+    assert decide(some, None, [contrast()], looks=LOOKS, pending={"photographs": {None}})[0].looks == ()
+
+
+def test_two_checkpoints_are_tested_once_with_all_of_alpha():
+    values = {name: each[:, :, :1] for name, each in arms(draws=6, CT=0.8, photographs=0.7).items()}
+    (decision,) = decide(tidy(values), None, [contrast()], looks=LOOKS)
+    assert (decision.planned_looks, decision.look.level, decision.look.n_a) == ((8,), 0.05, 6)
+    assert decision.at_last_look
+
+
 def test_nothing_is_claimed_where_the_gate_is_not_passed():
     values = arms(CT=0.8, photographs=0.7, scratch=0.8)
     gate, primary = decide(tidy(values), contrast(b="scratch"), [contrast()], looks=(8,))
@@ -130,6 +148,22 @@ def test_the_level_rises_once_another_contrast_is_decided():
     assert second.look.level == 0.05
 
 
+def test_equivalence_raises_the_level_of_equivalence_alone():
+    values = arms(CT=0.8, photographs=0.8, sd=0.001)
+    values["cells"] = arms(CT=0.8, seed=9)["CT"]
+    first, second = decide(tidy(values), None, [contrast(), contrast(b="cells")], looks=(8,), margin=0.02)
+    assert first.verdict == "equivalent"
+    assert (second.look.level, second.look.level_tost) == (0.025, 0.05)
+
+
+def test_a_difference_of_nothing_with_noise_is_equivalent():
+    values = {name: np.zeros((1, 1, 4, 1)) for name in ("CT", "photographs")}
+    values["CT"][0, 0, :, 0] = [0.001, -0.001, 0.002, -0.002]
+    (decision,) = decide(tidy(values), None, [contrast()], looks=(4,), margin=0.02)
+    assert decision.look.difference == 0
+    assert decision.verdict == "equivalent"
+
+
 def test_the_number_of_tests_is_that_of_the_design():
     values = arms(CT=0.8, photographs=0.7)
     (decision,) = decide(tidy(values), None, [contrast()], looks=(8,), tests=5)
@@ -149,7 +183,7 @@ def test_a_look_waits_for_its_seeds_but_not_for_runs_that_failed():
     values = arms(CT=0.9, photographs=0.6)
     frame = tidy(values)
     lacking = frame[frame["pretraining_seed"] != 2]
-    assert decide(lacking, None, [contrast()], looks=LOOKS, seeds=range(8), pending={"CT": {2}})[0].looks == ()
+    assert decide(lacking, None, [contrast()], looks=LOOKS, pending={"CT": {2}})[0].looks == ()
     failed = decide(lacking, None, [contrast()], looks=LOOKS, seeds=range(8))[0]
     assert [look.n_a for look in failed.looks] == [3, 7]
 

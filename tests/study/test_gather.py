@@ -86,8 +86,8 @@ def test_the_methods_text_has_seeds_budgets_tests_and_versions(study):
     for words in (
         "2 pretraining seeds each",
         "simclr, resnet10t, 32 px",
-        "Welch’s t",
-        "Equivalence within 0.02",
+        "paired t-tests",
+        "Equivalence within ±0.02",
         "torch 9",
     ):
         assert words in text

@@ -5,6 +5,7 @@ The other modules summarise what these return. What cannot be tested gives NaN, 
 """
 
 from ssl_transfer.study.statistics.boundaries import by_boundary
+from ssl_transfer.study.statistics.contrast_units import contrast_units
 from ssl_transfer.study.statistics.controls import (
     AA_COLUMNS,
     DEFAULT_MARGIN,
@@ -20,7 +21,8 @@ from ssl_transfer.study.statistics.crossed import (
     crossed_interval,
     probability_of_false_outperformance,
 )
-from ssl_transfer.study.statistics.decisions import Decision, Look, decide, decision_rows
+from ssl_transfer.study.statistics.decision_table import decision_rows
+from ssl_transfer.study.statistics.decisions import Decision, Look, decide, decide_many
 from ssl_transfer.study.statistics.dominance import Dominance
 from ssl_transfer.study.statistics.meta_analysis import RandomEffects, over_targets, random_effects, target_effects
 from ssl_transfer.study.statistics.nested import (
@@ -107,9 +109,11 @@ __all__ = [
     "averaged",
     "benjamini_hochberg",
     "by_boundary",
+    "contrast_units",
     "contrasts",
     "crossed_interval",
     "decide",
+    "decide_many",
     "decision_rows",
     "detectable_differences",
     "fine_tuned",

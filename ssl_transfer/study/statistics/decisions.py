@@ -1,8 +1,12 @@
 """Decisions on the gate and the primary contrasts of a study, look by look as its seeds come in.
 
-The unit is the pretraining seed. Both sides of a contrast are averaged within it over evaluation seeds, label fractions and
-targets, and compared in pairs. First the gate: pretrained against random initialisation. Then the primary contrasts, with
-Holm's rule over their number and spent alpha over the looks. A contrast that is decided keeps its decision.
+First the gate: pretrained against random initialisation. Then the primary contrasts, with Holm's rule over their number and
+spent alpha over the looks. A contrast that is decided keeps its decision.
+
+Every contrast has two null hypotheses: that there is no difference, and that the difference is at least the margin. Each of
+the two forms a family over the primary contrasts, with a familywise error of at most .05: a contrast that is found different
+raises the level of the others' tests for a difference, one that is found equivalent that of their tests for equivalence. If
+equivalence raised both, two contrasts without a difference would be called different in up to 7.5 % of studies.
 """
 
 from __future__ import annotations
@@ -16,22 +20,15 @@ import pandas as pd
 
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.declared import DeclaredContrast, Spending
-from ssl_transfer.study.statistics.sequential import holm_levels
-from ssl_transfer.study.statistics.tables import CONTRAST_COLUMNS
-from ssl_transfer.study.statistics.two_samples import ALPHA, Samples, differences, hedges_g, paired_test, tost, welch
+from ssl_transfer.study.statistics.contrast_units import STUDY, Units, contrast_units
+from ssl_transfer.study.statistics.look_tests import ContrastData, LookTests
+from ssl_transfer.study.statistics.sequential import SPENDING, holm_levels
+from ssl_transfer.study.statistics.two_samples import ALPHA
 from ssl_transfer.study.table import complete
 
 GATE, PRIMARY = "gate", "primary"
-BETTER = "better"
+BETTER, WORSE, EQUIVALENT, BOTH = "better", "worse", "equivalent", "equivalent and different"
 NOT_DECIDED = "not decided"
-SPENDING = Spending()
-LOOK_COLUMNS = ["n_a", "n_b", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "t", "df", "p_value", "p_tost"]
-CELL_COLUMNS = (
-    "task",
-    "fraction",
-    "strategy",
-    "pretraining",
-)  # averaged within a pretraining seed, each with equal weight
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,8 @@ class Look:
         planned: Seeds at this look by the design.
         n_a: Units of side a; with pairs, equal to `n_b`.
         n_b: Units of side b.
-        level: Nominal two-sided level of this look, for its p-values and its interval.
+        level: Nominal two-sided level of this look, for its p-value and its interval.
+        level_tost: Level of the test of equivalence; that of `level` until a contrast of the family is decided.
         mean_a: Mean of side a.
         mean_b: Mean of side b.
         difference: mean_a − mean_b.
@@ -58,6 +56,7 @@ class Look:
     n_a: int
     n_b: int
     level: float
+    level_tost: float
     mean_a: float
     mean_b: float
     difference: float
@@ -76,24 +75,7 @@ class Look:
     @property
     def equivalent(self) -> bool:
         """Both one-sided p-values are at most the level."""
-        return self.p_tost <= self.level
-
-
-@dataclass(frozen=True)
-class Units:
-    """The independent values of both sides.
-
-    Attributes:
-        table: Paired: columns unit (pretraining or evaluation seed), a and b. Else: unit, side (`a` or `b`) and value.
-        unit: `pretraining_seed` or `seed`.
-        test: `paired` or `welch`.
-        left_out: Runs of one side without a counterpart on the other, or without a value.
-    """
-
-    table: pd.DataFrame
-    unit: str
-    test: str
-    left_out: int
+        return self.p_tost <= self.level_tost
 
 
 @dataclass(frozen=True)
@@ -108,7 +90,10 @@ class Decision:
         at: Index of the look that decided; where nothing is decided, of the latest; None without any.
         units: The values of both sides, those after the deciding look too.
         planned_looks: Seeds at each look of the design.
+        ungated: The verdict that the gate withholds; elsewhere the verdict.
         reason: Why there is no verdict, where the data alone do not say so; else empty.
+        margin: Largest difference that counts as equivalent; NaN: none.
+        units_at: The values of both sides at each look.
     """
 
     contrast: DeclaredContrast
@@ -118,7 +103,10 @@ class Decision:
     at: int | None
     units: Units
     planned_looks: tuple[int, ...]
+    ungated: str
     reason: str = ""
+    margin: float = float("nan")
+    units_at: tuple[Units, ...] = ()
 
     @property
     def look(self) -> Look | None:
@@ -134,6 +122,11 @@ class Decision:
     def at_last_look(self) -> bool:
         """No look is left."""
         return len(self.looks) == len(self.planned_looks)
+
+    @property
+    def settled(self) -> bool:
+        """More seeds would not change it: it is decided, whatever the gate says, or at its last look."""
+        return self.ungated != NOT_DECIDED or self.at_last_look
 
     @property
     def holds_for(self) -> str:
@@ -174,247 +167,230 @@ def decide(
     Returns:
         A decision for the gate, if there is one, and for each primary contrast, in their order.
     """
-    frame = complete(frame)
-    order = list(seeds) if seeds is not None else sorted(frame["pretraining_seed"].dropna().unique())
-    known = [contrast for contrast in (gate, *primaries) if contrast is not None]
-    data = [
-        _Contrast(each, contrast_units(frame, each, shared_draws), order, _awaited(each, pending or {}))
-        for each in known
+    data = _data(complete(frame), gate, primaries, looks, margin, seeds, pending or {}, shared_draws)
+    return [
+        _decision(outcome, 0)
+        for family in _families(data, gate is not None, tuple(looks), spending, tests)
+        for outcome in family
     ]
-    margins = [_margin(margin, contrast.metric) for contrast in known]
-    looks = tuple(looks)
-    decisions: list[Decision] = []
-    if gate is not None:
-        decisions = _sequential([data[0]], [margins[0]], GATE, looks, spending, 1)
-        data, margins = data[1:], margins[1:]
-    decided = _sequential(data, margins, PRIMARY, looks, spending, max(tests or 0, len(data)))
-    if gate is not None and decisions[0].verdict != BETTER:
-        reason = f"the gate is {decisions[0].verdict}" if decisions[0].decided else "the gate is not passed"
-        decided = [replace(decision, verdict=NOT_DECIDED, reason=reason) for decision in decided]
-    return decisions + decided
+
+
+def decide_many(
+    frame: pd.DataFrame,
+    gate: DeclaredContrast | None,
+    primaries: Sequence[DeclaredContrast],
+    *,
+    looks: Sequence[int],
+    spending: Spending = SPENDING,
+    margin: float | Mapping[str, float] | None = None,
+    tests: int | None = None,
+) -> pd.DataFrame:
+    """Decide many studies of one design, for simulations; arguments as for `decide`.
+
+    Args:
+        frame: A tidy table with a column `study`, numbered from 0.
+        gate, primaries, looks, spending, margin, tests: As for `decide`.
+
+    Returns:
+        One row per study and contrast: study, contrast (0 for the gate, if there is one), family, verdict, ungated, and, of the
+        look that decided or the latest, look (its index), planned, n, level, difference and p_value. Without a look: −1 and NaN.
+    """
+    known = complete(frame, within=(STUDY,))
+    data = _data(known, gate, primaries, looks, margin, None, {}, True, int(known[STUDY].max()) + 1)
+    families = _families(data, gate is not None, tuple(looks), spending, tests)
+    rows = [outcome.rows() for family in families for outcome in family]
+    return pd.concat([table.assign(contrast=i) for i, table in enumerate(rows)], ignore_index=True)
+
+
+def _data(
+    frame: pd.DataFrame,
+    gate: DeclaredContrast | None,
+    primaries: Sequence[DeclaredContrast],
+    looks: Sequence[int],
+    margin: float | Mapping[str, float] | None,
+    seeds: Sequence[int] | None,
+    pending: Mapping[str, Collection[int]],
+    shared_draws: bool,
+    studies: int = 1,
+) -> list[ContrastData]:
+    to_come = {seed for of_arm in pending.values() for seed in of_arm if seed is not None}
+    order = list(seeds) if seeds is not None else sorted({*frame["pretraining_seed"].dropna().unique(), *to_come})
+    return [
+        ContrastData(
+            each,
+            contrast_units(frame, each, shared_draws),
+            order,
+            _awaited(each, pending),
+            tuple(looks),
+            margin_of(margin, each.metric),
+            studies,
+        )
+        for each in (gate, *primaries)
+        if each is not None
+    ]
 
 
 def _awaited(contrast: DeclaredContrast, pending: Mapping[str, Collection[int]]) -> set[int]:
     """Pretraining seeds that the pretrainings of a contrast still lack."""
-    named = {side["pretraining"] for side in (contrast.a, contrast.b) if "pretraining" in side}
-    named |= set(contrast.on.get("pretraining", () if named else pending))
+    named = pending if contrast.pretrainings is None else contrast.pretrainings
     return {seed for name in named for seed in pending.get(name, ())}
 
 
-@dataclass(frozen=True)
-class _Contrast:
-    """A contrast with its units, and which pretraining seeds its looks wait for."""
-
-    contrast: DeclaredContrast
-    units: Units
-    order: Sequence[int]
-    pending: Collection[int]
-
-    def reached(self, looks: Sequence[int]) -> int:
-        """How many looks are reached: their seeds are there or failed, and they have some that the look before had not."""
-        table = self.units.table
-        if table.empty:
-            return 0
-        if self.units.unit == "seed":
-            return 1 if not set(self.pending) else 0
-        present, before, count = set(table["unit"]), 0, 0
-        for look in looks:
-            seeds = self.order[:look]
-            if set(self.pending) & set(seeds) or not present & set(self.order[before:look]):
-                break
-            before, count = look, count + 1
-        return count
-
-    def test(self, planned: int, level: float, margin: float) -> Look:
-        """The test on the units of the first `planned` seeds."""
-        table, paired = self.units.table, self.units.test == "paired"
-        if self.units.unit == "pretraining_seed":
-            first = table["unit"].isin(self.order[:planned])
-            table = (
-                table[first] if paired else table[first | ((table["side"] == "b") & ~table["unit"].isin(self.order))]
-            )
-        if paired:
-            a, b = table["a"].to_numpy(float), table["b"].to_numpy(float)
-            return Look(planned, len(a), len(b), level, **_paired(a, b, level, margin))
-        sides = {side: table.loc[table["side"] == side, "value"].to_numpy(float) for side in "ab"}
-        result = vars(welch(sides["a"], sides["b"], 1 - level))
-        return Look(planned=planned, level=level, **result, p_tost=tost(sides["a"], sides["b"], margin))
-
-
-def _paired(a: np.ndarray, b: np.ndarray, level: float, margin: float) -> dict[str, float]:
-    """Fields of `Look` by the paired t-test and by two one-sided paired tests at the margin."""
-    from scipy import special
-
-    samples: Samples = differences(a, b, np.zeros(len(a), int), 1)[0]
-    test = vars(paired_test(samples, 1 - level))
-    del test["n"]
-    error = np.sqrt(samples.variance / len(a)) if samples.variance > 0 else np.nan
-    nearest = (margin - abs(test["difference"])) / error
-    means = {"mean_a": float(np.mean(a)) if len(a) else np.nan, "mean_b": float(np.mean(b)) if len(b) else np.nan}
-    return {**means, **test, "p_tost": float(special.stdtr(len(a) - 1, -nearest))}
-
-
-def _sequential(
-    data: Sequence[_Contrast],
-    margins: Sequence[float],
-    family: str,
-    planned: tuple[int, ...],
-    spending: Spending,
-    tests: int,
-) -> list[Decision]:
-    """Holm's rule over the contrasts of a family, with spent alpha over the looks."""
-    looks: list[list[Look]] = [[] for _ in data]
-    verdicts: dict[int, tuple[str, int]] = {}  # contrast -> verdict and index of the look
-    reached = [min(each.reached(planned), len(planned)) for each in data]
-    for step in range(max(reached, default=0)):
-        fresh = [i for i in range(len(data)) if reached[i] > step]
-        while True:  # until this look decides no more: each decision raises the level of the others
-            level = holm_levels(ALPHA, tests, min(len(verdicts), tests - 1), planned, spending)[step]
-            for i in fresh:
-                if i not in verdicts or verdicts[i][1] < step:  # what this look has decided keeps its level
-                    looks[i][step:] = [data[i].test(planned[step], level, margins[i])]
-            open_ones = {i: _verdict(looks[i][step], data[i].contrast.metric) for i in fresh if i not in verdicts}
-            decided = {i: (verdict, step) for i, verdict in open_ones.items() if verdict != NOT_DECIDED}
-            if not decided:
-                break
-            verdicts |= decided
-    return [
-        Decision(
-            contrast=each.contrast,
-            family=family,
-            verdict=verdicts[i][0] if i in verdicts else NOT_DECIDED,
-            looks=tuple(looks[i]),
-            at=verdicts[i][1] if i in verdicts else (len(looks[i]) - 1 if looks[i] else None),
-            units=each.units,
-            planned_looks=planned,
-        )
-        for i, each in enumerate(data)
-    ]
-
-
-def _verdict(look: Look, metric: str) -> str:
-    if look.equivalent:
-        return "equivalent and different" if look.different else "equivalent"
-    if look.different:
-        return BETTER if look.difference * metric_sign(metric) > 0 else "worse"
-    return NOT_DECIDED
-
-
-def _margin(margin: float | Mapping[str, float] | None, metric: str) -> float:
+def margin_of(margin: float | Mapping[str, float] | None, metric: str) -> float:
+    """The margin of a metric; NaN: none."""
     stated = margin.get(metric) if isinstance(margin, Mapping) else margin
     return np.nan if stated is None else float(stated)
 
 
-def contrast_units(frame: pd.DataFrame, contrast: DeclaredContrast, shared_draws: bool = True) -> Units:
-    """The independent values of both sides of a contrast.
+class _Outcome:
+    """What the looks of one contrast came to, of many studies: every array has an entry per study.
 
-    With pretraining seeds on both sides, evaluations of equal (pretraining seed, evaluation seed) are paired; what one side
-    lacks is left out on both. Pairs are averaged within each cell (target, fraction, …) of a pretraining seed, then over cells;
-    a pretraining seed that lacks a whole cell is left out, because cells differ in level. Without pretraining seeds on one
-    side (public weights), or without shared draws, each side has its own units.
-
-    Args:
-        frame: A complete tidy frame (`table.complete`).
-        contrast: The contrast.
-        shared_draws: As for `decide`.
+    Attributes:
+        reached: Number of looks.
+        at: Index of the look that decided; −1: none has.
+        different: Found different at that look.
+        equivalent: Found equivalent at that look.
+        withheld: Reason why the gate withholds the verdict; empty where it does not.
+        tests: The tests of each look.
+        levels: Level and level of equivalence of each look, shape (looks, 2, studies).
     """
-    runs = contrast.runs(frame)
-    cells = [name for name in CELL_COLUMNS if name not in contrast.a]
-    sides = _side(runs, contrast.a), _side(runs, contrast.b)
-    if shared_draws and all(side["pretraining_seed"].notna().all() for side in sides):
-        return _paired_units(*sides, cells)
-    parts, unit, left_out = [], "pretraining_seed", 0
-    for name, side in zip("ab", sides, strict=True):
-        finite = side[side["value"].notna()]
-        left_out += len(side) - len(finite)
-        several = finite["pretraining_seed"].notna().all() and finite["pretraining_seed"].nunique() > 1
-        unit = unit if several else "seed"
-        values = _cell_means(finite, cells, "pretraining_seed" if several else "seed", ["value"])
-        parts.append(values.assign(side=name))
-    return Units(pd.concat(parts, ignore_index=True)[["unit", "side", "value"]], unit, "welch", left_out)
+
+    def __init__(self, data: ContrastData, family: str):
+        self.data, self.family, studies = data, family, data.studies
+        self.reached = data.reached()
+        self.tests = [data.test(look) for look in range(self.reached.max(initial=0))]
+        self.at = np.full(studies, -1)
+        self.different, self.equivalent = np.zeros(studies, bool), np.zeros(studies, bool)
+        self.withheld = np.full(studies, "", object)
+        self.levels = np.full((len(self.tests), 2, studies), np.nan)
+
+    def look(self, step: int, levels: np.ndarray) -> None:
+        """Take a look at levels, shape (2, studies): what it decides is kept, and so is the level of what it has decided."""
+        here = (self.reached > step) & (self.at != step)
+        self.levels[step] = np.where(here, levels, self.levels[step])
+        tests = self.tests[step]
+        different, equivalent = tests.p_value <= levels[0], tests.p_tost <= levels[1]
+        new = here & (self.at < 0) & (different | equivalent)
+        self.at[new], self.different[new], self.equivalent[new] = step, different[new], equivalent[new]
+
+    def verdicts(self) -> np.ndarray:
+        """The verdict of each study, whatever the gate says."""
+        if not self.tests:
+            return np.full(len(self.at), NOT_DECIDED, object)
+        difference = np.stack([tests.difference for tests in self.tests])[self.at, np.arange(len(self.at))]
+        better = difference * metric_sign(self.data.contrast.metric) > 0
+        cases = [self.different & self.equivalent, self.equivalent, self.different & better, self.different]
+        return np.select(cases, [BOTH, EQUIVALENT, BETTER, WORSE], NOT_DECIDED).astype(object)
+
+    def latest(self) -> np.ndarray:
+        """Index of the look that decided, or of the latest; −1 without any."""
+        return np.where(self.at >= 0, self.at, self.reached - 1)
+
+    def rows(self) -> pd.DataFrame:
+        """A row per study, see `decide_many`."""
+        ungated, latest = self.verdicts(), self.latest()
+        study = np.arange(len(latest))
+        columns: dict[str, Any] = {"n": "n_a", "difference": "difference", "p_value": "p_value"}
+        values = {
+            name: np.stack([getattr(tests, field) for tests in self.tests])[latest, study] if self.tests else np.nan
+            for name, field in columns.items()
+        }
+        level = self.levels[latest, 0, study] if self.tests else np.nan
+        frame = pd.DataFrame(
+            {
+                "study": study,
+                "family": self.family,
+                "verdict": np.where(self.withheld == "", ungated, NOT_DECIDED),
+                "ungated": ungated,
+                "look": latest,
+                "planned": np.asarray([*self.data.looks, -1])[latest],
+                **values,
+                "level": level,
+            }
+        )
+        none = frame["look"] < 0
+        frame.loc[none, ["n", "difference", "p_value", "level"]] = np.nan
+        return frame
 
 
-def _side(runs: pd.DataFrame, side: Mapping[str, Any]) -> pd.DataFrame:
-    keep = np.ones(len(runs), bool)
-    for column, value in side.items():
-        keep &= (runs[column] == value).to_numpy(bool)
-    return runs[keep]
+def _families(
+    data: list[ContrastData], gated: bool, looks: tuple[int, ...], spending: Spending, tests: int | None
+) -> tuple[list[_Outcome], list[_Outcome]]:
+    """Outcomes of the gate, and of the primary contrasts behind it."""
+    gates = _sequential(data[:gated], GATE, looks, spending, 1)
+    primaries = _sequential(data[gated:], PRIMARY, looks, spending, max(tests or 0, len(data) - gated))
+    for gate in gates:
+        verdicts = gate.verdicts()
+        for outcome in primaries:
+            outcome.withheld = np.array([_withheld(verdict) for verdict in verdicts], object)
+    return gates, primaries
 
 
-def _paired_units(a: pd.DataFrame, b: pd.DataFrame, cells: list[str]) -> Units:
-    keys = [*cells, "pretraining_seed", "seed"]
-    columns = [*keys, "value"]
-    both = (
-        a[columns].rename(columns={"value": "a"}).merge(b[columns].rename(columns={"value": "b"}), how="outer", on=keys)
-    )
-    pairs = both.dropna(subset=["a", "b"])
-    unit = "pretraining_seed" if pairs["pretraining_seed"].nunique() > 1 else "seed"
-    table = _cell_means(pairs, cells, unit, ["a", "b"])
-    left_out = int(both[["a", "b"]].notna().sum().sum()) - 2 * int(pairs[pairs[unit].isin(table["unit"])].shape[0])
-    left_out += int(both[["a", "b"]].isna().all(axis=1).sum())
-    return Units(table, unit, "paired", left_out)
+def _withheld(gate: str) -> str:
+    """Why a gate with this verdict withholds the primary contrasts; empty if it does not."""
+    if gate == BETTER:
+        return ""
+    return "the gate is not passed" if gate == NOT_DECIDED else f"the gate is {gate}"
 
 
-def _cell_means(runs: pd.DataFrame, cells: list[str], unit: str, values: list[str]) -> pd.DataFrame:
-    """Means of each unit over its cells, every cell with equal weight; units that lack a cell are left out."""
-    by_cell = runs.groupby([*cells, unit], dropna=False)[values].mean().reset_index()
-    whole = by_cell.groupby(unit).size()
-    whole = whole[whole == by_cell[cells].drop_duplicates().shape[0]].index
-    means = by_cell[by_cell[unit].isin(whole)].groupby(unit)[values].mean()
-    return means.rename_axis("unit").reset_index()
-
-
-def decision_rows(decisions: Sequence[Decision], boundaries: Mapping[tuple[str, str], str]) -> pd.DataFrame:
-    """Decisions as rows of `CONTRAST_COLUMNS`, for the table that also has all pairs of pretrainings.
-
-    Several targets are joined by ` + `; several fractions leave that column empty. `p_holm` is the p-value in units in which
-    .05 decides: p · .05 / level.
-
-    Args:
-        decisions: From `decide`; those without a look have no row.
-        boundaries: (pretraining, task) -> boundary.
-    """
-    rows = [_row(decision, boundaries) for decision in decisions if decision.look is not None]
-    return pd.DataFrame(rows, columns=CONTRAST_COLUMNS)
-
-
-def _row(decision: Decision, boundaries: Mapping[tuple[str, str], str]) -> dict[str, Any]:
-    contrast, look = decision.contrast, decision.look
-    assert look is not None
-    sides = {"a": contrast.a, "b": contrast.b}
-    strategies = contrast.on.get("strategy", ())
-    effect = vars(hedges_g(*_values(decision.units)))
-    row: dict[str, Any] = {
-        "protocol": contrast.protocol,
-        "task": " + ".join(contrast.tasks),
-        "strategy": strategies[0] if len(strategies) == 1 else "",
-        "fraction": contrast.fractions[0] if contrast.fractions and len(contrast.fractions) == 1 else np.nan,
-        "noise": contrast.noise,
-        "noise_sigma": contrast.noise_sigma or 0.0,
-        "metric": contrast.metric,
-        "a": contrast.name_a,
-        "b": contrast.name_b,
-        "unit": decision.units.unit,
-        **{name: getattr(look, name) for name in LOOK_COLUMNS},
-        "p_holm": min(1.0, look.p_value * ALPHA / look.level) if np.isfinite(look.p_value) else np.nan,
-        "hedges_g": effect["g"],
-        "g_low": effect["ci_low"],
-        "g_high": effect["ci_high"],
-        "verdict": decision.verdict,
-        "test": decision.units.test,
-        "family": decision.family,
-        "level": look.level,
-        "holds_for": decision.holds_for,
+def _sequential(
+    data: Sequence[ContrastData], family: str, planned: tuple[int, ...], spending: Spending, tests: int
+) -> list[_Outcome]:
+    """Holm's rule over the contrasts of a family, with spent alpha over the looks."""
+    outcomes = [_Outcome(each, family) for each in data]
+    if not outcomes:
+        return []
+    levels = {
+        looks: np.array([holm_levels(ALPHA, tests, decided, looks, spending) for decided in range(tests)])
+        for looks in {planned, *(each.looks for each in data)}
     }
-    for side, columns in sides.items():
-        of_side = {boundaries.get((columns.get("pretraining", ""), task), "") for task in contrast.tasks}
-        row[f"boundary_{side}"] = of_side.pop() if len(of_side) == 1 else ""
-    return row
+    for step in range(max(len(outcome.tests) for outcome in outcomes)):
+        before = None
+        while before is None or not np.array_equal(before, _found(outcomes)):
+            before = _found(outcomes)  # each decision raises the level of the others: look until nothing is decided
+            count = np.minimum(before.sum(0), tests - 1)  # (different or equivalent, studies)
+            for outcome in outcomes:
+                if step < len(outcome.tests):
+                    outcome.look(step, levels[outcome.data.looks][count, step])
+    return outcomes
 
 
-def _values(units: Units) -> tuple[np.ndarray, np.ndarray]:
-    """Values of side a and of side b."""
-    if units.test == "paired":
-        return units.table["a"].to_numpy(float), units.table["b"].to_numpy(float)
-    a, b = (units.table.loc[units.table["side"] == side, "value"].to_numpy(float) for side in "ab")
-    return a, b
+def _found(outcomes: Sequence[_Outcome]) -> np.ndarray:
+    """Whether each contrast is found different, and whether equivalent: shape (contrasts, 2, studies)."""
+    return np.stack([[outcome.different, outcome.equivalent] for outcome in outcomes])
+
+
+def _decision(outcome: _Outcome, study: int) -> Decision:
+    """The decision of one study."""
+    data, latest = outcome.data, int(outcome.latest()[study])
+    ungated, withheld = str(outcome.verdicts()[study]), outcome.withheld[study]
+    looks = [
+        _look(data.looks[step], outcome.tests[step], outcome.levels[step], study)
+        for step in range(outcome.reached[study])
+    ]
+    return Decision(
+        contrast=data.contrast,
+        family=outcome.family,
+        verdict=NOT_DECIDED if withheld else ungated,
+        looks=tuple(looks),
+        at=None if latest < 0 else latest,
+        units=data.units,
+        planned_looks=data.looks,
+        ungated=ungated,
+        reason=withheld,
+        margin=data.margin,
+        units_at=tuple(replace(data.units, table=data.units.table[data.at(step)]) for step in range(len(looks))),
+    )
+
+
+def _look(planned: int, tests: LookTests, levels: np.ndarray, study: int) -> Look:
+    low, high = tests.interval(levels[0])
+    values = {name: value[study].item() for name, value in vars(tests).items() if name != "error"}
+    return Look(
+        planned=planned,
+        level=float(levels[0, study]),
+        level_tost=float(levels[1, study]),
+        ci_low=float(low[study]),
+        ci_high=float(high[study]),
+        **values,
+    )

@@ -1,0 +1,133 @@
+"""The frozen design of a study: its digest and date, `frozen.json` in its folder, and what was changed since."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer.console import warn
+from ssl_transfer.recipe import digest, read_yaml
+from ssl_transfer.run import read_json, write_json
+from ssl_transfer.study.look_record import now
+from ssl_transfer.study.plan import Plan
+
+SCHEMA = 1
+FILE = "frozen.json"
+LEFT_OUT = ("resources", "notes")  # where and how long jobs run, and words on the page, are not the design
+CHANGES_SHOWN = 12
+
+
+def design(plan: Plan) -> dict[str, Any]:
+    """The design of a study: its resolved recipe without resources and notes, its task cards, and the recipe of each arm."""
+    recipe = {key: value for key, value in plan.recipe.items() if key not in LEFT_OUT}
+    return {**recipe, "task_cards": plan.tasks, "pretraining_recipes": dict(_pretrainings(plan))}
+
+
+def _pretrainings(plan: Plan) -> Iterator[tuple[str, Any]]:
+    """Arm -> its resolved recipe without seed and paths, which a folder's name would change."""
+    arms: set[str] = set()
+    for job in plan.jobs:
+        if job.stage == "pretrain" and job.about["arm"] not in arms and Path(job.words[1]).is_file():
+            arms.add(job.about["arm"])
+            content = read_yaml(Path(job.words[1]))
+            train = {key: value for key, value in content["train"].items() if key != "seed"}
+            data = {key: value for key, value in content["data"].items() if key not in ("store", "mix")}
+            backbone = {key: value for key, value in content["backbone"].items() if key != "init"}
+            yield job.about["arm"], {**content, "train": train, "data": data, "backbone": backbone}
+
+
+def freeze(plan: Plan) -> dict[str, Any]:
+    """Write digest and date of the design; a changed design is added to those before it.
+
+    Returns:
+        `study`, `digest`, `time`, `results` (finished runs at that time), `changed` (keys, old and new value, against the
+        frozen design before), `frozen` (path).
+    """
+    versions, present = frozen_versions(plan.folder), design(plan)
+    changed = differences(versions[-1]["design"], present) if versions else []
+    if not versions or changed:
+        version = {"time": now(), "digest": digest(present), "results": _finished(plan), "design": present}
+        versions = [*versions, version]
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        write_json(plan.folder / FILE, {"schema": SCHEMA, "kind": "frozen", "versions": versions})
+    last = versions[-1]
+    return {
+        "study": plan.name,
+        **{key: last[key] for key in ("digest", "time", "results")},
+        "changed": changed,
+        "frozen": str(plan.folder / FILE),
+    }
+
+
+def frozen_versions(folder: str | Path) -> list[dict[str, Any]]:
+    """The frozen designs of a study's folder, oldest first: time, digest, results, design."""
+    content = read_json(Path(folder) / FILE)
+    return content["versions"] if content and content.get("schema") == SCHEMA else []
+
+
+def _finished(plan: Plan) -> int:
+    """Number of finished runs of the study's folder, of former plans too."""
+    planned = {run["result"] for run in plan.runs}
+    return len(
+        {path for path in planned if Path(path).exists()}
+        | {str(path) for path in (plan.folder / "evaluate").glob("*/*/result.json")}
+    )
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[dict[str, Any]]:
+    """Keys whose values differ: `key` (dotted), `old` and `new`, None where a design has no such key."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        names = dict.fromkeys([*old, *new])
+        parts = (differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name)) for name in names)
+        return [change for part in parts for change in part]
+    return [] if old == new else [{"key": key, "old": old, "new": new}]
+
+
+def changes_since_freeze(plan: Plan) -> list[dict[str, Any]]:
+    """Changes of the plan's design since it was frozen last; none if it never was."""
+    versions = frozen_versions(plan.folder)
+    return differences(versions[-1]["design"], design(plan)) if versions else []
+
+
+def warn_of_changes(plan: Plan) -> None:
+    """Print a warning if the design differs from the frozen one."""
+    if changed := changes_since_freeze(plan):
+        last = frozen_versions(plan.folder)[-1]
+        warn(
+            f"{plan.folder}: the design was frozen on {last['time'][:10]} and is another one now: {_listed(changed)}. The report "
+            f"will say so. `ssl-transfer study freeze {plan.folder}` records the new design with today's date."
+        )
+
+
+def freeze_sentences(plan: Plan) -> list[str]:
+    """When the design was frozen and what was changed after results existed; a sentence that says so if it never was."""
+    versions = frozen_versions(plan.folder)
+    if not versions:
+        return ["The design was not frozen before the results."]
+    sentences = [f"The design was frozen on {versions[0]['time'][:10]}, {_existed(versions[0]['results'])}."]
+    for before, after in itertools.pairwise(versions):
+        changed = _listed(differences(before["design"], after["design"]))
+        sentences.append(f"It was changed on {after['time'][:10]}, {_existed(after['results'])}: {changed}.")
+    if changed := changes_since_freeze(plan):
+        sentences.append(f"This report is of a design that differs from the frozen one: {_listed(changed)}.")
+    return sentences
+
+
+def _existed(results: int) -> str:
+    return "before any result existed" if not results else f"after {results} results existed"
+
+
+def _listed(changed: list[dict[str, Any]]) -> str:
+    """Changes as text: key: old → new."""
+    shown = [
+        f"{change['key']}: {_short(change['old'])} → {_short(change['new'])}" for change in changed[:CHANGES_SHOWN]
+    ]
+    more = len(changed) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more" if more else "")
+
+
+def _short(value: Any) -> str:
+    text = "not there" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,131 @@
+"""The record of a study's looks, `looks.json` in its folder: what was looked at when, at which level, and where it stopped."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer.recipe import digest
+from ssl_transfer.run import read_json, write_json
+from ssl_transfer.study.plan import Plan
+from ssl_transfer.study.statistics import Decision
+
+SCHEMA = 1
+FILE = "looks.json"
+VALUES = ("level", "level_tost", "difference", "ci_low", "ci_high", "p_value", "p_tost")
+
+
+def read_looks(folder: str | Path) -> dict[str, Any]:
+    """The record of a study's folder: `looks` (a row per contrast and look), `stopped` (None while seeds are still added)."""
+    content = read_json(Path(folder) / FILE)
+    if not content or content.get("schema") != SCHEMA:
+        return {"looks": [], "stopped": None}
+    return content
+
+
+def write_looks(plan: Plan, decisions: Sequence[Decision], not_needed: dict[str, list[int]] | None) -> None:
+    """Add the looks that are new to the record, and whether the study stops.
+
+    Looks that are recorded keep the date and the values of the day on which they were taken.
+
+    Args:
+        plan: The plan of the study.
+        decisions: The gate and the primary contrasts.
+        not_needed: Arm -> pretraining seeds that are not needed, once no more seeds are added; None: before.
+    """
+    content = read_looks(plan.folder)
+    before = {(row["contrast"], row["look"]) for row in content["looks"]}
+    rows = [row for decision in decisions for row in _rows(decision) if (row["contrast"], row["look"]) not in before]
+    stopped = content["stopped"]
+    if not_needed is None:
+        stopped = None
+    elif stopped is None or stopped["not_needed"] != not_needed or rows:
+        stopped = {"time": now(), "at": [_end(decision) for decision in decisions], "not_needed": not_needed}
+    if rows or stopped != content["stopped"]:
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        content = {"schema": SCHEMA, "kind": "looks", "looks": [*content["looks"], *rows], "stopped": stopped}
+        write_json(plan.folder / FILE, content)
+
+
+def _rows(decision: Decision) -> Iterable[dict[str, Any]]:
+    """A row for every look of a contrast."""
+    contrast = decision.contrast
+    for number, look in enumerate(decision.looks, 1):
+        decided = decision.at == number - 1 and decision.ungated != "not decided"
+        yield {
+            "time": now(),
+            "contrast": digest(vars(contrast)),
+            "family": decision.family,
+            "a": contrast.name_a,
+            "b": contrast.name_b,
+            "protocol": contrast.protocol,
+            "metric": contrast.metric,
+            "look": number,
+            "of": len(decision.planned_looks),
+            "seeds": look.planned,
+            "n": [look.n_a, look.n_b],
+            "verdict": decision.ungated if decided else "not decided",
+            **{name: _finite(getattr(look, name)) for name in VALUES},
+        }
+
+
+def _end(decision: Decision) -> dict[str, Any]:
+    """Where a contrast stands when the study stops."""
+    return {
+        "family": decision.family,
+        "a": decision.contrast.name_a,
+        "b": decision.contrast.name_b,
+        "verdict": decision.verdict,
+        "look": None if decision.at is None else decision.at + 1,
+        "of": len(decision.planned_looks),
+        "seeds": decision.look and decision.look.planned,
+        "level": decision.look and _finite(decision.look.level),
+        "reason": decision.reason,
+    }
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def not_needed_jobs(plan: Plan) -> set[str]:
+    """Ids of jobs that the study does not need any more, because it stopped before their pretraining seeds.
+
+    A job that another arm still needs, such as the parent of a chain, is needed.
+    """
+    stopped = read_looks(plan.folder)["stopped"]
+    if stopped is None:
+        return set()
+    seeds = {arm: set(of_arm) for arm, of_arm in stopped["not_needed"].items()}
+    needed: set[str] = set()
+    for job in reversed(plan.jobs):  # each before those that it depends on
+        ends = bool(job.runs) or job.stage == "rank"
+        if job.id in needed or (ends and job.about["seed"] not in seeds.get(job.about["arm"], ())):
+            needed |= {job.id, *job.inputs}
+    return {job.id for job in plan.jobs} - needed
+
+
+def stop_sentence(folder: str | Path) -> str:
+    """Where a study stopped, in words; empty if it did not."""
+    stopped = read_looks(folder)["stopped"]
+    if stopped is None:
+        return ""
+    parts = []
+    for end in stopped["at"]:
+        name = f"{end['a']} against {end['b']} ({end['family']})"
+        if end["look"] is None:
+            parts.append(f"{name}: no look, its runs failed")
+            continue
+        where = f"at look {end['look']} of {end['of']} ({end['seeds']} seeds, level {end['level']:.2g})"
+        parts.append(f"{name}: {end['verdict']} {where}" + (f"; {end['reason']}" if end["reason"] else ""))
+    unused = sorted({seed for seeds in stopped["not_needed"].values() for seed in seeds})
+    saved = f" Pretraining seeds {', '.join(map(str, unused))} were not needed in all arms." if unused else ""
+    return f"Stopped on {stopped['time'][:10]}. {'. '.join(parts)}.{saved}"
+
+
+def now() -> str:
+    """The time in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,136 @@
+"""What a study declares, resolved for its plan: its contrasts, their arms, seeds and jobs. Read without pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssl_transfer.domains import Domain, boundary
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.run import read_json
+from ssl_transfer.study.arms import compared
+from ssl_transfer.study.comparisons import Comparisons, Statistics
+from ssl_transfer.study.declared import DeclaredContrast
+from ssl_transfer.study.plan import Job, Plan
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def study_comparisons(plan: Plan, frame: pd.DataFrame | None = None) -> Comparisons:
+    """The declared contrasts, resolved by the metrics and boundaries of the results; before there are any, by the plan.
+
+    Args:
+        plan: The plan of the study.
+        frame: The tidy table of its results; None: there are none.
+    """
+    targets = {(run["task"], run["protocol"]): [plan.tasks[run["task"]]["metric"]] for run in plan.runs}
+    for (task, protocol), runs in () if frame is None else frame.groupby(["task", "protocol"], sort=False):
+        measured = dict.fromkeys(runs["metric"])
+        main = [name for name in targets.get((task, protocol), []) if name in measured]
+        targets[task, protocol] = list(dict.fromkeys([*main, *measured]))
+    statistics = Statistics.model_validate(plan.recipe["statistics"])
+    pairs = statistics.pairs or compared(plan.arms)
+    known = planned_boundaries(plan) | ({} if frame is None else boundaries(frame))
+    return Comparisons(statistics, plan.arms, pairs, targets, known)
+
+
+def planned_boundaries(plan: Plan) -> dict[tuple[str, str], str]:
+    """(pretraining, task) -> boundary, as far as it is known before there are results.
+
+    An arm that is pretrained on one store is in-domain for the tasks on that store; for the others the domains are known once
+    both stores are there.
+    """
+    stores = {name: _domain(plan, name) for name in plan.recipe["stores"]}
+    known = {}
+    for arm in plan.arms:
+        source = arm["store"] if not (arm["init"] or arm["untrained"]) else None
+        for task, section in plan.recipe["tasks"].items() if source else ():
+            target = section["store"]
+            if target == source:
+                known[arm["name"], task] = "none"
+            elif target and stores[source] and stores[target]:
+                known[arm["name"], task] = boundary(Domain.parse(stores[source]), Domain.parse(stores[target]))
+    return known
+
+
+def _domain(plan: Plan, store: str) -> str | None:
+    """The domain of a store of the study; None before it is ingested."""
+    section = plan.recipe["stores"][store]
+    outputs = [job.output for job in plan.jobs if job.stage == "ingest" and job.about == {"store": store}]
+    for folder in [section["path"]] if section["path"] else outputs:
+        if card := read_json(Path(folder) / "card.json"):
+            domain = card.get("domain")
+            return None if domain and "+" in domain else domain  # of several domains the results tell
+    return None
+
+
+def boundaries(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """(pretraining, task) -> boundary, from the results."""
+    known = frame.dropna(subset=["boundary"]).groupby(["pretraining", "task"])["boundary"].first()
+    return {(str(arm), str(task)): str(boundary) for (arm, task), boundary in known.items()}
+
+
+def planned_seeds(plan: Plan, contrasts: Iterable[DeclaredContrast | None] = ()) -> list[int]:
+    """Pretraining seeds of the arms in some contrasts, in the order in which they are run; of all arms, if there are none."""
+    named = {name for contrast in contrasts if contrast is not None for name in arms_of_contrast(plan, contrast)}
+    arms = [arm for arm in plan.arms if arm["name"] in named] or plan.arms
+    return list(dict.fromkeys(seed for arm in arms for seed in arm["seeds"] if seed is not None))
+
+
+def arms_of_contrast(plan: Plan, contrast: DeclaredContrast) -> list[str]:
+    """Names of the evaluated arms whose runs a contrast compares."""
+    names = [arm["name"] for arm in plan.arms]
+    return names if contrast.pretrainings is None else [name for name in names if name in contrast.pretrainings]
+
+
+def jobs_of_seeds(plan: Plan, seeds: Mapping[str, Iterable[int]]) -> list[Job]:
+    """Jobs of some arms at some pretraining seeds; of an arm without pretraining seeds, all its jobs.
+
+    Args:
+        plan: The plan of the study.
+        seeds: Arm -> its pretraining seeds.
+    """
+    wanted = {name: {None, *of_arm} for name, of_arm in seeds.items()}
+    return [job for job in plan.jobs if job.about.get("seed") in wanted.get(job.about.get("arm", ""), ())]
+
+
+def with_inputs(plan: Plan, chosen: Iterable[str]) -> list[Job]:
+    """Jobs by their ids, and all jobs that they depend on, in the order of the plan."""
+    needed = set(chosen)
+    for job in reversed(plan.jobs):  # each after those that it depends on
+        if job.id in needed:
+            needed |= set(job.inputs)
+    return [job for job in plan.jobs if job.id in needed]
+
+
+def check_looks(plan: Plan) -> None:
+    """Refuse looks that the pretraining seeds of a primary contrast do not reach.
+
+    Raises:
+        RecipeError: If an arm of the gate or of a primary contrast has fewer seeds than the last look, or other ones than the
+            arms that it is compared with.
+    """
+    comparisons = study_comparisons(plan)
+    looks = comparisons.statistics.looks
+    if not looks:
+        return
+    contrasts = [comparisons.gate(), *comparisons.primaries()]
+    order = planned_seeds(plan, contrasts)[: looks[-1]]
+    arms = {name for contrast in contrasts if contrast is not None for name in arms_of_contrast(plan, contrast)}
+    for arm in plan.arms:
+        if arm["name"] not in arms or arm["seeds"] == [None]:
+            continue
+        where = f"{plan.name}: statistics.looks: the last look is at {looks[-1]} pretraining seeds"
+        if len(arm["seeds"]) < looks[-1]:
+            raise RecipeError(
+                f"{where}, and {arm['name']}, which a primary contrast or the gate compares, has {len(arm['seeds'])}. "
+                f"Write `pretraining_seeds: {looks[-1]}`, or `seeds: {looks[-1]}` at each of these pretrainings, or end "
+                "`looks` earlier."
+            )
+        if arm["seeds"][: looks[-1]] != order:
+            raise RecipeError(
+                f"{where}; the first {looks[-1]} of {arm['name']} are {arm['seeds'][: looks[-1]]}, expected {order} as in the "
+                "other arms, because arms are compared in pairs of equal seeds."
+            )

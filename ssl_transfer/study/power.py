@@ -1,0 +1,258 @@
+"""The power of a study: what its gate and primary contrasts can decide at each look, and at what price."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl_transfer.errors import UsageError
+from ssl_transfer.study.comparisons import Comparisons, looks_of
+from ssl_transfer.study.costs import Costs
+from ssl_transfer.study.declared import DeclaredContrast
+from ssl_transfer.study.finished import finished_table
+from ssl_transfer.study.plan import Job, Plan
+from ssl_transfer.study.planned_contrasts import (
+    arms_of_contrast,
+    jobs_of_seeds,
+    planned_seeds,
+    study_comparisons,
+    with_inputs,
+)
+from ssl_transfer.study.statistics import ALPHA
+from ssl_transfer.study.statistics.contrast_units import paired_differences
+from ssl_transfer.study.statistics.power import (
+    PairComponents,
+    allocations,
+    detectable_difference,
+    look_power,
+    pair_components,
+)
+from ssl_transfer.study.statistics.sequential import holm_levels
+from ssl_transfer.study.table import complete
+
+NO_COMPONENTS = (
+    "its power is not known: state `statistics.components: {pretraining: …, residual: …}`, give `--pilot STUDYFOLDER`, "
+    "or run at least two pretraining seeds"
+)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Results that variance components are estimated from.
+
+    Attributes:
+        frame: A complete tidy frame.
+        source: Where they are from, in words.
+    """
+
+    frame: pd.DataFrame
+    source: str
+
+    def components(self, contrast: DeclaredContrast) -> PairComponents | None:
+        """Components of a contrast; None if they have fewer than two pretraining seeds of both sides."""
+        differences = paired_differences(self.frame, contrast)
+        seeds = differences["pretraining_seed"].nunique()
+        return pair_components(differences, f"{seeds} pretraining seeds of {self.source}")
+
+
+class StudyPower:
+    """The power of the gate and the primary contrasts of a plan.
+
+    Args:
+        plan: The plan.
+        pilot: Folder of another study with the same arms and targets, for variance components; None: the study's own results,
+            or those that it states.
+
+    Raises:
+        UsageError: If the pilot is not a planned study, or has no results.
+    """
+
+    def __init__(self, plan: Plan, pilot: str | Path | None = None):
+        self.plan, self.costs = plan, Costs.recorded(plan.folder)
+        own = finished_table(plan)
+        self.records = Records(complete(own), str(plan.folder)) if len(own) else None
+        if pilot is not None:
+            other = finished_table(Plan.load(pilot))
+            if other.empty:
+                raise UsageError(f"--pilot {pilot}: no results. Run it first: ssl-transfer study run {pilot}")
+            self.records = Records(complete(other), f"the pilot {pilot}")
+        known = own if len(own) or self.records is None else self.records.frame
+        self.comparisons: Comparisons = study_comparisons(plan, known if len(known) else None)
+        self.statistics = self.comparisons.statistics
+        gate, self.primaries = self.comparisons.gate(), self.comparisons.primaries()
+        self.contrasts = [*([("gate", gate)] if gate else []), *(("primary", each) for each in self.primaries)]
+        self.seeds = planned_seeds(plan, [contrast for _, contrast in self.contrasts])
+        self.looks = looks_of(self.statistics, self.seeds)
+
+    def answer(self) -> list[dict[str, Any]]:
+        """For each contrast what its looks can decide, and its cheapest allocation: JSON objects."""
+        return [self._contrast(family, contrast) for family, contrast in self.contrasts]
+
+    def _contrast(self, family: str, contrast: DeclaredContrast) -> dict[str, Any]:
+        tests = 1 if family == "gate" else len(self.primaries)
+        margin, relevant = (of(contrast.metric) for of in (self.statistics.margin_of, self.statistics.relevant_for))
+        named: dict[str, Any] = {
+            **named_contrast(family, contrast),
+            "margin": margin,
+            "relevant": relevant,
+            "tests": tests,
+        }
+        arms = {name: self.plan_seeds(name) for name in arms_of_contrast(self.plan, contrast)}
+        if any(seeds == [None] for seeds in arms.values()):
+            return {
+                **named,
+                "note": "public weights have no pretraining seeds: the verdict holds for these checkpoints",
+            }
+        draws, effective = self.draws(contrast)
+        components = self.components(contrast)
+        if components is None:
+            return {**named, "note": NO_COMPONENTS}
+        sd = components.unit_sd(effective if components.df is None else draws)
+        levels = holm_levels(ALPHA, tests, 0, self.looks, self.statistics.spent)
+        highest = components.highest_sd(draws)
+        shown = {**vars(components), "draws": draws, "unit_sd": sd, "unit_sd_upper": highest}
+        return {
+            **named,
+            "components": {key: _known(value) for key, value in shown.items()},
+            **self._looks(levels, sd, margin, relevant),
+            "allocation": self.allocation(contrast, components, relevant, ALPHA / tests, draws),
+        }
+
+    def plan_seeds(self, arm: str) -> list[int | None]:
+        """Pretraining seeds of an arm; [None] for public weights."""
+        return next(card["seeds"] for card in self.plan.arms if card["name"] == arm)
+
+    def components(self, contrast: DeclaredContrast) -> PairComponents | None:
+        """Variance components of a contrast: of records if they have two pretraining seeds, else those that are stated."""
+        if self.records and (estimated := self.records.components(contrast)):
+            return estimated
+        stated = self.statistics.components
+        return stated and PairComponents(stated.pretraining, stated.residual)
+
+    def draws(self, contrast: DeclaredContrast) -> tuple[int, float]:
+        """Evaluation seeds per pretraining seed, at most and as the harmonic mean over the cells that are averaged."""
+        cells: dict[tuple, set[int]] = {}
+        for run in self.runs(contrast):
+            cells.setdefault((run["task"], run["fraction"], run["strategy"]), set()).add(run["seed"])
+        counts = [len(seeds) for seeds in cells.values()] or [1]
+        return max(counts), len(counts) / sum(1 / count for count in counts)
+
+    def runs(self, contrast: DeclaredContrast) -> Iterator[dict[str, Any]]:
+        """Planned runs of a contrast, of both sides."""
+        return (run for run in self.plan.runs if is_run_of(contrast, run))
+
+    def _looks(self, levels: tuple[float, ...], sd: float, margin: float | None, relevant: float | None) -> dict:
+        """A row per look, and what is expected over all of them."""
+        at_relevant = None if relevant is None else look_power(self.looks, levels, relevant, sd, margin)
+        at_none = look_power(self.looks, levels, 0.0, sd, margin)
+        hours = [self.hours(look) for look in self.looks]
+        rows = [
+            {
+                "look": i + 1,
+                "seeds": look,
+                "level": levels[i],
+                "detectable": detectable_difference(look, levels[i], sd),
+                "power": at_relevant and float(at_relevant.different[i]),
+                "decided": at_relevant and float(at_relevant.decided[i]),
+                "decided_if_equal": float(at_none.decided[i]),
+                "hours": hours[i],
+            }
+            for i, look in enumerate(self.looks)
+        ]
+        return {
+            "looks": rows,
+            "expected_seeds": at_relevant and at_relevant.expected(self.looks),
+            "expected_hours": at_relevant and at_relevant.expected(hours),
+            "expected_seeds_if_equal": at_none.expected(self.looks),
+        }
+
+    def hours(self, look: int) -> float:
+        """Hours of all jobs of the arms of gate and primary contrasts up to a look, and of what they need."""
+        arms = {name for _, contrast in self.contrasts for name in arms_of_contrast(self.plan, contrast)}
+        jobs = jobs_of_seeds(self.plan, dict.fromkeys(arms, self.seeds[:look]))
+        return self.costs.estimate(with_inputs(self.plan, [job.id for job in jobs])).hours
+
+    def minutes(self, contrast: DeclaredContrast) -> tuple[float, float]:
+        """Minutes of one pretraining seed in both arms without the evaluations of the contrast, and of these at one draw."""
+        arms = arms_of_contrast(self.plan, contrast)
+        jobs = jobs_of_seeds(self.plan, {name: self.seeds for name in arms})
+        jobs = [job for job in with_inputs(self.plan, [job.id for job in jobs]) if job.about.get("seed") is not None]
+        seconds = {job.id: self.costs.seconds(job) for job in jobs}
+        evaluations = sum(seconds[job.id] * _share(contrast, job) for job in jobs)
+        seeds = len({job.about["seed"] for job in jobs}) or 1
+        draws, _ = self.draws(contrast)
+        return (sum(seconds.values()) - evaluations) / seeds / 60, evaluations / seeds / draws / 60
+
+    def allocation(
+        self, contrast: DeclaredContrast, components: PairComponents, relevant: float | None, level: float, draws: int
+    ) -> dict[str, Any] | None:
+        """The cheapest number of draws and of pretraining seeds; None without `relevant` or a known residual."""
+        if relevant is None or math.isnan(components.residual):
+            return None
+        per_seed, per_draw = self.minutes(contrast)
+        table = allocations(components, relevant, level, per_seed, per_draw)
+        (present,) = allocations(components, relevant, level, per_seed, per_draw, draws=[draws])
+        best = min(table, key=lambda each: each.minutes)
+        if best.seeds is None:
+            sentence = f"No allocation finds a difference of {relevant:g} with 200 pretraining seeds."
+        else:
+            now = (
+                "more than 200 seeds"
+                if present.seeds is None
+                else f"{present.seeds} seeds, {present.minutes:.3g} minutes"
+            )
+            sentence = (
+                f"Cheapest for 80 % power at {relevant:g}, in one look at level {level:.3g}: {best.draws} draws per pretraining "
+                f"seed and {best.seeds} pretraining seeds per arm, {best.minutes:.3g} minutes; the {draws} draws of the plan "
+                f"take {now}."
+            )
+        return {
+            "sentence": sentence,
+            "minutes_per_seed": per_seed,
+            "minutes_per_draw": per_draw,
+            **{name: _known(getattr(best, name)) for name in ("draws", "seeds", "minutes")},
+            "table": [{key: _known(value) for key, value in vars(each).items()} for each in table],
+        }
+
+
+def named_contrast(family: str, contrast: DeclaredContrast) -> dict[str, Any]:
+    """A contrast as a JSON object."""
+    return {
+        "family": family,
+        "a": contrast.name_a,
+        "b": contrast.name_b,
+        "protocol": contrast.protocol,
+        "metric": contrast.metric,
+        "tasks": list(contrast.tasks),
+        "fractions": None if contrast.fractions is None else list(contrast.fractions),
+    }
+
+
+def is_run_of(contrast: DeclaredContrast, run: Mapping[str, Any]) -> bool:
+    """Whether a planned run is on either side of a contrast."""
+    sides = any(all(run[name] == value for name, value in side.items()) for side in (contrast.a, contrast.b))
+    on = all(run[name] in values for name, values in contrast.on.items())
+    fraction = contrast.fractions is None or any(math.isclose(run["fraction"], each) for each in contrast.fractions)
+    return (
+        not run.get("control")
+        and sides
+        and on
+        and fraction
+        and run["protocol"] == contrast.protocol
+        and run["task"] in contrast.tasks
+    )
+
+
+def _share(contrast: DeclaredContrast, job: Job) -> float:
+    """Share of a job's runs that belong to a contrast."""
+    return sum(is_run_of(contrast, run) for run in job.runs) / len(job.runs) if job.runs else 0.0
+
+
+def _known(value: Any) -> Any:
+    """The value; None for NaN and infinity, which JSON has no words for."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
