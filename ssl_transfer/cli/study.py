@@ -1,4 +1,4 @@
-"""`ssl-transfer study plan|run|status|report|job`: many evaluations from one YAML."""
+"""`ssl-transfer study plan|run|status|report|extend|freeze|job`: many evaluations from one YAML."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer.cli.stages import check, perform
+from ssl_transfer.cli.study_text import study_text
 from ssl_transfer.cli.verb import Verb
 from ssl_transfer.errors import UsageError
 
@@ -33,11 +34,19 @@ def run_study(study: str | Path, out: str | Path | None = None, **overrides: Any
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """An action, a study, settings; and of reports of results that were made elsewhere."""
-    parser.add_argument("action", choices=("plan", "run", "status", "report", "job"))
+    parser.add_argument("action", choices=("plan", "run", "status", "report", "extend", "freeze", "job"))
     parser.add_argument("study", type=Path, nargs="?", help="a study's YAML, or its folder once it is planned")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="laid over the YAML; of `job`: the job's id")
     parser.add_argument("--out", type=Path, help="folder (default studies/NAME)")
     parser.add_argument("--dry-run", action="store_true", help="plan: print what it would be, write nothing")
+    parser.add_argument(
+        "--power",
+        action="store_true",
+        help="plan: what the gate and the primary contrasts can decide at each look, and its cost",
+    )
+    parser.add_argument(
+        "--pilot", type=Path, metavar="FOLDER", help="plan: a study with results, for the variances behind --power"
+    )
     parser.add_argument(
         "--results", type=Path, metavar="CSV", help="report: a tidy table made elsewhere, in place of a study"
     )
@@ -63,14 +72,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.study import stage
 
     if action == "plan":
-        return stage.plan(study, overrides, out, options.dry_run)
+        return stage.plan(study, overrides, out, options.dry_run, options.power, options.pilot)
     if action == "run":
         return stage.run(study, perform, check, overrides, out)
     if action == "job":
         if len(overrides) != 1:
             raise UsageError("study job: expected the study's folder and one job's id.")
         return stage.job(study, overrides[0], perform)
-    return (stage.status if action == "status" else stage.report)(study, overrides, out)
+    actions = {"status": stage.status, "report": stage.report, "extend": stage.extend, "freeze": stage.freeze}
+    return actions[action](study, overrides, out)
 
 
 def _external(options: argparse.Namespace) -> dict[str, Any]:
@@ -84,4 +94,4 @@ def _external(options: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-VERB = Verb("many evaluations from one YAML: plan, run, status, report", arguments, run)
+VERB = Verb("many evaluations from one YAML: plan, run, status, report, extend, freeze", arguments, run, study_text)

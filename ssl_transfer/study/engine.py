@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,21 @@ from ssl_transfer.processes import Command
 from ssl_transfer.run import claimed, read_json, write_json
 from ssl_transfer.study.costs import Costs, folder_bytes
 from ssl_transfer.study.devices import claimed_gpus
+from ssl_transfer.study.look_record import not_needed_jobs
 from ssl_transfer.study.plan import Job, Plan, external_id
+from ssl_transfer.study.planned_contrasts import with_inputs
 
 SCHEMA = 1
 LAST_LINES = 60  # of the output of a failed job, in its message
 SECONDS_BETWEEN_LOOKS = 1.0  # at jobs of another engine
-STATES = ("done", "running", "missing", "failed", "blocked")
+STATES = ("done", "running", "missing", "failed", "blocked", "not needed")
 
 Perform = Callable[[list[str]], Any]  # runs the arguments of `ssl-transfer` in this process
 
 
 @dataclass(frozen=True)
 class Status:
-    """Job id -> one of `STATES`. `blocked`: a job that it needs has failed."""
+    """Job id -> one of `STATES`. `blocked`: a job that it needs has failed. `not needed`: the study stopped before its seed."""
 
     states: dict[str, str]
 
@@ -48,11 +50,14 @@ class Status:
 def status(plan: Plan) -> Status:
     """The state of every job, from its record, failure and lock."""
     states: dict[str, str] = {}
+    not_needed = not_needed_jobs(plan)
     for job in plan.jobs:
         if is_done(plan, job):
             states[job.id] = "done"
         elif is_running(plan, job):
             states[job.id] = "running"
+        elif job.id in not_needed:
+            states[job.id] = "not needed"
         elif any(states[needed] in ("failed", "blocked") for needed in job.inputs):
             states[job.id] = "blocked"
         else:
@@ -84,12 +89,14 @@ def is_running(plan: Plan, job: Job) -> bool:
         return not free
 
 
-def run_plan(plan: Plan, perform: Perform) -> Status:
+def run_plan(plan: Plan, perform: Perform, *, rounds: Iterable[Collection[str]] | None = None) -> Status:
     """Run every job that is not done, in order, in this process; continue after failures, and wait for other engines.
 
     Args:
         plan: The plan of the study.
         perform: Runs the arguments of `ssl-transfer` in this process.
+        rounds: Sets of job ids. A set is run to its end, with all that it needs, before the next is requested, so that a
+            generator can decide from the results which jobs come next. None: all jobs.
 
     Returns:
         The state of every job at the end.
@@ -99,14 +106,16 @@ def run_plan(plan: Plan, perform: Perform) -> Status:
     """
     left = {job.id: job for job in plan.jobs if not is_done(plan, job)}
     with claimed_gpus(max((job.resources["gpus"] for job in left.values()), default=0)):
-        _run_all(plan, left, perform)
+        failed: set[str] = set()
+        for chosen in [list(left)] if rounds is None else rounds:
+            needed = [job for job in with_inputs(plan, chosen) if job.id not in failed and not is_done(plan, job)]
+            _run_all(plan, {job.id: job for job in needed}, perform, failed)
     return status(plan)
 
 
-def _run_all(plan: Plan, left: dict[str, Job], perform: Perform) -> None:
-    """Run the jobs that are left, removing each once it is done, failed or blocked."""
+def _run_all(plan: Plan, left: dict[str, Job], perform: Perform, failed: set[str]) -> None:
+    """Run the jobs that are left, removing each once it is done, failed or blocked; the latter two are added to `failed`."""
     progress = _TimeLeft(plan, left)
-    failed: set[str] = set()
     while left:
         moved = False
         for job in list(left.values()):

@@ -31,6 +31,7 @@ from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.report.wording import words
 from ssl_transfer.study.table import CLEAN, coordinates, study_table, write_table
 
+HERE = ("done", "not needed")  # states of jobs that the report does not miss
 MISSING_LISTED = 40
 SHEET_IMAGES = 48
 PUBLIC = "public weights: unequal budget"
@@ -62,7 +63,8 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
         "report": str(page),
         "runs": sum(1 for _ in plan.runs),
         "runs_done": len(results) + sum(map(len, controls.values())),
-        "missing": sum(state != "done" for state in states.values()),
+        "missing": sum(state not in HERE for state in states.values()),
+        "not_needed": sum(state == "not needed" for state in states.values()),
         "answers": [f"{answer['where']}: {answer['advice']}" for answer in answers],
         "seconds": dict(evidence.provenance.cost),
     }
@@ -220,12 +222,12 @@ def _missing(plan: Plan, states: Mapping[str, str]) -> list[str]:
     """A line per job that is not done, or per kind of job if there are many."""
     lines = []
     for job in plan.jobs:
-        if states[job.id] != "done":
+        if states[job.id] not in HERE:
             failed = failure(plan, job) if states[job.id] == "failed" else None
             lines.append(f"{job.title}: {states[job.id]}" + (f" ({failed['error']})" if failed else ""))
     if len(lines) <= MISSING_LISTED:
         return lines
-    counts = Counter((job.stage, states[job.id]) for job in plan.jobs if states[job.id] != "done")
+    counts = Counter((job.stage, states[job.id]) for job in plan.jobs if states[job.id] not in HERE)
     return (
         [f"{name}: {n} jobs {state}" for (name, state), n in counts.items()]
         + lines[:MISSING_LISTED]

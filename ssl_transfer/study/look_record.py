@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssl_transfer.recipe import digest
 from ssl_transfer.run import read_json, write_json
 from ssl_transfer.study.plan import Plan
-from ssl_transfer.study.statistics import Decision
+
+if TYPE_CHECKING:
+    from ssl_transfer.study.statistics import Decision
 
 SCHEMA = 1
 FILE = "looks.json"
@@ -24,6 +26,11 @@ def read_looks(folder: str | Path) -> dict[str, Any]:
     if not content or content.get("schema") != SCHEMA:
         return {"looks": [], "stopped": None}
     return content
+
+
+def has_looks(plan: Plan) -> bool:
+    """Whether a study is run look by look."""
+    return bool(plan.recipe["statistics"].get("looks"))
 
 
 def write_looks(plan: Plan, decisions: Sequence[Decision], not_needed: dict[str, list[int]] | None) -> None:

@@ -32,6 +32,7 @@ from ssl_transfer.study.control_arms import (
 from ssl_transfer.study.design import Evaluation, Ranking, StudyRecipe, assignments
 from ssl_transfer.study.job_list import Input, JobList, input_ids
 from ssl_transfer.study.plan import Plan
+from ssl_transfer.study.planned_contrasts import check_looks
 from ssl_transfer.study.study_inputs import StudyInputs, StudyTask
 
 
@@ -44,7 +45,7 @@ def plan_study(recipe: StudyRecipe, folder: str | Path, write: bool = True) -> P
         write: Whether recipes and task cards are written.
 
     Raises:
-        RecipeError: If a recipe, chain, task or exception does not fit.
+        RecipeError: If a recipe, chain, task, exception or look does not fit.
     """
     arms = list(arms_of(recipe))
     jobs = JobList(recipe, Path(folder), write)
@@ -53,7 +54,9 @@ def plan_study(recipe: StudyRecipe, folder: str | Path, write: bool = True) -> P
     evaluated = [arm.card() for arm in arms if arm.pretraining.evaluated]
     cards = {name: inputs.card(name) for name in recipe.tasks}
     resolved = recipe.model_dump(mode="json", by_alias=True)
-    return Plan(recipe.name, Path(folder), resolved, evaluated, cards, list(jobs.by_id.values()))
+    plan = Plan(recipe.name, Path(folder), resolved, evaluated, cards, list(jobs.by_id.values()))
+    check_looks(plan)
+    return plan
 
 
 class _Evaluations:

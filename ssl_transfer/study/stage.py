@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from ssl_transfer.console import say
 from ssl_transfer.errors import RunError, UsageError
@@ -12,10 +14,14 @@ from ssl_transfer.recipe import Overrides, find_recipe
 from ssl_transfer.study import engine
 from ssl_transfer.study.costs import Costs
 from ssl_transfer.study.design import load_study
+from ssl_transfer.study.freeze import freeze as write_frozen
+from ssl_transfer.study.freeze import warn_of_changes
+from ssl_transfer.study.look_record import has_looks
 from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.planning import plan_study
 
 LISTED_FAILURES = 20
+RESOLVED = "study.yaml"  # in the study's folder
 
 
 def planned(study: str | Path, overrides: Overrides = (), out: str | Path | None = None, *, write: bool = True) -> Plan:
@@ -37,7 +43,18 @@ def planned(study: str | Path, overrides: Overrides = (), out: str | Path | None
     plan = plan_study(recipe, Path(out or Path("studies") / recipe.name), write=write)
     if write:
         plan.save()
+        write_resolved(plan)
     return plan
+
+
+def write_resolved(plan: Plan) -> Path:
+    """Write `study.yaml` into the study's folder: its YAML with all overrides, which plans the same jobs."""
+    path = plan.folder / RESOLVED
+    path.write_text(
+        f"# The study as it was planned, with all overrides:\n#   ssl-transfer study plan {path}\n"
+        + yaml.safe_dump(plan.recipe, sort_keys=False, allow_unicode=True)
+    )
+    return path
 
 
 def opened(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> Plan:
@@ -63,13 +80,51 @@ def _saved(study: str | Path, overrides: Overrides) -> Plan | None:
 
 
 def plan(
-    study: str | Path, overrides: Overrides = (), out: str | Path | None = None, dry_run: bool = False
+    study: str | Path,
+    overrides: Overrides = (),
+    out: str | Path | None = None,
+    dry_run: bool = False,
+    power: bool = False,
+    pilot: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Plan a study and estimate its cost; arguments as for `planned`. A dry run writes nothing."""
+    """Plan a study and estimate its cost; of a study with looks, write the jobs of the next look to `targets.json`.
+
+    Args:
+        study, overrides, out: See `planned`.
+        dry_run: Write nothing.
+        power: Add `power`: what the gate and the primary contrasts can decide, see `power.StudyPower`.
+        pilot: Folder of another study whose results give variance components, for `power`.
+    """
     made = planned(study, overrides, out, write=not dry_run)
+    warn_of_changes(made)
+    answer = _costs(made)
+    answer["plan"] = None if dry_run else str(made.folder / "plan.json")
+    if has_looks(made) and not dry_run:
+        answer |= _next(made)
+    if power or pilot:
+        from ssl_transfer.study.power import StudyPower
+
+        answer["power"] = StudyPower(made, pilot).answer()
+    return answer
+
+
+def _next(plan: Plan) -> dict[str, Any]:
+    """The next look of a study with looks, as another engine needs it."""
+    from ssl_transfer.study.look_by_look import TARGETS, in_words, write_targets
+
+    found = write_targets(plan)
+    return {
+        "looks": [in_words(decision) for decision in found.decisions],
+        "next_jobs": len(found.jobs) + len(found.others),
+        "targets": str(plan.folder / TARGETS),
+    }
+
+
+def _costs(made: Plan) -> dict[str, Any]:
+    """Numbers of jobs and their estimated cost."""
     costs, states = Costs.recorded(made.folder), engine.status(made).states
     whole = costs.estimate(made.jobs)
-    remaining = costs.estimate(job for job in made.jobs if states[job.id] != "done")
+    remaining = costs.estimate(job for job in made.jobs if states[job.id] not in ("done", "not needed"))
     return {
         "study": made.name,
         "runs": sum(1 for _ in made.runs),
@@ -81,7 +136,6 @@ def plan(
         "disk_gb": whole.disk_gb,
         "hours_left": remaining.hours,
         "estimated_from_records": f"{whole.recorded:.0%} of the jobs",
-        "plan": None if dry_run else str(made.folder / "plan.json"),
     }
 
 
@@ -92,7 +146,7 @@ def run(
     overrides: Overrides = (),
     out: str | Path | None = None,
 ) -> dict[str, Any]:
-    """Plan a study and run every job that is not done.
+    """Plan a study and run every job that is not done; with looks, only the seeds that its primary contrasts need.
 
     Args:
         study, overrides, out: See `planned`.
@@ -106,8 +160,9 @@ def run(
         RunError: If a job failed.
     """
     made = planned(study, overrides, out)
+    warn_of_changes(made)
     check_settings(made, check)
-    result = engine.run_plan(made, perform)
+    result = engine.run_plan(made, perform, rounds=rounds_of(made))
     answer = _progress(made, result.states)
     if result.count("failed"):
         say(f"failures and their tracebacks: ssl-transfer study status {made.folder}")
@@ -117,6 +172,15 @@ def run(
             f"{result.count('done')} are done. The first: {first['title']}: {first['error']}"
         )
     return answer
+
+
+def rounds_of(plan: Plan) -> Iterator[list[str]] | None:
+    """The rounds of a study that is run look by look, see `look_by_look.rounds`; None for any other."""
+    if not has_looks(plan):
+        return None
+    from ssl_transfer.study.look_by_look import rounds
+
+    return rounds(plan)
 
 
 def check_settings(plan: Plan, check: Callable[[list[str]], None]) -> None:
@@ -134,7 +198,7 @@ def status(study: str | Path, overrides: Overrides = (), out: str | Path | None 
     """Numbers of jobs by state, failures, and the estimated remaining time; arguments as for `opened`."""
     made = opened(study, overrides, out)
     states = engine.status(made).states
-    remaining = [job for job in made.jobs if states[job.id] != "done"]
+    remaining = [job for job in made.jobs if states[job.id] not in ("done", "not needed")]
     return {**_progress(made, states), "hours_left": Costs.recorded(made.folder).estimate(remaining).hours}
 
 
@@ -148,6 +212,18 @@ def report(study: str | Path, overrides: Overrides = (), out: str | Path | None 
     from ssl_transfer.study.gather import report_study
 
     return report_study(opened(study, overrides, out), out)
+
+
+def extend(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> dict[str, Any]:
+    """What would decide the open contrasts of a study, see `extension.extension`; arguments as for `opened`."""
+    from ssl_transfer.study.extension import extension
+
+    return extension(opened(study, overrides, out))
+
+
+def freeze(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> dict[str, Any]:
+    """Plan a study and write digest and date of its design, see `freeze.freeze`; arguments as for `planned`."""
+    return write_frozen(planned(study, overrides, out))
 
 
 def job(study: str | Path, job_id: str, perform: engine.Perform) -> dict[str, Any]:
@@ -174,7 +250,7 @@ def _progress(plan: Plan, states: dict[str, str]) -> dict[str, Any]:
     ]
     return {
         "study": plan.name,
-        **{state: sum(counts[state] for counts in by_stage.values()) for state in engine.STATES},
+        **{state.replace(" ", "_"): sum(counts[state] for counts in by_stage.values()) for state in engine.STATES},
         "by_stage": {stage: {state: n for state, n in counts.items() if n} for stage, counts in by_stage.items()},
         "runs": sum(1 for _ in plan.runs),
         "runs_done": sum(Path(run["result"]).exists() for run in plan.runs),

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from support.tiny_study import STUDY, record_results, small, write_study
 
+from ssl_transfer.errors import UsageError
+from ssl_transfer.study.declared import Spending
+from ssl_transfer.study.design import load_study
+from ssl_transfer.study.planning import plan_study
+from ssl_transfer.study.power import StudyPower
 from ssl_transfer.study.statistics import ALPHA, nominal_levels
 from ssl_transfer.study.statistics.power import (
     PATHS,
@@ -165,3 +172,80 @@ def test_the_cheapest_allocation_is_near_the_square_root_of_the_costs():
     table = allocations(PairComponents(0.02, 0.04), 0.012, ALPHA, 9.0, 1.0, draws=range(1, 20))
     best = min(table, key=lambda each: each.minutes)
     assert best.draws == pytest.approx(0.04 / 0.02 * math.sqrt(9.0), abs=1)
+
+
+# --- of a plan ---
+
+
+@pytest.fixture
+def planned(tmp_path, monkeypatch):
+    """Plan the small study, with some changes."""
+    monkeypatch.chdir(tmp_path)
+
+    def plan(folder="studies/tiny", **changes):
+        made = plan_study(load_study(write_study(tmp_path, **small(**changes))), Path(folder))
+        made.save()
+        return made
+
+    return plan
+
+
+def statistics(**more) -> dict:
+    primary = {**STUDY["statistics"]["primary"], "compare": "CT", "with": "scratch"}
+    return {"primary": primary, "gate": False, "relevant": 0.03, **more}
+
+
+def test_a_plan_has_the_power_of_its_stated_components(planned):
+    stated = {"pretraining": 0.016, "residual": 0.039}
+    plan = planned(pretraining_seeds=16, statistics=statistics(components=stated, looks=list(LOOKS)))
+    (row,) = StudyPower(plan).answer()
+    sd = PairComponents(**stated).unit_sd(2)
+    assert row["components"]["unit_sd"] == pytest.approx(sd)
+    levels = nominal_levels(ALPHA, LOOKS, Spending())
+    assert [look["level"] for look in row["looks"]] == list(levels)
+    expected = look_power(LOOKS, levels, 0.03, sd)
+    assert [look["power"] for look in row["looks"]] == pytest.approx(expected.different.tolist())
+    assert [look["detectable"] for look in row["looks"]] == pytest.approx(
+        [detectable_difference(n, level, sd) for n, level in zip(LOOKS, levels, strict=True)]
+    )
+    hours = [look["hours"] for look in row["looks"]]
+    assert hours == sorted(hours)
+
+
+def test_levels_are_those_of_the_number_of_primary_contrasts(planned):
+    arms = {name: {"store": "ct", "set": {"data.limit": n}} for n, name in enumerate(["CT", "B", "C"], 20)}
+    more = statistics(components={"pretraining": 0.02, "residual": 0.02})
+    more["primary"] = {**STUDY["statistics"]["primary"], "compare": "CT"}
+    rows = StudyPower(planned(pretrainings=arms, pretraining_seeds=6, statistics=more)).answer()
+    assert [row["looks"][0]["level"] for row in rows] == [ALPHA / 2, ALPHA / 2]
+
+
+def test_without_results_and_components_the_power_is_not_known(planned):
+    (row,) = StudyPower(planned(statistics=statistics())).answer()
+    assert "state `statistics.components" in row["note"]
+
+
+def test_components_come_from_results_of_the_study_or_of_a_pilot(planned):
+    pilot = planned("studies/pilot", pretraining_seeds=3, statistics=statistics())
+    record_results(pilot, lambda run: 0.5 + 0.1 * (run["pretraining"] == "CT") * run["pretraining_seed"])
+    plan = planned(pretraining_seeds=8, statistics=statistics())
+    (row,) = StudyPower(plan, "studies/pilot").answer()
+    assert row["components"]["source"] == "3 pretraining seeds of the pilot studies/pilot"
+    assert row["components"]["unit_sd"] == pytest.approx(0.1)
+    (own,) = StudyPower(pilot).answer()
+    assert own["components"]["source"] == "3 pretraining seeds of studies/pilot"
+
+
+def test_a_pilot_without_results_is_refused(planned):
+    planned("studies/pilot")
+    with pytest.raises(UsageError, match="Run it first"):
+        StudyPower(planned(statistics=statistics()), "studies/pilot")
+
+
+def test_the_allocation_is_a_sentence_with_the_numbers_of_its_table(planned):
+    stated = statistics(components={"pretraining": 0.016, "residual": 0.039})
+    (row,) = StudyPower(planned(pretraining_seeds=8, statistics=stated)).answer()
+    allocation = row["allocation"]
+    best = min(allocation["table"], key=lambda each: each["minutes"])
+    assert (allocation["draws"], allocation["seeds"]) == (best["draws"], best["seeds"])
+    assert f"{best['draws']} draws per pretraining seed and {best['seeds']} pretraining seeds" in allocation["sentence"]

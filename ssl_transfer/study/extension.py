@@ -1,0 +1,168 @@
+"""What would decide the open contrasts of a study: conditional power at the looks that are left, its price, and the command."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_transfer.study.comparisons import Statistics
+from ssl_transfer.study.costs import Costs
+from ssl_transfer.study.decided import study_decisions
+from ssl_transfer.study.engine import status
+from ssl_transfer.study.finished import finished_table
+from ssl_transfer.study.look_by_look import gate_closed, in_words
+from ssl_transfer.study.plan import Plan
+from ssl_transfer.study.planned_contrasts import (
+    arms_of_contrast,
+    jobs_of_seeds,
+    planned_seeds,
+    study_comparisons,
+    with_inputs,
+)
+from ssl_transfer.study.power import named_contrast
+from ssl_transfer.study.statistics import ALPHA, Decision
+from ssl_transfer.study.statistics.power import Start, detectable_difference, look_power
+from ssl_transfer.study.statistics.sequential import holm_levels
+
+RESOLVED = "study.yaml"  # the study with all overrides, in its folder; see `stage.write_resolved`
+MOST_SEEDS = 500  # of a replication
+
+
+def extension(plan: Plan) -> dict[str, Any]:
+    """What is open in a study and what would decide it.
+
+    Returns:
+        `study`; `contrasts`, one JSON object per gate and primary contrast: its verdict or status in `words`, and if it is open
+        `looks`: for each look that is left its seeds, seeds and minutes to add, and the probability to be decided by then, if
+        the true difference is the estimate or `relevant`; `command`, which does the next look; or, where no look is left,
+        `replication`: the command of a study with fresh seeds, and its power.
+    """
+    frame, states = finished_table(plan), status(plan).states
+    decisions = study_decisions(plan, frame, states)
+    closed = gate_closed(decisions)
+    extend = _Extension(plan, decisions, states)
+    rows = [extend.row(decision, closed and decision.family != "gate") for decision in decisions]
+    answer: dict[str, Any] = {"study": plan.name, "contrasts": rows}
+    if any("looks" in row for row in rows):
+        answer["command"] = f"ssl-transfer study run {shlex.quote(str(plan.folder))}"
+    if over := [decision for decision, row in zip(decisions, rows, strict=True) if row["status"] == "over"]:
+        answer["replication"] = extend.replication(over)
+    return answer
+
+
+class _Extension:
+    def __init__(self, plan: Plan, decisions: Sequence[Decision], states: dict[str, str]):
+        self.plan, self.decisions, self.states = plan, decisions, states
+        self.costs = Costs.recorded(plan.folder)
+        self.statistics: Statistics = study_comparisons(plan).statistics
+        self.seeds = planned_seeds(plan, [decision.contrast for decision in decisions])
+
+    def row(self, decision: Decision, closed: bool) -> dict[str, Any]:
+        """A contrast; its status is `decided`, `open`, `over` (no look is left), `closed` (by the gate), `waiting` (no look)."""
+        row = {
+            **named_contrast(decision.family, decision.contrast),
+            "verdict": decision.verdict,
+            "words": in_words(decision),
+        }
+        if decision.ungated != "not decided":
+            return {**row, "status": "decided"}
+        if decision.at_last_look:
+            return {**row, "status": "over"}
+        if closed:
+            return {**row, "status": "closed"}
+        pairs = _pairs(decision)
+        if len(pairs) < 2:
+            return {**row, "status": "waiting"}
+        return {**row, "status": "open", **self.looks_left(decision, pairs)}
+
+    def levels(self, decision: Decision) -> tuple[float, ...]:
+        """Levels at the looks of a contrast, given what is decided of its family."""
+        family = [each for each in self.decisions if each.family == decision.family]
+        different = sum(each.ungated not in ("not decided", "equivalent") for each in family)
+        return holm_levels(
+            ALPHA, len(family), min(different, len(family) - 1), decision.planned_looks, self.statistics.spent
+        )
+
+    def looks_left(self, decision: Decision, pairs: np.ndarray) -> dict[str, Any]:
+        """The looks that are left, with conditional power."""
+        taken = len(decision.looks)
+        looks, levels = decision.planned_looks[taken:], self.levels(decision)[taken:]
+        estimate, sd, start = float(pairs.mean()), float(pairs.std(ddof=1)), Start.of(pairs)
+        relevant = self.statistics.relevant_for(decision.contrast.metric)
+        truths = {"estimate": estimate} | ({} if relevant is None else {"relevant": math.copysign(relevant, estimate)})
+        power = {
+            name: look_power(looks, levels, truth, sd, decision.margin, start=start) for name, truth in truths.items()
+        }
+        minutes = [self.minutes(decision, look) for look in looks]
+        rows = [
+            {
+                "look": taken + 1 + i,
+                "seeds": look,
+                "seeds_to_add": look - decision.planned_looks[taken - 1],
+                "minutes_to_add": minutes[i],
+                "level": levels[i],
+                **{f"decided_at_{name}": float(each.decided[i]) for name, each in power.items()},
+            }
+            for i, look in enumerate(looks)
+        ]
+        expected = {
+            f"expected_{what}_at_{name}": each.expected(amounts)
+            for name, each in power.items()
+            for what, amounts in (("seeds", looks), ("minutes", minutes))
+        }
+        return {"estimate": estimate, "sd": sd, "relevant": relevant, "looks": rows, **expected}
+
+    def minutes(self, decision: Decision, look: int) -> float:
+        """Minutes of the jobs that a contrast still needs for a look."""
+        arms = arms_of_contrast(self.plan, decision.contrast)
+        jobs = jobs_of_seeds(self.plan, dict.fromkeys(arms, self.seeds[:look]))
+        needed = with_inputs(self.plan, [job.id for job in jobs])
+        return sum(self.costs.seconds(job) for job in needed if self.states[job.id] != "done") / 60
+
+    def replication(self, over: Sequence[Decision]) -> dict[str, Any]:
+        """A study of the same design with fresh pretraining seeds, for contrasts that no look is left of."""
+        count = max(decision.planned_looks[-1] for decision in over)
+        enough = [self._enough(decision, len(over)) for decision in over]
+        seeds = max([count, *(n for n in enough if n is not None)])
+        first = max(seed for arm in self.plan.arms for seed in arm["seeds"] if seed is not None) + 1
+        fresh = f"[{','.join(str(seed) for seed in range(first, first + seeds))}]"
+        own = [name for name, arm in self.plan.recipe["pretrainings"].items() if arm.get("seeds") is not None]
+        name = f"{self.plan.name}_replication"
+        words = [
+            *("ssl-transfer", "study", "run", str(self.plan.folder / RESOLVED)),
+            *(f"name={name}", f"pretraining_seeds={fresh}", *(f"pretrainings.{arm}.seeds={fresh}" for arm in own)),
+            *("--out", str(Path(self.plan.folder).with_name(name))),
+        ]
+        looks = self.statistics.looks
+        if looks and seeds > looks[-1]:
+            words.insert(5, f"statistics.looks=[{','.join(map(str, [*looks, seeds]))}]")
+        return {
+            "why": "The last look of these contrasts is past: more seeds may not be added to their tests, because the looks have "
+            "spent all of alpha. A replication with fresh pretraining seeds is a study of its own.",
+            "contrasts": [f"{each.contrast.name_a} against {each.contrast.name_b}" for each in over],
+            "seeds": seeds,
+            "seeds_for_80_percent_power_at_relevant": None if None in enough else max(enough, default=None),
+            "command": shlex.join(words),
+        }
+
+    def _enough(self, decision: Decision, tests: int) -> int | None:
+        """Seeds with which a replication finds `relevant` with 80 % power; None if that is not known."""
+        relevant, pairs = self.statistics.relevant_for(decision.contrast.metric), _pairs(decision)
+        if relevant is None or len(pairs) < 3:
+            return None
+        sd = float(pairs.std(ddof=1))
+        candidates = range(2, MOST_SEEDS + 1)
+        return next((n for n in candidates if detectable_difference(n, ALPHA / tests, sd) <= relevant), None)
+
+
+def _pairs(decision: Decision) -> np.ndarray:
+    """Differences of the pairs at the latest look; empty without pairs."""
+    if decision.units.test != "paired" or not decision.looks:
+        return np.zeros(0)
+    a, b = decision.units_at[-1].values()
+    return a - b

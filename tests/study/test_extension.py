@@ -1,0 +1,108 @@
+"""What would decide an open contrast: conditional power, seeds and minutes, and a command."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.tiny_study import STUDY, Verbs, small, write_study
+
+from ssl_transfer.cli.study_text import extension_text
+from ssl_transfer.study.decided import study_decisions
+from ssl_transfer.study.design import load_study
+from ssl_transfer.study.engine import run_plan
+from ssl_transfer.study.extension import extension
+from ssl_transfer.study.finished import finished_table
+from ssl_transfer.study.planning import plan_study
+from ssl_transfer.study.stage import planned
+from ssl_transfer.study.statistics import ALPHA, nominal_levels
+from ssl_transfer.study.statistics.power import Start, look_power
+
+LOOKS = [4, 8, 12]
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """A study of CT against random initialisation with results of its first seeds."""
+    monkeypatch.chdir(tmp_path)
+
+    def made(present: int, gap: float, sd: float = 0.02, **more):
+        primary = {**STUDY["statistics"]["primary"], "compare": "CT", "with": "scratch"}
+        statistics = {"primary": primary, "gate": False, "looks": LOOKS, "relevant": 0.03, **more}
+        path = write_study(tmp_path, **small(pretraining_seeds=12, statistics=statistics))
+        plan = planned(path, out="studies/tiny")
+
+        def value(run: dict) -> float:
+            rng = np.random.default_rng([len(run["pretraining"]), run["pretraining_seed"], 2])
+            return 0.5 + gap * (run["pretraining"] == "CT") + sd * rng.normal()
+
+        jobs = [job.id for job in plan.jobs if (job.about.get("seed") or 0) < present]
+        run_plan(plan, Verbs(plan, value), rounds=[jobs])
+        return plan
+
+    return made
+
+
+def test_an_open_contrast_has_a_row_for_each_look_that_is_left(study):
+    (row,) = extension(study(4, gap=0.01))["contrasts"]
+    assert row["status"] == "open"
+    assert [(look["seeds"], look["seeds_to_add"]) for look in row["looks"]] == [(8, 4), (12, 8)]
+    minutes = [look["minutes_to_add"] for look in row["looks"]]
+    assert 0 < minutes[0] < minutes[1]
+
+
+def test_its_power_is_conditional_on_the_pairs_that_are_there(study):
+    plan = study(4, gap=0.01)
+    (row,) = extension(plan)["contrasts"]
+    from ssl_transfer.study.job_state import status
+
+    (decision,) = study_decisions(plan, finished_table(plan), status(plan).states)
+    a, b = decision.units_at[-1].values()
+    levels = nominal_levels(ALPHA, tuple(LOOKS))[1:]
+    expected = look_power(LOOKS[1:], levels, (a - b).mean(), (a - b).std(ddof=1), start=Start.of(a - b))
+    assert [look["decided_at_estimate"] for look in row["looks"]] == pytest.approx(expected.decided.tolist())
+    assert row["expected_seeds_at_estimate"] == pytest.approx(expected.expected(LOOKS[1:]))
+
+
+def test_the_command_runs_the_next_look(study):
+    assert extension(study(4, gap=0.01))["command"] == "ssl-transfer study run studies/tiny"
+
+
+def test_a_decided_contrast_needs_nothing(study):
+    answer = extension(study(4, gap=0.5))
+    assert answer["contrasts"][0]["status"] == "decided"
+    assert "command" not in answer and "replication" not in answer
+
+
+def test_past_the_last_look_only_a_replication_with_fresh_seeds_can_decide(study):
+    answer = extension(study(12, gap=0.0))
+    assert answer["contrasts"][0]["status"] == "over"
+    assert "command" not in answer
+    replication = answer["replication"]
+    assert "may not be added to their tests" in replication["why"]
+    words = shlex.split(replication["command"])
+    assert words[:3] == ["ssl-transfer", "study", "run"]
+    recipe = load_study(words[3], [word for word in words[4:] if "=" in word])
+    assert set(recipe.pretraining_seeds).isdisjoint(range(12))
+    assert len(recipe.pretraining_seeds) >= 12
+    made = plan_study(recipe, Path(words[-1]), write=False)
+    assert made.name == "study_replication"
+
+
+def test_the_resolved_study_in_its_folder_plans_the_same_jobs(study):
+    plan = study(0, gap=0.0)
+    again = plan_study(load_study(plan.folder / "study.yaml"), plan.folder, write=False)
+    assert [job.id for job in again.jobs] == [job.id for job in plan.jobs]
+
+
+def test_the_text_is_a_table_with_the_command(study):
+    text = extension_text(extension(study(4, gap=0.01)))
+    assert "look  seeds" in text.replace("   ", "  ")
+    assert "ssl-transfer study run studies/tiny" in text
+
+
+def test_before_the_first_look_it_waits_for_it(study):
+    (row,) = extension(study(2, gap=0.01))["contrasts"]
+    assert row["status"] == "waiting"
