@@ -238,14 +238,8 @@ def is_run_of(contrast: DeclaredContrast, run: Mapping[str, Any]) -> bool:
     sides = any(all(run[name] == value for name, value in side.items()) for side in (contrast.a, contrast.b))
     on = all(run[name] in values for name, values in contrast.on.items())
     fraction = contrast.fractions is None or any(math.isclose(run["fraction"], each) for each in contrast.fractions)
-    return (
-        not run.get("control")
-        and sides
-        and on
-        and fraction
-        and run["protocol"] == contrast.protocol
-        and run["task"] in contrast.tasks
-    )
+    where = run["protocol"] == contrast.protocol and run["task"] in contrast.tasks and not run.get("control")
+    return where and sides and on and fraction
 
 
 def _share(contrast: DeclaredContrast, job: Job) -> float:
