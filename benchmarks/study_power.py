@@ -24,7 +24,10 @@ from ssl_transfer.study.declared import DeclaredContrast
 from ssl_transfer.study.statistics import decide_many
 
 ARMS = ("CT", "cell lines", "photographs", "scratch")
-GAIN = 0.10  # of any pretraining over random initialisation
+GAINS = (
+    0.10,
+    0.0,
+)  # of cell lines and photographs over random initialisation; the gate is then easy, or as hard as the question
 PRETRAINING, SUBSET, ARM_SUBSET, RESIDUAL = 0.016, 0.049, 0.016, 0.036
 MINUTES_PER_SEED, MINUTES_PER_DRAW = 0.945, 0.0023  # a pretraining with its features; a probe
 FRACTIONS, FORMER_DRAWS, FORMER_SEEDS = 3, 2, 4
@@ -32,9 +35,9 @@ LOOKS, DRAWS = (4, 6, 8, 12, 16), 8
 DIFFERENCES = (0.0, 0.01, 0.02, 0.03, 0.04, 0.05)
 
 
-def former(difference: float, seeds: int, studies: int, rng: np.random.Generator) -> float:
+def former(difference: float, gain: float, seeds: int, studies: int, rng: np.random.Generator) -> float:
     """Share of studies of the former design that find CT better than photographs at the primary fraction."""
-    means = np.array([GAIN + difference, GAIN, GAIN, 0.0])[:, None, None, None]
+    means = np.array([gain + difference, gain, gain, 0.0])[:, None, None, None]
     shape = (len(ARMS), seeds, FRACTIONS, FORMER_DRAWS)
     value = (
         means
@@ -60,10 +63,10 @@ def former(difference: float, seeds: int, studies: int, rng: np.random.Generator
     return float(np.mean((corrected[np.arange(studies), rank] <= 0.05) & positive))
 
 
-def present(difference: float, studies: int, rng: np.random.Generator) -> tuple[float, float]:
+def present(difference: float, gain: float, studies: int, rng: np.random.Generator) -> tuple[float, float]:
     """Share of studies of the present design that find CT better than photographs, and their mean number of seeds."""
     names = ("CT", "photographs", "scratch")
-    means = np.array([GAIN + difference, GAIN, 0.0])[:, None, None]
+    means = np.array([gain + difference, gain, 0.0])[:, None, None]
     own = math.hypot(ARM_SUBSET, RESIDUAL)  # with draws of their own, arm × subset is one more residual
     values = (
         means
@@ -84,29 +87,36 @@ def present(difference: float, studies: int, rng: np.random.Generator) -> tuple[
     return float((primary["verdict"] == "better").mean()), float(primary["planned"].mean())
 
 
-def main() -> None:
-    """Print the table of powers and the JSON line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--studies", type=int, default=2000, help="simulated studies per cell")
-    studies, rng = parser.parse_args().studies, np.random.default_rng(16)
+def table(gain: float, studies: int, rng: np.random.Generator) -> dict[str, dict[str, float]]:
+    """Print a row per difference, and return them."""
     each_former = len(ARMS) * (MINUTES_PER_SEED + FRACTIONS * FORMER_DRAWS * MINUTES_PER_DRAW)
     each_present = 2 * (MINUTES_PER_SEED + DRAWS * MINUTES_PER_DRAW)
+    print(f"cell lines and photographs gain {gain:g} over random initialisation")
     print("difference   former, 4 seeds   former at equal cost   present   mean seeds   minutes")
-    answer: dict[str, dict[str, float]] = {}
+    rows: dict[str, dict[str, float]] = {}
     for difference in DIFFERENCES:
-        power, seeds = present(difference, studies, rng)
+        power, seeds = present(difference, gain, studies, rng)
         equal = max(2, round(seeds * each_present / each_former))
         row = {
-            "former": former(difference, FORMER_SEEDS, studies, rng),
-            "former_at_equal_cost": former(difference, equal, studies, rng),
+            "former": former(difference, gain, FORMER_SEEDS, studies, rng),
+            "former_at_equal_cost": former(difference, gain, equal, studies, rng),
             "former_seeds": equal,
             "present": power,
             "mean_seeds": round(seeds, 2),
             "minutes": round(seeds * each_present, 1),
         }
-        answer[f"{difference:.2f}"] = row
+        rows[f"{difference:.2f}"] = row
         before = f"{row['former']:15.3f}   {row['former_at_equal_cost']:9.3f} ({equal:2d} seeds)"
         print(f"{difference:10.2f}   {before}   {power:7.3f}   {seeds:10.1f}   {row['minutes']:7.1f}")
+    return rows
+
+
+def main() -> None:
+    """Print a table of powers for each gain, and the JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--studies", type=int, default=4000, help="simulated studies per cell")
+    studies, rng = parser.parse_args().studies, np.random.default_rng(16)
+    answer = {f"gain {gain:g}": table(gain, studies, rng) for gain in GAINS}
     print(json.dumps({"study_power": answer, "studies": studies}))
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from support.command_line import ROOT
 
 from ssl_transfer.errors import RunError
 from ssl_transfer.study.declared import Spending
@@ -45,6 +46,15 @@ def test_the_first_level_is_what_is_spent_by_then():
 )
 def test_levels_equal_those_of_an_independent_simulation(alpha, looks, levels):
     assert nominal_levels(alpha, looks) == pytest.approx(levels, rel=0.06)
+
+
+def test_the_table_of_the_documentation_has_these_levels():
+    table = (ROOT / "docs/deciding.md").read_text().partition("| looks at |")[2].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[2:]]
+    assert len(rows) == 5
+    for looks, alpha, levels in rows:
+        expected = nominal_levels(float(alpha), tuple(int(look) for look in looks.split(",")))
+        assert [float(level) for level in levels.split(",")] == pytest.approx(expected, abs=6e-5)
 
 
 @pytest.mark.parametrize("looks", [LOOKS, (3, 10), (4, 8, 12, 16, 24)])
