@@ -119,6 +119,21 @@ def test_public_weights_are_looked_at_as_the_other_side_grows():
     assert decide(some, None, [contrast()], looks=LOOKS, pending={"photographs": {None}})[0].looks == ()
 
 
+def test_a_single_seed_waits_for_the_others_of_its_look():
+    values = {name: each[:, :, :1] for name, each in arms(draws=6, CT=0.8, photographs=0.7).items()}
+    (decision,) = decide(
+        tidy(values), None, [contrast()], looks=LOOKS, seeds=range(8), pending={"CT": set(range(1, 8))}
+    )
+    assert (decision.planned_looks, decision.looks, decision.units.unit) == (LOOKS, (), "pretraining_seed")
+
+
+def test_before_any_result_all_looks_are_left():
+    frame = tidy(arms(CT=0.8, photographs=0.7)).iloc[:0]
+    pending = {"CT": set(range(8)), "photographs": set(range(8))}
+    (decision,) = decide(frame, None, [contrast()], looks=LOOKS, seeds=range(8), pending=pending)
+    assert (decision.planned_looks, decision.looks, decision.verdict) == (LOOKS, (), "not decided")
+
+
 def test_two_checkpoints_are_tested_once_with_all_of_alpha():
     values = {name: each[:, :, :1] for name, each in arms(draws=6, CT=0.8, photographs=0.7).items()}
     (decision,) = decide(tidy(values), None, [contrast()], looks=LOOKS)

@@ -5,7 +5,7 @@ The unit is the pretraining seed: both sides are averaged within it over evaluat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,7 +64,9 @@ class Units:
         return a, b
 
 
-def contrast_units(frame: pd.DataFrame, contrast: DeclaredContrast, shared_draws: bool = True) -> Units:
+def contrast_units(
+    frame: pd.DataFrame, contrast: DeclaredContrast, shared_draws: bool = True, to_come: Collection[int] = ()
+) -> Units:
     """The independent values of both sides of a contrast.
 
     With pretraining seeds on both sides, evaluations of equal (pretraining seed, evaluation seed) are paired; what one side
@@ -76,16 +78,17 @@ def contrast_units(frame: pd.DataFrame, contrast: DeclaredContrast, shared_draws
         frame: A complete tidy frame (`table.complete`); with a column `study`, of several studies.
         contrast: The contrast.
         shared_draws: As for `decide`.
+        to_come: Pretraining seeds that are still to come: with a single seed so far, that seed is a unit then.
     """
     within = [STUDY] if STUDY in frame else []
     sides = contrast_sides(frame, contrast)
     if shared_draws and all(side["pretraining_seed"].notna().all() for side in sides):
-        return _paired_units(*sides, within, cells_of(contrast))
+        return _paired_units(*sides, within, cells_of(contrast), to_come)
     parts, by_pretraining, left_out = [], {}, 0
     for name, side in zip("ab", sides, strict=True):
         finite = side[side["value"].notna()]
         left_out += len(side) - len(finite)
-        several = bool(finite["pretraining_seed"].notna().all() and finite["pretraining_seed"].nunique() > 1)
+        several = bool(finite["pretraining_seed"].notna().all()) and _several(finite, to_come)
         by_pretraining[name] = several
         unit = "pretraining_seed" if several else "seed"
         parts.append(_cell_means(finite, within, cells_of(contrast), unit, ["value"]).assign(side=name))
@@ -101,10 +104,17 @@ def paired_runs(a: pd.DataFrame, b: pd.DataFrame, keys: Sequence[str]) -> pd.Dat
     return a[columns].rename(columns={"value": "a"}).merge(right, how="outer", on=list(keys))
 
 
-def _paired_units(a: pd.DataFrame, b: pd.DataFrame, within: list[str], cells: list[str]) -> Units:
+def _several(runs: pd.DataFrame, to_come: Collection[int]) -> bool:
+    """Whether there is more than one pretraining seed, or will be."""
+    return len({*runs["pretraining_seed"].unique(), *to_come}) > 1
+
+
+def _paired_units(
+    a: pd.DataFrame, b: pd.DataFrame, within: list[str], cells: list[str], to_come: Collection[int]
+) -> Units:
     both = paired_runs(a, b, [*within, *cells, "pretraining_seed", "seed"])
     pairs = both.dropna(subset=["a", "b"])
-    unit = "pretraining_seed" if pairs["pretraining_seed"].nunique() > 1 else "seed"
+    unit = "pretraining_seed" if _several(pairs, to_come) else "seed"
     table = _cell_means(pairs, within, cells, unit, ["a", "b"])
     used = pairs.merge(table[[*within, "unit"]].rename(columns={"unit": unit}), on=[*within, unit])
     left_out = int(both[["a", "b"]].notna().sum().sum()) - 2 * len(used)

@@ -215,19 +215,14 @@ def _data(
 ) -> list[ContrastData]:
     to_come = {seed for of_arm in pending.values() for seed in of_arm if seed is not None}
     order = list(seeds) if seeds is not None else sorted({*frame["pretraining_seed"].dropna().unique(), *to_come})
-    return [
-        ContrastData(
-            each,
-            contrast_units(frame, each, shared_draws),
-            order,
-            _awaited(each, pending),
-            tuple(looks),
-            margin_of(margin, each.metric),
-            studies,
-        )
-        for each in (gate, *primaries)
-        if each is not None
-    ]
+    data = []
+    for contrast in (gate, *primaries):
+        if contrast is not None:
+            awaited = _awaited(contrast, pending)
+            units = contrast_units(frame, contrast, shared_draws, awaited - {None})
+            highest = margin_of(margin, contrast.metric)
+            data.append(ContrastData(contrast, units, order, awaited, tuple(looks), highest, studies))
+    return data
 
 
 def _awaited(contrast: DeclaredContrast, pending: Mapping[str, Collection[int]]) -> set[int]:
