@@ -129,7 +129,7 @@ class _Extension:
         count = max(decision.planned_looks[-1] for decision in over)
         enough = [self._enough(decision, len(over)) for decision in over]
         seeds = max([count, *(n for n in enough if n is not None)])
-        first = max(seed for arm in self.plan.arms for seed in arm["seeds"] if seed is not None) + 1
+        first = max(planned_seeds(self.plan)) + 1
         fresh = f"[{','.join(str(seed) for seed in range(first, first + seeds))}]"
         own = [name for name, arm in self.plan.recipe["pretrainings"].items() if arm.get("seeds") is not None]
         name = f"{self.plan.name}_replication"

@@ -50,8 +50,8 @@ def planned_boundaries(plan: Plan) -> dict[tuple[str, str], str]:
             target = section["store"]
             if target == source:
                 known[arm["name"], task] = "none"
-            elif target and stores[source] and stores[target]:
-                known[arm["name"], task] = boundary(Domain.parse(stores[source]), Domain.parse(stores[target]))
+            elif target and (of_source := stores[source]) and (of_target := stores[target]):
+                known[arm["name"], task] = boundary(Domain.parse(of_source), Domain.parse(of_target))
     return known
 
 

@@ -46,7 +46,7 @@ def plan(tmp_path, monkeypatch):
     return planned
 
 
-def scores(gap: float = 0.0, random_init: float = -0.3, sd: float = 0.01):
+def scores(gap: float = 0.0, random_init: float = -5.0, sd: float = 0.01):
     """Scores with a gap between CT and photographs, and noise of each pretraining."""
 
     def value(run: dict) -> float:

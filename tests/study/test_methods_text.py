@@ -122,7 +122,7 @@ def test_without_a_margin_no_equivalence_is_claimed(text):
 
 def test_the_draws_are_those_that_were_run(text):
     evaluations = [{"protocol": "linear_probe", "fractions": [0.5], "seeds": 3}]
-    assert "Evaluation seeds per pretraining seed: 3 of linear probe." in text({"evaluations": evaluations})
+    assert "where a result depends on them: 3 of linear probe." in text({"evaluations": evaluations})
 
 
 def test_declared_pairs_are_named_as_such(text):

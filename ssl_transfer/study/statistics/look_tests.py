@@ -47,10 +47,10 @@ class LookTests:
     def paired(cls, a: np.ndarray, b: np.ndarray, study: np.ndarray, studies: int, margin: float) -> LookTests:
         """Paired t-tests of units that belong together, of each study."""
         samples = differences(a, b, study, studies)
-        means = [Samples.grouped(values, study, studies).mean for values in (a, b)]
+        of_a, of_b = (Samples.grouped(values, study, studies).mean for values in (a, b))
         with np.errstate(divide="ignore", invalid="ignore"):  # studies without units
             error = np.sqrt(np.where(samples.variance > 0, samples.variance / samples.n, np.nan))
-        return cls._of(samples.n, samples.n, *means, error, samples.n - 1.0, margin)
+        return cls._of(samples.n, samples.n, of_a, of_b, error, samples.n - 1.0, margin)
 
     @classmethod
     def welch(cls, a: Samples, b: Samples, margin: float) -> LookTests:
@@ -149,5 +149,5 @@ class ContrastData:
             return LookTests.paired(a, b, study, self.studies, self.margin)
         of_a = (table["side"] == "a").to_numpy()
         values = table["value"].to_numpy(float)
-        sides = (Samples.grouped(values[of_side], study[of_side], self.studies) for of_side in (of_a, ~of_a))
-        return LookTests.welch(*sides, self.margin)
+        a, b = (Samples.grouped(values[side], study[side], self.studies) for side in (of_a, ~of_a))
+        return LookTests.welch(a, b, self.margin)
