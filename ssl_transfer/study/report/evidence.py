@@ -222,15 +222,16 @@ class Evidence:
     @cached_property
     def trivial_results(self) -> pd.DataFrame:
         """`statistics.summary` of trivial features."""
-        has_rows = self.trivial is not None and len(self.trivial)
-        return summary(self.trivial) if has_rows else pd.DataFrame(columns=SUMMARY_COLUMNS)
+        if self.trivial is None or self.trivial.empty:
+            return pd.DataFrame(columns=SUMMARY_COLUMNS)
+        return summary(self.trivial)
 
     @cached_property
     def against_trivial(self) -> pd.DataFrame:
         """`statistics.against_trivial` at main metrics."""
         trivial = self.runs.iloc[:0] if self.trivial is None else self.trivial
-        kept = (at_main(table, self.main_metrics) for table in (self.runs, trivial))
-        return against_trivial(*kept, self._margin)
+        runs, trivial = (at_main(table, self.main_metrics) for table in (self.runs, trivial))
+        return against_trivial(runs, trivial, self._margin)
 
     @cached_property
     def aa_contrasts(self) -> pd.DataFrame:

@@ -60,7 +60,7 @@ def _row(
 ) -> dict[str, Any]:
     sign = metric_sign(cell["metric"])
     means, trivial = unit_means(runs), unit_means(control).iloc[0]
-    best = (sign * means).idxmax() if means.notna().any() else means.index[0]
+    best: Any = (sign * means).idxmax() if means.notna().any() else means.index[0]
     test = _paired(runs[runs["pretraining"] == best], control, sign)
     difference, most = sign * (means[best] - trivial), margin(cell["metric"])
     return {
@@ -107,16 +107,17 @@ def aa_contrasts(frame: pd.DataFrame, margin: Callable[[str], float]) -> pd.Data
     """
     rows = []
     units = seed_units(frame).sort_values("unit_seed", kind="stable") if len(frame) else pd.DataFrame(columns=CELL)
+    key: Any
     for key, of_arm in units.groupby([*CELL, "pretraining", "unit"], dropna=False, sort=False) if len(units) else ():
         values = of_arm["value"].to_numpy(float)
         if len(values) < 4:
             continue
-        coordinates = dict(zip([*CELL, "pretraining", "unit"], key, strict=True))
+        coordinates: dict[str, Any] = dict(zip([*CELL, "pretraining", "unit"], key, strict=True))
         most = margin(coordinates["metric"])
         test = vars(welch(values[::2], values[1::2]))
         rows.append({**coordinates, **test, "margin": most, "p_tost": tost(values[::2], values[1::2], most)})
     table = pd.DataFrame(rows, columns=AA_COLUMNS)
-    table["p_holm"] = holm(table["p_value"].to_numpy(float))
+    table["p_holm"] = holm(table["p_value"].astype(float).tolist())
     different, equivalent = table["p_holm"] < ALPHA, table["p_tost"].astype(float) < ALPHA
     table["verdict"] = np.select([different, equivalent], ["different", "equivalent"], "not different")
     return table
