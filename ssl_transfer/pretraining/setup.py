@@ -10,6 +10,8 @@ import torch
 
 from ssl_transfer.cards import TrainingStage, lineage
 from ssl_transfer.console import warn
+from ssl_transfer.data.altered import ClearedAir
+from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.store import ImageStore, class_codes
@@ -60,7 +62,7 @@ class PretrainSetup:
             RecipeError, StoreError, BackboneError: If they do not fit each other.
         """
         size, sources = recipe.data.size, recipe.data.sources()
-        stores = [ImageStore(source.store) for source in sources]
+        stores = [_opened(source.store, recipe.data.air) for source in sources]
         channels = recipe.backbone.in_channels or max(store.shape[0] for store in stores)
         recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"in_channels": channels})})
         presets = _with_common_intensity(
@@ -120,11 +122,17 @@ def online_probes(recipe: PretrainRecipe, training_set: TrainingSet) -> OnlinePr
         return None
 
 
-def _preset(views: Component, size: int, channels: int, store: ImageStore) -> Views:
+def _opened(path: str, air: str | None) -> Images:
+    """A store; if air is cleared, a view of a CT store without the grey level of air."""
+    store = ImageStore(path)
+    return ClearedAir(store) if air and store.domain.modality == "ct" else store
+
+
+def _preset(views: Component, size: int, channels: int, store: Images) -> Views:
     return VIEWS[views.name](size, channels, store.units, **views.options)
 
 
-def _with_common_intensity(presets: list[Views], stores: list[ImageStore]) -> list[Views]:
+def _with_common_intensity(presets: list[Views], stores: list[Images]) -> list[Views]:
     """Presets with the same intensity normalisation: mean and std of the first preset, HU window of the first store in HU."""
     window = next((p.intensity.window_hu for p, s in zip(presets, stores, strict=True) if s.units == "hu"), None)
     intensity = replace(presets[0].intensity, window_hu=window or presets[0].intensity.window_hu)
@@ -164,12 +172,12 @@ def _stage(recipe: PretrainRecipe, training_set: TrainingSet, objective: Objecti
         name=recipe.name,
         method=recipe.method.name,
         domain=" + ".join(domains),
-        images={part.store.id: len(part.positions) for part in training_set.parts},
+        images={part.store.card.id: len(part.positions) for part in training_set.parts},
         steps=objective.schedule.total_steps,
     )
 
 
-def _labels(recipe: PretrainRecipe, stores: list[ImageStore]) -> tuple[np.ndarray, np.ndarray]:
+def _labels(recipe: PretrainRecipe, stores: list[Images]) -> tuple[np.ndarray, np.ndarray]:
     """Class codes of all rows of all stores (−1: none), and the classes.
 
     Raises:
@@ -196,11 +204,7 @@ def _objective(recipe: PretrainRecipe, backbone: Backbone, classes: np.ndarray |
 
 
 def _training_set(
-    recipe: PretrainRecipe,
-    stores: list[ImageStore],
-    presets: list[Views],
-    labels: np.ndarray | None,
-    objective: Objective,
+    recipe: PretrainRecipe, stores: list[Images], presets: list[Views], labels: np.ndarray | None, objective: Objective
 ) -> TrainingSet:
     """The training rows of all stores. If the method needs labels, only rows with a label.
 

@@ -35,6 +35,8 @@ class DataSection(Section):
         size: Height and width of the backbone's images in pixels.
         label: Column of `rows.parquet` that a supervised method learns from.
         limit: Number of training images, a seeded subset, for trials; null: all.
+        air: `clear`: CT images are read without the grey level of their air, as for tasks whose card says so; stores of other
+            modalities are read as they are. Null: all are.
     """
 
     store: str | None = None
@@ -43,6 +45,7 @@ class DataSection(Section):
     size: int = Field(gt=0)
     label: str = "label"
     limit: int | None = Field(default=None, gt=0)
+    air: Literal["clear"] | None = None
 
     @model_validator(mode="after")
     def _one_or_several(self) -> DataSection:
@@ -183,6 +186,8 @@ class PretrainRecipe(Section):
             recipe["train"].pop(key)
         for source in (recipe["data"], *recipe["data"]["mix"]):
             source.pop("store")
+        if recipe["data"]["air"] is None:  # ids of recipes without it are those of earlier versions
+            recipe["data"].pop("air")
         if recipe["backbone"]["init"] != "scratch":
             recipe["backbone"].pop("init")
         return recipe

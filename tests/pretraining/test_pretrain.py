@@ -12,11 +12,14 @@ import torch
 import yaml
 
 from ssl_transfer.cli import main
+from ssl_transfer.data.altered import ClearedAir
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
 from ssl_transfer.errors import RecipeError, RunError, UsageError
 from ssl_transfer.methods.registry import METHODS
 from ssl_transfer.models.backbone import load_backbone
+from ssl_transfer.pretraining.setup import PretrainSetup, resolve
+from ssl_transfer.recipe import PretrainRecipe, validate
 from ssl_transfer.training.batches import StepSampler
 
 VIT = ("backbone.name=vit_tiny_patch16_224", "backbone.options={patch_size: 8, embed_dim: 16, depth: 2, num_heads: 2}")
@@ -50,6 +53,22 @@ def test_the_backbone_s_card_says_where_it_comes_from(finished, ct_store):
     assert (card.method, card.source_domain, card.stores) == ("simclr", "ct", (ct_store.id,))
     assert (card.in_channels, card.image_size, card.pretraining_seed) == (1, 16, 0)
     assert card.parents == card.adapted == ()
+
+
+def test_air_is_cleared_of_ct_stores_alone_and_the_card_names_the_store(runs, ct_store, photo_store, tmp_path):
+    def parts(store, air):
+        views = "natural" if store is photo_store else "ct"
+        data = {"store": str(store.path), "views": views, "size": 16, "air": air}
+        recipe = resolve(
+            validate(PretrainRecipe, {**yaml.safe_load(runs.recipe.read_text()), "data": data}, "test"), "test"
+        )
+        return PretrainSetup.build(recipe, "test")
+
+    cleared = parts(ct_store, "clear")
+    assert isinstance(cleared.training_set.parts[0].store, ClearedAir)
+    assert cleared.objective.backbone.card.stores == (ct_store.id,)
+    assert cleared.upstream != parts(ct_store, None).upstream
+    assert parts(photo_store, "clear").upstream == [photo_store.id]
 
 
 def test_the_log_has_one_line_per_step_with_every_promised_name(runs, finished):
