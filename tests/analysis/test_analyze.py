@@ -281,10 +281,10 @@ def test_inspect_shows_an_analysis(analyzed, in_user_folder, capsys):
         (["ours", "--store", "ct", "neighbors=24"], "48 images"),
         (["ours", "--store", "ct", "--results", "probe_ours"], "found one result, expected two"),
         (["ours", "--store", "ct", "--results", "tuned", "--results", "ours"], "ours"),
-        (["ours", "--store", "ct", "--against", "elsewhere/ct"], "two have the same"),
+        (["ours", "--store", "ct", "--against", "elsewhere/ct"], "two of them have the name"),
         (
             ["ours", "--store", "ct", "--against", "photographs", "--against", "elsewhere/photographs"],
-            "two have the same",
+            "two of them have the name",
         ),
         (["ours", "ours", "--store", "ct"], "given twice"),
         (["seed=1", "--store", "ct"], "no backbone"),

@@ -59,7 +59,7 @@ def test_only_images_that_both_have_scored_count():
     [
         (predictions([1] * 4, first_row=100), "no image in common"),
         (predictions([1] * 4).assign(label="b"), "disagree on labels"),
-        (pd.DataFrame({"case": [1], "dice": [0.5]}), "second table has no row, label"),
+        (pd.DataFrame({"case": [1], "dice": [0.5]}), "second table lacks row, label"),
     ],
 )
 def test_tables_that_cannot_be_compared_are_refused(other, said):

@@ -62,7 +62,7 @@ def test_rows_are_in_the_requested_order_for_any_batch_size(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     "options, said",
     [
-        ({"px": 0}, "0 pixels"),
+        ({"px": 0}, "found px=0"),
         ({"rows": np.array([1, 2])}, "no image 2.*0 to 1"),
         ({"rows": np.array([-1])}, "image -1"),
     ],
