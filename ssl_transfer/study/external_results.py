@@ -70,11 +70,7 @@ def report_external_results(
         trivial=trivial,
     )
     page = write_report(out or Path("studies") / results.stem, evidence)
-    return {
-        "report": str(page),
-        "contrasts": len(evidence.contrasts),
-        "answers": [f"{answer['where']}: {answer['advice']}" for answer in evidence.answers],
-    }
+    return {"report": str(page), "contrasts": len(evidence.contrasts), "answers": evidence.sentences}
 
 
 def _command(

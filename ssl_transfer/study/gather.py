@@ -29,6 +29,7 @@ from ssl_transfer.study.predictions import StoredPredictions
 from ssl_transfer.study.report.evidence import TUNING_COLUMNS, Attachment, Evidence, Provenance
 from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.report.wording import words
+from ssl_transfer.study.scope import study_scope
 from ssl_transfer.study.table import CLEAN, coordinates, study_table, write_table
 
 HERE = ("done", "not needed")  # states of jobs that the report does not miss
@@ -55,7 +56,7 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
     states = status(plan).states
     evidence = study_evidence(plan, results, states, pictures, controls)
     with stage(f"statistics of {len(results)} runs"):
-        answers = evidence.answers
+        answers = evidence.sentences
     write_table(evidence.frame, folder)
     with stage("report"):
         page = write_report(folder, evidence)
@@ -65,7 +66,7 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
         "runs_done": len(results) + sum(map(len, controls.values())),
         "missing": sum(state not in HERE for state in states.values()),
         "not_needed": sum(state == "not needed" for state in states.values()),
-        "answers": [f"{answer['where']}: {answer['advice']}" for answer in answers],
+        "answers": answers,
         "seconds": dict(evidence.provenance.cost),
     }
 
@@ -105,6 +106,7 @@ def study_evidence(
         commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
         attachments=[*pictures, *_contact_sheets(plan)],
         tuning=_tuning(plan),
+        scope=study_scope(plan, listed),
     )
     return Evidence(
         frame=frame,
@@ -114,6 +116,7 @@ def study_evidence(
         arms=list(_arms(plan, frame)),
         stated_metrics=stated_metrics,
         margin=statistics.margin,
+        relevant=statistics.relevant,
         family=statistics.family,
         pairs=statistics.pairs or compared(plan.arms),
         validation=_validation(results, stated_metrics),
@@ -121,7 +124,6 @@ def study_evidence(
         predictions=StoredPredictions(results, {name: card["averaging"] for name, card in plan.tasks.items()}),
         trivial=tables.get(TRIVIAL),
         permuted=tables.get(PERMUTATION),
-        relevant=statistics.relevant,
     )
 
 

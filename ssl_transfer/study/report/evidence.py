@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ssl_transfer.study.report.claims import Terms
 from ssl_transfer.study.report.drawing import TRIVIAL_LOOK, Looks, arm_looks
 from ssl_transfer.study.report.guidance import answers
+from ssl_transfer.study.report.headline import Headline, headline
 from ssl_transfer.study.report.primary import (
     STRATEGIES,
     MainMetrics,
@@ -62,6 +64,25 @@ class Attachment:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scope:
+    """What the results were obtained with, for the sentences on what they do not say.
+
+    Attributes:
+        architectures: Names of the architectures of the pretrained backbones.
+        methods: Pretraining methods.
+        sizes: Sizes of their images in pixels.
+        generated: Names of the stores whose images are generated.
+        test: Target -> number of test images, and of test patients (None: unknown).
+    """
+
+    architectures: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    sizes: Sequence[int] = ()
+    generated: Sequence[str] = ()
+    test: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """Origin of the results, as the report states it.
 
@@ -77,6 +98,7 @@ class Provenance:
         commands: Commands that reproduce the page.
         attachments: Pictures to embed.
         tuning: Settings that were tried on validation, columns `TUNING_COLUMNS`; None: none were.
+        scope: Architectures, images and test patients.
     """
 
     title: str
@@ -90,6 +112,7 @@ class Provenance:
     commands: Sequence[str] = ()
     attachments: Sequence[Attachment] = ()
     tuning: pd.DataFrame | None = None
+    scope: Scope = Scope()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -107,6 +130,7 @@ class Evidence:
             initialisation is the arm `scratch`, and any of boundary `scratch`, here or in the frame.
         stated_metrics: Target -> its main metric; others: see `primary.main_metrics`.
         margin: As for `statistics.contrasts`.
+        relevant: The smallest difference worth detecting, as `margin`; None: the margin.
         family: As for `statistics.contrasts`.
         pairs: As for `statistics.contrasts`.
         validation: Validation values over steps, columns `statistics.CURVE_COLUMNS`; None: not recorded.
@@ -115,8 +139,6 @@ class Evidence:
         predictions: Runs of an arm in a cell with their predictions, for contrasts over patients; None: not recorded.
         trivial: Tidy table of trivial features, which are in no contrast; None: not evaluated.
         permuted: Tidy table of evaluations with permuted labels, which are in no contrast; None: not evaluated.
-        relevant: The smallest relevant difference, as `margin`; targets that trivial features solve are judged by it where there
-            is no margin.
     """
 
     frame: pd.DataFrame
@@ -126,6 +148,7 @@ class Evidence:
     arms: Sequence[Mapping[str, Any]] = ()
     stated_metrics: Mapping[str, str] | None = None
     margin: float | Mapping[str, float] | None = None
+    relevant: float | Mapping[str, float] | None = None
     family: Sequence[str] = FAMILY
     pairs: Collection[Collection[str]] | None = None
     validation: pd.DataFrame | None = None
@@ -133,7 +156,6 @@ class Evidence:
     predictions: RunsWithPredictions | None = None
     trivial: pd.DataFrame | None = None
     permuted: pd.DataFrame | None = None
-    relevant: float | Mapping[str, float] | None = None
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -158,6 +180,23 @@ class Evidence:
         return decision_rows(self.decisions, first)
 
     @cached_property
+    def terms(self) -> Terms:
+        """What the words of claims on declared contrasts depend on."""
+        return Terms(runs=self.runs, margin=self.margin, relevant=self.relevant, random_init=self.random_init)
+
+    @cached_property
+    def headline(self) -> Headline | None:
+        """What the gate and the primary contrasts say together; None without declared contrasts or without a run."""
+        return headline(self.decisions, self.terms) if len(self.frame) else None
+
+    @cached_property
+    def sentences(self) -> list[str]:
+        """The answer of the page as text."""
+        if self.headline is not None:
+            return self.headline.sentences
+        return [f"{answer['where']}: {answer['advice']}" for answer in self.answers]
+
+    @cached_property
     def strategies(self) -> pd.DataFrame:
         """`statistics.strategy_contrasts`."""
         return strategy_contrasts(self.frame)
@@ -172,7 +211,7 @@ class Evidence:
 
     @cached_property
     def answers(self) -> list[dict]:
-        """Answers to the primary contrasts, see `guidance.answers`."""
+        """Answers to primary contrasts that are not declared, see `guidance.answers`."""
         return answers(self.contrasts, self.results, self.primaries, self.strategies)
 
     @cached_property

@@ -7,14 +7,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from ssl_transfer.study.report.evidence import Evidence
+from ssl_transfer.study.report.first_screen import drawings, first_screen
 from ssl_transfer.study.report.guidance import unequal_budget
 from ssl_transfer.study.report.primary import primary_noise
-from ssl_transfer.study.report.section import Section, jinja_environment, render
+from ssl_transfer.study.report.section import Drawing, Section, jinja_environment, render
 from ssl_transfer.study.report.sections import (
     boundaries,
     contrasts,
     controls,
+    declared,
     effects,
     learning_curves,
     over_targets,
@@ -35,30 +39,40 @@ from ssl_transfer.study.table import write_table
 
 # In the order of the page; a section that returns None is left out.
 SECTIONS: list[Callable[[Evidence], Section | None]] = [
+    declared.gate,
+    declared.primaries,
     recommendation.section,
+    contrasts.section,
+    effects.section,
     boundaries.section,
     over_targets.section,
-    contrasts.section,
     learning_curves.section,
     robustness.section,
     seeds.section,
-    effects.section,
-    strategies.section,
-    time_to_quality.section,
-    score_validity.section,
     seed_variance.section,
     patients.section,
     ranks.section,
+    strategies.section,
+    time_to_quality.section,
+    score_validity.section,
     controls.section,
+    provenance.cost,
     results.section,
     provenance.pictures,
     provenance.design,
     provenance.tuning,
-    provenance.cost,
     provenance.environment,
     provenance.methods,
     provenance.commands,
 ]
+
+
+WARNINGS = """
+{% if warnings %}
+<div class="note" role="note"><strong>Read with care</strong>
+<ul>{% for warning in warnings %}<li>{{ warning }}</li>{% endfor %}</ul></div>
+{% endif %}
+"""
 
 
 def write_report(out: str | Path, evidence: Evidence) -> Path:
@@ -79,6 +93,9 @@ def write_report(out: str | Path, evidence: Evidence) -> Path:
     """
     out = Path(out)
     write_table(evidence.frame, out / "tables")
+    first = drawings(evidence) if evidence.headline else []
+    for drawing in first:
+        drawing.write(out / "figures")
     sections = []
     for make in SECTIONS:
         if section := make(evidence):
@@ -90,7 +107,7 @@ def write_report(out: str | Path, evidence: Evidence) -> Path:
         .render(
             title=evidence.provenance.title,
             question=evidence.provenance.question,
-            answer=_answer(evidence),
+            answer=_answer(evidence, first),
             sections=sections,
         )
     )
@@ -100,24 +117,22 @@ def write_report(out: str | Path, evidence: Evidence) -> Path:
     return out / "report.html"
 
 
-def _answer(evidence: Evidence) -> str:
-    """Top of the page: the answers to the primary contrasts, and warnings."""
+def _answer(evidence: Evidence, figures: list[Drawing]) -> Markup:
+    """Top of the page: the answer, and warnings."""
     made, frame = evidence.provenance, evidence.frame
-    template = (Path(__file__).parent / "answer.html.jinja").read_text(encoding="utf-8")
-    return render(
-        evidence,
-        template,
-        answers=evidence.answers,
-        warnings=[
-            *made.warnings,
-            *controls.warnings(evidence),
-            *evidence.metric_warnings,
-            *unequal_budget(evidence.arms),
-        ],
-        missing=made.missing,
-        runs=frame["run_id"].nunique() if "run_id" in frame else len(frame),
-        primaries="; ".join(_in_words(primary, evidence.has_noise) for primary in evidence.primaries),
-    )
+    if evidence.headline is not None:
+        answer = first_screen(evidence, evidence.headline, figures)
+    else:
+        answer = render(
+            evidence,
+            (Path(__file__).parent / "answer.html.jinja").read_text(encoding="utf-8"),
+            answers=evidence.answers,
+            missing=made.missing,
+            runs=frame["run_id"].nunique() if "run_id" in frame else len(frame),
+            primaries="; ".join(_in_words(primary, evidence.has_noise) for primary in evidence.primaries),
+        )
+    warnings = [*made.warnings, *controls.warnings(evidence), *evidence.metric_warnings, *unequal_budget(evidence.arms)]
+    return answer + render(evidence, WARNINGS, warnings=warnings)
 
 
 def _in_words(primary: Mapping[str, Any], has_noise: bool) -> str:

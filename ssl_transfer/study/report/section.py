@@ -103,6 +103,7 @@ def jinja_environment() -> jinja2.Environment:
     made.filters |= {
         "number": wording.number,
         "p": wording.p_value,
+        "nominal": wording.nominal,
         "t": wording.t_value,
         "words": wording.words,
         "measure": wording.measure,

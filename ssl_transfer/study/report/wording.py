@@ -81,6 +81,17 @@ def p_value(p: float | None) -> str:
     return "< .001" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 0.9995 else "1"
 
 
+def p_equals(p: float | None) -> str:
+    """A p-value in a sentence: p = .012, p < .001."""
+    text = p_value(p)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"
+
+
+def nominal(level: float) -> str:
+    """A level of a test as papers print it: .05, .0166, .00037; a dash if there is none."""
+    return "–" if level is None or math.isnan(level) else f"{level:.3g}".lstrip("0")
+
+
 def fine(value: float) -> str:
     """Two significant digits, for small numbers: 0.0031, 0.010; a dash for NaN or infinity."""
     return "–" if not math.isfinite(value) else f"{value:#.2g}".rstrip(".")

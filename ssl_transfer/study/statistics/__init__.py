@@ -33,6 +33,7 @@ from ssl_transfer.study.statistics.nested import (
     patient_bootstrap,
     variance_components,
 )
+from ssl_transfer.study.statistics.outlook import Outlook, outlook
 from ssl_transfer.study.statistics.patients import (
     PATIENT_COLUMNS,
     PatientContrast,
@@ -94,6 +95,7 @@ __all__ = [
     "Effect",
     "Look",
     "MeanRanks",
+    "Outlook",
     "Paired",
     "PatientBootstrap",
     "PatientContrast",
@@ -124,6 +126,7 @@ __all__ = [
     "minimal_detectable_effect",
     "nested_bootstrap",
     "nominal_levels",
+    "outlook",
     "over_targets",
     "paired",
     "patient_bootstrap",

@@ -90,6 +90,7 @@ class Decision:
         at: Index of the look that decided; where nothing is decided, of the latest; None without any.
         units: The values of both sides, those after the deciding look too.
         planned_looks: Seeds at each look of the design.
+        levels: Level of each of these looks: of those up to now as they were, of later ones as the family stands now.
         ungated: The verdict that the gate withholds; elsewhere the verdict.
         reason: Why there is no verdict, where the data alone do not say so; else empty.
         margin: Largest difference that counts as equivalent; NaN: none.
@@ -104,6 +105,7 @@ class Decision:
     units: Units
     planned_looks: tuple[int, ...]
     ungated: str
+    levels: tuple[float, ...] = ()
     reason: str = ""
     margin: float = float("nan")
     units_at: tuple[Units, ...] = ()
@@ -248,6 +250,7 @@ class _Outcome:
         withheld: Reason why the gate withholds the verdict; empty where it does not.
         tests: The tests of each look.
         levels: Level and level of equivalence of each look, shape (looks, 2, studies).
+        ahead: Level of each look of the design as the family stands now, shape (studies, looks of the design).
     """
 
     def __init__(self, data: ContrastData, family: str):
@@ -258,6 +261,7 @@ class _Outcome:
         self.different, self.equivalent = np.zeros(studies, bool), np.zeros(studies, bool)
         self.withheld = np.full(studies, "", object)
         self.levels = np.full((len(self.tests), 2, studies), np.nan)
+        self.ahead = np.full((studies, len(data.looks)), np.nan)
 
     def look(self, step: int, levels: np.ndarray) -> None:
         """Take a look at levels, shape (2, studies): what it decides is kept, and so is the level of what it has decided."""
@@ -347,6 +351,9 @@ def _sequential(
             for outcome in outcomes:
                 if step < len(outcome.tests):
                     outcome.look(step, levels[outcome.data.looks][count, step])
+    different = np.minimum(_found(outcomes).sum(0)[0], tests - 1)
+    for outcome in outcomes:
+        outcome.ahead = levels[outcome.data.looks][different]
     return outcomes
 
 
@@ -372,6 +379,7 @@ def _decision(outcome: _Outcome, study: int) -> Decision:
         units=data.units,
         planned_looks=data.looks,
         ungated=ungated,
+        levels=(*(look.level for look in looks), *map(float, outcome.ahead[study, len(looks) :])),
         reason=withheld,
         margin=data.margin,
         units_at=tuple(replace(data.units, table=data.units.table[data.at(step)]) for step in range(len(looks))),

@@ -60,12 +60,21 @@ seed; the best was used for all its evaluation seeds. Trials never read test. Al
 """
 COST = """
 <div class="wide"><table class="sortable narrow">
-<caption>Wall time by stage</caption>
-<thead><tr><th scope="col">Stage</th><th scope="col" class="num">Time</th></tr></thead>
+<caption>Wall time by stage, summed over jobs</caption>
+<thead><tr><th scope="col">Stage</th><th scope="col" class="num">Time</th><th scope="col" class="num">Share</th>
+{% if decided %}<th scope="col" class="num">Per decided primary contrast</th>{% endif %}</tr></thead>
 <tbody>{% for stage, seconds in cost -%}
-<tr><td>{{ stage }}</td><td class="num" data-v="{{ seconds }}">{{ seconds | duration }}</td></tr>{% endfor %}</tbody>
-<tfoot><tr><td>Total</td><td class="num">{{ total | duration }}</td></tr></tfoot>
+<tr><td>{{ stage | words }}</td><td class="num" data-v="{{ seconds }}">{{ seconds | duration }}</td>
+<td class="num" data-v="{{ seconds }}">{{ "%.0f" | format(100 * seconds / total) if total }} %</td>
+{% if decided %}<td class="num" data-v="{{ seconds }}">{{ (seconds / decided) | duration }}</td>{% endif %}</tr>
+{% endfor %}</tbody>
+<tfoot><tr><td>Total</td><td class="num">{{ total | duration }}</td><td></td>
+{% if decided %}<td class="num">{{ (total / decided) | duration }}</td>{% endif %}</tr></tfoot>
 </table></div>
+{% if primaries %}
+<p class="quiet">{{ decided }} of {{ primaries }} primary contrasts {{ "is" if decided == 1 else "are" }} decided
+{{- ", at %.3g minutes each" | format(total / 60 / decided) if decided }}.</p>
+{% endif %}
 """
 ENVIRONMENT = """
 <dl>{% for name, value in environment.items() %}<dt>{{ name }}</dt><dd>{% if value is mapping -%}
@@ -117,9 +126,17 @@ def tuning(evidence: Evidence) -> Section | None:
 
 
 def cost(evidence: Evidence) -> Section:
-    """Wall time by stage."""
+    """Wall time by stage, and per decided primary contrast."""
     stages = evidence.provenance.cost
-    html = render(evidence, COST, cost=stages, total=sum(seconds for _, seconds in stages))
+    primaries = [each for each in evidence.decisions if each.family != "gate"]
+    html = render(
+        evidence,
+        COST,
+        cost=stages,
+        total=sum(seconds for _, seconds in stages),
+        primaries=len(primaries),
+        decided=sum(each.decided for each in primaries),
+    )
     return Section(title="Cost", html=html)
 
 

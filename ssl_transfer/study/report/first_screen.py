@@ -1,0 +1,55 @@
+"""The first screen: the answer in a sentence, its figure, what it does not say, and what would decide what is open."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from markupsafe import Markup
+
+from ssl_transfer.study.report.decision_figures import MOST_PANELS, by_setting, unit_differences, unit_values
+from ssl_transfer.study.report.evidence import Evidence
+from ssl_transfer.study.report.headline import Headline
+from ssl_transfer.study.report.limits import limits
+from ssl_transfer.study.report.open_questions import open_questions
+from ssl_transfer.study.report.section import Drawing, render
+
+VALUES = (
+    "Every pretraining seed is a point (its evaluation seeds averaged), thin lines join the pairs. Bars: mean of each arm "
+    "with its 95 % interval.{more}"
+)
+DIFFERENCES = (
+    "Difference of every pair, and above it the mean difference with its interval at the level that decides. Filled, in the "
+    "colour of the better arm: decided.{band}"
+)
+BAND = " Grey band: the margin of equivalence."
+
+
+def drawings(evidence: Evidence) -> list[Drawing]:
+    """The figure of the first screen in its two parts: values and differences."""
+    primaries = [each for each in evidence.decisions if each.family != "gate"] or evidence.decisions
+    values = unit_values(primaries, evidence.terms, evidence.looks)
+    differences = unit_differences(evidence.decisions, evidence.terms, evidence.looks)
+    many = len(by_setting(primaries, evidence.terms)) > MOST_PANELS
+    more = f" Shown are the first {MOST_PANELS} settings." if many else ""
+    band = BAND if evidence.margin is not None else ""
+    parts = [("units", values, VALUES.format(more=more)), ("differences", differences, DIFFERENCES.format(band=band))]
+    return [Drawing(f"answer_{name}", figure, caption) for name, figure, caption in parts if figure is not None]
+
+
+def first_screen(evidence: Evidence, headline: Headline, figures: list[Drawing]) -> Markup:
+    """The first screen of a study with declared contrasts.
+
+    Args:
+        evidence: Evidence of the report.
+        headline: What the declared contrasts say together.
+        figures: As `drawings` returns them.
+    """
+    template = (Path(__file__).parent / "first_screen.html.jinja").read_text(encoding="utf-8")
+    return render(
+        evidence,
+        template,
+        headline=headline,
+        figures=figures,
+        limits=limits(evidence),
+        questions=open_questions(evidence),
+    )

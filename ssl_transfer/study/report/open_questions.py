@@ -1,0 +1,64 @@
+"""What would decide what is open: for each open contrast the next look, the detectable difference and the seeds needed."""
+
+from __future__ import annotations
+
+from ssl_transfer.study.report.claims import Terms, of_metric
+from ssl_transfer.study.report.evidence import Evidence
+from ssl_transfer.study.report.wording import nominal, number
+from ssl_transfer.study.statistics import Decision, Outlook, outlook
+from ssl_transfer.study.statistics.decisions import NOT_DECIDED
+
+
+def open_questions(evidence: Evidence) -> list[tuple[str, str]]:
+    """Heading and text for each declared contrast that is open, the gate first."""
+    terms = evidence.terms
+    open_ones = [each for each in evidence.decisions if each.ungated == NOT_DECIDED]
+    several = len({terms.setting(each.contrast) for each in open_ones}) > 1
+    return [(_heading(each, terms, several), " ".join(_sentences(each, terms))) for each in open_ones]
+
+
+def _heading(decision: Decision, terms: Terms, several: bool) -> str:
+    a, b = terms.sides(decision.contrast)
+    return f"{a} − {b}" + (f", {terms.setting(decision.contrast)}" if several else "")
+
+
+def _sentences(decision: Decision, terms: Terms) -> list[str]:
+    metric = decision.contrast.metric
+    relevant = of_metric(terms.relevant, metric)
+    effect = of_metric(terms.margin, metric) if relevant is None else relevant
+    found = outlook(decision, effect)
+    if decision.units.unit == "seed" and len(decision.units.table):
+        return ["One pretraining seed on a side: only further pretraining seeds can decide about the pretrainings."]
+    if found is None:
+        return [f"{_next(decision)} Two units on each side are needed before anything can be estimated."]
+    return [_next(decision), _detects(decision, found), _needed(decision, found, metric)]
+
+
+def _next(decision: Decision) -> str:
+    left = decision.planned_looks[len(decision.looks) :]
+    if not left:
+        return "No look is left." if len(decision.planned_looks) > 1 else "The study looks once, and has."
+    which, level = "Next" if decision.looks else "First", decision.levels[len(decision.looks)]
+    return f"{which} look at {left[0]} pretraining seeds (level {nominal(level)})."
+
+
+def _detects(decision: Decision, found: Outlook) -> str:
+    ahead = found.next_look is not None
+    where = f"The last look, at {found.last_look} seeds" if ahead else f"With {_n(decision)}"
+    at = f"{where} and level {nominal(found.level)},"
+    return f"{at} {'detects' if ahead else 'the study detects'} a true difference of {number(found.detects)} with 80 % power."
+
+
+def _n(decision: Decision) -> str:
+    look = decision.look
+    assert look is not None
+    return f"{look.n_a} pairs" if decision.units.test == "paired" else f"{look.n_a} and {look.n_b} seeds"
+
+
+def _needed(decision: Decision, found: Outlook, metric: str) -> str:
+    if found.effect is None:
+        return f"The study states no smallest relevant difference in {metric}: statistics.relevant."
+    unit = "pairs of pretraining seeds" if decision.units.test == "paired" else "seeds on each side"
+    if found.needed is None:
+        return f"No practicable number of seeds detects a difference of {found.effect:g}."
+    return f"A difference of {found.effect:g} needs {found.needed} {unit} at this level."

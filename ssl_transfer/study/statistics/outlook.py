@@ -1,0 +1,96 @@
+"""What an open contrast can still show: the difference that its last look detects, and the seeds that a difference needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ssl_transfer.study.statistics.decisions import Decision
+from ssl_transfer.study.statistics.two_samples import MOST_SEEDS, minimal_detectable_effect, noncentrality, seeds_needed
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What an open contrast can still show.
+
+    Attributes:
+        level: Level of the last planned look.
+        next_look: Pretraining seeds at the next look; None: no look is left.
+        last_look: Pretraining seeds at the last look.
+        sd: Standard deviation of a pair's difference; unpaired: of a unit, pooled over both sides.
+        detects: The smallest true difference that the last look detects with 80 % power, in units of the metric; where no look is
+            left, with the units there are.
+        effect: The smallest difference worth detecting; None: not stated.
+        needed: The fewest pairs (unpaired: units per side) that detect `effect` at `level`; None: unknown, or too many to count.
+    """
+
+    level: float
+    next_look: int | None
+    last_look: int
+    sd: float
+    detects: float
+    effect: float | None
+    needed: int | None
+
+
+def outlook(decision: Decision, effect: float | None) -> Outlook | None:
+    """What an open contrast can still show, from the variance of its units so far.
+
+    Power counts the last look alone, so it is a little more with the looks before it.
+
+    Args:
+        decision: A contrast without a verdict.
+        effect: The smallest difference worth detecting, in units of the metric; None: not stated.
+
+    Returns:
+        None with fewer than two units on a side, or where they do not vary.
+    """
+    table, paired = decision.units.table, decision.units.test == "paired"
+    if paired:
+        sides = [(table["a"] - table["b"]).to_numpy(float)]
+    else:
+        sides = [table.loc[table["side"] == side, "value"].to_numpy(float) for side in "ab"]
+    sizes = [len(side) for side in sides]
+    if not decision.planned_looks or min(sizes) < 2:
+        return None
+    sd = math.sqrt(float(np.average([side.var(ddof=1) for side in sides], weights=[n - 1 for n in sizes])))
+    if not sd > 0:
+        return None
+    last, level = decision.planned_looks[-1], decision.levels[-1]
+    left = len(decision.looks) < len(decision.planned_looks) and decision.units.unit == "pretraining_seed"
+    if paired:
+        detects = paired_detectable_effect(last if left else sizes[0], alpha=level)
+    else:
+        detects = minimal_detectable_effect(*([last, last] if left else sizes), alpha=level)
+    search = paired_seeds_needed if paired else seeds_needed
+    return Outlook(
+        level=level,
+        next_look=decision.planned_looks[len(decision.looks)] if left else None,
+        last_look=last,
+        sd=sd,
+        detects=detects * sd,
+        effect=effect,
+        needed=None if effect is None else search(effect / sd, alpha=level),
+    )
+
+
+def paired_detectable_effect(n: int, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The smallest true mean difference, in standard deviations of the differences, that a paired t-test of n pairs finds."""
+    from scipy import special
+
+    return float(noncentrality(n - 1, 1 - power, special.stdtrit(n - 1, 1 - alpha / 2)) / math.sqrt(n))
+
+
+def paired_seeds_needed(effect_sd: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
+    """The fewest pairs with which `paired_detectable_effect` is no larger than an effect; None if `MOST_SEEDS` do not suffice."""
+    few, many = 1, MOST_SEEDS
+    if not paired_detectable_effect(many, power, alpha) <= abs(effect_sd):
+        return None
+    while many - few > 1:  # `many` suffices, `few` do not
+        middle = (few + many) // 2
+        few, many = (
+            (few, middle) if paired_detectable_effect(middle, power, alpha) <= abs(effect_sd) else (middle, many)
+        )
+    return many
