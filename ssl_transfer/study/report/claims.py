@@ -199,9 +199,7 @@ def units_of(decision: Decision) -> str:
     """How many units of which kind, and degrees of freedom: `n = 12 pairs of pretraining seeds, df 11`."""
     look, units = decision.look, decision.units
     kinds = ["pretraining seeds" if units.by_pretraining[side] else "evaluation seeds" for side in "ab"]
-    if units.test == "paired":
-        n = f"{look.n_a} pairs of {kinds[0]}"
-    else:
-        n = f"{look.n_a} {kinds[0]} and {look.n_b} {kinds[1]}"
+    paired = units.test == "paired"
+    n = f"{look.n_a} pairs of {kinds[0]}" if paired else f"{look.n_a} {kinds[0]} and {look.n_b} {kinds[1]}"
     df = "" if math.isnan(look.df) else f", df {look.df:.{0 if float(look.df).is_integer() else 1}f}"
     return f"n = {n}{df}"
