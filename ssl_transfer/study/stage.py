@@ -16,7 +16,7 @@ from ssl_transfer.study.costs import Costs
 from ssl_transfer.study.design import load_study
 from ssl_transfer.study.freeze import freeze as write_frozen
 from ssl_transfer.study.freeze import warn_of_changes
-from ssl_transfer.study.look_record import has_looks
+from ssl_transfer.study.look_record import has_looks, stop_sentence
 from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.planning import plan_study
 
@@ -255,4 +255,5 @@ def _progress(plan: Plan, states: dict[str, str]) -> dict[str, Any]:
         "runs": sum(1 for _ in plan.runs),
         "runs_done": sum(Path(run["result"]).exists() for run in plan.runs),
         "failures": failures[:LISTED_FAILURES],
+        **({"stopped": stop_sentence(plan.folder)} if has_looks(plan) else {}),
     }

@@ -85,6 +85,23 @@ def test_a_dry_run_lists_every_job_with_its_resources(workplace, profile):
     }
 
 
+def test_targets_are_run_with_all_that_they_need_and_nothing_else(workplace):
+    """The next look of a study, see `study.look_by_look.write_targets`."""
+    place = workplace(job("0", "ingest"), job("1", "pretrain", "0"), job("2", "pretrain", "0"), job("3", "tune", "1"))
+    (place.study / "targets.json").write_text(json.dumps({"jobs": [16 * "3"]}))
+    status, said = place.run(targets="studies/small/targets.json")
+    assert status == 0, said
+    assert place.done() == "013"
+
+
+def test_targets_of_another_plan_are_refused(workplace):
+    place = workplace(job("0", "ingest"))
+    (place.study / "targets.json").write_text(json.dumps({"jobs": [16 * "9"]}))
+    status, said = place.run("-n", targets="studies/small/targets.json")
+    assert status == 1
+    assert "1 of its jobs are not in the plan. Plan the study again" in said
+
+
 @pytest.fixture(scope="module")
 def repaired(tmp_path_factory):
     """A study of seven jobs on two cores, run three times; `p` cannot be done the first time."""

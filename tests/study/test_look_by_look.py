@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.command_line import ROOT
 from support.tiny_study import STUDY, Verbs, small, write_study
 
 from ssl_transfer.errors import RecipeError
@@ -169,10 +168,6 @@ def test_targets_for_another_engine_are_the_jobs_of_the_next_look(plan):
     run(made, scores(gap=0.4))
     assert write_targets(made).settled
     assert json.loads((made.folder / "targets.json").read_text())["jobs"] == []
-
-
-def test_the_snakefile_takes_targets():
-    assert 'config.get("targets")' in (ROOT / "launch/Snakefile").read_text()
 
 
 def test_the_report_says_where_the_study_stopped(plan):

@@ -124,13 +124,14 @@ class Workplace:
         )
         return done.stdout
 
-    def start(self, *words, profile="local", plan="studies/small/plan.json") -> subprocess.Popen:
+    def start(self, *words, profile="local", plan="studies/small/plan.json", targets=None) -> subprocess.Popen:
         """Snakemake, as the head of each profile says how to start it."""
+        config = {name: value for name, value in (("plan", plan), ("targets", targets)) if value is not None}
         command = ["snakemake", "-s", "launch/Snakefile", "--profile", f"launch/profiles/{profile}"]
         command += [
             *["--cores", "2"] * (profile == "local"),
             *words,
-            *["--config", f"plan={plan}"] * (plan is not None),
+            *(["--config", *(f"{name}={value}" for name, value in config.items())] if config else []),
         ]
         return subprocess.Popen(
             command, cwd=self.folder, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
