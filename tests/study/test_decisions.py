@@ -9,6 +9,7 @@ from scipy import stats
 
 from ssl_transfer.study.declared import DeclaredContrast
 from ssl_transfer.study.statistics import contrast_units, contrasts, decide, decision_rows
+from ssl_transfer.study.statistics.contrast_units import paired_differences
 from ssl_transfer.study.statistics.sequential import nominal_levels
 from ssl_transfer.study.table import complete
 
@@ -92,6 +93,16 @@ def test_fractions_and_targets_weigh_equally_however_many_seeds_they_have():
     frame = tidy(values, fractions=(0.1, 1.0))
     once = frame[(frame["fraction"] < 1) | (frame["seed"] == 0)]  # a probe at all labels is the same for every seed
     assert contrast_units(complete(once), contrast()).table["a"].to_numpy() == pytest.approx(np.full(4, 0.3))
+
+
+def test_differences_of_draws_are_averaged_over_cells_and_a_cell_planned_once_counts_in_each():
+    values = {name: np.random.default_rng(n).normal(size=(1, 2, 4, 3)) for n, name in enumerate(["CT", "photographs"])}
+    frame = tidy(values, fractions=(0.1, 1.0))
+    once = frame[(frame["fraction"] < 1) | (frame["seed"] == 0)]
+    table = paired_differences(complete(once), contrast()).set_index(["pretraining_seed", "seed"])["difference"]
+    gap = values["CT"] - values["photographs"]
+    assert table[2, 1] == pytest.approx((gap[0, 0, 2, 1] + gap[0, 1, 2, 0]) / 2)
+    assert len(table) == 12
 
 
 def test_public_weights_are_compared_by_welch_for_these_checkpoints():

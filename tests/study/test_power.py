@@ -212,6 +212,13 @@ def test_a_plan_has_the_power_of_its_stated_components(planned):
     assert hours == sorted(hours)
 
 
+def test_draws_are_the_evaluation_seeds_of_the_plan(planned):
+    probe = {"protocol": "linear_probe", "fractions": [0.5, 1.0], "seeds": 4}  # at all labels planned once
+    primary = {**statistics()["primary"], "fractions": [0.5, 1.0]}
+    power = StudyPower(planned(evaluations=[probe], statistics=statistics(primary=primary)))
+    assert power.draws(power.primaries[0]) == (4, pytest.approx(2 / (1 / 4 + 1 / 1)))
+
+
 def test_levels_are_those_of_the_number_of_primary_contrasts(planned):
     arms = {name: {"store": "ct", "set": {"data.limit": n}} for n, name in enumerate(["CT", "B", "C"], 20)}
     more = statistics(components={"pretraining": 0.02, "residual": 0.02})
