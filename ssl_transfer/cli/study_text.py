@@ -43,14 +43,14 @@ def _power_lines(row: dict[str, Any]) -> list[str]:
         f"power{at}": lambda look: _share(look["power"]),
         f"decided{at}": lambda look: _share(look["decided"]),
         "decided if equal": lambda look: _share(look["decided_if_equal"]),
-        "hours so far": lambda look: f"{look['hours']:.2f}",
+        "hours so far": lambda look: f"{look['hours']:.3g}",
     }
     if relevant is None:
         columns = {name: of for name, of in columns.items() if name not in ("power", "decided")}
     lines += _table(columns, row["looks"])
     if relevant is not None:
         lines.append(
-            f"  expected at {relevant:g}: {row['expected_seeds']:.1f} seeds, {row['expected_hours']:.2f} hours; "
+            f"  expected at {relevant:g}: {row['expected_seeds']:.1f} seeds, {row['expected_hours']:.3g} hours; "
             f"{row['expected_seeds_if_equal']:.1f} seeds if nothing differs"
         )
     if row["allocation"]:

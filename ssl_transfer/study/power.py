@@ -26,6 +26,7 @@ from ssl_transfer.study.planned_contrasts import (
 from ssl_transfer.study.statistics import ALPHA
 from ssl_transfer.study.statistics.contrast_units import paired_differences
 from ssl_transfer.study.statistics.power import (
+    MOST_SEEDS,
     PairComponents,
     allocations,
     detectable_difference,
@@ -175,7 +176,7 @@ class StudyPower:
         """Hours of all jobs of the arms of gate and primary contrasts up to a look, and of what they need."""
         arms = {name for _, contrast in self.contrasts for name in arms_of_contrast(self.plan, contrast)}
         jobs = jobs_of_seeds(self.plan, dict.fromkeys(arms, self.seeds[:look]))
-        return self.costs.estimate(with_inputs(self.plan, [job.id for job in jobs])).hours
+        return sum(self.costs.seconds(job) for job in with_inputs(self.plan, [job.id for job in jobs])) / 3600
 
     def minutes(self, contrast: DeclaredContrast) -> tuple[float, float]:
         """Minutes of one pretraining seed in both arms without the evaluations of the contrast, and of these at one draw."""
@@ -198,18 +199,15 @@ class StudyPower:
         table = allocations(components, relevant, level, per_seed, per_draw)
         (present,) = allocations(components, relevant, level, per_seed, per_draw, draws=[draws])
         best = min(table, key=lambda each: each.minutes)
-        if best.seeds is None:
-            sentence = f"No allocation finds a difference of {relevant:g} with 200 pretraining seeds."
-        else:
-            now = (
-                "more than 200 seeds"
-                if present.seeds is None
-                else f"{present.seeds} seeds, {present.minutes:.3g} minutes"
+        sentence = f"No allocation finds a difference of {relevant:g} with {MOST_SEEDS} pretraining seeds."
+        if best.seeds is not None:
+            planned = (
+                f"{present.seeds} seeds, {present.minutes:.3g} minutes" if present.seeds else f"over {MOST_SEEDS} seeds"
             )
             sentence = (
-                f"Cheapest for 80 % power at {relevant:g}, in one look at level {level:.3g}: {best.draws} draws per pretraining "
-                f"seed and {best.seeds} pretraining seeds per arm, {best.minutes:.3g} minutes; the {draws} draws of the plan "
-                f"take {now}."
+                f"Cheapest for 80 % power at {relevant:g}, in one look at level {level:.3g}: draws per pretraining seed "
+                f"{best.draws}, pretraining seeds per arm {best.seeds}, {best.minutes:.3g} minutes; with the planned number of "
+                f"draws ({draws}) {planned}."
             )
         return {
             "sentence": sentence,

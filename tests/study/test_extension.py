@@ -12,7 +12,7 @@ from ssl_transfer.cli.study_text import extension_text
 from ssl_transfer.run import read_json, write_json
 from ssl_transfer.study.decided import study_decisions
 from ssl_transfer.study.design import load_study
-from ssl_transfer.study.engine import run_plan
+from ssl_transfer.study.engine import run_plan, status
 from ssl_transfer.study.extension import extension
 from ssl_transfer.study.finished import finished_table
 from ssl_transfer.study.planning import plan_study
@@ -58,8 +58,6 @@ def test_an_open_contrast_has_a_row_for_each_look_that_is_left(study):
 def test_its_power_is_conditional_on_the_pairs_that_are_there(study):
     plan = study(4, gap=0.01)
     (row,) = extension(plan)["contrasts"]
-    from ssl_transfer.study.job_state import status
-
     (decision,) = study_decisions(plan, finished_table(plan), status(plan).states)
     a, b = decision.units_at[-1].values()
     levels = nominal_levels(ALPHA, tuple(LOOKS))[1:]

@@ -255,4 +255,7 @@ def test_the_allocation_is_a_sentence_with_the_numbers_of_its_table(planned):
     allocation = row["allocation"]
     best = min(allocation["table"], key=lambda each: each["minutes"])
     assert (allocation["draws"], allocation["seeds"]) == (best["draws"], best["seeds"])
-    assert f"{best['draws']} draws per pretraining seed and {best['seeds']} pretraining seeds" in allocation["sentence"]
+    assert (
+        f"draws per pretraining seed {best['draws']}, pretraining seeds per arm {best['seeds']}"
+        in allocation["sentence"]
+    )
