@@ -284,7 +284,7 @@ def test_a_target_that_they_do_not_solve_has_no_warning(study):
 
 def test_the_learning_curves_have_their_band(study):
     text = page(study())
-    assert "Dashed, with the 95 % interval as a band: trivial features." in text
+    assert "Bands are 95 % intervals of random initialisation (dotted) and trivial features (dashed)." in text
 
 
 @pytest.mark.parametrize("value, warned", [(0.5, False), (0.8, True)])

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ssl_transfer.measures.metrics import metric_sign
-from ssl_transfer.study.report.drawing import INK, STYLE, Looks, arm_looks, filled, grid, legend
+from ssl_transfer.study.report.drawing import INK, STYLE, TRIVIAL_LOOK, Looks, arm_looks, filled, grid, legend
 from ssl_transfer.study.report.wording import difference, joined, measure, noisy, percent, words
 from ssl_transfer.study.statistics import seed_units, summary
 from ssl_transfer.study.table import CLEAN, complete
@@ -72,8 +72,8 @@ def learning_curves(
         frame: A tidy table (`table.study_table`).
         metric: Which metric to draw.
         looks: Colour and marker of each arm (`drawing.arm_looks`), the same for all figures of a page; None: by the frame.
-        band: Results of a control (`statistics.summary`): in the panels that have it, a dashed line through its means and a
-            band of their 95 % intervals.
+        band: Results of controls (`statistics.summary`): in the panels that have them, a line through their means (trivial
+            features dashed, others dotted) and a band of their 95 % intervals.
     """
     looks, panels = looks or arm_looks(frame["pretraining"]), _panels(frame, metric)
     each = len(panels) // len({panel.key[0] for panel in panels})
@@ -82,7 +82,8 @@ def learning_curves(
         figure, axes = grid(len(panels), columns, height=2.7)
         for ax, panel in zip(axes, panels, strict=True):
             if band is not None:
-                _band(ax, band[(band["metric"] == metric) & (band[PANEL] == panel.key).all(axis=1)], looks)
+                here = (band["metric"] == metric) & (band[PANEL] == panel.key).all(axis=1)
+                _band(ax, band[here & band["fraction"].isin(panel.runs["fraction"])], looks)
             _curves(ax, panel, looks)
             ax.set_title(filled(panel.title, columns))
             ax.set_xlabel("labelled patients")
@@ -117,10 +118,10 @@ def _curves(ax: Axes, panel: _Panel, looks: Looks) -> None:
 
 
 def _band(ax: Axes, means: pd.DataFrame, looks: Looks) -> None:
-    """Mean of a control over label fraction, with its interval where it has one."""
+    """Means of controls over label fraction, with their intervals where they have one."""
     for arm, rows in means.sort_values("fraction").groupby("pretraining"):
-        color, _ = looks[arm]
-        ax.plot(rows["fraction"], rows["mean"], color=color, linestyle="--", linewidth=1.4, label=arm)
+        color, linestyle = looks[arm][0], "--" if looks[arm] == TRIVIAL_LOOK else ":"
+        ax.plot(rows["fraction"], rows["mean"], color=color, linestyle=linestyle, linewidth=1.4, label=arm)
         low, high = (rows[end].fillna(rows["mean"]) for end in ("ci_low", "ci_high"))
         ax.fill_between(rows["fraction"], low, high, color=color, alpha=0.18, linewidth=0)
 
