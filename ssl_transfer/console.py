@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 SECONDS_BETWEEN_LINES = 10.0  # without a terminal: at most one line in so many seconds
+_label = ""  # in front of every line
 
 
 def is_main_process() -> bool:
@@ -19,10 +20,17 @@ def is_main_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def label_lines(label: str) -> None:
+    """Print a label in front of every line from now on, and no progress bars: other processes share the terminal."""
+    global _label
+    _label = label
+
+
 def say(message: str) -> None:
     """Print one line for the user (rank 0 only)."""
     if is_main_process():
-        print(message, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{_label}{message}\n")  # in one piece: other processes may write, too
+        sys.stderr.flush()
 
 
 def warn(message: str) -> None:
@@ -39,7 +47,7 @@ class Progress:
         self._bar = None
 
     def __enter__(self) -> Progress:
-        if is_main_process() and sys.stderr.isatty():
+        if is_main_process() and sys.stderr.isatty() and not _label:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress

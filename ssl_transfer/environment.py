@@ -42,13 +42,18 @@ def _fixed_environment() -> dict[str, Any]:
     }
 
 
+def thread_count() -> int:
+    """Number of CPU threads of torch, or of cores if it is not loaded."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else os.cpu_count() or 1
+
+
 def environment(device: str) -> dict[str, Any]:
     """Versions, git commit, device and time: what a result needs to be traced."""
-    torch = sys.modules.get("torch")
     return {
         **_fixed_environment(),
         "device": device,
-        "threads": torch.get_num_threads() if torch else os.cpu_count(),
+        "threads": thread_count(),
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 

@@ -20,8 +20,9 @@ from ssl_transfer.features import Features
 from ssl_transfer.recipe import find_recipe
 from ssl_transfer.run import Artifact, write_json
 from ssl_transfer.study.design import load_study
-from ssl_transfer.study.engine import Perform, run_plan
+from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.gather import report_study
+from ssl_transfer.study.performing import Perform
 from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.planning import plan_study
 from ssl_transfer.study.report.evidence import Attachment
@@ -31,13 +32,16 @@ STUDIES = {"full": "quickstart", "tiny": "quickstart_tiny"}  # in `recipes/studi
 SHOWN = ("CT", "photographs", "scratch")
 
 
-def quickstart(perform: Perform, out: str | Path = "runs/quickstart", scale: str = "full") -> dict[str, Any]:
+def quickstart(
+    perform: Perform, out: str | Path = "runs/quickstart", scale: str = "full", jobs: int | None = 1
+) -> dict[str, Any]:
     """Generate, ingest, pretrain, evaluate, compare, report; what is there already is not done again.
 
     Args:
         perform: Does a verb of the command line in this process.
         out: Folder of everything it makes.
         scale: `full` (about eight minutes on two cores) or `tiny` (within a minute, for tests and notebooks).
+        jobs: Number of jobs at once: 1 runs them in this process; None: by cores and memory (see `default_count`).
 
     Returns:
         `headline` (what the primary contrasts say, in sentences), `seconds` by kind of job, `out`, `report` (path).
@@ -50,7 +54,7 @@ def quickstart(perform: Perform, out: str | Path = "runs/quickstart", scale: str
     _claim(out, scale)
     plan = plan_study(load_study(find_recipe(STUDIES[scale], "studies")), out)
     plan.save()
-    progress = run_plan(plan, perform, rounds=rounds_of(plan))
+    progress = run_plan(plan, perform, jobs=jobs, rounds=rounds_of(plan))
     if progress.count("done") + progress.count("not needed") < len(plan.jobs):
         raise RunError(f"{out}: not every job was done. What went wrong: ssl-transfer study status {out}")
     picture = out / "pictures" / "umap.png"

@@ -11,6 +11,7 @@ import time
 import psutil
 import pytest
 from support.command_line import ROOT
+from support.stand_in import LOG, SECONDS
 from support.tiny_study import small, write_study
 
 SIGNALS = [signal.SIGTERM, signal.SIGINT]
@@ -49,6 +50,24 @@ cost = {"kind": "pretrain", "like": "pretrain", "units": 1, "seconds": 1.0, "dis
 job = Job("a", "pretrain", "a", [], {}, words, "out", {}, {"gpus": 0}, cost)
 try:
     run_plan(Plan("study", Path("study"), {}, [], {}, [job]), perform=print)
+except Interrupted:
+    print("interrupted")
+"""
+
+STUDY_AT_ONCE = """
+import os
+from pathlib import Path
+from support.stand_in import perform
+from ssl_transfer.errors import Interrupted
+from ssl_transfer.study.engine import run_plan
+from ssl_transfer.study.plan import Job, Plan
+
+def job(name):
+    cost = {"kind": "pretrain", "like": "pretrain", "units": 1, "seconds": 1.0, "disk_mb": 0}
+    return Job(name, "pretrain", name, [], {}, ["ssl-transfer", name], "out", {}, {"gpus": 0}, cost)
+
+try:
+    run_plan(Plan("study", Path("study"), {}, [], {}, [job(name) for name in "abc"]), perform, jobs=2)
 except Interrupted:
     print("interrupted")
 """
@@ -127,6 +146,35 @@ def test_the_launched_job_of_a_study_ends_with_it(tmp_path, number):
     assert not list((tmp_path / "study/jobs").glob("*.json"))  # neither done nor failed
 
 
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGKILL], ids=lambda number: number.name)
+def test_the_jobs_that_a_study_runs_at_once_end_with_it(tmp_path, number):
+    (tmp_path / "study/jobs").mkdir(parents=True)
+    variables = {LOG: str(tmp_path / "log"), SECONDS: "120", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    family = Family(script(tmp_path, STUDY_AT_ONCE), tmp_path, descendants=2, **variables)
+    while len((tmp_path / "log").read_text().splitlines() if (tmp_path / "log").exists() else []) < 2:
+        time.sleep(0.05)
+    assert family.survivors(number) == []
+    assert family.output == ("" if number == signal.SIGKILL else "interrupted\n")
+    assert not list((tmp_path / "study/jobs").glob("*.json"))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("number", [*SIGNALS, signal.SIGKILL], ids=lambda number: number.name)
+def test_trainings_that_a_study_runs_at_once_leave_their_checkpoints(tmp_path, number):
+    endless = {"train.epochs": 20_000, "train.checkpoint_every_steps": 1_000_000}
+    arms = {"CT": {"store": "ct", "set": endless}, "other": {"store": "ct", "set": {**endless, "train.seed": 1}}}
+    write_study(tmp_path, **small(pretraining_seeds=[0], pretrainings=arms))
+    command = [sys.executable, "-m", "ssl_transfer", "study", "run", "study.yaml", "--jobs", "2"]
+    family = Family(command, tmp_path, descendants=2)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.glob("studies/study/pretrain/*/log.jsonl"))) < 2:
+        assert time.monotonic() < deadline, "training never started"
+        time.sleep(0.1)
+    assert family.survivors(number, seconds=60) == []
+    assert len(list(tmp_path.glob("studies/study/pretrain/*/checkpoints/*.pt"))) == 2
+    assert number == signal.SIGKILL or family.process.returncode == 143
+
+
 @pytest.mark.long
 @each_signal
 def test_the_ranks_of_a_study_s_pretraining_end_with_it_and_leave_a_checkpoint(tmp_path, number):
@@ -134,7 +182,7 @@ def test_the_ranks_of_a_study_s_pretraining_end_with_it_and_leave_a_checkpoint(t
     launch = {"pretrain": {"launch": "--config_file launch/accelerate/cpu2.yaml"}}
     long = {"CT": {"store": "ct", "set": {"train.epochs": 20_000}}}
     write_study(tmp_path, **small(resources=launch, pretraining_seeds=[0], pretrainings=long))
-    command = [sys.executable, "-m", "ssl_transfer", "study", "run", "study.yaml"]
+    command = [sys.executable, "-m", "ssl_transfer", "study", "run", "study.yaml", "--jobs", "1"]
     family = Family(command, tmp_path, descendants=3, ACCELERATE_USE_CPU="true")  # the launcher and two ranks
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("studies/study/pretrain/*/log.jsonl")):

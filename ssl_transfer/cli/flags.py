@@ -51,3 +51,10 @@ def _conversion(hint: Any) -> dict[str, Any]:
 def numbers(text: str) -> tuple[float, ...]:
     """Parse numbers such as `0.7,0.15,0.15`."""
     return tuple(float(part) for part in text.split(","))
+
+
+def at_least_one(text: str) -> int:
+    """A whole number above 0, of a text."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number of at least 1")
+    return int(text)

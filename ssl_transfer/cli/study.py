@@ -6,18 +6,23 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.cli.flags import at_least_one
 from ssl_transfer.cli.stages import check, perform
 from ssl_transfer.cli.study_text import study_text
 from ssl_transfer.cli.verb import Verb
 from ssl_transfer.errors import UsageError
 
 
-def run_study(study: str | Path, out: str | Path | None = None, **overrides: Any) -> dict[str, Any]:
-    """Plan a study and do every job that is not done, in this process.
+def run_study(
+    study: str | Path, out: str | Path | None = None, *, jobs: int | None = 1, **overrides: Any
+) -> dict[str, Any]:
+    """Plan a study and do every job that is not done.
 
     Args:
         study: A study's YAML, its name in `recipes/studies/`, or the folder of a planned study.
         out: Folder of the study; None: `studies/NAME`.
+        jobs: Number of jobs at once. 1 does them one after the other in this process, more in worker processes with their
+            share of the cores each. None: as many as the command line takes by default.
         overrides: Settings laid over the YAML, by dotted key.
 
     Returns:
@@ -29,7 +34,7 @@ def run_study(study: str | Path, out: str | Path | None = None, **overrides: Any
     """
     from ssl_transfer.study import stage
 
-    return stage.run(study, perform, check, overrides, out)
+    return stage.run(study, perform, check, overrides, out, jobs)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +43,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("study", type=Path, nargs="?", help="a study's YAML, or its folder once it is planned")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="laid over the YAML; of `job`: the job's id")
     parser.add_argument("--out", type=Path, help="folder (default studies/NAME)")
+    parser.add_argument(
+        "--jobs",
+        type=at_least_one,
+        metavar="N",
+        help="run: jobs at once, each in a process of its own with its share of the cores (default by cores and memory); "
+        "1: one after the other in this process",
+    )
     parser.add_argument("--dry-run", action="store_true", help="plan: print what it would be, write nothing")
     parser.add_argument(
         "--power",
@@ -63,6 +75,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Do one action."""
     action, study, overrides, out = options.action, options.study, options.overrides, options.out
+    if options.jobs and action != "run":
+        raise UsageError(f"study {action}: --jobs is for run.")
     if options.results:
         if action != "report":
             raise UsageError(f"study {action}: --results is for report.")
@@ -74,7 +88,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if action == "plan":
         return stage.plan(study, overrides, out, options.dry_run, options.power, options.pilot)
     if action == "run":
-        return stage.run(study, perform, check, overrides, out)
+        return stage.run(study, perform, check, overrides, out, options.jobs)
     if action == "job":
         if len(overrides) != 1:
             raise UsageError("study job: expected the study's folder and one job's id.")

@@ -1,7 +1,8 @@
-"""Stores that are altered while they are read: noise, cleared air, masks recoded to a task's classes. Nothing is copied."""
+"""Stores that are altered while they are read: noise, cleared air, recoded masks, selected rows. Nothing is copied."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -229,3 +230,45 @@ class RecodedMasks(AlteredStore):
     def masks(self, positions: Positions) -> np.ndarray:
         """Masks at `positions`, class codes, int64, shape (B, H, W)."""
         return self.codes[self.store.masks(positions)]
+
+
+class SelectedRows(AlteredStore):
+    """Some rows of a store, as a store of their own.
+
+    Args:
+        store: With these and other rows.
+        selected: Positions of the rows in `store`, int64, shape (n,).
+    """
+
+    def __init__(self, store: Images, selected: np.ndarray):
+        super().__init__(store)
+        self.selected = np.asarray(selected, np.int64)
+
+    @property
+    def id(self) -> str:
+        """The store's, with a hash of the positions."""
+        return f"{self.store.id}, rows {hashlib.blake2b(self.selected.tobytes(), digest_size=8).hexdigest()}"
+
+    @property
+    def rows(self) -> pandas.DataFrame:
+        """The selected rows of the store's."""
+        return self.store.rows.iloc[self.selected]
+
+    def __len__(self) -> int:
+        return len(self.selected)
+
+    def read(self, positions: Positions) -> np.ndarray:
+        """Images at `positions` among the selected, shape (B, C, H, W)."""
+        return self.store.read(self.selected[positions])
+
+    def masks(self, positions: Positions) -> np.ndarray:
+        """Masks at `positions` among the selected, shape (B, H, W)."""
+        return self.store.masks(self.selected[positions])
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of the selected rows, shape (n,)."""
+        return np.asarray(self.store.column(name))[self.selected]
+
+    def positions(self, split: str) -> np.ndarray:
+        """Positions among the selected of the rows of a split, int64, shape (m,)."""
+        return np.flatnonzero(np.isin(self.selected, self.store.positions(split)))

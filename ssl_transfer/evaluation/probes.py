@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_transfer.data.altered import SelectedRows
 from ssl_transfer.errors import RecipeError, TaskError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
 from ssl_transfer.features import Precision, extract_features
@@ -22,13 +23,7 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     """
     task, rows, metric = context.task, context.rows, context.task.card.metric
     precision = _precision(context.recipe.precision)
-    features = {}
-    for split in rows:
-        store = context.store(split)
-        folder = context.features if store is task.store else None  # given features are of images without noise
-        features[split] = extract_features(
-            context.backbone, store, folder, size=context.size, precision=precision
-        ).values[rows[split]]
+    features = _features(context, precision)
     train, queries = features.pop("train"), features
     best, selected = -np.inf, None
     given = (train, task.labels[rows["train"]], queries, len(task.classes), context.draw)
@@ -43,6 +38,22 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
         )
     setting, scores, validation = selected
     return classified(context, setting, {**options, "precision": precision}, validation, scores)
+
+
+def _features(context: EvalContext, precision: Precision) -> dict[str, np.ndarray]:
+    """Features of the rows of each split. Those without noise are cached for the whole store, those with noise for the split."""
+    task, settings = context.task, {"size": context.size, "precision": precision}
+    features, clean = {}, None
+    for split, rows in context.rows.items():
+        store = context.store(split)
+        if store is not task.store:
+            every = np.sort(task.rows(split))
+            noisy = extract_features(context.backbone, SelectedRows(store, every), **settings)
+            features[split] = noisy.values[np.searchsorted(every, rows)]
+            continue
+        clean = clean or extract_features(context.backbone, store, context.features, **settings)
+        features[split] = clean.values[rows]
+    return features
 
 
 def _precision(requested: str) -> Precision:

@@ -1,6 +1,7 @@
 """L2-regularised logistic regression at many strengths at once, each solved to a proven gap from its optimum.
 
-All strengths share the features, so one step of all of them is two matrix products. Three things keep the number of steps small:
+Few rows are solved one strength after the other (see `logistic_path`). Otherwise all strengths share the features, so one
+step of all of them is two matrix products. Three things keep the number of steps small:
 
 - L-BFGS (Liu & Nocedal 1989) with an initial inverse Hessian per strength: the inverse of the Kronecker product of the mean
   curvature between classes and the covariance of the features, plus the penalty. One eigendecomposition of the covariance
@@ -21,6 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ssl_transfer.measures.logistic_path import OBJECTIVE_FLOOR, PROVEN_GAP, Axes, fit_path
+
 HISTORY = 10  # past steps that L-BFGS remembers
 FIRST_SPACING = 1.0  # largest distance, in decades, between the strengths that are solved first
 INTERPOLATION_POINTS = 4  # solved strengths that a starting point is interpolated from
@@ -28,13 +31,13 @@ COVARIANCE_ROWS = 16  # rows per feature that the covariance is estimated from, 
 REMAINING_SLOPE = 0.5  # a line search ends where the slope is at most this share of its initial size
 LINE_SEARCH_TRIALS = 20
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-18}  # estimated gap, as a share of the objective
-OBJECTIVE_FLOOR = 1e-12  # added to the objective in estimated gaps, since it is 0 for a label that no row has
-ESTIMATED_GAP = 1e-6  # a strength has converged at this estimated gap, even if `tolerance` is smaller,
-PROVEN_GAP = 3e-5  # and this proven gap; both are shares of the objective
+ESTIMATED_GAP = 1e-6  # a strength has converged at this estimated gap, even if `tolerance` is smaller
 ROUNDING_SHARE = 0.1  # of the worst-case rounding error of a sum, since most errors of its terms cancel
 FLOAT32_STEPS = 200  # after which strengths that have not converged continue in float64
 PATIENCE = 300  # steps without progress, after which only rounding errors are left
 LOGITS_AT_ONCE = 2**26  # per array; more strengths are solved in several batches
+FEW_FEATURES = 2**21  # numbers in all rows of a problem that is solved one strength after the other,
+FEW_ROWS = 1024  # and its rows or its features, whichever is less
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,12 @@ def fit_heads(
         Heads in the order of `strengths`.
     """
     distinct, inverse = np.unique(np.asarray(strengths, np.float64), return_inverse=True)
-    problem = _Problem(features, targets, sample_weights, n_classes)
-    in_float32 = features.dtype == torch.float32
     tolerance = tolerance or TOLERANCE[features.dtype]
-    solved: dict[int, _Solution] = {}
-    for batch in _batches(_levels(np.log10(distinct)), problem):
-        starts = _starting_points(problem, solved, np.log(distinct), batch)
-        steps = min(max_steps, FLOAT32_STEPS) if in_float32 else max_steps
-        solved.update(zip(batch, _minimise(problem, distinct[batch], starts, tolerance, steps), strict=True))
-    unconverged = [i for i, solution in solved.items() if in_float32 and not solution.converged]
+    few = features.device.type == "cpu" and features.numel() <= FEW_FEATURES and min(features.shape) <= FEW_ROWS
+    solve = _one_by_one if few else _together
+    solved = solve(features, targets, distinct, sample_weights, n_classes, tolerance, max_steps)
+    again = few or features.dtype == torch.float32
+    unconverged = [i for i, solution in solved.items() if again and not solution.converged]
     if unconverged:
         problem = _Problem(features.double(), targets, sample_weights, n_classes)
         for batch in _batches([unconverged], problem):
@@ -100,6 +100,40 @@ def fit_heads(
         torch.tensor([solution.steps for solution in solutions]),
         torch.tensor([solution.converged for solution in solutions]),
     )
+
+
+def _together(features, targets, strengths, sample_weights, n_classes, tolerance, max_steps):
+    """Solutions of all strengths, many at once."""
+    problem, solved = _Problem(features, targets, sample_weights, n_classes), {}
+    steps = min(max_steps, FLOAT32_STEPS) if features.dtype == torch.float32 else max_steps
+    for batch in _batches(_levels(np.log10(strengths)), problem):
+        starts = _starting_points(problem, solved, np.log(strengths), batch)
+        solved.update(zip(batch, _minimise(problem, strengths[batch], starts, tolerance, steps), strict=True))
+    return solved
+
+
+def _one_by_one(features, targets, strengths, sample_weights, n_classes, tolerance, max_steps):
+    """Solutions of all strengths for few rows, column by column."""
+    axes, labels = Axes(features.double().numpy()), targets.numpy().reshape(len(targets), -1).T
+    weights = np.ones(labels.shape)
+    if sample_weights is not None:
+        weights = np.broadcast_to(sample_weights.double().numpy().reshape(len(targets), -1).T, labels.shape)
+    classes, paths = n_classes if targets.ndim == 1 else 1, []
+    for column, of_rows in zip(labels.astype(np.int64), weights, strict=True):
+        mass = of_rows.sum() or 1.0
+        penalties = 1 / (strengths * mass * axes.scale**2)
+        paths.append(fit_path(axes, column, classes, of_rows / mass, penalties, tolerance, max_steps))
+    solved = {}
+    for i, heads in enumerate(zip(*paths, strict=True)):
+        weights, intercepts = (
+            torch.from_numpy(np.concatenate([getattr(head, name) for head in heads]))
+            for name in ("weights", "intercepts")
+        )
+        shift = intercepts + weights @ torch.from_numpy(axes.mean)
+        points = torch.cat([weights * axes.scale, shift[:, None]], 1).view(len(heads), classes, -1)
+        proven = all(head.gap <= PROVEN_GAP for head in heads)
+        solved[i] = _Solution(points, weights, intercepts, max(head.steps for head in heads), proven)
+    return solved
 
 
 @dataclass(frozen=True)

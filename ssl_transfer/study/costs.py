@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ssl_transfer.run import read_json
 from ssl_transfer.study.plan import Job
@@ -33,27 +33,42 @@ class Estimate:
 
 @dataclass
 class Costs:
-    """Seconds per unit, and bytes, of each kind of job that has a record."""
+    """Seconds per unit, bytes and number of threads of each kind of job that has a record.
 
-    spent: dict[str, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
+    Attributes:
+        threads: Estimates are those of so many threads per job, where there are such records; None: of all records.
+        spent: Kind of job -> (seconds per unit, bytes, threads) of each record.
+    """
+
+    threads: int | None = None
+    spent: dict[str, list[tuple[float, float, int | None]]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
-    def recorded(cls, folder: Path) -> Costs:
+    def recorded(cls, folder: Path, threads: int | None = None) -> Costs:
         """Read the records of a study and of the studies beside it."""
-        costs = cls()
+        costs = cls(threads)
         for path in Path(folder).parent.glob("*/jobs/*.json"):
             record = read_json(path) if path.name.count(".") == 1 else None
             if record is None:
                 continue
             with suppress(KeyError, TypeError):  # of another version, or incomplete: ignored
                 same_study = path.parent.parent == Path(folder)
-                costs.add(record["cost"], record["seconds"], record["bytes"], same_study=same_study)
+                threads = record.get("threads")  # of records before jobs ran at once: unknown
+                costs.add(record["cost"], record["seconds"], record["bytes"], same_study=same_study, threads=threads)
         return costs
 
-    def add(self, cost: Mapping[str, Any], seconds: float, size: float, *, same_study: bool = True) -> None:
+    def add(
+        self,
+        cost: Mapping[str, Any],
+        seconds: float,
+        size: float,
+        *,
+        same_study: bool = True,
+        threads: int | None = None,
+    ) -> None:
         """Add a finished job; one of the same study also counts for the same work on other arms."""
         for name in (cost["kind"], cost["like"]) if same_study else (cost["kind"],):
-            self.spent[name].append((seconds / (cost["units"] or 1), size))
+            self.spent[name].append((seconds / (cost["units"] or 1), size, threads))
 
     def seconds(self, job: Job) -> float:
         """Estimated seconds of a job: from records of its kind, or from the study's `resources`."""
@@ -76,11 +91,12 @@ class Costs:
             round(recorded / max(1, len(jobs)), 2),
         )
 
-    def _records(self, job: Job) -> list[tuple[float, float]]:
-        return self.spent.get(job.cost["kind"]) or self.spent.get(job.cost["like"]) or []
+    def _records(self, job: Job) -> list[tuple[float, float, int | None]]:
+        records = self.spent.get(job.cost["kind"]) or self.spent.get(job.cost["like"]) or []
+        return [record for record in records if record[2] == self.threads] or records
 
-    def _mean(self, job: Job, which: int) -> float:
-        values = [pair[which] for pair in self._records(job)]
+    def _mean(self, job: Job, which: Literal[0, 1]) -> float:
+        values = [record[which] for record in self._records(job)]
         return sum(values) / len(values)
 
 

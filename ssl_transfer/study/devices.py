@@ -23,6 +23,26 @@ def machine_gpus() -> list[str]:
     return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
 
 
+def claimable_gpus(wanted: int) -> list[str]:
+    """Names of the GPUs that jobs of this process may claim; empty under a scheduler, and on a machine without GPUs.
+
+    Args:
+        wanted: Number of GPUs that a job requests.
+
+    Raises:
+        RunError: If the machine has GPUs, but fewer.
+    """
+    visible = os.environ.get(VISIBLE)
+    present = machine_gpus() if visible is None else [name for name in visible.split(",") if name]
+    if any(name in os.environ for name in SCHEDULERS):
+        return []
+    if present and wanted > len(present):
+        raise RunError(
+            f"the job requests {wanted} GPUs, but this machine has {len(present)}. Change `resources`, or {VISIBLE}."
+        )
+    return present
+
+
 @contextmanager
 def claimed_gpus(wanted: int, locks: Path | None = None) -> Iterator[list[str]]:
     """Claim GPUs of this machine while the block runs; `CUDA_VISIBLE_DEVICES` is set for this process and its children.
@@ -38,15 +58,10 @@ def claimed_gpus(wanted: int, locks: Path | None = None) -> Iterator[list[str]]:
     Raises:
         RunError: If the machine has GPUs, but fewer.
     """
-    before = os.environ.get(VISIBLE)
-    present = machine_gpus() if before is None else [name for name in before.split(",") if name]
-    if wanted == 0 or not present or any(name in os.environ for name in SCHEDULERS):
+    before, present = os.environ.get(VISIBLE), claimable_gpus(wanted)
+    if wanted == 0 or not present:
         yield []
         return
-    if wanted > len(present):
-        raise RunError(
-            f"the job requests {wanted} GPUs, but this machine has {len(present)}. Change `resources`, or {VISIBLE}."
-        )
     folder = locks or Path(tempfile.gettempdir()) / f"ssl_transfer-gpus-{os.getuid()}"
     announced = False
     while True:

@@ -1,100 +1,37 @@
-"""The engine of a study: it runs jobs, records them, and reports the state of each.
+"""The engine of a study: it runs jobs, several at once, and goes on after failures and interruptions.
 
-A job is done if and only if its record `jobs/ID.json` exists, which is written last and by rename. The process that runs a
-job holds its lock, so several engines (this one, Snakemake, both) may work on one study. A failure leaves
-`jobs/ID.failed.json` with its traceback and blocks only the jobs that depend on it.
+The process that runs a job holds its lock, so several engines (this one, Snakemake, both) may work on one study. A failure
+blocks only the jobs that depend on it. The state of each job is in `job_state`.
 """
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
 import time
-import traceback
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator
 
 from ssl_transfer.console import duration, say
-from ssl_transfer.errors import Interrupted, RunError, UsageError
-from ssl_transfer.processes import Command
-from ssl_transfer.run import claimed, read_json, write_json
-from ssl_transfer.study.costs import Costs, folder_bytes
-from ssl_transfer.study.devices import claimed_gpus
-from ssl_transfer.study.look_record import not_needed_jobs
-from ssl_transfer.study.plan import Job, Plan, external_id
+from ssl_transfer.study.costs import Costs
+from ssl_transfer.study.crew import Crew, InProcess, InWorkers, default_count
+from ssl_transfer.study.job_state import Status, is_done, is_running, status
+from ssl_transfer.study.performing import Perform
+from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.planned_contrasts import with_inputs
 
-SCHEMA = 1
-LAST_LINES = 60  # of the output of a failed job, in its message
 SECONDS_BETWEEN_LOOKS = 1.0  # at jobs of another engine
-STATES = ("done", "running", "missing", "failed", "blocked", "not needed")
-
-Perform = Callable[[list[str]], Any]  # runs the arguments of `ssl-transfer` in this process
 
 
-@dataclass(frozen=True)
-class Status:
-    """Job id -> one of `STATES`. `blocked`: a job that it needs has failed. `not needed`: the study stopped before its seed."""
+def run_plan(
+    plan: Plan, perform: Perform, *, jobs: int | None = 1, rounds: Iterable[Collection[str]] | None = None
+) -> Status:
+    """Run every job that is not done; continue after failures, and wait for other engines.
 
-    states: dict[str, str]
-
-    def count(self, state: str) -> int:
-        """Number of jobs in a state."""
-        return list(self.states.values()).count(state)
-
-
-def status(plan: Plan) -> Status:
-    """The state of every job, from its record, failure and lock."""
-    states: dict[str, str] = {}
-    not_needed = not_needed_jobs(plan)
-    for job in plan.jobs:
-        if is_done(plan, job):
-            states[job.id] = "done"
-        elif is_running(plan, job):
-            states[job.id] = "running"
-        elif job.id in not_needed:
-            states[job.id] = "not needed"
-        elif any(states[needed] in ("failed", "blocked") for needed in job.inputs):
-            states[job.id] = "blocked"
-        else:
-            states[job.id] = "failed" if failure(plan, job) else "missing"
-    return Status(states)
-
-
-def record(plan: Plan, job: Job) -> dict[str, Any] | None:
-    """The record of a finished job: seconds, host, GPUs, bytes, time; None if it is not done."""
-    return read_json(_file(plan, job, "json"))
-
-
-def failure(plan: Plan, job: Job) -> dict[str, Any] | None:
-    """The last failure of a job that is not done: error, traceback, time; None if there is none."""
-    return read_json(_file(plan, job, "failed.json"))
-
-
-def is_done(plan: Plan, job: Job) -> bool:
-    """Whether a job has a record."""
-    return _file(plan, job, "json").exists()
-
-
-def is_running(plan: Plan, job: Job) -> bool:
-    """Whether a process holds the lock of a job."""
-    lock = _file(plan, job, "lock")
-    if not lock.exists():
-        return False
-    with claimed(lock, wait=False) as free:
-        return not free
-
-
-def run_plan(plan: Plan, perform: Perform, *, rounds: Iterable[Collection[str]] | None = None) -> Status:
-    """Run every job that is not done, in order, in this process; continue after failures, and wait for other engines.
+    Jobs of the first pretraining seed come first, so that its arms can be compared early; among them those that most other
+    work waits for.
 
     Args:
         plan: The plan of the study.
-        perform: Runs the arguments of `ssl-transfer` in this process.
+        perform: Runs the arguments of `ssl-transfer` in this process. With several jobs at once, workers import it.
+        jobs: Number of jobs at once: 1 runs them in this process, more in worker processes; None: see `default_count`.
         rounds: Sets of job ids. A set is run to its end, with all that it needs, before the next is requested, so that a
             generator can decide from the results which jobs come next. None: all jobs.
 
@@ -102,173 +39,106 @@ def run_plan(plan: Plan, perform: Perform, *, rounds: Iterable[Collection[str]] 
         The state of every job at the end.
 
     Raises:
-        Interrupted: If this process receives a signal to stop; the running job keeps its checkpoint.
+        Interrupted: If this process receives a signal to stop; running jobs keep their checkpoints.
     """
-    left = {job.id: job for job in plan.jobs if not is_done(plan, job)}
-    with claimed_gpus(max((job.resources["gpus"] for job in left.values()), default=0)):
-        failed: set[str] = set()
-        for chosen in [list(left)] if rounds is None else rounds:
-            needed = [job for job in with_inputs(plan, chosen) if job.id not in failed and not is_done(plan, job)]
-            _run_all(plan, {job.id: job for job in needed}, perform, failed)
+    left = [job for job in plan.jobs if not is_done(plan, job)]
+    count = min(default_count(left) if jobs is None else jobs, max(1, len(left)))
+    with InWorkers(plan, perform, left, count) if count > 1 else InProcess(plan, perform, left) as crew:
+        if count > 1:
+            say(f"{count} jobs at once, {crew.threads} thread{'s' * (crew.threads > 1)} each")
+        queue = _Queue(plan, crew)
+        for chosen in [[job.id for job in left]] if rounds is None else rounds:
+            queue.run(chosen)
     return status(plan)
 
 
-def _run_all(plan: Plan, left: dict[str, Job], perform: Perform, failed: set[str]) -> None:
-    """Run the jobs that are left, removing each once it is done, failed or blocked; the latter two are added to `failed`."""
-    progress = _TimeLeft(plan, left)
-    while left:
-        moved = False
-        for job in list(left.values()):
-            if not failed.isdisjoint(job.inputs):
-                failed.add(job.id)
-                del left[job.id]
-            elif not any(needed in left for needed in job.inputs):
-                outcome = _attempt(plan, job, perform, progress)
-                if outcome != "busy":
-                    moved = True
-                    del left[job.id]
-                if outcome == "failed":
-                    failed.add(job.id)
-        if left and not moved:
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+class _Queue:
+    """Gives jobs to a crew, in order.
 
-
-def run_job(plan: Plan, job_id: str, perform: Perform) -> None:
-    """Run one job, for another engine; wait if another process runs it already.
-
-    Raises:
-        UsageError: If the plan has no such job, or a job that it depends on is not done.
-        Exception: Any error of the job, which is recorded.
+    Args:
+        plan: The plan of the study.
+        crew: Runs the jobs.
     """
-    job = next((job for job in plan.jobs if job.id == job_id), None)
-    if job is None:
-        raise UsageError(f"{plan.folder}/plan.json: no job {job_id}. Was the study planned again? Restart the engine.")
-    jobs = {planned.id: planned for planned in plan.jobs}
-    for needed in job.inputs:
-        if not is_done(plan, jobs[needed]):
-            raise UsageError(f"job {job_id} ({job.title}) needs {needed} ({jobs[needed].title}), which is not done.")
-    with claimed(_file(plan, job, "lock")):
-        if not is_done(plan, job):
-            with claimed_gpus(job.resources["gpus"]):
-                _perform(plan, job, perform)
 
+    def __init__(self, plan: Plan, crew: Crew):
+        self.plan, self.crew = plan, crew
+        self.jobs = {job.id: job for job in plan.jobs}
+        self.unfinished = {name for name, job in self.jobs.items() if not is_done(plan, job)}
+        self.failed: set[str] = set()  # or blocked
+        self.costs = Costs.recorded(plan.folder, crew.threads)
+        self.order = list(self.jobs) if crew.count == 1 else _by_urgency(plan, self.costs)
 
-def _attempt(plan: Plan, job: Job, perform: Perform, progress: _TimeLeft) -> str:
-    """`done`, `failed`, or `busy` if another process runs it."""
-    with claimed(_file(plan, job, "lock"), wait=False) as acquired:
-        if not acquired:
-            return "busy"
-        if is_done(plan, job):
-            return "done"
-        progress.begin(job)
-        try:
-            _perform(plan, job, perform)
-        except (Interrupted, KeyboardInterrupt):
-            raise
-        except Exception as error:
-            say(f"failed: {job.title}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
-            return "failed"
-        progress.end(job)
-        return "done"
+    def run(self, chosen: Collection[str]) -> None:
+        """Run jobs and all that they need, until each is done, failed or blocked."""
+        needed = {job.id for job in with_inputs(self.plan, chosen)}
+        self.left = {name: self.jobs[name] for name in self.order if name in needed and name in self.unfinished}
+        self.running: dict[str, float] = {}  # job -> its start
+        self.elsewhere: dict[str, float] = {}  # job that another engine runs -> time of the next look at it
+        while self.left:
+            for job in list(self._ready()):
+                if self.crew.takes(job):
+                    self._start(job)
+            for job, outcome in self.crew.wait(SECONDS_BETWEEN_LOOKS) if self.left else ():
+                self._end(job, outcome)
 
+    def _ready(self) -> Iterator[Job]:
+        """Jobs that can start now, in order; jobs that cannot start at all are dropped."""
+        for job in list(self.left.values()):
+            if not self.failed.isdisjoint(job.inputs):
+                self._drop(job, failed=True)
+                continue
+            waits = job.id in self.running or any(needed in self.left for needed in job.inputs)
+            if not waits and self.elsewhere.get(job.id, 0) <= time.monotonic():
+                yield job
 
-def _perform(plan: Plan, job: Job, perform: Perform) -> None:
-    """Run a job's command and write its record; a failure is recorded and raised again."""
-    started = time.monotonic()
-    try:
-        _check_external(job)
-        if job.launched:
-            _launch(job)
+    def _start(self, job: Job) -> None:
+        if is_done(self.plan, job):  # by another engine
+            self._drop(job)
+        elif is_running(self.plan, job):
+            self.elsewhere[job.id] = time.monotonic() + SECONDS_BETWEEN_LOOKS
         else:
-            perform(job.words)
-    except (Interrupted, KeyboardInterrupt):
-        raise
-    except Exception as error:
-        content = {
-            "schema": SCHEMA,
-            "kind": "failure",
-            "id": job.id,
-            "title": job.title,
-            "command": job.command,
-            "error": f"{type(error).__name__}: {error}",
-            "traceback": traceback.format_exc(),
-            "time": _now(),
-        }
-        write_json(_file(plan, job, "failed.json"), content)
-        raise
-    seconds = time.monotonic() - started
-    write_json(
-        _file(plan, job, "json"),
-        {
-            "schema": SCHEMA,
-            "kind": "record",
-            "id": job.id,
-            "stage": job.stage,
-            "title": job.title,
-            "seconds": round(seconds, 2),
-            "cost": job.cost,
-            "bytes": folder_bytes(job.output),
-            "host": platform.node(),
-            "gpus": job.resources["gpus"],
-            "time": _now(),
-        },
-    )
-    _file(plan, job, "failed.json").unlink(missing_ok=True)
+            number = f"{len(self.jobs) - len(self.unfinished) + len(self.running) + 1}/{len(self.jobs)}"
+            say(f"[{number}, about {duration(self._seconds_left())} left] {job.title}")
+            self.running[job.id] = time.monotonic()
+            self.crew.start(job, f"[{number}] ")
+
+    def _end(self, job: Job, outcome: str) -> None:
+        seconds = time.monotonic() - self.running.pop(job.id)
+        if outcome == "busy":
+            self.elsewhere[job.id] = time.monotonic() + SECONDS_BETWEEN_LOOKS
+            return
+        self._drop(job, failed=outcome == "failed")
+        if outcome == "done":
+            self.costs.add(job.cost, seconds, 0, threads=self.crew.threads)
+
+    def _drop(self, job: Job, *, failed: bool = False) -> None:
+        """Remove a job that is finished, or cannot be."""
+        del self.left[job.id]
+        self.unfinished.discard(job.id)
+        if failed:
+            self.failed.add(job.id)
+
+    def _seconds_left(self) -> float:
+        """Estimated time until all jobs are done, from the jobs that are."""
+        now = time.monotonic()
+        spent = {name: now - started for name, started in self.running.items()}
+        seconds = [self.costs.seconds(job) - spent.get(name, 0) for name, job in self.left.items()]
+        return sum(max(0.0, each) for each in seconds) / self.crew.count
 
 
-def _launch(job: Job) -> None:
-    """Run a command of several processes; a signal to stop is passed on, so that it writes its checkpoint.
+def _by_urgency(plan: Plan, costs: Costs) -> list[str]:
+    """Ids of jobs by pretraining seed, in the order of the plan, and then by the time of the longest chain that begins with them.
 
-    Raises:
-        Interrupted: If it was stopped by a signal.
-        RunError: If it fails; the message ends with its last lines.
+    A job without a seed, such as an ingest, comes with the first seed that needs it.
     """
-    command = [sys.executable, "-m", "accelerate.commands.accelerate_cli", *job.command[1:]]  # of this environment
-    last: deque[str] = deque(maxlen=LAST_LINES)
-    with Command(command, stderr=subprocess.PIPE, text=True, errors="replace") as launched:
-        for line in launched.process.stderr or ():
-            sys.stderr.write(line)
-            last.append(line)
-        status = launched.process.wait()
-    if launched.stopped:
-        raise Interrupted(f"{job.title}: stopped; the next start goes on from its checkpoint.")
-    if status:
-        raise RunError(f"{job.title}: its launcher ended with status {status}. Its last lines:\n{''.join(last)}")
-
-
-class _TimeLeft:
-    """Prints which job is next and estimates the remaining time, from the jobs that are done."""
-
-    def __init__(self, plan: Plan, left: Mapping[str, Job]):
-        self.costs, self.total, self.left = Costs.recorded(plan.folder), len(plan.jobs), left
-
-    def begin(self, job: Job) -> None:
-        """Print the start of a job."""
-        seconds = sum(self.costs.seconds(waiting) for waiting in self.left.values())
-        say(f"[{self.total - len(self.left) + 1}/{self.total}, about {duration(seconds)} left] {job.title}")
-        self.started = time.monotonic()
-
-    def end(self, job: Job) -> None:
-        """Record the end of a job."""
-        self.costs.add(job.cost, time.monotonic() - self.started, 0)
-
-
-def _file(plan: Plan, job: Job, suffix: str) -> Path:
-    return plan.folder / "jobs" / f"{job.id}.{suffix}"
-
-
-def _check_external(job: Job) -> None:
-    """Refuse inputs that changed after planning, since the job's id and folder belong to the old ones.
-
-    Raises:
-        UsageError: If a store or backbone has another id.
-    """
-    for spec, planned in job.external.items():
-        if planned and (present := external_id(spec)) != planned:
-            raise UsageError(
-                f"{spec}: was {planned} when the study was planned, and is {present or 'gone'} now. Plan the study again."
-            )
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    seeds = list(dict.fromkeys(job.about["seed"] for job in plan.jobs if job.about.get("seed") is not None))
+    first = {job.id: 0 if job.about.get("seed") is None else seeds.index(job.about["seed"]) for job in plan.jobs}
+    seconds: dict[str, float] = dict.fromkeys(first, 0.0)
+    needed_by: dict[str, int] = {}
+    for job in reversed(plan.jobs):  # each before those that it depends on
+        first[job.id] = needed_by.get(job.id, first[job.id])
+        seconds[job.id] += costs.seconds(job)
+        for needed in job.inputs:
+            needed_by[needed] = min(needed_by.get(needed, len(seeds)), first[job.id])
+            seconds[needed] = max(seconds[needed], seconds[job.id])
+    return sorted(first, key=lambda name: (first[name], -seconds[name]))

@@ -20,7 +20,7 @@ from ssl_transfer.result import EvalResult, Ranking, Tuning
 from ssl_transfer.study.arms import compared
 from ssl_transfer.study.control_arms import PERMUTATION
 from ssl_transfer.study.decided import primary_cells, study_decisions
-from ssl_transfer.study.engine import failure, record, status
+from ssl_transfer.study.job_state import failure, record, status
 from ssl_transfer.study.finished import finished
 from ssl_transfer.study.methods_text import methods_text, study_design
 from ssl_transfer.study.plan import Job, Plan
@@ -83,7 +83,7 @@ def study_evidence(
     Args:
         plan: The plan of the study.
         results: Folder -> result, as `finished` yields them.
-        states: Job -> state, as `engine.status` returns them.
+        states: Job -> state, as `job_state.status` returns them.
         pictures: Pictures to embed, besides contact sheets of the stores of the study.
         controls: Kind of control -> its results; None: without any.
     """

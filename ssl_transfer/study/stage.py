@@ -11,12 +11,14 @@ import yaml
 from ssl_transfer.console import say
 from ssl_transfer.errors import RunError, UsageError
 from ssl_transfer.recipe import Overrides, find_recipe
-from ssl_transfer.study import engine
+from ssl_transfer.study import job_state
 from ssl_transfer.study.costs import Costs
 from ssl_transfer.study.design import load_study
+from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.freeze import freeze as write_frozen
 from ssl_transfer.study.freeze import warn_of_changes
 from ssl_transfer.study.look_record import has_looks, stop_sentence
+from ssl_transfer.study.performing import Perform, run_job
 from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.planning import plan_study
 
@@ -122,7 +124,7 @@ def _next(plan: Plan) -> dict[str, Any]:
 
 def _costs(made: Plan) -> dict[str, Any]:
     """Numbers of jobs and their estimated cost."""
-    costs, states = Costs.recorded(made.folder), engine.status(made).states
+    costs, states = Costs.recorded(made.folder), job_state.status(made).states
     whole = costs.estimate(made.jobs)
     remaining = costs.estimate(job for job in made.jobs if states[job.id] not in ("done", "not needed"))
     return {
@@ -141,10 +143,11 @@ def _costs(made: Plan) -> dict[str, Any]:
 
 def run(
     study: str | Path,
-    perform: engine.Perform,
+    perform: Perform,
     check: Callable[[list[str]], None],
     overrides: Overrides = (),
     out: str | Path | None = None,
+    jobs: int | None = 1,
 ) -> dict[str, Any]:
     """Plan a study and run every job that is not done; with looks, only the seeds that its primary contrasts need.
 
@@ -152,6 +155,7 @@ def run(
         study, overrides, out: See `planned`.
         perform: Runs the arguments of a command in this process.
         check: Raises an error if the recipe or settings of a command are invalid.
+        jobs: Number of jobs at once; see `run_plan`.
 
     Returns:
         Numbers of jobs and runs by state.
@@ -162,7 +166,7 @@ def run(
     made = planned(study, overrides, out)
     warn_of_changes(made)
     check_settings(made, check)
-    result = engine.run_plan(made, perform, rounds=rounds_of(made))
+    result = run_plan(made, perform, jobs=jobs, rounds=rounds_of(made))
     answer = _progress(made, result.states)
     if result.count("failed"):
         say(f"failures and their tracebacks: ssl-transfer study status {made.folder}")
@@ -187,7 +191,7 @@ def check_settings(plan: Plan, check: Callable[[list[str]], None]) -> None:
     """Refuse a study with an invalid setting before its first job; one job of each kind is checked."""
     kinds: dict[tuple, Job] = {}
     for job in plan.jobs:
-        if not engine.is_done(plan, job):
+        if not job_state.is_done(plan, job):
             settings = tuple(word for word in job.words if "=" in word and not word.startswith(("seed=", "fraction=")))
             kinds.setdefault((job.about.get("arm") if job.stage == "pretrain" else job.words[1], settings), job)
     for job in kinds.values():
@@ -197,7 +201,7 @@ def check_settings(plan: Plan, check: Callable[[list[str]], None]) -> None:
 def status(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> dict[str, Any]:
     """Numbers of jobs by state, failures, and the estimated remaining time; arguments as for `opened`."""
     made = opened(study, overrides, out)
-    states = engine.status(made).states
+    states = job_state.status(made).states
     remaining = [job for job in made.jobs if states[job.id] not in ("done", "not needed")]
     return {**_progress(made, states), "hours_left": Costs.recorded(made.folder).estimate(remaining).hours}
 
@@ -226,9 +230,9 @@ def freeze(study: str | Path, overrides: Overrides = (), out: str | Path | None 
     return write_frozen(planned(study, overrides, out))
 
 
-def job(study: str | Path, job_id: str, perform: engine.Perform) -> dict[str, Any]:
+def job(study: str | Path, job_id: str, perform: Perform) -> dict[str, Any]:
     """Run a job of a planned study, for another engine."""
-    engine.run_job(Plan.load(study), job_id, perform)
+    run_job(Plan.load(study), job_id, perform)
     return {"job": job_id, "done": True}
 
 
@@ -236,7 +240,7 @@ def _progress(plan: Plan, states: dict[str, str]) -> dict[str, Any]:
     """Numbers of jobs and runs by state, and failures."""
     by_stage: dict[str, dict[str, int]] = {}
     for job in plan.jobs:
-        counts = by_stage.setdefault(job.stage, dict.fromkeys(engine.STATES, 0))
+        counts = by_stage.setdefault(job.stage, dict.fromkeys(job_state.STATES, 0))
         counts[states[job.id]] += 1
     failures = [
         {
@@ -246,11 +250,11 @@ def _progress(plan: Plan, states: dict[str, str]) -> dict[str, Any]:
             "traceback": str(plan.folder / "jobs" / f"{job.id}.failed.json"),
         }
         for job in plan.jobs
-        if states[job.id] == "failed" and (failure := engine.failure(plan, job))
+        if states[job.id] == "failed" and (failure := job_state.failure(plan, job))
     ]
     return {
         "study": plan.name,
-        **{state.replace(" ", "_"): sum(counts[state] for counts in by_stage.values()) for state in engine.STATES},
+        **{state.replace(" ", "_"): sum(counts[state] for counts in by_stage.values()) for state in job_state.STATES},
         "by_stage": {stage: {state: n for state, n in counts.items() if n} for stage, counts in by_stage.items()},
         "runs": sum(1 for _ in plan.runs),
         "runs_done": sum(Path(run["result"]).exists() for run in plan.runs),

@@ -1,14 +1,33 @@
-"""The batched solver against a dense float64 Newton method, on easy and on hard inputs."""
+"""Both solvers, for few rows and for many, against a dense float64 Newton method, on easy and on hard inputs."""
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import expit, softmax
+from sklearn.linear_model import LogisticRegression
 
+from ssl_transfer.measures import logistic
 from ssl_transfer.measures.logistic import fit_heads
 
 STRENGTHS = np.array([1e-3, 1e-1, 1e1, 1e2, 1e4])
+
+
+each_solver = pytest.mark.parametrize("solver", ["few", "many"], indirect=True)
+
+
+@pytest.fixture
+def solver(request, monkeypatch):
+    """The solver for few rows, or that for many on few."""
+    if request.param == "many":
+        monkeypatch.setattr(logistic, "FEW_FEATURES", 0)
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """The solver for many rows."""
+    monkeypatch.setattr(logistic, "FEW_FEATURES", 0)
 
 
 def rows(count=90, dim=6, classes=3, apart=1.0, seed=0):
@@ -118,18 +137,21 @@ def worst_gap(features, labels, classes=None, weights=None, strengths=STRENGTHS,
     return max(gaps)
 
 
+@each_solver
 @pytest.mark.parametrize("case", HARD)
-def test_objectives_lie_within_1e_4_of_the_optimum_on_hard_inputs(case):
+def test_objectives_lie_within_1e_4_of_the_optimum_on_hard_inputs(case, solver):
     assert worst_gap(*HARD[case]) < 1e-4
 
 
+@each_solver
 @pytest.mark.parametrize("classes", [2, 3, 6])
-def test_objectives_lie_within_1e_4_of_the_optimum_with_sample_weights(classes):
+def test_objectives_lie_within_1e_4_of_the_optimum_with_sample_weights(classes, solver):
     weights = np.random.default_rng(1).exponential(size=90) * (np.arange(90) % 7 > 0)
     assert worst_gap(*rows(classes=classes), weights=weights) < 1e-4
 
 
-def test_float64_converges_far_beyond_the_tolerance_of_float32():
+@each_solver
+def test_float64_converges_far_beyond_the_tolerance_of_float32(solver):
     assert worst_gap(*rows(), dtypes=(np.float64,)) < 1e-10
 
 
@@ -140,7 +162,8 @@ def test_objectives_lie_within_1e_4_of_the_optimum_whatever_the_shape(count, dim
     assert worst_gap(features, labels, classes, strengths=np.array([1e-2, 1.0, 1e3])) < 1e-4
 
 
-def test_columns_of_labels_are_solved_as_if_each_were_alone():
+@each_solver
+def test_columns_of_labels_are_solved_as_if_each_were_alone(solver):
     features, labels = rows()
     features, labels = torch.from_numpy(features), torch.eye(3, dtype=torch.float64)[labels]
     labels[:3] = 1  # several at once
@@ -150,7 +173,8 @@ def test_columns_of_labels_are_solved_as_if_each_were_alone():
         assert torch.allclose(together.weights[:, [column]], alone.weights, atol=1e-7)
 
 
-def test_an_entry_of_weight_zero_is_ignored_in_its_column_only():
+@each_solver
+def test_an_entry_of_weight_zero_is_ignored_in_its_column_only(solver):
     features, labels = rows()
     features, labels = torch.from_numpy(features), torch.eye(3, dtype=torch.float64)[labels]
     weights = torch.ones(90, 3)
@@ -162,7 +186,8 @@ def test_an_entry_of_weight_zero_is_ignored_in_its_column_only():
     assert torch.allclose(found.weights[:, [2]], fit_heads(features, labels[:, [2]], STRENGTHS).weights, atol=1e-7)
 
 
-def test_a_label_that_no_row_has_gets_a_vanishing_probability():
+@each_solver
+def test_a_label_that_no_row_has_gets_a_vanishing_probability(solver):
     features, _ = rows()
     found = fit_heads(torch.from_numpy(features), torch.zeros(90, 1), STRENGTHS)
     assert bool(found.converged.all())
@@ -170,7 +195,8 @@ def test_a_label_that_no_row_has_gets_a_vanishing_probability():
     assert float(found.weights.abs().max()) < 1e-6
 
 
-def test_a_column_without_known_labels_gets_a_head_of_zeros():
+@each_solver
+def test_a_column_without_known_labels_gets_a_head_of_zeros(solver):
     features, labels = rows()
     features, labels = torch.from_numpy(features), torch.eye(3, dtype=torch.float64)[labels]
     found = fit_heads(features, labels, STRENGTHS, torch.tensor([[1.0, 0.0, 1.0]]).expand(90, 3))
@@ -179,7 +205,8 @@ def test_a_column_without_known_labels_gets_a_head_of_zeros():
     assert float(found.weights[:, 0].abs().max()) > 0
 
 
-def test_a_sweep_is_its_single_fits_in_any_order_of_strengths():
+@each_solver
+def test_a_sweep_is_its_single_fits_in_any_order_of_strengths(solver):
     features, labels = map(torch.from_numpy, rows())
     grid = np.logspace(-2, 2, 40)
     sweep = fit_heads(features, labels, grid, n_classes=3)
@@ -191,13 +218,14 @@ def test_a_sweep_is_its_single_fits_in_any_order_of_strengths():
         assert torch.allclose(sweep.weights[i], single.weights[0], atol=1e-7)
 
 
-def test_strengths_between_others_need_fewer_steps():
+def test_strengths_between_others_need_fewer_steps(many):
     features, labels = map(torch.from_numpy, rows(400, 20, 5))
     steps = fit_heads(features.float(), labels, np.logspace(-2, 2, 33), n_classes=5).steps
     assert steps[::4].float().mean() > 3 * steps[[i for i in range(33) if i % 4]].float().mean()
 
 
-def test_a_strength_that_stops_early_is_reported_as_not_converged():
+@each_solver
+def test_a_strength_that_stops_early_is_reported_as_not_converged(solver):
     features, labels = map(torch.from_numpy, rows())
     assert not bool(fit_heads(features, labels, [1e4], n_classes=3, max_steps=2).converged)
 
@@ -207,3 +235,29 @@ def test_a_gpu_finds_the_same_heads():
     features, labels = map(torch.from_numpy, rows())
     there = fit_heads(features.cuda(), labels.cuda(), STRENGTHS, n_classes=3)
     assert torch.allclose(there.weights.cpu(), fit_heads(features, labels, STRENGTHS, n_classes=3).weights, atol=1e-7)
+
+
+@pytest.mark.parametrize("shape", [(60, 256, 6), (200, 40, 2), (240, 256, 5)])
+def test_few_rows_are_solved_in_few_steps_and_equal_scikit_learn(shape):
+    """Probabilities of nine strengths, against fits in float64 to a small gradient."""
+    count, dim, classes = shape
+    features, labels = rows(count, dim, classes, apart=0.3)
+    features = (features - features.mean(0)) / features.std(0)
+    targets = torch.from_numpy(labels if classes > 2 else labels[:, None].astype(float))
+    strengths = np.logspace(-4, 4, 9)
+    found = fit_heads(torch.from_numpy(features).float(), targets, strengths, n_classes=classes)
+    assert bool(found.converged.all()) and int(found.steps.sum()) < 300
+    for strength, head, intercept in zip(strengths, found.weights.numpy(), found.intercepts.numpy(), strict=True):
+        peer = LogisticRegression(C=strength, tol=1e-8, max_iter=10_000).fit(features, labels)
+        logits = features @ head.T + intercept
+        mine = softmax(logits, axis=1) if classes > 2 else expit(logits[:, 0])
+        theirs = peer.predict_proba(features)
+        assert np.allclose(mine, theirs if classes > 2 else theirs[:, 1], atol=2e-3)
+
+
+def test_the_same_heads_are_found_by_both_solvers(monkeypatch):
+    features, labels = map(torch.from_numpy, rows(120, 150, 4))
+    few = fit_heads(features, labels, STRENGTHS, n_classes=4)
+    monkeypatch.setattr(logistic, "FEW_FEATURES", 0)
+    many = fit_heads(features, labels, STRENGTHS, n_classes=4)
+    assert torch.allclose(few.weights, many.weights, atol=1e-5)

@@ -19,10 +19,12 @@ from support.tiny_study import metrics, small, write_study
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import Interrupted, RunError, UsageError
 from ssl_transfer.run import claimed
-from ssl_transfer.study import devices, engine
+from ssl_transfer.study import devices
 from ssl_transfer.study.costs import Costs
 from ssl_transfer.study.design import load_study
-from ssl_transfer.study.engine import run_job, run_plan, status
+from ssl_transfer.study.engine import run_plan
+from ssl_transfer.study.job_state import failure, status
+from ssl_transfer.study.performing import run_job
 from ssl_transfer.study.planning import plan_study
 
 
@@ -66,7 +68,7 @@ def test_a_failure_is_recorded_with_its_traceback_and_stops_only_what_needs_it(p
     assert found.states[broken.id] == "failed" and found.count("failed") == 1
     assert {job.title.rpartition(": ")[2] for job in plan.jobs if found.states[job.id] == "blocked"} == {"CT, seed 0"}
     assert found.count("done") == len(plan.jobs) - 1 - found.count("blocked")
-    kept = engine.failure(plan, broken)
+    kept = failure(plan, broken)
     assert kept["error"] == "ValueError: made to fail" and "Traceback" in kept["traceback"]
 
 
@@ -74,7 +76,7 @@ def test_what_failed_is_tried_again_and_then_its_failure_is_forgotten(plan):
     broken = job_of(plan, "pretrain CT, seed 0")
     run_plan(plan, Worker(fails=broken.id))
     assert run_plan(plan, Worker()).count("done") == len(plan.jobs)
-    assert engine.failure(plan, broken) is None
+    assert failure(plan, broken) is None
 
 
 def test_being_stopped_is_not_a_failure(plan):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from ssl_transfer.console import tracked
-from ssl_transfer.processes import worker_processes
+from ssl_transfer.processes import usable_cores, worker_processes
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,7 +36,7 @@ def ordered(
     Yields:
         One result per item. At most `4 * workers` chunks of 8 results are waiting at any time.
     """
-    workers = workers or min(os.cpu_count() or 1, 16)
+    workers = workers or min(usable_cores(), 16)
     yield from tracked(_results(function, items, workers), label, len(items))
 
 
