@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 
-HISTORY = 10  # past steps that L-BFGS remembers
+HISTORY = 6  # past steps that L-BFGS remembers; more save hardly any steps
 KEPT_VARIANCE = 1e-13  # axes with a smaller share of the largest variance are rounding
 REMAINING_SLOPE = 0.5  # a line search ends where the slope is at most this share of its initial size
 LINE_SEARCH_TRIALS = 20

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ssl_transfer.data.altered import ClearedAir, Noise, NoisyStore, RecodedMasks, clear_air
+from ssl_transfer.data.altered import ClearedAir, Noise, NoisyStore, RecodedMasks, SelectedRows, clear_air
 from ssl_transfer.data.display import SOFT_TISSUE_HU
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.store import ImageStore, StoreWriter
@@ -164,3 +164,20 @@ def test_stored_values_are_then_for_display(tmp_path):
 def test_colours_have_no_air(tmp_path):
     with pytest.raises(StoreError, match="these are in colour"):
         ClearedAir(written(tmp_path / "s", "rgb", channels=3))
+
+
+def test_selected_rows_are_a_store_of_these_rows_alone(ct_store):
+    chosen = np.array([7, 3, 11, 20])
+    some = SelectedRows(ct_store, chosen)
+    assert len(some) == 4 and some.shape == ct_store.shape and isinstance(some, Images)
+    assert np.array_equal(some.read([1, 2]), ct_store.read([3, 11])) and np.array_equal(some[0], ct_store[7])
+    assert np.array_equal(some.masks([3]), ct_store.masks([20]))
+    assert some.column("label").tolist() == np.asarray(ct_store.column("label"))[chosen].tolist()
+    assert list(some.rows.index) == chosen.tolist()
+    for split in ("train", "val", "test"):
+        assert set(chosen[some.positions(split)]) == set(chosen) & set(ct_store.positions(split))
+
+
+def test_the_id_of_selected_rows_depends_on_the_rows_and_the_store(ct_store):
+    stores = [ct_store, noisy(ct_store)]
+    assert len({SelectedRows(store, np.array(rows)).id for store in stores for rows in ([1, 2], [2, 1], [1])}) == 6

@@ -9,6 +9,7 @@ import pytest
 from support.command_line import ssl_transfer
 from torch import nn
 
+from ssl_transfer import features
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.data.tasks import Task, TaskCard
@@ -305,6 +306,18 @@ def test_noise_costs_accuracy_and_the_result_names_it(cohort, tmp_path):
         scores.append(result.metrics["test"]["accuracy"])
         assert result.settings["noise"]["sigma"] == sigma
     assert scores[0] > scores[2] and scores[1] > scores[2]
+
+
+def test_features_with_noise_are_computed_for_its_split_alone_once_for_all_fractions(cohort, tmp_path, monkeypatch):
+    counted, embed = [], features.embed
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        features, "embed", lambda *given, **options: counted.append(len(given[2])) or embed(*given, **options)
+    )
+    noise = ["noise.kind=gaussian", "noise.sigma=0.05", "noise.at=test"]
+    for fraction in (0.5, 1.0):
+        judge(cohort, tmp_path / str(fraction), overrides=[*noise, f"fraction={fraction}"])
+    assert counted == [240, 40, 240]  # without noise into a folder for each fraction, with noise once
 
 
 @pytest.mark.parametrize(
