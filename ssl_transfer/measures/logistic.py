@@ -120,7 +120,7 @@ def _one_by_one(features, targets, strengths, sample_weights, n_classes, toleran
         weights = np.broadcast_to(sample_weights.double().numpy().reshape(len(targets), -1).T, labels.shape)
     classes, paths = n_classes if targets.ndim == 1 else 1, []
     for column, of_rows in zip(labels.astype(np.int64), weights, strict=True):
-        mass = of_rows.sum() or 1.0
+        mass = float(of_rows.sum()) or 1.0
         penalties = 1 / (strengths * mass * axes.scale**2)
         paths.append(fit_path(axes, column, classes, of_rows / mass, penalties, tolerance, max_steps))
     solved = {}

@@ -204,9 +204,9 @@ class _Descent:
         """The point with the smallest gap, number of steps, and its proven gap as a share of the objective."""
         self.penalties = np.full(self.rows.shape[1], penalty)
         self.penalties[-1] = 0  # of the intercept
-        point, logits, (value, residuals) = self._best(starts)
+        point, logits, value, residuals = self._best(starts)
         gradient = residuals @ self.rows + self.penalties * point
-        history, best, newest = deque(maxlen=HISTORY), (np.inf, point, 0, np.inf), 0
+        history, best, newest = deque(maxlen=HISTORY), (np.inf, point, 0, residuals), 0
         for step in range(most_steps + 1):
             objective = value + 0.5 * float(self.penalties @ np.square(point).sum(0))
             direction = self._direction(gradient, history, residuals)
@@ -231,15 +231,14 @@ class _Descent:
         return point, step, float(np.square(exact).sum()) / (2 * penalty) / max(objective, 1e-300)
 
     def _best(self, starts):
-        """The point with the lowest objective among some and zeros, its logits, and its loss with gradient."""
-        lowest, found = np.inf, None
+        """The point with the lowest objective among some and zeros, with its logits, its loss and the gradient of the loss."""
+        found = []
         for start in [*starts, np.zeros_like(starts[0])] if np.any(starts[-1]) else starts[-1:]:
             logits = start @ self.columns
             value, residuals = self.loss(logits)
             objective = value + 0.5 * float(self.penalties @ np.square(start).sum(0))
-            if found is None or objective < lowest:
-                lowest, found = objective, (start, logits, (value, residuals))
-        return found
+            found.append((objective, start, logits, value, residuals))
+        return min(found, key=lambda each: each[0])[1:]
 
     def _direction(self, gradient, history, residuals):
         """Minus the inverse Hessian times the gradient, by the two-loop recursion."""

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from statistics import fmean as mean
+from typing import Any, NamedTuple
 
 from ssl_transfer.run import read_json
 from ssl_transfer.study.plan import Job
@@ -31,17 +32,25 @@ class Estimate:
     recorded: float
 
 
+class Spent(NamedTuple):
+    """What a job has cost: seconds per unit, bytes, and its number of threads, if known."""
+
+    seconds: float
+    bytes: float
+    threads: int | None
+
+
 @dataclass
 class Costs:
     """Seconds per unit, bytes and number of threads of each kind of job that has a record.
 
     Attributes:
         threads: Estimates are those of so many threads per job, where there are such records; None: of all records.
-        spent: Kind of job -> (seconds per unit, bytes, threads) of each record.
+        spent: Kind of job -> what each of its records says.
     """
 
     threads: int | None = None
-    spent: dict[str, list[tuple[float, float, int | None]]] = field(default_factory=lambda: defaultdict(list))
+    spent: dict[str, list[Spent]] = field(default_factory=lambda: defaultdict(list))
 
     @classmethod
     def recorded(cls, folder: Path, threads: int | None = None) -> Costs:
@@ -68,15 +77,17 @@ class Costs:
     ) -> None:
         """Add a finished job; one of the same study also counts for the same work on other arms."""
         for name in (cost["kind"], cost["like"]) if same_study else (cost["kind"],):
-            self.spent[name].append((seconds / (cost["units"] or 1), size, threads))
+            self.spent[name].append(Spent(seconds / (cost["units"] or 1), size, threads))
 
     def seconds(self, job: Job) -> float:
         """Estimated seconds of a job: from records of its kind, or from the study's `resources`."""
-        return self._mean(job, 0) * job.cost["units"] if self._records(job) else job.cost["seconds"]
+        records = self._records(job)
+        return mean(record.seconds for record in records) * job.cost["units"] if records else job.cost["seconds"]
 
     def bytes(self, job: Job) -> float:
         """Estimated bytes on disk, likewise."""
-        return self._mean(job, 1) if self._records(job) else job.cost["disk_mb"] * 1e6
+        records = self._records(job)
+        return mean(record.bytes for record in records) if records else job.cost["disk_mb"] * 1e6
 
     def estimate(self, jobs: Iterable[Job]) -> Estimate:
         """Estimate several jobs together."""
@@ -91,13 +102,10 @@ class Costs:
             round(recorded / max(1, len(jobs)), 2),
         )
 
-    def _records(self, job: Job) -> list[tuple[float, float, int | None]]:
+    def _records(self, job: Job) -> list[Spent]:
         records = self.spent.get(job.cost["kind"]) or self.spent.get(job.cost["like"]) or []
-        return [record for record in records if record[2] == self.threads] or records
-
-    def _mean(self, job: Job, which: Literal[0, 1]) -> float:
-        values = [record[which] for record in self._records(job)]
-        return sum(values) / len(values)
+        alike = [record for record in records if record.threads == self.threads] if self.threads else []
+        return alike or records
 
 
 def folder_bytes(folder: str | Path) -> int:

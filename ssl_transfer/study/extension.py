@@ -13,8 +13,8 @@ import numpy as np
 from ssl_transfer.study.comparisons import Statistics
 from ssl_transfer.study.costs import Costs
 from ssl_transfer.study.decided import study_decisions
-from ssl_transfer.study.job_state import status
 from ssl_transfer.study.finished import finished_table
+from ssl_transfer.study.job_state import status
 from ssl_transfer.study.look_by_look import gate_closed, in_words
 from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.planned_contrasts import (

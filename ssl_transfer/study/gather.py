@@ -20,8 +20,8 @@ from ssl_transfer.result import EvalResult, Ranking, Tuning
 from ssl_transfer.study.arms import compared
 from ssl_transfer.study.control_arms import PERMUTATION
 from ssl_transfer.study.decided import primary_cells, study_decisions
-from ssl_transfer.study.job_state import failure, record, status
 from ssl_transfer.study.finished import finished
+from ssl_transfer.study.job_state import failure, record, status
 from ssl_transfer.study.methods_text import methods_text, study_design
 from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.planned_contrasts import study_comparisons

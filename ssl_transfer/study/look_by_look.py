@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from ssl_transfer.console import say
 from ssl_transfer.run import write_json
 from ssl_transfer.study.decided import study_decisions
-from ssl_transfer.study.job_state import status
 from ssl_transfer.study.finished import finished_table
+from ssl_transfer.study.job_state import status
 from ssl_transfer.study.look_record import write_looks
 from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.planned_contrasts import arms_of_contrast, jobs_of_seeds, planned_seeds, with_inputs

@@ -12,8 +12,8 @@ from support.tiny_study import STUDY, Verbs, small, write_study
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import run_plan
-from ssl_transfer.study.job_state import status
 from ssl_transfer.study.gather import report_study
+from ssl_transfer.study.job_state import status
 from ssl_transfer.study.look_by_look import next_look, rounds, write_targets
 from ssl_transfer.study.look_record import not_needed_jobs, read_looks, stop_sentence
 from ssl_transfer.study.planning import plan_study

@@ -11,8 +11,8 @@ from support.tiny_study import STUDY, Verbs, small, write_study
 from ssl_transfer.study.decided import study_decisions
 from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import run_plan
-from ssl_transfer.study.job_state import status
 from ssl_transfer.study.finished import finished, finished_table
+from ssl_transfer.study.job_state import status
 from ssl_transfer.study.methods_text import methods_text
 from ssl_transfer.study.planning import plan_study
 from ssl_transfer.study.stage import rounds_of
