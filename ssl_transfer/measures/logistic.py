@@ -122,7 +122,7 @@ def _one_by_one(features, targets, strengths, sample_weights, n_classes, toleran
     for column, of_rows in zip(labels.astype(np.int64), weights, strict=True):
         mass = float(of_rows.sum()) or 1.0
         penalties = 1 / (strengths * mass * axes.scale**2)
-        paths.append(fit_path(axes, column, classes, of_rows / mass, penalties, tolerance, max_steps))
+        paths.append(fit_path(axes, column, classes, np.asarray(of_rows / mass), penalties, tolerance, max_steps))
     solved = {}
     for i, heads in enumerate(zip(*paths, strict=True)):
         weights, intercepts = (

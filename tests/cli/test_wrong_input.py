@@ -99,6 +99,11 @@ CASES = {
         r"UsageError: studies/benchmark.*: no plan of a study",
     ),
     "settings for a planned study": ("study run pictures a=1", r"UsageError: pictures: settings are laid over a YAML"),
+    "jobs at once of a plan": ("study plan quickstart_tiny --jobs 2", r"UsageError: study plan: --jobs is for run"),
+    "no job at once": (
+        "study run quickstart_tiny --jobs 0",
+        r"--jobs: found '0', expected a whole number of at least 1",
+    ),
     "study without a study": ("study run", r"UsageError: study run: expected a study's YAML, or its folder"),
     "quickstart among other files": ("quickstart --out pictures", r"UsageError: pictures: already holds other files"),
     "unknown scale": ("quickstart --scale huge --out out", r"UsageError: .*'huge' .*'full', 'tiny'"),
