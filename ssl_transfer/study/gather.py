@@ -106,6 +106,7 @@ def study_evidence(
         commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
         attachments=[*pictures, *_contact_sheets(plan)],
         tuning=_tuning(plan),
+        extend=f"ssl-transfer study extend {plan.folder}",
         scope=study_scope(plan, listed),
     )
     return Evidence(

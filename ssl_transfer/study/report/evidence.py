@@ -98,6 +98,7 @@ class Provenance:
         commands: Commands that reproduce the page.
         attachments: Pictures to embed.
         tuning: Settings that were tried on validation, columns `TUNING_COLUMNS`; None: none were.
+        extend: Command that says with which probability, at which price, more seeds decide what is open; empty: none.
         scope: Architectures, images and test patients.
     """
 
@@ -112,6 +113,7 @@ class Provenance:
     commands: Sequence[str] = ()
     attachments: Sequence[Attachment] = ()
     tuning: pd.DataFrame | None = None
+    extend: str = ""
     scope: Scope = Scope()
 
 

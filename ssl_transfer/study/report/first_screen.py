@@ -52,4 +52,5 @@ def first_screen(evidence: Evidence, headline: Headline, figures: list[Drawing])
         figures=figures,
         limits=limits(evidence),
         questions=open_questions(evidence),
+        extend=evidence.provenance.extend,
     )
