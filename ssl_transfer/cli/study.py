@@ -68,6 +68,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--domains", type=Path, metavar="CSV", help="report --results: pretraining,task,boundary")
     parser.add_argument(
+        "--paired", action="store_true", help="report --results: equal seeds had equal label subsets: compare in pairs"
+    )
+    parser.add_argument(
         "--primary", metavar="KEY=VALUE,…", help="report --results: the contrast that the answer rests on"
     )
 
@@ -104,7 +107,13 @@ def _external(options: argparse.Namespace) -> dict[str, Any]:
     primary = dict(part.partition("=")[::2] for part in options.primary.split(",")) if options.primary else None
     family = options.family.split(",") if options.family else None
     return report_external_results(
-        options.results, options.out, margin=options.margin, family=family, domains=options.domains, primary=primary
+        options.results,
+        options.out,
+        margin=options.margin,
+        family=family,
+        domains=options.domains,
+        primary=primary,
+        paired=options.paired,
     )
 
 

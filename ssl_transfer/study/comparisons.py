@@ -117,7 +117,10 @@ class Statistics(Section):
             they are decided. Null: once, at the seeds of the study.
         spending: How alpha is shared among looks.
         components: Standard deviations for `study plan --power`, where no results exist; null: from records.
-        family: Columns that define the families of Holm's correction of the secondary contrasts.
+        family: Columns that define the families of correction of secondary and exploratory contrasts.
+        secondary: The secondary contrasts, by columns of the table and their values (or lists of these); the others are
+            exploratory. Null: those at the main metric of their task. Holm's correction.
+        exploratory: The exploratory contrasts, likewise; the others are secondary. Benjamini and Hochberg's correction.
         pairs: The declared comparisons; null: all pairs of arms that differ in one factor.
     """
 
@@ -128,7 +131,9 @@ class Statistics(Section):
     looks: list[int] | None = None
     spending: SpendingSection = SpendingSection()
     components: Components | None = None
-    family: list[str] = ["protocol", "metric"]
+    family: list[str] = ["protocol", "metric", "fraction"]
+    secondary: list[dict[str, Any]] | None = None
+    exploratory: list[dict[str, Any]] | None = None
     pairs: list[tuple[str, str]] | None = None
 
     @field_validator("gate", mode="before")
@@ -136,10 +141,20 @@ class Statistics(Section):
     def _false(cls, value: Any) -> Any:
         return False if str(value).lower() == "false" else value  # the values of a YAML are texts
 
-    @field_validator("primary", mode="before")
+    @field_validator("primary", "secondary", "exploratory", mode="before")
     @classmethod
     def _one_is_a_list(cls, value: Any) -> Any:
         return [value] if isinstance(value, dict) else value
+
+    @field_validator("secondary", "exploratory")
+    @classmethod
+    def _select(cls, value: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        from ssl_transfer.study.table import CELL  # loads pandas, which planning needs for nothing else
+
+        for name in {key for selector in value or () for key in selector}:
+            if name not in CELL:
+                raise ValueError(f"Contrasts are not selected by '{name}'.{nearest(name, CELL)}"[:-1])
+        return value
 
     @field_validator("looks")
     @classmethod

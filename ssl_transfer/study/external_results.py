@@ -12,7 +12,8 @@ from ssl_transfer.cards import TRIVIAL
 from ssl_transfer.errors import UsageError
 from ssl_transfer.study.report.evidence import Evidence, Provenance
 from ssl_transfer.study.report.page import write_report
-from ssl_transfer.study.statistics import FAMILY
+
+FAMILY = ("protocol", "metric")  # other programs' tables seldom have a plan: fractions count in one family
 
 
 def report_external_results(
@@ -23,6 +24,7 @@ def report_external_results(
     family: Sequence[str] | None = None,
     domains: str | Path | None = None,
     primary: Mapping[str, str] | None = None,
+    paired: bool = False,
 ) -> dict[str, Any]:
     """Write the report of results that another tool made.
 
@@ -33,6 +35,8 @@ def report_external_results(
         family: Columns within which Holm's correction is applied; None: `protocol` and `metric`.
         domains: CSV with pretraining, task and boundary.
         primary: Columns and values of the contrast that the answer rests on; None: the first protocol and metric of the table.
+        paired: Whether runs of equal pretraining seed and evaluation seed share their label subset, head and order in all
+            arms: arms are then compared in pairs, else by Welch's test.
 
     Returns:
         `report` (path), `contrasts` (their number) and `answers` (sentences).
@@ -41,12 +45,13 @@ def report_external_results(
         UsageError: If a file cannot be read, or `primary` lacks the protocol or the metric.
     """
     results = Path(results)
-    command = _command(results, margin, family, domains, primary)
+    command = _command(results, margin, family, domains, primary) + (" --paired" if paired else "")
     family = tuple(family or FAMILY)
     frame = read_tidy(results, domains)
     is_trivial = (frame["boundary"] == TRIVIAL).fillna(False).astype(bool)
     frame, trivial = frame[~is_trivial], frame[is_trivial]
-    unit = "Welch’s t-test over pretraining seeds, or over fine-tuning seeds where a pretraining has one seed"
+    test = "paired t-test over shared" if paired else "Welch’s t-test over"
+    unit = f"{test} pretraining seeds, or over evaluation seeds where a pretraining has one seed"
     equivalence = f"equivalence margin {margin:g}" if margin else "no equivalence margin was stated"
     provenance = Provenance(
         title=f"Results of {results.name}",
@@ -68,6 +73,8 @@ def report_external_results(
         margin=margin,
         family=family,
         trivial=trivial,
+        shared_draws=paired,
+        exploratory=(),
     )
     page = write_report(out or Path("studies") / results.stem, evidence)
     return {"report": str(page), "contrasts": len(evidence.contrasts), "answers": evidence.sentences}

@@ -24,6 +24,7 @@ from ssl_transfer.study.finished import finished
 from ssl_transfer.study.job_state import failure, record, status
 from ssl_transfer.study.methods_text import methods_text, study_design
 from ssl_transfer.study.plan import Job, Plan
+from ssl_transfer.study.planned import planned_runs
 from ssl_transfer.study.planned_contrasts import study_comparisons
 from ssl_transfer.study.predictions import StoredPredictions
 from ssl_transfer.study.report.evidence import TUNING_COLUMNS, Attachment, Evidence, Provenance
@@ -120,6 +121,9 @@ def study_evidence(
         relevant=statistics.relevant,
         family=statistics.family,
         pairs=statistics.pairs or compared(plan.arms),
+        secondary=statistics.secondary,
+        exploratory=statistics.exploratory,
+        planned=planned_runs(plan, frame),
         validation=_validation(results, stated_metrics),
         scores=_scores(plan),
         predictions=StoredPredictions(results, {name: card["averaging"] for name, card in plan.tasks.items()}),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ssl_transfer.errors import RunError
@@ -150,6 +151,27 @@ def complete(frame: pd.DataFrame, within: Sequence[str] = ()) -> pd.DataFrame:
             "Runs of different recipes need different names of their pretraining."
         )
     return frame
+
+
+def matches(table: pd.DataFrame, cell: Mapping) -> np.ndarray:
+    """Which rows of a table lie in a cell; columns that the cell leaves out, or has as None, match any value.
+
+    Args:
+        table: With the columns that the cell names.
+        cell: Columns of `CELL` and their values; others are ignored. A list means any of its values.
+    """
+    keep = np.ones(len(table), bool)
+    for name, value in cell.items():
+        if name in CELL and value is not None:
+            values = value if isinstance(value, (list, tuple, set)) else [value]
+            keep &= np.any([_equal(table[name], wanted, name) for wanted in values], axis=0) if values else False
+    return keep
+
+
+def _equal(column: pd.Series, value, name: str) -> np.ndarray:
+    if name in ("fraction", "noise_sigma"):
+        return np.isclose(column.astype(float), value, equal_nan=True)
+    return (column == value).to_numpy(bool)
 
 
 def class_metrics(metrics: Iterable[str]) -> set[str]:

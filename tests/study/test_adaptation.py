@@ -15,9 +15,10 @@ from ssl_transfer.study.report.sections.strategies import strategy_means
 from ssl_transfer.study.statistics import (
     CURVE_COLUMNS,
     averaged,
+    contrasts,
     detectable_differences,
     mean_curve,
-    minimal_detectable_effect,
+    paired_detectable_effect,
     strategy_contrasts,
     strategy_wins,
     summary,
@@ -174,37 +175,39 @@ def test_curves_without_a_column_are_refused():
 # --- seed variance ---
 
 
+def detections(frame: pd.DataFrame) -> pd.DataFrame:
+    return detectable_differences(variance_components(frame), summary(frame), contrasts(frame))
+
+
 def test_the_detectable_difference_follows_from_the_variance_of_the_units():
-    frame = study()
-    row = detectable_differences(variance_components(frame), summary(frame)).set_index("strategy").loc["full"]
-    sd = math.sqrt(row["sd_pretraining"] ** 2 + row["sd_seed"] ** 2 / 2)
-    assert (row["unit"], row["n"], row["runs_per_unit"]) == ("pretraining_seed", 4, 2)
-    assert row["detects"] == pytest.approx(minimal_detectable_effect(4, 4) * sd)
+    row = detections(study()).set_index("strategy").loc["full"]
+    assert (row["test"], row["unit"], row["n"], row["runs_per_unit"]) == ("paired", "pretraining_seed", 4, 2)
+    components = np.nan_to_num([row["sd_pretraining"], row["sd_arm_subset"], row["sd_residual"]]) ** 2
+    sd = math.sqrt(2 * (components[0] + (components[1] + components[2]) / 2))
+    assert row["sd_difference"] == pytest.approx(sd)
+    assert row["detects"] == pytest.approx(paired_detectable_effect(4, alpha=row["level"]) * sd)
 
 
 def test_with_the_seeds_reported_as_needed_the_difference_is_detected():
-    frame = study()
-    row = detectable_differences(variance_components(frame), summary(frame)).iloc[0]
-    n = int(row["seeds_for_0.02"])
-    assert minimal_detectable_effect(n, n) * row["sd_unit"] <= 0.02
-    assert minimal_detectable_effect(n - 1, n - 1) * row["sd_unit"] > 0.02
+    row = detections(study()).iloc[0]
+    n, level = int(row["seeds_for_0.02"]), row["level"]
+    assert paired_detectable_effect(n, alpha=level) * row["sd_difference"] <= 0.02
+    assert paired_detectable_effect(n - 1, alpha=level) * row["sd_difference"] > 0.02
 
 
 def test_one_run_per_pretraining_seed_includes_the_variance_of_both():
-    frame = study(seeds=1)
-    row = detectable_differences(variance_components(frame), summary(frame)).iloc[0]
-    assert row["method"] == "total"
-    assert row["sd_unit"] == row["sd_pretraining"] > 0
+    row = detections(study(seeds=1)).iloc[0]
+    assert math.isnan(row["sd_pretraining"])
+    assert row["sd_difference"] == pytest.approx(math.sqrt(2) * row["sd_residual"])
+    assert row["sd_difference"] > 0
 
 
-def test_one_checkpoint_per_arm_has_the_variance_of_its_fine_tuning_seeds_alone():
-    frame = study(pretraining_seeds=1, seeds=3)
-    row = detectable_differences(variance_components(frame), summary(frame)).iloc[0]
+def test_one_checkpoint_per_arm_has_the_variance_of_its_evaluation_seeds_alone():
+    row = detections(study(pretraining_seeds=1, seeds=3)).iloc[0]
     assert (row["unit"], row["n"]) == ("seed", 3)
-    assert row["sd_unit"] == row["sd_seed"] > 0
+    assert row["sd_difference"] == pytest.approx(math.sqrt(2) * row["sd_residual"])
 
 
 def test_a_single_run_has_no_seed_variance():
-    frame = study(pretraining_seeds=1, seeds=1)
-    row = detectable_differences(variance_components(frame), summary(frame)).iloc[0]
-    assert row[["sd_unit", "detects", "seeds_for_0.01"]].isna().all()
+    row = detections(study(pretraining_seeds=1, seeds=1)).iloc[0]
+    assert row[["sd_difference", "detects", "seeds_for_0.01"]].isna().all()

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 from support.command_line import ssl_transfer
 
 COLUMNS = ["protocol", "pretraining", "task", "strategy", "fraction", "pretraining_seed", "seed", "metric", "value"]
@@ -51,6 +52,21 @@ def test_margin_family_and_domains_are_applied(published, tmp_path):
     assert near["verdict"] in ("equivalent", "equivalent and different") and near["boundary_a"] == "hard"
     assert contrasts["p_tost"].notna().all() and plain["p_tost"].isna().all()
     assert (contrasts["p_holm"] >= plain["p_holm"] - 1e-12).all()  # a larger family
+
+
+def test_external_results_are_compared_by_welch_unless_their_seeds_are_paired(published):
+    frame = pd.read_csv(published)
+    _, _, welch = report(published)
+    _, _, paired = report(published, "--paired")
+    sides = [frame[(frame["pretraining"] == arm) & (frame["metric"] == "dice")]["value"] for arm in ("CT", "ImageNet")]
+    for table, name, theirs in (
+        (welch, "welch", stats.ttest_ind(*sides, equal_var=False)),
+        (paired, "paired", stats.ttest_rel(*sides)),
+    ):
+        row = table[(table["metric"] == "dice") & (table["a"] == "CT") & (table["b"] == "ImageNet")].iloc[0]
+        assert (row["test"], row["family"]) == (name, "secondary")
+        assert row["p_value"] == pytest.approx(theirs.pvalue)
+        assert row["difference"] == pytest.approx(sides[0].mean() - sides[1].mean())
 
 
 def test_the_primary_contrast_can_be_chosen(published):

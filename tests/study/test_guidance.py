@@ -8,11 +8,11 @@ import pytest
 from support.tidy import tidy_frame
 
 from ssl_transfer.study.report.guidance import advice, answers
-from ssl_transfer.study.report.primary import main_metrics, matches
+from ssl_transfer.study.report.primary import main_metrics
 from ssl_transfer.study.report.recommendations import recommendations
 from ssl_transfer.study.report.wording import difference, fine, listed, t_value
 from ssl_transfer.study.statistics import Dominance, by_boundary, contrasts, summary
-from ssl_transfer.study.table import SCRATCH, random_init_arms
+from ssl_transfer.study.table import SCRATCH, matches, random_init_arms
 
 ARMS = {
     "CT": (0.85, "none"),

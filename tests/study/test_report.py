@@ -71,7 +71,7 @@ def test_random_initialisation_is_named_and_can_win():
 
 
 def test_the_word_better_never_appears_without_a_verdict_that_says_it(tmp_path):
-    text = build(tmp_path, study({"in-domain CT": 0.0, "photographs": 0.0})).read_text()
+    text = build(tmp_path, study({"in-domain CT": 0.0, "photographs": 0.0}), family=()).read_text()
     assert "Not decided" in text
     assert not re.search(r"[Bb]etter than|verdict better|verdict worse", text)
 
@@ -85,7 +85,9 @@ def test_the_answer_names_the_winner_with_its_evidence(page):
     text = page.read_text()
     assert "Take in-domain CT: better than photographs and random initialisation (scratch)." in text
     assert "n = 4 and 4 pretraining seeds" in text
-    assert "80 % power needs a true difference of 2.4 standard deviations" in text
+    assert re.search(
+        r"with 4 pairs of seeds, 80 % power at the level that decides \(\.\d+\) needs a true difference", text
+    )
 
 
 def test_unequal_budgets_are_warned_of(tmp_path):
@@ -165,6 +167,7 @@ def test_tables_and_figures_lie_beside_the_page(page):
             "contrasts.tex",
             "results.tex",
             "variance.csv",
+            "aa_contrasts.csv",
         )
     }
     assert names == drawn | laid
@@ -218,8 +221,20 @@ def test_contrasts_show_t_with_its_degrees_of_freedom(page):
     assert re.search(r'<td class="num" data-v="[^"]*">t\(\d(\.\d)?\) = −?\d+\.\d</td>', page.read_text())
 
 
-def test_the_page_names_the_columns_that_only_the_csv_has(page):
-    assert "Benjamini–Hochberg p-values and a test paired by seed are in tables/contrasts.csv" in page.read_text()
+def test_the_page_says_how_contrasts_are_corrected_and_which_have_a_level_of_their_own(page):
+    text = page.read_text()
+    assert "Secondary contrasts\nare corrected by Holm’s rule" in text
+    assert ">paired, secondary</td>" in text and ">paired, exploratory</td>" in text
+    assert "Left out of the pairs" not in text
+
+
+def test_runs_that_pairs_leave_out_are_counted_on_the_page(tmp_path):
+    frame = study({"in-domain CT": 0.2, "photographs": 0.1, SCRATCH: 0.0})
+    lost = (frame["pretraining"] == "photographs") & (frame["pretraining_seed"] == 3)
+    text = build(tmp_path, frame[~lost]).read_text()
+    assert (
+        "Left out of the pairs: runs without a counterpart on the other side in 16 contrasts (up to 1 in one)" in text
+    )
 
 
 # --- in a browser ---

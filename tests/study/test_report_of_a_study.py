@@ -29,7 +29,7 @@ def test_a_study_has_all_sections_in_their_order(whole):
         "Over targets",
         "Learning curves",
         "Individual seeds",
-        "Seed variance",
+        "Variance components",
         "Patients",
         "Fine-tuning strategies",
         "Time to quality",
@@ -67,7 +67,7 @@ def test_the_recommendations_have_a_table_per_target_right_after_the_answer(whol
 def test_the_tables_of_a_study_lie_beside_its_page(whole):
     tables = whole.parent / "tables"
     assert len(pd.read_csv(tables / "strategies.csv")) == 2 * 2 * 4
-    assert {"sd_pretraining", "sd_seed", "share", "detects", "seeds_for_0.01"} <= set(
+    assert {"sd_pretraining", "sd_subset", "sd_arm_subset", "sd_residual", "detects", "seeds_for_0.01"} <= set(
         pd.read_csv(tables / "variance.csv")
     )
     assert r"\begin{tabular}" in (tables / "strategies.tex").read_text()

@@ -1,4 +1,4 @@
-"""Contrasts of pretrainings and of strategies: who is compared with whom, over which units, and with which words."""
+"""Contrasts of pretrainings: who is compared with whom, over which units, and with which words."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from support.arms import arm, random_arm, random_study, study
 
 from ssl_transfer.errors import RunError
 from ssl_transfer.study import statistics
@@ -20,7 +21,6 @@ from ssl_transfer.study.statistics import (
     holm,
     paired,
     seed_units,
-    strategy_contrasts,
     summary,
     tost,
     welch,
@@ -53,70 +53,20 @@ CONTRASTS = [  # others rely on these columns: written out on purpose
     "p_tost",
     "hedges_g",
     "verdict",
+    "test",
+    "family",
+    "level",
+    "holds_for",
     "g_low",
     "g_high",
     "p_bh",
     "n_paired",
     "p_paired",
-    "holds_for",
+    "unpaired_a",
+    "unpaired_b",
+    "missing_a",
+    "missing_b",
 ]
-STRATEGIES = [
-    "protocol",
-    "task",
-    "pretraining",
-    "fraction",
-    "noise",
-    "noise_sigma",
-    "metric",
-    "a",
-    "b",
-    "unit",
-    "n",
-    "mean_a",
-    "mean_b",
-    "difference",
-    "ci_low",
-    "ci_high",
-    "t",
-    "df",
-    "p_value",
-    "p_holm",
-    "p_bh",
-    "verdict",
-    "holds_for",
-]
-
-
-def study(values: dict, **columns) -> pd.DataFrame:
-    """A tidy frame: `values` maps arm -> {(pretraining_seed, seed): value}."""
-    shared = {"protocol": "knn", "task": "t", "strategy": None, "fraction": 1.0, "metric": "accuracy"}
-    rows = [
-        {**shared, "pretraining": arm, "pretraining_seed": p, "seed": s, "value": v, "boundary": "", **columns}
-        for arm, runs in values.items()
-        for (p, s), v in runs.items()
-    ]
-    return pd.DataFrame(rows).astype({"pretraining_seed": "Int64", "seed": "Int64"})
-
-
-def arm(*values) -> dict:
-    """One run per pretraining seed."""
-    return {(p, 0): value for p, value in enumerate(values)}
-
-
-def random_arm(rng: np.random.Generator, mean: float, seeds: range = range(4)) -> dict:
-    """Two fine-tuning seeds for each of some pretraining seeds."""
-    return {(p, s): mean + rng.normal(0, 0.02) for p in seeds for s in range(2)}
-
-
-def random_study(tasks=("one", "two"), metrics=("accuracy", "auroc"), strategy=None, seed=0) -> pd.DataFrame:
-    """Four arms in several cells, of which one lacks a pretraining seed, one is a single checkpoint, and one is random."""
-    rng, frames = np.random.default_rng(seed), []
-    for task, metric in itertools.product(tasks, metrics):
-        values = {name: random_arm(rng, mean) for name, mean in (("ct", 0.9), ("photographs", 0.87), ("scratch", 0.8))}
-        values["photographs"] = random_arm(rng, 0.87, range(1, 5))
-        values["public"] = {(pd.NA, s): 0.88 + rng.normal(0, 0.02) for s in range(3)}
-        frames.append(study(values, task=task, metric=metric, strategy=strategy))
-    return pd.concat(frames, ignore_index=True)
 
 
 def test_every_statistic_is_found_in_this_module():
@@ -150,24 +100,51 @@ def test_the_columns_of_contrasts_are_exactly_the_documented_ones():
     assert list(contrasts(frame.iloc[:0]).columns) == CONTRASTS
 
 
-def test_fine_tuning_seeds_are_averaged_within_their_pretraining_seed():
-    nested = {(p, s): 0.7 + 0.01 * p + (0.05 if s else -0.05) for p in range(4) for s in range(2)}
-    row = contrasts(study({"a": nested, "b": arm(0.5, 0.52, 0.54, 0.57)})).iloc[0]
+def test_evaluation_seeds_are_averaged_within_their_pretraining_seed_and_compared_in_pairs():
+    offsets = (0.0, 0.2, -0.1, 0.4)  # of the label subsets of each pretraining seed, which both arms share
+    a = {(p, s): 0.7 + 0.01 * p + offsets[p] + (0.05 if s else -0.05) for p in range(4) for s in range(2)}
+    b = {(p, s): [0.5, 0.52, 0.54, 0.57][p] + offsets[p] for p, s in a}
+    row = contrasts(study({"a": a, "b": b})).iloc[0]
+    theirs = stats.ttest_rel([0.70, 0.71, 0.72, 0.73], [0.5, 0.52, 0.54, 0.57])
+    assert (row.unit, row.test, row.n_a, row.n_b, row.df) == ("pretraining_seed", "paired", 4, 4, 3)
+    assert (row.t, row.p_value, row.difference) == pytest.approx((theirs.statistic, theirs.pvalue, 0.1825))
+
+
+def test_results_that_share_no_draws_are_compared_by_welch_over_the_same_units():
+    a = {(p, s): 0.7 + 0.01 * p + (0.05 if s else -0.05) for p in range(4) for s in range(2)}
+    row = contrasts(study({"a": a, "b": arm(0.5, 0.52, 0.54, 0.57)}), shared_draws=False).iloc[0]
     expected = welch([0.70, 0.71, 0.72, 0.73], [0.5, 0.52, 0.54, 0.57])
-    assert (row.unit, row.n_a, row.n_b) == ("pretraining_seed", 4, 4)
+    assert (row.unit, row.test, row.n_a, row.n_b) == ("pretraining_seed", "welch", 4, 4)
     assert (row.p_value, row.df, row.difference) == pytest.approx((expected.p_value, expected.df, expected.difference))
 
 
-@pytest.mark.parametrize("only_seed", [0, pd.NA])
-def test_one_pretraining_per_side_is_tested_over_seeds_and_says_for_which_checkpoints(only_seed):
+@pytest.mark.parametrize(("only_seed", "test"), [(0, "paired"), (pd.NA, "welch")])
+def test_one_pretraining_per_side_is_tested_over_seeds_and_says_for_which_checkpoints(only_seed, test):
     a, b = [0.9, 0.91, 0.92], [0.5, 0.52, 0.51]
     frame = study(
         {"a": {(only_seed, s): v for s, v in enumerate(a)}, "b": {(only_seed, s): v for s, v in enumerate(b)}}
     )
     row = contrasts(frame).iloc[0]
-    assert (row.unit, row.n_a, row.n_b) == ("seed", 3, 3)
-    assert row.p_value == pytest.approx(welch(a, b).p_value)
+    assert (row.unit, row.test, row.n_a, row.n_b) == ("seed", test, 3, 3)
+    assert row.p_value == pytest.approx({"paired": paired, "welch": welch}[test](a, b).p_value)
     assert (row.verdict, row.holds_for) == ("better", "these two checkpoints")
+
+
+def test_only_runs_of_seeds_that_both_sides_have_are_compared_and_the_others_are_counted():
+    a = {(p, s): 0.7 + 0.01 * p * p + 0.1 * s for p in range(4) for s in range(3)}
+    b = {(p, s): 0.5 + 0.02 * p + 0.1 * s for p in range(1, 5) for s in range(3) if (p, s) != (2, 1)}
+    row = contrasts(study({"a": a, "b": b})).iloc[0]
+    shared = [[(p, s) for s in range(3) if (p, s) in b] for p in (1, 2, 3)]
+    units = [[np.mean([runs[key] for key in keys]) for keys in shared] for runs in (a, b)]
+    assert row.p_value == pytest.approx(stats.ttest_rel(*units).pvalue)
+    assert (row.mean_a, row.mean_b) == pytest.approx((np.mean(units[0]), np.mean(units[1])))
+    assert (row.n_a, row.n_b, row.unpaired_a, row.unpaired_b) == (3, 3, 4, 3)
+
+
+def test_pretraining_seeds_that_only_one_side_has_are_no_pairs():
+    row = contrasts(study({"a": arm(0.9, 0.91, 0.92), "b": {(p, 0): 0.1 * p for p in (7, 8, 9)}})).iloc[0]
+    assert (row.unit, row.n_a, row.verdict, row.unpaired_a) == ("pretraining_seed", 0, "not decided", 3)
+    assert math.isnan(row.difference)
 
 
 def test_a_side_with_several_pretrainings_keeps_them_as_units_beside_a_single_checkpoint():
@@ -184,7 +161,7 @@ def test_a_side_with_several_pretrainings_keeps_them_as_units_beside_a_single_ch
         ((arm(0.50, 0.51, 0.53), arm(0.90, 0.91, 0.92)), {}, "worse"),
         ((arm(0.50, 0.51, 0.53), arm(0.51, 0.50, 0.54)), {}, "not decided"),
         ((arm(0.50, 0.51, 0.53), arm(0.51, 0.50, 0.54)), {"margin": 0.1}, "equivalent"),
-        ((arm(0.500, 0.501, 0.502), arm(0.520, 0.521, 0.522)), {"margin": 0.1}, "equivalent and different"),
+        ((arm(0.500, 0.501, 0.502), arm(0.520, 0.522, 0.521)), {"margin": 0.1}, "equivalent and different"),
         ((arm(0.90, 0.91, 0.92), arm(0.50, 0.51, 0.53)), {"margin": 0.1}, "better"),
         ((arm(0.9, 0.9), arm(0.1, 0.1)), {"margin": 0.1}, "not decided"),
         ((arm(0.9), arm(0.1, 0.2)), {}, "not decided"),
@@ -227,8 +204,17 @@ def test_arms_are_never_compared_across_strategies():
     assert len(contrasts(frame)) == 0
 
 
-def test_a_missing_value_gives_no_decision():
-    assert contrasts(study({"a": arm(0.9, np.nan, 0.92), "b": arm(0.5, 0.51, 0.53)}))["verdict"].item() == "not decided"
+def test_a_missing_value_is_a_missing_run_of_its_pair_and_is_counted():
+    frame = study({"a": arm(0.9, np.nan, 0.92, 0.93), "b": arm(0.5, 0.51, 0.53, 0.52)})
+    row = contrasts(frame).iloc[0]
+    assert row.p_value == pytest.approx(paired([0.9, 0.92, 0.93], [0.5, 0.53, 0.52]).p_value)
+    assert (row.n_a, row.missing_a, row.unpaired_a, row.missing_b, row.unpaired_b) == (3, 1, 0, 0, 1)
+
+
+def test_a_missing_value_gives_no_decision_where_nothing_is_paired():
+    frame = study({"a": arm(0.9, np.nan, 0.92), "b": arm(0.5, 0.51, 0.53)})
+    row = contrasts(frame, shared_draws=False).iloc[0]
+    assert (row.verdict, row.missing_a, row.unpaired_b) == ("not decided", 1, 0)
 
 
 @pytest.mark.parametrize(
@@ -268,15 +254,47 @@ def test_units_name_themselves():
 # --- contrasts of many cells at once ---
 
 
-def test_each_row_says_what_the_tests_of_two_samples_say():
-    table, units = contrasts(random_study(), margin=0.03), seed_units(random_study())
+@pytest.mark.parametrize("shared_draws", [True, False])
+def test_each_row_says_what_the_tests_of_two_samples_say(shared_draws):
+    table = contrasts(random_study(), margin=0.03, shared_draws=shared_draws)
+    units = seed_units(random_study())
     for row in table.itertuples():
-        cell = units[(units["task"] == row.task) & (units["metric"] == row.metric)].set_index("pretraining")["value"]
-        a, b = cell[row.a].to_numpy(), cell[row.b].to_numpy()
-        test, effect = welch(a, b), hedges_g(a, b)
-        assert [getattr(row, name) for name in vars(test)] == pytest.approx(list(vars(test).values()))
-        assert (row.hedges_g, row.g_low, row.g_high) == pytest.approx((effect.g, effect.ci_low, effect.ci_high))
-        assert row.p_tost == pytest.approx(tost(a, b, 0.03))
+        cell = units[(units["task"] == row.task) & (units["metric"] == row.metric)].set_index("pretraining")
+        a, b = (cell.loc[name].set_index("unit_seed")["value"] for name in (row.a, row.b))
+        if row.test == "paired":
+            both = a.index.intersection(b.index)
+            test, size = paired(a[both], b[both], 1 - row.level), len(both)
+            expected = {**vars(test), "n_a": size, "n_b": size, "mean_a": a[both].mean(), "mean_b": b[both].mean()}
+            del expected["n"]
+        else:
+            expected = vars(welch(a, b, 1 - row.level))
+            effect = hedges_g(a, b, 1 - row.level)
+            assert (row.hedges_g, row.g_low, row.g_high) == pytest.approx((effect.g, effect.ci_low, effect.ci_high))
+            assert row.p_tost == pytest.approx(tost(a, b, 0.03))
+        assert {name: getattr(row, name) for name in expected} == pytest.approx(expected)
+    assert set(table["test"]) == ({"paired", "welch"} if shared_draws else {"welch"})
+
+
+@pytest.mark.parametrize("margin", [0.02, 0.05, 0.2])
+def test_equivalence_in_pairs_is_two_one_sided_paired_tests(margin):
+    rng = np.random.default_rng(0)
+    row = contrasts(study({"a": random_arm(rng, 0.9), "b": random_arm(rng, 0.89)}), margin=margin).iloc[0]
+    units = seed_units(study({"a": random_arm(np.random.default_rng(0), 0.9)}))["value"]
+    assert row.n_a == len(units) == 4
+    error = row.difference / row.t
+    expected = max(
+        stats.t.cdf((-margin - row.difference) / error, 3), stats.t.cdf((row.difference - margin) / error, 3)
+    )
+    assert row.p_tost == pytest.approx(expected)
+    assert (row.verdict in ("equivalent", "equivalent and different")) == (expected <= 0.05)
+
+
+def test_a_verdict_follows_from_the_interval_at_its_level():
+    table = contrasts(random_study(tasks="abcdef"), margin=0.05, family=("metric",))
+    different = table["verdict"].isin(["better", "worse", "equivalent and different"])
+    assert different.any() and not different.all()
+    outside = (table["ci_low"] > 0) | (table["ci_high"] < 0)
+    pd.testing.assert_series_equal(different, outside, check_names=False)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -309,13 +327,14 @@ def test_both_corrections_run_over_the_same_family(family):
 
 def test_the_paired_test_takes_the_pretraining_seeds_that_both_sides_have():
     a, b = arm(0.90, 0.91, 0.93, 0.99), {(p, s): 0.8 + 0.02 * p + 0.01 * s for p in (1, 2, 3, 4) for s in range(2)}
-    row = contrasts(study({"a": a, "b": b})).iloc[0]
-    assert row.n_paired == 3
-    assert row.p_paired == pytest.approx(paired([0.91, 0.93, 0.99], [0.825, 0.845, 0.865]).p_value)
+    for shared_draws in (True, False):
+        row = contrasts(study({"a": a, "b": b}), shared_draws=shared_draws).iloc[0]
+        assert row.n_paired == 3
+        assert row.p_paired == pytest.approx(paired([0.91, 0.93, 0.99], [0.82, 0.84, 0.86]).p_value)
 
 
 def test_a_single_checkpoint_has_no_pairs():
-    row = contrasts(study({"a": arm(0.90, 0.91, 0.93), "b": {(0, s): 0.5 + 0.01 * s for s in range(3)}})).iloc[0]
+    row = contrasts(study({"a": arm(0.90, 0.91, 0.93), "b": {(pd.NA, s): 0.5 + 0.01 * s for s in range(3)}})).iloc[0]
     assert row.n_paired == 0
     assert math.isnan(row.p_paired)
 
@@ -333,7 +352,8 @@ def test_a_margin_of_one_metric_is_none_of_another():
 )
 def test_declared_pairs_are_rows_of_the_full_table_with_a_family_of_their_own(pairs):
     few, full = contrasts(random_study(), pairs=pairs), contrasts(random_study())
-    same = [name for name in CONTRASTS if name not in ("p_holm", "p_bh", "verdict")]
+    corrected = ("p_holm", "p_bh", "verdict", "level", "ci_low", "ci_high", "g_low", "g_high")
+    same = [name for name in CONTRASTS if name not in corrected]
     kept = full[(full["a"] == "ct") & full["b"].isin(["photographs", "scratch"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(few[same], kept[same])
     for _, tests in few.groupby("metric"):
@@ -369,75 +389,7 @@ def test_thirty_thousand_pairs_take_seconds():
     assert time.perf_counter() - started < 10
 
 
-# --- contrasts of strategies ---
-
-
-def strategies(**arms) -> pd.DataFrame:
-    """A tidy frame of one pretraining; `arms` maps strategy -> {(pretraining_seed, seed): value}."""
-    return pd.concat([study({"ct": runs}, strategy=name, protocol="finetune") for name, runs in arms.items()])
-
-
-def test_the_columns_of_strategy_contrasts_are_exactly_the_documented_ones():
-    assert list(strategy_contrasts(strategies(full=arm(0.1, 0.2), lora=arm(0.3, 0.5))).columns) == STRATEGIES
-    assert list(strategy_contrasts(strategies(full=arm(0.1, 0.2)).iloc[:0]).columns) == STRATEGIES
-
-
-def test_strategies_are_paired_over_pretraining_seeds():
-    rng = np.random.default_rng(0)
-    full, lora = random_arm(rng, 0.9), random_arm(rng, 0.8)
-    row = strategy_contrasts(strategies(full=full, lora=lora)).iloc[0]
-    a, b = ([np.mean([runs[p, s] for s in range(2)]) for p in range(4)] for runs in (full, lora))
-    theirs = stats.ttest_rel(a, b)
-    assert (row.a, row.b, row.unit, row.n, row.df) == ("full", "lora", "pretraining_seed", 4, 3)
-    assert (row.mean_a, row.mean_b, row.difference) == pytest.approx((np.mean(a), np.mean(b), np.mean(a) - np.mean(b)))
-    assert (row.t, row.p_value) == pytest.approx((theirs.statistic, theirs.pvalue))
-    assert (row.ci_low, row.ci_high) == pytest.approx(tuple(theirs.confidence_interval()))
-    assert row.verdict == "better"
-
-
-@pytest.mark.parametrize("only_seed", [0, pd.NA])
-def test_strategies_of_one_pretraining_are_paired_over_fine_tuning_seeds_and_say_so(only_seed):
-    a, b = [0.90, 0.92, 0.94], [0.50, 0.53, 0.54]
-    sides = [{(only_seed, s): value for s, value in enumerate(values)} for values in (a, b)]
-    row = strategy_contrasts(strategies(full=sides[0], lora=sides[1])).iloc[0]
-    assert (row.unit, row.n) == ("seed", 3)
-    assert row.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue)
-    assert (row.verdict, row.holds_for) == ("better", "this checkpoint")
-
-
-def test_only_seeds_that_both_strategies_have_are_averaged():
-    row = strategy_contrasts(strategies(full=arm(0.1, 0.2, 0.4, 0.9), lora=arm(0.1, 0.1, 0.1))).iloc[0]
-    assert (row.n, row.mean_a, row.mean_b) == (3, pytest.approx(0.7 / 3), pytest.approx(0.1))
-
-
-def test_a_strategy_with_one_of_several_pretrainings_is_not_decided():
-    row = strategy_contrasts(strategies(full=arm(0.1, 0.2, 0.3), lora={(0, s): 0.1 * s for s in range(3)})).iloc[0]
-    assert (row.unit, row.n, row.verdict) == ("pretraining_seed", 1, "not decided")
-
-
-def test_strategies_without_a_common_seed_are_a_row_that_decides_nothing():
-    row = strategy_contrasts(strategies(full={(0, 0): 0.1, (1, 0): 0.2}, lora={(2, 0): 0.1, (3, 0): 0.3})).iloc[0]
-    assert (row.n, row.verdict) == (0, "not decided")
-
-
-def test_strategies_are_compared_within_a_pretraining_and_protocols_without_any_not_at_all():
-    frame = pd.concat([random_study(strategy=name, seed=i) for i, name in enumerate(["full", "head", "lora"])])
-    table = strategy_contrasts(pd.concat([frame, random_study().assign(protocol="linear_probe")]))
-    assert len(table) == 2 * 2 * 4 * 3  # tasks × metrics × pretrainings × pairs
-    assert set(zip(table["a"], table["b"], strict=True)) == {("full", "head"), ("full", "lora"), ("head", "lora")}
-    assert set(table["protocol"]) == {"knn"}
-
-
-def test_the_family_of_strategies_is_a_protocol_and_metric_unless_declared():
-    frame = pd.concat([random_study(strategy=name, seed=i) for i, name in enumerate(["full", "lora"])])
-    for family in (("protocol", "metric"), ("task", "pretraining")):
-        table = strategy_contrasts(frame, family)
-        for _, tests in table.groupby(list(family)):
-            np.testing.assert_allclose(tests["p_holm"], holm(tests["p_value"]))
-            np.testing.assert_allclose(tests["p_bh"], benjamini_hochberg(tests["p_value"]))
-    pd.testing.assert_frame_equal(strategy_contrasts(frame), strategy_contrasts(frame, ("protocol", "metric")))
-
-
-def test_a_family_that_strategies_do_not_have_is_refused():
-    with pytest.raises(RunError, match="no column 'boundary_a'"):
-        strategy_contrasts(strategies(full=arm(0.1, 0.2)), ("boundary_a",))
+def test_more_runs_than_are_joined_at_once_give_the_same_table(monkeypatch):
+    whole = contrasts(random_study())
+    monkeypatch.setattr("ssl_transfer.study.statistics.units.BLOCK", 10)
+    pd.testing.assert_frame_equal(contrasts(random_study()), whole)

@@ -22,7 +22,6 @@ from ssl_transfer.study.report.primary import (
     at_main,
     at_primary_noise,
     main_metrics,
-    matches,
     primary_noise,
 )
 from ssl_transfer.study.report.recommendations import recommendations
@@ -30,9 +29,11 @@ from ssl_transfer.study.statistics import (
     CONTRAST_COLUMNS,
     DEFAULT_MARGIN,
     FAMILY,
+    STRATEGY_COLUMNS,
     SUMMARY_COLUMNS,
     Decision,
     RunsWithPredictions,
+    Selectors,
     aa_contrasts,
     against_trivial,
     contrasts,
@@ -42,7 +43,7 @@ from ssl_transfer.study.statistics import (
     summary,
     tidy_curves,
 )
-from ssl_transfer.study.table import CLEAN, complete, random_init_arms
+from ssl_transfer.study.table import CLEAN, complete, matches, random_init_arms
 
 TUNING_COLUMNS = ["task", "protocol", "strategy", "fraction", "pretraining", "pretraining_seed", "seed"]
 TUNING_COLUMNS += ["settings", "metric", "value", "selected", "seconds"]
@@ -135,6 +136,10 @@ class Evidence:
         relevant: The smallest difference worth detecting, as `margin`; None: the margin.
         family: As for `statistics.contrasts`.
         pairs: As for `statistics.contrasts`.
+        shared_draws: As for `statistics.contrasts`.
+        secondary: As for `statistics.contrasts`.
+        exploratory: As for `statistics.contrasts`.
+        planned: As for `statistics.contrasts`; None: results that no plan is known of.
         validation: Validation values over steps, columns `statistics.CURVE_COLUMNS`; None: not recorded.
         scores: Transferability scores and cross-validated probes: pretraining, pretraining_seed, task, criterion, value (more
             is better); None: not computed.
@@ -153,6 +158,10 @@ class Evidence:
     relevant: float | Mapping[str, float] | None = None
     family: Sequence[str] = FAMILY
     pairs: Collection[Collection[str]] | None = None
+    shared_draws: bool = True
+    secondary: Selectors | None = None
+    exploratory: Selectors | None = None
+    planned: pd.DataFrame | None = None
     validation: pd.DataFrame | None = None
     scores: pd.DataFrame | None = None
     predictions: RunsWithPredictions | None = None
@@ -172,7 +181,8 @@ class Evidence:
     @cached_property
     def contrasts(self) -> pd.DataFrame:
         """`statistics.contrasts` of pretrainings."""
-        table = contrasts(self.frame, margin=self.margin, family=self.family, pairs=self.pairs)
+        options = {**self._families, "pairs": self.pairs, "shared_draws": self.shared_draws}
+        table = contrasts(self.frame, margin=self.margin, family=self.family, **options)
         return table if len(table) else pd.DataFrame(columns=CONTRAST_COLUMNS)
 
     @cached_property
@@ -200,8 +210,15 @@ class Evidence:
 
     @cached_property
     def strategies(self) -> pd.DataFrame:
-        """`statistics.strategy_contrasts`."""
-        return strategy_contrasts(self.frame)
+        """`statistics.strategy_contrasts`, in the declared families as far as strategies have their columns."""
+        family = [name for name in self.family if name in STRATEGY_COLUMNS]
+        return strategy_contrasts(self.frame, family, **self._families)
+
+    @property
+    def _families(self) -> dict[str, Any]:
+        """Which contrasts are secondary and which exploratory, and how many were planned."""
+        chosen = {"secondary": self.secondary, "exploratory": self.exploratory, "planned": self.planned}
+        return {"main_metrics": self.main_metrics, **chosen}
 
     @cached_property
     def primary_contrasts(self) -> pd.DataFrame:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.study.report.primary import STRATEGIES, matches, primary_noise
-from ssl_transfer.study.report.wording import listed, measure, noisy, number, percent, whole, words
-from ssl_transfer.study.statistics import Dominance, minimal_detectable_effect
-from ssl_transfer.study.table import CLEAN, SCRATCH, random_init_arms
+from ssl_transfer.study.report.primary import STRATEGIES, primary_noise
+from ssl_transfer.study.report.wording import listed, measure, noisy, nominal, number, percent, whole, words
+from ssl_transfer.study.statistics import Dominance, least_detectable
+from ssl_transfer.study.table import CLEAN, SCRATCH, matches, random_init_arms
 
 NAMED = 6  # most arms in a list of a sentence; longer lists end with a count
 NAMED_UNDECIDED = 4  # the same for arms that are not shown to be better or worse
@@ -89,7 +88,7 @@ def _answer(cell: Mapping[str, Any], pairs: pd.DataFrame, results: pd.DataFrame,
         "advice": (sentence := advice(pairs)),
         "lead": sentence.partition(": better than")[0],
         "pairs": pairs.iloc[np.argsort(others, kind="stable")].to_dict("records"),
-        "detects": _detects(pairs, results.loc[matches(results, cell), "sd"]),
+        "detects": _detects(pairs),
         "cell": dict(cell),
     }
 
@@ -157,17 +156,18 @@ def _names(arms: Sequence[str], random_init: Collection[str], word: str = "and",
     return listed(names, word, most)
 
 
-def _detects(pairs: pd.DataFrame, sd: pd.Series) -> str:
+def _detects(pairs: pd.DataFrame) -> str:
     """The smallest true difference that the design detects, in a sentence."""
     n_a, n_b = min(zip(pairs["n_a"], pairs["n_b"], strict=True), key=sum)
-    effect = minimal_detectable_effect(n_a, n_b)
-    if math.isnan(effect):
+    if min(n_a, n_b) < 2:
         return f"With {n_a} against {n_b} seeds no difference can be tested: each side needs at least two, better four."
-    pooled = math.sqrt(float(np.mean(np.square(sd)))) if len(sd) else math.nan
-    absolute = f", here about {number(effect * pooled)}" if pooled > 0 else ""
+    paired = (pairs["test"] == "paired").all()
+    effect, absolute = least_detectable(pairs)
+    units = "standard deviations of paired differences" if paired else "standard deviations"
+    about = f", here about {number(absolute)}" if absolute > 0 else ""
     return (
-        f"Detectable difference: with {n_a} against {n_b} seeds, 80 % power needs a true difference of "
-        f"{effect:.2g} standard deviations{absolute}, and more after correction for multiple tests. "
+        f"Detectable difference: with {f'{n_a} pairs of' if paired else f'{n_a} against {n_b}'} seeds, 80 % power at the level "
+        f"that decides ({nominal(pairs['level'].min())}) needs a true difference of {effect:.2g} {units}{about}. "
         "A smaller difference may exist and remain undecided."
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.study.table import CELL, CLEAN, class_metrics
+from ssl_transfer.study.table import CLEAN, class_metrics, matches
 
 STRATEGIES = "strategies"  # a primary contrast may `compare` these in place of pretrainings
 MainMetrics = dict[tuple[str, str], str]  # task, protocol -> metric
@@ -18,27 +18,6 @@ def primary_noise(primary: Mapping) -> dict:
     """The noise setting of a primary contrast: its `noise` and `noise_sigma` if it names any, else no noise."""
     named = {name: primary[name] for name in ("noise", "noise_sigma") if primary.get(name) is not None}
     return named or {"noise": CLEAN}
-
-
-def matches(table: pd.DataFrame, cell: Mapping) -> np.ndarray:
-    """Which rows of a table lie in a cell; columns that the cell leaves out, or has as None, match any value.
-
-    Args:
-        table: With the columns that the cell names.
-        cell: Columns of `CELL` and their values; others are ignored. A list means any of its values.
-    """
-    keep = np.ones(len(table), bool)
-    for name, value in cell.items():
-        if name in CELL and value is not None:
-            values = value if isinstance(value, (list, tuple, set)) else [value]
-            keep &= np.any([_equal(table[name], wanted, name) for wanted in values], axis=0) if values else False
-    return keep
-
-
-def _equal(column: pd.Series, value, name: str) -> np.ndarray:
-    if name in ("fraction", "noise_sigma"):
-        return np.isclose(column.astype(float), value, equal_nan=True)
-    return (column == value).to_numpy(bool)
 
 
 def at_primary_noise(table: pd.DataFrame, primary: Mapping) -> tuple[pd.DataFrame, str]:

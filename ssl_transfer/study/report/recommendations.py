@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -13,7 +12,7 @@ import pandas as pd
 from ssl_transfer.domains import DISTANCE
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.report.wording import JOIN, difference, listed, measure
-from ssl_transfer.study.statistics import Dominance, minimal_detectable_effect
+from ssl_transfer.study.statistics import Dominance, least_detectable
 from ssl_transfer.study.table import CELL, SCRATCH, random_init_arms
 
 FEW = 4  # arms that a table cell lists; with more, it lists the excluded arms if these are few
@@ -83,7 +82,7 @@ def _row(cell: dict, pairs: pd.DataFrame, by_cell: dict, random_init: Collection
         "across": next(iter(across), None),
         "random_init": next(iter(against), None),
         "n": f"{n_a} / {n_b}",
-        "detects": minimal_detectable_effect(n_a, n_b) * math.sqrt(float(np.mean(np.square(results["sd"])))),
+        "detects": least_detectable(pairs)[1],
     }
 
 

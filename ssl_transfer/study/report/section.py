@@ -21,7 +21,7 @@ from ssl_transfer.study.report.evidence import Evidence
 
 MACROS = (
     "chip, mark, swatch, verdict, glyph, protocol, interval, num, labels, corrected, extra_heads, extra_cells, "
-    "table_parts, folded, drawn"
+    "table_parts, folded, drawn, corrected_p"
 )
 
 
@@ -113,6 +113,8 @@ def jinja_environment() -> jinja2.Environment:
         "listed": wording.listed,
         "rounded": wording.rounded,
         "fine": wording.fine,
+        "confidence": wording.confidence,
+        "nominal": wording.nominal,
     }
     return made
 

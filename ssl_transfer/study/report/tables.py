@@ -11,7 +11,8 @@ import pandas as pd
 from ssl_transfer.domains import DISTANCE
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.primary import at_main, at_primary_noise, primary_noise
-from ssl_transfer.study.report.wording import measure, noisy, number, p_value, percent, t_value, words
+from ssl_transfer.study.report.wording import measure, noisy, nominal, number, p_value, percent, t_value, words
+from ssl_transfer.study.statistics import EXPLORATORY
 from ssl_transfer.study.table import CLEAN, class_metrics
 
 PAGE_ROWS = 1500  # the page and LaTeX show longer tables at main metrics only
@@ -35,13 +36,15 @@ def with_cell(table: pd.DataFrame, **columns: Any) -> pd.DataFrame:
 
 
 def inference_columns(table: pd.DataFrame) -> dict[str, Any]:
-    """Difference, interval, test statistic and corrected p of contrasts, in words."""
+    """Difference, interval, test statistic, level and corrected p of contrasts, in words."""
     ends = zip(table["ci_low"], table["ci_high"], strict=True)
+    p = table["p_holm"].where(table["family"] != EXPLORATORY, table["p_bh"])
     return {
         "Difference": [number(difference, True) for difference in table["difference"]],
-        "95 % interval": [f"{number(low, True)} to {number(high, True)}" for low, high in ends],
+        "Interval": [f"{number(low, True)} to {number(high, True)}" for low, high in ends],
         "t (df)": [t_value(t, df) for t, df in zip(table["t"], table["df"], strict=True)],
-        "p (Holm)": table["p_holm"].map(p_value),
+        "Level": table["level"].map(nominal),
+        "p (corrected)": p.map(p_value),
     }
 
 

@@ -109,6 +109,16 @@ def t_value(t: float, df: float) -> str:
     return f"t({df:.{0 if float(df).is_integer() else 1}f}) = {t:.1f}".replace("-", "−")
 
 
+def confidence(level: float) -> str:
+    """The confidence of an interval at a level: .05 -> 95 %, .0125 -> 98.75 %; empty if there is none."""
+    return "" if level is None or math.isnan(level) else f"{100 * (1 - level):.4g} %"
+
+
+def nominal(level: float) -> str:
+    """A level of a test as papers print it: .05, .0125, .00037; a dash if there is none."""
+    return "–" if level is None or math.isnan(level) else f"{level:.2g}".lstrip("0")
+
+
 def whole(value) -> str:
     """Thousands apart (12,800); anything else as it is; a dash for None."""
     return "–" if value is None else f"{value:,}" if isinstance(value, Integral) else str(value)

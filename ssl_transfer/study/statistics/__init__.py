@@ -1,6 +1,7 @@
 """Statistics of a study: pure functions, numbers and frames in, numbers and frames out.
 
-`tables` compares arms over all cells of a tidy frame, `two_samples` has the tests, `nested` the models of seeds within seeds.
+`tables` compares arms over all cells of a tidy frame, `units` has what is compared, `two_samples` the tests, `families` their
+correction for many tests, and `variance` the variance components.
 The other modules summarise what these return. What cannot be tested gives NaN, and NaN never decides anything.
 """
 
@@ -15,6 +16,13 @@ from ssl_transfer.study.statistics.controls import (
     against_trivial,
     permutation_controls,
 )
+from ssl_transfer.study.statistics.corrections import (
+    ALPHA,
+    benjamini_hochberg,
+    benjamini_hochberg_decisions,
+    holm,
+    holm_decisions,
+)
 from ssl_transfer.study.statistics.crossed import (
     CrossedInterval,
     ResampledUnits,
@@ -23,16 +31,16 @@ from ssl_transfer.study.statistics.crossed import (
 )
 from ssl_transfer.study.statistics.decision_table import decision_rows
 from ssl_transfer.study.statistics.decisions import Decision, Look, decide, decide_many
-from ssl_transfer.study.statistics.dominance import Dominance
-from ssl_transfer.study.statistics.meta_analysis import RandomEffects, over_targets, random_effects, target_effects
-from ssl_transfer.study.statistics.nested import (
-    VARIANCE_COLUMNS,
-    PatientBootstrap,
-    SeedBootstrap,
-    nested_bootstrap,
-    patient_bootstrap,
-    variance_components,
+from ssl_transfer.study.statistics.detectable import (
+    minimal_detectable_effect,
+    paired_detectable_effect,
+    paired_seeds_needed,
+    seeds_needed,
 )
+from ssl_transfer.study.statistics.dominance import Dominance
+from ssl_transfer.study.statistics.families import EQUIVALENT, EXPLORATORY, FAMILY, SECONDARY, Selectors
+from ssl_transfer.study.statistics.meta_analysis import RandomEffects, over_targets, random_effects, target_effects
+from ssl_transfer.study.statistics.nested import PatientBootstrap, SeedBootstrap, nested_bootstrap, patient_bootstrap
 from ssl_transfer.study.statistics.outlook import Outlook, outlook
 from ssl_transfer.study.statistics.patients import (
     PATIENT_COLUMNS,
@@ -44,47 +52,35 @@ from ssl_transfer.study.statistics.patients import (
 )
 from ssl_transfer.study.statistics.ranks import MeanRanks, mean_ranks, rank_table, ranks_over_targets
 from ssl_transfer.study.statistics.score_validity import fine_tuned, score_correlations, score_validity
-from ssl_transfer.study.statistics.seed_variance import detectable_differences
+from ssl_transfer.study.statistics.seed_variance import detectable_differences, least_detectable
 from ssl_transfer.study.statistics.sequential import nominal_levels
 from ssl_transfer.study.statistics.strategies import averaged, strategy_wins
 from ssl_transfer.study.statistics.tables import (
     CONTRAST_COLUMNS,
-    EQUIVALENT,
-    FAMILY,
     STRATEGY_COLUMNS,
     SUMMARY_COLUMNS,
     contrasts,
-    seed_units,
     strategy_contrasts,
     summary,
 )
-from ssl_transfer.study.statistics.two_samples import (
-    ALPHA,
-    Effect,
-    Paired,
-    Samples,
-    Welch,
-    benjamini_hochberg,
-    hedges_g,
-    holm,
-    minimal_detectable_effect,
-    paired,
-    seeds_needed,
-    tost,
-    welch,
-)
+from ssl_transfer.study.statistics.two_samples import Effect, Paired, Samples, Welch, hedges_g, paired, tost, welch
+from ssl_transfer.study.statistics.units import seed_units
 from ssl_transfer.study.statistics.validation_curves import CURVE_COLUMNS, mean_curve, tidy_curves, time_to_quality
+from ssl_transfer.study.statistics.variance import COMPONENTS, VARIANCE_COLUMNS, variance_components
 
 __all__ = [
     "AA_COLUMNS",
     "ALPHA",
+    "COMPONENTS",
     "CONTRAST_COLUMNS",
     "CURVE_COLUMNS",
     "DEFAULT_MARGIN",
     "EQUIVALENT",
+    "EXPLORATORY",
     "FAMILY",
     "PATIENT_COLUMNS",
     "PERMUTATION_COLUMNS",
+    "SECONDARY",
     "STRATEGY_COLUMNS",
     "SUMMARY_COLUMNS",
     "TRIVIAL_COLUMNS",
@@ -105,11 +101,13 @@ __all__ = [
     "RunsWithPredictions",
     "Samples",
     "SeedBootstrap",
+    "Selectors",
     "Welch",
     "aa_contrasts",
     "against_trivial",
     "averaged",
     "benjamini_hochberg",
+    "benjamini_hochberg_decisions",
     "by_boundary",
     "contrast_units",
     "contrasts",
@@ -121,6 +119,8 @@ __all__ = [
     "fine_tuned",
     "hedges_g",
     "holm",
+    "holm_decisions",
+    "least_detectable",
     "mean_curve",
     "mean_ranks",
     "minimal_detectable_effect",
@@ -129,6 +129,8 @@ __all__ = [
     "outlook",
     "over_targets",
     "paired",
+    "paired_detectable_effect",
+    "paired_seeds_needed",
     "patient_bootstrap",
     "patient_contrasts",
     "patient_contrasts_of",

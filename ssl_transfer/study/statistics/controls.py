@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.measures.metrics import metric_sign
-from ssl_transfer.study.statistics.tables import seed_units
-from ssl_transfer.study.statistics.two_samples import ALPHA, Paired, holm, paired, tost, welch
+from ssl_transfer.study.statistics.corrections import ALPHA, holm
+from ssl_transfer.study.statistics.two_samples import Paired, paired, tost, welch
+from ssl_transfer.study.statistics.units import seed_units
 from ssl_transfer.study.table import CELL, complete
 
 DEFAULT_MARGIN = 0.02  # where a study states neither a margin nor the smallest relevant difference

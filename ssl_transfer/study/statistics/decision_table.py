@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ssl_transfer.study.statistics.corrections import ALPHA
 from ssl_transfer.study.statistics.decisions import Decision
 from ssl_transfer.study.statistics.tables import CONTRAST_COLUMNS
-from ssl_transfer.study.statistics.two_samples import ALPHA, hedges_g
+from ssl_transfer.study.statistics.two_samples import Samples, differences, hedges_g, paired_hedges_g
 
 LOOK_COLUMNS = ["n_a", "n_b", "mean_a", "mean_b", "difference", "ci_low", "ci_high", "t", "df", "p_value", "p_tost"]
 
@@ -34,7 +35,12 @@ def _row(decision: Decision, boundaries: Mapping[tuple[str, str], str]) -> dict[
     assert look is not None and decision.at is not None
     sides = {"a": contrast.a, "b": contrast.b}
     strategies = contrast.on.get("strategy", ())
-    effect = vars(hedges_g(*decision.units_at[decision.at].values()))
+    a, b = decision.units_at[decision.at].values()
+    if decision.units.test == "paired":
+        pairs = differences(a, b, np.zeros(len(a), int), 1)[0]
+        effect = vars(paired_hedges_g(Samples.of(a), Samples.of(b), pairs, 1 - look.level))
+    else:
+        effect = vars(hedges_g(a, b, 1 - look.level))
     row: dict[str, Any] = {
         "protocol": contrast.protocol,
         "task": " + ".join(contrast.tasks),

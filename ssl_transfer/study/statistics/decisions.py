@@ -21,9 +21,9 @@ import pandas as pd
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.declared import DeclaredContrast, Spending
 from ssl_transfer.study.statistics.contrast_units import STUDY, Units, contrast_units
+from ssl_transfer.study.statistics.corrections import ALPHA
 from ssl_transfer.study.statistics.look_tests import ContrastData, LookTests
 from ssl_transfer.study.statistics.sequential import SPENDING, holm_levels
-from ssl_transfer.study.statistics.two_samples import ALPHA
 from ssl_transfer.study.table import complete
 
 GATE, PRIMARY = "gate", "primary"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ssl_transfer.study.statistics.tables import EQUIVALENT
+from ssl_transfer.study.statistics.families import EQUIVALENT
 
 Pair = frozenset[str]
 

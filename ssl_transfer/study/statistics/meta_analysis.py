@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.errors import RunError
-from ssl_transfer.study.statistics.two_samples import ALPHA
+from ssl_transfer.study.statistics.corrections import ALPHA
 
 FEWEST_PREDICTED = 3  # targets: with two, the prediction interval has no degrees of freedom
 SETTING = ["protocol", "strategy", "noise", "noise_sigma", "metric", "a", "b"]

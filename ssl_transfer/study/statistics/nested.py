@@ -1,8 +1,7 @@
-"""Nested data (seeds within seeds, cases within patients): variance components and bootstrap intervals."""
+"""Bootstrap intervals of nested data: seeds within seeds, cases within patients."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,112 +10,8 @@ import pandas as pd
 
 from ssl_transfer.errors import RunError
 from ssl_transfer.measures.resampling import draw_positions, percentile_interval
-from ssl_transfer.study.statistics.two_samples import Samples
-from ssl_transfer.study.table import CELL, complete
 
-VARIANCE_COLUMNS = [*CELL, "sd_pretraining", "sd_seed", "share", "n_arms", "n_pretraining_seeds", "n_runs", "method"]
-NEGLIGIBLE = 1e-5  # fine-tuning variance over that of pretraining; MixedLM stops too early with less (seen at 1e-6)
 BLOCK = 1_000_000  # numbers drawn at once
-
-
-def variance_components(frame: pd.DataFrame) -> pd.DataFrame:
-    """How much of the variance within a cell is between pretraining seeds, and how much between fine-tuning seeds.
-
-    The model is value ~ arm (fixed) + pretraining seed of the arm (random) + fine-tuning seed (residual), with
-    variances shared by the arms of a cell. Where the arms that have several pretraining seeds have equally many runs
-    of each, REML is the closed form of the analysis of variance: sd_seed² is the mean square within pretraining seeds
-    (MSW), and sd_pretraining² the variance of their means less MSW / runs. Other designs are fitted by statsmodels'
-    MixedLM, unless MSW is too small to matter. Neither is ever negative: where the likelihood is highest at
-    sd_pretraining = 0 it is 0, and sd_seed has all of the variance within arms.
-
-    An arm with one pretraining seed, or none (public weights), informs sd_seed alone. A run without a value
-    does not enter and is not counted.
-
-    Args:
-        frame: As for `statistics.contrasts`.
-
-    Returns:
-        `VARIANCE_COLUMNS`, one row per cell. share: of sd_pretraining² in the sum of both squares.
-        n_pretraining_seeds: summed over arms. method: `anova`; `reml`; `total` if no pretraining seed has two runs:
-        sd_pretraining then includes the variance of both, and the rest is NaN; `seeds only` if no arm has several
-        pretraining seeds; `not estimable`; `reml failed`.
-
-    References:
-        Searle, Casella and McCulloch 1992, Variance Components, sections 3.6 and 3.8.
-    """
-    frame = complete(frame)
-    arm = [*CELL, "pretraining"]
-    numbered = frame.assign(
-        arm=frame.groupby(arm, dropna=False).ngroup(),
-        nest=frame.groupby([*arm, "pretraining_seed"], dropna=False).ngroup(),
-    )
-    cells = numbered.groupby(CELL, dropna=False)[["value", "nest", "arm"]]
-    rows = [(*cell, *_components(*runs.to_numpy(float).T)) for cell, runs in cells]
-    return pd.DataFrame(rows, columns=VARIANCE_COLUMNS)
-
-
-def _components(value: np.ndarray, nest: np.ndarray, arm: np.ndarray) -> tuple:
-    """The columns of `VARIANCE_COLUMNS` that follow the cell, from runs with numbers of pretraining seed and arm."""
-    finite = np.isfinite(value)
-    if not finite.any():
-        return np.nan, np.nan, np.nan, 0, 0, 0, "not estimable"
-    nest, arm = (np.unique(number[finite], return_inverse=True)[1] for number in (nest, arm))
-    sd_pretraining, sd_seed, method = _estimate(value[finite], nest, arm)
-    total = sd_pretraining**2 + sd_seed**2
-    share = sd_pretraining**2 / total if total > 0 else np.nan
-    return sd_pretraining, sd_seed, share, arm.max() + 1, nest.max() + 1, finite.sum(), method
-
-
-def _estimate(value: np.ndarray, nest: np.ndarray, arm: np.ndarray) -> tuple[float, float, str]:
-    """sd_pretraining, sd_seed and method; numbers of pretraining seeds and arms start at 0 and leave none out."""
-    within = Samples.grouped(value, nest, nest.max() + 1)
-    arm_of = arm[np.unique(nest, return_index=True)[1]]
-    between = Samples.grouped(within.mean, arm_of, arm.max() + 1)
-    seed, means = _pooled(within), _pooled(between)
-    if np.isnan(means):
-        return np.nan, np.sqrt(seed), "not estimable" if np.isnan(seed) else "seeds only"
-    if np.isnan(seed):
-        return np.sqrt(means), np.nan, "total"
-    runs = np.unique(within.n[between.n[arm_of] > 1])
-    method = "anova" if len(runs) == 1 or seed <= NEGLIGIBLE * means else "reml"
-    if seed > 0 and (at_bound := _without_pretraining(value, nest, arm)):
-        return 0.0, at_bound, method
-    if method == "anova":
-        return np.sqrt(max(means - seed / runs[0], 0.0)), np.sqrt(seed), method
-    return _mixed_model(value, nest, arm)
-
-
-def _pooled(samples: Samples) -> float:
-    """The variance within samples; NaN if none has two values."""
-    df = np.sum(samples.n - 1)
-    return np.nansum((samples.n - 1) * samples.variance) / df if df else np.nan
-
-
-def _without_pretraining(value: np.ndarray, nest: np.ndarray, arm: np.ndarray) -> float | None:
-    """sd_seed where sd_pretraining = 0 is most likely: where REML's likelihood falls from there on. None elsewhere."""
-    of_arm, of_nest = np.bincount(arm), np.bincount(nest)
-    rest = value - (np.bincount(arm, value) / of_arm)[arm]
-    variance = np.sum(rest**2) / (len(value) - len(of_arm))
-    between = np.sum(np.bincount(nest, rest) ** 2) / variance
-    expected = len(value) - np.sum((of_nest / of_arm[arm[np.unique(nest, return_index=True)[1]]]) * of_nest)
-    return np.sqrt(variance) if between <= expected else None
-
-
-def _mixed_model(value: np.ndarray, nest: np.ndarray, arm: np.ndarray) -> tuple[float, float, str]:
-    from statsmodels.regression.mixed_linear_model import MixedLM
-
-    arms = np.eye(arm.max() + 1)[arm]
-    rest = value - (arms.T @ value / arms.sum(0))[arm]
-    size = rest.std()  # the fit does best with numbers near 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns of variances near 0, which are answers here
-        try:
-            fit = MixedLM(rest / size, arms, groups=nest).fit(reml=True)
-        except np.linalg.LinAlgError:
-            fit = None
-    if fit is None or not fit.converged:
-        return np.nan, np.nan, "reml failed"
-    return size * np.sqrt(fit.cov_re[0, 0]), size * np.sqrt(fit.scale), "reml"
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import pandas as pd
 
 from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.measures.resampling import draw_counts
+from ssl_transfer.study.statistics.corrections import ALPHA
 from ssl_transfer.study.statistics.crossed import CrossedInterval, ResampledUnits, crossed_interval
-from ssl_transfer.study.statistics.two_samples import ALPHA
 from ssl_transfer.study.table import CELL
 
 PATIENT_COLUMNS = [

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.study.statistics.two_samples import noncentrality
+from ssl_transfer.study.statistics.detectable import noncentrality
 
 POWER = 0.8
 PATHS = 20_000

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.measures.metrics import metric_sign
-from ssl_transfer.study.statistics.two_samples import ALPHA
+from ssl_transfer.study.statistics.corrections import ALPHA
 
 FEWEST_ARMS, FEWEST_TARGETS = 3, 3
 PERMUTATIONS = 10_000

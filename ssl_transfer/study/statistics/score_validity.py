@@ -20,6 +20,7 @@ import pandas as pd
 from ssl_transfer.measures.agreement import COEFFICIENTS, agreement, resampled_backbones
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.measures.resampling import percentile_interval
+from ssl_transfer.study.statistics.corrections import ALPHA
 from ssl_transfer.study.statistics.max_statistic import (
     permutation_p,
     permutations,
@@ -27,7 +28,6 @@ from ssl_transfer.study.statistics.max_statistic import (
     restricted,
     simultaneous_p,
 )
-from ssl_transfer.study.statistics.two_samples import ALPHA
 from ssl_transfer.study.table import CLEAN, complete
 
 FEWEST_ARMS = 4  # with three, every coefficient is one of a handful of values

@@ -5,28 +5,25 @@ What cannot be tested gives NaN, and NaN never decides anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.domains import DISTANCE
-from ssl_transfer.errors import RunError, nearest
-from ssl_transfer.measures.metrics import metric_sign
+from ssl_transfer.errors import RunError
+from ssl_transfer.study.statistics.corrections import ALPHA
+from ssl_transfer.study.statistics.families import FAMILY, Families, Selectors
 from ssl_transfer.study.statistics.two_samples import (
-    ALPHA,
-    Samples,
-    benjamini_hochberg,
-    differences,
+    Difference,
+    Effect,
     hedges_g,
-    holm,
-    paired_test,
-    tost,
-    welch,
+    paired_difference,
+    paired_hedges_g,
+    welch_difference,
 )
-from ssl_transfer.study.table import CELL, SCRATCH, complete
+from ssl_transfer.study.statistics.units import Arms, domain_arms
+from ssl_transfer.study.table import CELL, complete
 
 CONTRAST_COLUMNS = [
     *CELL,
@@ -49,13 +46,27 @@ CONTRAST_COLUMNS = [
     "p_tost",
     "hedges_g",
     "verdict",
+    "test",
+    "family",
+    "level",
+    "holds_for",
     "g_low",
     "g_high",
     "p_bh",
     "n_paired",
     "p_paired",
-    "holds_for",
+    "unpaired_a",
+    "unpaired_b",
+    "missing_a",
+    "missing_b",
 ]
+PLANNED_COLUMNS = [
+    *CELL,
+    "a",
+    "b",
+    "boundary_a",
+    "boundary_b",
+]  # known before the study runs: families are made of them
 SETTING = ["protocol", "task", "pretraining", "fraction", "noise", "noise_sigma", "metric"]  # strategies differ within
 STRATEGY_COLUMNS = [
     *SETTING,
@@ -74,107 +85,11 @@ STRATEGY_COLUMNS = [
     "p_holm",
     "p_bh",
     "verdict",
+    "family",
+    "level",
     "holds_for",
 ]
 SUMMARY_COLUMNS = [*CELL, "pretraining", "boundary", "unit", "n", "mean", "sd", "ci_low", "ci_high"]
-FAMILY = ("protocol", "metric")
-EQUIVALENT = ("equivalent", "equivalent and different")  # verdicts
-
-
-def seed_units(frame: pd.DataFrame) -> pd.DataFrame:
-    """The independent values of each arm in each cell.
-
-    The unit is the pretraining seed: fine-tuning seeds are averaged within it, because they are not independent. An
-    arm with a single pretraining seed (or none, such as public weights) has only its fine-tuning seeds.
-
-    Args:
-        frame: As for `contrasts`.
-
-    Returns:
-        One row per unit: the columns of `CELL`, pretraining, unit (`pretraining_seed` or `seed`), unit_seed (which
-        one) and value (NaN where a run of the unit has no value).
-    """
-    return _units(complete(frame), [*CELL, "pretraining"])
-
-
-def _units(frame: pd.DataFrame, within: list[str]) -> pd.DataFrame:
-    """Units of a complete frame: the pretraining seeds where there are several within the columns named."""
-    seeds = frame.groupby(within, dropna=False)["pretraining_seed"]
-    several = (seeds.transform("nunique") > 1) & (seeds.transform("count") == seeds.transform("size"))
-    frame = frame.assign(
-        unit=np.where(several, "pretraining_seed", "seed"),
-        unit_seed=frame["pretraining_seed"].where(several, frame["seed"]),
-    )
-    runs = frame.groupby([*CELL, "pretraining", "unit", "unit_seed"], dropna=False)["value"]
-    return runs.mean().where(runs.count() == runs.size()).reset_index()
-
-
-@dataclass(frozen=True)
-class _Arms:
-    """What is compared within each `group`: a row of `table` per arm, and the units behind them.
-
-    Attributes:
-        table: The columns that distinguish arms, and the unit of each.
-        group: Of each row of the table, ascending.
-        arm: Of each unit, as a row of the table; ascending.
-        seed: Of each unit, as a code; −1 if unknown.
-        value: Of each unit.
-    """
-
-    table: pd.DataFrame
-    group: np.ndarray
-    arm: np.ndarray
-    seed: np.ndarray
-    value: np.ndarray
-
-    @classmethod
-    def of(cls, units: pd.DataFrame, within: list[str], names: list[str]) -> _Arms:
-        """Arms distinguished, and ordered, by the columns `names`."""
-        arms = units.groupby([*within, *names], dropna=False)
-        table, arm = arms["unit"].first().reset_index(), arms.ngroup().to_numpy()
-        order = np.argsort(arm, kind="stable")
-        seed = pd.factorize(units["unit_seed"])[0]
-        group = table.groupby(within, dropna=False).ngroup().to_numpy()
-        return cls(table, group, arm[order], seed[order], units["value"].to_numpy(float)[order])
-
-    def samples(self) -> Samples:
-        return Samples.grouped(self.value, self.arm, len(self.table))
-
-    def pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Every pair within a group: the row of its first and of its second arm, in the order of rows."""
-        row = np.arange(len(self.group))
-        return _spans(row + 1, np.searchsorted(self.group, self.group, "right") - row - 1)
-
-    def same_seeds(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Units that two arms have of the same seed: the pair's number, and the value on either side."""
-        first = np.searchsorted(self.arm, a)
-        pair, unit = _spans(first, np.searchsorted(self.arm, a, "right") - first)
-        seeds = self.seed.max(initial=0) + 1
-        key = np.where(self.seed < 0, -1, self.arm * seeds + self.seed)  # an unknown seed is not the same as another
-        wanted = np.where(self.seed[unit] < 0, -2, b[pair] * seeds + self.seed[unit])
-        order = np.argsort(key)
-        candidate = order[np.minimum(np.searchsorted(key[order], wanted), len(order) - 1)]
-        shared = key[candidate] == wanted
-        return pair[shared], self.value[unit[shared]], self.value[candidate[shared]]
-
-
-def _spans(first: np.ndarray, length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lay out the ranges first[i] … first[i] + length[i] − 1: for each of their members i and the member."""
-    owner = np.repeat(np.arange(len(length)), length)
-    return owner, first[owner] + np.arange(len(owner)) - (np.cumsum(length) - length)[owner]
-
-
-def _domain_arms(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] | None) -> _Arms:
-    """Pretrainings within cells, with their boundary: the nearest source domain first, random initialisation last."""
-    frame = complete(frame)
-    recorded: Any = frame.groupby(["pretraining", "task"])["boundary"].first().to_dict()
-    boundary_of = recorded if boundaries is None else boundaries
-    units = _units(frame, [*CELL, "pretraining"])
-    of_units = [boundary_of.get(key, "") for key in zip(units["pretraining"], units["task"], strict=True)]
-    units = units.assign(boundary=pd.Series(of_units, units.index, dtype="object"))
-    random_init = (units["pretraining"] == SCRATCH) | (units["boundary"] == SCRATCH)
-    units["distance"] = units["boundary"].map(DISTANCE).fillna(3).where(~random_init, 4)
-    return _Arms.of(units, CELL, ["distance", "pretraining", "boundary"])
 
 
 def summary(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] | None = None) -> pd.DataFrame:
@@ -189,7 +104,7 @@ def summary(frame: pd.DataFrame, boundaries: Mapping[tuple[str, str], str] | Non
     """
     from scipy import special
 
-    arms = _domain_arms(frame, boundaries)
+    arms = domain_arms(frame, boundaries)
     samples = arms.samples()
     n, mean, sd = samples.n, samples.mean, np.sqrt(samples.variance)
     half = special.stdtrit(n - 1.0, 1 - ALPHA / 2) * sd / np.sqrt(n)
@@ -203,70 +118,169 @@ def contrasts(
     margin: float | Mapping[str, float] | None = None,
     family: Sequence[str] = FAMILY,
     pairs: Collection[Collection[str]] | None = None,
+    *,
+    shared_draws: bool = True,
+    main_metrics: Mapping[tuple[str, str], str] | None = None,
+    secondary: Selectors | None = None,
+    exploratory: Selectors | None = None,
+    planned: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Compare pretrainings pairwise within each protocol, task, strategy, fraction, noise, sigma and metric.
 
     `a` is the arm nearer to the target domain (then by name; random initialisation, which is an arm of that name or of
-    that boundary, last); difference = mean_a − mean_b. The unit is the pretraining seed. If a side has only one, the
-    unit reads `seed`: that side contributes its fine-tuning seeds (a side with several pretraining seeds still
-    contributes those), and `holds_for` reads "these two checkpoints"; else it is empty. Verdicts: `equivalent` if TOST
-    at `margin` is below .05 (`equivalent and different` if Holm's p is too), else `better` or `worse` if Holm's p is
-    below .05, else `not decided`. Whether more or less is better is given by `measures.metrics`.
+    that boundary, last); difference = mean_a − mean_b.
 
-    For information only, not used by the verdict: Hedges' g with its 95 % interval, Benjamini–Hochberg's p over the
-    same family, and a paired t-test over the pretraining seeds that both sides have (n_paired; 0 if one side's unit
-    is the fine-tuning seed).
+    Tests. `paired`: two arms with pretraining seeds are compared over the runs of the same pretraining seed and evaluation
+    seed that both have, since these had the same label subset, head and order. Evaluation seeds are averaged within the
+    pretraining seed, which is the `unit`; if both share a single pretraining seed the unit is the evaluation seed, and
+    `holds_for` reads "these two checkpoints". `welch`: where a side has no pretraining seeds (public weights), or draws are
+    not shared. A side then contributes its pretraining seeds if it has several, else its evaluation seeds; `unit` and
+    `holds_for` as before.
+
+    Verdicts, at the `level` of the row (see `families.Families.decide`): `equivalent` if the test of equivalence within
+    `margin` (TOST) rejects, `equivalent and different` if that of a difference does too, `better` or `worse` if only that of
+    a difference does, else `not decided`. Intervals, of Hedges' g too, have the confidence 1 − level. Whether more or less is
+    better is given by `measures.metrics`.
 
     Args:
         frame: A tidy table (`study_table`); boundary and run_id may be missing, and without noise its two columns.
-        boundaries: (pretraining, task) -> boundary; by default the frame's own.
+        boundaries: (pretraining, task) -> boundary; None: the frame's own.
         margin: Largest difference that counts as equivalent, in units of the metric, for all metrics or for each by
-            name; without one nothing is ever equivalent.
-        family: Columns of the result; Holm's correction runs over the pairs that share their values. By default over all
-            tasks, strategies, fractions and noise settings of a protocol: every sigma adds its pairs to the
-            family, and so raises the bar for all. Metrics are families of their own, `auroc_Mass` too.
+            name; None: nothing is equivalent.
+        family: Columns of `PLANNED_COLUMNS`; p-values are corrected over the pairs that share their values, by default over all
+            tasks, strategies and noise settings of a protocol, metric and fraction. Every sigma adds its pairs to the family.
+            Metrics are families of their own, `auroc_Mass` too.
         pairs: The pairs of pretrainings to compare, in either order; others do not count in a family. None: all.
+        shared_draws: Whether two arms had the same label subset, head and order at the same seeds. False for results whose
+            seeds are mere numbers: all tests are `welch`.
+        main_metrics: (task, protocol) -> its main metric: contrasts of other metrics are exploratory unless `secondary` or
+            `exploratory` say otherwise. None: all are secondary.
+        secondary: Selectors of the secondary contrasts, see `families.Families`.
+        exploratory: Selectors of the exploratory contrasts.
+        planned: All runs of the study, finished or not (columns of the frame but the value): a family has as many tests as
+            were planned. None: as many as are finished.
 
     Returns:
-        `CONTRAST_COLUMNS`, one row per pair.
+        `CONTRAST_COLUMNS`, one row per pair. n_a and n_b are the units used, and unpaired_a and unpaired_b the runs that were
+        left out of a paired test because the other side lacks them. missing_a and missing_b are runs without a value: a paired
+        test leaves them out, and Welch's gives NaN. n_paired and p_paired: pairs over pretraining seeds, for information where
+        the test is `welch`.
 
     Raises:
         RunError: If a column is missing, a family names an unknown one, a cell holds one seed twice, noise has no sigma,
             a margin is not positive, or a pair is none.
     """
-    _check_family(family, CONTRAST_COLUMNS)
-    arms = _domain_arms(frame, boundaries)
+    families = Families(columns=family, main_metrics=main_metrics, secondary=secondary, exploratory=exploratory)
+    families.check(PLANNED_COLUMNS)
+    arms = domain_arms(frame, boundaries)
     left, right = _chosen(arms, pairs)
+    test = _Tests.of(arms, left, right, shared_draws)
+    table = _sides(arms, left, right).assign(**test.columns(), p_tost=np.nan)
+    table["p_tost"] = test.difference.p_tost(_margins(margin, table["metric"]))
+    tests = None if planned is None else _planned_tests(planned, frame, boundaries, pairs, shared_draws)
+    table = families.decide(table, tests)
+    confidence = 1 - table["level"].to_numpy()
+    low, high = test.difference.interval(confidence)
+    effect = test.effect(confidence)
+    table = table.assign(ci_low=low, ci_high=high, hedges_g=effect.g, g_low=effect.ci_low, g_high=effect.ci_high)
+    table["holds_for"] = _scope(table["unit"], "these two checkpoints")
+    return table.reindex(columns=CONTRAST_COLUMNS)
+
+
+def _sides(arms: Arms, left: np.ndarray, right: np.ndarray) -> pd.DataFrame:
+    """Cell, names and boundaries of pairs of arms."""
     table = arms.table[CELL].take(left).reset_index(drop=True)
     for side, rows in (("a", left), ("b", right)):
         of_side = arms.table.take(rows).reset_index(drop=True)
-        table[[side, f"boundary_{side}", f"unit_{side}"]] = of_side[["pretraining", "boundary", "unit"]]
-    by_pretraining = (table["unit_a"] == "pretraining_seed") & (table["unit_b"] == "pretraining_seed")
-    samples, margins = arms.samples(), _margins(margin, table["metric"])
-    a, b = samples[left], samples[right]
-    test, effect = welch(a, b), hedges_g(a, b)
-    pair, of_a, of_b = arms.same_seeds(left, right)
-    same = paired_test(differences(of_a, of_b, pair, len(left)))
-    table = table.assign(
-        unit=np.where(by_pretraining, "pretraining_seed", "seed"),
-        **vars(test),
-        p_tost=tost(a, b, margins),
-        hedges_g=effect.g,
-        g_low=effect.ci_low,
-        g_high=effect.ci_high,
-        n_paired=np.where(by_pretraining, same.n, 0),
-        p_paired=np.where(by_pretraining, same.p_value, np.nan),
-    )
-    return _judged(table.reindex(columns=CONTRAST_COLUMNS), family, "these two checkpoints")
+        table[[side, f"boundary_{side}"]] = of_side[["pretraining", "boundary"]]
+    return table
 
 
-def _check_family(family: Sequence[str], columns: list[str]) -> None:
-    for name in family:
-        if name not in columns:
-            raise RunError(f"statistics.family: contrasts have no column '{name}'.{nearest(name, columns)}")
+def _scope(unit: pd.Series, checkpoints: str) -> np.ndarray:
+    """What a verdict holds for: a recipe (empty) if pretraining seeds are the unit, else `checkpoints` alone."""
+    return np.where(unit == "pretraining_seed", "", checkpoints).astype(object)
 
 
-def _chosen(arms: _Arms, pairs: Collection[Collection[str]] | None) -> tuple[np.ndarray, np.ndarray]:
+class _Tests:
+    """The tests of many pairs of arms: paired where they share runs, Welch's elsewhere.
+
+    Attributes:
+        paired: Whether each pair of arms is compared in pairs.
+        difference: The tests.
+    """
+
+    def __init__(self, arms: Arms, left: np.ndarray, right: np.ndarray, paired: np.ndarray):
+        self.arms, self.left, self.right, self.paired = arms, left, right, paired
+        units, samples = arms.shared(left, right), arms.samples()
+        self.runs, self.by_seed = units.runs, units.by_seed
+        self.shared_a, self.shared_b, self.pairs = units.samples()
+        self.all_a, self.all_b = samples[left], samples[right]
+        self.paired_difference = paired_difference(self.pairs)
+        self.difference: Difference = self.paired_difference.where(paired, welch_difference(self.all_a, self.all_b))
+
+    @classmethod
+    def of(cls, arms: Arms, left: np.ndarray, right: np.ndarray, shared_draws: bool) -> _Tests:
+        return cls(arms, left, right, arms.trained[left] & arms.trained[right] & shared_draws)
+
+    @property
+    def by_pretraining(self) -> np.ndarray:
+        """Whether pretraining seeds are the unit of both sides."""
+        several = (self.arms.table["unit"] == "pretraining_seed").to_numpy()
+        return np.where(self.paired, ~self.by_seed, several[self.left] & several[self.right])
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """The columns of `CONTRAST_COLUMNS` that do not depend on the level."""
+        paired, difference = self.paired, self.difference
+        sides = {"a": (self.left, self.shared_a, self.all_a), "b": (self.right, self.shared_b, self.all_b)}
+        columns = {
+            "test": np.where(paired, "paired", "welch").astype(object),
+            "unit": np.where(self.by_pretraining, "pretraining_seed", "seed").astype(object),
+            "difference": difference.value,
+            "t": difference.t,
+            "df": difference.df,
+            "p_value": difference.p_value,
+            "n_paired": np.where(self.by_pretraining | paired, self.pairs.n, 0),
+            "p_paired": np.where(self.by_pretraining | paired, self.paired_difference.p_value, np.nan),
+        }
+        for side, (rows, shared, every) in sides.items():
+            columns[f"n_{side}"] = np.where(paired, shared.n, every.n)
+            columns[f"mean_{side}"] = np.where(paired, shared.mean, every.mean)
+            columns[f"unpaired_{side}"] = np.where(paired, self.arms.valued()[rows] - self.runs, 0)
+            columns[f"missing_{side}"] = self.arms.missing()[rows]
+        return columns
+
+    def effect(self, confidence: np.ndarray) -> Effect:
+        """Hedges' g of each test."""
+        values = np.full((3, len(self.left)), np.nan)
+        p, w = self.paired, ~self.paired
+        pairs = paired_hedges_g(self.shared_a[p], self.shared_b[p], self.pairs[p], confidence[p])
+        values[:, p] = list(vars(pairs).values())
+        values[:, w] = list(vars(hedges_g(self.all_a[w], self.all_b[w], confidence[w])).values())
+        return Effect(*values)
+
+    def possible(self) -> np.ndarray:
+        """Whether both sides have two units."""
+        return np.where(self.paired, self.pairs.n, np.minimum(self.all_a.n, self.all_b.n)) > 1
+
+
+def _planned_tests(
+    planned: pd.DataFrame,
+    frame: pd.DataFrame,
+    boundaries: Mapping[tuple[str, str], str] | None,
+    pairs: Collection[Collection[str]] | None,
+    shared_draws: bool,
+) -> pd.DataFrame:
+    """The contrasts of a finished study that can be tested: `PLANNED_COLUMNS`."""
+    if boundaries is None:
+        known = complete(frame)
+        boundaries = known.groupby(["pretraining", "task"])["boundary"].first().to_dict()
+    arms = domain_arms(planned.assign(value=1.0), boundaries)
+    left, right = _chosen(arms, pairs)
+    possible = _Tests.of(arms, left, right, shared_draws).possible()
+    return _sides(arms, left[possible], right[possible])
+
+
+def _chosen(arms: Arms, pairs: Collection[Collection[str]] | None) -> tuple[np.ndarray, np.ndarray]:
     """Rows of the arms on both sides of the requested pairs."""
     left, right = arms.pairs()
     if pairs is None:
@@ -293,41 +307,28 @@ def _margins(margin: float | Mapping[str, float] | None, metrics: pd.Series) -> 
     return np.array([stated.get(metric, stated.get(None, np.nan)) for metric in metrics], float)
 
 
-def _judged(table: pd.DataFrame, family: Sequence[str], checkpoints: str) -> pd.DataFrame:
-    """Add corrected p-values and verdicts; a verdict over fine-tuning seeds holds for `checkpoints` alone."""
-    table["p_holm"], table["p_bh"] = _by_family(holm, table, family), _by_family(benjamini_hochberg, table, family)
-    equivalent, different = table.get("p_tost", pd.Series(np.nan, table.index)) < ALPHA, table["p_holm"] < ALPHA
-    signs = {metric: metric_sign(metric) for metric in table["metric"].unique()}
-    improved = table["difference"] * table["metric"].map(signs).astype(float) > 0
-    table["verdict"] = np.select(
-        [equivalent & different, equivalent, different & improved, different],
-        ["equivalent and different", "equivalent", "better", "worse"],
-        "not decided",
-    ).astype(object)
-    table["holds_for"] = np.where(table["unit"] == "pretraining_seed", "", checkpoints).astype(object)
-    return table
-
-
-def _by_family(correct: Callable, table: pd.DataFrame, family: Sequence[str]) -> np.ndarray:
-    number = table.groupby(list(family), dropna=False).ngroup().to_numpy() if family else np.zeros(len(table), int)
-    order = np.argsort(number, kind="stable")
-    p = table["p_value"].to_numpy(float)
-    corrected = np.full(len(p), np.nan)
-    for rows in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
-        corrected[rows] = correct(p[rows])
-    return corrected
-
-
-def strategy_contrasts(frame: pd.DataFrame, family: Sequence[str] = FAMILY) -> pd.DataFrame:
+def strategy_contrasts(
+    frame: pd.DataFrame,
+    family: Sequence[str] = FAMILY,
+    *,
+    main_metrics: Mapping[tuple[str, str], str] | None = None,
+    secondary: Selectors | None = None,
+    exploratory: Selectors | None = None,
+    planned: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """Compare every two strategies of a protocol that start from the same backbones.
 
-    Both adapt the same pretrainings, so the test is paired: over pretraining seeds (fine-tuning seeds averaged within)
-    or, where the arm has one pretraining, over fine-tuning seeds, and `holds_for` then reads "this checkpoint".
+    Both adapt the same pretrainings, so the test is paired over pretraining seeds (evaluation seeds that both have averaged
+    within) or, where the arm has one pretraining, over evaluation seeds, and `holds_for` then reads "this checkpoint".
     Only seeds that both strategies have are counted (`n`) and averaged. Protocols without strategies have no rows.
 
     Args:
         frame: As for `contrasts`.
-        family: As for `contrasts`.
+        family: As for `contrasts`, of the columns of `SETTING`, a and b.
+        main_metrics: As for `contrasts`.
+        secondary: As for `contrasts`.
+        exploratory: As for `contrasts`.
+        planned: As for `contrasts`.
 
     Returns:
         `STRATEGY_COLUMNS`, one row per pair of strategies within each protocol, task, pretraining, fraction, noise,
@@ -336,15 +337,36 @@ def strategy_contrasts(frame: pd.DataFrame, family: Sequence[str] = FAMILY) -> p
     Raises:
         RunError: As `contrasts`.
     """
-    _check_family(family, STRATEGY_COLUMNS)
+    chosen = [selectors and [_settings(selector) for selector in selectors] for selectors in (secondary, exploratory)]
+    families = Families(columns=family, main_metrics=main_metrics, secondary=chosen[0], exploratory=chosen[1])
+    families.check([*SETTING, "a", "b"])
+    test = _strategy_tests(frame)
+    table = _strategies(test).assign(p_tost=np.nan)
+    tests = None
+    if planned is not None:
+        whole = _strategy_tests(planned.assign(value=1.0))
+        tests = _strategies(whole)[whole.possible()]
+    table = families.decide(table.assign(n=test.pairs.n, **test.columns()), tests)
+    low, high = test.difference.interval(1 - table["level"].to_numpy())
+    table = table.assign(ci_low=low, ci_high=high, holds_for=_scope(table["unit"], "this checkpoint"))
+    return table.reindex(columns=STRATEGY_COLUMNS)
+
+
+def _settings(selector: Mapping[str, Any]) -> dict[str, Any]:
+    """A selector without the strategy: a contrast of strategies has two of them."""
+    return {name: value for name, value in selector.items() if name != "strategy"}
+
+
+def _strategy_tests(frame: pd.DataFrame) -> _Tests:
+    """Paired tests of all strategies of the same backbones."""
     frame = complete(frame)
-    units = _units(frame[frame["strategy"] != ""], SETTING)
-    arms = _Arms.of(units, SETTING, ["strategy"])
+    arms = Arms.of(frame[frame["strategy"] != ""], SETTING, ["strategy"])
     left, right = arms.pairs()
-    pair, of_a, of_b = arms.same_seeds(left, right)
-    test = paired_test(differences(of_a, of_b, pair, len(left)))
-    table = arms.table[[*SETTING, "unit"]].take(left).reset_index(drop=True)
-    names = arms.table["strategy"].to_numpy()
-    mean_a, mean_b = (Samples.grouped(values, pair, len(left)).mean for values in (of_a, of_b))
-    table = table.assign(a=names[left], b=names[right], mean_a=mean_a, mean_b=mean_b, **vars(test))
-    return _judged(table.reindex(columns=STRATEGY_COLUMNS), family, "this checkpoint")
+    return _Tests(arms, left, right, np.ones(len(left), bool))
+
+
+def _strategies(test: _Tests) -> pd.DataFrame:
+    """Setting and names of pairs of strategies; `strategy` is empty, since a contrast is of two."""
+    names = test.arms.table["strategy"].to_numpy()
+    table = test.arms.table[SETTING].take(test.left).reset_index(drop=True)
+    return table.assign(a=names[test.left], b=names[test.right], strategy="")

@@ -1,34 +1,30 @@
-"""Tests for two arms with a handful of values each: difference, significance, effect size, equivalence and power.
+"""Tests for two arms with a handful of values each: difference, significance, effect size and equivalence.
 
-A test takes two samples and answers in numbers, or takes `Samples`, many pairs at once, and answers in arrays. Every
-variance has ddof = 1. What cannot be tested (fewer than two values on a side, a NaN among them, no variance on either)
-gives NaN, and NaN never decides anything: equal seeds carry no information about other seeds.
+Every test takes either the values of two arms and returns numbers, or `Samples` (many pairs of arms at once) and returns
+arrays. All variances have ddof = 1. A test that is not possible (fewer than two values on a side, a NaN, or no variance:
+equal values carry no information about other seeds) gives NaN, and NaN never decides anything.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ssl_transfer.errors import RunError
-
-ALPHA = 0.05
-MOST_SEEDS = 10_000  # per side: beyond this `seeds_needed` stops looking
+from ssl_transfer.study.statistics.detectable import noncentrality
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What the tests need of samples: three arrays with an entry per sample, or three numbers for one sample.
+    """Sufficient statistics of samples: three arrays with an entry per sample, or three numbers for one sample.
 
     Attributes:
-        n: Values in it.
-        mean: NaN if there is none.
-        variance: NaN with fewer than two values or a value that is not finite; 0 if all are equal up to rounding, as
-            means of equal runs are.
+        n: Number of values.
+        mean: NaN without values.
+        variance: With ddof 1. NaN with fewer than two values, or if one is not finite; 0 if all are equal up to rounding
+            (means of equal runs differ in their last digits).
     """
 
     n: np.ndarray
@@ -37,7 +33,7 @@ class Samples:
 
     @classmethod
     def of(cls, values: np.ndarray | Samples) -> Samples:
-        """One sample from its values, shape (n,); what is `Samples` already stays."""
+        """One sample from its values, shape (n,); `Samples` are returned as they are."""
         if isinstance(values, Samples):
             return values
         values = np.asarray(values, float)
@@ -48,11 +44,11 @@ class Samples:
         """Many samples.
 
         Args:
-            values: All their values, shape (N,).
-            sample: Which sample each belongs to: 0 … count − 1, shape (N,).
-            count: How many samples there are.
-            size: How large the numbers are that a value was computed from, which says what rounding is; by default its
-                own size. Shape (N,).
+            values: The values of all samples, shape (N,).
+            sample: The sample that each value belongs to: 0 … count − 1, shape (N,).
+            count: Number of samples.
+            size: Magnitude of the numbers that each value was computed from, for the rounding error of the variance; None:
+                the magnitude of the value. Shape (N,).
         """
         values = np.asarray(values, float)
         n = np.bincount(sample, minlength=count)
@@ -68,6 +64,53 @@ class Samples:
 
     def __getitem__(self, which: Any) -> Samples:
         return Samples(self.n[which], self.mean[which], self.variance[which])
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An estimated difference of means, of which Student's t with `df` degrees of freedom is (value − truth) / error.
+
+    Attributes:
+        value: mean_a − mean_b; a number or an array.
+        error: Its standard error; NaN where no test is possible.
+        df: Degrees of freedom.
+    """
+
+    value: np.ndarray
+    error: np.ndarray
+    df: np.ndarray
+
+    @property
+    def t(self) -> np.ndarray:
+        """The test statistic against 0."""
+        return self.value / self.error
+
+    @property
+    def p_value(self) -> np.ndarray:
+        """Two-sided p-value against 0."""
+        from scipy import special
+
+        return 2 * special.stdtr(self.df, -np.abs(self.t))
+
+    def interval(self, confidence: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Both ends of the two-sided confidence interval."""
+        from scipy import special
+
+        half = special.stdtrit(self.df, (1 + confidence) / 2) * self.error
+        return self.value - half, self.value + half
+
+    def p_tost(self, margin: float | np.ndarray) -> np.ndarray:
+        """The p-value of equivalence: the larger one of two one-sided tests, against −margin and against +margin."""
+        from scipy import special
+
+        below, above = (-margin - self.value) / self.error, (self.value - margin) / self.error
+        return np.maximum(special.stdtr(self.df, below), special.stdtr(self.df, above))
+
+    def where(self, keep: np.ndarray, other: Difference) -> Difference:
+        """These differences where `keep`, else those of `other`; arrays of one shape."""
+        return Difference(
+            *(np.where(keep, mine, its) for mine, its in zip(vars(self).values(), vars(other).values(), strict=True))
+        )
 
 
 @dataclass(frozen=True)
@@ -95,27 +138,25 @@ def welch(a: np.ndarray | Samples, b: np.ndarray | Samples, confidence: float = 
         confidence: Level of the interval around the difference.
 
     Returns:
-        The test; its fields are arrays for `Samples`. Interval, t, df and p are NaN where nothing can be tested.
+        The test; its fields are arrays for `Samples`. Interval, t, df and p are NaN where no test is possible.
     """
-    from scipy import special
-
     a, b = Samples.of(a), Samples.of(b)
-    difference, (error, df) = a.mean - b.mean, _standard_error(a, b)
-    t, reach = difference / error, special.stdtrit(df, (1 + confidence) / 2) * error
-    p = 2 * special.stdtr(df, -np.abs(t))
-    return Welch(*_plain(a.n, b.n, a.mean, b.mean, difference, difference - reach, difference + reach, t, df, p))
+    test = welch_difference(a, b)
+    ends = test.interval(confidence)
+    return Welch(*_plain(a.n, b.n, a.mean, b.mean, test.value, *ends, test.t, test.df, test.p_value))
 
 
-def _standard_error(a: Samples, b: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Of the difference of means, with Welch–Satterthwaite's degrees of freedom."""
+def welch_difference(a: Samples, b: Samples) -> Difference:
+    """mean_a − mean_b of independent samples, with Welch–Satterthwaite's degrees of freedom."""
     n_a, n_b = _testable_n(a, b)
     squared = a.variance / n_a + b.variance / n_b
     share = a.variance / n_a / squared
-    return np.sqrt(squared), 1 / (share**2 / (n_a - 1) + (1 - share) ** 2 / (n_b - 1))
+    df = 1 / (share**2 / (n_a - 1) + (1 - share) ** 2 / (n_b - 1))
+    return Difference(a.mean - b.mean, np.sqrt(squared), df)
 
 
 def _testable_n(a: Samples, b: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """How many values each side has, NaN where nothing can be tested: all that is computed from it is NaN then too."""
+    """Numbers of values of both sides; NaN where no test is possible, so that all that is computed from them is NaN too."""
     testable = a.variance + b.variance > 0  # False for NaN
     return np.where(testable, a.n, np.nan)[()], np.where(testable, b.n, np.nan)[()]
 
@@ -125,63 +166,12 @@ def _plain(*values: np.ndarray) -> list:
     return [np.asarray(value).item() if np.ndim(value) == 0 else value for value in values]
 
 
-@dataclass(frozen=True)
-class Effect:
-    """A standardised difference with its interval."""
-
-    g: float
-    ci_low: float
-    ci_high: float
-
-
-def hedges_g(a: np.ndarray | Samples, b: np.ndarray | Samples, confidence: float = 0.95) -> Effect:
-    """Standardise the difference mean_a − mean_b by the pooled standard deviation, corrected for small n.
-
-    The interval inverts the noncentral t distribution (exact for equal variances; a normal approximation is far
-    too narrow at four seeds) and carries the same correction. Arguments, arrays and NaN as for `welch`.
-
-    References:
-        Hedges 1981, https://doi.org/10.3102/10769986006002107.
-    """
-    from scipy import special
-
-    a, b = Samples.of(a), Samples.of(b)
-    n_a, n_b = _testable_n(a, b)
-    df, scale = n_a + n_b - 2, np.sqrt(1 / n_a + 1 / n_b)
-    correction = np.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / np.sqrt(df / 2)
-    pooled = np.sqrt(((n_a - 1) * a.variance + (n_b - 1) * b.variance) / df)
-    t = (a.mean - b.mean) / (pooled * scale)
-    tail = (1 - confidence) / 2
-    bounds = (noncentrality(df, p, t) for p in (1 - tail, tail))
-    return Effect(*_plain(*(correction * scale * x for x in (t, *bounds))))
-
-
-def noncentrality(df: np.ndarray | float, p: float, t: np.ndarray) -> np.ndarray:
-    """The noncentrality at which Student's t with `df` degrees of freedom is below `t` with probability `p`.
-
-    scipy inverts the distribution up to |t| = 100; beyond, where it loses digits and then never returns (seen at
-    5·10⁵), the statistic is t·√(χ²/df) plus a standard normal too small to count beyond its second order.
-    """
-    from scipy import special
-
-    small = np.abs(t) <= 100
-    chi = np.sqrt(special.chdtri(df, np.where(t > 0, p, 1 - p)) / df)
-    with np.errstate(divide="ignore", invalid="ignore"):  # t of 0, which is not far
-        far = t * chi - ((df - 1) / chi - df * chi) / (2 * t)
-    return np.where(small, special.nctdtrinc(df, p, np.where(small, t, np.nan)), far)[()]
-
-
 def tost(a: np.ndarray | Samples, b: np.ndarray | Samples, margin: float | np.ndarray) -> float:
     """Test whether mean_a − mean_b lies within ±margin: two one-sided Welch tests; the larger p is returned.
 
     A small p supports equivalence. Arguments and arrays as for `welch`; NaN also where the margin is.
     """
-    from scipy import special
-
-    a, b = Samples.of(a), Samples.of(b)
-    difference, (error, df) = a.mean - b.mean, _standard_error(a, b)
-    below, above = ((-margin - difference) / error, (difference - margin) / error)
-    return _plain(np.maximum(special.stdtr(df, below), special.stdtr(df, above)))[0]
+    return _plain(welch_difference(Samples.of(a), Samples.of(b)).p_tost(margin))[0]
 
 
 @dataclass(frozen=True)
@@ -215,88 +205,74 @@ def paired(a: np.ndarray, b: np.ndarray, confidence: float = 0.95) -> Paired:
 
 
 def differences(a: np.ndarray, b: np.ndarray, pair: np.ndarray, count: int) -> Samples:
-    """Samples of differences a − b for `paired_test`; `pair` says which of `count` samples each belongs to."""
+    """Samples of the differences a − b, for `paired_test`; `pair` is the sample (0 … count − 1) of each."""
     return Samples.grouped(a - b, pair, count, np.maximum(np.abs(a), np.abs(b)))
 
 
 def paired_test(samples: Samples, confidence: float = 0.95) -> Paired:
     """The paired test for one sample of `differences`, or for many."""
-    from scipy import special
+    test = paired_difference(samples)
+    ends = test.interval(confidence)
+    return Paired(*_plain(samples.n, test.value, *ends, test.t, test.df, test.p_value))
 
+
+def paired_difference(samples: Samples) -> Difference:
+    """The mean of `differences`, with n − 1 degrees of freedom."""
     n = np.where(samples.variance > 0, samples.n, np.nan)[()]
-    error, df = np.sqrt(samples.variance / n), n - 1
-    t, reach = samples.mean / error, special.stdtrit(df, (1 + confidence) / 2) * error
-    p = 2 * special.stdtr(df, -np.abs(t))
-    return Paired(*_plain(samples.n, samples.mean, samples.mean - reach, samples.mean + reach, t, df, p))
+    return Difference(samples.mean, np.sqrt(samples.variance / n), n - 1)
 
 
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """Correct p-values for their number by Holm's step-down rule; a NaN stays NaN and does not count.
+@dataclass(frozen=True)
+class Effect:
+    """A standardised difference with its interval."""
 
-    Bounds the chance of even one false rejection in the family. The tests hold it and `benjamini_hochberg` against
-    statsmodels' `multipletests`, which collects garbage at every call: 60 ms a family.
-    """
-    p = np.asarray(p_values, float)
-    order = np.argsort(p)[: np.isfinite(p).sum()]  # NaN sorts last
-    corrected = np.full(p.shape, np.nan)
-    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
-    return corrected
+    g: float
+    ci_low: float
+    ci_high: float
 
 
-def benjamini_hochberg(p_values: Sequence[float]) -> np.ndarray:
-    """Correct p-values by Benjamini and Hochberg's step-up rule; a NaN stays NaN and does not count.
+def hedges_g(a: np.ndarray | Samples, b: np.ndarray | Samples, confidence: float | np.ndarray = 0.95) -> Effect:
+    """Standardise the difference mean_a − mean_b by the pooled standard deviation, corrected for small n.
 
-    Bounds the expected share of false ones among the rejections, which is less than `holm` promises.
+    The interval inverts the noncentral t distribution (exact for equal variances; a normal approximation is far
+    too narrow at four seeds) and carries the same correction. Arguments, arrays and NaN as for `welch`.
 
     References:
-        Benjamini and Hochberg 1995, https://doi.org/10.1111/j.2517-6161.1995.tb02031.x.
+        Hedges 1981, https://doi.org/10.3102/10769986006002107.
     """
-    p = np.asarray(p_values, float)
-    order = np.argsort(p)[: np.isfinite(p).sum()][::-1]
-    corrected = np.full(p.shape, np.nan)
-    share = len(order) / np.arange(len(order), 0, -1)
-    corrected[order] = np.minimum(np.minimum.accumulate(p[order] * share), 1)
-    return corrected
+    a, b = Samples.of(a), Samples.of(b)
+    n_a, n_b = _testable_n(a, b)
+    df, scale = n_a + n_b - 2, np.sqrt(1 / n_a + 1 / n_b)
+    pooled = np.sqrt(((n_a - 1) * a.variance + (n_b - 1) * b.variance) / df)
+    return _effect((a.mean - b.mean) / (pooled * scale), df, scale, confidence)
 
 
-def minimal_detectable_effect(n_a: int, n_b: int, power: float = 0.8, alpha: float = ALPHA) -> float:
-    """The smallest true difference, in standard deviations, that a two-sided t-test finds with this power.
+def paired_hedges_g(a: Samples, b: Samples, pairs: Samples, confidence: float | np.ndarray = 0.95) -> Effect:
+    """Standardise a paired difference by the standard deviation within arms, √((variance_a + variance_b) / 2).
 
-    For equal variances and before any correction for the number of tests; significance with the wrong sign is not
-    counted as detected. NaN with fewer than two units on a side.
-
-    Example:
-        >>> round(minimal_detectable_effect(4, 4), 2)
-        2.38
-    """
-    from scipy import special
-
-    if min(n_a, n_b) < 2:
-        return math.nan
-    df = n_a + n_b - 2
-    return float(noncentrality(df, 1 - power, special.stdtrit(df, 1 - alpha / 2)) * math.sqrt(1 / n_a + 1 / n_b))
-
-
-def seeds_needed(effect_sd: float, power: float = 0.8, alpha: float = ALPHA) -> int | None:
-    """The fewest seeds per side with which `minimal_detectable_effect` is no larger than an effect.
+    It is on the scale of `hedges_g`, whatever the correlation of the pairs. The interval is that of Student's t of the
+    differences, so that it holds 0 exactly if the paired test is not significant.
 
     Args:
-        effect_sd: True difference in standard deviations of one arm; the sign does not matter.
-        power: Chance to find it.
-        alpha: Level of the two-sided test.
+        a: Units of side a that have a partner.
+        b: Their partners.
+        pairs: Their `differences`.
+        confidence: Level of the interval.
 
-    Returns:
-        At least 2; None if `MOST_SEEDS` do not suffice, as for an effect of 0 or NaN.
-
-    Example:
-        >>> seeds_needed(1.0)
-        17
+    References:
+        Algina and Keselman 2003, https://doi.org/10.1177/0013164403256358.
     """
-    few, many = 1, MOST_SEEDS
-    if not minimal_detectable_effect(many, many, power, alpha) <= abs(effect_sd):
-        return None
-    while many - few > 1:  # `many` suffices, `few` do not
-        middle = (few + many) // 2
-        enough = minimal_detectable_effect(middle, middle, power, alpha) <= abs(effect_sd)
-        few, many = (few, middle) if enough else (middle, many)
-    return many
+    test = paired_difference(pairs)
+    with np.errstate(divide="ignore", invalid="ignore"):  # arms without variance
+        scale = test.error / np.sqrt((a.variance + b.variance) / 2)
+    return _effect(test.t, test.df, np.where(np.isfinite(scale), scale, np.nan)[()], confidence)
+
+
+def _effect(t: np.ndarray, df: np.ndarray, scale: np.ndarray, confidence: float | np.ndarray) -> Effect:
+    """t · scale and its interval, with Hedges' correction for the bias of a standard deviation of few values."""
+    from scipy import special
+
+    correction = np.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / np.sqrt(df / 2)
+    tail = (1 - confidence) / 2
+    bounds = (noncentrality(df, p, t) for p in (1 - tail, tail))
+    return Effect(*_plain(*(correction * scale * x for x in (t, *bounds))))

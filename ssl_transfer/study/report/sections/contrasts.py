@@ -7,7 +7,7 @@ import pandas as pd
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Section, render
 from ssl_transfer.study.report.tables import for_latex, inference_columns, page_parts, verdicts, with_cell
-from ssl_transfer.study.report.wording import number
+from ssl_transfer.study.report.wording import listed, number, words
 
 TITLE = "Contrasts"
 TEMPLATE = """
@@ -21,8 +21,9 @@ TEMPLATE = """
   <th scope="col" class="num">Labels</th>{{ extra_heads(part) }}<th scope="col">A</th><th scope="col">A is</th><th
 scope="col">B</th>
   <th scope="col" class="num">n</th><th scope="col" class="num">Mean A</th><th scope="col" class="num">Mean B</th>
-  <th scope="col" class="num">A − B</th><th scope="col">95 % interval</th><th scope="col" class="num">t (df)</th>
-  <th scope="col" class="num">p, Holm</th><th scope="col" class="num">Hedges’ g</th>
+  <th scope="col" class="num">A − B</th><th scope="col">Interval</th><th scope="col" class="num">t (df)</th>
+  <th scope="col">Test</th><th scope="col" class="num">Level</th><th scope="col" class="num">p, corrected</th>
+  <th scope="col" class="num">Hedges’ g</th>
 </tr></thead>
 <tbody>
 {% for row in part.rows %}
@@ -36,7 +37,9 @@ num(row.mean_b) }}
 {{- num(row.difference, true) }}
 <td class="tight" data-v="{{ row.ci_low | rounded }}">{{ interval(row) }}</td>
 <td class="num" data-v="{{ row.t | rounded }}">{{ row.t | t(row.df) }}</td>
-<td class="num" data-v="{{ row.p_holm | rounded }}">{{ row.p_holm | p }}</td>{{ num(row.hedges_g) }}</tr>
+<td class="tight">{{ row.test }}, {{ row.family }}</td>
+<td class="num" data-v="{{ row.level | rounded }}">{{ row.level | nominal }}</td>{{ corrected_p(row) }}
+{{-  num(row.hedges_g) }}</tr>
 {% endfor %}
 </tbody>
 </table>
@@ -44,11 +47,16 @@ num(row.mean_b) }}
 {% endmacro %}
 <p class="quiet">Each row compares two pretrainings on one target, protocol and label fraction. Boundary is the
 distance between the source domain of A, of B, and the target: none (same modality), soft (another modality of the
-same family), hard (another kind of image). Welch’s t-test over pretraining seeds (over fine-tuning seeds where an arm
-has a single pretraining; the verdict then holds for these checkpoints only); p-values after Holm’s correction over the
-declared family. “Not decided” does not mean “equal”. Click a column heading to sort.
+same family), hard (another kind of image). “Paired”: both arms were evaluated with the same pretraining seeds and
+evaluation seeds, so with the same label subsets; evaluation seeds are averaged within the pretraining seed, and a paired
+t-test runs over pretraining seeds (over evaluation seeds where both share a single one: the verdict then holds for these
+checkpoints only). “Welch”: Welch’s t-test, where an arm has no pretraining seeds or draws are not shared. Secondary contrasts
+are corrected by Holm’s rule, exploratory ones by Benjamini and Hochberg’s, each within one {{ family }} and over
+{{ "all tests that the study plans" if planned else "all tests" }}. Level: that at which the verdict was reached, or at which
+the contrast is still open; the interval has the confidence 1 − level. “Not decided” does not mean “equal”.
+{{- left_out }} Click a column heading to sort.
 {%- if has_noise %} Runs with noise are compared within one kind and σ of noise; all of them count in the family.{% endif %}
- Benjamini–Hochberg p-values and a test paired by seed are in tables/contrasts.csv.</p>
+ tables/contrasts.csv also has both corrections of every p-value.</p>
 {{ table_parts(parts, note, contrast_table, "Contrasts", "no two pretrainings share a task, protocol and metric") }}
 """
 
@@ -58,10 +66,33 @@ def section(evidence: Evidence) -> Section:
     parts, note = page_parts(evidence, evidence.contrasts, "contrasts")
     return Section(
         title=TITLE,
-        html=render(evidence, TEMPLATE, parts=parts, note=note),
+        html=render(
+            evidence,
+            TEMPLATE,
+            parts=parts,
+            note=note,
+            family=listed([words(name) for name in evidence.family]) if evidence.family else "study",
+            planned=evidence.planned is not None,
+            left_out=_left_out(evidence.contrasts),
+        ),
         tables={"contrasts": pd.concat([evidence.declared_contrasts, evidence.contrasts], ignore_index=True)},
         latex={"contrasts": _latex(for_latex(evidence, evidence.contrasts))},
     )
+
+
+def _left_out(table: pd.DataFrame) -> str:
+    """A sentence on the runs that pairs leave out; empty if there are none."""
+    pairs = table[table["test"] == "paired"]
+    counts = {
+        "without a counterpart on the other side": pairs["unpaired_a"] + pairs["unpaired_b"],
+        "without a value": pairs["missing_a"] + pairs["missing_b"],
+    }
+    parts = [
+        f"runs {what} in {(count > 0).sum():,} contrasts (up to {count.max():,} in one)"
+        for what, count in counts.items()
+        if (count > 0).any()
+    ]
+    return f" Left out of the pairs: {listed(parts)}; tables/contrasts.csv counts them." if parts else ""
 
 
 def _latex(table: pd.DataFrame) -> pd.DataFrame:

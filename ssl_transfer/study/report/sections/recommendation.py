@@ -44,9 +44,9 @@ all but {{ row.all_but | listed }} <span class="bond">({{ row.bond }})</span>
 arms: no other arm is significantly better, and at least one is significantly worse. Differences between several
 recommended arms may be smaller than this design can detect. As evidence, the recommended arm with the highest mean (of
 all arms, where none is recommended) is compared with the best arm of another boundary and with random initialisation:
-difference, 95 % confidence interval, and p after Holm’s correction over the declared family; n is the number of seeds
-per side. “Detectable” is the true difference, in units of the metric, that this design detects with 80 % power before
-correction.</p>
+difference, interval at the level that decides it, and p corrected over the declared family; n is the number of seeds
+per side. “Detectable” is the true difference, in units of the metric, that this design detects with 80 % power at that
+level.</p>
 {% for target in targets %}
 <h3>{{ target.task | words }} <span class="quiet">by {{ target.metrics }}</span></h3>
 <p class="sums">{{ target.sentence }}</p>

@@ -8,8 +8,8 @@ from ssl_transfer.study.report.figures import seed_points
 from ssl_transfer.study.report.section import Section, render
 
 CAPTION = (
-    "{metric} of each seed: points are pretraining seeds, averaged over their fine-tuning seeds (fine-tuning seeds where an "
-    "arm has a single pretraining). The bar is the 95 % t-interval of the mean. Panels of a row have the same scale."
+    "{metric} of each seed: points are pretraining seeds, each the mean of its evaluation seeds (evaluation seeds where an arm "
+    "has a single pretraining seed). The bar is the 95 % t-interval of the mean. Panels of a row have the same scale."
 )
 
 

@@ -66,8 +66,9 @@ another)</caption>
 <thead><tr><th scope="col">Protocol</th><th scope="col" class="num">Labels</th><th scope="col">Pretraining</th>
 {% if part.metrics | length > 1 %}<th scope="col">Metric</th>{% endif %}<th scope="col">A</th><th scope="col">A is</th>
 <th scope="col">B</th><th scope="col" class="num">Pairs</th><th scope="col" class="num">Mean A</th>
-<th scope="col" class="num">Mean B</th><th scope="col" class="num">A − B</th><th scope="col">95 % interval</th>
-<th scope="col" class="num">t (df)</th><th scope="col" class="num">p, Holm</th></tr></thead>
+<th scope="col" class="num">Mean B</th><th scope="col" class="num">A − B</th><th scope="col">Interval</th>
+<th scope="col" class="num">t (df)</th><th scope="col" class="num">Level</th>
+<th scope="col" class="num">p, corrected</th></tr></thead>
 <tbody>
 {% for row in part.rows %}
 <tr><td>{{ row.protocol | words }}
@@ -77,14 +78,14 @@ another)</caption>
 <td class="num">{{ row.n }}</td>{{ num(row.mean_a) }}{{ num(row.mean_b) }}{{ num(row.difference, true) }}
 <td class="tight" data-v="{{ row.ci_low | rounded }}">{{ interval(row) }}</td>
 <td class="num" data-v="{{ row.t | rounded }}">{{ row.t | t(row.df) }}</td>
-<td class="num" data-v="{{ row.p_holm | rounded }}">{{ row.p_holm | p }}</td></tr>
+<td class="num" data-v="{{ row.level | rounded }}">{{ row.level | nominal }}</td>{{ corrected_p(row) }}</tr>
 {% endfor %}
 </tbody></table></div>
 {% endmacro %}
 <p class="quiet">Two strategies start from the same pretrained backbones, so they are compared by a t-test paired over
-pretraining seeds, each averaged over its fine-tuning seeds (paired over fine-tuning seeds where there is a single
-checkpoint); p-values after Holm’s correction over the declared family. Strategies are compared separately for each
-pretraining.</p>
+pretraining seeds, each averaged over its evaluation seeds (paired over evaluation seeds where there is a single
+checkpoint), separately for each pretraining. P-values are corrected within the declared family, by Holm’s rule (exploratory
+ones by Benjamini and Hochberg’s). Intervals have the confidence 1 − level.</p>
 {{ count_table() }}
 {{ drawn(figures) }}
 {{ folded(parts, strategy_table, "Contrasts of strategies", 0) }}
