@@ -114,7 +114,6 @@ def jinja_environment() -> jinja2.Environment:
         "rounded": wording.rounded,
         "fine": wording.fine,
         "confidence": wording.confidence,
-        "nominal": wording.nominal,
     }
     return made
 

@@ -114,11 +114,6 @@ def confidence(level: float) -> str:
     return "" if level is None or math.isnan(level) else f"{100 * (1 - level):.4g} %"
 
 
-def nominal(level: float) -> str:
-    """A level of a test as papers print it: .05, .0125, .00037; a dash if there is none."""
-    return "–" if level is None or math.isnan(level) else f"{level:.2g}".lstrip("0")
-
-
 def whole(value) -> str:
     """Thousands apart (12,800); anything else as it is; a dash for None."""
     return "–" if value is None else f"{value:,}" if isinstance(value, Integral) else str(value)

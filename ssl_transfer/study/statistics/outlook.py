@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssl_transfer.study.statistics.decisions import Decision
-from ssl_transfer.study.statistics.two_samples import MOST_SEEDS, minimal_detectable_effect, noncentrality, seeds_needed
+from ssl_transfer.study.statistics.detectable import (
+    minimal_detectable_effect,
+    paired_detectable_effect,
+    paired_seeds_needed,
+    seeds_needed,
+)
 
 
 @dataclass(frozen=True)
@@ -74,23 +79,3 @@ def outlook(decision: Decision, effect: float | None) -> Outlook | None:
         effect=effect,
         needed=None if effect is None else search(effect / sd, alpha=level),
     )
-
-
-def paired_detectable_effect(n: int, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The smallest true mean difference, in standard deviations of the differences, that a paired t-test of n pairs finds."""
-    from scipy import special
-
-    return float(noncentrality(n - 1, 1 - power, special.stdtrit(n - 1, 1 - alpha / 2)) / math.sqrt(n))
-
-
-def paired_seeds_needed(effect_sd: float, power: float = 0.8, alpha: float = 0.05) -> int | None:
-    """The fewest pairs with which `paired_detectable_effect` is no larger than an effect; None if `MOST_SEEDS` do not suffice."""
-    few, many = 1, MOST_SEEDS
-    if not paired_detectable_effect(many, power, alpha) <= abs(effect_sd):
-        return None
-    while many - few > 1:  # `many` suffices, `few` do not
-        middle = (few + many) // 2
-        few, many = (
-            (few, middle) if paired_detectable_effect(middle, power, alpha) <= abs(effect_sd) else (middle, many)
-        )
-    return many
