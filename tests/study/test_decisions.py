@@ -235,6 +235,19 @@ def test_strategies_are_compared_within_their_pretrainings():
     assert (decision.verdict, decision.look.n_a) == ("better", 8)
 
 
+def test_strategies_on_public_weights_are_paired_over_evaluation_seeds():
+    frame = tidy(arms(seeds=1, draws=6, CT=0.8)).assign(strategy="full", pretraining_seed=pd.NA)
+    frame = frame.astype({"pretraining_seed": "Int64"})
+    worse = 0.05 + np.random.default_rng(1).normal(0, 0.01, len(frame))
+    other = frame.assign(strategy="head_only", value=frame["value"] - worse)
+    declared = DeclaredContrast(
+        {"strategy": "full"}, {"strategy": "head_only"}, ("region",), "linear_probe", "accuracy"
+    )
+    (decision,) = decide(pd.concat([frame, other]), None, [declared], looks=(4,))
+    assert (decision.units.test, decision.units.unit, decision.holds_for) == ("paired", "seed", "these two checkpoints")
+    assert decision.look.p_value == pytest.approx(stats.ttest_1samp(worse, 0).pvalue)
+
+
 def test_rows_have_the_columns_of_all_contrasts():
     frame = tidy(arms(CT=0.8, photographs=0.7, scratch=0.6))
     decisions = decide(frame, contrast(b="scratch"), [contrast()], looks=LOOKS)

@@ -277,6 +277,12 @@ def test_there_are_five_studies_of_the_literature_each_with_a_mini_version():
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_head_of_a_study_says_what_it_decides_its_power_its_looks_and_its_cost(path):
+    head = path.read_text().partition("title:")[0]
+    assert [word for word in ("Decides", "Power", "Looks", "Cost") if f"\n# {word}: " not in head] == []
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_study_of_the_literature_plans(path, tmp_path):
     study = load_study(path)
     found = plan_study(study, tmp_path, write=False)

@@ -82,7 +82,8 @@ def contrast_units(
     """
     within = [STUDY] if STUDY in frame else []
     sides = contrast_sides(frame, contrast)
-    if shared_draws and all(side["pretraining_seed"].notna().all() for side in sides):
+    same_pretrainings = "pretraining" not in contrast.a  # strategies start from the same weights, public ones too
+    if shared_draws and (same_pretrainings or all(side["pretraining_seed"].notna().all() for side in sides)):
         return _paired_units(*sides, within, cells_of(contrast), to_come)
     parts, by_pretraining, left_out = [], {}, 0
     for name, side in zip("ab", sides, strict=True):
