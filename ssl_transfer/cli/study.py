@@ -80,6 +80,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     action, study, overrides, out = options.action, options.study, options.overrides, options.out
     if options.jobs and action != "run":
         raise UsageError(f"study {action}: --jobs is for run.")
+    if (options.power or options.pilot) and action != "plan":
+        raise UsageError(f"study {action}: --power and --pilot are for plan.")
     if options.results:
         if action != "report":
             raise UsageError(f"study {action}: --results is for report.")

@@ -131,6 +131,26 @@ def test_arms_that_differ_by_the_margin_are_falsely_equivalent_in_five_per_cent(
 
 
 @pytest.mark.parametrize("studies", SIZES)
+@pytest.mark.parametrize(
+    ("sds", "factor", "lacking"),
+    [
+        ((0.016, 0.049, 0.016, 0.0), (1, 1, 1), ()),
+        ((0.004, 0.049, 0.004, 0.009), (1, 3, 0.5), ()),
+        ((0.004, 0.049, 0.004, 0.009), (1, 1, 1), (1, 2, 0)),
+    ],
+    ids=["crossed noise", "unequal variances", "a missing run"],
+)
+def test_equivalence_keeps_the_level_behind_a_gate(studies, sds, factor, lacking):
+    values = noise(studies, 4, 16, sds=sds, factor=(*factor, 1))
+    values[:, 1:] -= MARGIN
+    values[:, 3] -= 0.2  # random initialisation
+    if lacking:
+        values[(slice(None), *lacking)] = np.nan
+    table = decide_many(tidy(values), contrast("a", "d"), primaries(2), looks=LOOKS, margin=MARGIN)
+    assert 0.01 < false(table, "equivalent") <= highest(studies)
+
+
+@pytest.mark.parametrize("studies", SIZES)
 def test_equivalence_of_one_contrast_does_not_make_another_falsely_different(studies):
     """If equivalence raised the level of tests for a difference, 7.5 % of these would claim one."""
     values = noise(studies, 3, 16, factor=(0.05, 0.05, 3.0))

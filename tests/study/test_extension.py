@@ -12,9 +12,10 @@ from ssl_transfer.cli.study_text import extension_text
 from ssl_transfer.run import read_json, write_json
 from ssl_transfer.study.decided import study_decisions
 from ssl_transfer.study.design import load_study
-from ssl_transfer.study.engine import run_plan, status
+from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.extension import extension
 from ssl_transfer.study.finished import finished_table
+from ssl_transfer.study.job_state import status
 from ssl_transfer.study.planning import plan_study
 from ssl_transfer.study.stage import planned
 from ssl_transfer.study.statistics import ALPHA, nominal_levels

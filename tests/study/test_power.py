@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from support.command_line import ssl_transfer
 from support.tiny_study import STUDY, record_results, small, write_study
 
 from ssl_transfer.errors import UsageError
@@ -241,6 +242,23 @@ def test_components_come_from_results_of_the_study_or_of_a_pilot(planned):
     assert row["components"]["unit_sd"] == pytest.approx(0.1)
     (own,) = StudyPower(pilot).answer()
     assert own["components"]["source"] == "3 pretraining seeds of studies/pilot"
+
+
+def test_power_is_for_plans(tmp_path):
+    write_study(tmp_path, **small())
+    refused = ssl_transfer("study", "run", "study.yaml", "--power", folder=tmp_path)
+    assert (refused.status, "--power and --pilot are for plan" in refused.stderr) == (2, True)
+
+
+def test_the_command_line_prints_a_table_of_looks_and_the_same_numbers_as_json(tmp_path):
+    stated = statistics(components={"pretraining": 0.016, "residual": 0.039}, looks=[2, 4], margin=0.02)
+    write_study(tmp_path, **small(pretraining_seeds=4, statistics=stated))
+    words = ("study", "plan", "study.yaml", "--dry-run", "--power")
+    text = ssl_transfer(*words, folder=tmp_path).stdout
+    (row,) = ssl_transfer(*words, "--json", folder=tmp_path).json["power"]
+    assert "decided if equal" in text
+    assert row["allocation"]["sentence"] in text
+    assert not (tmp_path / "studies").exists()
 
 
 def test_a_pilot_without_results_is_refused(planned):
