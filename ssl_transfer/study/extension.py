@@ -16,7 +16,7 @@ from ssl_transfer.study.decided import study_decisions
 from ssl_transfer.study.finished import finished_table
 from ssl_transfer.study.job_state import status
 from ssl_transfer.study.look_by_look import gate_closed, in_words
-from ssl_transfer.study.plan import Plan
+from ssl_transfer.study.plan import RESOLVED, Plan
 from ssl_transfer.study.planned_contrasts import (
     arms_of_contrast,
     jobs_of_seeds,
@@ -29,7 +29,6 @@ from ssl_transfer.study.statistics import ALPHA, Decision
 from ssl_transfer.study.statistics.power import Start, detectable_difference, look_power
 from ssl_transfer.study.statistics.sequential import holm_levels
 
-RESOLVED = "study.yaml"  # the study with all overrides, in its folder; see `stage.write_resolved`
 MOST_SEEDS = 500  # of a replication
 
 

@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ssl_transfer.errors import UsageError, nearest
 from ssl_transfer.run import read_json, write_json
 
 SCHEMA = 1
+RESOLVED = "study.yaml"  # in the folder of the study
 
 
 @dataclass
@@ -120,7 +123,7 @@ class Plan:
         return counts
 
     def save(self) -> Path:
-        """Write `plan.json`."""
+        """Write `plan.json`; and `study.yaml`, the YAML of the study with all overrides, which plans the same jobs."""
         path = self.folder / "plan.json"
         content = {
             "schema": SCHEMA,
@@ -133,6 +136,9 @@ class Plan:
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, content)
+        head = f"# The study as it was planned, with all overrides:\n#   ssl-transfer study plan {self.folder / RESOLVED}\n"
+        text = yaml.safe_dump(self.recipe, sort_keys=False, allow_unicode=True)
+        (self.folder / RESOLVED).write_text(head + text, encoding="utf-8")
         return path
 
     @classmethod

@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ssl_transfer.console import say
 from ssl_transfer.errors import RunError, UsageError
 from ssl_transfer.recipe import Overrides, find_recipe
@@ -23,7 +21,6 @@ from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.planning import plan_study
 
 LISTED_FAILURES = 20
-RESOLVED = "study.yaml"  # in the study's folder
 
 
 def planned(study: str | Path, overrides: Overrides = (), out: str | Path | None = None, *, write: bool = True) -> Plan:
@@ -45,18 +42,7 @@ def planned(study: str | Path, overrides: Overrides = (), out: str | Path | None
     plan = plan_study(recipe, Path(out or Path("studies") / recipe.name), write=write)
     if write:
         plan.save()
-        write_resolved(plan)
     return plan
-
-
-def write_resolved(plan: Plan) -> Path:
-    """Write `study.yaml` into the study's folder: its YAML with all overrides, which plans the same jobs."""
-    path = plan.folder / RESOLVED
-    path.write_text(
-        f"# The study as it was planned, with all overrides:\n#   ssl-transfer study plan {path}\n"
-        + yaml.safe_dump(plan.recipe, sort_keys=False, allow_unicode=True)
-    )
-    return path
 
 
 def opened(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> Plan:
