@@ -301,15 +301,14 @@ def _equivalence(tested: Sequence[Decision]) -> list[str]:
 
 
 def secondary_sentences(plan: Plan) -> list[str]:
-    """A sentence on the contrasts that are neither gate nor primary."""
+    """Sentences on the contrasts that are neither gate nor primary."""
     statistics = Statistics.model_validate(plan.recipe["statistics"])
     pairs = "the declared pairs of arms" if statistics.pairs else "all pairs of arms that differ in one factor"
-    public = " (public weights by Welch’s t-tests)" if any(None in arm["seeds"] for arm in plan.arms) else ""
+    families = listed([words(name) for name in statistics.family])
     stated = statistics.secondary is not None or statistics.exploratory is not None
-    which = "as far as the study’s design selects them" if stated else "at the main metric of their target"
-    family = f"one {listed([words(name) for name in statistics.family])}" if statistics.family else "the study"
+    public = ", with public weights by Welch’s t-test" * any(arm["seeds"] == [None] for arm in plan.arms)
     return [
-        f"Secondary contrasts are {pairs}, {which}, compared in pairs of equal seeds{public}, with "
-        f"Holm’s correction over the planned tests of {family}; other contrasts are exploratory, with Benjamini and Hochberg’s "
-        "correction. Effect sizes are Hedges’ g."
+        f"Other contrasts are {pairs}, compared in pairs of equal seeds{public}: secondary ones "
+        f"({'as declared' if stated else 'at the main metric of a target'}) with Holm’s correction within one {families}, over "
+        "the planned tests, and the others, exploratory, with that of Benjamini and Hochberg; effect sizes are Hedges’ g."
     ]

@@ -127,10 +127,18 @@ def test_the_draws_are_those_that_were_run(text):
 
 
 def test_declared_pairs_are_named_as_such(text):
-    assert "Secondary contrasts are the declared pairs of arms" in text(
-        pairs=[["CT", "photographs"], ["CT", "scratch"]]
-    )
-    assert "Secondary contrasts are all pairs of arms that differ in one factor" in text()
+    assert "Other contrasts are the declared pairs of arms" in text(pairs=[["CT", "photographs"], ["CT", "scratch"]])
+    assert "Other contrasts are all pairs of arms that differ in one factor" in text()
+
+
+def test_secondary_contrasts_are_those_at_main_metrics_or_those_that_are_declared(text):
+    assert "secondary ones (at the main metric of a target)" in text()
+    assert "secondary ones (as declared)" in text(secondary={"metric": "auroc"})
+
+
+def test_families_are_those_of_the_settings(text):
+    assert "Holm’s correction within one protocol, metric and fraction," in text()
+    assert "Holm’s correction within one task," in text(family=["task"])
 
 
 def test_a_study_that_was_not_frozen_does_not_claim_it(text):

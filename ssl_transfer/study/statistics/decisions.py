@@ -387,13 +387,15 @@ def _decision(outcome: _Outcome, study: int) -> Decision:
 
 
 def _look(planned: int, tests: LookTests, levels: np.ndarray, study: int) -> Look:
-    low, high = tests.interval(levels[0])
-    values = {name: value[study].item() for name, value in vars(tests).items() if name != "error"}
-    return Look(
-        planned=planned,
-        level=float(levels[0, study]),
-        level_tost=float(levels[1, study]),
-        ci_low=float(low[study]),
-        ci_high=float(high[study]),
-        **values,
-    )
+    low, high = tests.test.interval(1 - levels[0])
+    values = {
+        **{
+            name: getattr(tests, name) for name in ("n_a", "n_b", "mean_a", "mean_b", "difference", "p_value", "p_tost")
+        },
+        **{name: getattr(tests.test, name) for name in ("t", "df")},
+        "ci_low": low,
+        "ci_high": high,
+        "level": levels[0],
+        "level_tost": levels[1],
+    }
+    return Look(planned=planned, **{name: np.asarray(value)[study].item() for name, value in values.items()})

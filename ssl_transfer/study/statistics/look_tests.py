@@ -10,7 +10,13 @@ import pandas as pd
 
 from ssl_transfer.study.declared import DeclaredContrast
 from ssl_transfer.study.statistics.contrast_units import PAIRED, STUDY, Units
-from ssl_transfer.study.statistics.two_samples import Samples, differences, welch
+from ssl_transfer.study.statistics.two_samples import (
+    Difference,
+    Samples,
+    differences,
+    paired_difference,
+    welch_difference,
+)
 
 OUTSIDE = 2**31  # position of a seed that is not in the design
 
@@ -24,11 +30,7 @@ class LookTests:
         n_b: Units of side b.
         mean_a: Mean of side a.
         mean_b: Mean of side b.
-        difference: mean_a − mean_b.
-        error: Its standard error; NaN where no test is possible.
-        df: Degrees of freedom.
-        t: difference / error.
-        p_value: Two-sided.
+        test: Of mean_a − mean_b: a paired t-test, or Welch's.
         p_tost: The larger p-value of two one-sided tests at the margin; NaN without a margin.
     """
 
@@ -36,11 +38,7 @@ class LookTests:
     n_b: np.ndarray
     mean_a: np.ndarray
     mean_b: np.ndarray
-    difference: np.ndarray
-    error: np.ndarray
-    df: np.ndarray
-    t: np.ndarray
-    p_value: np.ndarray
+    test: Difference
     p_tost: np.ndarray
 
     @classmethod
@@ -49,31 +47,25 @@ class LookTests:
         samples = differences(a, b, study, studies)
         of_a, of_b = (Samples.grouped(values, study, studies).mean for values in (a, b))
         with np.errstate(divide="ignore", invalid="ignore"):  # studies without units
-            error = np.sqrt(np.where(samples.variance > 0, samples.variance / samples.n, np.nan))
-        return cls._of(samples.n, samples.n, of_a, of_b, error, samples.n - 1.0, margin)
+            test = paired_difference(samples)
+            return cls(samples.n, samples.n, of_a, of_b, test, test.p_tost(margin))
 
     @classmethod
     def welch(cls, a: Samples, b: Samples, margin: float) -> LookTests:
         """Welch's tests of independent units, of each study."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            df, squared = welch(a, b).df, a.variance / a.n + b.variance / b.n
-        return cls._of(a.n, b.n, a.mean, b.mean, np.sqrt(np.where(squared > 0, squared, np.nan)), df, margin)
+            test = welch_difference(a, b)
+            return cls(a.n, b.n, a.mean, b.mean, test, test.p_tost(margin))
 
-    @classmethod
-    def _of(cls, n_a, n_b, mean_a, mean_b, error, df, margin: float) -> LookTests:
-        from scipy import special
+    @property
+    def difference(self) -> np.ndarray:
+        """mean_a − mean_b."""
+        return self.test.value
 
-        difference = mean_a - mean_b
-        t, nearest = difference / error, (margin - np.abs(difference)) / error
-        tests = (2 * special.stdtr(df, -np.abs(t)), special.stdtr(df, -nearest))
-        return cls(n_a, n_b, mean_a, mean_b, difference, error, df, t, *tests)
-
-    def interval(self, level: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ends of the interval of the difference at confidence 1 − level."""
-        from scipy import special
-
-        half = special.stdtrit(self.df, 1 - level / 2) * self.error
-        return self.difference - half, self.difference + half
+    @property
+    def p_value(self) -> np.ndarray:
+        """Two-sided p-value."""
+        return self.test.p_value
 
 
 class ContrastData:
