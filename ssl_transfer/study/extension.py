@@ -126,8 +126,8 @@ class _Extension:
     def replication(self, over: Sequence[Decision]) -> dict[str, Any]:
         """A study of the same design with fresh pretraining seeds, for contrasts that no look is left of."""
         count = max(decision.planned_looks[-1] for decision in over)
-        enough = [self._enough(decision, len(over)) for decision in over]
-        seeds = max([count, *(n for n in enough if n is not None)])
+        enough = [n for decision in over if (n := self._enough(decision, len(over))) is not None]
+        seeds = max([count, *enough])
         first = max(planned_seeds(self.plan)) + 1
         fresh = f"[{','.join(str(seed) for seed in range(first, first + seeds))}]"
         own = [name for name, arm in self.plan.recipe["pretrainings"].items() if arm.get("seeds") is not None]
@@ -145,7 +145,7 @@ class _Extension:
             "spent all of alpha. A replication with fresh pretraining seeds is a study of its own.",
             "contrasts": [f"{each.contrast.name_a} against {each.contrast.name_b}" for each in over],
             "seeds": seeds,
-            "seeds_for_80_percent_power_at_relevant": None if None in enough else max(enough, default=None),
+            "seeds_for_80_percent_power_at_relevant": max(enough) if len(enough) == len(over) else None,
             "command": shlex.join(words),
         }
 
