@@ -138,7 +138,9 @@ def _probes(study: Path) -> dict[str, float]:
             LogisticRegression(C=strength, max_iter=10_000, **options).fit(features, labels) for strength in STRENGTHS
         ]
 
+    dims: set[int] = set()
     for features, labels, classes in _problems(study):
+        dims.add(features.shape[1])
         contestants: dict[str, Callable] = {
             "ours": functools.partial(_fit, features, labels, np.ones(len(labels)), classes, settings),
             "nine_fits": functools.partial(nine_fits, features, labels),
@@ -150,7 +152,9 @@ def _probes(study: Path) -> dict[str, float]:
             seconds[name, len(labels)].append(time.perf_counter() - started)
     for rows in sorted({rows for _, rows in seconds}):
         medians = "   ".join(f"{name} {1000 * np.median(seconds[name, rows]):.1f} ms" for name in contestants)
-        print(f"probe of {rows} rows, {features.shape[1]} features, median of {len(seconds['ours', rows])}: {medians}")
+        print(
+            f"probe of {rows} rows, {min(dims)} to {max(dims)} features, median of {len(seconds['ours', rows])}: {medians}"
+        )
     total = {name: sum(sum(taken) for (who, _), taken in seconds.items() if who == name) for name in contestants}
     return {f"probe_of_{name}": total["ours"] / total[name] for name in contestants if name != "ours"}
 

@@ -162,8 +162,7 @@ def test_the_jobs_that_a_study_runs_at_once_end_with_it(tmp_path, number):
 @pytest.mark.parametrize("number", [*SIGNALS, signal.SIGKILL], ids=lambda number: number.name)
 def test_trainings_that_a_study_runs_at_once_leave_their_checkpoints(tmp_path, number):
     endless = {"train.epochs": 20_000, "train.checkpoint_every_steps": 1_000_000}
-    arms = {"CT": {"store": "ct", "set": endless}, "other": {"store": "ct", "set": {**endless, "train.seed": 1}}}
-    write_study(tmp_path, **small(pretraining_seeds=[0], pretrainings=arms))
+    write_study(tmp_path, **small(pretraining_seeds=[0, 1], pretrainings={"CT": {"store": "ct", "set": endless}}))
     command = [sys.executable, "-m", "ssl_transfer", "study", "run", "study.yaml", "--jobs", "2"]
     family = Family(command, tmp_path, descendants=2)
     deadline = time.monotonic() + 120

@@ -17,12 +17,13 @@ targets. Columns are independent problems, and each is solved to its own gap.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from ssl_transfer.measures.logistic_path import OBJECTIVE_FLOOR, PROVEN_GAP, Axes, fit_path
+from ssl_transfer.measures.logistic_path import OBJECTIVE_FLOOR, PROVEN_GAP, Axes, fit_path, one_thread
 
 HISTORY = 10  # past steps that L-BFGS remembers
 FIRST_SPACING = 1.0  # largest distance, in decades, between the strengths that are solved first
@@ -85,7 +86,8 @@ def fit_heads(
     tolerance = tolerance or TOLERANCE[features.dtype]
     few = features.device.type == "cpu" and features.numel() <= FEW_FEATURES and min(features.shape) <= FEW_ROWS
     solve = _one_by_one if few else _together
-    solved = solve(features, targets, distinct, sample_weights, n_classes, tolerance, max_steps)
+    with one_thread() if few else nullcontext():
+        solved = solve(features, targets, distinct, sample_weights, n_classes, tolerance, max_steps)
     again = few or features.dtype == torch.float32
     unconverged = [i for i, solution in solved.items() if again and not solution.converged]
     if unconverged:

@@ -11,10 +11,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.linalg import eigh
+from threadpoolctl import ThreadpoolController
 
 HISTORY = 6  # past steps that L-BFGS remembers; more save hardly any steps
 KEPT_VARIANCE = 1e-13  # axes with a smaller share of the largest variance are rounding
@@ -42,6 +45,16 @@ class Head:
     intercepts: np.ndarray
     steps: int
     gap: float
+
+
+def one_thread() -> AbstractContextManager:
+    """Context in which BLAS has one thread: several would take longer on few rows, and round differently."""
+    return _controller().limit(limits=1, user_api="blas")
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 class Axes:
