@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from support import stand_in
 from support.command_line import ssl_transfer
 from support.tiny_study import metrics, small, write_study
 
+import ssl_transfer as st
 from ssl_transfer.errors import RunError
 from ssl_transfer.study import crew, devices
 from ssl_transfer.study.costs import Costs
@@ -145,18 +145,18 @@ def test_jobs_share_a_gpu_only_if_that_is_requested(machine, plan):
     assert default_count(plan.jobs) == 1
 
 
-def test_results_are_the_same_bytes_whatever_the_number_of_jobs_at_once(tmp_path):
+def test_results_are_the_same_bytes_whatever_the_number_of_jobs_at_once(tmp_path, monkeypatch, one_thread):
     """One thread each: rounding depends on the number of threads, and so do the last digits."""
     evaluations = [
         {"protocol": "linear_probe", "fractions": [0.5, 1.0]},
         {"protocol": "finetune", "set": {"train.steps": 2, "train.batch_size": 8, "train.check_every_steps": 1}},
     ]
-    for count in (1, 2):
-        folder = tmp_path / str(count)
-        folder.mkdir()
-        write_study(folder, **small(pretraining_seeds=[0], evaluations=evaluations))
-        ran = ssl_transfer("study", "run", "study.yaml", "--jobs", str(count), "--json", folder=folder)
-        assert ran.status == 0, ran.stderr
-        assert json.loads(ran.stdout)["missing"] == 0
-    assert metrics(tmp_path / "1/studies/study") == metrics(tmp_path / "2/studies/study")
+    for name in ("here", "workers"):
+        (tmp_path / name).mkdir()
+        write_study(tmp_path / name, **small(pretraining_seeds=[0], evaluations=evaluations))
+    ran = ssl_transfer("study", "run", "study.yaml", "--jobs", "2", "--json", folder=tmp_path / "workers")
+    assert ran.json["missing"] == 0
     assert "2 jobs at once, 1 thread each" in ran.stderr and "/9] pretrain" in ran.stderr
+    monkeypatch.chdir(tmp_path / "here")
+    assert st.run_study("study.yaml")["missing"] == 0
+    assert metrics(tmp_path / "here/studies/study") == metrics(tmp_path / "workers/studies/study")
