@@ -8,49 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from support.command_line import ssl_transfer
+from support.contrast_columns import CONTRAST_COLUMNS
 
 ARMS = {"CT", "cell lines", "photographs", "scratch"}
-CONTRAST_COLUMNS = [
-    "protocol",
-    "task",
-    "strategy",
-    "fraction",
-    "noise",
-    "noise_sigma",
-    "metric",
-    "a",
-    "b",
-    "boundary_a",
-    "boundary_b",
-    "unit",
-    "n_a",
-    "n_b",
-    "mean_a",
-    "mean_b",
-    "difference",
-    "ci_low",
-    "ci_high",
-    "t",
-    "df",
-    "p_value",
-    "p_holm",
-    "p_tost",
-    "hedges_g",
-    "verdict",
-    "test",
-    "family",
-    "level",
-    "holds_for",
-    "g_low",
-    "g_high",
-    "p_bh",
-    "n_paired",
-    "p_paired",
-    "unpaired_a",
-    "unpaired_b",
-    "missing_a",
-    "missing_b",
-]
 TIDY_COLUMNS = [
     "protocol",
     "pretraining",

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 from support.arms import arm, random_arm, random_study, study
+from support.contrast_columns import CONTRAST_COLUMNS
 
 from ssl_transfer.errors import RunError
 from ssl_transfer.study import statistics
@@ -25,48 +26,6 @@ from ssl_transfer.study.statistics import (
     tost,
     welch,
 )
-
-CONTRASTS = [  # others rely on these columns: written out on purpose
-    "protocol",
-    "task",
-    "strategy",
-    "fraction",
-    "noise",
-    "noise_sigma",
-    "metric",
-    "a",
-    "b",
-    "boundary_a",
-    "boundary_b",
-    "unit",
-    "n_a",
-    "n_b",
-    "mean_a",
-    "mean_b",
-    "difference",
-    "ci_low",
-    "ci_high",
-    "t",
-    "df",
-    "p_value",
-    "p_holm",
-    "p_tost",
-    "hedges_g",
-    "verdict",
-    "test",
-    "family",
-    "level",
-    "holds_for",
-    "g_low",
-    "g_high",
-    "p_bh",
-    "n_paired",
-    "p_paired",
-    "unpaired_a",
-    "unpaired_b",
-    "missing_a",
-    "missing_b",
-]
 
 
 def test_every_statistic_is_found_in_this_module():
@@ -96,8 +55,8 @@ def test_every_statistic_is_found_in_this_module():
 
 def test_the_columns_of_contrasts_are_exactly_the_documented_ones():
     frame = study({"a": arm(0.1, 0.2), "b": arm(0.3, 0.5)})
-    assert list(contrasts(frame).columns) == CONTRASTS
-    assert list(contrasts(frame.iloc[:0]).columns) == CONTRASTS
+    assert list(contrasts(frame).columns) == CONTRAST_COLUMNS
+    assert list(contrasts(frame.iloc[:0]).columns) == CONTRAST_COLUMNS
 
 
 def test_evaluation_seeds_are_averaged_within_their_pretraining_seed_and_compared_in_pairs():
@@ -353,7 +312,7 @@ def test_a_margin_of_one_metric_is_none_of_another():
 def test_declared_pairs_are_rows_of_the_full_table_with_a_family_of_their_own(pairs):
     few, full = contrasts(random_study(), pairs=pairs), contrasts(random_study())
     corrected = ("p_holm", "p_bh", "verdict", "level", "ci_low", "ci_high", "g_low", "g_high")
-    same = [name for name in CONTRASTS if name not in corrected]
+    same = [name for name in CONTRAST_COLUMNS if name not in corrected]
     kept = full[(full["a"] == "ct") & full["b"].isin(["photographs", "scratch"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(few[same], kept[same])
     for _, tests in few.groupby("metric"):
@@ -364,7 +323,7 @@ def test_declared_pairs_are_rows_of_the_full_table_with_a_family_of_their_own(pa
 @pytest.mark.parametrize("pairs", [[], [("ct", "not run yet")]])
 def test_pairs_of_arms_that_are_not_there_are_no_rows(pairs):
     table = contrasts(random_study(), pairs=pairs)
-    assert list(table.columns) == CONTRASTS
+    assert list(table.columns) == CONTRAST_COLUMNS
     assert len(table) == 0
 
 
