@@ -197,7 +197,8 @@ def test_the_comparison_notebook_writes_nothing(executed):
 def test_the_comparison_notebook_states_the_contrasts_of_the_table(executed, workdir):
     contrasts = pd.read_csv(workdir / "quick" / "tables" / "contrasts.csv")
     primary = contrasts[
-        (contrasts["protocol"] == "linear_probe")
+        (contrasts["family"] == "secondary")
+        & (contrasts["protocol"] == "linear_probe")
         & (contrasts["metric"] == "balanced_accuracy")
         & (contrasts["fraction"] == 0.3)
     ]
