@@ -214,7 +214,7 @@ def test_every_primary_contrast_is_answered_in_its_order_and_no_cell_twice():
         {"protocol": "knn", "metric": "auroc", "task": ["ct", "xray"]},
         {"protocol": "knn", "metric": "auroc", "task": "ct"},
     ]
-    found = answers(contrasts(frame), summary(frame), primaries)
+    found = answers(contrasts(frame), primaries)
     assert [answer["where"].split(",")[:2] for answer in found] == [
         ["xray", " segment"],
         ["ct", " kNN"],
@@ -224,7 +224,7 @@ def test_every_primary_contrast_is_answered_in_its_order_and_no_cell_twice():
 
 def test_contrasts_of_the_recommended_arm_come_first_in_an_answer():
     frame = study({"cells": (0.6, "hard"), "CT": (0.6, "none"), "photographs": (0.9, "hard")})
-    (answer,) = answers(contrasts(frame), summary(frame), [{"protocol": "knn", "metric": "auroc"}])
+    (answer,) = answers(contrasts(frame), [{"protocol": "knn", "metric": "auroc"}])
     assert ["photographs" in (pair["a"], pair["b"]) for pair in answer["pairs"]] == [True, True, False]
 
 

@@ -176,7 +176,7 @@ def test_a_single_class_does_not_count_in_the_family_of_its_metric():
 )
 def test_the_answer_is_of_the_runs_without_noise_unless_another_setting_is_named(named, found):
     frame = study(CLEAN, WEAK, STRONG)
-    given = answers(contrasts(frame), summary(frame), [{**PRIMARY, **named}])
+    given = answers(contrasts(frame), [{**PRIMARY, **named}])
     assert [{(pair["noise"], pair["noise_sigma"]) for pair in answer["pairs"]} for answer in given] == [
         {setting} for setting in found
     ]
@@ -185,8 +185,7 @@ def test_the_answer_is_of_the_runs_without_noise_unless_another_setting_is_named
 def test_an_answer_says_which_noise_it_is_of():
     frame = study(CLEAN, STRONG)
     clean, strong = (
-        answers(contrasts(frame), summary(frame), [{**PRIMARY, **named}])[0]["where"]
-        for named in ({}, {"noise": "gaussian test"})
+        answers(contrasts(frame), [{**PRIMARY, **named}])[0]["where"] for named in ({}, {"noise": "gaussian test"})
     )
     assert clean.endswith("AUROC, without noise")
     assert strong.endswith("AUROC, Gaussian noise in test, σ 0.05")

@@ -43,8 +43,6 @@ def test_every_statistic_is_found_in_this_module():
         "summary",
         "seed_units",
         "variance_components",
-        "nested_bootstrap",
-        "patient_bootstrap",
     }
     assert public <= set(statistics.__all__)
     assert all(hasattr(statistics, name) for name in statistics.__all__)

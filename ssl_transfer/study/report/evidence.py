@@ -231,7 +231,7 @@ class Evidence:
     @cached_property
     def answers(self) -> list[dict]:
         """Answers to primary contrasts that are not declared, see `guidance.answers`."""
-        return answers(self.contrasts, self.results, self.primaries, self.strategies)
+        return answers(self.contrasts, self.primaries, self.strategies)
 
     @cached_property
     def _metrics(self) -> tuple[MainMetrics, list[str]]:

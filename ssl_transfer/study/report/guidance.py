@@ -19,10 +19,7 @@ AXES = ["task", "strategy", "fraction", "noise", "noise_sigma"]
 
 
 def answers(
-    contrasts: pd.DataFrame,
-    results: pd.DataFrame,
-    primaries: Sequence[Mapping[str, Any]],
-    strategies: pd.DataFrame | None = None,
+    contrasts: pd.DataFrame, primaries: Sequence[Mapping[str, Any]], strategies: pd.DataFrame | None = None
 ) -> list[dict[str, Any]]:
     """Answer the primary contrasts: one answer per task, strategy, fraction and noise setting.
 
@@ -31,7 +28,6 @@ def answers(
 
     Args:
         contrasts: As `statistics.contrasts` returns them.
-        results: As `statistics.summary` returns them.
         primaries: As for `report.evidence.Evidence`; answered in their order, and no cell twice.
         strategies: As `statistics.strategy_contrasts` returns them.
 
@@ -49,7 +45,7 @@ def answers(
         for setting, pairs in chosen.groupby(AXES, dropna=False):
             cell = {**primary, **dict(zip(AXES, setting, strict=True))}
             key = (primary["protocol"], primary["metric"], *map(str, setting))
-            by_key.setdefault(key, _answer(cell, pairs, results, bool((contrasts["noise"] != CLEAN).any())))
+            by_key.setdefault(key, _answer(cell, pairs, bool((contrasts["noise"] != CLEAN).any())))
     return list(by_key.values())
 
 
@@ -77,7 +73,7 @@ def _strategy_answers(primary: Mapping[str, Any], strategies: pd.DataFrame | Non
     return by_key
 
 
-def _answer(cell: Mapping[str, Any], pairs: pd.DataFrame, results: pd.DataFrame, has_noise: bool) -> dict[str, Any]:
+def _answer(cell: Mapping[str, Any], pairs: pd.DataFrame, has_noise: bool) -> dict[str, Any]:
     protocol = " · ".join(filter(None, [words(cell["protocol"]), words(cell["strategy"])]))
     noise = noisy(cell["noise"], cell["noise_sigma"]) or ("without noise" if has_noise else "")
     where = [words(cell["task"]), protocol, _labels(cell["fraction"]), measure(cell["metric"]), noise]

@@ -40,7 +40,6 @@ from ssl_transfer.study.statistics.detectable import (
 from ssl_transfer.study.statistics.dominance import Dominance
 from ssl_transfer.study.statistics.families import EQUIVALENT, EXPLORATORY, FAMILY, SECONDARY, Selectors
 from ssl_transfer.study.statistics.meta_analysis import RandomEffects, over_targets, random_effects, target_effects
-from ssl_transfer.study.statistics.nested import PatientBootstrap, SeedBootstrap, nested_bootstrap, patient_bootstrap
 from ssl_transfer.study.statistics.outlook import Outlook, outlook
 from ssl_transfer.study.statistics.patients import (
     PATIENT_COLUMNS,
@@ -93,14 +92,12 @@ __all__ = [
     "MeanRanks",
     "Outlook",
     "Paired",
-    "PatientBootstrap",
     "PatientContrast",
     "PredictedRun",
     "RandomEffects",
     "ResampledUnits",
     "RunsWithPredictions",
     "Samples",
-    "SeedBootstrap",
     "Selectors",
     "Welch",
     "aa_contrasts",
@@ -124,14 +121,12 @@ __all__ = [
     "mean_curve",
     "mean_ranks",
     "minimal_detectable_effect",
-    "nested_bootstrap",
     "nominal_levels",
     "outlook",
     "over_targets",
     "paired",
     "paired_detectable_effect",
     "paired_seeds_needed",
-    "patient_bootstrap",
     "patient_contrasts",
     "patient_contrasts_of",
     "permutation_controls",
