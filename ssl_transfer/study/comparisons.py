@@ -12,7 +12,7 @@ from ssl_transfer.domains import DISTANCE
 from ssl_transfer.errors import nearest
 from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import Section
-from ssl_transfer.study.declared import DeclaredContrast, Spending
+from ssl_transfer.study.declared import CELL, DeclaredContrast, Spending
 
 SIDES = ("pretraining", "strategy")  # what the two sides of a contrast may differ in
 
@@ -149,8 +149,6 @@ class Statistics(Section):
     @field_validator("secondary", "exploratory")
     @classmethod
     def _select(cls, value: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-        from ssl_transfer.study.table import CELL  # loads pandas, which planning needs for nothing else
-
         for name in {key for selector in value or () for key in selector}:
             if name not in CELL:
                 raise ValueError(f"Contrasts are not selected by '{name}'.{nearest(name, CELL)}"[:-1])

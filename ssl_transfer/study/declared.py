@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 NO_NOISE = "none"
+CELL = ["protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "metric"]  # compared within, never across
 
 
 @dataclass(frozen=True)

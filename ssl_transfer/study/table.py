@@ -12,6 +12,7 @@ import pandas as pd
 from ssl_transfer.errors import RunError
 from ssl_transfer.measures.metrics import METRICS
 from ssl_transfer.result import EvalResult
+from ssl_transfer.study.declared import CELL
 
 SCRATCH = "scratch"  # name of an arm, and boundary: random initialisation
 CLEAN = "none"  # the noise of a run without any
@@ -39,7 +40,6 @@ COLUMNS = {
     "noise_sigma": "float64",  # share of the intensity range; 0 without noise
     "draw": "Int64",  # the seed of everything random in the evaluation
 }
-CELL = ["protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "metric"]  # compared within, never across
 
 
 def study_table(results: Iterable[EvalResult]) -> pd.DataFrame:
