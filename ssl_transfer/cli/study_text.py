@@ -14,7 +14,8 @@ def study_text(answer: dict[str, Any]) -> str:
     if "power" in answer:
         rest = {key: value for key, value in answer.items() if key != "power"}
         return f"{as_lines(rest)}\n\n{power_text(answer['power'])}"
-    return extension_text(answer) if "contrasts" in answer else as_lines(answer)
+    extends = isinstance(answer.get("contrasts"), list)  # a report counts its contrasts
+    return extension_text(answer) if extends else as_lines(answer)
 
 
 def power_text(contrasts: Sequence[dict[str, Any]]) -> str:

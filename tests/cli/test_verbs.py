@@ -89,3 +89,8 @@ def test_a_new_verb_is_a_declaration_and_an_entry(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "say hello" in capsys.readouterr().out
+
+
+def test_the_answer_of_a_report_is_printed_with_its_number_of_contrasts():
+    text = VERBS["study"].as_text({"report": "studies/a/report.html", "contrasts": 414, "answers": ["Take CT."]})
+    assert "contrasts: 414" in text and "Take CT." in text
