@@ -119,12 +119,12 @@ def classified(
         truth, scores, task.groups()[rows], averaging, task.classes, recipe.resamples, context.draw
     )
     patients = None if task.patients is None else task.patients[rows]
-    frame = pandas.DataFrame({"row": rows, "patient": patients})
+    columns: dict[str, Any] = {"row": rows, "patient": patients}
     if task.kind == "multiclass":
-        frame["label"] = [task.classes[c] for c in truth]
+        columns["label"] = [task.classes[c] for c in truth]
     for c, name in enumerate(task.classes):
         if task.kind == "multilabel":
-            frame[f"label_{name}"] = truth[:, c]
-        frame[f"score_{name}"] = scores[:, c]
+            columns[f"label_{name}"] = truth[:, c]
+        columns[f"score_{name}"] = scores[:, c]
     test = classification_metrics(truth, scores, averaging, task.classes)
-    return ProtocolResult(selected, settings, validation, test, intervals, frame, notes or [])
+    return ProtocolResult(selected, settings, validation, test, intervals, pandas.DataFrame(columns), notes or [])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,19 +26,23 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     precision = _precision(context.recipe.precision)
     features = _features(context, precision)
     train, queries = features.pop("train"), features
+    validated = partial(
+        classification_metrics, task.labels[rows["val"]], averaging=task.card.averaging, classes=task.classes
+    )
     best, selected = -np.inf, None
     given = (train, task.labels[rows["train"]], queries, len(task.classes), context.draw)
     for setting, scores in protocol(*given, **options):
-        validation = classification_metrics(task.labels[rows["val"]], scores["val"], task.card.averaging, task.classes)
-        if metric_sign(metric) * validation[metric] > best:
-            best, selected = metric_sign(metric) * validation[metric], (setting, scores["test"], validation)
+        value = metric_sign(metric) * validated(scores["val"], names=[metric])[metric]
+        if value > best:
+            best, selected = value, (setting, scores)
     if selected is None:
         raise TaskError(
             f"task {task.name}: {metric} is undefined on the validation images (a single class?), so nothing can be selected "
             "by it. Take another metric, or ingest again with other splits."
         )
-    setting, scores, validation = selected
-    return classified(context, setting, {**options, "precision": precision}, validation, scores)
+    setting, scores = selected
+    settings = {**options, "precision": precision}
+    return classified(context, setting, settings, validated(scores["val"]), scores["test"])
 
 
 def _features(context: EvalContext, precision: Precision) -> dict[str, np.ndarray]:

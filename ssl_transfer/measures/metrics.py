@@ -79,7 +79,12 @@ def metric_sign(name: str) -> int:
 
 
 def classification_metrics(
-    labels: np.ndarray, scores: np.ndarray, averaging: str, classes: Sequence[str]
+    labels: np.ndarray,
+    scores: np.ndarray,
+    averaging: str,
+    classes: Sequence[str],
+    *,
+    names: Collection[str] | None = None,
 ) -> dict[str, float]:
     """Compute every classification metric of multiclass or multi-label predictions.
 
@@ -97,9 +102,10 @@ def classification_metrics(
         scores: Class probabilities, rows sum to 1; or label probabilities; shape (N, C).
         averaging: Averaging of auroc and f1 over classes: `macro`, or `weighted` by the images of a class.
         classes: C names.
+        names: Entries of `METRICS` to compute; None: all of classification.
 
     Returns:
-        Each classification metric of `METRICS`, then NAME_CLASS for those with values per class. Undefined values are NaN: auroc
+        Each of these metrics, then NAME_CLASS for those with values per class. Undefined values are NaN: auroc
         without both outcomes, averages over nothing.
 
     Raises:
@@ -108,7 +114,7 @@ def classification_metrics(
     Source:
         ece: Guo et al. 2017, https://arxiv.org/abs/1706.04599, 15 bins of equal width. brier: Brier 1950.
     """
-    values = weighted_metrics(labels, scores, averaging, classes, np.ones((len(labels), 1)))
+    values = weighted_metrics(labels, scores, averaging, classes, np.ones((len(labels), 1)), names=names)
     return {name: float(value[0]) for name, value in values.items()}
 
 
