@@ -10,7 +10,7 @@ from ssl_transfer.study.design import Evaluation, Pretraining
 
 CONTROL_PROTOCOL = "linear_probe"
 PERMUTATION = "permutation"  # kind of control run, beside `trivial`
-PERMUTATIONS = 2  # evaluation seeds per pretraining seed
+PERMUTATIONS = 4  # of the labels, per pretraining seed
 UNSUITABLE = ("size=", "channels=")  # settings of a backbone's input: trivial features see images as they are stored
 
 
@@ -30,9 +30,9 @@ def permuted_arm(arms: Sequence[Arm], store: str | None) -> Arm:
 
 
 def permuted(evaluation: Evaluation) -> Evaluation:
-    """An evaluation at its largest fraction and first seeds, of permuted labels."""
+    """An evaluation at its largest fraction, of several permutations of the labels."""
     settings = {"resamples": 0, **evaluation.set, "permute_labels": True}
-    changes = {"fractions": [max(evaluation.fractions)], "seeds": evaluation.seeds[:PERMUTATIONS], "set": settings}
+    changes = {"fractions": [max(evaluation.fractions)], "seeds": [*range(PERMUTATIONS)], "set": settings}
     return evaluation.model_copy(update=changes)
 
 

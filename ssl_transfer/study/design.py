@@ -228,7 +228,7 @@ class Controls(Section):
     Attributes:
         trivial: Evaluate trivial features (`models.trivial`) by the same linear probes, fractions and draws as the arms.
         permutation: Fit the linear probe of one arm (that of the target's own store, else the first that is trained) to permuted
-            labels (`EvaluateRecipe.permute_labels`) at the largest fraction, for every pretraining seed and two evaluation seeds.
+            labels (`EvaluateRecipe.permute_labels`) at the largest fraction, in four permutations for every pretraining seed.
     """
 
     trivial: bool = True

@@ -208,7 +208,7 @@ def test_trivial_features_are_no_pretraining(tmp_path, arm):
 def test_labels_are_permuted_for_one_arm_at_the_largest_fraction(plan):
     made = plan(controls={"trivial": False, "permutation": True})
     runs = [run for run in made.runs if run.get("control") == "permutation"]
-    assert {(run["pretraining"], run["fraction"]) for run in runs} == {("CT", 1.0)} and len(runs) == 2 * 2
+    assert {(run["pretraining"], run["fraction"]) for run in runs} == {("CT", 1.0)} and len(runs) == 2 * 4
     words = [word for job in made.jobs if job.runs and job.runs[0].get("control") for word in job.command]
     assert words.count("permute_labels=true") == len(
         [job for job in made.jobs if job.runs and job.runs[0].get("control")]
