@@ -118,12 +118,18 @@ def _curves(ax: Axes, panel: _Panel, looks: Looks) -> None:
 
 
 def _band(ax: Axes, means: pd.DataFrame, looks: Looks) -> None:
-    """Means of controls over label fraction, with their intervals where they have one."""
+    """Means of controls over label fraction, with their intervals where they have one; of a single fraction across the panel."""
     for arm, rows in means.sort_values("fraction").groupby("pretraining"):
         color, linestyle = looks[arm][0], "--" if looks[arm] == TRIVIAL_LOOK else ":"
-        ax.plot(rows["fraction"], rows["mean"], color=color, linestyle=linestyle, linewidth=1.4, label=arm)
+        line: dict[str, Any] = {"color": color, "linestyle": linestyle, "linewidth": 1.4, "label": arm}
+        area: dict[str, Any] = {"color": color, "alpha": 0.18, "linewidth": 0}
         low, high = (rows[end].fillna(rows["mean"]) for end in ("ci_low", "ci_high"))
-        ax.fill_between(rows["fraction"], low, high, color=color, alpha=0.18, linewidth=0)
+        if len(rows) == 1:
+            ax.axhline(rows["mean"].iloc[0], **line)
+            ax.axhspan(low.iloc[0], high.iloc[0], **area)
+        else:
+            ax.plot(rows["fraction"], rows["mean"], **line)
+            ax.fill_between(rows["fraction"], low, high, **area)
 
 
 def robustness_curves(frame: pd.DataFrame, metric: str, looks: Looks | None = None) -> Figure | None:

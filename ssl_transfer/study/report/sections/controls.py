@@ -61,8 +61,8 @@ t-test, Holm’s correction over these rows. The halves must not differ; with en
 {% if permutations %}
 <h3>Permuted labels</h3>
 <p class="quiet">The linear probe fitted to, and selected by, labels that were permuted between patients, and evaluated on test
-with its true labels. AUROC must be at chance (0.5), else something leaks from test into training. The interval is at the level
-{{ permutations[0].level | fine }} (.05 over all rows).</p>
+with its true labels. AUROC must be at chance (0.5), else something leaks from test into training. Intervals hold for all rows
+together (level .05 divided by their number).</p>
 <div class="wide" role="region" tabindex="0" aria-label="Permuted labels">
 <table class="sortable">
 <caption>Linear probes of permuted labels</caption>
