@@ -11,10 +11,13 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from ssl_transfer.measures.case_predictions import CasePredictions
+from ssl_transfer.study.declared import DeclaredContrast
 from ssl_transfer.study.statistics import (
     PATIENT_COLUMNS,
     PatientContrast,
     PredictedRun,
+    decide,
+    declared_patient_contrasts,
     patient_contrasts,
     patient_contrasts_of,
 )
@@ -197,6 +200,40 @@ def test_a_seed_that_lacks_a_target_is_left_out():
 
     row = patient_contrasts([PatientContrast(pair("auroc"), sides)], runs, resamples=50).iloc[0]
     assert (row["n_a"], row["n_b"]) == (3, 3)
+
+
+def test_declared_contrasts_are_those_of_their_decisions_with_all_their_targets_and_fractions():
+    rows = [
+        {
+            **pair("auroc"),
+            "pretraining": arm,
+            "task": task,
+            "fraction": fraction,
+            "pretraining_seed": seed,
+            "seed": draw,
+        }
+        for arm in ("CT", "photographs")
+        for task in "xy"
+        for fraction in (0.1, 1.0)
+        for seed in range(4)
+        for draw in range(2)
+    ]
+    frame = pd.DataFrame(rows).drop(columns=["a", "b"])
+    values = {}
+    for arm in ("CT", "photographs"):
+        for run in predicted(multiclass)({"pretraining": arm}):
+            predictions = run.read()
+            value = predictions.metric("auroc", np.ones((len(predictions.table), 1)))[0]
+            values[arm, run.pretraining_seed, run.seed] = value
+    keys = zip(frame["pretraining"], frame["pretraining_seed"], frame["seed"], strict=True)
+    frame["value"] = [values[key] for key in keys]
+    sides = ({"pretraining": "CT"}, {"pretraining": "photographs"})
+    decisions = decide(frame, None, [DeclaredContrast(*sides, ("x", "y"), "linear_probe", "auroc")], looks=(4, 8))
+    (contrast,) = declared_patient_contrasts(decisions, frame)
+    assert len(contrast.cells) == 4 and contrast.level == decisions[0].look.level < 0.05
+    row = patient_contrasts([contrast], predicted(multiclass, seeds=6), resamples=100).iloc[0]  # two after the look
+    assert row["difference"] == pytest.approx(decisions[0].look.difference)
+    assert (row["family"], row["task"], row["n_a"], row["n_patients"]) == ("primary", "x + y", 4, 60)
 
 
 def test_two_thousand_resamples_of_sixteen_seeds_take_seconds():

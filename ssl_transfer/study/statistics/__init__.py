@@ -46,6 +46,7 @@ from ssl_transfer.study.statistics.patients import (
     PatientContrast,
     PredictedRun,
     RunsWithPredictions,
+    declared_patient_contrasts,
     patient_contrasts,
     patient_contrasts_of,
 )
@@ -112,6 +113,7 @@ __all__ = [
     "decide",
     "decide_many",
     "decision_rows",
+    "declared_patient_contrasts",
     "detectable_differences",
     "fine_tuned",
     "hedges_g",

@@ -9,7 +9,7 @@ answers follow: over patients alone, for these trained models, and over seeds an
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,9 @@ from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.measures.resampling import draw_counts
 from ssl_transfer.study.statistics.corrections import ALPHA
 from ssl_transfer.study.statistics.crossed import CrossedInterval, ResampledUnits, crossed_interval
-from ssl_transfer.study.table import CELL
+from ssl_transfer.study.statistics.decision_table import decision_rows
+from ssl_transfer.study.statistics.decisions import Decision
+from ssl_transfer.study.table import CELL, complete
 
 PATIENT_COLUMNS = [
     *CELL,
@@ -72,11 +74,13 @@ class PatientContrast:
         row: Values of `CELL`, a and b, and of family and level (of its intervals) where they are known.
         cells: What is averaged with equal weight (targets, fractions, …): the cell of side a and that of side b.
         paired: Whether runs of equal seeds belong together.
+        units: The units that count, such as the pretraining seeds of a look; None: all. Of paired sides only.
     """
 
     row: Mapping[str, Any]
     cells: Sequence[tuple[Cell, Cell]]
     paired: bool = True
+    units: Collection[int] | None = None
 
     @property
     def level(self) -> float:
@@ -95,6 +99,27 @@ def patient_contrasts_of(pairs: pd.DataFrame) -> list[PatientContrast]:
     return contrasts
 
 
+def declared_patient_contrasts(decisions: Sequence[Decision], frame: pd.DataFrame) -> list[PatientContrast]:
+    """The gate and the declared primary contrasts over patients, of the seeds of the look that decided or the latest.
+
+    Args:
+        decisions: From `statistics.decide`; those without a look are left out.
+        frame: The tidy table that they were decided on.
+    """
+    frame, made = complete(frame), []
+    looked = [decision for decision in decisions if decision.look is not None]
+    for decision, row in zip(looked, decision_rows(looked, {}).to_dict("records"), strict=True):
+        sides, look = (decision.contrast.a, decision.contrast.b), decision.look
+        columns = [name for name in [*CELL, "pretraining"] if name not in sides[0]]
+        shared = decision.contrast.runs(frame)[columns].drop_duplicates().to_dict("records")
+        cells = [({**cell, **sides[0]}, {**cell, **sides[1]}) for cell in shared]
+        row |= {"family": decision.family, "level": look.level if look else np.nan}
+        paired = decision.units.test == "paired"
+        at_look = decision.units_at[decision.at].table["unit"] if paired and decision.at is not None else None
+        made.append(PatientContrast(row, cells, paired, None if at_look is None else frozenset(at_look)))
+    return made
+
+
 def patient_contrasts(
     contrasts: Sequence[PatientContrast],
     runs: RunsWithPredictions,
@@ -110,7 +135,7 @@ def patient_contrasts(
     seeds. Sides without shared pretraining seeds are compared unpaired. A unit that lacks a cell of the contrast is left out.
 
     Args:
-        contrasts: From `patient_contrasts_of` and `statistics.decisions`.
+        contrasts: From `declared_patient_contrasts` and `patient_contrasts_of`.
         runs: The runs of an arm in a cell.
         resamples: Number of bootstrap samples. Fewer are drawn where rows × resamples of all runs exceed `MOST_WORK`, but at
             least `FEWEST_RESAMPLES`.
@@ -138,7 +163,7 @@ def _compared(contrast: PatientContrast, drawn: _Drawn) -> dict[str, Any] | None
     known = [target for target in targets.values() if target is not None]
     shared = [_paired_runs(*sides) for sides in cells]
     paired = contrast.paired and all(a for a, _ in shared)
-    units, a, b = _units(shared if paired else cells, paired)
+    units, a, b = _units(shared if paired else cells, paired, contrast.units)
     if not len(a.value) or not len(b.value):
         return None
     fewest = min(len(target.patients) for target in known)
@@ -162,13 +187,15 @@ def _paired_runs(a: Measured, b: Measured) -> tuple[Measured, Measured]:
     return {seeds: a[seeds] for seeds in shared}, {seeds: b[seeds] for seeds in shared}
 
 
-def _units(cells: Sequence[tuple[Measured, Measured]], paired: bool) -> tuple[str, ResampledUnits, ResampledUnits]:
+def _units(
+    cells: Sequence[tuple[Measured, Measured]], paired: bool, only: Collection[int] | None
+) -> tuple[str, ResampledUnits, ResampledUnits]:
     """What a unit is, and the units of both sides: pretraining seeds where there are several, else evaluation seeds."""
     sides = [[sides[side] for sides in cells] for side in (0, 1)]
     several = [len({seeds[0] for runs in side for seeds in runs}) > 1 for side in sides]
     averaged = [_averaged(side, 0 if of_side else 1) for side, of_side in zip(sides, several, strict=True)]
     if paired:
-        common = [unit for unit in averaged[0] if unit in averaged[1]]
+        common = [unit for unit in averaged[0] if unit in averaged[1] and (only is None or unit in only)]
         averaged = [{unit: side[unit] for unit in common} for side in averaged]
     a, b = (
         ResampledUnits(np.array([value for value, _ in side.values()]), np.array([drawn for _, drawn in side.values()]))

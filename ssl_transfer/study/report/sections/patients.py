@@ -8,7 +8,12 @@ from __future__ import annotations
 
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Section, render
-from ssl_transfer.study.statistics import patient_contrasts, patient_contrasts_of
+from ssl_transfer.study.statistics import (
+    PatientContrast,
+    declared_patient_contrasts,
+    patient_contrasts,
+    patient_contrasts_of,
+)
 from ssl_transfer.study.statistics.patients import MOST_CONTRASTS
 
 TITLE = "Patients"
@@ -31,7 +36,8 @@ Intervals are at 95 %, not corrected for multiple comparisons.
 predictions of the same test cases, or the limit of {{ most }} was reached.{% endif %}</p>
 <div class="wide" role="region" tabindex="0" aria-label="{{ title }}"><table class="sortable dense">
 <caption>Primary contrasts over patients, and over seeds and patients</caption>
-<thead><tr><th scope="col">Target</th><th scope="col">Protocol</th><th scope="col" class="num">Labels</th>
+<thead><tr><th scope="col">Family</th><th scope="col">Target</th><th scope="col">Protocol</th>
+<th scope="col" class="num">Labels</th>
 <th scope="col">Metric</th><th scope="col">A</th><th scope="col">B</th><th scope="col" class="num">A − B</th>
 <th scope="col">Patients</th><th scope="col">Seeds and patients</th><th scope="col" class="num">SE, seeds</th>
 <th scope="col" class="num">SE, patients</th><th scope="col" class="num">P(false), patients</th>
@@ -39,7 +45,8 @@ predictions of the same test cases, or the limit of {{ most }} was reached.{% en
 <th scope="col" class="num">Cases</th></tr></thead>
 <tbody>
 {% for row in rows %}
-<tr><td>{{ row.task | words }}</td><td>{{ protocol(row) }}</td>{{ labels(row) }}<td>{{ row.metric | measure }}</td>
+<tr><td>{{ row.family or "pair" }}</td><td>{{ row.task | words }}</td><td>{{ protocol(row) }}</td>
+{{- labels(row) }}<td>{{ row.metric | measure }}</td>
 <td>{{ swatch(row.a) }}</td><td>{{ swatch(row.b) }}</td>{{ num(row.difference, true) }}
 {{- ends(row, "patients") }}{{ ends(row, "ci") }}{{ num(row.se_seeds) }}{{ num(row.se_patients) }}
 <td class="num" data-v="{{ row.p_false_patients | rounded }}">{{ row.p_false_patients | p }}</td>
@@ -54,11 +61,13 @@ predictions of the same test cases, or the limit of {{ most }} was reached.{% en
 
 
 def section(evidence: Evidence) -> Section | None:
-    """A row per primary contrast, at most `MOST_CONTRASTS`; None where no predictions were recorded."""
-    if evidence.predictions is None:
+    """A row per declared contrast and pair of the primary contrasts, at most `MOST_CONTRASTS`; None without predictions."""
+    if evidence.predictions is None or not len(evidence.frame):
         return None
-    pairs = evidence.primary_contrasts
-    table = patient_contrasts(patient_contrasts_of(pairs), evidence.predictions)
+    declared = declared_patient_contrasts(evidence.decisions, evidence.frame)
+    pairs = [pair for pair in patient_contrasts_of(evidence.primary_contrasts) if not _is_declared(pair, declared)]
+    contrasts = [*declared, *pairs]
+    table = patient_contrasts(contrasts, evidence.predictions)
     if not len(table):
         return None
     html = render(
@@ -68,7 +77,13 @@ def section(evidence: Evidence) -> Section | None:
         rows=table.to_dict("records"),
         resamples=int(table["resamples"].min()),
         standard=(table["level"] == 0.05).all(),
-        left_out=len(pairs) - len(table),
+        left_out=len(contrasts) - len(table),
         most=MOST_CONTRASTS,
     )
     return Section(title=TITLE, html=html, tables={"patients": table})
+
+
+def _is_declared(pair: PatientContrast, declared: list[PatientContrast]) -> bool:
+    """Whether a pair of pretrainings in one cell is a declared contrast, in either direction."""
+    sides = pair.cells[0]
+    return any(list(contrast.cells) in ([sides], [sides[::-1]]) for contrast in declared)
