@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,6 +24,7 @@ from ssl_transfer.study.statistics import over_targets, target_effects
 from ssl_transfer.study.statistics.meta_analysis import BOUNDARIES, EVERY, SETTING
 
 TITLE = "Over targets"
+OPEN_ROWS = 24  # a longer table is collapsed
 MOST_GROUPS = 14  # pairs of pretrainings in a figure; the table has all
 CAPTION = (
     "Differences in {metric}, {boundaries}: on each target with its 95 % interval, and (diamond) their random-effects mean with "
@@ -38,6 +40,7 @@ between targets, I² the share of the variance that it explains. The prediction 
 true difference on a further target of the same kind. “Without one” is the range of the mean if one target is left out.
 Targets share the pretraining seeds, so a summary generalises over targets for these pretrainings; with two or three
 targets its interval is wide because little is known.</p>
+{% macro summary_table() %}
 <div class="wide" role="region" tabindex="0" aria-label="{{ title }}"><table class="sortable dense">
 <caption>Mean difference over targets</caption> <thead><tr><th scope="col">Boundary A, B</th><th
 scope="col">Protocol</th><th scope="col">Metric</th><th scope="col">A</th> <th scope="col">B</th><th scope="col"
@@ -57,6 +60,14 @@ Q</th><th scope="col">Prediction</th><th scope="col">Without one</th></tr></thea
 <td class="tight">{{ interval({"ci_low": row.without_low, "ci_high": row.without_high}) }}</td></tr>
 {% endfor %}
 </tbody></table></div>
+{% endmacro %}
+{% if rows | length > most %}
+<details><summary>Mean difference over targets <span class="quiet">({{ rows | length }} rows)</span></summary>
+{{ summary_table() }}
+</details>
+{% else %}
+{{ summary_table() }}
+{% endif %}
 {{ drawn(figures) }}
 """
 
@@ -67,11 +78,13 @@ def section(evidence: Evidence) -> Section | None:
         return None
     effects = target_effects(evidence.main_contrasts)
     every = over_targets(effects)
+    secondary = every["protocol"] != evidence.primaries[0]["protocol"]
+    every = every.iloc[np.argsort(secondary.to_numpy(), kind="stable")]
     summaries = every[every["k"] > 1]
     if not len(summaries):
         return None
     figures = list(_drawings(effects, summaries, evidence.looks))
-    html = render(evidence, TEMPLATE, title=TITLE, rows=summaries.to_dict("records"), figures=figures)
+    html = render(evidence, TEMPLATE, title=TITLE, most=OPEN_ROWS, rows=summaries.to_dict("records"), figures=figures)
     tables = {"over_targets": every, "target_effects": effects}
     return Section(title=TITLE, html=html, tables=tables, figures=figures)
 

@@ -25,13 +25,12 @@ TEMPLATE = """
 {%- endmacro %}
 <p class="quiet">The contrasts above generalise over pretraining seeds, for these test patients. Here test patients are
 resampled with all their images ({{ resamples | whole }} times, the same patients for all runs of a target), and the
-metric of the contrast is computed anew for every run. <em>Patients</em>: bootstrap interval over patients, for these
-trained models. <em>Seeds and patients</em>: interval over both, by the method of Obuchowski and Rockette with
+metric of the contrast is computed anew for every run. <em>Over patients</em>: bootstrap interval over patients, for these
+trained models. <em>Over seeds and patients</em>: interval over both, by the method of Obuchowski and Rockette with
 pretraining seeds in place of readers; SE is the standard error that seeds, and patients, contribute to the difference.
 <em>P(false)</em>: probability that the arm with the higher mean is not truly better (Claims Reloaded, arXiv 2505.04720),
-over patients alone and over seeds and patients; .5 means that the data do not favour either arm.{% if standard %}
-Intervals are at 95 %, not corrected for multiple comparisons.
-{%- else %} Intervals are at the level that decides the contrast.{% endif %}
+over patients alone and over seeds and patients; .5 means that the data do not favour either arm.
+Intervals are at {{ "95 %, not corrected for multiple comparisons" if standard else "the level that decides the contrast" }}.
 {%- if left_out %} Shown are {{ rows | length }} of {{ rows | length + left_out }} contrasts: for the others there are no
 predictions of the same test cases, or the limit of {{ most }} was reached.{% endif %}</p>
 <div class="wide" role="region" tabindex="0" aria-label="{{ title }}"><table class="sortable dense">
@@ -39,7 +38,7 @@ predictions of the same test cases, or the limit of {{ most }} was reached.{% en
 <thead><tr><th scope="col">Family</th><th scope="col">Target</th><th scope="col">Protocol</th>
 <th scope="col" class="num">Labels</th>
 <th scope="col">Metric</th><th scope="col">A</th><th scope="col">B</th><th scope="col" class="num">A − B</th>
-<th scope="col">Patients</th><th scope="col">Seeds and patients</th><th scope="col" class="num">SE, seeds</th>
+<th scope="col">Over patients</th><th scope="col">Over seeds and patients</th><th scope="col" class="num">SE, seeds</th>
 <th scope="col" class="num">SE, patients</th><th scope="col" class="num">P(false), patients</th>
 <th scope="col" class="num">P(false), both</th><th scope="col" class="num">Seeds</th><th scope="col" class="num">Patients</th>
 <th scope="col" class="num">Cases</th></tr></thead>

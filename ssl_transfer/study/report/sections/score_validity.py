@@ -123,10 +123,11 @@ def validity_sentences(by_arms: Mapping[str, pd.DataFrame]) -> str:
     if ALL not in by_arms:
         return text
     valid, with_random = (int(by_arms[arms]["valid"].sum()) for arms in (PRETRAINED, ALL))
-    return (
-        f"{text} With random initialisation among the arms, {with_random or 'none'} of {len(by_arms[ALL])} criteria would "
-        f"be called valid, without it {valid or 'none'}: telling a pretraining from none is not the question."
+    text += (
+        f" With random initialisation among the arms, {with_random or 'none'} of {len(by_arms[ALL])} criteria would be called "
+        f"valid, without it {valid or 'none'}"
     )
+    return text + (": a score need not rank pretrainings to tell them from none." if with_random > valid else ".")
 
 
 def best_criterion(overall: pd.DataFrame) -> str:
