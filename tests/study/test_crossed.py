@@ -134,6 +134,14 @@ def test_one_seed_says_nothing_of_seeds_and_one_patient_nothing_at_all(seeds, pa
     assert math.isnan(test.patients_low) == (patients == 1)
 
 
+def test_equal_seeds_and_equal_patients_up_to_rounding_decide_nothing():
+    steps = np.array([0.1, 0.2, 0.3, 0.7])[:, None]  # 0.1 + 0.2 - 0.2 is not 0.1
+    a, b = np.repeat(steps + 0.1, 30, 1), np.repeat(steps, 30, 1)
+    test = crossed_interval(units(a), units(b), 30, paired=True)
+    assert test.difference == pytest.approx(0.1)
+    assert np.isnan([test.p_value, test.p_false, test.p_false_patients, test.ci_low]).all()
+
+
 def test_resamples_in_which_the_metric_is_undefined_are_left_out():
     a, b = study(np.random.default_rng(0), 4, 30, of_patients=1, of_both=1)
     first, second = units(a), units(b)

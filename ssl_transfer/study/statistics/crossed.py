@@ -30,6 +30,7 @@ import numpy as np
 
 from ssl_transfer.measures.resampling import percentile_interval
 
+ROUNDING = 1e-12  # differences below this share of the values are of rounding
 FEWEST_DEFINED = 0.5  # share of the resamples in which the metric must be defined
 
 
@@ -79,8 +80,8 @@ def crossed_interval(
 ) -> CrossedInterval:
     """Compare two arms over seeds and patients.
 
-    Without two units on each side the variance between seeds is unknown: what is over seeds is NaN then, and what is over
-    patients holds for these trained models. With fewer than two patients, or where the metric is undefined in more than half
+    Without two units on each side, or if all seeds give the same, the variance between seeds is unknown: what is over seeds
+    is NaN then, and what is over patients holds for these trained models. With fewer than two patients, or where the metric is undefined in more than half
     of the resamples, everything but the difference is NaN.
 
     Simulated (2,000 studies each of 40 patients and 4, 8 or 12 seeds; standard deviations of seeds, patients and their
@@ -101,25 +102,27 @@ def crossed_interval(
         return CrossedInterval(difference, *[np.nan] * 10)
     over_a, over_b, unbiased = a.drawn[:, defined], b.drawn[:, defined], patients / (patients - 1)
     tails = ((1 - confidence) / 2, (1 + confidence) / 2)
-    of_these_models = unbiased * float(drawn[defined].var())
+    rounding = (ROUNDING * max(np.abs(a.value).max(), np.abs(b.value).max())) ** 2
+    of_these_models = _above(unbiased * float(drawn[defined].var()), rounding)
     p_false_patients = probability_of_false_outperformance(difference, np.sqrt(of_these_models), patients - 1)
     if paired:
-        seeds = [_Term.of(a.value - b.value)]
+        seeds = [_Term.of(a.value - b.value, rounding)]
         shared = _between_units(over_a - over_b)
     else:
-        seeds = [_Term.of(a.value), _Term.of(b.value)]
+        seeds = [_Term.of(a.value, rounding), _Term.of(b.value, rounding)]
         of_both = float(
             np.mean((over_a - over_a.mean(1, keepdims=True)).mean(0) * (over_b - over_b.mean(1, keepdims=True)).mean(0))
         )
         shared = _between_units(over_a) + _between_units(over_b) - 2 * of_both
-    terms = [*seeds, _Term(max(unbiased * shared, 0.0), patients - 1)]
-    variance = sum(term.variance for term in terms)
+    terms = [*seeds, _Term(_above(unbiased * shared, rounding), patients - 1)]
+    of_seeds = sum(term.variance for term in seeds)
+    variance = sum(term.variance for term in terms) if of_seeds > 0 else np.nan
     error, df, low, high, p = _t_interval(difference, variance, _satterthwaite(terms), confidence)
     return CrossedInterval(
         difference,
         *percentile_interval(drawn[defined], tails),
         p_false_patients,
-        float(np.sqrt(sum(term.variance for term in seeds))),
+        float(np.sqrt(of_seeds)),
         float(np.sqrt(terms[-1].variance)),
         df,
         low,
@@ -168,10 +171,15 @@ class _Term:
     df: int
 
     @classmethod
-    def of(cls, values: np.ndarray) -> _Term:
-        """The variance of the mean of independent values; NaN for a single one."""
+    def of(cls, values: np.ndarray, rounding: float) -> _Term:
+        """The variance of the mean of independent values; NaN for a single one, 0 if they are equal up to rounding."""
         n = len(values)
-        return cls(float(values.var(ddof=1)) / n if n > 1 else np.nan, n - 1)
+        return cls(_above(float(values.var(ddof=1)), rounding) / n if n > 1 else np.nan, n - 1)
+
+
+def _above(variance: float, rounding: float) -> float:
+    """A variance; 0 if it is negative or of rounding alone."""
+    return variance if variance > rounding else 0.0
 
 
 def _between_units(drawn: np.ndarray) -> float:
