@@ -80,9 +80,9 @@ def crossed_interval(
 ) -> CrossedInterval:
     """Compare two arms over seeds and patients.
 
-    Without two units on each side, or if all seeds give the same, the variance between seeds is unknown: what is over seeds
-    is NaN then, and what is over patients holds for these trained models. With fewer than two patients, or where the metric is undefined in more than half
-    of the resamples, everything but the difference is NaN.
+    Without two units on each side, or if all seeds give the same, the variance between seeds is unknown: what is over
+    seeds is NaN then, and what is over patients holds for these trained models. With fewer than two patients, or where
+    the metric is undefined in more than half of the resamples, everything but the difference is NaN.
 
     Simulated (2,000 studies each of 40 patients and 4, 8 or 12 seeds; standard deviations of seeds, patients and their
     interaction from 1 : 0 : 0 to 1 : 8 : 8), a 95 % interval covers the truth in 94 to 96 %, paired or not. The interval over
