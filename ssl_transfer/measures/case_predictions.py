@@ -60,7 +60,7 @@ class CasePredictions:
         """Names of the classes or labels."""
         if self.segmentation:
             return list(dict.fromkeys(self.table["class"]))
-        return [name.removeprefix(SCORE) for name in self.table if name.startswith(SCORE)]
+        return [name.removeprefix(SCORE) for name in map(str, self.table.columns) if name.startswith(SCORE)]
 
     @cached_property
     def _labels(self) -> np.ndarray:

@@ -204,7 +204,7 @@ def _t_interval(
     from scipy import special
 
     if not variance > 0:
-        return (np.nan,) * 5
+        return np.nan, np.nan, np.nan, np.nan, np.nan
     error = float(np.sqrt(variance))
     reach = float(special.stdtrit(df, (1 + confidence) / 2)) * error
     p = float(2 * special.stdtr(df, -abs(difference) / error))

@@ -92,6 +92,7 @@ class PatientContrast:
 def patient_contrasts_of(pairs: pd.DataFrame) -> list[PatientContrast]:
     """Rows of `statistics.contrasts` as contrasts over patients, a cell each; not paired where `test` is `welch`."""
     contrasts = []
+    row: Any
     for row in pairs.to_dict("records"):
         cell = {name: row[name] for name in CELL}
         sides = ({**cell, "pretraining": row["a"]}, {**cell, "pretraining": row["b"]})
@@ -107,6 +108,7 @@ def declared_patient_contrasts(decisions: Sequence[Decision], frame: pd.DataFram
         frame: The tidy table that they were decided on.
     """
     frame, made = complete(frame), []
+    row: Any
     looked = [decision for decision in decisions if decision.look is not None]
     for decision, row in zip(looked, decision_rows(looked, {}).to_dict("records"), strict=True):
         sides, look = (decision.contrast.a, decision.contrast.b), decision.look

@@ -10,7 +10,7 @@ beside these, with it.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -130,7 +130,7 @@ def score_correlations(
     return table, _over_targets(table, samples, permuted)
 
 
-def _tests(p_values: tuple[float, float]) -> dict[str, float]:
+def _tests(p_values: Iterable[float]) -> dict[str, float]:
     return dict(zip(TESTS, map(float, p_values), strict=True))
 
 

@@ -125,6 +125,7 @@ def forest(effects: pd.DataFrame, summaries: pd.DataFrame, looks: Looks) -> Figu
     height = sum(summaries["k"]) + 2.6 * len(summaries)
     with matplotlib.rc_context(STYLE):
         figure, (ax,) = grid(1, 1, height=0.5 + 0.235 * height)
+        summary: Any
         for summary in summaries.to_dict("records"):
             setting = [summary[name] for name in SETTING]
             targets = effects[(effects[SETTING] == setting).all(axis=1)]
