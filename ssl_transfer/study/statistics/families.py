@@ -100,7 +100,7 @@ class Families:
         different, equivalent = np.zeros(len(table), bool), np.zeros(len(table), bool)
         p, p_tost = table["p_value"].to_numpy(float), table["p_tost"].to_numpy(float)
         for rows in _groups(family[: len(table)]):
-            m = max(tests[family[rows[0]]], np.isfinite(p[rows]).sum())
+            m = max(int(tests[family[rows[0]]]), int(np.isfinite(p[rows]).sum()))
             decisions = holm_decisions if kinds[rows[0]] == SECONDARY else benjamini_hochberg_decisions
             columns["p_holm"][rows], columns["p_bh"][rows] = holm(p[rows], m), benjamini_hochberg(p[rows], m)
             different[rows], level = decisions(p[rows], m)

@@ -16,7 +16,6 @@ from ssl_transfer.study.statistics.corrections import ALPHA
 from ssl_transfer.study.statistics.families import FAMILY, Families, Selectors
 from ssl_transfer.study.statistics.two_samples import (
     Difference,
-    Effect,
     hedges_g,
     paired_difference,
     paired_hedges_g,
@@ -181,8 +180,7 @@ def contrasts(
     table = families.decide(table, tests)
     confidence = 1 - table["level"].to_numpy()
     low, high = test.difference.interval(confidence)
-    effect = test.effect(confidence)
-    table = table.assign(ci_low=low, ci_high=high, hedges_g=effect.g, g_low=effect.ci_low, g_high=effect.ci_high)
+    table = table.assign(ci_low=low, ci_high=high, **test.effect(confidence))
     table["holds_for"] = _scope(table["unit"], "these two checkpoints")
     return table.reindex(columns=CONTRAST_COLUMNS)
 
@@ -249,14 +247,14 @@ class _Tests:
             columns[f"missing_{side}"] = self.arms.missing()[rows]
         return columns
 
-    def effect(self, confidence: np.ndarray) -> Effect:
-        """Hedges' g of each test."""
+    def effect(self, confidence: np.ndarray) -> dict[str, np.ndarray]:
+        """Hedges' g of each test, with its interval: the columns hedges_g, g_low and g_high."""
         values = np.full((3, len(self.left)), np.nan)
         p, w = self.paired, ~self.paired
         pairs = paired_hedges_g(self.shared_a[p], self.shared_b[p], self.pairs[p], confidence[p])
         values[:, p] = list(vars(pairs).values())
         values[:, w] = list(vars(hedges_g(self.all_a[w], self.all_b[w], confidence[w])).values())
-        return Effect(*values)
+        return dict(zip(("hedges_g", "g_low", "g_high"), values, strict=True))
 
     def possible(self) -> np.ndarray:
         """Whether both sides have two units."""
@@ -273,7 +271,8 @@ def _planned_tests(
     """The contrasts of a finished study that can be tested: `PLANNED_COLUMNS`."""
     if boundaries is None:
         known = complete(frame)
-        boundaries = known.groupby(["pretraining", "task"])["boundary"].first().to_dict()
+        first: Any = known.groupby(["pretraining", "task"])["boundary"].first().to_dict()
+        boundaries = first
     arms = domain_arms(planned.assign(value=1.0), boundaries)
     left, right = _chosen(arms, pairs)
     possible = _Tests.of(arms, left, right, shared_draws).possible()

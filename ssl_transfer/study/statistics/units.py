@@ -61,8 +61,8 @@ class PairedUnits:
     def samples(self) -> tuple[Samples, Samples, Samples]:
         """Samples of a, of b, and of their differences; one of each per pair of arms."""
         count = len(self.runs)
-        sides = (Samples.grouped(values, self.pair, count) for values in (self.a, self.b))
-        return *sides, differences(self.a, self.b, self.pair, count)
+        a, b = (Samples.grouped(values, self.pair, count) for values in (self.a, self.b))
+        return a, b, differences(self.a, self.b, self.pair, count)
 
 
 @dataclass(frozen=True)
