@@ -17,14 +17,8 @@ from ssl_transfer.study.finished import finished_table
 from ssl_transfer.study.job_state import status
 from ssl_transfer.study.look_by_look import gate_closed, in_words
 from ssl_transfer.study.plan import RESOLVED, Plan
-from ssl_transfer.study.planned_contrasts import (
-    arms_of_contrast,
-    jobs_of_seeds,
-    planned_seeds,
-    study_comparisons,
-    with_inputs,
-)
-from ssl_transfer.study.power import named_contrast
+from ssl_transfer.study.planned_contrasts import arms_of_contrast, jobs_of_seeds, planned_seeds, with_inputs
+from ssl_transfer.study.power import StudyPower, named_contrast
 from ssl_transfer.study.statistics import ALPHA, Decision
 from ssl_transfer.study.statistics.power import Start, detectable_difference, look_power
 from ssl_transfer.study.statistics.sequential import holm_levels
@@ -57,8 +51,8 @@ def extension(plan: Plan) -> dict[str, Any]:
 class _Extension:
     def __init__(self, plan: Plan, decisions: Sequence[Decision], states: dict[str, str]):
         self.plan, self.decisions, self.states = plan, decisions, states
-        self.costs = Costs.recorded(plan.folder)
-        self.statistics: Statistics = study_comparisons(plan).statistics
+        self.costs, self.power = Costs.recorded(plan.folder), StudyPower(plan)
+        self.statistics: Statistics = self.power.statistics
         self.seeds = planned_seeds(plan, [decision.contrast for decision in decisions])
 
     def row(self, decision: Decision, closed: bool) -> dict[str, Any]:
@@ -151,10 +145,13 @@ class _Extension:
 
     def _enough(self, decision: Decision, tests: int) -> int | None:
         """Seeds with which a replication finds `relevant` with 80 % power; None if that is not known."""
-        relevant, pairs = self.statistics.relevant_for(decision.contrast.metric), _pairs(decision)
-        if relevant is None or len(pairs) < 3:
+        relevant, components = (
+            self.statistics.relevant_for(decision.contrast.metric),
+            self.power.components(decision.contrast),
+        )
+        if relevant is None or components is None:
             return None
-        sd = float(pairs.std(ddof=1))
+        sd = components.unit_sd(self.power.draws(decision.contrast)[0])
         candidates = range(2, MOST_SEEDS + 1)
         return next((n for n in candidates if detectable_difference(n, ALPHA / tests, sd) <= relevant), None)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -146,7 +147,11 @@ def in_words(decision: Decision) -> str:
     if (look := decision.look) is None or decision.at is None:
         return f"{name}: no results yet"
     reason = f" ({decision.reason})" if decision.reason else ""
+    units = f"{look.planned} seeds" if decision.units.unit == "pretraining_seed" else "these two checkpoints"
+    test = "no test is possible"
+    if math.isfinite(look.p_value):
+        test = f"[{look.ci_low:.3g}, {look.ci_high:.3g}], p {look.p_value:.2g}, level {look.level:.2g}"
     return (
-        f"{name}: {decision.verdict}{reason} at look {decision.at + 1} of {len(decision.planned_looks)} ({look.planned} seeds): "
-        f"{look.difference:+.3g} [{look.ci_low:.3g}, {look.ci_high:.3g}], p {look.p_value:.2g}, level {look.level:.2g}"
+        f"{name}: {decision.verdict}{reason} at look {decision.at + 1} of {len(decision.planned_looks)} ({units}): "
+        f"{look.difference:+.3g} {test}"
     )

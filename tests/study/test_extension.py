@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.tiny_study import STUDY, Verbs, small, write_study
 
-from ssl_transfer.cli.study_text import extension_text
+from ssl_transfer.cli.study_text import extension_text, study_text
 from ssl_transfer.run import read_json, write_json
 from ssl_transfer.study.decided import study_decisions
 from ssl_transfer.study.design import load_study
@@ -19,7 +19,7 @@ from ssl_transfer.study.job_state import status
 from ssl_transfer.study.planning import plan_study
 from ssl_transfer.study.stage import planned
 from ssl_transfer.study.statistics import ALPHA, nominal_levels
-from ssl_transfer.study.statistics.power import Start, look_power
+from ssl_transfer.study.statistics.power import Start, detectable_difference, look_power
 
 LOOKS = [4, 8, 12]
 
@@ -107,3 +107,15 @@ def test_the_text_is_a_table_with_the_command(study):
 def test_before_the_first_look_it_waits_for_it(study):
     (row,) = extension(study(2, gap=0.01))["contrasts"]
     assert row["status"] == "waiting"
+
+
+def test_the_answer_of_an_external_report_is_no_extension():
+    assert study_text({"report": "r.html", "contrasts": 3}) == "report: r.html\ncontrasts: 3"
+
+
+def test_a_replication_has_the_seeds_for_the_relevant_difference(study):
+    replication = extension(study(12, gap=0.0, sd=0.05))["replication"]
+    needed = replication["seeds_for_80_percent_power_at_relevant"]
+    sd = 0.05 * (12 / 11) ** 0.5  # of alternating differences
+    assert detectable_difference(needed, ALPHA, sd) <= 0.03 < detectable_difference(needed - 1, ALPHA, sd)
+    assert replication["seeds"] == needed
