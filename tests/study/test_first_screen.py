@@ -69,6 +69,11 @@ def test_costs_are_given_per_decided_primary_contrast(page):
     assert "2 of 3 primary contrasts are decided, at 372 minutes each" in page.read_text()
 
 
+def test_texts_of_paired_contrasts_do_not_speak_of_welch_alone(page):
+    for text in re.findall(r"[^.]*Welch[^.]*\.", page.read_text()):
+        assert "paired" in text or "no pretraining seeds" in text or "half of the seeds" in text
+
+
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_the_page_opens_without_messages_and_nothing_overflows(page, tmp_path):
     look = "document.title = document.body.scrollWidth <= innerWidth ? 'fits' : 'overflows';"

@@ -40,7 +40,7 @@ def pairs(**verdicts) -> pd.DataFrame:
     [
         ({"ab": "better"}, "Take a: better than b."),
         ({"ab": "worse"}, "Take b: better than a."),
-        ({"ab": "not decided"}, "Not decided: this design does not distinguish between a and b."),
+        ({"ab": "not decided"}, "Too few seeds to tell a and b apart."),
         ({"ab": "equivalent"}, "Take any: a and b are equivalent within the stated margin."),
         ({"ab": "equivalent and different"}, "Take any: a and b are equivalent within the stated margin."),
         (
@@ -65,14 +65,20 @@ def test_the_advice_claims_no_more_than_the_verdicts(verdicts, sentence):
 
 def test_random_initialisation_is_named_and_can_win():
     assert advice(pairs(**{"as": "worse"})) == "Do not pretrain: random initialisation (scratch) was better than a."
-    assert advice(pairs(**{"as": "not decided"})).endswith(
-        "No pretraining was shown to be better than random initialisation."
-    )
+    undecided = advice(pairs(**{"as": "not decided"}))
+    assert undecided == "Too few seeds to tell a and random initialisation (scratch) apart."
+
+
+@pytest.mark.parametrize(
+    ("difference", "start"), [(0.03, "Too few seeds"), (-0.03, "Too few seeds"), (0.01, "Not decided:")]
+)
+def test_an_open_contrast_has_too_few_seeds_if_its_estimate_is_relevant(difference, start):
+    assert advice(pairs(ab="not decided").assign(difference=difference), 0.02).startswith(start)
 
 
 def test_the_word_better_never_appears_without_a_verdict_that_says_it(tmp_path):
     text = build(tmp_path, study({"in-domain CT": 0.0, "photographs": 0.0}), family=()).read_text()
-    assert "Not decided" in text
+    assert "Too few seeds to tell in-domain CT and photographs apart." in text
     assert not re.search(r"[Bb]etter than|verdict better|verdict worse", text)
 
 
@@ -84,7 +90,7 @@ def test_a_win_over_single_checkpoints_says_so():
 def test_the_answer_names_the_winner_with_its_evidence(page):
     text = page.read_text()
     assert "Take in-domain CT: better than photographs and random initialisation (scratch)." in text
-    assert "n = 4 and 4 pretraining seeds" in text
+    assert "n = 4 pairs of pretraining seeds" in text
     assert re.search(
         r"with 4 pairs of seeds, 80 % power at the level that decides \(\.\d+\) needs a true difference", text
     )

@@ -294,7 +294,7 @@ def boundaries_of_looks(decision: Decision) -> tuple[list[int], list[float]]:
     seeds = [look.n_a for look in decision.looks]
     halves = [(look.ci_high - look.ci_low) / 2 for look in decision.looks]
     latest = decision.looks[-1]
-    error = abs(latest.difference / latest.t) if latest.t else math.nan
+    error = halves[-1] / float(special.stdtrit(latest.df, 1 - latest.level / 2))
     for planned, alpha in zip(decision.planned_looks[len(seeds) :], decision.levels[len(seeds) :], strict=True):
         seeds.append(planned)
         standard_error = error * math.sqrt(latest.n_a / planned)

@@ -16,14 +16,7 @@ from ssl_transfer.study.report.claims import Terms
 from ssl_transfer.study.report.drawing import TRIVIAL_LOOK, Looks, arm_looks
 from ssl_transfer.study.report.guidance import answers
 from ssl_transfer.study.report.headline import Headline, headline
-from ssl_transfer.study.report.primary import (
-    STRATEGIES,
-    MainMetrics,
-    at_main,
-    at_primary_noise,
-    main_metrics,
-    primary_noise,
-)
+from ssl_transfer.study.report.primary import MainMetrics, at_main, at_primary_noise, main_metrics, primary_noise
 from ssl_transfer.study.report.recommendations import recommendations
 from ssl_transfer.study.statistics import (
     CONTRAST_COLUMNS,
@@ -223,15 +216,14 @@ class Evidence:
     @cached_property
     def primary_contrasts(self) -> pd.DataFrame:
         """The contrasts of pretrainings that the primaries name."""
-        primaries = [primary for primary in self.primaries if primary.get("compare") != STRATEGIES]
-        chosen = [matches(self.contrasts, {**primary, **primary_noise(primary)}) for primary in primaries]
+        chosen = [matches(self.contrasts, {**primary, **primary_noise(primary)}) for primary in self.primaries]
         rows = [np.flatnonzero(kept).tolist() for kept in chosen]
         return self.contrasts.iloc[list(dict.fromkeys(itertools.chain.from_iterable(rows)))]
 
     @cached_property
     def answers(self) -> list[dict]:
-        """Answers to primary contrasts that are not declared, see `guidance.answers`."""
-        return answers(self.contrasts, self.primaries, self.strategies)
+        """Answers to primary contrasts that no study has declared, see `guidance.answers`."""
+        return answers(self.contrasts, self.primaries, self.margin)
 
     @cached_property
     def _metrics(self) -> tuple[MainMetrics, list[str]]:
@@ -270,7 +262,7 @@ class Evidence:
     @cached_property
     def recommendations(self) -> list[dict]:
         """Recommended arms for each target, see `recommendations.recommendations`."""
-        return recommendations(self.main_contrasts, self.results)
+        return recommendations(self.main_contrasts, self.results, self.margin)
 
     @cached_property
     def curves(self) -> pd.DataFrame | None:

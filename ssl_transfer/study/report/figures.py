@@ -282,7 +282,7 @@ def _strip(ax: Axes, panel: _Panel, arms: list[str], looks: Looks) -> None:
 
 
 def effects(contrasts: pd.DataFrame, looks: Looks | None = None) -> Figure:
-    """Every difference with its 95 % interval, grouped by protocol, task, fraction and noise; one panel per metric.
+    """Every difference with its interval at the level that decides it, grouped by setting; one panel per metric.
 
     A filled marker in the colour of the arm that was better; a hollow one where the difference is not decided.
 

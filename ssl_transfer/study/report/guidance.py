@@ -1,4 +1,4 @@
-"""Guidance: recommendations as sentences that follow from the verdicts."""
+"""Guidance: recommendations as sentences that follow from the verdicts of all pairs of arms in a cell."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.study.report.primary import STRATEGIES, primary_noise
+from ssl_transfer.study.report.claims import Stated, of_metric
+from ssl_transfer.study.report.primary import primary_noise
 from ssl_transfer.study.report.wording import listed, measure, noisy, nominal, number, percent, whole, words
 from ssl_transfer.study.statistics import Dominance, least_detectable
 from ssl_transfer.study.table import CLEAN, SCRATCH, matches, random_init_arms
@@ -19,17 +20,16 @@ AXES = ["task", "strategy", "fraction", "noise", "noise_sigma"]
 
 
 def answers(
-    contrasts: pd.DataFrame, primaries: Sequence[Mapping[str, Any]], strategies: pd.DataFrame | None = None
+    contrasts: pd.DataFrame, primaries: Sequence[Mapping[str, Any]], margin: Stated = None
 ) -> list[dict[str, Any]]:
-    """Answer the primary contrasts: one answer per task, strategy, fraction and noise setting.
+    """Answer primary contrasts that no study has declared: one answer per task, strategy, fraction and noise setting.
 
-    The answer is that of the runs without noise, unless a primary names a noise setting. A primary with `compare: strategies`
-    is answered per pretraining instead: with which strategy to fine-tune it.
+    The answer is that of the runs without noise, unless a primary names a noise setting.
 
     Args:
         contrasts: As `statistics.contrasts` returns them.
         primaries: As for `report.evidence.Evidence`; answered in their order, and no cell twice.
-        strategies: As `statistics.strategy_contrasts` returns them.
+        margin: As for `statistics.contrasts`: an open contrast with a larger estimate has too few seeds.
 
     Returns:
         Dicts of `where` (task, protocol, fraction, metric, noise), `advice` (what to take), `lead` (its first words: the
@@ -38,42 +38,16 @@ def answers(
     """
     by_key = {}
     for primary in primaries:
-        if primary.get("compare") == STRATEGIES:
-            by_key |= _strategy_answers(primary, strategies)
-            continue
         chosen = contrasts[matches(contrasts, {**primary, **primary_noise(primary)})]
         for setting, pairs in chosen.groupby(AXES, dropna=False):
             cell = {**primary, **dict(zip(AXES, setting, strict=True))}
             key = (primary["protocol"], primary["metric"], *map(str, setting))
-            by_key.setdefault(key, _answer(cell, pairs, bool((contrasts["noise"] != CLEAN).any())))
+            has_noise = bool((contrasts["noise"] != CLEAN).any())
+            by_key.setdefault(key, _answer(cell, pairs, has_noise, of_metric(margin, primary["metric"])))
     return list(by_key.values())
 
 
-def _strategy_answers(primary: Mapping[str, Any], strategies: pd.DataFrame | None) -> dict[tuple, dict]:
-    """With which strategy to fine-tune each pretraining, for every task and fraction."""
-    if strategies is None or strategies.empty:
-        return {}
-    cell = {**{key: value for key, value in primary.items() if key != "strategy"}, **primary_noise(primary)}
-    chosen = strategies[matches(strategies, cell)].assign(boundary_a="", boundary_b="", strategy="")
-    chosen = chosen.assign(n_a=chosen["n"], n_b=chosen["n"], a=chosen["a"].map(words), b=chosen["b"].map(words))
-    by_key = {}
-    for (task, arm, fraction), pairs in chosen.groupby(["task", "pretraining", "fraction"], dropna=False):
-        where = [words(task), f"{words(primary['protocol'])} of {arm}", _labels(fraction), measure(primary["metric"])]
-        unit = "pretraining" if (pairs["unit"] == "pretraining_seed").all() else "fine-tuning"
-        key = (STRATEGIES, primary["protocol"], primary["metric"], task, arm, str(fraction))
-        by_key[key] = {
-            "where": ", ".join(filter(None, where)),
-            "advice": (sentence := advice(pairs)),
-            "lead": sentence.partition(": better than")[0],
-            "pairs": pairs.to_dict("records"),
-            "cell": {**primary, "task": task, "fraction": fraction},
-            "detects": f"Strategies start from the same backbones, so the test is paired over {unit} seeds: "
-            f"n = {pairs['n'].min()}.",
-        }
-    return by_key
-
-
-def _answer(cell: Mapping[str, Any], pairs: pd.DataFrame, has_noise: bool) -> dict[str, Any]:
+def _answer(cell: Mapping[str, Any], pairs: pd.DataFrame, has_noise: bool, relevant: float | None) -> dict[str, Any]:
     protocol = " · ".join(filter(None, [words(cell["protocol"]), words(cell["strategy"])]))
     noise = noisy(cell["noise"], cell["noise_sigma"]) or ("without noise" if has_noise else "")
     where = [words(cell["task"]), protocol, _labels(cell["fraction"]), measure(cell["metric"]), noise]
@@ -81,7 +55,7 @@ def _answer(cell: Mapping[str, Any], pairs: pd.DataFrame, has_noise: bool) -> di
     others = ~(pairs["a"].isin(leaders) | pairs["b"].isin(leaders))
     return {
         "where": ", ".join(filter(None, where)),
-        "advice": (sentence := advice(pairs)),
+        "advice": (sentence := advice(pairs, relevant)),
         "lead": sentence.partition(": better than")[0],
         "pairs": pairs.iloc[np.argsort(others, kind="stable")].to_dict("records"),
         "detects": _detects(pairs),
@@ -93,28 +67,37 @@ def _labels(fraction: float) -> str:
     return f"with {percent(fraction)} of the labelled patients" if percent(fraction) else ""
 
 
-def advice(pairs: pd.DataFrame) -> str:
+def advice(pairs: pd.DataFrame, relevant: float | None = None) -> str:
     """The recommended arms of a cell, as a sentence that follows from the verdicts.
 
     Args:
         pairs: All contrasts of one cell.
+        relevant: The smallest relevant difference. An open contrast with a larger estimate has too few seeds; so has every open
+            contrast where None is stated.
     """
     order, random_init = Dominance.of(pairs), random_init_arms(pairs)
     scope = " This holds for the checkpoints compared, not for their recipes." if order.one_checkpoint else ""
     if not order.losers:
-        return _undecided(order, random_init) + scope
+        return _undecided(order, random_init, few_seeds(pairs, relevant)) + scope
     if not order.leaders:
         names = _names(order.arms, random_init)
         return f"Not decided: among {names}, every arm that is better than another is worse than a third." + scope
     return _take(order, random_init) + scope
 
 
-def _undecided(order: Dominance, random_init: Collection[str]) -> str:
+def few_seeds(pairs: pd.DataFrame, relevant: float | None) -> bool:
+    """Whether the estimate of an open contrast is above the smallest relevant difference (None: any estimate is)."""
+    still_open = pairs[pairs["verdict"] == "not decided"]
+    return len(still_open) > 0 and (relevant is None or bool((still_open["difference"].abs() > relevant).any()))
+
+
+def _undecided(order: Dominance, random_init: Collection[str], too_few: bool) -> str:
+    names = _names(order.arms, random_init)
     if order.all_equivalent:
-        return f"Take any: {_names(order.arms, random_init)} are equivalent within the stated margin."
-    text = f"Not decided: this design does not distinguish between {_names(order.arms, random_init)}."
-    has_random = set(random_init).intersection(order.arms)
-    return text + (" No pretraining was shown to be better than random initialisation." if has_random else "")
+        return f"Take any: {names} are equivalent within the stated margin."
+    if too_few:
+        return f"Too few seeds to tell {names} apart."
+    return f"Not decided: {names} are neither shown to differ nor all shown to be equivalent within the margin."
 
 
 def _take(order: Dominance, random_init: Collection[str]) -> str:

@@ -10,7 +10,6 @@ import pandas as pd
 
 from ssl_transfer.study.table import CLEAN, class_metrics, matches
 
-STRATEGIES = "strategies"  # a primary contrast may `compare` these in place of pretrainings
 MainMetrics = dict[tuple[str, str], str]  # task, protocol -> metric
 
 

@@ -11,14 +11,16 @@ import pandas as pd
 
 from ssl_transfer.domains import DISTANCE
 from ssl_transfer.measures.metrics import metric_sign
-from ssl_transfer.study.report.wording import JOIN, difference, listed, measure
-from ssl_transfer.study.statistics import Dominance, least_detectable
+from ssl_transfer.study.report.claims import Stated, of_metric
+from ssl_transfer.study.report.guidance import few_seeds
+from ssl_transfer.study.report.wording import JOIN, difference, listed, measure, units_used
+from ssl_transfer.study.statistics import EXPLORATORY, Dominance, least_detectable
 from ssl_transfer.study.table import CELL, SCRATCH, random_init_arms
 
 FEW = 4  # arms that a table cell lists; with more, it lists the excluded arms if these are few
 
 
-def recommendations(contrasts: pd.DataFrame, results: pd.DataFrame) -> list[dict]:
+def recommendations(contrasts: pd.DataFrame, results: pd.DataFrame, margin: Stated = None) -> list[dict]:
     """One table per target: a row per protocol, strategy, fraction and noise setting.
 
     Recommended are the undominated arms: no other is better, and they are better than at least one. Means decide only which
@@ -27,18 +29,20 @@ def recommendations(contrasts: pd.DataFrame, results: pd.DataFrame) -> list[dict
     Args:
         contrasts: At main metrics.
         results: `statistics.summary` of the same cells.
+        margin: As for `statistics.contrasts`.
 
     Returns:
         Dicts of `task`, `metrics` (in words), `several_metrics`, `sentence` and `rows`. A row has the cell's columns, `arms`
-        (how many), `take` (names of the recommended; all if `any` will do), `all_but` (names in place of many), `bond` (what
-        is known among several), `boundaries` (boundary, how many have it), `checkpoint` (holds for the checkpoints alone),
-        `across` and `random_init` (see `_comparison`; or None), `n` and `detects` (in units of the metric).
+        (how many), `take` (names of the recommended; all if `any` will do), `few_seeds` (see `guidance.few_seeds`), `all_but`
+        (names in place of many), `bond` (what is known among several), `boundaries` (boundary, how many have it), `checkpoint`
+        (holds for the checkpoints alone), `across` and `random_init` (see `_comparison`; or None), `n` and `detects` (in units
+        of the metric).
     """
     by_cell = {_key(cell): arms for cell, arms in results.groupby(CELL, dropna=False)}
     random_init, targets = random_init_arms(contrasts), []
     for task, of_task in contrasts.groupby("task", sort=False):
         cells = of_task.groupby([name for name in CELL if name != "task"], dropna=False)
-        rows = [_row(dict(pairs.iloc[0][CELL]), pairs, by_cell, random_init) for _, pairs in cells]
+        rows = [_row(dict(pairs.iloc[0][CELL]), pairs, by_cell, random_init, margin) for _, pairs in cells]
         metrics = [measure(metric) for metric in dict.fromkeys(of_task["metric"])]
         targets.append(
             {
@@ -56,7 +60,9 @@ def _key(cell: Iterable) -> tuple[str, ...]:
     return tuple(map(str, cell))  # NaN does not equal itself, its name does
 
 
-def _row(cell: dict, pairs: pd.DataFrame, by_cell: dict, random_init: Collection[str]) -> dict[str, Any]:
+def _row(
+    cell: dict, pairs: pd.DataFrame, by_cell: dict, random_init: Collection[str], margin: Stated
+) -> dict[str, Any]:
     order, results = Dominance.of(pairs), by_cell[_key(cell.values())]
     take = order.arms if order.all_equivalent else order.winners
     rest = [arm for arm in order.arms if arm not in take]
@@ -69,19 +75,20 @@ def _row(cell: dict, pairs: pd.DataFrame, by_cell: dict, random_init: Collection
     rows.sort(key=lambda row: -np.nan_to_num(means[row["other"]], nan=-np.inf))
     across = [row for row in rows if row["other"] not in random_init and row["boundary"] != boundary[best]]
     against = [row for row in rows if row["other"] in random_init and best not in random_init]
-    n_a, n_b = min(zip(pairs["n_a"], pairs["n_b"], strict=True), key=sum)
+    fewest: Any = pairs.loc[(pairs["n_a"] + pairs["n_b"]).idxmin()]
     return {
         **cell,
         "arms": len(order.arms),
         "take": take,
         "any": order.all_equivalent,
+        "few_seeds": few_seeds(pairs, of_metric(margin, cell["metric"])),
         "all_but": rest if len(take) > FEW and len(rest) <= FEW else None,
         "bond": order.bond(take),
         "boundaries": sorted(kinds.items(), key=lambda item: DISTANCE.get(item[0], 4 if item[0] == SCRATCH else 3)),
         "checkpoint": order.one_checkpoint,
         "across": next(iter(across), None),
         "random_init": next(iter(against), None),
-        "n": f"{n_a} / {n_b}",
+        "n": units_used(fewest.n_a, fewest.n_b, fewest.test),
         "detects": least_detectable(pairs)[1],
     }
 
@@ -96,7 +103,8 @@ def _comparison(row, best: str) -> dict[str, Any]:
         "best": best,
         "other": other,
         "boundary": boundary,
-        "p_holm": row.p_holm,
+        "p": row.p_bh if row.family == EXPLORATORY else row.p_holm,
+        "level": row.level,
         "difference": -row.difference if turned else row.difference,
         "ci_low": low,
         "ci_high": high,

@@ -87,6 +87,11 @@ def p_equals(p: float | None) -> str:
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
+def units_used(n_a: int, n_b: int, test: str) -> str:
+    """Units behind a contrast: `12 pairs`, or `4 / 3` where they are not paired."""
+    return f"{n_a} pair{'s' if n_a != 1 else ''}" if test == "paired" else f"{n_a} / {n_b}"
+
+
 def nominal(level: float) -> str:
     """A level of a test as papers print it: .05, .0166, .00037; a dash if there is none."""
     return "–" if level is None or math.isnan(level) else f"{level:.3g}".lstrip("0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.recommendations import FEW
 from ssl_transfer.study.report.section import Section, render
+from ssl_transfer.study.report.wording import listed, words
 
 TITLE = "Recommendation by target"
 TEMPLATE = """
@@ -14,9 +15,10 @@ TEMPLATE = """
 {{ chip(row.other, row.boundary) if row.boundary != "scratch" and row.other not in random_init }}<br>
 {% endif %}
 <span class="verdict {{ row.verdict }}"
- title="{{ row.best }} is {{ row.verdict }} against {{ row.other }}{{ ", for " ~ row.holds_for if row.holds_for }}">
+ title="{{ row.best }} is {{ row.verdict }} against {{ row.other }}{{ ", for " ~ row.holds_for if row.holds_for -}}
+, at level {{ row.level | nominal }}">
 {{- glyph(row.verdict) }} {{ row.difference | number(sign=true) }}</span>
-<span class="quiet">{% if row.ci_low == row.ci_low %}({{ interval(row, false) }}), {{ corrected(row.p_holm) }}
+<span class="quiet">{% if row.ci_low == row.ci_low %}({{ interval(row, false) }}), {{ corrected(row.p) }}
 {%- else %}no test{% endif %}</span></td>
   {%- else %}
 <td data-v="nan" class="quiet">–</td>
@@ -26,7 +28,7 @@ TEMPLATE = """
   {% if row.any %}
 any <span class="bond">(all {{ row.arms }} are equivalent)</span>
   {%- elif not row.take %}
-<span class="quiet">not decided</span>
+<span class="quiet">{{ "too few seeds to tell" if row.few_seeds else "not decided" }}</span>
   {%- elif row.all_but is not none %}
 all but {{ row.all_but | listed }} <span class="bond">({{ row.bond }})</span>
   {%- elif row.take | length > few %}
@@ -40,20 +42,21 @@ all but {{ row.all_but | listed }} <span class="bond">({{ row.bond }})</span>
   {%- endif %}
   {% if row.checkpoint %} <span class="bond">(these checkpoints)</span>{% endif %}
 {%- endmacro %}
-<p class="quiet">One row per protocol and label fraction, at the target’s main metric. Recommended are the undominated
-arms: no other arm is significantly better, and at least one is significantly worse. Differences between several
-recommended arms may be smaller than this design can detect. As evidence, the recommended arm with the highest mean (of
-all arms, where none is recommended) is compared with the best arm of another boundary and with random initialisation:
-difference, interval at the level that decides it, and p corrected over the declared family; n is the number of seeds
-per side. “Detectable” is the true difference, in units of the metric, that this design detects with 80 % power at that
-level.</p>
+<p class="quiet">Secondary contrasts: one row per protocol and label fraction, at the target’s main metric. An arm is
+recommended if no other is significantly better and it is significantly better than at least one; several recommended arms may
+differ by less than the study detects. Evidence: the recommended arm with the highest mean (of all arms, where none is
+recommended) against the best arm of another boundary and against random initialisation: difference, interval at the level
+that decides the row, and p corrected within {{ family }}. n: pairs of pretraining seeds, or seeds of each side
+where they are not paired. “Detectable”: the true difference that the weakest contrast of the row finds with 80 % power, at the
+level that decides it. “Too few seeds”: an open contrast
+{{ "has an estimate above the margin" if margin else "may hide a difference of any size: no margin is stated" }}.</p>
 {% for target in targets %}
 <h3>{{ target.task | words }} <span class="quiet">by {{ target.metrics }}</span></h3>
 <p class="sums">{{ target.sentence }}</p>
 <div class="wide" role="region" tabindex="0" aria-label="Recommended for {{ target.task | words }}">
 <table class="sortable guide">
-<colgroup><col style="width:11%"><col style="width:6%"><col style="width:23%"><col style="width:10%"><col style="width:24%">
-<col style="width:14%"><col style="width:4.5%"><col style="width:7.5%"></colgroup>
+<colgroup><col style="width:11%"><col style="width:6%"><col style="width:22%"><col style="width:10%"><col style="width:24%">
+<col style="width:13%"><col style="width:6.5%"><col style="width:7.5%"></colgroup>
 <thead><tr><th scope="col">Protocol</th><th scope="col" class="num">Labels</th><th scope="col">Recommended</th>
 <th scope="col">Boundary</th><th scope="col">Versus best of another boundary</th><th scope="col">Versus random init</th>
 <th scope="col" class="num">n</th><th scope="col" class="num">Detectable</th></tr></thead>
@@ -80,4 +83,6 @@ def section(evidence: Evidence) -> Section | None:
     targets = evidence.recommendations
     if not targets:
         return None
-    return Section(title=TITLE, html=render(evidence, TEMPLATE, targets=targets, few=FEW))
+    family = f"one {listed([words(name) for name in evidence.family])}" if evidence.family else "all contrasts"
+    html = render(evidence, TEMPLATE, targets=targets, few=FEW, family=family, margin=evidence.margin is not None)
+    return Section(title=TITLE, html=html)

@@ -8,8 +8,9 @@ from ssl_transfer.study.report.figures import seed_points
 from ssl_transfer.study.report.section import Section, render
 
 CAPTION = (
-    "{metric} of each seed: points are pretraining seeds, each the mean of its evaluation seeds (evaluation seeds where an arm "
-    "has a single pretraining seed). The bar is the 95 % t-interval of the mean. Panels of a row have the same scale."
+    "{metric} of every pretraining seed, its evaluation seeds averaged (of every evaluation seed, for an arm with one "
+    "pretraining seed). Bar: mean of the arm and its 95 % interval. Arms are compared in pairs of seeds, so overlapping bars do "
+    "not show that arms are equal. Panels of a row have the same scale."
 )
 
 
