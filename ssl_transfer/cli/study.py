@@ -23,7 +23,7 @@ def run_study(
         out: Folder of the study; None: `studies/NAME`.
         jobs: Number of jobs at once. 1 does them one after the other in this process, more in worker processes with their
             share of the cores each. None: as many as the command line takes by default.
-        overrides: Settings laid over the YAML, by dotted key.
+        overrides: Settings that override the YAML, by dotted key.
 
     Returns:
         How many jobs and runs are in which state.
@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """An action, a study, settings; and of reports of results that were made elsewhere."""
     parser.add_argument("action", choices=("plan", "run", "status", "report", "extend", "freeze", "job"))
     parser.add_argument("study", type=Path, nargs="?", help="a study's YAML, or its folder once it is planned")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="laid over the YAML; of `job`: the job's id")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides the YAML; of `job`: the job's id")
     parser.add_argument("--out", type=Path, help="folder (default studies/NAME)")
     parser.add_argument(
         "--jobs",

@@ -80,7 +80,7 @@ def tune(
 
 
 def trial_settings(protocol: str, grid: Grid, settings: Mapping[str, Any]) -> Iterator[Settings]:
-    """Yield the settings of each trial: every combination of the grid, laid over the other settings.
+    """Yield the settings of each trial: every combination of the grid, with the other settings.
 
     Raises:
         RecipeError: If the grid is empty, or a setting does not exist, cannot be tuned, or has an invalid value.

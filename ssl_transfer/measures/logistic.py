@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ssl_transfer.measures.lbfgs import direction_of_step, inner
 from ssl_transfer.measures.logistic_path import OBJECTIVE_FLOOR, PROVEN_GAP, Axes, fit_path, one_thread
 
 HISTORY = 10  # past steps that L-BFGS remembers
@@ -343,13 +344,13 @@ class _Descent:
     def gaps(self):
         """Compute the next direction; return estimated and proven gaps (B,) to the optimum, as shares of the objective."""
         curvature = self.problem.curvature(self.logits, self.column, self.work)
-        self.direction = _direction(
+        self.direction = direction_of_step(
             self.gradient,
             self.point_changes,
             self.gradient_changes,
             _inverse_hessian(self.problem, curvature, self.penalty),
         )
-        self.slope = _dot(self.gradient, self.direction)
+        self.slope = inner(self.gradient, self.direction)
         self.objective = self.losses + 0.5 * (self.penalty * self.points[..., :-1].square()).sum((1, 2))
         estimated = -0.5 * self.slope / (self.objective + OBJECTIVE_FLOOR)
         return estimated, self._proven_gap() / self.objective.clamp(min=torch.finfo(self.objective.dtype).tiny)
@@ -434,26 +435,3 @@ def _inverse_hessian(problem, curvature, penalty):
         return classes @ torch.cat([weights, (rotated[..., -1] / intercept_curvatures)[..., None]], 2)
 
     return invert
-
-
-def _direction(gradient, point_changes, gradient_changes, invert):
-    """Minus the inverse Hessian times the gradient, by the two-loop recursion of L-BFGS."""
-    products = [_dot(*changes) for changes in zip(point_changes, gradient_changes, strict=True)]
-    pairs = list(zip(point_changes, gradient_changes, products, strict=True))
-    direction, factors = gradient.clone(), []
-    for point_change, gradient_change, product in reversed(pairs):
-        factors.append(torch.where(product > 0, _dot(point_change, direction) / product, 0))
-        direction -= factors[-1][:, None, None] * gradient_change
-    direction = invert(direction)
-    if pairs:
-        _, gradient_change, product = pairs[-1]
-        ratio = torch.where(product > 0, product / _dot(gradient_change, invert(gradient_change)), 1)
-        direction *= ratio[:, None, None]
-    for (point_change, gradient_change, product), factor in zip(pairs, reversed(factors), strict=True):
-        correction = torch.where(product > 0, _dot(gradient_change, direction) / product, 0)
-        direction += (factor - correction)[:, None, None] * point_change
-    return direction.neg_()
-
-
-def _dot(first, second):
-    return (first * second).sum((1, 2))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from ssl_transfer.recipe import read_yaml
 from ssl_transfer.result import EvalResult
 from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.report.evidence import Scope
 
+T = TypeVar("T")
 GENERATED = "phantom:"  # sources of images that the package generates
 
 
@@ -21,17 +23,21 @@ def study_scope(plan: Plan, results: Sequence[EvalResult]) -> Scope:
         results: Its results.
     """
     recipes = list(_pretrained(plan))
-    architectures, methods, sizes = (tuple(dict.fromkeys(recipe[i] for recipe in recipes)) for i in range(3))
     counts = {(result.task["name"], result.protocol): result.n["test"] for result in results}
     return Scope(
-        architectures=architectures,
-        methods=methods,
-        sizes=sizes,
+        architectures=_distinct(architecture for architecture, _, _ in recipes),
+        methods=_distinct(method for _, method, _ in recipes),
+        sizes=_distinct(size for _, _, size in recipes),
         generated=tuple(
             name for name, store in plan.recipe["stores"].items() if str(store.get("source")).startswith(GENERATED)
         ),
-        test={task: (n["images"], n["patients"]) for (task, _), n in counts.items()},
+        test={task: (n["images"] or 0, n["patients"]) for (task, _), n in counts.items()},
     )
+
+
+def _distinct(values: Iterable[T]) -> tuple[T, ...]:
+    """The values, each once, in their order."""
+    return tuple(dict.fromkeys(values))
 
 
 def _pretrained(plan: Plan) -> Iterator[tuple[str, str, int]]:

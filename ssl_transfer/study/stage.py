@@ -63,7 +63,7 @@ def _saved(study: str | Path, overrides: Overrides) -> Plan | None:
     if not path.is_dir() and path.name != "plan.json":
         return None
     if overrides:
-        raise UsageError(f"{path}: settings are laid over a YAML, and this is a planned study.")
+        raise UsageError(f"{path}: settings override a YAML, and this is a planned study.")
     return Plan.load(path)
 
 

@@ -98,7 +98,7 @@ CASES = {
         "study report benchmark",
         r"UsageError: studies/benchmark.*: no plan of a study",
     ),
-    "settings for a planned study": ("study run pictures a=1", r"UsageError: pictures: settings are laid over a YAML"),
+    "settings for a planned study": ("study run pictures a=1", r"UsageError: pictures: settings override a YAML"),
     "jobs at once of a plan": ("study plan quickstart_tiny --jobs 2", r"UsageError: study plan: --jobs is for run"),
     "no job at once": (
         "study run quickstart_tiny --jobs 0",

@@ -140,6 +140,7 @@ def claim(decision: Decision, terms: Terms, *, names_setting: bool = True) -> Cl
 
 def _open(decision: Decision, terms: Terms, a: str, b: str, setting: str) -> str:
     look = decision.look
+    assert look is not None  # an open contrast without a look has a claim of its own
     if math.isnan(look.p_value):
         few = min(look.n_a, look.n_b) < 2
         return f"{'Too few seeds for a' if few else 'No'} test of {a} against {b}{setting}{'' if few else ': values do not vary'}"
@@ -198,6 +199,7 @@ def _p(decision: Decision, look: Look) -> str:
 def units_of(decision: Decision) -> str:
     """How many units of which kind, and degrees of freedom: `n = 12 pairs of pretraining seeds, df 11`."""
     look, units = decision.look, decision.units
+    assert look is not None  # units are counted at a look
     kinds = ["pretraining seeds" if units.by_pretraining[side] else "evaluation seeds" for side in "ab"]
     paired = units.test == "paired"
     n = f"{look.n_a} pairs of {kinds[0]}" if paired else f"{look.n_a} {kinds[0]} and {look.n_b} {kinds[1]}"

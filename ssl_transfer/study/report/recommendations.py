@@ -68,14 +68,15 @@ def _row(
     rest = [arm for arm in order.arms if arm not in take]
     boundary = dict(zip(results["pretraining"], results["boundary"], strict=True))
     kinds = Counter(SCRATCH if arm in random_init else boundary[arm] for arm in take)
-    means = results.set_index("pretraining")["mean"] * metric_sign(cell["metric"])
+    means: Any = results.set_index("pretraining")["mean"] * metric_sign(cell["metric"])
     shown = means[[arm for arm in take or order.arms if arm not in random_init] or take]
     best: Any = shown.idxmax() if shown.notna().any() else None
     rows = [_comparison(row, best) for row in pairs[(pairs["a"] == best) | (pairs["b"] == best)].itertuples()]
     rows.sort(key=lambda row: -np.nan_to_num(means[row["other"]], nan=-np.inf))
     across = [row for row in rows if row["other"] not in random_init and row["boundary"] != boundary[best]]
     against = [row for row in rows if row["other"] in random_init and best not in random_init]
-    fewest: Any = pairs.loc[(pairs["n_a"] + pairs["n_b"]).idxmin()]
+    row_of_fewest: Any = (pairs["n_a"] + pairs["n_b"]).idxmin()
+    fewest: Any = pairs.loc[row_of_fewest]
     return {
         **cell,
         "arms": len(order.arms),

@@ -47,7 +47,7 @@ def paired_detectable_effect(n: int, power: float = POWER, alpha: float = ALPHA)
 
     Example:
         >>> round(paired_detectable_effect(4), 2)
-        2.01
+        2.13
     """
     return _detectable(n - 1, 1 / math.sqrt(n), power, alpha) if n > 1 else math.nan
 

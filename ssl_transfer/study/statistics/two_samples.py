@@ -269,9 +269,13 @@ def paired_hedges_g(a: Samples, b: Samples, pairs: Samples, confidence: float | 
 
 
 def _effect(t: np.ndarray, df: np.ndarray, scale: np.ndarray, confidence: float | np.ndarray) -> Effect:
-    """t · scale and its interval, with Hedges' correction for the bias of a standard deviation of few values."""
+    """t · scale and its interval, with Hedges' correction for the bias of a standard deviation of few values.
+
+    NaN with one degree of freedom, for which no unbiased estimate exists.
+    """
     from scipy import special
 
+    df = np.where(np.asarray(df) > 1, df, np.nan)[()]
     correction = np.exp(special.gammaln(df / 2) - special.gammaln((df - 1) / 2)) / np.sqrt(df / 2)
     tail = (1 - confidence) / 2
     bounds = (noncentrality(df, p, t) for p in (1 - tail, tail))
