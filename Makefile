@@ -9,7 +9,7 @@ quickstart: .venv/.ready
 	.venv/bin/ssl-transfer quickstart
 
 test: .venv/.ready
-	$(TEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(TEST) --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-long: .venv/.ready
 	$(TEST) -m long

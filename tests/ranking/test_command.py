@@ -3,10 +3,11 @@
 import json
 import re
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
-from support.command_line import ENVIRONMENT, ssl_transfer
+from support.command_line import ENVIRONMENT, run
 from support.rankings import OFFLINE, TINY, criteria_of
 from support.tiny_tasks import mask_task
 
@@ -59,7 +60,8 @@ def first_call(user_folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(ENVIRONMENT, "HF_HUB_OFFLINE", "1")
         patch.setitem(ENVIRONMENT, "HF_HOME", str(user_folder / "nothing"))
-        return words, ssl_transfer(*words, "--out", "ranking", "--json", folder=user_folder)
+        command = [sys.executable, "-m", "ssl_transfer", *words, "--out", "ranking", "--json"]
+        return words, run(command, user_folder)  # a process that reads HF_HUB_OFFLINE when it imports the hub's client
 
 
 def test_json_is_one_object_with_the_documented_keys(first_call, user_folder):

@@ -145,6 +145,7 @@ def test_jobs_share_a_gpu_only_if_that_is_requested(machine, plan):
     assert default_count(plan.jobs) == 1
 
 
+@pytest.mark.long
 def test_results_are_the_same_bytes_whatever_the_number_of_jobs_at_once(tmp_path, monkeypatch, one_thread):
     """One thread each: rounding depends on the number of threads, and so do the last digits."""
     evaluations = [

@@ -47,7 +47,7 @@ def refuse_constant(constant: str) -> None:
 def ssl_transfer(*words: object, folder: Path, timeout: float = 600) -> Answer:
     """Run `ssl-transfer WORDS…` in `folder`: a process forked from one that has imported the libraries, so it starts at once."""
     with tempfile.TemporaryDirectory() as outputs:
-        arguments = ([*map(str, words)], str(folder), outputs)
+        arguments = ([*map(str, words)], str(folder), outputs, ENVIRONMENT)
         process = _forkserver().Process(target=_in_child, args=arguments)
         process.start()
         process.join(timeout)
@@ -67,11 +67,11 @@ def _forkserver():
     return context
 
 
-def _in_child(words: list[str], folder: str, outputs: str) -> None:
+def _in_child(words: list[str], folder: str, outputs: str, environment: dict[str, str]) -> None:
     """Become `ssl-transfer WORDS…`."""
     os.chdir(folder)
     os.environ.clear()
-    os.environ.update(ENVIRONMENT)
+    os.environ.update(environment)
     for stream, name in ((1, "stdout"), (2, "stderr")):
         with open(Path(outputs, name), "wb") as file:
             os.dup2(file.fileno(), stream)

@@ -43,7 +43,7 @@ all but {{ row.all_but | listed }} <span class="bond">({{ row.bond }})</span>
   {% if row.checkpoint %} <span class="bond">(these checkpoints)</span>{% endif %}
 {%- endmacro %}
 <p class="quiet">Secondary contrasts: one row per protocol and label fraction, at the target’s main metric. An arm is
-recommended if no other is significantly better and it is significantly better than at least one; several recommended arms may
+recommended if no other is significantly better and at least one is significantly worse; several recommended arms may
 differ by less than the study detects. Evidence: the recommended arm with the highest mean (of all arms, where none is
 recommended) against the best arm of another boundary and against random initialisation: difference, interval at the level
 that decides the row, and p corrected within {{ family }}. n: pairs of pretraining seeds, or seeds of each side
