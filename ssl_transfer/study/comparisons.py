@@ -12,7 +12,7 @@ from ssl_transfer.domains import DISTANCE
 from ssl_transfer.errors import nearest
 from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import Section
-from ssl_transfer.study.declared import CELL, DeclaredContrast, Spending
+from ssl_transfer.study.declared import CELL, DeclaredContrast, Spending, of_metric
 
 SIDES = ("pretraining", "strategy")  # what the two sides of a contrast may differ in
 
@@ -168,11 +168,11 @@ class Statistics(Section):
 
     def margin_of(self, metric: str) -> float | None:
         """The margin of a metric; None: none is stated."""
-        return self.margin.get(metric) if isinstance(self.margin, dict) else self.margin
+        return of_metric(self.margin, metric)
 
     def relevant_for(self, metric: str) -> float | None:
         """The smallest difference worth detecting; None: neither it nor a margin is stated."""
-        stated = self.relevant.get(metric) if isinstance(self.relevant, dict) else self.relevant
+        stated = of_metric(self.relevant, metric)
         return self.margin_of(metric) if stated is None else stated
 
 

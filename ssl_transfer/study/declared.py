@@ -12,8 +12,14 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
+Stated = float | Mapping[str, float] | None  # for all metrics, or by metric; None: not stated
 NO_NOISE = "none"
 CELL = ["protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "metric"]  # compared within, never across
+
+
+def of_metric(stated: Stated, metric: str) -> float | None:
+    """What is stated for a metric, such as a margin; None: nothing."""
+    return stated.get(metric) if isinstance(stated, Mapping) else stated
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from ssl_transfer.study.power import StudyPower, named_contrast
 from ssl_transfer.study.statistics import ALPHA, Decision
 from ssl_transfer.study.statistics.power import Start, detectable_difference, look_power
 from ssl_transfer.study.statistics.sequential import holm_levels
+from ssl_transfer.study.statistics.verdicts import EQUIVALENT
 
 MOST_SEEDS = 500  # of a replication
 
@@ -62,7 +63,7 @@ class _Extension:
             "verdict": decision.verdict,
             "words": in_words(decision),
         }
-        if decision.ungated != "not decided":
+        if decision.found:
             return {**row, "status": "decided"}
         if decision.at_last_look:
             return {**row, "status": "over"}
@@ -76,7 +77,7 @@ class _Extension:
     def levels(self, decision: Decision) -> tuple[float, ...]:
         """Levels at the looks of a contrast, given what is decided of its family."""
         family = [each for each in self.decisions if each.family == decision.family]
-        different = sum(each.ungated not in ("not decided", "equivalent") for each in family)
+        different = sum(each.found and each.ungated != EQUIVALENT for each in family)
         return holm_levels(
             ALPHA, len(family), min(different, len(family) - 1), decision.planned_looks, self.statistics.spent
         )

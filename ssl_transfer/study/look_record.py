@@ -61,7 +61,7 @@ def _rows(decision: Decision) -> Iterable[dict[str, Any]]:
     """A row for every look of a contrast."""
     contrast = decision.contrast
     for number, look in enumerate(decision.looks, 1):
-        decided = decision.at == number - 1 and decision.ungated != "not decided"
+        decided = decision.at == number - 1 and decision.found
         yield {
             "time": now(),
             "contrast": digest(vars(contrast)),

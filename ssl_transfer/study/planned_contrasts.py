@@ -32,7 +32,11 @@ def study_comparisons(plan: Plan, frame: pd.DataFrame | None = None) -> Comparis
         targets[task, protocol] = list(dict.fromkeys([*main, *measured]))
     statistics = Statistics.model_validate(plan.recipe["statistics"])
     pairs = statistics.pairs or compared(plan.arms)
-    known = planned_boundaries(plan) | ({} if frame is None else boundaries(frame))
+    known = planned_boundaries(plan)
+    if frame is not None:
+        from ssl_transfer.study.table import known_boundaries  # loads pandas
+
+        known |= known_boundaries(frame)
     return Comparisons(statistics, plan.arms, pairs, targets, known)
 
 
@@ -64,12 +68,6 @@ def _domain(plan: Plan, store: str) -> str | None:
             domain = card.get("domain")
             return None if domain and "+" in domain else domain  # of several domains the results tell
     return None
-
-
-def boundaries(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """(pretraining, task) -> boundary, from the results."""
-    known = frame.dropna(subset=["boundary"]).groupby(["pretraining", "task"])["boundary"].first()
-    return {(str(arm), str(task)): str(boundary) for (arm, task), boundary in known.items()}
 
 
 def planned_seeds(plan: Plan, contrasts: Iterable[DeclaredContrast | None] = ()) -> list[int]:

@@ -174,6 +174,12 @@ def _equal(column: pd.Series, value, name: str) -> np.ndarray:
     return (column == value).to_numpy(bool)
 
 
+def known_boundaries(frame: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """(pretraining, task) -> boundary between their domains, of a tidy table."""
+    known = frame.dropna(subset=["boundary"]).groupby(["pretraining", "task"])["boundary"].first()
+    return {(str(arm), str(task)): str(boundary) for (arm, task), boundary in known.items()}
+
+
 def class_metrics(metrics: Iterable[str]) -> set[str]:
     """Names of metrics that are another metric for a single class: `auroc_Mass` beside `auroc`, `dice_present_liver`.
 

@@ -9,17 +9,11 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from ssl_transfer.measures.metrics import metric_sign
-from ssl_transfer.study.declared import DeclaredContrast
+from ssl_transfer.study.declared import DeclaredContrast, Stated, of_metric
 from ssl_transfer.study.report.wording import JOIN, listed, measure, noisy, nominal, number, p_equals, percent, words
-from ssl_transfer.study.statistics import EQUIVALENT, Decision, Look
+from ssl_transfer.study.statistics import Decision, Look
+from ssl_transfer.study.statistics.verdicts import BETTER, BOTH, WITHIN_MARGIN
 from ssl_transfer.study.table import SCRATCH
-
-Stated = float | Mapping[str, float] | None  # for all metrics, or by metric; None: not stated
-
-
-def of_metric(stated: Stated, metric: str) -> float | None:
-    """What is stated for a metric; None: nothing."""
-    return stated.get(metric) if isinstance(stated, Mapping) else stated
 
 
 @dataclass(frozen=True)
@@ -98,11 +92,14 @@ class Terms:
             return "with all labels" if shares else ""
         return f"with {listed(shares)} of the labels" + (", averaged" if len(shares) > 1 else "")
 
+    def relevant_for(self, metric: str) -> float | None:
+        """The smallest difference worth detecting; None: neither it nor a margin is stated."""
+        relevant = of_metric(self.relevant, metric)
+        return of_metric(self.margin, metric) if relevant is None else relevant
+
     def is_large(self, decision: Decision) -> bool:
         """Whether the estimate of an open contrast is above the smallest relevant difference; without one, any is."""
-        metric, look = decision.contrast.metric, decision.look
-        relevant = of_metric(self.relevant, metric)
-        relevant = of_metric(self.margin, metric) if relevant is None else relevant
+        look, relevant = decision.look, self.relevant_for(decision.contrast.metric)
         return relevant is None or look is None or not abs(look.difference) <= relevant
 
     def within_margin(self, metric: str) -> str:
@@ -128,13 +125,13 @@ def claim(decision: Decision, terms: Terms, *, names_setting: bool = True) -> Cl
         return Claim(f"Nothing is claimed on {a} against {b}{setting}: {decision.reason}", numbers(decision), scope)
     if not decision.decided:
         return Claim(_open(decision, terms, a, b, setting), numbers(decision), scope)
-    if decision.verdict in EQUIVALENT:
+    if decision.verdict in WITHIN_MARGIN:
         text = f"{a} and {b} are equivalent {terms.within_margin(contrast.metric)}{setting}"
-        if decision.verdict == "equivalent and different":
+        if decision.verdict == BOTH:
             ahead, behind = (a, b) if look.difference * metric_sign(contrast.metric) > 0 else (b, a)
             text += f", though {ahead} is better than {behind}"
         return Claim(text, numbers(decision), scope)
-    winner, loser = (a, b) if decision.verdict == "better" else (b, a)
+    winner, loser = (a, b) if decision.verdict == BETTER else (b, a)
     return Claim(f"{winner} is better than {loser}{setting} by", numbers(decision, from_winner=True), scope)
 
 
@@ -190,7 +187,7 @@ def of_looks(decision: Decision) -> str:
 
 
 def _p(decision: Decision, look: Look) -> str:
-    if decision.verdict in EQUIVALENT:
+    if decision.verdict in WITHIN_MARGIN:
         at = f" at level {nominal(look.level_tost)}" if look.level_tost != look.level else ""
         return f"{p_equals(look.p_tost)} (two one-sided tests{at})"
     return p_equals(look.p_value)

@@ -36,7 +36,7 @@ from ssl_transfer.study.statistics import (
     summary,
     tidy_curves,
 )
-from ssl_transfer.study.table import CLEAN, complete, matches, random_init_arms
+from ssl_transfer.study.table import CLEAN, complete, known_boundaries, matches, random_init_arms
 
 TUNING_COLUMNS = ["task", "protocol", "strategy", "fraction", "pretraining", "pretraining_seed", "seed"]
 TUNING_COLUMNS += ["settings", "metric", "value", "selected", "seconds"]
@@ -181,8 +181,7 @@ class Evidence:
     @cached_property
     def declared_contrasts(self) -> pd.DataFrame:
         """The gate and the primary contrasts as rows of the same columns."""
-        first: Any = self.runs.groupby(["pretraining", "task"])["boundary"].first().to_dict()
-        return decision_rows(self.decisions, first)
+        return decision_rows(self.decisions, known_boundaries(self.runs))
 
     @cached_property
     def terms(self) -> Terms:

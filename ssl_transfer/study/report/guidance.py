@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.study.report.claims import Stated, of_metric
+from ssl_transfer.study.declared import Stated, of_metric
 from ssl_transfer.study.report.primary import primary_noise
 from ssl_transfer.study.report.wording import listed, measure, noisy, nominal, number, percent, whole, words
 from ssl_transfer.study.statistics import Dominance, least_detectable

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from ssl_transfer.study.report.claims import Claim, Terms, claim, undecided
 from ssl_transfer.study.report.wording import listed
-from ssl_transfer.study.statistics import EQUIVALENT, Decision
+from ssl_transfer.study.statistics import Decision
+from ssl_transfer.study.statistics.verdicts import BETTER, WITHIN_MARGIN, WORSE
 
 NOT_PASSED = "Nothing is claimed on the primary contrasts before this gate is passed."
 
@@ -47,7 +48,7 @@ def headline(decisions: Sequence[Decision], terms: Terms) -> Headline | None:
     primaries = [each for each in decisions if each.family != "gate"]
     if not decisions:
         return None
-    if gates and gates[0].verdict != "better":
+    if gates and gates[0].verdict != BETTER:
         of_gate = claim(gates[0], terms)
         first = Claim(of_gate.text, of_gate.numbers, f"{of_gate.scope} {NOT_PASSED}".strip())
         return Headline((first,), tuple((claim(each, terms), each) for each in primaries))
@@ -84,8 +85,8 @@ def _combined(group: Sequence[Decision], terms: Terms) -> str:
     """One sentence on side a of several contrasts: against whom it is better, worse, equivalent, or open."""
     a, setting = terms.side(group[0].contrast.a), terms.setting(group[0].contrast)
     metric = group[0].contrast.metric
-    better, worse = (_others(group, terms, (verdict,)) for verdict in ("better", "worse"))
-    equivalent, open_ones = _others(group, terms, EQUIVALENT), [each for each in group if not each.decided]
+    better, worse = (_others(group, terms, (verdict,)) for verdict in (BETTER, WORSE))
+    equivalent, open_ones = _others(group, terms, WITHIN_MARGIN), [each for each in group if not each.decided]
     few, rest = ([each for each in open_ones if terms.is_large(each) == large] for large in (True, False))
     parts = []
     if worse:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from ssl_transfer.domains import DISTANCE
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.wording import listed, percent, whole, words
 from ssl_transfer.study.statistics import Decision
+from ssl_transfer.study.table import known_boundaries
 
 CROSSING = {"none": "in the domain of", "soft": "across a soft boundary from", "hard": "across a hard boundary from"}
 
@@ -56,11 +56,11 @@ def _targets(evidence: Evidence, primaries: Sequence[Decision]) -> Iterator[tupl
 
 def _boundaries(evidence: Evidence, primaries: Sequence[Decision]) -> Iterator[tuple[str, str]]:
     """Boundaries between the domain of side a and the targets that no primary contrast crosses."""
-    first: Any = evidence.runs.groupby(["pretraining", "task"])["boundary"].first().to_dict()
+    boundaries = known_boundaries(evidence.runs)
     crossed: dict[str, None] = {}
     for each in primaries:
         arm = each.contrast.a.get("pretraining")
-        crossed |= dict.fromkeys(first.get((arm, task), "") for task in each.contrast.tasks if arm)
+        crossed |= dict.fromkeys(boundaries.get((arm, task), "") for task in each.contrast.tasks if arm)
     known = [name for name in DISTANCE if name in crossed]
     missing = [name for name in DISTANCE if name not in crossed]
     if known and missing:

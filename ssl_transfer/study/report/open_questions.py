@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from ssl_transfer.study.report.claims import Terms, of_metric
+from ssl_transfer.study.report.claims import Terms
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.wording import nominal, number
 from ssl_transfer.study.statistics import Decision, Outlook, outlook
-from ssl_transfer.study.statistics.decisions import NOT_DECIDED
 
 
 def open_questions(evidence: Evidence) -> list[tuple[str, str]]:
     """Heading and text for each declared contrast that is open, the gate first."""
     terms = evidence.terms
-    open_ones = [each for each in evidence.decisions if each.ungated == NOT_DECIDED]
+    open_ones = [each for each in evidence.decisions if not each.found]
     several = len({terms.setting(each.contrast) for each in open_ones}) > 1
     return [(_heading(each, terms, several), " ".join(_sentences(each, terms))) for each in open_ones]
 
@@ -24,9 +23,7 @@ def _heading(decision: Decision, terms: Terms, several: bool) -> str:
 
 def _sentences(decision: Decision, terms: Terms) -> list[str]:
     metric = decision.contrast.metric
-    relevant = of_metric(terms.relevant, metric)
-    effect = of_metric(terms.margin, metric) if relevant is None else relevant
-    found = outlook(decision, effect)
+    found = outlook(decision, terms.relevant_for(metric))
     if decision.units.unit == "seed" and len(decision.units.table):
         return ["One pretraining seed on a side: only further pretraining seeds can decide about the pretrainings."]
     if found is None:

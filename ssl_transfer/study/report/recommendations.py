@@ -11,7 +11,7 @@ import pandas as pd
 
 from ssl_transfer.domains import DISTANCE
 from ssl_transfer.measures.metrics import metric_sign
-from ssl_transfer.study.report.claims import Stated, of_metric
+from ssl_transfer.study.declared import Stated, of_metric
 from ssl_transfer.study.report.guidance import few_seeds
 from ssl_transfer.study.report.wording import JOIN, difference, listed, measure, units_used
 from ssl_transfer.study.statistics import EXPLORATORY, Dominance, least_detectable

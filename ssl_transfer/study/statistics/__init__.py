@@ -38,7 +38,7 @@ from ssl_transfer.study.statistics.detectable import (
     seeds_needed,
 )
 from ssl_transfer.study.statistics.dominance import Dominance
-from ssl_transfer.study.statistics.families import EQUIVALENT, EXPLORATORY, FAMILY, SECONDARY, Selectors
+from ssl_transfer.study.statistics.families import EXPLORATORY, FAMILY, SECONDARY, Selectors
 from ssl_transfer.study.statistics.meta_analysis import RandomEffects, over_targets, random_effects, target_effects
 from ssl_transfer.study.statistics.outlook import Outlook, outlook
 from ssl_transfer.study.statistics.patients import (
@@ -75,7 +75,6 @@ __all__ = [
     "CONTRAST_COLUMNS",
     "CURVE_COLUMNS",
     "DEFAULT_MARGIN",
-    "EQUIVALENT",
     "EXPLORATORY",
     "FAMILY",
     "PATIENT_COLUMNS",

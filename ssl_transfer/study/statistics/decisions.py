@@ -19,16 +19,15 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.measures.metrics import metric_sign
-from ssl_transfer.study.declared import DeclaredContrast, Spending
+from ssl_transfer.study.declared import DeclaredContrast, Spending, Stated, of_metric
 from ssl_transfer.study.statistics.contrast_units import STUDY, Units, contrast_units
 from ssl_transfer.study.statistics.corrections import ALPHA
 from ssl_transfer.study.statistics.look_tests import ContrastData, LookTests
 from ssl_transfer.study.statistics.sequential import SPENDING, holm_levels
+from ssl_transfer.study.statistics.verdicts import BETTER, NOT_DECIDED, verdicts
 from ssl_transfer.study.table import complete
 
 GATE, PRIMARY = "gate", "primary"
-BETTER, WORSE, EQUIVALENT, BOTH = "better", "worse", "equivalent", "equivalent and different"
-NOT_DECIDED = "not decided"
 
 
 @dataclass(frozen=True)
@@ -121,6 +120,11 @@ class Decision:
         return self.verdict != NOT_DECIDED
 
     @property
+    def found(self) -> bool:
+        """The data decide, whatever the gate says."""
+        return self.ungated != NOT_DECIDED
+
+    @property
     def at_last_look(self) -> bool:
         """No look is left."""
         return len(self.looks) == len(self.planned_looks)
@@ -128,7 +132,7 @@ class Decision:
     @property
     def settled(self) -> bool:
         """More seeds would not change it: it is decided, whatever the gate says, or at its last look."""
-        return self.ungated != NOT_DECIDED or self.at_last_look
+        return self.found or self.at_last_look
 
     @property
     def holds_for(self) -> str:
@@ -143,7 +147,7 @@ def decide(
     *,
     looks: Sequence[int],
     spending: Spending = SPENDING,
-    margin: float | Mapping[str, float] | None = None,
+    margin: Stated = None,
     seeds: Sequence[int] | None = None,
     pending: Mapping[str, Collection[int]] | None = None,
     shared_draws: bool = True,
@@ -184,7 +188,7 @@ def decide_many(
     *,
     looks: Sequence[int],
     spending: Spending = SPENDING,
-    margin: float | Mapping[str, float] | None = None,
+    margin: Stated = None,
     tests: int | None = None,
 ) -> pd.DataFrame:
     """Decide many studies of one design, for simulations; arguments as for `decide`.
@@ -209,7 +213,7 @@ def _data(
     gate: DeclaredContrast | None,
     primaries: Sequence[DeclaredContrast],
     looks: Sequence[int],
-    margin: float | Mapping[str, float] | None,
+    margin: Stated,
     seeds: Sequence[int] | None,
     pending: Mapping[str, Collection[int]],
     shared_draws: bool,
@@ -222,7 +226,8 @@ def _data(
         if contrast is not None:
             awaited = _awaited(contrast, pending)
             units = contrast_units(frame, contrast, shared_draws, awaited - {None})
-            highest = margin_of(margin, contrast.metric)
+            highest = of_metric(margin, contrast.metric)
+            highest = np.nan if highest is None else highest
             data.append(ContrastData(contrast, units, order, awaited, tuple(looks), highest, studies))
     return data
 
@@ -231,12 +236,6 @@ def _awaited(contrast: DeclaredContrast, pending: Mapping[str, Collection[int]])
     """Pretraining seeds that the pretrainings of a contrast still lack."""
     named = pending if contrast.pretrainings is None else contrast.pretrainings
     return {seed for name in named for seed in pending.get(name, ())}
-
-
-def margin_of(margin: float | Mapping[str, float] | None, metric: str) -> float:
-    """The margin of a metric; NaN: none."""
-    stated = margin.get(metric) if isinstance(margin, Mapping) else margin
-    return np.nan if stated is None else float(stated)
 
 
 class _Outcome:
@@ -278,8 +277,7 @@ class _Outcome:
             return np.full(len(self.at), NOT_DECIDED, object)
         difference = np.stack([tests.difference for tests in self.tests])[self.at, np.arange(len(self.at))]
         better = difference * metric_sign(self.data.contrast.metric) > 0
-        cases = [self.different & self.equivalent, self.equivalent, self.different & better, self.different]
-        return np.select(cases, [BOTH, EQUIVALENT, BETTER, WORSE], NOT_DECIDED).astype(object)
+        return verdicts(self.different, self.equivalent, better)
 
     def latest(self) -> np.ndarray:
         """Index of the look that decided, or of the latest; −1 without any."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ssl_transfer.study.statistics.families import EQUIVALENT
+from ssl_transfer.study.statistics.verdicts import BETTER, NOT_DECIDED, WITHIN_MARGIN, WORSE
 
 Pair = frozenset[str]
 
@@ -36,13 +36,13 @@ class Dominance:
         beaten, equivalent, compared, one_checkpoint = {arm: set() for arm in arms}, set(), set(), False
         for a, b, verdict, unit in zip(pairs["a"], pairs["b"], pairs["verdict"], pairs["unit"], strict=True):
             compared.add(frozenset((a, b)))
-            if verdict == "better":
+            if verdict == BETTER:
                 beaten[a].add(b)
-            elif verdict == "worse":
+            elif verdict == WORSE:
                 beaten[b].add(a)
-            elif verdict in EQUIVALENT:
+            elif verdict in WITHIN_MARGIN:
                 equivalent.add(frozenset((a, b)))
-            one_checkpoint |= unit == "seed" and verdict != "not decided"
+            one_checkpoint |= unit == "seed" and verdict != NOT_DECIDED
         return cls(arms, beaten, equivalent, compared, one_checkpoint)
 
     @property

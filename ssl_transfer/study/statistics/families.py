@@ -21,11 +21,11 @@ from ssl_transfer.study.statistics.corrections import (
     holm,
     holm_decisions,
 )
+from ssl_transfer.study.statistics.verdicts import verdicts
 from ssl_transfer.study.table import CELL, matches
 
 FAMILY = ("protocol", "metric", "fraction")
 SECONDARY, EXPLORATORY = "secondary", "exploratory"
-EQUIVALENT = ("equivalent", "equivalent and different")  # verdicts
 Selectors = Sequence[Mapping[str, Any]]
 
 
@@ -130,8 +130,4 @@ def _groups(number: np.ndarray) -> list[np.ndarray]:
 def _verdicts(table: pd.DataFrame, different: np.ndarray, equivalent: np.ndarray) -> np.ndarray:
     signs = {metric: metric_sign(metric) for metric in table["metric"].unique()}
     improved = (table["difference"] * table["metric"].map(signs).astype(float) > 0).to_numpy()
-    return np.select(
-        [equivalent & different, equivalent, different & improved, different],
-        ["equivalent and different", "equivalent", "better", "worse"],
-        "not decided",
-    ).astype(object)
+    return verdicts(different, equivalent, improved)

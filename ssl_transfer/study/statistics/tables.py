@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.errors import RunError
+from ssl_transfer.study.declared import Stated, of_metric
 from ssl_transfer.study.statistics.corrections import ALPHA
 from ssl_transfer.study.statistics.families import FAMILY, Families, Selectors
 from ssl_transfer.study.statistics.two_samples import (
@@ -22,7 +23,7 @@ from ssl_transfer.study.statistics.two_samples import (
     welch_difference,
 )
 from ssl_transfer.study.statistics.units import Arms, domain_arms
-from ssl_transfer.study.table import CELL, complete
+from ssl_transfer.study.table import CELL, complete, known_boundaries
 
 CONTRAST_COLUMNS = [
     *CELL,
@@ -270,9 +271,7 @@ def _planned_tests(
 ) -> pd.DataFrame:
     """The contrasts of a finished study that can be tested: `PLANNED_COLUMNS`."""
     if boundaries is None:
-        known = complete(frame)
-        first: Any = known.groupby(["pretraining", "task"])["boundary"].first().to_dict()
-        boundaries = first
+        boundaries = known_boundaries(complete(frame))
     arms = domain_arms(planned.assign(value=1.0), boundaries)
     left, right = _chosen(arms, pairs)
     possible = _Tests.of(arms, left, right, shared_draws).possible()
@@ -292,18 +291,13 @@ def _chosen(arms: Arms, pairs: Collection[Collection[str]] | None) -> tuple[np.n
     return left[keep], right[keep]
 
 
-def _margins(margin: float | Mapping[str, float] | None, metrics: pd.Series) -> np.ndarray:
+def _margins(margin: Stated, metrics: pd.Series) -> np.ndarray:
     """The margin of each row; NaN: none."""
-    stated: dict[str | None, float] = {}
-    if isinstance(margin, Mapping):
-        stated.update(margin)
-    elif margin is not None:
-        stated[None] = margin
-    for metric, value in stated.items():
-        if not value > 0:
+    for metric, value in (margin if isinstance(margin, Mapping) else {"": margin}).items():
+        if value is not None and not value > 0:
             of = f" of '{metric}'" if metric else ""
             raise RunError(f"statistics.margin{of}: found {value}, expected a positive number in units of the metric.")
-    return np.array([stated.get(metric, stated.get(None, np.nan)) for metric in metrics], float)
+    return np.array([of_metric(margin, metric) for metric in metrics], float)  # None becomes NaN
 
 
 def strategy_contrasts(
