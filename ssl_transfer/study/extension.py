@@ -21,8 +21,6 @@ from ssl_transfer.study.planned_contrasts import arms_of_contrast, jobs_of_seeds
 from ssl_transfer.study.power import StudyPower, named_contrast
 from ssl_transfer.study.statistics import ALPHA, Decision
 from ssl_transfer.study.statistics.power import Start, detectable_difference, look_power
-from ssl_transfer.study.statistics.sequential import holm_levels
-from ssl_transfer.study.statistics.verdicts import EQUIVALENT
 
 MOST_SEEDS = 500  # of a replication
 
@@ -74,18 +72,10 @@ class _Extension:
             return {**row, "status": "waiting"}
         return {**row, "status": "open", **self.looks_left(decision, pairs)}
 
-    def levels(self, decision: Decision) -> tuple[float, ...]:
-        """Levels at the looks of a contrast, given what is decided of its family."""
-        family = [each for each in self.decisions if each.family == decision.family]
-        different = sum(each.found and each.ungated != EQUIVALENT for each in family)
-        return holm_levels(
-            ALPHA, len(family), min(different, len(family) - 1), decision.planned_looks, self.statistics.spent
-        )
-
     def looks_left(self, decision: Decision, pairs: np.ndarray) -> dict[str, Any]:
         """The looks that are left, with conditional power."""
         taken = len(decision.looks)
-        looks, levels = decision.planned_looks[taken:], self.levels(decision)[taken:]
+        looks, levels = decision.planned_looks[taken:], decision.levels[taken:]
         estimate, sd, start = float(pairs.mean()), float(pairs.std(ddof=1)), Start.of(pairs)
         relevant = self.statistics.relevant_for(decision.contrast.metric)
         truths = {"estimate": estimate} | ({} if relevant is None else {"relevant": math.copysign(relevant, estimate)})
@@ -121,7 +111,7 @@ class _Extension:
     def replication(self, over: Sequence[Decision]) -> dict[str, Any]:
         """A study of the same design with fresh pretraining seeds, for contrasts that no look is left of."""
         count = max(decision.planned_looks[-1] for decision in over)
-        enough = [n for decision in over if (n := self._enough(decision, len(over))) is not None]
+        enough = [n for decision in over if (n := self._enough(decision)) is not None]
         seeds = max([count, *enough])
         first = max(planned_seeds(self.plan)) + 1
         fresh = f"[{','.join(str(seed) for seed in range(first, first + seeds))}]"
@@ -144,7 +134,7 @@ class _Extension:
             "command": shlex.join(words),
         }
 
-    def _enough(self, decision: Decision, tests: int) -> int | None:
+    def _enough(self, decision: Decision) -> int | None:
         """Seeds with which a replication finds `relevant` with 80 % power; None if that is not known."""
         relevant, components = (
             self.statistics.relevant_for(decision.contrast.metric),
@@ -152,6 +142,7 @@ class _Extension:
         )
         if relevant is None or components is None:
             return None
+        tests = sum(each.family == decision.family for each in self.decisions)
         sd = components.unit_sd(self.power.draws(decision.contrast)[0])
         candidates = range(2, MOST_SEEDS + 1)
         return next((n for n in candidates if detectable_difference(n, ALPHA / tests, sd) <= relevant), None)

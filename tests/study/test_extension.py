@@ -119,3 +119,11 @@ def test_a_replication_has_the_seeds_for_the_relevant_difference(study):
     sd = 0.05 * (12 / 11) ** 0.5  # of alternating differences
     assert detectable_difference(needed, ALPHA, sd) <= 0.03 < detectable_difference(needed - 1, ALPHA, sd)
     assert replication["seeds"] == needed
+
+
+def test_the_gate_does_not_count_among_the_tests_that_a_replication_shares_alpha_among(study):
+    gate = {**STUDY["statistics"]["primary"], "compare": "CT", "with": "scratch"}
+    alone = extension(study(12, gap=0.0, sd=0.05))["replication"]
+    gated = extension(study(12, gap=0.0, sd=0.05, gate=gate))["replication"]
+    assert len(gated["contrasts"]) == 2
+    assert gated["seeds_for_80_percent_power_at_relevant"] == alone["seeds_for_80_percent_power_at_relevant"]
