@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -280,6 +281,31 @@ def test_there_are_five_studies_of_the_literature_each_with_a_mini_version():
 def test_the_head_of_a_study_says_what_it_decides_its_power_its_looks_and_its_cost(path):
     head = path.read_text().partition("title:")[0]
     assert [word for word in ("Decides", "Power", "Looks", "Cost") if f"\n# {word}: " not in head] == []
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_cost_in_the_head_of_a_study_is_that_of_its_plan(path, tmp_path):
+    (stated,) = re.findall(r"^# Cost: (?:about )?(\d+) (minutes|hours)", path.read_text(), re.M)
+    hours = Costs().estimate(plan_study(load_study(path), tmp_path, write=False).jobs).hours
+    assert float(stated[0]) == pytest.approx(hours * {"minutes": 60, "hours": 1}[stated[1]], rel=0.05, abs=1)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_detectable_differences_in_the_head_of_a_study_are_those_of_its_power(path, tmp_path):
+    from ssl_transfer.study.power import StudyPower
+
+    stated = re.search(
+        r"(\d+) seeds detect ([\d.]+)(?: to ([\d.]+))? with 80 %", re.sub(r"\n#\s+", " ", path.read_text())
+    )
+    answers = StudyPower(plan_study(load_study(path), tmp_path, write=False)).answer()
+    last = [answer["looks"][-1] for answer in answers if answer["family"] == "primary" and answer.get("looks")]
+    if stated is None:  # public weights, or too small to decide anything
+        assert not last or "tiny" in path.stem
+        return
+    assert {look["seeds"] for look in last} == {int(stated[1])}
+    detectable = sorted(look["detectable"] for look in last)
+    assert [detectable[0], detectable[-1]] == pytest.approx([float(stated[2]), float(stated[3] or stated[2])], rel=0.03)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
