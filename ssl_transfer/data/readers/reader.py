@@ -53,6 +53,9 @@ class Item:
             Missing keys are unknown.
         mask: Path of its mask, or None.
         uid: Id that copies of the same image share (SOPInstanceUID), or None.
+        window: Lowest and highest physical value of the VOI window that the file states, or None.
+        depth: Lowest and highest physical value that its stored bits can hold; None for floats.
+        together: Name that the items of one volume share, whose intensities have one range; None: each item has its own.
     """
 
     file: str
@@ -64,6 +67,9 @@ class Item:
     row: dict
     mask: Path | None = None
     uid: str | None = None
+    window: tuple[float, float] | None = None
+    depth: tuple[float, float] | None = None
+    together: str | None = None
 
 
 @dataclass(slots=True)
