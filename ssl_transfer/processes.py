@@ -237,6 +237,14 @@ class Workers:
         except (EOFError, OSError):
             return WorkerEnd(self._workers.pop(number).end())
 
+    def kill(self, number: int) -> None:
+        """End a worker that does not answer, and what it has started; the next task of this number starts another one."""
+        self._busy.discard(number)
+        worker = self._workers.pop(number)
+        _kill_after(_family(worker.process.pid), 0)
+        worker.connection.close()
+        worker.process.wait()
+
     def stop(self) -> None:
         """Request all workers to stop. What they have started is their own business: they may need it for a checkpoint."""
         self.stopped = True

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.command_line import Answer, ssl_transfer
+from support.stores import resealed
 
 ROOT = Path(__file__).parent.parent
 
@@ -79,7 +80,7 @@ def changed(tmp_path):
         rows["label"] = rows["label"].astype(object)
         rows.loc[np.asarray(unlabelled, int), "label"] = None
         rows.to_parquet(folder / "rows.parquet", index=False)
-        return ImageStore(folder)
+        return ImageStore(resealed(folder))
 
     return copy
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ from typing import Any
 from ssl_transfer.errors import StoreError
 from ssl_transfer.run import from_json, read_json, to_json
 
-SCHEMA = 1
+SCHEMA = 2
+DTYPES = ("|u1", "<i2", "<f4")
+MASK_DTYPES = ("|u1", "<u2")
+LARGEST_IMAGE = 2**31  # bytes; a card that states more is damaged
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,9 @@ class StoreCard:
         n_refused: Number of refused files.
         labels: Images by label.
         masks: Of the images; None without masks.
+        decisions: What ingest decided about the images and by which rule.
+        checksums: Checksum of `rows.parquet`, of the files of the splits, and of each shard (see `integrity`), by file name.
+        sample: Digests of some images by position, which are compared at opening.
         id: Content name of the store.
     """
 
@@ -95,6 +103,9 @@ class StoreCard:
     n_refused: int
     labels: dict[str, int]
     masks: MaskCard | None
+    decisions: dict[str, Any]
+    checksums: dict[str, str]
+    sample: dict[str, str]
     id: str
 
     @classmethod
@@ -115,15 +126,19 @@ class StoreCard:
                 f"Make one with: ssl-transfer ingest {folder} --out stores/NAME"
             )
         if content.get("schema") != SCHEMA:
-            raise StoreError(
-                f"{folder}: store schema {content.get('schema')}, this version reads {SCHEMA}. Update ssl_transfer."
-            )
+            raise StoreError(_other_schema(folder, content))
         try:
             splits = {name: SplitSize(**size) for name, size in content["splits"].items()}
             masks = content["masks"] and MaskCard(**content["masks"])
-            return from_json(cls, {**content, "splits": splits, "masks": masks})
-        except (KeyError, TypeError, AttributeError) as error:
-            raise StoreError(f"{folder}/card.json: is damaged ({error}). Ingest again.") from None
+            card = from_json(cls, {**content, "splits": splits, "masks": masks})
+            problem = next(_problems(card), None)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            problem = str(error)
+        if problem:
+            raise StoreError(
+                f"{folder}/card.json: is damaged ({problem}). Copy the store again, or ingest the source again."
+            )
+        return card
 
     def save(self, folder: Path) -> None:
         """Write `card.json`."""
@@ -132,3 +147,68 @@ class StoreCard:
     def to_json(self) -> dict[str, Any]:
         """The card as `card.json` has it."""
         return to_json(self, optional=("source", "inputs"))
+
+
+def _other_schema(folder: Path, content: dict[str, Any]) -> str:
+    found = content.get("schema")
+    if not isinstance(found, int) or found > SCHEMA:
+        return f"{folder}: found a store of schema {found}, this version reads {SCHEMA}. Update ssl_transfer."
+    source = content.get("source")
+    command = f"ssl-transfer ingest {shlex.quote(source) if isinstance(source, str) else 'SOURCE'} --out {folder}_schema{SCHEMA}"
+    return (
+        f"{folder}: found a store of schema {found}, which has no checksums; this version reads {SCHEMA}. "
+        f"Ingest the source again, with the options of the first time: {command}"
+    )
+
+
+def _problems(card: StoreCard) -> Iterator[str]:
+    """What is wrong with the values of a card: types first, then relations between values."""
+    for name, kind in TYPES.items():
+        value = getattr(card, name)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            yield f"{name} is {str(value)[:60]!r}"
+    whole = {"n_images": card.n_images, "images_per_shard": card.images_per_shard, "shards": card.shards}
+    whole |= {"size": card.size, "channels": card.channels}
+    for name, value in whole.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not all(isinstance(number, int) and number >= 1 for number in numbers):
+            yield f"{name} is {value}, expected numbers of at least 1"
+    if len(card.size) != 2 or card.channels not in (1, 3):
+        yield f"its images have size {card.size} and {card.channels} channels"
+    if card.dtype not in DTYPES:
+        yield f"dtype is {card.dtype!r}, expected one of {', '.join(DTYPES)}"
+    if card.channels * card.size[0] * card.size[1] * 4 > LARGEST_IMAGE:
+        yield f"one image of {card.channels} x {card.size[0]} x {card.size[1]} takes more than {LARGEST_IMAGE >> 30} GiB"
+    if card.shards != -(-card.n_images // card.images_per_shard):
+        yield f"{card.n_images} images in shards of {card.images_per_shard} are not {card.shards} shards"
+    if sum(split.images for split in card.splits.values()) > card.n_images:
+        yield f"its splits have more images than the {card.n_images} of the store"
+    if card.masks and (card.masks.dtype not in MASK_DTYPES or card.masks.images_per_shard < 1):
+        yield f"masks of dtype {card.masks.dtype!r}, {card.masks.images_per_shard} in a shard"
+    if len(card.value_range) != 2 or not all(isinstance(end, (int, float)) for end in card.value_range):
+        yield f"value_range is {card.value_range}"
+    if any(not position.isdecimal() or int(position) >= card.n_images for position in card.sample):
+        yield f"its sample has positions beyond {card.n_images} images"
+
+
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "units": str,
+    "domain": str,
+    "classes": (tuple, type(None)),
+    "refused": tuple,
+    "warnings": tuple,
+    "value_range": tuple,
+    "n_images": int,
+    "channels": int,
+    "size": tuple,
+    "dtype": str,
+    "compressed": bool,
+    "images_per_shard": int,
+    "shards": int,
+    "splits": dict,
+    "labels": dict,
+    "decisions": dict,
+    "checksums": dict,
+    "sample": dict,
+    "id": str,
+}

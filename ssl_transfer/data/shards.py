@@ -9,10 +9,12 @@ page cache are copied from a memory map; this reaches 0.67 of the speed of a bar
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,18 +27,65 @@ OPEN_SHARDS = 256  # file descriptors kept open per process
 MAPPED_BYTES = 8 * 2**30  # larger stores are not mapped, since mapped pages count as memory of the process
 
 
-class ShardWriter:
-    """Appends images of one shape and dtype to numbered shards in `folder`."""
+def shard_name(name: str, number: int, compressed: bool) -> str:
+    """File name of a shard of `pixels` or `masks`."""
+    return f"{name}-{number:05d}.{'b2' if compressed else 'npy'}"
 
-    def __init__(self, folder: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, compress: bool):
+
+def shard_bytes(path: Path, images: int, image_bytes: int, compressed: bool) -> int:
+    """Number of bytes that a shard of so many images must have, by its header or its offset index.
+
+    Raises:
+        FileNotFoundError: If the shard or its index is missing.
+        ValueError: If its header or its index is damaged.
+    """
+    if not compressed:
+        with open(path, "rb") as file:
+            head = file.read(10)
+        if head[:6] != b"\x93NUMPY":
+            raise ValueError("it does not begin like a .npy file")
+        return _header_bytes(head) + images * image_bytes
+    index = path.with_suffix(".offsets.npy").read_bytes()
+    if len(index) < 10 or len(index) != _header_bytes(index) + 8 * (images + 1):
+        raise ValueError(f"its index of {images} images has {len(index)} bytes")
+    return int.from_bytes(index[-8:], "little")
+
+
+def shard_header(shape: tuple[int, ...], dtype: np.dtype, images: int) -> bytes:
+    """The header of a plain shard. NumPy pads it, so that it has one length for any number of images."""
+    header = io.BytesIO()
+    fields = {"descr": dtype.str, "fortran_order": False, "shape": (images, *shape)}
+    np.lib.format.write_array_header_1_0(header, fields)
+    return header.getvalue()
+
+
+class ShardWriter:
+    """Appends images of one shape and dtype to numbered shards in `folder`.
+
+    Args:
+        folder: Folder of the shards.
+        name: `pixels` or `masks`.
+        shape: Shape of every image.
+        dtype: Dtype of the images.
+        compress: Whether blosc2 frames are written.
+        images: Number of images that the shards in `folder` have already, up to the last `flush` of a writer that was
+            interrupted; what is behind them is overwritten.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, compress: bool, images: int = 0
+    ):
         self.folder, self.name, self.shape = folder, name, tuple(shape)
         self.dtype = np.dtype(dtype).newbyteorder("<")
         self.compress = compress
         self.image_bytes = int(np.prod(shape)) * self.dtype.itemsize
         self.images_per_shard = max(1, SHARD_BYTES // self.image_bytes)
-        self.count = self.shards = self._in_shard = 0
+        self.count = images
+        self.shards, self._in_shard = divmod(images, self.images_per_shard)
         self._file: BinaryIO | None = None
         self._offsets: list[int] = []
+        if self._in_shard:
+            self._reopen()
 
     def append(self, image: np.ndarray) -> None:
         """Write one image of the shape and dtype of the shard."""
@@ -68,25 +117,57 @@ class ShardWriter:
         if self._file is not None:
             self._close(self._file)
 
+    def flush(self) -> None:
+        """Write all images to the disk, so that another writer can go on after them even if this machine fails."""
+        if self._file is not None:
+            self._write_offsets()
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def abandon(self) -> None:
+        """Close the file without finishing its shard."""
+        if self._file is not None:
+            with suppress(OSError):  # a full disk, which was reported already
+                self._file.close()
+            self._file = None
+
+    def _path(self) -> Path:
+        return self.folder / shard_name(self.name, self.shards, self.compress)
+
     def _open(self) -> BinaryIO:
-        suffix = "b2" if self.compress else "npy"
-        self._file = file = open(self.folder / f"{self.name}-{self.shards:05d}.{suffix}", "wb")  # noqa: SIM115
+        self._file = file = open(self._path(), "wb")  # noqa: SIM115
         self._offsets = [0]
         if not self.compress:
-            self._write_header(file, self.images_per_shard)
+            file.write(shard_header(self.shape, self.dtype, self.images_per_shard))
         return file
 
-    def _write_header(self, file: BinaryIO, images: int) -> None:
-        """Write the header; NumPy pads it, so that it can be rewritten in place with another number of images."""
-        header = {"descr": self.dtype.str, "fortran_order": False, "shape": (images, *self.shape)}
-        np.lib.format.write_array_header_1_0(file, header)
+    def _reopen(self) -> None:
+        """Open a shard that was not finished, behind its last image that counts."""
+        if self.compress:
+            index = self._path().with_suffix(".offsets.npy").read_bytes()
+            offsets = np.frombuffer(index, np.int64, offset=_header_bytes(index))
+            self._offsets = offsets[: self._in_shard + 1].tolist()
+            end = self._offsets[-1]
+        else:
+            header = shard_header(self.shape, self.dtype, self.images_per_shard)
+            end = len(header) + self._in_shard * self.image_bytes
+        self._file = open(self._path(), "r+b")  # noqa: SIM115
+        if self._file.seek(0, os.SEEK_END) < end:
+            raise ValueError(f"{self._path()}: has fewer than {self._in_shard} images")
+        self._file.truncate(end)
+        self._file.seek(end)
+
+    def _write_offsets(self) -> None:
+        if self.compress:
+            with open(self._path().with_suffix(".offsets.npy"), "wb") as file:
+                file.write(shard_header((), np.dtype("<i8"), len(self._offsets)))
+                file.write(np.array(self._offsets, "<i8").data)
 
     def _close(self, file: BinaryIO) -> None:
-        if self.compress:
-            np.save(self.folder / f"{self.name}-{self.shards:05d}.offsets.npy", np.array(self._offsets, np.int64))
-        elif self._in_shard != self.images_per_shard:
+        self._write_offsets()
+        if not self.compress and self._in_shard != self.images_per_shard:
             file.seek(0)
-            self._write_header(file, self._in_shard)
+            file.write(shard_header(self.shape, self.dtype, self._in_shard))
         file.close()
         self._file, self._in_shard = None, 0
         self.shards += 1
@@ -154,12 +235,14 @@ class ShardReader:
         if number in self._open:
             self._open.move_to_end(number)
             return self._open[number]
-        path = self.folder / f"{self.name}-{number:05d}.{'b2' if self.compressed else 'npy'}"
+        path = self.folder / shard_name(self.name, number, self.compressed)
         try:
             shard = self._open[number] = _Shard(path, self.image_bytes, self.compressed, self.mapped)
         except FileNotFoundError as error:
             missing = Path(error.filename).name
             raise StoreError(f"{self.folder}: shard {missing} is missing. Ingest the source again.") from None
+        except (ValueError, OSError) as error:  # an empty file cannot be mapped
+            raise StoreError(f"{path}: cannot be read ({error}). Ingest the source again.") from None
         if len(self._open) > OPEN_SHARDS:
             self._open.popitem(last=False)  # closed when the last reference to it is gone
         return shard
@@ -204,7 +287,12 @@ class _Shard:
         import blosc2
 
         one_thread: Any = 1  # blosc2 declares that its options are dicts
-        blosc2.decompress2(stored, dst=into, nthreads=one_thread)
+        try:
+            blosc2.decompress2(stored, dst=into, nthreads=one_thread)
+        except (RuntimeError, ValueError) as error:
+            raise StoreError(
+                f"{self.path}: an image cannot be decoded: the shard was damaged. Ingest the source again. ({error})"
+            ) from None
 
     def read(self, index: int, into: np.ndarray) -> bool:
         """Read an image; False if the file ends before the image does."""

@@ -2,27 +2,31 @@
 
 A store contains `pixels-00000.npy …` (plain shards of one dtype and shape, or `.b2` files of blosc2 frames with an offset
 index), `masks-*` of the same kind if images have masks, `rows.parquet`, `split-<name>.npy` (positions of each split), and
-`card.json`. The card is written last: a folder without it is not a store. Opening reads only the card, so it takes milliseconds
-at any size.
+`card.json`. The card is written last: a folder without it is not a store. Opening reads the card and compares a few images with
+their digests, so it takes milliseconds at any size.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ssl_transfer import __version__
 from ssl_transfer.data.card import MaskCard, SplitSize, StoreCard
+from ssl_transfer.data.image_files import ImageFiles
 from ssl_transfer.data.images import Positions
-from ssl_transfer.data.shards import ShardReader, ShardWriter
+from ssl_transfer.data.integrity import check_at_opening, file_checksum, problems, sample_positions, shard_checksums
+from ssl_transfer.data.integrity import pixel_digest as pixel_digest
+from ssl_transfer.data.rows import content_digest
+from ssl_transfer.data.shards import ShardReader
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import StoreError
 
@@ -33,13 +37,6 @@ SPLITS = ("train", "val", "test")
 UNITS = ("hu", "display", "rgb", "stored")
 
 
-def pixel_digest(image: np.ndarray) -> str:
-    """Name an image by its content: 32 hex digits of its shape, dtype and bytes."""
-    digest = hashlib.blake2b(f"{image.shape}{image.dtype.str}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
-
-
 class ImageStore:
     """An opened store. `len(store)` images; `store[i]` is one (C, H, W) array in physical units.
 
@@ -47,7 +44,8 @@ class ImageStore:
         path: Folder that `ingest` wrote.
 
     Raises:
-        StoreError: If the folder is missing, is not a store, or was written by a newer version.
+        StoreError: If the folder is missing or is not a store, if another version wrote it, or if its files are not those that
+            were written (see `integrity`; `verify` compares all of them).
 
     Example:
         >>> store = ImageStore("stores/ct")
@@ -62,6 +60,7 @@ class ImageStore:
         self._pixels = self._reader("pixels", self.shape, self.card.dtype, self.card.images_per_shard)
         masks = self.card.masks
         self._masks = self._reader("masks", self.shape[1:], masks.dtype, masks.images_per_shard) if masks else None
+        check_at_opening(self.path, self.card, self.read)
 
     def _reader(self, name: str, shape: tuple[int, ...], dtype: str, per_shard: int) -> ShardReader:
         return ShardReader(self.path, name, shape, dtype, per_shard, self.card.compressed, len(self))
@@ -87,6 +86,10 @@ class ImageStore:
         if self._masks is None:
             raise StoreError(f"{self.path}: this store has no masks. Ingest again with --masks PATH or PATTERN.")
         return self._masks.read(positions)
+
+    def verify(self) -> list[str]:
+        """Compare every image and every file with the checksums of the card: one sentence for each difference, none if whole."""
+        return list(problems(self.path, self.card, self._pixels, self._masks))
 
     @property
     def id(self) -> str:
@@ -141,7 +144,18 @@ class ImageStore:
                 f"{self.path}: no '{split}' split; this store has {', '.join(self.card.splits)}. "
                 "Ingest again with --resplit, or with more patients."
             )
-        return np.load(self.path / f"split-{split}.npy", mmap_mode="r")
+        path = self.path / f"split-{split}.npy"
+        try:
+            positions = np.load(path, mmap_mode="r")
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: cannot be read ({error}). Copy the store again, or ingest again.") from None
+        fits = positions.shape == (self.card.splits[split].images,) and positions.dtype == np.int64
+        if not fits or not 0 <= positions[0] <= positions[-1] < len(self):
+            raise StoreError(
+                f"{path}: has other positions than the {self.card.splits[split].images} of the card. "
+                "Copy the store again, or ingest again."
+            )
+        return positions
 
 
 def class_codes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +180,7 @@ def open_store(path: str | Path) -> ImageStore:
 class StoreWriter:
     """Writes a store into a temporary folder, which is renamed to its final name when the store is complete.
 
-    Use it as a context manager: on an exception, nothing is left behind.
+    Use it as a context manager: on an exception, nothing is left behind, unless `partial` keeps it.
 
     Args:
         out: Folder of the store; must not exist.
@@ -174,37 +188,32 @@ class StoreWriter:
         dtype: Dtype of the images.
         mask_dtype: Dtype of the masks; None: a store without masks.
         compress: Whether blosc2 lz4 frames are written instead of plain `.npy` shards.
+
+    Attributes:
+        rows: The rows that were appended.
     """
 
     def __init__(self, out: str | os.PathLike, shape, dtype, mask_dtype=None, compress: bool = False):
         self.out = Path(out)
         self.folder = self.out.parent / f".{self.out.name}.partial"
         self.shape, self.dtype, self.mask_dtype, self.compress = tuple(shape), np.dtype(dtype), mask_dtype, compress
-        self.rows: list[dict] = []
 
     def __enter__(self) -> StoreWriter:
         shutil.rmtree(self.folder, ignore_errors=True)  # left by an ingest that was killed
-        self.folder.mkdir(parents=True)
-        self._pixels = ShardWriter(self.folder, "pixels", self.shape, self.dtype, self.compress)
-        self._masks = (
-            ShardWriter(self.folder, "masks", self.shape[1:], self.mask_dtype, self.compress)
-            if self.mask_dtype is not None
-            else None
-        )
+        self._store = self.folder / "store"
+        self._files = ImageFiles(self._store, self.folder, self.shape, self.dtype, self.mask_dtype, self.compress)
+        self.rows = self._files.rows
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._files.abandon()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def append(self, image: np.ndarray, row: dict, mask: np.ndarray | None = None) -> None:
-        """Add one image (C, H, W), its row, and its mask (H, W); no mask means all background."""
-        self._pixels.append(image)
-        row["pixel_digest"] = pixel_digest(image)
-        if self._masks is not None:
-            mask = np.zeros(self.shape[1:], self.mask_dtype) if mask is None else mask
-            self._masks.append(mask)
-            row["mask_digest"] = pixel_digest(mask)
-        self.rows.append(row)
+    def append(
+        self, image: np.ndarray, row: dict, mask: np.ndarray | None = None, digests: dict[str, str] | None = None
+    ) -> None:
+        """Add one image (C, H, W), its row, and its mask (H, W); no mask means all background. See `ImageFiles.append`."""
+        self._files.append(image, row, mask, digests)
 
     def finish(
         self,
@@ -220,6 +229,7 @@ class StoreWriter:
         split_seed: int | None = None,
         source: str | None = None,
         inputs: str | None = None,
+        decisions: dict[str, Any] | None = None,
     ) -> ImageStore:
         """Write rows, splits and card, compute the id of the store from its content, and move it to its folder.
 
@@ -229,14 +239,12 @@ class StoreWriter:
 
         The other arguments are attributes of `StoreCard`.
         """
-        self._pixels.close()
-        if self._masks is not None:
-            self._masks.close()
-        frame, sizes = self._write_rows(np.asarray(splits))
-        masks = None
-        if self._masks is not None:
-            names = {str(value): name for value, name in (mask_classes or {}).items()}
-            masks = MaskCard(self._masks.dtype.str, self._masks.images_per_shard, names)
+        self._files.close()
+        pixels, masks, splits = self._files.pixels, self._files.masks, np.asarray(splits)
+        patients = self.rows.column("patient")
+        checksums, sample = self._checksums()
+        path = self.rows.join(self._store, split=splits)
+        names = {str(value): name for value, name in (mask_classes or {}).items()}
         card = StoreCard(
             source=source,
             inputs=inputs,
@@ -248,52 +256,66 @@ class StoreWriter:
             split_by=split_by,
             split_seed=split_seed,
             version=__version__,
-            value_range=self._value_range(np.flatnonzero(np.asarray(splits) == "train")),
-            n_images=len(frame),
-            n_patients=int(frame["patient"].nunique()) if frame["patient"].notna().all() else None,
+            value_range=self._value_range(np.flatnonzero(splits == "train")),
+            n_images=len(self.rows),
+            n_patients=_count(patients),
             channels=self.shape[0],
             size=self.shape[1:],
-            dtype=self._pixels.dtype.str,
+            dtype=pixels.dtype.str,
             compressed=self.compress,
-            images_per_shard=self._pixels.images_per_shard,
-            shards=self._pixels.shards,
-            splits=sizes,
+            images_per_shard=pixels.images_per_shard,
+            shards=pixels.shards,
+            splits=self._write_splits(splits, patients),
             n_refused=len(refused),
-            labels={str(label): int(n) for label, n in frame["label"].value_counts().sort_index().items()},
-            masks=masks,
+            labels=_counts(self.rows.values("label")),
+            masks=MaskCard(masks.dtype.str, masks.images_per_shard, names) if masks else None,
+            decisions=decisions or {},
+            checksums={},
+            sample=sample,
             id="",
         )
-        replace(card, id=_content_id(frame, card)).save(self.folder)
-        self.folder.rename(self.out)
+        others = {file.name: file_checksum(file) for file in (path, *sorted(self._store.glob("split-*.npy")))}
+        identity = {key: getattr(card, key) for key in ("units", "domain", "classes", "size", "channels", "dtype")}
+        content = content_digest(path, json.dumps(identity, sort_keys=True))
+        replace(card, id=content, checksums=others | checksums).save(self._store)
+        self._store.rename(self.out)
         return ImageStore(self.out)
 
-    def _write_rows(self, splits: np.ndarray) -> tuple[pandas.DataFrame, dict[str, SplitSize]]:
-        """Write `rows.parquet` and the positions of each split."""
-        import pandas
+    def _checksums(self) -> tuple[dict[str, str], dict[str, str]]:
+        """Checksum of each shard, and the digests of the images of the sample by position."""
+        wanted = set(sample_positions(len(self.rows)))
+        sample: dict[str, str] = {}
 
-        frame = pandas.DataFrame(self.rows).assign(split=splits)
-        leading = ["label", "patient", "series", "slice", "split", "pixel_digest"]
-        for name in leading:
-            if name not in frame:
-                frame[name] = None
-        frame = frame[leading + [name for name in frame if name not in leading]]
-        frame.to_parquet(self.folder / "rows.parquet", index=False)
-        patients_known = frame["patient"].notna().all()
+        def noted(digests: Iterable[str]) -> Iterator[str]:
+            for position, digest in enumerate(digests):
+                if position in wanted:
+                    sample[str(position)] = digest
+                yield digest
+
+        pixels, masks = self._files.pixels, self._files.masks
+        digests = noted(self.rows.values("pixel_digest"))
+        checksums = shard_checksums(digests, "pixels", pixels.images_per_shard, self.compress)
+        if masks is not None:
+            digests = self.rows.values("mask_digest")
+            checksums |= shard_checksums(digests, "masks", masks.images_per_shard, self.compress)
+        return checksums, sample
+
+    def _write_splits(self, splits: np.ndarray, patients: np.ndarray) -> dict[str, SplitSize]:
+        """Write the positions of each split."""
+        known = _count(patients) is not None
         sizes = {}
         for split in SPLITS:
             positions = np.flatnonzero(splits == split).astype(np.int64)
             if len(positions):
-                np.save(self.folder / f"split-{split}.npy", positions)
-                patients = int(frame["patient"].iloc[positions].nunique()) if patients_known else None
-                sizes[split] = SplitSize(len(positions), patients)
-        return frame, sizes
+                np.save(self._store / f"split-{split}.npy", positions)
+                sizes[split] = SplitSize(len(positions), _count(patients[positions]) if known else None)
+        return sizes
 
     def _value_range(self, train: np.ndarray) -> tuple[float, float]:
         """0.5 and 99.5 percentile of a sample: some thousand pixels of each of up to 256 training images, with a fixed seed."""
         positions = np.sort(np.random.default_rng(0).permutation(train)[:256])
-        reader = ShardReader(
-            self.folder, "pixels", self.shape, self.dtype, self._pixels.images_per_shard, self.compress
-        )
+        per_shard = self._files.pixels.images_per_shard
+        reader = ShardReader(self._store, "pixels", self.shape, self.dtype, per_shard, self.compress)
         stride = max(1, self.shape[1] * self.shape[2] // 4096) | 1  # odd, so that all columns are sampled
         thinned = [reader.read([position]).reshape(self.shape[0], -1)[:, ::stride].ravel() for position in positions]
         if not thinned:
@@ -302,11 +324,13 @@ class StoreWriter:
         return round(float(low), 4), round(float(high), 4)
 
 
-def _content_id(frame: pandas.DataFrame, card: StoreCard) -> str:
-    """Hash of the content of images and rows, independent of file paths and of the encoding of the shards."""
-    identity = {key: getattr(card, key) for key in ("units", "domain", "classes", "size", "channels", "dtype")}
-    digest = hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16)
-    for name in sorted(set(frame.columns) - {"file"}):
-        digest.update(name.encode())
-        digest.update("\x1f".join(map(str, frame[name])).encode())
-    return digest.hexdigest()
+def _count(patients: np.ndarray) -> int | None:
+    """Number of patients; None if one or more are unknown."""
+    names = set(patients.tolist())
+    return None if None in names else len(names)
+
+
+def _counts(labels: Iterable[Any]) -> dict[str, int]:
+    """Images by label, sorted."""
+    counts = Counter(str(label) for label in labels if label is not None)
+    return dict(sorted(counts.items()))

@@ -75,6 +75,10 @@ def test_a_truncated_shard_is_named(tmp_path, images):
     shard.write_bytes(shard.read_bytes()[:-10])
     with pytest.raises(StoreError, match="pixels-00000 ends before image 6"):
         store[6]
+    with pytest.raises(
+        StoreError, match=r"pixels-00000.npy has 538 bytes, but its 7 images take 548: it was truncated"
+    ):
+        ImageStore(tmp_path / "s")
 
 
 @pytest.mark.parametrize("content", [None, "{}", "not json"])

@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import random
-import shutil
 import signal
 import socket
 import sys
@@ -21,8 +20,10 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from support.stores import with_damaged_frames
 
 from ssl_transfer.cli import main
+from ssl_transfer.data.ingest.stage import ingest
 
 EVERY = 2  # steps between checkpoints
 OVERRIDES = (
@@ -274,13 +275,13 @@ def test_when_one_rank_dies_the_other_does_not_wait_forever_and_the_run_resumes(
     finish(launch, out, 2, unbroken(2, 20), epochs)
 
 
-def test_a_reader_that_fails_ends_the_run_with_its_message_and_status_2(launch, ct_store, tmp_path):
+def test_a_reader_that_fails_ends_the_run_with_its_message_and_status_2(launch, tmp_path):
     """Readers outlive SIGTERM, so nobody must wait for them to die of it."""
-    shutil.copytree(ct_store.path, tmp_path / "damaged")
-    os.truncate(tmp_path / "damaged" / "pixels-00000.npy", 20_000)
+    ingest("phantom:ct,patients=8,slices=6,size=32", tmp_path / "damaged", compress=True, workers=1)
+    with_damaged_frames(tmp_path / "damaged")
     running = launch(tmp_path / "run", 1, f"data.store={tmp_path / 'damaged'}", "monitor.label=modality")
     assert running.ended(30) == [2]
-    assert "it was truncated. Ingest the source again" in stderr_of(tmp_path / "run")
+    assert "cannot be decoded: the shard was damaged. Ingest the source again" in stderr_of(tmp_path / "run")
 
 
 @pytest.mark.long

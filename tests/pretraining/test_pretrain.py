@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from support.stores import resealed
 
 from ssl_transfer.cli import main
 from ssl_transfer.data.altered import ClearedAir
@@ -234,6 +235,7 @@ def test_the_alarm_stops_a_run_in_which_every_projection_is_the_same(runs, ct_st
     """A store of nothing but air: each view is black, so the projections are constant, and MoCo's loss does not tell."""
     shutil.copytree(ct_store.path, tmp_path / "air")
     np.save(tmp_path / "air" / "pixels-00000.npy", np.full((48, 1, 32, 32), -1000, np.int16))
+    resealed(tmp_path / "air")
     still = "data.views={name: ct, noise: 0, brightness: 0, contrast: 0}"
     arguments = (f"data.store={tmp_path / 'air'}", still, "method={name: moco, queue: 24, bn_groups: 1}")
     with pytest.raises(

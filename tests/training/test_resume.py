@@ -1,13 +1,13 @@
 """Resuming: from the newest whole checkpoint, with the choices that the machine of the first part made."""
 
 import json
-import os
-import shutil
 
 import pytest
 import torch
+from support.stores import with_damaged_frames
 
 from ssl_transfer.cli import main
+from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.errors import StoreError
 from ssl_transfer.training import machine
 
@@ -15,14 +15,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
-def interrupt(runs, ct_store, tmp_path):
+def interrupt(runs, tmp_path):
     """A run that fails in step 3 of 6, with checkpoints of steps 1 and 2: the store that it is watched on is damaged."""
 
     def interrupted(*overrides):
-        shutil.copytree(ct_store.path, tmp_path / "watched")
-        os.truncate(tmp_path / "watched" / "pixels-00000.npy", 500)
+        ingest("phantom:ct,patients=8,slices=6,size=32", tmp_path / "watched", compress=True, workers=1)
+        with_damaged_frames(tmp_path / "watched")
         watching = f"monitor={{store: {tmp_path / 'watched'}, every_epochs: 1}}"
-        with pytest.raises(StoreError, match="truncated"):
+        with pytest.raises(StoreError, match="cannot be decoded"):
             runs(tmp_path / "run", watching, "train.checkpoint_every_steps=1", *overrides)
         return tmp_path / "run"
 

@@ -1,67 +1,328 @@
-"""Worker processes for decoding. Results are returned in order, and a bounded number of them is in memory."""
+"""Reading of many files, in order, with limits of time and memory for each.
+
+Files that cannot harm are read by this process, as long as that takes less time than the start of others. Files for native
+decoders are read by worker processes: a decoder that crashes, hangs or takes too much memory costs its file only. A bounded
+number of results is in memory.
+"""
 
 from __future__ import annotations
 
+import pickle
+import resource
+import signal
+import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from ssl_transfer.console import tracked
-from ssl_transfer.processes import usable_cores, worker_processes
+from ssl_transfer.errors import Interrupted, SourceError, SslTransferError
+from ssl_transfer.processes import Workers, usable_cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-MEASURED = 200  # items that this process handles first, to measure the time per item
-WORTH_SECONDS = (
-    20.0  # worker processes are started if the remaining items would take longer, since their start takes seconds
-)
+MEASURED = 50  # items that this process reads first, to measure the time per item
+WORTH_SECONDS = 4.0  # workers are started if the remaining items would take longer, since their start takes a second
 CHUNK = 8  # items per message
+CHUNK_BYTES = 16 * 2**20  # pixels per message, if one item has less
+MOST_WORKERS = 16
+SECONDS = 60.0  # for one item
+BYTES_PER_SECOND = 5e6  # of its pixels, in addition
+AGAIN_SECONDS = 5.0  # after which a reader that catches every error is interrupted again
+MEMORY = 2**30  # for one item, in bytes
+COPIES = 12  # of its pixels, in addition: decoders and conversions hold several, of wider types
+TARGET = f"{__name__}:perform"
+_pool: ContextVar[Workers | None] = ContextVar("pool", default=None)
+
+
+@contextmanager
+def shared_workers(count: int | None) -> Iterator[Workers]:
+    """Let all readings within the block use the same workers, which start when the first reading needs them.
+
+    Args:
+        count: How many; None: one per core, at most 16.
+    """
+    with Workers(count or min(usable_cores(), MOST_WORKERS), TARGET, {"OMP_NUM_THREADS": "1"}) as pool:
+        token = _pool.set(pool)
+        try:
+            yield pool
+        finally:
+            _pool.reset(token)
 
 
 def ordered(
-    function: Callable[[Item], Result], items: Sequence[Item], label: str, workers: int | None = None
+    read: Callable[[Item], Result],
+    items: Sequence[Item],
+    label: str,
+    workers: int | None = None,
+    *,
+    fail: Callable[[Item, str], Result] | None = None,
+    pixel_bytes: Callable[[Item], int] = lambda item: 0,
+    native: Callable[[Item], bool] = lambda item: False,
+    worth_workers: bool = True,
+    start: int = 0,
 ) -> Iterator[Result]:
-    """Apply `function` to every item, in order, behind a progress bar.
+    """Read every item, in order, behind a progress bar.
 
-    This process handles the first 200 items. If the remaining ones would take long, worker processes handle them.
+    This process reads the first 50 items. Workers read all others if these would take long, and all from the first one that a
+    native decoder reads.
 
     Args:
-        function: Picklable function.
-        items: Its arguments, one per call.
+        read: What is done with each item; picklable.
+        items: The items; any sequence.
         label: Label of the progress bar.
-        workers: Number of worker processes; None: one per core, at most 16; 1: none.
+        workers: Number of worker processes, unless they are shared; None: one per core, at most 16.
+        fail: Result of an item that crashes or exceeds its limits, from the item and the reason; None: such an item is an error.
+        pixel_bytes: Size of the pixels of an item, which raises its limits.
+        native: Whether a native decoder reads an item, which a damaged file may crash: a worker process reads it.
+        worth_workers: Whether reading takes longer than moving the result between processes.
+        start: Position of the first item to be read.
 
     Yields:
-        One result per item. At most `4 * workers` chunks of 8 results are waiting at any time.
+        One result per item. At most `4 * workers` messages of 8 items (or 16 MB) are waiting at any time.
+
+    Raises:
+        Interrupted: If a signal asks this process to stop.
+        SourceError: If an item cannot be read and there is no `fail`.
     """
-    workers = workers or min(usable_cores(), 16)
-    yield from tracked(_results(function, items, workers), label, len(items))
+    reading = _Reading(read, fail or _refuse, pixel_bytes, native, worth_workers)
+    shared = _pool.get()
+    with nullcontext(shared) if shared is not None else shared_workers(workers) as pool:
+        yield from tracked(_results(reading, items, pool, start), label, len(items) - start)
 
 
-def _results(function: Callable, items: Sequence, workers: int) -> Iterator:
-    seconds = 0.0
-    for number, item in enumerate(items):
-        if number == MEASURED and workers > 1 and seconds / number * (len(items) - number) > WORTH_SECONDS:
-            yield from _pooled(function, items[number:], workers)
+def _refuse(item: Any, reason: str) -> Any:
+    raise SourceError(f"{item}: {reason}.")
+
+
+@dataclass(frozen=True)
+class _Reading(Generic[Item, Result]):
+    """What is done with each item; see `ordered`."""
+
+    read: Callable[[Item], Result]
+    fail: Callable[[Item, str], Result]
+    pixel_bytes: Callable[[Item], int]
+    native: Callable[[Item], bool]
+    worth_workers: bool
+
+    def seconds(self, *items: Item) -> float:
+        """The time that an item, or several together, may take."""
+        return SECONDS + sum(map(self.pixel_bytes, items)) / BYTES_PER_SECOND
+
+    def memory(self, item: Item) -> int:
+        """The memory in bytes that an item may take."""
+        return MEMORY + COPIES * self.pixel_bytes(item)
+
+
+def _results(reading: _Reading[Item, Result], items: Sequence[Item], pool: Workers, start: int) -> Iterator[Result]:
+    spent, began = 0.0, start
+    for position in range(start, len(items)):
+        item, done = items[position], position - began
+        parallel = reading.worth_workers and pool.count > 1 and done >= MEASURED
+        if (parallel and spent / done * (len(items) - position) > WORTH_SECONDS) or reading.native(item):
+            yield from _Pooled(reading, items, pool, position).results()
             return
+        _check(pool)
         started = time.monotonic()
-        result = function(item)
-        seconds += time.monotonic() - started
-        yield result
+        result = _limited(reading.read, item, reading.seconds(item), reading.memory(item))
+        spent += time.monotonic() - started
+        yield reading.fail(item, result.reason) if isinstance(result, _Failure) else result
 
 
-def _pooled(function: Callable, items: Sequence, workers: int) -> Iterator:
-    with worker_processes(workers) as pool:
-        waiting: deque = deque()
-        for start in range(0, len(items), CHUNK):
-            waiting.append(pool.submit(_each, function, items[start : start + CHUNK]))
-            if len(waiting) >= 4 * workers:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+def _check(pool: Workers) -> None:
+    if pool.stopped:
+        raise Interrupted("stopped by a signal")
 
 
-def _each(function: Callable, items: Sequence) -> list:
-    return [function(item) for item in items]
+@dataclass(frozen=True)
+class _Failure:
+    """Why an item has no result."""
+
+    reason: str
+
+
+@dataclass
+class _Chunk:
+    """Items that one message contains.
+
+    Attributes:
+        start: Position of the first one.
+        items: The items.
+        deadline: Time at which the worker is killed.
+    """
+
+    start: int
+    items: list
+    deadline: float = 0.0
+
+
+class _Pooled(Generic[Item, Result]):
+    """Reads items by worker processes.
+
+    A message whose worker crashes or takes too long is sent again item by item, which finds the item that is the cause.
+    """
+
+    def __init__(self, reading: _Reading[Item, Result], items: Sequence[Item], pool: Workers, start: int):
+        self.reading, self.items, self.pool, self.next = reading, items, pool, start
+        self.yielded = start
+        self.again: deque[_Chunk] = deque()
+        self.running: dict[int, _Chunk] = {}
+        self.finished: dict[int, list] = {}  # results by the position of their first item
+
+    def results(self) -> Iterator[Result]:
+        """Yield one result per item."""
+        with tempfile.NamedTemporaryFile(prefix="ssl_transfer_reading_") as file:
+            pickle.dump(self.reading.read, file)
+            file.flush()
+            try:
+                yield from self._results(file.name)
+            finally:  # others may share the workers
+                for number in self.running:
+                    self.pool.kill(number)
+
+    def _results(self, path: str) -> Iterator[Result]:
+        while self.yielded < len(self.items):
+            _check(self.pool)
+            self._send(path)
+            self._receive()
+            while self.yielded in self.finished:
+                results = self.finished.pop(self.yielded)
+                yield from results
+                self.yielded += len(results)
+                self._receive(wait=False)
+                self._send(path)
+
+    def _send(self, path: str) -> None:
+        """Give every free worker a message, unless too many results are waiting."""
+        for number in self.pool.free:
+            full = len(self.running) + len(self.finished) >= 4 * self.pool.count
+            if self.pool.stopped or (full and not self.again):  # what is sent again is what others wait for
+                return
+            chunk = self.again.popleft() if self.again else self._next_chunk()
+            if chunk is None:
+                return
+            chunk.deadline = time.monotonic() + self.reading.seconds(*chunk.items)
+            memory = [self.reading.memory(item) for item in chunk.items]
+            self.pool.start(number, (path, chunk.items, memory))
+            self.running[number] = chunk
+
+    def _next_chunk(self) -> _Chunk | None:
+        chunk, size = _Chunk(self.next, []), 0
+        while self.next < len(self.items) and len(chunk.items) < CHUNK:
+            item = self.items[self.next]
+            size += self.reading.pixel_bytes(item)
+            if chunk.items and size > CHUNK_BYTES:
+                break
+            chunk.items.append(item)
+            self.next += 1
+        return chunk if chunk.items else None
+
+    def _receive(self, wait: bool = True) -> None:
+        """Take the answers that are there, and end workers that have taken too long."""
+        if not self.running:
+            return
+        now = time.monotonic()
+        soonest = min(chunk.deadline for chunk in self.running.values())
+        for number, answer in self.pool.wait(min(1.0, max(0.0, soonest - now)) if wait else 0):
+            chunk = self.running.pop(number)
+            if isinstance(answer, list):
+                self.finished[chunk.start] = [
+                    self.reading.fail(item, result.reason) if isinstance(result, _Failure) else result
+                    for item, result in zip(chunk.items, answer, strict=True)
+                ]
+            elif isinstance(answer, SslTransferError):
+                raise answer
+            else:
+                self._failed(chunk, f"its decoder crashed: the process {answer}")
+        for number, chunk in [(n, c) for n, c in self.running.items() if time.monotonic() > c.deadline]:
+            self.pool.kill(number)
+            del self.running[number]
+            self._failed(chunk, f"reading it took longer than {self.reading.seconds(chunk.items[0]):.0f} s")
+
+    def _failed(self, chunk: _Chunk, reason: str) -> None:
+        if len(chunk.items) == 1:
+            self.finished[chunk.start] = [self.reading.fail(chunk.items[0], reason)]
+        elif not self.pool.stopped:
+            self.again.extend(_Chunk(chunk.start + number, [item]) for number, item in enumerate(chunk.items))
+
+
+def perform(task: tuple[str, list, list[int]]) -> Any:
+    """Read items: what a worker does.
+
+    Args:
+        task: Path of the pickled function, the items, and the memory that each may take.
+
+    Returns:
+        A list of results, or an error of the user's input, which ends the ingest.
+    """
+    path, items, memory = task
+    try:
+        return [_limited(_function(path), item, None, most) for item, most in zip(items, memory, strict=True)]
+    except SslTransferError as error:
+        return error
+
+
+@lru_cache(maxsize=1)
+def _function(path: str) -> Callable:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))  # of decoders that crash
+    return pickle.loads(Path(path).read_bytes())  # this program's own file
+
+
+def _limited(function: Callable, item: Any, seconds: float | None, memory: int) -> Any:
+    """Read an item within limits; a `_Failure` if it exceeds them or raises an error."""
+    try:
+        with _memory_limit(memory), _time_limit(seconds):
+            return function(item)
+    except SslTransferError:
+        raise
+    except MemoryError:
+        return _Failure(f"reading it takes more than {memory / 2**30:.1f} GB of memory")
+    except TimeoutError:
+        return _Failure(f"reading it took longer than {seconds or 0:.0f} s")
+    except Exception as error:  # a damaged file may provoke any error in a reader
+        return _Failure(f"reading it failed: {type(error).__name__}: {str(error)[:200]}")
+
+
+@contextmanager
+def _memory_limit(memory: int) -> Iterator[None]:
+    """Let this process take so many more bytes within the block, where the system can limit it."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        before = resource.getrlimit(resource.RLIMIT_AS)
+        most = pages * resource.getpagesize() + memory
+        lower = most if before[0] == resource.RLIM_INFINITY else min(most, before[0])
+        resource.setrlimit(resource.RLIMIT_AS, (lower, before[1]))
+    except (OSError, ValueError):  # not Linux
+        yield
+        return
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+@contextmanager
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """Raise `TimeoutError` in Python code that takes longer; native code is not interrupted. None: no limit."""
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, AGAIN_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
