@@ -17,9 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +31,7 @@ import pydicom
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, generate_uid
 
 from ssl_transfer.data.readers.phantom.generate import write_ct
+from ssl_transfer.processes import worker_processes
 
 CODECS = {"uncompressed": None, "jpeg_ls": JPEGLSLossless, "jpeg_2000": JPEG2000Lossless}
 COMPRESSED_SHARE = 8  # fewer slices of the slow codecs
@@ -190,15 +191,14 @@ def small_file(folder: Path) -> bytes:
 
 def peak_memory(source: Path, out: Path) -> tuple[float, int]:
     """Ingest in a process of its own; its seconds, and its largest resident size in bytes."""
-    command = [sys.executable, "-m", "ssl_transfer", "ingest", str(source), "--out", str(out), "--workers", str(CORES)]
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    assert process.stderr is not None
-    message = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(message.decode())
-    return time.perf_counter() - began, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    with worker_processes(1) as process:
+        return process.submit(_measured, source, out).result()
+
+
+def _measured(source: Path, out: Path) -> tuple[float, int]:
+    seconds = _timed(ingested, source, out)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return seconds, peak * (1 if sys.platform == "darwin" else 1024)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -60,13 +60,13 @@ def shard_checksums(digests: Iterable[str], name: str, per_shard: int, compresse
     return checksums
 
 
-def check_at_opening(folder: Path, card: StoreCard, read: Callable[[list[int]], np.ndarray]) -> None:
+def check_at_opening(folder: Path, card: StoreCard, pixels: ShardReader) -> None:
     """Compare the files with the card: their names, the sizes of shards, and the pixels of a sample.
 
     Args:
         folder: Folder of the store.
         card: Its card.
-        read: Returns the images at positions.
+        pixels: Reads the images.
 
     Raises:
         StoreError: If a file is missing or truncated, or the sample has other pixels than those that were written.
@@ -84,7 +84,7 @@ def check_at_opening(folder: Path, card: StoreCard, read: Callable[[list[int]], 
     if card.compressed:  # a frame of blosc2 has a checksum of its own
         return
     for position, digest in card.sample.items():
-        if pixel_digest(read([int(position)])[0]) != digest:
+        if pixel_digest(pixels.read([int(position)])[0]) != digest:
             raise StoreError(
                 f"{folder}: image {position} has other pixels than those that were written: the store was altered or damaged. "
                 "Copy it again, or ingest the source again; `ssl-transfer verify` lists everything that differs."

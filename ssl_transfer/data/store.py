@@ -60,7 +60,9 @@ class ImageStore:
         self._pixels = self._reader("pixels", self.shape, self.card.dtype, self.card.images_per_shard)
         masks = self.card.masks
         self._masks = self._reader("masks", self.shape[1:], masks.dtype, masks.images_per_shard) if masks else None
-        check_at_opening(self.path, self.card, self.read)
+        check_at_opening(
+            self.path, self.card, self._reader("pixels", self.shape, self.card.dtype, self.card.images_per_shard)
+        )
 
     def _reader(self, name: str, shape: tuple[int, ...], dtype: str, per_shard: int) -> ShardReader:
         return ShardReader(self.path, name, shape, dtype, per_shard, self.card.compressed, len(self))
