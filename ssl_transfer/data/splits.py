@@ -14,17 +14,20 @@ from ssl_transfer.errors import SplitError
 FEWEST_GROUPS = 3  # fewer cannot be divided into three splits
 
 
-def draw_splits(groups: Sequence, labels: Sequence, shares: Sequence[float], seed: int) -> np.ndarray:
+def draw_splits(
+    groups: Sequence, labels: Sequence, shares: Sequence[float], seed: int, *, by_rarest: bool = False
+) -> np.ndarray:
     """Assign whole groups to train, val and test, so that the shares hold in total and for each label.
 
-    The stratum of a group is its most frequent label. With fewer than three groups all rows are train; with three or more, every
-    split with a share above 0 gets at least one group.
+    The stratum of a group is its most frequent label, or that of its labels which the fewest groups have. With fewer than three
+    groups all rows are train; with three or more, every split with a share above 0 gets at least one group.
 
     Args:
         groups: Patient of each row (or another unit that must stay in one split), shape (N,).
         labels: Label of each row, shape (N,); None if it has no label.
         shares: Shares of the groups in train, val and test; they sum to 1.
         seed: Seed of the order in which groups are assigned.
+        by_rarest: Whether the stratum is the rarest label: a finding that few images of a patient show then counts.
 
     Returns:
         Split name of each row, shape (N,).
@@ -39,7 +42,7 @@ def draw_splits(groups: Sequence, labels: Sequence, shares: Sequence[float], see
     names, codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)
     if len(names) < FEWEST_GROUPS:
         return np.full(len(codes), SPLITS[0])
-    strata = _majority(codes, labels, len(names))
+    strata = (_rarest if by_rarest else _majority)(codes, labels, len(names))
     order = sorted(range(len(names)), key=lambda g: (strata[g], _draw(seed, names[g])))
     assigned = np.empty(len(names), np.int64)
     total, within = np.zeros(3), defaultdict(lambda: np.zeros(3))
@@ -61,10 +64,22 @@ def draw_splits(groups: Sequence, labels: Sequence, shares: Sequence[float], see
 
 def _majority(codes: np.ndarray, labels: Sequence, groups: int) -> list[str]:
     """Most frequent label of each group, as text; of equally frequent ones, the first in alphabetical order."""
+    return [min(count, key=lambda label: (-count[label], label)) for count in _label_counts(codes, labels, groups)]
+
+
+def _rarest(codes: np.ndarray, labels: Sequence, groups: int) -> list[str]:
+    """The label of each group, as text, that the fewest groups have; none ("") only where a group has no label."""
+    counts = _label_counts(codes, labels, groups)
+    having = Counter(label for count in counts for label in count)
+    return [min(count, key=lambda label: (label == "", having[label], label)) for count in counts]
+
+
+def _label_counts(codes: np.ndarray, labels: Sequence, groups: int) -> list[Counter]:
+    """How many rows of each group have each label, as text; "" is none."""
     counts: list[Counter] = [Counter() for _ in range(groups)]
     for code, label in zip(codes.tolist(), labels, strict=True):
         counts[code]["" if label is None or label != label else str(label)] += 1
-    return [min(count, key=lambda label: (-count[label], label)) for count in counts]
+    return counts
 
 
 def _draw(seed: int, group: str) -> bytes:

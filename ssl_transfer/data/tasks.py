@@ -10,17 +10,18 @@ from typing import Literal
 import numpy as np
 from pydantic import field_validator, model_validator
 
+from ssl_transfer.console import say
 from ssl_transfer.data.altered import ClearedAir, RecodedMasks
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.splits import label_fraction
 from ssl_transfer.data.store import ImageStore, class_codes
+from ssl_transfer.data.truths import truths
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, nearest
 from ssl_transfer.measures.metrics import metrics_of
 from ssl_transfer.recipe import Section, find_recipe, read_yaml, validate
 
 MASK = "mask"  # the target that is not a column
-TRUTHS = {"0": 0, "0.0": 0, "false": 0, "no": 0, "1": 1, "1.0": 1, "true": 1, "yes": 1}  # anything else is unknown
 MASKS_AT_ONCE = 256
 
 
@@ -29,8 +30,8 @@ class TaskCard(Section):
 
     Attributes:
         store: Folder.
-        target: A column of classes (multiclass); several columns of 0 and 1, or one column of words with a `separator`
-            (multilabel); or `mask` (segmentation).
+        target: A column of classes (multiclass); several columns of 0 and 1 or no and yes (see `truths`), or one column of words
+            with a `separator` (multilabel); or `mask` (segmentation).
         metric: Settings are selected by it, and reports show it first.
         averaging: Of auroc and f1 over classes.
         domain: Target domain; null: the store's.
@@ -176,11 +177,7 @@ class Task:
     def _label_values(self) -> dict[str, np.ndarray]:
         """Name of each label -> 0, 1 or −1 of every row."""
         if not isinstance(self.card.target, str):
-            columns = {name: self.store.column(name) for name in self.card.target}
-            return {
-                name: np.array([TRUTHS.get(str(value).lower(), -1) for value in values])
-                for name, values in columns.items()
-            }
+            return {name: self._truths(name) for name in self.card.target}
         rows = [
             None if value is None or value != value else set(str(value).split(self.card.separator))
             for value in self._column
@@ -195,6 +192,15 @@ class Task:
                     f"task {self.name}: labels: no row of '{self.card.target}' has '{name}'.{nearest(name, words)}"
                 )
         return {name: np.array([-1 if row is None else int(name in row) for row in rows]) for name in names}
+
+    def _truths(self, name: str) -> np.ndarray:
+        """0, 1 or −1 of every row, of a column of numbers or words; how words are read is printed."""
+        where = f"task {self.name}: column '{name}'"
+        codes, words = truths(self.store.column(name), where)
+        if words:
+            meaning = {1: "1", 0: "0", -1: "unknown"}
+            say(f"{where}: " + ", ".join(f"'{word}' is {meaning[code]}" for word, code in words.items()))
+        return codes
 
     @cached_property
     def strata(self) -> np.ndarray:
@@ -249,8 +255,14 @@ class Task:
             missing = set(range(len(self.classes))) - set(self.labels[positions].tolist())
             if missing:
                 names = ", ".join(self.classes[c] for c in sorted(missing))
+                advice = (
+                    "Take a larger fraction"
+                    if fraction < 1
+                    else "All its patients are in other splits: ingest again with --resplit and another --seed, add images "
+                    "of it, or empty its labels to leave it out"
+                )
                 raise SplitError(
-                    f"task {self.name}: no training image of class {names} at fraction {fraction}. Take a larger one."
+                    f"task {self.name}: no training image of class {names} at fraction {fraction:g}. {advice}."
                 )
         return positions
 

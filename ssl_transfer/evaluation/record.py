@@ -12,6 +12,7 @@ from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.environment import device_name, environment
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.permutation import NOTE
+from ssl_transfer.evaluation.split_checks import absent_classes
 from ssl_transfer.models.backbone import Backbone, save_backbone
 from ssl_transfer.result import EvalResult
 from ssl_transfer.run import plain
@@ -118,6 +119,7 @@ def _boundary(backbone: Backbone, task: Task) -> str:
 def _notes(context: EvalContext) -> list[str]:
     task, backbone = context.task, context.backbone
     notes = [NOTE] if context.recipe.permute_labels else []
+    notes += absent_classes(task, context.rows)
     if task.patients is None:
         notes.append("patients unknown: splits, fractions and intervals are by image")
     have, want = task.store.shape[0], backbone.card.in_channels

@@ -29,6 +29,35 @@ def assert_disjoint(task: Task, rows: dict[str, np.ndarray]) -> None:
             )
 
 
+def absent_classes(task: Task, rows: dict[str, np.ndarray]) -> list[str]:
+    """Sentences about classes that metrics leave out, because validation or test has no image of them.
+
+    Args:
+        task: The task; of segmentation nothing is said.
+        rows: Rows of each split.
+    """
+    sentences = []
+    for split in [name for name in ("val", "test") if name in rows and task.kind != "segmentation"]:
+        labels = task.labels[rows[split]]
+        if task.kind == "multiclass":
+            counts = np.bincount(labels, minlength=len(task.classes))
+            absent = [name for name, count in zip(task.classes, counts, strict=True) if not count]
+            reason = "has no image of class"
+        else:
+            both = [
+                ((labels[:, label] == 0).any() and (labels[:, label] == 1).any()) for label in range(labels.shape[1])
+            ]
+            absent = [name for name, has_both in zip(task.classes, both, strict=True) if not has_both]
+            reason = "does not have both outcomes of label"
+        if absent:
+            present = len(task.classes) - len(absent)
+            sentences.append(
+                f"{split} {reason} {', '.join(absent)}: balanced accuracy, AUROC and F1 are of the other {present} of "
+                f"{len(task.classes)} classes"
+            )
+    return sentences
+
+
 def assert_fraction(task: Task, chosen: np.ndarray, fraction: float) -> None:
     """Check that a fraction has all images of its patients, and the right number of patients up to rounding in each stratum.
 

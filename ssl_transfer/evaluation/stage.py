@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer.cards import TRIVIAL
-from ssl_transfer.console import is_main_process
+from ssl_transfer.console import is_main_process, warn
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import RecipeError, TaskError, UsageError, nearest
@@ -24,7 +24,7 @@ from ssl_transfer.evaluation.probes import selected_probe
 from ssl_transfer.evaluation.record import eval_result, keep_backbone
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 from ssl_transfer.evaluation.settings import evaluate_recipe, options_identity
-from ssl_transfer.evaluation.split_checks import assert_disjoint, assert_fraction
+from ssl_transfer.evaluation.split_checks import absent_classes, assert_disjoint, assert_fraction
 from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.opening import open_backbone
@@ -184,6 +184,8 @@ def open_context(
     rows = {split: task.rows(split, recipe.fraction, draw) for split in splits}
     assert_disjoint(task, rows)
     assert_fraction(task, rows["train"], recipe.fraction)
+    for sentence in absent_classes(task, rows):
+        warn(f"task {task.name}: {sentence}.")
     task = with_permuted_labels(task, rows, draw) if recipe.permute_labels else task
     used = with_channels(backbone, task.store.shape[0]) if recipe.channels == "adapt" else backbone
     used = used if PROTOCOLS[protocol].frozen else copy.deepcopy(used)

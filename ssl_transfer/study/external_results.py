@@ -9,7 +9,9 @@ from typing import Any
 import pandas as pd
 
 from ssl_transfer.cards import TRIVIAL
+from ssl_transfer.console import warn
 from ssl_transfer.errors import UsageError
+from ssl_transfer.study.external_table import read_tidy
 from ssl_transfer.study.report.evidence import Evidence, Provenance
 from ssl_transfer.study.report.page import write_report
 
@@ -42,12 +44,14 @@ def report_external_results(
         `report` (path), `contrasts` (their number) and `answers` (sentences).
 
     Raises:
-        UsageError: If a file cannot be read, or `primary` lacks the protocol or the metric.
+        UsageError: If a file cannot be read or has a value that cannot be meant, or `primary` lacks the protocol or the metric.
     """
     results = Path(results)
     command = _command(results, margin, family, domains, primary) + (" --paired" if paired else "")
     family = tuple(family or FAMILY)
-    frame = read_tidy(results, domains)
+    frame, notes = read_tidy(results, domains)
+    for note in notes:
+        warn(note)
     is_trivial = (frame["boundary"] == TRIVIAL).fillna(False).astype(bool)
     frame, trivial = frame[~is_trivial], frame[is_trivial]
     test = "paired t-test over shared" if paired else "Welch’s t-test over"
@@ -62,7 +66,7 @@ def report_external_results(
         },
         methods_text=f"{unit} (ddof 1), two-sided, with Holm’s correction over all pairs of one {' and '.join(family)}; "
         f"Hedges’ g as effect size; {equivalence}.",
-        warnings=["These results are external: their splits, budgets and model selection are not verified."],
+        warnings=["These results are external: their splits, budgets and model selection are not verified.", *notes],
         commands=[command],
     )
     evidence = Evidence(
@@ -106,37 +110,3 @@ def _primary(primary: Mapping[str, str] | None, frame: pd.DataFrame) -> dict[str
         pairs = ",".join(f"{key}={value}" for key, value in primary.items())
         raise UsageError(f"--primary {pairs}: expected at least protocol=…,metric=…")
     return {key: float(value) if key in ("fraction", "noise_sigma") else value for key, value in primary.items()}
-
-
-def read_tidy(path: str | Path, domains: str | Path | None = None) -> pd.DataFrame:
-    """Read a tidy table that another tool made.
-
-    Args:
-        path: CSV with the columns protocol, pretraining, task, strategy, fraction, pretraining_seed, seed, metric, value; also
-            boundary, noise, noise_sigma and draw where there are such.
-        domains: CSV with pretraining, task and boundary; None: the table's own boundaries, if any.
-
-    Raises:
-        UsageError: If a file is missing or not readable, or a column is missing.
-    """
-    frame = _csv(path, ("protocol", "pretraining", "task", "metric", "value"))
-    for name in ("strategy", "fraction", "pretraining_seed", "seed", "boundary", "draw"):
-        if name not in frame:
-            frame[name] = None
-    whole = dict.fromkeys(("pretraining_seed", "seed", "draw"), "Int64")
-    frame = frame.astype({**whole, "fraction": "float64", "value": "float64"})
-    if domains is not None:
-        boundaries = _csv(domains, ("pretraining", "task", "boundary")).set_index(["pretraining", "task"])["boundary"]
-        keys = pd.MultiIndex.from_frame(frame[["pretraining", "task"]])
-        frame["boundary"] = boundaries.reindex(keys).to_numpy()
-    return frame
-
-
-def _csv(path: str | Path, needed: tuple[str, ...]) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: not readable as CSV: {error}") from None
-    if missing := [name for name in needed if name not in frame]:
-        raise UsageError(f"{path}: no column {', '.join(missing)}; expected at least {', '.join(needed)}.")
-    return frame

@@ -47,7 +47,7 @@ CASES = {
         "ingest phantom:ct,patients=2,slices=6,size=16 --labels unknown.csv --label-key patient --out out",
         r"LabelError: unknown\.csv line 3: patient 'NOBODY' is not in the source",
     ),
-    "missing label CSV": (f"{INGEST} --labels none.csv", r"LabelError: --labels none\.csv: cannot be read"),
+    "missing label CSV": (f"{INGEST} --labels none.csv", r"LabelError: none\.csv: cannot be read \(No such file"),
     "label key without labels": (f"{INGEST} --label-key file", r"UsageError: --label-key file: there is no --labels"),
     "missing masks": (f"{INGEST} --masks mask.png", r"SourceError: --masks mask\.png: no such file"),
     "ingest into other files": ("ingest pictures --out recipes", r"UsageError: recipes: already holds other files"),

@@ -55,12 +55,15 @@ def test_the_word_for_none_is_a_label_unless_the_card_says_what_it_is(opened):
     assert "None" in opened("target: finding\nseparator: '|'\nmetric: auroc", finding=WORDS).classes
 
 
-def test_several_columns_are_labels_whose_odd_values_are_unknown(opened):
+def test_several_columns_are_labels_of_numbers_or_words(opened, capsys):
     task = opened(
-        "target: [a, b]\nmetric: auroc", a=[1.0, 0.0, -1.0, None, 1.0, 0.0], b=["yes", "no", "True", "0", "perhaps", ""]
+        "target: [a, b]\nmetric: auroc",
+        a=[1.0, 0.0, -1.0, None, 1.0, 0.0],
+        b=["yes", "no", "True", "0", "uncertain", ""],
     )
     assert task.kind == "multilabel" and task.classes == ["a", "b"]
     assert task.labels.T.tolist() == [[1, 0, -1, -1, 1, 0], [1, 0, 1, 0, -1, -1]]
+    assert "column 'b': 'yes' is 1, 'no' is 0, 'uncertain' is unknown" in capsys.readouterr().err
 
 
 def test_a_column_of_classes_is_unknown_where_it_is_empty(opened):
@@ -140,6 +143,10 @@ def test_columns_that_hold_nothing_to_predict_are_refused(opened):
         _ = opened(words, finding=["None"] * 3).classes
     with pytest.raises(TaskError, match=r"column 'finding' has 1 class\(es\); 2 are needed"):
         _ = opened("target: finding\nmetric: auroc", finding=["a", "a", None]).classes
+    with pytest.raises(
+        TaskError, match=r"column 'b': found 'perhaps' \(1 rows\), 'maybe' \(1 rows\)\. Expected 0 or 1, or"
+    ):
+        _ = opened("target: [a, b]\nmetric: auroc", a=[0, 1, 1], b=["yes", "perhaps", "maybe"]).labels
     with pytest.raises(SplitError, match="no labelled image in the val split"):
         opened("target: finding\nmetric: auroc", finding=["a", None, "b"]).rows("val")
     with pytest.raises(TaskError, match=r"its target is the mask.* Evaluate it by segment"):

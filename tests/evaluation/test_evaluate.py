@@ -217,12 +217,14 @@ def test_unknown_patients_are_null_and_the_result_says_so(tmp_path, capsys):
     assert "patients are unknown" in capsys.readouterr().err
 
 
-def test_a_test_split_of_a_single_class_has_null_where_a_metric_has_no_value(tmp_path):
+def test_a_test_split_of_a_single_class_has_null_where_a_metric_has_no_value(tmp_path, capsys):
     features = np.random.default_rng(0).uniform(-1, 1, (8, 4))
     splits = ["train"] * 4 + ["val"] * 2 + ["test"] * 2
     task = make_task(tmp_path / "store", features, [0, 1, 0, 1, 0, 1, 1, 1], splits, list("abcdefgh"))
-    _, folder = judge(task, tmp_path)
+    result, folder = judge(task, tmp_path)
     content = json.loads((folder / "result.json").read_text())
+    sentence = "test has no image of class 0: balanced accuracy, AUROC and F1 are of the other 1 of 2 classes"
+    assert sentence in result.notes and sentence in capsys.readouterr().err
     assert content["metrics"]["test"]["auroc"] is None and "auroc" not in content["intervals"]
 
 
@@ -233,7 +235,9 @@ def test_a_missing_split_or_class_is_refused(tmp_path):
     task = make_task(
         tmp_path / "b", np.zeros((5, 4)), [0, 0, 1, 1, 0], ["train"] * 2 + ["val"] * 2 + ["test"], list("abcde")
     )
-    with pytest.raises(SplitError, match="no training image of class 1"):
+    with pytest.raises(
+        SplitError, match=r"no training image of class 1 at fraction 1\. All its patients are in other splits"
+    ):
         judge(task, tmp_path)
 
 

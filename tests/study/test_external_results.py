@@ -74,11 +74,24 @@ def test_the_primary_contrast_can_be_chosen(published):
     assert "HD95" in content["answers"][0]
 
 
+def test_what_was_not_read_literally_is_said_and_stands_on_the_page(published, tmp_path):
+    published.write_text(published.read_text().replace("full,0.1,", "full,10%,s"))
+    answer = ssl_transfer("study", "report", "--results", published.name, "--json", folder=tmp_path)
+    assert answer.status == 0, answer.stderr
+    sentence = "values in percent are divided by 100"
+    page = tmp_path / json.loads(answer.stdout)["report"]
+    assert f"column 'fraction': {sentence}" in answer.stderr and sentence in page.read_text()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("protocol,task\na,b\n", "no column pretraining, metric, value; expected at least protocol,"),
-        ("", "not readable as CSV"),
+        ("", "x.csv: is empty"),
+        (
+            f"{','.join(COLUMNS)}\nlinear_probe,A,t,,1.0,a,0,accuracy,.7\n",
+            "x.csv line 2, column 'pretraining_seed': found 'a'",
+        ),
     ],
 )
 def test_a_table_without_the_columns_is_refused(tmp_path, text, message):

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ssl_transfer.console import warn
+from ssl_transfer.data.ingest.classes import class_warnings, strata, stratify_columns
 from ssl_transfer.data.ingest.fit import Fit, choose_fit
-from ssl_transfer.data.ingest.labels import join_labels, read_labels
+from ssl_transfer.data.ingest.labels import LabelTable, join_labels, read_labels
 from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
 from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan, Unreadable
@@ -42,7 +43,7 @@ def fill_store(
     Raises:
         SourceError, LabelError, SplitError: See `ingest`.
     """
-    table = read_labels(options.labels, options.label_key) if options.labels else None
+    table = _label_table(options)
     scan = reader.scan()
     if table is not None:
         scan.refused = [r for r in scan.refused if (root / r.file).resolve() != table.path.resolve()]
@@ -50,11 +51,11 @@ def fill_store(
     n_files = len(scan.items) + _unreadable(scan)
     warnings = warnings + scan.warnings
     if table is not None:
-        warnings += join_labels(scan.items, scan.refused, table)
+        warnings += join_labels(scan.items, scan.refused, table, options.max_unmatched)
     domain = Domain.parse(options.domain or scan.domain)
     if domain.open_modality:
         warnings = [*warnings, domain.open_modality]
-    keeps_splits = _check_source_splits(root, scan.items, options.resplit)
+    keeps_splits = _check_source_splits(root, scan.items, options)
     fit = choose_fit(scan.items, scan.units, options.size, options.channels, scan.mask_dtype)
     colour = fit.channels == 3 and fit.dtype == np.uint8
     with StoreWriter(out, (fit.channels, *fit.size), fit.dtype, fit.mask_dtype, options.compress) as writer:
@@ -62,7 +63,7 @@ def fill_store(
         _check_refused(root, scan.refused, n_files - _unreadable(scan), options.max_refused)
         splits, split_by, split_warnings = _splits(writer.rows, options, keeps_splits)
         mask_classes, mask_warnings = _mask_classes(scan.mask_classes, mask_values)
-        warnings += split_warnings + mask_warnings
+        warnings += split_warnings + _small_classes(writer.rows, splits, split_by, options) + mask_warnings
         store = writer.finish(
             splits,
             units="rgb" if colour else scan.units,
@@ -155,15 +156,19 @@ def _check_refused(root: Path, refused: list[Refusal], taken: int, most: float) 
         raise SourceError(f"{root}: no image to ingest (files refused: {kinds or 'none'}).{examples}")
 
 
-def _check_source_splits(root: Path, items: list[Item], resplit: bool) -> bool:
+def _check_source_splits(root: Path, items: list[Item], options: Options) -> bool:
     """Whether the splits of the source are kept, because every image has one; otherwise splits are drawn.
 
     Raises:
-        SplitError: If only some images have a split, or a patient has images in several splits.
+        SplitError: If only some images have a split, a patient has images in several splits, or splits are to be stratified that
+            are kept, or by a column that there is not.
     """
     splits = [item.row.get("split") for item in items]
-    if resplit or not any(splits):
+    stratify_columns(options.stratify, (item.row for item in items))
+    if options.resplit or not any(splits):
         return False
+    if options.stratify is not None:
+        raise SplitError(f"--stratify {options.stratify}: the source has splits, which are kept. Add --resplit.")
     if not all(splits):
         raise SplitError(
             f"{root}: {sum(not s for s in splits)} of {len(splits)} images have no split, but the others have one. "
@@ -192,12 +197,49 @@ def _splits(rows: list[dict], options: Options, keeps: bool) -> tuple[np.ndarray
         counts = ", ".join(f"{units[unit]} by {unit}" for unit in ("study", "series", "image") if units[unit])
         unknown = len(rows) - units["patient"]
         warnings.append(f"patients are unknown for {unknown} of {len(rows)} images; these are split {counts}")
-    groups = [row.get("patient") or row.get("study") or row.get("series") or row["pixel_digest"] for row in rows]
+    groups = _groups(rows)
     labels = [row.get("label") for row in rows]
+    if options.stratify is not None:
+        labels = strata([[row.get(name) for row in rows] for name in stratify_columns(options.stratify, rows)])
     if len(set(groups)) < FEWEST_GROUPS:
         what = "patient(s)" if split_by == "patient" else f"group(s) by {split_by}"
         warnings.append(f"{len(set(groups))} {what} are too few for three splits: all images are train")
-    return draw_splits(groups, labels, options.split, options.seed), split_by, warnings
+    by_rarest = options.stratify is not None
+    splits = draw_splits(groups, labels, options.split, options.seed, by_rarest=by_rarest)
+    return splits, split_by, warnings
+
+
+def _groups(rows: list[dict]) -> list[str]:
+    """The unit of each row that stays in one split: its patient, or what is known in place of it."""
+    return [row.get("patient") or row.get("study") or row.get("series") or row["pixel_digest"] for row in rows]
+
+
+def _small_classes(rows: list[dict], splits: np.ndarray, split_by: str, options: Options) -> list[str]:
+    """Warnings of classes that are not in every split: of labels, and of what the splits are stratified by."""
+    unit = "patient" if split_by == "source" else split_by
+    columns = {"label": [row.get("label") for row in rows]}
+    for name in stratify_columns(options.stratify, rows):
+        columns.setdefault(name, strata([[row.get(name) for row in rows]]))
+    groups = _groups(rows)
+    return [
+        warning
+        for name, values in columns.items()
+        for warning in class_warnings(name, values, groups, splits.tolist(), unit)
+    ]
+
+
+def _label_table(options: Options) -> LabelTable | None:
+    """The label CSV, if there is one."""
+    if options.labels is None:
+        return None
+    return read_labels(
+        options.labels,
+        options.label_key,
+        file_column=options.file_column,
+        patient_column=options.patient_column,
+        label_column=options.label_column,
+        missing=options.missing,
+    )
 
 
 def _classes(ordered: list[str] | None, rows: list[dict]) -> list[str] | None:

@@ -57,8 +57,12 @@ class Options:
             raise UsageError(f"--size {self.size}: expected a number of pixels above 0.")
         if not 0 <= self.max_refused <= 1:
             raise UsageError(f"--max-refused {self.max_refused}: expected a share from 0 to 1, such as 0.05.")
-        if self.label_key is not None and self.labels is None:
-            raise UsageError(f"--label-key {self.label_key}: there is no --labels CSV, whose key column it names.")
+        if not 0 <= self.max_unmatched <= 1:
+            raise UsageError(f"--max-unmatched {self.max_unmatched}: expected a share from 0 to 1, such as 0.1.")
+        for name in ("label_key", "file_column", "patient_column", "label_column", "missing"):
+            if getattr(self, name) is not None and self.labels is None:
+                flag = f"--{name.replace('_', '-')} {getattr(self, name)}"
+                raise UsageError(f"{flag}: there is no --labels CSV, which it is for.")
         shares = self.split
         if len(shares) != 3 or not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
             text = ",".join(f"{share:g}" for share in shares)

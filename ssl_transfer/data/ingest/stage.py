@@ -26,6 +26,7 @@ from ssl_transfer.errors import SourceError, UsageError
 from ssl_transfer.run import Artifact
 
 PHANTOM = "phantom:"
+INDIFFERENT = ("workers", "max_refused", "max_unmatched")  # options that do not change a store
 
 
 def ingest(
@@ -35,6 +36,11 @@ def ingest(
     format: str = "auto",
     labels: str | os.PathLike | None = None,
     label_key: Literal["patient", "series", "file"] | None = None,
+    file_column: str | None = None,
+    patient_column: str | None = None,
+    label_column: str | None = None,
+    missing: str | None = None,
+    max_unmatched: float = 0.1,
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
     modality: str | None = None,
@@ -45,6 +51,7 @@ def ingest(
     compress: bool = False,
     resplit: bool = False,
     split: Sequence[float] = (0.7, 0.15, 0.15),
+    stratify: str | None = None,
     seed: int = 0,
     max_refused: float = 0.05,
     workers: int | None = None,
@@ -56,7 +63,14 @@ def ingest(
         out: Folder of the store. If it has a store of the same inputs already, that store is returned.
         format: Name of a reader: dicom, nifti, images or npz; `auto`: the reader of most of the files.
         labels: CSV file whose columns are joined to the images.
-        label_key: Key column of the CSV; default: `file` if the CSV has this column, otherwise the key column that it has.
+        label_key: What finds the images of a row of the CSV; default: `file` if the CSV has a column of files, otherwise
+            patient or series, which it then has.
+        file_column: Column of the CSV with file names; default: the one that is called file, filename, path, image or the like.
+        patient_column: Column of the CSV with patients; default: the one that is called patient, subject or the like.
+        label_column: Column of the CSV with labels; default: the one that is called label, class, diagnosis, target or the like.
+        missing: Words of the CSV that mean that a value is missing, separated by commas; default: NA, N/A, n.a., #N/A, <NA>, NaN,
+            NaT, None, null, ?, ., - and --, in upper or lower case. Empty cells are always missing.
+        max_unmatched: Largest share of the rows of the CSV that are not in the source; with more, ingest fails.
         size: Height and width of the images in pixels; default: the most common shape. The aspect ratio is kept, by padding.
         channels: Number of channels; default: 3 if all images are colour, otherwise 1.
         modality: DICOM modality to keep, for example CT; default: all.
@@ -67,6 +81,7 @@ def ingest(
         compress: Write blosc2 lz4 frames instead of plain `.npy` shards.
         resplit: Draw new splits even if the source has splits.
         split: Shares of the patients in train, val and test.
+        stratify: Column, or several separated by commas, whose values get the same shares of the splits; default: label.
         seed: Seed of the splits.
         max_refused: Largest share of unreadable files; with more, ingest fails.
         workers: Number of worker processes that decode; default: one per core, at most 16.
@@ -127,7 +142,7 @@ def _ingest_files(root: Path, out: Path, options: Options, source: str, inputs: 
 
 def _inputs_digest(source: str, options: Options) -> str:
     """Hash of everything that determines the store: options, and name, size and modification time of all files that are read."""
-    determining = {name: value for name, value in options.values.items() if name not in ("workers", "max_refused")}
+    determining = {name: value for name, value in options.values.items() if name not in INDIFFERENT}
     digest = hashlib.blake2b(json.dumps(determining, sort_keys=True).encode(), digest_size=16)
     if source.startswith(PHANTOM):
         digest.update(f"{source}|{__version__}".encode())

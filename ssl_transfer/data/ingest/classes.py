@@ -1,0 +1,110 @@
+"""What splits are stratified by, and classes that are too small for them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_transfer.data.store import SPLITS
+from ssl_transfer.errors import SplitError, nearest
+
+MOST_VALUES = 10  # a column of numbers with more is divided into fifths
+PARTS = 5
+PLURALS = {"study": "studies", "series": "series"}
+MOST_EXAMPLES = 5
+
+
+def stratify_columns(stratify: str | None, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The columns that `--stratify` names.
+
+    Args:
+        stratify: A column, or several separated by commas; None: `label`.
+        rows: Rows of the images.
+
+    Raises:
+        SplitError: If no row has such a column.
+    """
+    if stratify is None:
+        return ["label"]
+    known = set().union(*rows)
+    names = [stratify] if stratify in known else [name.strip() for name in stratify.split(",")]
+    for name in names:
+        if name not in known:
+            raise SplitError(f"--stratify {stratify}: the images have no column '{name}'.{nearest(name, known)}")
+    return names
+
+
+def strata(columns: Sequence[Sequence[Any]]) -> list[str | None]:
+    """The stratum of each row, from the values of its columns; numbers of many values are divided into fifths.
+
+    Args:
+        columns: Values of each column, shape (N,); None or NaN is missing.
+
+    Returns:
+        N texts, the same for rows with the same values; None where all values are missing.
+
+    Example:
+        >>> strata([["a", "a", None], [1, 2, None]])
+        ['a, 1', 'a, 2', None]
+    """
+    texts = [_fifths(column) for column in columns]
+    return [None if all(cell is None for cell in row) else ", ".join(map(str, row)) for row in zip(*texts, strict=True)]
+
+
+def _fifths(column: Sequence[Any]) -> list[str | None]:
+    """Values as text; of numbers with many values, the fifth of the rows in which each lies."""
+    present = [value for value in column if not _is_missing(value)]
+    numeric = all(isinstance(value, int | float | np.number) for value in present)
+    if not numeric or len(set(present)) <= MOST_VALUES:
+        return [None if _is_missing(value) else str(value) for value in column]
+    limits = np.quantile(present, np.arange(1, PARTS) / PARTS)
+    return [None if _is_missing(value) else str(int(np.searchsorted(limits, value))) for value in column]
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value != value
+
+
+def class_warnings(
+    column: str, values: Sequence[Any], groups: Sequence[Any], splits: Sequence[str], unit: str
+) -> list[str]:
+    """Warn of classes that are not in every split, most often because they have fewer patients than there are splits.
+
+    Args:
+        column: Name of the column, for the message.
+        values: Class of each row, shape (N,); None or NaN is missing.
+        groups: Unit that is kept in one split (patient, …) of each row.
+        splits: Split of each row.
+        unit: Name of the unit, for the message.
+
+    Returns:
+        One warning, or none.
+    """
+    wanted = [split for split in SPLITS if split in set(splits)]
+    members: dict[str, set] = defaultdict(set)
+    present: dict[str, set[str]] = defaultdict(set)
+    for value, group, split in zip(values, groups, splits, strict=True):
+        if not _is_missing(value):
+            members[str(value)].add(group)
+            present[str(value)].add(split)
+    lacking = {name: [s for s in wanted if s not in present[name]] for name in sorted(members)}
+    lacking = {name: absent for name, absent in lacking.items() if absent}
+    if len(members) < 2 or not lacking:
+        return []
+    smallest = sorted(lacking, key=lambda name: (len(members[name]), name))
+    examples = [
+        f"'{name}' ({_count(len(members[name]), unit)}; none in {' and '.join(lacking[name])})" for name in smallest
+    ]
+    more = f" and {len(examples) - MOST_EXAMPLES} more" if len(examples) > MOST_EXAMPLES else ""
+    return [
+        f"{len(lacking)} of {len(members)} classes of column '{column}' are not in every split: "
+        f"{', '.join(examples[:MOST_EXAMPLES])}{more}. Metrics leave them out where they are missing; a class needs at least "
+        f"{_count(len(wanted), unit)}"
+    ]
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit if number == 1 else PLURALS.get(unit, f'{unit}s')}"
