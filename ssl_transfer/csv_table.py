@@ -265,7 +265,8 @@ MISSING = ("NA", "N/A", "n.a.", "#N/A", "<NA>", "NaN", "NaT", "None", "null", "?
 def without_missing(values: Sequence[str], words: Sequence[str] = MISSING) -> tuple[list[str | None], Counter[str]]:
     """Replace empty cells, and words that mean "missing" in upper or lower case, by None.
 
-    A dash is kept in a column that also contains `+`, the other result of a test.
+    The word None is missing as Python writes it; `none` is a class. A dash is kept in a column that also contains `+`, the
+    other result of a test.
 
     Args:
         values: Cells of a column.
@@ -278,10 +279,10 @@ def without_missing(values: Sequence[str], words: Sequence[str] = MISSING) -> tu
         >>> without_missing(["a", "", "n/a"])
         (['a', None, None], Counter({'n/a': 1}))
     """
-    absent = {word.casefold() for word in words}
+    absent = {word.casefold() for word in words if word != "None"}
     if "+" in values:
         absent -= {"-", "–", "—"}
-    found = Counter(value for value in values if value.casefold() in absent)
+    found = Counter(value for value in values if value.casefold() in absent or (value == "None" and value in words))
     return [None if not value or value in found else value for value in values], found
 
 

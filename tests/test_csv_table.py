@@ -158,8 +158,10 @@ def test_everything_else_is_text(text):
 
 
 def test_words_for_missing_values_are_missing_in_either_case():
-    values, found = without_missing(["NA", "nan", "n/a", "None", "null", "-", "", "#N/A", "a", "nano", "not a number"])
-    assert values == [None] * 8 + ["a", "nano", "not a number"] and sum(found.values()) == 7
+    values, found = without_missing(
+        ["NA", "nan", "n/a", "None", "null", "-", "", "#N/A", "a", "none", "nano", "not a number"]
+    )
+    assert values == [None] * 8 + ["a", "none", "nano", "not a number"] and sum(found.values()) == 7
 
 
 def test_a_dash_is_a_result_beside_a_plus():

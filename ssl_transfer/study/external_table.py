@@ -27,7 +27,6 @@ SYNONYMS = {
     "value": ("score", "result"),
     "seed": ("run", "repeat", "repetition"),
 }
-WORDS = tuple(word for word in MISSING if word != "None")  # `none` is a boundary and a noise
 NUMBER = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 WHOLE_NUMBER = re.compile(r"([^0-9]*?)(-?[0-9]+)(?:\.0+)?")  # with the letters in front of it, as in `s0`
 LARGEST = 2**63 - 1
@@ -91,7 +90,7 @@ def _columns(table: CsvTable, known: Sequence[str], needed: Sequence[str], notes
 
 def _values(table: CsvTable, name: str, column: str, columns: dict[str, str], notes: list[str]) -> pd.Series:
     """The values of a column, as numbers where it is one of numbers."""
-    words = MISSING if name in (*WHOLE, *REAL) else () if name in NEEDED else WORDS
+    words = () if name in NEEDED and name not in REAL else MISSING
     values, _ = without_missing(table.cells[column], words)
     if name in WHOLE:
         return pd.Series(_whole(table, column, values, notes), dtype="Int64")
@@ -103,7 +102,6 @@ def _values(table: CsvTable, name: str, column: str, columns: dict[str, str], no
         return pd.Series(real, dtype="float64")
     if name in NEEDED and None in values:
         raise table.failure(values.index(None), column, "the cell is empty. Every row needs it.")
-    values = [None if value == "None" and name not in NEEDED else value for value in values]
     if name == "boundary":
         _check_boundaries(table, column, values)
     typed = None if name in (*NEEDED, *OPTIONAL, "noise") else numbers(values)

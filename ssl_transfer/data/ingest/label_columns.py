@@ -32,8 +32,8 @@ SYNONYMS = {
 }
 # Columns of rows.parquet that ingest itself writes.
 RESERVED = frozenset(
-    "slice study volume pixel_digest mask_digest intensity bits rescale photometric padding z_mm spacing_row_mm "
-    "spacing_col_mm spacing_slice_mm range_low range_high".split()
+    {"slice", "study", "volume", "pixel_digest", "mask_digest", "intensity", "bits", "rescale", "photometric"}
+    | {"padding", "z_mm", "spacing_row_mm", "spacing_col_mm", "spacing_slice_mm", "range_low", "range_high"}
 )
 
 

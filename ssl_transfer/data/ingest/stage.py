@@ -69,7 +69,7 @@ def ingest(
         patient_column: Column of the CSV with patients; default: the one that is called patient, subject or the like.
         label_column: Column of the CSV with labels; default: the one that is called label, class, diagnosis, target or the like.
         missing: Words of the CSV that mean that a value is missing, separated by commas; default: NA, N/A, n.a., #N/A, <NA>, NaN,
-            NaT, None, null, ?, ., - and --, in upper or lower case. Empty cells are always missing.
+            NaT, None, null, ?, ., - and --, in upper or lower case (but none is a class). Empty cells are always missing.
         max_unmatched: Largest share of the rows of the CSV that are not in the source; with more, ingest fails.
         size: Height and width of the images in pixels; default: the most common shape. The aspect ratio is kept, by padding.
         channels: Number of channels; default: 3 if all images are colour, otherwise 1.
