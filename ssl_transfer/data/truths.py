@@ -36,7 +36,7 @@ def truths(values: Sequence[Any], where: str) -> tuple[np.ndarray, dict[str, int
         >>> truths(["Positive", "neg", None], "task x, column 'Mass'")
         (array([ 1,  0, -1]), {'Positive': 1, 'neg': 0})
     """
-    known = {word.casefold(): -1 for word in (*MISSING, *UNKNOWN)}
+    known = {word.casefold(): -1 for word in (*MISSING, *UNKNOWN) if word != "None"}  # `none` could be a no
     known |= dict.fromkeys(ABSENT, 0) | dict.fromkeys(PRESENT, 1)
     counts = Counter("" if value is None or value != value else tidy(str(value)) for value in values)
     if "+" not in counts:

@@ -30,10 +30,10 @@ SYNONYMS = {
     "label": ("label", "class", "classname", "category", "diagnosis", "dx", "target", "groundtruth"),
     "split": ("split", "subset", "partition"),
 }
-# Columns of rows.parquet that ingest itself writes.
+# Columns of rows.parquet that ingest itself writes. Spacings in mm may come from a CSV.
 RESERVED = frozenset(
     {"slice", "study", "volume", "pixel_digest", "mask_digest", "intensity", "bits", "rescale", "photometric"}
-    | {"padding", "z_mm", "spacing_row_mm", "spacing_col_mm", "spacing_slice_mm", "range_low", "range_high"}
+    | {"padding", "z_mm", "range_low", "range_high"}
 )
 
 
