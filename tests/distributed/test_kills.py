@@ -34,6 +34,7 @@ OVERRIDES = (
     "train.workers=1",
 )
 FORK = multiprocessing.get_context("forkserver")
+WORLDS = [pytest.param(1, marks=pytest.mark.long), 2]  # numbers of processes
 
 
 def attempt(rank, world, port, arguments, stderr_path):
@@ -221,7 +222,7 @@ def finish(launch, out, world, expected, *overrides):
     assert not (out / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", WORLDS)
 def test_a_run_killed_at_a_step_and_in_a_checkpoint_ends_as_the_unbroken_one(launch, unbroken, tmp_path, world):
     out, epochs = tmp_path / "killed", "train.epochs=20"
     running = launch(out, world, epochs)
@@ -239,7 +240,7 @@ def test_a_run_killed_at_a_step_and_in_a_checkpoint_ends_as_the_unbroken_one(lau
     assert stderr_of(out).count("continuing from step") >= 2
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", WORLDS)
 def test_sigterm_leaves_a_checkpoint_of_that_step_and_status_143(launch, unbroken, tmp_path, world):
     """SLURM sends it to every process; the readers outlive it, and the ranks agree on the step."""
     out, overrides = tmp_path / "terminated", ("train.epochs=20", "train.checkpoint_every_steps=100000")

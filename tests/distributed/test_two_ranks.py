@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -176,32 +175,26 @@ def launch_two(*arguments):
 
 @pytest.fixture(scope="module")
 def launched(tiny_recipe, tmp_path_factory):
-    """Some methods trained by `accelerate launch` on two ranks, and by one process: answer, log of two, log of one.
-
-    Two launches at a time: most of what they do is to import.
-    """
+    """A method trained by `accelerate launch` on two ranks, and by one process: answer, log of two, log of one."""
     folder = tmp_path_factory.mktemp("launched")
-    overrides = {name: (*own, "train.epochs=1", "optimizer.lr=1e-4") for name, own in LAUNCHED.items()}
-
-    def start(name):
-        return launch_two(tiny_recipe, *overrides[name], "--json", "--out", folder / name / "two")
-
-    with ThreadPoolExecutor(2) as pool:
-        launches = dict(zip(LAUNCHED, pool.map(start, LAUNCHED), strict=True))
 
     def log_of(run):
         return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
     def results(name):
-        assert launches[name].returncode == 0, launches[name].stderr
-        pretrain(load_recipe(PretrainRecipe, tiny_recipe, overrides[name]), folder / name / "one")
-        return json.loads(launches[name].stdout), log_of(folder / name / "two"), log_of(folder / name / "one")
+        overrides = (*LAUNCHED[name], "train.epochs=1", "optimizer.lr=1e-4")
+        two = launch_two(tiny_recipe, *overrides, "--json", "--out", folder / name / "two")
+        assert two.returncode == 0, two.stderr
+        pretrain(load_recipe(PretrainRecipe, tiny_recipe, overrides), folder / name / "one")
+        return json.loads(two.stdout), log_of(folder / name / "two"), log_of(folder / name / "one")
 
     return cache(results)
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("method", sorted(LAUNCHED))
+@pytest.mark.parametrize(
+    "method", ["simclr", *(pytest.param(name, marks=pytest.mark.long) for name in LAUNCHED if name != "simclr")]
+)
 def test_accelerate_launch_trains_on_two_ranks_what_one_process_trains(launched, method):
     answer, two, one = launched(method)
     assert answer["world_size"] == 2 and all(line["world_size"] == 2 for line in two)
