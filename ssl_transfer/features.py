@@ -22,6 +22,7 @@ from ssl_transfer.data.views import ViewMaker
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.embedding import embed, embed_layers, evaluating
+from ssl_transfer.paths import portable
 from ssl_transfer.run import Artifact, claimed, read_json, whole_folder
 
 Precision = Literal["fp32", "bf16"]
@@ -186,7 +187,7 @@ def _extract(backbone: Backbone, store: Images, artifact: Artifact, size: int, p
         backbone=backbone.id,
         store=store.id,
         backbone_name=backbone.card.name,
-        store_path=str(store.path),
+        store_path=portable(store.path),
         size=size,
         precision=precision,
         shape=values.shape,

@@ -39,6 +39,7 @@ from ssl_transfer.data.store import ImageStore
 from ssl_transfer.environment import environment
 from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.neighbors import IndexKind, nearest
+from ssl_transfer.paths import portable
 from ssl_transfer.result import Analysis
 from ssl_transfer.run import Artifact, plain, whole_folder
 
@@ -114,7 +115,7 @@ def analyze(
         analysis = Analysis(
             run_id=artifact.id,
             store=store.id,
-            store_path=str(store.path),
+            store_path=portable(store.path),
             n={"images": len(store), "patients": store.card.n_patients, "sample": len(measured.rows)},
             backbones=tuple(_entry(backbone, measured) for backbone in analyzed_backbones),
             findings=tuple({"title": finding.title, "text": finding.text} for finding in findings),

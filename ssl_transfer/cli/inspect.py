@@ -12,9 +12,15 @@ from ssl_transfer.errors import UsageError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments: a path, and the path of a figure."""
+    """Add the arguments: a path, the path of a figure, and the source whose files are named."""
     parser.add_argument("path", type=Path, help="a store, backbone, run, result, ranking, analysis or study")
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw a contact sheet of a store")
+    parser.add_argument(
+        "--names",
+        type=Path,
+        metavar="SOURCE",
+        help="print which file of its source each hash in the column `file` stands for",
+    )
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -29,8 +35,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     kind = (card or {}).get("kind") or (card or {}).get("stage")
     if options.figure and kind != "store":
         raise UsageError(f"{path}: --figure draws stores, and this is {kind or 'nothing that ssl_transfer wrote'}.")
+    if options.names and kind != "store":
+        raise UsageError(f"{path}: --names is for stores, and this is {kind or 'nothing that ssl_transfer wrote'}.")
     if kind == "store" or card is None:  # ImageStore reports what is wrong with such a path
-        return _store(path, options.figure)
+        return _store(path, options.figure, options.names)
     if kind == "plan":
         from ssl_transfer.study.stage import status
 
@@ -40,7 +48,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     return card
 
 
-def _store(path: Path, figure: Path | None) -> dict[str, Any]:
+def _store(path: Path, figure: Path | None, source: Path | None) -> dict[str, Any]:
     from ssl_transfer.data.inspect import contact_sheet, store_summary
     from ssl_transfer.data.store import ImageStore
 
@@ -48,6 +56,10 @@ def _store(path: Path, figure: Path | None) -> dict[str, Any]:
     if figure:
         contact_sheet(store, figure)
         say(f"contact sheet: {figure}")
+    if source:
+        from ssl_transfer.data.ingest.lookup import file_names
+
+        return {"kind": "names", "store": str(path), "names": file_names(store, source)}
     return store_summary(store)
 
 

@@ -47,6 +47,10 @@ class ImageStore:
         StoreError: If the folder is missing or is not a store, if another version wrote it, or if its files are not those that
             were written (see `integrity`; `verify` compares all of them).
 
+    Attributes:
+        refused: Files that are not in the store: `file`, `kind`, `reason`. The card has hashes of their names; a store that
+            `ingest` returns has the names.
+
     Example:
         >>> store = ImageStore("stores/ct")
         >>> store[0].shape, store.card.units, store.positions("train").shape
@@ -56,6 +60,7 @@ class ImageStore:
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
         self.card = StoreCard.load(self.path)
+        self.refused = list(self.card.refused)
         self.shape: tuple[int, int, int] = (self.card.channels, *self.card.size)
         self._pixels = self._reader("pixels", self.shape, self.card.dtype, self.card.images_per_shard)
         masks = self.card.masks

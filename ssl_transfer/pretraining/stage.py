@@ -14,12 +14,13 @@ from ssl_transfer.cards import BackboneCard
 from ssl_transfer.console import is_main_process
 from ssl_transfer.environment import environment
 from ssl_transfer.models.backbone import Backbone, random_init, save_backbone
+from ssl_transfer.paths import portable
 from ssl_transfer.pretraining.setup import PretrainSetup, online_probes, resolve
 from ssl_transfer.recipe import Overrides, PretrainRecipe, load_recipe, merge, validate
 from ssl_transfer.run import Artifact, plain, write_json
 from ssl_transfer.schedule import Schedule
 from ssl_transfer.training.batches import StepSampler
-from ssl_transfer.training.machine import Machine
+from ssl_transfer.training.machine import Machine, start_trackers
 from ssl_transfer.training.monitor import Alarms
 from ssl_transfer.training.optim import OPTIMIZERS
 from ssl_transfer.training.session import Session
@@ -123,8 +124,8 @@ def _open_session(recipe: PretrainRecipe, schedule: Schedule, folder: Path, iden
     if session.accelerator.is_main_process:
         _open_folder(folder, identity, recipe, session)
     session.accelerator.wait_for_everyone()
-    if recipe.tracker != "none":  # TensorBoard's project name becomes its folder in the run
-        session.accelerator.init_trackers("tensorboard" if recipe.tracker == "tensorboard" else "ssl_transfer")
+    if recipe.tracker != "none":
+        start_trackers(session.accelerator, recipe.tracker)
     return session
 
 
@@ -135,8 +136,8 @@ def _summary(
     schedule = session.schedule
     images = (schedule.total_steps - first_step) * schedule.batch_size
     return {
-        "run": str(folder),
-        "backbone": str(folder / "backbone"),
+        "run": portable(folder),
+        "backbone": portable(folder / "backbone"),
         "world_size": session.accelerator.num_processes,
         "steps": schedule.total_steps,
         "images_per_second": round(images / max(seconds, 1e-9), 1),
@@ -154,7 +155,8 @@ def _machine(recipe: PretrainRecipe) -> Machine:
 def _untrained(recipe: PretrainRecipe, initial: Backbone, folder: Path, identity: str) -> dict[str, Any]:
     """Write the control of a recipe: its backbone with the random initialisation of its seed, without training."""
     random_backbone = random_init(initial.card)
-    summary = {"run": str(folder), "backbone": str(folder / "backbone"), "world_size": 1, "steps": 0, "final": {}}
+    place = {"run": portable(folder), "backbone": portable(folder / "backbone")}
+    summary = {**place, "world_size": 1, "steps": 0, "final": {}}
     random_backbone.card = replace(random_backbone.card, run_id=identity, recipe=recipe.model_dump(), training=summary)
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)

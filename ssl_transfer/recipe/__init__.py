@@ -6,7 +6,7 @@ A YAML file is read as text, overrides are applied, and every value is checked a
 from ssl_transfer.recipe.evaluation import EvaluateRecipe, FinetuneSection, NoiseSection
 from ssl_transfer.recipe.files import find_recipe, load_recipe, read_yaml, recipes_folder
 from ssl_transfer.recipe.identity import digest
-from ssl_transfer.recipe.options import Component, Section, choose, options_model, resolve_options, validate
+from ssl_transfer.recipe.options import Component, PathText, Section, choose, options_model, resolve_options, validate
 from ssl_transfer.recipe.overrides import Overrides, merge, parse_overrides
 from ssl_transfer.recipe.pretraining import (
     BackboneSection,
@@ -27,6 +27,7 @@ __all__ = [
     "MonitorSection",
     "NoiseSection",
     "Overrides",
+    "PathText",
     "PretrainRecipe",
     "Section",
     "TrainSection",

@@ -11,11 +11,12 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, create_model, model_validator
 
 from ssl_transfer.errors import RecipeError, nearest
+from ssl_transfer.paths import portable
 
 EXPECTED = {  # where pydantic's words speak of Python
     "model_type": "Expected a section of `key: value` lines",
@@ -24,6 +25,9 @@ EXPECTED = {  # where pydantic's words speak of Python
     "list_type": "Expected a list such as [1, 2]",
     "bool_parsing": "Expected true or false",
 }
+
+
+PathText = Annotated[str, AfterValidator(portable)]  # of a path, or a name: recipes are stored, and name no user
 
 
 class Section(BaseModel):

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ssl_transfer.recipe.options import Component, Section
+from ssl_transfer.recipe.options import Component, PathText, Section
 from ssl_transfer.recipe.overrides import as_yaml
 from ssl_transfer.schedule import Schedule
 
@@ -20,7 +20,7 @@ class MixPart(Section):
         views: View preset of this store's images; null: that of `data.views`.
     """
 
-    store: str
+    store: PathText
     share: float = Field(gt=0, lt=1)
     views: Component | None = None
 
@@ -39,7 +39,7 @@ class DataSection(Section):
             modalities are read as they are. Null: all are.
     """
 
-    store: str | None = None
+    store: PathText | None = None
     mix: list[MixPart] = Field(default_factory=list)
     views: Component
     size: int = Field(gt=0)
@@ -78,7 +78,7 @@ class BackboneSection(Section):
     name: str
     in_channels: int | None = Field(default=None, gt=0)
     stem: Literal["standard", "small"] = "standard"
-    init: str = "scratch"
+    init: PathText = "scratch"
     options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("options", mode="before")
@@ -134,7 +134,7 @@ class MonitorSection(Section):
         on_nonfinite: `stop` or `warn` when the loss is NaN or infinite.
     """
 
-    store: str | None = None
+    store: PathText | None = None
     label: str = "label"
     every_epochs: float = Field(default=5.0, gt=0)
     images: int = Field(default=2000, gt=0)

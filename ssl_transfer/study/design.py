@@ -16,8 +16,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, fie
 
 from ssl_transfer.cards import TRIVIAL, TRIVIAL_NAME
 from ssl_transfer.errors import RecipeError, nearest
+from ssl_transfer.paths import portable
 from ssl_transfer.protocols import PROTOCOLS, WITH_STRATEGIES
-from ssl_transfer.recipe import Overrides, Section, load_recipe
+from ssl_transfer.recipe import Overrides, PathText, Section, load_recipe
 from ssl_transfer.study.comparisons import Statistics
 
 STAGES = ("ingest", "pretrain", "untrained", "features", "rank")  # keys of `resources`, besides protocols
@@ -56,7 +57,7 @@ Seeds = Annotated[list[NonNegativeInt], BeforeValidator(_counted), AfterValidato
 class StoreSection(Section):
     """Images: an existing store (`path`), or files that the study ingests (`source`, with the options of `ingest`)."""
 
-    path: str | None = None
+    path: PathText | None = None
     source: str | None = None
     options: Settings = {}
 
@@ -85,10 +86,10 @@ class Pretraining(Section):
         evaluated: False for a pretraining that is only the parent of others.
     """
 
-    backbone: str | dict[str, str] | None = None
+    backbone: PathText | dict[str, PathText] | None = None
     store: str | None = None
     mix: dict[str, float] = {}
-    init: str | dict[str, str] | None = None
+    init: PathText | dict[str, PathText] | None = None
     untrained: bool = False
     recipe: str | None = None
     set: Settings = {}
@@ -265,7 +266,7 @@ class StudyRecipe(Section):
     name: str = "study"
     title: str
     question: str
-    sources: str = "."
+    sources: PathText = "."
     stores: dict[str, StoreSection]
     pretrain: Shared = Shared()
     pretrainings: dict[str, Pretraining]
@@ -280,6 +281,19 @@ class StudyRecipe(Section):
     statistics: Statistics = Statistics()
     resources: dict[str, Resources] = {}
     notes: list[str] = []  # caveats for readers of the report
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sources_name_no_user(cls, value: Any) -> Any:
+        stores = value.get("stores") if isinstance(value, dict) else None
+        if not isinstance(stores, dict) or value.get("sources", ".") != ".":  # relative ones are below `sources`
+            return value
+        named = {
+            name: {**store, "source": portable(store["source"])}
+            for name, store in stores.items()
+            if isinstance(store, dict) and isinstance(store.get("source"), str)
+        }
+        return {**value, "stores": {**stores, **named}}
 
     @model_validator(mode="after")
     def _names_are_known(self) -> StudyRecipe:

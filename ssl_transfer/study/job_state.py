@@ -6,19 +6,21 @@ job holds its lock `jobs/ID.lock`. A failure leaves `jobs/ID.failed.json` with i
 
 from __future__ import annotations
 
-import platform
+import shlex
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer.environment import thread_count
+from ssl_transfer.paths import without_user
 from ssl_transfer.run import claimed, read_json, write_json
 from ssl_transfer.study.costs import folder_bytes
 from ssl_transfer.study.look_record import not_needed_jobs
 from ssl_transfer.study.plan import Job, Plan
 
 SCHEMA = 1
+OF_CODE = ("Traceback", '  File "', "    ")  # lines of a traceback that are no message
 STATES = ("done", "running", "missing", "failed", "blocked", "not needed")
 
 
@@ -52,7 +54,7 @@ def status(plan: Plan) -> Status:
 
 
 def record(plan: Plan, job: Job) -> dict[str, Any] | None:
-    """The record of a finished job: seconds, threads, host, GPUs, bytes, time; None if it is not done."""
+    """The record of a finished job: seconds, threads, GPUs, bytes, time; None if it is not done."""
     return read_json(job_file(plan.folder, job, "json"))
 
 
@@ -92,7 +94,6 @@ def write_record(folder: Path, job: Job, seconds: float) -> None:
         "threads": thread_count(),
         "cost": job.cost,
         "bytes": folder_bytes(job.output),
-        "host": platform.node(),
         "gpus": job.resources["gpus"],
         "time": _now(),
     }
@@ -101,7 +102,12 @@ def write_record(folder: Path, job: Job, seconds: float) -> None:
 
 
 def write_failure(folder: Path, job: Job, error: str, traceback: str) -> None:
-    """Write the failure of a job."""
+    """Write the failure of a job, without names: of the user, and of the files that an ingest failed at."""
+    error, traceback = without_user(error), without_user(traceback)
+    if job.stage == "ingest":
+        kind = error.partition(":")[0]
+        error = f"{kind}: its message may name persons, so it is not stored. To see it: {shlex.join(job.command)}"
+        traceback = "\n".join(line for line in traceback.splitlines() if line.startswith(OF_CODE))
     content = {
         "schema": SCHEMA,
         "kind": "failure",

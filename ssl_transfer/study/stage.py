@@ -8,6 +8,7 @@ from typing import Any
 
 from ssl_transfer.console import say
 from ssl_transfer.errors import RunError, UsageError
+from ssl_transfer.paths import portable
 from ssl_transfer.recipe import Overrides, find_recipe
 from ssl_transfer.study import job_state
 from ssl_transfer.study.costs import Costs
@@ -39,7 +40,7 @@ def planned(study: str | Path, overrides: Overrides = (), out: str | Path | None
     if saved := _saved(study, overrides):
         return saved
     recipe = load_study(find_recipe(study, "studies"), overrides)
-    plan = plan_study(recipe, Path(out or Path("studies") / recipe.name), write=write)
+    plan = plan_study(recipe, Path(portable(out or Path("studies") / recipe.name)), write=write)
     if write:
         plan.save()
     return plan

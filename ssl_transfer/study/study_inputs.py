@@ -12,6 +12,7 @@ from typing import Any
 from ssl_transfer.cards import TRIVIAL
 from ssl_transfer.data.tasks import TaskCard
 from ssl_transfer.errors import RecipeError
+from ssl_transfer.paths import portable
 from ssl_transfer.recipe import PretrainRecipe, digest, find_recipe, merge, read_yaml, validate
 from ssl_transfer.study.arms import Arm
 from ssl_transfer.study.design import StudyRecipe, assignments
@@ -53,7 +54,7 @@ class StudyInputs:
         output = self.jobs.folder / "stores" / digest(identity) / name
         source = section.source or ""  # a store has a path or a source
         root = "" if source.startswith(("phantom:", "/")) else self.recipe.sources
-        command = ["ingest", os.path.join(root, source), "--out", str(output)]
+        command = ["ingest", portable(os.path.join(root, source)), "--out", str(output)]
         for key, value in section.options.items():
             flag = f"--{key.replace('_', '-')}"
             command += {"true": [flag], "false": []}.get(value, [flag, str(value)])

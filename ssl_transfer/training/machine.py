@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -111,6 +112,16 @@ def start_accelerator(
             "need equal parts. Choose a multiple."
         )
     return accelerator
+
+
+def start_trackers(accelerator: Accelerator, tracker: str) -> None:
+    """Start the trackers of an Accelerator, with a file of TensorBoard that is not named after this machine."""
+    host_name = socket.gethostname
+    socket.gethostname = lambda: "host"  # it would become a part of the file's name, and be shared with the run
+    try:  # TensorBoard's project name becomes its folder in the run
+        accelerator.init_trackers("tensorboard" if tracker == "tensorboard" else "ssl_transfer")
+    finally:
+        socket.gethostname = host_name
 
 
 def _sharding() -> FullyShardedDataParallelPlugin | None:

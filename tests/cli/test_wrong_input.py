@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 from support.command_line import ENVIRONMENT, ROOT, ssl_transfer
 
+from ssl_transfer.data.ingest.pseudonyms import file_pseudonym
+
 INGEST = "ingest pictures --out out"
 PRETRAIN = "pretrain tiny.yaml --out out"
 EVALUATE = "evaluate knn scratch:resnet10t"
@@ -209,11 +211,12 @@ def test_wrong_input_leaves_nothing_behind(name, answers):
 def test_an_image_of_zero_bytes_among_good_ones_is_listed(tmp_path):
     draw_pictures(tmp_path / "pictures", 40)
     (tmp_path / "pictures" / "a" / "zero.png").touch()
-    assert ssl_transfer("ingest", "pictures", "--out", "store", folder=tmp_path).status == 0
-    answer = ssl_transfer("inspect", "store", "--json", folder=tmp_path).json
+    answer = ssl_transfer("ingest", "pictures", "--out", "store", "--json", folder=tmp_path).json
     assert (answer["n_images"], answer["n_refused"]) == (40, 1)
     assert answer["refused"] == [{"file": "a/zero.png", "kind": "unreadable", "reason": answer["refused"][0]["reason"]}]
     assert "empty" in answer["refused"][0]["reason"]
+    [later] = ssl_transfer("inspect", "store", "--json", folder=tmp_path).json["refused"]
+    assert later == answer["refused"][0] | {"file": file_pseudonym("a/zero.png")}  # the store has no names
 
 
 def test_a_killed_ingest_leaves_no_store_and_the_next_ingest_succeeds(tmp_path):

@@ -118,7 +118,7 @@ def test_masks_in_a_separate_folder_are_matched_by_stem(tmp_path, out):
     for name in ("a", "b"):
         save(tmp_path / "images" / f"{name}.png")
         save(tmp_path / "masks" / f"{name}.png", (GREY > 100).astype(np.uint8) * 255)
-    store = ingest(tmp_path, out, masks=tmp_path / "masks", mask_names="cell")
+    store = ingest(tmp_path, out, masks=tmp_path / "masks", mask_names="cell", keep_paths=True)
     assert sorted(store.column("file")) == ["images/a.png", "images/b.png"]
     assert np.array_equal(store.masks([0])[0], GREY > 100)  # 0 and 255 are a binary mask
 
@@ -162,7 +162,7 @@ def test_empty_damaged_and_foreign_files_are_listed(tmp_path, out):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "._0.png").write_bytes(b"x")
     store = ingest(tmp_path, out, max_refused=0.3)
-    assert {r["file"]: r["kind"] for r in store.card.refused} == {
+    assert {r["file"]: r["kind"] for r in store.refused} == {
         "empty.png": "unreadable",
         "short.png": "unreadable",
         "notes.txt": "not_an_image",

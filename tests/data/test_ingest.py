@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ssl_transfer.data.ingest.fit import Fit
-from ssl_transfer.data.ingest.pseudonyms import pseudonym
+from ssl_transfer.data.ingest.pseudonyms import file_pseudonym, pseudonym
 from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.data.inspect import contact_sheet, store_summary
 from ssl_transfer.data.readers import workers
@@ -48,7 +48,7 @@ def test_ingest_and_inspect_import_no_torch():
 def test_the_most_common_shape_wins_and_others_keep_their_aspect(tmp_path, out):
     folder(tmp_path, 4, (6, 8))
     save(tmp_path / "c0" / "wide.png", np.full((6, 16), 200))
-    store = ingest(tmp_path, out)
+    store = ingest(tmp_path, out, keep_paths=True)
     [position] = np.flatnonzero(store.column("file") == "c0/wide.png")
     image = store[position][0]
     assert store.shape == (1, 6, 8)
@@ -89,7 +89,7 @@ def test_a_patient_has_the_same_hash_in_every_store(tmp_path, out, monkeypatch):
     text = (out / "card.json").read_text() + store.rows.to_csv()
     assert store.card.n_patients == 6 and "P003_" not in text
     assert store.column("patient")[0] == pseudonym("patient", "P000") == pseudonym("patient", "P000")
-    assert store.column("file")[0] == f"c0/{pseudonym('patient', 'P000')}_000.png"
+    assert store.column("file")[0] == file_pseudonym("c0/P000_000.png")
     monkeypatch.setenv("SSL_TRANSFER_PATIENT_KEY", "secret")
     assert pseudonym("patient", "P000") != store.column("patient")[0]
 
@@ -100,7 +100,8 @@ def test_the_name_of_a_refused_file_contains_no_patient_id(tmp_path, out):
     rows = [f"{p.name},{p.name[:4]}" for p in sorted(tmp_path.rglob("*.png"))]
     (tmp_path / "labels.csv").write_text("\n".join(["file,patient", *rows]))
     store = ingest(tmp_path, out, labels=tmp_path / "labels.csv")
-    assert [r["file"] for r in store.card.refused] == [f"c0/{pseudonym('patient', 'P003')}_scan.txt"]
+    assert [r["file"] for r in store.card.refused] == [file_pseudonym("c0/P003_scan.txt")]
+    assert [r["file"] for r in store.refused] == ["c0/P003_scan.txt"]  # for the user
 
 
 def test_the_same_inputs_again_are_already_there_and_other_inputs_are_refused(tmp_path, out, capsys):

@@ -120,7 +120,8 @@ def test_volumes_of_equal_names_in_different_folders_are_different_patients(tmp_
     for folder in ("sub-01", "sub-02"):
         (tmp_path / folder).mkdir()
         save(tmp_path / folder / "T1.nii.gz", PLACES)
-    assert [item.row["patient"] for item in NiftiReader(tmp_path).scan().items] == ["sub-01/T1", "sub-02/T1"]
+    scan = NiftiReader(tmp_path).scan()
+    assert [item.row["series"] for item in scan.items] == ["sub-01/T1", "sub-02/T1"] and scan.patient_per_file
 
 
 def test_damaged_and_foreign_files_are_listed(tmp_path, out):
@@ -131,7 +132,7 @@ def test_damaged_and_foreign_files_are_listed(tmp_path, out):
     (tmp_path / "notes.txt").write_text("x")
     store = ingest(tmp_path, out, domain="mr", max_refused=0.7)
     assert len(store) == 4
-    assert {r["file"]: r["kind"] for r in store.card.refused} == {
+    assert {r["file"]: r["kind"] for r in store.refused} == {
         "short.nii.gz": "unreadable",
         "empty.nii": "unreadable",
         "notes.txt": "not_an_image",

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ssl_transfer.data.ingest.pseudonyms import file_pseudonym
 from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.errors import SourceError, SplitError
 
@@ -51,7 +52,7 @@ def test_groups_files_masks_and_other_columns_are_read(tmp_path):
     store = ingest(save(tmp_path, **content), tmp_path / "s")
     rows = store.rows
     assert store.card.n_patients == 3 + 2 + 2 and rows["grade"].tolist()[:6] == list(range(6))
-    assert rows["kind"].tolist()[:2] == ["x", "y"] and rows["file"][0] == "f0.png"
+    assert rows["kind"].tolist()[:2] == ["x", "y"] and rows["file"][0] == file_pseudonym("f0.png")
     assert np.array_equal(store.masks([0])[0], content["train_masks"][0])
     assert store.card.masks.classes == {"1": "a", "2": "b"}
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from ssl_transfer.console import warn
+from ssl_transfer.console import say, warn
 from ssl_transfer.data.ingest.classes import class_warnings, strata, stratify_columns
 from ssl_transfer.data.ingest.fit import Fit, choose_fit
 from ssl_transfer.data.ingest.labels import LabelTable, join_labels, read_labels
+from ssl_transfer.data.ingest.opening import scan_source
 from ssl_transfer.data.ingest.options import Options
+from ssl_transfer.data.ingest.patients import complete_patients
+from ssl_transfer.data.ingest.persons import (
+    folders_as_labels,
+    open_pseudonyms,
+    person_warnings,
+    stored_refusals,
+    stored_source,
+)
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
-from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan, Unreadable
+from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan, Unreadable, named_file, shown
 from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.data.splits import FEWEST_GROUPS, draw_splits, shared_groups
 from ssl_transfer.data.store import ImageStore, StoreWriter, pixel_digest
@@ -44,22 +55,28 @@ def fill_store(
         SourceError, LabelError, SplitError: See `ingest`.
     """
     table = _label_table(options)
-    scan = reader.scan()
+    scan = scan_source(root, reader, options)
     if table is not None:
-        scan.refused = [r for r in scan.refused if (root / r.file).resolve() != table.path.resolve()]
+        labels = os.path.realpath(table.path)
+        scan.refused = [refusal for refusal in scan.refused if os.path.realpath(root / refusal.file) != labels]
     _check_refused(root, scan.refused, len(scan.items), options.max_refused)
     n_files = len(scan.items) + _unreadable(scan)
     warnings = warnings + scan.warnings
     if table is not None:
         warnings += join_labels(scan.items, scan.refused, table, options.max_unmatched)
+    warnings += complete_patients(scan)
     domain = Domain.parse(options.domain or scan.domain)
     if domain.open_modality:
         warnings = [*warnings, domain.open_modality]
+    if note := folders_as_labels(scan):
+        say(note)
+    names = open_pseudonyms(root, scan, options)
+    warnings += person_warnings(scan, names, options, source)
     keeps_splits = _check_source_splits(root, scan.items, options)
     fit = choose_fit(scan.items, scan.units, options.size, options.channels, scan.mask_dtype)
     colour = fit.channels == 3 and fit.dtype == np.uint8
     with StoreWriter(out, (fit.channels, *fit.size), fit.dtype, fit.mask_dtype, options.compress) as writer:
-        mask_values = _write_all(writer, reader, scan, fit, options)
+        mask_values = _write_all(writer, reader, scan, fit, options, names)
         _check_refused(root, scan.refused, n_files - _unreadable(scan), options.max_refused)
         splits, split_by, split_warnings = _splits(writer.rows, options, keeps_splits)
         mask_classes, mask_warnings = _mask_classes(scan.mask_classes, mask_values)
@@ -70,15 +87,16 @@ def fill_store(
             domain=str(domain),
             classes=_classes(scan.classes, writer.rows),
             mask_classes=mask_classes,
-            refused=_anonymous(scan),
-            warnings=warnings,
+            refused=stored_refusals(scan, names),
+            warnings=names.warnings(warnings, chain(scan.items, scan.refused)),
             split_by=split_by,
             split_seed=None if split_by == "source" else options.seed,
-            source=source,
+            source=stored_source(source, names),
             inputs=inputs,
         )
     for warning in warnings:
-        warn(warning)
+        warn(shown(warning))
+    store.refused = [{"file": r.file, "kind": r.kind, "reason": shown(r.reason)} for r in scan.refused]
     return store
 
 
@@ -107,7 +125,9 @@ class _Reading:
         return fitted, digest
 
 
-def _write_all(writer: StoreWriter, reader: Reader, scan: Scan, fit: Fit, options: Options) -> set[int]:
+def _write_all(
+    writer: StoreWriter, reader: Reader, scan: Scan, fit: Fit, options: Options, names: Pseudonyms
+) -> set[int]:
     """Write every item that can be read; add the others to `scan.refused`.
 
     Returns:
@@ -115,7 +135,6 @@ def _write_all(writer: StoreWriter, reader: Reader, scan: Scan, fit: Fit, option
     """
     uids = Counter(item.uid for item in scan.items if item.uid)
     reading = _Reading(reader, fit, {uid for uid, count in uids.items() if count > 1})
-    names = _pseudonyms(scan)
     first: dict[tuple[str | None, str], str] = {}
     mask_values: set[int] = set()
     workers = options.workers if reader.worth_workers else 1
@@ -125,10 +144,10 @@ def _write_all(writer: StoreWriter, reader: Reader, scan: Scan, fit: Fit, option
             continue
         frames, digest = answer
         if digest is not None and first.setdefault((item.uid, digest), item.file) != item.file:
-            reason = f"the same SOPInstanceUID and pixels as {first[item.uid, digest]}"
+            reason = f"the same SOPInstanceUID and pixels as {named_file(first[item.uid, digest])}"
             scan.refused.append(Refusal(item.file, "duplicate", reason, item.row))
             continue
-        row = names.row(item.row) | {"file": names.text(item.file, item.row)}
+        row = names.row(item.row) | {"file": names.file(item.file)}
         for image, columns, mask in frames:
             writer.append(image, row | columns, mask)
             if mask is not None:
@@ -145,14 +164,14 @@ def _check_refused(root: Path, refused: list[Refusal], taken: int, most: float) 
     unreadable = [refusal for refusal in refused if refusal.kind == "unreadable"]
     share = len(unreadable) / max(1, len(unreadable) + taken)
     if share > most:
-        examples = "".join(f"\n  {r.file}: {r.reason}" for r in unreadable[:5])
+        examples = "".join(f"\n  {r.file}: {shown(r.reason)}" for r in unreadable[:5])
         raise SourceError(
             f"{root}: {len(unreadable)} of {len(unreadable) + taken} image files ({share:.1%}) cannot be read, "
             f"more than {most:.1%}. Repair them, or raise --max-refused. The first ones:{examples}"
         )
     if not taken:
         kinds = ", ".join(f"{count} {kind}" for kind, count in Counter(r.kind for r in refused).items())
-        examples = "".join(f"\n  {r.file}: {r.reason}" for r in refused[:3])
+        examples = "".join(f"\n  {r.file}: {shown(r.reason)}" for r in refused[:3])
         raise SourceError(f"{root}: no image to ingest (files refused: {kinds or 'none'}).{examples}")
 
 
@@ -258,17 +277,3 @@ def _mask_classes(names: dict[int, str], seen: set[int]) -> tuple[dict[int, str]
     if not unnamed:
         return names, []
     return names, [f"mask values without a name: {', '.join(map(str, unnamed[:10]))}"]
-
-
-def _pseudonyms(scan: Scan) -> Pseudonyms:
-    rows = (entry.row for entry in (*scan.items, *scan.refused))
-    return Pseudonyms({str(row["patient"]) for row in rows if row.get("patient")})
-
-
-def _anonymous(scan: Scan) -> list[dict]:
-    """Refusals for the card, with pseudonyms in place of ids."""
-    names = _pseudonyms(scan)
-    return [
-        {"file": names.text(r.file, r.row), "kind": r.kind, "reason": names.text(r.reason, r.row)}
-        for r in sorted(scan.refused, key=lambda refusal: refusal.file)
-    ]

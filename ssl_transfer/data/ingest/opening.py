@@ -1,4 +1,4 @@
-"""Choice of the reader of a source: the one that `--format` names, or the one of most of its files."""
+"""Opening of a source: choice of its reader (the one that `--format` names, or that of most files), and its scan."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections import Counter
 from pathlib import Path
 
 from ssl_transfer.data.ingest.options import Options
+from ssl_transfer.data.ingest.patients import assign_patients
 from ssl_transfer.data.readers.matching import suffix
-from ssl_transfer.data.readers.reader import Reader, walk
+from ssl_transfer.data.readers.reader import Reader, Scan, refused_entries, walk
 from ssl_transfer.data.readers.registry import READERS, reader_options
 from ssl_transfer.errors import SourceError, UsageError
 
@@ -37,6 +38,20 @@ def open_reader(root: Path, options: Options) -> tuple[Reader, list[str]]:
     return READERS[name](root, **{option: getattr(options, option) for option in taken}), warnings
 
 
+def scan_source(root: Path, reader: Reader, options: Options) -> Scan:
+    """Scan a source: what its reader finds, the entries that cannot be read as files, and the patients that file names give.
+
+    Raises:
+        SourceError, UsageError: If the source cannot be read, or `--patient-from` does not fit.
+    """
+    scan = reader.scan()
+    files = walk(root)
+    listed = {refusal.file for refusal in scan.refused} if files.refused else set()
+    scan.refused += [refusal for refusal in files.refused if refusal.file not in listed]
+    scan.warnings += refused_entries(files) + assign_patients(scan, options.patient_from)
+    return scan
+
+
 def detect_format(root: Path) -> tuple[str, list[str]]:
     """The kind of most files at `root`, by suffix or else by their first bytes. Of equally frequent kinds, the first in
     `READERS`.
@@ -47,15 +62,19 @@ def detect_format(root: Path) -> tuple[str, list[str]]:
     Raises:
         SourceError: If no file is of a known kind, or the files can only be read one by one.
     """
-    kinds = (_kind(path) for _, path in walk(root))
-    counts = Counter(kind for kind in kinds if kind)
+    files = walk(root)
+    counts = Counter(kind for _, path in files if (kind := _kind(path)))
     if not counts:
         kinds_known = "; ".join(f"{name} ({' '.join(reader.suffixes)})" for name, reader in READERS.items())
-        raise SourceError(f"{root}: found no image file of a known kind: {kinds_known}. Use --format if there is one.")
+        entries = "".join(f"\n  {entry.file}: {entry.reason}" for entry in files.refused[:5])
+        raise SourceError(
+            f"{root}: found no image file of a known kind: {kinds_known}. Use --format if there is one."
+            + (f" Not read ({len(files.refused)}):{entries}" if entries else "")
+        )
     chosen = max(READERS, key=lambda name: counts[name])
     others = [f"{counts[name]} {name} file(s)" for name in READERS if counts[name] and name != chosen]
     if root.is_dir() and not READERS[chosen].reads_folders:
-        example = next(path for _, path in walk(root) if _kind(path) == chosen)
+        example = next(path for _, path in files if _kind(path) == chosen)
         raise SourceError(f"{root}: contains {chosen} files; give one of them, for example {example}.")
     return chosen, [f"read as {chosen}; beside that there are {', '.join(others)}"] if others else []
 
@@ -66,8 +85,11 @@ def _kind(path: Path) -> str | None:
     for name, reader in READERS.items():
         if ending in reader.suffixes:
             return name
-    with open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
+    try:
+        with open(path, "rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError:  # the reader lists it
+        return None
     for name, reader in READERS.items():
         if any(head[offset : offset + len(mark)] == mark for offset, mark in reader.magic):
             return name

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ssl_transfer.data.ingest.patients import PatientPattern
 from ssl_transfer.data.readers.registry import READERS
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import UsageError, nearest
@@ -63,6 +64,10 @@ class Options:
             if getattr(self, name) is not None and self.labels is None:
                 flag = f"--{name.replace('_', '-')} {getattr(self, name)}"
                 raise UsageError(f"{flag}: there is no --labels CSV, which it is for.")
+        if self.patient_from is not None:
+            PatientPattern(self.patient_from)
+        if self.keep_columns is not None and self.labels is None and self.format not in ("auto", "npz"):
+            raise UsageError(f"--keep-columns {self.keep_columns}: there is no --labels CSV, whose columns it names.")
         shares = self.split
         if len(shares) != 3 or not all(0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
             text = ",".join(f"{share:g}" for share in shares)

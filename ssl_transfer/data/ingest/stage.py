@@ -20,6 +20,7 @@ from ssl_transfer.console import say
 from ssl_transfer.data.ingest.filling import fill_store
 from ssl_transfer.data.ingest.opening import open_reader
 from ssl_transfer.data.ingest.options import Options
+from ssl_transfer.data.ingest.pseudonyms import key_digest
 from ssl_transfer.data.readers.reader import walk
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import SourceError, UsageError
@@ -41,6 +42,9 @@ def ingest(
     label_column: str | None = None,
     missing: str | None = None,
     max_unmatched: float = 0.1,
+    patient_from: str | None = None,
+    keep_paths: bool = False,
+    keep_columns: str | None = None,
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
     modality: str | None = None,
@@ -71,6 +75,11 @@ def ingest(
         missing: Words of the CSV that mean that a value is missing, separated by commas; default: NA, N/A, n.a., #N/A, <NA>, NaN,
             NaT, None, null, ?, ., - and --, in upper or lower case (but none is a class). Empty cells are always missing.
         max_unmatched: Largest share of the rows of the CSV that are not in the source; with more, ingest fails.
+        patient_from: Which part of a path names the patient: {patient}_*, or */{patient}/**; also {series}. Default: the header,
+            or names in BIDS, BraTS and nnU-Net style.
+        keep_paths: Store the paths of files as they are, for sources that name no persons. Otherwise their hashes are stored.
+        keep_columns: Columns of the label CSV, separated by commas, that are stored as they are although they look like ids,
+            names, dates or free text, which are hashed.
         size: Height and width of the images in pixels; default: the most common shape. The aspect ratio is kept, by padding.
         channels: Number of channels; default: 3 if all images are colour, otherwise 1.
         modality: DICOM modality to keep, for example CT; default: all.
@@ -124,7 +133,7 @@ def _ingest_phantom(source: str, out: Path, options: Options, inputs: str) -> Im
         if options.labels is not None:
             expanded.pop("label_key", None)  # it is the key of the phantom's CSV
         root = Path(expanded.pop("source"))
-        chosen = Options.of(DEFAULTS, expanded | options.given)
+        chosen = Options.of(DEFAULTS, expanded | options.given | {"keep_paths": True})  # there are no persons in it
         return _ingest_files(root, out, chosen, source, inputs)
 
 
@@ -141,14 +150,19 @@ def _ingest_files(root: Path, out: Path, options: Options, source: str, inputs: 
 
 
 def _inputs_digest(source: str, options: Options) -> str:
-    """Hash of everything that determines the store: options, and name, size and modification time of all files that are read."""
+    """Hash of everything that determines the store: options, the key of pseudonyms, and name, size and modification time of all
+    files that are read."""
     determining = {name: value for name, value in options.values.items() if name not in INDIFFERENT}
+    determining["key"] = key_digest()
     digest = hashlib.blake2b(json.dumps(determining, sort_keys=True).encode(), digest_size=16)
     if source.startswith(PHANTOM):
         digest.update(f"{source}|{__version__}".encode())
     for path in (source, options.labels, options.masks, options.mask_names):
         if path is not None and os.path.exists(path):
             for file, location in walk(Path(path)):
-                status = location.stat()
+                try:
+                    status = location.stat()
+                except OSError:  # it vanished since, and the reader lists it
+                    continue
                 digest.update(f"{file}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

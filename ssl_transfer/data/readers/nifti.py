@@ -86,7 +86,7 @@ class NiftiReader:
         for item in items:
             name = stem(item.file)
             name = name if stems[name] == 1 else f"{item.file.rpartition('/')[0]}/{name}"
-            item.row |= {"patient": name, "series": name}
+            item.row["series"] = name
             item.dtype = np.dtype(np.int16) if self.in_hu else item.dtype
         return Scan(
             items,
@@ -97,6 +97,7 @@ class NiftiReader:
             self.mask_names,
             mask_dtype(items, self.mask_names),
             notes,
+            patient_per_file=True,
         )
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:

@@ -6,14 +6,32 @@ images in the order of the store; `read` decodes one item. Files that are refuse
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import heapq
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, overload
 
 import numpy as np
 
 REFUSAL_KINDS = ("unreadable", "not_an_image", "localizer", "filtered", "duplicate")
+UNDER_WAY = (
+    ".part",
+    ".partial",
+    ".filepart",
+    ".crdownload",
+    ".download",
+    ".tmp",
+    ".aria2",
+)  # of browsers and copy programs
+RSYNC = re.compile(
+    r"\.(.+\.(dcm|dicom|ima|nii|gz|png|jpe?g|tiff?|bmp|npz))\.[A-Za-z0-9]{6}", re.IGNORECASE
+)  # .scan.dcm.Xy12Zq
+NAME_BEGINS, NAME_ENDS = "\u2068", "\u2069"  # Unicode's isolates: invisible, and made for foreign names in a text
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(slots=True)
@@ -25,7 +43,7 @@ class Refusal:
         kind: One of `REFUSAL_KINDS`.
         reason: Reason, for the user.
         row: Patient, study and series from the header, before pseudonymisation: a label table may contain them, and ingest
-            replaces them in the file name.
+            hashes them in the reason.
     """
 
     file: str
@@ -85,6 +103,8 @@ class Scan:
         mask_classes: Name of each mask value.
         mask_dtype: Dtype of the masks; None if the items have none.
         warnings: Warnings for the card.
+        patient_per_file: Whether each file whose patient is unknown counts as a patient (volumes); otherwise its patient stays
+            unknown.
     """
 
     items: list[Item]
@@ -95,6 +115,7 @@ class Scan:
     mask_classes: dict[int, str] = field(default_factory=dict)
     mask_dtype: np.dtype | None = None
     warnings: list[str] = field(default_factory=list)
+    patient_per_file: bool = False
 
 
 class Reader(Protocol):
@@ -133,11 +154,183 @@ class Reader(Protocol):
         ...
 
 
-def walk(root: Path) -> list[tuple[str, Path]]:
-    """All files at or below `root`, sorted: name relative to the root (with `/`), and path."""
-    if root.is_file():
-        return [(root.name, root)]
-    return sorted((path.relative_to(root).as_posix(), path) for path in root.rglob("*") if path.is_file())
+class Files(Sequence[tuple[str, Path]]):
+    """The files at or below a folder, sorted by name: pairs of name and path. Paths are made when they are asked for.
+
+    Attributes:
+        root: The folder that names are relative to.
+        refused: Entries that cannot be read as files, and why.
+    """
+
+    def __init__(self, root: Path, names: list[str], refused: Sequence[Refusal] = ()):
+        self.root, self._names, self.refused = root, names, list(refused)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, Path]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Files: ...
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return Files(self.root, self._names[index])
+        name = self._names[index]
+        return printable(name), self.root / name
+
+
+def walk(root: Path) -> Files:
+    """All files at or below `root`: every name is a file, or is among the `refused`.
+
+    Folders that are links are followed, each folder once: a link that leads back, or to a folder that is read elsewhere, is
+    refused. Also refused are folders that may not be read, links without a target, files of a transfer that is not finished, and
+    what is no file (sockets, named pipes, devices). Names that are not UTF-8 are shown with backslash escapes.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        special = root.exists() and not root.is_file()
+        refused = [Refusal(root.name, "not_an_image", "no file: a socket, a named pipe or a device")] if special else []
+        return Files(root.parent, [] if special else [root.name], refused)
+    walking = _Walk(root)
+    walking.below("")
+    while walking.links:  # the folder itself comes before links to it
+        walking.follow(heapq.heappop(walking.links))
+    walking.names.sort()
+    walking.refused.sort(key=lambda refusal: refusal.file)
+    return Files(root, walking.names, walking.refused)
+
+
+class _Walk:
+    """A walk through a folder, without recursion.
+
+    Attributes:
+        names: Files found so far, relative to the root.
+        links: Linked folders that are still to be followed (a heap).
+        refused: Entries that cannot be read.
+    """
+
+    def __init__(self, root: Path):
+        self.root = os.fspath(root)
+        self.names: list[str] = []
+        self.links: list[str] = []
+        self.refused: list[Refusal] = []
+        self._read: dict[tuple[int, int], str] = {}  # device and inode of a folder -> its name
+
+    def below(self, folder: str) -> None:
+        """Read a folder and all folders in it."""
+        waiting = [folder]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                status = os.stat(self._path(folder))
+                first = self._read.setdefault((status.st_dev, status.st_ino), folder)
+                if first != folder:
+                    same = named_file(printable(first)) if first else "the source"
+                    self._refuse(folder, "duplicate", f"the same folder as {same}")
+                    continue
+                with os.scandir(self._path(folder)) as entries:
+                    for entry in entries:
+                        self._take(f"{folder}/{entry.name}" if folder else entry.name, entry, waiting)
+            except OSError as error:
+                self._refuse(folder, "unreadable", f"this folder cannot be read: {error.strerror}")
+
+    def follow(self, link: str) -> None:
+        """Read the folder that a link leads to, unless it is read already or contains the source."""
+        target = os.path.realpath(self._path(link))
+        source = os.path.realpath(self.root)
+        if os.path.commonpath([target, source]) == target:
+            self._refuse(link, "duplicate", "a link to a folder that contains the source, which would never end")
+            return
+        self.below(link)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.root, name) if name else self.root
+
+    def _take(self, name: str, entry: os.DirEntry, waiting: list[str]) -> None:
+        if entry.is_symlink():
+            self._take_link(name, entry)
+        elif entry.is_dir(follow_symlinks=False):
+            waiting.append(name)
+        elif entry.is_file(follow_symlinks=False):
+            self._take_file(name)
+        else:
+            self._refuse(name, "not_an_image", "no file: a socket, a named pipe or a device")
+
+    def _take_link(self, name: str, entry: os.DirEntry) -> None:
+        try:
+            mode = entry.stat().st_mode
+        except OSError as error:
+            annexed = "/annex/objects/" in os.readlink(entry.path)
+            missing = "its content is not here (git-annex): run `datalad get` or `git annex get`"
+            reason = missing if annexed else f"a link whose target cannot be read: {error.strerror}"
+            self._refuse(name, "unreadable", reason)
+            return
+        if stat.S_ISDIR(mode):
+            heapq.heappush(self.links, name)
+        elif stat.S_ISREG(mode):
+            self._take_file(name)
+        else:
+            self._refuse(name, "not_an_image", "a link to a socket, a named pipe or a device")
+
+    def _take_file(self, name: str) -> None:
+        base = name.rpartition("/")[2]
+        if base.lower().endswith(UNDER_WAY) or RSYNC.fullmatch(base):
+            self.refused.append(Refusal(printable(name), "unreadable", "its transfer is not finished, by its name"))
+        else:
+            self.names.append(name)
+
+    def _refuse(self, name: str, kind: str, reason: str) -> None:
+        shown = printable(name) or "."
+        self.refused.append(Refusal(shown, "not_an_image" if is_hidden(name) else kind, reason))
+
+
+def refused_entries(files: Files) -> list[str]:
+    """Warnings about entries that could not be read as files: how many for each reason, with an example."""
+    groups: dict[str, list[str]] = {}
+    for refusal in files.refused:
+        if refusal.kind != "not_an_image":
+            groups.setdefault(f"{refusal.kind}: {refusal.reason.partition(':')[0]}", []).append(refusal.file)
+    return [
+        f"{len(names)} entries were not read, for example {named_file(names[0])}: {reason.partition(': ')[2]}"
+        if len(names) > 1
+        else f"{named_file(names[0])} was not read: {reason.partition(': ')[2]}"
+        for reason, names in groups.items()
+    ]
+
+
+def missing_content(file: str, path: Path) -> Refusal | None:
+    """Why a file has nothing to read: it is gone, its folder is locked, or it is empty; None if it has content."""
+    try:
+        empty = os.stat(path).st_size == 0
+    except OSError as error:
+        return Refusal(file, "unreadable", f"it cannot be opened: {error.strerror}")
+    return Refusal(file, "unreadable", "the file is empty (0 bytes)") if empty else None
+
+
+def printable(name: str) -> str:
+    """A name as it is shown and stored: bytes that are not UTF-8, and control characters, as backslash escapes.
+
+    Example:
+        >>> printable("R\\udce9my.png")
+        'R\\\\xe9my.png'
+    """
+    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), name)
+
+
+def named_file(file: str) -> str:
+    """The name of a file in a warning or a reason: marked, so that the card gets its hash and the user the name.
+
+    Names that are put into a text in any other way may reach the card.
+    """
+    return f"{NAME_BEGINS}{file}{NAME_ENDS}"
+
+
+def shown(text: str) -> str:
+    """A warning or reason as the user sees it, with the names of its files."""
+    return text.replace(NAME_BEGINS, "").replace(NAME_ENDS, "")
 
 
 def is_hidden(file: str) -> bool:

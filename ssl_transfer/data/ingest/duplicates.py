@@ -1,0 +1,106 @@
+"""Images with identical pixels: copies within a patient, the same image under two patients, and under two labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ssl_transfer.data.readers.reader import named_file
+
+Rows = Mapping[str, Sequence[Any]]
+
+
+def repeated_images(rows: Rows, is_blank: Callable[[int], bool]) -> list[np.ndarray]:
+    """Groups of images with identical pixels, without blank images, which are alike in every patient.
+
+    Args:
+        rows: The column `pixel_digest`.
+        is_blank: Whether the image at a position has the same value everywhere.
+
+    Returns:
+        Positions of the images of each group, ascending, in the order of their first images.
+    """
+    import pandas
+
+    codes = pandas.factorize(np.asarray(rows["pixel_digest"], object))[0]
+    counts = np.bincount(codes) if len(codes) else codes
+    positions = np.flatnonzero(counts[codes] > 1)
+    if not len(positions):
+        return []
+    order = positions[np.argsort(codes[positions], kind="stable")]
+    groups = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+    return [group for group in groups if not is_blank(int(group[0]))]
+
+
+def duplicate_warnings(rows: Rows, groups: Sequence[np.ndarray], name: Callable[[int], str]) -> tuple[list[str], dict]:
+    """What identical images mean for an experiment.
+
+    Args:
+        rows: The columns `patient`, `label` and `split`.
+        groups: See `repeated_images`.
+        name: Name of the file of the image at a position.
+
+    Returns:
+        Warnings for the user, and counts for the card: `images` that repeat another one, `groups` of identical images, groups
+        that are `across_patients`, `across_splits` and `across_labels`.
+    """
+    across = {column: _differing(rows[column], groups) for column in ("patient", "split", "label")}
+    patients = {id(group) for group, _ in across["patient"]}
+    within = [group for group in groups if id(group) not in patients]
+    divided = [(group, pair) for group, pair in across["split"] if id(group) in patients]
+    known = all(patient is not None for patient in rows["patient"])
+
+    def pair(positions: tuple[int, int]) -> str:
+        return " and ".join(named_file(name(position)) for position in positions)
+
+    warnings = []
+    if within:
+        repeats = sum(len(group) - 1 for group in within)
+        owner = "of the same patient" if known else "of the source"
+        warnings.append(
+            f"{repeats} of {len(rows['patient'])} images repeat the pixels of another image {owner}, for example "
+            f"{pair((within[0][0], within[0][1]))}: were they exported twice? Each copy counts in training and in scores"
+        )
+    if across["patient"]:
+        warnings.append(
+            f"{len(across['patient'])} images occur with identical pixels under several patients, for example "
+            f"{pair(across['patient'][0][1])}: they may be one person under two ids"
+        )
+    if divided:
+        first, second = divided[0][1]
+        sides = f"{rows['split'][first]} and {rows['split'][second]}"
+        warnings.append(
+            f"{len(divided)} images with identical pixels stand on both sides of a split, under different patients, for "
+            f"example {pair((first, second))} in {sides}: scores on them are too good. Give both the same patient "
+            "(--patient-from, or the column patient of --labels), or remove one"
+        )
+    if across["label"]:
+        first, second = across["label"][0][1]
+        labels = f"'{rows['label'][first]}' and '{rows['label'][second]}'"
+        warnings.append(
+            f"{len(across['label'])} images with identical pixels have different labels, for example "
+            f"{pair((first, second))}: {labels}"
+        )
+    counts = {
+        "images": sum(len(group) - 1 for group in groups),
+        "groups": len(groups),
+        "across_patients": len(across["patient"]),
+        "across_splits": len(across["split"]),
+        "across_labels": len(across["label"]),
+    }
+    return warnings, counts
+
+
+def _differing(values: Sequence[Any], groups: Sequence[np.ndarray]) -> list[tuple[np.ndarray, tuple[int, int]]]:
+    """The groups within which a known value differs, each with two positions of different values."""
+    found = []
+    for group in groups:
+        known = [
+            int(position) for position in group if values[position] is not None and values[position] == values[position]
+        ]
+        other = next((position for position in known if values[position] != values[known[0]]), None)
+        if other is not None:
+            found.append((group, (known[0], other)))
+    return found

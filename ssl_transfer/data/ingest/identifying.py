@@ -1,0 +1,187 @@
+"""Columns of label tables and archives that identify persons: by their name, or by what they contain.
+
+Readers write only columns that describe images. Whatever a table adds is looked at: ids, names, dates, places, file names and
+free text are hashed, so that equal values stay equal and nothing else is left of them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+
+from ssl_transfer.data.readers.matching import MASK_SUFFIXES
+
+OF_READERS = frozenset(  # columns that readers make from headers; none of them is a name, a date or free text
+    (
+        *(
+            "label",
+            "split",
+            "slice",
+            "volume",
+            "body_part",
+            "modality",
+            "manufacturer",
+            "z_mm",
+            "window_center",
+            "window_width",
+        ),
+        *(
+            "spacing_row_mm",
+            "spacing_col_mm",
+            "spacing_slice_mm",
+            "intensity",
+            "bits",
+            "rescale",
+            "photometric",
+            "padding",
+        ),
+        *("range_low", "range_high", "patient", "study", "series", "file"),
+    )
+)
+PERSON = {"patient", "patients", "subject", "subjects", "subj", "participant", "proband", "person", "mrn", "pid"}
+NAME = {
+    "name",
+    "names",
+    "surname",
+    "firstname",
+    "lastname",
+    "forename",
+    "familyname",
+    "givenname",
+    "vorname",
+    "nachname",
+    "nom",
+}
+STAFF = {"physician", "doctor", "radiologist", "operator", "referrer", "technician", "nurse", "reader", "rater"}
+STAFF |= {"annotator", "reviewer", "observer", "author"}
+MACHINE = {"username", "user", "host", "hostname", "station"}
+BIRTH = {"birth", "birthday", "birthdate", "born", "dob", "geburtsdatum", "geburtstag"}
+DATE = {"date", "dates", "datetime", "timestamp", "datum"}
+PLACE = {
+    "address",
+    "street",
+    "zip",
+    "zipcode",
+    "postcode",
+    "phone",
+    "telephone",
+    "email",
+    "mail",
+    "insurance",
+    "ssn",
+    "nhs",
+}
+TEXT = {"comment", "comments", "note", "notes", "remark", "remarks", "report", "reports", "freetext"}
+FILE = {"file", "filename", "filepath", "path", "filenames", "url", "uri", "folder", "directory"}
+NUMBER = {"id", "ids", "uid", "uids", "uuid", "guid", "identifier", "accession"}
+HARMLESS = {  # beside one of these words, the others describe a property: PatientAge, class_name
+    *(
+        "age",
+        "sex",
+        "gender",
+        "weight",
+        "height",
+        "size",
+        "position",
+        "orientation",
+        "view",
+        "group",
+        "count",
+        "bmi",
+        "smoker",
+    ),
+    *(
+        "class",
+        "label",
+        "organ",
+        "disease",
+        "diagnosis",
+        "device",
+        "model",
+        "protocol",
+        "lesion",
+        "finding",
+        "site",
+        "split",
+    ),
+}
+FEWEST_VALUES = 10  # distinct; with fewer, a column is taken for classes
+MOST_VALUES = 20_000  # distinct; with more, a column of text is taken for identifiers, whatever the number of patients
+LARGE_NUMBER = 100_000  # whole numbers from here on, different for most patients, are taken for record numbers
+DATE_VALUE = re.compile(
+    r"(?:19|20)\d\d[-/.]?(?:0[1-9]|1[0-2])[-/.]?(?:0[1-9]|[12]\d|3[01])(?:[T ].*)?|\d{1,2}[-/.]\d{1,2}[-/.](?:19|20)?\d\d"
+)
+MEASURE = re.compile(r"[-+]?(?:0|[1-9]\d{0,4})|[-+]?\d*[.,]\d+")  # a leading zero is for record numbers
+SEPARATORS = re.compile(r"[|;,]")
+
+
+def identifying_columns(rows: Sequence[dict], keep: Collection[str] = ()) -> dict[str, str]:
+    """Find the columns that identify persons.
+
+    Args:
+        rows: A row of columns per image, before hashing.
+        keep: Columns that are not looked at.
+
+    Returns:
+        Kind of hash of each identifying column: `patient` for ids of patients, so that equal ids have equal hashes in every
+        column; `file` for file names; otherwise the name of the column.
+
+    Example:
+        >>> identifying_columns([{"label": "ill", "Patient ID": "7", "dob": "1970-01-01", "PatientAge": 48}])
+        {'Patient ID': 'patient', 'dob': 'dob'}
+    """
+    step = max(1, len(rows) // 1000)
+    columns = dict.fromkeys(name for row in rows[::step] for name in row)
+    further = (name for name in columns if name not in OF_READERS and name not in keep)
+    kinds = ((name, _kind_of_name(name) or _kind_of_content(name, rows)) for name in further)
+    return {name: kind for name, kind in kinds if kind}
+
+
+def words_of(name: str) -> set[str]:
+    """The words of a column name, in lower case, and the whole name without marks.
+
+    Example:
+        >>> sorted(words_of("PatientID"))
+        ['id', 'patient', 'patientid']
+    """
+    parts = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-zà-ÿ]+|\d+", name)
+    return {part.lower() for part in parts} | {"".join(parts).lower()}
+
+
+def _kind_of_name(name: str) -> str | None:
+    words = words_of(name)
+    if words & HARMLESS and not words & (BIRTH | DATE | {"patientid", "mrn"}):
+        return None
+    if words & PERSON or words == {"id"}:
+        return name if words & (NAME | BIRTH | DATE | PLACE) else "patient"
+    if words & FILE:
+        return "file"
+    return name if words & (NAME | STAFF | MACHINE | BIRTH | DATE | PLACE | TEXT | NUMBER) else None
+
+
+def _kind_of_content(name: str, rows: Sequence[dict]) -> str | None:
+    """Whether values are file names, dates, record numbers, or texts that nearly every patient has for itself."""
+    values: set = set()
+    patients: set = set()
+    for row in rows:
+        value = row.get(name)
+        if value is not None and value == value:
+            values.add(value)
+            patients.add(row.get("patient") or len(patients))
+        if len(values) > MOST_VALUES:
+            break
+    texts = [str(value) for value in values]
+    own = FEWEST_VALUES <= len(values) > min(len(patients) / 2, MOST_VALUES)
+    if not texts or not all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values):
+        return None
+    if _most(texts, DATE_VALUE.fullmatch):
+        return name
+    if all(isinstance(value, int) for value in values):
+        return name if own and min(map(abs, values)) >= LARGE_NUMBER else None
+    if _most(texts, lambda text: text.lower().endswith((*MASK_SUFFIXES, ".dcm")) or text.count("/") > 1):
+        return "file"
+    return name if own and not _most(texts, MEASURE.fullmatch) and not _most(texts, SEPARATORS.search) else None
+
+
+def _most(texts: Sequence[str], claim: Callable[[str], object]) -> bool:
+    return sum(bool(claim(text)) for text in texts[:1000]) > 0.9 * min(len(texts), 1000)

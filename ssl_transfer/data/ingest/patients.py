@@ -1,0 +1,231 @@
+"""The patient of each image: from the header, from `--patient-from`, or from file names of a known convention.
+
+A pattern such as `{patient}_*` or `*/{patient}/**` says which part of a path names the patient. Without a pattern, names of known
+conventions are recognised (see `conventions`). Where names only look as if a patient had several files, a warning says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from ssl_transfer.data.ingest.conventions import CONVENTIONS
+from ssl_transfer.data.readers.matching import stem
+from ssl_transfer.data.readers.reader import Item, Refusal, Scan, named_file
+from ssl_transfer.errors import SourceError, UsageError
+
+FIELDS = ("patient", "series")
+PARTS = re.compile(r"{(\w*)}|(\*\*/|\*\*|\*|\?)|([^{*?]+|{)")
+WILDCARDS = {"**/": "(?:.*?/)??", "**": ".*?", "*": "[^/]*?", "?": "[^/]"}  # the shortest text that fits
+ALMOST_ALL = 0.9  # share of the files that must follow a convention for it to be used
+FEWEST_PER_PATIENT = 1.5  # files, on average, for names to look as if patients had several
+FEWEST_LABELS = 3  # fewer may be classes of which each has a single patient
+MARKS = re.compile(r"[_\-. ]+")
+
+
+class PatientPattern:
+    """A pattern of paths, with the fields {patient} and optionally {series}.
+
+    `*` stands for any characters but `/`, `**` for any folders, `?` for one character, a field for one or more characters but
+    `/`. Each ends at the first place where the rest of the pattern fits. A pattern without `/` is for the file name alone.
+    Suffixes of images may be left out. A field that occurs twice stands for the same text.
+
+    Example:
+        >>> PatientPattern("{patient}_*").fields("scans/P7_left_1.png")
+        {'patient': 'P7'}
+        >>> PatientPattern("*/{patient}/{series}/**").fields("ct/P7/thorax/1.dcm")
+        {'patient': 'P7', 'series': 'P7/thorax'}
+
+    Raises:
+        UsageError: If a field is unknown, or {patient} is missing.
+    """
+
+    def __init__(self, text: str):
+        self.text, fields = text, []
+        expression = "" if "/" in text else "(?:.*/)?"
+        for field, wildcard, literal in PARTS.findall(text.removeprefix("./")):
+            if wildcard or literal:
+                expression += WILDCARDS[wildcard] if wildcard else re.escape(literal)
+                continue
+            if field not in FIELDS:
+                raise UsageError(
+                    f"--patient-from {text}: no field is called {{{field}}}. Fields: {{patient}}, {{series}}."
+                )
+            expression += f"(?P={field})" if field in fields else f"(?P<{field}>[^/]+?)"
+            fields.append(field)
+        if "patient" not in fields:
+            raise UsageError(
+                f"--patient-from {text}: it has no {{patient}}, which stands for the part of the path that names the patient, "
+                "as in {patient}_* or */{patient}/**."
+            )
+        self._expression = re.compile(expression, re.DOTALL)
+
+    def fields(self, file: str) -> dict[str, str] | None:
+        """Patient (and series) of a path; None if it does not match."""
+        bare = file[: file.rfind("/") + 1] + stem(file)
+        match = self._expression.fullmatch(bare) or self._expression.fullmatch(file)
+        if match is None:
+            return None
+        found = match.groupdict()
+        if "series" in found:  # names such as `t1` repeat from patient to patient
+            found["series"] = f"{found['patient']}/{found['series']}"
+        return found
+
+
+def assign_patients(scan: Scan, pattern: str | None) -> list[str]:
+    """Set the patient of each item (and refusal) from its path, in place.
+
+    Patients of headers stay, unless there is a pattern.
+
+    Args:
+        scan: Items and refusals; file names are paths below the source.
+        pattern: The `--patient-from` option.
+
+    Returns:
+        Notes for the card: which convention was recognised.
+
+    Raises:
+        UsageError, SourceError: If the pattern is invalid or does not match every image.
+    """
+    notes = _by_pattern(scan, PatientPattern(pattern)) if pattern is not None else _by_convention(scan)
+    return notes + _without_labels_of_patients(scan.items) if notes else []
+
+
+def _by_pattern(scan: Scan, pattern: PatientPattern) -> list[str]:
+    failed = []
+    for item in scan.items:
+        answer = pattern.fields(item.file)
+        item.row |= answer or {}
+        if answer is None:
+            failed.append(item.file)
+    if failed:
+        raise SourceError(
+            f"--patient-from {pattern.text}: {len(failed)} of {len(scan.items)} images do not match, for example "
+            f"{', '.join(failed[:3])}. Every image needs a patient. {{patient}} ends at the first place where the rest of the "
+            "pattern fits; * stands for any characters but /, ** for any folders."
+        )
+    _name_refused(scan.refused, (pattern.fields(refusal.file) for refusal in scan.refused))
+    patients = {item.row["patient"] for item in scan.items}
+    return [f"patients are {pattern.text} of the file names: {_counted(len(patients), len(scan.items))}"]
+
+
+def _by_convention(scan: Scan) -> list[str]:
+    unknown = [item for item in scan.items if not item.row.get("patient")]
+    files = [item.file for item in unknown]
+    notes = []
+    for convention in CONVENTIONS if files else ():
+        patients = convention.patients(files)
+        named = sum(patient is not None for patient in patients)
+        if named < ALMOST_ALL * len(files):
+            continue
+        for item, patient in zip(unknown, patients, strict=True):
+            item.row["patient"] = patient
+        refused = [refusal.file for refusal in scan.refused]
+        found = convention.patients(refused)
+        _name_refused(scan.refused, ({"patient": patient} if patient else None for patient in found))
+        counted = _counted(len(set(patients) - {None}), named)
+        notes.append(f"patients are {convention.title}: {counted}; --patient-from PATTERN overrides this")
+        if named < len(files):
+            other = named_file(files[patients.index(None)])
+            notes.append(f"{len(files) - named} files are not named like the others, for example {other}")
+        break
+    return notes
+
+
+def _name_refused(refused: Iterable[Refusal], answers: Iterable[dict | None]) -> None:
+    for refusal, answer in zip(refused, answers, strict=True):
+        refusal.row |= {"patient": answer["patient"]} if answer and not refusal.row.get("patient") else {}
+
+
+def _without_labels_of_patients(items: Sequence[Item]) -> list[str]:
+    """Remove labels (names of folders) if every patient has its own: they are no classes but patients."""
+    pairs = {(item.row.get("label"), item.row.get("patient")) for item in items}
+    labels, patients = {label for label, _ in pairs}, {patient for _, patient in pairs}
+    folders = all(str(item.row.get("label")) in item.file.split("/")[:-1] for item in items)
+    own_label = len(labels) >= FEWEST_LABELS and len(pairs) == len(labels) == len(patients)
+    if not folders or not (own_label or all(label == patient for label, patient in pairs)):
+        return []
+    for item in items:
+        item.row["label"] = None
+    return ["the folders are patients, so their names are not used as labels"]
+
+
+def complete_patients(scan: Scan) -> list[str]:
+    """After labels are joined: make each volume without a patient a patient of its own, and warn where names look otherwise.
+
+    Returns:
+        Warnings for the card.
+    """
+    unknown = [item for item in scan.items if not item.row.get("patient") and not item.row.get("study")]
+    suspected = suspected_pattern([item.file for item in unknown])
+    if scan.patient_per_file:
+        for item in unknown:
+            item.row["patient"] = item.row["series"]
+    if suspected is None:
+        return []
+    pattern, first, second, patients = suspected
+    state = "each count as a patient" if scan.patient_per_file else "have no patient"
+    return [
+        f"{len(unknown)} files {state}, but names such as {named_file(first)} and {named_file(second)} look like files of one "
+        f"patient, whose images must not stand in several splits: --patient-from '{pattern}' makes "
+        f"{_counted(patients, len(unknown))}"
+    ]
+
+
+def suspected_pattern(files: Sequence[str]) -> tuple[str, str, str, int] | None:
+    """The pattern by which several files seem to be of one patient.
+
+    Names are divided at `_`, `-`, `.` and blanks. The shortest beginning with a digit in it counts as a patient, or else the
+    folder, if most files share theirs with others.
+
+    Returns:
+        Pattern, two files of one patient, and the number of patients; None if nothing suggests it.
+
+    Example:
+        >>> suspected_pattern(["P1_a.png", "P1_b.png", "P2_a.png", "P2_b.png"])
+        ('{patient}_*', 'P1_a.png', 'P1_b.png', 2)
+    """
+    for depth in range(1, 5):
+        begins = [_beginning(stem(file), depth) for file in files]
+        if answer := _shared(files, [begin and begin[0] for begin in begins]):
+            pattern = next(begin[1] for begin in begins if begin)
+            return _checked(pattern, files, answer)
+    folders = [file.rpartition("/")[0].rpartition("/")[2] for file in files]
+    levels = {file.count("/") for file in files}
+    if len(levels) == 1 and (answer := _shared(files, [name if re.search(r"\d", name) else None for name in folders])):
+        return _checked("*/" * (levels.pop() - 1) + "{patient}/*", files, answer)
+    return None
+
+
+def _beginning(name: str, depth: int) -> tuple[str, str] | None:
+    """The first `depth` parts of a name and a pattern for them, if a digit is among the last of them alone and a part follows."""
+    marks = list(MARKS.finditer(name))
+    if len(marks) < depth or not marks[0].start():
+        return None
+    ends = [0, *(mark.start() for mark in marks[:depth])]
+    if re.search(r"\d", name[: ends[-2]]) or not re.search(r"\d", name[: ends[-1]]):
+        return None
+    before = "".join(f"*{mark[0]}" for mark in marks[: depth - 1])
+    return name[: ends[-1]], f"{before}{{patient}}{marks[depth - 1][0]}*"
+
+
+def _checked(pattern: str, files: Sequence[str], pair: tuple[str, str]) -> tuple[str, str, str, int] | None:
+    """The answer of `suspected_pattern`; None if the pattern does not fit every file."""
+    found = [PatientPattern(pattern).fields(file) for file in files]
+    return None if None in found else (pattern, *pair, len({fields["patient"] for fields in found if fields}))
+
+
+def _shared(files: Sequence[str], keys: Sequence[str | None]) -> tuple[str, str] | None:
+    """Two files with the same key, if most files share a key with others and there are several keys."""
+    counts = Counter(key for key in keys if key)
+    sharing = sum(count for count in counts.values() if count > 1)
+    if len(counts) < 2 or sharing < len(files) / 2 or len(files) < FEWEST_PER_PATIENT * len(counts):
+        return None
+    key = next(key for key in keys if key and counts[key] > 1)
+    first, second = [file for file, other in zip(files, keys, strict=True) if other == key][:2]
+    return first, second
+
+
+def _counted(patients: int, files: int) -> str:
+    return f"{patients} patient{'s' * (patients != 1)} in {files} files"

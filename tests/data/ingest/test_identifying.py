@@ -1,0 +1,84 @@
+"""Columns that identify persons: by their name, or by what they contain."""
+
+import pytest
+
+from ssl_transfer.data.ingest.identifying import identifying_columns
+
+
+def kinds(**columns):
+    names = list(columns)
+    return identifying_columns(
+        [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    )
+
+
+@pytest.mark.parametrize(
+    "name, kind",
+    [
+        ("patient_id", "patient"),
+        ("PatientID", "patient"),
+        ("Patient ID", "patient"),
+        ("subject", "patient"),
+        ("participant_id", "patient"),
+        ("MRN", "patient"),
+        ("id", "patient"),
+        ("PatientName", "PatientName"),
+        ("name", "name"),
+        ("Nachname", "Nachname"),
+        ("birth_date", "birth_date"),
+        ("DOB", "DOB"),
+        ("StudyDate", "StudyDate"),
+        ("accession_number", "accession_number"),
+        ("StudyInstanceUID", "StudyInstanceUID"),
+        ("ReferringPhysicianName", "ReferringPhysicianName"),
+        ("zip", "zip"),
+        ("comment", "comment"),
+        ("image_path", "file"),
+        ("hostname", "hostname"),
+    ],
+)
+def test_a_column_is_recognised_by_its_name_whatever_it_contains(name, kind):
+    assert kinds(**{"label": ["a", "b"], name: [1, 2]}) == {name: kind}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["age", "PatientAge", "patient_sex", "class_name", "site", "grade", "scanner", "organ_name", "weight", "pt_stage"],
+)
+def test_a_column_that_describes_stays(name):
+    assert kinds(**{"label": ["a", "b"], name: ["1", "2"]}) == {}
+
+
+ROWS = 40
+PATIENTS = [f"P{n // 2}" for n in range(ROWS)]
+
+
+@pytest.mark.parametrize(
+    "values, hashed",
+    [
+        ([f"Doe_{n // 2}^Jane" for n in range(ROWS)], True),  # one for every patient
+        ([f"nodule of {n} mm in the upper lobe" for n in range(ROWS)], True),
+        ([f"00{n // 2:02d}" for n in range(ROWS)], True),  # leading zeros: record numbers
+        ([7_000_000 + n // 2 for n in range(ROWS)], True),
+        ([f"19{50 + n % 3}-04-0{1 + n % 3}" for n in range(ROWS)], True),
+        ([f"0{1 + n % 3}.04.1950" for n in range(ROWS)], True),
+        ([19500401 + n % 3 for n in range(ROWS)], True),
+        ([f"scans/a{n % 3}/b.png" for n in range(ROWS)], True),
+        (["ill" if n % 2 else "well" for n in range(ROWS)], False),
+        ([f"class {n % 8}" for n in range(ROWS)], False),
+        ([40 + n for n in range(ROWS)], False),
+        ([f"{40 + n}" for n in range(ROWS)], False),
+        ([f"{n}.5" for n in range(ROWS)], False),
+        ([0.1 * n for n in range(ROWS)], False),
+        ([f"mass|node {n}" for n in range(ROWS)], False),  # several labels
+        ([None] * ROWS, False),
+        ([bool(n % 2) for n in range(ROWS)], False),
+    ],
+)
+def test_a_column_of_any_name_is_recognised_by_what_it_contains(values, hashed):
+    assert bool(kinds(patient=PATIENTS, x7=values)) == hashed
+
+
+def test_columns_of_readers_and_columns_to_keep_are_not_looked_at():
+    rows = [{"label": f"Doe_{n}", "manufacturer": f"M {n}", "x7": f"Doe_{n}"} for n in range(ROWS)]
+    assert identifying_columns(rows) == {"x7": "x7"} and identifying_columns(rows, ["x7"]) == {}

@@ -1,0 +1,119 @@
+"""No store names a person: ids, names, dates, files, folders and free text are hashed or left out."""
+
+import json
+
+import numpy as np
+import pytest
+from support.planted import PERSON, archive, dicom, persons_in, pictures, volumes
+
+from ssl_transfer.cli import main
+from ssl_transfer.data.ingest.pseudonyms import file_pseudonym, pseudonym
+from ssl_transfer.data.ingest.stage import ingest
+from ssl_transfer.errors import UsageError
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A working directory in the home of a user whose name must not be stored."""
+    folder = tmp_path / "home" / "planteduser" / "project"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder.parent))
+    monkeypatch.setenv("USER", "planteduser")
+    monkeypatch.setenv("LOGNAME", "planteduser")
+    return folder
+
+
+def test_the_search_finds_what_is_planted(home):
+    dicom(home / "source")
+    archive(home / "source" / "x.npz")
+    assert {line.rpartition(": ")[2] for line in persons_in(home / "source")} >= {"mustermann", "19700101", "mrn4711"}
+
+
+def test_a_store_of_dicom_files_names_nobody(home):
+    store = ingest(dicom(home / "Mustermann"), home / "store", max_refused=0.2)
+    assert len(store) == 24 and persons_in(home / "store") == []
+    assert store.card.source == file_pseudonym(str(home / "Mustermann"))
+    assert store.column("manufacturer")[0] == "ACME" and store.card.n_patients == 6
+    assert sorted(refusal["file"] for refusal in store.refused) == [
+        "Geheimrat.txt",
+        "MUSTERMANN_damaged.dcm",
+        "Mustermann.dcm",
+    ]
+
+
+def test_a_store_of_pictures_and_a_csv_names_nobody_and_says_what_was_hashed(home, capsys):
+    root, table = pictures(home / "Mustermann")
+    store = ingest(root, home / "store", labels=table, max_refused=0.2)
+    assert persons_in(home / "store") == []
+    error = capsys.readouterr().err
+    assert "columns that may identify persons are hashed: " in error and "x7" in error
+    rows = store.rows
+    assert (rows["patient_id"] == rows["patient"]).all() and rows["patient"][0] == pseudonym("patient", "MRN4711-0")
+    assert store.card.labels == {"a": 12, "b": 12}
+
+
+def test_a_store_of_volumes_names_nobody(home):
+    ingest(volumes(home / "Mustermann"), home / "store", domain="mr", max_refused=0.2)
+    assert persons_in(home / "store") == []
+
+
+def test_a_store_of_an_archive_names_nobody(home):
+    ingest(archive(home / "Erika" / "Mustermann.npz"), home / "store")
+    assert persons_in(home / "store") == []
+
+
+def test_a_file_is_found_again_by_its_hash(home):
+    root, table = pictures(home / "in")
+    store = ingest(root, home / "store", labels=table, max_refused=0.2)
+    [row] = np.flatnonzero(store.column("file") == file_pseudonym("scans/Mustermann_3_7.png"))
+    assert store.column("patient")[row] == pseudonym("patient", "MRN4711-3")
+
+
+def test_inspect_names_the_files_of_a_source(home, capsys):
+    root, table = pictures(home / "in")
+    store = ingest(root, home / "store", labels=table, max_refused=0.2)
+    capsys.readouterr()
+    assert main(["inspect", "store", "--names", "in", "--json"]) == 0
+    names = json.loads(capsys.readouterr().out)["names"]
+    assert names[store.column("file")[0]] == "scans/Mustermann_0_0.png" and "scans/Erika.png" in names.values()
+    assert main(["inspect", "store", "--names", "nowhere"]) == 2
+
+
+def test_paths_and_columns_can_be_kept(home):
+    root, table = pictures(home / "in")
+    store = ingest(root, home / "store", labels=table, max_refused=0.2, keep_paths=True, keep_columns="x7,remark")
+    assert store.column("file")[0] == "scans/Mustermann_0_0.png" and store.card.refused[0]["file"] == "scans/Erika.png"
+    assert store.column("x7")[0].startswith("Erika") and store.column("patient_id")[0] == store.column("patient")[0]
+    assert store.card.source == "in"
+    with pytest.raises(UsageError, match=r"--keep-columns y7: no column 'y7'\. Known: birthday"):
+        ingest(root, home / "other", labels=table, max_refused=0.2, keep_columns="y7")
+
+
+def test_hospital_data_without_a_key_of_ones_own_is_warned_of(home, monkeypatch, capsys):
+    dicom(home / "in")
+    store = ingest(home / "in", home / "store", max_refused=0.2)
+    assert "SSL_TRANSFER_PATIENT_KEY is not set" in capsys.readouterr().err
+    assert any("SSL_TRANSFER_PATIENT_KEY" in warning for warning in store.card.warnings)
+    monkeypatch.setenv("SSL_TRANSFER_PATIENT_KEY", "secret")
+    with pytest.raises(UsageError, match="already holds"):  # another key is another store
+        ingest(home / "in", home / "store", max_refused=0.2)
+    ingest(home / "in", home / "keyed", max_refused=0.2)
+    assert "SSL_TRANSFER_PATIENT_KEY" not in capsys.readouterr().err
+
+
+def test_phantoms_have_no_persons(home, capsys):
+    store = ingest("phantom:ct,patients=3,slices=2,size=16", home / "store")
+    assert "SSL_TRANSFER_PATIENT_KEY" not in capsys.readouterr().err and "/" in store.column("file")[0]
+    assert store.card.source.startswith("phantom:ct")
+
+
+def test_names_of_folders_are_labels_and_this_is_said(home, capsys):
+    root, _ = pictures(home / "in")
+    (root / "scans" / "Erika.png").unlink()
+    ingest(root, home / "store")
+    assert "labels are the names of the folders, stored as they are (1: scans)" in capsys.readouterr().err
+
+
+def test_the_planted_words_are_many():
+    assert len(PERSON) == 9
