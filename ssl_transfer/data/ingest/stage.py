@@ -67,19 +67,16 @@ def ingest(
         out: Folder of the store. If it has a store of the same inputs already, that store is returned.
         format: Name of a reader: dicom, nifti, images or npz; `auto`: the reader of most of the files.
         labels: CSV file whose columns are joined to the images.
-        label_key: What finds the images of a row of the CSV; default: `file` if the CSV has a column of files, otherwise
-            patient or series, which it then has.
+        label_key: What finds the images of a row of the CSV; default: `file` if it has such a column, else patient or series.
         file_column: Column of the CSV with file names; default: the one that is called file, filename, path, image or the like.
         patient_column: Column of the CSV with patients; default: the one that is called patient, subject or the like.
         label_column: Column of the CSV with labels; default: the one that is called label, class, diagnosis, target or the like.
         missing: Words of the CSV that mean that a value is missing, separated by commas; default: NA, N/A, n.a., #N/A, <NA>, NaN,
             NaT, None, null, ?, ., - and --, in upper or lower case (but none is a class). Empty cells are always missing.
         max_unmatched: Largest share of the rows of the CSV that are not in the source; with more, ingest fails.
-        patient_from: Which part of a path names the patient: {patient}_*, or */{patient}/**; also {series}. Default: the header,
-            or names in BIDS, BraTS and nnU-Net style.
+        patient_from: Part of the path that names the patient, as in {patient}_* or */{patient}/**; default: header, known names.
         keep_paths: Store the paths of files as they are, for sources that name no persons. Otherwise their hashes are stored.
-        keep_columns: Columns of the label CSV, separated by commas, that are stored as they are although they look like ids,
-            names, dates or free text, which are hashed.
+        keep_columns: Columns of the CSV, separated by commas, that are stored as they are although they look like ids or names.
         size: Height and width of the images in pixels; default: the most common shape. The aspect ratio is kept, by padding.
         channels: Number of channels; default: 3 if all images are colour, otherwise 1.
         modality: DICOM modality to keep, for example CT; default: all.
