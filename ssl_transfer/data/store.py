@@ -222,6 +222,14 @@ class StoreWriter:
         """Add one image (C, H, W), its row, and its mask (H, W); no mask means all background. See `ImageFiles.append`."""
         self._files.append(image, row, mask, digests)
 
+    def is_blank(self, position: int) -> bool:
+        """Whether an image that was appended has the same value everywhere. Nothing can be appended after that."""
+        self._files.close()
+        per_shard = self._files.pixels.images_per_shard
+        reader = ShardReader(self._store, "pixels", self.shape, self.dtype, per_shard, self.compress)
+        image = reader.read([position])
+        return bool((image == image.flat[0]).all())
+
     def finish(
         self,
         splits: np.ndarray,

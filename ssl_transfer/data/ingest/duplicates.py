@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ssl_transfer.data.readers.reader import named_file
+from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
+from ssl_transfer.data.readers.reader import Item, marked_names, named_file, renamed
+from ssl_transfer.data.store import StoreWriter
 
 Rows = Mapping[str, Sequence[Any]]
 
 
-def repeated_images(rows: Rows, is_blank: Callable[[int], bool]) -> list[np.ndarray]:
+def find_duplicates(
+    writer: StoreWriter, splits: np.ndarray, items: Iterable[Item], names: Pseudonyms
+) -> tuple[list[str], dict[str, int]]:
+    """Look for images with identical pixels among those that were written.
+
+    Args:
+        writer: Has all images of the store.
+        splits: Split of each image, shape (N,).
+        items: Items of the source, for the names of files.
+        names: How these are stored.
+
+    Returns:
+        Warnings and counts, see `duplicate_warnings`.
+    """
+    groups = repeated_images(writer.rows.values("pixel_digest"), writer.is_blank)
+    if not groups:
+        return [], {}
+    files = writer.rows.column("file")
+    rows = {"split": splits, **{name: writer.rows.column(name) for name in ("patient", "label")}}
+    warnings, counts = duplicate_warnings(rows, groups, lambda position: str(files[position]))
+    examples = {name for warning in warnings for name in marked_names(warning)}
+    real = {stored: item.file for item in items if (stored := names.file(item.file)) in examples}
+    return [renamed(warning, real) for warning in warnings], counts
+
+
+def repeated_images(digests: Iterable[str], is_blank: Callable[[int], bool]) -> list[np.ndarray]:
     """Groups of images with identical pixels, without blank images, which are alike in every patient.
 
     Args:
-        rows: The column `pixel_digest`.
+        digests: Digest of the pixels of each image.
         is_blank: Whether the image at a position has the same value everywhere.
 
     Returns:
         Positions of the images of each group, ascending, in the order of their first images.
     """
-    import pandas
-
-    codes = pandas.factorize(np.asarray(rows["pixel_digest"], object))[0]
-    counts = np.bincount(codes) if len(codes) else codes
-    positions = np.flatnonzero(counts[codes] > 1)
-    if not len(positions):
-        return []
-    order = positions[np.argsort(codes[positions], kind="stable")]
-    groups = np.split(order, np.flatnonzero(np.diff(codes[order])) + 1)
+    codes = np.fromiter((int(digest[:16], 16) for digest in digests), np.uint64)  # eight bytes an image
+    order = np.argsort(codes, kind="stable")
+    edges = np.flatnonzero(np.diff(codes[order])) + 1
+    starts, ends = np.concatenate([[0], edges]), np.concatenate([edges, [len(codes)]])
+    repeated = np.flatnonzero(ends - starts > 1)
+    groups = sorted((order[starts[k] : ends[k]] for k in repeated), key=lambda group: int(group[0]))
     return [group for group in groups if not is_blank(int(group[0]))]
 
 

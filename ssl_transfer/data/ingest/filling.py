@@ -11,6 +11,7 @@ import numpy as np
 
 from ssl_transfer.console import say, warn
 from ssl_transfer.data.ingest.classes import class_warnings, strata, stratify_columns
+from ssl_transfer.data.ingest.duplicates import find_duplicates
 from ssl_transfer.data.ingest.fit import Fit, choose_fit
 from ssl_transfer.data.ingest.labels import LabelTable, join_labels, read_labels
 from ssl_transfer.data.ingest.opening import scan_source
@@ -79,8 +80,11 @@ def fill_store(
         mask_values = _write_all(writer, reader, scan, fit, options, names)
         _check_refused(root, scan.refused, n_files - _unreadable(scan), options.max_refused)
         splits, split_by, split_warnings = _splits(writer.rows, options, keeps_splits)
+        duplicate_warnings, duplicates = find_duplicates(writer, splits, scan.items, names)
         mask_classes, mask_warnings = _mask_classes(scan.mask_classes, mask_values)
-        warnings += split_warnings + _small_classes(writer.rows, splits, split_by, options) + mask_warnings
+        warnings += (
+            split_warnings + duplicate_warnings + _small_classes(writer.rows, splits, split_by, options) + mask_warnings
+        )
         store = writer.finish(
             splits,
             units="rgb" if colour else scan.units,
@@ -93,6 +97,7 @@ def fill_store(
             split_seed=None if split_by == "source" else options.seed,
             source=stored_source(source, names),
             inputs=inputs,
+            decisions={"duplicates": duplicates} if duplicates else {},
         )
     for warning in warnings:
         warn(shown(warning))

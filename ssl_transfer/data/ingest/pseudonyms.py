@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ssl_transfer.data.readers.matching import suffix
-from ssl_transfer.data.readers.reader import NAME_BEGINS, NAME_ENDS, Item, Refusal
+from ssl_transfer.data.readers.reader import MARKED, Item, Refusal
 
 KEY_VARIABLE = "SSL_TRANSFER_PATIENT_KEY"
 DEFAULT_KEY = "ssl_transfer"
@@ -43,7 +43,6 @@ SUFFIXES = frozenset(  # anything else behind a dot may be a part of a name
         ),
     )
 )
-MARKED = re.compile(f"{NAME_BEGINS}([^{NAME_ENDS}]*){NAME_ENDS}")
 WORDS_OF_MESSAGES = ("dicom", "bids", "nifti", "brats")  # also names of folders
 FEWEST_DIGITS = 5  # numbers with fewer occur in texts by chance
 PATHS = re.compile(

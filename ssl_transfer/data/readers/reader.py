@@ -10,7 +10,7 @@ import heapq
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, overload
@@ -31,6 +31,7 @@ RSYNC = re.compile(
     r"\.(.+\.(dcm|dicom|ima|nii|gz|png|jpe?g|tiff?|bmp|npz))\.[A-Za-z0-9]{6}", re.IGNORECASE
 )  # .scan.dcm.Xy12Zq
 NAME_BEGINS, NAME_ENDS = "\u2068", "\u2069"  # Unicode's isolates: invisible, and made for foreign names in a text
+MARKED = re.compile(f"{NAME_BEGINS}([^{NAME_ENDS}]*){NAME_ENDS}")
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -331,6 +332,16 @@ def named_file(file: str) -> str:
 def shown(text: str) -> str:
     """A warning or reason as the user sees it, with the names of its files."""
     return text.replace(NAME_BEGINS, "").replace(NAME_ENDS, "")
+
+
+def marked_names(text: str) -> list[str]:
+    """The names that are marked in a text; see `named_file`."""
+    return MARKED.findall(text)
+
+
+def renamed(text: str, names: Mapping[str, str]) -> str:
+    """A text in which marked names are replaced, if there is another name for them."""
+    return MARKED.sub(lambda match: named_file(names.get(match[1], match[1])), text)
 
 
 def is_hidden(file: str) -> bool:

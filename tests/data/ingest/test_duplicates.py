@@ -1,8 +1,10 @@
 """Images with identical pixels, and what is said about them."""
 
 import numpy as np
+from PIL import Image
 
 from ssl_transfer.data.ingest.duplicates import duplicate_warnings, repeated_images
+from ssl_transfer.data.ingest.stage import ingest
 
 
 def rows(digests, patient=None, split=None, label=None):
@@ -15,17 +17,21 @@ def rows(digests, patient=None, split=None, label=None):
     }
 
 
+def digest(letter):
+    return f"{ord(letter):032x}"[::-1]
+
+
 def found(table, blank=""):
-    groups = repeated_images(table, lambda position: table["pixel_digest"][position] in blank)
+    digests = table["pixel_digest"]
+    groups = repeated_images(map(digest, digests), lambda position: digests[position] in blank)
     return duplicate_warnings(table, groups, lambda position: f"f{position}.png")
 
 
 def test_groups_have_all_positions_of_identical_images_in_order():
-    groups = repeated_images(rows("abcabx"), lambda position: False)
+    groups = repeated_images(map(digest, "abcabx"), lambda position: False)
     assert [group.tolist() for group in groups] == [[0, 3], [1, 4]]
-    assert (
-        repeated_images(rows("abc"), lambda position: False) == [] and repeated_images(rows(""), lambda p: False) == []
-    )
+    assert repeated_images(map(digest, "abc"), lambda position: False) == []
+    assert repeated_images([], lambda position: False) == []
 
 
 def test_blank_images_are_no_duplicates():
@@ -53,3 +59,24 @@ def test_identical_images_with_different_labels_are_named():
     warnings, counts = found(rows("aab", label=["ill", "well", None]))
     assert "different labels" in warnings[-1] and "'ill' and 'well'" in warnings[-1] and counts["across_labels"] == 1
     assert found(rows("aab", label=["ill", None, np.nan]))[1]["across_labels"] == 0
+
+
+def test_ingest_warns_of_images_that_two_patients_share(tmp_path, capsys):
+    random = np.random.default_rng(0)
+    for patient in range(12):
+        for number in range(3):
+            pixels = random.integers(0, 255, (8, 8), dtype=np.uint8) if number else np.zeros((8, 8), np.uint8)
+            for copy in ("", "x"):
+                folder = tmp_path / "in" / "all"
+                folder.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / f"{copy}{patient}_{number}.png")
+    store = ingest(tmp_path / "in", tmp_path / "store", patient_from="{patient}_*", compress=True)
+    error = capsys.readouterr().err
+    assert (
+        "24 images occur with identical pixels under several patients, for example all/0_1.png and all/x0_1.png"
+        in error
+    )
+    assert "stand on both sides of a split" in error
+    assert store.card.decisions["duplicates"]["across_patients"] == 24  # and none of the 24 blank ones
+    assert store.card.decisions["duplicates"]["across_splits"] > 0
+    assert not any("all/" in warning for warning in store.card.warnings)
