@@ -220,7 +220,7 @@ class RecodedMasks(AlteredStore):
 
     Args:
         store: With masks.
-        codes: Class of each value that a mask may hold, int64; 0 is background.
+        codes: Class of each value that a mask may hold, int64; 0 is background, −1 ignored.
     """
 
     def __init__(self, store: Images, codes: np.ndarray):

@@ -34,11 +34,13 @@ class MaskCard:
         dtype: Dtype of the masks in NumPy's notation (`|u1`).
         images_per_shard: Number of masks in each shard but the last.
         classes: Name of each mask value (as text); empty for instances, which have no names.
+        ignore: Mask value of the pixels that losses and metrics leave out; None: no pixel is ignored.
     """
 
     dtype: str
     images_per_shard: int
     classes: dict[str, str]
+    ignore: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import colorsys
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,12 @@ def store_summary(store: ImageStore) -> dict:
         "warnings",
     )
     content = card.to_json()
-    masks = card.masks and {"classes": card.masks.classes, "dtype": np.dtype(card.masks.dtype).name}
+    masks: dict[str, Any] | None = card.masks and {
+        "classes": card.masks.classes,
+        "dtype": np.dtype(card.masks.dtype).name,
+    }
+    if card.masks and masks and card.masks.ignore is not None:
+        masks["ignore"] = card.masks.ignore
     return {
         "kind": "store",
         "store": str(store.path),
@@ -210,6 +216,8 @@ class _Sheet:
 
         masks = self.store.card.masks
         names = {int(value): name for value, name in (masks.classes if masks else {}).items()}
+        if masks and masks.ignore is not None:
+            names[masks.ignore] = "ignored"
         largest = [value for value in sorted(self.seen, key=self.seen.__getitem__, reverse=True) if value in names][:16]
         if not largest:
             return []

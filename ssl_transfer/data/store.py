@@ -238,6 +238,7 @@ class StoreWriter:
         domain: str,
         classes: Sequence[str] | None = None,
         mask_classes: dict[int, str] | None = None,
+        mask_ignore: int | None = None,
         refused: Sequence[dict[str, str]] = (),
         warnings: Sequence[str] = (),
         split_by: str = "image",
@@ -251,6 +252,7 @@ class StoreWriter:
         Args:
             splits: Split name of every row, shape (N,).
             mask_classes: Name of each mask value.
+            mask_ignore: Mask value of the pixels that are ignored.
 
         The other arguments are attributes of `StoreCard`.
         """
@@ -283,7 +285,7 @@ class StoreWriter:
             splits=self._write_splits(splits, patients),
             n_refused=len(refused),
             labels=_counts(self.rows.values("label")),
-            masks=MaskCard(masks.dtype.str, masks.images_per_shard, names) if masks else None,
+            masks=MaskCard(masks.dtype.str, masks.images_per_shard, names, mask_ignore) if masks else None,
             decisions=decisions or {},
             checksums={},
             sample=sample,

@@ -19,6 +19,7 @@ from ssl_transfer.data.truths import truths
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, nearest
 from ssl_transfer.measures.metrics import metrics_of
+from ssl_transfer.measures.overlap import IGNORED
 from ssl_transfer.recipe import PathText, Section, find_recipe, read_yaml, validate
 
 MASK = "mask"  # the target that is not a column
@@ -217,7 +218,7 @@ class Task:
         for start in range(0, len(present), MASKS_AT_ONCE):
             positions = np.arange(start, min(start + MASKS_AT_ONCE, len(present)))
             for position, mask in zip(positions, self.store.masks(positions), strict=True):
-                present[position] = np.bincount(mask.ravel(), minlength=len(self.classes) + 1)[1:] > 0
+                present[position] = np.bincount(mask[mask > 0], minlength=len(self.classes) + 1)[1:] > 0
         return present
 
     @cached_property
@@ -311,12 +312,17 @@ def _mask_codes(store: Images, card: TaskCard, where: str) -> np.ndarray:
             "`classes: {liver: 1, tumour: 2}`, or `classes: {nucleus: any}`."
         )
     codes = np.zeros(np.iinfo(np.dtype(store.card.masks.dtype)).max + 1, np.int64)
+    ignored = store.card.masks.ignore
+    if ignored is not None:
+        codes[ignored] = IGNORED
     for code, (name, values) in enumerate(classes.items(), 1):
         for value in () if values == "any" else values:
             if not 0 < value < len(codes):
                 raise TaskError(
                     f"{where}: classes.{name}: found {value}. Expected a whole number from 1 to {len(codes) - 1}."
                 )
+            if value == ignored:
+                raise TaskError(f"{where}: classes.{name}: pixels of value {value} are ignored, as ingest was told.")
             if codes[value]:
                 raise TaskError(f"{where}: classes: two of them have the value {value}. Each pixel has one class.")
             codes[value] = code

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import numpy as np
@@ -19,13 +19,16 @@ from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, tried
 from ssl_transfer.evaluation.task_model import TaskModel, build_task_model, build_training_set, learn, suited_views
 from ssl_transfer.measures.metrics import case_overlap, overlap_intervals, overlap_metrics
-from ssl_transfer.measures.overlap import overlap_counts, policy_note
+from ssl_transfer.measures.overlap import IGNORED, overlap_counts, policy_note
 from ssl_transfer.models.embedding import evaluating, prepare
 from ssl_transfer.models.heads import SegmentationHead
 from ssl_transfer.recipe import Component, FinetuneSection
 
 SLICES_AT_ONCE = 32
 WINDOWS_AT_ONCE = 32
+CERTAIN = 40.0  # a logit: the softmax of ±40 is 0 or 1 in fp32
+ROUNDING_MM = 2e-3  # of positions in headers
+UNEVEN = 0.05  # largest deviation of a distance of slices from their median, as a share; rounding in headers is less
 STRATEGY, OPTIMIZER, TRAIN = (
     Component(name="full"),
     Component(name="adamw", lr=1e-3, weight_decay=0.01),
@@ -59,8 +62,6 @@ def segment(
     Raises:
         RecipeError: If `train.balance` is `weights`.
     """
-    from monai.losses.dice import DiceCELoss
-
     task, rows = context.task, context.rows
     if train.balance == "weights":
         raise RecipeError(
@@ -71,8 +72,7 @@ def segment(
         torch.manual_seed(context.draw)
         head = SegmentationHead(context.backbone, len(task.classes) + 1, context.size, decoder_width)
     _freeze_unused(context, head)
-    loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
-    model = build_task_model(context, head, lambda logits, masks: loss(logits, masks[:, None]), strategy, train)
+    model = build_task_model(context, head, overlap_loss(_ignored(task) is not None), strategy, train)
     training_set = build_training_set(context, views, masked=True)
 
     def overlaps(split: str, accelerator: Accelerator, lower: torch.dtype | None) -> pandas.DataFrame:
@@ -102,6 +102,36 @@ def segment(
     return _scored(context, cases, {"step": trained.best.step}, settings, trained.best.validation)
 
 
+def overlap_loss(ignores: bool) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Dice loss of the classes plus cross-entropy, of logits (B, K + 1, H, W) and masks (B, H, W).
+
+    Args:
+        ignores: Whether masks may have pixels of −1, which contribute to neither.
+    """
+    from monai.losses.dice import DiceCELoss, DiceLoss
+
+    if not ignores:
+        loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)
+        return lambda logits, masks: loss(logits, masks[:, None])
+    dice = DiceLoss(include_background=False, to_onehot_y=True, softmax=True)
+
+    def without_ignored(logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        ignored = masks == IGNORED
+        background = torch.full_like(logits[:1, :, :1, :1], -CERTAIN)
+        background[:, 0] = CERTAIN
+        certain = torch.where(ignored[:, None], background, logits)  # a pixel of neither truth nor prediction
+        entropy = functional.cross_entropy(logits, masks, ignore_index=IGNORED, reduction="sum")
+        return dice(certain, masks.clamp_min(0)[:, None]) + entropy / (~ignored).sum().clamp_min(1)
+
+    return without_ignored
+
+
+def _ignored(task: Task) -> int | None:
+    """The value of ignored pixels in the store of a task; None if there are none."""
+    masks = task.store.card.masks
+    return None if masks is None else masks.ignore
+
+
 def _scored(
     context: EvalContext, cases: pandas.DataFrame, selected: dict, settings: dict, validation: dict
 ) -> ProtocolResult:
@@ -111,23 +141,46 @@ def _scored(
     intervals = overlap_intervals(cases, groups.to_numpy(), recipe.resamples, context.draw)
     counts = ", ".join(f"{name} {count}" for name, count in overlap_counts(cases, task.classes).items() if count)
     notes = [policy_note(bool((cases["unit"] == "mm").all())), f"test cases: {counts}"]
+    uneven = cases.loc[cases["hd95"].isna(), "case"].unique()
+    if len(uneven):
+        notes.append(f"hd95 leaves out {len(uneven)} case(s) with uneven distances of slices: {', '.join(uneven[:5])}")
+    if _ignored(task) is not None:
+        notes.append("pixels that the masks ignore are left out of loss and metrics")
     return ProtocolResult(selected, settings, validation, overlap_metrics(cases, task.classes), intervals, cases, notes)
 
 
 def cases_of(task: Task, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray, tuple[float, float, float] | None]]:
-    """Group rows into cases: the slices of a series, in order; an image without a slice number is a case by itself.
+    """Group rows into cases: the slices of a volume, in order; an image without a slice number is a case by itself.
+
+    A volume is one of a series of a patient: time points, echoes or channels of a series are cases apart.
 
     Yields:
-        The case's name, its rows, and its spacing in mm (slice, row, column; None if unknown).
+        The case's name, its rows, and its spacing in mm (slice, row, column; None if unknown). The spacing of slices is NaN if
+        they are unevenly spaced.
     """
     columns = task.store.columns
     frame = pandas.DataFrame({"row": rows}, index=rows)
-    for name in ("patient", "series", "slice", "z_mm", "spacing_row_mm", "spacing_col_mm", "spacing_slice_mm"):
+    for name in (
+        "patient",
+        "series",
+        "volume",
+        "slice",
+        "z_mm",
+        "spacing_row_mm",
+        "spacing_col_mm",
+        "spacing_slice_mm",
+    ):
         frame[name] = task.store.column(name)[rows] if name in columns else None
-    volume = frame["slice"].notna() & (frame["series"].notna() | frame["patient"].notna())
+    sliced = frame["slice"].notna() & (frame["series"].notna() | frame["patient"].notna())
+    volumes = frame["volume"].fillna(0).astype(int) if frame["volume"].notna().any() else 0
+    series = frame["patient"].fillna("").astype(str) + "/" + frame["series"].fillna("").astype(str)
+    frame = frame.assign(series=series, volume=volumes)
+    several = frame.groupby("series")["volume"].transform("nunique") > 1
     frame["case"] = [
-        f"{patient or ''}/{series or ''}" if sliced else f"image {row}"
-        for row, patient, series, sliced in zip(rows, frame["patient"], frame["series"], volume, strict=True)
+        (f"{name}/{volume}" if divided else name) if is_slice else f"image {row}"
+        for row, name, volume, divided, is_slice in zip(
+            rows, frame["series"], frame["volume"], several, sliced, strict=True
+        )
     ]
     for name, case in frame.groupby("case", sort=True):
         case = case.sort_values("slice") if len(case) > 1 else case
@@ -135,13 +188,19 @@ def cases_of(task: Task, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray, tu
 
 
 def _spacing(case: pandas.DataFrame) -> tuple[float, float, float] | None:
-    """Spacing of a case with ordered slices; the distance of slices is from their positions, else from the file's header."""
+    """Spacing of a case with ordered slices; the distance of slices is from their positions, else from the file's header.
+
+    Slices that are missing, repeated or uneven have no common distance: NaN.
+    """
     within = case[["spacing_row_mm", "spacing_col_mm"]].iloc[0]
     if within.isna().any() or (within <= 0).any():
         return None
     between = case["spacing_slice_mm"].iloc[0]
     if len(case) > 1 and case["z_mm"].notna().all():
-        between = float(np.median(np.abs(np.diff(case["z_mm"].astype(float)))))
+        steps = np.diff(case["z_mm"].to_numpy(float))
+        between = float(np.median(np.abs(steps)))
+        if np.abs(steps - np.median(steps)).max() > max(UNEVEN * between, ROUNDING_MM):
+            return np.nan, float(within.iloc[0]), float(within.iloc[1])
     if len(case) == 1:
         between = 1.0  # has no effect: metrics of a single slice are computed in two dimensions
     if between is None or between != between or between <= 0:
@@ -172,7 +231,10 @@ def _overlaps(
                 for start in range(0, len(rows), SLICES_AT_ONCE)
             ]
             truth = store.masks(rows)
-            measured = case_overlap(truth, np.concatenate(masks), names, spacing if in_mm else None)
+            even = spacing is not None and spacing[0] == spacing[0]
+            measured = case_overlap(truth, np.concatenate(masks), names, spacing if in_mm and even else None)
+            if in_mm and not even:
+                measured = [{**row, "hd95": np.nan} for row in measured]
             scored += [(number, {"case": name, "patient": patients[rows[0]], **row}) for row in measured]
     frame = pandas.DataFrame([row for _, row in sorted(gather_object(scored), key=lambda item: item[0])])
     return frame.assign(unit="mm" if in_mm else "pixels")

@@ -182,7 +182,7 @@ def case_overlap(
     A case of one slice is measured in two dimensions. Empty masks go by `overlap.POLICY`.
 
     Args:
-        truth: Class ids, integers, shape (S, H, W); S is 1 for a single image.
+        truth: Class ids, integers, shape (S, H, W); S is 1 for a single image. Pixels of −1 are left out.
         predicted: Predicted class ids, of the same shape.
         classes: Names of the ids that are measured. The background, 0, is never measured; ids without a name belong to no class.
         spacing_mm: Spacing of slices, rows and columns, mm; None: distances are in pixels.
@@ -213,7 +213,7 @@ def overlap_metrics(cases: pandas.DataFrame, classes: Sequence[str]) -> dict[str
 
     Returns:
         `dice`, `hd95` and `dice_present`, then each with `_CLASS`; NaN for a class without such a row, which the mean leaves
-        out.
+        out, as it does values of NaN.
     """
     values = weighted_overlap(cases, classes, np.ones((len(cases), 1)))
     return {name: float(value[0]) for name, value in values.items()}
@@ -241,7 +241,8 @@ def weighted_overlap(cases: pandas.DataFrame, classes: Sequence[str], weights: n
         for name, metric in metrics.items():
             counted = present if metric.present_only else member
             numbers = cases[metric.present_only or name].to_numpy(float)
-            means[name] = (counted * numbers) @ weights / (counted @ weights)
+            counted = counted * ~np.isnan(numbers)
+            means[name] = (counted * np.nan_to_num(numbers)) @ weights / (counted @ weights)
         values = {name: np.nansum(mean, 0) / (~np.isnan(mean)).sum(0) for name, mean in means.items()}
     for name, mean in means.items():
         if metrics[name].per_class:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas
 
 BACKGROUND = 0
+IGNORED = -1  # of true masks: these pixels belong to no class, neither in truth nor in predictions
 POLICY = (
     "per case and class: both masks empty: Dice 1, HD95 0; one of them empty: Dice 0, HD95 the diagonal of the case; "
     "no case is left out; background is not averaged"
@@ -59,11 +60,15 @@ class MaskPair:
 def mask_pairs(
     truth: np.ndarray, predicted: np.ndarray, classes: Mapping[int, str], spacing_mm: Sequence[float] | None
 ) -> Iterator[tuple[str, MaskPair]]:
-    """The masks of every class of a case, without the background; for arguments and errors see `metrics.case_overlap`."""
+    """The masks of every class of a case, without the background; for arguments and errors see `metrics.case_overlap`.
+
+    Where truth is `IGNORED`, the prediction is taken as background.
+    """
     if truth.shape != predicted.shape or truth.ndim != 3:
         raise ValueError(
             f"truth of shape {truth.shape}, predictions of shape {predicted.shape}; expected one shape (S, H, W)"
         )
+    predicted = np.where(truth == IGNORED, BACKGROUND, predicted)
     spacing = np.ones(3) if spacing_mm is None else np.asarray(spacing_mm, float)
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise ValueError(f"spacing {spacing_mm}: expected three lengths in mm, or None")

@@ -14,7 +14,7 @@ from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.views import ViewMaker
 from ssl_transfer.errors import RecipeError, TaskError
-from ssl_transfer.evaluation.segment import cases_of
+from ssl_transfer.evaluation.segment import cases_of, overlap_loss
 from ssl_transfer.evaluation.strategies.lora import LoRA
 from ssl_transfer.evaluation.task_model import TaskModel
 from ssl_transfer.models.heads import SegmentationHead
@@ -212,6 +212,44 @@ def test_an_overlap_that_is_no_share_is_refused(tmp_path, overlap):
         judge("segment", family_backbone("resnet"), None, tmp_path / "r", f"overlap={overlap}")
 
 
+# Ignored pixels
+
+
+def test_ignored_pixels_have_no_part_in_the_loss():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3, 8, 8, requires_grad=True)
+    masks = torch.randint(0, 3, (2, 8, 8))
+    whole = overlap_loss(False)(logits[..., :4], masks[..., :4])
+    ignoring = torch.where(torch.arange(8) < 4, masks, -1)
+    loss = overlap_loss(True)(logits, ignoring)
+    assert loss.item() == pytest.approx(whole.item(), rel=1e-5)  # as if the ignored half were not there
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert (gradient[..., 4:] == 0).all() and (gradient[..., :4] != 0).any()
+    assert overlap_loss(True)(logits, masks).item() == pytest.approx(
+        overlap_loss(False)(logits, masks).item(), rel=1e-6
+    )
+    assert torch.isfinite(overlap_loss(True)(logits, torch.full_like(masks, -1)))
+
+
+def test_ignored_pixels_have_no_part_in_the_score(tmp_path, truthful):
+    """The decoder finds tumour in them."""
+    masks = np.zeros((12, 32, 32), np.uint8)
+    masks[:, 4:12, 4:12], masks[:, 20:28, 20:28] = 1, 2
+    images = np.array(LEVELS, np.uint8)[masks][:, None]
+    images[:, :, :2], masks[:, :2] = LEVELS[2], 255
+    columns = {"patient": [f"p{n}" for n in range(12)]}
+    for name, ignore in (("ignoring", 255), ("scoring", None)):
+        names = {"1": "liver", "2": "tumour"}
+        options = {"target": "mask", "metric": "dice", "mask_ignore": ignore}
+        task = write_task(
+            tmp_path / name, images, np.repeat(["train", "val", "test"], 4), columns, masks, names, **options
+        )
+        result = judge("segment", family_backbone("resnet"), task, tmp_path / f"{name} run", "train.steps=1")
+        assert (result.metrics["test"]["dice_tumour"] == 1) == (ignore == 255)
+        assert ("masks ignore" in " ".join(result.notes)) == (ignore == 255)
+        assert task.strata.tolist() == [1] * 12
+
+
 # Cases
 
 
@@ -269,6 +307,28 @@ def test_spacing_is_that_between_slices_rows_and_columns(tmp_path, columns, expe
     task = volumes(tmp_path / "task", **columns)
     ((_, _, spacing),) = cases_of(task, task.rows("test"))
     assert spacing == expected
+
+
+def test_volumes_of_a_series_are_cases_apart(tmp_path):
+    task = volumes(tmp_path / "task", series=["s"] * 12, volume=[0, 0, 1] * 4)
+    assert [(name, rows.tolist()) for name, rows, _ in cases_of(task, task.rows("test"))] == [
+        ("p3/s/0", [10, 9]),
+        ("p3/s/1", [11]),
+    ]
+
+
+@pytest.mark.parametrize("positions", [[0.0, 2.0, 4.0, 8.0], [0.0, 2.0, 4.0, 6.0]], ids=["gap", "even"])
+def test_a_case_with_a_missing_slice_has_no_distance_and_is_named(tmp_path, truthful, positions):
+    truthful.columns = 2
+    columns = {f"spacing_{name}_mm": [0.5] * 12 for name in ("row", "col")}
+    columns |= {"patient": ["a"] * 4 + ["b"] * 4 + ["c"] * 4, "slice": [0, 1, 2, 3] * 3, "z_mm": positions * 3}
+    result = judge("segment", family_backbone("resnet"), drawn(tmp_path / "t", 32, 32, **columns), tmp_path / "r")
+    distances, notes = cases(tmp_path / "r")["hd95"], " ".join(result.notes)
+    if positions[-1] == 8:
+        assert distances.isna().all() and np.isfinite(result.metrics["test"]["dice"])
+        assert "hd95 leaves out 1 case(s) with uneven distances of slices: c/" in notes
+    else:
+        assert distances.tolist() == [1, 1] and "leaves out" not in notes
 
 
 def test_a_volume_is_scored_as_one_case(tmp_path):

@@ -99,6 +99,21 @@ def test_hd95_of_two_single_voxels_is_their_distance(shape):
     assert (same["dice"], same["hd95"]) == (1, 0)
 
 
+def test_ignored_voxels_are_in_neither_mask():
+    draw = np.random.default_rng(0)
+    truth, found = draw.integers(0, 2, (2, 3, 8, 8))
+    ignored = draw.random(truth.shape) < 0.3
+    row = only(case_overlap(np.where(ignored, -1, truth), found, LIVER, (2, 1, 1)))
+    assert row == only(case_overlap(truth * ~ignored, found * ~ignored, LIVER, (2, 1, 1)))
+
+
+def test_a_distance_that_is_nan_is_left_out_of_means():
+    shared = {"class": "liver", "dice": 0.5, "truth_voxels": 1}
+    rows = [{"case": number, "hd95": distance, **shared} for number, distance in enumerate((2, np.nan, 4))]
+    metrics = overlap_metrics(pandas.DataFrame(rows), ["liver"])
+    assert metrics["hd95"] == 3 and metrics["dice"] == 0.5
+
+
 @pytest.mark.parametrize("shape", [(1, 12, 12), (5, 12, 12)], ids=["image", "volume"])
 def test_the_border_of_a_case_is_surface(shape):
     truth, found = mask(shape, np.s_[:, :4, :]), mask(shape, np.s_[:, :, :])

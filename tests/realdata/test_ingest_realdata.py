@@ -9,6 +9,7 @@ import pytest
 
 from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.data.inspect import contact_sheet
+from ssl_transfer.errors import SourceError
 
 ROOT = os.environ.get("SSL_TRANSFER_REALDATA")
 pytestmark = [pytest.mark.realdata, pytest.mark.skipif(ROOT is None, reason="SSL_TRANSFER_REALDATA is not set")]
@@ -52,6 +53,36 @@ def test_organs_of_a_ct_volume_lie_where_radiology_shows_them(tmp_path, axis, ab
 
     assert centre(above)[1] < centre(below)[1] and centre(left)[2] < centre(right)[2]
     assert 0 < np.median(hu[labels == values["liver"]]) < 200 < np.percentile(hu[labels == values["hip_left"]], 90)
+
+
+def test_a_real_mask_without_its_affine_is_refused_and_read_by_shape(tmp_path):
+    import nibabel
+
+    pack = DATA / "ct_totalseg_example"
+    image, options = pack / "example_ct.nii.gz", {"mask_names": str(pack / "label_names.json")}
+    mask = nibabel.load(pack / "example_seg_fast_force_split.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(np.asarray(mask.dataobj), np.eye(4)), tmp_path / "lost.nii.gz")
+    with pytest.raises(SourceError, match="identity affine"):
+        ingest(image, tmp_path / "s", masks=tmp_path / "lost.nii.gz", **options)
+    by_shape = ingest(image, tmp_path / "shape", masks=tmp_path / "lost.nii.gz", mask_grid="shape", **options)
+    by_affine = ingest(image, tmp_path / "affine", masks=pack / "example_seg_fast_force_split.nii.gz", **options)
+    everywhere = np.arange(len(by_shape))
+    assert np.array_equal(by_shape.masks(everywhere), by_affine.masks(everywhere))
+
+
+def test_a_real_ct_cropped_to_soft_tissue_stays_with_the_others_in_hu(tmp_path):
+    import nibabel
+
+    whole = nibabel.load(DATA / "ct_totalseg_example" / "example_ct.nii.gz")
+    voxels = np.asarray(whole.dataobj)
+    (tmp_path / "in").mkdir()
+    nibabel.save(whole, tmp_path / "in" / "whole.nii.gz")
+    soft = voxels.copy()
+    soft[(voxels < -150) | (voxels > 250)] = 40
+    nibabel.save(nibabel.Nifti1Image(soft, whole.affine), tmp_path / "in" / "soft.nii.gz")
+    store = ingest(tmp_path / "in", tmp_path / "s")
+    assert store.units == "hu" and len(store) == 2 * voxels.shape[2]
+    assert "without air of their own" in " ".join(store.card.warnings)
 
 
 def test_a_thorax_in_hu_with_named_masks(tmp_path):

@@ -26,7 +26,18 @@ SHORT = (
 )
 
 
-def write_task(folder, images, splits, columns, masks=None, mask_classes=None, units="display", domain="ct", **card):
+def write_task(
+    folder,
+    images,
+    splits,
+    columns,
+    masks=None,
+    mask_classes=None,
+    units="display",
+    domain="ct",
+    mask_ignore=None,
+    **card,
+):
     """A task of images (N, C, H, W), with a column per name; its card lies beside the store."""
     images, folder = np.asarray(images), Path(folder)
     mask_dtype = None if masks is None else np.uint8
@@ -35,7 +46,8 @@ def write_task(folder, images, splits, columns, masks=None, mask_classes=None, u
         for number, image in enumerate(images):
             row = {name: values[number] for name, values in columns.items()}
             writer.append(image, row, None if masks is None else masks[number].astype(np.uint8))
-        writer.finish(np.array(splits), units=units, domain=domain, split_by="patient", mask_classes=mask_classes)
+        stated = {"units": units, "domain": domain, "mask_classes": mask_classes, "mask_ignore": mask_ignore}
+        writer.finish(np.array(splits), split_by="patient", **stated)
     written = {"store": str(folder / "store"), "target": "label", "metric": "accuracy", **card}
     (folder / "task.yaml").write_text(yaml.safe_dump(written))
     return Task.load(folder / "task.yaml")

@@ -25,6 +25,7 @@ from ssl_transfer.data.ingest.persons import (
     stored_source,
 )
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
+from ssl_transfer.data.readers.finite import replaced_note
 from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan, Unreadable, named_file, shown
 from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.data.splits import FEWEST_GROUPS, draw_splits, shared_groups
@@ -62,7 +63,7 @@ def fill_store(
         scan.refused = [refusal for refusal in scan.refused if os.path.realpath(root / refusal.file) != labels]
     _check_refused(root, scan.refused, len(scan.items), options.max_refused)
     n_files = len(scan.items) + _unreadable(scan)
-    warnings = warnings + scan.warnings
+    warnings, n_warnings = warnings + scan.warnings, len(scan.warnings)
     if table is not None:
         warnings += join_labels(scan.items, scan.refused, table, options.max_unmatched)
     warnings += complete_patients(scan)
@@ -82,6 +83,7 @@ def fill_store(
         splits, split_by, split_warnings = _splits(writer.rows, options, keeps_splits)
         duplicate_warnings, duplicates = find_duplicates(writer, splits, scan.items, names)
         mask_classes, mask_warnings = _mask_classes(scan.mask_classes, mask_values)
+        mask_warnings += scan.warnings[n_warnings:]
         warnings += (
             split_warnings + duplicate_warnings + _small_classes(writer.rows, splits, split_by, options) + mask_warnings
         )
@@ -91,6 +93,7 @@ def fill_store(
             domain=str(domain),
             classes=_classes(scan.classes, writer.rows),
             mask_classes=mask_classes,
+            mask_ignore=scan.mask_ignore,
             refused=stored_refusals(scan, names),
             warnings=names.warnings(warnings, chain(scan.items, scan.refused)),
             split_by=split_by,
@@ -133,13 +136,14 @@ class _Reading:
 def _write_all(
     writer: StoreWriter, reader: Reader, scan: Scan, fit: Fit, options: Options, names: Pseudonyms
 ) -> set[int]:
-    """Write every item that can be read; add the others to `scan.refused`.
+    """Write every item that can be read; add the others to `scan.refused`, and warnings about values to `scan.warnings`.
 
     Returns:
         The mask values that occur, without 0.
     """
     uids = Counter(item.uid for item in scan.items if item.uid)
     reading = _Reading(reader, fit, {uid for uid, count in uids.items() if count > 1})
+    replaced: Counter[str] = Counter()
     first: dict[tuple[str | None, str], str] = {}
     mask_values: set[int] = set()
     workers = options.workers if reader.worth_workers else 1
@@ -155,9 +159,11 @@ def _write_all(
         row = names.row(item.row) | {"file": names.file(item.file)}
         for image, columns, mask in frames:
             writer.append(image, row | columns, mask)
+            replaced[item.file] += columns.get("non_finite") or 0
             if mask is not None:
                 mask_values.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
-    return mask_values - {0}
+    scan.warnings += replaced_note(replaced)
+    return mask_values - {0, scan.mask_ignore}
 
 
 def _unreadable(scan: Scan) -> int:

@@ -34,6 +34,9 @@ OF_READERS = frozenset(  # columns that readers make from headers; none of them 
             "rescale",
             "photometric",
             "padding",
+            "non_finite",
+            "channel",
+            "time",
         ),
         *("range_low", "range_high", "patient", "study", "series", "file"),
     )

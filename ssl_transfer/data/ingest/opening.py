@@ -32,9 +32,12 @@ def open_reader(root: Path, options: Options) -> tuple[Reader, list[str]]:
     taken = reader_options(name)
     optional = {option for reader in READERS for option in reader_options(reader)} - OWN_OPTIONS
     for option in sorted(optional & set(options.given) - set(taken)):
-        raise UsageError(f"--{option} {getattr(options, option)}: is not an option for {name} files. Leave it out.")
-    if options.mask_names is not None and options.masks is None and "masks" in taken:
-        raise UsageError(f"--mask-names {options.mask_names}: there are no --masks, whose values it names.")
+        flag = f"--{option.replace('_', '-')} {getattr(options, option)}"
+        raise UsageError(f"{flag}: is not an option for {name} files. Leave it out.")
+    if options.masks is None and "masks" in taken:
+        for option in sorted(option for option in options.given if option.startswith("mask_")):
+            flag = f"--{option.replace('_', '-')} {getattr(options, option)}"
+            raise UsageError(f"{flag}: there are no --masks, which it is for.")
     return READERS[name](root, **{option: getattr(options, option) for option in taken}), warnings
 
 

@@ -56,6 +56,8 @@ class Options:
             raise UsageError(f"--channels {self.channels}: expected 1 or 3.")
         if self.size is not None and self.size < 1:
             raise UsageError(f"--size {self.size}: expected a number of pixels above 0.")
+        if not self.max_megapixels > 0:
+            raise UsageError(f"--max-megapixels {self.max_megapixels:g}: expected a number above 0.")
         if not 0 <= self.max_refused <= 1:
             raise UsageError(f"--max-refused {self.max_refused}: expected a share from 0 to 1, such as 0.05.")
         if not 0 <= self.max_unmatched <= 1:

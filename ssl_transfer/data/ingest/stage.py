@@ -51,6 +51,10 @@ def ingest(
     domain: str | None = None,
     masks: str | os.PathLike | None = None,
     mask_names: str | None = None,
+    mask_ignore: str | None = None,
+    mask_threshold: float | None = None,
+    mask_grid: Literal["affine", "shape"] = "affine",
+    max_megapixels: float = 256.0,
     axis: Literal["axial", "coronal", "sagittal"] = "axial",
     compress: bool = False,
     resplit: bool = False,
@@ -82,7 +86,15 @@ def ingest(
         modality: DICOM modality to keep, for example CT; default: all.
         domain: Domain of the images, for example ct, xray/chest or fluorescence/cell_line; default: that of the source.
         masks: Label volumes or mask images: a file, a folder, or a pattern with the fields {stem}, {parent}, {number}.
-        mask_names: Names of mask values: a JSON file such as {"1": "liver"}, or liver,lesion.
+        mask_names: Names of mask values: a JSON file such as {"1": "liver"}, or liver,lesion for 1 and 2, or for as many values
+            in ascending order.
+        mask_ignore: Values of the masks whose pixels are ignored by losses and metrics, such as 255 or 255,-1.
+        mask_threshold: Value of the masks from which on a pixel belongs to the class, for smoothed or JPEG masks and
+            probabilities; default: values are classes, and such masks are refused.
+        mask_grid: NIfTI masks: `affine`: they have to lie where their volume lies, and are reoriented; `shape`: they have the
+            voxels of their volume in the order of the file, whatever their affine.
+        max_megapixels: Largest size of a picture (PNG, JPEG, TIFF, BMP), in millions of pixels; larger files are refused before
+            they are decoded.
         axis: Orientation of the slices of a NIfTI volume.
         compress: Write blosc2 lz4 frames instead of plain `.npy` shards.
         resplit: Draw new splits even if the source has splits.

@@ -15,7 +15,9 @@ from typing import ClassVar
 import numpy as np
 
 from ssl_transfer.data.readers.dicom_pixels import decode, frame_count, functional_group, is_ct, pixel_format
-from ssl_transfer.data.readers.matching import mask_dtype, pair_masks, read_mask_image, read_mask_names, suffix
+from ssl_transfer.data.readers.limits import MAX_MEGAPIXELS
+from ssl_transfer.data.readers.masks import Masks
+from ssl_transfer.data.readers.matching import suffix
 from ssl_transfer.data.readers.reader import Item, Refusal, Scan, Unreadable, is_hidden, walk
 from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.domains import DICOM_MODALITIES, UNKNOWN
@@ -35,7 +37,10 @@ class DicomReader:
         modality: Modality (0008,0060) to keep; None: all.
         masks: The `--masks` option: one PNG or TIFF per file.
         mask_names: The `--mask-names` option.
-        workers: Number of processes that read headers.
+        mask_ignore: The `--mask-ignore` option.
+        mask_threshold: The `--mask-threshold` option.
+        max_megapixels: Largest size of a mask, in millions of pixels.
+        workers: Number of processes that read headers and masks.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = DICOM_SUFFIXES
@@ -50,11 +55,22 @@ class DicomReader:
         modality: str | None = None,
         masks: str | None = None,
         mask_names: str | None = None,
+        mask_ignore: str | None = None,
+        mask_threshold: float | None = None,
+        max_megapixels: float = MAX_MEGAPIXELS,
         workers: int | None = None,
     ):
         self.root = Path(root)
         self.modality = modality.upper() if modality else None
-        self.masks, self.mask_names, self.workers = masks, read_mask_names(mask_names), workers
+        self.workers = workers
+        self.masks = Masks(
+            masks,
+            names=mask_names,
+            ignore=mask_ignore,
+            threshold=mask_threshold,
+            max_megapixels=max_megapixels,
+            workers=workers,
+        )
 
     def scan(self) -> Scan:
         """Read all headers. Items are grouped by series and sorted by position."""
@@ -66,7 +82,7 @@ class DicomReader:
             else:
                 images.append(answer)
         images = _without_screen_captures(images, refused)
-        items, refused = pair_masks(_in_series_order(images), refused, self.root, self.masks)
+        items, refused = self.masks.pair(_in_series_order(images), refused, self.root)
         modalities = sorted({item.row["modality"] or "none" for item in items})
         domain, notes = UNKNOWN, []
         if len(modalities) == 1:
@@ -83,14 +99,15 @@ class DicomReader:
             "hu" if in_hu else "stored",
             domain,
             None,
-            self.mask_names,
-            mask_dtype(items, self.mask_names),
-            notes,
+            self.masks.names,
+            self.masks.dtype,
+            self.masks.coding.ignored_as,
+            notes + self.masks.notes,
         )
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
         """Decode one file; the frames of a multi-frame object are sorted by position."""
-        mask = read_mask_image(item.mask, self.mask_names) if item.mask else None
+        mask = self.masks.read_image(item.mask) if item.mask else None
         if item.mask and mask is not None and (item.n_images > 1 or mask.shape != item.size):
             raise Unreadable(f"its mask {item.mask.name} is {mask.shape}, the image {item.n_images} x {item.size}")
         with warnings.catch_warnings():

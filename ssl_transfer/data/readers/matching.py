@@ -1,4 +1,4 @@
-"""Masks: pairing of mask files with images, and reading of masks.
+"""The pairing of mask files with images, and mask files that no option names.
 
 `--masks` is a single file (for a single image or volume), a folder (whose files have the same relative path or the same stem as
 the images), or a pattern such as `../masks/{parent}/{stem}_seg.png` with the fields {stem}, {parent}, {number} and glob
@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from ssl_transfer.data.readers.reader import Item, Refusal, Unreadable, walk
+from ssl_transfer.data.readers.reader import Item, Refusal, named_file, walk
 from ssl_transfer.errors import SourceError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
-MASK_SUFFIXES = (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES)
+MASK_SUFFIXES = (*IMAGE_SUFFIXES, *VOLUME_SUFFIXES, ".gif")
 FIELDS = ("stem", "parent", "number")
+IMAGE_FOLDERS = re.compile(r"(images?|imgs?)(tr|ts)?", re.IGNORECASE)
+MASK_FOLDERS = re.compile(
+    r"(masks?|labels?|segmentations?|segs?|annotations?|gt|ground_?truths?)(tr|ts)?", re.IGNORECASE
+)
+MASK_ENDINGS = re.compile(r"[_.-](masks?|segs?|segmentations?|labels?|gt)([_-]?\d+)?$", re.IGNORECASE)
 
 
 def suffix(file: str) -> str:
@@ -73,18 +74,86 @@ def pair_masks(
             names = ", ".join(path.name for path in masks_found[:3])
             what = f"{len(masks_found)} masks ({names})" if masks_found else "no mask"
             raise SourceError(
-                f"--masks {masks}: {item.file} has {what}; every image needs exactly one. Name them like the images, "
-                "or use a pattern with {stem}, {parent} or {number}."
+                f"--masks {masks}: {item.file} has {what}; every image needs exactly one. {_searched(root, masks, item)} "
+                "Name them like the images, or use a pattern with {stem}, {parent} or {number}."
             )
         item.mask = masks_found[0]
     base = root.parent if root.is_file() else root
     return images, [r for r in refused if (base / r.file).resolve() not in mask_files]
 
 
+def _is_pattern(masks: str) -> bool:
+    return "{" in masks or any(character in masks for character in "*?[")
+
+
+def _searched(root: Path, masks: str, item: Item) -> str:
+    """Where the mask of an item was searched, as a sentence."""
+    base = root.parent if root.is_file() else root
+    if _is_pattern(masks):
+        return f"Patterns are relative to the source {base}: searched for {base}/{_filled(masks, item.file)}."
+    return f"Searched for the same path or name in {masks}."
+
+
+def leave_out_masks(items: list[Item], refused: list[Refusal], masks: str | None) -> tuple[list[Item], list[str]]:
+    """Without `--masks`, set aside files that are masks by their names, and images beside them.
+
+    These are files in a folder `masks`, `labelsTr`, … beside a folder `images`, `imagesTr`, …, and files such as `a_mask.png`
+    beside `a.png`, or `case_1_seg.nii.gz` beside `case_1_flair.nii.gz`.
+
+    Args:
+        items: Images of the source.
+        refused: Files that were refused; masks are appended.
+        masks: The `--masks` option; if it is given, nothing is changed.
+
+    Returns:
+        The items that are no masks, and warnings.
+    """
+    if masks is not None:
+        return items, []
+    parts = {item.file: item.file.split("/")[:-1] for item in items}
+    parents = {"/".join(p[:n]) for p in parts.values() for n in range(len(p)) if IMAGE_FOLDERS.fullmatch(p[n])}
+    names = (_without_suffix(item.file) for item in items)
+    images = {name[:end] for name in names if not MASK_ENDINGS.search(name) for end in _ends(name)}
+    found: dict[str, list[Item]] = {}
+    kept = []
+    for item in items:
+        option = _mask_option(item.file, parts[item.file], parents, images)
+        if option is None:
+            kept.append(item)
+        else:
+            found.setdefault(option, []).append(item)
+    for option, group in found.items():
+        reason = f"a mask by its name; to use it, ingest with --masks '{named_file(option)}'"
+        refused.extend(Refusal(item.file, "filtered", reason, item.row) for item in group)
+    return kept, [
+        f"{len(group)} file(s) such as {named_file(group[0].file)} are masks by their names and are left out. To use them, "
+        f"ingest the images with --masks '{named_file(option)}'"
+        for option, group in found.items()
+    ]
+
+
+def _ends(name: str) -> list[int]:
+    """Where a path ends, as a whole and before each `_`, `-` and `.` of its last part."""
+    last = name.rfind("/") + 1
+    return [len(name), *(match.start() for match in re.finditer(r"[_.-]", name) if match.start() > last)]
+
+
+def _mask_option(file: str, folders: list[str], parents: set[str], images: set[str]) -> str | None:
+    """The `--masks` option that names a mask, given the folders and the beginnings of the names of images; None for an image."""
+    for number, folder in enumerate(folders):
+        if MASK_FOLDERS.fullmatch(folder) and "/".join(folders[:number]) in parents:
+            return "/".join(folders[: number + 1])
+    name = _without_suffix(file)
+    ending = MASK_ENDINGS.search(name)
+    if ending and name[: ending.start()] in images:
+        return f"{'{parent}/' if folders else ''}{{stem}}{ending[0]}{suffix(file)}"
+    return None
+
+
 def _finder(root: Path, masks: str):
     """A function that returns the candidate mask files of an item."""
     base = root.parent if root.is_file() else root
-    if "{" in masks or any(c in masks for c in "*?["):
+    if _is_pattern(masks):
         unknown = set(re.findall(r"{(\w*)}", masks)) - set(FIELDS)
         if unknown:
             raise SourceError(
@@ -110,15 +179,18 @@ def _without_suffix(file: str) -> str:
     return f"{folder}/{stem(file)}"
 
 
-def _expand(base: Path, pattern: str, file: str) -> list[Path]:
-    """Files that match the pattern for an image; {number} is the last run of digits in its stem."""
+def _filled(pattern: str, file: str) -> str:
+    """A pattern with the fields of an image; characters of its name are not wildcards."""
     numbers = re.findall(r"\d+", stem(file))
     parent = file.rpartition("/")[0] or "."  # otherwise `{parent}/x` would be an absolute path
     values = {"stem": stem(file), "parent": parent, "number": numbers[-1] if numbers else ""}
-    fields = {
-        key: re.sub(r"([*?\[])", r"[\1]", value) for key, value in values.items()
-    }  # characters of names are not wildcards
-    path_pattern = re.sub(r"{(\w+)}", lambda match: fields[match[1]], pattern)
+    fields = {key: re.sub(r"([*?\[])", r"[\1]", value) for key, value in values.items()}
+    return re.sub(r"{(\w+)}", lambda match: fields[match[1]], pattern)
+
+
+def _expand(base: Path, pattern: str, file: str) -> list[Path]:
+    """Files that match the pattern for an image; {number} is the last run of digits in its stem."""
+    path_pattern = _filled(pattern, file)
     anchor = Path(Path(path_pattern).anchor) if Path(path_pattern).is_absolute() else base
     relative = str(Path(path_pattern).relative_to(anchor)) if Path(path_pattern).is_absolute() else path_pattern
     while relative.startswith("../"):
@@ -143,63 +215,3 @@ def read_mask_names(option: str | None) -> dict[int, str]:
         raise SourceError(
             f'--mask-names {option}: {error}. Expected a JSON object such as {{"1": "liver"}}, or liver,lesion.'
         ) from None
-
-
-def mask_dtype(items: Sequence[Item], names: dict[int, str]) -> np.dtype | None:
-    """Dtype of the masks: uint8 if mask names or file headers allow it, otherwise uint16; None without masks."""
-    paths = {item.mask for item in items if item.mask is not None}
-    if not paths:
-        return None
-    if names:
-        return np.dtype(np.uint8 if max(names) < 256 else np.uint16)
-    return np.dtype(np.uint8 if all(_is_8_bit(path) for path in paths) else np.uint16)
-
-
-def _is_8_bit(path: Path) -> bool:
-    try:
-        if suffix(path.name) in VOLUME_SUFFIXES:
-            import nibabel
-
-            image: Any = nibabel.load(path)
-            return image.get_data_dtype().itemsize == 1
-        from PIL import Image
-
-        with Image.open(path) as picture:
-            return picture.mode in ("1", "L", "P")
-    except Exception:  # it is listed as unreadable when it is read
-        return True
-
-
-def read_mask_image(path: Path, names: dict[int, str]) -> np.ndarray:
-    """Read a mask of class ids from an image file, shape (H, W).
-
-    Pixels of a palette image are its indices. A mask with only 0 and 255 is binary (0, 1), unless 255 is in `names`.
-
-    Raises:
-        Unreadable: If it cannot be read or is in colour.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "F"):
-                raise Unreadable(f"its mask {path.name} is in colour ({image.mode}); expected one grey value per class")
-            mask = np.asarray(image)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise Unreadable(f"its mask {path.name} cannot be read: {error}") from None
-    mask = mask.astype(np.uint8) if mask.dtype == bool else mask
-    if 255 not in names and mask.max() == 255 and set(np.unique(mask).tolist()) <= {0, 255}:
-        mask = (mask > 0).astype(np.uint8)
-    return class_ids(mask, path.name)
-
-
-def class_ids(mask: np.ndarray, name: str) -> np.ndarray:
-    """Check that values are class ids in 0..65535.
-
-    Raises:
-        Unreadable: If a value is negative, fractional or too large.
-    """
-    fractional = mask.dtype.kind == "f" and not np.array_equal(np.rint(mask), mask)
-    if mask.size and (fractional or mask.min() < 0 or mask.max() > 65535):
-        raise Unreadable(f"its mask {name} has values that are not class ids (whole numbers from 0 to 65535)")
-    return mask.astype(np.uint16)

@@ -8,39 +8,48 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from ssl_transfer.data.readers.dicom_pixels import AIR_HU
-from ssl_transfer.data.readers.matching import (
-    VOLUME_SUFFIXES,
-    class_ids,
-    mask_dtype,
-    pair_masks,
-    read_mask_names,
-    stem,
-    suffix,
+from ssl_transfer.data.readers.finite import replace_non_finite
+from ssl_transfer.data.readers.grid import Grid, reorientation, to_canonical
+from ssl_transfer.data.readers.hounsfield import (
+    SAMPLED_VOXELS,
+    Decision,
+    Evidence,
+    decide_by_domain,
+    decide_by_values,
+    hu_evidence,
 )
-from ssl_transfer.data.readers.reader import Item, Refusal, Scan, Unreadable, is_hidden, walk
-from ssl_transfer.domains import UNKNOWN
+from ssl_transfer.data.readers.masks import Masks
+from ssl_transfer.data.readers.matching import VOLUME_SUFFIXES, leave_out_masks, stem, suffix
+from ssl_transfer.data.readers.nifti_file import NiftiFile, NotAVolume, sidecar_modality
+from ssl_transfer.data.readers.reader import Item, Refusal, Scan, Unreadable, is_hidden, named_file, walk
+from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.errors import UsageError
 
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # axis of the canonical (right, anterior, superior) array
-LOOKS_LIKE_HU = -500  # air is -1000 HU; volumes of other modalities have no values this low
 
 
 class NiftiReader:
-    """Reads a `.nii` or `.nii.gz` file, or all of them below a folder.
+    """Reads a `.nii` or `.nii.gz` file, or all of them below a folder. Each volume of a 4-D file is an item.
 
     Args:
         root: File or folder.
-        domain: For `ct…` values are HU; for other domains they are kept as stored. None: volumes with values below -500 are read
-            as CT, for which all files are read once more.
+        domain: For `ct…` values are HU; for other domains they are kept as stored. None: decided by the values of all volumes
+            (see `hounsfield`), for which all files are read once more.
         axis: `axial`, `coronal` or `sagittal`.
         masks: The `--masks` option: label volumes of the same grid.
         mask_names: The `--mask-names` option.
+        mask_ignore: The `--mask-ignore` option.
+        mask_threshold: The `--mask-threshold` option.
+        mask_grid: `affine`: a mask has to lie where its volume lies, and is reoriented; `shape`: it has the voxels of the volume
+            in the order of the file, whatever its affine.
+        workers: Number of processes that read voxels for decisions.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = VOLUME_SUFFIXES
@@ -56,141 +65,214 @@ class NiftiReader:
         axis: str = "axial",
         masks: str | None = None,
         mask_names: str | None = None,
+        mask_ignore: str | None = None,
+        mask_threshold: float | None = None,
+        mask_grid: Literal["affine", "shape"] = "affine",
+        workers: int | None = None,
     ):
         if axis not in AXES:
             raise UsageError(f"--axis {axis}: expected one of {', '.join(sorted(AXES))}.")
-        self.root, self.domain, self.axis = Path(root), domain, AXES[axis]
-        self.masks, self.mask_names = masks, read_mask_names(mask_names)
+        self.root, self.domain, self.axis, self.mask_grid = Path(root), domain, AXES[axis], mask_grid
+        self.workers = workers
+        self.masks = Masks(masks, names=mask_names, ignore=mask_ignore, threshold=mask_threshold, workers=workers)
         self.in_hu = False
+        self.unplaced: list[str] = []  # files without sform and qform
 
     def scan(self) -> Scan:
-        """Read all headers, and voxels where they are needed to decide whether values are HU (see `domain`)."""
+        """Read all headers, and voxels where they are needed for decisions: whether values are HU, and the coding of masks."""
         items: list[Item] = []
         refused: list[Refusal] = []
+        notes: list[str] = []
         for file, path in walk(self.root):
             answer = self._read_header(file, path)
             if isinstance(answer, Refusal):
                 refused.append(answer)
             else:
-                items.append(answer)
-        items, refused = pair_masks(items, refused, self.root, self.masks)
-        domain, notes = self.domain, []
-        if domain is not None:
-            self.in_hu = domain.startswith("ct")
-        elif items and all(_lowest(item.path) <= LOOKS_LIKE_HU for item in items):
-            self.in_hu, domain = True, "ct"
-            notes.append(
-                f"read as CT in HU, because every volume reaches below {LOOKS_LIKE_HU}; --domain overrides this"
-            )
-        stems = Counter(stem(item.file) for item in items)
+                items += answer
+        items, left_out = leave_out_masks(items, refused, self.masks.option)
+        items, refused = self.masks.pair(items, refused, self.root)
+        items = self._with_masks_of_their_grid(items, refused)
+        items, decision = self._in_one_unit(items, refused)
+        self.in_hu = decision.in_hu
+        _name(items)
+        if self.unplaced:
+            examples = ", ".join(map(named_file, self.unplaced[:3]))
+            notes.append(f"{len(self.unplaced)} file(s) state no orientation (neither sform nor qform): {examples}")
         for item in items:
-            name = stem(item.file)
-            name = name if stems[name] == 1 else f"{item.file.rpartition('/')[0]}/{name}"
-            item.row["series"] = name
-            item.dtype = np.dtype(np.int16) if self.in_hu else item.dtype
+            if self.in_hu:
+                item.dtype, item.row["intensity"] = np.dtype(np.int16), "hu"
         return Scan(
             items,
             refused,
             "hu" if self.in_hu else "stored",
-            domain or UNKNOWN,
+            decision.domain,
             None,
-            self.mask_names,
-            mask_dtype(items, self.mask_names),
-            notes,
+            self.masks.names,
+            self.masks.dtype,
+            self.masks.coding.ignored_as,
+            left_out + self.masks.notes + decision.notes + notes,
             patient_per_file=True,
         )
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
-        """Decode one volume; yields its slices in ascending canonical order, volume after volume in 4-D."""
-        try:
-            volumes, affine = _canonical(item.path)
-        except Exception as error:  # a damaged gzip stream, a short file, an odd data type
-            raise Unreadable(f"voxels cannot be read: {str(error)[:200] or type(error).__name__}") from None
-        masks = self._mask_volume(item.mask, volumes.shape[:3]) if item.mask else None
-        in_time = volumes.shape[3] > 1
-        for volume in range(volumes.shape[3]):
-            for number in range(volumes.shape[self.axis]):
-                image = self._values(_display(volumes[..., volume], self.axis, number), item.dtype)
-                row = {
-                    "slice": number,
-                    "z_mm": round(float(affine[self.axis, self.axis] * number + affine[self.axis, 3]), 4),
-                }
-                if in_time:
-                    row["volume"] = volume
-                yield image[None], row, None if masks is None else _display(masks, self.axis, number)
+        """Decode one volume; yields its slices in ascending canonical order."""
+        file = _opened(item.path, item.path.stat().st_mtime_ns)
+        grid = Grid(file.shape[:3], file.affine)
+        number = int(item.row.get("volume", 0))
+        values, replaced = self._values(to_canonical(file.voxels(number), grid), item.dtype)
+        mask = self._mask_volume(item, file, number)
+        heights = grid.canonical().heights(self.axis)
+        for position, height in enumerate(heights):
+            columns: dict[str, Any] = {"slice": position, "z_mm": round(float(height), 4)}
+            if replaced is not None:
+                columns["non_finite"] = int(np.count_nonzero(_display(replaced, self.axis, position)))
+            image = np.ascontiguousarray(_display(values, self.axis, position))
+            yield image[None], columns, None if mask is None else _display(mask, self.axis, position)
 
-    def _values(self, image: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    def _values(self, volume: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray | None]:
+        """The values of a volume in the dtype of the store, and for floats where they were not finite."""
+        if volume.dtype.kind != "f":
+            volume = np.clip(volume, AIR_HU, 32767) if self.in_hu else volume
+            return volume.astype(dtype), None
+        finite, _ = replace_non_finite(volume)
+        replaced = ~(volume == finite)  # NaN differs from everything
         if self.in_hu:
-            image = np.nan_to_num(image, nan=AIR_HU)
-            return np.clip(np.rint(image), AIR_HU, 32767).astype(np.int16)
-        image = np.nan_to_num(image, nan=0.0) if image.dtype.kind == "f" else image
-        return image.astype(dtype)
+            finite = np.where(np.isnan(volume), AIR_HU, finite)
+            return np.clip(np.rint(finite), AIR_HU, 32767).astype(np.int16), replaced
+        return finite.astype(dtype), replaced
 
-    def _read_header(self, file: str, path: Path) -> Item | Refusal:
-        import nibabel
-
+    def _read_header(self, file: str, path: Path) -> list[Item] | Refusal:
+        """The items of a file, or the reason why it is refused, from its header."""
         if is_hidden(file) or suffix(file) not in VOLUME_SUFFIXES:
             return Refusal(file, "not_an_image", "neither .nii nor .nii.gz")
-        if path.stat().st_size == 0:
-            return Refusal(file, "unreadable", "the file is empty (0 bytes)")
         try:
-            image: Any = nibabel.load(path)
-            shape, zooms = _canonical_grid(image)
-            slope, intercept = image.dataobj.slope, image.dataobj.inter
+            if path.stat().st_size == 0:
+                return Refusal(file, "unreadable", "the file is empty (0 bytes)")
+            return self._items(file, path, NiftiFile(path))
+        except NotAVolume as error:
+            return Refusal(file, "not_an_image", str(error))
+        except Unreadable as error:
+            return Refusal(file, "unreadable", str(error))
         except Exception as error:  # nibabel raises many kinds for a damaged header
-            return Refusal(file, "unreadable", f"its header cannot be read: {str(error)[:200]}")
-        if len(shape) > 4:
-            return Refusal(
-                file, "not_an_image", f"{len(shape)} dimensions {tuple(shape)}; expected a volume, or volumes in time"
-            )
-        if image.get_data_dtype().names or image.get_data_dtype().kind == "c":
-            return Refusal(file, "not_an_image", f"its voxels are {image.get_data_dtype()}, not a single number each")
+            return Refusal(file, "unreadable", f"its header cannot be read: {str(error)[:200] or type(error).__name__}")
+
+    def _items(self, file: str, path: Path, volume: NiftiFile) -> list[Item]:
+        """An item for each volume of a file."""
+        grid = Grid(volume.shape[:3], volume.affine).canonical()
         rows, columns = (axis for axis in (2, 1, 0) if axis != self.axis)
-        return Item(
-            file,
-            path,
-            shape[self.axis] * shape[3],
-            (shape[rows], shape[columns]),
-            1,
-            _dtype(image.get_data_dtype(), slope, intercept),
-            {"spacing_row_mm": zooms[rows], "spacing_col_mm": zooms[columns], "spacing_slice_mm": zooms[self.axis]},
-        )
+        row = {
+            "spacing_row_mm": grid.spacing[rows],
+            "spacing_col_mm": grid.spacing[columns],
+            "spacing_slice_mm": grid.thickness(self.axis),
+            "bits": volume.dtype.itemsize * 8,
+            "rescale": None if (volume.slope, volume.intercept) == (1, 0) else f"{volume.slope:g};{volume.intercept:g}",
+        }
+        if not volume.has_orientation:
+            self.unplaced.append(file)
+        dtype = _dtype(volume)
+        if dtype == np.uint8:
+            row["intensity"] = "display"
+        return [
+            Item(
+                file,
+                path,
+                grid.shape[self.axis],
+                (grid.shape[rows], grid.shape[columns]),
+                1,
+                dtype,
+                row | {"volume": number},
+                depth=(0.0, 255.0) if dtype == np.uint8 else None,
+                together=f"{file}#{number}",
+            )
+            for number in range(volume.shape[3])
+        ]
 
-    def _mask_volume(self, mask: Path, shape: tuple[int, ...]) -> np.ndarray:
-        if suffix(mask.name) not in VOLUME_SUFFIXES:
-            raise Unreadable(f"its mask {mask.name} is not a NIfTI volume")
+    def _in_one_unit(self, items: list[Item], refused: list[Refusal]) -> tuple[list[Item], Decision]:
+        """Decide whether the source is in HU, and set aside the files that are not of its kind."""
+        if self.domain is not None:
+            return items, decide_by_domain(self.domain)
+        files = {item.file: item.path for item in items}
+        label = "deciding whether values are HU"
+        evidence = list(ordered(_evidence, list(files.values()), label, self.workers, fail=_no_evidence))
+        decision = decide_by_values(list(files), evidence)
+        aside = {list(files)[position]: reason for position, reason in decision.set_aside.items()}
+        for item in {item.file: item for item in items}.values():
+            if item.file in aside:
+                refused.append(
+                    Refusal(item.file, "filtered", f"{aside[item.file]}; --domain decides otherwise", item.row)
+                )
+        return [item for item in items if item.file not in aside], decision
+
+    def _with_masks_of_their_grid(self, items: list[Item], refused: list[Refusal]) -> list[Item]:
+        """Refuse volumes whose mask is another grid, by the headers."""
+        reasons: dict[str, str] = {}
+        for item in items:
+            if item.mask is None or item.file in reasons:
+                continue
+            try:
+                self._mask_file(item.mask, _opened(item.path, item.path.stat().st_mtime_ns))
+            except Unreadable as error:
+                reasons[item.file] = str(error)
+                refused.append(Refusal(item.file, "unreadable", str(error), item.row))
+        return [item for item in items if item.file not in reasons]
+
+    def _mask_file(self, path: Path, image: NiftiFile) -> tuple[NiftiFile, np.ndarray]:
+        """The label volume of a volume, and how its axes are exchanged and flipped to those of the volume's file."""
+        if suffix(path.name) not in VOLUME_SUFFIXES:
+            raise Unreadable(f"its mask {named_file(path.name)} is not a NIfTI volume")
         try:
-            volumes, _ = _canonical(mask)
-        except Exception as error:
-            raise Unreadable(f"its mask {mask.name} cannot be read: {str(error)[:200]}") from None
-        if volumes.shape != (*shape, 1):
-            raise Unreadable(f"its mask {mask.name} has the shape {volumes.shape[:3]}, the volume {tuple(shape)}")
-        return class_ids(volumes[..., 0], mask.name)
+            file = _opened(path, path.stat().st_mtime_ns)
+            if file.shape[3] not in (1, image.shape[3]):
+                raise Unreadable(f"has {file.shape[3]} volumes; expected one, with a value for each class")
+            mask, grid = Grid(file.shape[:3], file.affine), Grid(image.shape[:3], image.affine)
+            if self.mask_grid == "affine":
+                return file, reorientation(mask, grid)
+            if mask.shape != grid.shape:
+                raise Unreadable(f"has {mask.shape} voxels, the volume {grid.shape}")
+            return file, np.array([[0, 1], [1, 1], [2, 1]])
+        except Unreadable as error:
+            raise Unreadable(f"its mask {named_file(path.name)} {error}") from None
+
+    def _mask_volume(self, item: Item, image: NiftiFile, number: int) -> np.ndarray | None:
+        """The mask of a volume in canonical axes, in the values of the store."""
+        import nibabel
+
+        if item.mask is None:
+            return None
+        file, orientation = self._mask_file(item.mask, image)
+        values = nibabel.apply_orientation(file.voxels(number if file.shape[3] > 1 else 0), orientation)
+        mask = self.masks.coding.apply(values, named_file(item.mask.name))
+        return to_canonical(mask, Grid(image.shape[:3], image.affine))
 
 
-def _canonical_grid(image) -> tuple[list[int], list[float]]:
-    """Shape (X, Y, Z, T) and spacing in mm in canonical axis order, from the header."""
-    import nibabel
-    from nibabel.affines import voxel_sizes
-
-    shape = [*image.shape, 1, 1, 1][: max(len(image.shape), 4)]
-    while len(shape) > 4 and shape[-1] == 1:
-        shape.pop()
-    source_axes = [int(axis) for axis in np.argsort(nibabel.io_orientation(image.affine)[:, 0])]
-    zooms = voxel_sizes(image.affine)
-    return [*(int(shape[axis]) for axis in source_axes), *shape[3:]], [round(float(zooms[a]), 5) for a in source_axes]
+@lru_cache(maxsize=2)  # the volumes of a file follow each other, and so do those of its mask
+def _opened(path: Path, mtime_ns: int) -> NiftiFile:
+    return NiftiFile(path)
 
 
-def _canonical(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (X, Y, Z, T) with axes towards right, anterior and superior, and the affine (4, 4)."""
-    import nibabel
+def _evidence(path: Path) -> Evidence:
+    """What the values of a file say about HU."""
+    try:
+        file = NiftiFile(path)
+        if file.dtype.kind == "u" and file.intercept >= 0 and file.slope > 0:
+            return hu_evidence(np.zeros(1), sidecar_modality(path))  # the header rules negative values out
+        return hu_evidence(file.sample(SAMPLED_VOXELS), sidecar_modality(path))
+    except Exception:  # `read` reports the reason; such a file does not decide for the others
+        return _no_evidence(path, "it cannot be read")
 
-    image: Any = nibabel.load(path)
-    voxels = np.asanyarray(image.dataobj)
-    voxels = voxels.reshape([*voxels.shape, 1, 1, 1][:4]) if voxels.ndim < 4 else voxels.reshape(voxels.shape[:4])
-    orientation = nibabel.io_orientation(image.affine)
-    affine = image.affine @ nibabel.orientations.inv_ornt_aff(orientation, voxels.shape[:3])
-    return nibabel.apply_orientation(voxels, orientation), affine
+
+def _no_evidence(path: Path, reason: str) -> Evidence:
+    return Evidence("fits", reason)
+
+
+def _name(items: list[Item]) -> None:
+    """Series of every volume: the name of its file, with its folder if others have the same name."""
+    files = {item.file for item in items}
+    stems = Counter(map(stem, files))
+    for item in items:
+        name = stem(item.file)
+        name = name if stems[name] == 1 else f"{item.file.rpartition('/')[0]}/{name}"
+        item.row["series"] = name
 
 
 def _display(volume: np.ndarray, axis: int, number: int) -> np.ndarray:
@@ -198,23 +280,10 @@ def _display(volume: np.ndarray, axis: int, number: int) -> np.ndarray:
     return np.flip(np.take(volume, number, axis)).T
 
 
-def _dtype(stored: np.dtype, slope: float, intercept: float) -> np.dtype:
+def _dtype(file: NiftiFile) -> np.dtype:
     """Smallest dtype of stores that can represent the values according to the header."""
-    if stored.kind in "iu" and slope == 1 and intercept == 0:
+    if file.dtype.kind in "biu" and file.slope == 1 and file.intercept == 0:
         for dtype in (np.uint8, np.int16):
-            if np.can_cast(stored, dtype):
+            if np.can_cast(file.dtype, dtype):
                 return np.dtype(dtype)
     return np.dtype(np.float32)
-
-
-def _lowest(path: Path) -> float:
-    """Smallest voxel; +inf if the header rules negative values out or the voxels cannot be read."""
-    import nibabel
-
-    try:
-        image: Any = nibabel.load(path)
-        if image.get_data_dtype().kind == "u" and image.dataobj.inter >= 0 and image.dataobj.slope > 0:
-            return np.inf
-        return float(np.nanmin(np.asanyarray(image.dataobj)))
-    except Exception:  # `read` reports the reason; such a file does not decide for the others
-        return -np.inf

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from ssl_transfer.data.readers.matching import class_ids, read_mask_names
+from ssl_transfer.data.readers.finite import replace_non_finite
+from ssl_transfer.data.readers.hounsfield import SAMPLED_VOXELS, hu_evidence
+from ssl_transfer.data.readers.limits import check_promise
+from ssl_transfer.data.readers.masks import Masks, count_values
 from ssl_transfer.data.readers.reader import Item, Scan
 from ssl_transfer.domains import UNKNOWN
 from ssl_transfer.errors import SourceError
 
-LOOKS_LIKE_HU = -500
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 ROW_NAMES = {"files": "file", "groups": "patient", "slice_index": "slice"}  # array -> column; others keep their names
 
@@ -26,8 +30,10 @@ class NpzReader:
 
     Args:
         root: The file.
-        domain: For `ct…` int16 values are HU. None: int16 values are HU if some are below -500.
+        domain: For `ct…` int16 values are HU. None: int16 values are HU if they have a peak of air (see `hounsfield`).
         mask_names: The `--mask-names` option; without it, names are those of the array `mask_names` (from value 0).
+        mask_ignore: The `--mask-ignore` option.
+        mask_threshold: The `--mask-threshold` option.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".npz",)
@@ -37,8 +43,17 @@ class NpzReader:
         False  # a single archive, decoded once: moving its images between processes costs more than it saves
     )
 
-    def __init__(self, root: Path, *, domain: str | None = None, mask_names: str | None = None):
-        self.root, self.domain, self.mask_names = Path(root), domain, read_mask_names(mask_names)
+    def __init__(
+        self,
+        root: Path,
+        *,
+        domain: str | None = None,
+        mask_names: str | None = None,
+        mask_ignore: str | None = None,
+        mask_threshold: float | None = None,
+    ):
+        self.root, self.domain = Path(root), domain
+        self.masks = Masks(names=mask_names, ignore=mask_ignore, threshold=mask_threshold)
         self._loaded: tuple[str, np.ndarray, np.ndarray | None] | None = None
 
     def scan(self) -> Scan:
@@ -47,29 +62,27 @@ class NpzReader:
         prefixes = _prefixes(archive.files, self.root)
         items: list[Item] = []
         notes: list[str] = []
-        lowest, has_masks = 0.0, False
+        samples: list[np.ndarray] = []
         for prefix in prefixes:
             images = _as_nhwc(self._array(archive, f"{prefix}images"), f"{self.root}: {prefix}images")
-            if images.dtype == np.int16 and len(images):
-                lowest = min(lowest, float(images.min()))
+            samples.append(images.reshape(-1)[:: max(1, images.size // SAMPLED_VOXELS) | 1])
             items += self._items(archive, prefix, images, notes)
-            has_masks |= f"{prefix}masks" in archive.files
-        in_hu = all(item.dtype == np.int16 for item in items) and (
-            self.domain.startswith("ct") if self.domain else lowest <= LOOKS_LIKE_HU
-        )
+        in_hu = self._is_hu(items, samples, notes)
         units = "display" if all(item.dtype == np.uint8 for item in items) else "stored"
-        if in_hu and not self.domain:
-            notes.append(f"read as CT in HU, because values reach below {LOOKS_LIKE_HU}; --domain overrides this")
-        names = self._names(archive, "mask_names")
+        for item in items:
+            if in_hu:
+                item.row["intensity"] = "hu"
+        self._decide_masks(archive, prefixes)
         return Scan(
             items,
             [],
             "hu" if in_hu else units,
             self.domain or ("ct" if in_hu else UNKNOWN),
             self._names(archive, "class_names"),
-            self.mask_names or {value: name for value, name in enumerate(names or []) if value},
-            self._mask_dtype(archive, prefixes) if has_masks else None,
-            notes,
+            self.masks.names,
+            self.masks.dtype,
+            self.masks.coding.ignored_as,
+            notes + self.masks.notes,
         )
 
     def read(self, item: Item) -> Iterator[tuple[np.ndarray, dict, np.ndarray | None]]:
@@ -82,19 +95,84 @@ class NpzReader:
             self._loaded = prefix, images, masks
         _, images, masks = self._loaded
         image = np.moveaxis(images[int(position)], -1, 0)
+        columns = {}
+        if image.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is replaced
+                image, columns["non_finite"] = replace_non_finite(image.astype(item.dtype))
         image = image.astype(np.uint8) * 255 if image.dtype == bool else image.astype(item.dtype)
-        mask = None if masks is None else class_ids(np.squeeze(masks[int(position)]), "array")
-        yield np.ascontiguousarray(image), {}, mask
+        mask = None
+        if masks is not None:
+            values = masks[int(position)].reshape(images.shape[1:3])
+            mask = self.masks.coding.apply(values, f"{prefix}masks[{position}]")
+        yield np.ascontiguousarray(image), columns, mask
+
+    def _is_hu(self, items: list[Item], samples: list[np.ndarray], notes: list[str]) -> bool:
+        """Whether values are HU: int16, and by the domain or the values."""
+        if not all(item.dtype == np.int16 for item in items):
+            return False
+        if self.domain:
+            return self.domain.startswith("ct")
+        evidence = hu_evidence(np.concatenate(samples))
+        if evidence.verdict == "ct":
+            notes.append(f"read as CT in HU, because {evidence.reason}; --domain overrides this")
+        elif evidence.lowest < 0:
+            notes.append(f"not read as HU: {evidence.reason}; --domain ct overrides this")
+        return evidence.verdict == "ct"
+
+    def _decide_masks(self, archive, prefixes: list[str]) -> None:
+        """Check the masks' shape, and decide on the coding of their values."""
+        counts: Counter[float] = Counter()
+        for prefix in prefixes:
+            if f"{prefix}masks" not in archive.files:
+                continue
+            masks, shape = self._array(archive, f"{prefix}masks"), self._shape(archive, f"{prefix}images")
+            if masks.shape[: len(shape[:3])] != shape[:3] or masks.size != np.prod(shape[:3]):
+                raise SourceError(
+                    f"{self.root}: {prefix}masks has the shape {masks.shape}, {prefix}images {shape}. Expected a mask of the "
+                    "same height and width for every image."
+                )
+            counts.update(count_values(masks))
+        if not counts:
+            return
+        names = self._names(archive, "mask_names")
+        if not self.masks.names and names:
+            self.masks.names = {value: name for value, name in enumerate(names) if value}
+        self.masks.decide(counts, f"{self.root}: masks: ")
 
     def _open(self):
         try:
-            return np.load(self.root, allow_pickle=False)
+            archive = np.load(self.root, allow_pickle=False)
+            for entry in archive.zip.infolist():
+                compressed = entry.compress_type != 0
+                check_promise(entry.file_size, entry.compress_size, compressed=compressed)
+            return archive
         except Exception as error:  # a short file, a text file, a pickled array: numpy raises many kinds
             raise SourceError(
                 f"{self.root}: cannot be read as .npz ({str(error)[:200]}). Is the file complete?"
             ) from None
 
+    def _shape(self, archive, key: str) -> tuple[int, ...]:
+        """Shape of an array by its header, which is checked against the size of the entry.
+
+        Raises:
+            SourceError: If the header is damaged, or promises more than the archive holds.
+        """
+        from numpy.lib import format as npy
+
+        name = f"{key}.npy" if f"{key}.npy" in archive.zip.namelist() else key
+        try:
+            with archive.zip.open(name) as file:
+                version = npy.read_magic(file)
+                shape, _, dtype = (
+                    npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
+                )
+            check_promise(math.prod(shape) * dtype.itemsize, archive.zip.getinfo(name).file_size, compressed=False)
+        except Exception as error:
+            raise SourceError(f"{self.root}: array '{key}' cannot be read ({str(error)[:200]}).") from None
+        return shape
+
     def _array(self, archive, key: str) -> np.ndarray:
+        self._shape(archive, key)
         try:
             return archive[key]
         except Exception as error:
@@ -121,16 +199,22 @@ class NpzReader:
                 continue
             columns |= self._columns(archive, name, array, notes)
         split = SPLIT_NAMES.get(prefix.rstrip("_"))
+        if not split and "split" in columns:
+            columns["split"] = _split_names(columns["split"], f"{self.root}: split")
+        dtype = np.dtype(np.uint8 if images.dtype == bool else images.dtype)
+        dtype = dtype if dtype in (np.uint8, np.int16) else np.dtype(np.float32)
+        facts = {"bits": 1 if images.dtype == bool else images.dtype.itemsize * 8}
+        if dtype == np.uint8:
+            facts["intensity"] = "colour" if images.shape[3] == 3 else "display"
+        depth = (0.0, 2.0 ** facts["bits"] - 1) if images.dtype.kind == "u" else None
         items = []
         for position in range(len(images)):
-            row = {name: values[position] for name, values in columns.items()}
+            row = facts | {name: values[position] for name, values in columns.items()}
             file = row.pop("file", None) or f"{prefix.rstrip('_') or 'images'}/{position:06d}"
             if split:
                 row["split"] = split
-            dtype = np.dtype(np.uint8 if images.dtype == bool else images.dtype)
-            dtype = dtype if dtype in (np.uint8, np.int16) else np.dtype(np.float32)
             path = self.root / f"{prefix}#{position}"
-            items.append(Item(str(file), path, 1, images.shape[1:3], images.shape[3], dtype, row))
+            items.append(Item(str(file), path, 1, images.shape[1:3], images.shape[3], dtype, row, depth=depth))
         return items
 
     def _columns(self, archive, name: str, array: np.ndarray, notes: list[str]) -> dict[str, list]:
@@ -148,11 +232,6 @@ class NpzReader:
             return {column: [str(value) for value in array]}
         names = self._names(archive, f"{name}_names")
         return {column: _named(array, names, f"{self.root}: {name}") if names else array.tolist()}
-
-    def _mask_dtype(self, archive, prefixes: list[str]) -> np.dtype:
-        """Dtype from the largest mask value, since arrays often have wider dtypes than they need."""
-        highest = max(int(self._array(archive, f"{p}masks").max()) for p in prefixes if f"{p}masks" in archive.files)
-        return np.dtype(np.uint8 if highest < 256 else np.uint16)
 
 
 def _prefixes(keys: list[str], path: Path) -> list[str]:
@@ -175,7 +254,17 @@ def _as_nhwc(images: np.ndarray, where: str) -> np.ndarray:
         raise SourceError(f"{where} has the shape {images.shape}; expected (N, H, W), (N, H, W, 1) or (N, H, W, 3).")
     if images.dtype.kind not in "buif":
         raise SourceError(f"{where} holds {images.dtype}; expected numbers.")
+    if images.shape[1] < 1 or images.shape[2] < 1:
+        raise SourceError(f"{where} has the shape {images.shape}, which has no pixels.")
     return images
+
+
+def _split_names(values: list, where: str) -> list[str]:
+    """Splits of an array, as a store names them."""
+    unknown = sorted({str(value) for value in values} - set(SPLIT_NAMES))
+    if unknown:
+        raise SourceError(f"{where} has the values {', '.join(unknown[:3])}; expected {', '.join(SPLIT_NAMES)}.")
+    return [SPLIT_NAMES[str(value)] for value in values]
 
 
 def _named(values: np.ndarray, names: list[str] | None, where: str) -> list[str]:

@@ -103,6 +103,7 @@ class Scan:
         classes: Class names in their order; None if the source has no such order.
         mask_classes: Name of each mask value.
         mask_dtype: Dtype of the masks; None if the items have none.
+        mask_ignore: Mask value of the pixels that are ignored; None: no pixel is ignored.
         warnings: Warnings for the card.
         patient_per_file: Whether each file whose patient is unknown counts as a patient (volumes); otherwise its patient stays
             unknown.
@@ -115,6 +116,7 @@ class Scan:
     classes: list[str] | None = None
     mask_classes: dict[int, str] = field(default_factory=dict)
     mask_dtype: np.dtype | None = None
+    mask_ignore: int | None = None
     warnings: list[str] = field(default_factory=list)
     patient_per_file: bool = False
 

@@ -122,3 +122,61 @@ def test_a_corrupt_archive_is_reported(tmp_path):
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(SourceError, match=r"cannot be read as .npz"):
         ingest(path, tmp_path / "s")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({"masks": np.zeros((30, 8, 8), np.uint8)}, r"masks has the shape \(30, 8, 8\), images \(30, 16, 16\)"),
+        ({"masks": np.zeros((20, 16, 16), np.uint8)}, r"masks has the shape \(20, 16, 16\)"),
+        ({"masks": np.zeros(30, np.uint8)}, r"masks has the shape \(30,\)"),
+        ({"images": np.zeros((30, 0, 16), np.uint8)}, "has no pixels"),
+        ({"split": np.array(["bogus"] * 30)}, "split has the values bogus; expected train, val, valid, test"),
+        ({"masks": np.full((30, 16, 16), 0.5)}, r"not whole numbers: 0.5"),
+    ],
+)
+def test_arrays_that_do_not_fit_the_images_are_refused(tmp_path, content, message):
+    images = np.zeros((30, 16, 16), np.uint8) + np.arange(30, dtype=np.uint8)[:, None, None]
+    with pytest.raises(SourceError, match=message):
+        ingest(save(tmp_path, **({"images": images} | content)), tmp_path / "s")
+
+
+def test_splits_of_an_array_are_kept(tmp_path):
+    images = np.arange(30, dtype=np.uint8)[:, None, None] + np.zeros((30, 4, 4), np.uint8)
+    store = ingest(save(tmp_path, images=images, split=np.array(["train", "valid", "test"] * 10)), tmp_path / "s")
+    assert {name: size.images for name, size in store.card.splits.items()} == {"train": 10, "val": 10, "test": 10}
+
+
+def test_values_that_are_not_finite_are_replaced_and_named(tmp_path):
+    images = RANDOM.normal(size=(30, 4, 4))
+    images[3, 0], images[4, 1, 1] = np.nan, np.inf
+    store = ingest(save(tmp_path, images=images), tmp_path / "s", domain="mr")
+    assert np.isfinite(store.read(np.arange(30))).all() and store.column("non_finite")[:6].tolist() == [
+        0,
+        0,
+        0,
+        4,
+        1,
+        0,
+    ]
+    assert "5 values of 2 file(s)" in " ".join(store.card.warnings)
+
+
+def test_black_and_white_masks_are_class_1_and_ignored_pixels_stay(tmp_path):
+    images = RANDOM.integers(0, 255, (30, 4, 4)).astype(np.uint8)
+    masks = (images > 128).astype(np.uint8) * 255
+    masks[:, 0, 0] = 7
+    store = ingest(save(tmp_path, images=images, masks=masks), tmp_path / "s", mask_ignore="7")
+    assert np.unique(store.masks(np.arange(30))).tolist() == [0, 1, 255] and store.card.masks.ignore == 255
+
+
+def test_a_header_that_promises_more_than_the_archive_holds_is_reported(tmp_path):
+    import zipfile
+
+    path = save(tmp_path, images=np.zeros((30, 4, 4), np.uint8))
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("images.npy").replace(b"(30, 4, 4)", b"(3000000,)")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("images.npy", content)
+    with pytest.raises(SourceError, match=r"its header promises 3,000,000 bytes, the file has"):
+        ingest(path, tmp_path / "s")

@@ -169,3 +169,59 @@ def test_empty_damaged_and_foreign_files_are_listed(tmp_path, out):
         "._0.png": "not_an_image",
     }
     assert len(store) == 5
+
+
+# Limits, and what a name does not tell
+
+
+def test_a_picture_above_the_limit_says_how_to_read_it(tmp_path, out):
+    for number in range(2):
+        save(tmp_path / f"{number}.png", np.zeros((1200, 1000), np.uint8))
+    with pytest.raises(
+        SourceError, match=r"1200 x 1000 pixels are 1.2 megapixels, more than the limit of 1.*--max-megapixels 2"
+    ):
+        ingest(tmp_path, out, max_megapixels=1)
+    assert len(ingest(tmp_path, out, max_megapixels=2)) == 2
+
+
+def test_182_megapixels_are_within_the_limit(tmp_path):
+    save(tmp_path / "a.png", Image.new("1", (14000, 13000)), compress_level=1)
+    [item] = ImagesReader(tmp_path).scan().items
+    assert item.size == (13000, 14000)
+
+
+def test_a_file_of_another_format_is_never_tried(tmp_path, out, monkeypatch):
+    from PIL import EpsImagePlugin
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("Ghostscript was called"))
+    save(tmp_path / "a.png")
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n"
+    (tmp_path / "x.png").write_bytes(eps)
+    [refused] = ingest(tmp_path, out, max_refused=0.5).card.refused
+    assert refused["reason"] == "its content is none of PNG, JPEG, BMP, TIFF"
+
+
+def test_a_jpeg_that_is_called_png_is_read(tmp_path):
+    save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").rename(tmp_path / "a.png")
+    assert one(tmp_path / "a.png")[0].shape == (1, 3, 4)
+
+
+def test_images_say_how_they_are_coded(tmp_path, out):
+    save(tmp_path / "grey.png")
+    save(tmp_path / "deep.png", GREY.astype(np.uint16) * 257)
+    save(tmp_path / "palette.png", Image.fromarray(COLOUR).quantize(8))
+    save(tmp_path / "bit.png", Image.fromarray(GREY > 100))
+    rows = {item.file: (item.row, item.depth) for item in ImagesReader(tmp_path).scan().items}
+    assert rows["grey.png"][0] == {"photometric": "MINISBLACK", "bits": 8, "intensity": "display", "label": None}
+    assert rows["deep.png"] == ({"photometric": "MINISBLACK", "bits": 16, "label": None}, (0, 65535))
+    assert rows["palette.png"][0]["intensity"] == "palette" and rows["bit.png"][0]["bits"] == 1
+
+
+def test_folders_called_images_are_no_class(tmp_path, out):
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            save(tmp_path / split / "images" / name / "1.png")
+            save(tmp_path / split / "masks" / name / "1.png", (GREY > 100).astype(np.uint8))
+    store = ingest(tmp_path, out)
+    assert len(store) == 4 and store.card.classes == ("cat", "dog") and set(store.card.splits) == {"train", "test"}

@@ -82,11 +82,13 @@ def test_float_hu_are_rounded_and_nan_is_air(tmp_path):
     assert found[0][0][0, -1, -1] == -1024 and found[1][0][0, -1, -1] == -999
 
 
-def test_volumes_in_time_keep_their_number(tmp_path):
-    save(tmp_path / "v.nii", np.stack([PLACES, PLACES + 1], -1))
+@pytest.mark.parametrize("ending", ["nii", "nii.gz"])
+def test_volumes_in_time_are_items_apart(tmp_path, ending):
+    save(tmp_path / f"v.{ending}", np.stack([PLACES, PLACES + 1], -1))
     found, scan = slices(NiftiReader(tmp_path, domain="mr"))
-    assert scan.items[0].n_images == len(found) == 8
-    assert [(own["volume"], own["slice"]) for _, own, _ in found] == [(v, s) for v in (0, 1) for s in range(4)]
+    assert [(item.n_images, item.row["volume"]) for item in scan.items] == [(4, 0), (4, 1)]
+    assert scan.items[0].together != scan.items[1].together
+    assert [own["slice"] for _, own, _ in found] == [*range(4)] * 2
     assert np.array_equal(found[4][0], found[0][0] + 1)
 
 
@@ -112,7 +114,7 @@ def test_a_volume_without_its_mask_is_named(tmp_path, out):
 def test_a_mask_of_another_grid_makes_its_volume_unreadable(tmp_path):
     save(tmp_path / "a.nii", PLACES)
     save(tmp_path / "m.nii", PLACES[:1])
-    with pytest.raises(SourceError, match=r"a.nii: its mask m.nii has the shape \(1, 3, 4\)"):
+    with pytest.raises(SourceError, match=r"a.nii: its mask m.nii has 1 x 3 x 4 voxels, the volume 2 x 3 x 4"):
         ingest(tmp_path / "a.nii", tmp_path / "store", masks=tmp_path / "m.nii")
 
 
