@@ -21,6 +21,7 @@ WILDCARDS = {"**/": "(?:.*?/)??", "**": ".*?", "*": "[^/]*?", "?": "[^/]"}  # th
 ALMOST_ALL = 0.9  # share of the files that must follow a convention for it to be used
 FEWEST_PER_PATIENT = 1.5  # files, on average, for names to look as if patients had several
 FEWEST_LABELS = 3  # fewer may be classes of which each has a single patient
+PLACEHOLDER = re.compile(r"(?:anon\w*|de-?identified|unknown|none|removed|n/?a|no[ _]?id|x+|0+)", re.IGNORECASE)
 MARKS = re.compile(r"[_\-. ]+")
 
 
@@ -158,19 +159,46 @@ def complete_patients(scan: Scan) -> list[str]:
         Warnings for the card.
     """
     unknown = [item for item in scan.items if not item.row.get("patient") and not item.row.get("study")]
+    warnings = _doubtful_ids(scan.items)
     suspected = suspected_pattern([item.file for item in unknown])
     if scan.patient_per_file:
         for item in unknown:
             item.row["patient"] = item.row["series"]
     if suspected is None:
-        return []
+        return warnings
     pattern, first, second, patients = suspected
     state = "each count as a patient" if scan.patient_per_file else "have no patient"
     return [
+        *warnings,
         f"{len(unknown)} files {state}, but names such as {named_file(first)} and {named_file(second)} look like files of one "
         f"patient, whose images must not stand in several splits: --patient-from '{pattern}' makes "
-        f"{_counted(patients, len(unknown))}"
+        f"{_counted(patients, len(unknown))}",
     ]
+
+
+def _doubtful_ids(items: Iterable[Item]) -> list[str]:
+    """Warnings about ids that may be one person or many: equal but for letter case and blanks, or an anonymiser's placeholder."""
+    studies: dict[str, set[str]] = {}
+    for item in items:
+        if patient := item.row.get("patient"):
+            studies.setdefault(str(patient), set()).add(str(item.row.get("study")))
+    spellings: dict[str, list[str]] = {}
+    for patient in studies:
+        spellings.setdefault("".join(patient.casefold().split()), []).append(patient)
+    warnings = []
+    doubles = [ids for ids in spellings.values() if len(ids) > 1]
+    if doubles:
+        pair = " and ".join(named_file(patient) for patient in doubles[0][:2])
+        warnings.append(
+            f"{len(doubles)} patient ids are written in several ways, for example {pair}: they count as different patients"
+        )
+    for patient, known in studies.items():
+        if PLACEHOLDER.fullmatch(patient) and len(known) > 1:
+            warnings.append(
+                f"the patient id {named_file(patient)} stands for all patients of {len(known)} studies, so they count as one "
+                "patient: name them with --patient-from, or the column patient of --labels"
+            )
+    return warnings
 
 
 def suspected_pattern(files: Sequence[str]) -> tuple[str, str, str, int] | None:

@@ -184,3 +184,23 @@ def test_folders_that_are_patients_are_no_labels():
         item.row["label"] = item.file.split("/")[0]
     assign_patients(found, "*/{patient}_*")
     assert {item.row["label"] for item in found.items} == {"a", "b"}
+
+
+def test_ids_that_are_written_in_several_ways_are_counted():
+    found = scan("1.dcm", "2.dcm", "3.dcm", study="1.2")
+    for item, patient in zip(found.items, ("pat 1", "PAT1", "pat2"), strict=True):
+        item.row["patient"] = patient
+    [warning] = complete_patients(found)
+    assert "1 patient ids are written in several ways" in warning and "different patients" in warning
+
+
+@pytest.mark.parametrize(
+    "patient, warned", [("ANONYMOUS", True), ("anon", True), ("000", True), ("Anna", False), ("P7", False)]
+)
+def test_a_placeholder_for_all_patients_is_warned_of(patient, warned):
+    found = scan("1.dcm", "2.dcm", patient=patient)
+    for number, item in enumerate(found.items):
+        item.row["study"] = f"1.2.{number}"
+    assert bool(complete_patients(found)) == warned
+    found.items[1].row["study"] = "1.2.0"
+    assert complete_patients(found) == []  # one study is of one person
