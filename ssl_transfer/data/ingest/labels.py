@@ -21,7 +21,7 @@ from ssl_transfer.csv_table import (
 )
 from ssl_transfer.data.ingest.label_columns import LabelColumns, check_splits, label_columns
 from ssl_transfer.data.ingest.label_files import lost_zeros, match_files
-from ssl_transfer.data.readers.reader import Item, Refusal
+from ssl_transfer.data.readers.reader import Item, Refusal, named_file
 from ssl_transfer.errors import LabelError
 
 TEXT = ("label", "patient", "series", "split")  # columns that are never numbers
@@ -132,7 +132,8 @@ def _mention_odd_words(table: CsvTable, column: str, values: Sequence[str | None
     if odd and len(odd) < ODD_SHARE * len(present) and not all(re.fullmatch(r"[0-9_.]+", value) for _, value in odd):
         row, value = next((row, value) for row, value in odd if not re.fullmatch(r"[0-9_.]+", value))
         notes.append(
-            f"{table.path.name}: column {shown(column)} stays text: {shown(value)} (line {table.lines[row]}) is not a number"
+            f"{table.path.name}: column {shown(column)} stays text: {named_file(shown(value))} (line {table.lines[row]}) is not "
+            "a number"
         )
 
 
@@ -275,7 +276,8 @@ def _files(table: LabelTable, files: list[str], refused: list[str], warnings: li
         )
     for rule, (count, name, file) in matches.rules.items():
         warnings.append(
-            f"{table.path.name}: {count} of {len(table.rows)} file names are found {rule}, for example {shown(name)} as {file}"
+            f"{table.path.name}: {count} of {len(table.rows)} file names are found {rule}, for example "
+            f"{named_file(shown(name))} as {named_file(file)}"
         )
     return matches.files
 
@@ -311,6 +313,6 @@ def _check_unmatched(
 
 
 def _examples(names: list[str]) -> str:
-    """The first names, and how many follow."""
+    """The first names, marked for `named_file`, and how many follow."""
     more = f" and {len(names) - MOST_EXAMPLES} more" if len(names) > MOST_EXAMPLES else ""
-    return ", ".join(names[:MOST_EXAMPLES]) + more
+    return ", ".join(map(named_file, names[:MOST_EXAMPLES])) + more
