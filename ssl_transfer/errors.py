@@ -59,6 +59,10 @@ class RunError(SslTransferError):
     """A run that cannot start or resume: corrupt checkpoint, wrong world size, a loss that is NaN."""
 
 
+class OutputError(SslTransferError):
+    """A path that cannot be written: a full disk, no permission, a read-only file system, another process that writes it."""
+
+
 class Interrupted(Exception):
     """A run received SIGTERM, wrote its checkpoint, and can be resumed."""
 

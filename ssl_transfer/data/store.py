@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from ssl_transfer.data.image_files import ImageFiles
 from ssl_transfer.data.images import Positions
 from ssl_transfer.data.integrity import check_at_opening, file_checksum, problems, sample_positions, shard_checksums
 from ssl_transfer.data.integrity import pixel_digest as pixel_digest
+from ssl_transfer.data.partial import PartialStore
 from ssl_transfer.data.rows import content_digest
 from ssl_transfer.data.shards import ShardReader
 from ssl_transfer.domains import Domain
@@ -187,7 +187,7 @@ def open_store(path: str | Path) -> ImageStore:
 class StoreWriter:
     """Writes a store into a temporary folder, which is renamed to its final name when the store is complete.
 
-    Use it as a context manager: on an exception, nothing is left behind, unless `partial` keeps it.
+    Use it as a context manager: on an exception, nothing is left behind, unless an ingest can go on from it.
 
     Args:
         out: Folder of the store; must not exist.
@@ -195,26 +195,59 @@ class StoreWriter:
         dtype: Dtype of the images.
         mask_dtype: Dtype of the masks; None: a store without masks.
         compress: Whether blosc2 lz4 frames are written instead of plain `.npy` shards.
+        partial: The temporary folder, entered; None: the writer has its own, which is deleted in the end.
+        start: Images and batches of rows that an interrupted ingest has left in `partial`.
 
     Attributes:
         rows: The rows that were appended.
     """
 
-    def __init__(self, out: str | os.PathLike, shape, dtype, mask_dtype=None, compress: bool = False):
-        self.out = Path(out)
-        self.folder = self.out.parent / f".{self.out.name}.partial"
+    def __init__(
+        self,
+        out: str | os.PathLike,
+        shape,
+        dtype,
+        mask_dtype=None,
+        compress: bool = False,
+        *,
+        partial: PartialStore | None = None,
+        start: tuple[int, int] = (0, 0),
+    ):
+        self.out, self.start = Path(out), start
         self.shape, self.dtype, self.mask_dtype, self.compress = tuple(shape), np.dtype(dtype), mask_dtype, compress
+        self._own = None if partial else PartialStore(self.out)
+        self.partial = partial or PartialStore(self.out)
 
     def __enter__(self) -> StoreWriter:
-        shutil.rmtree(self.folder, ignore_errors=True)  # left by an ingest that was killed
-        self._store = self.folder / "store"
-        self._files = ImageFiles(self._store, self.folder, self.shape, self.dtype, self.mask_dtype, self.compress)
+        if self._own:
+            self.partial = self._own.__enter__()
+        try:
+            if self.start == (0, 0):
+                self.partial.remove_images()
+            form = (self.shape, self.dtype, self.mask_dtype, self.compress)
+            self._files = ImageFiles(self.partial.store, self.partial.folder, *form, start=self.start)
+        except BaseException as error:
+            if self._own:
+                self._own.__exit__(type(error))
+            raise
         self.rows = self._files.rows
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         self._files.abandon()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._own:
+            self._own.__exit__(kind, *exception)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @property
+    def _store(self) -> Path:
+        return self.partial.store
+
+    def flush(self) -> tuple[int, int]:
+        """Write everything to the disk; returns what another writer takes as `start`."""
+        return self._files.flush()
 
     def append(
         self, image: np.ndarray, row: dict, mask: np.ndarray | None = None, digests: dict[str, str] | None = None
@@ -295,7 +328,7 @@ class StoreWriter:
         identity = {key: getattr(card, key) for key in ("units", "domain", "classes", "size", "channels", "dtype")}
         content = content_digest(path, json.dumps(identity, sort_keys=True))
         replace(card, id=content, checksums=others | checksums).save(self._store)
-        self._store.rename(self.out)
+        self.partial.publish()
         return ImageStore(self.out)
 
     def _checksums(self) -> tuple[dict[str, str], dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from contextlib import closing
 from itertools import chain
 from pathlib import Path
 
@@ -25,26 +26,35 @@ from ssl_transfer.data.ingest.persons import (
     stored_source,
 )
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
+from ssl_transfer.data.ingest.resume import Recorder, resumed
+from ssl_transfer.data.partial import PartialStore
 from ssl_transfer.data.readers.finite import replaced_note
 from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan, Unreadable, named_file, shown
 from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.data.splits import FEWEST_GROUPS, draw_splits, shared_groups
 from ssl_transfer.data.store import ImageStore, StoreWriter, pixel_digest
 from ssl_transfer.domains import Domain
-from ssl_transfer.errors import SourceError, SplitError
+from ssl_transfer.errors import Interrupted, SourceError, SplitError
 
 NAMED_IDS = 64  # with more mask values, these are instances, not classes
 
 
 def fill_store(
-    root: Path, reader: Reader, out: Path, options: Options, *, source: str, inputs: str, warnings: list[str]
+    root: Path,
+    reader: Reader,
+    partial: PartialStore,
+    options: Options,
+    *,
+    source: str,
+    inputs: str,
+    warnings: list[str],
 ) -> ImageStore:
     """Write the files that a reader finds into a store.
 
     Args:
         root: File or folder that the reader reads, for messages.
         reader: Finds and reads the files.
-        out: Folder of the store; must not exist.
+        partial: Folder of the store that is being written; an ingest of the same inputs that was interrupted goes on from it.
         options: Options of `ingest`.
         source: The source as given by the user, for the card.
         inputs: Digest of the inputs, for the card.
@@ -54,7 +64,7 @@ def fill_store(
         The store, opened.
 
     Raises:
-        SourceError, LabelError, SplitError: See `ingest`.
+        SourceError, LabelError, SplitError, OutputError, Interrupted: See `ingest`.
     """
     table = _label_table(options)
     scan = scan_source(root, reader, options)
@@ -77,8 +87,10 @@ def fill_store(
     keeps_splits = _check_source_splits(root, scan.items, options)
     fit = choose_fit(scan.items, scan.units, options.size, options.channels, scan.mask_dtype)
     colour = fit.channels == 3 and fit.dtype == np.uint8
-    with StoreWriter(out, (fit.channels, *fit.size), fit.dtype, fit.mask_dtype, options.compress) as writer:
-        mask_values = _write_all(writer, reader, scan, fit, options, names)
+    images, files = sum(item.n_images for item in scan.items), len(scan.items)
+    opening = resumed(partial, inputs, fit, compress=options.compress, images=images, files=files)
+    with opening as (writer, recorder):
+        mask_values = _write_all(writer, reader, scan, fit, options, names, recorder)
         _check_refused(root, scan.refused, n_files - _unreadable(scan), options.max_refused)
         splits, split_by, split_warnings = _splits(writer.rows, options, keeps_splits)
         duplicate_warnings, duplicates = find_duplicates(writer, splits, scan.items, names)
@@ -108,62 +120,102 @@ def fill_store(
     return store
 
 
+Written = tuple[np.ndarray, dict, np.ndarray | None, dict[str, str]]  # image, row, mask, digests
+
+
 class _Reading:
     """Decodes and fits an item. It is pickled for worker processes."""
 
-    def __init__(self, reader: Reader, fit: Fit, repeated: set[str]):
-        self.reader, self.fit, self.repeated = reader, fit, repeated
+    def __init__(self, reader: Reader, fit: Fit):
+        self.reader, self.fit = reader, fit
 
-    def __call__(self, item: Item) -> tuple[list, str | None] | str:
-        """Images with rows and masks, and a digest of the pixels if the uid repeats; or the reason why it cannot be read."""
+    def __call__(self, item: Item) -> list[Written] | str:
+        """Images with rows, masks and digests; or the reason why the item cannot be read."""
         try:
             frames = list(self.reader.read(item))
             if not frames:
                 return "there is no image in it"
-            digest = None
-            if item.uid in self.repeated:
-                digest = "".join(pixel_digest(image) for image, _, _ in frames)
             spacing = self.fit.spacing(item.row, item.size)
-            fitted = [
-                (self.fit.image(image), columns | spacing, None if mask is None else self.fit.mask(mask))
+            return [
+                self._written(self.fit.image(image), columns | spacing, None if mask is None else self.fit.mask(mask))
                 for image, columns, mask in frames
             ]
         except Unreadable as error:
             return str(error)
-        return fitted, digest
+
+    def _written(self, image: np.ndarray, columns: dict, mask: np.ndarray | None) -> Written:
+        digests = {"pixel_digest": pixel_digest(image)}
+        if mask is not None:
+            digests["mask_digest"] = pixel_digest(mask)
+        return image, columns, mask, digests
 
 
 def _write_all(
-    writer: StoreWriter, reader: Reader, scan: Scan, fit: Fit, options: Options, names: Pseudonyms
+    writer: StoreWriter, reader: Reader, scan: Scan, fit: Fit, options: Options, names: Pseudonyms, recorder: Recorder
 ) -> set[int]:
-    """Write every item that can be read; add the others to `scan.refused`, and warnings about values to `scan.warnings`.
+    """Write every item that can be read and is not written yet.
+
+    The others are added to `scan.refused`, and warnings about values to `scan.warnings`.
 
     Returns:
         The mask values that occur, without 0.
     """
-    uids = Counter(item.uid for item in scan.items if item.uid)
-    reading = _Reading(reader, fit, {uid for uid, count in uids.items() if count > 1})
-    replaced: Counter[str] = Counter()
-    first: dict[tuple[str | None, str], str] = {}
-    mask_values: set[int] = set()
-    workers = options.workers if reader.worth_workers else 1
-    for item, answer in zip(scan.items, ordered(reading, scan.items, "reading images", workers), strict=True):
-        if isinstance(answer, str):
-            scan.refused.append(Refusal(item.file, "unreadable", answer, item.row))
-            continue
-        frames, digest = answer
-        if digest is not None and first.setdefault((item.uid, digest), item.file) != item.file:
-            reason = f"the same SOPInstanceUID and pixels as {named_file(first[item.uid, digest])}"
-            scan.refused.append(Refusal(item.file, "duplicate", reason, item.row))
-            continue
-        row = names.row(item.row) | {"file": names.file(item.file)}
-        for image, columns, mask in frames:
-            writer.append(image, row | columns, mask)
-            replaced[item.file] += columns.get("non_finite") or 0
-            if mask is not None:
-                mask_values.update(np.flatnonzero(np.bincount(mask.ravel())).tolist())
-    scan.warnings += replaced_note(replaced)
-    return mask_values - {0, scan.mask_ignore}
+    progress, items = recorder.progress, scan.items
+    uids = Counter(item.uid for item in items if item.uid)
+    repeated = {uid for uid, count in uids.items() if count > 1}
+    answers = ordered(
+        _Reading(reader, fit),
+        items,
+        "reading images",
+        options.workers,
+        fail=_failed,
+        pixel_bytes=_pixel_bytes,
+        native=_is_native,
+        worth_workers=reader.worth_workers,
+        start=progress.items,
+    )
+    try:
+        with closing(answers):
+            for position, answer in enumerate(answers, progress.items):
+                item = items[position]
+                if isinstance(answer, str):
+                    progress.refused.append((position, "unreadable", answer))
+                elif reason := _copy_of(item, answer, repeated, progress.seen):
+                    progress.refused.append((position, "duplicate", reason))
+                else:
+                    row = names.row(item.row) | {"file": names.file(item.file)}
+                    for image, columns, mask, digests in answer:
+                        writer.append(image, row | columns, mask, digests)
+                        progress.add_replaced(item.file, columns.get("non_finite") or 0)
+                        if mask is not None:
+                            progress.add_mask(mask)
+                recorder.done(position)
+        recorder.all_done()
+    except Interrupted as interruption:
+        raise recorder.interrupted(interruption) from None
+    scan.refused.extend(Refusal(items[k].file, kind, reason, items[k].row) for k, kind, reason in progress.refused)
+    scan.warnings += replaced_note(Counter(progress.replaced))
+    return set(progress.mask_values) - {scan.mask_ignore}
+
+
+def _failed(item: Item, reason: str) -> str:
+    return reason
+
+
+def _pixel_bytes(item: Item) -> int:
+    return item.n_images * item.channels * item.size[0] * item.size[1] * np.dtype(item.dtype).itemsize
+
+
+def _is_native(item: Item) -> bool:
+    return item.native
+
+
+def _copy_of(item: Item, images: list[Written], repeated: set[str], seen: dict[str, str]) -> str | None:
+    """Why a file is a copy of an earlier one; None if it is not. `seen` has the first file of each uid and pixels."""
+    if item.uid not in repeated:
+        return None
+    first = seen.setdefault("|".join([str(item.uid), *(digests["pixel_digest"] for *_, digests in images)]), item.file)
+    return None if first == item.file else f"the same SOPInstanceUID and pixels as {named_file(first)}"
 
 
 def _unreadable(scan: Scan) -> int:

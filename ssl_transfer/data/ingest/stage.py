@@ -21,7 +21,10 @@ from ssl_transfer.data.ingest.filling import fill_store
 from ssl_transfer.data.ingest.opening import open_reader
 from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.ingest.pseudonyms import key_digest
+from ssl_transfer.data.partial import PartialStore
+from ssl_transfer.data.readers.items import stored_in
 from ssl_transfer.data.readers.reader import walk
+from ssl_transfer.data.readers.workers import shared_workers
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import SourceError, UsageError
 from ssl_transfer.run import Artifact
@@ -112,16 +115,22 @@ def ingest(
         SourceError: If there is no image, or too many files are unreadable.
         LabelError: If the CSV does not fit the source.
         SplitError: If the source's splits share patients.
+        OutputError: If `out` cannot be written, the disk is full, or another process writes it.
+        Interrupted: If a signal stopped it; the same call goes on from there.
     """
     options = Options.of(DEFAULTS, locals())
     source, out = str(source), Path(out)
     _assert_apart(source, out)
     inputs = _inputs_digest(source, options)
-    if Artifact(inputs, out, "card.json", id_key="inputs", noun="a store of inputs").is_finished():
+    artifact = Artifact(inputs, out, "card.json", id_key="inputs", noun="a store of inputs")
+    if artifact.is_finished():
         return ImageStore(out)
-    if source.startswith(PHANTOM):
-        return _ingest_phantom(source, out, options, inputs)
-    return _ingest_files(Path(source), out, options, source, inputs)
+    with PartialStore(out) as partial, stored_in(partial.folder), shared_workers(options.workers):
+        if artifact.is_finished():  # by the process that had the lock
+            return ImageStore(out)
+        if source.startswith(PHANTOM):
+            return _ingest_phantom(source, partial, options, inputs)
+        return _ingest_files(Path(source), partial, options, source, inputs)
 
 
 def _assert_apart(source: str, out: Path) -> None:
@@ -132,7 +141,7 @@ def _assert_apart(source: str, out: Path) -> None:
         raise UsageError(f"--out {out}: lies inside the source {source}. Choose a folder outside of it.")
 
 
-def _ingest_phantom(source: str, out: Path, options: Options, inputs: str) -> ImageStore:
+def _ingest_phantom(source: str, partial: PartialStore, options: Options, inputs: str) -> ImageStore:
     """Write the files of a phantom into a temporary folder, and ingest them like any others."""
     from ssl_transfer.data.readers.phantom.generate import expand
 
@@ -143,7 +152,7 @@ def _ingest_phantom(source: str, out: Path, options: Options, inputs: str) -> Im
             expanded.pop("label_key", None)  # it is the key of the phantom's CSV
         root = Path(expanded.pop("source"))
         chosen = Options.of(DEFAULTS, expanded | options.given | {"keep_paths": True})  # there are no persons in it
-        return _ingest_files(root, out, chosen, source, inputs)
+        return _ingest_files(root, partial, chosen, source, inputs)
 
 
 DEFAULTS = {
@@ -153,9 +162,9 @@ DEFAULTS = {
 }
 
 
-def _ingest_files(root: Path, out: Path, options: Options, source: str, inputs: str) -> ImageStore:
+def _ingest_files(root: Path, partial: PartialStore, options: Options, source: str, inputs: str) -> ImageStore:
     reader, warnings = open_reader(root, options)
-    return fill_store(root, reader, out, options, source=source, inputs=inputs, warnings=warnings)
+    return fill_store(root, reader, partial, options, source=source, inputs=inputs, warnings=warnings)
 
 
 def _inputs_digest(source: str, options: Options) -> str:

@@ -74,6 +74,7 @@ class Item:
         uid: Id that copies of the same image share (SOPInstanceUID), or None.
         window: Lowest and highest physical value of the VOI window that the file states, or None.
         depth: Lowest and highest physical value that its stored bits can hold; None for floats.
+        native: Whether a native decoder reads it, which a damaged file may crash or hang: a process of its own decodes it.
         together: Name that the items of one volume share, whose intensities have one range; None: each item has its own.
     """
 
@@ -89,6 +90,7 @@ class Item:
     window: tuple[float, float] | None = None
     depth: tuple[float, float] | None = None
     together: str | None = None
+    native: bool = False
 
 
 @dataclass(slots=True)

@@ -1,0 +1,82 @@
+"""How far an ingest has come: a record beside its files, from which it goes on after it was interrupted."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssl_transfer.run import read_json, write_json
+
+FILE = "progress.json"
+SECONDS_BETWEEN = 30.0  # of two records, and at least 20 times what the last one took
+SHARE = 20
+
+
+@dataclass
+class Progress:
+    """The state of an ingest at its last record.
+
+    Attributes:
+        inputs: Digest of the inputs. Records of other inputs are not used.
+        items: Items that are done.
+        images: Images in the shards.
+        batches: Files with rows.
+        mask_values: Mask values so far, without 0.
+        refused: Files that were read and refused so far: position among the items, kind, reason.
+        replaced: Number of values that were not finite, by file.
+        seen: First file with each pair of SOPInstanceUID and pixels, for uids that repeat.
+    """
+
+    inputs: str
+    items: int = 0
+    images: int = 0
+    batches: int = 0
+    mask_values: list[int] = field(default_factory=list)
+    refused: list[tuple[int, str, str]] = field(default_factory=list)
+    seen: dict[str, str] = field(default_factory=dict)
+    replaced: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path, inputs: str) -> Progress:
+        """Read the record of a folder; one of no progress if there is none, or one of other inputs."""
+        content: dict[str, Any] = read_json(folder / FILE) or {}
+        if content.get("inputs") != inputs:
+            return cls(inputs)
+        try:
+            return cls(**{**content, "refused": [tuple(refusal) for refusal in content["refused"]]})
+        except (KeyError, TypeError):
+            return cls(inputs)
+
+    def add_replaced(self, file: str, count: int) -> None:
+        """Note that values of a file were not finite."""
+        if count:
+            self.replaced[file] = self.replaced.get(file, 0) + count
+
+    def add_mask(self, mask: np.ndarray) -> None:
+        """Note the values of a mask."""
+        new = set(np.flatnonzero(np.bincount(mask.ravel())).tolist()) - {0, *self.mask_values}
+        if new:
+            self.mask_values = sorted({*self.mask_values, *new})
+
+    def save(self, folder: Path) -> None:
+        """Write the record."""
+        write_json(folder / FILE, asdict(self))
+
+
+class Pace:
+    """When the next record is due."""
+
+    def __init__(self) -> None:
+        self._due = time.monotonic() + SECONDS_BETWEEN
+
+    def is_due(self) -> bool:
+        """Whether a record is due."""
+        return time.monotonic() >= self._due
+
+    def took(self, seconds: float) -> None:
+        """State how long a record took, from now."""
+        self._due = time.monotonic() + max(SECONDS_BETWEEN, SHARE * seconds)
