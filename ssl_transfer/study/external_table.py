@@ -58,6 +58,9 @@ def read_tidy(path: str | Path, domains: str | Path | None = None) -> tuple[pd.D
         frame[name] = None
     frame = frame.astype({**dict.fromkeys(WHOLE, "Int64"), **{name: "float64" for name in REAL if name in frame}})
     _check_repeated(table, frame)
+    if (absent := frame["value"].isna()).any():
+        first = table.where(int(absent.to_numpy().argmax()), columns["value"])
+        notes.append(f"{absent.sum()} of {len(frame)} values are missing (first: {first}): their contrasts are not decided")
     if domains is not None:
         boundaries = _boundaries(domains, notes)
         pairs = zip(frame["pretraining"], frame["task"], strict=True)
