@@ -60,7 +60,9 @@ def read_tidy(path: str | Path, domains: str | Path | None = None) -> tuple[pd.D
     _check_repeated(table, frame)
     if (absent := frame["value"].isna()).any():
         first = table.where(int(absent.to_numpy().argmax()), columns["value"])
-        notes.append(f"{absent.sum()} of {len(frame)} values are missing (first: {first}): their contrasts are not decided")
+        notes.append(
+            f"{absent.sum()} of {len(frame)} values are missing (first: {first}): their contrasts are not decided"
+        )
     if domains is not None:
         boundaries = _boundaries(domains, notes)
         pairs = zip(frame["pretraining"], frame["task"], strict=True)

@@ -115,3 +115,14 @@ def test_options_of_the_csv_need_one(source, tmp_path, option):
 def test_a_share_of_rows_lies_between_0_and_1(source, tmp_path, share):
     with pytest.raises(UsageError, match="--max-unmatched"):
         ingest(source[0], tmp_path / "out", max_unmatched=share)
+
+
+def test_the_card_names_no_row_that_is_not_in_the_source(source, tmp_path, capsys):
+    folder, csv = source
+    labels = csv(label=["a", "b"] * 40)
+    with open(labels, "a") as file:
+        file.write("\nSmith_Jane.scan,Smith Jane,a\n")
+    store = ingest(folder, tmp_path / "out", labels=labels)
+    assert "Smith_Jane" in capsys.readouterr().err
+    card = (store.path / "card.json").read_text()
+    assert "Smith" not in card and "1 of 81 rows of" in card
