@@ -138,7 +138,8 @@ def command_line_page() -> str:
     parts = [f"## {verb}\n\n```text\n{help_of(verb)}```\n" for verb in verbs]
     return "\n".join(
         [
-            "# Command line\n\nExit status: 0 done, 2 the input is wrong, 143 stopped with a checkpoint, 1 anything else.\n",
+            "# Command line\n\nExit status: 0 done, 2 the input is wrong or an output cannot be written, 130 and 143 stopped by "
+            "Ctrl-C and SIGTERM, 1 anything else.\n",
             *parts,
         ]
     )

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ssl_transfer import __version__
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import BackboneError, UsageError
-from ssl_transfer.run import from_json, read_json, to_json, write_json
+from ssl_transfer.records import Channels, Count, PathPart, Pixels, Positive, damage, validated
+from ssl_transfer.run import read_json, to_json, write_json
 
 BACKBONE_SCHEMA = 1
 FEATURES_SCHEMA = 1
+AGAIN = "Pretrain again."
+FEATURES_AGAIN = "Delete the folder; the same command computes the features again."
 TRIVIAL = "trivial"  # trivial features: spec and method of the backbone, and boundary of its results
 TRIVIAL_NAME = "trivial features"
 
@@ -33,8 +36,8 @@ class TrainingStage:
     name: str
     method: str
     domain: str
-    images: dict[str, int | None]
-    steps: int | None = None
+    images: dict[str, Count | None]
+    steps: Count | None = None
 
 
 def lineage(*stages: TrainingStage) -> dict[str, Any]:
@@ -87,25 +90,25 @@ class BackboneCard:
     kind: str = "backbone"
     name: str
     architecture: str
-    in_channels: int
-    image_size: int
-    stem: str
+    in_channels: Channels
+    image_size: Pixels
+    stem: Literal["standard", "small"]
     options: dict[str, Any]
-    feature_dim: int
+    feature_dim: Positive
     intensity: Intensity
     method: str = "none"
     source_domain: str | None = None
-    parents: tuple[str, ...] = ()
-    stores: tuple[str, ...] = ()
+    parents: tuple[PathPart, ...] = ()
+    stores: tuple[PathPart, ...] = ()
     stages: tuple[TrainingStage, ...] = ()
     adapted: tuple[str, ...] = ()
-    pretraining_seed: int | None = None
+    pretraining_seed: Count | None = None
     licence: str = "as its training images"
     version: str = __version__
     recipe: dict[str, Any] | None = None
-    run_id: str | None = None
+    run_id: PathPart | None = None
     training: dict[str, Any] | None = None
-    id: str = ""
+    id: PathPart | Literal[""] = ""
 
     @property
     def history(self) -> tuple[TrainingStage, ...]:
@@ -146,7 +149,10 @@ class BackboneCard:
             BackboneError: If the folder has no backbone, or one of another schema version, or one that was pretrained from
                 another and does not state its stages.
         """
-        content = read_json(folder / "card.json")
+        path = folder / "card.json"
+        content = read_json(path)
+        if content is None and path.is_file():
+            raise BackboneError(f"{path}: {damage(path)}. {AGAIN}")
         if content is None or content.get("kind") != "backbone":
             raise BackboneError(
                 f"{folder}: this is no backbone (a folder with model.safetensors, config.json and card.json). Pretrain one "
@@ -154,7 +160,7 @@ class BackboneCard:
             )
         if content.get("schema") != BACKBONE_SCHEMA:
             raise BackboneError(
-                f"{folder}: backbone schema {content.get('schema')}, this version reads {BACKBONE_SCHEMA}."
+                f"{folder}: backbone schema {str(content.get('schema'))[:40]}, this version reads {BACKBONE_SCHEMA}."
             )
         if content.get("recipe") and content.get("parents") and "stages" not in content:
             raise BackboneError(
@@ -162,21 +168,31 @@ class BackboneCard:
                 "of its last stage alone, as cards of earlier versions did: what was seen before would stay unknown. Pretrain "
                 "again into another folder."
             )
-        try:
-            stages = tuple(from_json(TrainingStage, stage) for stage in content.get("stages", ()))
-            return from_json(
-                cls, {**content, "intensity": from_json(Intensity, content["intensity"]), "stages": stages}
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BackboneError(f"{folder}/card.json: is damaged ({error}). Pretrain again.") from None
+        card = validated(cls, content, path, BackboneError, AGAIN)
+        if problem := _disagreement(card):
+            raise BackboneError(f"{path}: is damaged: {problem}. {AGAIN}")
+        return card
 
     def save(self, folder: Path) -> None:
         """Write `card.json`."""
-        (folder / "card.json").write_text(json.dumps(self.to_json(), indent=1))
+        write_json(folder / "card.json", self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """The card as `card.json` has it."""
         return to_json(self, optional=("recipe", "run_id", "training"))
+
+
+def _disagreement(card: BackboneCard) -> str:
+    """Where the fields of a card contradict each other, in words; empty if they do not."""
+    intensity = card.intensity
+    for name, values in (("mean", intensity.mean), ("std", intensity.std)):
+        if len(values) != card.in_channels:
+            return f"intensity.{name}: found {len(values)} values for {card.in_channels} channels"
+    if not all(map(math.isfinite, (*intensity.mean, *intensity.std, *intensity.window_hu))):
+        return "intensity: found a value that is not finite"
+    if min(intensity.std) <= 0 or intensity.window_hu[0] >= intensity.window_hu[1]:
+        return "intensity: expected std above 0 and a window of rising HU"
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,18 +210,20 @@ class FeaturesCard:
         size: Height and width of the input of the backbone, in pixels.
         precision: `fp32` or `bf16`.
         shape: Number of images and number of features.
+        digest: Hash of `features.safetensors`; None in cards of earlier versions.
     """
 
     schema: int = FEATURES_SCHEMA
     kind: str = "features"
-    run_id: str
-    backbone: str
-    store: str
+    run_id: PathPart
+    backbone: PathPart
+    store: PathPart
     backbone_name: str
     store_path: str
-    size: int
-    precision: str
-    shape: tuple[int, int]
+    size: Pixels
+    precision: Literal["fp32", "bf16"]
+    shape: tuple[Count, Count]
+    digest: str | None = None
 
     @classmethod
     def load(cls, folder: Path) -> FeaturesCard:
@@ -214,12 +232,15 @@ class FeaturesCard:
         Raises:
             UsageError: If the folder has no features of this schema version.
         """
-        content = read_json(folder / "card.json")
+        path = folder / "card.json"
+        content = read_json(path)
+        if content is None and path.is_file():
+            raise UsageError(f"{path}: {damage(path)}. {FEATURES_AGAIN}")
         if not content or content.get("kind") != "features" or content.get("schema") != FEATURES_SCHEMA:
             raise UsageError(
                 f"{folder}: no features folder of schema {FEATURES_SCHEMA}. Make one with: ssl-transfer features …"
             )
-        return from_json(cls, content)
+        return validated(cls, content, path, UsageError, FEATURES_AGAIN)
 
     def save(self, folder: Path) -> None:
         """Write `card.json`."""
@@ -227,4 +248,4 @@ class FeaturesCard:
 
     def to_json(self) -> dict[str, Any]:
         """The card as `card.json` has it."""
-        return to_json(self)
+        return to_json(self, optional=("digest",))

@@ -6,11 +6,13 @@ Standard output is for the answer (`--json` prints one object there and nothing 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # surrogates: bytes of a name that are not UTF-8
 SECONDS_BETWEEN_LINES = 10.0  # without a terminal: at most one line in so many seconds
 _label = ""  # in front of every line
 
@@ -26,10 +28,20 @@ def label_lines(label: str) -> None:
     _label = label
 
 
+def printable(text: str) -> str:
+    """A text without control characters but line breaks and tabs: names in files from others may hold commands of a terminal.
+
+    Example:
+        >>> printable("a\\x1b[2Jb")
+        'a�[2Jb'
+    """
+    return CONTROL.sub("\ufffd", text)
+
+
 def say(message: str) -> None:
     """Print one line for the user (rank 0 only)."""
     if is_main_process():
-        sys.stderr.write(f"{_label}{message}\n")  # in one piece: other processes may write, too
+        sys.stderr.write(f"{_label}{printable(message)}\n")  # in one piece: other processes may write, too
         sys.stderr.flush()
 
 

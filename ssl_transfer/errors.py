@@ -64,7 +64,19 @@ class OutputError(SslTransferError):
 
 
 class Interrupted(Exception):
-    """A run received SIGTERM, wrote its checkpoint, and can be resumed."""
+    """A run received a signal to stop, wrote its checkpoint, and can be resumed.
+
+    Args:
+        message: For the user.
+        status: Exit status of the command: 128 and the number of the signal.
+    """
+
+    def __init__(self, message: str, status: int = 143):
+        super().__init__(message)
+        self.status = status
+
+
+LISTED = 60  # candidates in a message
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:
@@ -78,4 +90,5 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, candidates, n=1, cutoff=0.6)
     if close:
         return f" Did you mean '{close[0]}'?"
-    return f" Known: {', '.join(candidates)}." if candidates else ""
+    more = f", … ({len(candidates)})" if len(candidates) > LISTED else ""
+    return f" Known: {', '.join(candidates[:LISTED])}{more}." if candidates else ""

@@ -10,20 +10,23 @@ import numpy as np
 import pandas
 import torch
 from pydantic import PositiveInt
-from safetensors.numpy import load_file, save_file
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
-from ssl_transfer.cards import FeaturesCard
+from ssl_transfer.cards import FEATURES_AGAIN, FeaturesCard
 from ssl_transfer.console import Progress, is_main_process
 from ssl_transfer.data.altered import ClearedAir
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.presets import VIEWS, mild
+from ssl_transfer.data.store_watch import StoreWatch
 from ssl_transfer.data.views import ViewMaker
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.embedding import embed, embed_layers, evaluating
 from ssl_transfer.paths import portable
-from ssl_transfer.run import Artifact, claimed, read_json, whole_folder
+from ssl_transfer.records import parquet_rows
+from ssl_transfer.run import Artifact, claimed, file_digest, read_json, whole_folder
 
 Precision = Literal["fp32", "bf16"]
 FOLDER_OPTION = "--out (of features) or --features (of evaluate)"
@@ -48,16 +51,40 @@ class Features:
         """Open a features folder.
 
         Raises:
-            UsageError: If it is no features folder.
+            UsageError: If it is no features folder, or a damaged one.
         """
         path = Path(path)
         card = FeaturesCard.load(path)
-        return cls(load_file(path / "features.safetensors")["features"], card, path)
+        return cls(_values(path / "features.safetensors", card), card, path)
 
     @property
     def rows(self) -> pandas.DataFrame:
-        """Which image each vector belongs to: `row`, `pixel_digest`, patient, label, split."""
-        return pandas.read_parquet(self.path / "rows.parquet")
+        """Which image each vector belongs to: `row`, `pixel_digest`, patient, label, split.
+
+        Raises:
+            UsageError: If the file is damaged.
+        """
+        path = self.path / "rows.parquet"
+        rows = parquet_rows(path, UsageError, FEATURES_AGAIN)
+        if len(rows) != self.card.shape[0]:
+            raise UsageError(f"{path}: found {len(rows)} rows, expected {self.card.shape[0]}. {FEATURES_AGAIN}")
+        return rows
+
+
+def _values(path: Path, card: FeaturesCard) -> np.ndarray:
+    """The vectors of a features folder.
+
+    Raises:
+        UsageError: If the file is damaged, or its shape is not that of the card.
+    """
+    try:
+        with safe_open(path, "numpy") as tensors:  # the header is compared before memory is allocated
+            shape, kind = tuple(tensors.get_slice("features").get_shape()), tensors.get_slice("features").get_dtype()
+            if (shape, kind) == (card.shape, "F32"):
+                return tensors.get_tensor("features")
+    except Exception as error:  # safetensors raises errors of its own, and OSError
+        raise UsageError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}. {FEATURES_AGAIN}") from None
+    raise UsageError(f"{path}: found {kind} of shape {shape}, expected F32 of shape {card.shape}. {FEATURES_AGAIN}")
 
 
 def extract_features(
@@ -170,8 +197,8 @@ def _device(backbone: Backbone) -> torch.device:
     return device
 
 
-def _extract(backbone: Backbone, store: Images, artifact: Artifact, size: int, precision: str) -> Features:
-    device = _device(backbone)
+def _extract(backbone: Backbone, store: Images, artifact: Artifact, size: int, precision: Precision) -> Features:
+    device, watch = _device(backbone), StoreWatch([store])
     with Progress("features", len(store)) as progress:
         values = embed(
             backbone,
@@ -182,6 +209,7 @@ def _extract(backbone: Backbone, store: Images, artifact: Artifact, size: int, p
             bf16=precision == "bf16",
             on_batch=lambda images: progress.update(steps=images),
         )
+    watch.check()
     card = FeaturesCard(
         run_id=artifact.id,
         backbone=backbone.id,
@@ -193,9 +221,16 @@ def _extract(backbone: Backbone, store: Images, artifact: Artifact, size: int, p
         shape=values.shape,
     )
     if is_main_process():
-        keys = {name: store.column(name) for name in ("pixel_digest", "patient", "label", "split")}
-        with whole_folder(artifact.folder) as temporary:
-            save_file({"features": values}, temporary / "features.safetensors")
-            pandas.DataFrame({"row": np.arange(len(store)), **keys}).to_parquet(temporary / "rows.parquet", index=False)
-            card.save(temporary)
+        card = _write(values, store, artifact.folder, card)
     return Features(values, card, artifact.folder)
+
+
+def _write(values: np.ndarray, store: Images, folder: Path, card: FeaturesCard) -> FeaturesCard:
+    """Write the folder of features; returns its card."""
+    keys = {name: store.column(name) for name in ("pixel_digest", "patient", "label", "split")}
+    with whole_folder(folder) as temporary:
+        save_file({"features": values}, temporary / "features.safetensors")
+        pandas.DataFrame({"row": np.arange(len(store)), **keys}).to_parquet(temporary / "rows.parquet", index=False)
+        card = replace(card, digest=file_digest(temporary / "features.safetensors"))
+        card.save(temporary)
+    return card

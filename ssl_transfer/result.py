@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ssl_transfer.errors import UsageError
+from ssl_transfer.recipe import digest
+from ssl_transfer.records import Count, PathPart, damage, validated
 from ssl_transfer.run import from_json, read_json, to_json, write_json
+
+Result = TypeVar("Result")
 
 RESULT_SCHEMA = 1
 TUNING_SCHEMA = 1
@@ -29,6 +34,7 @@ class EvalResult:
         metrics: `val` and `test` -> name -> value. Test was evaluated once, with the selected hyper-parameters.
         intervals: Test metric -> 95 % interval [low, high], by the bootstrap over patients.
         seen_in_pretraining: Whether the backbone was pretrained on training images of the same store.
+        files: Names of the files beside it -> hash of their bytes.
         path: Folder of the result, not part of `result.json`; None: not saved.
     """
 
@@ -41,7 +47,7 @@ class EvalResult:
     fraction: float
     seed: int
     pretraining_seed: int | None
-    n: dict[str, dict[str, int | None]]
+    n: dict[str, dict[str, Count | None]]
     selected: dict[str, Any]
     metrics: dict[str, dict[str, float | None]]
     intervals: dict[str, list[float]]
@@ -51,6 +57,7 @@ class EvalResult:
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     draw: int | None = None
+    files: dict[PathPart, str] = field(default_factory=dict)
     schema: int = RESULT_SCHEMA
     kind: str = "result"
     path: Path | None = field(default=None, compare=False)
@@ -61,20 +68,21 @@ class EvalResult:
 
     def save(self, folder: Path) -> Path:
         """Write `result.json`; with this file the run is finished."""
-        path = folder / "result.json"
-        write_json(path, self.to_json())
-        return path
+        return _save(self, folder / "result.json")
 
     @classmethod
     def load(cls, path: str | Path) -> EvalResult:
         """Read `result.json`, or the folder that holds it.
 
         Raises:
-            UsageError: If it is missing, incomplete, no such result, or of another schema version.
+            UsageError: If it is missing, damaged, changed, no such result, or of another schema version.
         """
         path = Path(path)
         path = path / "result.json" if path.is_dir() else path
-        return cls(**_content(path, cls, "result", RESULT_SCHEMA, "Evaluate"), path=path.parent)
+        result = _loaded(path, cls, "result", RESULT_SCHEMA, "Evaluate")
+        if problem := _missing_keys(result):
+            raise UsageError(f"{path}: is damaged: {problem}. Evaluate again.")
+        return replace(result, path=path.parent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +125,11 @@ class Tuning:
             UsageError: If it is missing, incomplete, something else, or of another schema.
         """
         folder = Path(folder)
-        content = _content(folder / "tuning.json", cls, "tuning", TUNING_SCHEMA, "Tune")
-        return replace(from_json(cls, content), path=folder)
+        return replace(_loaded(folder / "tuning.json", cls, "tuning", TUNING_SCHEMA, "Tune"), path=folder)
 
     def save(self, folder: Path) -> None:
         """Write `tuning.json`; with this file the tuning is finished."""
-        write_json(folder / "tuning.json", self.to_json())
+        _save(self, folder / "tuning.json")
 
     def to_json(self) -> dict[str, Any]:
         """The content of `tuning.json`."""
@@ -206,8 +213,7 @@ class Ranking:
             UsageError: If it is missing, incomplete, something else, or of another schema.
         """
         folder = Path(folder)
-        ranking = cls.of_json(_content(folder / "rank.json", cls, "rank", RANKING_SCHEMA, "Rank"))
-        return replace(ranking, path=folder)
+        return replace(_loaded(folder / "rank.json", cls, "rank", RANKING_SCHEMA, "Rank"), path=folder)
 
     @classmethod
     def of_json(cls, content: dict[str, Any]) -> Ranking:
@@ -217,7 +223,7 @@ class Ranking:
 
     def save(self, folder: Path) -> None:
         """Write `rank.json`."""
-        write_json(folder / "rank.json", self.to_json())
+        _save(self, folder / "rank.json")
 
     def to_json(self) -> dict[str, Any]:
         """The content of `rank.json`."""
@@ -262,12 +268,11 @@ class Analysis:
             UsageError: If it is missing, incomplete, something else, or of another schema.
         """
         folder = Path(folder)
-        content = _content(folder / "analysis.json", cls, "analysis", ANALYSIS_SCHEMA, "Analyze")
-        return replace(from_json(cls, content), path=folder)
+        return replace(_loaded(folder / "analysis.json", cls, "analysis", ANALYSIS_SCHEMA, "Analyze"), path=folder)
 
     def save(self, folder: Path) -> None:
         """Write `analysis.json`."""
-        write_json(folder / "analysis.json", self.to_json())
+        _save(self, folder / "analysis.json")
 
     def to_json(self) -> dict[str, Any]:
         """The content of `analysis.json`."""
@@ -279,7 +284,14 @@ def _json(result: EvalResult | Tuning | Ranking | Analysis) -> dict[str, Any]:
     return {name: value for name, value in to_json(result).items() if name != "path"}
 
 
-def _content(path: Path, result: type, kind: str, schema: int, verb: str) -> dict[str, Any]:
+def _save(result: EvalResult | Tuning | Ranking | Analysis, path: Path) -> Path:
+    """Write a result, with the digest of its content as the last key."""
+    content = json.loads(json.dumps(_json(result), default=str, allow_nan=False))
+    write_json(path, {**content, "digest": digest(content)})
+    return path
+
+
+def _loaded(path: Path, result: type[Result], kind: str, schema: int, verb: str) -> Result:
     """Read and check the JSON object of a result.
 
     Args:
@@ -290,14 +302,36 @@ def _content(path: Path, result: type, kind: str, schema: int, verb: str) -> dic
         verb: Command that makes such a file, for messages.
 
     Raises:
-        UsageError: If the file is missing, incomplete, no such result, or of another schema version.
+        UsageError: If the file is missing, damaged, no such result, of another schema version, or was changed after it was
+            written.
     """
     content = read_json(path)
     if content is None:
-        raise UsageError(f"{path}: no readable result. {verb} first, or name the folder that holds {path.name}.")
+        raise UsageError(
+            f"{path}: no readable result: {damage(path)}. {verb} first, or name the folder that holds {path.name}."
+        )
     if content.get("kind") != kind or content.get("schema") != schema:
         raise UsageError(f"{path}: expected a {kind} of schema {schema}. {verb} again with this version.")
-    needed = [field.name for field in fields(result) if field.default is field.default_factory is MISSING]
+    needed = [field.name for field in fields(result) if field.default is field.default_factory is MISSING]  # type: ignore[arg-type]
     if missing := [name for name in needed if name not in content]:
         raise UsageError(f"{path}: not all keys of a result are there (missing: {', '.join(missing)}). {verb} again.")
-    return content
+    written = content.pop("digest", None)  # results of earlier versions have none
+    if written is not None and written != digest(content):
+        raise UsageError(f"{path}: its content was changed after it was written: its digest differs. {verb} again.")
+    content.pop("path", None)
+    return validated(result, content, path, UsageError, f"{verb} again.")
+
+
+def _missing_keys(result: EvalResult) -> str:
+    """What a result lacks below its fields, in words; empty if nothing."""
+    noise = result.settings.get("noise")
+    inner = {
+        "backbone": (result.backbone, ("name",)),
+        "task": (result.task, ("name",)),
+        "metrics": (result.metrics, ("test",)),
+        "settings.noise": ({"kind": "none"} if noise is None else noise, ("kind",)),
+    }
+    for name, (content, keys) in inner.items():
+        if not isinstance(content, dict) or any(key not in content for key in keys):
+            return f"{name}: expected the keys {', '.join(keys)}"
+    return ""

@@ -7,19 +7,23 @@ written under a temporary name and renamed last; a run is finished if and only i
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ssl_transfer.console import say
+from ssl_transfer.console import say, warn
 from ssl_transfer.errors import UsageError
 from ssl_transfer.recipe import digest
+from ssl_transfer.records import damage
+from ssl_transfer.writing import locked, writes
 
 Record = TypeVar("Record")
 
@@ -30,19 +34,38 @@ def run_id(stage: str, recipe: dict, upstream: list[str]) -> str:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically: a reader sees the old file or the new one."""
+    """Write JSON atomically: a reader sees the old file or the new one.
+
+    Raises:
+        OutputError: If the disk is full, or the path cannot be written; the old file stays.
+    """
+    text = json.dumps(content, indent=1, default=str, allow_nan=False)
     temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(json.dumps(content, indent=1, default=str, allow_nan=False))
-    os.replace(temporary, path)
+    try:
+        with writes(path):
+            temporary.write_text(text)
+            os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON object; None if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def file_digest(path: Path) -> str:
+    """Hash of the bytes of a file, BLAKE2b of 16 bytes: 32 hex digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as file:
+        while chunk := file.read(2**22):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 @contextmanager
@@ -54,9 +77,14 @@ def claimed(path: Path, wait: bool = True) -> Iterator[bool]:
     Args:
         path: The lock file.
         wait: Wait until the lock is free; otherwise the block runs without the lock if another process holds it.
+
+    Raises:
+        OutputError: If there cannot be such a file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
+    with writes(path, "Nothing was computed."):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a")  # noqa: SIM115
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -67,13 +95,18 @@ def claimed(path: Path, wait: bool = True) -> Iterator[bool]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder that is renamed to `path` when the block ends, and deleted if it fails."""
+    """Yield a temporary folder that is renamed to `path` when the block ends, and deleted if it fails.
+
+    Raises:
+        OutputError: If the disk is full, or the folder cannot be written.
+    """
     temporary = path.parent / f".{path.name}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
-        yield temporary
-        temporary.rename(path)
+        with writes(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -126,6 +159,7 @@ class Artifact:
             name: Readable part of the folder name.
         """
         identity = run_id(stage, settings, inputs)
+        name = name and re.sub(r"[/\\\x00-\x1f]+", "-", name).lstrip(".")  # part of a path
         default = Path("runs") / (f"{name}-{identity[:8]}" if name else f"{stage}/{identity}")
         return cls(identity, Path(out) if out else default, record, started, partial)
 
@@ -137,27 +171,62 @@ class Artifact:
         """
         record = read_json(self.folder / self.record)
         begun = read_json(self.folder / self.started) if self.started else None
+        damaged = damage(self.folder / self.record) if record is None and (self.folder / self.record).exists() else ""
         owner = (record or begun or {}).get(self.id_key)
         if owner == self.id:
             if record and not quiet:
                 say(f"{self.folder}: already there.")
+            if damaged:
+                warn(f"{self.folder / self.record}: {damaged}; it is made again.")
             return record is not None
-        if self.folder.is_file():
+        if self.folder.exists() and not self.folder.is_dir():
             raise UsageError(f"{self.folder}: this is a file, expected a folder. Give another {self.option}.")
         if owner is not None:
             raise self._taken(f"{self.noun} {owner}")
         resumable = self.started or self.partial
-        others = sorted(
-            path.name for path in self.folder.glob("[!.]*" if resumable else "*") if path.name not in self.partial
-        )
+        left = (*self.partial, self.record) if damaged and resumable else self.partial
+        others = sorted(path.name for path in self.folder.glob("[!.]*" if resumable else "*") if path.name not in left)
         if others:
             raise self._taken(f"other files ({', '.join(others[:1])}{' …' * (len(others) > 1)})")
+        if damaged:
+            warn(f"{self.folder / self.record}: {damaged}; it is made again.")
         return False
+
+    @contextmanager
+    def writing(self, *, quiet: bool = False) -> Iterator[bool]:
+        """Hold the lock of the folder for the block; yield whether the artifact exists already.
+
+        Raises:
+            OutputError: If another process writes the folder, or it cannot be written.
+            UsageError: If it contains another artifact, or other files.
+        """
+        if self.is_finished(quiet=quiet):
+            yield True
+            return
+        with locked(self.folder, inside=bool(self.started or self.partial), option=self.option):
+            yield self.is_finished(quiet=quiet)
 
     def _taken(self, content: str) -> UsageError:
         return UsageError(
             f"{self.folder}: already holds {content}; this is {self.noun} {self.id}. Give another {self.option}."
         )
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a `log.jsonl`, in order; empty without one. Torn and damaged lines, of runs that were killed, are left out."""
+    try:
+        text = path.read_text(errors="replace")
+    except OSError:
+        return []
+    lines = []
+    for text_line in text.splitlines():
+        try:
+            line = json.loads(text_line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(line, dict) and type(line.get("step")) is int:
+            lines.append(line)
+    return lines
 
 
 class Log:
@@ -168,28 +237,25 @@ class Log:
     """
 
     def __init__(self, path: Path, last_step: int = 0):
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= last_step:
-                        kept.append(line)
-                except ValueError:
-                    continue  # an incomplete line of a run that was killed
+        kept = [line for line in read_log(path) if line["step"] <= last_step]
         whole = path.with_name(f".{path.name}.partial")
-        whole.write_text("".join(f"{line}\n" for line in kept))
-        os.replace(whole, path)
-        self.last: dict[str, Any] = json.loads(kept[-1]) if kept else {}
-        self._file = open(path, "a", buffering=1)  # noqa: SIM115
+        with writes(path):
+            whole.write_text("".join(f"{json.dumps(line)}\n" for line in kept))
+            os.replace(whole, path)
+            self._file = open(path, "a", buffering=1)  # noqa: SIM115
+        self.path = path
+        self.last: dict[str, Any] = kept[-1] if kept else {}
 
     def write(self, **values: Any) -> None:
         """Append one object; NaN and infinity become null."""
         self.last = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        self._file.write(json.dumps(self.last) + "\n")
+        with writes(self.path):
+            self._file.write(json.dumps(self.last) + "\n")
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        with writes(self.path):
+            self._file.close()
 
 
 def plain(value: Any) -> Any:

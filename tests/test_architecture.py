@@ -89,6 +89,12 @@ assert main(['inspect', 'store', '--figure', 'sheet.png']) == 0"""
     assert loaded(code, tmp_path).isdisjoint(("torch", "lightly", "timm", "monai"))
 
 
+def test_nothing_is_measured_or_ordered_by_a_clock_that_may_be_set():
+    """Durations and time-outs are those of the monotonic clock; files are not compared by their dates."""
+    wall = re.compile(r"\btime\.time(_ns)?\(|\bgetmtime\(|\.st_mtime\b|datetime\.now\([^)]*\) *-")
+    assert not [str(module) for module in MODULES if wall.search((PACKAGE / module).read_text())]
+
+
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_every_module_begins_with_a_docstring(module):
     assert ast.get_docstring(ast.parse((PACKAGE / module).read_text()))

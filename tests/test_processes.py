@@ -47,7 +47,7 @@ from ssl_transfer.study.plan import Job, Plan
 
 words = ["accelerate", "launch", "-m", "ssl_transfer", "pretrain", "recipe.yaml"]
 cost = {"kind": "pretrain", "like": "pretrain", "units": 1, "seconds": 1.0, "disk_mb": 0}
-job = Job("a", "pretrain", "a", [], {}, words, "out", {}, {"gpus": 0}, cost)
+job = Job("a", "pretrain", "a", [], {}, words, "study/out", {}, {"gpus": 0}, cost)
 try:
     run_plan(Plan("study", Path("study"), {}, [], {}, [job]), perform=print)
 except Interrupted:
@@ -64,7 +64,7 @@ from ssl_transfer.study.plan import Job, Plan
 
 def job(name):
     cost = {"kind": "pretrain", "like": "pretrain", "units": 1, "seconds": 1.0, "disk_mb": 0}
-    return Job(name, "pretrain", name, [], {}, ["ssl-transfer", name], "out", {}, {"gpus": 0}, cost)
+    return Job(name, "pretrain", name, [], {}, ["ssl-transfer", name], "study/out", {}, {"gpus": 0}, cost)
 
 try:
     run_plan(Plan("study", Path("study"), {}, [], {}, [job(name) for name in "abc"]), perform, jobs=2)

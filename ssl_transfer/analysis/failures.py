@@ -12,6 +12,7 @@ import pandas as pd
 
 from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.resampling import draw_counts, percentile_interval
+from ssl_transfer.records import parquet_rows
 from ssl_transfer.result import EvalResult
 
 COLUMNS = (
@@ -81,7 +82,7 @@ def _predictions(folder: Path) -> pd.DataFrame:
     path = folder / "predictions.parquet"
     if not path.exists():
         raise UsageError(f"{path}: there are no predictions. Name the folder of a result that `evaluate` wrote.")
-    predictions = pd.read_parquet(path)
+    predictions = parquet_rows(path, UsageError, "Evaluate again.")
     _correctness(predictions, str(folder))
     return predictions
 

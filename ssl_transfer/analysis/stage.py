@@ -35,6 +35,7 @@ from ssl_transfer.analysis.opening import (
 from ssl_transfer.analysis.summary_text import summary_text
 from ssl_transfer.analysis.thumbnails import thumbnails
 from ssl_transfer.console import stage
+from ssl_transfer.csv_files import write_csv
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.environment import environment
 from ssl_transfer.errors import UsageError
@@ -103,21 +104,26 @@ def analyze(
     upstream = [artifact.id for artifact in (*analyzed_backbones, store, *against.values())]
     upstream += [result.result.run_id for result in results]
     artifact = Artifact.of("analyze", settings | names, upstream, out, record="analysis.json")
-    if artifact.is_finished():
-        return Analysis.load(artifact.folder)
-    _check_size(store, neighbors)
+    with artifact.writing() as finished:
+        if finished:
+            return Analysis.load(artifact.folder)
+        _check_size(store, neighbors)
+        return _analysis(artifact, AnalysisSpec(analyzed_backbones, store, against, results, **settings), settings)
+
+
+def _analysis(artifact: Artifact, spec: AnalysisSpec, settings: dict[str, Any]) -> Analysis:
+    """Measure, and write the folder of the analysis."""
     seconds: dict[str, float] = {}
     timed = partial(_timed, seconds)
-    spec = AnalysisSpec(analyzed_backbones, store, against, results, **settings)
     measured = measure(spec, timed)
     with whole_folder(artifact.folder) as temporary:
         findings = _write_files(spec, measured, temporary, timed)
         analysis = Analysis(
             run_id=artifact.id,
-            store=store.id,
-            store_path=portable(store.path),
-            n={"images": len(store), "patients": store.card.n_patients, "sample": len(measured.rows)},
-            backbones=tuple(_entry(backbone, measured) for backbone in analyzed_backbones),
+            store=spec.store.id,
+            store_path=portable(spec.store.path),
+            n={"images": len(spec.store), "patients": spec.store.card.n_patients, "sample": len(measured.rows)},
+            backbones=tuple(_entry(backbone, measured) for backbone in spec.backbones),
             findings=tuple({"title": finding.title, "text": finding.text} for finding in findings),
             leaks=measured.leaks.sentence(),
             settings=settings,
@@ -148,7 +154,7 @@ def _write_files(spec: AnalysisSpec, measured: Measurements, folder: Path, timed
     for name in ("tables", "figures"):
         (folder / name).mkdir()
     for name, table in measured.tables.items():
-        table.to_csv(folder / "tables" / f"{name}.csv", index=False)
+        write_csv(table, folder / "tables" / f"{name}.csv")
     with timed("pictures"):
         pictures = draw_all(spec, measured, folder / "figures")
     findings = summary_text(spec, measured, pictures)

@@ -22,6 +22,7 @@ class Verb:
         as_text: Returns the answer as text, which is printed without `--json`.
         check: Raises the errors that `run` would raise about recipes and settings, before anything is computed.
         epilog: Last line of the verb's `--help`.
+        status: Exit status of an answer.
     """
 
     help: str
@@ -30,3 +31,4 @@ class Verb:
     as_text: Callable[[dict[str, Any]], str] = as_lines
     check: Callable[[argparse.Namespace], None] = lambda options: None
     epilog: str | None = None
+    status: Callable[[dict[str, Any]], int] = lambda answer: 0

@@ -15,10 +15,11 @@ from typing import Any
 
 from ssl_transfer.cards import TRIVIAL
 from ssl_transfer.console import is_main_process, warn
+from ssl_transfer.data.store_watch import StoreWatch
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import RecipeError, TaskError, UsageError, nearest
-from ssl_transfer.evaluation.context import EvalContext
+from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.permutation import with_permuted_labels
 from ssl_transfer.evaluation.probes import selected_probe
 from ssl_transfer.evaluation.record import eval_result, keep_backbone
@@ -31,8 +32,9 @@ from ssl_transfer.models.opening import open_backbone
 from ssl_transfer.protocols import FROZEN, PROTOCOLS, protocols_for
 from ssl_transfer.recipe import EvaluateRecipe
 from ssl_transfer.result import EvalResult, Tuning
-from ssl_transfer.run import Artifact
+from ssl_transfer.run import Artifact, file_digest
 from ssl_transfer.training.checkpoint import Checkpoints
+from ssl_transfer.writing import writes
 
 PARTIAL = ("predictions.parquet", "log.jsonl", "checkpoints", "backbone")  # files of an interrupted run
 
@@ -111,18 +113,26 @@ def _evaluate(
     settings = identity_settings(protocol, backbone, task, recipe, options)
     upstream = [backbone.id, task.store.id]
     artifact = Artifact.of("evaluate", settings, upstream, out, record="result.json", partial=PARTIAL)
-    identity, folder = artifact.id, artifact.folder
-    if artifact.is_finished():
-        return EvalResult.load(folder)
-    started = time.perf_counter()
-    context = open_context(protocol, backbone, task, recipe, identity, folder)
-    context = replace(context, features=Path(features) if features else None)
+    with artifact.writing() as finished:
+        if finished:
+            return EvalResult.load(artifact.folder)
+        context = open_context(protocol, backbone, task, recipe, artifact.id, artifact.folder)
+        context = replace(context, features=Path(features) if features else None)
+        return _measured(protocol, backbone, context, options, tuning)
+
+
+def _measured(
+    protocol: str, backbone: Backbone, context: EvalContext, options: dict[str, Any], tuning: Tuning | None
+) -> EvalResult:
+    """Run the protocol and write its result."""
+    started, watch = time.perf_counter(), StoreWatch([context.task.store])
     implementation = IMPLEMENTATIONS[protocol]
     measured = (
         selected_probe(context, implementation, options)
         if PROTOCOLS[protocol].frozen
         else implementation(context, **options)
     )
+    watch.check()
     if tuning:
         measured = replace(measured, selected={**tuning.selected, **measured.selected})
     result = eval_result(protocol, backbone, context, options, measured, round(time.perf_counter() - started, 2))
@@ -130,13 +140,25 @@ def _evaluate(
         facts = {"run_id": tuning.run_id, "trials": len(tuning.trials), "seed": tuning.seed}
         result = replace(result, settings={**result.settings, "tuning": facts})
     if is_main_process():
+        result = _write(result, backbone, context, options, measured)
+    return replace(result, path=context.folder)
+
+
+def _write(
+    result: EvalResult, backbone: Backbone, context: EvalContext, options: dict[str, Any], measured: ProtocolResult
+) -> EvalResult:
+    """Write predictions, backbone and result, in this order: the run is finished once the result exists."""
+    folder = context.folder
+    predictions = folder / "predictions.parquet"
+    with writes(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        measured.predictions.to_parquet(folder / "predictions.parquet", index=False)
+        measured.predictions.to_parquet(predictions, index=False)
         if getattr(options.get("train"), "keep_backbone", False):
             keep_backbone(backbone, context, options["strategy"].name, measured.selected["step"])
+        result = replace(result, files={predictions.name: file_digest(predictions)})
         result.save(folder)
-        Checkpoints(folder / "checkpoints", identity).clear()
-    return replace(result, path=folder)
+    Checkpoints(folder / "checkpoints", context.identity).clear()
+    return result
 
 
 def check_fit(protocol: str, backbone: Backbone, task: Task) -> None:

@@ -65,8 +65,14 @@ def tune(
     identities = [identity_settings(protocol, backbone, task, recipe, options) for _, recipe, options in trials]
     upstream = [backbone.id, task.store.id]
     artifact = Artifact.of("tune", {"trials": identities}, upstream, out, record="tuning.json", partial=("trials",))
-    if artifact.is_finished():
-        return Tuning.load(artifact.folder)
+    with artifact.writing() as finished:
+        if finished:
+            return Tuning.load(artifact.folder)
+        return _tuned(artifact, protocol, backbone, task, trials)
+
+
+def _tuned(artifact: Artifact, protocol: str, backbone: Backbone, task: Task, trials: list[Settings]) -> Tuning:
+    """Run all trials and write the tuning."""
     results = [
         _trial(protocol, backbone, task, trial, f"{artifact.id}-{number}", artifact.folder / "trials" / str(number))
         for number, trial in enumerate(trials)
@@ -114,7 +120,7 @@ def _trial(
     """Train with the settings of a trial, and measure on validation."""
     settings, recipe, options = trial
     record = folder / "trial.json"
-    if (finished := read_json(record)) and finished["id"] == identity:
+    if (finished := read_json(record)) and finished.get("id") == identity and _is_trial(finished.get("trial")):
         return finished["trial"]
     started = time.perf_counter()
     context = open_context(protocol, backbone, task, recipe, identity, folder, SPLITS)
@@ -126,6 +132,12 @@ def _trial(
         folder.mkdir(parents=True, exist_ok=True)
         write_json(record, {"id": identity, "trial": result})
     return result
+
+
+def _is_trial(content: Any) -> bool:
+    """Whether the record of a trial is complete; else the trial is run again."""
+    kinds = {"settings": dict, "validation": dict, "selected": dict, "seconds": (int, float)}
+    return isinstance(content, dict) and all(isinstance(content.get(key), kind) for key, kind in kinds.items())
 
 
 def _tuning(

@@ -14,6 +14,7 @@ from torch import nn
 
 from ssl_transfer.cards import BackboneCard
 from ssl_transfer.errors import BackboneError, nearest
+from ssl_transfer.models.tensor_files import shape_difference
 
 # an nn.Module whose further attributes (pretrained_cfg, group_matcher, …) are timm's and carry no types
 TimmModel = Any
@@ -23,6 +24,16 @@ RECIPE_KEYS = {  # arguments of timm that a recipe states under another key
     "pretrained": "backbone.init",
     "num_classes": "nothing: a backbone has no head",
     "features_only": "nothing: a backbone gives one vector",
+}
+LOADING = {  # arguments of timm that read files or fetch weights, not options of an architecture
+    "cache_dir",
+    "checkpoint_path",
+    "exportable",
+    "no_jit",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "pretrained_strict",
+    "scriptable",
 }
 FREE_OPTIONS = {"dynamic_img_size", "global_pool"}  # and every drop rate: a child may differ from its parent in them
 
@@ -110,6 +121,10 @@ class Architecture:
             )
         for option in set(self.options) & set(RECIPE_KEYS):
             raise BackboneError(f"backbone.options.{option}: its place is {RECIPE_KEYS[option]}.")
+        for option in set(self.options) & LOADING:
+            raise BackboneError(
+                f"backbone.options.{option}: this loads something, and an option may not. Leave it out."
+            )
         arguments = {"in_chans": self.in_channels, "num_classes": 0, **self.options}
         if has_fixed_size(self.name):
             arguments["img_size"] = self.size
@@ -119,9 +134,28 @@ class Architecture:
                 model = timm.create_model(self.name, **arguments)
                 if self.stem == "small":
                     _shrink_stem(model, self.name)
-            except (TypeError, ValueError, AssertionError, RuntimeError) as error:
-                raise BackboneError(f"backbone {self.name} with {arguments}: timm refused: {error}") from None
+            except BackboneError:
+                raise
+            except Exception as error:  # timm passes options on to the constructors of many layers
+                stated = str(arguments)
+                stated = stated if len(stated) <= 400 else f"{stated[:400]}…"
+                raise BackboneError(f"backbone {self.name} with {stated}: timm refused: {brief(error)}") from None
         return model
+
+    def shapes(self) -> dict[str, tuple[int, ...]] | None:
+        """Shapes of all weights, without memory for them; None if timm cannot build this architecture without.
+
+        Raises:
+            BackboneError: As `build`.
+        """
+        with torch.device("meta"):
+            try:
+                model = self.build(0)
+            except BackboneError as error:
+                if "meta" in str(error).lower():
+                    return None
+                raise
+        return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
     def check_parent(self, parent: Architecture) -> None:
         """Refuse weights of another architecture; even with equal tensors, strides or activations may differ.
@@ -216,14 +250,10 @@ def input_convolutions(model: TimmModel) -> list[str]:
 
 
 def tensor_difference(expected: dict[str, Any], given: dict[str, Any]) -> str:
-    """Where two sets of weights differ in names or shapes: the first three tensors, in words; empty if they do not."""
-
-    def shape(tensors: dict[str, Any], name: str) -> str:
-        return f"of shape {tuple(tensors[name].shape)}" if name in tensors else "absent"
-
-    names = [name for name in {**expected, **given} if shape(expected, name) != shape(given, name)]
-    first = [f"{name} is {shape(given, name)} and should be {shape(expected, name)}" for name in names[:3]]
-    return "; ".join(first) + (f"; and {len(names) - 3} more" if len(names) > 3 else "")
+    """Where two sets of weights differ in names or shapes, see `shape_difference`."""
+    return shape_difference(
+        *({name: tuple(tensor.shape) for name, tensor in tensors.items()} for tensors in (expected, given))
+    )
 
 
 def brief(error: Exception) -> str:

@@ -8,6 +8,7 @@ initialisation (`scratch:NAME`) and public weights (`timm:NAME.TAG`) are backbon
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ssl_transfer.cards import BackboneCard
+from ssl_transfer.cards import AGAIN, BackboneCard
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import BackboneError
-from ssl_transfer.models.architecture import Architecture, TimmModel, brief, tensor_difference
+from ssl_transfer.models.architecture import Architecture, TimmModel, brief
 from ssl_transfer.models.card import new_card, readme, timm_config, weights_digest
 from ssl_transfer.models.public import Classifier, from_hub, from_public_folder, is_public
+from ssl_transfer.models.tensor_files import Shape, shape_difference, stored_shapes
 from ssl_transfer.models.trivial import TrivialFeatures, is_trivial, trivial_card
 from ssl_transfer.run import whole_folder
 
@@ -74,8 +76,19 @@ class Backbone(nn.Module):
 
 
 def save_backbone(backbone: Backbone, folder: Path) -> None:
-    """Write the folder of a backbone atomically, with its id in the card."""
+    """Write the folder of a backbone atomically, with its id in the card.
+
+    Raises:
+        BackboneError: If a weight is NaN or infinite.
+        OutputError: If the folder cannot be written.
+    """
     model = backbone.model
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise BackboneError(
+                f"{folder}: not saved: {name} is NaN or infinite, so the training has failed. Lower optimizer.lr, warm up "
+                "longer, set train.clip_gradient, or look for images that are not finite; then start again with --resume never."
+            )
     backbone.card = card = replace(backbone.card, id=weights_digest(model, backbone.card))
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with whole_folder(folder) as temporary:
@@ -144,13 +157,40 @@ def _from_folder(path: Path, in_channels: int, size: int) -> Backbone:
     if is_public(path):
         return Backbone.identified(*from_public_folder(path, in_channels, size))
     card = BackboneCard.load(path)
-    model = Architecture.from_card(card).build(seed=0)
+    weights = path / "model.safetensors"
     try:
-        tensors = load_file(path / "model.safetensors")
+        stored = stored_shapes(weights)
+    except (OSError, ValueError) as error:
+        raise BackboneError(f"{weights}: cannot be loaded: {brief(error)} {AGAIN}") from None
+    architecture = Architecture.from_card(card)
+    expected = architecture.shapes()  # compared before memory is allocated
+    if expected is not None:
+        _refuse_difference(weights, expected, stored)
+    model = architecture.build(seed=0)
+    try:
+        tensors = load_file(weights)
     except Exception as error:  # safetensors raises its own errors, and OSError
-        raise BackboneError(f"{path}/model.safetensors: cannot be loaded: {brief(error)} Pretrain again.") from None
-    difference = tensor_difference(model.state_dict(), tensors)
-    if difference:
-        raise BackboneError(f"{path}/model.safetensors: does not belong to this card: {difference}. Pretrain again.")
+        raise BackboneError(f"{weights}: cannot be loaded: {brief(error)} {AGAIN}") from None
+    _refuse_difference(weights, _shapes(model.state_dict()), _shapes(tensors))
     model.load_state_dict(tensors)
+    if card.id and weights_digest(model, card) != card.id:
+        raise BackboneError(
+            f"{weights}: these are not the weights of its card: their digest is another one, so one of the two files was damaged "
+            f"or changed. Copy the folder again, or: {AGAIN}"
+        )
+    if card.feature_dim not in (model.num_features, getattr(model, "head_hidden_size", None)):
+        measured = architecture.feature_dim(model)
+        if measured != card.feature_dim:
+            raise BackboneError(
+                f"{path}/card.json: is damaged: feature_dim: found {card.feature_dim}, measured {measured}. {AGAIN}"
+            )
     return Backbone(model, card)
+
+
+def _refuse_difference(weights: Path, expected: Mapping[str, Shape], stored: Mapping[str, Shape]) -> None:
+    if difference := shape_difference(expected, stored):
+        raise BackboneError(f"{weights}: does not belong to this card: {difference}. {AGAIN}")
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, Shape]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

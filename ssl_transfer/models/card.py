@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any
 
 import torch
@@ -12,7 +10,7 @@ from torch import nn
 from ssl_transfer.cards import BackboneCard, TrainingStage
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.models.architecture import Architecture, TimmModel, has_fixed_size, input_convolutions
-from ssl_transfer.run import to_json
+from ssl_transfer.models.tensor_files import identity_digest
 
 # suffix that makes an architecture unknown to timm: it refuses to load the model, rather than load it with a wrong stem
 SMALL_STEM = "_small_stem"
@@ -41,8 +39,7 @@ def new_card(
 
 def weights_digest(model: nn.Module, card: BackboneCard) -> str:
     """Hash of the tensors, architecture and intensity of a backbone: 16 hex digits."""
-    parts = [card.architecture, card.stem, card.options, to_json(card.intensity), card.in_channels]
-    digest = hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8)
+    digest = identity_digest(card)
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)

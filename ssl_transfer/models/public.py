@@ -15,6 +15,7 @@ from ssl_transfer.cards import BackboneCard, TrainingStage, lineage
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import BackboneError, UnreachableError, nearest
 from ssl_transfer.models.architecture import (
+    LOADING,
     RECIPE_KEYS,
     Architecture,
     TimmModel,
@@ -85,11 +86,12 @@ def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights
     """
     try:
         config = json.loads((path / "config.json").read_text())
-        architecture, arguments = config["architecture"], dict(config.get("model_args") or {})
-    except (OSError, ValueError, KeyError, TypeError):
+        architecture, arguments = str(config["architecture"]), dict(config.get("model_args") or {})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise BackboneError(f"{path}/config.json: this is not what timm writes beside a model's weights.") from None
     if config.get("made_by") == MAKER:
         raise BackboneError(f"{path}: this is no backbone: its card.json is missing. Copy the whole folder again.")
+    _refuse_loading(path, architecture, arguments)
     try:
         public: TimmModel = timm.create_model(f"local-dir:{path}", pretrained=True, in_chans=in_channels)
     except Exception as error:  # timm passes on any error of the disk
@@ -97,6 +99,22 @@ def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights
     options = {key: value for key, value in arguments.items() if key not in RECIPE_KEYS}
     tag = public.pretrained_cfg.get("tag")
     return _described(public, f"{architecture}.{tag}" if tag else path.name, architecture, options, in_channels, size)
+
+
+def _refuse_loading(path: Path, architecture: str, arguments: dict[str, Any]) -> None:
+    """Refuse a configuration with which timm would load other files than the weights of the folder.
+
+    Raises:
+        BackboneError: If it is one, or its architecture is not one of timm's.
+    """
+    if not timm.is_model(architecture):
+        raise BackboneError(
+            f"{path}/config.json: timm has no architecture '{architecture}'.{nearest(architecture, timm.list_models())}"
+        )
+    if loading := sorted(LOADING & set(arguments)):
+        raise BackboneError(
+            f"{path}/config.json: model_args.{loading[0]} loads something else than model.safetensors. Remove the key."
+        )
 
 
 def _described(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from ssl_transfer.models.adoption import adopt
 from ssl_transfer.models.architecture import Architecture
 from ssl_transfer.models.backbone import Backbone, load_backbone
 from ssl_transfer.models.card import new_card
+from ssl_transfer.processes import free_memory
 from ssl_transfer.recipe import Component, PretrainRecipe, choose
 from ssl_transfer.training.monitor import OnlineProbes
 from ssl_transfer.training.optim import OPTIMIZERS
@@ -64,6 +66,7 @@ class PretrainSetup:
         size, sources = recipe.data.size, recipe.data.sources()
         stores = [_opened(source.store, recipe.data.air) for source in sources]
         channels = recipe.backbone.in_channels or max(store.shape[0] for store in stores)
+        _check_memory(recipe, channels, where)
         recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"in_channels": channels})})
         presets = _with_common_intensity(
             [
@@ -261,3 +264,21 @@ def _check_batch(recipe: PretrainRecipe, training_set: TrainingSet, objective: O
             "of train.batch_size."
         )
     objective.check_batch(batch // accumulate)
+
+
+def _check_memory(recipe: PretrainRecipe, channels: int, where: str) -> None:
+    """Refuse a batch whose two views alone exceed the free memory of the machine.
+
+    Raises:
+        RecipeError: If they do.
+    """
+    if torch.cuda.is_available():  # CUDA says itself what it lacks
+        return
+    train, size = recipe.train, recipe.data.size
+    images = -(-train.batch_size // (train.accumulate_steps * int(os.environ.get("WORLD_SIZE", "1"))))
+    needed, free = 4 * 2 * images * channels * size**2, free_memory()
+    if needed > free:
+        raise RecipeError(
+            f"{where}: data.size: two views of {images} images of {channels} x {size} x {size} need {needed / 2**30:.0f} GiB, "
+            f"and {free / 2**30:.0f} GiB are free here. Choose a smaller data.size or train.batch_size."
+        )

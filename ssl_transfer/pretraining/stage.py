@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ from ssl_transfer.training.machine import Machine, start_trackers
 from ssl_transfer.training.monitor import Alarms
 from ssl_transfer.training.optim import OPTIMIZERS
 from ssl_transfer.training.session import Session
+from ssl_transfer.writing import writes
 
 COLLAPSE_PATIENCE_STEPS = 50
 
@@ -52,6 +54,7 @@ def pretrain(
         RecipeError, StoreError, BackboneError: If the input is wrong; nothing is written.
         UsageError: If `out` belongs to another run.
         RunError: If the run cannot start or continue.
+        OutputError: If `out` cannot be written, or another process writes it.
     """
     where = "recipe" if isinstance(recipe, PretrainRecipe) else str(recipe)
     setup = PretrainSetup.build(resolve(read_recipe(recipe, overrides), where), where)
@@ -66,11 +69,14 @@ def pretrain(
         started="run.json",
     )
     identity, folder = artifact.id, artifact.folder
-    if artifact.is_finished():
-        return BackboneCard.load(folder / "backbone").training or {}
-    if untrained:
-        return _untrained(recipe, setup.objective.backbone, folder, identity)
-    return _train(setup, folder, identity, resume)
+    with artifact.writing() as finished:
+        if finished:
+            return BackboneCard.load(folder / "backbone").training or {}
+        if is_main_process():
+            shutil.rmtree(folder / "backbone", ignore_errors=True)  # damaged: its card cannot be read
+        if untrained:
+            return _untrained(recipe, setup.objective.backbone, folder, identity)
+        return _train(setup, folder, identity, resume)
 
 
 def read_recipe(recipe: PretrainRecipe | str | Path, overrides: Overrides = ()) -> PretrainRecipe:
@@ -159,13 +165,14 @@ def _untrained(recipe: PretrainRecipe, initial: Backbone, folder: Path, identity
     summary = {**place, "world_size": 1, "steps": 0, "final": {}}
     random_backbone.card = replace(random_backbone.card, run_id=identity, recipe=recipe.model_dump(), training=summary)
     if is_main_process():
-        folder.mkdir(parents=True, exist_ok=True)
         save_backbone(random_backbone, folder / "backbone")
     return summary
 
 
 def _open_folder(folder: Path, identity: str, recipe: PretrainRecipe, session: Session) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    with writes(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "run.json", {"run_id": identity, "stage": "pretrain", "machine": session.machine.to_card()})
     write_json(folder / "environment.json", environment(str(session.accelerator.device)))
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(plain(recipe.model_dump()), sort_keys=False))
+    with writes(folder / "recipe.yaml"):
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(plain(recipe.model_dump()), sort_keys=False))

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from ssl_transfer.console import say
+from ssl_transfer.csv_files import write_csv
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.environment import device_name, environment
@@ -81,25 +82,43 @@ def rank(
     sources = [source if isinstance(source, SourceLabels) else SourceLabels.open(source) for source in sources]
     if task.kind == "segmentation":
         raise TaskError(f"task {task.name}: it is a segmentation task; rank is for multiclass and multilabel tasks.")
-    settings = dict(
+    settings: dict[str, Any] = dict(
         by=by, fraction=fraction, seed=seed, folds=folds, resamples=resamples, size=size, precision=precision
     )
     content = {**settings, "names": list(backbones), "task": task.card.model_dump(exclude={"store"})}
     upstream = [*(backbone.id for backbone in backbones.values()), task.store.id, *(source.id for source in sources)]
     artifact = Artifact.of("rank", content, upstream, out, record="rank.json")
-    if artifact.is_finished():
-        return Ranking.load(artifact.folder)
-    _check_source(by, backbones, sources)
-    sample = Sample.of(task, fraction, seed, folds, resamples)
-    extraction = _Extraction({folder.card.run_id: folder for folder in map(Features.load, features)}, size, precision)
+    with artifact.writing() as finished:
+        if finished:
+            return Ranking.load(artifact.folder)
+        _check_source(by, backbones, sources)
+        sample = Sample.of(task, fraction, seed, folds, resamples)
+        given = {folder.card.run_id: folder for folder in map(Features.load, features)}
+        ranking = _ranking(artifact.id, sample, backbones, sources, _Extraction(given, size, precision), settings)
+        with whole_folder(artifact.folder) as temporary:
+            write_csv(_table(ranking), temporary / "scores.csv")
+            ranking.save(temporary)
+    return replace(ranking, path=artifact.folder)
+
+
+def _ranking(
+    identity: str,
+    sample: Sample,
+    backbones: Mapping[str, Backbone],
+    sources: Sequence[SourceLabels],
+    extraction: _Extraction,
+    settings: dict[str, Any],
+) -> Ranking:
+    """Score all backbones on a sample and put them in order."""
+    task, by = sample.task, settings["by"]
     extraction.check(backbones.values(), [task.store, *(source.store for source in sources)])
-    candidates = _candidates(sample, backbones, sources, extraction, seed)
+    candidates = _candidates(sample, backbones, sources, extraction, settings["seed"])
     if all(scored.values[by] is None for scored in candidates):
         raise UsageError(
             f"by={by}: this score does not apply to any of the backbones, or not to this task. Use by=linear_probe."
         )
-    ranking = Ranking(
-        run_id=artifact.id,
+    return Ranking(
+        run_id=identity,
         task=task.name,
         metric=task.card.metric,
         by=by,
@@ -109,10 +128,6 @@ def rank(
         settings=settings,
         environment=environment(device_name()),
     )
-    with whole_folder(artifact.folder) as temporary:
-        _table(ranking).to_csv(temporary / "scores.csv", index=False)
-        ranking.save(temporary)
-    return replace(ranking, path=artifact.folder)
 
 
 def _check_source(by: str, backbones: Mapping[str, Backbone], sources: Sequence[SourceLabels]) -> None:

@@ -6,6 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from ssl_transfer.recipe.bounds import (
+    LARGEST_BATCH,
+    LARGEST_COUNT,
+    LARGEST_RESAMPLES,
+    LARGEST_SEED,
+    LARGEST_SIDE,
+    LARGEST_WORKERS,
+)
 from ssl_transfer.recipe.options import Section
 from ssl_transfer.schedule import Schedule
 
@@ -54,13 +62,13 @@ class EvaluateRecipe(Section):
     """
 
     fraction: float = Field(default=1.0, gt=0, le=1)
-    seed: int = Field(default=0, ge=0)
-    size: int | None = Field(default=None, gt=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
+    size: int | None = Field(default=None, gt=0, le=LARGEST_SIDE)
     channels: Literal["repeat", "adapt"] = "repeat"
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     noise: NoiseSection = NoiseSection()
     permute_labels: bool = False
-    resamples: int = Field(default=1000, ge=0)
+    resamples: int = Field(default=1000, ge=0, le=LARGEST_RESAMPLES)
 
 
 class FinetuneSection(Section):
@@ -81,16 +89,16 @@ class FinetuneSection(Section):
         keep_backbone: Whether the fine-tuned backbone, adapters merged, is saved in the result's folder.
     """
 
-    steps: int = Field(default=500, gt=0)
-    batch_size: int = Field(default=32, gt=0)
-    warmup_steps: int = Field(default=0, ge=0)
+    steps: int = Field(default=500, gt=0, le=LARGEST_COUNT)
+    batch_size: int = Field(default=32, gt=0, le=LARGEST_BATCH)
+    warmup_steps: int = Field(default=0, ge=0, le=LARGEST_COUNT)
     clip_gradient: float | None = Field(default=None, gt=0)
     balance: Literal["none", "weights", "sampling"] = "none"
     check_every_steps: int = Field(default=50, gt=0)
     patience: int | None = Field(default=None, gt=0)
     checkpoint_every_steps: int = Field(default=500, gt=0)
     log_every_steps: int = Field(default=10, gt=0)
-    workers: int | None = Field(default=None, ge=0)
+    workers: int | None = Field(default=None, ge=0, le=LARGEST_WORKERS)
     keep_backbone: bool = False
 
     def schedule(self, images: int) -> Schedule:

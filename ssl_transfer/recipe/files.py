@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from ssl_transfer.errors import RecipeError, nearest
+from ssl_transfer.recipe.bounded_yaml import load_text
 from ssl_transfer.recipe.options import validate
 from ssl_transfer.recipe.overrides import Overrides, merge, with_nulls
 
@@ -34,10 +35,14 @@ def load_recipe(model: type[BaseModel], path: str | Path, overrides: Overrides =
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML mapping with every scalar as text, `null` as None."""
+    """Read a YAML mapping with every scalar as text, `null` as None.
+
+    Raises:
+        RecipeError: If it cannot be read, is no mapping, or exceeds the bounds of `bounded_yaml`.
+    """
     try:
-        content = yaml.load(path.read_text(), Loader=yaml.BaseLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = load_text(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise RecipeError(f"{path}: not readable as YAML: {error}") from None
     if not isinstance(content, dict):
         raise RecipeError(f"{path}: found {type(content).__name__}, expected a mapping of sections such as `data:`.")

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from ssl_transfer.errors import RecipeError
+from ssl_transfer.recipe.bounded_yaml import load_text, load_typed
 
 Overrides = Mapping[str, Any] | Iterable[str]  # settings by dotted key, or `section.key=value` words
 
@@ -26,7 +27,7 @@ def parse_overrides(words: Iterable[str]) -> dict[str, Any]:
             raise RecipeError(f"override '{word}': expected key=value, for example train.epochs=10.")
         settings.pop(key, None)  # of repeated keys, the last one counts
         try:
-            settings[key] = with_nulls(yaml.load(text, Loader=yaml.BaseLoader)) if text else None
+            settings[key] = with_nulls(load_text(text)) if text else None
         except yaml.YAMLError as error:
             raise RecipeError(f"override '{word}': the value is no YAML ({' '.join(str(error).split())}).") from None
     return settings
@@ -76,9 +77,18 @@ def with_nulls(value: Any) -> Any:
 
 
 def as_yaml(value: Any) -> Any:
-    """Convert text to the types that YAML would give it."""
+    """Convert text to the types that YAML would give it.
+
+    Raises:
+        ValueError: If a text is no YAML.
+    """
     if isinstance(value, dict):
         return {key: as_yaml(item) for key, item in value.items()}
     if isinstance(value, list):
         return [as_yaml(item) for item in value]
-    return yaml.safe_load(value) if isinstance(value, str) and value else value
+    if not isinstance(value, str) or not value:
+        return value
+    try:
+        return load_typed(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f"Found {value[:60]!r}, which is no YAML ({' '.join(str(error).split())})") from None

@@ -6,6 +6,14 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ssl_transfer.recipe.bounds import (
+    LARGEST_BATCH,
+    LARGEST_COUNT,
+    LARGEST_EPOCHS,
+    LARGEST_SEED,
+    LARGEST_SIDE,
+    LARGEST_WORKERS,
+)
 from ssl_transfer.recipe.options import Component, PathText, Section
 from ssl_transfer.recipe.overrides import as_yaml
 from ssl_transfer.schedule import Schedule
@@ -42,9 +50,9 @@ class DataSection(Section):
     store: PathText | None = None
     mix: list[MixPart] = Field(default_factory=list)
     views: Component
-    size: int = Field(gt=0)
+    size: int = Field(gt=0, le=LARGEST_SIDE)
     label: str = "label"
-    limit: int | None = Field(default=None, gt=0)
+    limit: int | None = Field(default=None, gt=0, le=LARGEST_COUNT)
     air: Literal["clear"] | None = None
 
     @model_validator(mode="after")
@@ -76,7 +84,7 @@ class BackboneSection(Section):
     """
 
     name: str
-    in_channels: int | None = Field(default=None, gt=0)
+    in_channels: int | None = Field(default=None, gt=0, le=4096)
     stem: Literal["standard", "small"] = "standard"
     init: PathText = "scratch"
     options: dict[str, Any] = Field(default_factory=dict)
@@ -108,18 +116,18 @@ class TrainSection(Section):
         workers: Processes that read batches ahead; null: chosen by the machine.
     """
 
-    epochs: float = Field(gt=0)
-    batch_size: int = Field(gt=0)
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    accumulate_steps: int = Field(default=1, gt=0)
+    epochs: float = Field(gt=0, le=LARGEST_EPOCHS)
+    batch_size: int = Field(gt=0, le=LARGEST_BATCH)
+    warmup_epochs: float = Field(default=0.0, ge=0, le=LARGEST_EPOCHS)
+    accumulate_steps: int = Field(default=1, gt=0, le=LARGEST_BATCH)
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
     memory_format: Literal["channels_last", "contiguous", "auto"] = "auto"
     compile: bool = False
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     clip_gradient: float | None = Field(default=None, gt=0)
     checkpoint_every_steps: int = Field(default=500, gt=0)
     log_every_steps: int = Field(default=10, gt=0)
-    workers: int | None = Field(default=None, ge=0)
+    workers: int | None = Field(default=None, ge=0, le=LARGEST_WORKERS)
 
 
 class MonitorSection(Section):
@@ -136,8 +144,8 @@ class MonitorSection(Section):
 
     store: PathText | None = None
     label: str = "label"
-    every_epochs: float = Field(default=5.0, gt=0)
-    images: int = Field(default=2000, gt=0)
+    every_epochs: float = Field(default=5.0, gt=0, le=LARGEST_EPOCHS)
+    images: int = Field(default=2000, gt=0, le=LARGEST_COUNT)
     on_collapse: Literal["stop", "warn"] = "stop"
     on_nonfinite: Literal["stop", "warn"] = "stop"
 

@@ -296,6 +296,16 @@ class StudyRecipe(Section):
         return {**value, "stores": {**stores, **named}}
 
     @model_validator(mode="after")
+    def _names_are_parts_of_paths(self) -> StudyRecipe:
+        for section, names in (("name", [self.name]), ("stores", self.stores), ("tasks", self.tasks)):
+            for name in names:
+                if not name or name.startswith(".") or set(name) & set("/\\\0"):
+                    raise ValueError(
+                        f"{section}: Found the name {name!r}. Expected one without / and \\, not empty, without a dot first"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _names_are_known(self) -> StudyRecipe:
         for name, arm in self.pretrainings.items():
             where = f"pretrainings.{name}"

@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterable, Iterator
 from ssl_transfer.console import duration, say
 from ssl_transfer.study.costs import Costs
 from ssl_transfer.study.crew import Crew, InProcess, InWorkers, default_count
-from ssl_transfer.study.job_state import Status, is_done, is_running, status
+from ssl_transfer.study.job_state import Status, done_jobs, is_done, is_running, status
 from ssl_transfer.study.performing import Perform
 from ssl_transfer.study.plan import Job, Plan
+from ssl_transfer.study.plan_checks import check_outputs
 from ssl_transfer.study.planned_contrasts import with_inputs
 
 SECONDS_BETWEEN_LOOKS = 1.0  # at jobs of another engine
@@ -40,13 +41,17 @@ def run_plan(
 
     Raises:
         Interrupted: If this process receives a signal to stop; running jobs keep their checkpoints.
+        UsageError: If a job would write outside of the folder of the study.
+        OutputError: If the disk is full, or the folder cannot be written.
     """
-    left = [job for job in plan.jobs if not is_done(plan, job)]
+    check_outputs(plan.folder, plan.jobs)
+    done = done_jobs(plan)
+    left = [job for job in plan.jobs if job.id not in done]
     count = min(default_count(left) if jobs is None else jobs, max(1, len(left)))
     with InWorkers(plan, perform, left, count) if count > 1 else InProcess(plan, perform, left) as crew:
         if count > 1:
             say(f"{count} jobs at once, {crew.threads} thread{'s' * (crew.threads > 1)} each")
-        queue = _Queue(plan, crew)
+        queue = _Queue(plan, crew, done)
         for chosen in [[job.id for job in left]] if rounds is None else rounds:
             queue.run(chosen)
     return status(plan)
@@ -58,12 +63,13 @@ class _Queue:
     Args:
         plan: The plan of the study.
         crew: Runs the jobs.
+        done: Ids of the jobs that are done.
     """
 
-    def __init__(self, plan: Plan, crew: Crew):
+    def __init__(self, plan: Plan, crew: Crew, done: Collection[str]):
         self.plan, self.crew = plan, crew
         self.jobs = {job.id: job for job in plan.jobs}
-        self.unfinished = {name for name, job in self.jobs.items() if not is_done(plan, job)}
+        self.unfinished = self.jobs.keys() - done
         self.failed: set[str] = set()  # or blocked
         self.costs = Costs.recorded(plan.folder, crew.threads)
         self.order = list(self.jobs) if crew.count == 1 else _by_urgency(plan, self.costs)

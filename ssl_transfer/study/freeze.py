@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer.console import warn
+from ssl_transfer.errors import UsageError
 from ssl_transfer.recipe import digest, read_yaml
+from ssl_transfer.records import Count, damage, validated
 from ssl_transfer.run import read_json, write_json
 from ssl_transfer.study.look_record import now
 from ssl_transfer.study.plan import Plan
 
 SCHEMA = 1
 FILE = "frozen.json"
+AGAIN = "Put back a copy of the file, or delete it: the report then says that the design was not frozen."
 LEFT_OUT = ("resources", "notes")  # where and how long jobs run, and words on the page, are not the design
 CHANGES_SHOWN = 12
 
@@ -62,9 +66,39 @@ def freeze(plan: Plan) -> dict[str, Any]:
 
 
 def frozen_versions(folder: str | Path) -> list[dict[str, Any]]:
-    """The frozen designs of a study's folder, oldest first: time, digest, results, design."""
-    content = read_json(Path(folder) / FILE)
-    return content["versions"] if content and content.get("schema") == SCHEMA else []
+    """The frozen designs of a study's folder, oldest first: time, digest, results, design.
+
+    Raises:
+        UsageError: If `frozen.json` is damaged: without it, the report would call the design not frozen.
+    """
+    path = Path(folder) / FILE
+    content = read_json(path)
+    if content is None and not path.exists():
+        return []
+    if content is None or content.get("schema") != SCHEMA:
+        raise UsageError(f"{path}: {damage(path) or 'another schema'}. {AGAIN}")
+    versions = [asdict(version) for version in validated(_Frozen, content, path, UsageError, AGAIN).versions]
+    for version in versions:
+        if digest(version["design"]) != version["digest"]:
+            raise UsageError(f"{path}: the design of {version['time'][:10]} was changed after it was frozen. {AGAIN}")
+    return versions
+
+
+@dataclass
+class _Version:
+    """A frozen design."""
+
+    time: str
+    digest: str
+    results: Count
+    design: dict[str, Any]
+
+
+@dataclass
+class _Frozen:
+    """The keys of `frozen.json`."""
+
+    versions: list[_Version]
 
 
 def _finished(plan: Plan) -> int:

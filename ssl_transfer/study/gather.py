@@ -6,17 +6,19 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from ssl_transfer.cards import TRIVIAL, BackboneCard
-from ssl_transfer.console import stage
+from ssl_transfer.console import stage, warn
 from ssl_transfer.data.inspect import contact_sheet
 from ssl_transfer.data.store import ImageStore
+from ssl_transfer.errors import BackboneError, StoreError, UsageError
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.protocols import FROZEN, PROTOCOLS
 from ssl_transfer.result import EvalResult, Ranking, Tuning
+from ssl_transfer.run import read_log
 from ssl_transfer.study.arms import compared
 from ssl_transfer.study.control_arms import PERMUTATION
 from ssl_transfer.study.decided import primary_cells, study_decisions
@@ -32,7 +34,9 @@ from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.report.wording import words
 from ssl_transfer.study.scope import study_scope
 from ssl_transfer.study.table import CLEAN, coordinates, study_table, write_table
+from ssl_transfer.writing import writes
 
+Result = TypeVar("Result", Tuning, Ranking)
 HERE = ("done", "not needed")  # states of jobs that the report does not miss
 MISSING_LISTED = 40
 SHEET_IMAGES = 48
@@ -58,8 +62,9 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
     evidence = study_evidence(plan, results, states, pictures, controls)
     with stage(f"statistics of {len(results)} runs"):
         answers = evidence.sentences
-    write_table(evidence.frame, folder)
-    with stage("report"):
+    with writes(folder, "Results are kept; make the report again, or into another folder with --out."):
+        write_table(evidence.frame, folder)
+    with stage("report"), writes(folder, "Results are kept; make the report again, or into another folder with --out."):
         page = write_report(folder, evidence)
     return {
         "report": str(page),
@@ -136,9 +141,8 @@ def _tuning(plan: Plan) -> pd.DataFrame | None:
     """Every trial of the study's finished `tune` jobs, columns of `TUNING_COLUMNS`."""
     rows = []
     for job in plan.jobs:
-        if job.stage != "tune" or not (Path(job.output) / "tuning.json").exists():
+        if job.stage != "tune" or (tuning := _readable(Tuning, job.output, "tuning.json")) is None:
             continue
-        tuning = Tuning.load(job.output)
         for trial in tuning.trials:
             settings = ", ".join(f"{name} {value}" for name, value in trial["settings"].items())
             value, selected = trial["validation"][tuning.metric], trial["settings"] == tuning.selected
@@ -148,13 +152,23 @@ def _tuning(plan: Plan) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=TUNING_COLUMNS).astype({"pretraining_seed": "Int64"}) if rows else None
 
 
+def _readable(kind: type[Result], folder: str, record_name: str) -> Result | None:
+    """The artifact of a finished job; None if there is none, or, with a warning, if it is damaged."""
+    if not (Path(folder) / record_name).exists():
+        return None
+    try:
+        return kind.load(folder)
+    except UsageError as error:
+        warn(f"left out: {error}")
+        return None
+
+
 def _scores(plan: Plan) -> pd.DataFrame | None:
     """Transferability scores and probes of every backbone, from the study's finished `rank` jobs."""
     rows = []
     for job in plan.jobs:
-        if job.stage != "rank" or not (Path(job.output) / "rank.json").exists():
+        if job.stage != "rank" or (ranking := _readable(Ranking, job.output, "rank.json")) is None:
             continue
-        ranking = Ranking.load(job.output)
         sign = metric_sign(ranking.metric)  # so that more is better, for probes too
         shared = {"pretraining": job.about["arm"], "pretraining_seed": job.about["seed"], "task": job.about["task"]}
         for backbone in ranking.backbones:
@@ -211,7 +225,11 @@ def _stages(card: BackboneCard) -> str:
 def _backbone_card(job: Job) -> BackboneCard | None:
     """The card of the backbone of a pretraining job; None before it is done."""
     folder = Path(job.output) / "backbone"
-    return BackboneCard.load(folder) if (folder / "card.json").exists() else None
+    try:
+        return BackboneCard.load(folder) if (folder / "card.json").exists() else None
+    except BackboneError as error:
+        warn(f"left out: {error}")
+        return None
 
 
 def _contact_sheets(plan: Plan) -> Iterator[Attachment]:
@@ -221,7 +239,11 @@ def _contact_sheets(plan: Plan) -> Iterator[Attachment]:
             path = plan.folder / "pictures" / f"{job.id}.png"
             if not path.exists():
                 path.parent.mkdir(exist_ok=True)
-                contact_sheet(ImageStore(job.output), path, SHEET_IMAGES)
+                try:
+                    contact_sheet(ImageStore(job.output), path, SHEET_IMAGES)
+                except StoreError as error:
+                    warn(f"left out: {error}")
+                    continue
             yield Attachment(f"Images: {job.about['store']}", f"Examples from {Path(job.words[1]).name}.", path)
 
 
@@ -296,8 +318,8 @@ def _validation(results: Mapping[Path, EvalResult], main_metrics: Mapping[str, s
         if not PROTOCOLS[result.protocol].has_strategies or columns.pop("noise") != CLEAN or not log.exists():
             continue
         name = f"val_{main_metrics[columns['task']]}"
-        steps = [json.loads(line) for line in log.read_text().splitlines()]
-        per_step = result.cost["seconds"] / max(1, steps[-1]["step"])
+        steps = read_log(log)
+        per_step = result.cost["seconds"] / max(1, steps[-1]["step"] if steps else 1)
         del columns["noise_sigma"]
         rows += [
             {

@@ -1,26 +1,39 @@
 """State of a study's jobs: records, failures and locks in its folder `jobs/`.
 
-A job is done if and only if its record `jobs/ID.json` exists, which is written last and by rename. The process that runs a
-job holds its lock `jobs/ID.lock`. A failure leaves `jobs/ID.failed.json` with its traceback.
+A job is done if its record `jobs/ID.json` exists, which is written last and by rename, and the files that the record names are
+whole. A job whose output was deleted, after all that needs it was done, stays done; one whose output is torn does not. The
+process that runs a job holds its lock `jobs/ID.lock`. A failure leaves `jobs/ID.failed.json` with its traceback.
 """
 
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.console import say
 from ssl_transfer.environment import thread_count
+from ssl_transfer.errors import OutputError
 from ssl_transfer.paths import without_user
-from ssl_transfer.run import claimed, read_json, write_json
+from ssl_transfer.run import claimed, file_digest, read_json, write_json
 from ssl_transfer.study.costs import folder_bytes
 from ssl_transfer.study.look_record import not_needed_jobs
 from ssl_transfer.study.plan import Job, Plan
 
 SCHEMA = 1
 OF_CODE = ("Traceback", '  File "', "    ")  # lines of a traceback that are no message
+RECORDS = {  # stage -> the file of its output that is written last
+    "ingest": "card.json",
+    "pretrain": "backbone/card.json",
+    "features": "card.json",
+    "tune": "tuning.json",
+    "evaluate": "result.json",
+    "rank": "rank.json",
+}
 STATES = ("done", "running", "missing", "failed", "blocked", "not needed")
 
 
@@ -38,9 +51,9 @@ class Status:
 def status(plan: Plan) -> Status:
     """The state of every job, from its record, failure and lock."""
     states: dict[str, str] = {}
-    not_needed = not_needed_jobs(plan)
+    not_needed, done = not_needed_jobs(plan), done_jobs(plan)
     for job in plan.jobs:
-        if is_done(plan, job):
+        if job.id in done:
             states[job.id] = "done"
         elif is_running(plan, job):
             states[job.id] = "running"
@@ -54,18 +67,83 @@ def status(plan: Plan) -> Status:
 
 
 def record(plan: Plan, job: Job) -> dict[str, Any] | None:
-    """The record of a finished job: seconds, threads, GPUs, bytes, time; None if it is not done."""
-    return read_json(job_file(plan.folder, job, "json"))
+    """The record of a finished job: seconds, threads, GPUs, bytes, time; None if there is none that can be read."""
+    content = read_json(job_file(plan.folder, job, "json"))
+    return content if content and type(content.get("seconds")) in (int, float) else None
 
 
 def failure(plan: Plan, job: Job) -> dict[str, Any] | None:
     """The last failure of a job that is not done: error, traceback, time; None if there is none."""
-    return read_json(job_file(plan.folder, job, "failed.json"))
+    content = read_json(job_file(plan.folder, job, "failed.json"))
+    return content and {**content, "error": str(content.get("error"))}
 
 
 def is_done(plan: Plan, job: Job) -> bool:
-    """Whether a job has a record."""
-    return job_file(plan.folder, job, "json").exists()
+    """Whether a job has a record, and its files are whole."""
+    return is_whole(plan.folder, job)
+
+
+def is_whole(folder: Path, job: Job) -> bool:
+    """Whether a job of the study in a folder has a record, and its files are whole."""
+    return lost_files(folder, job) == []
+
+
+def done_jobs(plan: Plan) -> set[str]:
+    """Ids of the jobs that need not be run: those that are done, and those whose deleted output is not needed any more."""
+    done: set[str] = set()
+    waiting: set[str] = set()  # needed by jobs that are not done
+    for job in reversed(plan.jobs):  # each before those that it depends on
+        lost = lost_files(plan.folder, job)
+        ends = bool(job.runs) or job.stage == "rank"
+        deleted = bool(lost) and not ends and job.id not in waiting and not Path(job.output).exists()
+        if lost == [] or deleted:
+            done.add(job.id)
+        else:
+            waiting |= set(job.inputs)
+    return done
+
+
+def lost_files(folder: Path, job: Job) -> list[Path] | None:
+    """Files of a job which are missing, or whose size is not the recorded one; None if the job has no record."""
+    content = read_json(job_file(folder, job, "json"))
+    if content is None:
+        return None
+    recorded = content.get("outputs")
+    if not isinstance(recorded, dict):  # of an earlier version
+        return [path for path in map(Path, (run["result"] for run in job.runs)) if read_json(path) is None]
+    return [
+        path
+        for name, entry in recorded.items()
+        if _size(path := folder / name) != (entry.get("bytes") if isinstance(entry, dict) else None)
+    ]
+
+
+def output_files(job: Job) -> list[Path]:
+    """The files that are written last by a job: its results, or the record of its artifact."""
+    if job.runs:
+        return [Path(run["result"]) for run in job.runs]
+    return [Path(job.output) / RECORDS[job.stage]]
+
+
+def set_damaged_aside(folder: Path, job: Job) -> None:
+    """Rename what a job left that is torn or was changed, to `.NAME.damaged`, so that the job can write it again."""
+    in_place = job.stage in ("evaluate", "tune")  # their folders also have files that another attempt continues from
+    changed = {path.resolve() for path in (in_place and lost_files(folder, job)) or ()}
+    for path in output_files(job):
+        if path.exists() and (path.resolve() in changed or read_json(path) is None):
+            damaged = path if in_place else path.parent
+            aside = damaged.with_name(f".{damaged.name}.damaged")
+            say(f"{path}: is damaged; {job.title} is done again. The damaged one is {aside}.")
+            shutil.rmtree(aside, ignore_errors=True)
+            damaged.replace(aside)
+    job_file(folder, job, "json").unlink(missing_ok=True)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def is_running(plan: Plan, job: Job) -> bool:
@@ -73,8 +151,11 @@ def is_running(plan: Plan, job: Job) -> bool:
     lock = job_file(plan.folder, job, "lock")
     if not lock.exists():
         return False
-    with claimed(lock, wait=False) as free:
-        return not free
+    try:
+        with claimed(lock, wait=False) as free:
+            return not free
+    except OutputError:  # of a study that may only be read
+        return False
 
 
 def job_file(folder: Path, job: Job, suffix: str) -> Path:
@@ -83,7 +164,7 @@ def job_file(folder: Path, job: Job, suffix: str) -> Path:
 
 
 def write_record(folder: Path, job: Job, seconds: float) -> None:
-    """Write the record of a job that is done, and forget its failure."""
+    """Write the record of a job that is done, with sizes and digests of its files, and forget its failure."""
     content = {
         "schema": SCHEMA,
         "kind": "record",
@@ -94,6 +175,11 @@ def write_record(folder: Path, job: Job, seconds: float) -> None:
         "threads": thread_count(),
         "cost": job.cost,
         "bytes": folder_bytes(job.output),
+        "outputs": {
+            os.path.relpath(path, folder): {"bytes": path.stat().st_size, "digest": file_digest(path)}
+            for path in output_files(job)
+            if path.exists()
+        },
         "gpus": job.resources["gpus"],
         "time": _now(),
     }

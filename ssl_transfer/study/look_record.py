@@ -5,10 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import AfterValidator
+
+from ssl_transfer.errors import UsageError
 from ssl_transfer.recipe import digest
+from ssl_transfer.records import damage, validated
 from ssl_transfer.run import read_json, write_json
 from ssl_transfer.study.plan import Plan
 
@@ -17,15 +22,47 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 FILE = "looks.json"
+AGAIN = "Put back a copy of the file; without it, looks that were taken would be taken again."
 VALUES = ("level", "level_tost", "difference", "ci_low", "ci_high", "p_value", "p_tost")
 
 
 def read_looks(folder: str | Path) -> dict[str, Any]:
-    """The record of a study's folder: `looks` (a row per contrast and look), `stopped` (None while seeds are still added)."""
-    content = read_json(Path(folder) / FILE)
-    if not content or content.get("schema") != SCHEMA:
+    """The record of a study's folder: `looks` (a row per contrast and look), `stopped` (None while seeds are still added).
+
+    Raises:
+        UsageError: If the record is damaged: without it, the looks that were taken would be forgotten.
+    """
+    path = Path(folder) / FILE
+    content = read_json(path)
+    if content is None and not path.exists():
         return {"looks": [], "stopped": None}
-    return content
+    if content is None or content.get("schema") != SCHEMA:
+        found = damage(path) or f"schema {(content or {}).get('schema')}, expected {SCHEMA}"
+        raise UsageError(f"{path}: {found}. {AGAIN}")
+    return asdict(validated(_Looks, content, path, UsageError, AGAIN))
+
+
+def _is_look(row: dict[str, Any]) -> dict[str, Any]:
+    if missing := [key for key in ("contrast", "look", "time") if key not in row]:
+        raise ValueError(f"a look without {missing[0]}")
+    return row
+
+
+@dataclass
+class _Stopped:
+    """Where a study stopped."""
+
+    time: str
+    at: list[dict[str, Any]]
+    not_needed: dict[str, list[int]]
+
+
+@dataclass
+class _Looks:
+    """The keys of `looks.json`."""
+
+    looks: list[Annotated[dict[str, Any], AfterValidator(_is_look)]]
+    stopped: _Stopped | None
 
 
 def has_looks(plan: Plan) -> bool:

@@ -8,16 +8,18 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from ssl_transfer.console import say
-from ssl_transfer.errors import Interrupted, RunError, UsageError
+from ssl_transfer.errors import Interrupted, OutputError, RunError, UsageError
 from ssl_transfer.processes import Command
 from ssl_transfer.run import claimed
 from ssl_transfer.study.devices import claimed_gpus
-from ssl_transfer.study.job_state import is_done, job_file, write_failure, write_record
+from ssl_transfer.study.job_state import is_done, is_whole, job_file, set_damaged_aside, write_failure, write_record
 from ssl_transfer.study.plan import Job, Plan, external_id
+from ssl_transfer.study.plan_checks import check_launch, check_outputs
 
 LAST_LINES = 60  # of the output of a failed job, in its message
 
@@ -35,15 +37,16 @@ def attempt(folder: Path, job: Job, perform: Perform) -> Outcome:
 
     Raises:
         Interrupted: If this process receives a signal to stop; the job keeps its checkpoint.
+        OutputError: If the disk is full, or the folder cannot be written.
     """
     with claimed(job_file(folder, job, "lock"), wait=False) as acquired:
         if not acquired:
             return "busy"
-        if job_file(folder, job, "json").exists():
+        if is_whole(folder, job):
             return "done"
         try:
             _run_and_record(folder, job, perform)
-        except (Interrupted, KeyboardInterrupt):
+        except (Interrupted, KeyboardInterrupt, OutputError):  # other jobs could not write either
             raise
         except Exception as error:
             say(f"failed: {job.title}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
@@ -61,6 +64,7 @@ def run_job(plan: Plan, job_id: str, perform: Perform) -> None:
     job = next((job for job in plan.jobs if job.id == job_id), None)
     if job is None:
         raise UsageError(f"{plan.folder}/plan.json: no job {job_id}. Was the study planned again? Restart the engine.")
+    check_outputs(plan.folder, [job])
     jobs = {planned.id: planned for planned in plan.jobs}
     for needed in job.inputs:
         if not is_done(plan, jobs[needed]):
@@ -76,14 +80,17 @@ def _run_and_record(folder: Path, job: Job, perform: Perform) -> None:
     started = time.monotonic()
     try:
         _check_external(job)
+        set_damaged_aside(folder, job)
         if job.launched:
+            check_launch(job)
             _launch(job)
         else:
             perform(job.words)
     except (Interrupted, KeyboardInterrupt):
         raise
     except Exception as error:
-        write_failure(folder, job, f"{type(error).__name__}: {error}", traceback.format_exc())
+        with suppress(OutputError):  # of a full disk
+            write_failure(folder, job, f"{type(error).__name__}: {error}", traceback.format_exc())
         raise
     write_record(folder, job, time.monotonic() - started)
 

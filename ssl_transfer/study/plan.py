@@ -6,14 +6,18 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from ssl_transfer.errors import UsageError, nearest
+from ssl_transfer.records import PathPart, damage, validated
 from ssl_transfer.run import read_json, write_json
+from ssl_transfer.study.plan_checks import check_jobs
+from ssl_transfer.writing import writes
 
 SCHEMA = 1
+AGAIN = "Plan the study again: ssl-transfer study plan STUDY.yaml"
 RESOLVED = "study.yaml"  # in the folder of the study
 
 
@@ -34,10 +38,10 @@ class Job:
         runs: Coordinates and `result` (path) of every evaluation in it.
     """
 
-    id: str
-    stage: str
+    id: PathPart
+    stage: Literal["ingest", "pretrain", "features", "tune", "evaluate", "rank"]
     title: str
-    inputs: list[str]
+    inputs: list[PathPart]
     external: dict[str, str | None]
     command: list[str]
     output: str
@@ -134,11 +138,13 @@ class Plan:
             "tasks": self.tasks,
             "jobs": [vars(job) for job in self.jobs],
         }
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writes(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         write_json(path, content)
         head = f"# The study as it was planned, with all overrides:\n#   ssl-transfer study plan {self.folder / RESOLVED}\n"
         text = yaml.safe_dump(self.recipe, sort_keys=False, allow_unicode=True)
-        (self.folder / RESOLVED).write_text(head + text, encoding="utf-8")
+        with writes(self.folder / RESOLVED):
+            (self.folder / RESOLVED).write_text(head + text, encoding="utf-8")
         return path
 
     @classmethod
@@ -146,18 +152,33 @@ class Plan:
         """Read the plan of a study's folder.
 
         Raises:
-            UsageError: If there is no plan, or one of another schema version.
+            UsageError: If there is no plan, one of another schema version, a damaged one, or one that is not a list of this
+                program's verbs.
         """
         path = Path(folder) / "plan.json" if Path(folder).is_dir() else Path(folder)
         content = read_json(path)
+        if content is None and path.is_file():
+            raise UsageError(f"{path}: {damage(path)}. {AGAIN}")
         if not content or content.get("kind") != "plan":
             raise UsageError(f"{path}: no plan of a study. Make one: ssl-transfer study plan STUDY.yaml")
         if content.get("schema") != SCHEMA:
             raise UsageError(
-                f"{path}: plan of schema {content.get('schema')}, this version reads {SCHEMA}. Plan again."
+                f"{path}: plan of schema {str(content.get('schema'))[:40]}, this version reads {SCHEMA}. Plan again."
             )
-        jobs = [Job(**job) for job in content["jobs"]]
-        return cls(content["name"], path.parent, content["recipe"], content["arms"], content["tasks"], jobs)
+        read = validated(_Content, content, path, UsageError, AGAIN)
+        check_jobs(path, read.jobs)
+        return cls(read.name, path.parent, read.recipe, read.arms, read.tasks, read.jobs)
+
+
+@dataclass
+class _Content:
+    """The keys of `plan.json`."""
+
+    name: str
+    recipe: dict[str, Any]
+    arms: list[dict[str, Any]]
+    tasks: dict[str, dict[str, Any]]
+    jobs: list[Job]
 
 
 def external_id(spec: str) -> str | None:

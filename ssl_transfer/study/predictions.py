@@ -9,7 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.case_predictions import CasePredictions
+from ssl_transfer.records import parquet_rows
 from ssl_transfer.result import EvalResult
 from ssl_transfer.study.statistics import PredictedRun
 from ssl_transfer.study.table import CELL, coordinates
@@ -41,7 +43,7 @@ class StoredPredictions:
 
 
 def _read(path: Path, averaging: str) -> CasePredictions:
-    return CasePredictions(pd.read_parquet(path), averaging)
+    return CasePredictions(parquet_rows(path, UsageError, "Evaluate again."), averaging)
 
 
 def _key(columns: Mapping[str, Any]) -> tuple:

@@ -9,10 +9,11 @@ from typing import Any
 from ssl_transfer.console import say
 from ssl_transfer.errors import RunError, UsageError
 from ssl_transfer.paths import portable
-from ssl_transfer.recipe import Overrides, find_recipe
+from ssl_transfer.recipe import Overrides, find_recipe, validate
+from ssl_transfer.run import read_json
 from ssl_transfer.study import job_state
 from ssl_transfer.study.costs import Costs
-from ssl_transfer.study.design import load_study
+from ssl_transfer.study.design import StudyRecipe, load_study
 from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.freeze import freeze as write_frozen
 from ssl_transfer.study.freeze import warn_of_changes
@@ -65,7 +66,9 @@ def _saved(study: str | Path, overrides: Overrides) -> Plan | None:
         return None
     if overrides:
         raise UsageError(f"{path}: settings override a YAML, and this is a planned study.")
-    return Plan.load(path)
+    saved = Plan.load(path)
+    validate(StudyRecipe, saved.recipe, f"{saved.folder}/plan.json: recipe")
+    return saved
 
 
 def plan(
@@ -177,8 +180,9 @@ def rounds_of(plan: Plan) -> Iterator[list[str]] | None:
 def check_settings(plan: Plan, check: Callable[[list[str]], None]) -> None:
     """Refuse a study with an invalid setting before its first job; one job of each kind is checked."""
     kinds: dict[tuple, Job] = {}
+    done = job_state.done_jobs(plan)
     for job in plan.jobs:
-        if not job_state.is_done(plan, job):
+        if job.id not in done:
             settings = tuple(word for word in job.words if "=" in word and not word.startswith(("seed=", "fraction=")))
             kinds.setdefault((job.about.get("arm") if job.stage == "pretrain" else job.words[1], settings), job)
     for job in kinds.values():
@@ -223,6 +227,12 @@ def job(study: str | Path, job_id: str, perform: Perform) -> dict[str, Any]:
     return {"job": job_id, "done": True}
 
 
+def _runs_done(plan: Plan, states: dict[str, str]) -> int:
+    """Number of evaluations whose results are there."""
+    runs = ((run, states[job.id] == "done") for job in plan.jobs for run in job.runs)
+    return sum(done or read_json(Path(run["result"])) is not None for run, done in runs)
+
+
 def _progress(plan: Plan, states: dict[str, str]) -> dict[str, Any]:
     """Numbers of jobs and runs by state, and failures."""
     by_stage: dict[str, dict[str, int]] = {}
@@ -244,7 +254,7 @@ def _progress(plan: Plan, states: dict[str, str]) -> dict[str, Any]:
         **{state.replace(" ", "_"): sum(counts[state] for counts in by_stage.values()) for state in job_state.STATES},
         "by_stage": {stage: {state: n for state, n in counts.items() if n} for stage, counts in by_stage.items()},
         "runs": sum(1 for _ in plan.runs),
-        "runs_done": sum(Path(run["result"]).exists() for run in plan.runs),
+        "runs_done": _runs_done(plan, states),
         "failures": failures[:LISTED_FAILURES],
         **({"stopped": stop_sentence(plan.folder)} if has_looks(plan) else {}),
     }

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ssl_transfer.csv_files import write_csv
 from ssl_transfer.errors import RunError
 from ssl_transfer.measures.metrics import METRICS
 from ssl_transfer.result import EvalResult
@@ -208,4 +209,4 @@ def write_table(frame: pd.DataFrame, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     frame.to_parquet(folder / "table.parquet", index=False)
-    frame.to_csv(folder / "table.csv", index=False)
+    write_csv(frame, folder / "table.csv")

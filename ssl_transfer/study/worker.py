@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from ssl_transfer.console import label_lines, say
-from ssl_transfer.errors import Interrupted
+from ssl_transfer.errors import Interrupted, OutputError
 from ssl_transfer.study.devices import claimed_gpus
 from ssl_transfer.study.performing import Perform, attempt
 from ssl_transfer.study.plan import Job
@@ -50,6 +50,9 @@ def work(task: Task) -> str:
     except Interrupted as interruption:
         say(str(interruption))
         return "stopped"
+    except OutputError as error:  # recorded, if that could be written
+        say(f"failed: {task.job.title}: {error}")
+        return "failed"
 
 
 def named(perform: Perform) -> str:

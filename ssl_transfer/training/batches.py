@@ -14,6 +14,7 @@ from ssl_transfer.data.counters import shuffled
 from ssl_transfer.data.training_set import RawBatch, TrainingSet
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.processes import end_with_parent
+from ssl_transfer.training.reader_health import LOOK_SECONDS, delivered
 
 FEW_CORES = 4  # with fewer threads, a worker process would slow the model down
 
@@ -142,6 +143,9 @@ def view_batches(
 
     Args:
         workers: Number of worker processes; 0: read in this process; None: see `suited_workers`.
+
+    Raises:
+        RunError: If reader processes hang.
     """
     on_device = device.type != "cpu"
     workers = suited_workers(device) if workers is None else workers
@@ -152,12 +156,13 @@ def view_batches(
         num_workers=workers,
         pin_memory=on_device,
         prefetch_factor=2 if workers else None,
+        timeout=LOOK_SECONDS if workers else 0,
         worker_init_fn=_start_reader,
         generator=torch.Generator(),  # the loader draws a number, which must not come from the run's generator
     )
     items: Any = iter(loader)
     try:
-        for item in items:
+        for item in delivered(items) if workers else items:
             if on_device:
                 read, rows, epoch = item
                 yield training_set.views(_moved(read, device), np.asarray(rows), np.asarray(epoch))
@@ -192,6 +197,10 @@ def suited_workers(device: torch.device) -> int:
 
 
 def _start_reader(number: int) -> None:
-    """Ignore SIGTERM in a worker. SLURM sends it to all processes; if a worker ended, the run would fail without a checkpoint."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Ignore SIGTERM and Ctrl-C in a worker.
+
+    SLURM and a terminal send them to all processes; if a worker ended, the run would fail without a checkpoint.
+    """
+    for ignored in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(ignored, signal.SIG_IGN)
     end_with_parent()

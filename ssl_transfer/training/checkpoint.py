@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from ssl_transfer.console import warn
 from ssl_transfer.errors import RunError
+from ssl_transfer.writing import writes
 
 KEPT = 2
 
@@ -33,13 +35,25 @@ class Checkpoints:
         self.extra: Callable[[], dict[str, Any]] = dict
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state after `step` steps; an interrupted write does not change earlier checkpoints."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write the state after `step` steps; an interrupted write does not change earlier checkpoints.
+
+        Raises:
+            OutputError: If the disk is full, or the folder cannot be written.
+        """
         path = self.folder / f"checkpoint-{step:08d}.pt"
-        temporary = path.with_suffix(".partial")
-        torch.save({"run_id": self.run_id, "step": step, **state, **self.extra()}, temporary)
-        path.with_suffix(".sha256").write_text(_digest(temporary))
-        os.replace(temporary, path)
+        temporary, kept = path.with_suffix(".partial"), self._paths()
+        latest = f"Kept: {kept[-1].name}" if kept else "There is no checkpoint yet"
+        try:
+            with writes(path, f"{latest}; the same command continues from there once there is room."):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with open(temporary, "wb") as file:  # Python's own file states why a write fails
+                    torch.save({"run_id": self.run_id, "step": step, **state, **self.extra()}, file)
+                path.with_suffix(".sha256").write_text(_digest(temporary))
+                os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
         for old in self._paths()[:-KEPT]:
             old.unlink()
             old.with_suffix(".sha256").unlink(missing_ok=True)
@@ -55,9 +69,9 @@ class Checkpoints:
             state = self._read(path)
             if state is None:
                 warn(f"{path}: this checkpoint is damaged; trying the previous one.")
-            elif state["run_id"] != self.run_id:
+            elif state.get("run_id") != self.run_id:
                 raise RunError(
-                    f"{path}: belongs to run {state['run_id']}, this is run {self.run_id}: another recipe or other inputs. "
+                    f"{path}: belongs to run {state.get('run_id')}, this is run {self.run_id}: another recipe or other inputs. "
                     "Give this run its own --out."
                 )
             else:
@@ -80,7 +94,8 @@ class Checkpoints:
         try:
             if path.with_suffix(".sha256").read_text() != _digest(path):
                 return None
-            return torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            return state if isinstance(state, dict) else None
         except Exception:  # a damaged file can raise any error of zip and pickle
             return None
 

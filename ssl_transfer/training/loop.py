@@ -84,7 +84,15 @@ class Training:
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
+        """Continue from a checkpoint.
+
+        Raises:
+            KeyError, RuntimeError, TypeError, ValueError: If it is of another model or of fewer processes.
+        """
+        if len(checkpoint["rng"]) < self.accelerator.num_processes:
+            raise ValueError(
+                f"it was written by {len(checkpoint['rng'])} process(es), and this launch has {self.accelerator.num_processes}"
+            )
         if self._whole:
             options = StateDictOptions(full_state_dict=True)
             set_model_state_dict(self.objective, checkpoint["objective"], options=options)
@@ -114,6 +122,7 @@ class Training:
         *,
         watch: Callable[[], dict[str, float]] = dict,
         enough: Callable[[], bool] = lambda: False,
+        before_save: Callable[[], None] = lambda: None,
     ) -> None:
         """Train to the last step, or until `enough` returns true.
 
@@ -123,10 +132,12 @@ class Training:
             checkpoints: Writes checkpoints.
             watch: Measures the model; called on all ranks every `watch_every` steps and at the end.
             enough: Whether to stop early; called before every step, with the same answer on all ranks.
+            before_save: Called before every checkpoint, on all ranks; an error prevents it.
 
         Raises:
             RunError: If an alarm stops the run.
-            Interrupted: After a SIGTERM, with a checkpoint written.
+            Interrupted: After SIGTERM or Ctrl-C, with a checkpoint written.
+            StoreError: If a store was replaced meanwhile; no checkpoint is written then.
         """
         schedule, total = self.schedule, self.schedule.total_steps
         self.network.train()
@@ -140,10 +151,12 @@ class Training:
                     logger.flush(self.rate, watch if schedule.watches_at(self.step) else dict)
                 progress.update(logger.message)
                 if stopping or schedule.checkpoints_at(self.step):
+                    before_save()
                     self._save(checkpoints)
                 if stopping and not schedule.is_last(self.step):
                     raise Interrupted(
-                        f"stopped by SIGTERM at step {self.step} of {total}; the same command continues from there."
+                        f"stopped by {termination.name} at step {self.step} of {total}; the same command continues from there.",
+                        termination.status,
                     )
 
     def _save(self, checkpoints: Checkpoints) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from ssl_transfer.console import say
+from ssl_transfer.data.store_watch import StoreWatch
 from ssl_transfer.data.training_set import TrainingSet
+from ssl_transfer.errors import RunError
 from ssl_transfer.methods.objective import Group, Objective
+from ssl_transfer.models.architecture import brief
 from ssl_transfer.models.batchnorm import globalise_batchnorm
 from ssl_transfer.models.memory import keep_freed_memory
 from ssl_transfer.run import Log
@@ -22,6 +25,8 @@ from ssl_transfer.training.loop import Training
 from ssl_transfer.training.machine import Machine, start_accelerator
 from ssl_transfer.training.metric_logger import MetricLogger
 from ssl_transfer.training.monitor import Alarms
+from ssl_transfer.training.reader_health import named_reader_failures
+from ssl_transfer.writing import writes
 
 MEMORY_FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 OptimizerFactory = Callable[[list[Group], int], torch.optim.Optimizer]  # arguments: parameter groups, global batch size
@@ -60,7 +65,7 @@ class Session:
         training: The loop; set by `prepare`.
 
     Raises:
-        RunError: If no checkpoint can be read, or Accelerate counts fewer processes than the launch.
+        RunError: If no checkpoint can be read or fits the run, or Accelerate counts fewer processes than the launch.
         RecipeError: If the batch cannot be shared evenly by the processes.
     """
 
@@ -83,7 +88,7 @@ class Session:
         if resume == "never":
             self.checkpoints.clear()
         self._checkpoint = self.checkpoints.load()
-        self.machine = Machine(**self._checkpoint["machine"]) if self._checkpoint else machine
+        self.machine = machine if self._checkpoint is None else self._recorded_machine(self._checkpoint)
         self.checkpoints.extra = self._extra
         self.accelerator = start_accelerator(
             self.machine.precision, schedule.batch_size, schedule.accumulate, tracker, folder
@@ -125,12 +130,28 @@ class Session:
             label=label,
         )
         if self._checkpoint:
-            self.training.restore(self._checkpoint)
-            for name, stateful in self.keep.items():
-                stateful.restore(self._checkpoint[name])
+            with self._fitting():
+                self.training.restore(self._checkpoint)
+                for name, stateful in self.keep.items():
+                    stateful.restore(self._checkpoint[name])
             say(f"{self.folder}: continuing from step {self.training.step}.")
         self._checkpoint = None  # frees its memory
         return self.training
+
+    def _recorded_machine(self, checkpoint: dict[str, Any]) -> Machine:
+        with self._fitting():
+            return Machine(**checkpoint["machine"])
+
+    @contextmanager
+    def _fitting(self) -> Iterator[None]:
+        """Raise a `RunError` if a checkpoint does not fit this run."""
+        try:
+            yield
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{self.checkpoints.folder}: the latest checkpoint does not fit this run: {brief(error)} Launch it as it was "
+                "started, or start a pretraining again with --resume never; for an evaluation, delete its folder."
+            ) from error
 
     @property
     def position(self) -> dict[str, int]:
@@ -167,13 +188,18 @@ class Session:
         with ExitStack() as stack:
             log = None
             if self.accelerator.is_main_process:
-                self.folder.mkdir(parents=True, exist_ok=True)
+                with writes(self.folder):
+                    self.folder.mkdir(parents=True, exist_ok=True)
                 log = stack.enter_context(closing(Log(self.folder / "log.jsonl", self.training.step)))
             batches = stack.enter_context(
                 closing(view_batches(training_set, sampler, self.accelerator.device, workers))
             )
             logger = MetricLogger(self.accelerator, self.schedule, log, alarms, training_set.key)
-            self.training.run(batches, logger, self.checkpoints, watch=watch, enough=enough)
+            stores = StoreWatch(part.store for part in training_set.parts)
+            with named_reader_failures(self.folder):
+                self.training.run(
+                    batches, logger, self.checkpoints, watch=watch, enough=enough, before_save=stores.check
+                )
         return log.last if log else {}
 
     def _extra(self) -> dict[str, Any]:

@@ -118,7 +118,10 @@ async function copy(text, count) {
 }
 
 function download(rows) {
-  const quoted = text => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const formula = text => /^\s*[=+\-@|%]/.test(text) && !/^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text);
+  const inert = text => formula(text) ? `'${text}` : text; // a spreadsheet would run it
+  const escaped = text => /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const quoted = text => escaped(inert(text));
   const line = (first, texts) => [first, ...texts.map(quoted)].join();
   const lines = [line("row", columns.map(column => column.name)), ...rows.map(row => line(row, columns.map(column => column.text(row))))];
   const link = make("a", {href: URL.createObjectURL(new Blob([lines.join("\n") + "\n"], {type: "text/csv"})), download: "selection.csv"});

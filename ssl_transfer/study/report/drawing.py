@@ -48,6 +48,7 @@ STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "text.color": INK,
+    "text.parse_math": False,  # a name may contain a dollar sign
     "svg.fonttype": "none",
     "svg.hashsalt": "study",
     "axes.edgecolor": INK,

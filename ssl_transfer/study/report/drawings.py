@@ -67,7 +67,7 @@ def drawing(
         caption: Caption.
         grey: Whether random initialisation is grey, which is then stated in the caption.
     """
-    caption = caption.format(metric=measure(metric))
+    caption = caption.replace("{metric}", measure(metric))
     random_init = evidence.random_init
     if grey and random_init & set(evidence.runs["pretraining"]):
         caption += " “scratch” is random initialisation." if len(random_init) == 1 else " Grey: random initialisation."

@@ -15,6 +15,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ssl_transfer.console import duration
+from ssl_transfer.csv_files import write_csv
 from ssl_transfer.study.report import wording
 from ssl_transfer.study.report.drawing import MARKER_NAMES, inline_svg, save, settle
 from ssl_transfer.study.report.evidence import Evidence
@@ -52,7 +53,7 @@ class Drawing:
     def write(self, folder: Path) -> None:
         """Write it as PNG and SVG."""
         self.svg  # noqa: B018 — lays the figure out, once
-        save(self.figure, folder, self.name)
+        save(self.figure, folder, re.sub(r"[^\w.-]+", "_", self.name))  # a metric of a table from elsewhere is any text
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,7 +82,7 @@ class Section:
     def write(self, out: Path) -> None:
         """Write tables and figures into the folders `tables` and `figures`."""
         for name, rows in self.tables.items():
-            rows.to_csv(out / "tables" / f"{name}.csv", index=False)
+            write_csv(rows, out / "tables" / f"{name}.csv")
         for name, rows in self.latex.items():
             (out / "tables" / f"{name}.tex").write_text(latex(rows), encoding="utf-8")
         for drawing in self.figures:
