@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as functional
 
-from ssl_transfer.data.display import SOFT_TISSUE_HU
+from ssl_transfer.data.display import SCALED_RANGE, SOFT_TISSUE_HU
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.measures.neighborhood import Neighborhood
 
@@ -200,6 +200,8 @@ def _spectra(store: ImageStore, rows: np.ndarray) -> torch.Tensor:
     images = torch.from_numpy(np.asarray(images, np.float32)).mean(1, keepdim=True)
     if store.units == "hu":
         images = images.clamp(*SOFT_TISSUE_HU)  # otherwise the edges of bones and air dominate
+    if store.units == "scaled":
+        images = images.clamp(*SCALED_RANGE)  # as a backbone reads them
     small = functional.interpolate(images, (SIDE, SIDE), mode="bilinear", antialias=True, align_corners=False)
     band = (_blurred(small, FINE_BLUR) - _blurred(small, COARSE_BLUR))[:, 0]
     local_contrast = _blurred(band[:, None].square(), CONTRAST_BLUR)[:, 0].clamp(min=0).sqrt()

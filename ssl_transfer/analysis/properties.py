@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
+from ssl_transfer.data.display import DISPLAY_RANGE
 from ssl_transfer.data.store import ImageStore
 
 BODY_HU, BONE_HU, AIR_HU = -300.0, 300.0, -700.0  # body and bone are above, air is below
@@ -78,12 +79,8 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _range(store: ImageStore) -> tuple[float, float]:
-    """Value range of a store that is not HU: 0 to 255 for pictures, otherwise the range of a sample of images."""
-    if store.card.units in ("display", "rgb"):
-        return 0.0, 255.0
-    rows = np.linspace(0, len(store) - 1, min(len(store), BATCH)).astype(int)
-    sample = np.asarray(store.read(np.unique(rows)), np.float32)
-    return float(sample.min()), float(sample.max())
+    """Value range of a store that is not HU: 0 to 255 for pictures, otherwise that of its card."""
+    return DISPLAY_RANGE if store.card.units in ("display", "rgb") else store.card.value_range
 
 
 def _slice_position(store: ImageStore) -> np.ndarray | None:

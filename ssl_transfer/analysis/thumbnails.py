@@ -14,8 +14,8 @@ BATCH_PIXELS = 2**24  # pixels per batch, over all channels
 def thumbnails(store: ImageStore, rows: np.ndarray | None = None, px: int = 32) -> np.ndarray:
     """Shrink images to a square, with their aspect ratio kept and black padding.
 
-    HU are shown in the soft-tissue window (400/40), `display` and `rgb` values unchanged, and `stored` values in the range of
-    each image (0.5 to 99.5 percentile), as on a contact sheet. Images are read in batches.
+    HU are shown in the soft-tissue window (400/40), `display` and `rgb` values unchanged, `stored` and `scaled`
+    values in the value range of the store, as on a contact sheet. Images are read in batches.
 
     Args:
         store: The store.
@@ -40,7 +40,7 @@ def thumbnails(store: ImageStore, rows: np.ndarray | None = None, px: int = 32) 
     for start in range(0, len(rows), step):
         images = store.read(rows[start : start + step])
         for index, image in enumerate(images if channels == 3 else images[:, channels // 2, None], start):
-            _shrunk(displayed(image, store.units), pictures[index])
+            _shrunk(displayed(image, store.units, store.card.value_range), pictures[index])
     return pictures
 
 

@@ -6,8 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.cli.decisions_text import decisions_text, store_text
 from ssl_transfer.cli.flags import add_flags, options_of
+from ssl_transfer.cli.text import as_lines
 from ssl_transfer.cli.verb import Verb
+from ssl_transfer.errors import UsageError
+
+MOST_REFUSED = 20  # files that are listed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,17 +20,42 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     from ssl_transfer.data.ingest.stage import ingest
 
     parser.add_argument("source", help="a file, a folder, or phantom:ct, phantom:cells, phantom:photographs")
-    parser.add_argument("--out", type=Path, required=True, metavar="STORE")
+    parser.add_argument("--out", type=Path, metavar="STORE", help="folder of the store; not with --check")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing: read headers and print what would be decided"
+    )
     add_flags(parser, ingest)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Write the store, and summarise it."""
+    """Write the store, and summarise it; with `--check`, only decide."""
+    from ssl_transfer.data.ingest.check import check
     from ssl_transfer.data.ingest.stage import ingest
     from ssl_transfer.data.inspect import store_summary
 
     settings = {name: getattr(options, name) for name in options_of(ingest)}
+    if options.check:
+        if options.out:
+            raise UsageError(f"--out {options.out}: with --check nothing is written. Leave one of them out.")
+        return check(options.source, settings)
+    if options.out is None:
+        raise UsageError("ingest: expected --out STORE, the folder to write, or --check, which writes nothing.")
     return store_summary(ingest(options.source, options.out, **settings))
 
 
-VERB = Verb("read image files and write an image store", arguments, run)
+def as_text(answer: dict[str, Any]) -> str:
+    """The decisions as a table; of a store, below what it contains."""
+    if answer["kind"] == "store":
+        return store_text(answer)
+    head = {name: answer[name] for name in ("source", "format", "domain")}
+    refused = [f"  {refusal['file']}: {refusal['reason']}" for refusal in answer["refused"][:MOST_REFUSED]]
+    if more := len(answer["refused"]) - len(refused):
+        refused.append(f"  and {more:,} more (--json has all)")
+    warnings = [f"  {warning}" for warning in answer["warnings"]]
+    lines = [as_lines(head), "", decisions_text(answer["decisions"])]
+    lines += ["", "refused", *refused] if refused else []
+    lines += ["", "warnings", *warnings] if warnings else []
+    return "\n".join([*lines, "", "nothing was written"])
+
+
+VERB = Verb("read image files and write an image store", arguments, run, as_text)

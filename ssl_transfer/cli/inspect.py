@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.cli.decisions_text import store_text
+from ssl_transfer.cli.text import as_lines
 from ssl_transfer.cli.verb import Verb
 from ssl_transfer.console import say
 from ssl_transfer.errors import UsageError
@@ -63,6 +65,14 @@ def _store(path: Path, figure: Path | None, source: Path | None) -> dict[str, An
     return store_summary(store)
 
 
+def as_text(answer: dict[str, Any]) -> str:
+    """The answer as lines; the decisions of a store as a table."""
+    return store_text(answer) if answer.get("kind") == "store" else as_lines(answer)
+
+
 VERB = Verb(
-    "print what an artifact is: a store, backbone, features, result, ranking, analysis or study", arguments, run
+    "print what an artifact is: a store, backbone, features, result, ranking, analysis or study",
+    arguments,
+    run,
+    as_text,
 )

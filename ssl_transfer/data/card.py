@@ -16,6 +16,7 @@ SCHEMA = 2
 DTYPES = ("|u1", "<i2", "<f4")
 MASK_DTYPES = ("|u1", "<u2")
 LARGEST_IMAGE = 2**31  # bytes; a card that states more is damaged
+UNITS = ("hu", "display", "rgb", "stored", "scaled")
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class StoreCard:
     Attributes:
         source: The source that was ingested, as given on the command line; None for a store that was not ingested.
         inputs: Digest of the options and files that determine the store.
-        units: `hu`, `display` (windowed, 0–255), `rgb` or `stored`.
+        units: `hu`, `display` (windowed, 0–255), `rgb`, `stored` (as in the files), or `scaled`: each image linearly, so that the
+            ends of its own range (`range_low` and `range_high` in its row) are 0 and 10000.
         domain: Domain of the images, in the notation of `Domain`.
         classes: Labels in the order of their source; None without labels.
         refused: Files that are not in the store: `file`, `kind`, `reason`.
@@ -59,7 +61,9 @@ class StoreCard:
             source has splits.
         split_seed: Seed of the splits; None if the source has splits.
         version: Version of ssl_transfer.
-        value_range: The 0.5 and 99.5 percentile of a sample of the training pixels.
+        decisions: What `ingest` decided before it read the pixels, as `ingest --check` prints it; see `Plan.decisions`.
+        value_range: The values that are 0 and 1 in unit intensity. `stored`: the one range of all images; `scaled`: 0 and 10000;
+            for other units, and stores without a range, the 0.5 and 99.5 percentile of a sample of the training pixels.
         schema: Schema version of this card.
         kind: `store`.
         n_images: Number of images.
@@ -74,7 +78,6 @@ class StoreCard:
         n_refused: Number of refused files.
         labels: Images by label.
         masks: Of the images; None without masks.
-        decisions: What ingest decided about the images and by which rule.
         checksums: Checksum of `rows.parquet`, of the files of the splits, and of each shard (see `integrity`), by file name.
         sample: Digests of some images by position, which are compared at opening.
         id: Content name of the store.
@@ -90,6 +93,7 @@ class StoreCard:
     split_by: str
     split_seed: int | None = None
     version: str | None = None
+    decisions: dict[str, Any]
     value_range: tuple[float, float]
     schema: int = SCHEMA
     kind: str = "store"
@@ -105,7 +109,6 @@ class StoreCard:
     n_refused: int
     labels: dict[str, int]
     masks: MaskCard | None
-    decisions: dict[str, Any]
     checksums: dict[str, str]
     sample: dict[str, str]
     id: str

@@ -7,21 +7,27 @@ import numpy as np
 SOFT_TISSUE_HU = (-160.0, 240.0)  # width 400, level 40
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue; ITU-R BT.601
 STORED_PERCENTILES = (0.5, 99.5)
+DISPLAY_RANGE = (0.0, 255.0)
+SCALED_RANGE = (0.0, 10000.0)  # of `scaled` stores: what the low and the high end of each image's range become
 
 
-def displayed(image: np.ndarray, units: str) -> np.ndarray:
-    """Convert an image to a picture: HU in the soft-tissue window, `stored` values in the range of the image, others unchanged.
+def displayed(image: np.ndarray, units: str, value_range: tuple[float, float]) -> np.ndarray:
+    """Convert an image to a picture.
+
+    HU are shown in the soft-tissue window, `stored` and `scaled` values in the value range of their store, as a backbone sees
+    them, others unchanged.
 
     Args:
         image: Values of a store, shape (C, H, W), 1 or 3 channels; NaN is shown as 0.
-        units: Units of the store: `hu`, `display`, `rgb` or `stored`.
+        units: Units of the store: `hu`, `display`, `rgb`, `stored` or `scaled`.
+        value_range: Of the store's card.
 
     Returns:
         uint8 (H, W), or (H, W, 3) for three channels.
     """
     image = np.nan_to_num(image.astype(np.float32))
-    if units in ("hu", "stored"):
-        low, high = SOFT_TISSUE_HU if units == "hu" else np.percentile(image, STORED_PERCENTILES)
+    if units in ("hu", "stored", "scaled"):
+        low, high = SOFT_TISSUE_HU if units == "hu" else value_range
         image = (image - low) / max(high - low, 1e-9) * 255
     shown = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
     return shown[0] if len(shown) == 1 else np.ascontiguousarray(np.moveaxis(shown, 0, -1))

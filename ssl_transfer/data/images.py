@@ -43,7 +43,7 @@ class Images(Protocol):
 
     @property
     def units(self) -> str:
-        """`hu`, `display` (windowed, 0–255), `rgb` or `stored`."""
+        """`hu`, `display` (windowed, 0–255), `rgb`, `stored`, or `scaled` (see `StoreCard.value_range`)."""
         ...
 
     @property

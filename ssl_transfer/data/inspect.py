@@ -26,7 +26,7 @@ def store_summary(store: ImageStore) -> dict:
     Returns:
         `store`, `id`, `n_images`, `n_patients` (None when unknown), `n_refused`, `refused`, `splits`, `channels`,
         `size`, `dtype`, `units`, `domain`, `labels`, `classes`, `masks`, `columns`, `value_range`, `split_by`,
-        `compressed`, `source`, `warnings`.
+        `compressed`, `source`, `warnings`, `decisions`.
     """
     card = store.card
     names = (
@@ -46,6 +46,7 @@ def store_summary(store: ImageStore) -> dict:
         "compressed",
         "source",
         "warnings",
+        "decisions",
     )
     content = card.to_json()
     masks: dict[str, Any] | None = card.masks and {
@@ -69,7 +70,8 @@ def contact_sheet(store: ImageStore, path: str | os.PathLike, images: int = 64) 
     """Draw example images, a row for each label, with the outlines of their masks.
 
     Examples are evenly spaced over the rows of a label, so the same store gives the same sheet. HU are shown in the soft-tissue
-    window (400/40), `display` values unchanged, and `stored` values in the range of each image.
+    window (400/40), `display` values unchanged, `stored` and `scaled` values in the value range of the store, as a backbone sees
+    them.
 
     Args:
         store: The store.
@@ -174,7 +176,7 @@ class _Sheet:
     def _tile(self, image: np.ndarray, mask: np.ndarray | None):
         from PIL import Image
 
-        tile = Image.fromarray(displayed(image, self.store.units)).convert("RGB")
+        tile = Image.fromarray(displayed(image, self.store.units, self.store.card.value_range)).convert("RGB")
         tile = tile.resize(self.tile_size, Image.Resampling.BICUBIC)
         if mask is None or not mask.any():
             return tile
@@ -200,7 +202,9 @@ class _Sheet:
         if card.units == "hu":
             first += " (shown: soft tissue, width 400, level 40 HU)"
         if card.units == "stored":
-            first += " (each shown in its own range)"
+            first += f" (shown: {card.value_range[0]:g} to {card.value_range[1]:g})"
+        if card.units == "scaled":
+            first += " (shown: the range of each image)"
         splits = " · ".join(
             f"{name} {n.images:,}" + ("" if n.patients is None else f" ({_count(n.patients, 'patient')})")
             for name, n in card.splits.items()

@@ -1,8 +1,8 @@
 """Intensities: the conversion from the units of a store to the input of a backbone.
 
 Images are first converted to *unit intensity*: 0 and 1 are the ends of a window (in HU for CT, 0–255 for displayed images and
-photographs, the value range of the store for stored values). Values outside are clipped only at the end, so that views can still
-move the window. The card of a backbone states its window, mean and standard deviation.
+photographs, the value range of the store for stored and scaled values). Values outside are clipped only at the end, so that views
+can still move the window. The card of a backbone states its window, mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -10,8 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ssl_transfer.data.card import StoreCard
-from ssl_transfer.data.display import LUMINANCE, SOFT_TISSUE_HU
+import numpy as np
+
+from ssl_transfer.data.card import UNITS, StoreCard
+from ssl_transfer.data.display import LUMINANCE, SCALED_RANGE, SOFT_TISSUE_HU
+from ssl_transfer.data.images import Images, Positions
 from ssl_transfer.errors import StoreError
 
 if TYPE_CHECKING:
@@ -57,14 +60,33 @@ class Scale:
             return cls(*map(float, window_hu))
         if card.units in ("display", "rgb"):
             return cls(0.0, 255.0)
-        if card.units == "stored":
+        if card.units in ("stored", "scaled"):
             low, high = card.value_range
             return cls(float(low), float(max(high, low + 1e-6)))
-        raise StoreError(f"store {card.id}: unknown units '{card.units}'; known: hu, display, rgb, stored.")
+        raise StoreError(f"store {card.id}: unknown units '{card.units}'; known: {', '.join(UNITS)}.")
 
     def unit(self, images: torch.Tensor) -> torch.Tensor:
         """Map values (any shape) to float32 unit intensity, not clipped."""
         return images.float().sub(self.low).div_(self.high - self.low)  # `float` may be the caller's own tensor
+
+
+def physical_values(store: Images, positions: Positions) -> np.ndarray:
+    """Images at `positions` in the values of their files: HU, counts, or whatever they state.
+
+    In a store whose units are `scaled`, 0 and 10000 are the columns `range_low` and `range_high`: values come back to within
+    1/20000 of their range from int16 (which ends at 3.3 times the range), and exactly but for rounding from float32.
+
+    Returns:
+        Shape (B, C, H, W); float32 for `scaled` stores, otherwise the dtype of the store.
+    """
+    images = store.read(positions)
+    if store.units != "scaled":
+        return images
+    low, high = (
+        np.asarray(store.column(name), np.float64)[positions][:, None, None, None]
+        for name in ("range_low", "range_high")
+    )
+    return (low + images * ((high - low) / SCALED_RANGE[1])).astype(np.float32)
 
 
 def match_channels(images: torch.Tensor, channels: int) -> torch.Tensor:

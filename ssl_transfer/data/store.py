@@ -20,6 +20,7 @@ import numpy as np
 
 from ssl_transfer import __version__
 from ssl_transfer.data.card import MaskCard, SplitSize, StoreCard
+from ssl_transfer.data.display import STORED_PERCENTILES
 from ssl_transfer.data.image_files import ImageFiles
 from ssl_transfer.data.images import Positions
 from ssl_transfer.data.integrity import check_at_opening, file_checksum, problems, sample_positions, shard_checksums
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import pandas
 
 SPLITS = ("train", "val", "test")
-UNITS = ("hu", "display", "rgb", "stored")
 
 
 class ImageStore:
@@ -105,7 +105,7 @@ class ImageStore:
 
     @property
     def units(self) -> str:
-        """`hu`, `display` (windowed, 0–255), `rgb` or `stored`."""
+        """`hu`, `display` (windowed, 0–255), `rgb`, `stored`, or `scaled` (see `StoreCard.value_range`)."""
         return self.card.units
 
     @property
@@ -278,6 +278,7 @@ class StoreWriter:
         split_seed: int | None = None,
         source: str | None = None,
         inputs: str | None = None,
+        value_range: tuple[float, float] | None = None,
         decisions: dict[str, Any] | None = None,
     ) -> ImageStore:
         """Write rows, splits and card, compute the id of the store from its content, and move it to its folder.
@@ -286,6 +287,7 @@ class StoreWriter:
             splits: Split name of every row, shape (N,).
             mask_classes: Name of each mask value.
             mask_ignore: Mask value of the pixels that are ignored.
+            value_range: The one range of all images; None: percentiles of the training pixels.
 
         The other arguments are attributes of `StoreCard`.
         """
@@ -306,7 +308,7 @@ class StoreWriter:
             split_by=split_by,
             split_seed=split_seed,
             version=__version__,
-            value_range=self._value_range(np.flatnonzero(splits == "train")),
+            value_range=value_range or self._value_range(np.flatnonzero(splits == "train")),
             n_images=len(self.rows),
             n_patients=_count(patients),
             channels=self.shape[0],
@@ -370,7 +372,7 @@ class StoreWriter:
         thinned = [reader.read([position]).reshape(self.shape[0], -1)[:, ::stride].ravel() for position in positions]
         if not thinned:
             return 0.0, 0.0
-        low, high = np.nanpercentile(np.concatenate(thinned).astype(np.float64), [0.5, 99.5])
+        low, high = np.nanpercentile(np.concatenate(thinned).astype(np.float64), STORED_PERCENTILES)
         return round(float(low), 4), round(float(high), 4)
 
 

@@ -226,7 +226,7 @@ def test_a_mixed_folder_is_kept_and_warned_about(tmp_path, out):
     write_dicom(tmp_path / "a", STORED)
     write_dicom(tmp_path / "b", STORED, Modality="MR", SOPClassUID=MRImageStorage, SeriesInstanceUID="7.8")
     store = ingest(tmp_path, out)
-    assert store.units == "stored" and str(store.domain) == "unknown"
+    assert store.units == "scaled" and str(store.domain) == "unknown"
     assert sorted(store.column("modality")) == ["CT", "MR"]
     assert any("mixed modalities: CT 1, MR 1" in warning for warning in store.card.warnings)
 

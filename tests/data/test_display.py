@@ -10,6 +10,7 @@ import ssl_transfer
 from ssl_transfer.data.display import LUMINANCE, SOFT_TISSUE_HU, displayed
 
 SHAPE = (1, 8, 8)
+RANGE = (500.0, 900.0)
 
 
 def flat(*values):
@@ -20,28 +21,29 @@ def flat(*values):
 
 
 def test_hu_are_shown_in_the_soft_tissue_window():
-    shown = displayed(flat(-1000, *SOFT_TISSUE_HU, 3000, 40), "hu")
+    shown = displayed(flat(-1000, *SOFT_TISSUE_HU, 3000, 40), "hu", RANGE)
     assert shown.ravel()[:5].tolist() == [0, 0, 255, 255, 128]
 
 
 @pytest.mark.parametrize("units", ["display", "rgb"])
 def test_displayed_and_colour_images_are_shown_as_they_are(units):
-    assert displayed(flat(0, 17, 255, 300, -4), units).ravel()[:5].tolist() == [0, 17, 255, 255, 0]
+    assert displayed(flat(0, 17, 255, 300, -4), units, RANGE).ravel()[:5].tolist() == [0, 17, 255, 255, 0]
 
 
-def test_stored_values_are_shown_in_the_range_of_their_own_image():
-    image = np.linspace(5000, 9000, 64, dtype=np.float32).reshape(SHAPE)
-    assert (displayed(image, "stored").min(), displayed(image, "stored").max()) == (0, 255)
+@pytest.mark.parametrize("units", ["stored", "scaled"])
+def test_stored_and_scaled_values_are_shown_in_the_range_of_their_store(units):
+    shown = displayed(flat(400, 500, 700, 900, 2000), units, RANGE)
+    assert shown.ravel()[:5].tolist() == [0, 0, 128, 255, 255]  # as a backbone reads them
 
 
 def test_three_channels_are_colours_and_one_is_grey():
-    assert displayed(np.zeros((3, 4, 5), np.uint8), "rgb").shape == (4, 5, 3)
-    assert displayed(np.zeros((1, 4, 5), np.uint8), "display").shape == (4, 5)
+    assert displayed(np.zeros((3, 4, 5), np.uint8), "rgb", RANGE).shape == (4, 5, 3)
+    assert displayed(np.zeros((1, 4, 5), np.uint8), "display", RANGE).shape == (4, 5)
 
 
 def test_an_image_of_one_value_or_of_nan_can_be_shown():
-    assert np.isfinite(displayed(np.full(SHAPE, 7.0), "stored")).all()
-    assert displayed(np.full(SHAPE, np.nan), "display").max() == 0
+    assert np.isfinite(displayed(np.full(SHAPE, 7.0), "stored", (7.0, 7.0))).all()
+    assert displayed(np.full(SHAPE, np.nan), "display", RANGE).max() == 0
 
 
 @pytest.mark.parametrize("value", [SOFT_TISSUE_HU, LUMINANCE])

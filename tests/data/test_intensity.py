@@ -17,7 +17,8 @@ def card(units, **more):
 
 
 @pytest.mark.parametrize(
-    ("units", "low", "high"), [("hu", -160, 240), ("display", 0, 255), ("rgb", 0, 255), ("stored", 12.5, 700)]
+    ("units", "low", "high"),
+    [("hu", -160, 240), ("display", 0, 255), ("rgb", 0, 255), ("stored", 12.5, 700), ("scaled", 12.5, 700)],
 )
 def test_the_ends_of_a_store_s_range_are_zero_and_one(units, low, high):
     scale = Scale.of_store(card(units, value_range=[12.5, 700]), (-160, 240))
@@ -36,7 +37,7 @@ def test_a_store_of_one_value_has_a_finite_scale():
 
 
 def test_unknown_units_are_refused():
-    with pytest.raises(StoreError, match=r"unknown units 'tesla'; known: hu, display, rgb, stored"):
+    with pytest.raises(StoreError, match=r"unknown units 'tesla'; known: hu, display, rgb, stored, scaled"):
         Scale.of_store(card("tesla"), (0, 1))
 
 

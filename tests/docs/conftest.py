@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from support.command_line import ROOT
 from support.documentation import COMMANDS, perform
+from support.radiographs import write_image
 
 
 @pytest.fixture(scope="package")
@@ -32,6 +33,10 @@ def checkout(tmp_path_factory) -> Path:
         arrays[f"{split}_images"] = rng.integers(0, 255, (count, 28, 28), np.uint8)
         arrays[f"{split}_labels"] = np.arange(count)[:, None] % 2
     np.savez(folder / "medmnist.npz", **arrays)
+    for number, bits in enumerate((8, 10, 12, 14)):
+        radiograph = rng.integers(0, 2**bits, (24, 20)).astype(np.uint16)
+        window = {"WindowCenter": 2**bits / 2, "WindowWidth": 2**bits}
+        write_image(folder / "radiographs" / f"p{number}.dcm", radiograph, bits=bits, **window)
     return folder
 
 

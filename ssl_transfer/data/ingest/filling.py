@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ssl_transfer.console import say, warn
 from ssl_transfer.data.ingest.classes import class_warnings, strata, stratify_columns
+from ssl_transfer.data.ingest.decisions import decisions
 from ssl_transfer.data.ingest.duplicates import find_duplicates
 from ssl_transfer.data.ingest.fit import Fit, choose_fit
 from ssl_transfer.data.ingest.labels import LabelTable, join_labels, read_labels
@@ -26,6 +30,7 @@ from ssl_transfer.data.ingest.persons import (
     stored_source,
 )
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
+from ssl_transfer.data.ingest.ranges import Ranges, choose_ranges, pixel_bytes, span_of
 from ssl_transfer.data.ingest.resume import Recorder, resumed
 from ssl_transfer.data.partial import PartialStore
 from ssl_transfer.data.readers.finite import replaced_note
@@ -36,7 +41,90 @@ from ssl_transfer.data.store import ImageStore, StoreWriter, pixel_digest
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import Interrupted, SourceError, SplitError
 
+EXPECTED = ("patient", "study", "series", "label", "split")  # columns from which splits and classes are counted
 NAMED_IDS = 64  # with more mask values, these are instances, not classes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is decided about a source before its images are written.
+
+    Attributes:
+        scan: Its items, with labels joined and intensity ranges in their rows.
+        fit: Form of the store.
+        ranges: Intensity ranges.
+        domain: Of the images.
+        keeps_splits: Whether the splits of the source are kept.
+        names: Pseudonyms of what identifies persons.
+        warnings: For the user.
+        decisions: For the card and for `ingest --check`; see `decisions`.
+    """
+
+    scan: Scan
+    fit: Fit
+    ranges: Ranges
+    domain: Domain
+    keeps_splits: bool
+    names: Pseudonyms
+    warnings: list[str]
+    decisions: dict[str, Any]
+
+
+def prepare(
+    root: Path, reader: Reader, options: Options, *, source: str, warnings: list[str], measure: bool = True
+) -> Plan:
+    """Scan a source, join labels, and decide everything that can be decided before images are written.
+
+    Args:
+        root: File or folder that the reader reads, for messages.
+        reader: Finds and reads the files.
+        options: Options of `ingest`.
+        source: The source as given by the user.
+        warnings: Warnings so far.
+        measure: Whether intensity ranges by percentile are measured, for which pixels are read.
+
+    Raises:
+        SourceError, LabelError, SplitError: See `ingest`.
+    """
+    table = _label_table(options)
+    scan = scan_source(root, reader, options)
+    if table is not None:
+        labels = os.path.realpath(table.path)
+        scan.refused = [refusal for refusal in scan.refused if os.path.realpath(root / refusal.file) != labels]
+    _check_refused(root, scan.refused, len(scan.items), options.max_refused)
+    warnings = warnings + scan.warnings
+    if table is not None:
+        warnings += join_labels(scan.items, scan.refused, table, options.max_unmatched)
+    warnings += complete_patients(scan)
+    domain = Domain.parse(options.domain or scan.domain)
+    if domain.open_modality:
+        warnings = [*warnings, domain.open_modality]
+    if note := folders_as_labels(scan):
+        say(note)
+    names = open_pseudonyms(root, scan, options)
+    warnings += person_warnings(scan, names, options, source)
+    keeps_splits = _check_source_splits(root, scan.items, options)
+    fit = choose_fit(scan.items, scan.units, options.size, options.channels, scan.mask_dtype)
+    ranges = choose_ranges(scan, reader, options.range, channels=fit.channels, workers=options.workers, measure=measure)
+    fit = fit.in_range(ranges)
+    rows = _expected_rows(scan, names, stratify_columns(options.stratify, (item.row for item in scan.items)))
+    splits, split_by = None, None
+    if keeps_splits or all(row.get("patient") or row.get("study") or row.get("series") for row in rows):
+        splits, split_by, _ = _splits(rows, options, keeps_splits)
+    decided = decisions(scan, fit, ranges, rows, splits=splits, split_by=split_by)
+    return Plan(scan, fit, ranges, domain, keeps_splits, names, [*warnings, *ranges.warnings], decided)
+
+
+def _expected_rows(scan: Scan, names: Pseudonyms, stratify: Sequence[str]) -> list[dict]:
+    """Ids (hashed), label, split and other columns of every image; images of equal columns share one dictionary."""
+    columns = tuple(dict.fromkeys((*EXPECTED, *stratify)))
+    shared: dict[tuple, dict] = {}
+    rows = []
+    for item in scan.items:
+        key = tuple(item.row.get(name) for name in columns)
+        row = shared.get(key) or shared.setdefault(key, names.row(dict(zip(columns, key, strict=True))))
+        rows += [row] * item.n_images
+    return rows
 
 
 def fill_store(
@@ -66,33 +154,16 @@ def fill_store(
     Raises:
         SourceError, LabelError, SplitError, OutputError, Interrupted: See `ingest`.
     """
-    table = _label_table(options)
-    scan = scan_source(root, reader, options)
-    if table is not None:
-        labels = os.path.realpath(table.path)
-        scan.refused = [refusal for refusal in scan.refused if os.path.realpath(root / refusal.file) != labels]
-    _check_refused(root, scan.refused, len(scan.items), options.max_refused)
+    plan = prepare(root, reader, options, source=source, warnings=warnings)
+    scan, fit, names, warnings = plan.scan, plan.fit, plan.names, plan.warnings
     n_files = len(scan.items) + _unreadable(scan)
-    warnings, n_warnings = warnings + scan.warnings, len(scan.warnings)
-    if table is not None:
-        warnings += join_labels(scan.items, scan.refused, table, options.max_unmatched)
-    warnings += complete_patients(scan)
-    domain = Domain.parse(options.domain or scan.domain)
-    if domain.open_modality:
-        warnings = [*warnings, domain.open_modality]
-    if note := folders_as_labels(scan):
-        say(note)
-    names = open_pseudonyms(root, scan, options)
-    warnings += person_warnings(scan, names, options, source)
-    keeps_splits = _check_source_splits(root, scan.items, options)
-    fit = choose_fit(scan.items, scan.units, options.size, options.channels, scan.mask_dtype)
-    colour = fit.channels == 3 and fit.dtype == np.uint8
+    n_warnings = len(scan.warnings)
     images, files = sum(item.n_images for item in scan.items), len(scan.items)
     opening = resumed(partial, inputs, fit, compress=options.compress, images=images, files=files)
     with opening as (writer, recorder):
         mask_values = _write_all(writer, reader, scan, fit, options, names, recorder)
         _check_refused(root, scan.refused, n_files - _unreadable(scan), options.max_refused)
-        splits, split_by, split_warnings = _splits(writer.rows, options, keeps_splits)
+        splits, split_by, split_warnings = _splits(writer.rows, options, plan.keeps_splits)
         duplicate_warnings, duplicates = find_duplicates(writer, splits, scan.items, names)
         mask_classes, mask_warnings = _mask_classes(scan.mask_classes, mask_values)
         mask_warnings += scan.warnings[n_warnings:]
@@ -101,8 +172,8 @@ def fill_store(
         )
         store = writer.finish(
             splits,
-            units="rgb" if colour else scan.units,
-            domain=str(domain),
+            units=plan.ranges.units,
+            domain=str(plan.domain),
             classes=_classes(scan.classes, writer.rows),
             mask_classes=mask_classes,
             mask_ignore=scan.mask_ignore,
@@ -112,7 +183,8 @@ def fill_store(
             split_seed=None if split_by == "source" else options.seed,
             source=stored_source(source, names),
             inputs=inputs,
-            decisions={"duplicates": duplicates} if duplicates else {},
+            value_range=plan.ranges.value_range,
+            decisions=plan.decisions | ({"duplicates": duplicates} if duplicates else {}),
         )
     for warning in warnings:
         warn(shown(warning))
@@ -136,8 +208,12 @@ class _Reading:
             if not frames:
                 return "there is no image in it"
             spacing = self.fit.spacing(item.row, item.size)
+            span = span_of(item, [image for image, _, _ in frames])
+            shared = spacing if span is None else spacing | {"range_low": span[0], "range_high": span[1]}
             return [
-                self._written(self.fit.image(image), columns | spacing, None if mask is None else self.fit.mask(mask))
+                self._written(
+                    self.fit.image(image, span), columns | shared, None if mask is None else self.fit.mask(mask)
+                )
                 for image, columns, mask in frames
             ]
         except Unreadable as error:
@@ -169,7 +245,7 @@ def _write_all(
         "reading images",
         options.workers,
         fail=_failed,
-        pixel_bytes=_pixel_bytes,
+        pixel_bytes=pixel_bytes,
         native=_is_native,
         worth_workers=reader.worth_workers,
         start=progress.items,
@@ -200,10 +276,6 @@ def _write_all(
 
 def _failed(item: Item, reason: str) -> str:
     return reason
-
-
-def _pixel_bytes(item: Item) -> int:
-    return item.n_images * item.channels * item.size[0] * item.size[1] * np.dtype(item.dtype).itemsize
 
 
 def _is_native(item: Item) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ssl_transfer.data.display import LUMINANCE
+from ssl_transfer.data.display import DISPLAY_RANGE, LUMINANCE, SCALED_RANGE
+from ssl_transfer.data.ingest.ranges import Ranges
 from ssl_transfer.data.readers.dicom_pixels import AIR_HU
 from ssl_transfer.data.readers.reader import Item, Unreadable
 
@@ -24,7 +25,9 @@ class Fit:
         channels: 1 or 3.
         dtype: Dtype of the images.
         mask_dtype: Dtype of the masks; None without masks.
-        fill: Value of the padding: air for HU, otherwise 0. The minimum of the image is used if it is lower.
+        scaled: Whether the range of each image becomes 0 to 10000.
+        fill: Value of the padding: air for HU, the low end of a store's one range, otherwise 0. The minimum of the image is used
+            if it is lower.
     """
 
     size: tuple[int, int]
@@ -32,9 +35,24 @@ class Fit:
     dtype: np.dtype
     mask_dtype: np.dtype | None
     fill: float
+    scaled: bool = False
 
-    def image(self, image: np.ndarray) -> np.ndarray:
-        """Convert an image (C, H, W): colour to luminance or repeated grey, resample at constant aspect ratio, pad."""
+    def in_range(self, ranges: Ranges) -> Fit:
+        """This form, for images with intensity ranges."""
+        if ranges.units == "scaled":
+            assert ranges.dtype is not None
+            return replace(self, dtype=ranges.dtype, fill=0, scaled=True)
+        return replace(self, fill=ranges.value_range[0]) if ranges.value_range else self
+
+    def image(self, image: np.ndarray, span: tuple[float, float] | None = None) -> np.ndarray:
+        """Convert an image (C, H, W): colour to luminance or repeated grey, resample at constant aspect ratio, pad.
+
+        Args:
+            image: Physical values.
+            span: The physical values that become 0 and 10000 if the store is scaled.
+        """
+        if self.scaled:
+            image = _scaled(image, span or DISPLAY_RANGE)
         if image.shape[0] == 3 and self.channels == 1:
             grey = np.tensordot(np.array(LUMINANCE, np.float32), image.astype(np.float32), 1)[None]
             image = grey if image.dtype.kind == "f" else np.rint(grey).astype(image.dtype)
@@ -43,6 +61,9 @@ class Fit:
         if image.shape[1:] != self.size:
             fill = min(self.fill, image.min())  # a CT among other modalities has air below 0
             image = np.stack([self._padded(_resample(plane, self._inner(plane.shape)), fill) for plane in image])
+        if self.scaled and self.dtype.kind != "f":
+            limits = np.iinfo(self.dtype)
+            image = np.clip(np.rint(image), limits.min, limits.max)
         return np.ascontiguousarray(image, dtype=self.dtype)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
@@ -98,6 +119,12 @@ def choose_fit(items: Sequence[Item], units: str, size: int | None, channels: in
     dtypes = {np.dtype(item.dtype) for item in items}
     dtype = next(d for d in DTYPES if all(np.can_cast(dtype, d) for dtype in dtypes))
     return Fit(chosen, channels, np.dtype(dtype), mask_dtype, AIR_HU if units == "hu" else 0)
+
+
+def _scaled(image: np.ndarray, span: tuple[float, float]) -> np.ndarray:
+    """Map the ends of a range to 0 and 10000, linearly; float32."""
+    low, high = span
+    return ((image.astype(np.float64) - low) * (SCALED_RANGE[1] / (high - low))).astype(np.float32)
 
 
 def _resample(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:

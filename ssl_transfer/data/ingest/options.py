@@ -12,6 +12,8 @@ from ssl_transfer.data.readers.registry import READERS
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import UsageError, nearest
 
+RANGE_RULES = ("auto", "window", "bits", "percentile")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -54,6 +56,10 @@ class Options:
             raise UsageError(f"--format {self.format}: no such format.{nearest(self.format, formats)}")
         if self.channels not in (None, 1, 3):
             raise UsageError(f"--channels {self.channels}: expected 1 or 3.")
+        if self.range not in RANGE_RULES:
+            raise UsageError(
+                f"--range {self.range}: expected {', '.join(RANGE_RULES)}.{nearest(str(self.range), RANGE_RULES)}"
+            )
         if self.size is not None and self.size < 1:
             raise UsageError(f"--size {self.size}: expected a number of pixels above 0.")
         if not self.max_megapixels > 0:

@@ -11,7 +11,8 @@ import inspect
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,7 @@ from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.ingest.pseudonyms import key_digest
 from ssl_transfer.data.partial import PartialStore
 from ssl_transfer.data.readers.items import stored_in
-from ssl_transfer.data.readers.reader import walk
+from ssl_transfer.data.readers.reader import Reader, walk
 from ssl_transfer.data.readers.workers import shared_workers
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import SourceError, UsageError
@@ -50,6 +51,7 @@ def ingest(
     keep_columns: str | None = None,
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
+    range: Literal["auto", "window", "bits", "percentile"] = "auto",
     modality: str | None = None,
     domain: str | None = None,
     masks: str | os.PathLike | None = None,
@@ -86,6 +88,8 @@ def ingest(
         keep_columns: Columns of the CSV, separated by commas, that are stored as they are although they look like ids or names.
         size: Height and width of the images in pixels; default: the most common shape. The aspect ratio is kept, by padding.
         channels: Number of channels; default: 3 if all images are colour, otherwise 1.
+        range: What becomes 0 and 1 in grey images that are neither HU nor 8-bit: ends of the VOI window, of the stored bits, or
+            percentiles 0.5 and 99.5 of the volume; auto: window or bits, for MR, PET, NM, NIfTI and floats percentile.
         modality: DICOM modality to keep, for example CT; default: all.
         domain: Domain of the images, for example ct, xray/chest or fluorescence/cell_line; default: that of the source.
         masks: Label volumes or mask images: a file, a folder, or a pattern with the fields {stem}, {parent}, {number}.
@@ -120,7 +124,9 @@ def ingest(
     """
     options = Options.of(DEFAULTS, locals())
     source, out = str(source), Path(out)
-    _assert_apart(source, out)
+    assert_exists(source)
+    if Path(source).resolve() in out.resolve().parents:
+        raise UsageError(f"--out {out}: lies inside the source {source}. Choose a folder outside of it.")
     inputs = _inputs_digest(source, options)
     artifact = Artifact(inputs, out, "card.json", id_key="inputs", noun="a store of inputs")
     if artifact.is_finished():
@@ -128,21 +134,27 @@ def ingest(
     with PartialStore(out) as partial, stored_in(partial.folder), shared_workers(options.workers):
         if artifact.is_finished():  # by the process that had the lock
             return ImageStore(out)
-        if source.startswith(PHANTOM):
-            return _ingest_phantom(source, partial, options, inputs)
-        return _ingest_files(Path(source), partial, options, source, inputs)
+        with opened(source, options) as (root, reader, chosen, warnings):
+            return fill_store(root, reader, partial, chosen, source=source, inputs=inputs, warnings=warnings)
 
 
-def _assert_apart(source: str, out: Path) -> None:
-    """Refuse a source that does not exist, and a store inside its own source."""
+def assert_exists(source: str) -> None:
+    """Refuse a source that does not exist."""
     if not source.startswith(PHANTOM) and not Path(source).exists():
         raise SourceError(f"{source}: no such file or folder. Give a folder of images, a file, or phantom:NAME.")
-    if Path(source).resolve() in out.resolve().parents:
-        raise UsageError(f"--out {out}: lies inside the source {source}. Choose a folder outside of it.")
 
 
-def _ingest_phantom(source: str, partial: PartialStore, options: Options, inputs: str) -> ImageStore:
-    """Write the files of a phantom into a temporary folder, and ingest them like any others."""
+@contextmanager
+def opened(source: str, options: Options) -> Iterator[tuple[Path, Reader, Options, list[str]]]:
+    """Open a source. The files of a phantom are written into a temporary folder, and read like any others.
+
+    Yields:
+        File or folder, its reader, the options (those of a phantom where the user gave none), and warnings.
+    """
+    if not source.startswith(PHANTOM):
+        reader, warnings = open_reader(Path(source), options)
+        yield Path(source), reader, options, warnings
+        return
     from ssl_transfer.data.readers.phantom.generate import expand
 
     with tempfile.TemporaryDirectory(prefix="ssl_transfer_phantom_") as folder:
@@ -152,7 +164,8 @@ def _ingest_phantom(source: str, partial: PartialStore, options: Options, inputs
             expanded.pop("label_key", None)  # it is the key of the phantom's CSV
         root = Path(expanded.pop("source"))
         chosen = Options.of(DEFAULTS, expanded | options.given | {"keep_paths": True})  # there are no persons in it
-        return _ingest_files(root, partial, chosen, source, inputs)
+        reader, warnings = open_reader(root, chosen)
+        yield root, reader, chosen, warnings
 
 
 DEFAULTS = {
@@ -160,11 +173,6 @@ DEFAULTS = {
     for name, parameter in inspect.signature(ingest).parameters.items()
     if parameter.kind is parameter.KEYWORD_ONLY
 }
-
-
-def _ingest_files(root: Path, partial: PartialStore, options: Options, source: str, inputs: str) -> ImageStore:
-    reader, warnings = open_reader(root, options)
-    return fill_store(root, reader, partial, options, source=source, inputs=inputs, warnings=warnings)
 
 
 def _inputs_digest(source: str, options: Options) -> str:

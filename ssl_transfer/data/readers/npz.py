@@ -214,7 +214,9 @@ class NpzReader:
             if split:
                 row["split"] = split
             path = self.root / f"{prefix}#{position}"
-            items.append(Item(str(file), path, 1, images.shape[1:3], images.shape[3], dtype, row, depth=depth))
+            together = None if dtype == np.uint8 else self.root.name  # an archive has one scale
+            size, channels = images.shape[1:3], images.shape[3]
+            items.append(Item(str(file), path, 1, size, channels, dtype, row, depth=depth, together=together))
         return items
 
     def _columns(self, archive, name: str, array: np.ndarray, notes: list[str]) -> dict[str, list]:

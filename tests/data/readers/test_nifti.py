@@ -63,7 +63,7 @@ def test_slices_look_as_in_radiology_however_the_file_is_stored(
         (np.int16, 0, None, "stored"),
         (np.int16, 0, "ct", "hu"),
         (np.int16, -1000, "mr", "stored"),
-        (np.uint8, 0, None, "stored"),
+        (np.uint8, 0, None, "display"),
     ],
 )
 def test_values_are_hu_by_domain_or_because_of_values_of_air(tmp_path, dtype, lowest, domain, units):

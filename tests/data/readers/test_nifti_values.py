@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from ssl_transfer.data.ingest import stage
+from ssl_transfer.data.intensity import physical_values
 from ssl_transfer.data.readers.hounsfield import hu_evidence
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import SourceError
@@ -105,7 +106,7 @@ def test_one_cropped_ct_does_not_take_the_others_out_of_hu(tmp_path):
     assert "without air of their own: " in said(store)
 
 
-@pytest.mark.parametrize("n_ct, n_mr, units, aside", [(3, 1, "hu", "mr0.nii"), (1, 3, "stored", "ct0.nii")])
+@pytest.mark.parametrize("n_ct, n_mr, units, aside", [(3, 1, "hu", "mr0.nii"), (1, 3, "scaled", "ct0.nii")])
 def test_the_rarer_kind_is_set_aside_unless_the_domain_is_stated(tmp_path, n_ct, n_mr, units, aside):
     for number in range(n_ct):
         save(tmp_path / f"in/ct{number}.nii", ct())
@@ -169,7 +170,7 @@ def test_four_dimensions_of_a_mask_are_those_of_its_volumes(tmp_path):
     save(tmp_path / "m/a.nii", (phases > 500).astype(np.uint8))
     store = ingest(tmp_path / "in", tmp_path / "s", masks=tmp_path / "m")
     everywhere = np.arange(10)
-    assert np.array_equal(store.read(everywhere)[:, 0] > 500, store.masks(everywhere) == 1)
+    assert np.array_equal(physical_values(store, everywhere)[:, 0] > 500.5, store.masks(everywhere) == 1)
     save(tmp_path / "m/a.nii", np.zeros((*SHAPE, 3), np.uint8))
     with pytest.raises(SourceError, match="has 3 volumes; expected one"):
         ingest(tmp_path / "in", tmp_path / "t", masks=tmp_path / "m")

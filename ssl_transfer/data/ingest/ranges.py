@@ -1,0 +1,410 @@
+"""Intensity ranges: which physical values of each image become 0 and 1, by a stated rule.
+
+HU need no range, and 8-bit grey and colour have that of their display, 0 to 255. For every other image, `--range` states a rule:
+
+- `window`: the VOI window that the file states;
+- `bits`: the values that the stored bits can hold;
+- `percentile`: the 0.5 and 99.5 percentile of the volume;
+- `auto`: `window`, or `bits` where there is no window; `percentile` for MR, PET and scintigraphy, for other volumes of unknown
+  modality (NIfTI), and for floats.
+
+An image to which its rule does not apply has the next one: window, bits, percentile. MR intensities have no unit: their scale
+differs between scanners, sequences and sessions, and the VOI window in an MR file is the operator's or the scanner's choice for
+one slice or series. What the values of a tissue have in common is their rank within the volume, so percentiles of the volume are
+the convention in the field. Slices of a volume share one range: the brightness of a tissue does not change from slice to slice.
+
+Percentiles are those of a sample without randomness: 32 images of the volume, evenly spaced, of each every n-th pixel, about
+4,096. 16 bits are a promise of the container, not of the detector. Of these files (in DICOM: of one modality and manufacturer)
+2,000 are read, evenly spaced, and the range is that of the smallest depth (8, 10, 12, 14, 16 bits) that contains their values.
+
+References:
+    VOI windows: DICOM PS3.3 C.11.2.1.2.
+    Nyúl & Udupa 1999, doi 10.1002/(SICI)1522-2594(199912)42:6<1072::AID-MRM11>3.0.CO;2-M: MR intensities have no fixed meaning.
+    Reinhold et al. 2019, https://arxiv.org/abs/1812.04652: normalisation of MR by volume.
+    Ma et al. 2024 (MedSAM), doi 10.1038/s41467-024-44824-z: 0.5 and 99.5 percentile for MR, X-ray and ultrasound.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from ssl_transfer.console import say
+from ssl_transfer.data.display import DISPLAY_RANGE, SCALED_RANGE, STORED_PERCENTILES
+from ssl_transfer.data.readers.reader import Item, Reader, Scan, Unreadable
+from ssl_transfer.data.readers.workers import ordered
+
+Rule = Literal["auto", "window", "bits", "percentile"]
+Span = tuple[float, float]
+
+XRAY = frozenset({"CR", "DX", "MG", "RF", "XA", "RG", "IO", "PX", "ES"})  # with a window or bits, even at 8 bits
+WITHOUT_UNITS = frozenset({"MR", "PT", "NM"})  # whose VOI windows are one operator's choice
+COUNTS = frozenset({"PT", "NM"})  # the brightest values are far above the 99.5 percentile and matter: lesions
+AS_DISPLAYED = ("display", "colour", "palette")
+DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits of detectors
+INVERTED = ("MONOCHROME1", "MINISWHITE")  # photometric interpretations of DICOM and TIFF
+PROMISED_BITS = 16  # from here on, bits are those of the container
+DEPTH_FILES = 2000  # files whose values decide about the depth in use
+SAMPLED_IMAGES, SAMPLED_PIXELS = 32, 4096  # of a volume, and of each of these images
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """What was decided for a store. The range of each image is in its row: `intensity` (the rule), `range_low`, `range_high`.
+
+    Attributes:
+        units: Units of the store: `hu`, `display`, `rgb`, `stored`, or `scaled` where ranges differ.
+        value_range: The one range of all images (`stored`), 0 and 10000 (`scaled`); None: no range was decided.
+        dtype: Dtype of a store that is scaled; None: that of its images.
+        groups: Number of ranges by percentile.
+        warnings: For the card.
+    """
+
+    units: str
+    value_range: Span | None = None
+    dtype: np.dtype | None = None
+    groups: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def choose_ranges(
+    scan: Scan, reader: Reader, rule: Rule, *, channels: int, workers: int | None = None, measure: bool = True
+) -> Ranges:
+    """Decide the intensity range of every item, and write it into the item's row.
+
+    Args:
+        scan: Items of the source.
+        reader: Reads pixels where the range depends on them.
+        rule: The `--range` option.
+        channels: Channels of the store.
+        workers: Number of worker processes.
+        measure: Whether percentiles are measured; otherwise `range_low` and `range_high` stay empty.
+    """
+    items = scan.items
+    if scan.units == "hu":
+        for item in items:
+            item.row.setdefault("intensity", "hu")
+        return Ranges("hu", warnings=_without_effect(rule, "all images are in HU"))
+    chosen = _Choice.of(items, rule)
+    if chosen.is_displayed:
+        for item in items:
+            item.row["intensity"] = _rule(item, rule)
+        reason = "all images are colour or 8-bit grey, which is stored as displayed"
+        return Ranges("rgb" if channels == 3 else "display", warnings=_without_effect(rule, reason))
+    depths = _depths(items, chosen.containers, reader, workers)
+    volumes, warnings = chosen.volumes, tuple(chosen.warnings(len(items), rule))
+    one = len(volumes) + len(chosen.spans | set(depths.values())) == 1
+    measured: dict[Any, Span] = {}
+    if measure:  # in a store of several ranges, the percentiles of a file alone are measured as it is read
+        shared = {name: positions for name, positions in volumes.items() if one or len(positions) > 1}
+        measured = _measured(items, shared, reader, workers)
+    for position, item in enumerate(items):
+        of_item = _rule(item, rule)
+        span = measured.get(_volume(position, item)) if of_item == "percentile" else _stated(item, of_item, depths)
+        item.row |= {"intensity": of_item} | ({"range_low": span[0], "range_high": span[1]} if span else {})
+    if one:
+        span = next(iter(chosen.spans | set(depths.values()) | set(measured.values())), None)
+        return Ranges("stored", span, groups=len(volumes), warnings=warnings)
+    return Ranges("scaled", SCALED_RANGE, np.dtype(chosen.dtype), len(volumes), warnings)
+
+
+def span_of(item: Item, images: Sequence[np.ndarray]) -> Span | None:
+    """The range of an item: that in its row, or the percentiles of its images; None: it needs none."""
+    if item.row.get("range_low") is not None:
+        return item.row["range_low"], item.row["range_high"]
+    return percentile_range(sampled(images)) if item.row.get("intensity") == "percentile" else None
+
+
+def sampled(images: Sequence[np.ndarray], most: int = SAMPLED_IMAGES) -> np.ndarray:
+    """Finite values of up to `most` images (C, H, W), evenly spaced: of each about 4,096 pixels, float64, shape (n,)."""
+    thinned = [np.zeros(0)]
+    for position in evenly_spaced(len(images), most):
+        flat = images[position].reshape(len(images[position]), -1)
+        stride = max(1, flat.shape[1] // SAMPLED_PIXELS) | 1  # odd, so that all columns are sampled
+        thinned.append(flat[:, ::stride].ravel().astype(np.float64))
+    values = np.concatenate(thinned)
+    return values[np.isfinite(values)]
+
+
+def percentile_range(values: np.ndarray) -> Span:
+    """The 0.5 and 99.5 percentile of values, to six significant digits.
+
+    Where they are equal, as in an image that is mostly background, the range is that from the smallest to the largest value.
+
+    Args:
+        values: Finite values, shape (n,).
+
+    Returns:
+        Two values that differ.
+    """
+    if not len(values):
+        return 0.0, 1.0
+    low, high = np.percentile(values, STORED_PERCENTILES)
+    if low == high:
+        low, high = values.min(), values.max()
+    low, high = (float(f"{value:.6g}") for value in (low, high))
+    return low, high if high > low else low + 1.0
+
+
+def depth_in_use(depth: Span, bits: int, lowest: float, highest: float, *, inverted: bool = False) -> Span:
+    """The range of the smallest usual depth that contains the values of files which were stored with more bits.
+
+    Args:
+        depth: Lowest and highest value that the stored bits can hold.
+        bits: Number of stored bits.
+        lowest: Smallest value of the files.
+        highest: Their largest value.
+        inverted: Whether values were turned (MONOCHROME1): those of fewer bits lie at the upper end of the depth.
+
+    Example:
+        >>> depth_in_use((0, 65535), 16, 12, 3071)
+        (0.0, 4095.0)
+        >>> depth_in_use((0, 65535), 16, 61440, 65535, inverted=True)
+        (61440.0, 65535.0)
+    """
+    low, high = map(float, depth)
+    step = (high - low) / (2**bits - 1)
+    zero = low + 2 ** (bits - 1) * step
+    if low < 0 and abs(zero) < step / 2 and not inverted:  # signed
+        if lowest < zero:
+            return low, high
+        low = zero
+    used = round((high - lowest if inverted else highest - low) / step)
+    levels = 2 ** min(next((d for d in DEPTHS if used < 2**d), bits), bits) - 1
+    return (high - levels * step, high) if inverted else (low, low + levels * step)
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Up to `most` positions below `count`, evenly spaced, ascending."""
+    kept = min(count, most)
+    return [int((k + 0.5) * count / kept) for k in range(kept)]
+
+
+def _rule(item: Item, rule: Rule) -> str:
+    """The rule by which an item is read: `window`, `bits` or `percentile`, or `display`, `colour`, `palette`."""
+    if item.channels == 3:
+        return "palette" if item.row.get("intensity") == "palette" else "colour"
+    modality = item.row.get("modality")
+    eight_bit = item.dtype == np.uint8 and item.depth in (None, DISPLAY_RANGE)
+    is_picture = "modality" not in item.row and item.together is None
+    if eight_bit and (is_picture or (rule == "auto" and modality not in XRAY)):
+        return "display"
+    if rule == "auto":
+        is_volume = "modality" not in item.row and item.together is not None
+        rule = "percentile" if modality in WITHOUT_UNITS or is_volume or item.depth is None else "window"
+    if rule == "window" and not _has_window(item):
+        rule = "bits"
+    return "percentile" if rule == "bits" and _full_depth(item) is None else rule
+
+
+def _has_window(item: Item) -> bool:
+    """Whether an item states a window that contains a value which it can have."""
+    if item.window is None or not np.isfinite(item.window).all() or not item.window[0] < item.window[1]:
+        return False
+    return item.depth is None or (item.window[0] < item.depth[1] and item.depth[0] < item.window[1])
+
+
+def _full_depth(item: Item) -> Span | None:
+    if item.depth is None and item.dtype == np.uint8:
+        return DISPLAY_RANGE
+    return None if item.depth is None or not item.depth[0] < item.depth[1] else item.depth
+
+
+@dataclass
+class _Choice:
+    """What the headers of all items say about their ranges. Items are held by position: a source may have millions.
+
+    Attributes:
+        images: Files by rule.
+        spans: Ranges that are known from headers.
+        containers: Positions of items whose depth in use is to be found, by `_detector`.
+        volumes: Positions of items that share a range by percentile.
+        ignored: Files whose VOI window is not used.
+        dtype: Of a store that is scaled: int16, or float32 where rounding and the limits of int16 would cost values: floats, and
+            PET and scintigraphy.
+    """
+
+    images: Counter = field(default_factory=Counter)
+    spans: set[Span] = field(default_factory=set)
+    containers: dict[tuple, array] = field(default_factory=dict)
+    volumes: dict[Any, array] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+    dtype: type = np.int16
+
+    @classmethod
+    def of(cls, items: Sequence[Item], rule: Rule) -> _Choice:
+        choice = cls()
+        for position, item in enumerate(items):
+            of_item = _rule(item, rule)
+            choice.images[of_item] += 1
+            if of_item == "percentile":
+                choice.volumes.setdefault(_volume(position, item), array("q")).append(position)
+            elif of_item == "bits" and _bits(item) >= PROMISED_BITS:
+                choice.containers.setdefault(_detector(item), array("q")).append(position)
+            else:
+                choice.spans.add(_stated(item, of_item, {}))
+            if item.window is not None and not _has_window(item):
+                choice.ignored.append(item.file)
+            is_float = item.dtype.kind == "f" and item.depth is None
+            if item.channels == 1 and (is_float or item.row.get("modality") in COUNTS):
+                choice.dtype = np.float32
+        return choice
+
+    @property
+    def is_displayed(self) -> bool:
+        """Whether every item is stored as displayed."""
+        return set(self.images) <= set(AS_DISPLAYED)
+
+    def warnings(self, count: int, rule: Rule) -> Iterator[str]:
+        """What the user has to know: images to which the rule does not apply."""
+        others = {of_item: n for of_item, n in self.images.items() if of_item not in (rule, *AS_DISPLAYED)}
+        if rule != "auto" and others:
+            how = " and ".join(sorted(others))
+            yield f"--range {rule}: {sum(others.values())} of {count} files have no such range; read by {how}"
+        if self.ignored and rule in ("auto", "window"):
+            yield (
+                f"{len(self.ignored)} files state a VOI window without any value that they can have, which is not used: "
+                f"{', '.join(self.ignored[:3])}"
+            )
+
+
+def _stated(item: Item, rule: str, depths: Mapping[tuple, Span]) -> Span:
+    """The range of an item by a rule other than `percentile`."""
+    if rule in AS_DISPLAYED:
+        return DISPLAY_RANGE
+    low, high = item.window if rule == "window" else depths.get(_detector(item)) or _full_depth(item)  # type: ignore[misc]
+    return float(low), float(high)
+
+
+def _volume(position: int, item: Item) -> Any:
+    """What items that share a range by percentile have in common."""
+    return position if item.together is None else item.together
+
+
+def _detector(item: Item) -> tuple:
+    """What items of one depth in use share. Pictures state neither modality nor manufacturer: one depth for the source."""
+    return (item.depth, *(item.row.get(name) for name in ("modality", "manufacturer", "photometric")))
+
+
+def _bits(item: Item) -> int:
+    if item.row.get("bits"):
+        return int(item.row["bits"])
+    low, high = _full_depth(item) or DISPLAY_RANGE
+    return int(np.ceil(np.log2(high - low + 1)))
+
+
+def _depths(
+    items: Sequence[Item], containers: Mapping[tuple, array], reader: Reader, workers: int | None
+) -> dict[tuple, Span]:
+    """The depth in use of items whose bits are those of a container, by `_detector`; reads files."""
+    depths = {}
+    for detector, positions in containers.items():
+        sample = [items[positions[k]] for k in evenly_spaced(len(positions), DEPTH_FILES)]
+        depth, bits = _full_depth(sample[0]), _bits(sample[0])
+        assert depth is not None  # their rule is `bits`
+        say(f"reading pixels of {len(sample)} of {len(positions)} files of {bits} bits: the depth in use decides")
+        extremes = ordered(
+            _Extremes(reader),
+            sample,
+            "reading pixels",
+            workers,
+            fail=_none,
+            pixel_bytes=pixel_bytes,
+            native=lambda item: item.native,
+            worth_workers=reader.worth_workers,
+        )
+        known = [pair for pair in extremes if pair is not None]
+        if known:
+            lowest, highest = min(low for low, _ in known), max(high for _, high in known)
+            inverted = sample[0].row.get("photometric") in INVERTED
+            depth = depth_in_use(depth, bits, lowest, highest, inverted=inverted)
+        depths[detector] = float(depth[0]), float(depth[1])
+    return depths
+
+
+def _measured(
+    items: Sequence[Item], volumes: Mapping[Any, array], reader: Reader, workers: int | None
+) -> dict[Any, Span]:
+    """The range of each volume, by percentile; without those of which no file can be read."""
+    if not volumes:
+        return {}
+    samples = _Samples(items, list(volumes.values()))
+    spans = ordered(
+        _Percentiles(reader),
+        samples,
+        "measuring intensity ranges",
+        workers,
+        fail=_none,
+        pixel_bytes=lambda sample: sum(map(pixel_bytes, sample)),
+        native=lambda sample: any(item.native for item in sample),
+        worth_workers=reader.worth_workers,
+    )
+    return {name: span for name, span in zip(volumes, spans, strict=True) if span is not None}
+
+
+def pixel_bytes(item: Item) -> int:
+    """Size of the pixels of an item."""
+    return item.n_images * item.channels * item.size[0] * item.size[1] * np.dtype(item.dtype).itemsize
+
+
+def _none(_: Any, reason: str) -> None:
+    """The answer of a file that crashes its decoder, which is listed when it is to be written."""
+
+
+class _Samples(Sequence[list[Item]]):
+    """The items of each volume that are read to measure its range."""
+
+    def __init__(self, items: Sequence[Item], volumes: Sequence[array]):
+        self.items, self.volumes = items, volumes
+
+    def __len__(self) -> int:
+        return len(self.volumes)
+
+    def __getitem__(self, number):
+        if isinstance(number, slice):
+            return [self[k] for k in range(*number.indices(len(self)))]
+        positions = self.volumes[number]
+        return [self.items[positions[k]] for k in evenly_spaced(len(positions), SAMPLED_IMAGES)]
+
+
+class _Extremes:
+    """Smallest and largest finite value of an item; None if it cannot be read. It is pickled for worker processes."""
+
+    def __init__(self, reader: Reader):
+        self.reader = reader
+
+    def __call__(self, item: Item) -> Span | None:
+        try:
+            values = [image[np.isfinite(image)] for image, _, _ in self.reader.read(item)]
+        except Unreadable:
+            return None  # listed when it is to be written
+        values = [of_image for of_image in values if of_image.size]
+        if not values:
+            return None
+        return float(min(of_image.min() for of_image in values)), float(max(of_image.max() for of_image in values))
+
+
+class _Percentiles:
+    """The range of items that share one; None if none can be read. It is pickled for worker processes."""
+
+    def __init__(self, reader: Reader):
+        self.reader = reader
+
+    def __call__(self, items: Sequence[Item]) -> Span | None:
+        values = []
+        for item in items:
+            try:
+                images = [image for image, _, _ in self.reader.read(item)]
+            except Unreadable:
+                continue  # listed when it is to be written
+            values.append(sampled(images, max(1, SAMPLED_IMAGES // len(items))))
+        return percentile_range(np.concatenate(values)) if values else None
+
+
+def _without_effect(rule: Rule, reason: str) -> tuple[str, ...]:
+    return () if rule == "auto" else (f"--range {rule} decides nothing: {reason}",)
