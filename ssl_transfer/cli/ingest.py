@@ -24,12 +24,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check", action="store_true", help="write nothing: read headers and print what would be decided"
     )
+    parser.add_argument(
+        "--part",
+        metavar="K/N",
+        help="read one of N parts of the archive on a cluster, such as 3/64; --merge joins them",
+    )
+    parser.add_argument("--merge", action="store_true", help="join the parts, with the same options, to the store")
     add_flags(parser, ingest)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Write the store, and summarise it; with `--check`, only decide."""
+    """Write the store, and summarise it; with `--check`, only decide; with `--part`, write a part."""
     from ssl_transfer.data.ingest.check import check
+    from ssl_transfer.data.ingest.parts import ingest_part, merge_parts
     from ssl_transfer.data.ingest.stage import ingest
     from ssl_transfer.data.inspect import store_summary
 
@@ -40,13 +47,20 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         return check(options.source, settings)
     if options.out is None:
         raise UsageError("ingest: expected --out STORE, the folder to write, or --check, which writes nothing.")
-    return store_summary(ingest(options.source, options.out, **settings))
+    if options.part and options.merge:
+        raise UsageError(f"--part {options.part}: not together with --merge, which joins parts that are done.")
+    if options.part:
+        return {"kind": "part", **ingest_part(options.source, options.out, options.part, **settings)}
+    write = merge_parts if options.merge else ingest
+    return store_summary(write(options.source, options.out, **settings))
 
 
 def as_text(answer: dict[str, Any]) -> str:
     """The decisions as a table; of a store, below what it contains."""
     if answer["kind"] == "store":
         return store_text(answer)
+    if answer["kind"] == "part":
+        return as_lines(answer)
     head = {name: answer[name] for name in ("source", "format", "domain")}
     refused = [f"  {refusal['file']}: {refusal['reason']}" for refusal in answer["refused"][:MOST_REFUSED]]
     if more := len(answer["refused"]) - len(refused):

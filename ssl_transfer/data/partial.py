@@ -13,6 +13,7 @@ from pathlib import Path
 from ssl_transfer.errors import OutputError, SslTransferError
 from ssl_transfer.writing import locked, writes
 
+PROGRESS = "progress.json"  # how far an ingest has come
 NOTHING_KEPT = "Nothing was kept."
 
 
@@ -54,11 +55,20 @@ class PartialStore:
         self._stack.close()
 
     def clear(self) -> None:
-        """Delete the folder."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the folder, but not the parts of an ingest on a cluster."""
+        if parts_of(self.out):
+            self.remove_images()
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def remove_parts(self) -> None:
+        """Delete the parts of an ingest on a cluster."""
+        for folder in parts_of(self.out):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def remove_images(self) -> None:
-        """Delete the images and rows of an ingest that cannot go on, but not its plan."""
+        """Delete the images and rows of an ingest that cannot go on, and the record of its progress."""
+        (self.folder / PROGRESS).unlink(missing_ok=True)
         shutil.rmtree(self.store, ignore_errors=True)
         for path in self.folder.glob("rows-*.parquet"):
             path.unlink()
@@ -67,6 +77,11 @@ class PartialStore:
         """Move the files of the store to its folder."""
         with writes(self.out, self.kept or NOTHING_KEPT):
             self.store.rename(self.out)
+
+
+def parts_of(out: Path) -> list[Path]:
+    """Folders of the parts of a store that are done."""
+    return sorted(partial_folder(out).glob("part-*-of-*"))
 
 
 def partial_folder(out: Path) -> Path:

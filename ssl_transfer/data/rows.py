@@ -83,8 +83,7 @@ class RowBatches:
 
         self.flush()
         for path in self.paths:
-            for row in parquet.read_table(path).to_pylist():
-                yield {name: value for name, value in row.items() if value is not None}
+            yield from parquet.read_table(path).to_pylist()
 
     def join(self, folder: Path, **columns: np.ndarray) -> Path:
         """Write `rows.parquet`.

@@ -245,6 +245,16 @@ class StoreWriter:
     def _store(self) -> Path:
         return self.partial.store
 
+    @property
+    def images_per_shard(self) -> tuple[int, int | None]:
+        """Images in each shard but the last, of pixels and of masks (None: there are none)."""
+        masks = self._files.masks
+        return self._files.pixels.images_per_shard, masks.images_per_shard if masks else None
+
+    def close(self) -> None:
+        """Finish the last shards, of a part that is no store."""
+        self._files.close()
+
     def flush(self) -> tuple[int, int]:
         """Write everything to the disk; returns what another writer takes as `start`."""
         return self._files.flush()

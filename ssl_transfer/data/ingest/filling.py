@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ssl_transfer.console import say, warn
+from ssl_transfer.data.ingest.appending import append_items
 from ssl_transfer.data.ingest.classes import class_warnings, strata, stratify_columns
 from ssl_transfer.data.ingest.decisions import decisions
 from ssl_transfer.data.ingest.duplicates import find_duplicates
@@ -29,17 +29,17 @@ from ssl_transfer.data.ingest.persons import (
     stored_refusals,
     stored_source,
 )
+from ssl_transfer.data.ingest.progress import Progress
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
-from ssl_transfer.data.ingest.ranges import Ranges, choose_ranges, pixel_bytes, span_of
-from ssl_transfer.data.ingest.resume import Recorder, resumed
+from ssl_transfer.data.ingest.ranges import Ranges, choose_ranges
+from ssl_transfer.data.ingest.resume import resumed
 from ssl_transfer.data.partial import PartialStore
 from ssl_transfer.data.readers.finite import replaced_note
-from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan, Unreadable, named_file, shown
-from ssl_transfer.data.readers.workers import ordered
+from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan, shown
 from ssl_transfer.data.splits import FEWEST_GROUPS, draw_splits, shared_groups
-from ssl_transfer.data.store import ImageStore, StoreWriter, pixel_digest
+from ssl_transfer.data.store import ImageStore, StoreWriter
 from ssl_transfer.domains import Domain
-from ssl_transfer.errors import Interrupted, SourceError, SplitError
+from ssl_transfer.errors import SourceError, SplitError
 
 EXPECTED = ("patient", "study", "series", "label", "split")  # columns from which splits and classes are counted
 NAMED_IDS = 64  # with more mask values, these are instances, not classes
@@ -155,139 +155,64 @@ def fill_store(
         SourceError, LabelError, SplitError, OutputError, Interrupted: See `ingest`.
     """
     plan = prepare(root, reader, options, source=source, warnings=warnings)
-    scan, fit, names, warnings = plan.scan, plan.fit, plan.names, plan.warnings
-    n_files = len(scan.items) + _unreadable(scan)
-    n_warnings = len(scan.warnings)
-    images, files = sum(item.n_images for item in scan.items), len(scan.items)
-    opening = resumed(partial, inputs, fit, compress=options.compress, images=images, files=files)
+    images, files = sum(item.n_images for item in plan.scan.items), len(plan.scan.items)
+    opening = resumed(partial, Progress(inputs), plan.fit, compress=options.compress, images=images, files=files)
     with opening as (writer, recorder):
-        mask_values = _write_all(writer, reader, scan, fit, options, names, recorder)
-        _check_refused(root, scan.refused, n_files - _unreadable(scan), options.max_refused)
-        splits, split_by, split_warnings = _splits(writer.rows, options, plan.keeps_splits)
-        duplicate_warnings, duplicates = find_duplicates(writer, splits, scan.items, names)
-        mask_classes, mask_warnings = _mask_classes(scan.mask_classes, mask_values)
-        mask_warnings += scan.warnings[n_warnings:]
-        warnings += (
-            split_warnings + duplicate_warnings + _small_classes(writer.rows, splits, split_by, options) + mask_warnings
-        )
-        store = writer.finish(
-            splits,
-            units=plan.ranges.units,
-            domain=str(plan.domain),
-            classes=_classes(scan.classes, writer.rows),
-            mask_classes=mask_classes,
-            mask_ignore=scan.mask_ignore,
-            refused=stored_refusals(scan, names),
-            warnings=names.warnings(warnings, chain(scan.items, scan.refused)),
-            split_by=split_by,
-            split_seed=None if split_by == "source" else options.seed,
-            source=stored_source(source, names),
-            inputs=inputs,
-            value_range=plan.ranges.value_range,
-            decisions=plan.decisions | ({"duplicates": duplicates} if duplicates else {}),
-        )
+        append_items(writer, reader, plan.scan, plan.fit, plan.names, recorder, workers=options.workers)
+        return finish_store(root, plan, writer, options, recorder.progress, source=source)
+
+
+def finish_store(
+    root: Path, plan: Plan, writer: StoreWriter, options: Options, progress: Progress, *, source: str
+) -> ImageStore:
+    """Decide what needs all images (splits, classes, duplicates), and write rows and card.
+
+    Args:
+        root: File or folder that was read, for messages.
+        plan: What was decided before.
+        writer: Has all images.
+        options: Options of `ingest`.
+        progress: What was found while images were read.
+        source: The source as given by the user, for the card.
+
+    Returns:
+        The store, opened.
+
+    Raises:
+        SourceError: If too many files are unreadable.
+    """
+    scan, names, warnings = plan.scan, plan.names, list(plan.warnings)
+    n_files = len(scan.items) + _unreadable(scan)
+    scan.refused.extend(
+        Refusal(scan.items[position].file, kind, reason, scan.items[position].row)
+        for position, kind, reason in sorted(progress.refused)
+    )
+    _check_refused(root, scan.refused, n_files - _unreadable(scan), options.max_refused)
+    splits, split_by, split_warnings = _splits(writer.rows, options, plan.keeps_splits)
+    duplicate_warnings, duplicates = find_duplicates(writer, splits, scan.items, names)
+    mask_classes, mask_warnings = _mask_classes(scan.mask_classes, set(progress.mask_values) - {scan.mask_ignore})
+    warnings += split_warnings + duplicate_warnings + _small_classes(writer.rows, splits, split_by, options)
+    warnings += mask_warnings + replaced_note(dict(sorted(progress.replaced.items())))
+    store = writer.finish(
+        splits,
+        units=plan.ranges.units,
+        domain=str(plan.domain),
+        classes=_classes(scan.classes, writer.rows),
+        mask_classes=mask_classes,
+        mask_ignore=scan.mask_ignore,
+        refused=stored_refusals(scan, names),
+        warnings=names.warnings(warnings, chain(scan.items, scan.refused)),
+        split_by=split_by,
+        split_seed=None if split_by == "source" else options.seed,
+        source=stored_source(source, names),
+        inputs=progress.inputs,
+        value_range=plan.ranges.value_range,
+        decisions=plan.decisions | ({"duplicates": duplicates} if duplicates else {}),
+    )
     for warning in warnings:
         warn(shown(warning))
     store.refused = [{"file": r.file, "kind": r.kind, "reason": shown(r.reason)} for r in scan.refused]
     return store
-
-
-Written = tuple[np.ndarray, dict, np.ndarray | None, dict[str, str]]  # image, row, mask, digests
-
-
-class _Reading:
-    """Decodes and fits an item. It is pickled for worker processes."""
-
-    def __init__(self, reader: Reader, fit: Fit):
-        self.reader, self.fit = reader, fit
-
-    def __call__(self, item: Item) -> list[Written] | str:
-        """Images with rows, masks and digests; or the reason why the item cannot be read."""
-        try:
-            frames = list(self.reader.read(item))
-            if not frames:
-                return "there is no image in it"
-            spacing = self.fit.spacing(item.row, item.size)
-            span = span_of(item, [image for image, _, _ in frames])
-            shared = spacing if span is None else spacing | {"range_low": span[0], "range_high": span[1]}
-            return [
-                self._written(
-                    self.fit.image(image, span), columns | shared, None if mask is None else self.fit.mask(mask)
-                )
-                for image, columns, mask in frames
-            ]
-        except Unreadable as error:
-            return str(error)
-
-    def _written(self, image: np.ndarray, columns: dict, mask: np.ndarray | None) -> Written:
-        digests = {"pixel_digest": pixel_digest(image)}
-        if mask is not None:
-            digests["mask_digest"] = pixel_digest(mask)
-        return image, columns, mask, digests
-
-
-def _write_all(
-    writer: StoreWriter, reader: Reader, scan: Scan, fit: Fit, options: Options, names: Pseudonyms, recorder: Recorder
-) -> set[int]:
-    """Write every item that can be read and is not written yet.
-
-    The others are added to `scan.refused`, and warnings about values to `scan.warnings`.
-
-    Returns:
-        The mask values that occur, without 0.
-    """
-    progress, items = recorder.progress, scan.items
-    uids = Counter(item.uid for item in items if item.uid)
-    repeated = {uid for uid, count in uids.items() if count > 1}
-    answers = ordered(
-        _Reading(reader, fit),
-        items,
-        "reading images",
-        options.workers,
-        fail=_failed,
-        pixel_bytes=pixel_bytes,
-        native=_is_native,
-        worth_workers=reader.worth_workers,
-        start=progress.items,
-    )
-    try:
-        with closing(answers):
-            for position, answer in enumerate(answers, progress.items):
-                item = items[position]
-                if isinstance(answer, str):
-                    progress.refused.append((position, "unreadable", answer))
-                elif reason := _copy_of(item, answer, repeated, progress.seen):
-                    progress.refused.append((position, "duplicate", reason))
-                else:
-                    row = names.row(item.row) | {"file": names.file(item.file)}
-                    for image, columns, mask, digests in answer:
-                        writer.append(image, row | columns, mask, digests)
-                        progress.add_replaced(item.file, columns.get("non_finite") or 0)
-                        if mask is not None:
-                            progress.add_mask(mask)
-                recorder.done(position)
-        recorder.all_done()
-    except Interrupted as interruption:
-        raise recorder.interrupted(interruption) from None
-    scan.refused.extend(Refusal(items[k].file, kind, reason, items[k].row) for k, kind, reason in progress.refused)
-    scan.warnings += replaced_note(Counter(progress.replaced))
-    return set(progress.mask_values) - {scan.mask_ignore}
-
-
-def _failed(item: Item, reason: str) -> str:
-    return reason
-
-
-def _is_native(item: Item) -> bool:
-    return item.native
-
-
-def _copy_of(item: Item, images: list[Written], repeated: set[str], seen: dict[str, str]) -> str | None:
-    """Why a file is a copy of an earlier one; None if it is not. `seen` has the first file of each uid and pixels."""
-    if item.uid not in repeated:
-        return None
-    first = seen.setdefault("|".join([str(item.uid), *(digests["pixel_digest"] for *_, digests in images)]), item.file)
-    return None if first == item.file else f"the same SOPInstanceUID and pixels as {named_file(first)}"
 
 
 def _unreadable(scan: Scan) -> int:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ssl_transfer.data.partial import PROGRESS
 from ssl_transfer.run import read_json, write_json
 
-FILE = "progress.json"
 SECONDS_BETWEEN = 30.0  # of two records, and at least 20 times what the last one took
 SHARE = 20
 
@@ -41,15 +41,18 @@ class Progress:
     replaced: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: Path, inputs: str) -> Progress:
-        """Read the record of a folder; one of no progress if there is none, or one of other inputs."""
-        content: dict[str, Any] = read_json(folder / FILE) or {}
-        if content.get("inputs") != inputs:
-            return cls(inputs)
+    def load(cls, folder: Path, begin: Progress) -> Progress:
+        """Read the record of a folder; `begin` if there is none, or one of other inputs."""
+        content: dict[str, Any] = read_json(folder / PROGRESS) or {}
+        return cls.of(content) or begin if content.get("inputs") == begin.inputs else begin
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> Progress | None:
+        """The progress of a record; None if it is damaged."""
         try:
             return cls(**{**content, "refused": [tuple(refusal) for refusal in content["refused"]]})
         except (KeyError, TypeError):
-            return cls(inputs)
+            return None
 
     def add_replaced(self, file: str, count: int) -> None:
         """Note that values of a file were not finite."""
@@ -64,7 +67,7 @@ class Progress:
 
     def save(self, folder: Path) -> None:
         """Write the record."""
-        write_json(folder / FILE, asdict(self))
+        write_json(folder / PROGRESS, asdict(self))
 
 
 class Pace:

@@ -53,7 +53,7 @@ class Recorder:
         self._tell()
 
     def _tell(self) -> None:
-        if self.progress.items:
+        if self.progress.images:
             self.partial.kept = f"{self._counted} are kept; the same command goes on from there."
 
     @property
@@ -69,13 +69,13 @@ class Recorder:
 
 @contextmanager
 def resumed(
-    partial: PartialStore, inputs: str, fit: Fit, *, compress: bool, images: int, files: int
+    partial: PartialStore, begin: Progress, fit: Fit, *, compress: bool, images: int, files: int
 ) -> Iterator[tuple[StoreWriter, Recorder]]:
     """Open the writer of a store, behind the last record of an ingest of the same inputs.
 
     Args:
         partial: Folder of the store that is being written, entered.
-        inputs: Digest of the inputs.
+        begin: The progress of an ingest that begins.
         fit: Form of the store.
         compress: The `--compress` option.
         images: Number of images, by the headers.
@@ -84,7 +84,7 @@ def resumed(
     Raises:
         OutputError: If the disk has no room for the images.
     """
-    progress = Progress.load(partial.folder, inputs)
+    progress = Progress.load(partial.folder, begin)
     masks = 0 if fit.mask_dtype is None else np.dtype(fit.mask_dtype).itemsize
     image_bytes = fit.size[0] * fit.size[1] * (fit.channels * fit.dtype.itemsize + masks)
     written = progress.images
@@ -93,9 +93,9 @@ def resumed(
         try:
             writer = stack.enter_context(_writer(partial, fit, compress, progress))
         except (ValueError, FileNotFoundError):  # the record is newer than its files: they did not reach the disk
-            progress = Progress(inputs)
+            progress = begin
             writer = stack.enter_context(_writer(partial, fit, compress, progress))
-        if progress.items:
+        if progress.images:
             say(f"{partial.out}: going on after {progress.items:,} of {files:,} files")
         try:
             yield writer, Recorder(partial, writer, progress, files)

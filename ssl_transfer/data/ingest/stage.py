@@ -22,7 +22,7 @@ from ssl_transfer.data.ingest.filling import fill_store
 from ssl_transfer.data.ingest.opening import open_reader
 from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.ingest.pseudonyms import key_digest
-from ssl_transfer.data.partial import PartialStore
+from ssl_transfer.data.partial import PartialStore, parts_of
 from ssl_transfer.data.readers.items import stored_in
 from ssl_transfer.data.readers.reader import Reader, walk
 from ssl_transfer.data.readers.workers import shared_workers
@@ -127,15 +127,26 @@ def ingest(
     assert_exists(source)
     if Path(source).resolve() in out.resolve().parents:
         raise UsageError(f"--out {out}: lies inside the source {source}. Choose a folder outside of it.")
-    inputs = _inputs_digest(source, options)
-    artifact = Artifact(inputs, out, "card.json", id_key="inputs", noun="a store of inputs")
-    if artifact.is_finished():
-        return ImageStore(out)
+    inputs = inputs_digest(source, options)
+    if store := store_of(inputs, out):
+        return store
+    if parts := parts_of(out):
+        raise UsageError(f"--out {out}: there are parts of it. Join them with --merge, or delete {parts[0].parent}.")
     with PartialStore(out) as partial, stored_in(partial.folder), shared_workers(options.workers):
-        if artifact.is_finished():  # by the process that had the lock
-            return ImageStore(out)
+        if store := store_of(inputs, out):  # of the process that had the lock
+            return store
         with opened(source, options) as (root, reader, chosen, warnings):
             return fill_store(root, reader, partial, chosen, source=source, inputs=inputs, warnings=warnings)
+
+
+def store_of(inputs: str, out: Path) -> ImageStore | None:
+    """The store in a folder, if it is one of these inputs; None if there is none.
+
+    Raises:
+        UsageError: If the folder contains something else.
+    """
+    artifact = Artifact(inputs, out, "card.json", id_key="inputs", noun="a store of inputs")
+    return ImageStore(out) if artifact.is_finished() else None
 
 
 def assert_exists(source: str) -> None:
@@ -175,7 +186,7 @@ DEFAULTS = {
 }
 
 
-def _inputs_digest(source: str, options: Options) -> str:
+def inputs_digest(source: str, options: Options) -> str:
     """Hash of everything that determines the store: options, the key of pseudonyms, and name, size and modification time of all
     files that are read."""
     determining = {name: value for name, value in options.values.items() if name not in INDIFFERENT}

@@ -157,6 +157,26 @@ class Items(Sequence[Item]):
         self._records[position] = record(item)
 
 
+class Share(Sequence[Item]):
+    """The first items of a list.
+
+    Args:
+        items: The list.
+        end: How many.
+    """
+
+    def __init__(self, items: Sequence[Item], end: int):
+        self.items, self.end = items, end
+
+    def __len__(self) -> int:
+        return self.end
+
+    def __getitem__(self, position):
+        if not 0 <= position < self.end:
+            raise IndexError(position)
+        return self.items[position]
+
+
 class StoredItem(Item):
     """An item that is a copy of its record; a change is written to it."""
 

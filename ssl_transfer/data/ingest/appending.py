@@ -1,0 +1,140 @@
+"""Reading of the items of a source, and appending of their images to a store or a part of one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from contextlib import closing
+
+import numpy as np
+
+from ssl_transfer.data.ingest.fit import Fit
+from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
+from ssl_transfer.data.ingest.ranges import pixel_bytes, span_of
+from ssl_transfer.data.ingest.resume import Recorder
+from ssl_transfer.data.integrity import pixel_digest
+from ssl_transfer.data.readers.items import Share
+from ssl_transfer.data.readers.reader import Item, Reader, Scan, Unreadable, named_file
+from ssl_transfer.data.readers.workers import ordered
+from ssl_transfer.data.store import StoreWriter
+from ssl_transfer.errors import Interrupted
+
+Written = tuple[np.ndarray, dict, np.ndarray | None, dict[str, str]]  # image, columns, mask, digests
+ITEM = "item_position"  # column of the rows of a part, which tells files apart
+
+
+class Decoding:
+    """Decodes and fits an item. It is pickled for worker processes."""
+
+    def __init__(self, reader: Reader, fit: Fit):
+        self.reader, self.fit = reader, fit
+
+    def __call__(self, item: Item) -> list[Written] | str:
+        """Images with columns, masks and digests; or the reason why the item cannot be read."""
+        try:
+            frames = list(self.reader.read(item))
+            if not frames:
+                return "there is no image in it"
+            spacing = self.fit.spacing(item.row, item.size)
+            span = span_of(item, [image for image, _, _ in frames])
+            of_item = spacing if span is None else spacing | {"range_low": span[0], "range_high": span[1]}
+            return [self._written(image, columns | of_item, mask, span) for image, columns, mask in frames]
+        except Unreadable as error:
+            return str(error)
+
+    def _written(self, image: np.ndarray, columns: dict, mask: np.ndarray | None, span) -> Written:
+        image = self.fit.image(image, span)
+        digests = {"pixel_digest": pixel_digest(image)}
+        if mask is not None:
+            mask = self.fit.mask(mask)
+            digests["mask_digest"] = pixel_digest(mask)
+        return image, columns, mask, digests
+
+
+def append_items(
+    writer: StoreWriter,
+    reader: Reader,
+    scan: Scan,
+    fit: Fit,
+    names: Pseudonyms,
+    recorder: Recorder,
+    *,
+    workers: int | None = None,
+    end: int | None = None,
+    is_part: bool = False,
+) -> None:
+    """Append the images of every item that can be read, behind those that are there; note the others in the progress.
+
+    Args:
+        writer: Appends images.
+        reader: Reads items.
+        scan: The items.
+        fit: Form of the store.
+        names: Pseudonyms of what identifies persons.
+        recorder: Records the progress.
+        workers: Number of worker processes.
+        end: Position behind the last item; None: all items.
+        is_part: Whether copies are kept and rows have the position of their item, so that copies are found later.
+
+    Raises:
+        Interrupted: If a signal stops it; the progress is recorded.
+    """
+    progress, items = recorder.progress, scan.items
+    repeated = frozenset() if is_part else repeated_uids(items)
+    answers = ordered(
+        Decoding(reader, fit),
+        Share(items, len(items) if end is None else end),
+        "reading images",
+        workers,
+        fail=_failed,
+        pixel_bytes=pixel_bytes,
+        native=_is_native,
+        worth_workers=reader.worth_workers,
+        start=progress.items,
+    )
+    try:
+        with closing(answers):
+            for position, answer in enumerate(answers, progress.items):
+                item = items[position]
+                if isinstance(answer, str):
+                    progress.refused.append((position, "unreadable", answer))
+                elif reason := copy_of(item, answer, repeated, progress.seen):
+                    progress.refused.append((position, "duplicate", reason))
+                else:
+                    row = names.row(item.row) | {"file": names.file(item.file)} | ({ITEM: position} if is_part else {})
+                    for image, columns, mask, digests in answer:
+                        writer.append(image, row | columns, mask, digests)
+                        progress.add_replaced(item.file, columns.get("non_finite") or 0)
+                        if mask is not None:
+                            progress.add_mask(mask)
+                recorder.done(position)
+        recorder.all_done()
+    except Interrupted as interruption:
+        raise recorder.interrupted(interruption) from None
+
+
+def repeated_uids(items: Iterable[Item]) -> frozenset[str]:
+    """Ids that several items have. Memory: eight bytes an item."""
+    hashes = np.fromiter((hash(item.uid) for item in items if item.uid), np.int64)
+    values, counts = np.unique(hashes, return_counts=True)
+    several = set(values[counts > 1].tolist())
+    if not several:
+        return frozenset()
+    counted = Counter(item.uid for item in items if item.uid and hash(item.uid) in several)
+    return frozenset(uid for uid, count in counted.items() if count > 1)
+
+
+def copy_of(item: Item, images: list[Written], repeated: Collection[str], seen: dict[str, str]) -> str | None:
+    """Why a file is a copy of an earlier one; None if it is not. `seen` has the first file of each uid and pixels."""
+    if item.uid not in repeated:
+        return None
+    first = seen.setdefault("|".join([str(item.uid), *(digests["pixel_digest"] for *_, digests in images)]), item.file)
+    return None if first == item.file else f"the same SOPInstanceUID and pixels as {named_file(first)}"
+
+
+def _failed(item: Item, reason: str) -> str:
+    return reason
+
+
+def _is_native(item: Item) -> bool:
+    return item.native
