@@ -188,16 +188,18 @@ def finish_store(
         for position, kind, reason in sorted(progress.refused)
     )
     _check_refused(root, scan.refused, n_files - _unreadable(scan), options.max_refused)
-    splits, split_by, split_warnings = _splits(writer.rows, options, plan.keeps_splits)
+    columns = dict.fromkeys((*EXPECTED, *stratify_columns(options.stratify, (item.row for item in scan.items))))
+    rows = writer.rows.shared(tuple(columns), where_unknown=("patient", "study", "series"))
+    splits, split_by, split_warnings = _splits(rows, options, plan.keeps_splits)
     duplicate_warnings, duplicates = find_duplicates(writer, splits, scan.items, names)
     mask_classes, mask_warnings = _mask_classes(scan.mask_classes, set(progress.mask_values) - {scan.mask_ignore})
-    warnings += split_warnings + duplicate_warnings + _small_classes(writer.rows, splits, split_by, options)
+    warnings += split_warnings + duplicate_warnings + _small_classes(rows, splits, split_by, options)
     warnings += mask_warnings + replaced_note(dict(sorted(progress.replaced.items())))
     store = writer.finish(
         splits,
         units=plan.ranges.units,
         domain=str(plan.domain),
-        classes=_classes(scan.classes, writer.rows),
+        classes=_classes(scan.classes, rows),
         mask_classes=mask_classes,
         mask_ignore=scan.mask_ignore,
         refused=stored_refusals(scan, names),
@@ -235,7 +237,7 @@ def _check_refused(root: Path, refused: list[Refusal], taken: int, most: float) 
         raise SourceError(f"{root}: no image to ingest (files refused: {kinds or 'none'}).{examples}")
 
 
-def _check_source_splits(root: Path, items: list[Item], options: Options) -> bool:
+def _check_source_splits(root: Path, items: Sequence[Item], options: Options) -> bool:
     """Whether the splits of the source are kept, because every image has one; otherwise splits are drawn.
 
     Raises:

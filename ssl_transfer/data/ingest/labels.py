@@ -237,7 +237,7 @@ def _key_of(file: str, row: dict, key: str) -> str | None:
 
 
 def _by_key_of_source(
-    items: list[Item], refused: list[Refusal], table: LabelTable, max_unmatched: float, warnings: list[str]
+    items: Sequence[Item], refused: list[Refusal], table: LabelTable, max_unmatched: float, warnings: list[str]
 ) -> dict[str, dict]:
     """Values of the table by the keys of the source.
 

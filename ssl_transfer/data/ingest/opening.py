@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.ingest.patients import assign_patients
+from ssl_transfer.data.readers.items import Items
 from ssl_transfer.data.readers.matching import suffix
 from ssl_transfer.data.readers.reader import Reader, Scan, refused_entries, walk
 from ssl_transfer.data.readers.registry import READERS, reader_options
@@ -48,6 +49,7 @@ def scan_source(root: Path, reader: Reader, options: Options) -> Scan:
         SourceError, UsageError: If the source cannot be read, or `--patient-from` does not fit.
     """
     scan = reader.scan()
+    scan.items = Items.of(scan.items)
     files = walk(root)
     listed = {refusal.file for refusal in scan.refused} if files.refused else set()
     scan.refused += [refusal for refusal in files.refused if refusal.file not in listed]

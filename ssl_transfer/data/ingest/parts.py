@@ -1,6 +1,6 @@
 """Ingest in parts, for archives that need a cluster.
 
-Every part reads all headers, so that all parts decide alike, and the pixels of its own share of the files. Merging joins parts and
+Every part reads all headers, so that all parts decide alike, and the pixels of its share of the files. Merging joins them and
 decides what needs all images: copies, splits, classes, and the id, which is that of an ingest in one piece.
 """
 

@@ -111,7 +111,7 @@ class Scan:
             unknown.
     """
 
-    items: list[Item]
+    items: Sequence[Item]
     refused: list[Refusal]
     units: str
     domain: str = "unknown"
