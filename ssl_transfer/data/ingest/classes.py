@@ -29,7 +29,9 @@ def stratify_columns(stratify: str | None, rows: Iterable[Mapping[str, Any]]) ->
     """
     if stratify is None:
         return ["label"]
-    known = set().union(*rows)
+    known: set[str] = set()
+    for row in rows:
+        known.update(row)
     names = [stratify] if stratify in known else [name.strip() for name in stratify.split(",")]
     for name in names:
         if name not in known:
