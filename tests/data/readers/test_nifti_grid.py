@@ -146,4 +146,5 @@ def test_a_file_without_orientation_is_named(tmp_path):
     image = nibabel.Nifti1Image(np.zeros(SHAPE, np.int16) + np.arange(6, dtype=np.int16), None)
     image.header["qform_code"] = image.header["sform_code"] = 0
     nibabel.save(image, tmp_path / "v.nii")
-    assert "v.nii" in " ".join(ingest(tmp_path / "v.nii", tmp_path / "s", domain="mr").card.warnings)
+    store = ingest(tmp_path / "v.nii", tmp_path / "s", domain="mr", keep_paths=True)
+    assert "v.nii" in " ".join(store.card.warnings)
