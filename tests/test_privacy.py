@@ -51,7 +51,7 @@ def write(path: Path, content: dict) -> Path:
 
 @pytest.mark.long
 def test_no_file_of_any_artifact_names_a_person(home):
-    source = dicom(home / "Erika" / "Mustermann", patients=12, slices=4)
+    source = dicom(home / "Erdmuthe" / "Mustermann", patients=12, slices=4)
     store = home / "stores" / "ct"
     run("ingest", source, "--out", store, "--max-refused", "0.2")
     recipe = write(home / "recipe.yaml", RECIPE | {"data": {"store": str(store), "views": "ct", "size": 32}})

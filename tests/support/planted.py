@@ -22,7 +22,7 @@ from ssl_transfer.data.readers.phantom.generate import write_ct
 
 PERSON = (
     "mustermann",
-    "erika",
+    "erdmuthe",
     "geheimrat",
     "planteduser",
     "plantedhost",
@@ -40,13 +40,13 @@ def dicom(root: Path, patients: int = 6, slices: int = 4) -> Path:
     random = np.random.default_rng(0)
     for patient in range(patients):
         for number in range(slices):
-            folder = root / f"MUSTERMANN_ERIKA{patient}_19700101" / "Dr. Geheimrat"
+            folder = root / f"MUSTERMANN_ERDMUTHE{patient}_19700101" / "Dr. Geheimrat"
             folder.mkdir(parents=True, exist_ok=True)
             values = random.integers(0, 2000, SLICE).astype(np.uint16)
-            _header(patient, number, values).save_as(folder / f"Mustermann.Erika-{number}", enforce_file_format=True)
+            _header(patient, number, values).save_as(folder / f"Mustermann.Erdmuthe-{number}", enforce_file_format=True)
     (root / "MUSTERMANN_damaged.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"x" * 300)
-    (root / "Geheimrat.txt").write_text("Erika")
-    (root / "Mustermann.dcm").symlink_to("/home/planteduser/Erika.dcm")
+    (root / "Geheimrat.txt").write_text("Erdmuthe")
+    (root / "Mustermann.dcm").symlink_to("/home/planteduser/Erdmuthe.dcm")
     return root
 
 
@@ -56,12 +56,16 @@ def _header(patient: int, number: int, values: np.ndarray) -> Dataset:
     header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = pydicom.uid.CTImageStorage
     header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = f"1.2.3.{patient}.{number}"
-    header.PatientID, header.PatientName, header.PatientBirthDate = f"MRN4711-{patient}", "Mustermann^Erika", "19700101"
+    header.PatientID, header.PatientName, header.PatientBirthDate = (
+        f"MRN4711-{patient}",
+        "Mustermann^Erdmuthe",
+        "19700101",
+    )
     header.StudyInstanceUID, header.SeriesInstanceUID = f"1.2.3.{patient}", f"1.2.3.{patient}.1"
-    header.ReferringPhysicianName = header.OperatorsName = "Geheimrat^Erika"
+    header.ReferringPhysicianName = header.OperatorsName = "Geheimrat^Erdmuthe"
     header.StudyDate = header.SeriesDate = header.AcquisitionDate = header.ContentDate = "19700101"
     header.StationName, header.AccessionNumber, header.ProtocolName = "PLANTEDHOST", "MRN4711", "Mustermann"
-    header.StudyDescription = header.SeriesDescription = header.ImageComments = "Erika Mustermann, Dr. Geheimrat"
+    header.StudyDescription = header.SeriesDescription = header.ImageComments = "Erdmuthe Mustermann, Dr. Geheimrat"
     header.Modality, header.InstanceNumber, header.Manufacturer = "CT", number, "ACME"
     header.BodyPartExamined = ("CHEST", "HEAD")[patient % 2]
     header.ImagePositionPatient, header.ImageOrientationPatient = [0, 0, 5 * number], [1, 0, 0, 0, 1, 0]
@@ -82,11 +86,11 @@ def pictures(root: Path) -> tuple[Path, Path]:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 255, SLICE, dtype=np.uint8)).save(root / file)
         who = f"MRN4711-{number // 2}"
-        free = f"Erika Mustermann {number // 2}: nodule"
+        free = f"Erdmuthe Mustermann {number // 2}: nodule"
         lines.append(
             f"{file},{who},{'ab'[number // 2 % 2]},{who},Mustermann,1970-01-01,{free},Dr. Geheimrat,01.01.1970"
         )
-    (root / "scans" / "Erika.png").write_bytes(b"no picture")
+    (root / "scans" / "Erdmuthe.png").write_bytes(b"no picture")
     table = root.parent / "Mustermann.csv"
     table.write_text("\n".join(lines) + "\n")
     return root, table
@@ -101,8 +105,8 @@ def volumes(root: Path) -> Path:
         image = nibabel.Nifti1Image(
             np.random.default_rng(number).integers(0, 900, (*SLICE, 3)).astype(np.int16), np.eye(4)
         )
-        image.header["descrip"], image.header["db_name"] = b"Erika Mustermann 1970-01-01", b"Geheimrat"
-        nibabel.save(image, root / f"Mustermann_Erika_{number}.nii.gz")
+        image.header["descrip"], image.header["db_name"] = b"Erdmuthe Mustermann 1970-01-01", b"Geheimrat"
+        nibabel.save(image, root / f"Mustermann_Erdmuthe_{number}.nii.gz")
     (root / "Geheimrat.nii.gz").write_bytes(gzip.compress(b"short"))
     return root
 
@@ -118,7 +122,7 @@ def archive(path: Path) -> Path:
         groups=names,
         files=np.array([f"Mustermann/{number}.png" for number in range(32)]),
         mrn=names,
-        reader=np.array(["Erika Geheimrat"] * 32),
+        reader=np.array(["Erdmuthe Geheimrat"] * 32),
         patient_name=np.array(["Mustermann"] * 32),
     )
     return path

@@ -59,7 +59,7 @@ def test_a_store_of_volumes_names_nobody(home):
 
 
 def test_a_store_of_an_archive_names_nobody(home):
-    ingest(archive(home / "Erika" / "Mustermann.npz"), home / "store")
+    ingest(archive(home / "Erdmuthe" / "Mustermann.npz"), home / "store")
     assert persons_in(home / "store") == []
 
 
@@ -76,15 +76,17 @@ def test_inspect_names_the_files_of_a_source(home, capsys):
     capsys.readouterr()
     assert main(["inspect", "store", "--names", "in", "--json"]) == 0
     names = json.loads(capsys.readouterr().out)["names"]
-    assert names[store.column("file")[0]] == "scans/Mustermann_0_0.png" and "scans/Erika.png" in names.values()
+    assert names[store.column("file")[0]] == "scans/Mustermann_0_0.png" and "scans/Erdmuthe.png" in names.values()
     assert main(["inspect", "store", "--names", "nowhere"]) == 2
 
 
 def test_paths_and_columns_can_be_kept(home):
     root, table = pictures(home / "in")
     store = ingest(root, home / "store", labels=table, max_refused=0.2, keep_paths=True, keep_columns="x7,remark")
-    assert store.column("file")[0] == "scans/Mustermann_0_0.png" and store.card.refused[0]["file"] == "scans/Erika.png"
-    assert store.column("x7")[0].startswith("Erika") and store.column("patient_id")[0] == store.column("patient")[0]
+    assert (
+        store.column("file")[0] == "scans/Mustermann_0_0.png" and store.card.refused[0]["file"] == "scans/Erdmuthe.png"
+    )
+    assert store.column("x7")[0].startswith("Erdmuthe") and store.column("patient_id")[0] == store.column("patient")[0]
     assert store.card.source == "in"
     with pytest.raises(UsageError, match=r"--keep-columns y7: no column 'y7'\. Known: birthday"):
         ingest(root, home / "other", labels=table, max_refused=0.2, keep_columns="y7")
@@ -110,7 +112,7 @@ def test_phantoms_have_no_persons(home, capsys):
 
 def test_names_of_folders_are_labels_and_this_is_said(home, capsys):
     root, _ = pictures(home / "in")
-    (root / "scans" / "Erika.png").unlink()
+    (root / "scans" / "Erdmuthe.png").unlink()
     ingest(root, home / "store")
     assert "labels are the names of the folders, stored as they are (1: scans)" in capsys.readouterr().err
 

@@ -53,7 +53,7 @@ def said(store):
 
 
 def reasons(store):
-    return {refusal["file"]: (refusal["kind"], refusal["reason"]) for refusal in store.card.refused}
+    return {refusal["file"]: (refusal["kind"], refusal["reason"]) for refusal in store.refused}
 
 
 # HU
