@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from ssl_transfer.errors import UsageError, nearest
+from ssl_transfer.paths import portable
 from ssl_transfer.records import PathPart, damage, validated
 from ssl_transfer.run import read_json, write_json
 from ssl_transfer.study.plan_checks import check_jobs
@@ -155,7 +156,8 @@ class Plan:
             UsageError: If there is no plan, one of another schema version, a damaged one, or one that is not a list of this
                 program's verbs.
         """
-        path = Path(folder) / "plan.json" if Path(folder).is_dir() else Path(folder)
+        folder = Path(portable(folder))
+        path = folder / "plan.json" if folder.is_dir() else folder
         content = read_json(path)
         if content is None and path.is_file():
             raise UsageError(f"{path}: {damage(path)}. {AGAIN}")

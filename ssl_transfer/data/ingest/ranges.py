@@ -36,7 +36,7 @@ import numpy as np
 
 from ssl_transfer.console import say
 from ssl_transfer.data.display import DISPLAY_RANGE, SCALED_RANGE, STORED_PERCENTILES
-from ssl_transfer.data.readers.reader import Item, Reader, Scan, Unreadable
+from ssl_transfer.data.readers.reader import Item, Reader, Scan, Unreadable, named_file
 from ssl_transfer.data.readers.workers import ordered
 
 Rule = Literal["auto", "window", "bits", "percentile"]
@@ -269,7 +269,7 @@ class _Choice:
         if self.ignored and rule in ("auto", "window"):
             yield (
                 f"{len(self.ignored)} files state a VOI window without any value that they can have, which is not used: "
-                f"{', '.join(self.ignored[:3])}"
+                f"{', '.join(map(named_file, self.ignored[:3]))}"
             )
 
 
