@@ -15,7 +15,7 @@ from ssl_transfer.data.ingest.ranges import (
     sampled,
     span_of,
 )
-from ssl_transfer.data.readers.reader import Item, Scan, Unreadable
+from ssl_transfer.data.readers.reader import Item, Scan, Unreadable, shown
 
 DEEP = np.dtype(np.int16)
 
@@ -218,7 +218,7 @@ def test_images_to_which_the_rule_does_not_apply_are_counted():
 def test_a_window_outside_of_the_bits_is_named():
     items = [item("a", modality="DX", bits=12, window=(5000, 6000))]
     [warning] = decided(items).warnings
-    assert "1 files state a VOI window" in warning and warning.endswith(": a")
+    assert "1 files state a VOI window" in warning and shown(warning).endswith(": a")
 
 
 def test_percentiles_are_those_of_numpy_and_ignore_what_is_not_finite():
