@@ -15,6 +15,7 @@ last line is one JSON object.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import resource
@@ -91,10 +92,9 @@ def write_archive(folder: Path, count: int, size: int, codec: str | None) -> lis
     folder.mkdir()
     files = []
     for number in range(count):
-        dataset, which = templates[number % len(templates)].copy(), number % len(templates)
+        which = number % len(templates)
+        dataset = copy.deepcopy(templates[which])
         series, position = divmod(number, 200)
-        dataset.file_meta = templates[which].file_meta.__class__()
-        dataset.file_meta.update(templates[which].file_meta)
         dataset.PixelData = np.roll(pixels[which], number, (0, 1)).tobytes()
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(number)])
         dataset.PatientID, dataset.StudyInstanceUID = f"P{series:05d}", f"1.2.3.{series}"
