@@ -1,16 +1,16 @@
-"""Items of a source in a file: eight bytes of memory each, however many there are.
+"""Items of a source: the first ones in memory, all others in a file, at eight bytes of memory each.
 
-`Items` is a list of `Item` whose records are in a temporary file and are decoded when they are asked for. An item is
-changed as in a list: `item.mask = path` or `item.row["label"] = "liver"` writes its record again.
+`Items` is a list of `Item`. Those in the file are decoded when they are asked for, and are changed as in a list:
+`item.mask = path` or `item.row["label"] = "liver"` writes the record again.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import pickle
 import tempfile
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
@@ -22,7 +22,7 @@ import numpy as np
 from ssl_transfer.data.readers.reader import Item
 
 FIELDS = tuple(field.name for field in fields(Item))
-PAIRS = ("size", "window", "depth")  # tuples, which JSON does not have
+IN_MEMORY = 10_000  # items that are not in the file: small sources need none
 BUFFER = 2**18  # bytes that are written at once
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
@@ -38,14 +38,12 @@ def stored_in(folder: Path) -> Iterator[None]:
 
 
 class Records:
-    """JSON values in a file without a name, which the system deletes when it is closed. Memory: eight bytes a value.
+    """Values in a file without a name, which the system deletes when it is closed. Memory: eight bytes a value.
 
-    Args:
-        dumps, loads: Convert a value to bytes and back. `pickle` can be used: nobody else can write to the file.
+    They are pickled, which is safe because nobody but this process can write to the file.
     """
 
-    def __init__(self, dumps: Callable[[Any], bytes] | None = None, loads: Callable[[bytes], Any] = json.loads) -> None:
-        self._dumps, self._loads = dumps or _as_json, loads
+    def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(dir=_folder.get())  # noqa: SIM115
         self._starts, self._end, self._buffer = array("q"), 0, bytearray()
 
@@ -59,54 +57,49 @@ class Records:
     def __getitem__(self, position: int) -> Any:
         start = self._starts[position]
         if start >= self._end - len(self._buffer):
-            self.flush()
+            self._flush()
         length = int.from_bytes(os.pread(self._file.fileno(), 4, start), "little")
-        return self._loads(os.pread(self._file.fileno(), length, start + 4))
+        return pickle.loads(os.pread(self._file.fileno(), length, start + 4))
 
     def __setitem__(self, position: int, value: Any) -> None:
         self._starts[position] = self._write(value)
 
-    def flush(self) -> None:
-        """Write what is in memory to the file."""
+    def _flush(self) -> None:
         start = self._end - len(self._buffer)
         while self._buffer:
             written = os.pwrite(self._file.fileno(), self._buffer, start)
             del self._buffer[:written]
             start += written
 
-    def keep(self, positions: Iterable[int]) -> None:
-        """Remove all values but those at positions, and put these in their order."""
-        starts = self._starts
-        self._starts = array("q", (starts[position] for position in positions))
-
     def _write(self, value: Any) -> int:
-        text = self._dumps(value)
+        content = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
         start = self._end
-        self._buffer += len(text).to_bytes(4, "little") + text
-        self._end += 4 + len(text)
+        self._buffer += len(content).to_bytes(4, "little") + content
+        self._end += 4 + len(content)
         if len(self._buffer) > BUFFER:
-            self.flush()
+            self._flush()
         return start
 
 
 class Items(Sequence[Item]):
-    """A list of items, in a file.
+    """A list of items, of which the first ones are in memory and the others in a file.
 
     Args:
         items: The first ones.
     """
 
     def __init__(self, items: Iterable[Item] = ()):
-        self._records = Records()
+        self._head: list[Item] = []
+        self._records: Records | None = None
         self.extend(items)
 
     @classmethod
     def of(cls, items: Sequence[Item]) -> Items:
-        """Items in a file; those that are in one stay there."""
+        """Items of a list; those that are here already stay."""
         return items if isinstance(items, Items) else cls(items)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._head) + (len(self._records) if self._records else 0)
 
     @overload
     def __getitem__(self, position: int) -> Item: ...
@@ -119,42 +112,24 @@ class Items(Sequence[Item]):
             return [self[number] for number in range(*position.indices(len(self)))]
         if not -len(self) <= position < len(self):
             raise IndexError(position)
-        position %= len(self)
-        return StoredItem(self, position, self._records[position])
+        position = int(position) % len(self)
+        if position < len(self._head) or self._records is None:
+            return self._head[position]
+        return StoredItem(self._records, position - len(self._head))
 
     def append(self, item: Item) -> None:
         """Add an item."""
+        if self._records is None and len(self._head) < IN_MEMORY:
+            self._head.append(item)
+            return
+        if self._records is None:
+            self._records = Records()
         self._records.append(record(item))
 
     def extend(self, items: Iterable[Item]) -> None:
         """Add items."""
         for item in items:
             self.append(item)
-
-    def keep(self, positions: Iterable[int]) -> None:
-        """Remove all items but those at positions, and put these in their order."""
-        self._records.keep(positions)
-
-    def save(self, path: Path) -> None:
-        """Write all items to a file, one JSON array in each line, which `load` reads."""
-        with open(path, "w") as file:
-            for position in range(len(self)):
-                file.write(json.dumps(self._records[position], separators=(",", ":")) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    @classmethod
-    def load(cls, path: Path) -> Items:
-        """Read what `save` has written."""
-        items = cls()
-        with open(path) as file:
-            for line in file:
-                items._records.append(json.loads(line))
-        return items
-
-    def replace(self, position: int, item: Item) -> None:
-        """Write the record of an item again."""
-        self._records[position] = record(item)
 
 
 class Share(Sequence[Item]):
@@ -180,21 +155,21 @@ class Share(Sequence[Item]):
 class StoredItem(Item):
     """An item that is a copy of its record; a change is written to it."""
 
-    __slots__ = ("_items", "_position")
+    __slots__ = ("_position", "_records")
 
-    def __init__(self, items: Items, position: int, values: list):
-        for name, value in zip(FIELDS, values, strict=True):
-            object.__setattr__(self, name, tuple(value) if name in PAIRS and value is not None else value)
+    def __init__(self, records: Records, position: int):
+        for name, value in zip(FIELDS, records[position], strict=True):
+            object.__setattr__(self, name, value)
         object.__setattr__(self, "path", Path(self.path))
         object.__setattr__(self, "mask", None if self.mask is None else Path(self.mask))
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
-        object.__setattr__(self, "_items", items)
+        object.__setattr__(self, "_records", records)
         object.__setattr__(self, "_position", position)
         object.__setattr__(self, "row", _Row(self, self.row))
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, _Row(self, value) if name == "row" else value)
-        self._items.replace(self._position, self)
+        self._records[self._position] = record(self)
 
     def __reduce__(self):
         return Item, tuple(dict(self.row) if name == "row" else getattr(self, name) for name in FIELDS)
@@ -210,7 +185,7 @@ class _Row(dict):
         self._item = item
 
     def _changed(self) -> None:
-        self._item._items.replace(self._item._position, self._item)
+        self._item._records[self._item._position] = record(self._item)
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
@@ -251,14 +226,9 @@ class _Row(dict):
         return dict, (dict(self),)
 
 
-def record(item: Item) -> list:
-    """The values of an item as JSON has them, in the order of its fields."""
-    values: list[Any] = [getattr(item, name) for name in FIELDS]
-    return [_plain(value) if isinstance(value, Path | np.dtype | np.generic) else value for value in values]
-
-
-def _as_json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), default=_plain).encode()
+def record(item: Item) -> tuple:
+    """The values of an item, in the order of its fields."""
+    return tuple(_plain(getattr(item, name)) for name in FIELDS)
 
 
 def _plain(value: Any) -> Any:
@@ -266,6 +236,4 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, np.dtype):
         return value.str
-    if isinstance(value, np.generic):
-        return value.item()
-    raise TypeError(f"an item cannot hold {type(value).__name__} {value!r:.60}")
+    return dict(value) if isinstance(value, _Row) else value
