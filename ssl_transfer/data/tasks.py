@@ -197,7 +197,7 @@ class Task:
     def _truths(self, name: str) -> np.ndarray:
         """0, 1 or −1 of every row, of a column of numbers or words; how words are read is printed."""
         where = f"task {self.name}: column '{name}'"
-        codes, words = truths(self.store.column(name), where)
+        codes, words = truths(self.store.column(name).tolist(), where)
         if words:
             meaning = {1: "1", 0: "0", -1: "unknown"}
             say(f"{where}: " + ", ".join(f"'{word}' is {meaning[code]}" for word, code in words.items()))

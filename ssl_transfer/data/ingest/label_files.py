@@ -124,8 +124,8 @@ def _record(matches: FileMatches, name: str, found: list[str], rule: str) -> Non
     elif found:
         matches.files[name] = found[0]
         if not f"/{normal_path(found[0])}".endswith(f"/{normal_path(name)}"):
-            count, *example = matches.rules.get(rule, (0, name, found[0]))
-            matches.rules[rule] = (count + 1, *example)
+            count, first_name, first_file = matches.rules.get(rule, (0, name, found[0]))
+            matches.rules[rule] = (count + 1, first_name, first_file)
 
 
 def lost_zeros(name: str, candidates: Iterable[str]) -> str | None:
