@@ -13,6 +13,9 @@ from ssl_transfer.console import say
 from ssl_transfer.errors import UsageError
 
 
+RECORDS = ("card", "result", "run", "quickstart", "plan", "rank", "analysis", "tuning")  # names of files, without .json
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments: a path, the path of a figure, and the source whose files are named."""
     parser.add_argument("path", type=Path, help="a store, backbone, run, result, ranking, analysis or study")
@@ -30,9 +33,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.run import read_json
 
     path: Path = options.path.parent if options.path.name == "result.json" else options.path
-    cards = (
-        read_json(path / f"{name}.json") for name in ("card", "result", "run", "quickstart", "plan", "rank", "analysis")
-    )
+    cards = (read_json(path / f"{name}.json") for name in RECORDS)
     card = next(filter(None, cards), None)
     kind = (card or {}).get("kind") or (card or {}).get("stage")
     if options.figure and kind != "store":
@@ -47,7 +48,21 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         return status(path)
     if kind == "pretrain":
         return {**card, "done": (path / "backbone" / "card.json").exists(), "run": str(path)}
-    return card
+    return _validated(path, str(kind)) or card
+
+
+def _validated(path: Path, kind: str) -> dict[str, Any] | None:
+    """The content of a card or result, checked; None for other kinds.
+
+    Raises:
+        BackboneError, UsageError: If it is damaged.
+    """
+    from ssl_transfer.cards import BackboneCard, FeaturesCard
+    from ssl_transfer.result import Analysis, EvalResult, Ranking, Tuning
+
+    kinds = {"backbone": BackboneCard, "features": FeaturesCard, "result": EvalResult, "rank": Ranking}
+    kinds |= {"analysis": Analysis, "tuning": Tuning}
+    return kinds[kind].load(path).to_json() if kind in kinds else None
 
 
 def _store(path: Path, figure: Path | None, source: Path | None) -> dict[str, Any]:

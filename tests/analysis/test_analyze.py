@@ -130,6 +130,7 @@ def test_the_answer_is_strict_json_and_equals_analysis_json(analyzed, ct_store):
     folder, answer, _ = analyzed
     assert set(answer) == KEYS and (answer["kind"], answer["schema"]) == ("analysis", 1)
     written = json.loads((folder / "analysis.json").read_text(), parse_constant=refuse_constant)
+    assert len(written.pop("digest")) == 16
     assert written == {key: answer[key] for key in KEYS - {"analysis", "explorer"}}
     assert answer["store"] == ct_store.id and answer["n"] == {"images": 48, "patients": 8, "sample": 42}
     assert answer["settings"] == {
