@@ -12,7 +12,6 @@ from ssl_transfer.cli.verb import Verb
 from ssl_transfer.console import say
 from ssl_transfer.errors import UsageError
 
-
 RECORDS = ("card", "result", "run", "quickstart", "plan", "rank", "analysis", "tuning")  # names of files, without .json
 
 

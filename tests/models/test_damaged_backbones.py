@@ -142,7 +142,7 @@ def test_a_card_that_promises_another_number_of_features_is_refused(saved):
         load_backbone(saved)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
 @given(data=st.data())
 def test_a_card_with_any_other_value_loads_or_is_refused_in_words(saved, data):
     path = saved / "card.json"

@@ -97,7 +97,6 @@ def test_any_other_content_of_a_record_is_read_or_done_again(plan, content):
     job = next(job for job in plan.jobs if job.runs)
     job_file(plan.folder, job, "json").write_text(content)
     stage.status("studies/tiny")
-    report_study(plan)
     assert run_plan(plan, Verbs(plan, lambda run: 0.5)).count("done") == len(plan.jobs)
 
 
