@@ -14,7 +14,7 @@ from ssl_transfer.data.counters import shuffled
 from ssl_transfer.data.training_set import RawBatch, TrainingSet
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.processes import end_with_parent
-from ssl_transfer.training.reader_health import LOOK_SECONDS, delivered
+from ssl_transfer.training.reader_health import delivered
 
 FEW_CORES = 4  # with fewer threads, a worker process would slow the model down
 
@@ -156,7 +156,6 @@ def view_batches(
         num_workers=workers,
         pin_memory=on_device,
         prefetch_factor=2 if workers else None,
-        timeout=LOOK_SECONDS if workers else 0,
         worker_init_fn=_start_reader,
         generator=torch.Generator(),  # the loader draws a number, which must not come from the run's generator
     )

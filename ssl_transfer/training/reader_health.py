@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,65 +14,80 @@ from torch.utils.data._utils.signal_handling import _remove_worker_pids
 from ssl_transfer.console import warn
 from ssl_transfer.errors import RunError
 
-LOOK_SECONDS = 10  # between two looks at readers that deliver nothing
+LOOK_SECONDS = 8.0  # between two looks at the readers
 IDLE_LOOKS = 4  # without any work of any reader; looks, not seconds, since the whole run may have been suspended
-DISK_LOOKS = 60  # while one of them waits for a disk or a network storage
-TIMED_OUT = re.compile(r"DataLoader timed out")
+DISK_LOOKS = 75  # while one of them waits for a disk or a network storage
 ENDED = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (is killed by signal: \w+|exited)")
 
 
 def delivered(items: Any) -> Iterator[Any]:
-    """Yield the batches of an iterator of torch's DataLoader with worker processes and a timeout of `LOOK_SECONDS`.
+    """Yield the batches of an iterator of torch's DataLoader with worker processes.
 
     Raises:
         RunError: If no reader works any more and none has delivered a batch.
     """
-    readers = _Readers(items)
-    while True:
-        try:
-            item = next(items)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if not TIMED_OUT.search(str(error)):
+    watch = _Watch(items)
+    try:
+        while True:
+            watch.waits = True
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            except (EOFError, OSError, RuntimeError) as error:
+                if watch.verdict:
+                    raise RunError(watch.verdict) from error
                 raise
-            readers.look()
-            continue
-        readers.work()
-        yield item
+            watch.waits = False
+            yield item
+    finally:
+        watch.end()
 
 
-class _Readers:
-    """Watches whether reader processes work.
+class _Watch:
+    """Looks from a thread whether readers work while the run waits for a batch, and ends them if they hang.
+
+    A time-out of the DataLoader would not do: the run may be in the middle of a batch that a reader hands over.
 
     Args:
         items: Iterator of a DataLoader.
+
+    Attributes:
+        waits: Whether the run waits for a batch.
+        verdict: Why the readers were ended, a sentence; empty while they work.
     """
 
     def __init__(self, items: Any):
-        self._items, self._processes = items, items._workers
-        self.work()
+        self.waits, self.verdict = False, ""
+        self._items, self._processes, self._ended = items, list(items._workers), threading.Event()
+        threading.Thread(target=self._look_again, name="reader_health", daemon=True).start()
 
-    def work(self) -> None:
-        """Note that a batch was delivered."""
-        self._idle, self._cpu = 0, self._cpu_time()
+    def end(self) -> None:
+        """Look no longer."""
+        self._ended.set()
 
-    def look(self) -> None:
-        """Raise an error if no reader has worked for too long."""
-        if (cpu := self._cpu_time()) > self._cpu:
-            self._idle, self._cpu = 0, cpu
-            return
-        self._idle += 1
+    def _look_again(self) -> None:
+        idle, before = 0, -1
+        while not self._ended.wait(LOOK_SECONDS):
+            cpu = self._cpu_time()
+            idle = idle + 1 if self.waits and cpu == before else 0
+            before = cpu
+            if idle and self._hang(idle):
+                self._kill()
+                return
+
+    def _hang(self, idle: int) -> bool:
+        """Whether readers have not worked for too long; if not yet, this is printed."""
         states = {process.pid: _state(process.pid) for process in self._processes}
-        seconds = self._idle * LOOK_SECONDS
-        if self._idle < (DISK_LOOKS if "D" in states.values() else IDLE_LOOKS):
-            warn(f"no batch for {seconds} s; reader processes: {_listed(states)}.")
-            return
-        self._kill()
-        raise RunError(
-            f"no batch for {seconds} s, and no reader process does anything: {_listed(states)}. Is the storage of the store "
+        seconds = idle * LOOK_SECONDS
+        if idle < (DISK_LOOKS if "D" in states.values() else IDLE_LOOKS):
+            warn(f"no batch for {seconds:.0f} s; reader processes: {_listed(states)}.")
+            return False
+        self.verdict = (
+            f"no batch for {seconds:.0f} s, and no reader process does anything: {_listed(states)}. Is the storage of the store "
             "reachable? The same command continues from the last checkpoint; train.workers=0 reads in the process of the model."
         )
+        return True
 
     def _kill(self) -> None:
         """End the readers. They ignore SIGTERM, so that Python would wait; torch would report each of them as a failure."""

@@ -34,7 +34,7 @@ class Slow(Dataset):
 
 @pytest.fixture(autouse=True)
 def short_looks(monkeypatch):
-    """Looks after a fraction of a second; `DataLoader` wants the same timeout."""
+    """Looks after a fraction of a second."""
     monkeypatch.setattr(reader_health, "LOOK_SECONDS", 0.3)
 
 
@@ -44,7 +44,6 @@ def loader(dataset, workers=1):
             dataset,
             batch_size=None,
             num_workers=workers,
-            timeout=reader_health.LOOK_SECONDS,
             worker_init_fn=_start_reader,
             generator=torch.Generator(),
             multiprocessing_context="fork",
@@ -111,3 +110,22 @@ def test_readers_outlive_ctrl_c_and_sigterm_as_the_run_saves_first():
     for number in (signal.SIGINT, signal.SIGTERM):
         os.kill(readers(items)[0], number)
     assert len(list(stream)) == 5
+
+
+def test_a_reader_that_is_stopped_while_it_hands_over_a_batch_is_noticed(monkeypatch):
+    """Tensors are fetched from the reader itself, so that the run waits for it without a time-out of torch."""
+    items = loader(Tensors())
+    stream = delivered(items)
+    next(stream)
+    time.sleep(0.5)  # others are ready
+    os.kill(pid := readers(items)[0], signal.SIGSTOP)
+    with pytest.raises(RunError, match=f"{pid} stopped"):
+        list(stream)
+    items._shutdown_workers()
+
+
+class Tensors(Slow):
+    """Items that are tensors of some megabytes."""
+
+    def __getitem__(self, index):
+        return torch.full((1000, 1000), index)
