@@ -1,12 +1,11 @@
 """DICOM: what is an image, in which order, in which units. Files are written by pydicom; its samples are read too."""
 
-from pathlib import Path
-
 import numpy as np
 import pydicom
 import pytest
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, generate_uid
+from pydicom.dataset import Dataset
+from pydicom.uid import MRImageStorage
+from support.dicom_files import SAMPLES, read, write_dicom
 
 from ssl_transfer.data.ingest.lookup import file_names
 from ssl_transfer.data.ingest.stage import ingest
@@ -14,58 +13,10 @@ from ssl_transfer.data.readers.dicom import DicomReader
 from ssl_transfer.data.readers.reader import walk
 from ssl_transfer.errors import SourceError
 
-SAMPLES = Path(pydicom.__file__).parent / "data" / "test_files"
-
 
 @pytest.fixture
 def out(tmp_path_factory):
     return tmp_path_factory.mktemp("out") / "store"
-
-
-def write_dicom(path, stored, **elements):
-    """Write an array (H, W) or (frames, H, W) as a CT image; `elements` win over the defaults, None removes one."""
-    elements = {
-        "SOPClassUID": CTImageStorage,
-        "SOPInstanceUID": generate_uid(),
-        "Modality": "CT",
-        "PatientID": "patient-1",
-        "StudyInstanceUID": "1.2.3",
-        "SeriesInstanceUID": "1.2.3.4",
-        "BodyPartExamined": "CHEST",
-        "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
-        "Rows": stored.shape[-2],
-        "Columns": stored.shape[-1],
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": 16,
-        "BitsStored": 12,
-        "HighBit": 11,
-        "PixelRepresentation": 0,
-        "RescaleSlope": 1,
-        "RescaleIntercept": -1024,
-        "PixelSpacing": [0.5, 0.75],
-        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-        "ImagePositionPatient": [0, 0, 0],
-        "PixelData": stored.astype("<u2").tobytes(),
-    } | elements
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = elements["SOPClassUID"]
-    meta.MediaStorageSOPInstanceUID = elements["SOPInstanceUID"]
-    dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-    for name, value in elements.items():
-        if value is not None:
-            setattr(dataset, name, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    dataset.save_as(path, enforce_file_format=True)
-    return path
-
-
-def read(source):
-    """(images, rows) of all items."""
-    scan = source.scan()
-    read = [(image, item.row | own) for item in scan.items for image, own, _ in source.read(item)]
-    return [image for image, _ in read], [row for _, row in read], scan
 
 
 STORED = np.arange(12).reshape(3, 4) * 100

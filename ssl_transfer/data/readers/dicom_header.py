@@ -1,0 +1,274 @@
+"""Headers of DICOM files: what is an image, whose it is, and the columns of its rows.
+
+A header promises sizes before there is any proof of them. An object whose pixels cannot fit into its file, or that has more than
+2**30 pixels in all its frames, is refused before memory is asked for.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_transfer.data.readers.dicom_coding import Coding, coding_of, padding_of, voi_window
+from ssl_transfer.data.readers.dicom_geometry import Frame, frames_of, pixel_spacing
+from ssl_transfer.data.readers.dicom_mosaic import is_mosaic, mosaic_of
+from ssl_transfer.data.readers.dicom_values import frame_count, group_or_header, number, text, words
+from ssl_transfer.data.readers.reader import Item, Refusal
+from ssl_transfer.errors import SourceError
+
+NOT_IMAGES = {"SEG": "a segmentation", "RTDOSE": "a dose grid", "PR": "a presentation state", "KO": "a key object note"}
+RLE = "1.2.840.10008.1.2.5"  # the one compression that no native decoder reads
+UNDEFINED_LENGTH = 0xFFFFFFFF
+MOST_PIXELS = 2**30  # rows x columns x frames of one file: 2 GB of int16
+LEAST_FRAME_BYTES = 8  # of a compressed frame: the item tag and its length
+PIXEL_GROUP = (b"\xe0\x7f", b"\x7f\xe0")
+UNNAMED = "neither SOP class nor modality"
+UNCUT_MOSAIC = (
+    "a Siemens mosaic (all slices of a volume in one picture) without a readable Siemens header (CSA), which states the number "
+    "of slices and their positions"
+)
+FLOAT_PIXELS = (0x0008, 0x0009)  # elements of the pixel group that hold floats
+IDENTITY = {"patient": "PatientID", "study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
+
+
+@dataclass(slots=True)
+class ImageFile:
+    """An image file: its item, and the attributes that decide about its units, volume and place in the series.
+
+    Attributes:
+        item: The item; its row has no volume, slice or intensity yet.
+        coding: How its stored values become physical ones.
+        sop_class: SOP class; that of the file meta information if the header states none; empty if neither does.
+        image_type: Values of ImageType.
+        frames: Its frames.
+        burned_in: Whether it states that text is burned into its pixels.
+        states_class: Whether the header itself states the SOP class.
+    """
+
+    item: Item
+    coding: Coding
+    sop_class: str
+    image_type: tuple[str, ...]
+    frames: list[Frame]
+    burned_in: bool
+    states_class: bool
+
+    @property
+    def modality(self) -> str | None:
+        return self.item.row["modality"]
+
+
+@dataclass(frozen=True)
+class Header:
+    """A header as it was read.
+
+    Attributes:
+        dataset: The pydicom dataset up to the pixels.
+        has_pixels: Whether pixels follow.
+        is_float: Whether these are floats.
+        compressed: Whether they are compressed.
+        file_bytes: Size of the file.
+        is_cut: Whether the file ends within an element of the header.
+    """
+
+    dataset: Any
+    has_pixels: bool
+    is_float: bool
+    compressed: bool
+    file_bytes: int
+    is_cut: bool = False
+
+
+def read_header(path: Path) -> Header:
+    """Read a header.
+
+    Raises:
+        SourceError: If the file does not parse as DICOM.
+    """
+    import pydicom
+    from pydicom.errors import InvalidDicomError
+
+    with open(path, "rb") as file:
+        try:
+            dataset = pydicom.dcmread(file, stop_before_pixels=True)
+        except InvalidDicomError:
+            file.seek(0)
+            dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # a file without a preamble
+            if "SOPClassUID" not in dataset and "Rows" not in dataset:
+                raise SourceError("no DICM prefix, and no data element that an image has") from None
+        tag = file.read(4)
+        size = os.fstat(file.fileno()).st_size
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    known = syntax is not None and not syntax.is_private and syntax.is_transfer_syntax
+    if known and syntax.is_deflated:
+        return Header(dataset, bool(dataset.get("Rows")), "BitsStored" not in dataset, True, size)
+    has_pixels = tag[:2] in PIXEL_GROUP
+    element = int.from_bytes(tag[2:], "little" if tag[:2] == PIXEL_GROUP[0] else "big")
+    is_cut = not has_pixels and _ends_within_element(dataset, size)
+    return Header(dataset, has_pixels, element in FLOAT_PIXELS, known and syntax.is_compressed, size, is_cut)
+
+
+def _ends_within_element(dataset, file_bytes: int) -> bool:
+    """Whether the last element of a header has fewer bytes than it states, or is followed by bytes that are no element."""
+    from pydicom.dataelem import RawDataElement
+
+    last = dataset.get_item(max(dataset.keys())) if len(dataset) else None
+    if last is None:
+        return True
+    if not isinstance(last, RawDataElement) or last.length == UNDEFINED_LENGTH:
+        return False
+    return last.value_tell + last.length != file_bytes
+
+
+def starts_as_dicom(path: Path) -> bool:
+    """Whether a file has the DICM prefix: if it cannot be read, it is a damaged DICOM file, whatever its name."""
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def identity(dataset) -> dict[str, str | None]:
+    """Raw ids of patient, study and series.
+
+    Raises:
+        Exception: If one cannot be read; without a readable id, a file cannot be kept apart from others.
+    """
+    return {column: str(dataset.get(name) or "").strip() or None for column, name in IDENTITY.items()}
+
+
+def known_identity(dataset) -> dict[str, str | None]:
+    """The ids that can be read, for refusals."""
+    return {column: text(dataset, name) for column, name in IDENTITY.items()}
+
+
+def classify(file: str, path: Path, header: Header, *, broken: bool) -> ImageFile | Refusal:
+    """Decide from the header whether a file is an image to be read.
+
+    Args:
+        file: Name of the file, relative to the root.
+        path: Its path.
+        header: Its header.
+        broken: Whether the file ended before its header did.
+
+    Raises:
+        Exception: If an element that every image needs is damaged.
+    """
+    dataset = header.dataset
+    row = identity(dataset)
+    kind, reason = _not_an_image(file, header, broken) or _not_to_be_read(header) or (None, None)
+    if kind and reason:
+        return Refusal(file, kind, reason, row)
+    coding = coding_of(dataset, is_float=header.is_float)
+    size, frames = (int(dataset.Rows), int(dataset.Columns)), frames_of(dataset, 1)
+    kind, reason = _impossible(size, coding, header) or (None, None)
+    if kind and reason:
+        return Refusal(file, kind, reason, row)
+    if is_mosaic(dataset):
+        mosaic = mosaic_of(dataset)
+        if mosaic is None:
+            return Refusal(file, "filtered", UNCUT_MOSAIC, row)
+        size, frames = mosaic.size, mosaic.frames(frames[0])
+    elif frame_count(dataset) > 1 or "PerFrameFunctionalGroupsSequence" in dataset:
+        frames = frames_of(dataset, frame_count(dataset))
+    item = Item(
+        file, path, len(frames), size, 1 if coding.kind == "grey" else 3, coding.dtype(hu=False), row | columns(dataset)
+    )
+    item.native = header.compressed and dataset.file_meta.TransferSyntaxUID != RLE
+    return _image_file(item, coding, frames, dataset)
+
+
+def _image_file(item: Item, coding: Coding, frames: list[Frame], dataset) -> ImageFile:
+    item.uid = text(dataset, "SOPInstanceUID")
+    item.row |= {"bits": coding.bits, "photometric": coding.photometric, "padding": _padding_text(dataset)}
+    item.depth = coding.physical()
+    item.window = voi_window(dataset, item.depth) if coding.kind == "grey" else None
+    stated = text(dataset, "SOPClassUID")
+    kinds = tuple(words(dataset, "ImageType"))
+    burned_in = text(dataset, "BurnedInAnnotation") == "YES"
+    return ImageFile(item, coding, stated or _meta_class(dataset), kinds, frames, burned_in, stated is not None)
+
+
+def columns(dataset) -> dict[str, Any]:
+    """The columns of `rows.parquet` that come from the header, without ids, order and intensity."""
+    body_part = text(dataset, "BodyPartExamined")
+    spacing, at_detector = pixel_spacing(dataset)
+    window = group_or_header(dataset, 0, "FrameVOILUTSequence")
+    return {
+        "label": body_part.upper() if body_part else None,
+        "body_part": body_part,
+        "modality": (text(dataset, "Modality") or "").upper() or None,
+        "spacing_row_mm": spacing[0],
+        "spacing_col_mm": spacing[1],
+        "spacing_at": None if spacing[0] is None else "detector" if at_detector else "patient",
+        "window_center": number(window, "WindowCenter"),
+        "window_width": number(window, "WindowWidth"),
+        "manufacturer": text(dataset, "Manufacturer"),
+    }
+
+
+def _not_an_image(file: str, header: Header, broken: bool) -> tuple[str, str] | None:
+    """Kind and reason of the refusal of a file that has no image, or whose image is not there."""
+    dataset = header.dataset
+    modality = text(dataset, "Modality")
+    if file.rsplit("/", 1)[-1].upper().startswith("DICOMDIR") or "DirectoryRecordSequence" in dataset:
+        return "not_an_image", "a DICOMDIR"
+    if modality in NOT_IMAGES:
+        return "not_an_image", f"{NOT_IMAGES[modality]} ({modality})"
+    rows, columns = number(dataset, "Rows"), number(dataset, "Columns")
+    if header.has_pixels:
+        if not rows or not columns:
+            return "not_an_image", f"pixel data without Rows and Columns ({_class_name(dataset)})"
+        return None
+    name = _class_name(dataset)
+    if rows:
+        return "unreadable", "truncated: its header describes pixels that are not there"
+    if broken or header.is_cut:
+        return "unreadable", f"truncated: the file ends within its header ({name})"
+    return "not_an_image", f"no pixel data ({name})"
+
+
+def _not_to_be_read(header: Header) -> tuple[str, str] | None:
+    """Kind and reason of the refusal of an image that is no slice or projection of a patient."""
+    kinds = words(header.dataset, "ImageType")
+    if "LOCALIZER" in kinds or "SCOUT" in kinds:
+        return "localizer", f"ImageType is {'/'.join(kinds)}"
+    return None
+
+
+def _impossible(size: tuple[int, int], coding: Coding, header: Header) -> tuple[str, str] | None:
+    """Kind and reason of the refusal of an image whose pixels cannot be in the file, or are too many; None otherwise."""
+    frames, samples = frame_count(header.dataset), int(number(header.dataset, "SamplesPerPixel") or 1)
+    shape = f"{frames} frames of {size[0]} x {size[1]} pixels"
+    if frames < 1 or min(size) < 1:
+        return "unreadable", f"its header states {shape}"
+    half = coding.photometric.endswith("_422")  # two pixels share their colour
+    promised = math.prod(size) * frames * samples * max(coding.allocated, 1) / 8 * (2 / 3 if half else 1)
+    if header.compressed:
+        promised = frames * LEAST_FRAME_BYTES
+    if promised > header.file_bytes:
+        return "unreadable", f"truncated: its header states {shape}, but the file has only {header.file_bytes} bytes"
+    if math.prod(size) * frames > MOST_PIXELS:
+        return "filtered", f"{shape} are more than {MOST_PIXELS} pixels in one file"
+    return None
+
+
+def _padding_text(dataset) -> str | None:
+    padding = padding_of(dataset)
+    if padding is None:
+        return None
+    return f"{padding[0]:g}" if padding[0] == padding[1] else f"{padding[0]:g}..{padding[1]:g}"
+
+
+def _meta_class(dataset) -> str:
+    meta = getattr(dataset, "file_meta", None)
+    return (text(meta, "MediaStorageSOPClassUID") if meta is not None else None) or ""
+
+
+def _class_name(dataset) -> str:
+    from pydicom.uid import UID
+
+    uid = text(dataset, "SOPClassUID") or _meta_class(dataset)
+    modality = text(dataset, "Modality")
+    return UID(uid).name if uid else f"modality {modality}" if modality else UNNAMED
