@@ -29,6 +29,8 @@ OF_READERS = frozenset(  # columns that readers make from headers; none of them 
             "spacing_row_mm",
             "spacing_col_mm",
             "spacing_slice_mm",
+            "spacing_at",
+            "geometry",
             "intensity",
             "bits",
             "rescale",

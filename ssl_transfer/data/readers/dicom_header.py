@@ -224,7 +224,7 @@ def _not_an_image(file: str, header: Header, broken: bool) -> tuple[str, str] | 
     name = _class_name(dataset)
     if rows:
         return "unreadable", "truncated: its header describes pixels that are not there"
-    if broken or header.is_cut:
+    if broken or (header.is_cut and ("Image Storage" in name or name == UNNAMED)):
         return "unreadable", f"truncated: the file ends within its header ({name})"
     return "not_an_image", f"no pixel data ({name})"
 

@@ -52,8 +52,8 @@ def test_values_that_need_more_bits_than_the_header_states_are_refused(tmp_path,
     write_dicom(tmp_path / "bad", VALUES + 600, BitsStored=10, HighBit=9, SeriesInstanceUID="1.9", **MR)
     write_dicom(tmp_path / "good", VALUES, **MR)
     store = ingest(tmp_path, out, max_refused=0.5)
-    [refused] = store.card.refused
-    assert refused["file"] == "bad" and "bits above the 10 stored bits" in refused["reason"]
+    [refused] = store.refused
+    assert refused["kind"] == "unreadable" and "bits above the 10 stored bits" in refused["reason"]
 
 
 def test_fractional_hounsfield_units_are_rounded(tmp_path):
