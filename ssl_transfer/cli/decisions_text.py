@@ -63,10 +63,10 @@ def _series(series: dict[str, Any] | None) -> list[str]:
     if series is None:
         return ["none stated"]
     slices, spacing = series["slices"], series["spacing_mm"]
-    number = _span(slices["fewest"], slices["most"])
-    lines = [
-        f"{series['series']:,} series, {_count(series['volumes'], 'volume')} of {number} slices (median {slices['median']})"
-    ]
+    number = _count(slices["most"], "slice")
+    if slices["fewest"] != slices["most"]:
+        number = f"{slices['fewest']} to {number} (median {slices['median']})"
+    lines = [f"{series['series']:,} series, {_count(series['volumes'], 'volume')} of {number}"]
     if spacing:
         lines.append(f"distance of slices {_span(spacing['smallest'], spacing['largest'])} mm")
     for name, what in (("uneven", "with uneven distances"), ("repeated_positions", "with repeated positions")):
@@ -128,7 +128,7 @@ def _classes(classes: dict[str, Any]) -> list[str]:
 
 def _subjects(subjects: dict[str, Any]) -> str:
     unknown, split_by = subjects["images_without_patient"], subjects["split_by"]
-    known = f"{subjects['patients']:,}" if subjects["patients"] else "unknown"
+    known = f"{subjects['patients']:,} ({subjects['known_by']})" if subjects["patients"] else "unknown"
     missing = f"; unknown for {_count(unknown, 'image')}" if unknown and subjects["patients"] else ""
     return f"{known}{missing}; " + ("splits of the source" if split_by == "source" else f"splits by {split_by}")
 

@@ -33,7 +33,7 @@ def check(source: str | os.PathLike, options: Mapping[str, Any]) -> dict[str, An
     chosen = Options.of(DEFAULTS, options)
     assert_exists(str(source))
     with opened(str(source), chosen) as (root, reader, expanded, warnings):
-        plan = prepare(root, reader, expanded, source=str(source), warnings=warnings, measure=False)
+        plan = prepare(root, reader, expanded, source=str(source), warnings=warnings, measured=None)
     return {
         "kind": "check",
         "source": str(source),
@@ -41,5 +41,5 @@ def check(source: str | os.PathLike, options: Mapping[str, Any]) -> dict[str, An
         "domain": str(plan.domain),
         "decisions": plan.decisions,
         "refused": [{"file": r.file, "kind": r.kind, "reason": shown(r.reason)} for r in plan.scan.refused],
-        "warnings": [shown(warning) for warning in plan.warnings],
+        "warnings": [shown(warning) for warning in (*plan.warnings, *plan.split_warnings)],
     }

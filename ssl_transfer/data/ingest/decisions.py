@@ -23,7 +23,14 @@ RULES = ("hu", "window", "bits", "percentile", "display", "colour", "palette")
 
 
 def decisions(
-    scan: Scan, fit: Fit, ranges: Ranges, rows: Sequence[dict], *, splits: np.ndarray | None, split_by: str | None
+    scan: Scan,
+    fit: Fit,
+    ranges: Ranges,
+    rows: Sequence[dict],
+    *,
+    splits: np.ndarray | None,
+    split_by: str,
+    known_by: str | None,
 ) -> dict[str, Any]:
     """The decisions about a source, from its headers.
 
@@ -35,7 +42,8 @@ def decisions(
         ranges: Of `choose_ranges`.
         rows: Patient, study, series, label and split of every image, ids hashed.
         splits: Split of every image; None: it depends on the pixels, because nothing else tells images apart.
-        split_by: Unit that is kept together in a split; None if `splits` is.
+        split_by: Unit that is kept together in a split; `source` if the source has splits.
+        known_by: How patients are known; None if they are unknown.
 
     Returns:
         `files`, `series`, `intensity`, `size`, `channels`, `classes`, `subjects`, `splits` and `repeated_uids`: plain JSON.
@@ -82,7 +90,7 @@ def decisions(
             "dtype": fit.dtype.name,
         },
         "classes": _classes(rows),
-        "subjects": _subjects(rows, split_by),
+        "subjects": _subjects(rows, split_by, known_by),
         "splits": _splits(rows, splits),
         "repeated_uids": len(facts.uids) - len(np.unique(np.asarray(facts.uids))),
     }
@@ -207,11 +215,11 @@ def _classes(rows: Sequence[dict]) -> dict[str, Any]:
     return {"classes": counts, "unlabelled": len(rows) - images.total(), "tiny": tiny}
 
 
-def _subjects(rows: Iterable[dict], split_by: str | None) -> dict[str, Any]:
+def _subjects(rows: Iterable[dict], split_by: str, known_by: str | None) -> dict[str, Any]:
     """Patients, and images whose patient is unknown."""
     known = Counter(row.get("patient") for row in rows)
     unknown = known.pop(None, 0)
-    return {"patients": len(known), "images_without_patient": unknown, "split_by": split_by or "image"}
+    return {"patients": len(known), "known_by": known_by, "images_without_patient": unknown, "split_by": split_by}
 
 
 def _splits(rows: Sequence[dict], splits: np.ndarray | None) -> dict[str, Any] | None:

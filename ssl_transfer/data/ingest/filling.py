@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -57,6 +57,7 @@ class Plan:
         keeps_splits: Whether the splits of the source are kept.
         names: Pseudonyms of what identifies persons.
         warnings: For the user.
+        split_warnings: Those about splits and classes, as far as they are known before pixels are.
         decisions: For the card and for `ingest --check`; see `decisions`.
     """
 
@@ -67,11 +68,18 @@ class Plan:
     keeps_splits: bool
     names: Pseudonyms
     warnings: list[str]
+    split_warnings: list[str]
     decisions: dict[str, Any]
 
 
 def prepare(
-    root: Path, reader: Reader, options: Options, *, source: str, warnings: list[str], measure: bool = True
+    root: Path,
+    reader: Reader,
+    options: Options,
+    *,
+    source: str,
+    warnings: list[str],
+    measured: Callable[[int], range] | None = range,
 ) -> Plan:
     """Scan a source, join labels, and decide everything that can be decided before images are written.
 
@@ -81,7 +89,7 @@ def prepare(
         options: Options of `ingest`.
         source: The source as given by the user.
         warnings: Warnings so far.
-        measure: Whether intensity ranges by percentile are measured, for which pixels are read.
+        measured: Positions of the items whose intensity ranges by percentile are measured; see `choose_ranges`.
 
     Raises:
         SourceError, LabelError, SplitError: See `ingest`.
@@ -105,14 +113,35 @@ def prepare(
     warnings += person_warnings(scan, names, options, source)
     keeps_splits = _check_source_splits(root, scan.items, options)
     fit = choose_fit(scan.items, scan.units, options.size, options.channels, scan.mask_dtype)
-    ranges = choose_ranges(scan, reader, options.range, channels=fit.channels, workers=options.workers, measure=measure)
+    ranges = choose_ranges(
+        scan, reader, options.range, channels=fit.channels, workers=options.workers, measured=measured
+    )
     fit = fit.in_range(ranges)
     rows = _expected_rows(scan, names, stratify_columns(options.stratify, (item.row for item in scan.items)))
-    splits, split_by = None, None
-    if keeps_splits or all(row.get("patient") or row.get("study") or row.get("series") for row in rows):
-        splits, split_by, _ = _splits(rows, options, keeps_splits)
-    decided = decisions(scan, fit, ranges, rows, splits=splits, split_by=split_by)
-    return Plan(scan, fit, ranges, domain, keeps_splits, names, [*warnings, *ranges.warnings], decided)
+    unit, notes = _split_unit(rows)
+    splits, split_by = None, unit
+    if keeps_splits or unit != "image":
+        splits, split_by, notes = _splits(rows, options, keeps_splits)
+        notes += _small_classes(rows, splits, split_by, options) if unit != "image" else []
+    known_by = _known_by(scan, reader, table, options)
+    decided = decisions(scan, fit, ranges, rows, splits=splits, split_by=split_by, known_by=known_by)
+    return Plan(scan, fit, ranges, domain, keeps_splits, names, [*warnings, *ranges.warnings], notes, decided)
+
+
+def _known_by(scan: Scan, reader: Reader, table: LabelTable | None, options: Options) -> str | None:
+    """How patients are known; None if all are unknown."""
+    if options.patient_from:
+        return f"--patient-from {options.patient_from}"
+    if table is not None and "patient" in table.columns:
+        return "label table"
+    known = next((item for item in scan.items if item.row.get("patient")), None)
+    if known is None:
+        return None
+    if "study" in known.row:
+        return "header"
+    if scan.patient_per_file and known.row["patient"] == known.row.get("series"):
+        return "each file counts as a patient"
+    return "file names" if reader.reads_folders else "the archive"
 
 
 def _expected_rows(scan: Scan, names: Pseudonyms, stratify: Sequence[str]) -> list[dict]:
@@ -267,17 +296,11 @@ def _check_source_splits(root: Path, items: Sequence[Item], options: Options) ->
 
 def _splits(rows: list[dict], options: Options, keeps: bool) -> tuple[np.ndarray, str, list[str]]:
     """Split of every row, the unit that is kept together, and warnings."""
-    warnings = []
     if keeps:
-        if not all(row.get("patient") for row in rows):
-            warnings.append("patients are unknown: whether the source's splits share any cannot be checked")
-        return np.array([row["split"] for row in rows]), "source", warnings
-    units = Counter(next((unit for unit in ("patient", "study", "series") if row.get(unit)), "image") for row in rows)
-    split_by = next((unit for unit in ("image", "series", "study") if units[unit]), "patient")
-    if split_by != "patient":
-        counts = ", ".join(f"{units[unit]} by {unit}" for unit in ("study", "series", "image") if units[unit])
-        unknown = len(rows) - units["patient"]
-        warnings.append(f"patients are unknown for {unknown} of {len(rows)} images; these are split {counts}")
+        known = all(row.get("patient") for row in rows)
+        unknown = "patients are unknown: whether the source's splits share any cannot be checked"
+        return np.array([row["split"] for row in rows]), "source", [] if known else [unknown]
+    split_by, warnings = _split_unit(rows)
     groups = _groups(rows)
     labels = [row.get("label") for row in rows]
     if options.stratify is not None:
@@ -288,6 +311,17 @@ def _splits(rows: list[dict], options: Options, keeps: bool) -> tuple[np.ndarray
     by_rarest = options.stratify is not None
     splits = draw_splits(groups, labels, options.split, options.seed, by_rarest=by_rarest)
     return splits, split_by, warnings
+
+
+def _split_unit(rows: list[dict]) -> tuple[str, list[str]]:
+    """The unit that is kept together in a split (of several, the smallest one), and a warning if it is not the patient."""
+    units = Counter(next((unit for unit in ("patient", "study", "series") if row.get(unit)), "image") for row in rows)
+    split_by = next((unit for unit in ("image", "series", "study") if units[unit]), "patient")
+    if split_by == "patient":
+        return split_by, []
+    counts = ", ".join(f"{units[unit]} by {unit}" for unit in ("study", "series", "image") if units[unit])
+    unknown = len(rows) - units["patient"]
+    return split_by, [f"patients are unknown for {unknown} of {len(rows)} images; these are split {counts}"]
 
 
 def _groups(rows: list[dict]) -> list[str]:

@@ -70,7 +70,14 @@ def ingest_part(source: str | os.PathLike, out: str | os.PathLike, part: str, **
         stack.enter_context(stored_in(partial.folder))
         stack.enter_context(shared_workers(options.workers))
         root, reader, chosen, warnings = stack.enter_context(opened(source, options))
-        plan = prepare(root, reader, chosen, source=source, warnings=warnings)
+        plan = prepare(
+            root,
+            reader,
+            chosen,
+            source=source,
+            warnings=warnings,
+            measured=lambda files: range(*_share(files, number, count)),
+        )
         _write_part(partial, plan, reader, chosen, Progress(inputs), number, count)
     return _summary(folder, number, count)
 
@@ -80,7 +87,7 @@ def _write_part(
 ) -> None:
     """Write the images of a part, its rows, and the record that it is done."""
     items = plan.scan.items
-    begin, end = (len(items) * k // count for k in (number - 1, number))
+    begin, end = _share(len(items), number, count)
     start.items = begin
     images = sum(items[position].n_images for position in range(begin, end))
     opening = resumed(partial, start, plan.fit, compress=options.compress, images=images, files=len(items))
@@ -93,6 +100,11 @@ def _write_part(
         record = {"inputs": start.inputs, "files": end - begin, "progress": asdict(recorder.progress)}
         write_json(partial.store / DONE, record)
         partial.publish()
+
+
+def _share(files: int, number: int, count: int) -> tuple[int, int]:
+    """Position of the first file of a part, and of the first one behind it."""
+    return files * (number - 1) // count, files * number // count
 
 
 def merge_parts(source: str | os.PathLike, out: str | os.PathLike, **settings: Any) -> ImageStore:
@@ -117,7 +129,7 @@ def merge_parts(source: str | os.PathLike, out: str | os.PathLike, **settings: A
     folders = _all_parts(out, inputs)
     with PartialStore(out) as partial, stored_in(partial.folder), shared_workers(options.workers):
         with opened(source, options) as (root, reader, chosen, warnings):
-            plan = prepare(root, reader, chosen, source=source, warnings=warnings)
+            plan = prepare(root, reader, chosen, source=source, warnings=warnings, measured=lambda files: range(0))
             partial.remove_images()
             images = sum(item.n_images for item in plan.scan.items)
             opening = resumed(partial, Progress(inputs), plan.fit, compress=chosen.compress, images=images, files=0)

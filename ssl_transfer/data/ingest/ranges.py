@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -73,7 +73,13 @@ class Ranges:
 
 
 def choose_ranges(
-    scan: Scan, reader: Reader, rule: Rule, *, channels: int, workers: int | None = None, measure: bool = True
+    scan: Scan,
+    reader: Reader,
+    rule: Rule,
+    *,
+    channels: int,
+    workers: int | None = None,
+    measured: Callable[[int], range] | None = range,
 ) -> Ranges:
     """Decide the intensity range of every item, and write it into the item's row.
 
@@ -83,7 +89,8 @@ def choose_ranges(
         rule: The `--range` option.
         channels: Channels of the store.
         workers: Number of worker processes.
-        measure: Whether percentiles are measured; otherwise `range_low` and `range_high` stay empty.
+        measured: Positions of the items whose percentiles are measured, from their number: all, or those of a part of the
+            source. That of the only volume of a source is always measured. None: none is.
     """
     items = scan.items
     if scan.units == "hu":
@@ -99,16 +106,16 @@ def choose_ranges(
     depths = _depths(items, chosen.containers, reader, workers)
     volumes, warnings = chosen.volumes, tuple(chosen.warnings(len(items), rule))
     one = len(volumes) + len(chosen.spans | set(depths.values())) == 1
-    measured: dict[Any, Span] = {}
-    if measure:  # in a store of several ranges, the percentiles of a file alone are measured as it is read
-        shared = {name: positions for name, positions in volumes.items() if one or len(positions) > 1}
-        measured = _measured(items, shared, reader, workers)
+    spans: dict[Any, Span] = {}
+    if measured is not None:
+        shared = {name: of for name, of in volumes.items() if one or _is_measured(of, measured(len(items)))}
+        spans = _measured(items, shared, reader, workers)
     for position, item in enumerate(items):
         of_item = _rule(item, rule)
-        span = measured.get(_volume(position, item)) if of_item == "percentile" else _stated(item, of_item, depths)
+        span = spans.get(_volume(position, item)) if of_item == "percentile" else _stated(item, of_item, depths)
         item.row |= {"intensity": of_item} | ({"range_low": span[0], "range_high": span[1]} if span else {})
     if one:
-        span = next(iter(chosen.spans | set(depths.values()) | set(measured.values())), None)
+        span = next(iter(chosen.spans | set(depths.values()) | set(spans.values())), None)
         return Ranges("stored", span, groups=len(volumes), warnings=warnings)
     return Ranges("scaled", SCALED_RANGE, np.dtype(chosen.dtype), len(volumes), warnings)
 
@@ -325,6 +332,11 @@ def _depths(
             depth = depth_in_use(depth, bits, lowest, highest, inverted=inverted)
         depths[detector] = float(depth[0]), float(depth[1])
     return depths
+
+
+def _is_measured(positions: array, part: range) -> bool:
+    """Whether a volume has several files, some in a part of the source. Of a file alone, percentiles are taken as it is read."""
+    return len(positions) > 1 and positions[0] < part.stop and positions[-1] >= part.start
 
 
 def _measured(

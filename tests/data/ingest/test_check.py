@@ -99,7 +99,13 @@ def test_a_check_names_series_ranges_shapes_classes_and_splits(tmp_path):
     assert decided["size"]["resampled"] == 2
     assert decided["classes"]["classes"]["rare"] == {"images": 2, "patients": 1}
     assert decided["classes"]["tiny"] == ["a", "rare"]  # two patients and one, for three splits
-    assert decided["subjects"] == {"patients": 6, "images_without_patient": 0, "split_by": "patient"}
+    assert decided["subjects"] == {
+        "patients": 6,
+        "known_by": "header",
+        "images_without_patient": 0,
+        "split_by": "patient",
+    }
+    assert any("'rare' (1 patient" in warning for warning in said["warnings"])
     assert sum(split["patients"] for split in decided["splits"].values()) == 6
 
 

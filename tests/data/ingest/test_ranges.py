@@ -192,8 +192,16 @@ def test_a_file_that_is_a_volume_is_not_read_twice():
 def test_without_measuring_no_file_is_read_for_percentiles():
     items = [item(name, modality="MR", bits=12, together="v") for name in "ab"]
     reader = MemoryReader({})
-    ranges = choose_ranges(Scan(items, [], "stored"), reader, "auto", channels=1, measure=False)
+    ranges = choose_ranges(Scan(items, [], "stored"), reader, "auto", channels=1, measured=None)
     assert ranges.units == "stored" and reader.read_files == []
+
+
+def test_a_part_of_a_source_measures_its_own_volumes_alone():
+    items = [item(name, modality="MR", bits=12, together=name[0]) for name in ("v1", "v2", "w1", "w2", "x1", "x2")]
+    reader = MemoryReader({one.file: image(*range(16)) for one in items})
+    for measured in (lambda count: range(1, 3), lambda count: range(0)):
+        choose_ranges(Scan(items, [], "stored"), reader, "auto", channels=1, workers=1, measured=measured)
+    assert set(reader.read_files) == {"v1", "v2", "w1", "w2"}
 
 
 @pytest.mark.parametrize(
