@@ -65,6 +65,8 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     )
     print(f"{'':<16}{'slices':>8}{'pydicom loop':>14}{'ingest':>10}{'ratio':>8}")
     ratios = {}
+    write_archive(folder / "first", 8, 64, None)
+    ingested(folder / "first", folder / "store")  # imports everything
     for name, codec in CODECS.items():
         count = options.slices if codec is None else max(50, options.slices // COMPRESSED_SHARE)
         archive = folder / name
@@ -162,8 +164,8 @@ def write_small(folder: Path, count: int) -> None:
     template = small_file(folder.parent)
     for number in range(count):
         series, position = divmod(number, 50)
-        content = template.replace(b"1.2.3.0000000000", b"1.2.3.%010d" % number)  # SOPInstanceUID
-        content = content.replace(b"9.8.7.00000000", b"9.8.7.%08d" % series).replace(
+        content = template.replace(b"1.2.3.1000000000", b"1.2.3.1%09d" % number)  # SOPInstanceUID
+        content = content.replace(b"9.8.7.10000000", b"9.8.7.1%07d" % series).replace(
             b"P00000000", b"P%08d" % (series // 2)
         )
         content = content.replace(b"0\\0\\0000", b"0\\0\\%04d" % position)
@@ -178,8 +180,8 @@ def small_file(folder: Path) -> bytes:
     if not (folder / "template").exists():
         write_ct(folder / "template", patients=1, slices=1, size=SMALL)
     dataset = pydicom.dcmread(next((folder / "template").rglob("*.dcm")))
-    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3.0000000000"
-    dataset.SeriesInstanceUID, dataset.StudyInstanceUID = "9.8.7.00000000", "9.8.7.00000000"
+    dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3.1000000000"
+    dataset.SeriesInstanceUID, dataset.StudyInstanceUID = "9.8.7.10000000", "9.8.7.10000000"
     dataset.PatientID = "P00000000"
     dataset.save_as(folder / "template.dcm")
     content = (folder / "template.dcm").read_bytes()
