@@ -11,15 +11,17 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
+from ssl_transfer.data.readers.dicom_archive import StoredSeries
 from ssl_transfer.data.readers.dicom_coding import rescale_from
 from ssl_transfer.data.readers.dicom_header import ImageFile, classify, known_identity, read_header, starts_as_dicom
 from ssl_transfer.data.readers.dicom_pixels import Decoding, decode
 from ssl_transfer.data.readers.dicom_series import UnitPolicy, judge_series
 from ssl_transfer.data.readers.dicom_volumes import divide, spacing_of
+from ssl_transfer.data.readers.items import Items
 from ssl_transfer.data.readers.limits import MAX_MEGAPIXELS
 from ssl_transfer.data.readers.masks import Masks
 from ssl_transfer.data.readers.matching import suffix
@@ -91,25 +93,24 @@ class DicomReader:
         """Read all headers, decide units, and divide series into volumes. Items are in the order of volumes and slices."""
         files = walk(self.root)
         refused = list(files.refused)
-        images: list[ImageFile] = []
-        for answer in ordered(self._read_header, files, "reading headers", self.workers):
+        images = StoredSeries()
+        for answer in ordered(self._read_header, files, "reading headers", self.workers, fail=_unreadable):
             if isinstance(answer, Refusal):
                 refused.append(answer)
             else:
                 images.append(answer)
-        judged = [judge_series(members) for members in _by_series(images).values()]
         policy = UnitPolicy(self.domain)
-        for series in judged:
-            policy.count(series)
-        items: list[Item] = []
-        kept: list[ImageFile] = []
-        for number, series in enumerate(judged):
-            settled = [(one.image, policy.settle(one)) for one in series]
+        for series in images:
+            policy.count(judge_series(series))
+        listed = Items()
+        content: Counter[str] = Counter()
+        for number, series in enumerate(images):
+            settled = [(one.image, policy.settle(one)) for one in judge_series(series)]
             refused += [refusal for _, refusal in settled if refusal]
             members = [image for image, refusal in settled if not refusal]
-            items += _in_volumes(members, number)
-            kept += members
-        items, refused = self.masks.pair(items, refused, self.root)
+            listed.extend(_in_volumes(members, number))
+            content.update(_content(members))
+        items, refused = self.masks.pair(cast("list[Item]", listed), refused, self.root)
         domain, notes = _domain(items)
         return Scan(
             items,
@@ -126,7 +127,7 @@ class DicomReader:
                 *self.masks.notes,
                 *policy.warnings(),
                 *_geometry_notes(items),
-                *_content_notes(kept),
+                *_content_notes(content),
             ],
         )
 
@@ -185,13 +186,8 @@ def _checked(item: Item, image: np.ndarray, columns: dict) -> tuple[np.ndarray, 
     return image, columns
 
 
-def _by_series(images: Sequence[ImageFile]) -> dict[tuple, list[ImageFile]]:
-    """Files by patient, study and series (or folder, where there is no series id), in the order of their first files."""
-    series: dict[tuple, list[ImageFile]] = defaultdict(list)
-    for image in images:
-        row = image.item.row
-        series[row["patient"], row["study"], row["series"] or image.item.file.rpartition("/")[0]].append(image)
-    return series
+def _unreadable(entry: tuple[str, Path], reason: str) -> Refusal:
+    return Refusal(entry[0], "unreadable", reason)
 
 
 def _in_volumes(members: Sequence[ImageFile], number: int) -> list[Item]:
@@ -279,11 +275,18 @@ GEOMETRY = {
 }
 
 
-def _content_notes(images: Sequence[ImageFile]) -> list[str]:
+def _content(images: Sequence[ImageFile]) -> dict[str, int]:
+    """Counts of what headers say of the pixels."""
+    return {
+        "burned": sum(image.item.n_images for image in images if image.burned_in),
+        "floats": sum(image.coding.bits is None for image in images),
+        "at_detector": sum(image.item.row["spacing_at"] == "detector" for image in images),
+    }
+
+
+def _content_notes(content: Counter[str]) -> list[str]:
     """Warnings about what headers say of the pixels: burned-in text, floats, spacing at the detector."""
-    burned = sum(image.item.n_images for image in images if image.burned_in)
-    floats = sum(image.coding.bits is None for image in images)
-    at_detector = sum(image.item.row["spacing_at"] == "detector" for image in images)
+    burned, floats, at_detector = (content[name] for name in ("burned", "floats", "at_detector"))
     notes = []
     if burned:
         notes.append(
