@@ -28,6 +28,9 @@ def checkout(tmp_path_factory) -> Path:
         class_folder = folder / "pictures" / ("cat", "dog")[number % 2]
         class_folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (40, 32, 3), np.uint8)).save(class_folder / f"{number}.png")
+        Image.fromarray(rng.integers(0, 255, (40, 32), np.uint8)).save(make_folder(folder / "cells") / f"{number}.png")
+        mask = rng.choice(np.array([0, 1, 255], np.uint8), (40, 32))
+        Image.fromarray(mask).save(make_folder(folder / "cell_masks") / f"{number}.png")
     arrays = {}
     for split, count in (("train", 12), ("val", 4), ("test", 4)):
         arrays[f"{split}_images"] = rng.integers(0, 255, (count, 28, 28), np.uint8)
@@ -52,6 +55,11 @@ def make_archive(folder: Path) -> None:
         csv.writer(file).writerows(
             [("patient", "label"), *((patient, "ab"[int(patient[1:]) % 2]) for patient in patients)]
         )
+
+
+def make_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def make_volumes(folder: Path) -> None:

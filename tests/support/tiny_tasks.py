@@ -15,6 +15,7 @@ from ssl_transfer.evaluation.task_model import TaskModel
 from ssl_transfer.recipe import parse_overrides
 
 SIDE = 32
+LEVELS = (0, 120, 240)  # grey value of background and of each class
 SHORT = (
     "resamples=0",
     "optimizer={name: sgd, lr: 0.05, momentum: 0.0, weight_decay: 0.0}",
@@ -116,3 +117,19 @@ def recorded_models() -> Iterator[list[TaskModel]]:
 def weights(model):
     """What a model has learnt, and its statistics, by name."""
     return {name: value for name, value in model.state_dict().items() if not name.startswith("strategy.")}
+
+
+def drawn(folder, height, width, count=12, **columns):
+    """Images that show their masks: rectangles of two classes at random places; a patient each."""
+    draw = np.random.default_rng(0)
+    masks = np.zeros((count, height, width), np.uint8)
+    for mask in masks:
+        for number in (1, 2):
+            top, left = draw.integers(1, [height // 2, width // 2])
+            mask[top : top + height // 3, left : left + width // 3] = number
+    images = np.array(LEVELS, np.uint8)[masks][:, None]
+    splits = np.repeat(["train", "val", "test"], count // 3)
+    columns = {"patient": [f"p{n:02d}" for n in range(count)], **columns}
+    return write_task(
+        folder, images, splits, columns, masks, {"1": "liver", "2": "tumour"}, target="mask", metric="dice"
+    )

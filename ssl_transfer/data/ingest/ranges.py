@@ -166,7 +166,8 @@ def depth_in_use(depth: Span, bits: int, lowest: float, highest: float, *, inver
         bits: Number of stored bits.
         lowest: Smallest value of the files.
         highest: Their largest value.
-        inverted: Whether values were turned (MONOCHROME1): those of fewer bits lie at the upper end of the depth.
+        inverted: Whether values were turned (MONOCHROME1, WhiteIsZero): those of fewer bits lie at the upper end of the depth,
+            unless they were turned before within all bits.
 
     Example:
         >>> depth_in_use((0, 65535), 16, 12, 3071)
@@ -181,9 +182,10 @@ def depth_in_use(depth: Span, bits: int, lowest: float, highest: float, *, inver
         if lowest < zero:
             return low, high
         low = zero
-    used = round((high - lowest if inverted else highest - low) / step)
+    at_top = inverted and high - lowest < highest - low
+    used = round((high - lowest if at_top else highest - low) / step)
     levels = 2 ** min(next((d for d in DEPTHS if used < 2**d), bits), bits) - 1
-    return (high - levels * step, high) if inverted else (low, low + levels * step)
+    return (high - levels * step, high) if at_top else (low, low + levels * step)
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

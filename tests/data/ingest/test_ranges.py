@@ -139,6 +139,7 @@ def test_the_smallest_depth_that_contains_the_values_is_in_use(highest, bits):
     [
         ((0, 65535), 61440, 65535, {"inverted": True}, (61440, 65535)),  # MONOCHROME1: 0 to 4095 turned
         ((0, 65535), 0, 65535, {"inverted": True}, (0, 65535)),
+        ((0, 65535), 0, 4000, {"inverted": True}, (0, 4095)),  # 65535 - value, turned back
         ((-32768, 32767), 0, 4000, {}, (0, 4095)),  # signed, without negative values
         ((-32768, 32767), -5, 4000, {}, (-32768, 32767)),
         ((-1024, 64511), -1024, 2000, {}, (-1024, 3071)),  # an intercept

@@ -91,6 +91,8 @@ def test_16_and_8_bit_white_is_zero_show_the_same_picture(tmp_path):
     for name, values, photometric in (("black", ramp, "minisblack"), ("white", 65535 - ramp, "miniswhite")):
         tifffile.imwrite(tmp_path / f"{name}.tif", values, photometric=photometric)
     assert np.array_equal(one(tmp_path / "black.tif")[0], one(tmp_path / "white.tif")[0])
+    store = ingest(tmp_path, tmp_path.parent / f"{tmp_path.name}_store")
+    assert np.array_equal(store[0], store[1]) and store.card.value_range == (0, 4095)
 
 
 @pytest.mark.parametrize("compression", [None, "group4"])
