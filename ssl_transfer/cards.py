@@ -83,6 +83,7 @@ class BackboneCard:
         recipe: The resolved recipe of the pretraining; None without one.
         run_id: Id of the run that wrote it.
         training: Summary of the pretraining: steps, seconds, final losses, machine.
+        passport: Id of the passport in its folder, which has what is known of its training images; None: there is none.
         id: Hash of the weights, the architecture and the intensity; empty until the backbone is saved or loaded.
     """
 
@@ -108,6 +109,7 @@ class BackboneCard:
     recipe: dict[str, Any] | None = None
     run_id: PathPart | None = None
     training: dict[str, Any] | None = None
+    passport: str | None = None
     id: PathPart | Literal[""] = ""
 
     @property
@@ -179,7 +181,7 @@ class BackboneCard:
 
     def to_json(self) -> dict[str, Any]:
         """The card as `card.json` has it."""
-        return to_json(self, optional=("recipe", "run_id", "training"))
+        return to_json(self, optional=("recipe", "run_id", "training", "passport"))
 
 
 def _disagreement(card: BackboneCard) -> str:

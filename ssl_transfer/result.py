@@ -33,7 +33,13 @@ class EvalResult:
         settings: Every option of the protocol with its value.
         metrics: `val` and `test` -> name -> value. Test was evaluated once, with the selected hyper-parameters.
         intervals: Test metric -> 95 % interval [low, high], by the bootstrap over patients.
-        seen_in_pretraining: Whether the backbone was pretrained on training images of the same store.
+        seen_in_pretraining: Whether the backbone was trained, in any stage, on images or patients of the task's store; `unknown`
+            if none is known to be, and some of its training images are unknown, such as those of public weights.
+        contamination: How many test `cases` were `seen`, by the same `patient` (null: not comparable), the same `pixels`, or as
+            `near`-duplicates; `unknown`: cases that are not known to be seen, while the images of `unknown_stages` are unknown;
+            `without_content`: images of which near-duplicates cannot be searched; `other_images` of the task's store, and how
+            many of them were seen (near-duplicates: of a sample of 200); `metrics_clean`: test metrics of the cases that are
+            not known to be seen. None in results of earlier versions.
         files: Names of the files beside it -> hash of their bytes.
         path: Folder of the result, not part of `result.json`; None: not saved.
     """
@@ -51,13 +57,14 @@ class EvalResult:
     selected: dict[str, Any]
     metrics: dict[str, dict[str, float | None]]
     intervals: dict[str, list[float]]
-    seen_in_pretraining: bool
+    seen_in_pretraining: bool | str
     cost: dict[str, Any]
     environment: dict[str, Any]
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     draw: int | None = None
     files: dict[PathPart, str] = field(default_factory=dict)
+    contamination: dict[str, Any] | None = None
     schema: int = RESULT_SCHEMA
     kind: str = "result"
     path: Path | None = field(default=None, compare=False)
@@ -237,7 +244,8 @@ class Analysis:
     Attributes:
         store: Id of the store.
         store_path: Path of the store at the time.
-        n: Number of images and patients of the store, and of images in the sample.
+        n: Number of images and patients of the store, of images that were `analysed` (if these are a sample), and of those in
+            the `sample` for layers and probes.
         backbones: The measurements of each backbone, with facts from its card.
         findings: `title` and `text` of each finding.
         leaks: Near-duplicates between splits, as a sentence.

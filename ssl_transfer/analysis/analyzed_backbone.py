@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssl_transfer.cards import BackboneCard
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.images import Images
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class AnalyzedBackbone:
     id: str
     name: str
     card: BackboneCard
-    features: Callable[[ImageStore], np.ndarray]
-    layers: Callable[[ImageStore, np.ndarray], dict[str, np.ndarray]]
-    pairs: Callable[[ImageStore, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    features: Callable[[Images], np.ndarray]
+    layers: Callable[[Images, np.ndarray], dict[str, np.ndarray]]
+    pairs: Callable[[Images, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def before_and_after(backbones: list[AnalyzedBackbone]) -> list[tuple[AnalyzedBackbone, AnalyzedBackbone]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.images import Images
 from ssl_transfer.errors import UsageError, nearest
 
 FILES = ("pixel_digest", "mask_digest", "file")  # unique for each image
@@ -15,7 +15,7 @@ KEYS = ("patient", "study", "series", "slice", "split")  # identifiers; `slice_p
 MOST_NUMBERS = 30  # distinct values; in a numeric column with more, equal values mean little
 
 
-def descriptive_columns(store: ImageStore, requested: Sequence[str] = ()) -> pd.DataFrame:
+def descriptive_columns(store: Images, requested: Sequence[str] = ()) -> pd.DataFrame:
     """The columns that describe images, a row per image: those that vary and do not merely recode an earlier column.
 
     Args:
@@ -50,7 +50,7 @@ def repeating_columns(table: pd.DataFrame, requested: Sequence[str] | None) -> l
     return names
 
 
-def patients_of(store: ImageStore) -> np.ndarray:
+def patients_of(store: Images) -> np.ndarray:
     """Patient of each row; a row with an unknown patient is its own group."""
     patients = pd.Series(store.column("patient"), dtype=object)
     return patients.where(patients.notna(), [f"image {row}" for row in range(len(patients))]).to_numpy(object)

@@ -15,7 +15,7 @@ from ssl_transfer.analysis.measurements import AnalysisSpec, Measurements
 from ssl_transfer.analysis.projection import draw_projections
 from ssl_transfer.analysis.similarity import FEATURES
 from ssl_transfer.analysis.thumbnails import thumbnails
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.images import Images
 
 INK, QUIET = "#23272e", "#5c6470"
 SHOWN_PAIRS, SHOWN_OUTLIERS = 8, 10
@@ -123,7 +123,7 @@ def draw_clouds(table: pd.DataFrame, path: Path) -> Path:
     return _save(figure, path)
 
 
-def draw_pairs(store: ImageStore, pairs: pd.DataFrame, path: Path) -> Path:
+def draw_pairs(store: Images, pairs: pd.DataFrame, path: Path) -> Path:
     """Draw the most similar near-duplicates, one pair per column; pairs across splits come first."""
     shown = pairs.sort_values("across", ascending=False, kind="stable").head(SHOWN_PAIRS)
     figure = Figure(figsize=(1.15 * max(4, len(shown)) + 0.3, 3.1), layout="constrained")
@@ -146,7 +146,7 @@ def draw_pairs(store: ImageStore, pairs: pd.DataFrame, path: Path) -> Path:
     return _save(figure, path)
 
 
-def draw_outliers(store: ImageStore, table: pd.DataFrame, path: Path) -> Path:
+def draw_outliers(store: Images, table: pd.DataFrame, path: Path) -> Path:
     """Draw the images that are farthest from their neighbours, a row per backbone."""
     names = list(dict.fromkeys(table["backbone"]))
     figure = Figure(figsize=(1.05 * SHOWN_OUTLIERS + 0.3, 1.45 * len(names) + 0.2), layout="constrained")
@@ -166,7 +166,7 @@ def draw_outliers(store: ImageStore, table: pd.DataFrame, path: Path) -> Path:
     return _save(figure, path)
 
 
-def _picture(axes: Axes, store: ImageStore, row: int, title: str) -> None:
+def _picture(axes: Axes, store: Images, row: int, title: str) -> None:
     image = thumbnails(store, np.array([row]), PICTURE_PX)[0]
     axes.imshow(image, cmap="gray", vmin=0, vmax=255)
     axes.set_title(title, fontsize=6.5, color=QUIET, pad=2)

@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 import torch.nn.functional as functional
 
+from ssl_transfer.data.altered import SelectedRows
 from ssl_transfer.data.display import SCALED_RANGE, SOFT_TISSUE_HU
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.images import Images
 from ssl_transfer.measures.neighborhood import Neighborhood
 
 SIDE = 64  # pixels of the images that are compared
@@ -45,10 +46,12 @@ class Leaks:
         pairs: Columns row_a, row_b, split_a, split_b, patient_a, patient_b, similarity (of features), band_pass_correlation and
             across (whether the splits differ); the largest correlation first.
         compared: Number of pairs of neighbours whose pixels were compared.
+        sample: Which images of the store were searched, as a clause; empty: all.
     """
 
     pairs: pd.DataFrame
     compared: int
+    sample: str = ""
 
     @property
     def across(self) -> pd.DataFrame:
@@ -59,16 +62,20 @@ class Leaks:
         """The result in a sentence."""
         across = self.across
         if not len(across):
-            return f"No near-duplicates across splits among {self.compared:,} pairs of neighbours."
+            return f"No near-duplicates across splits among {self.compared:,} pairs of neighbours.{self._searched}"
         kinds = Counter(" and ".join(sorted(pair)) for pair in zip(across["split_a"], across["split_b"], strict=True))
         pairs = ", ".join(f"{count:,} between {pair}" for pair, count in sorted(kinds.items()))
         return (
             f"Leak: {len(across):,} near-duplicates across splits ({pairs}). Scores on these splits are too optimistic: remove "
-            "these images, or check whether one patient has several ids."
+            f"these images, or check whether one patient has several ids.{self._searched}"
         )
 
+    @property
+    def _searched(self) -> str:
+        return f" Searched was {self.sample}; pairs with other images are not found." if self.sample else ""
 
-def find_leaks(store: ImageStore, neighborhood: Neighborhood, threshold: float = DUPLICATE) -> Leaks:
+
+def find_leaks(store: Images, neighborhood: Neighborhood, threshold: float = DUPLICATE) -> Leaks:
     """Compute the band-pass correlation of every pair of neighbours of different patients, or of different splits.
 
     Features select candidate pairs, and pixels decide. Images are resized to 64 × 64 (HU in the soft-tissue window) and filtered
@@ -79,7 +86,7 @@ def find_leaks(store: ImageStore, neighborhood: Neighborhood, threshold: float =
     crop by a tenth or a rotation by five degrees it does not. Neighbours of one patient within one split are not compared.
 
     Args:
-        store: The store.
+        store: The store, or rows of one (`altered.sampled`), which the answer then states.
         neighborhood: Neighbour graph of all its rows, in order.
         threshold: Smallest band-pass correlation of near-duplicates.
     """
@@ -111,10 +118,10 @@ def find_leaks(store: ImageStore, neighborhood: Neighborhood, threshold: float =
             "across": across[kept],
         }
     )
-    return Leaks(pairs, len(first))
+    return Leaks(pairs, len(first), store.sentence if isinstance(store, SelectedRows) else "")
 
 
-def _band_pass_correlations(store: ImageStore, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
+def _band_pass_correlations(store: Images, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
     """Largest correlation of each pair over shifts and a flip, (P,); −1 where a bound shows that it is below the threshold.
 
     Every image is read once to compute its magnitudes (1 kB), whose bounds exclude nearly all pairs. Images of the remaining
@@ -132,7 +139,7 @@ def _band_pass_correlations(store: ImageStore, first: np.ndarray, second: np.nda
     return correlations
 
 
-def _candidate_pairs(store: ImageStore, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
+def _candidate_pairs(store: Images, first: np.ndarray, second: np.ndarray, threshold: float) -> np.ndarray:
     """Positions of the pairs whose correlation may reach the threshold, (p,).
 
     At any shift, the correlation is Σ A(f) B*(f) e^(…) over frequencies f, so it is at most Σ |A(f)| |B(f)|, or
@@ -193,7 +200,7 @@ def _in_parallel(function: Callable[[Part], torch.Tensor], parts: Sequence[Part]
         torch.set_num_threads(count)
 
 
-def _spectra(store: ImageStore, rows: np.ndarray) -> torch.Tensor:
+def _spectra(store: Images, rows: np.ndarray) -> torch.Tensor:
     """Fourier transforms of the band-pass filtered images, normalised to length 1, (n, SIDE, SIDE // 2 + 1)."""
     with READING:
         images = store.read(rows)

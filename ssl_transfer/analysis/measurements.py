@@ -18,7 +18,7 @@ from ssl_transfer.analysis.projection import embedding_quality, project, transfo
 from ssl_transfer.analysis.properties import image_properties
 from ssl_transfer.analysis.property_probes import probe_properties
 from ssl_transfer.analysis.similarity import FEATURES, shapes, similarities
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.images import Images
 from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.neighborhood import Neighborhood
 from ssl_transfer.measures.neighbors import IndexKind
@@ -42,8 +42,8 @@ class AnalysisSpec:
     """Backbones, stores, results and settings of an analysis; see `analyze` for the meaning of each."""
 
     backbones: Sequence[AnalyzedBackbone]
-    store: ImageStore
-    against: Mapping[str, ImageStore]
+    store: Images
+    against: Mapping[str, Images]
     results: Sequence[Predictions]
     neighbors: int
     index: IndexKind

@@ -6,8 +6,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
 from ssl_transfer.analysis.analyzed_backbone import AnalyzedBackbone
 from ssl_transfer.analysis.failures import Predictions
+from ssl_transfer.console import say
+from ssl_transfer.data.altered import SelectedRows, sampled
+from ssl_transfer.data.images import Images
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import UsageError
 from ssl_transfer.features import Precision, extract_features, features_id, layer_features, paired_features
@@ -20,7 +25,7 @@ ResultSpec = Predictions | str | Path
 
 
 def analyzed(
-    backbones: Sequence[BackboneSpec], store: ImageStore, size: int | None = None, precision: Precision = "fp32"
+    backbones: Sequence[BackboneSpec], store: Images, size: int | None = None, precision: Precision = "fp32"
 ) -> list[AnalyzedBackbone]:
     """Open the backbones of an analysis, with distinct names.
 
@@ -39,9 +44,7 @@ def analyzed(
     return ready + [_analyzed(name, backbone, store, size, precision) for name, backbone in named.items()]
 
 
-def _analyzed(
-    name: str, backbone: Backbone, store: ImageStore, size: int | None, precision: Precision
-) -> AnalyzedBackbone:
+def _analyzed(name: str, backbone: Backbone, store: Images, size: int | None, precision: Precision) -> AnalyzedBackbone:
     return AnalyzedBackbone(
         features_id(backbone, store, size, precision),
         name,
@@ -71,6 +74,26 @@ def stores_by_name(
             f"--against: stores are named by their folders, and two of them have the name {repeated[0]}. Rename one folder."
         )
     return dict(pairs)
+
+
+def sampled_stores(
+    store: ImageStore, against: Mapping[str, ImageStore], seed: int
+) -> tuple[Images, dict[str, Images], list[str]]:
+    """The stores of an analysis, those with more than `MOST_ANALYSED` images as samples of patients.
+
+    Returns:
+        The analysed store, the others, and a sentence about each sample.
+    """
+    chosen, others = sampled(store, seed), {name: sampled(other, seed) for name, other in against.items()}
+    sentences = [f"{images.sentence}." for images in (chosen, *others.values()) if isinstance(images, SelectedRows)]
+    for sentence in sentences:
+        say(sentence)
+    return chosen, others, sentences
+
+
+def rows_in_store(store: Images, rows: np.ndarray) -> np.ndarray:
+    """Positions in the whole store of rows of an analysed store, which may be a sample."""
+    return store.selected[rows] if isinstance(store, SelectedRows) else rows
 
 
 def opened_results(results: Sequence[ResultSpec]) -> list[Predictions]:

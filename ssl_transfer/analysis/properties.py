@@ -7,7 +7,7 @@ import pandas as pd
 from scipy import ndimage
 
 from ssl_transfer.data.display import DISPLAY_RANGE
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.images import Images
 
 BODY_HU, BONE_HU, AIR_HU = -300.0, 300.0, -700.0  # body and bone are above, air is below
 SOFT_HU = (-100.0, 150.0)
@@ -15,7 +15,7 @@ FOREGROUND = 0.1  # in images that are not HU, the object is above this share of
 BATCH = 512
 
 
-def image_properties(store: ImageStore, rows: np.ndarray | None = None) -> pd.DataFrame:
+def image_properties(store: Images, rows: np.ndarray | None = None) -> pd.DataFrame:
     """Compute properties of images of a store, a row per image.
 
     For all images: `mean` and `std` of the values, `body_area` (share of pixels that belong to the object: above −300 HU, or
@@ -78,12 +78,12 @@ def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (first * second).sum(1) / np.sqrt((first**2).sum(1) * (second**2).sum(1))
 
 
-def _range(store: ImageStore) -> tuple[float, float]:
+def _range(store: Images) -> tuple[float, float]:
     """Value range of a store that is not HU: 0 to 255 for pictures, otherwise that of its card."""
     return DISPLAY_RANGE if store.card.units in ("display", "rgb") else store.card.value_range
 
 
-def _slice_position(store: ImageStore) -> np.ndarray | None:
+def _slice_position(store: Images) -> np.ndarray | None:
     """Rank of a slice within its series, 0 to 1; NaN for a series of one slice; None if no series has two."""
     if not {"series", "slice"} <= set(store.columns):
         return None

@@ -30,12 +30,15 @@ from ssl_transfer.analysis.opening import (
     StoreSpec,
     analyzed,
     opened_results,
+    rows_in_store,
+    sampled_stores,
     stores_by_name,
 )
 from ssl_transfer.analysis.summary_text import summary_text
 from ssl_transfer.analysis.thumbnails import thumbnails
 from ssl_transfer.console import stage
 from ssl_transfer.csv_files import write_csv
+from ssl_transfer.data.images import Images
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.environment import environment
 from ssl_transfer.errors import UsageError
@@ -51,6 +54,7 @@ THUMBNAILS = (
     (50_000, 32),
 )  # up to so many images, thumbnails have this many pixels; else 24
 NEIGHBORS_SHOWN = 12
+ROWS = {"outliers": ("row",), "leaks": ("row_a", "row_b")}  # table -> columns with positions in the analysed store
 
 
 def analyze(
@@ -75,7 +79,8 @@ def analyze(
        Args:
            backbones: Backbones, or their paths or names (see `load_backbone`). If one is a fine-tuned version of another, the two
                are compared layer by layer.
-           store: A store or its path. All of its images are used for neighbours and UMAP, a sample for layers and probes.
+           store: A store or its path. All of its images are used for neighbours and UMAP, a sample for layers and probes. Of more
+               than 200,000 images, a sample of whole patients is analysed, and the first finding says so.
            out: Folder of the analysis; None: `runs/analyze/ID`.
            against: Other stores. Their distance to this store is measured, and their images are added to the UMAP.
            results: Folders of at least two multiclass results of `evaluate`, whose errors are compared.
@@ -94,35 +99,52 @@ def analyze(
        Raises:
            UsageError: If there are fewer than 40 images, a column is missing, or `out` holds something else.
     """
-    store = store if isinstance(store, ImageStore) else ImageStore(store)
-    against, results = stores_by_name(against, store), opened_results(results)
-    analyzed_backbones = analyzed(backbones, store, size, precision)
+    opened = store if isinstance(store, ImageStore) else ImageStore(store)
+    others, results = stores_by_name(against, opened), opened_results(results)
+    images, other_images, samples = sampled_stores(opened, others, seed)
+    analyzed_backbones = analyzed(backbones, images, size, precision)
     settings: dict[str, Any] = dict(
         neighbors=neighbors, index=index, sample=sample, columns=columns, domain=domain, duplicate=duplicate, seed=seed
     )
-    names = {"names": [backbone.name for backbone in analyzed_backbones], "against": list(against)}
-    upstream = [artifact.id for artifact in (*analyzed_backbones, store, *against.values())]
+    names = {"names": [backbone.name for backbone in analyzed_backbones], "against": list(others)}
+    upstream = [artifact.id for artifact in (*analyzed_backbones, opened, *others.values())]
     upstream += [result.result.run_id for result in results]
     artifact = Artifact.of("analyze", settings | names, upstream, out, record="analysis.json")
     with artifact.writing() as finished:
         if finished:
             return Analysis.load(artifact.folder)
-        _check_size(store, neighbors)
-        return _analysis(artifact, AnalysisSpec(analyzed_backbones, store, against, results, **settings), settings)
+        _check_size(images, neighbors)
+        spec = AnalysisSpec(analyzed_backbones, images, other_images, results, **settings)
+        return _analysis(artifact, spec, opened, samples, settings)
 
 
-def _analysis(artifact: Artifact, spec: AnalysisSpec, settings: dict[str, Any]) -> Analysis:
-    """Measure, and write the folder of the analysis."""
+def _analysis(
+    artifact: Artifact, spec: AnalysisSpec, whole: ImageStore, samples: Sequence[str], settings: dict[str, Any]
+) -> Analysis:
+    """Measure, and write the folder of the analysis.
+
+    Args:
+        artifact: The folder.
+        spec: Backbones and stores, of which large ones are samples.
+        whole: The analysed store.
+        samples: A sentence about each sample.
+        settings: For the record.
+    """
     seconds: dict[str, float] = {}
     timed = partial(_timed, seconds)
     measured = measure(spec, timed)
     with whole_folder(artifact.folder) as temporary:
-        findings = _write_files(spec, measured, temporary, timed)
+        findings = _write_files(spec, measured, samples, temporary, timed)
         analysis = Analysis(
             run_id=artifact.id,
-            store=spec.store.id,
-            store_path=portable(spec.store.path),
-            n={"images": len(spec.store), "patients": spec.store.card.n_patients, "sample": len(measured.rows)},
+            store=whole.id,
+            store_path=portable(whole.path),
+            n={
+                "images": len(whole),
+                "patients": whole.card.n_patients,
+                **({"analysed": len(spec.store)} if len(spec.store) < len(whole) else {}),
+                "sample": len(measured.rows),
+            },
             backbones=tuple(_entry(backbone, measured) for backbone in spec.backbones),
             findings=tuple({"title": finding.title, "text": finding.text} for finding in findings),
             leaks=measured.leaks.sentence(),
@@ -134,7 +156,7 @@ def _analysis(artifact: Artifact, spec: AnalysisSpec, settings: dict[str, Any]) 
     return replace(analysis, path=artifact.folder)
 
 
-def _check_size(store: ImageStore, neighbors: int) -> None:
+def _check_size(store: Images, neighbors: int) -> None:
     fewest = max(FEWEST, 2 * neighbors + 1)
     if len(store) < fewest:
         raise UsageError(
@@ -149,15 +171,18 @@ def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
         yield
 
 
-def _write_files(spec: AnalysisSpec, measured: Measurements, folder: Path, timed: Timed) -> list[Finding]:
-    """Write tables, figures, coordinates and the explorer; return the findings."""
+def _write_files(
+    spec: AnalysisSpec, measured: Measurements, samples: Sequence[str], folder: Path, timed: Timed
+) -> list[Finding]:
+    """Write tables, figures, coordinates and the explorer; return the findings, the first on samples if there are any."""
     for name in ("tables", "figures"):
         (folder / name).mkdir()
     for name, table in measured.tables.items():
-        write_csv(table, folder / "tables" / f"{name}.csv")
+        rows = {column: rows_in_store(spec.store, table[column].to_numpy()) for column in ROWS.get(name, ())}
+        write_csv(table.assign(**rows), folder / "tables" / f"{name}.csv")
     with timed("pictures"):
         pictures = draw_all(spec, measured, folder / "figures")
-    findings = summary_text(spec, measured, pictures)
+    findings = [Finding("Sample", " ".join(samples), None)] * bool(samples) + summary_text(spec, measured, pictures)
     with timed("explorer"):
         _coordinates(spec, measured).to_parquet(folder / "umap.parquet", index=False)
         _explorer(spec, measured, findings, folder / "explorer.html")
@@ -196,7 +221,9 @@ def _coordinates(spec: AnalysisSpec, measured: Measurements) -> pd.DataFrame:
         graph = measured.graphs[name]
         of_graph = {"k_occurrence": graph.k_occurrence, "mean_knn_distance": graph.mean_knn_distance}
         for store, coordinates in {spec.store.path.name: points, **measured.transformed[name]}.items():
-            table = pd.DataFrame({"backbone": name, "store": store, "row": np.arange(len(coordinates))})
+            images = spec.store if coordinates is points else spec.against[store]
+            rows = rows_in_store(images, np.arange(len(coordinates)))
+            table = pd.DataFrame({"backbone": name, "store": store, "row": rows})
             if coordinates is points:
                 table = table.assign(**of_graph)
             parts.append(table.assign(x=coordinates[:, 0], y=coordinates[:, 1]))
@@ -237,6 +264,6 @@ def _projection(spec: AnalysisSpec, measured: Measurements, backbone: AnalyzedBa
     return Projection(np.concatenate(points), np.concatenate(neighbours), np.concatenate(similarities), note)
 
 
-def _known_columns(store: ImageStore) -> pd.DataFrame:
+def _known_columns(store: Images) -> pd.DataFrame:
     """The columns that every store has."""
     return pd.DataFrame({name: store.column(name) for name in ("label", "patient", "split")})

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ssl_transfer.data.display import displayed
-from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.images import Images
 from ssl_transfer.errors import UsageError
 
 BATCH_PIXELS = 2**24  # pixels per batch, over all channels
 
 
-def thumbnails(store: ImageStore, rows: np.ndarray | None = None, px: int = 32) -> np.ndarray:
+def thumbnails(store: Images, rows: np.ndarray | None = None, px: int = 32) -> np.ndarray:
     """Shrink images to a square, with their aspect ratio kept and black padding.
 
     HU are shown in the soft-tissue window (400/40), `display` and `rgb` values unchanged, `stored` and `scaled`

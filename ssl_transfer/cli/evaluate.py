@@ -113,7 +113,31 @@ def _block(result: dict[str, Any], metrics: Mapping[str, Any]) -> str:
             low, high = result["intervals"].get(name) or (None, None)
             interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"
             lines.append(f"  {metrics[name].title:<18} {'–' if value is None else f'{value:.4f}'}{interval}")
+    lines += _seen_lines(result, metrics)
     return "\n".join([*lines, *(f"  note: {note}" for note in result["notes"]), f"  {result['result']}"])
+
+
+def _seen_lines(result: dict[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    """How many test cases were seen in pretraining, and the metrics on the others where some were."""
+    known = result["contamination"]
+    if known is None:
+        return []
+    kinds = {"patient": "same patient", "pixels": "same pixels", "near": "near-duplicate"}
+    counts = ", ".join(f"{word} {'unknown' if known[kind] is None else known[kind]}" for kind, word in kinds.items())
+    lines = [f"  seen in pretraining: {known['seen']} of {known['cases']} test cases ({counts})"]
+    if known["unknown"]:
+        stages = ", ".join(known["unknown_stages"])
+        lines[0] += f"; unknown for {known['unknown']}: the training images of {stages} are not recorded"
+    if others := known["other_images"]["seen"]:
+        lines[0] += f"; {others} of the {known['other_images']['images']} other images of the target's store"
+    if known["seen"] and known["metrics_clean"]:
+        values = [
+            f"{metrics[name].title} {'–' if value is None else f'{value:.4f}'}"
+            for name, value in known["metrics_clean"].items()
+            if name in metrics
+        ]
+        lines.append(f"  on the {known['cases'] - known['seen']} others: {', '.join(values)}")
+    return lines
 
 
 def _counted(n: dict[str, int | None]) -> str:

@@ -19,6 +19,8 @@ AIR_TOLERANCE = (
     0.05  # of the range from air to the brightest pixel: noise of air, and compression artefacts around the body
 )
 
+MOST_ANALYSED = 200_000  # images: `analyze`, `rank` and the search for leaks take a sample of larger stores
+
 if TYPE_CHECKING:
     import pandas
 
@@ -272,3 +274,34 @@ class SelectedRows(AlteredStore):
     def positions(self, split: str) -> np.ndarray:
         """Positions among the selected of the rows of a split, int64, shape (m,)."""
         return np.flatnonzero(np.isin(self.selected, self.store.positions(split)))
+
+    @property
+    def sentence(self) -> str:
+        """How many of the images were selected."""
+        return f"{self.path.name}: a sample of {len(self):,} of {len(self.store):,} images, all of each drawn patient"
+
+
+def sampled(store: Images, seed: int, rows: np.ndarray | None = None, most: int | None = None) -> Images:
+    """A store itself, or a sample of it if it has too many images for an analysis of all pairs.
+
+    Args:
+        store: The store.
+        seed: Seed of the sample.
+        rows: Positions of the images that it may have, ascending; None: all.
+        most: Largest number of images; None: `MOST_ANALYSED`.
+
+    Returns:
+        The store if `rows` are not more than `most`. Else as many whole patients (single images where patients are unknown), in
+        random order, as have at most `most` images.
+    """
+    rows, most = np.arange(len(store)) if rows is None else rows, most or MOST_ANALYSED
+    if len(rows) <= most:
+        return store
+    patients = store.column("patient")[rows]
+    names, codes = np.unique(patients.astype(str), return_inverse=True)
+    unknown = np.array([patient is None or patient != patient for patient in patients], bool)
+    codes[unknown] = len(names) + np.arange(unknown.sum())
+    _, codes = np.unique(codes, return_inverse=True)
+    rank = np.random.default_rng(seed).permutation(codes.max() + 1)[codes]
+    last = int(np.searchsorted(np.cumsum(np.bincount(rank)), most, side="right"))
+    return SelectedRows(store, rows[rank < max(1, last)])

@@ -51,6 +51,8 @@ class StoreCard:
     Attributes:
         source: The source that was ingested, as given on the command line; None for a store that was not ingested.
         inputs: Digest of the options and files that determine the store.
+        patient_key: Which key patients, studies and series are hashed with (see `pseudonyms.key_digest`); stores with the same
+            one give a patient the same hash. None for a store that was not ingested.
         units: `hu`, `display` (windowed, 0–255), `rgb`, `stored` (as in the files), or `scaled`: each image linearly, so that the
             ends of its own range (`range_low` and `range_high` in its row) are 0 and 10000.
         domain: Domain of the images, in the notation of `Domain`.
@@ -85,6 +87,7 @@ class StoreCard:
 
     source: str | None = None
     inputs: str | None = None
+    patient_key: str | None = None
     units: str
     domain: str
     classes: tuple[str, ...] | None
@@ -151,7 +154,7 @@ class StoreCard:
 
     def to_json(self) -> dict[str, Any]:
         """The card as `card.json` has it."""
-        return to_json(self, optional=("source", "inputs"))
+        return to_json(self, optional=("source", "inputs", "patient_key"))
 
 
 def _other_schema(folder: Path, content: dict[str, Any]) -> str:
@@ -197,6 +200,7 @@ def _problems(card: StoreCard) -> Iterator[str]:
 
 
 TYPES: dict[str, type | tuple[type, ...]] = {
+    "patient_key": (str, type(None)),
     "units": str,
     "domain": str,
     "classes": (tuple, type(None)),

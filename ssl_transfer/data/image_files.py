@@ -9,7 +9,16 @@ import numpy as np
 
 from ssl_transfer.data.integrity import pixel_digest
 from ssl_transfer.data.rows import RowBatches
-from ssl_transfer.data.shards import ShardWriter
+from ssl_transfer.data.shards import SHARD_BYTES, ShardReader, ShardWriter
+from ssl_transfer.measures.fingerprint import FINGERPRINT_BYTES, fingerprint
+
+FINGERPRINTS = "fingerprints"  # shards of the store, and key of a row that has its fingerprint already
+
+
+def fingerprint_reader(folder: Path, images: int | None = None) -> ShardReader:
+    """Reads the fingerprints of the images of a store, uint8 (B, FINGERPRINT_BYTES); `images`: see `ShardReader`."""
+    per_shard = SHARD_BYTES // FINGERPRINT_BYTES
+    return ShardReader(folder, FINGERPRINTS, (FINGERPRINT_BYTES,), "|u1", per_shard, False, images)
 
 
 class ImageFiles:
@@ -28,7 +37,7 @@ class ImageFiles:
         ValueError, OSError: If what `start` states is not there.
 
     Attributes:
-        pixels, masks: Writers of the shards.
+        pixels, fingerprints, masks: Writers of the shards.
         rows: The rows.
     """
 
@@ -50,6 +59,8 @@ class ImageFiles:
             raise ValueError(f"{batches}: {len(self.rows)} rows for {images} images")
         self.shape, self.mask_dtype = tuple(shape), None if mask_dtype is None else np.dtype(mask_dtype)
         self.pixels = ShardWriter(shards, "pixels", self.shape, np.dtype(dtype), compress, images)
+        code = (FINGERPRINT_BYTES,)
+        self.fingerprints = ShardWriter(shards, FINGERPRINTS, code, np.dtype("u1"), False, images)
         self.masks = None
         if self.mask_dtype is not None:
             self.masks = ShardWriter(shards, "masks", self.shape[1:], self.mask_dtype, compress, images)
@@ -66,6 +77,8 @@ class ImageFiles:
     ) -> None:
         """Add one image (C, H, W), its row, and its mask (H, W); no mask means all background.
 
+        The fingerprint is that of the row, if a worker process has computed it.
+
         Args:
             digests: Columns `pixel_digest` and `mask_digest`, where they are known already; see `pixel_digest`.
         """
@@ -75,6 +88,8 @@ class ImageFiles:
         if self.masks is not None and mask is not None:
             self.masks.append(mask)
         columns = row | (digests or {})
+        known = columns.pop(FINGERPRINTS, None)
+        self.fingerprints.append(fingerprint(image) if known is None else known)
         if "pixel_digest" not in columns:
             columns["pixel_digest"] = pixel_digest(image)
         if mask is not None and self.masks is not None and "mask_digest" not in columns:
@@ -84,6 +99,7 @@ class ImageFiles:
     def flush(self) -> tuple[int, int]:
         """Write everything to the disk; returns the number of images and of batches."""
         self.pixels.flush()
+        self.fingerprints.flush()
         if self.masks is not None:
             self.masks.flush()
         return len(self), self.rows.flush()
@@ -91,6 +107,7 @@ class ImageFiles:
     def close(self) -> None:
         """Finish the last shards and the last batch."""
         self.pixels.close()
+        self.fingerprints.close()
         if self.masks is not None:
             self.masks.close()
         self.rows.flush()
@@ -98,5 +115,6 @@ class ImageFiles:
     def abandon(self) -> None:
         """Close files without finishing them."""
         self.pixels.abandon()
+        self.fingerprints.abandon()
         if self.masks is not None:
             self.masks.abandon()

@@ -1,9 +1,9 @@
 """The image store: an immutable folder of pixels, which are read by position, and rows, which are read by column.
 
 A store contains `pixels-00000.npy …` (plain shards of one dtype and shape, or `.b2` files of blosc2 frames with an offset
-index), `masks-*` of the same kind if images have masks, `rows.parquet`, `split-<name>.npy` (positions of each split), and
-`card.json`. The card is written last: a folder without it is not a store. Opening reads the card and compares a few images with
-their digests, so it takes milliseconds at any size.
+index), `masks-*` of the same kind if images have masks, `fingerprints-*.npy` (see `measures.fingerprint`), `rows.parquet`,
+`split-<name>.npy` (positions of each split), and `card.json`. The card is written last: a folder without it is not a store.
+Opening reads the card and compares a few images with their digests, so it takes milliseconds at any size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from ssl_transfer import __version__
 from ssl_transfer.data.card import MaskCard, SplitSize, StoreCard
 from ssl_transfer.data.display import STORED_PERCENTILES
-from ssl_transfer.data.image_files import ImageFiles
+from ssl_transfer.data.image_files import FINGERPRINTS, ImageFiles, fingerprint_reader
 from ssl_transfer.data.images import Positions
 from ssl_transfer.data.integrity import check_at_opening, file_checksum, problems, sample_positions, shard_checksums
 from ssl_transfer.data.integrity import pixel_digest as pixel_digest
@@ -93,6 +93,10 @@ class ImageStore:
         if self._masks is None:
             raise StoreError(f"{self.path}: this store has no masks. Ingest again with --masks PATH or PATTERN.")
         return self._masks.read(positions)
+
+    def fingerprints(self, positions: Positions) -> np.ndarray:
+        """Fingerprints of the images at `positions`, by which near-duplicates are recognised, uint8 (B, FINGERPRINT_BYTES)."""
+        return fingerprint_reader(self.path, len(self)).read(positions)
 
     def verify(self) -> list[str]:
         """Compare every image and every file with the checksums of the card: one sentence for each difference, none if whole."""
@@ -290,6 +294,7 @@ class StoreWriter:
         inputs: str | None = None,
         value_range: tuple[float, float] | None = None,
         decisions: dict[str, Any] | None = None,
+        patient_key: str | None = None,
     ) -> ImageStore:
         """Write rows, splits and card, compute the id of the store from its content, and move it to its folder.
 
@@ -310,6 +315,7 @@ class StoreWriter:
         card = StoreCard(
             source=source,
             inputs=inputs,
+            patient_key=patient_key,
             units=units,
             domain=domain,
             classes=None if classes is None else tuple(classes),
@@ -336,7 +342,8 @@ class StoreWriter:
             sample=sample,
             id="",
         )
-        others = {file.name: file_checksum(file) for file in (path, *sorted(self._store.glob("split-*.npy")))}
+        whole = (path, *sorted(self._store.glob("split-*.npy")), *sorted(self._store.glob(f"{FINGERPRINTS}-*.npy")))
+        others = {file.name: file_checksum(file) for file in whole}
         identity = {key: getattr(card, key) for key in ("units", "domain", "classes", "size", "channels", "dtype")}
         content = content_digest(path, json.dumps(identity, sort_keys=True))
         replace(card, id=content, checksums=others | checksums).save(self._store)

@@ -6,10 +6,14 @@ import shutil
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from ssl_transfer.cards import TRIVIAL, TrainingStage, lineage
+from ssl_transfer.data.passport import TrainingRecord
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.environment import device_name, environment
+from ssl_transfer.evaluation.contamination import Contamination
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.permutation import NOTE
 from ssl_transfer.evaluation.split_checks import absent_classes
@@ -25,6 +29,7 @@ def eval_result(
     options: dict[str, Any],
     measured: ProtocolResult,
     seconds: float,
+    seen: Contamination,
 ) -> EvalResult:
     """The result of a run.
 
@@ -35,6 +40,7 @@ def eval_result(
         options: Options of the protocol.
         measured: The result that the protocol returned.
         seconds: Wall time of the protocol.
+        seen: Which test cases were seen in pretraining.
     """
     task, recipe = context.task, context.recipe
     strategy = options["strategy"].name if "strategy" in options else None
@@ -61,7 +67,8 @@ def eval_result(
         selected=measured.selected,
         metrics={"val": _finite(measured.validation), "test": _finite(measured.test)},
         intervals=measured.intervals,
-        seen_in_pretraining=task.store.card.id in backbone.card.stores,
+        seen_in_pretraining=seen.seen_in_pretraining,
+        contamination=_finite_clean(seen.summary),
         cost={"seconds": seconds, "device": device_name()},
         environment=environment(device_name()),
         notes=_notes(context) + measured.notes,
@@ -99,7 +106,8 @@ def keep_backbone(parent: Backbone, context: EvalContext, strategy: str, steps: 
         training=None,
     )
     shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it was finished
-    save_backbone(Backbone(context.backbone.model, card), folder)
+    record = TrainingRecord.of_store(task.store, np.sort(context.rows["train"]))
+    save_backbone(Backbone(context.backbone.model, card, passport=parent.passport.with_records(record)), folder)
 
 
 def _boundary(backbone: Backbone, task: Task) -> str:
@@ -130,6 +138,11 @@ def _notes(context: EvalContext) -> list[str]:
     if context.recipe.channels == "adapt":
         notes += [f"channels: {change}" for change in backbone.card.adapted if "channels" in change]
     return notes
+
+
+def _finite_clean(summary: dict[str, Any]) -> dict[str, Any]:
+    clean = summary["metrics_clean"]
+    return {**summary, "metrics_clean": None if clean is None else _finite(clean)}
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:

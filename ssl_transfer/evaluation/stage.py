@@ -19,6 +19,7 @@ from ssl_transfer.data.store_watch import StoreWatch
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import RecipeError, TaskError, UsageError, nearest
+from ssl_transfer.evaluation.contamination import contamination
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.permutation import with_permuted_labels
 from ssl_transfer.evaluation.probes import selected_probe
@@ -62,8 +63,8 @@ def evaluate(
 
     Returns:
         Metrics on validation and test, intervals, and the hyper-parameters selected on validation. In its folder,
-        `predictions.parquet` has a row per test image, or per case and class, and `backbone/` is the fine-tuned backbone if
-        `train.keep_backbone` is set.
+        `predictions.parquet` has a row per test image, or per case and class, and whether it was seen in pretraining; `backbone/`
+        is the fine-tuned backbone if `train.keep_backbone` is set.
 
     Raises:
         RecipeError: If the protocol or a setting does not exist, or a value is invalid.
@@ -135,7 +136,10 @@ def _measured(
     watch.check()
     if tuning:
         measured = replace(measured, selected={**tuning.selected, **measured.selected})
-    result = eval_result(protocol, backbone, context, options, measured, round(time.perf_counter() - started, 2))
+    seconds = round(time.perf_counter() - started, 2)
+    seen = contamination(backbone, context.task, context.rows["test"], measured.predictions, measured.test)
+    result = eval_result(protocol, backbone, context, options, measured, seconds, seen)
+    measured = replace(measured, predictions=seen.with_statements(measured.predictions))
     if tuning:
         facts = {"run_id": tuning.run_id, "trials": len(tuning.trials), "seed": tuning.seed}
         result = replace(result, settings={**result.settings, "tuning": facts})

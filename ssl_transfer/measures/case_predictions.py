@@ -92,6 +92,13 @@ class CasePredictions:
         parts = [self._metric(name, weights[:, start : start + size]) for start in range(0, weights.shape[1], size)]
         return np.concatenate(parts)
 
+    def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """All metrics under weights of the rows (N, R): name -> shape (R,); see `metric`."""
+        weights = np.ascontiguousarray(weights, dtype=float)
+        if self.segmentation:
+            return weighted_overlap(self.table, self.classes, weights)
+        return weighted_metrics(self._labels, self._scores, self.averaging, self.classes, weights)
+
     def _metric(self, name: str, weights: np.ndarray) -> np.ndarray:
         weights = np.ascontiguousarray(weights, dtype=float)
         base = base_metric(name)

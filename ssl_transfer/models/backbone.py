@@ -1,7 +1,8 @@
 """Backbones: a timm encoder, and a card with its architecture, input and training.
 
 A saved backbone is a folder: `model.safetensors` and `config.json` as timm writes them, so that plain
-`timm.create_model("local-dir:PATH", pretrained=True)` loads it, `card.json`, and `README.md` for people. Random
+`timm.create_model("local-dir:PATH", pretrained=True)` loads it, `card.json`, `README.md` for people, and `passport/`, by which
+evaluations recognise its training images. Random
 initialisation (`scratch:NAME`) and public weights (`timm:NAME.TAG`) are backbones too.
 """
 
@@ -18,6 +19,7 @@ from torch import nn
 
 from ssl_transfer.cards import AGAIN, BackboneCard
 from ssl_transfer.data.intensity import Intensity
+from ssl_transfer.data.passport import Passport
 from ssl_transfer.errors import BackboneError
 from ssl_transfer.models.architecture import Architecture, TimmModel, brief
 from ssl_transfer.models.card import new_card, readme, timm_config, weights_digest
@@ -27,6 +29,7 @@ from ssl_transfer.models.trivial import TrivialFeatures, is_trivial, trivial_car
 from ssl_transfer.run import whole_folder
 
 SCRATCH = "scratch"  # name of a randomly initialised backbone
+NO_PASSPORT = Passport()
 
 
 class Backbone(nn.Module):
@@ -37,13 +40,21 @@ class Backbone(nn.Module):
         card: Architecture, input and training of the backbone.
         classifier: Classifier of the source classes of public weights, weights (S, feature_dim) and biases (S,); None if there
             is none. It is not saved with a backbone.
+        passport: What is known of its training images, in all stages.
     """
 
-    def __init__(self, model: TimmModel, card: BackboneCard, classifier: Classifier | None = None):
+    def __init__(
+        self,
+        model: TimmModel,
+        card: BackboneCard,
+        classifier: Classifier | None = None,
+        passport: Passport = NO_PASSPORT,
+    ):
         super().__init__()
         self.model: TimmModel = model
         self.card = card
         self.classifier = classifier
+        self.passport = passport
 
     @classmethod
     def identified(cls, model: TimmModel, card: BackboneCard, classifier: Classifier | None = None) -> Backbone:
@@ -76,7 +87,7 @@ class Backbone(nn.Module):
 
 
 def save_backbone(backbone: Backbone, folder: Path) -> None:
-    """Write the folder of a backbone atomically, with its id in the card.
+    """Write the folder of a backbone atomically, with its id and the id of its passport in the card.
 
     Raises:
         BackboneError: If a weight is NaN or infinite.
@@ -89,9 +100,10 @@ def save_backbone(backbone: Backbone, folder: Path) -> None:
                 f"{folder}: not saved: {name} is NaN or infinite, so the training has failed. Lower optimizer.lr, warm up "
                 "longer, set train.clip_gradient, or look for images that are not finite; then start again with --resume never."
             )
-    backbone.card = card = replace(backbone.card, id=weights_digest(model, backbone.card))
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with whole_folder(folder) as temporary:
+        passport, identity = backbone.passport.save(temporary), weights_digest(model, backbone.card)
+        backbone.card = card = replace(backbone.card, id=identity, passport=passport)
         save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
         (temporary / "config.json").write_text(json.dumps(timm_config(model, card), indent=1))
         (temporary / "README.md").write_text(readme(card))
@@ -184,7 +196,7 @@ def _from_folder(path: Path, in_channels: int, size: int) -> Backbone:
             raise BackboneError(
                 f"{path}/card.json: is damaged: feature_dim: found {card.feature_dim}, measured {measured}. {AGAIN}"
             )
-    return Backbone(model, card)
+    return Backbone(model, card, passport=Passport.load(path, card.passport))
 
 
 def _refuse_difference(weights: Path, expected: Mapping[str, Shape], stored: Mapping[str, Shape]) -> None:

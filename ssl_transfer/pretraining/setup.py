@@ -22,7 +22,7 @@ from ssl_transfer.errors import RecipeError, StoreError
 from ssl_transfer.methods.registry import METHODS, Objective
 from ssl_transfer.models.adoption import adopt
 from ssl_transfer.models.architecture import Architecture
-from ssl_transfer.models.backbone import Backbone, load_backbone
+from ssl_transfer.models.backbone import NO_PASSPORT, Backbone, load_backbone
 from ssl_transfer.models.card import new_card
 from ssl_transfer.processes import free_memory
 from ssl_transfer.recipe import Component, PretrainRecipe, choose
@@ -165,7 +165,7 @@ def _backbone(recipe: PretrainRecipe, channels: int, preset: Views, parent: Back
         pretraining_seed=seed,
         recipe=recipe.model_dump(),
     )
-    return Backbone(model, card)
+    return Backbone(model, card, passport=parent.passport if parent else NO_PASSPORT)
 
 
 def _stage(recipe: PretrainRecipe, training_set: TrainingSet, objective: Objective) -> TrainingStage:

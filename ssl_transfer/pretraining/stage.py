@@ -13,6 +13,7 @@ import yaml
 
 from ssl_transfer.cards import BackboneCard
 from ssl_transfer.console import is_main_process
+from ssl_transfer.data.passport import TrainingRecord
 from ssl_transfer.environment import environment
 from ssl_transfer.models.backbone import Backbone, random_init, save_backbone
 from ssl_transfer.paths import portable
@@ -116,6 +117,8 @@ def _train(setup: PretrainSetup, folder: Path, identity: str, resume: str) -> di
     backbone = training.backbone()
     if session.accelerator.is_main_process:
         backbone.card = replace(backbone.card, run_id=identity, training=summary)
+        records = [TrainingRecord.of_store(part.store, part.positions) for part in training_set.parts]
+        backbone.passport = backbone.passport.with_records(*records)
         save_backbone(backbone, folder / "backbone")
         session.checkpoints.clear()
     session.accelerator.wait_for_everyone()

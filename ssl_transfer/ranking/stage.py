@@ -6,7 +6,7 @@ cross-validated over patients. By default the probe determines the order. Patien
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from ssl_transfer.console import say
 from ssl_transfer.csv_files import write_csv
+from ssl_transfer.data.altered import SelectedRows, sampled
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.environment import device_name, environment
@@ -51,6 +52,8 @@ def rank(
 ) -> Ranking:
     """Score backbones on a task's training and validation images and put them in order.
 
+    If these are more than 200,000, a sample of their patients is scored, and a caveat says so.
+
     Args:
         task: A multiclass or multilabel task, its card by name, or the path of one. For multi-label tasks, only LogME
             and the probes are defined.
@@ -79,6 +82,7 @@ def rank(
     """
     task = task if isinstance(task, Task) else Task.load(task)
     backbones = open_backbones(backbones, task.store)
+    given, (task, fraction_left) = task, _sampled(task, fraction, seed)
     sources = [source if isinstance(source, SourceLabels) else SourceLabels.open(source) for source in sources]
     if task.kind == "segmentation":
         raise TaskError(f"task {task.name}: it is a segmentation task; rank is for multiclass and multilabel tasks.")
@@ -86,15 +90,15 @@ def rank(
         by=by, fraction=fraction, seed=seed, folds=folds, resamples=resamples, size=size, precision=precision
     )
     content = {**settings, "names": list(backbones), "task": task.card.model_dump(exclude={"store"})}
-    upstream = [*(backbone.id for backbone in backbones.values()), task.store.id, *(source.id for source in sources)]
+    upstream = [*(backbone.id for backbone in backbones.values()), given.store.id, *(source.id for source in sources)]
     artifact = Artifact.of("rank", content, upstream, out, record="rank.json")
     with artifact.writing() as finished:
         if finished:
             return Ranking.load(artifact.folder)
         _check_source(by, backbones, sources)
-        sample = Sample.of(task, fraction, seed, folds, resamples)
-        given = {folder.card.run_id: folder for folder in map(Features.load, features)}
-        ranking = _ranking(artifact.id, sample, backbones, sources, _Extraction(given, size, precision), settings)
+        sample = Sample.of(task, fraction_left, seed, folds, resamples)
+        opened = {folder.card.run_id: folder for folder in map(Features.load, features)}
+        ranking = _ranking(artifact.id, sample, backbones, sources, _Extraction(opened, size, precision), settings)
         with whole_folder(artifact.folder) as temporary:
             write_csv(_table(ranking), temporary / "scores.csv")
             ranking.save(temporary)
@@ -123,11 +127,29 @@ def _ranking(
         metric=task.card.metric,
         by=by,
         backbones=tuple(map(_ranked, candidates)),
-        **verdict(candidates, sample, by, _unused(sources, backbones)),
+        **verdict(candidates, sample, by, [*_stated(task.store), *_unused(sources, backbones)]),
         n=task.count(sample.rows),
         settings=settings,
         environment=environment(device_name()),
     )
+
+
+def _sampled(task: Task, fraction: float, seed: int) -> tuple[Task, float]:
+    """The task, and the fraction of its training patients to take; of too many images, a sample of patients, and all of them."""
+    if task.kind == "segmentation":
+        return task, fraction
+    rows = np.sort(np.concatenate([task.rows("train", fraction, seed), task.rows("val")]))
+    store = sampled(task.store, seed, rows)
+    if store is task.store:
+        return task, fraction
+    say(next(_stated(store)))
+    return replace(task, store=store), 1.0
+
+
+def _stated(store: Images) -> Iterator[str]:
+    """A caveat, if the store is a sample."""
+    if isinstance(store, SelectedRows):
+        yield f"{store.sentence}."
 
 
 def _check_source(by: str, backbones: Mapping[str, Backbone], sources: Sequence[SourceLabels]) -> None:
@@ -149,8 +171,11 @@ class _Extraction:
 
     def check(self, backbones: Iterable[Backbone], stores: Sequence[Images]) -> None:
         """Refuse a given folder whose features belong to none of these backbones and stores."""
+        whole = [store.store for store in stores if isinstance(store, SelectedRows)]
         expected = {
-            features_id(backbone, store, self.size, self.precision) for backbone in backbones for store in stores
+            features_id(backbone, store, self.size, self.precision)
+            for backbone in backbones
+            for store in (*stores, *whole)
         }
         if unexpected := [str(features.path) for run_id, features in self.given.items() if run_id not in expected]:
             raise UsageError(
@@ -159,6 +184,10 @@ class _Extraction:
 
     def of(self, backbone: Backbone, store: Images) -> np.ndarray:
         """Features of all images of a store, (N, D)."""
+        if isinstance(store, SelectedRows):
+            whole = self.given.get(features_id(backbone, store.store, self.size, self.precision))
+            if whole:
+                return whole.values[store.selected]
         given = self.given.get(features_id(backbone, store, self.size, self.precision))
         return (given or extract_features(backbone, store, size=self.size, precision=self.precision)).values
 

@@ -29,7 +29,7 @@ from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.planned import planned_runs
 from ssl_transfer.study.planned_contrasts import study_comparisons
 from ssl_transfer.study.predictions import StoredPredictions
-from ssl_transfer.study.report.evidence import TUNING_COLUMNS, Attachment, Evidence, Provenance
+from ssl_transfer.study.report.evidence import CONTAMINATION_COLUMNS, TUNING_COLUMNS, Attachment, Evidence, Provenance
 from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.report.wording import words
 from ssl_transfer.study.scope import study_scope
@@ -134,7 +134,29 @@ def study_evidence(
         predictions=StoredPredictions(results, {name: card["averaging"] for name, card in plan.tasks.items()}),
         trivial=tables.get(TRIVIAL),
         permuted=tables.get(PERMUTATION),
+        contamination=_contamination(listed),
     )
+
+
+def _contamination(results: Sequence[EvalResult]) -> pd.DataFrame | None:
+    """What is known of the test cases of every arm and target, columns `CONTAMINATION_COLUMNS`; None without results.
+
+    Seeds of an arm may differ in their training images: a row has the largest counts of any run.
+    """
+    rows = [
+        {
+            "pretraining": result.backbone.get("pretraining") or result.backbone["name"],
+            "task": result.task["name"],
+            "statement": {True: "yes", False: "no"}.get(result.seen_in_pretraining, "unknown"),
+            **{name: result.contamination[name] for name in CONTAMINATION_COLUMNS[3:]},
+        }
+        for result in results
+        if result.contamination
+    ]
+    if not rows:
+        return None
+    table = pd.DataFrame(rows, columns=CONTAMINATION_COLUMNS).astype(dict.fromkeys(CONTAMINATION_COLUMNS[3:], "Int64"))
+    return table.groupby(["pretraining", "task"], sort=False).max().reset_index()
 
 
 def _tuning(plan: Plan) -> pd.DataFrame | None:
@@ -304,10 +326,26 @@ def _warnings(results: Sequence[EvalResult]) -> Iterator[str]:
             shared.setdefault(note, []).append(f"{words(task)} by {words(protocol)}")
     for note, settings in shared.items():
         yield f"{', '.join(settings)}: {note}"
-    seen = {(result.backbone["pretraining"], result.task["name"]) for result in results if result.seen_in_pretraining}
-    if seen:
-        listed = "; ".join(f"{arm} on {words(task)}" for arm, task in sorted(seen))
-        yield f"Pretrained on training images (without labels) of the target's own store: {listed}."
+    yield from _seen(results)
+
+
+def _seen(results: Sequence[EvalResult]) -> Iterator[str]:
+    """Yield which arms have seen images of a target in pretraining: test cases, or others of its store alone."""
+    most: dict[tuple[str, str], int] = {}
+    of: dict[tuple[str, str], int | None] = {}
+    for result in results:
+        if result.seen_in_pretraining is True:
+            cell = (result.backbone["pretraining"], result.task["name"])
+            counts = result.contamination or {"seen": 0, "cases": None}
+            most[cell], of[cell] = max(counts["seen"], most.get(cell, 0)), counts["cases"]
+    tested = [
+        f"{arm} on {words(task)}: {most[arm, task]} of {of[arm, task]}" for arm, task in sorted(most) if most[arm, task]
+    ]
+    others = [f"{arm} on {words(task)}" for arm, task in sorted(most) if not most[arm, task]]
+    if tested:
+        yield f"Test cases that were seen in pretraining (see that section for the scores on the others): {'; '.join(tested)}."
+    if others:
+        yield f"Pretrained on training images (without labels) of the target's own store: {'; '.join(others)}."
 
 
 def _validation(results: Mapping[Path, EvalResult], main_metrics: Mapping[str, str]) -> pd.DataFrame | None:

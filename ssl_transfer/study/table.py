@@ -40,6 +40,9 @@ COLUMNS = {
     "noise": "string",  # `none`, or kind and splits: `gaussian train+test`, `rician test`
     "noise_sigma": "float64",  # share of the intensity range; 0 without noise
     "draw": "Int64",  # the seed of everything random in the evaluation
+    "test_cases": "Int64",
+    "seen_cases": "Int64",  # test cases that are known to be seen in pretraining; null where nothing is known
+    "value_clean": "float64",  # the metric of the test cases that are not known to be seen
 }
 
 
@@ -74,7 +77,23 @@ def _rows(result: EvalResult) -> list[dict]:
     metrics = result.metrics["test"]
     if not metrics:
         raise RunError(f"run {result.run_id}: its result has no test metric. Evaluate it again.")
-    return [{**shared, "metric": name, "value": value} for name, value in metrics.items()]
+    counts, clean = _seen(result)
+    return [
+        {**shared, **counts, "metric": name, "value": value, "value_clean": clean.get(name)}
+        for name, value in metrics.items()
+    ]
+
+
+def _seen(result: EvalResult) -> tuple[dict[str, int | None], dict[str, float | None]]:
+    """The columns test_cases and seen_cases of a result, and its metrics on the cases that are not known to be seen."""
+    known = result.contamination
+    if known is None:
+        return {"test_cases": None, "seen_cases": None}, {}
+    nothing_known = known["unknown"] == known["cases"]
+    return (
+        {"test_cases": known["cases"], "seen_cases": None if nothing_known else known["seen"]},
+        known["metrics_clean"] or {},
+    )
 
 
 def coordinates(result: EvalResult) -> dict[str, Any]:

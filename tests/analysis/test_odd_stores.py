@@ -11,6 +11,7 @@ import pytest
 from support.analyses import analyze_to_json, finding_text, made_store, real, subject, table, textures, whole
 from support.families import family_backbone
 
+from ssl_transfer.data import altered
 from ssl_transfer.errors import UsageError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -197,3 +198,20 @@ def test_an_analysis_that_fails_leaves_nothing(workdir, plain_store, monkeypatch
     with pytest.raises(ZeroDivisionError):
         analyze_to_json([subject()], plain_store, workdir / "out")
     assert [path.name for path in workdir.iterdir()] == ["plain"]
+
+
+def test_of_a_store_with_too_many_images_whole_patients_are_analysed_and_the_analysis_says_so(workdir, monkeypatch):
+    monkeypatch.setattr(altered, "MOST_ANALYSED", 50)
+    patients = [f"p{n // 4:02d}" for n in range(80)]
+    images = textures(80)
+    images[79] = images[3]
+    splits = ["train"] * 40 + ["test"] * 40
+    store = made_store(workdir / "s", images, splits, patient=patients)
+    answer, folder = analyze_to_json([subject()], store, workdir / "out")
+    whole(answer, folder)
+    assert answer["n"] == {"images": 80, "patients": 20, "analysed": 48, "sample": 48}
+    assert "a sample of 48 of 80 images, all of each drawn patient" in finding_text(answer, "Sample")
+    assert "pairs with other images are not found" in answer["leaks"]
+    rows = pd.read_parquet(folder / "umap.parquet")["row"].to_numpy()
+    assert len(set(rows)) == 48 and rows.max() > 48 and np.bincount(rows // 4).tolist().count(4) == 12
+    assert set(table(folder, "outliers")["row"]) <= set(rows)

@@ -108,7 +108,7 @@ def test_pretrain_returns_the_backbone_and_a_summary(pretrained, place):
     assert {"backbone", "run", "world_size", "steps", "images_per_second", "final"} <= set(pretrained)
     assert {"loss", "knn", "rankme"} <= set(pretrained["final"])
     assert (pretrained["world_size"], pretrained["steps"]) == (1, 6)  # two epochs of three batches of twelve
-    assert {"model.safetensors", "config.json", "card.json", "README.md"} == {
+    assert {"model.safetensors", "config.json", "card.json", "README.md", "passport"} == {
         path.name for path in (place / pretrained["backbone"]).iterdir()
     }
 

@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ssl_transfer.data.altered import ClearedAir, Noise, NoisyStore, RecodedMasks, SelectedRows, clear_air
+from ssl_transfer.data.altered import ClearedAir, Noise, NoisyStore, RecodedMasks, SelectedRows, clear_air, sampled
 from ssl_transfer.data.display import SOFT_TISSUE_HU
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.store import ImageStore, StoreWriter
@@ -181,3 +181,21 @@ def test_selected_rows_are_a_store_of_these_rows_alone(ct_store):
 def test_the_id_of_selected_rows_depends_on_the_rows_and_the_store(ct_store):
     stores = [ct_store, noisy(ct_store)]
     assert len({SelectedRows(store, np.array(rows)).id for store in stores for rows in ([1, 2], [2, 1], [1])}) == 6
+
+
+@pytest.mark.parametrize("most", [1, 13, 30, 47])
+def test_a_sample_has_whole_patients_and_at_most_so_many_images(ct_store, most):
+    some = sampled(ct_store, seed=0, most=most)
+    assert isinstance(some, SelectedRows) and len(some) == max(6, most // 6 * 6)  # six slices of each patient
+    patients = ct_store.column("patient")
+    assert np.isin(patients, patients[some.selected]).sum() == len(some) and (np.diff(some.selected) > 0).all()
+
+
+def test_a_small_store_is_not_sampled_and_another_seed_draws_other_patients(ct_store):
+    assert sampled(ct_store, seed=0) is ct_store and sampled(ct_store, seed=0, most=48) is ct_store
+    assert sampled(ct_store, seed=0, most=12).id == sampled(ct_store, seed=0, most=12).id
+    assert len({sampled(ct_store, seed=seed, most=12).id for seed in range(9)}) > 3
+
+
+def test_images_without_a_patient_are_sampled_one_by_one(tmp_path):
+    assert len(sampled(written(tmp_path / "s", "stored"), seed=0, most=7)) == 7

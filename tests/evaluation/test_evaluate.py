@@ -260,8 +260,11 @@ def test_the_same_evaluation_is_already_there_and_another_in_its_folder_is_refus
 
 
 def test_a_store_seen_in_pretraining_is_named(cohort, tmp_path):
-    assert not judge(cohort, tmp_path)[0].seen_in_pretraining
-    assert judge(cohort, tmp_path / "b", backbone=pixel_backbone(stores=[cohort.store.id]))[0].seen_in_pretraining
+    assert judge(cohort, tmp_path)[0].seen_in_pretraining == "unknown"  # photographs of which nothing is known
+    random = pixel_backbone(source_domain=None)
+    assert judge(cohort, tmp_path / "a", backbone=random)[0].seen_in_pretraining is False
+    known = pixel_backbone(stores=[cohort.store.id])
+    assert judge(cohort, tmp_path / "b", backbone=known)[0].seen_in_pretraining is True
 
 
 def test_a_real_backbone_is_judged_from_one_channel_to_three(ct_store, tmp_path):

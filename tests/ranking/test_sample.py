@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, brier_score_loss, roc_auc_score
-from support.rankings import CLASSES, cohort, train_and_val_rows
+from support.rankings import CLASSES, CLEAR, DIM, cohort, plain, ranked, reader, train_and_val_rows
 from support.tiny_tasks import class_task, write_task
 
+from ssl_transfer.data import altered
 from ssl_transfer.errors import SplitError, SslTransferError, UsageError
 from ssl_transfer.evaluation.knn import knn
 from ssl_transfer.evaluation.linear_probe import linear_probe
+from ssl_transfer.features import extract_features
 from ssl_transfer.ranking.sample import Sample
 
 PROBES = {"linear_probe": linear_probe, "knn": knn}
@@ -243,3 +245,29 @@ def test_an_auroc_compares_images_of_one_fold_and_is_the_mean_over_folds_by_thei
         assert drawn.metric(scores) == pytest.approx(expected(np.arange(len(chance))), abs=1e-9)
         resampled = [expected(at) for at in drawn.drawn()]
         assert drawn.metric_resampled(scores) == pytest.approx(resampled, abs=1e-9)
+
+
+# samples of large stores
+
+
+def test_a_ranking_of_too_many_images_takes_whole_patients_and_says_so(workdir, monkeypatch):
+    task = cohort(workdir / "task")
+    monkeypatch.setattr(altered, "MOST_ANALYSED", 31)
+    answer = ranked(task, {"clear": CLEAR, "dim": DIM}, workdir / "out", resamples=0)
+    assert answer["n"] == {"images": 30, "patients": 10}
+    assert any("a sample of 30 of 60 images, all of each drawn patient" in text for text in answer["caveats"])
+    again = ranked(task, {"clear": CLEAR, "dim": DIM}, workdir / "again", resamples=0)
+    assert plain(again) == plain(answer)
+
+
+def test_a_ranking_of_few_images_takes_all_of_them(workdir):
+    answer = ranked(cohort(workdir / "task"), {"clear": CLEAR}, workdir / "out", resamples=0)
+    assert answer["n"]["images"] == 51 and not any("a sample of" in text for text in answer["caveats"])
+
+
+def test_features_of_the_whole_store_serve_its_sample(workdir, monkeypatch):
+    task, backbone = cohort(workdir / "task"), reader(*CLEAR)
+    extract_features(backbone, task.store, workdir / "features")
+    monkeypatch.setattr(altered, "MOST_ANALYSED", 31)
+    answer = ranked(task, {"clear": backbone}, workdir / "out", resamples=0, features=[workdir / "features"])
+    assert answer["n"]["images"] == 30 and not (workdir / "runs/features").exists()

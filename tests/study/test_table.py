@@ -29,7 +29,11 @@ TIDY = [  # others rely on these columns: written out on purpose
     "noise",
     "noise_sigma",
     "draw",
+    "test_cases",
+    "seen_cases",
+    "value_clean",
 ]
+SEEN = {"cases": 20, "images": 20, "seen": 3, "patient": None, "pixels": 1, "near": 3, "unknown": 0}
 
 
 def result(run_id="r1", **changes) -> EvalResult:
@@ -39,6 +43,19 @@ def result(run_id="r1", **changes) -> EvalResult:
 def test_the_columns_are_exactly_the_documented_ones():
     assert list(study_table([result()]).columns) == TIDY
     assert list(study_table([]).columns) == TIDY
+
+
+def test_seen_test_cases_and_the_metric_on_the_others_stand_beside_the_metric():
+    seen = {**SEEN, "metrics_clean": {"auroc": 0.75, "accuracy": None}}
+    frame = study_table([result("r1", contamination=seen), result("r2", seed=1)]).set_index(["run_id", "metric"])
+    assert frame.loc["r1", ["test_cases", "seen_cases"]].drop_duplicates().to_numpy().tolist() == [[20, 3]]
+    assert frame.loc[("r1", "auroc"), "value_clean"] == 0.75 and pd.isna(frame.loc[("r1", "accuracy"), "value_clean"])
+    assert frame.loc["r2", ["test_cases", "seen_cases", "value_clean"]].isna().all(axis=None)
+
+
+def test_cases_of_which_nothing_is_known_are_not_counted_as_unseen():
+    unknown = {**SEEN, "seen": 0, "pixels": 0, "near": 0, "unknown": 20, "metrics_clean": None}
+    assert study_table([result(contamination=unknown)])["seen_cases"].isna().all()
 
 
 def test_the_draw_is_that_of_the_result_and_missing_where_it_states_none():

@@ -58,8 +58,8 @@ def declared_frame(arms=ARMS, seeds: int = 12, draws: int = 4, seed: int = 1) ->
                 )
                 for (p, s), value in np.ndenumerate(values)
             ]
-    columns = [name for name in COLUMNS if name != "draw"]
-    return pd.DataFrame(rows, columns=columns).assign(draw=pd.NA).astype(COLUMNS)
+    columns = [*COLUMNS][: [*COLUMNS].index("noise_sigma") + 1]
+    return pd.DataFrame(rows, columns=columns).reindex(columns=[*COLUMNS]).astype(COLUMNS)
 
 
 def contrast(a: str, b: str, tasks=("body_region",), **more: Any) -> DeclaredContrast:

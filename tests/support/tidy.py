@@ -10,7 +10,7 @@ from ssl_transfer.study.table import COLUMNS
 
 def tidy_frame(rows: Sequence[tuple]) -> pd.DataFrame:
     """A tidy table, from the columns in their order up to `noise_sigma`; the draw is that of the two seeds."""
-    frame = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "draw"])
+    frame = pd.DataFrame(rows, columns=[*COLUMNS][: [*COLUMNS].index("noise_sigma") + 1])
     seeds = zip(frame["pretraining_seed"], frame["seed"], strict=True)
     draws = [draw_seed(None if pd.isna(pretraining) else int(pretraining), int(seed)) for pretraining, seed in seeds]
-    return frame.assign(draw=draws).astype(COLUMNS)
+    return frame.assign(draw=draws).reindex(columns=[*COLUMNS]).astype(COLUMNS)

@@ -85,8 +85,8 @@ def metrics(study: Path) -> dict[str, dict]:
     return found
 
 
-def result(run: dict, value: float) -> EvalResult:
-    """What `evaluate` would have answered for a run."""
+def result(run: dict, value: float, **facts) -> EvalResult:
+    """What `evaluate` would have answered for a run; `facts` are further fields."""
     coordinates = {key: run[key] for key in ("protocol", "strategy", "fraction", "seed", "pretraining_seed")}
     return made_result(
         json.dumps(run, sort_keys=True),
@@ -97,6 +97,7 @@ def result(run: dict, value: float) -> EvalResult:
         seen_in_pretraining=True,
         metrics={"val": {}, "test": {"balanced_accuracy": value, "auroc": value}},
         notes=["patients guessed"],
+        **facts,
     )
 
 

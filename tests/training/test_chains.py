@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import BackboneError, RecipeError
 from ssl_transfer.evaluation.stage import evaluate
@@ -107,6 +108,25 @@ def test_a_chain_evaluated_on_the_store_of_its_first_stage_has_seen_it_and_its_b
     result = evaluate("knn", ct_then_photographs / "backbone", Task.load(tmp_path / "task.yaml"), k=(1,), resamples=0)
     assert result.seen_in_pretraining and result.boundary == boundary
     assert result.backbone["source_domain"] == "ct + photograph"
+
+
+@pytest.mark.parametrize("form", [{"size": 24}, {"seed": 7}, {"size": 40, "seed": 7}], ids=str)
+def test_another_size_and_other_splits_of_the_archive_were_seen(
+    form, finished, ct_then_photographs, ct_store, tmp_path, monkeypatch
+):
+    """Patients that were trained on are recognised in any split, and their slices are near-duplicates."""
+    monkeypatch.chdir(tmp_path)
+    store = ingest("phantom:ct,patients=8,slices=6,size=32", tmp_path / "again", workers=1, **form)
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump({"store": "again", "target": "label", "metric": "accuracy"}))
+    task = Task.load(tmp_path / "task.yaml")
+    trained = set(ct_store.rows.query("split == 'train'")["patient"])
+    patients = store.column("patient")[store.positions("test")]
+    for backbone in (finished[0] / "backbone", ct_then_photographs / "backbone"):
+        result = evaluate("knn", backbone, task, k=(1,), resamples=0)
+        assert result.seen_in_pretraining is True
+        if backbone.parent == finished[0]:
+            assert result.contamination["patient"] == sum(patient in trained for patient in patients)
+            assert result.contamination["near"] >= result.contamination["patient"]
 
 
 def test_a_store_of_two_stages_counts_once(runs, finished, ct_store, tmp_path):

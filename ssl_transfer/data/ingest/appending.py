@@ -8,6 +8,7 @@ from contextlib import closing
 
 import numpy as np
 
+from ssl_transfer.data.image_files import FINGERPRINTS
 from ssl_transfer.data.ingest.fit import Fit
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
 from ssl_transfer.data.ingest.ranges import pixel_bytes, span_of
@@ -18,6 +19,7 @@ from ssl_transfer.data.readers.reader import Item, Reader, Scan, Unreadable, nam
 from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.errors import Interrupted
+from ssl_transfer.measures.fingerprint import fingerprint
 
 Written = tuple[np.ndarray, dict, np.ndarray | None, dict[str, str]]  # image, columns, mask, digests
 ITEM = "item_position"  # column of the rows of a part, which tells files apart
@@ -48,7 +50,7 @@ class Decoding:
         if mask is not None:
             mask = self.fit.mask(mask)
             digests["mask_digest"] = pixel_digest(mask)
-        return image, columns, mask, digests
+        return image, columns | {FINGERPRINTS: fingerprint(image)}, mask, digests
 
 
 def append_items(

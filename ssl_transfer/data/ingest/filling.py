@@ -30,7 +30,7 @@ from ssl_transfer.data.ingest.persons import (
     stored_source,
 )
 from ssl_transfer.data.ingest.progress import Progress
-from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
+from ssl_transfer.data.ingest.pseudonyms import Pseudonyms, key_digest
 from ssl_transfer.data.ingest.ranges import Ranges, choose_ranges
 from ssl_transfer.data.ingest.resume import resumed
 from ssl_transfer.data.partial import PartialStore
@@ -239,6 +239,7 @@ def finish_store(
         inputs=progress.inputs,
         value_range=plan.ranges.value_range,
         decisions=plan.decisions | ({"duplicates": duplicates} if duplicates else {}),
+        patient_key=key_digest(),
     )
     for warning in warnings:
         warn(shown(warning))

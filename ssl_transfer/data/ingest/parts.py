@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer.console import say, tracked
+from ssl_transfer.data.image_files import FINGERPRINTS, fingerprint_reader
 from ssl_transfer.data.ingest.appending import ITEM, Written, append_items, copy_of, repeated_uids
 from ssl_transfer.data.ingest.filling import Plan, finish_store, prepare
 from ssl_transfer.data.ingest.options import Options
@@ -167,12 +168,13 @@ def _files_of(writer: StoreWriter, folder: Path, part: Progress) -> Iterator[tup
     if writer.mask_dtype is not None:
         shape, per_shard = writer.shape[1:], writer.images_per_shard[1]
         masks = ShardReader(folder, "masks", shape, writer.mask_dtype, per_shard, writer.compress)
-    number = 0
+    number, fingerprints = 0, fingerprint_reader(folder)
     for position, rows in groupby(RowBatches(folder, part.batches), key=lambda row: row.pop(ITEM)):
         images: list[Written] = []
         for row in rows:
             digests = {name: row.pop(name) for name in ("pixel_digest", "mask_digest") if name in row}
             mask = None if masks is None else masks.read([number])[0]
+            row[FINGERPRINTS] = fingerprints.read([number])[0]
             images.append((pixels.read([number])[0], row, mask, digests))
             number += 1
         yield position, images

@@ -40,6 +40,7 @@ from ssl_transfer.study.table import CLEAN, complete, known_boundaries, matches,
 
 TUNING_COLUMNS = ["task", "protocol", "strategy", "fraction", "pretraining", "pretraining_seed", "seed"]
 TUNING_COLUMNS += ["settings", "metric", "value", "selected", "seconds"]
+CONTAMINATION_COLUMNS = ["pretraining", "task", "statement", "cases", "seen", "patient", "pixels", "near", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,8 @@ class Evidence:
         predictions: Runs of an arm in a cell with their predictions, for contrasts over patients; None: not recorded.
         trivial: Tidy table of trivial features, which are in no contrast; None: not evaluated.
         permuted: Tidy table of evaluations with permuted labels, which are in no contrast; None: not evaluated.
+        contamination: What is known of the test cases of each arm and target, columns `CONTAMINATION_COLUMNS`: `statement` is
+            `yes`, `no` or `unknown`, the others are counts; None: not known.
     """
 
     frame: pd.DataFrame
@@ -160,6 +163,7 @@ class Evidence:
     predictions: RunsWithPredictions | None = None
     trivial: pd.DataFrame | None = None
     permuted: pd.DataFrame | None = None
+    contamination: pd.DataFrame | None = None
 
     @cached_property
     def runs(self) -> pd.DataFrame:

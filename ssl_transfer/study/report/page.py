@@ -16,6 +16,7 @@ from ssl_transfer.study.report.primary import primary_noise
 from ssl_transfer.study.report.section import Drawing, Section, jinja_environment, render
 from ssl_transfer.study.report.sections import (
     boundaries,
+    contamination,
     contrasts,
     controls,
     declared,
@@ -45,6 +46,7 @@ SECTIONS: list[Callable[[Evidence], Section | None]] = [
     contrasts.section,
     effects.section,
     boundaries.section,
+    contamination.section,
     over_targets.section,
     learning_curves.section,
     robustness.section,

@@ -227,7 +227,7 @@ class Patient:
 
     def __init__(self, seed: int, number: int):
         rng = self.rng = np.random.default_rng([seed, number])
-        self.number = number
+        self.seed, self.number = seed, number
         self.sex, self.age = str(rng.choice(["F", "M"])), int(rng.integers(19, 90))
         self.stature = rng.normal(1.0, 0.04) * (1.03 if self.sex == "M" else 0.96)
         self.girth, self.depth = rng.uniform(0.86, 1.14), rng.uniform(0.92, 1.1)

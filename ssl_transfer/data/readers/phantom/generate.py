@@ -129,7 +129,7 @@ def _series_header(patient, region: str, number: int, series, study: str):
         "Manufacturer": "ssl_transfer phantom",
         "SeriesDescription": region.title(),
         "PatientName": f"Phantom^{patient.number:04d}",
-        "PatientID": f"P{patient.number:04d}",
+        "PatientID": _subject("P", patient.seed, patient.number),
         "PatientSex": patient.sex,
         "PatientAge": f"{patient.age:03d}Y",
         "BodyPartExamined": region,
@@ -175,9 +175,9 @@ def write_cells(folder: Path, patients: int = 48, slices: int = 24, size: int = 
     rows = []
     for number in range(patients):
         line = names[number % len(names)]
-        well = f"W{number:04d}"
+        well, subject = f"W{number:04d}", _subject("W", seed, number)
         for index, image in enumerate(photograph_well(line, slices, size, np.random.default_rng([seed, number]))):
-            rows.append((_save(folder, f"{well}/{index + 1:04d}.png", image), line, well))
+            rows.append((_save(folder, f"{well}/{index + 1:04d}.png", image), line, subject))
     return _labelled(folder, rows) | {"domain": "fluorescence/cell_line"}
 
 
@@ -190,6 +190,11 @@ def write_photographs(folder: Path, patients: int = 96, slices: int = 12, size: 
         for index, image in enumerate(crops(tile, slices, size, np.random.default_rng([seed, number]))):
             rows.append((_save(folder, f"{tile.name}/{index + 1:04d}.png", image), tile.picture, tile.name))
     return _labelled(folder, rows) | {"domain": "photograph"}
+
+
+def _subject(letter: str, seed: int, number: int) -> str:
+    """Name of a patient or well: those of another seed are others, and have other names."""
+    return f"{letter}{number:04d}" if seed == 0 else f"{letter}{seed}-{number:04d}"
 
 
 def _save(folder: Path, name: str, image: np.ndarray) -> str:

@@ -1,0 +1,255 @@
+"""Contamination: which test cases the backbone has seen in any stage of its training, and the metrics on the others.
+
+A test image was seen if a training image has the same patient (keyed hash), the same pixels (digest), or is a near-duplicate of
+it (fingerprint). The training images are those of the backbone's passport; public weights have none, so that the statement on
+their test cases is `unknown`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+
+from ssl_transfer.data.passport import Passport, TrainingRecord, hashed_patients, hashed_pixels
+from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.tasks import Task
+from ssl_transfer.domains import Domain, boundary
+from ssl_transfer.evaluation.segment import cases_of
+from ssl_transfer.measures.case_predictions import CasePredictions
+from ssl_transfer.measures.fingerprint import CODE_BYTES, query
+from ssl_transfer.measures.near_duplicates import has_content, near_duplicates
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.recipe import digest
+from ssl_transfer.run import claimed
+
+EVIDENCE = ("patient", "pixels", "near")
+NOT_SEEN, UNKNOWN = "no", "unknown"
+KEPT = Path("runs/contamination")  # in the working folder, as cached features
+WORTH_KEEPING = 10**8  # pairs of a test image and a training image: seconds
+READ_AT_ONCE = 256  # images
+SAMPLED = (
+    200  # images outside of test whose near-duplicates are searched; the others are compared by patient and pixels
+)
+
+
+@dataclass(frozen=True, eq=False)
+class SeenImages:
+    """Which of some images of a store were among the training images of a passport.
+
+    Attributes:
+        patient, pixels, near: Whether a training image has the patient, the pixels, or is a near-duplicate; bool (n,).
+        patients_compared: Whether patients are known on both sides, hashed with one key.
+        without_content: Number of images without a fingerprint, such as empty ones: near-duplicates of them are not searched.
+    """
+
+    patient: np.ndarray
+    pixels: np.ndarray
+    near: np.ndarray
+    patients_compared: bool
+    without_content: int
+
+    @property
+    def any(self) -> np.ndarray:
+        """Whether there is any evidence, bool (n,)."""
+        return self.patient | self.pixels | self.near
+
+
+@dataclass(frozen=True, eq=False)
+class Contamination:
+    """What an evaluation states of its test cases.
+
+    Attributes:
+        seen_in_pretraining: Whether an image or a patient of the task's store was seen; `unknown` if none is known to be, and
+            some training images are unknown.
+        cases: Test case -> its evidence joined by `+` (`patient+near`), `no`, or `unknown`.
+        summary: `contamination` of `result.json`.
+    """
+
+    seen_in_pretraining: bool | str
+    cases: dict[str, str]
+    summary: dict[str, Any]
+
+    def with_statements(self, predictions: pandas.DataFrame) -> pandas.DataFrame:
+        """The predictions with the column `seen_in_pretraining`."""
+        keys = CasePredictions(predictions).cases
+        return predictions.assign(seen_in_pretraining=[self.cases[key] for key in keys.tolist()])
+
+
+def contamination(
+    backbone: Backbone, task: Task, rows: np.ndarray, predictions: pandas.DataFrame, metrics: dict[str, float]
+) -> Contamination:
+    """Compare the test cases of an evaluation with the training images of its backbone, in all stages.
+
+    Args:
+        backbone: The backbone as it was before the evaluation.
+        task: The task.
+        rows: Positions of the test images in its store, (n,).
+        predictions: Content of `predictions.parquet`.
+        metrics: Test metrics of all cases.
+    """
+    unknown = unknown_stages(backbone)
+    compared = backbone.passport, task.store.path, task.store.card.id, np.asarray(rows, np.int64).tobytes()
+    images, others = _seen_images(*compared), _seen_others(*compared)
+    evidence = _evidence(task, rows, predictions, images)
+    seen = np.array([bool(kinds) for kinds in evidence.values()])
+    anything = bool(images.any.any() or others.any.any() or set(backbone.card.stores) & {task.store.card.id})
+    comparable = images.patients_compared or not backbone.card.history  # nothing was seen without any training
+    summary: dict[str, Any] = {
+        "cases": len(evidence),
+        "images": len(rows),
+        "seen": int(seen.sum()),
+        "patient": sum("patient" in kinds for kinds in evidence.values()) if comparable else None,
+        **{kind: sum(kind in kinds for kinds in evidence.values()) for kind in ("pixels", "near")},
+        "unknown": int((~seen).sum()) if unknown else 0,
+        "unknown_stages": list(unknown),
+        "without_content": images.without_content,
+        "other_images": {"images": len(others.any), "seen": int(others.any.sum())},
+        "metrics_clean": _clean_metrics(task, predictions, evidence, metrics, bool(unknown)),
+    }
+    otherwise = UNKNOWN if unknown else NOT_SEEN
+    return Contamination(
+        seen_in_pretraining=anything or (UNKNOWN if unknown else False),
+        cases={case: "+".join(kinds) or otherwise for case, kinds in evidence.items()},
+        summary=summary,
+    )
+
+
+def unknown_stages(backbone: Backbone) -> tuple[str, ...]:
+    """Names of the trainings of a backbone whose images nothing is known of: public weights, and stores without a record."""
+    known = backbone.passport.stores
+    return tuple(
+        stage.name for stage in backbone.card.history if not stage.images or not known.issuperset(stage.images)
+    )
+
+
+def _evidence(task: Task, rows: np.ndarray, predictions: pandas.DataFrame, images: SeenImages) -> dict[str, list[str]]:
+    """Test case -> kinds of its evidence; a case was seen if one of its images was."""
+    if CasePredictions(predictions).segmentation:
+        order = np.argsort(rows)
+        cases = {name: order[np.searchsorted(rows, of_case, sorter=order)] for name, of_case, _ in cases_of(task, rows)}
+    else:
+        cases = {str(row): np.array([position]) for position, row in enumerate(rows)}
+    return {
+        name: [kind for kind in EVIDENCE if getattr(images, kind)[positions].any()] for name, positions in cases.items()
+    }
+
+
+def _clean_metrics(
+    task: Task, predictions: pandas.DataFrame, evidence: dict[str, list[str]], metrics: dict[str, float], unknown: bool
+) -> dict[str, float] | None:
+    """Test metrics of the cases that are not known to be seen; None if there are none, or nothing is known of any case."""
+    seen = {case for case, kinds in evidence.items() if kinds}
+    if not seen:
+        return None if unknown else metrics
+    if len(seen) == len(evidence):
+        return None
+    cases = CasePredictions(predictions, task.card.averaging)
+    clean = np.array([case not in seen for case in cases.cases.tolist()], float)
+    values = cases.metrics(clean[:, None])
+    return {name: float(values[name][0]) for name in metrics}
+
+
+@lru_cache(maxsize=8)
+def _seen_images(passport: Passport, path: Path, identity: str, rows: bytes) -> SeenImages:
+    """Which images (positions, int64 as bytes) of a store (path, id) are known to a passport; a sweep asks for them again.
+
+    A search that takes minutes is kept for other runs in `runs/contamination/`.
+    """
+    positions = np.frombuffer(rows, np.int64)
+    compare = partial(_compare, passport, ImageStore(path), positions)
+    pairs = len(positions) * sum(record.images for record in passport.records)
+    if pairs < WORTH_KEEPING or not passport.id:
+        return compare()
+    name = digest(
+        {"passport": passport.id, "store": identity, "rows": hashlib.blake2b(rows, digest_size=16).hexdigest()}
+    )
+    kept = KEPT / f"{name}.npz"
+    with claimed(kept.with_suffix(".lock")):
+        return _read(kept) or _keep(kept, compare())
+
+
+@lru_cache(maxsize=8)
+def _seen_others(passport: Passport, path: Path, identity: str, rows: bytes) -> SeenImages:
+    """Which of all other images of the store are known to the passport; near-duplicates of a seeded sample are searched."""
+    store = ImageStore(path)
+    others = np.setdiff1d(np.arange(len(store)), np.frombuffer(rows, np.int64))
+    sampled = np.zeros(len(others), bool)
+    sampled[np.random.default_rng(0).permutation(len(others))[:SAMPLED]] = True
+    return _compare(passport, store, others, sampled)
+
+
+def _read(path: Path) -> SeenImages | None:
+    """A kept search; None if there is none, or it is damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            flags = bool(arrays["patients_compared"]), int(arrays["without_content"])
+            return SeenImages(*(arrays[kind] for kind in EVIDENCE), *flags)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+
+
+def _keep(path: Path, seen: SeenImages) -> SeenImages:
+    partial_file = path.with_suffix(".partial")
+    with open(partial_file, "wb") as file:
+        np.savez(file, **vars(seen))
+    os.replace(partial_file, path)
+    return seen
+
+
+def _compare(passport: Passport, store: ImageStore, rows: np.ndarray, sampled: np.ndarray | None = None) -> SeenImages:
+    """Compare images of a store with the records of a passport.
+
+    Args:
+        passport: Training records.
+        store: The store.
+        rows: Positions of the images, (n,).
+        sampled: Which of them are searched for near-duplicates, bool (n,); None: all.
+    """
+    seen = {kind: np.zeros(len(rows), bool) for kind in EVIDENCE}
+    if not passport.records:
+        return SeenImages(**seen, patients_compared=False, without_content=0)
+    searched = np.ones(len(rows), bool) if sampled is None else sampled
+    queries = _queries(store.path, store.card.id, np.ascontiguousarray(rows[searched]).tobytes())
+    compared = [_same_patients_share_a_hash(record, store) for record in passport.records]
+    patients = store.column("patient")[rows]
+    has_patient, hashes = np.asarray(pandas.notna(patients)), hashed_patients(patients)
+    digests = hashed_pixels(store.column("pixel_digest")[rows])
+    near = np.zeros(len(queries), bool)
+    for record, comparable in zip(passport.records, compared, strict=True):
+        if comparable:
+            seen["patient"] |= has_patient & np.isin(hashes, record.array("patients"))
+        seen["pixels"] |= np.isin(digests, record.array("digests"))
+        left = np.flatnonzero(~near)
+        near[left] = near_duplicates(queries[left], record.blocks("fingerprints"))
+    seen["near"][searched] = near
+    empty = int((~has_content(queries)).sum())
+    return SeenImages(**seen, patients_compared=bool(any(compared) and has_patient.any()), without_content=empty)
+
+
+@lru_cache(maxsize=8)
+def _queries(path: Path, identity: str, rows: bytes) -> np.ndarray:
+    """Codes of images of a store (path, id) that are to be recognised, uint8 (n, V, CODE_BYTES), for all backbones of a study."""
+    store, positions = ImageStore(path), np.frombuffer(rows, np.int64)
+    parts = [
+        query(image)
+        for start in range(0, len(positions), READ_AT_ONCE)
+        for image in store.read(positions[start : start + READ_AT_ONCE])
+    ]
+    return np.stack(parts) if parts else np.zeros((0, 1, CODE_BYTES), np.uint8)
+
+
+def _same_patients_share_a_hash(record: TrainingRecord, store: ImageStore) -> bool:
+    """Whether equal hashes of a record and a store mean one patient: one key, and domains of one family.
+
+    Archives of different families (CT, cell lines) number their subjects alike, and have none in common.
+    """
+    same_key = record.patient_key == store.card.patient_key
+    return same_key and boundary(Domain.parse(record.domain), store.domain) != "hard"

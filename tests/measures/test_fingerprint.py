@@ -1,0 +1,133 @@
+"""Fingerprints: an image is recognised after what happens to images between two archives, and no other one is."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from ssl_transfer.measures.fingerprint import CODE_BYTES, FINGERPRINT_BYTES, GRID, fingerprint, query
+from ssl_transfer.measures.near_duplicates import agreement, near_duplicates, orientations
+
+SIDE, COUNT = 96, 24
+
+
+def body(seed):
+    """A made-up CT slice in HU, int16 (SIDE, SIDE): air around an ellipse of tissue with organs, bones and noise."""
+    draw = np.random.default_rng(seed)
+    y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
+    inside = (x / draw.uniform(0.65, 0.85)) ** 2 + (y / draw.uniform(0.5, 0.7)) ** 2 < 1
+    tissue = 40 + 60 * ndimage.gaussian_filter(draw.normal(size=x.shape), 3) / 0.1
+    for _ in range(6):
+        cy, cx, r = draw.uniform(-0.4, 0.4), draw.uniform(-0.5, 0.5), draw.uniform(0.05, 0.25)
+        tissue[(x - cx) ** 2 + (y - cy) ** 2 < r * r] += draw.choice([-700, -80, 60, 600])
+    return np.where(inside, tissue + draw.normal(0, 15, x.shape), -1000 + draw.normal(0, 8, x.shape)).astype(np.int16)
+
+
+def windowed(image, low=-160, high=240):
+    return np.clip((image.astype(float) - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+
+
+def resized(image, side):
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BILINEAR))
+
+
+def jpeg(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=75)
+    return np.asarray(Image.open(file))
+
+
+CHANGES = {
+    "none": lambda image: image,
+    "smaller": lambda image: resized(image.astype(np.float32), 56),
+    "larger": lambda image: resized(image.astype(np.float32), 200),
+    "PNG in the soft-tissue window": windowed,
+    "PNG in the lung window": lambda image: windowed(image, -1350, 150),
+    "PNG in the bone window": lambda image: windowed(image, -500, 1300),
+    "PNG of the whole range": lambda image: windowed(image, -1000, 1500),
+    "stored values": lambda image: (image.astype(np.int32) + 1024).clip(0).astype(np.uint16),
+    "gamma": lambda image: (255 * (windowed(image) / 255) ** 0.7).astype(np.uint8),
+    "JPEG": lambda image: jpeg(windowed(image)),
+    "mirrored": lambda image: image[:, ::-1],
+    "upside down": lambda image: image[::-1],
+    "rotated by 90 degrees": lambda image: np.rot90(image),
+    "cropped by 4 %": lambda image: windowed(image)[4:-4, 4:-4],
+    "cropped to the body": lambda image: windowed(image)[np.ix_((image > -300).any(1), (image > -300).any(0))],
+    "padded": lambda image: np.pad(windowed(image), 20),
+    "noise": lambda image: image + np.random.default_rng(0).normal(0, 20, image.shape),
+    "smaller PNG, mirrored": lambda image: jpeg(resized(windowed(image), 64)[:, ::-1]),
+}
+
+
+def codes(images):
+    return np.stack([query(np.ascontiguousarray(image)[None]) for image in images])
+
+
+@pytest.fixture(scope="module")
+def known():
+    return [np.stack([fingerprint(body(seed)[None]) for seed in range(COUNT)])]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_image_is_recognised(known, change):
+    assert near_duplicates(codes([CHANGES[change](body(seed)) for seed in range(COUNT)]), known).all()
+
+
+def test_other_images_are_not(known):
+    assert not near_duplicates(codes([body(seed) for seed in range(1000, 1200)]), known).any()
+    assert not near_duplicates(codes([windowed(body(seed)) for seed in range(1000, 1200)]), known).any()
+
+
+def test_colour_is_compared_as_luminance(known):
+    grey = windowed(body(3))
+    assert near_duplicates(query(np.stack([grey] * 3))[None], known).all()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((1, 40, 40), np.uint8),
+        np.full((1, 40, 40), -1000, np.int16),
+        np.full((1, 40, 40), np.nan, np.float32),
+        np.full((3, 8, 8), 7, np.uint8),
+        np.arange(4, dtype=np.uint8).reshape(1, 2, 2),
+    ],
+    ids=["zeros", "air", "NaN", "colour", "2 x 2"],
+)
+def test_an_image_without_content_has_no_code_and_matches_nothing(image):
+    assert not fingerprint(image).any()
+    assert not near_duplicates(query(image)[None], [np.stack([fingerprint(image)] * 3)]).any()
+
+
+def test_nan_and_infinity_beside_values_do_not_hide_them(known):
+    image = body(5).astype(np.float32)
+    image[0, :3] = np.nan, np.inf, -np.inf
+    assert near_duplicates(codes([image]), known).all()
+
+
+def test_a_fingerprint_has_a_fixed_size_and_does_not_depend_on_the_run():
+    first, second = fingerprint(body(0)[None]), fingerprint(body(0)[None])
+    assert first.shape == (FINGERPRINT_BYTES,) and first.dtype == np.uint8 and (first == second).all()
+
+
+def test_there_are_eight_orientations_and_they_are_those_of_the_image():
+    image = windowed(body(1))[None]
+    turned = list(orientations(fingerprint(image)[None, :CODE_BYTES]))
+    assert len({codes.tobytes() for codes in turned}) == 8
+    expected = fingerprint(np.ascontiguousarray(np.rot90(image, 1, (1, 2))))[None, :CODE_BYTES]
+    assert max(agreement(codes, expected)[0] for codes in turned) > 0.95
+
+
+def test_agreement_is_that_of_a_naive_count():
+    draw = np.random.default_rng(0)
+    signs = draw.integers(-1, 2, (2, 5, GRID, GRID))
+    packed = [
+        np.concatenate(
+            [np.zeros((5, 32), np.uint8), *(np.packbits((s == v).reshape(5, -1), axis=1) for v in (1, -1))], 1
+        )
+        for s in signs
+    ]
+    fewer = np.minimum(*((sign != 0).sum((1, 2)) for sign in signs))
+    assert agreement(*packed) == pytest.approx((signs[0] * signs[1]).sum((1, 2)) / fewer)
