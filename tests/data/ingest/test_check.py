@@ -94,7 +94,10 @@ def test_a_check_names_series_ranges_shapes_classes_and_splits(tmp_path):
     assert (said["kind"], said["format"], said["domain"]) == ("check", "dicom", "xray")
     assert decided["files"] == {"files": 12, "images": 12, "refused": {"not_an_image": 1}}
     assert (decided["series"]["series"], decided["series"]["volumes"]) == (12, 12)
-    assert decided["intensity"]["units"] == "scaled"
+    assert decided["intensity"] == {
+        "units": "scaled",
+        "rules": [{"rule": "bits", "images": 12, "ranges": 2, "lowest": 0.0, "highest": 4095.0}],
+    }
     assert decided["size"]["shapes"] == [{"size": [8, 6], "images": 10}, {"size": [8, 8], "images": 2}]
     assert decided["size"]["resampled"] == 2
     assert decided["classes"]["classes"]["rare"] == {"images": 2, "patients": 1}
@@ -141,7 +144,8 @@ def test_the_command_writes_nothing_and_prints_a_table_or_json(tmp_path):
     answer = ssl_transfer("ingest", "in", "--check", "--json", folder=tmp_path).json
     assert table.status == 0 and sorted(tmp_path.rglob("*")) == before
     assert answer["decisions"]["intensity"]["units"] == "scaled"
-    for line in ("intensity   scaled: several ranges", "8-bit grey as displayed", "nothing was written"):
+    assert "reading pixels of 4 of 4 files of 16 bits" in table.stderr
+    for line in ("intensity   scaled: several ranges", "stored bits", "8-bit grey as displayed", "nothing was written"):
         assert line in table.stdout
 
 

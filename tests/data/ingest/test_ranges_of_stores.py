@@ -1,9 +1,11 @@
 """Intensity ranges of whole stores: what a backbone reads of archives with several depths, modalities and scales."""
 
 import numpy as np
+import pytest
 import tifffile
 import torch
 from PIL import Image
+from support.radiographs import MR, PET, US, write_image
 
 from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.data.intensity import Scale, physical_values
@@ -33,6 +35,64 @@ def extremes(store):
     return [(float(v.min()), float(v.max())) for v in values]
 
 
+def test_x_rays_of_every_depth_reach_a_backbone_from_0_to_1(tmp_path):
+    for number, bits in enumerate((8, 10, 12, 14) * 2):
+        write_image(tmp_path / "in" / f"p{number}.dcm", stored(bits), bits=bits)
+    store = ingest(tmp_path / "in", tmp_path / "out", keep_paths=True)
+    assert (store.units, store.card.value_range, store.card.dtype) == ("scaled", (0, 10000), "<i2")
+    assert extremes(store) == [(0, 1)] * 8
+    assert sorted(set(store.column("range_high"))) == [255, 1023, 4095, 16383]
+    assert set(store.column("intensity")) == {"bits"}
+
+
+def test_a_voi_window_goes_before_the_depth(tmp_path):
+    for number in range(4):
+        write_image(tmp_path / "in" / f"p{number}.dcm", stored(12), WindowCenter=1000 + number, WindowWidth=1001)
+    store = ingest(tmp_path / "in", tmp_path / "out", keep_paths=True)
+    # linear window of DICOM PS3.3 C.11.2.1.2: centre - 0.5 ± (width - 1) / 2
+    assert sorted(zip(store.column("range_low"), store.column("range_high"), strict=True)) == [
+        (499.5 + number, 1499.5 + number) for number in range(4)
+    ]
+    bits = ingest(tmp_path / "in", tmp_path / "bits", range="bits")
+    assert (bits.units, bits.card.value_range) == ("stored", (0, 4095))
+
+
+def test_monochrome1_of_12_bits_in_a_header_of_16_is_as_bright_as_the_others(tmp_path):
+    for number in range(3):
+        write_image(tmp_path / "in" / f"m2_{number}.dcm", stored(12))
+        inverted = {"PhotometricInterpretation": "MONOCHROME1", "bits": 16}
+        write_image(tmp_path / "in" / f"m1_{number}.dcm", 4095 - stored(12), **inverted)
+    store = ingest(tmp_path / "in", tmp_path / "out", keep_paths=True)
+    assert extremes(store) == [(0, 1)] * 6
+    assert np.abs(unit(store)[:, 0] - RAMP).max() < 2e-4
+
+
+def test_mr_series_of_different_scale_look_alike_and_their_slices_keep_their_contrast(tmp_path):
+    draw = np.random.default_rng(0).gamma(2, 50, (4, 16, 16))
+    for series, scale in (("a", 1), ("b", 9)):
+        for number, pixels in enumerate(draw):
+            write_image(
+                tmp_path / "in" / series / f"{number}.dcm",
+                np.rint(pixels * scale).astype(np.uint16),
+                sop=MR,
+                modality="MR",
+                PatientID=series,
+                StudyInstanceUID="1.2",
+                SeriesInstanceUID=f"1.2.{scale}",
+                ImagePositionPatient=[0, 0, number],
+                ImageOrientationPatient=[1, 0, 0, 0, 1, 0],
+                WindowCenter=100 * (number + 1),  # differs from slice to slice, and is not used
+                WindowWidth=50,
+            )
+    store = ingest(tmp_path / "in", tmp_path / "out", keep_paths=True)
+    values = unit(store)[:, 0]
+    assert store.units == "scaled" and set(store.column("intensity")) == {"percentile"}
+    assert len(set(store.column("range_high"))) == 2  # one of each volume
+    assert np.abs(values[:4] - values[4:]).max() < 0.02
+    low, high = np.percentile(np.rint(draw), [0.5, 99.5])
+    assert np.abs(values[:4] - (np.rint(draw) - low) / (high - low)).max() < 1e-3
+
+
 def test_8_and_16_bit_pictures_have_one_scale(tmp_path):
     (tmp_path / "in").mkdir()
     for number in range(3):
@@ -51,3 +111,41 @@ def test_pictures_of_16_bits_alone_keep_their_values_in_the_depth_that_is_in_use
     store = ingest(tmp_path / "in", tmp_path / "out", keep_paths=True)
     assert (store.units, store.card.value_range) == ("stored", (0, 4095))
     assert np.array_equal(by_file(store)["1"], stored(12) // 2)
+
+
+def test_8_bit_ultrasound_is_stored_as_displayed(tmp_path):
+    for number in range(3):
+        write_image(tmp_path / "in" / f"{number}.dcm", stored(8).astype(np.uint8), sop=US, modality="US", bits=8)
+    store = ingest(tmp_path / "in", tmp_path / "out", keep_paths=True)
+    assert (store.units, store.card.dtype) == ("display", "|u1") and extremes(store) == [(0, 1)] * 3
+
+
+@pytest.mark.parametrize("rule", ["auto", "window", "bits", "percentile"])
+def test_physical_values_come_back_from_every_rule(tmp_path, rule):
+    for number, bits in enumerate((10, 12, 14)):
+        write_image(
+            tmp_path / "in" / f"p{number}.dcm", stored(bits), bits=bits, WindowCenter=2**bits / 2, WindowWidth=2**bits
+        )
+    store = ingest(tmp_path / "in", tmp_path / "out", keep_paths=True, range=rule)
+    back = by_file(store)
+    for number, bits in enumerate((10, 12, 14)):
+        assert np.abs(back[f"p{number}"] - stored(bits)).max() <= 2**bits / 20000  # half a step of the scale
+
+
+def test_pet_keeps_lesions_far_above_the_percentiles(tmp_path):
+    for series, slope in (("a", 0.5), ("b", 2.25)):
+        pixels = np.random.default_rng(0).integers(0, 40, (32, 32)).astype(np.uint16)
+        pixels[3, 3] = 30000  # of a bladder: hundreds of times the 99.5 percentile
+        write_image(
+            tmp_path / "in" / f"{series}.dcm",
+            pixels,
+            sop=PET,
+            modality="PT",
+            bits=16,
+            RescaleSlope=slope,
+            RescaleIntercept=0,
+        )
+    store = ingest(tmp_path / "in", tmp_path / "out", keep_paths=True)
+    values = physical_values(store, [0, 1])
+    assert store.units == "scaled" and store.card.dtype == "<f4"
+    assert sorted(values[:, 0, 3, 3]) == pytest.approx([15000, 67500], rel=1e-6)
