@@ -34,7 +34,8 @@ def write_csv(table: pandas.DataFrame, path: str | os.PathLike) -> None:
     table.columns = [plain_cell(name) for name in table.columns]
     for position, kind in enumerate(table.dtypes):
         if str(kind) in ("object", "string", "str", "category"):
-            table.isetitem(position, table.iloc[:, position].astype(object).map(plain_cell))
+            cells: Any = table.iloc[:, position].astype(object).map(plain_cell)
+            table.isetitem(position, cells)
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.partial")
     try:

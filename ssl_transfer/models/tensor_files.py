@@ -74,7 +74,7 @@ def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any], int]]:
     for name, entry in header.items():
         if name == "__metadata__":
             continue
-        offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+        offsets: Any = entry.get("data_offsets") if isinstance(entry, dict) else None
         if not _are_counts(offsets) or len(offsets) != 2 or not _are_counts(entry.get("shape")):
             raise ValueError(f"its header says of {name} nothing that can be read.")
         if not offsets[0] <= offsets[1] <= size - 8 - length:

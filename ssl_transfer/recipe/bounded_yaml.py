@@ -23,7 +23,8 @@ class _Bounded(Composer):
         self._depth += 1
         if self._depth > DEEPEST:
             raise yaml.YAMLError(f"it is nested more than {DEEPEST} levels deep")
-        alias = self.check_event(yaml.AliasEvent)
+        parser: Any = self
+        alias = parser.check_event(yaml.AliasEvent)
         node: Any = super().compose_node(parent, index)
         self._depth -= 1
         if alias and id(node) not in self._sizes:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data._utils.signal_handling import _remove_worker_pids
+from torch._C import _remove_worker_pids
 
 from ssl_transfer.console import warn
 from ssl_transfer.errors import RunError
