@@ -16,8 +16,8 @@ import numpy as np
 if TYPE_CHECKING:
     import pyarrow
 
-BATCH = 4096  # rows that are held in memory
-GROUP = 65_536  # rows of a row group of `rows.parquet`
+BATCH = 1024  # rows that are held in memory
+GROUP = 16_384  # rows of a row group of `rows.parquet`
 LEADING = ("label", "patient", "series", "slice", "split", "pixel_digest")
 FILE = "rows.parquet"
 
