@@ -250,10 +250,10 @@ class StoreWriter:
         return self.partial.store
 
     @property
-    def images_per_shard(self) -> tuple[int, int | None]:
-        """Images in each shard but the last, of pixels and of masks (None: there are none)."""
+    def images_per_shard(self) -> tuple[int, int]:
+        """Images in each shard but the last, of pixels and of masks (0: there are none)."""
         masks = self._files.masks
-        return self._files.pixels.images_per_shard, masks.images_per_shard if masks else None
+        return self._files.pixels.images_per_shard, masks.images_per_shard if masks else 0
 
     def close(self) -> None:
         """Finish the last shards, of a part that is no store."""

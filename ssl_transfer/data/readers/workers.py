@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def ordered(
     native: Callable[[Item], bool] = lambda item: False,
     worth_workers: bool = True,
     start: int = 0,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Read every item, in order, behind a progress bar.
 
     This process reads the first 50 items. Workers read all others if these would take long, and all from the first one that a
