@@ -17,6 +17,7 @@ from ssl_transfer.data.readers.reader import named_file
 from ssl_transfer.domains import DICOM_MODALITIES, UNKNOWN
 
 AIR_PEAK = (-1100.0, -900.0)
+CLIPPED_AT = (-1024.0, -1000.0)  # smallest value of most CT volumes, however little air they have
 AIR_SHARE = 0.01  # smallest share of the voxels
 BELOW_AIR = 0.25  # largest share below the peak, relative to the peak; a normal distribution around 0 has more
 LOWEST_HU, HIGHEST_HU = -3100.0, 4500.0  # padding of some scanners; metal reaches 3071, or more on an extended scale
@@ -75,6 +76,8 @@ def hu_evidence(values: np.ndarray, modality: str | None = None) -> Evidence:
             f"it has no air, and values from {lowest:.3g} to {values.max():.3g} of which {whole:.0%} are whole numbers"
         )
         return Evidence("other", text, lowest)
+    if lowest in CLIPPED_AT:
+        return Evidence("ct", f"its smallest value is {lowest:g}, where CT is clipped", lowest)
     return Evidence("fits", f"no air, but values from {lowest:g} to {values.max():g} fit HU", lowest)
 
 

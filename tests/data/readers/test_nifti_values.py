@@ -65,6 +65,7 @@ KINDS = {
     "padded ct": (np.where(ct() == -1000, -2000, ct()), "fits"),
     "ct in padding": (np.concatenate([ct().ravel(), np.full(3000, -3024)]), "ct"),
     "cropped ct": (cropped(), "fits"),
+    "cropped ct with a voxel of air": (np.append(cropped(), -1000), "ct"),
     "mr": (mr(), "other"),
     "mr below -500": (mr(-700, 900), "fits"),
     "differences": (NOISE.normal(0, 300, 20000), "other"),
