@@ -9,7 +9,7 @@ from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.ingest.patients import assign_patients
 from ssl_transfer.data.readers.items import Items
 from ssl_transfer.data.readers.matching import suffix
-from ssl_transfer.data.readers.reader import Reader, Scan, refused_entries, walk
+from ssl_transfer.data.readers.reader import Reader, Refusal, Scan, refused_entries, walk
 from ssl_transfer.data.readers.registry import READERS, reader_options
 from ssl_transfer.errors import SourceError, UsageError
 
@@ -68,33 +68,39 @@ def detect_format(root: Path) -> tuple[str, list[str]]:
         SourceError: If no file is of a known kind, or the files can only be read one by one.
     """
     files = walk(root)
-    counts = Counter(kind for _, path in files if (kind := _kind(path)))
+    refused, counts = list(files.refused), Counter[str]()
+    for file, path in files:
+        try:
+            counts.update(filter(None, [_kind(path)]))
+        except OSError as error:
+            refused.append(Refusal(file, "unreadable", f"it cannot be opened: {error.strerror}"))
     if not counts:
         kinds_known = "; ".join(f"{name} ({' '.join(reader.suffixes)})" for name, reader in READERS.items())
-        entries = "".join(f"\n  {entry.file}: {entry.reason}" for entry in files.refused[:5])
+        entries = "".join(f"\n  {entry.file}: {entry.reason}" for entry in refused[:5])
         raise SourceError(
             f"{root}: found no image file of a known kind: {kinds_known}. Use --format if there is one."
-            + (f" Not read ({len(files.refused)}):{entries}" if entries else "")
+            + (f" Not read ({len(refused)}):{entries}" if entries else "")
         )
     chosen = max(READERS, key=lambda name: counts[name])
     others = [f"{counts[name]} {name} file(s)" for name in READERS if counts[name] and name != chosen]
     if root.is_dir() and not READERS[chosen].reads_folders:
-        example = next(path for _, path in files if _kind(path) == chosen)
+        example = next(path for _, path in files if suffix(path.name) in READERS[chosen].suffixes)
         raise SourceError(f"{root}: contains {chosen} files; give one of them, for example {example}.")
     return chosen, [f"read as {chosen}; beside that there are {', '.join(others)}"] if others else []
 
 
 def _kind(path: Path) -> str | None:
-    """The reader of a file, by suffix or first bytes; None if there is none."""
+    """The reader of a file, by suffix or first bytes; None if there is none.
+
+    Raises:
+        OSError: If its first bytes are needed and cannot be read.
+    """
     ending = suffix(path.name)
     for name, reader in READERS.items():
         if ending in reader.suffixes:
             return name
-    try:
-        with open(path, "rb") as file:
-            head = file.read(HEAD_BYTES)
-    except OSError:  # the reader lists it
-        return None
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
     for name, reader in READERS.items():
         if any(head[offset : offset + len(mark)] == mark for offset, mark in reader.magic):
             return name
