@@ -169,6 +169,7 @@ def cases_of(task: Task, rows: np.ndarray) -> Iterator[tuple[str, np.ndarray, tu
         "spacing_row_mm",
         "spacing_col_mm",
         "spacing_slice_mm",
+        "geometry",
     ):
         frame[name] = task.store.column(name)[rows] if name in columns else None
     sliced = frame["slice"].notna() & (frame["series"].notna() | frame["patient"].notna())
@@ -196,6 +197,8 @@ def _spacing(case: pandas.DataFrame) -> tuple[float, float, float] | None:
     if within.isna().any() or (within <= 0).any():
         return None
     between = case["spacing_slice_mm"].iloc[0]
+    if len(case) > 1 and case["geometry"].notna().any():  # its reader found gaps, a tilted gantry, …
+        return np.nan, float(within.iloc[0]), float(within.iloc[1])
     if len(case) > 1 and case["z_mm"].notna().all():
         steps = np.diff(case["z_mm"].to_numpy(float))
         between = float(np.median(np.abs(steps)))
