@@ -127,22 +127,29 @@ def _times(dataset, content, group, dimensions: tuple) -> tuple:
     time = text(dataset, "AcquisitionTime")
     magnetic = (None, None, None, None)
     if text(dataset, "Modality") == "MR":
-        echo_time = number(group("MREchoSequence"), "EffectiveEchoTime") or number(dataset, "EchoTime")
+        echo_time = _first(number(group("MREchoSequence"), "EffectiveEchoTime"), number(dataset, "EchoTime"))
         direction = _direction(dataset, group)
         magnetic = echo_time, direction, number(dataset, "InversionTime"), number(dataset, "FlipAngle")
     return (
         dimensions or None,
-        number(content, "TemporalPositionIndex") or number(dataset, "TemporalPositionIdentifier"),
+        _first(number(content, "TemporalPositionIndex"), number(dataset, "TemporalPositionIdentifier")),
         *magnetic,
         "\\".join(words(dataset, "ImageType")) or None,
         text(dataset, "ContrastBolusAgent"),
-        number(group("CardiacSynchronizationSequence"), "NominalCardiacTriggerDelayTime")
-        or number(dataset, "TriggerTime"),
+        _first(
+            number(group("CardiacSynchronizationSequence"), "NominalCardiacTriggerDelayTime"),
+            number(dataset, "TriggerTime"),
+        ),
         number(dataset, "FrameReferenceTime"),
-        number(content, "FrameAcquisitionNumber") or number(dataset, "AcquisitionNumber"),
+        _first(number(content, "FrameAcquisitionNumber"), number(dataset, "AcquisitionNumber")),
         moment or (date + time if time else None),
         text(dataset, "ContentTime"),
     )
+
+
+def _first(*values: float | None) -> float | None:
+    """The first value that is stated; 0 is one."""
+    return next((value for value in values if value is not None), None)
 
 
 def _b_value(dataset, group) -> float | None:

@@ -230,7 +230,7 @@ def test_frames_of_an_enhanced_object_are_divided_into_volumes(tmp_path, how):
     def content(t, z):
         if how == "DimensionIndexValues":
             return {how: [t + 1, z + 1]}
-        return {how: str(t + 1) if how == "StackID" else t + 1}
+        return {how: str(t) if how == "StackID" else t}  # from 0
 
     frames = [(100 * t + z + 1024, z, content(t, z), 1, -1024) for z in range(Z) for t in range(3)]
     enhanced(tmp_path / "a", frames, dimensions=(0x00209128, 0x00209057) if how == "DimensionIndexValues" else ())
