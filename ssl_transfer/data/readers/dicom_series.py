@@ -224,11 +224,11 @@ class UnitPolicy:
             if one.group == "hu":
                 return None
             if one.group == "odd" or self.domain is not None:
-                return f"{one.not_hu} among CT images: it is not in Hounsfield units"
-            return f"{one.not_hu}, and most images of the source are CT in Hounsfield units"
+                return f"not in Hounsfield units, unlike other images of the source: {one.not_hu}"
+            return f"{one.not_hu}, but most images of the source are CT in Hounsfield units"
         if self.domain is None and self.images["hu"]:
             if one.group == "odd":
-                return f"{one.not_hu} among CT images: it is not in Hounsfield units"
+                return f"not in Hounsfield units, unlike other images of the source: {one.not_hu}"
             if one.group == "hu" and self._is_rare("hu"):
                 return "CT in Hounsfield units among other modalities"
         if self.domain != UNKNOWN and one.image.coding.kind != "grey" and one.image.modality in self.deep:

@@ -92,7 +92,7 @@ def test_another_rescale_type_is_not_in_hu(tmp_path, kind):
     assert scan.units == "hu" and len(scan.items) == 5
     assert reasons(scan)["q/0"] == (
         "filtered",
-        f"its rescale type is {kind} among CT images: it is not in Hounsfield units",
+        f"not in Hounsfield units, unlike other images of the source: its rescale type is {kind}",
     )
 
 
@@ -135,7 +135,7 @@ def test_a_colour_map_in_the_ct_sop_class_is_set_aside_whatever_its_size(tmp_pat
     scan = DicomReader(tmp_path).scan()
     assert scan.units == "hu" and {item.channels for item in scan.items} == {1}
     assert reasons(scan)["map16"] == reasons(scan)["map20"]
-    assert reasons(scan)["map16"][1] == "a colour image among CT images: it is not in Hounsfield units"
+    assert reasons(scan)["map16"][1] == "not in Hounsfield units, unlike other images of the source: a colour image"
 
 
 def test_a_colour_map_among_mr_is_set_aside_and_colour_ultrasound_is_not(tmp_path):
