@@ -101,14 +101,20 @@ def read_header(path: Path) -> Header:
                 raise SourceError("no DICM prefix, and no data element that an image has") from None
         tag = file.read(4)
         size = os.fstat(file.fileno()).st_size
-    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
-    known = syntax is not None and not syntax.is_private and syntax.is_transfer_syntax
-    if known and syntax.is_deflated:
+    syntax = _transfer_syntax(dataset)
+    if syntax is not None and syntax.is_deflated:
         return Header(dataset, bool(dataset.get("Rows")), "BitsStored" not in dataset, True, size)
     has_pixels = tag[:2] in PIXEL_GROUP
     element = int.from_bytes(tag[2:], "little" if tag[:2] == PIXEL_GROUP[0] else "big")
     is_cut = not has_pixels and _ends_within_element(dataset, size)
-    return Header(dataset, has_pixels, element in FLOAT_PIXELS, known and syntax.is_compressed, size, is_cut)
+    compressed = syntax is not None and syntax.is_compressed
+    return Header(dataset, has_pixels, element in FLOAT_PIXELS, compressed, size, is_cut)
+
+
+def _transfer_syntax(dataset) -> Any | None:
+    """The transfer syntax; None if it is not stated, or is none of the standard."""
+    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    return syntax if syntax is not None and not syntax.is_private and syntax.is_transfer_syntax else None
 
 
 def _ends_within_element(dataset, file_bytes: int) -> bool:

@@ -53,7 +53,8 @@ def mosaic_of(dataset) -> Mosaic | None:
         wrapper: Any = wrapper_from_data(dataset)
         rows, columns, count = wrapper.image_shape
         first, step = np.array(wrapper.image_position), wrapper.slice_normal * wrapper.voxel_sizes[2]
-        points = tuple(tuple(round(float(mm), 6) for mm in first + number * step) for number in range(count))
+        lines = [np.round(first + number * step, 6).tolist() for number in range(count)]
+        points = tuple((float(x), float(y), float(z)) for x, y, z in lines)
         across = int(wrapper.mosaic_size)
     except Exception:  # another manufacturer, no CSA header, or a damaged one
         return None

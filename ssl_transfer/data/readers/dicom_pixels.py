@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -115,7 +116,7 @@ def _frames(dataset, path: Path, coding: Coding) -> Iterator[np.ndarray]:
     elif coding.kind != "colour" and coding.bits and coding.allocated in (8, 16, 32) and syntax.is_little_endian:
         yield from _plain(dataset.PixelData, frames, size, f"<u{coding.allocated // 8}")
         return
-    from pydicom.pixels import pixel_array
+    from pydicom.pixels.utils import pixel_array
 
     decoded = pixel_array(dataset, correct_unused_bits=False)
     for frame in decoded if frames > 1 else [decoded]:
@@ -284,7 +285,8 @@ def _outside(found: np.ndarray) -> np.ndarray:
     """The regions (H, W) bool that touch the border."""
     from scipy import ndimage
 
-    regions, count = ndimage.label(found)
+    labelled: Any = ndimage.label(found)
+    regions, count = labelled
     border = np.unique(np.concatenate([regions[0], regions[-1], regions[:, 0], regions[:, -1]]))
     return found if len(border[border > 0]) == count else np.isin(regions, border[border > 0])
 
