@@ -8,6 +8,7 @@ from contextlib import closing
 
 import numpy as np
 
+from ssl_transfer.data.display import SCALED_RANGE
 from ssl_transfer.data.image_files import FINGERPRINTS
 from ssl_transfer.data.ingest.fit import Fit
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
@@ -50,7 +51,10 @@ class Decoding:
         if mask is not None:
             mask = self.fit.mask(mask)
             digests["mask_digest"] = pixel_digest(mask)
-        return image, columns | {FINGERPRINTS: fingerprint(image)}, mask, digests
+        seen = (
+            np.clip(image, *SCALED_RANGE) if self.fit.scaled else image
+        )  # as in a picture of it, and never taken for HU
+        return image, columns | {FINGERPRINTS: fingerprint(seen)}, mask, digests
 
 
 def append_items(

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ssl_transfer.data.image_files import FINGERPRINTS
+from ssl_transfer.data.ingest.appending import Decoding
 from ssl_transfer.data.ingest.fit import Fit
 from ssl_transfer.data.ingest.ranges import (
     choose_ranges,
@@ -264,3 +266,12 @@ def test_values_come_back_from_a_scaled_image_to_half_a_step():
 def test_padding_is_the_low_end_of_the_range():
     scaled = Fit((4, 8), 1, np.dtype(np.int16), None, 0.0, scaled=True).image(np.full((1, 4, 4), 900.0), (500.0, 900.0))
     assert (scaled[0, :, 2:6] == 10000).all() and (scaled[0, :, :2] == 0).all()
+
+
+def test_a_scaled_image_has_the_fingerprint_of_a_picture_in_its_range():
+    pixels = np.random.default_rng(0).integers(0, 4096, (1, 1, 32, 32)).astype(np.float64)
+    one = replace(item("a", modality="DX", bits=12), size=(32, 32), row={"range_low": 2000.0, "range_high": 3000.0})
+    fit = Fit((32, 32), 1, np.dtype(np.int16), None, 0.0, scaled=True)
+    [(scaled, columns, _, _)] = Decoding(MemoryReader({"a": pixels}), fit)(one)
+    picture = np.clip((pixels[0] - 2000) * 10, 0, 10000).astype(np.int16)
+    assert scaled.min() < -400 and np.array_equal(columns[FINGERPRINTS], fingerprint(picture))
