@@ -18,6 +18,7 @@ from ssl_transfer.data.ingest.ranges import (
     span_of,
 )
 from ssl_transfer.data.readers.reader import Item, Scan, Unreadable, shown
+from ssl_transfer.measures.fingerprint import fingerprint
 
 DEEP = np.dtype(np.int16)
 
