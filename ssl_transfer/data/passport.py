@@ -138,6 +138,16 @@ class Passport:
         write_json(folder / FOLDER / "passport.json", {**content, "records": [r.facts() for r in self.records]})
         return identity
 
+    def content_digest(self) -> str:
+        """Hash of the records and their arrays, as `save` returns it."""
+        digest = hashlib.blake2b(digest_size=16)
+        for record in self.records:
+            digest.update(repr(sorted(record.facts().items())).encode())
+            for name in ARRAYS:
+                for block in record.blocks(name):
+                    digest.update(np.ascontiguousarray(block).data)
+        return digest.hexdigest()
+
     @classmethod
     def load(cls, folder: Path, identity: str | None) -> Passport:
         """Open the passport in a backbone's folder; its arrays are read when they are needed.

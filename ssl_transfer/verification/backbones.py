@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 from ssl_transfer.cards import BackboneCard, FeaturesCard
+from ssl_transfer.data.passport import FOLDER as PASSPORT
+from ssl_transfer.data.passport import Passport
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.tensor_files import stored_digest, stored_shapes
 from ssl_transfer.records import damage, parquet_rows
@@ -14,7 +16,7 @@ from ssl_transfer.verification.findings import Findings
 
 
 def verify_backbone(folder: Path, findings: Findings) -> BackboneCard | None:
-    """Check a backbone: its weights, architecture and intensity have the id in the card; `config.json` fits them.
+    """Check a backbone: its weights, architecture and intensity have the id in the card; `config.json` and passport fit it.
 
     Args:
         folder: Folder of the backbone.
@@ -36,6 +38,10 @@ def verify_backbone(folder: Path, findings: Findings) -> BackboneCard | None:
                 findings.fine(folder, f"backbone {card.id}: weights, architecture and intensity as the card states")
         if problem := _config_problem(folder / "config.json", card):
             findings.wrong(folder / "config.json", problem)
+        with findings.reading(folder / PASSPORT):
+            passport = Passport.load(folder, card.passport)
+            if card.passport is not None and (digest := passport.content_digest()) != card.passport:
+                findings.wrong(folder / PASSPORT, f"its arrays give {digest}, the card says {card.passport}")
         return card
     return None
 

@@ -77,3 +77,13 @@ def test_what_is_not_whole_is_refused_with_what_to_do(record, tmp_path, damage):
         (folder / "passport.json").write_text(json.dumps(content))
     with pytest.raises(BackboneError, match="Copy the whole folder"):
         Passport.load(tmp_path, identity)
+
+
+def test_verify_finds_a_changed_byte_of_an_array(record, tmp_path):
+    identity = Passport((record,)).save(tmp_path)
+    assert Passport.load(tmp_path, identity).content_digest() == identity
+    path = tmp_path / FOLDER / "000-fingerprints.npy"
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(content)
+    assert Passport.load(tmp_path, identity).content_digest() != identity
