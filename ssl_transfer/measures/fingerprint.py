@@ -33,7 +33,7 @@ FEWEST_POSITIONS = 64  # that count; images with fewer have no content
 # Rows and columns are content if a share of them differs from the background by so much of the range, or is above BODY_HU.
 MARGIN_CONTRAST, MARGIN_SHARE, BODY_HU = 0.08, 0.02, -200
 # Of further boxes of a query: it may be cropped, or the known image is; its window may show more or less of the margins.
-SIDES, OTHER_CONTRASTS = (1.08, 1.04, 0.96, 0.92), (0.2, 0.4)
+SIDES, OTHER_CONTRASTS = (1.08, 1.04, 0.95), (0.4,)
 QUERY_CODES = 2 + len(SIDES) + len(OTHER_CONTRASTS)
 # Codes of a query that are compared with those of whole known images, and with those of their content.
 FOR_WHOLE, FOR_CONTENT = range(2 + len(SIDES)), [0, *range(1 + len(SIDES), QUERY_CODES)]
