@@ -206,7 +206,10 @@ def report(study: str | Path, overrides: Overrides = (), out: str | Path | None 
     """
     from ssl_transfer.study.gather import report_study
 
-    return report_study(opened(study, overrides, out), out)
+    answer = report_study(opened(study, overrides, out), out)
+    if Path(study).is_absolute():  # the answer is read where the study was named
+        answer["report"] = str(Path(answer["report"]).absolute())
+    return answer
 
 
 def extend(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> dict[str, Any]:
