@@ -65,7 +65,7 @@ def test_the_help_of_a_flag_is_its_line_of_the_docstring(grow_parser):
 def test_every_option_of_ingest_has_a_flag_with_its_default_and_a_help():
     options = vars(parse(["ingest", "archive", "--out", "store"], VERBS))
     assert {name: options[name] for name in DEFAULTS} == DEFAULTS
-    assert set(options) == {*DEFAULTS, "source", "out", "json", "verb"}
+    assert set(options) == {*DEFAULTS, "source", "out", "json", "verb", "check", "part", "merge"}
 
 
 def test_words_and_settings_may_be_mixed():
