@@ -77,7 +77,8 @@ def _series(series: dict[str, Any] | None) -> list[str]:
 
 def _intensity(intensity: dict[str, Any]) -> list[str]:
     rows = [
-        (RULES.get(rule["rule"], rule["rule"]), f"{rule['images']:,}", _ranges(rule)) for rule in intensity["rules"]
+        (str(RULES.get(rule["rule"], rule["rule"])), f"{rule['images']:,}", _ranges(rule))
+        for rule in intensity["rules"]
     ]
     return [f"{intensity['units']}: {UNITS[intensity['units']]}", *_aligned(("rule", "images", "become 0 and 1"), rows)]
 

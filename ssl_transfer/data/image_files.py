@@ -88,7 +88,7 @@ class ImageFiles:
         if self.masks is not None and mask is not None:
             self.masks.append(mask)
         columns = row | (digests or {})
-        known = columns.pop(FINGERPRINTS, None)
+        known: Any = columns.pop(FINGERPRINTS, None)
         self.fingerprints.append(fingerprint(image) if known is None else known)
         if "pixel_digest" not in columns:
             columns["pixel_digest"] = pixel_digest(image)

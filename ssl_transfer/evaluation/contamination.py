@@ -190,8 +190,11 @@ def _read(path: Path) -> SeenImages | None:
     """A kept search; None if there is none, or it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            flags = bool(arrays["patients_compared"]), int(arrays["without_content"])
-            return SeenImages(*(arrays[kind] for kind in EVIDENCE), *flags)
+            return SeenImages(
+                **{kind: arrays[kind] for kind in EVIDENCE},
+                patients_compared=bool(arrays["patients_compared"]),
+                without_content=int(arrays["without_content"]),
+            )
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
 

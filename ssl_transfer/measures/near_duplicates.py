@@ -48,7 +48,7 @@ def near_duplicates(queries: np.ndarray, known: Iterable[np.ndarray]) -> np.ndar
 
 def has_content(queries: np.ndarray) -> np.ndarray:
     """Which images have a code, bool (M,), of queries (M, V, CODE_BYTES)."""
-    return queries.any((1, 2))
+    return np.asarray(queries.any((1, 2)))
 
 
 def _among(queries: np.ndarray, codes: np.ndarray) -> np.ndarray:

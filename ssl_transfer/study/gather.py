@@ -147,7 +147,9 @@ def _contamination(results: Sequence[EvalResult]) -> pd.DataFrame | None:
         {
             "pretraining": result.backbone.get("pretraining") or result.backbone["name"],
             "task": result.task["name"],
-            "statement": {True: "yes", False: "no"}.get(result.seen_in_pretraining, "unknown"),
+            "statement": "unknown"
+            if isinstance(result.seen_in_pretraining, str)
+            else ("no", "yes")[result.seen_in_pretraining],
             **{name: result.contamination[name] for name in CONTAMINATION_COLUMNS[3:]},
         }
         for result in results

@@ -12,7 +12,7 @@ import yaml
 
 from ssl_transfer.recipe import digest
 from ssl_transfer.study.design import Resources, StudyRecipe
-from ssl_transfer.study.plan import Job, external_id
+from ssl_transfer.study.plan import Job, Stage, external_id
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
@@ -60,7 +60,7 @@ class JobList:
 
     def add(
         self,
-        stage: str,
+        stage: Stage,
         identity: Any,
         inputs: Sequence[Input],
         command: list[str],

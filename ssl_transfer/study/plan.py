@@ -22,6 +22,9 @@ AGAIN = "Plan the study again: ssl-transfer study plan STUDY.yaml"
 RESOLVED = "study.yaml"  # in the folder of the study
 
 
+Stage = Literal["ingest", "pretrain", "features", "tune", "evaluate", "rank"]
+
+
 @dataclass
 class Job:
     """A command with its inputs, output and resources.
@@ -40,7 +43,7 @@ class Job:
     """
 
     id: PathPart
-    stage: Literal["ingest", "pretrain", "features", "tune", "evaluate", "rank"]
+    stage: Stage
     title: str
     inputs: list[PathPart]
     external: dict[str, str | None]

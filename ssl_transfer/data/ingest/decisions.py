@@ -140,7 +140,8 @@ class _Volume:
     __slots__ = ("known", "positions", "slices", "stated_mm")
 
     def __init__(self) -> None:
-        self.slices, self.stated_mm, self.known, self.positions = 0, None, True, array("d")
+        self.slices, self.known, self.positions = 0, True, array("d")
+        self.stated_mm: float | None = None
 
     def add(self, item: Item) -> None:
         """Count a file of the volume."""
@@ -148,7 +149,7 @@ class _Volume:
         stated, z_mm = item.row.get("spacing_slice_mm"), item.row.get("z_mm")
         self.stated_mm = self.stated_mm if stated is None else float(stated)
         self.known &= item.n_images == 1 and z_mm is not None
-        if self.known:
+        if self.known and z_mm is not None:
             self.positions.append(float(z_mm))
 
     @property

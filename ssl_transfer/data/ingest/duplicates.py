@@ -11,7 +11,7 @@ from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
 from ssl_transfer.data.readers.reader import Item, marked_names, named_file, renamed
 from ssl_transfer.data.store import StoreWriter
 
-Rows = Mapping[str, Sequence[Any]]
+Rows = Mapping[str, Sequence[Any] | np.ndarray]
 
 
 def find_duplicates(
@@ -117,7 +117,9 @@ def duplicate_warnings(rows: Rows, groups: Sequence[np.ndarray], name: Callable[
     return warnings, counts
 
 
-def _differing(values: Sequence[Any], groups: Sequence[np.ndarray]) -> list[tuple[np.ndarray, tuple[int, int]]]:
+def _differing(
+    values: Sequence[Any] | np.ndarray, groups: Sequence[np.ndarray]
+) -> list[tuple[np.ndarray, tuple[int, int]]]:
     """The groups within which a known value differs, each with two positions of different values."""
     found = []
     for group in groups:

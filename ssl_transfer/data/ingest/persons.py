@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from ssl_transfer.data.ingest.identifying import identifying_columns
@@ -32,7 +33,7 @@ def open_pseudonyms(root: Path, scan: Scan, options: Options) -> Pseudonyms:
     return Pseudonyms(root, identifying_columns(_Rows(scan.items), keep), keep_paths=options.keep_paths, others=others)
 
 
-class _Rows:
+class _Rows(Sequence[dict]):
     """The rows of items, one at a time."""
 
     def __init__(self, items):

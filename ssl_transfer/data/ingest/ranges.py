@@ -382,7 +382,7 @@ class _Samples(Sequence[list[Item]]):
     def __getitem__(self, number):
         if isinstance(number, slice):
             return [self[k] for k in range(*number.indices(len(self)))]
-        positions = self.volumes[number]
+        positions: Any = self.volumes[number]
         return [self.items[positions[k]] for k in evenly_spaced(len(positions), SAMPLED_IMAGES)]
 
 

@@ -23,7 +23,7 @@ class Grid:
         affine: From voxel indices to mm, (4, 4).
     """
 
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     affine: np.ndarray
 
     @property

@@ -113,7 +113,8 @@ def decide_by_values(names: Sequence[str], evidence: Sequence[Evidence]) -> Deci
     verdicts = [of_volume.verdict for of_volume in evidence]
     n_ct, n_other = verdicts.count("ct"), verdicts.count("other")
     in_hu = n_ct > 0 and n_ct >= n_other
-    notes, set_aside = [], {}
+    notes: list[str] = []
+    set_aside: dict[int, str] = {}
     for position, (of_volume, verdict) in enumerate(zip(evidence, verdicts, strict=True)):
         if in_hu and verdict == "other":
             set_aside[position] = f"no HU among {n_ct} CT volumes: {of_volume.reason}"

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +110,7 @@ def whole_numbers(values: np.ndarray, name: str) -> np.ndarray:
     return whole.astype(np.int64)
 
 
-def listed(values: Mapping[float, int]) -> str:
+def listed(values: Mapping[Any, int]) -> str:
     """The most frequent values with their numbers of pixels: `0 (812 px), 255 (88 px), 3 others`."""
     shown = sorted(sorted(values, key=values.__getitem__, reverse=True)[:SHOWN])
     text = ", ".join(f"{value:g} ({values[value]:,} px)" for value in shown)

@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -203,7 +203,7 @@ class NpzReader:
             columns["split"] = _split_names(columns["split"], f"{self.root}: split")
         dtype = np.dtype(np.uint8 if images.dtype == bool else images.dtype)
         dtype = dtype if dtype in (np.uint8, np.int16) else np.dtype(np.float32)
-        facts = {"bits": 1 if images.dtype == bool else images.dtype.itemsize * 8}
+        facts: dict[str, Any] = {"bits": 1 if images.dtype == bool else images.dtype.itemsize * 8}
         if dtype == np.uint8:
             facts["intensity"] = "colour" if images.shape[3] == 3 else "display"
         depth = (0.0, 2.0 ** facts["bits"] - 1) if images.dtype.kind == "u" else None

@@ -7,7 +7,7 @@ as they are stored, not laid over a background.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,9 +28,7 @@ PNG_GREY = 0  # colour type
 
 
 @contextmanager
-def open_picture(
-    path: Path, max_megapixels: float = MAX_MEGAPIXELS, formats: tuple[str, ...] = FORMATS
-) -> Iterator[Any]:
+def open_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS, formats: Sequence[str] = FORMATS) -> Iterator[Any]:
     """Open a picture by its header; pixels are decoded when they are used.
 
     Args:
@@ -46,8 +44,9 @@ def open_picture(
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None  # `max_megapixels` is the limit
     try:
-        with Image.open(path, formats=formats) as image:
-            check_megapixels(*image.size[::-1], max_megapixels)
+        with Image.open(path, formats=list(formats)) as image:
+            width, height = image.size
+            check_megapixels(height, width, max_megapixels)
             yield image
     except UnidentifiedImageError:
         raise Unreadable(f"its content is none of {', '.join(formats)}") from None
