@@ -40,7 +40,8 @@ def without_user(text: str) -> str:
     """
     home = str(Path.home())
     text = re.sub(rf"{re.escape(home)}(?=/|\b)", "~", text) if home not in ("/", "") else text
-    for name, word in (*((user, "USER") for user in user_names()), *((host, "HOST") for host in host_names())):
+    users, hosts = (sorted(names, key=len, reverse=True) for names in (user_names(), host_names()))
+    for name, word in (*((user, "USER") for user in users), *((host, "HOST") for host in hosts)):
         text = re.sub(rf"(?<![\w]){re.escape(name)}(?![\w])", word, text)
     return text
 

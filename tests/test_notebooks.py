@@ -18,7 +18,7 @@ from support.command_line import ENVIRONMENT, ROOT, ssl_transfer
 
 import ssl_transfer as st
 
-SLOW = {"05_your_own_ct_archive"}  # an archive is ingested and two analyses are made: `make test-long` runs it
+SLOW = {"02_feature_space", "03_linear_probe_sweep", "05_your_own_ct_archive"}  # `make test-long` runs them
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 PICTURES = {
     "01_quickstart": 3,
@@ -175,6 +175,7 @@ def test_a_command_in_a_notebook_succeeds_and_the_explorer_exists(name, executed
     assert (workdir / re.search(r"\[`(\S+)`\]\((\S+)\)", shown.words)[1]).is_file()  # the explorer
 
 
+@pytest.mark.long
 def test_the_feature_space_notebook_compares_a_backbone_before_and_after_fine_tuning(executed, workdir):
     folder = re.search(r"\[`(\S+)/explorer\.html`\]", executed("02_feature_space").words)[1]
     analysis = json.loads((workdir / folder / "analysis.json").read_text())

@@ -23,7 +23,7 @@ def thumbnails(store: Images, rows: np.ndarray | None = None, px: int = 32) -> n
         px: Side of the square in pixels, at least 1.
 
     Returns:
-        uint8 (n, px, px), or (n, px, px, 3) for three channels. With any other number of channels, the middle one is shown.
+        uint8 (n, px, px), or (n, px, px, 3) for three channels.
 
     Raises:
         UsageError: If `px` is less than 1 or a position is not in the store.
@@ -39,7 +39,7 @@ def thumbnails(store: Images, rows: np.ndarray | None = None, px: int = 32) -> n
     step = max(1, BATCH_PIXELS // int(np.prod(store.shape)))
     for start in range(0, len(rows), step):
         images = store.read(rows[start : start + step])
-        for index, image in enumerate(images if channels == 3 else images[:, channels // 2, None], start):
+        for index, image in enumerate(images, start):
             _shrunk(displayed(image, store.units, store.card.value_range), pictures[index])
     return pictures
 

@@ -20,7 +20,7 @@ from ssl_transfer.domains import Domain
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, nearest
 from ssl_transfer.measures.metrics import metrics_of
 from ssl_transfer.measures.overlap import IGNORED
-from ssl_transfer.recipe import PathText, Section, find_recipe, read_yaml, validate
+from ssl_transfer.recipe import Section, find_recipe, read_yaml, validate
 
 MASK = "mask"  # the target that is not a column
 MASKS_AT_ONCE = 256
@@ -43,7 +43,7 @@ class TaskCard(Section):
         air: `clear`: CT images are read without the grey level of their air, see `altered.ClearedAir`. Null: as they are.
     """
 
-    store: PathText
+    store: str
     target: str | tuple[str, ...]
     metric: str
     averaging: Literal["macro", "weighted"] = "macro"

@@ -25,7 +25,6 @@ FINGERPRINT_BYTES = 2 * CODE_BYTES
 LEAST_SIDE = 16  # pixels; smaller images have too little content to be recognised by
 WORK = 64  # pixels per side, at least, of the image that codes are computed from; larger ones are halved until below twice that
 LOWEST_HU, AIR_HU = -400, -900  # an image with values below the first is CT in HU; the second is above the noise of air
-LUMINANCE = np.array([0.299, 0.587, 0.114], np.float32)
 RING = [(down, right) for down in range(-2, 3) for right in range(-2, 3) if 4 <= down**2 + right**2 <= 5]
 TIE, TIE_HU = 6e-3, 4  # of the range of an image, or in HU: positions that differ by less are equal
 LEAST_VOTES = 5  # of the twelve of the ring
@@ -95,7 +94,7 @@ def _plane(image: np.ndarray) -> _Plane | None:
     """An image (C, H, W) as a plane; None if it has too few pixels or no contrast."""
     if min(image.shape[1:]) < LEAST_SIDE:
         return None
-    values = image[0] if len(image) != 3 else np.tensordot(LUMINANCE, image.astype(np.float32), 1)
+    values = image[0] if len(image) != 3 else image.mean(0, dtype=np.float32)
     plane = values.astype(np.float32)
     if values.dtype.kind == "f" and not (finite := np.isfinite(plane)).all():
         plane = np.where(finite, plane, plane[finite].min() if finite.any() else 0)

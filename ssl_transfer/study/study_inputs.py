@@ -88,7 +88,8 @@ class StudyInputs:
         if section.store:
             content["store"] = section.store
         where = f"{self.recipe.name}: tasks.{name}" + (f" ({path})" if path else "")
-        return validate(TaskCard, content, where).model_dump(mode="json", exclude_none=True)
+        card = validate(TaskCard, content, where).model_dump(mode="json", exclude_none=True)
+        return {**card, "store": portable(card["store"])}
 
     def _backbone(self, arm: Arm, seed: int | None) -> Input:
         """The backbone of an arm and pretraining seed."""

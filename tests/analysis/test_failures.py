@@ -74,7 +74,14 @@ def result(folder, name="simclr", task="lungs", right=(1, 0, 1, 1), **facts):
     """A folder as `evaluate` leaves it; `facts` lay over those of a linear probe."""
     folder.mkdir(parents=True)
     backbone, about = {"id": str(folder), "name": name}, {"name": task, "target_domain": "ct"}
-    fields = {"backbone": backbone, "task": about, "fraction": 1.0, "pretraining_seed": 0, "metrics": {}, **facts}
+    fields = {
+        "backbone": backbone,
+        "task": about,
+        "fraction": 1.0,
+        "pretraining_seed": 0,
+        "metrics": {"test": {}},
+        **facts,
+    }
     made_result(str(folder), **fields).save(folder)
     predictions(right).to_parquet(folder / "predictions.parquet", index=False)
     return folder

@@ -151,6 +151,7 @@ def test_features_are_computed_once_and_kept(pretrained, ingested, place):
 def test_evaluate_prints_the_content_of_result_json(evaluated, place):
     assert set(evaluated) >= RESULT_KEYS
     written = json.loads((place / evaluated["result"]).read_text())
+    assert written.pop("digest")
     assert written == {key: value for key, value in evaluated.items() if key != "result"}
     assert set(written["n"]) == {"train", "val", "test"}
     assert all(set(count) == {"images", "patients"} for count in written["n"].values())

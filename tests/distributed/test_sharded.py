@@ -107,6 +107,7 @@ def log_of(run):
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_sharded_weights_are_trained_like_unsharded_ones(sharded, tiny_recipe, method):
@@ -120,6 +121,7 @@ def test_sharded_weights_are_trained_like_unsharded_ones(sharded, tiny_recipe, m
         assert torch.allclose(weights[name], expected, rtol=0.05, atol=2e-3), name
 
 
+@pytest.mark.long
 def test_each_rank_holds_about_half_of_the_state(sharded):
     for rank in range(2):
         shares = json.loads((sharded / f"shares-{rank}.json").read_text())
@@ -127,6 +129,7 @@ def test_each_rank_holds_about_half_of_the_state(sharded):
             assert 0.4 * whole < mine < 0.6 * whole
 
 
+@pytest.mark.long
 def test_a_resumed_run_ends_with_the_same_bytes(sharded):
     unbroken, resumed = (sharded / name / "backbone" / "model.safetensors" for name in ("unbroken", "broken"))
     assert resumed.read_bytes() == unbroken.read_bytes()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.command_line import ROOT
-from support.documentation import COMMANDS, perform
+from support.documentation import COMMANDS, LONG_COMMANDS, perform
 from support.radiographs import write_image
 
 
@@ -75,5 +75,11 @@ def make_volumes(folder: Path) -> None:
 
 @pytest.fixture(scope="package")
 def answers(checkout):
-    """Every command's answer; a command starts where the one before it ended."""
-    return {command: perform(command, checkout) for command in COMMANDS}
+    """The answer of every command but the long ones; a command starts where the one before it ended."""
+    return {command: perform(command, checkout) for command in COMMANDS if command not in LONG_COMMANDS}
+
+
+@pytest.fixture(scope="package")
+def long_answers(checkout, answers):
+    """The answers of the long commands, which start where the others ended."""
+    return {command: perform(command, checkout) for command in LONG_COMMANDS}

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 from support.command_line import ROOT, run
-from support.documentation import COMMANDS, OTHERS, PAGES, blocks, commands
+from support.documentation import COMMANDS, LONG_COMMANDS, LONG_PAGES, OTHERS, PAGES, blocks, commands
 
 README = PAGES["README.md"]
 EVERYTHING = "\n".join([*PAGES.values(), *OTHERS.values()])
@@ -24,9 +24,15 @@ def test_no_page_has_commands_that_are_not_run():
     assert not {name: commands(text) for name, text in OTHERS.items() if commands(text)}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in LONG_COMMANDS])
 def test_a_command_runs_as_it_is_written(command, answers):
     assert answers[command].status == 0, answers[command].stderr
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("command", LONG_COMMANDS)
+def test_a_long_command_runs_as_it_is_written(command, long_answers):
+    assert long_answers[command].status == 0, long_answers[command].stderr
 
 
 SHOWN = [part for block in blocks(README, "console") for part in block.removeprefix("$ ").split("\n$ ")]
@@ -45,14 +51,18 @@ def without_numbers(text: str) -> str:
     return re.sub(r"[ ─]+", " ", re.sub(r"[-−]?\d[\d.,]*", "#", text)).strip()
 
 
-def test_two_processes_are_two(answers, checkout):
+@pytest.mark.long
+def test_two_processes_are_two(long_answers, checkout):
     log = [path.read_text() for path in checkout.glob("runs/quickstart_byol-*/log.jsonl")]
     assert len(log) == 1
     assert '"world_size": 2' in log[0].splitlines()[0]
 
 
-@pytest.mark.parametrize("page", PYTHON)
-def test_python_on_a_page_runs_after_its_commands(page, answers, checkout, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.long if page in LONG_PAGES else ()) for page in PYTHON]
+)
+def test_python_on_a_page_runs_after_its_commands(page, request, checkout, monkeypatch, capsys):
+    request.getfixturevalue("long_answers" if page in LONG_PAGES else "answers")
     monkeypatch.chdir(checkout)
     exec(compile(PYTHON[page], page, "exec"), {"__name__": page})
 

@@ -132,7 +132,7 @@ def test_the_scratch_of_public_weights_is_their_architecture_with_random_weights
         ("a tensor less", r"timm cannot load these public weights: .*layer4.1.conv2.weight"),
         ("half a file", r"timm cannot load these public weights: SafetensorError"),
         ("no JSON", r"config.json: this is not what timm writes"),
-        ("another architecture", r"timm cannot load these public weights: RuntimeError: Unknown model \(resnet81\)"),
+        ("another architecture", r"timm has no architecture 'resnet81'\. Did you mean 'resnet18'\?"),
         ("no weights", r"this is no backbone"),
     ],
 )
@@ -175,6 +175,7 @@ def test_weights_that_timm_does_not_know_are_refused_without_a_network(spec, mes
         load_backbone(spec)
 
 
+@pytest.mark.long
 def test_without_a_network_the_command_line_explains_the_manual_download_which_works(tmp_path, ct_store):
     script = f"""
 import os, sys

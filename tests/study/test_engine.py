@@ -193,6 +193,7 @@ def test_more_gpus_than_there_are_is_refused(machine, tmp_path):
         pass
 
 
+@pytest.mark.long
 def test_a_study_runs_from_its_yaml_to_its_report(tmp_path):
     """Every stage for real: chains, an untrained arm, probes, fine-tuning, segmentation, scores."""
     write_study(tmp_path, pretraining_seeds=[0], rank={"set": {"resamples": 0}})

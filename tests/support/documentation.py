@@ -43,6 +43,12 @@ def commands(text: str) -> list[str]:
 
 
 COMMANDS = list(dict.fromkeys(command for text in PAGES.values() for command in commands(text)))
+LONG_PAGES = ("docs/pretraining.md", "docs/transferability.md", "docs/studies.md")  # their commands take longest
+LONG_COMMANDS = [
+    command
+    for command in COMMANDS
+    if all(command not in commands(PAGES[page]) for page in PAGES if page not in LONG_PAGES)
+]
 
 
 def entry_point():
