@@ -92,9 +92,9 @@ def test_a_second_process_on_one_run_folder_is_refused(tiny_recipe, capsys):
     assert f"run: another process is writing it (process {os.getpid()})" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("number", "status", "name"),
-    [(signal.SIGINT, 130, "Ctrl-C"), pytest.param(signal.SIGTERM, 143, "SIGTERM", marks=pytest.mark.long)],
+    ("number", "status", "name"), [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM")]
 )
 def test_a_signal_to_a_command_saves_and_says_how_to_go_on(tiny_recipe, tmp_path, number, status, name):
     words = ["pretrain", tiny_recipe, "train.epochs=3000", "train.checkpoint_every_steps=100000", "--out", "run"]

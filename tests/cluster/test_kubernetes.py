@@ -80,6 +80,7 @@ def test_a_pod_that_fails_is_tried_again_and_its_output_is_shown(cluster):
     assert f"{16 * '0'} cannot go on" in said
 
 
+@pytest.mark.long
 def test_a_pod_that_outlived_snakemake_is_waited_for(cluster):
     place = cluster(job("0", "ingest", steps=30))
     snakemake = place.start(profile="kubernetes")

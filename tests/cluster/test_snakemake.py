@@ -180,6 +180,7 @@ def test_only_a_lost_record_is_made_again(workplace):
     assert (place.study / "jobs" / f"{16 * '1'}.json").read_text() == '"of old"'
 
 
+@pytest.mark.long
 def test_a_killed_job_goes_on_with_the_next_call(workplace):
     place = workplace(job("0", "ingest", steps=20), job("1", "pretrain", "0"))
     snakemake = place.start()
@@ -192,6 +193,7 @@ def test_a_killed_job_goes_on_with_the_next_call(workplace):
     assert (first, end) == ("from-0", "end") and int(again.removeprefix("from-")) > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("meanwhile", ["goes on", "has ended"])
 def test_a_killed_snakemake_is_followed_by_another_that_repeats_nothing(workplace, meanwhile):
     """Its job outlives it. Snakemake takes that job's record for a torso, which it would delete and do again."""
@@ -208,6 +210,7 @@ def test_a_killed_snakemake_is_followed_by_another_that_repeats_nothing(workplac
     assert all(place.events(letter) == ["from-0", "end"] for letter in "01")
 
 
+@pytest.mark.long
 def test_two_snakemakes_share_one_study_and_do_nothing_twice(workplace):
     letters = "0123456789"
     place = workplace(*(job(letter, "ingest" if letter < "5" else "pretrain", steps=3) for letter in letters))

@@ -222,6 +222,7 @@ def finish(launch, out, world, expected, *overrides):
     assert not (out / "checkpoints").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_run_killed_at_a_step_and_in_a_checkpoint_ends_as_the_unbroken_one(launch, unbroken, tmp_path, world):
     out, epochs = tmp_path / "killed", "train.epochs=20"

@@ -213,6 +213,7 @@ def test_the_backbone_of_two_ranks_has_the_layers_of_one(launched):
     assert model(torch.randn(2, 1, 16, 16)).shape == (2, 64)
 
 
+@pytest.mark.long
 def test_two_ranks_that_accelerate_does_not_know_of_are_refused(tiny_recipe, tmp_path):
     done = launch(
         "--standalone",

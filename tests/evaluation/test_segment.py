@@ -50,6 +50,7 @@ def test_a_spot_is_learnt(tmp_path):
     assert result.metrics["test"]["dice"] > 0.8
 
 
+@pytest.mark.long
 def test_bands_are_learnt_each_by_its_name(tmp_path):
     task = mask_task(tmp_path / "task", classes=2)
     views = "views={name: ct, flip: 0.0, rotation_degrees: 0.0, crop_scale: [0.9, 1.0]}"  # which band is which depends on place

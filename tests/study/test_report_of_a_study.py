@@ -131,6 +131,7 @@ def large(tmp_path_factory):
     return build(tmp_path_factory.mktemp("large"), frame, **extras(frame) | {"validation": None, "predictions": None})
 
 
+@pytest.mark.long
 def test_many_contrasts_are_on_the_page_at_main_metrics_only_and_it_says_so(large):
     text, every = large.read_text(), pd.read_csv(large.parent / "tables/contrasts.csv")
     assert len(every) == 78 * 4 * 4 * 2 > PAGE_ROWS
@@ -139,11 +140,13 @@ def test_many_contrasts_are_on_the_page_at_main_metrics_only_and_it_says_so(larg
     assert titles == [f"target {i}, AUROC" for i in range(4)]
 
 
+@pytest.mark.long
 def test_figures_of_many_panels_are_split_by_target(large):
     names = {path.stem for path in (large.parent / "figures").glob("*.png")}
     assert {f"seed_points_auroc_target_{i}" for i in range(4)} <= names
 
 
+@pytest.mark.long
 def test_effects_of_many_contrasts_are_those_of_the_recommendations(large):
     assert "Only the contrasts shown under “Recommendation by target”." in large.read_text()
 

@@ -290,6 +290,7 @@ def test_the_page_has_a_table_of_criteria_a_table_per_target_and_a_figure_per_se
     assert "without random initialisation, mean over targets" in section and "3 criteria would be called" in section
 
 
+@pytest.mark.long
 def test_a_study_without_scores_has_no_such_section(tmp_path):
     assert "Score validity" not in build(tmp_path, whole_study()).read_text()
 

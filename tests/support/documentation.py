@@ -43,7 +43,7 @@ def commands(text: str) -> list[str]:
 
 
 COMMANDS = list(dict.fromkeys(command for text in PAGES.values() for command in commands(text)))
-LONG_PAGES = ("docs/pretraining.md", "docs/transferability.md", "docs/studies.md")  # their commands take longest
+LONG_PAGES = tuple(PAGES)[2:]  # all but the README and the page of data: their commands take longest
 LONG_COMMANDS = [
     command
     for command in COMMANDS

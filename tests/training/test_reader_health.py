@@ -71,6 +71,7 @@ def test_a_reader_that_sleeps_forever_is_named(capsys):
     assert not os.path.exists(f"/proc/{pid}")
 
 
+@pytest.mark.long
 def test_a_stopped_reader_is_named_and_ended():
     items = loader(Slow(0.1))
     stream = delivered(items)

@@ -60,6 +60,7 @@ def test_the_file_is_in_the_given_folder_and_has_no_name(tmp_path):
         assert list(tmp_path.iterdir()) == [] and items[0].uid == "1.2.0"
 
 
+@pytest.mark.long
 def test_an_item_takes_a_hundred_bytes_of_memory_at_most():
     gc.collect()
     tracemalloc.start()
