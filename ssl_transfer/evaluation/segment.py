@@ -198,7 +198,7 @@ def _spacing(case: pandas.DataFrame) -> tuple[float, float, float] | None:
         return None
     between = case["spacing_slice_mm"].iloc[0]
     if (
-        len(case) > 1 and "geometry" in case and case["geometry"].notna().any()
+        len(case) > 1 and case["geometry"].notna().any()
     ):  # its reader found gaps, a tilted gantry, …
         return np.nan, float(within.iloc[0]), float(within.iloc[1])
     if len(case) > 1 and case["z_mm"].notna().all():

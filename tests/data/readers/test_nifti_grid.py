@@ -106,7 +106,7 @@ def test_rounding_in_headers_is_no_other_grid(tmp_path):
 def test_distances_of_oblique_slices_are_voxel_sizes(tmp_path, degrees, axis, expected):
     volume(tmp_path / "in/v.nii", np.random.default_rng(0).integers(0, 500, SHAPE).astype(np.int16), turned(degrees))
     rows = ingest(tmp_path / "in", tmp_path / "s", axis=axis).rows.sort_values("slice")
-    assert _spacing(rows) == pytest.approx(expected, abs=1e-4)
+    assert _spacing(rows.assign(geometry=None)) == pytest.approx(expected, abs=1e-4)
     assert rows["spacing_slice_mm"].iloc[0] == pytest.approx(expected[0], abs=1e-4)
 
 
@@ -120,7 +120,7 @@ def test_positions_of_slices_are_distances_along_their_normal():
 
 
 def test_repeated_missing_and_uneven_slices_have_no_distance():
-    within = {"spacing_row_mm": 1.0, "spacing_col_mm": 1.0, "spacing_slice_mm": 3.0}
+    within = {"spacing_row_mm": 1.0, "spacing_col_mm": 1.0, "spacing_slice_mm": 3.0, "geometry": None}
     for positions in ([0, 3, 9, 12], [0, 0, 3, 6], [0, 3, 6.5, 9], [0, 3, 0, 3]):
         assert np.isnan(_spacing(pandas.DataFrame({"z_mm": positions, **within}))[0]), positions
     assert _spacing(pandas.DataFrame({"z_mm": [0, 3.0004, 6.0011, 9], **within}))[0] == pytest.approx(3, abs=1e-3)
