@@ -197,9 +197,7 @@ def _spacing(case: pandas.DataFrame) -> tuple[float, float, float] | None:
     if within.isna().any() or (within <= 0).any():
         return None
     between = case["spacing_slice_mm"].iloc[0]
-    if (
-        len(case) > 1 and case["geometry"].notna().any()
-    ):  # its reader found gaps, a tilted gantry, …
+    if len(case) > 1 and case["geometry"].notna().any():  # its reader found gaps, a tilted gantry, …
         return np.nan, float(within.iloc[0]), float(within.iloc[1])
     if len(case) > 1 and case["z_mm"].notna().all():
         steps = np.diff(case["z_mm"].to_numpy(float))
