@@ -40,6 +40,32 @@ class TrainingStage:
     steps: Count | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where imported weights come from, and how many tensors of their checkpoint the backbone has.
+
+    Attributes:
+        source: File, folder or `hf-hub:OWNER/NAME[@rev]` that was imported.
+        sha256: SHA-256 of the file with the tensors, 64 hex digits.
+        layout: Name of the checkpoint's layout, see `ssl_transfer.models.importing`.
+        state_dict: Path of the state dict in the checkpoint, such as `teacher`; empty if the file is one.
+        matched: Number of tensors of the checkpoint that the backbone has.
+        ignored: Number of tensors of the checkpoint that the layout names as no part of the backbone: heads, queues, decoders.
+        missing: Number of tensors of the backbone that the checkpoint lacks; only step counters of BatchNorm may be, which no
+            feature depends on.
+        preprocessing: Where mean and standard deviation come from, in words.
+    """
+
+    source: str
+    sha256: str
+    layout: str
+    state_dict: str
+    matched: Count
+    ignored: Count
+    missing: Count
+    preprocessing: str
+
+
 def lineage(*stages: TrainingStage) -> dict[str, Any]:
     """The fields of a backbone's card that follow from all stages of its training, the oldest first.
 
@@ -84,6 +110,7 @@ class BackboneCard:
         run_id: Id of the run that wrote it.
         training: Summary of the pretraining: steps, seconds, final losses, machine.
         passport: Id of the passport in its folder, which has what is known of its training images; None: there is none.
+        origin: Checkpoint that it was imported from; None: it was not imported.
         id: Hash of the weights, the architecture and the intensity; empty until the backbone is saved or loaded.
     """
 
@@ -110,6 +137,7 @@ class BackboneCard:
     run_id: PathPart | None = None
     training: dict[str, Any] | None = None
     passport: str | None = None
+    origin: Origin | None = None
     id: PathPart | Literal[""] = ""
 
     @property
@@ -181,7 +209,7 @@ class BackboneCard:
 
     def to_json(self) -> dict[str, Any]:
         """The card as `card.json` has it."""
-        return to_json(self, optional=("recipe", "run_id", "training", "passport"))
+        return to_json(self, optional=("recipe", "run_id", "training", "passport", "origin"))
 
 
 def _disagreement(card: BackboneCard) -> str:
