@@ -31,6 +31,7 @@ class TrainingStage:
         domain: Domain of its images; several are joined by ` + `.
         images: Id of each store -> number of its distinct training images, None where unknown; empty for public weights.
         steps: Optimiser steps; None where unknown.
+        dataset: Data set of public weights, such as `ImageNet-1k`; None where unknown, and for stores.
     """
 
     name: str
@@ -38,6 +39,7 @@ class TrainingStage:
     domain: str
     images: dict[str, Count | None]
     steps: Count | None = None
+    dataset: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +188,7 @@ class BackboneCard:
         if content is None or content.get("kind") != "backbone":
             raise BackboneError(
                 f"{folder}: this is no backbone (a folder with model.safetensors, config.json and card.json). Pretrain one "
-                "with `ssl-transfer pretrain RECIPE`, or name `scratch:NAME` or `timm:NAME`."
+                "with `ssl-transfer pretrain RECIPE`, or name `scratch:NAME`, `imagenet:NAME` or `timm:NAME`."
             )
         if content.get("schema") != BACKBONE_SCHEMA:
             raise BackboneError(

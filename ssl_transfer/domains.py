@@ -27,6 +27,8 @@ FAMILIES = {
     "histology": MICROSCOPY,
     MICROSCOPY: MICROSCOPY,
     "photograph": "photograph",
+    "web": "photograph",  # pictures of the web: photographs for the most part, drawings, screenshots
+    "satellite": "remote sensing",
     "fundus": "medical photograph",
     "dermoscopy": "medical photograph",
     "endoscopy": "medical photograph",

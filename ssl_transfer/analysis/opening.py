@@ -19,7 +19,9 @@ from ssl_transfer.features import Precision, extract_features, features_id, laye
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.opening import open_backbones
 
-BackboneSpec = AnalyzedBackbone | Backbone | str | Path  # an object, or a folder, scratch:NAME, timm:NAME[.TAG]
+BackboneSpec = (
+    AnalyzedBackbone | Backbone | str | Path
+)  # an object, or a folder, scratch:NAME, imagenet:NAME, timm:NAME[.TAG]
 StoreSpec = ImageStore | str | Path
 ResultSpec = Predictions | str | Path
 
@@ -30,8 +32,8 @@ def analyzed(
     """Open the backbones of an analysis, with distinct names.
 
     Args:
-        backbones: Backbones, or folders, `scratch:NAME` and `timm:NAME`. Those that are an `AnalyzedBackbone` already come first,
-            unchanged.
+        backbones: Backbones, or folders, `scratch:NAME`, `imagenet:NAME` and `timm:NAME`. Those that are an `AnalyzedBackbone`
+            already come first, unchanged.
         store: The analysed store.
         size, precision: Image size and precision of features; see `extract_features`.
 

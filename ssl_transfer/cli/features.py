@@ -11,7 +11,7 @@ from ssl_transfer.cli.verb import Verb
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments: a backbone, a store, and settings."""
-    parser.add_argument("backbone", help="a folder, scratch:NAME, timm:NAME[.TAG] or trivial")
+    parser.add_argument("backbone", help="a folder, scratch:NAME, imagenet:NAME, timm:NAME[.TAG] or trivial")
     parser.add_argument("store", type=Path)
     parser.add_argument(
         "overrides",

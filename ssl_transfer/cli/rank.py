@@ -18,11 +18,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="+",
         metavar="BACKBONE … [key=value …]",
-        help="backbones: folders, scratch:NAME or timm:NAME[.TAG]; settings: by=logme, resamples=0, folds, fraction, seed, size, "
-        "precision",
+        help="backbones: folders, scratch:NAME, imagenet:NAME or timm:NAME[.TAG]; settings: by=logme, resamples=0, folds, "
+        "fraction, seed, size, precision",
     )
     parser.add_argument(
-        "--candidates", metavar="timm:NAME,…", help="public weights, which are left out if they cannot be downloaded"
+        "--candidates",
+        metavar="timm:NAME,…",
+        help="public weights, which are left out if they cannot be downloaded or are not installed",
     )
     parser.add_argument(
         "--source",
@@ -53,13 +55,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     task = Task.load(options.task)
     from ssl_transfer.models.opening import by_name, open_backbone
+    from ssl_transfer.models.packaged import PREFIX
     from ssl_transfer.ranking.stage import rank
 
     settings = resolve_options(rank, merge({}, options.overrides), "rank")
     loaded, left_out = [(spec, open_backbone(spec, task.store)) for spec in specs], []
     for spec in filter(None, (options.candidates or "").split(",")):
-        if not spec.startswith("timm:"):
-            raise UsageError(f"--candidates {spec}: expected timm:NAME[.TAG]. Give other backbones after the task.")
+        if not spec.startswith(("timm:", PREFIX)):
+            raise UsageError(
+                f"--candidates {spec}: expected timm:NAME[.TAG] or {PREFIX}NAME. Give other backbones after the task."
+            )
         try:
             loaded.append((spec, open_backbone(spec, task.store)))
         except UnreachableError as error:

@@ -21,8 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="+",
         metavar="BACKBONE TASK grid.KEY=[…] [key=value …]",
-        help="backbone: a folder, scratch:NAME or timm:NAME[.TAG]; task: a card in recipes/tasks/ by name, or the path of one; "
-        "grid: for example grid.optimizer.lr=[0.0001,0.001], of several every combination; settings: as for evaluate",
+        help="backbone: a folder, scratch:NAME, imagenet:NAME or timm:NAME[.TAG]; task: a card in recipes/tasks/ by name, or the "
+        "path of one; grid: for example grid.optimizer.lr=[0.0001,0.001], of several every combination; settings: as for "
+        "evaluate",
     )
     parser.add_argument("--out", type=Path, help="folder (default runs/tune/ID), for evaluate --tuning")
 

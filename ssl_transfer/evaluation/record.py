@@ -11,7 +11,7 @@ import numpy as np
 from ssl_transfer.cards import TRIVIAL, TrainingStage, lineage
 from ssl_transfer.data.passport import TrainingRecord
 from ssl_transfer.data.tasks import Task
-from ssl_transfer.domains import Domain, boundary
+from ssl_transfer.domains import UNKNOWN, Domain, boundary
 from ssl_transfer.environment import device_name, environment
 from ssl_transfer.evaluation.contamination import Contamination
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
@@ -114,14 +114,17 @@ def _boundary(backbone: Backbone, task: Task) -> str:
     """The boundary between the domains of a backbone and of a task.
 
     Returns:
-        `none`, `soft`, `hard` or `unknown`, for all domains of all stages of its training; `mixed` if they differ in it;
-        `scratch` for a backbone that was never trained, `trivial` for trivial features.
+        `none`, `soft` or `hard`, for all domains of all stages of its training; `mixed` if they differ in it; `unknown` if one
+        is unknown and the others do not differ; `scratch` for a backbone that was never trained, `trivial` for trivial features.
     """
     if backbone.card.method == TRIVIAL:
         return TRIVIAL
     source = backbone.card.source_domain
     boundaries = {boundary(Domain.parse(part), task.domain) for part in source.split(" + ")} if source else {"scratch"}
-    return boundaries.pop() if len(boundaries) == 1 else "mixed"
+    known = boundaries - {UNKNOWN}
+    if len(known) > 1:
+        return "mixed"
+    return UNKNOWN if UNKNOWN in boundaries else known.pop()
 
 
 def _notes(context: EvalContext) -> list[str]:

@@ -3,7 +3,7 @@
 A saved backbone is a folder: `model.safetensors` and `config.json` as timm writes them, so that plain
 `timm.create_model("local-dir:PATH", pretrained=True)` loads it, `card.json`, `README.md` for people, and `passport/`, by which
 evaluations recognise its training images. Random
-initialisation (`scratch:NAME`) and public weights (`timm:NAME.TAG`) are backbones too.
+initialisation (`scratch:NAME`) and public weights (`timm:NAME.TAG`, `imagenet:NAME`) are backbones too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from ssl_transfer.data.passport import Passport
 from ssl_transfer.errors import BackboneError
 from ssl_transfer.models.architecture import Architecture, TimmModel, brief
 from ssl_transfer.models.card import new_card, readme, timm_config, weights_digest
-from ssl_transfer.models.public import Classifier, from_hub, from_public_folder, is_public
+from ssl_transfer.models.packaged import PREFIX
+from ssl_transfer.models.public import Classifier, from_hub, from_package, from_public_folder, is_public
 from ssl_transfer.models.tensor_files import Shape, shape_difference, stored_shapes
 from ssl_transfer.models.trivial import TrivialFeatures, is_trivial, trivial_card
 from ssl_transfer.run import whole_folder
@@ -119,8 +120,9 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
 
     Args:
         spec: A folder that `pretrain` wrote; `scratch:NAME[,in_channels=1,size=64,stem=small,seed=0]` or `scratch:FOLDER` for
-            random weights; `timm:NAME[.TAG]` for public weights, or a folder with their `model.safetensors` and
-            `config.json`, as timm writes them and the Hugging Face hub holds them; `trivial` for `TrivialFeatures`.
+            random weights; `timm:NAME[.TAG]` for public weights, `imagenet:NAME` for those of an installed package (see
+            `packaged`), or a folder with their `model.safetensors` and `config.json`, as timm writes them and the Hugging
+            Face hub holds them; `trivial` for `TrivialFeatures`.
         in_channels: Channels of public weights (timm adapts the first convolution), and default for `scratch:`.
         size: Height and width of its images, likewise; public weights of an architecture with a fixed size keep it.
 
@@ -134,6 +136,8 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
         backbone = _scratch(text, in_channels, size)
     elif text.startswith("timm:"):
         backbone = Backbone.identified(*from_hub(text.removeprefix("timm:"), in_channels, size))
+    elif text.startswith(PREFIX):
+        backbone = Backbone.identified(*from_package(text.removeprefix(PREFIX), in_channels, size))
     else:
         backbone = _from_folder(Path(spec), in_channels, size)
     return backbone.eval()

@@ -107,4 +107,4 @@ def _stage(stage: TrainingStage) -> str:
     """A stage of a backbone's training, in words."""
     known = [images for images in stage.images.values() if images is not None]
     images = f"{sum(known):,} images" if known else "an unknown number of images"
-    return f"{stage.method} on {images} of {stage.domain}"
+    return f"{stage.method} on {images} of {stage.domain}" + (f" ({stage.dataset})" if stage.dataset else "")

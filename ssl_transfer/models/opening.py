@@ -16,7 +16,7 @@ def open_backbone(spec: str | Path | Backbone, store: Images) -> Backbone:
     """Open a backbone for a store; without a size or channels in its spec, it has those of the store.
 
     Args:
-        spec: A folder, `scratch:NAME`, `timm:NAME[.TAG]`, `trivial`, or an opened backbone.
+        spec: A folder, `scratch:NAME`, `imagenet:NAME`, `timm:NAME[.TAG]`, `trivial`, or an opened backbone.
         store: The store of its input images.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Public weights: downloaded by timm, or read from a folder for machines without a network."""
+"""Public weights: downloaded by timm, or from a folder or an installed package for machines without a network."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from ssl_transfer.models.architecture import (
     tensor_difference,
 )
 from ssl_transfer.models.card import MAKER, new_card
+from ssl_transfer.models.packaged import PACKAGES, packaged_model
+from ssl_transfer.models.public_facts import public_facts
 
 Classifier = tuple[np.ndarray, np.ndarray]  # weights (S, feature_dim) and biases (S,) of the source classes
 
@@ -65,6 +67,22 @@ def from_hub(name: str, in_channels: int, size: int) -> PublicWeights:
             f"https://huggingface.co/{repository}); copy FOLDER here, and write its path instead of timm:{name}."
         ) from None
     return _described(public, name, architecture, {}, in_channels, size)
+
+
+def from_package(name: str, in_channels: int, size: int) -> PublicWeights:
+    """ImageNet weights of an installed package, see `packaged_model`.
+
+    Args:
+        name: A key of `PACKAGES`.
+        in_channels, size: See `from_hub`.
+
+    Raises:
+        BackboneError: If there is no such name, or the package's file is damaged.
+        UnreachableError: If the package is not installed.
+    """
+    public = packaged_model(name, in_channels)
+    package = PACKAGES[name]
+    return _described(public, f"{name}.{package.tag}", package.architecture, {}, in_channels, size)
 
 
 def is_public(path: Path) -> bool:
@@ -136,14 +154,15 @@ def _described(
         layers = input_convolutions(model)
         adapted = tuple(f"{layer}.weight: {source} → {in_channels} input channels" for layer in layers)
         mean, std = ((sum(values) / len(values),) * in_channels for values in (mean, std))
+    facts = public_facts(name)
     card = new_card(
         name,
         described,
         model,
         Intensity(mean=tuple(mean), std=tuple(std)),
-        method="public weights",
-        **lineage(TrainingStage(name=name, method="public weights", domain="photograph", images={})),
-        licence=config.get("license") or "see timm",
+        method=facts.method,
+        **lineage(TrainingStage(name=name, method=facts.method, domain=facts.domain, images={}, dataset=facts.dataset)),
+        licence=config.get("license") or facts.licence or "see timm",
         adapted=adapted,
     )
     return PublicWeights(model, card, _classifier(public, model.eval(), card))

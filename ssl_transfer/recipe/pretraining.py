@@ -79,7 +79,8 @@ class BackboneSection(Section):
         in_channels: Channels of its images; null: those of the store.
         stem: `standard`, or `small`: a ResNet or DenseNet starts with a 3×3 convolution of stride 1 and no pooling, for
             small images (SimCLR, 2002.05709, appendix B.9).
-        init: `scratch`: random initialisation; `timm:NAME`: public weights; or the folder of another backbone.
+        init: `scratch`: random initialisation; `timm:NAME` or `imagenet:NAME`: public weights; or the folder of
+            another backbone.
         options: Further arguments of the timm architecture.
     """
 

@@ -74,7 +74,7 @@ class Pretraining(Section):
     """One arm: a recipe on a store or a mix of stores, an existing backbone, or random initialisation.
 
     Attributes:
-        backbone: An existing backbone, a folder or `timm:NAME`; or one for each level of an axis of `vary`.
+        backbone: An existing backbone, a folder, `imagenet:NAME` or `timm:NAME`; or one for each level of an axis of `vary`.
         store: Name in `stores` of its pretraining store; with `untrained`, of the store that intensities are scaled for.
         mix: Store -> share.
         init: The pretraining that it starts from (of the same seed), or an existing backbone, or one for each level.

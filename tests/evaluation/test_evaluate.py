@@ -166,7 +166,17 @@ def test_result_json_has_every_field_that_others_rely_on(cohort, tmp_path):
 
 @pytest.mark.parametrize(
     ("source", "boundary"),
-    [("ct/head", "none"), ("xray", "soft"), ("photograph", "hard"), (None, "scratch"), ("unknown", "unknown")],
+    [
+        ("ct/head", "none"),
+        ("xray", "soft"),
+        ("photograph", "hard"),
+        ("satellite", "hard"),
+        ("ct + mr + ultrasound", "mixed"),
+        (None, "scratch"),
+        ("unknown", "unknown"),
+        ("unknown + ct", "unknown"),
+        ("unknown + photograph + ct", "mixed"),
+    ],
 )
 def test_the_boundary_between_source_and_target_is_named(torn, tmp_path, source, boundary):
     assert judge(torn, tmp_path, backbone=pixel_backbone(source_domain=source))[0].boundary == boundary

@@ -57,12 +57,13 @@ def test_the_card_of_public_weights_says_where_they_come_from_and_how_they_want_
     model = downloaded(tmp_path / "public")
     card = load_backbone(tmp_path / "public", size=64).card
     assert (card.name, card.architecture) == ("resnet18.a1_in1k", "resnet18")
-    assert (card.method, card.source_domain, card.licence) == ("public weights", "photograph", "apache-2.0")
+    assert (card.method, card.source_domain, card.licence) == ("supervised", "photograph", "apache-2.0")
     assert card.intensity.mean == tuple(model.pretrained_cfg["mean"]) == (0.485, 0.456, 0.406)
     assert card.intensity.std == (0.229, 0.224, 0.225)
     assert card.adapted == card.parents == card.stores == ()
     (stage,) = card.stages
     assert (stage.domain, stage.images, stage.steps) == ("photograph", {}, None) and card.images is card.steps is None
+    assert stage.dataset == "ImageNet-1k"
 
 
 def test_public_weights_for_grey_images_say_what_was_adapted_and_scale_by_the_mean_over_colours(tmp_path):

@@ -15,6 +15,7 @@ from ssl_transfer.features import extract_features
 from ssl_transfer.measures.transferability import leep, nce
 from ssl_transfer.models.backbone import load_backbone, save_backbone
 from ssl_transfer.ranking.source_classifier import SourceLabels, source_posteriors
+from ssl_transfer.ranking.stage import rank
 
 SOURCE = {"one channel": 1, "three channels": 3}
 
@@ -96,6 +97,18 @@ def test_public_weights_are_scored_by_their_own_classifier(workdir, task):
     assert "ours" in caveat(answer, "not applicable", "N-LEEP")
     sources = {one["name"]: one["source_classes"] for one in answer["backbones"]}
     assert sources["ours"] is None and "own classifier" in sources["public"]
+
+
+def test_imagenet_weights_of_a_package_serve_leep_and_nce(workdir, task):
+    answer = rank(task, ["imagenet:efficientnet_lite0"], workdir / "out", resamples=0).to_json()
+    backbone = load_backbone("imagenet:efficientnet_lite0", *task.store.shape[:2])
+    rows, (weights, biases) = train_and_val_rows(task), backbone.classifier
+    probabilities = softmax(
+        extract_features(backbone, task.store).values[rows].astype(float) @ weights.T + biases, axis=1
+    )
+    values = criteria_of(answer, "efficientnet_lite0.in1k")
+    assert values["leep"] == pytest.approx(leep(probabilities, task.labels[rows]), rel=1e-9)
+    assert values["nce"] == pytest.approx(nce(probabilities.argmax(1), task.labels[rows]), rel=1e-9)
 
 
 # a head on the labels of a store

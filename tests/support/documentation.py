@@ -18,7 +18,7 @@ PAGES = {  # in the order in which their commands are run
     for path in [ROOT / "README.md"]
     + [
         ROOT / "docs" / f"{name}.md"
-        for name in ("data", "pretraining", "transferability", "evaluation", "feature_space", "studies")
+        for name in ("data", "pretraining", "transferability", "evaluation", "feature_space", "studies", "weights")
     ]
 }
 OTHERS = {
