@@ -6,10 +6,12 @@ from .data.store import open_store
 from .data.tasks import open_task
 from .evaluation.linear_probe import LinearProbe
 from .evaluation.stage import evaluate, probe
+from .export.stage import export_backbone
 from .features import extract_features
 from .measures.geometry import cka
 from .measures.neighborhood import neighbors
 from .models.backbone import load_backbone
+from .prediction.stage import predict
 from .pretraining.stage import pretrain
 from .ranking.stage import rank
 from .study.plan import open_study
@@ -19,6 +21,7 @@ __all__ = [
     "analyze",
     "cka",
     "evaluate",
+    "export_backbone",
     "extract_features",
     "ingest",
     "load_backbone",
@@ -26,6 +29,7 @@ __all__ = [
     "open_store",
     "open_study",
     "open_task",
+    "predict",
     "pretrain",
     "probe",
     "project",

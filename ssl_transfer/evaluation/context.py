@@ -15,6 +15,7 @@ from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
+from ssl_transfer.measures.linear_classifier import LinearClassifier
 from ssl_transfer.measures.metrics import classification_intervals, classification_metrics
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.recipe import EvaluateRecipe
@@ -88,6 +89,7 @@ class ProtocolResult:
         intervals: Confidence intervals of the test metrics.
         predictions: One row per test image, or per test case and class.
         notes: Caveats for the reader of the result.
+        classifier: The fitted linear classifier of features, which is kept with the result; None: the protocol has none.
     """
 
     selected: dict[str, Any]
@@ -97,6 +99,7 @@ class ProtocolResult:
     intervals: dict[str, list[float]]
     predictions: pandas.DataFrame
     notes: list[str] = field(default_factory=list)
+    classifier: LinearClassifier | None = None
 
 
 def tried(selected: dict[str, Any], settings: dict[str, Any], validation: dict[str, float]) -> ProtocolResult:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat
-from scipy.special import expit, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, column_or_1d
@@ -22,6 +21,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from ssl_transfer.console import warn
 from ssl_transfer.errors import BackboneError, TaskError, nearest
 from ssl_transfer.evaluation.inner_split import inner_split
+from ssl_transfer.measures.linear_classifier import LinearClassifier, logits, probabilities
 from ssl_transfer.measures.logistic import fit_heads
 from ssl_transfer.measures.standardize import Standardizer
 
@@ -44,7 +44,7 @@ def linear_probe(
     rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = RATES,
     weight_decays: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = WEIGHT_DECAYS,
     class_weight: Literal["none", "balanced"] = "none",
-) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray], LinearClassifier]]:
     """Fit a linear classifier on frozen, standardised features at every setting of a sweep, all at once.
 
     Features are standardised with the mean and standard deviation of the training rows.
@@ -67,7 +67,7 @@ def linear_probe(
         class_weight: `none`, or `balanced`: every class has the same share of the loss, as in scikit-learn.
 
     Yields:
-        The setting (`C`, ascending; or `rate` and `weight_decay`) and, for each query, probabilities (M, n_classes).
+        The setting (`C`, ascending; or `rate` and `weight_decay`); for each query, probabilities (M, n_classes); the classifier.
 
     Raises:
         BackboneError: If a training feature is NaN or infinite.
@@ -83,8 +83,10 @@ def linear_probe(
         if not head.converged:
             warn(f"linear probe: {head.setting} did not reach its optimum")
         if np.isfinite(head.weights).all():
-            probabilities = [_probabilities(head.scores(features), labels.ndim == 2) for features in scored]
-            yield head.setting, dict(zip(queries, probabilities, strict=True))
+            multilabel = labels.ndim == 2
+            predicted = [probabilities(head.scores(features), multilabel) for features in scored]
+            classifier = LinearClassifier(head.weights, head.intercepts, standardize, multilabel)
+            yield head.setting, dict(zip(queries, predicted, strict=True)), classifier
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):
@@ -195,7 +197,7 @@ class LinearProbe(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X):
         """Probabilities (N, K) of the classes, which sum to 1; multi-label: of each label by itself."""
         scores = self.decision_function(X)
-        return _probabilities(scores.reshape(len(scores), -1), self._multilabel)
+        return probabilities(scores.reshape(len(scores), -1), self._multilabel)
 
     def predict(self, X):
         """The most probable class (N,); multi-label: 1 where the probability is above 0.5, else 0, (N, K)."""
@@ -275,7 +277,7 @@ class _Head:
 
     def scores(self, features):
         """Logits (N, K), float64; the matrix product is computed in the features' precision."""
-        return features @ self.weights.T.astype(features.dtype) + self.intercepts
+        return logits(features, self.weights, self.intercepts)
 
 
 def _settings(solver, strengths, rates, weight_decays):
@@ -357,13 +359,6 @@ def _weights(labels, classes, class_weight, rows=None):
     else:
         share = compute_class_weight(class_weight, classes=np.asarray(classes), y=np.asarray(classes))
     return rows * share[labels.clip(min=0)]
-
-
-def _probabilities(scores, multilabel):
-    """Probabilities (N, K) from logits (N, K); (N, 2) from the single logit of two classes."""
-    if multilabel:
-        return expit(scores)
-    return np.hstack([expit(-scores), expit(scores)]) if scores.shape[1] == 1 else softmax(scores, axis=1)
 
 
 def _log_loss(scores, labels, weights):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,12 +30,12 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     validated = partial(
         classification_metrics, task.labels[rows["val"]], averaging=task.card.averaging, classes=task.classes
     )
-    best, selected = -np.inf, None
+    best, selected, classifier = -np.inf, None, None
     given = (train, task.labels[rows["train"]], queries, len(task.classes), context.draw)
-    for setting, scores in protocol(*given, **options):
+    for setting, scores, *fitted in protocol(*given, **options):
         value = metric_sign(metric) * validated(scores["val"], names=[metric])[metric]
         if value > best:
-            best, selected = value, (setting, scores)
+            best, selected, classifier = value, (setting, scores), next(iter(fitted), None)
     if selected is None:
         raise TaskError(
             f"task {task.name}: {metric} is undefined on the validation images (a single class?), so nothing can be selected "
@@ -42,7 +43,8 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
         )
     setting, scores = selected
     settings = {**options, "precision": precision}
-    return classified(context, setting, settings, validated(scores["val"]), scores["test"])
+    result = classified(context, setting, settings, validated(scores["val"]), scores["test"])
+    return replace(result, classifier=classifier)
 
 
 def _features(context: EvalContext, precision: Precision) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ssl_transfer.cards import TRIVIAL, TrainingStage, lineage
+from ssl_transfer.data.form import StoreForm
 from ssl_transfer.data.passport import TrainingRecord
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.domains import UNKNOWN, Domain, boundary
@@ -17,7 +18,9 @@ from ssl_transfer.evaluation.contamination import Contamination
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.permutation import NOTE
 from ssl_transfer.evaluation.split_checks import absent_classes
+from ssl_transfer.measures.linear_classifier import LinearClassifier
 from ssl_transfer.models.backbone import Backbone, save_backbone
+from ssl_transfer.models.fitted_probe import CARD, TENSORS, FittedProbe, ProbeCard
 from ssl_transfer.result import EvalResult
 from ssl_transfer.run import plain
 
@@ -108,6 +111,42 @@ def keep_backbone(parent: Backbone, context: EvalContext, strategy: str, steps: 
     shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed before it was finished
     record = TrainingRecord.of_store(task.store, np.sort(context.rows["train"]))
     save_backbone(Backbone(context.backbone.model, card, passport=parent.passport.with_records(record)), folder)
+
+
+def keep_probe(
+    result: EvalResult, backbone: Backbone, context: EvalContext, classifier: LinearClassifier
+) -> tuple[str, ...]:
+    """Write a fitted linear probe into the folder of its result; returns the names of its files."""
+    task, recipe = context.task, context.recipe
+    card = ProbeCard(
+        run_id=context.identity,
+        backbone=backbone.id,
+        backbone_name=backbone.card.name,
+        backbone_spec=backbone.spec,
+        task=task.name,
+        classes=tuple(map(str, task.classes)),
+        multilabel=classifier.multilabel,
+        size=context.size,
+        precision=result.settings["precision"],
+        channels=recipe.channels,
+        form=StoreForm.of(task.store.card, air=task.card.air, spacing_mm=_spacing(task)),
+        metrics=result.metrics["test"],
+        intervals=result.intervals,
+        notes=tuple(result.notes),
+    )
+    FittedProbe(card, classifier).save(context.folder)
+    return TENSORS, CARD
+
+
+def _spacing(task: Task) -> tuple[float, float] | None:
+    """Median spacing of the pixels of the store in mm (rows, columns); None if it is unknown for all images."""
+    medians = []
+    for name in ("spacing_row_mm", "spacing_col_mm"):
+        values = np.asarray(task.store.column(name) if name in task.store.columns else (), np.float64)
+        if not np.isfinite(values).any():
+            return None
+        medians.append(round(float(np.nanmedian(values)), 4))
+    return medians[0], medians[1]
 
 
 def _boundary(backbone: Backbone, task: Task) -> str:

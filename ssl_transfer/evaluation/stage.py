@@ -23,10 +23,11 @@ from ssl_transfer.evaluation.contamination import contamination
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.permutation import with_permuted_labels
 from ssl_transfer.evaluation.probes import selected_probe
-from ssl_transfer.evaluation.record import eval_result, keep_backbone
+from ssl_transfer.evaluation.record import eval_result, keep_backbone, keep_probe
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 from ssl_transfer.evaluation.settings import evaluate_recipe, options_identity
 from ssl_transfer.evaluation.split_checks import absent_classes, assert_disjoint, assert_fraction
+from ssl_transfer.models import fitted_probe
 from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.opening import open_backbone
@@ -37,7 +38,10 @@ from ssl_transfer.run import Artifact, file_digest
 from ssl_transfer.training.checkpoint import Checkpoints
 from ssl_transfer.writing import writes
 
-PARTIAL = ("predictions.parquet", "log.jsonl", "checkpoints", "backbone")  # files of an interrupted run
+PARTIAL = (  # files of an interrupted run
+    *("predictions.parquet", "log.jsonl", "checkpoints", "backbone"),
+    *(fitted_probe.TENSORS, fitted_probe.CARD),
+)
 
 
 def evaluate(
@@ -64,7 +68,8 @@ def evaluate(
     Returns:
         Metrics on validation and test, intervals, and the hyper-parameters selected on validation. In its folder,
         `predictions.parquet` has a row per test image, or per case and class, and whether it was seen in pretraining; `backbone/`
-        is the fine-tuned backbone if `train.keep_backbone` is set.
+        is the fine-tuned backbone if `train.keep_backbone` is set; `probe.safetensors` and `probe.json` are the fitted linear
+        probe, which `predict` applies to new images.
 
     Raises:
         RecipeError: If the protocol or a setting does not exist, or a value is invalid.
@@ -151,7 +156,7 @@ def _measured(
 def _write(
     result: EvalResult, backbone: Backbone, context: EvalContext, options: dict[str, Any], measured: ProtocolResult
 ) -> EvalResult:
-    """Write predictions, backbone and result, in this order: the run is finished once the result exists."""
+    """Write predictions, backbone, probe and result, in this order: the run is finished once the result exists."""
     folder = context.folder
     predictions = folder / "predictions.parquet"
     with writes(folder):
@@ -159,7 +164,9 @@ def _write(
         measured.predictions.to_parquet(predictions, index=False)
         if getattr(options.get("train"), "keep_backbone", False):
             keep_backbone(backbone, context, options["strategy"].name, measured.selected["step"])
-        result = replace(result, files={predictions.name: file_digest(predictions)})
+        kept = keep_probe(result, backbone, context, measured.classifier) if measured.classifier else ()
+        files = (predictions, *(folder / name for name in kept))
+        result = replace(result, files={path.name: file_digest(path) for path in files})
         result.save(folder)
     Checkpoints(folder / "checkpoints", context.identity).clear()
     return result

@@ -27,6 +27,7 @@ from ssl_transfer.models.packaged import PREFIX
 from ssl_transfer.models.public import Classifier, from_hub, from_package, from_public_folder, is_public
 from ssl_transfer.models.tensor_files import Shape, shape_difference, stored_shapes
 from ssl_transfer.models.trivial import TrivialFeatures, is_trivial, trivial_card
+from ssl_transfer.paths import portable
 from ssl_transfer.run import whole_folder
 
 SCRATCH = "scratch"  # name of a randomly initialised backbone
@@ -42,6 +43,9 @@ class Backbone(nn.Module):
         classifier: Classifier of the source classes of public weights, weights (S, feature_dim) and biases (S,); None if there
             is none. It is not saved with a backbone.
         passport: What is known of its training images, in all stages.
+
+    Attributes:
+        spec: Path or name under which it was loaded; None: it was made.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class Backbone(nn.Module):
         self.card = card
         self.classifier = classifier
         self.passport = passport
+        self.spec: str | None = None
 
     @classmethod
     def identified(cls, model: TimmModel, card: BackboneCard, classifier: Classifier | None = None) -> Backbone:
@@ -140,6 +145,7 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
         backbone = Backbone.identified(*from_package(text.removeprefix(PREFIX), in_channels, size))
     else:
         backbone = _from_folder(Path(spec), in_channels, size)
+    backbone.spec = portable(spec)
     return backbone.eval()
 
 

@@ -25,7 +25,9 @@ def open_backbone(spec: str | Path | Backbone, store: Images) -> Backbone:
     if isinstance(spec, Backbone):
         return spec
     if is_trivial(str(spec)):
-        return trivial_backbone(str(spec), store.shape)
+        backbone = trivial_backbone(str(spec), store.shape)
+        backbone.spec = str(spec)
+        return backbone
     return load_backbone(spec, in_channels=store.shape[0], size=max(store.shape[1:]))
 
 

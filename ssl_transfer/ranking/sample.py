@@ -125,7 +125,7 @@ class Sample:
                     f"task {self.task.name}: without two of its {count} folds, all training images are of one class; too few "
                     "patients have other classes. Use more folds, or a larger fraction."
                 )
-            for _, predicted in protocol(features[train], self.labels[train], queries, len(classes)):
+            for _, predicted, *_ in protocol(features[train], self.labels[train], queries, len(classes)):
                 truth = self.labels[validation]
                 metrics = classification_metrics(truth, predicted["validation"], card.averaging, classes)
                 value = np.nan_to_num(metric_sign(card.metric) * metrics[card.metric], nan=-1e300)  # NaN: few images

@@ -56,7 +56,7 @@ def test_scikit_learn_s_checks_pass(estimator, check):
 def test_probabilities_are_those_of_a_fresh_pipeline_at_every_strength(problem):
     train, labels, queries, classes = problem
     strengths = (1e-3, 1e-1, 1.0, 10.0)
-    for setting, scores in linear_probe(
+    for setting, scores, _ in linear_probe(
         train, labels, {"val": queries, "test": queries[:5]}, classes, strengths=strengths
     ):
         pipeline = make_pipeline(StandardScaler(), peer(setting["C"]))
@@ -69,7 +69,7 @@ def test_every_strength_is_tried_from_strong_to_weak(problem):
     train, labels, queries, classes = problem
     settings = [
         setting["C"]
-        for setting, _ in linear_probe(train, labels, {"val": queries}, classes, strengths=(1.0, 0.01, 0.1))
+        for setting, *_ in linear_probe(train, labels, {"val": queries}, classes, strengths=(1.0, 0.01, 0.1))
     ]
     assert settings == [0.01, 0.1, 1.0]
     assert (min(STRENGTHS), max(STRENGTHS), len(STRENGTHS)) == (1e-4, 1e4, 9)
@@ -78,11 +78,11 @@ def test_every_strength_is_tried_from_strong_to_weak(problem):
 def test_a_strength_s_result_does_not_depend_on_those_tried_beside_it(problem):
     train, labels, queries, classes = problem
     alone = dict(
-        (s["C"], p["val"]) for s, p in linear_probe(train, labels, {"val": queries}, classes, strengths=(1.0,))
+        (s["C"], p["val"]) for s, p, _ in linear_probe(train, labels, {"val": queries}, classes, strengths=(1.0,))
     )
     among = dict(
         (s["C"], p["val"])
-        for s, p in linear_probe(train, labels, {"val": queries}, classes, strengths=(1e-4, 1e-2, 1.0))
+        for s, p, _ in linear_probe(train, labels, {"val": queries}, classes, strengths=(1e-4, 1e-2, 1.0))
     )
     assert np.allclose(alone[1.0], among[1.0], atol=2e-3)
 
@@ -93,20 +93,20 @@ def test_a_constant_feature_says_nothing_even_if_it_differs_in_the_queries(probl
         np.hstack([train, np.full((100, 1), 7, np.float32)]),
         np.hstack([queries, np.full((50, 1), 9, np.float32)]),
     )
-    ((_, one),) = linear_probe(with_it[0], labels, {"val": with_it[1]}, classes, strengths=(1.0,))
-    ((_, other),) = linear_probe(train, labels, {"val": queries}, classes, strengths=(1.0,))
+    ((_, one, _),) = linear_probe(with_it[0], labels, {"val": with_it[1]}, classes, strengths=(1.0,))
+    ((_, other, _),) = linear_probe(train, labels, {"val": queries}, classes, strengths=(1.0,))
     assert np.allclose(one["val"], other["val"], atol=2e-3)
 
 
 def test_probabilities_sum_to_one_and_are_finite_for_features_without_spread():
     train, labels = np.zeros((10, 4), np.float32), np.arange(10) % 2
-    for _, scores in linear_probe(train, labels, {"val": train[:3]}, 2, strengths=(1.0,)):
+    for _, scores, _ in linear_probe(train, labels, {"val": train[:3]}, 2, strengths=(1.0,)):
         assert np.allclose(scores["val"], 0.5)
 
 
 def test_a_class_without_training_rows_keeps_its_column_and_gets_no_probability(problem):
     train, labels, queries, classes = problem
-    for _, scores in linear_probe(train, labels, {"val": queries}, classes + 1, strengths=(0.1, 1.0)):
+    for _, scores, _ in linear_probe(train, labels, {"val": queries}, classes + 1, strengths=(0.1, 1.0)):
         assert scores["val"].shape == (50, classes + 1)
         assert scores["val"][:, -1].max() < 1e-4
 
@@ -115,8 +115,8 @@ def test_unknown_labels_are_left_out_of_their_own_column_alone(several):
     features, labels = several
     features, unknown = features.astype(np.float32), labels.copy()
     unknown[:40, 1] = -1
-    ((_, scores),) = linear_probe(features, unknown, {"val": features}, 3, strengths=(1.0,))
-    ((_, whole),) = linear_probe(features, labels, {"val": features}, 3, strengths=(1.0,))
+    ((_, scores, _),) = linear_probe(features, unknown, {"val": features}, 3, strengths=(1.0,))
+    ((_, whole, _),) = linear_probe(features, labels, {"val": features}, 3, strengths=(1.0,))
     scaled = (features - features.mean(0)) / features.std(0)
     expected = peer(1.0).fit(scaled[40:], labels[40:, 1]).predict_proba(scaled)[:, 1]
     assert np.allclose(scores["val"][:, 1], expected, atol=2e-3)
@@ -126,7 +126,9 @@ def test_unknown_labels_are_left_out_of_their_own_column_alone(several):
 def test_balanced_classes_are_those_of_scikit_learn(problem):
     train, labels, queries, classes = problem
     features, _, scaled = standardised(problem)
-    ((_, scores),) = linear_probe(train, labels, {"val": queries}, classes, strengths=(1.0,), class_weight="balanced")
+    ((_, scores, _),) = linear_probe(
+        train, labels, {"val": queries}, classes, strengths=(1.0,), class_weight="balanced"
+    )
     expected = peer(1.0, class_weight="balanced").fit(features, labels).predict_proba(scaled)
     assert np.allclose(scores["val"], expected, atol=2e-3)
 
@@ -138,8 +140,8 @@ def test_sgd_tries_every_rate_with_every_weight_decay(problem):
             train, labels, {"val": queries}, classes, solver="sgd", rates=(0.1, 1.0), weight_decays=(0.0, 1e-2)
         )
     )
-    assert {(s["rate"], s["weight_decay"]) for s, _ in found} == {(0.1, 0), (1, 0), (0.1, 1e-2), (1, 1e-2)}
-    assert all(np.allclose(scores["val"].sum(1), 1) for _, scores in found)
+    assert {(s["rate"], s["weight_decay"]) for s, *_ in found} == {(0.1, 0), (1, 0), (0.1, 1e-2), (1, 1e-2)}
+    assert all(np.allclose(scores["val"].sum(1), 1) for _, scores, _ in found)
 
 
 def test_features_that_are_no_numbers_are_refused_with_their_place(problem):
@@ -245,8 +247,8 @@ def test_a_sweep_of_sgd_is_its_single_fits(problem):
     train, labels, queries, classes = problem
     options = {"solver": "sgd", "weight_decays": (0.0,)}
     sweep = linear_probe(train, labels, {"val": queries}, classes, rates=(0.01, 0.1, 1.0), **options)
-    for setting, scores in sweep:
-        ((_, alone),) = linear_probe(train, labels, {"val": queries}, classes, rates=(setting["rate"],), **options)
+    for setting, scores, _ in sweep:
+        ((_, alone, _),) = linear_probe(train, labels, {"val": queries}, classes, rates=(setting["rate"],), **options)
         assert np.allclose(scores["val"], alone["val"], atol=1e-4)
 
 

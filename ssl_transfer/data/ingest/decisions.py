@@ -19,6 +19,7 @@ from ssl_transfer.data.store import SPLITS
 
 MOST_SHAPES = 8  # that are listed
 UNEVEN = 0.02  # of the usual distance of slices: a distance that differs by more is uneven
+DETECTOR = ("depth", "modality", "manufacturer", "photometric")  # what files of one depth in use have in common
 RULES = ("hu", "window", "bits", "percentile", "display", "colour", "palette")
 
 
@@ -75,6 +76,10 @@ def decisions(
                 for rule in sorted(
                     facts.rules, key=lambda rule: (RULES.index(rule) if rule in RULES else len(RULES), rule)
                 )
+            ],
+            "depths": [
+                {**dict(zip(DETECTOR, detector, strict=True)), "in_use": list(span)}
+                for detector, span in ranges.depths.items()
             ],
         },
         "size": {

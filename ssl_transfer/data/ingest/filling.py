@@ -42,6 +42,7 @@ from ssl_transfer.domains import Domain
 from ssl_transfer.errors import SourceError, SplitError
 
 EXPECTED = ("patient", "study", "series", "label", "split")  # columns from which splits and classes are counted
+FORMING = ("range", "axis", "modality", "max_megapixels")  # options that new images of the same kind are read with, too
 NAMED_IDS = 64  # with more mask values, these are instances, not classes
 
 
@@ -125,6 +126,7 @@ def prepare(
         notes += _small_classes(rows, splits, split_by, options) if unit != "image" else []
     known_by = _known_by(scan, reader, table, options)
     decided = decisions(scan, fit, ranges, rows, splits=splits, split_by=split_by, known_by=known_by)
+    decided["options"] = {name: value for name, value in options.given.items() if name in FORMING}
     return Plan(scan, fit, ranges, domain, keeps_splits, names, [*warnings, *ranges.warnings], notes, decided)
 
 

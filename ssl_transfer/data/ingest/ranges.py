@@ -62,6 +62,7 @@ class Ranges:
         value_range: The one range of all images (`stored`), 0 and 10000 (`scaled`); None: no range was decided.
         dtype: Dtype of a store that is scaled; None: that of its images.
         groups: Number of ranges by percentile.
+        depths: Depth in use of each detector whose files have the bits of a container, by `_detector`.
         warnings: For the card.
     """
 
@@ -69,6 +70,7 @@ class Ranges:
     value_range: Span | None = None
     dtype: np.dtype | None = None
     groups: int = 0
+    depths: Mapping[tuple, Span] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -80,6 +82,7 @@ def choose_ranges(
     channels: int,
     workers: int | None = None,
     measured: Callable[[int], range] | None = range,
+    known: Mapping[tuple, Span] | None = None,
 ) -> Ranges:
     """Decide the intensity range of every item, and write it into the item's row.
 
@@ -91,6 +94,7 @@ def choose_ranges(
         workers: Number of worker processes.
         measured: Positions of the items whose percentiles are measured, from their number: all, or those of a part of the
             source. That of the only volume of a source is always measured. None: none is.
+        known: Depths in use that were found before (`Ranges.depths` of another source); they are not looked for again.
     """
     items = scan.items
     if scan.units == "hu":
@@ -103,7 +107,9 @@ def choose_ranges(
             item.row["intensity"] = _rule(item, rule)
         reason = "all images are colour or 8-bit grey, which is stored as displayed"
         return Ranges("rgb" if channels == 3 else "display", warnings=_without_effect(rule, reason))
-    depths = _depths(items, chosen.containers, reader, workers)
+    known = {detector: span for detector, span in (known or {}).items() if detector in chosen.containers}
+    unknown = {detector: of for detector, of in chosen.containers.items() if detector not in known}
+    depths = {**known, **_depths(items, unknown, reader, workers)}
     volumes, warnings = chosen.volumes, tuple(chosen.warnings(len(items), rule))
     one = len(volumes) + len(chosen.spans | set(depths.values())) == 1
     spans: dict[Any, Span] = {}
@@ -116,8 +122,8 @@ def choose_ranges(
         item.row |= {"intensity": of_item} | ({"range_low": span[0], "range_high": span[1]} if span else {})
     if one:
         span = next(iter(chosen.spans | set(depths.values()) | set(spans.values())), None)
-        return Ranges("stored", span, groups=len(volumes), warnings=warnings)
-    return Ranges("scaled", SCALED_RANGE, np.dtype(chosen.dtype), len(volumes), warnings)
+        return Ranges("stored", span, groups=len(volumes), depths=depths, warnings=warnings)
+    return Ranges("scaled", SCALED_RANGE, np.dtype(chosen.dtype), len(volumes), depths, warnings)
 
 
 def span_of(item: Item, images: Sequence[np.ndarray]) -> Span | None:

@@ -1,0 +1,1 @@
+"""Export: a backbone, or a fitted probe with its backbone, in a form that other programs read."""

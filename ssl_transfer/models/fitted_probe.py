@@ -1,0 +1,109 @@
+"""A fitted probe in the folder of its result: `probe.safetensors`, and `probe.json` with all that is needed to apply it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors.numpy import load_file, save_file
+
+from ssl_transfer import __version__
+from ssl_transfer.data.form import StoreForm
+from ssl_transfer.errors import UsageError
+from ssl_transfer.measures.linear_classifier import LinearClassifier
+from ssl_transfer.models.architecture import brief
+from ssl_transfer.records import PathPart, Pixels, damage, validated
+from ssl_transfer.run import file_digest, read_json, to_json, write_json
+
+PROBE_SCHEMA = 1
+CARD, TENSORS = "probe.json", "probe.safetensors"
+AGAIN = "Evaluate again into another folder."
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeCard:
+    """What a fitted probe is of, and how its input is made; the fields are the keys of `probe.json`.
+
+    Attributes:
+        schema: Schema version of this card.
+        kind: `probe`.
+        run_id: Id of the evaluation that fitted it.
+        backbone: Id of the backbone.
+        backbone_name: Name of the backbone.
+        backbone_spec: Path or name under which the backbone was opened; None: unknown.
+        task: Name of the task.
+        classes: Names of the classes or labels, in the order of the probabilities.
+        multilabel: Whether each probability is that of a label by itself; otherwise the classes exclude each other.
+        size: Height and width of the input of the backbone, in pixels.
+        precision: `fp32` or `bf16`, of the features.
+        channels: `repeat` or `adapt`: how the backbone reads images with another number of channels.
+        pool: How the features are pooled, where the evaluation chose it; None: as the backbone states.
+        form: Form of the images of the task's store.
+        metrics: Test metrics of the evaluation.
+        intervals: Their 95 % intervals.
+        notes: Caveats of the evaluation.
+        digest: Hash of `probe.safetensors`.
+        version: Version of ssl_transfer.
+    """
+
+    schema: int = PROBE_SCHEMA
+    kind: str = "probe"
+    run_id: PathPart
+    backbone: PathPart
+    backbone_name: str
+    backbone_spec: str | None = None
+    task: str
+    classes: tuple[str, ...]
+    multilabel: bool
+    size: Pixels
+    precision: Literal["fp32", "bf16"]
+    channels: Literal["repeat", "adapt"] = "repeat"
+    pool: str | None = None
+    form: StoreForm
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    digest: str = ""
+    version: str = __version__
+
+
+@dataclass(frozen=True)
+class FittedProbe:
+    """A linear classifier with its card."""
+
+    card: ProbeCard
+    classifier: LinearClassifier
+
+    def save(self, folder: Path) -> FittedProbe:
+        """Write both files; returns the probe with the digest of its tensors."""
+        save_file(self.classifier.tensors(), folder / TENSORS)
+        probe = replace(self, card=replace(self.card, digest=file_digest(folder / TENSORS)))
+        write_json(folder / CARD, to_json(probe.card, optional=("backbone_spec", "pool")))
+        return probe
+
+    @classmethod
+    def load(cls, folder: Path) -> FittedProbe:
+        """Read a probe.
+
+        Raises:
+            UsageError: If the folder has none, or a damaged one, or one of another schema version.
+        """
+        path = folder / CARD
+        content: dict[str, Any] | None = read_json(path)
+        if content is None:
+            raise UsageError(f"{path}: {damage(path)}. {AGAIN}")
+        if content.get("kind") != "probe" or content.get("schema") != PROBE_SCHEMA:
+            raise UsageError(f"{path}: this is no probe of schema {PROBE_SCHEMA}. {AGAIN}")
+        card = validated(ProbeCard, content, path, UsageError, AGAIN)
+        tensors = folder / TENSORS
+        try:
+            if file_digest(tensors) != card.digest:
+                raise ValueError("its digest is not that of probe.json")
+            classifier = LinearClassifier.of_tensors(load_file(tensors), card.multilabel)
+            outputs = len(classifier.intercepts)
+            if outputs != len(card.classes) and not (outputs == 1 and len(card.classes) == 2):
+                raise ValueError(f"it has {outputs} outputs for {len(card.classes)} classes")
+        except Exception as error:  # of safetensors, and OSError
+            raise UsageError(f"{tensors}: is damaged: {brief(error)}. {AGAIN}") from None
+        return cls(card, classifier)

@@ -1,0 +1,1 @@
+"""Prediction: apply a fitted probe with its backbone to new images."""

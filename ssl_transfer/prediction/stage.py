@@ -1,0 +1,225 @@
+"""The stage `predict`: probabilities of new images, and of their patients, by a fitted probe.
+
+Images are read as they were ingested when the probe was fitted; see `ssl_transfer.data.ingest.like`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas
+import torch
+
+from ssl_transfer import __version__
+from ssl_transfer.console import Progress, say, warn
+from ssl_transfer.csv_files import write_csv
+from ssl_transfer.data.altered import ClearedAir
+from ssl_transfer.data.form import StoreForm
+from ssl_transfer.data.images import Images
+from ssl_transfer.data.ingest.like import ingest_like, inputs_like
+from ssl_transfer.data.store import ImageStore
+from ssl_transfer.errors import StoreError, UsageError
+from ssl_transfer.models.adoption import with_channels
+from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.embedding import embed
+from ssl_transfer.models.fitted_probe import FittedProbe
+from ssl_transfer.models.probe_backbone import probe_backbone
+from ssl_transfer.prediction.tables import image_table, patient_table
+from ssl_transfer.run import read_json, run_id, write_json
+from ssl_transfer.writing import writes
+
+SUFFIXES = (".parquet", ".csv")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files of a prediction: that of the images, which the user names, and those beside it."""
+
+    images: Path
+
+    @classmethod
+    def of(cls, out: str | Path) -> Outputs:
+        """The files for `--out`.
+
+        Raises:
+            UsageError: If it has another suffix, or is a folder.
+        """
+        path = Path(out)
+        if path.suffix not in SUFFIXES or path.is_dir():
+            raise UsageError(f"--out {path}: expected a file that ends with {' or '.join(SUFFIXES)}.")
+        return cls(path)
+
+    @property
+    def patients(self) -> Path:
+        """The table of the patients."""
+        return self.images.with_name(f"{self.images.stem}_patients{self.images.suffix}")
+
+    @property
+    def refused(self) -> Path:
+        """The list of the files that were not read."""
+        return self.images.with_name(f"{self.images.stem}_refused.csv")
+
+    @property
+    def record(self) -> Path:
+        """What was predicted by what; written last."""
+        return self.images.with_name(f"{self.images.stem}.json")
+
+
+def predict(
+    probe: str | Path,
+    images: str | Path,
+    out: str | Path,
+    *,
+    backbone: str | Path | None = None,
+    format: str | None = None,
+    modality: str | None = None,
+    patient_from: str | None = None,
+    keep_paths: bool = False,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """Apply a fitted probe to new images.
+
+    Args:
+        probe: Folder of an evaluation by `linear_probe`, or of an exported predictor.
+        images: A folder or file of DICOM, NIfTI or picture files, or a store.
+        out: Table that is written, one row per image: `.parquet` or `.csv`. Beside it are written the table of the patients, the
+            list of refused files, and a record.
+        backbone: Path or name of the backbone, if it is neither beside the probe nor where it was; default: found by the probe.
+        format: Name of a reader: dicom, nifti, images or npz; default: the reader of most of the files.
+        modality: DICOM modality to keep, for example CT; default: as for the probe's store.
+        patient_from: Part of the path that names the patient, as in {patient}_* or */{patient}/**; default: header, known names.
+        keep_paths: Write the paths of files as they are. Otherwise their hashes are written.
+        workers: Number of worker processes that decode; default: one per core, at most 16.
+
+    Returns:
+        `kind` (`predictions`), `predictions`, `patients`, `refused_files` (paths), `task`, `classes`, `n_images`, `n_patients`
+        (with known ids), `n_refused`, `refused` (file, kind, reason), `predicted` (images by class), `backbone`, `run_id`.
+
+    Raises:
+        UsageError: If the probe or its backbone is not there, or `out` has other predictions.
+        SourceError, StoreError: If there is no image, or images are of another kind than those of the probe.
+        OutputError: If `out` cannot be written.
+    """
+    outputs, folder = Outputs.of(out), Path(probe)
+    fitted = FittedProbe.load(folder)
+    reading = {"format": format, "modality": modality, "patient_from": patient_from, "keep_paths": keep_paths or None}
+    inputs = inputs_like(images, fitted.card.form, reading)
+    identity = run_id("predict", {"format": outputs.images.suffix}, [fitted.card.digest, fitted.card.backbone, inputs])
+    if answer := _finished(outputs, identity):
+        return answer
+    network = probe_backbone(folder, fitted.card, backbone)
+    with _opened(images, outputs, fitted.card.form, {**reading, "workers": workers}) as store:
+        probabilities = fitted.classifier(_features(network, store, fitted))
+        return _write(outputs, store, probabilities, fitted, identity)
+
+
+def _finished(outputs: Outputs, identity: str) -> dict[str, Any] | None:
+    """The answer of an earlier call with the same inputs; None if there are no files.
+
+    Raises:
+        UsageError: If there are files of other inputs.
+    """
+    record = read_json(outputs.record)
+    if record and record.get("run_id") == identity and outputs.images.exists():
+        say(f"{outputs.images}: already there.")
+        return record
+    for path in (outputs.images, outputs.patients, outputs.refused, outputs.record):
+        if path.exists():
+            raise UsageError(f"{path}: already there, of other inputs. Give another --out.")
+    return None
+
+
+@contextmanager
+def _opened(images: str | Path, outputs: Outputs, form: StoreForm, reading: dict[str, Any]) -> Iterator[Images]:
+    """Yield the images in the form of the probe's store; those of files are in a temporary store beside the output.
+
+    Raises:
+        StoreError: If a store has values of another kind.
+    """
+    if (Path(images) / "card.json").exists():
+        store = ImageStore(images)
+        if store.units != form.units or store.card.channels != form.channels:
+            raise StoreError(
+                f"{images}: its images are '{store.units}' with {store.card.channels} channel(s), and the probe was fitted on "
+                f"'{form.units}' with {form.channels}. Give the files that it was ingested from."
+            )
+        yield ClearedAir(store) if form.air else store
+        return
+    with writes(outputs.images, "Nothing was computed."):
+        outputs.images.absolute().parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(prefix=f".{outputs.images.name}.", dir=outputs.images.absolute().parent)
+    with temporary as place:
+        store = ingest_like(images, Path(place) / "store", form, **reading)
+        yield ClearedAir(store) if form.air else store
+
+
+def _features(backbone: Backbone, store: Images, fitted: FittedProbe) -> np.ndarray:
+    """Features of all images, as the evaluation computed them."""
+    card = fitted.card
+    if card.channels == "adapt":
+        backbone = with_channels(backbone, store.shape[0])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone.to(device=device)
+    backbone.to(memory_format=torch.channels_last)
+    with Progress("predicting", len(store)) as progress:
+        return embed(
+            backbone,
+            store,
+            np.arange(len(store)),
+            card.size,
+            device=device,
+            bf16=card.precision == "bf16",
+            on_batch=lambda count: progress.update(steps=count),
+        )
+
+
+def _write(
+    outputs: Outputs, store: Images, probabilities: np.ndarray, fitted: FittedProbe, identity: str
+) -> dict[str, Any]:
+    """Write the tables, the refused files, and the record, which is last; returns the answer."""
+    card = fitted.card
+    images = image_table(store, probabilities, card.classes, card.multilabel)
+    patients = patient_table(images, card.classes, card.multilabel)
+    unknown = len(images) - int(patients["images"].sum())
+    if unknown:
+        warn(
+            f"the patient of {unknown} of {len(images)} images is unknown; they are in no row of {outputs.patients.name}"
+        )
+    refused = list(getattr(store, "refused", store.card.refused))
+    with writes(outputs.images):
+        _save(images, outputs.images)
+        _save(patients, outputs.patients)
+        if store.card.refused:
+            write_csv(pandas.DataFrame(list(store.card.refused)), outputs.refused)
+        record = {
+            "kind": "predictions",
+            "predictions": str(outputs.images),
+            "patients": str(outputs.patients),
+            "refused_files": str(outputs.refused) if store.card.refused else None,
+            "task": card.task,
+            "classes": list(card.classes),
+            "n_images": len(images),
+            "n_patients": len(patients),
+            "n_refused": len(store.card.refused),
+            "predicted": {name: int(count) for name, count in images["predicted"].value_counts().items()},
+            "backbone": {"id": card.backbone, "name": card.backbone_name},
+            "probe": card.run_id,
+            "run_id": identity,
+            "version": __version__,
+        }
+        write_json(outputs.record, {**record, "refused": list(store.card.refused)})
+    return {**record, "refused": refused}
+
+
+def _save(table: pandas.DataFrame, path: Path) -> None:
+    """Write a table as its suffix says."""
+    if path.suffix == ".csv":
+        write_csv(table, path)
+    else:
+        table.to_parquet(path, index=False)
