@@ -17,6 +17,7 @@ BACKBONE_SCHEMA = 1
 FEATURES_SCHEMA = 1
 AGAIN = "Pretrain again."
 FEATURES_AGAIN = "Delete the folder; the same command computes the features again."
+OWN_LICENCE = "as its training images"  # of weights that were trained from random initialisation
 TRIVIAL = "trivial"  # trivial features: spec and method of the backbone, and boundary of its results
 TRIVIAL_NAME = "trivial features"
 
@@ -133,7 +134,7 @@ class BackboneCard:
     stages: tuple[TrainingStage, ...] = ()
     adapted: tuple[str, ...] = ()
     pretraining_seed: Count | None = None
-    licence: str = "as its training images"
+    licence: str = OWN_LICENCE
     version: str = __version__
     recipe: dict[str, Any] | None = None
     run_id: PathPart | None = None

@@ -26,8 +26,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--to",
         required=True,
         choices=FORMS,
-        help="timm, torchvision, monai: weights that the library loads strictly; onnx: a graph; hf: a folder for the Hugging Face "
-        "hub, with a model card; predictor: a fitted probe with its backbone, for `predict`",
+        help="timm, torchvision, monai: weights that the library loads strictly; onnx: a graph; hf: a folder for the Hugging "
+        "Face hub, with a model card; predictor: a fitted probe with its backbone, for `predict`",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="folder that is written")
     results = "evaluations of this backbone, for the model card"

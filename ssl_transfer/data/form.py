@@ -48,13 +48,13 @@ class StoreForm:
             card: The card.
             **more: `air` and `spacing_mm`, which a card does not have.
         """
-        decided = card.decisions
+        decided, (height, width), (low, high) = card.decisions, card.size, card.value_range
         return cls(
-            size=tuple(card.size),
+            size=(height, width),
             channels=card.channels,
             dtype=card.dtype,
             units=card.units,
-            value_range=tuple(map(float, card.value_range)),
+            value_range=(float(low), float(high)),
             domain=card.domain,
             options=dict(decided.get("options", {})),
             depths=tuple(decided.get("intensity", {}).get("depths", ())),

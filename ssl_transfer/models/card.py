@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ssl_transfer.cards import BackboneCard, TrainingStage
+from ssl_transfer.cards import OWN_LICENCE, BackboneCard, TrainingStage
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.models.architecture import Architecture, TimmModel, has_fixed_size, input_convolutions
 from ssl_transfer.models.tensor_files import identity_digest
@@ -35,6 +35,14 @@ def new_card(
     return BackboneCard(
         name=name, **architecture.card(), feature_dim=architecture.feature_dim(model), intensity=intensity, **facts
     )
+
+
+def inherited_licence(parent: BackboneCard) -> dict[str, str]:
+    """The licence of weights that were trained on from a parent, as a field of a card; empty if the parent has no other one."""
+    own = "that of its training images"
+    if parent.licence == OWN_LICENCE or parent.licence.endswith(own):
+        return {} if parent.licence == OWN_LICENCE else {"licence": parent.licence}
+    return {"licence": f"{parent.licence}, and {own}"}
 
 
 def weights_digest(model: nn.Module, card: BackboneCard) -> str:

@@ -23,7 +23,7 @@ from ssl_transfer.methods.registry import METHODS, Objective
 from ssl_transfer.models.adoption import adopt
 from ssl_transfer.models.architecture import Architecture
 from ssl_transfer.models.backbone import NO_PASSPORT, Backbone, load_backbone
-from ssl_transfer.models.card import new_card
+from ssl_transfer.models.card import inherited_licence, new_card
 from ssl_transfer.processes import free_memory
 from ssl_transfer.recipe import Component, PretrainRecipe, choose
 from ssl_transfer.training.monitor import OnlineProbes
@@ -164,6 +164,7 @@ def _backbone(recipe: PretrainRecipe, channels: int, preset: Views, parent: Back
         adapted=adapted,
         pretraining_seed=seed,
         recipe=recipe.model_dump(),
+        **(inherited_licence(parent.card) if parent else {}),
     )
     return Backbone(model, card, passport=parent.passport if parent else NO_PASSPORT)
 

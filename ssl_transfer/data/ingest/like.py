@@ -184,7 +184,7 @@ class FormFit(Fit):
         scaled = form.units == "scaled"
         fill = AIR_HU if form.units == "hu" else form.value_range[0] if form.units == "stored" else 0
         ends = None if scaled else form.ends
-        return cls(tuple(form.size), form.channels, np.dtype(form.dtype), None, fill, scaled, ends)
+        return cls(form.size, form.channels, np.dtype(form.dtype), None, fill, scaled, ends)
 
     def image(self, image: np.ndarray, span: Span | None = None) -> np.ndarray:
         """Convert an image (C, H, W), as `Fit.image`; in a store of one range, its own range first becomes this one."""
