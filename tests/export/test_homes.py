@@ -130,7 +130,15 @@ def test_plain_timm_loads_the_folder(spec, to, tmp_path):
     assert load_backbone(tmp_path / "out").id == backbone.id
 
 
-@pytest.mark.parametrize("spec", [SMALL, "test_vit,in_channels=3,size=160", "test_convnext,in_channels=1,size=64"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        SMALL,
+        "test_vit,in_channels=3,size=160",
+        "test_convnext,in_channels=1,size=64",
+        pytest.param("vgg11,in_channels=1,size=32", marks=pytest.mark.long),  # by the second exporter
+    ],
+)
 def test_onnxruntime_gives_equal_features_for_any_number_of_images(spec, tmp_path):
     import onnx
     import onnxruntime
