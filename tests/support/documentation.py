@@ -18,11 +18,10 @@ PAGES = {  # in the order in which their commands are run
     for path in [ROOT / "README.md"]
     + [
         ROOT / "docs" / f"{name}.md"
-<<<<<<< HEAD
-        for name in ("data", "pretraining", "transferability", "evaluation", "feature_space", "studies", "weights")
-=======
-        for name in ("data", "pretraining", "transferability", "evaluation", "feature_space", "studies", "export")
->>>>>>> b7911d4 (Tests and docs of export and prediction; a child inherits its parent's licence)
+        for name in (
+            *("data", "pretraining", "transferability", "evaluation", "feature_space", "studies"),
+            *("weights", "export"),
+        )
     ]
 }
 OTHERS = {
