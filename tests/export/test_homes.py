@@ -203,17 +203,14 @@ def test_monai_s_densenet_takes_every_tensor(tmp_path):
     assert torch.allclose(without_gradients(model, images), features_of(backbone, images), **CLOSE)
 
 
-@pytest.mark.parametrize("to", ["timm", "torchvision", "onnx", "monai", "hf"])
-def test_every_export_has_its_preprocessing_as_json_and_in_words(to, tmp_path):
-    backbone = randomised("resnet18,in_channels=1,size=32")
-    answer = export_backbone(backbone, to, tmp_path / "out")
-    plan = json.loads((tmp_path / "out/preprocessing.json").read_text())
-    intensity = backbone.card.intensity
+def test_every_export_has_its_preprocessing_as_json_and_in_words(exported, licensed):
+    _, folder, answer = exported
+    plan, intensity = json.loads((folder / "preprocessing.json").read_text()), licensed.card.intensity
     assert (plan["channels"], plan["size"], plan["features"]) == (1, [32, 32], 512)
     assert plan["intensity"]["hu"] == list(intensity.window_hu)
     assert (plan["mean"], plan["std"]) == (list(intensity.mean), list(intensity.std))
     assert plan["pooling"] == "avg" and "not resampled" in plan["spacing"] and "canonical" in plan["orientation"]
-    readme = (tmp_path / "out/README.md").read_text()
+    readme = (folder / "README.md").read_text()
     for sentence in (
         "from -160 (0) to 240 (1)",
         "resize to 32 × 32",
@@ -224,11 +221,8 @@ def test_every_export_has_its_preprocessing_as_json_and_in_words(to, tmp_path):
     assert {"README.md", "preprocessing.json", "export.json"} < set(answer["files"])
 
 
-@pytest.mark.parametrize("to", ["timm", "torchvision", "onnx", "monai", "hf"])
-def test_the_python_of_the_readme_runs(to, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    export_backbone("scratch:resnet18,in_channels=1,size=32", to, "out")
-    code = (tmp_path / "out/README.md").read_text().partition("```python\n")[2].partition("```")[0]
+def test_the_python_of_the_readme_runs(exported):
+    code = (exported[1] / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
     names = {}
     exec(compile(code, "README.md", "exec"), names)
     assert "session" in names or isinstance(names["backbone"], torch.nn.Module)

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
 from huggingface_hub import ModelCard
@@ -13,7 +12,7 @@ from support.tiny_tasks import class_task
 from ssl_transfer.errors import UsageError
 from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.export.stage import export_backbone
-from ssl_transfer.models.backbone import Backbone, save_backbone
+from ssl_transfer.models.backbone import save_backbone
 
 TINY = "test_resnet,in_channels=1,size=32"
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,21 +62,18 @@ def test_a_result_of_another_backbone_is_refused(backbone, task, tmp_path):
         export_backbone(backbone, "hf", tmp_path / "out", [tmp_path / "result"])
 
 
-@pytest.mark.parametrize("to", ["timm", "torchvision", "onnx", "monai", "hf"])
-def test_a_non_commercial_licence_is_flagged_in_every_form(to, tmp_path, capsys):
-    made = randomised("resnet18,in_channels=1,size=32", licence="cc-by-nc-sa-4.0")
-    answer = export_backbone(made, to, tmp_path / "out")
-    assert "excludes commercial use" in capsys.readouterr().err
-    assert "**No commercial use.**" in (tmp_path / "out/README.md").read_text()
-    assert answer["non_commercial"] and json.loads((tmp_path / "out/export.json").read_text())["non_commercial"]
-    export_backbone(made, to, tmp_path / "out")
-    assert "excludes commercial use" in capsys.readouterr().err
+def test_a_non_commercial_licence_is_flagged_in_every_form(exported, licensed, capsys):
+    to, folder, answer = exported
+    assert "**No commercial use.**" in (folder / "README.md").read_text()
+    assert answer["non_commercial"] and json.loads((folder / "export.json").read_text())["non_commercial"]
+    export_backbone(licensed, to, folder)
+    said = capsys.readouterr().err
+    assert "excludes commercial use" in said and "already there" in said
 
 
 @pytest.mark.parametrize("licence", ["as its training images", "apache-2.0", "MIT"])
 def test_other_licences_are_not_flagged(licence, tmp_path, capsys):
-    made = randomised(TINY)
-    export_backbone(Backbone(made.model, replace(made.card, licence=licence)), "timm", tmp_path / "out")
+    export_backbone(randomised(TINY, licence=licence), "timm", tmp_path / "out")
     assert "commercial" not in capsys.readouterr().err + (tmp_path / "out/README.md").read_text()
 
 

@@ -19,7 +19,7 @@ from ssl_transfer.data.form import StoreForm
 from ssl_transfer.data.ingest.appending import append_items
 from ssl_transfer.data.ingest.decisions import DETECTOR
 from ssl_transfer.data.ingest.fit import Fit
-from ssl_transfer.data.ingest.opening import scan_source
+from ssl_transfer.data.ingest.opening import detect_format, scan_source
 from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.ingest.patients import complete_patients
 from ssl_transfer.data.ingest.persons import open_pseudonyms, person_warnings, stored_refusals, stored_source
@@ -27,18 +27,20 @@ from ssl_transfer.data.ingest.progress import Progress
 from ssl_transfer.data.ingest.pseudonyms import key_digest
 from ssl_transfer.data.ingest.ranges import Span, choose_ranges
 from ssl_transfer.data.ingest.resume import resumed
-from ssl_transfer.data.ingest.stage import DEFAULTS, assert_exists, inputs_digest, opened
+from ssl_transfer.data.ingest.stage import DEFAULTS, PHANTOM, assert_exists, inputs_digest, opened
 from ssl_transfer.data.partial import PartialStore
 from ssl_transfer.data.readers.dicom_pixels import AIR_HU
 from ssl_transfer.data.readers.finite import replaced_note
 from ssl_transfer.data.readers.items import stored_in
 from ssl_transfer.data.readers.reader import Reader, Refusal, Scan, shown
+from ssl_transfer.data.readers.registry import reader_options
 from ssl_transfer.data.readers.workers import shared_workers
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.domains import UNKNOWN, Domain, boundary
 from ssl_transfer.errors import SourceError
 from ssl_transfer.run import run_id, to_json
 
+RANGE = "range"  # the option of ingest that is not one of a reader
 ONLY_SPLIT = "train"  # of a store that nothing is trained on: every store has one
 
 
@@ -60,8 +62,9 @@ def ingest_like(source: str | os.PathLike, out: str | os.PathLike, form: StoreFo
         UsageError: If an option is wrong.
         OutputError: If `out` cannot be written.
     """
-    options, source = _options(form, settings), str(source)
+    source = str(source)
     assert_exists(source)
+    options = _options(source, form, settings)
     with (
         PartialStore(Path(out)) as partial,
         stored_in(partial.folder),
@@ -79,14 +82,18 @@ def inputs_like(source: str | os.PathLike, form: StoreForm, settings: dict[str, 
         UsageError: If an option is wrong.
     """
     assert_exists(str(source))
-    files = inputs_digest(str(source), _options(form, settings))
+    files = inputs_digest(str(source), _options(str(source), form, settings))
     return run_id("ingest like", to_json(form), [files])
 
 
-def _options(form: StoreForm, settings: dict[str, Any]) -> Options:
-    """The options of ingest that shaped the images of the form, and those of the user."""
-    shaping = {name: value for name, value in form.options.items() if name in DEFAULTS}
+def _options(source: str, form: StoreForm, settings: dict[str, Any]) -> Options:
+    """The options of ingest that shaped the images of the form, as far as the reader of these files has them, and the user's."""
     given = {name: value for name, value in settings.items() if value is not None}
+    shaping = {name: value for name, value in form.options.items() if name in DEFAULTS}
+    if shaping.keys() - {RANGE} and not source.startswith(PHANTOM):
+        reader = given.get("format", "auto")
+        reader = detect_format(Path(source))[0] if reader == "auto" else reader
+        shaping = {name: value for name, value in shaping.items() if name in (RANGE, *reader_options(reader))}
     return Options.of(DEFAULTS, {**shaping, **given, "max_refused": 1.0, "resplit": True})
 
 
