@@ -33,7 +33,7 @@ from ssl_transfer.data.readers.dicom_pixels import AIR_HU
 from ssl_transfer.data.readers.finite import replaced_note
 from ssl_transfer.data.readers.items import stored_in
 from ssl_transfer.data.readers.reader import Reader, Refusal, Scan, shown
-from ssl_transfer.data.readers.registry import reader_options
+from ssl_transfer.data.readers.registry import READERS, reader_options
 from ssl_transfer.data.readers.workers import shared_workers
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.domains import UNKNOWN, Domain, boundary
@@ -93,7 +93,8 @@ def _options(source: str, form: StoreForm, settings: dict[str, Any]) -> Options:
     if shaping.keys() - {RANGE} and not source.startswith(PHANTOM):
         reader = given.get("format", "auto")
         reader = detect_format(Path(source))[0] if reader == "auto" else reader
-        shaping = {name: value for name, value in shaping.items() if name in (RANGE, *reader_options(reader))}
+        taken = reader_options(reader) if reader in READERS else ()  # an unknown one is refused below
+        shaping = {name: value for name, value in shaping.items() if name in (RANGE, *taken)}
     return Options.of(DEFAULTS, {**shaping, **given, "max_refused": 1.0, "resplit": True})
 
 
