@@ -5,10 +5,10 @@ import shutil
 
 import pytest
 from huggingface_hub import ModelCard
-from support.command_line import ssl_transfer
 from support.exported import randomised
 from support.tiny_tasks import class_task
 
+from ssl_transfer.cli import main
 from ssl_transfer.errors import UsageError
 from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.export.stage import export_backbone
@@ -77,15 +77,17 @@ def test_other_licences_are_not_flagged(licence, tmp_path, capsys):
     assert "commercial" not in capsys.readouterr().err + (tmp_path / "out/README.md").read_text()
 
 
-def test_the_command_answers_with_the_folder_and_refuses_in_a_sentence(tmp_path):
-    words = ("export", f"scratch:{TINY}", "--to", "timm", "--out", "out", "--json")
-    answer = ssl_transfer(*words, folder=tmp_path).json
+def test_the_command_answers_with_the_folder_and_refuses_in_a_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["export", f"scratch:{TINY}", "--to", "timm", "--out", "out"]
+    assert main([*words, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
     assert answer["export"] == "out" and "model.safetensors" in answer["files"]
-    assert "already there" in ssl_transfer(*words, folder=tmp_path).stderr
-    refused = ssl_transfer("export", f"scratch:{TINY}", "--to", "torchvision", "--out", "other", folder=tmp_path)
-    assert refused.status == 2 and refused.stderr.startswith("BackboneError: scratch: torchvision has no model")
-    trivial = ssl_transfer("export", "trivial", "--to", "onnx", "--out", "other", folder=tmp_path)
-    assert trivial.status == 2 and "no weights" in trivial.stderr
+    assert main(words) == 0 and "already there" in capsys.readouterr().err
+    assert main(["export", f"scratch:{TINY}", "--to", "torchvision", "--out", "other"]) == 2
+    assert capsys.readouterr().err.startswith("BackboneError: scratch: torchvision has no model")
+    assert main(["export", "trivial", "--to", "onnx", "--out", "other"]) == 2
+    assert "no weights" in capsys.readouterr().err
 
 
 def test_a_child_has_the_licence_of_its_parent(runs, finished, tmp_path):
