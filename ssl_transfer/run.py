@@ -237,7 +237,7 @@ class Log:
     """
 
     def __init__(self, path: Path, last_step: int = 0):
-        kept = [line for line in read_log(path) if line["step"] <= last_step]
+        kept = [line for line in read_log(path) if line["step"] <= last_step] if last_step else []
         whole = path.with_name(f".{path.name}.partial")
         with writes(path):
             whole.write_text("".join(f"{json.dumps(line)}\n" for line in kept))

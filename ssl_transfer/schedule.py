@@ -14,6 +14,7 @@ class Schedule:
         total_steps: Steps of the whole training.
         steps_per_epoch: Steps of one pass over the training images.
         warmup_steps: Steps over which the learning rate rises to its peak.
+        freeze_steps: First steps in which the backbone is frozen and only the heads are trained.
         batch_size: Images per step, over all processes.
         accumulate: Micro-batches that make one step.
         log_every: Steps between two lines of the log.
@@ -24,6 +25,7 @@ class Schedule:
     total_steps: int = 1
     steps_per_epoch: int = 1
     warmup_steps: int = 0
+    freeze_steps: int = 0
     batch_size: int = 1
     accumulate: int = 1
     log_every: int = 1
@@ -33,6 +35,25 @@ class Schedule:
     def rate(self, step: int) -> float:
         """Learning rate at `step` (from 0), as a share of its peak."""
         return warmup_cosine(step, self.total_steps, self.warmup_steps)
+
+    def freezes_at(self, step: int) -> bool:
+        """Whether the backbone is frozen in a step, counted from 0."""
+        return step < self.freeze_steps
+
+    def release(self, step: int) -> float:
+        """Rate of the backbone at `step` (from 0) as a share of the heads' rate.
+
+        It is 0 while the backbone is frozen, then rises linearly to 1 over as many steps as the warm-up of the heads.
+
+        Example:
+            >>> [Schedule(freeze_steps=2, warmup_steps=4).release(step) for step in range(7)]
+            [0.0, 0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+            >>> Schedule(warmup_steps=4).release(0)
+            1.0
+        """
+        if not self.freeze_steps:
+            return 1.0
+        return min(1.0, max(0, step - self.freeze_steps + 1) / max(1, self.warmup_steps))
 
     def is_last(self, step: int) -> bool:
         """Whether a step, counted from 1, ends the training."""

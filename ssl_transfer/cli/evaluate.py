@@ -20,12 +20,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="+",
         metavar="BACKBONE … TASK [key=value …]",
-        help="backbones: folders, scratch:NAME, imagenet:NAME, timm:NAME[.TAG] or trivial; task: the name of a card in "
-        "recipes/tasks/, or its path; settings: for example fraction=[0.1,1] seed=[0,1,2]; with lists or several backbones, "
-        "every combination is evaluated, but only the first seed where scores do not depend on it",
+        help="backbones: folders, RUN@EPOCH or RUN@all of a run, scratch:NAME, imagenet:NAME, timm:NAME[.TAG] or trivial; task: "
+        "the name of a card in recipes/tasks/, or its path; settings: for example fraction=[0.1,1] seed=[0,1,2]; with lists or "
+        "several backbones, every combination is evaluated, but only the first seed where scores do not depend on it",
     )
     parser.add_argument(
         "--out", type=Path, help="folder (default runs/evaluate/ID); the parent folder if there are several evaluations"
+    )
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE.png", help="draw the metric over the epochs of a pretraining (RUN@all)"
     )
     parser.add_argument(
         "--features", type=Path, metavar="DIR", help="folder with features of this backbone and task, for probes"
@@ -45,7 +48,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(
             f"evaluate {options.protocol}: found {' '.join(words) or 'nothing'}, expected BACKBONE … TASK."
         )
-    *specs, name = words
+    from ssl_transfer.kept import expanded, run_and_epoch
+
+    *named, name = words
+    specs = expanded(named)
+    if options.figure and len([spec for spec in specs if run_and_epoch(spec)]) < 2:
+        raise UsageError(
+            f"--figure {options.figure}: draws the epochs of a pretraining, and found {' '.join(named)}. Name RUN@all."
+        )
     for flag in ("features", "tuning"):
         if getattr(options, flag) and len(specs) > 1:
             raise UsageError(f"--{flag}: found several backbones, but {flag} belong to one. Leave it out.")
@@ -55,6 +65,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     task = Task.load(name)
     from ssl_transfer.evaluation.settings import evaluate_recipe, swept
     from ssl_transfer.evaluation.stage import evaluate
+    from ssl_transfer.evaluation.trajectory import draw_trajectories, trajectories
     from ssl_transfer.models.opening import open_backbone
     from ssl_transfer.result import Tuning
 
@@ -63,7 +74,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         (settings, evaluate_recipe(options.protocol, settings)[0])
         for settings in swept(options.protocol, options.overrides)
     ]
-    several, results = len(sweep) * len(specs) > 1, []
+    several, results, measured = len(sweep) * len(specs) > 1, [], []
     for spec in specs:
         backbone = open_backbone(spec, task.store)
         for settings, recipe in sweep:
@@ -72,10 +83,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 name = f"{recipe.fraction:g}-{recipe.seed}"
                 out = out / (f"{backbone.id}-{name}" if len(specs) > 1 else name)
             result = evaluate(options.protocol, backbone, task, out, options.features, tuning, **settings)
+            measured.append((spec, result))
             results.append({**result.to_json(), "result": f"{result.path}/result.json"})
             if several:
                 say(_line(result, task.card.metric, spec))
-    return {"results": results} if several else results[0]
+    over_epochs = trajectories(measured, task.card.metric)
+    if options.figure:
+        draw_trajectories(over_epochs, options.figure)
+        say(f"figure: {options.figure}")
+    found = {"trajectories": [each.to_json() for each in over_epochs]} if over_epochs else {}
+    return {"results": results, **found} if several else results[0]
 
 
 def check(options: argparse.Namespace) -> None:
@@ -96,7 +113,12 @@ def as_text(answer: dict[str, Any]) -> str:
     """Every result: what was evaluated, test metrics over all classes with their intervals, notes, and the file."""
     from ssl_transfer.measures.metrics import METRICS
 
-    return "\n\n".join(_block(result, METRICS) for result in answer.get("results", [answer]))
+    blocks = [_block(result, METRICS) for result in answer.get("results", [answer])]
+    if "trajectories" in answer:
+        from ssl_transfer.evaluation.trajectory import trajectory_text
+
+        blocks += map(trajectory_text, answer["trajectories"])
+    return "\n\n".join(blocks)
 
 
 def _block(result: dict[str, Any], metrics: Mapping[str, Any]) -> str:

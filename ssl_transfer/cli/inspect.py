@@ -46,8 +46,23 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
         return status(path)
     if kind == "pretrain":
-        return {**card, "done": (path / "backbone" / "card.json").exists(), "run": str(path)}
+        return {**card, "done": (path / "backbone" / "card.json").exists(), "run": str(path), **_measured(path)}
     return _validated(path, str(kind)) or card
+
+
+def _measured(run: Path) -> dict[str, Any]:
+    """What a pretraining was measured to be: its parent, the online measurements over epochs, and the backbones it has kept."""
+    from ssl_transfer.cards import BackboneCard
+    from ssl_transfer.kept import BEST, best_folder, kept_epochs
+    from ssl_transfer.run import read_log
+
+    names = ("epoch", "knn", "knn_se", "linear_probe", "rankme")
+    monitor = [{name: line.get(name) for name in names} for line in read_log(run / "log.jsonl") if "knn" in line]
+    last, epochs = run / "backbone", [f"{run}@{epoch:g}" for epoch in kept_epochs(run)]
+    training = BackboneCard.load(last).training if (last / "card.json").exists() else None
+    compared = {key: (training or {})[key] for key in ("parent", "below_parent", "best") if key in (training or {})}
+    best = [f"{run}@{BEST}"] if best_folder(run).exists() else []
+    return {**compared, "monitor": monitor, "backbones": [*epochs, *best]}
 
 
 def _validated(path: Path, kind: str) -> dict[str, Any] | None:

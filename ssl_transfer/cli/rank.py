@@ -18,8 +18,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="+",
         metavar="BACKBONE … [key=value …]",
-        help="backbones: folders, scratch:NAME, imagenet:NAME or timm:NAME[.TAG]; settings: by=logme, resamples=0, folds, "
-        "fraction, seed, size, precision",
+        help="backbones: folders, RUN@EPOCH or RUN@all, scratch:NAME, imagenet:NAME or timm:NAME[.TAG]; settings: by=logme, "
+        "resamples=0, folds, fraction, seed, size, precision",
     )
     parser.add_argument(
         "--candidates",
@@ -54,12 +54,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.recipe import merge, resolve_options
 
     task = Task.load(options.task)
+    from ssl_transfer.kept import expanded
     from ssl_transfer.models.opening import by_name, open_backbone
     from ssl_transfer.models.packaged import PREFIX
     from ssl_transfer.ranking.stage import rank
 
     settings = resolve_options(rank, merge({}, options.overrides), "rank")
-    loaded, left_out = [(spec, open_backbone(spec, task.store)) for spec in specs], []
+    loaded, left_out = [(spec, open_backbone(spec, task.store)) for spec in expanded(specs)], []
     for spec in filter(None, (options.candidates or "").split(",")):
         if not spec.startswith(("timm:", PREFIX)):
             raise UsageError(

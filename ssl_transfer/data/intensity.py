@@ -41,6 +41,13 @@ class Intensity:
         mean, std = (unit.new_tensor(values).view(shape) for values in (self.mean, self.std))
         return (unit.clamp(0, 1) - mean) / std
 
+    def for_channels(self, channels: int) -> Intensity:
+        """This normalisation for another number of channels: averaged from colour to grey, repeated from grey to colour."""
+        if channels == len(self.mean):
+            return self
+        mean, std = ((sum(values) / len(values),) * channels for values in (self.mean, self.std))
+        return Intensity(self.window_hu, mean, std)
+
 
 @dataclass(frozen=True)
 class Scale:

@@ -47,7 +47,13 @@ def evaluate_recipe(protocol: str, overrides: Overrides = ()) -> tuple[EvaluateR
     options = resolve_options(IMPLEMENTATIONS[protocol], options, where)
     for key, value in options.items():
         if isinstance(value, Component):
-            options[key] = Component(name=value.name, **choose(COMPONENTS[key], value, f"{where}: {key}"))
+            chosen = choose(COMPONENTS[key], value, f"{where}: {key}")
+            if chosen.pop("layer_decay", 1) != 1:
+                raise RecipeError(
+                    f"{where}: {key}.layer_decay: it is for pretraining; in fine-tuning, rates by layer are a strategy. Set "
+                    "strategy=llrd strategy.decay=0.75."
+                )
+            options[key] = Component(name=value.name, **chosen)
     return validate(EvaluateRecipe, content, where), options
 
 

@@ -10,7 +10,10 @@ from torch import nn
 
 from ssl_transfer.data.views import ViewBatch, Views
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.blocks import blocks
 from ssl_transfer.schedule import Schedule
+
+HEADS = "heads"  # name of the group of all parameters outside of the backbone
 
 
 class Losses(TypedDict):
@@ -27,16 +30,37 @@ class Group(NamedTuple):
         name: Name of the group.
         parameters: Trainable parameters.
         decays: Whether the optimiser's weight decay applies to the weights; it never applies to norms and biases.
+        depth: Number of layers from the heads down to these parameters (last layer of the backbone: 1), for `layer_decay` of the
+            optimiser; 0: heads, and parameters that are not grouped by layer.
     """
 
     name: str
     parameters: list[nn.Parameter]
     decays: bool = True
+    depth: int = 0
 
 
 def one_group(module: nn.Module) -> list[Group]:
     """All trainable parameters of a module, with one learning rate."""
     return [Group("all", [parameter for parameter in module.parameters() if parameter.requires_grad])]
+
+
+def groups_by_layer(objective: Objective) -> list[Group]:
+    """The trainable parameters of a backbone by layer, from input to output, then all others: the heads.
+
+    Layers are the stages of a CNN with its stem, and the blocks of a ViT with its embedding (`blocks`).
+    """
+    layers = [(block.name, block.trainable) for block in blocks(objective.backbone.model)]
+    layers = [(name, parameters) for name, parameters in layers if parameters]
+    inside = {id(parameter) for _, parameters in layers for parameter in parameters}
+    heads = [each for each in objective.parameters() if each.requires_grad and id(each) not in inside]
+    return [
+        *(
+            Group(f"backbone.{name}", parameters, depth=len(layers) - number)
+            for number, (name, parameters) in enumerate(layers)
+        ),
+        Group(HEADS, heads),
+    ]
 
 
 class Objective(nn.Module):
@@ -50,12 +74,16 @@ class Objective(nn.Module):
         compares: What the loss computes between images of a batch, such as `negatives`; empty: the loss of an image does not
             depend on the others. If it is not empty, a batch cannot be accumulated from smaller ones.
         needs_labels: Whether batches must have `labels`.
+        layered: Whether each layer of the backbone is a group of its own, with a rate that can differ from that of the heads.
+        group_names: Names of these groups; empty until they are asked for.
     """
 
     backbone: Backbone
     schedule: Schedule = Schedule()
     seed: int = 0
     bn_groups: int = 1
+    layered: bool = False
+    group_names: tuple[str, ...] = ()
     compares: ClassVar[str] = ""
     needs_labels: ClassVar[bool] = False
 
@@ -76,7 +104,11 @@ class Objective(nn.Module):
 
     def groups(self) -> list[Group]:
         """Parameters by learning rate."""
-        return one_group(self)
+        if not self.layered:
+            return one_group(self)
+        groups = groups_by_layer(self)
+        self.group_names = self.group_names or tuple(group.name for group in groups)  # a frozen backbone is in no group
+        return groups
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:
         """Learning rate of each group at a step, as a share of its peak.
@@ -87,7 +119,8 @@ class Objective(nn.Module):
             step: The step, counted from 0.
             factor: The share that the schedule has at this step (warm-up, cosine).
         """
-        return {group.name: factor for group in self.groups()}
+        names = self.group_names or [group.name for group in self.groups()]
+        return {name: factor * (1.0 if name == HEADS else self.schedule.release(step)) for name in names}
 
     def before_step(self, step: int) -> None:
         """Called at the beginning of a step (counted from 0), on all ranks."""

@@ -69,18 +69,9 @@ def with_channels(backbone: Backbone, channels: int) -> Backbone:
             f"backbone {architecture.name}: timm does not say which layer reads the image, so it cannot be adapted to "
             f"{channels} channels. Use channels=repeat."
         )
-    intensity = replace(
-        backbone.intensity,
-        mean=_over_channels(backbone.intensity.mean, channels),
-        std=_over_channels(backbone.intensity.std, channels),
-    )
+    intensity = backbone.intensity.for_channels(channels)
     card = replace(card, in_channels=channels, intensity=intensity, adapted=(*card.adapted, *adapted))
     return Backbone.identified(model, card).train(backbone.training)
-
-
-def _over_channels(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-    """Means or standard deviations for other channels: averaged from colour to grey, repeated from grey to colour."""
-    return (sum(values) / len(values),) * channels
 
 
 def _with_channels(weight: torch.Tensor, channels: int) -> torch.Tensor:

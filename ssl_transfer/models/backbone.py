@@ -21,6 +21,7 @@ from ssl_transfer.cards import AGAIN, BackboneCard
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.data.passport import Passport
 from ssl_transfer.errors import BackboneError
+from ssl_transfer.kept import located
 from ssl_transfer.models.architecture import Architecture, TimmModel, brief
 from ssl_transfer.models.card import new_card, readme, timm_config, weights_digest
 from ssl_transfer.models.packaged import PREFIX
@@ -124,10 +125,11 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
     parent's weights; and MAE sets a ViT's position embedding to sines and cosines.
 
     Args:
-        spec: A folder that `pretrain` wrote; `scratch:NAME[,in_channels=1,size=64,stem=small,seed=0]` or `scratch:FOLDER` for
-            random weights; `timm:NAME[.TAG]` for public weights, `imagenet:NAME` for those of an installed package (see
-            `packaged`), or a folder with their `model.safetensors` and `config.json`, as timm writes them and the Hugging
-            Face hub holds them; `trivial` for `TrivialFeatures`.
+        spec: A folder that `pretrain` wrote; `RUN@EPOCH`, `RUN@best` or `RUN@last` with the folder of a pretraining run;
+            `scratch:NAME[,in_channels=1,size=64,stem=small,seed=0]` or `scratch:FOLDER` for random weights;
+            `timm:NAME[.TAG]` for public weights, `imagenet:NAME` for those of an installed package (see `packaged`), or a
+            folder with their `model.safetensors` and `config.json`, as timm writes them and the Hugging Face hub holds
+            them; `trivial` for `TrivialFeatures`.
         in_channels: Channels of public weights (timm adapts the first convolution), and default for `scratch:`.
         size: Height and width of its images, likewise; public weights of an architecture with a fixed size keep it.
 
@@ -144,7 +146,7 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
     elif text.startswith(PREFIX):
         backbone = Backbone.identified(*from_package(text.removeprefix(PREFIX), in_channels, size))
     else:
-        backbone = _from_folder(Path(spec), in_channels, size)
+        backbone = _from_folder(located(text), in_channels, size)
     backbone.spec = portable(spec)
     return backbone.eval()
 

@@ -22,6 +22,11 @@ class Block(NamedTuple):
     name: str
     parameters: dict[str, nn.Parameter]
 
+    @property
+    def trainable(self) -> list[nn.Parameter]:
+        """Its parameters that require a gradient."""
+        return [parameter for parameter in self.parameters.values() if parameter.requires_grad]
+
 
 def blocks(model: TimmModel, coarse: bool = True) -> list[Block]:
     """Group a timm model's parameters into blocks, from input to output.

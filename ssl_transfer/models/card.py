@@ -108,7 +108,7 @@ subtract {list(card.intensity.mean)} and divide by {list(card.intensity.std)}.
 - adapted: {", ".join(card.adapted) or "nothing"}
 - licence: {card.licence}
 - made by ssl_transfer {card.version}; `card.json` has everything.
-"""
+{_against_parent(card.training or {})}"""
 
 
 def _stage(stage: TrainingStage) -> str:
@@ -116,3 +116,22 @@ def _stage(stage: TrainingStage) -> str:
     known = [images for images in stage.images.values() if images is not None]
     images = f"{sum(known):,} images" if known else "an unknown number of images"
     return f"{stage.method} on {images} of {stage.domain}" + (f" ({stage.dataset})" if stage.dataset else "")
+
+
+def _against_parent(training: dict[str, Any]) -> str:
+    """The comparison of a run with the backbone that it started from, as a section; empty if there is none."""
+    if "below_parent" not in training:
+        return ""
+    parent, monitored, knn = training["parent"], training["monitored"], training["final"]["knn"]
+    patients = "" if monitored["patients"] is None else f" of {monitored['patients']} patients"
+    verdict = (
+        "**below its parent** by more than one standard error of the parent's"
+        if training["below_parent"]
+        else "not below"
+    )
+    own = "undefined" if knn is None else f"{knn:.4f} ± {monitored['knn_se']:.4f}"
+    return f"""
+## Against its parent
+Balanced accuracy of kNN (k = 20) with one standard error, on {monitored["images"]} validation images{patients} of store
+{monitored["store"]}: {own}, parent {parent["name"]} {parent["knn"]:.4f} ± {parent["knn_se"]:.4f}: {verdict}.
+"""

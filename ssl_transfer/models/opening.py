@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ssl_transfer.data.images import Images
 from ssl_transfer.errors import UsageError
+from ssl_transfer.kept import expanded
 from ssl_transfer.models.backbone import Backbone, load_backbone, trivial_backbone
 from ssl_transfer.models.trivial import is_trivial
 
@@ -16,7 +17,7 @@ def open_backbone(spec: str | Path | Backbone, store: Images) -> Backbone:
     """Open a backbone for a store; without a size or channels in its spec, it has those of the store.
 
     Args:
-        spec: A folder, `scratch:NAME`, `imagenet:NAME`, `timm:NAME[.TAG]`, `trivial`, or an opened backbone.
+        spec: A folder, `RUN@EPOCH`, `scratch:NAME`, `imagenet:NAME`, `timm:NAME[.TAG]`, `trivial`, or an opened backbone.
         store: The store of its input images.
 
     Raises:
@@ -34,7 +35,7 @@ def open_backbone(spec: str | Path | Backbone, store: Images) -> Backbone:
 def open_backbones(
     backbones: Mapping[str, Backbone] | Sequence[str | Path | Backbone], store: Images
 ) -> dict[str, Backbone]:
-    """Open backbones for a store, by name: the keys of a mapping, else the names of `by_name`.
+    """Open backbones for a store, by name: the keys of a mapping, else the names of `by_name`; `RUN@all` is every epoch of a run.
 
     Raises:
         BackboneError: If there is no such backbone.
@@ -42,7 +43,8 @@ def open_backbones(
     """
     if isinstance(backbones, Mapping):
         return dict(backbones)
-    opened = [(spec, open_backbone(spec, store)) for spec in backbones]
+    specs = [each for spec in backbones for each in ([spec] if isinstance(spec, Backbone) else expanded([str(spec)]))]
+    opened = [(spec, open_backbone(spec, store)) for spec in specs]
     return by_name([(backbone.id if spec is backbone else str(spec), backbone) for spec, backbone in opened])
 
 

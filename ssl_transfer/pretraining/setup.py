@@ -14,6 +14,7 @@ from ssl_transfer.console import warn
 from ssl_transfer.data.altered import ClearedAir
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
+from ssl_transfer.data.passport import Passport, TrainingRecord
 from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
@@ -39,18 +40,29 @@ class PretrainSetup:
         training_set: The training images with their views.
         objective: The method with its backbone. Without a parent, initial weights depend on the seed only.
         upstream: Ids of the stores and of the parent backbone.
+        parent: The backbone that the weights start from; None: random initialisation.
+        inherits_intensity: Whether mean and standard deviation of the images are the parent's, and not those of the views.
     """
 
     recipe: PretrainRecipe
     training_set: TrainingSet
     objective: Objective
     upstream: list[str]
+    parent: Backbone | None = None
+    inherits_intensity: bool = False
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What the run's id depends on besides `upstream`: the recipe; for a chain, also that its card has all stages."""
-        chained = bool(self.objective.backbone.card.parents)
-        return self.recipe.identity() | ({"card": "all stages"} if chained else {})
+        """What the run's id depends on besides `upstream`: the recipe; for a chain, also that its card has all stages, and
+        whether it normalises as its parent.
+        """
+        chained = {"card": "all stages"} if self.parent else {}
+        return self.recipe.identity() | chained | ({"intensity": "of the parent"} if self.inherits_intensity else {})
+
+    def passport(self) -> Passport:
+        """What is known of the training images, in all stages."""
+        records = [TrainingRecord.of_store(part.store, part.positions) for part in self.training_set.parts]
+        return self.objective.backbone.passport.with_records(*records)
 
     @classmethod
     def build(cls, recipe: PretrainRecipe, where: str) -> PretrainSetup:
@@ -77,15 +89,21 @@ class PretrainSetup:
         )
         init = recipe.backbone.init
         parent = None if init == "scratch" else load_backbone(init, channels, size)
+        own = presets[0].intensity
+        presets = presets if parent is None else [_as_parent_sees(preset, parent) for preset in presets]
         backbone = _backbone(recipe, channels, presets[0], parent, where)
         labels, classes = _labels(recipe, stores) if METHODS[recipe.method.name].needs_labels else (None, None)
         objective = _objective(recipe, backbone, classes)
         training_set = _training_set(recipe, stores, presets, labels, objective)
         _check_batch(recipe, training_set, objective, where)
         objective.schedule = recipe.schedule(len(training_set))
+        objective.layered = bool(objective.schedule.freeze_steps) or recipe.optimizer.options["layer_decay"] < 1
+        _check_freeze(recipe, objective, where)
+        _check_kept(recipe, where)
         earlier = parent.card.history if parent else ()
         backbone.card = replace(backbone.card, **lineage(*earlier, _stage(recipe, training_set, objective)))
-        return cls(recipe, training_set, objective, [store.id for store in stores] + ([parent.id] if parent else []))
+        upstream = [store.id for store in stores] + ([parent.id] if parent else [])
+        return cls(recipe, training_set, objective, upstream, parent, presets[0].intensity != own)
 
 
 def resolve(recipe: PretrainRecipe, where: str) -> PretrainRecipe:
@@ -140,6 +158,12 @@ def _with_common_intensity(presets: list[Views], stores: list[Images]) -> list[V
     window = next((p.intensity.window_hu for p, s in zip(presets, stores, strict=True) if s.units == "hu"), None)
     intensity = replace(presets[0].intensity, window_hu=window or presets[0].intensity.window_hu)
     return [replace(preset, intensity=intensity) for preset in presets]
+
+
+def _as_parent_sees(preset: Views, parent: Backbone) -> Views:
+    """A preset with the parent's mean and standard deviation, so that training starts from the features that it has."""
+    inherited = parent.intensity.for_channels(len(preset.intensity.mean))
+    return replace(preset, intensity=replace(preset.intensity, mean=inherited.mean, std=inherited.std))
 
 
 def _backbone(recipe: PretrainRecipe, channels: int, preset: Views, parent: Backbone | None, where: str) -> Backbone:
@@ -265,6 +289,38 @@ def _check_batch(recipe: PretrainRecipe, training_set: TrainingSet, objective: O
             "of train.batch_size."
         )
     objective.check_batch(batch // accumulate)
+
+
+def _check_freeze(recipe: PretrainRecipe, objective: Objective, where: str) -> None:
+    """Refuse to freeze random weights, or the backbone of a whole training.
+
+    Raises:
+        RecipeError: If that is asked for.
+    """
+    schedule, train = objective.schedule, recipe.train
+    if train.freeze_epochs and recipe.backbone.init == "scratch":
+        raise RecipeError(
+            f"{where}: train.freeze_epochs: {train.freeze_epochs:g} epochs with a frozen backbone, whose weights are random "
+            "(backbone.init=scratch). Set train.freeze_epochs=0, or name a backbone in backbone.init."
+        )
+    if schedule.freeze_steps >= schedule.total_steps:
+        raise RecipeError(
+            f"{where}: train.freeze_epochs: {train.freeze_epochs:g} of {train.epochs:g} epochs, so the backbone would never be "
+            "trained. Set a smaller train.freeze_epochs, or a larger train.epochs."
+        )
+
+
+def _check_kept(recipe: PretrainRecipe, where: str) -> None:
+    """Refuse to keep an epoch that does not come.
+
+    Raises:
+        RecipeError: If that is asked for.
+    """
+    if late := [epoch for epoch in recipe.keep.epochs if epoch > recipe.train.epochs]:
+        raise RecipeError(
+            f"{where}: keep.epochs: epoch {late[0]:g} is after the last one ({recipe.train.epochs:g}). Leave it out, or set a "
+            "larger train.epochs."
+        )
 
 
 def _check_memory(recipe: PretrainRecipe, channels: int, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any, Literal
 import yaml
 
 from ssl_transfer.cards import BackboneCard
-from ssl_transfer.console import is_main_process
-from ssl_transfer.data.passport import TrainingRecord
+from ssl_transfer.console import is_main_process, warn
 from ssl_transfer.environment import environment
+from ssl_transfer.errors import RecipeError
 from ssl_transfer.models.backbone import Backbone, random_init, save_backbone
 from ssl_transfer.paths import portable
+from ssl_transfer.pretraining.kept import KeptBackbones, warn_of_missing
+from ssl_transfer.pretraining.run_monitor import RunMonitor
 from ssl_transfer.pretraining.setup import PretrainSetup, online_probes, resolve
 from ssl_transfer.recipe import Overrides, PretrainRecipe, load_recipe, merge, validate
 from ssl_transfer.run import Artifact, plain, write_json
@@ -72,6 +75,7 @@ def pretrain(
     identity, folder = artifact.id, artifact.folder
     with artifact.writing() as finished:
         if finished:
+            warn_of_missing(folder, {} if untrained else recipe.kept_steps(setup.objective.schedule))
             return BackboneCard.load(folder / "backbone").training or {}
         if is_main_process():
             shutil.rmtree(folder / "backbone", ignore_errors=True)  # damaged: its card cannot be read
@@ -91,8 +95,8 @@ def read_recipe(recipe: PretrainRecipe | str | Path, overrides: Overrides = ()) 
 def _train(setup: PretrainSetup, folder: Path, identity: str, resume: str) -> dict[str, Any]:
     """Train to the end, write the backbone, and summarise."""
     recipe, training_set, schedule = setup.recipe, setup.training_set, setup.objective.schedule
-    probes = online_probes(recipe, training_set)
-    session = _open_session(recipe, schedule, folder, identity, resume)
+    monitor = _monitor(setup)
+    session = _open_session(recipe, schedule, folder, identity, resume, monitor)
     training = session.prepare(
         setup.objective,
         partial(OPTIMIZERS[recipe.optimizer.name], **recipe.optimizer.options),
@@ -105,20 +109,25 @@ def _train(setup: PretrainSetup, folder: Path, identity: str, resume: str) -> di
     patience = max(schedule.warmup_steps, COLLAPSE_PATIENCE_STEPS)
     alarms = Alarms(recipe.monitor.on_nonfinite, recipe.monitor.on_collapse, patience)
 
-    def watch() -> dict[str, float]:
-        backbone = training.backbone()
-        if probes is None or not session.accelerator.is_main_process:
-            return {}
-        return probes.measure(backbone, session.accelerator.device, session.machine.precision == "bf16")
-
+    passport = setup.passport()
+    kept = KeptBackbones(folder, identity, recipe.kept_steps(schedule), schedule.steps_per_epoch, passport)
+    main, before, keep = session.accelerator.is_main_process, *_hooks(session, monitor, kept)
     started, first_step = time.perf_counter(), training.step
-    last_line = session.run(training_set, sampler, alarms, watch, workers=recipe.train.workers)
+    last_line = session.run(
+        training_set,
+        sampler,
+        alarms,
+        partial(monitor.measure, session),
+        before=before,
+        after_step=keep,
+        workers=recipe.train.workers,
+    )
     summary = _summary(session, folder, time.perf_counter() - started, first_step, last_line)
     backbone = training.backbone()
-    if session.accelerator.is_main_process:
+    if main:
+        summary |= _compared(monitor, kept, backbone, folder, last_line)
         backbone.card = replace(backbone.card, run_id=identity, training=summary)
-        records = [TrainingRecord.of_store(part.store, part.positions) for part in training_set.parts]
-        backbone.passport = backbone.passport.with_records(*records)
+        backbone.passport = passport
         save_backbone(backbone, folder / "backbone")
         session.checkpoints.clear()
     session.accelerator.wait_for_everyone()
@@ -126,10 +135,60 @@ def _train(setup: PretrainSetup, folder: Path, identity: str, resume: str) -> di
     return summary
 
 
-def _open_session(recipe: PretrainRecipe, schedule: Schedule, folder: Path, identity: str, resume: str) -> Session:
+def _monitor(setup: PretrainSetup) -> RunMonitor:
+    """The measurements of a run; `keep.best` without a value means: if it starts from another backbone.
+
+    Raises:
+        RecipeError: If the best backbone is to be kept, and there is no labelled store.
+    """
+    probes, wanted = online_probes(setup.recipe, setup.training_set), setup.recipe.keep.best
+    if wanted and probes is None:
+        raise RecipeError(
+            "keep.best: the best backbone is chosen by the online kNN, and there is no labelled store. Name one in "
+            "monitor.store, or keep.epochs=[…]."
+        )
+    return RunMonitor(probes, setup.parent, keeps_best=setup.parent is not None if wanted is None else wanted)
+
+
+def _hooks(
+    session: Session, monitor: RunMonitor, kept: KeptBackbones
+) -> tuple[Callable[[], dict[str, float]], Callable[[int], None]]:
+    """What happens before the first step of a new run, and after every step; called on all ranks."""
+    training, main = session.training, session.accelerator.is_main_process
+
+    def before() -> dict[str, float]:
+        backbone = training.backbone()
+        if main:
+            kept.start(backbone)
+        return monitor.measure_parent(session)
+
+    def keep(step: int) -> None:
+        if step in kept.steps:
+            backbone = training.backbone()
+            if main:
+                kept.save_epoch(step, backbone)
+
+    return before, keep
+
+
+def _compared(
+    monitor: RunMonitor, kept: KeptBackbones, last: Backbone, folder: Path, last_line: dict[str, Any]
+) -> dict[str, Any]:
+    """Write the best backbone and compare the run with its parent; returns what the summary says of it."""
+    best = kept.save_best(monitor.best, last) if monitor.best else None
+    facts, warning = monitor.verdict(folder, last_line, best)
+    if warning:
+        warn(warning)
+    return facts | ({"best": best} if best else {}) | kept.facts()
+
+
+def _open_session(
+    recipe: PretrainRecipe, schedule: Schedule, folder: Path, identity: str, resume: str, monitor: RunMonitor
+) -> Session:
     """Open the session of a run and its trackers; write the description of the run into its folder."""
     machine, seed = _machine(recipe), recipe.train.seed
-    session = Session(folder, identity, machine, schedule, seed, resume=resume, tracker=recipe.tracker)
+    keep = {"monitor": monitor} if monitor.parent is not None or monitor.keeps_best else {}
+    session = Session(folder, identity, machine, schedule, seed, resume=resume, tracker=recipe.tracker, keep=keep)
     if session.accelerator.is_main_process:
         _open_folder(folder, identity, recipe, session)
     session.accelerator.wait_for_everyone()

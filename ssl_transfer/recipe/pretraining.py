@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -105,6 +106,8 @@ class TrainSection(Section):
         batch_size: Images per optimiser step, summed over all processes.
         warmup_epochs: Epochs of linear warm-up before the cosine to 0 (Goyal et al. 2017, 1706.02677, section 2.2;
             Loshchilov & Hutter 2017, 1608.03983).
+        freeze_epochs: First epochs in which the backbone keeps the weights of `backbone.init` and the statistics of its batch
+            norms, and only the heads are trained; then its rate rises to that of the heads over `warmup_epochs`.
         accumulate_steps: Smaller batches that make up one; refused where the loss compares the images of a batch.
         precision: Floating-point format of the computation: `fp32`, `bf16`, `fp16`, or `auto`: bf16 where the device
             computes it natively, else fp16 on a GPU and fp32 on a CPU.
@@ -120,6 +123,7 @@ class TrainSection(Section):
     epochs: float = Field(gt=0, le=LARGEST_EPOCHS)
     batch_size: int = Field(gt=0, le=LARGEST_BATCH)
     warmup_epochs: float = Field(default=0.0, ge=0, le=LARGEST_EPOCHS)
+    freeze_epochs: float = Field(default=0.0, ge=0, le=LARGEST_EPOCHS)
     accumulate_steps: int = Field(default=1, gt=0, le=LARGEST_BATCH)
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
     memory_format: Literal["channels_last", "contiguous", "auto"] = "auto"
@@ -151,6 +155,28 @@ class MonitorSection(Section):
     on_nonfinite: Literal["stop", "warn"] = "stop"
 
 
+class KeepSection(Section):
+    """Backbones that the run keeps beside its last one; `keep: [5, 10]` is `keep: {epochs: [5, 10]}`.
+
+    They can be evaluated as `RUN@5`, `RUN@best` and `RUN@all`. Each takes the disk space of a backbone.
+
+    Attributes:
+        epochs: Epochs whose backbones are kept; fractions are allowed.
+        every_epochs: Also those of every so many epochs.
+        best: Whether the backbone with the highest online kNN is kept, too; null: if the run starts from another backbone.
+            It is chosen by the labels of `monitor.store`, so arms of a study are compared by their last backbones.
+    """
+
+    epochs: list[Annotated[float, Field(gt=0, le=LARGEST_EPOCHS)]] = Field(default_factory=list, max_length=10_000)
+    every_epochs: float | None = Field(default=None, gt=0, le=LARGEST_EPOCHS)
+    best: bool | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return {"epochs": value} if isinstance(value, list) else value
+
+
 class PretrainRecipe(Section):
     """Everything that a pretraining needs.
 
@@ -162,6 +188,7 @@ class PretrainRecipe(Section):
         optimizer: Optimiser, `{name, options}`; see the page of each optimiser.
         train: Length, batch size, precision and other settings of the training.
         monitor: Measurements during training.
+        keep: Backbones of the way that are kept beside the last one.
         tracker: Tracker that receives the curves in addition to `log.jsonl`: `tensorboard`, `wandb`, `mlflow` or `none`.
     """
 
@@ -172,6 +199,7 @@ class PretrainRecipe(Section):
     optimizer: Component
     train: TrainSection
     monitor: MonitorSection = MonitorSection()
+    keep: KeepSection = KeepSection()
     tracker: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"
 
     def schedule(self, images: int) -> Schedule:
@@ -181,6 +209,7 @@ class PretrainRecipe(Section):
             total_steps=max(1, round(train.epochs * steps_per_epoch)),
             steps_per_epoch=steps_per_epoch,
             warmup_steps=round(train.warmup_epochs * steps_per_epoch),
+            freeze_steps=round(train.freeze_epochs * steps_per_epoch),
             batch_size=train.batch_size,
             accumulate=train.accumulate_steps,
             log_every=train.log_every_steps,
@@ -188,15 +217,28 @@ class PretrainRecipe(Section):
             watch_every=max(1, round(self.monitor.every_epochs * steps_per_epoch)),
         )
 
+    def kept_steps(self, schedule: Schedule) -> dict[int, float]:
+        """Steps, counted from 1, whose backbones are kept beside the last one -> their epochs; ascending."""
+        epochs, every = set(self.keep.epochs), self.keep.every_epochs
+        if every:
+            epochs |= {every * number for number in range(1, 1 + math.floor(self.train.epochs / every))}
+        steps = {max(1, round(epoch * schedule.steps_per_epoch)): epoch for epoch in sorted(epochs)}
+        return {step: epoch for step, epoch in steps.items() if step < schedule.total_steps}
+
     def identity(self) -> dict[str, Any]:
-        """The settings that the run's id depends on: without names, logging, cadence, trackers, workers, and paths of inputs."""
-        recipe = self.model_dump(exclude={"name", "monitor", "tracker"})
+        """The settings that the run's id depends on: without names, logging, cadence, kept backbones, trackers,
+        workers, and paths of inputs.
+        """
+        recipe = self.model_dump(exclude={"name", "monitor", "keep", "tracker"})
         for key in ("checkpoint_every_steps", "log_every_steps", "workers"):
             recipe["train"].pop(key)
         for source in (recipe["data"], *recipe["data"]["mix"]):
             source.pop("store")
-        if recipe["data"]["air"] is None:  # ids of recipes without it are those of earlier versions
-            recipe["data"].pop("air")
+        # ids of recipes without these settings are those of earlier versions
+        added = (("data", "air", None), ("train", "freeze_epochs", 0), ("optimizer", "layer_decay", 1))
+        for section, key, default in added:
+            if recipe[section].get(key) == default:
+                recipe[section].pop(key, None)
         if recipe["backbone"]["init"] != "scratch":
             recipe["backbone"].pop("init")
         return recipe

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from ssl_transfer.errors import UsageError, nearest
+from ssl_transfer.kept import located
 from ssl_transfer.paths import portable
 from ssl_transfer.records import PathPart, damage, validated
 from ssl_transfer.run import read_json, write_json
@@ -187,8 +188,12 @@ class _Content:
 
 
 def external_id(spec: str) -> str | None:
-    """The id of a store or backbone; None for a name such as `timm:resnet50`, and if it does not exist."""
-    return (read_json(Path(spec) / "card.json") or {}).get("id")
+    """The id of a store or backbone; None for a name such as `timm:resnet50`, and if it does not exist.
+
+    Raises:
+        BackboneError: If it is a backbone of a run and epoch (`RUN@5`), and the run has none.
+    """
+    return (read_json(located(spec) / "card.json") or {}).get("id")
 
 
 def open_study(folder: str | Path) -> Plan:

@@ -26,6 +26,7 @@ from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.schedule import Schedule
 from ssl_transfer.training.checkpoint import Checkpoints
+from ssl_transfer.training.freezing import FrozenBackbone
 from ssl_transfer.training.metric_logger import MetricLogger
 from ssl_transfer.training.termination import TerminationFlag
 
@@ -62,6 +63,7 @@ class Training:
         self.names = [group.name for group in objective.groups() for _ in ("weights", "norms and biases")]
         self._whole = copy.deepcopy(objective.backbone).cpu() if accelerator.is_fsdp2 else None
         self.network, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.frozen_backbone = FrozenBackbone(objective)
         self.step = 0
 
     def state(self) -> dict[str, Any]:
@@ -122,6 +124,7 @@ class Training:
         *,
         watch: Callable[[], dict[str, float]] = dict,
         enough: Callable[[], bool] = lambda: False,
+        after_step: Callable[[int], None] = lambda step: None,
         before_save: Callable[[], None] = lambda: None,
     ) -> None:
         """Train to the last step, or until `enough` returns true.
@@ -132,6 +135,7 @@ class Training:
             checkpoints: Writes checkpoints.
             watch: Measures the model; called on all ranks every `watch_every` steps and at the end.
             enough: Whether to stop early; called before every step, with the same answer on all ranks.
+            after_step: Called after every step (counted from 1), before its checkpoint, on all ranks.
             before_save: Called before every checkpoint, on all ranks; an error prevents it.
 
         Raises:
@@ -150,6 +154,7 @@ class Training:
                 if stopping or schedule.logs_at(self.step):
                     logger.flush(self.rate, watch if schedule.watches_at(self.step) else dict)
                 progress.update(logger.message)
+                after_step(self.step)
                 if stopping or schedule.checkpoints_at(self.step):
                     before_save()
                     self._save(checkpoints)
@@ -172,6 +177,7 @@ class Training:
 
     def _advance(self, batches: Iterator[ViewBatch]) -> tuple[list[Losses], list[torch.Tensor], torch.Tensor | None]:
         """Take one optimiser step; return losses and rows of its micro-batches, and the norm of the gradient."""
+        self.frozen_backbone.settle(self.step)
         self.objective.before_step(self.step)
         self._set_rates()
         losses, rows = [], []

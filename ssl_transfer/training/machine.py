@@ -68,17 +68,23 @@ def native_precision() -> str:
 
 
 def start_accelerator(
-    precision: str, batch_size: int, accumulate: int = 1, tracker: str = "none", folder: Path | None = None
+    precision: str,
+    batch_size: int,
+    accumulate: int = 1,
+    tracker: str = "none",
+    folder: Path | None = None,
+    some_unused: bool = False,
 ) -> Accelerator:
     """The Accelerator of this launch.
 
     Args:
         precision: `fp32`, `bf16` or `fp16`.
-        precision: See `Machine`.
         batch_size: Global batch size.
         accumulate: Number of consecutive parts that the batch is computed in.
         tracker: `none`, or a tracker of Accelerate.
         folder: Folder that the tracker writes into.
+        some_unused: Whether parameters have no gradient in some steps. Processes then agree on these in every step; without it,
+            they would wait for their gradients.
 
     Raises:
         RunError: If Accelerate counts fewer processes than the launcher started.
@@ -92,7 +98,9 @@ def start_accelerator(
         log_with=None if tracker == "none" else tracker,
         project_dir=folder,
         fsdp_plugin=_sharding(),
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],  # buffers are equal on every rank
+        kwargs_handlers=[  # buffers are equal on every rank
+            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=some_unused)
+        ],
     )
     launched, counted = int(os.environ.get("WORLD_SIZE", "1")), accelerator.num_processes
     if counted != launched:

@@ -39,6 +39,16 @@ class MetricLogger:
         self.waited, self.message = 0.0, ""
         self.since = time.perf_counter()
 
+    def start(self, measured: dict[str, float]) -> None:
+        """Write what was measured before the first step, as step 0, which has no loss; nothing if nothing was measured."""
+        if not measured:
+            return
+        if self.log is not None:
+            world = self.accelerator.num_processes
+            self.log.write(step=0, epoch=0.0, loss=None, lr=None, world_size=world, **measured)
+        self.accelerator.log(measured, step=0)
+        self.since = time.perf_counter()
+
     def timed(self, batches: Iterator[ViewBatch]) -> Iterator[ViewBatch]:
         """Yield the batches, and measure the time spent waiting for them."""
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from ssl_transfer.data.store import class_codes
 from ssl_transfer.errors import RunError, StoreError
 from ssl_transfer.measures.geometry import rankme
 from ssl_transfer.measures.neighbors import nearest, vote
+from ssl_transfer.measures.standard_error import mean_recall_error
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.embedding import embed
 
@@ -51,14 +53,19 @@ class OnlineProbes:
             rows = store.positions(split)
             rows = rows[self.codes[rows] >= 0]
             self.rows[split] = np.sort(draw.choice(rows, min(images, len(rows)), replace=False))
+        known = store.card.n_patients is not None
+        self.patients = store.column("patient")[self.rows["val"]].astype(str) if known else None
+        self.label = label
 
     def measure(self, backbone: Backbone, device: torch.device, bf16: bool) -> dict[str, float]:
-        """`knn` (k = 20), `linear_probe` (ridge on standardised features) and `rankme` of the validation features."""
+        """`knn` (k = 20) with its standard error `knn_se` (see `mean_recall_error`), `linear_probe` (ridge on standardised
+        features) and `rankme` of the validation features.
+        """
         features = {
             split: embed(backbone, self.store, rows, device=device, bf16=bf16) for split, rows in self.rows.items()
         }
         if not all(np.isfinite(values).all() for values in features.values()):
-            return dict.fromkeys(("knn", "linear_probe", "rankme"), math.nan)
+            return dict.fromkeys(("knn", "knn_se", "linear_probe", "rankme"), math.nan)
         labels = {split: self.codes[rows] for split, rows in self.rows.items()}
         k = min(NEIGHBORS, len(features["train"]))
         similarities, neighbors = nearest(features["train"], features["val"], k)
@@ -67,9 +74,15 @@ class OnlineProbes:
         probed = probe.fit(features["train"], labels["train"]).predict(features["val"])
         return {
             "knn": _mean_recall(labels["val"], voted),
+            "knn_se": mean_recall_error(labels["val"], voted, self.patients),
             "linear_probe": _mean_recall(labels["val"], probed),
             "rankme": rankme(torch.from_numpy(features["val"])),
         }
+
+    def card(self) -> dict[str, Any]:
+        """What is measured, for the card of a backbone: id of the store, column, and number of validation images and patients."""
+        patients = None if self.patients is None else len(np.unique(self.patients))
+        return {"store": self.store.id, "label": self.label, "images": len(self.rows["val"]), "patients": patients}
 
 
 def _mean_recall(truth: np.ndarray, predicted: np.ndarray) -> float:

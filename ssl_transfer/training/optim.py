@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from lightly.utils.lars import LARS
-from pydantic import PositiveFloat
+from pydantic import Field, PositiveFloat
 
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods.objective import Group
 
 RateRule = Literal["none", "linear", "sqrt"]
+LayerDecay = Annotated[float, Field(gt=0, le=1)]
 
 
 def scaled_rate(lr: float, rule: RateRule, batch_size: int) -> float:
@@ -26,17 +27,25 @@ def scaled_rate(lr: float, rule: RateRule, batch_size: int) -> float:
     return {"none": lr, "linear": lr * batch_size / 256, "sqrt": lr * math.sqrt(batch_size)}[rule]
 
 
-def parameter_groups(groups: Sequence[Group], weight_decay: float) -> list[dict]:
+def parameter_groups(groups: Sequence[Group], lr: float, weight_decay: float, layer_decay: float) -> list[dict]:
     """Divide each group into two optimiser groups: weights, and norms and biases, which have no weight decay.
 
     lightly's LARS does not scale groups without weight decay, which is what the papers prescribe for norms and biases.
+
+    Args:
+        groups: Parameters, grouped by learning rate.
+        lr: Peak learning rate of the heads.
+        weight_decay: Weight decay of the weights.
+        layer_decay: The rate of a group is `lr` · `layer_decay` ^ `depth`.
     """
     optimizer_groups = []
     for group in groups:
         weights = [parameter for parameter in group.parameters if parameter.ndim > 1]
         norms_and_biases = [parameter for parameter in group.parameters if parameter.ndim <= 1]
-        optimizer_groups.append({"params": weights, "weight_decay": weight_decay if group.decays else 0.0})
-        optimizer_groups.append({"params": norms_and_biases, "weight_decay": 0.0})
+        rate = lr * layer_decay**group.depth
+        decay = weight_decay if group.decays else 0.0
+        optimizer_groups.append({"params": weights, "lr": rate, "weight_decay": decay})
+        optimizer_groups.append({"params": norms_and_biases, "lr": rate, "weight_decay": 0.0})
     return optimizer_groups
 
 
@@ -49,6 +58,7 @@ def lars(
     weight_decay: float = 1e-6,
     momentum: float = 0.9,
     trust_coefficient: float = 0.001,
+    layer_decay: LayerDecay = 1.0,
 ) -> torch.optim.Optimizer:
     """LARS (You et al. 2017, https://arxiv.org/abs/1708.03888): SGD with a learning rate per layer. Needs a weight decay above 0.
 
@@ -61,12 +71,16 @@ def lars(
         weight_decay: L2 penalty on weights, not on norms and biases; above 0. SimCLR: 1e-6 (2002.05709, section 2.3).
         momentum: Momentum of the gradients, in [0, 1). Paper: 0.9.
         trust_coefficient: Rate of a layer as a share of ‖weights‖ / ‖gradient‖. Paper: 0.001.
+        layer_decay: Rate of a layer of the backbone as a share of the next one's (stages of a CNN, blocks of a ViT), in (0, 1];
+            heads have the full rate. For a pretraining that starts from another backbone; 1: all rates are equal. Fine-tuning
+            has the strategy `llrd`. MAE: 0.75 in fine-tuning (2111.06377, Table 9).
     """
     if weight_decay <= 0:
         raise RecipeError("optimizer.weight_decay: LARS scales only decayed weights; set it above 0, for example 1e-6.")
+    rate = scaled_rate(lr, rate_rule, batch_size)
     return LARS(
-        parameter_groups(groups, weight_decay),
-        lr=scaled_rate(lr, rate_rule, batch_size),
+        parameter_groups(groups, rate, weight_decay, layer_decay),
+        lr=rate,
         momentum=momentum,
         trust_coefficient=trust_coefficient,
     )
@@ -80,6 +94,7 @@ def sgd(
     rate_rule: RateRule = "none",
     weight_decay: float = 1e-4,
     momentum: float = 0.9,
+    layer_decay: LayerDecay = 1.0,
 ) -> torch.optim.Optimizer:
     """SGD with momentum.
 
@@ -91,10 +106,12 @@ def sgd(
             section 2.1); `sqrt`, × √batch (SimCLR, 2002.05709, appendix B.1).
         weight_decay: L2 penalty on weights, not on norms and biases. MoCo: 1e-4 (1911.05722, section 4).
         momentum: Momentum of the gradients, in [0, 1). MoCo: 0.9 (1911.05722, section 4).
+        layer_decay: Rate of a layer of the backbone as a share of the next one's (stages of a CNN, blocks of a ViT), in (0, 1];
+            heads have the full rate. For a pretraining that starts from another backbone; 1: all rates are equal. Fine-tuning
+            has the strategy `llrd`. MAE: 0.75 in fine-tuning (2111.06377, Table 9).
     """
-    return torch.optim.SGD(
-        parameter_groups(groups, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), momentum=momentum
-    )
+    rate = scaled_rate(lr, rate_rule, batch_size)
+    return torch.optim.SGD(parameter_groups(groups, rate, weight_decay, layer_decay), lr=rate, momentum=momentum)
 
 
 def adamw(
@@ -105,6 +122,7 @@ def adamw(
     rate_rule: RateRule = "none",
     weight_decay: float = 0.05,
     betas: tuple[float, float] = (0.9, 0.999),
+    layer_decay: LayerDecay = 1.0,
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101).
 
@@ -117,10 +135,12 @@ def adamw(
         weight_decay: Decoupled decay of weights, not of norms and biases. MAE: 0.05 (2111.06377, Table 8).
         betas: Decay rates of the running mean and of the running square of the gradients (Kingma & Ba 2015, 1412.6980,
             Algorithm 1).
+        layer_decay: Rate of a layer of the backbone as a share of the next one's (stages of a CNN, blocks of a ViT), in (0, 1];
+            heads have the full rate. For a pretraining that starts from another backbone; 1: all rates are equal. Fine-tuning
+            has the strategy `llrd`. MAE: 0.75 in fine-tuning (2111.06377, Table 9).
     """
-    return torch.optim.AdamW(
-        parameter_groups(groups, weight_decay), lr=scaled_rate(lr, rate_rule, batch_size), betas=betas
-    )
+    rate = scaled_rate(lr, rate_rule, batch_size)
+    return torch.optim.AdamW(parameter_groups(groups, rate, weight_decay, layer_decay), lr=rate, betas=betas)
 
 
 OPTIMIZERS = {"lars": lars, "sgd": sgd, "adamw": adamw}

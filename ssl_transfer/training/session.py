@@ -90,8 +90,14 @@ class Session:
         self._checkpoint = self.checkpoints.load()
         self.machine = machine if self._checkpoint is None else self._recorded_machine(self._checkpoint)
         self.checkpoints.extra = self._extra
+        step = self._checkpoint["step"] if self._checkpoint else 0
         self.accelerator = start_accelerator(
-            self.machine.precision, schedule.batch_size, schedule.accumulate, tracker, folder
+            self.machine.precision,
+            schedule.batch_size,
+            schedule.accumulate,
+            tracker,
+            folder,
+            some_unused=schedule.freezes_at(step),
         )
         keep_freed_memory(self.accelerator.device)
         torch.set_num_threads(self.machine.threads)  # Accelerate may have changed the number
@@ -169,6 +175,8 @@ class Session:
         alarms: Alarms,
         watch: Callable[[], dict[str, float]],
         *,
+        before: Callable[[], dict[str, float]] = dict,
+        after_step: Callable[[int], None] = lambda step: None,
         workers: int | None = None,
         enough: Callable[[], bool] = lambda: False,
     ) -> dict[str, Any]:
@@ -179,6 +187,8 @@ class Session:
             sampler: Yields this rank's rows, from the current step on.
             alarms: Checks of losses and projections.
             watch: Measures the model; called on all ranks.
+            before: Measures before the first step of a new run; called on all ranks.
+            after_step: Called after every step (counted from 1), before its checkpoint, on all ranks.
             workers: Number of worker processes that read images; None: see `suited_workers`.
             enough: Whether to stop early; called before every step.
 
@@ -196,9 +206,17 @@ class Session:
             )
             logger = MetricLogger(self.accelerator, self.schedule, log, alarms, training_set.key)
             stores = StoreWatch(part.store for part in training_set.parts)
+            if self.training.step == 0:
+                logger.start(before())
             with named_reader_failures(self.folder):
                 self.training.run(
-                    batches, logger, self.checkpoints, watch=watch, enough=enough, before_save=stores.check
+                    batches,
+                    logger,
+                    self.checkpoints,
+                    watch=watch,
+                    enough=enough,
+                    after_step=after_step,
+                    before_save=stores.check,
                 )
         return log.last if log else {}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer.errors import UsageError
+from ssl_transfer.kept import FOLDER as KEPT
 from ssl_transfer.recipe import PretrainRecipe, read_yaml, validate
 from ssl_transfer.records import damage, parquet_rows
 from ssl_transfer.result import Analysis, EvalResult, Ranking, Tuning
@@ -90,9 +91,10 @@ def verify_run(folder: Path, findings: Findings) -> None:
     if not (folder / "backbone").exists():
         findings.fine(folder, f"run {identity}: not finished; the same command continues it")
         return
-    card = verify_backbone(folder / "backbone", findings)
-    if card and card.run_id != identity:
-        findings.wrong(folder / "backbone", f"was written by run {card.run_id}, this is the folder of run {identity}")
+    for backbone in (folder / "backbone", *sorted((folder / KEPT).glob("[!.]*"))):
+        card = verify_backbone(backbone, findings)
+        if card and card.run_id != identity:
+            findings.wrong(backbone, f"was written by run {card.run_id}, this is the folder of run {identity}")
 
 
 def _verify_log(path: Path, findings: Findings) -> None:

@@ -44,7 +44,7 @@ def test_there_are_three_optimisers():
 
 
 def test_norms_and_biases_are_not_decayed_and_frozen_parameters_are_left_out(network):
-    decayed, free = parameter_groups(one_group(network), 0.01)
+    decayed, free = parameter_groups(one_group(network), 0.1, 0.01, 1.0)
     assert decayed["weight_decay"] == 0.01 and free["weight_decay"] == 0
     assert [id(p) for p in decayed["params"]] == [id(network[0].weight), id(network[2].weight)]
     assert [id(p) for p in free["params"]] == [id(network[0].bias), id(network[1].weight), id(network[1].bias)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ssl_transfer.evaluation.strategies.strategy import Strategy, trainable
+from ssl_transfer.evaluation.strategies.strategy import Strategy
 from ssl_transfer.methods.objective import Group
 
 
@@ -19,7 +19,7 @@ class Gradual(Strategy):
 
     def groups(self) -> list[Group]:
         """One group per trainable block, and one for the head."""
-        groups = [Group(block.name, trainable(block)) for block in self.blocks]
+        groups = [Group(block.name, block.trainable) for block in self.blocks]
         return [group for group in groups if group.parameters] + [Group("head", list(self.head_parameters.values()))]
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:

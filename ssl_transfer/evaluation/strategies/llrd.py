@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import nn
 
-from ssl_transfer.evaluation.strategies.strategy import Strategy, trainable
+from ssl_transfer.evaluation.strategies.strategy import Strategy
 from ssl_transfer.methods.objective import Group
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.blocks import blocks
@@ -39,7 +39,7 @@ class LLRD(Strategy):
 
     def groups(self) -> list[Group]:
         """One group per trainable layer, and one for the head."""
-        groups = [Group(block.name, trainable(block)) for block in self.blocks]
+        groups = [Group(block.name, block.trainable) for block in self.blocks]
         return [group for group in groups if group.parameters] + [Group("head", list(self.head_parameters.values()))]
 
     def rates(self, step: int, factor: float) -> Mapping[str, float]:

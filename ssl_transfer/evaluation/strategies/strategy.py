@@ -70,8 +70,3 @@ class Strategy(nn.Module):
 
     def finish(self, backbone: Backbone) -> None:
         """Called once after training and scoring: restore the layers of the backbone's architecture."""
-
-
-def trainable(block: Block) -> list[nn.Parameter]:
-    """The trainable parameters of a block."""
-    return [parameter for parameter in block.parameters.values() if parameter.requires_grad]
