@@ -74,7 +74,7 @@ def test_an_unknown_option_of_a_method_is_refused_in_the_same_form():
 
 def test_an_unknown_section_is_answered_with_those_that_exist(load):
     with pytest.raises(
-        RecipeError, match=r"epochs: PretrainRecipe takes no such option\. Known: backbone, data, method"
+        RecipeError, match=r"epochs: PretrainRecipe takes no such option\. Known: backbone, data, keep, method"
     ):
         load("epochs=3")
 

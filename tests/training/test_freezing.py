@@ -3,9 +3,9 @@
 import copy
 
 import pytest
-import timm
 import torch
 from support.tiny_methods import RESNET, VIT, new_backbone, new_method
+from timm.optim import param_groups_layer_decay
 
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.settings import evaluate_recipe
@@ -145,7 +145,7 @@ def test_rates_of_a_vit_s_blocks_are_those_of_timm(name):
     model = backbone.model
     scales = {
         id(p): group["lr_scale"]
-        for group in timm.optim.param_groups_layer_decay(model, layer_decay=decay)
+        for group in param_groups_layer_decay(model, layer_decay=decay)
         for p in group["params"]
     }
     expected = {key: 0.1 * scales[id(p)] for key, p in model.named_parameters()}

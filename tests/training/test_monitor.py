@@ -60,7 +60,7 @@ def test_probes_of_features_that_are_not_finite_are_nan(ct_store, pixels):
     with torch.no_grad():
         pixels.model[0].weight.fill_(math.nan)
     found = OnlineProbes(ct_store, "label", 1000, 0).measure(pixels, CPU, bf16=False)
-    assert set(found) == {"knn", "linear_probe", "rankme"} and all(map(math.isnan, found.values()))
+    assert set(found) == {"knn", "knn_se", "linear_probe", "rankme"} and all(map(math.isnan, found.values()))
 
 
 def test_the_probes_read_no_test_row_and_no_more_than_they_were_given(ct_store):
