@@ -24,7 +24,7 @@ from ssl_transfer.data.form import StoreForm
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.ingest.like import ingest_like, inputs_like
 from ssl_transfer.data.store import ImageStore
-from ssl_transfer.errors import StoreError, UsageError
+from ssl_transfer.errors import Interrupted, StoreError, UsageError
 from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.embedding import embed
@@ -155,7 +155,10 @@ def _opened(images: str | Path, outputs: Outputs, form: StoreForm, reading: dict
         outputs.images.absolute().parent.mkdir(parents=True, exist_ok=True)
         temporary = tempfile.TemporaryDirectory(prefix=f".{outputs.images.name}.", dir=outputs.images.absolute().parent)
     with temporary as place:
-        store = ingest_like(images, Path(place) / "store", form, **reading)
+        try:
+            store = ingest_like(images, Path(place) / "store", form, **reading)
+        except Interrupted as interruption:
+            raise Interrupted(f"{outputs.images}: stopped. Nothing was kept.", interruption.status) from None
         yield ClearedAir(store) if form.air else store
 
 
