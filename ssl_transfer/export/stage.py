@@ -44,7 +44,7 @@ def export_backbone(
     """
     if to not in HOMES:
         raise UsageError(f"--to {to}: no such form.{nearest(to, HOMES)}")
-    backbone = backbone if isinstance(backbone, Backbone) else load_backbone(backbone)
+    backbone = (backbone if isinstance(backbone, Backbone) else load_backbone(backbone)).eval()
     card = backbone.card
     if card.method == TRIVIAL:
         raise BackboneError(f"{card.name}: trivial features have no weights that could be exported.")
