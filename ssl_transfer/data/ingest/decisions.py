@@ -78,8 +78,8 @@ def decisions(
                 )
             ],
             "depths": [
-                {**dict(zip(DETECTOR, detector, strict=True)), "in_use": list(span)}
-                for detector, span in ranges.depths.items()
+                {**dict(zip(DETECTOR, (list(depth), *others), strict=True)), "in_use": list(span)}
+                for (depth, *others), span in ranges.depths.items()
             ],
         },
         "size": {

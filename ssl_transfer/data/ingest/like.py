@@ -172,7 +172,7 @@ def _depths(form: StoreForm) -> dict[tuple, Span]:
     for entry in form.depths:
         depth, *others = (entry.get(name) for name in DETECTOR)
         low, high = entry["in_use"]
-        depths[(tuple(depth), *others) if depth else (depth, *others)] = (float(low), float(high))
+        depths[(tuple(depth), *others)] = (float(low), float(high))
     return depths
 
 

@@ -97,6 +97,7 @@ def test_a_check_names_series_ranges_shapes_classes_and_splits(tmp_path):
     assert decided["intensity"] == {
         "units": "scaled",
         "rules": [{"rule": "bits", "images": 12, "ranges": 2, "lowest": 0.0, "highest": 4095.0}],
+        "depths": [],
     }
     assert decided["size"]["shapes"] == [{"size": [8, 6], "images": 10}, {"size": [8, 8], "images": 2}]
     assert decided["size"]["resampled"] == 2
