@@ -79,9 +79,7 @@ def executed(workdir):
         before = files()
         nbclient.NotebookClient(
             notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": workdir / "notebooks"}}
-        ).execute(
-            env={**ENVIRONMENT, "QUICKSTART": "quick", "NUMBA_OPT": "0"}
-        )  # UMAP compiles in two thirds of the time
+        ).execute(env={**ENVIRONMENT, "QUICKSTART": "quick"})
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         after = files()
         return Executed(outputs, {path for path in before | after if before.get(path) != after.get(path)})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,7 +186,9 @@ class _Evaluations:
             identity["tuning"] = tuning.id
         folder = self.jobs.folder / "evaluate" / digest([identity, input_ids(inputs[:2])])
         for run in runs:
-            run["result"] = str(folder / f"{run['fraction']:g}-{run['seed']}" / "result.json")
+            run["result"] = os.path.join(
+                folder, f"{run['fraction']:g}-{run['seed']}", "result.json"
+            )  # a study has many
         output = folder if len(runs) > 1 else Path(runs[0]["result"]).parent
         command += [f"fraction={_list(fractions)}", f"seed={_list(seeds)}", *settings, "--out", str(output)]
         self.jobs.add(

@@ -10,7 +10,7 @@ from support.tiny_study import STUDY, small, write_study
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.run import Artifact
 from ssl_transfer.study.design import load_study
-from ssl_transfer.study.report.drawing import STYLE, inline_svg
+from ssl_transfer.study.report.drawing import STYLE, inline_svg, svg_text
 from ssl_transfer.study.report.section import Drawing
 
 HOSTILE = r"$\frac$ <script>alert(1)</script> & {metric.__class__} %s"
@@ -24,7 +24,7 @@ def figure_of(text: str) -> Figure:
 
 
 def test_a_name_in_a_figure_is_text_of_the_page():
-    svg = inline_svg(figure_of(HOSTILE), HOSTILE)
+    svg = inline_svg(svg_text(figure_of(HOSTILE)), HOSTILE)
     assert "<script>" not in svg
     assert svg.count("&lt;script&gt;alert(1)&lt;/script&gt; &amp; {metric.__class__} %s") >= 1 and r"$\frac$" in svg
 

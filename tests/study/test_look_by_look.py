@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,18 @@ def test_a_run_that_fails_does_not_hold_up_the_next_look(plan):
     assert pretrained(verbs, "photographs") == list(range(9))
     rows = [row for row in read_looks(made.folder)["looks"] if row["family"] == "primary"]
     assert [row["n"] for row in rows] == [[2, 2], [5, 5], [8, 8]]
+
+
+def test_a_look_at_a_single_pair_has_a_difference_and_decides_nothing(plan):
+    made = plan()
+    run(made, scores(gap=0.4), fails="pretrain CT, seed [1-9]")
+    answer = report_study(made)
+    rows = read_looks(made.folder)["looks"]
+    assert {row["family"]: (row["n"], row["p_value"]) for row in rows} == dict.fromkeys(
+        ("gate", "primary"), ([1, 1], None)
+    )
+    page = Path(answer["report"]).read_text()
+    assert "nan" not in re.sub(r"<[^>]*>", " ", page).lower().split()
 
 
 def test_targets_for_another_engine_are_the_jobs_of_the_next_look(plan):

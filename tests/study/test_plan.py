@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from ssl_transfer.evaluation.settings import evaluate_recipes
 from ssl_transfer.recipe import read_yaml
 from ssl_transfer.study.arms import arms_of, compared
 from ssl_transfer.study.costs import Costs
-from ssl_transfer.study.design import assignments, load_study
+from ssl_transfer.study.design import StudyRecipe, assignments, load_study
 from ssl_transfer.study.plan import Plan
 from ssl_transfer.study.planning import plan_study
 from ssl_transfer.study.stage import check_settings
@@ -33,6 +34,18 @@ def plan(tmp_path, monkeypatch):
 
     def planned(**changes) -> Plan:
         return plan_study(load_study(write_study(tmp_path, **changes)), Path("studies/tiny"))
+
+    return planned
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    """Plan a study of `recipes/studies`, once: where it is, what it was read as, and its plan."""
+
+    @cache
+    def planned(path: Path) -> tuple[Path, StudyRecipe, Plan]:
+        folder, study = tmp_path_factory.mktemp(path.stem), load_study(path)
+        return folder, study, plan_study(study, folder)
 
     return planned
 
@@ -284,9 +297,10 @@ def test_the_head_of_a_study_says_what_it_decides_its_power_its_looks_and_its_co
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_the_cost_in_the_head_of_a_study_is_that_of_its_plan(path, tmp_path):
+def test_the_cost_in_the_head_of_a_study_is_that_of_its_plan(path, shipped):
     (stated,) = re.findall(r"^# Cost: (?:about )?(\d+) (minutes|hours)", path.read_text(), re.M)
-    hours = Costs().estimate(plan_study(load_study(path), tmp_path, write=False).jobs).hours
+    _, _, plan = shipped(path)
+    hours = Costs().estimate(plan.jobs).hours
     assert float(stated[0]) == pytest.approx(hours * {"minutes": 60, "hours": 1}[stated[1]], rel=0.05, abs=1)
 
 
@@ -309,37 +323,41 @@ def test_the_detectable_differences_in_the_head_of_a_study_are_those_of_its_powe
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_a_study_of_the_literature_plans(path, tmp_path):
-    study = load_study(path)
-    found = plan_study(study, tmp_path, write=False)
-    assert sum(1 for _ in found.runs) > 40
-    assert {primary.protocol for primary in study.statistics.primary} <= {run["protocol"] for run in found.runs}
+def test_a_study_of_the_literature_plans(path, shipped):
+    _, study, plan = shipped(path)
+    assert sum(1 for _ in plan.runs) > 40
+    assert {primary.protocol for primary in study.statistics.primary} <= {run["protocol"] for run in plan.runs}
+
+
+def test_a_plan_can_be_made_without_writing(tmp_path):
+    plan_study(load_study(ROOT / "recipes/studies/quickstart_tiny.yaml"), tmp_path, write=False)
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_every_recipe_and_setting_of_a_study_is_one_that_its_stage_takes(path, tmp_path, monkeypatch):
+def test_every_recipe_and_setting_of_a_study_is_one_that_its_stage_takes(path, shipped, monkeypatch):
     monkeypatch.chdir(ROOT)
-    plan = plan_study(load_study(path), tmp_path)
+    _, _, plan = shipped(path)
     check_settings(plan, check)
 
 
 @pytest.mark.parametrize("path", [path for path in STUDIES if "mini" in path.stem], ids=lambda path: path.stem)
-def test_a_mini_version_ends_within_45_minutes_by_its_estimate_and_trains_on_at_most_2000_images(path, tmp_path):
-    plan = plan_study(load_study(path), tmp_path)
+def test_a_mini_version_ends_within_45_minutes_by_its_estimate_and_trains_on_at_most_2000_images(path, shipped):
+    folder, _, plan = shipped(path)
     assert Costs().estimate(plan.jobs).hours <= 0.75
-    limits = [read_yaml(card)["data"]["limit"] for card in (tmp_path / "recipes").glob("*.yaml")]
+    limits = [read_yaml(card)["data"]["limit"] for card in (folder / "recipes").glob("*.yaml")]
     assert limits and all(int(limit) <= 2000 for limit in limits)
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_trained_arms_of_a_study_take_equally_many_steps(path, tmp_path):
+def test_trained_arms_of_a_study_take_equally_many_steps(path, shipped):
     """Also a chain: the steps of its parent count. Public weights are marked as an unequal budget in the report."""
-    plan = plan_study(load_study(path), tmp_path)
+    _, _, plan = shipped(path)
     jobs = {job.id: job for job in plan.jobs}
+    read_recipe = cache(read_yaml)
 
     def steps(job):
-        recipe = read_yaml(Path(job.words[1]))
+        recipe = read_recipe(Path(job.words[1]))
         train, limit = recipe["train"], recipe["data"]["limit"]
         own = float(train["epochs"]) * (int(limit) // int(train["batch_size"]) if limit else 1)
         return own + sum(steps(jobs[needed]) for needed in job.inputs if jobs[needed].stage == "pretrain")
@@ -349,8 +367,8 @@ def test_trained_arms_of_a_study_take_equally_many_steps(path, tmp_path):
     assert not budgets or max(budgets) <= 1.01 * min(budgets)  # whole steps of stores of other sizes
 
 
-def test_the_benchmark_has_five_thousand_runs(tmp_path):
-    plan = plan_study(load_study(ROOT / "recipes/studies/benchmark.yaml"), tmp_path, write=False)
+def test_the_benchmark_has_five_thousand_runs(shipped):
+    _, _, plan = shipped(ROOT / "recipes/studies/benchmark.yaml")
     assert sum(1 for _ in plan.runs) >= 5000
 
 

@@ -162,7 +162,7 @@ def test_a_large_page_has_unique_ids_and_refers_to_nothing_outside(large):
 def test_an_inline_svg_keeps_its_text_and_rounds_its_coordinates():
     figure = drawing.Figure()
     figure.subplots().set_title("0.12345 of 1,000")
-    svg = drawing.inline_svg(figure)
+    svg = drawing.inline_svg(drawing.svg_text(figure))
     assert ">0.12345 of 1,000<" in svg
     assert not re.search(r'[xy]="\d+\.\d{3}', svg)
 

@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+os.environ.setdefault("NUMBA_OPT", "0")  # in this process and in those below: UMAP compiles in two thirds of the time
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # the commands of this environment

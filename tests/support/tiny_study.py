@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -112,7 +113,7 @@ class Verbs:
     Args:
         plan: The plan of the study.
         value: Run -> its score.
-        fails: Part of the titles of jobs that fail.
+        fails: Regular expression of the titles of jobs that fail.
     """
 
     def __init__(self, plan: Plan, value: Callable[[dict], float], fails: str = "nothing"):
@@ -122,7 +123,7 @@ class Verbs:
     def __call__(self, words: list[str]) -> None:
         job = self.jobs[" ".join(words)]
         self.titles.append(job.title)
-        if self.fails in job.title:
+        if re.search(self.fails, job.title):
             raise ValueError("made to fail")
         _save_results(job, self.value)
 

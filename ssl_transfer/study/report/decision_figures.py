@@ -213,9 +213,13 @@ def monitoring(decisions: Sequence[Decision], terms: Terms, looks: Looks) -> Fig
         looks: Colour and marker of each arm.
 
     Returns:
-        The figure; None where the design looks once, or no look was reached.
+        The figure; None where the design looks once, or no look was reached, or the latest has no interval (a single pair).
     """
-    shown = [decision for decision in decisions if decision.looks and len(decision.planned_looks) > 1]
+    shown = [
+        each
+        for each in decisions
+        if len(each.planned_looks) > 1 and each.looks and math.isfinite(each.looks[-1].ci_low)
+    ]
     if not shown:
         return None
     columns = min(len(shown), 3)
@@ -238,7 +242,7 @@ def _monitor(ax: Axes, decision: Decision, terms: Terms, looks: Looks) -> None:
     seeds, halves = boundaries_of_looks(decision)
     last = max(seeds)
     shown = [look for look in decision.looks[1:] if look != decision.look] + [decision.looks[decision.at or 0]]
-    extent = 1.3 * max(*(max(abs(look.ci_low), abs(look.ci_high)) for look in shown), halves[-1])
+    extent = 1.3 * float(np.nanmax(np.abs([*((look.ci_low, look.ci_high) for look in shown), (halves[-1],) * 2])))
     for sign in (1, -1):
         ax.fill_between(
             seeds, [sign * half for half in halves], sign * 10 * extent, color=COLORS[0], alpha=0.09, linewidth=0

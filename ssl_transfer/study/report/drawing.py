@@ -133,32 +133,42 @@ def settle(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
-def save(figure: Figure, folder: str | Path, name: str) -> tuple[Path, Path]:
-    """Write `name.png` (200 dpi) and `name.svg` into a folder, which is created if missing; return both paths."""
+def svg_text(figure: Figure) -> str:
+    """The figure as an SVG file with a transparent ground."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return buffer.getvalue()
+
+
+def save(figure: Figure, svg: str, folder: str | Path, name: str) -> None:
+    """Write `name.png` (200 dpi) and `name.svg`, both with white ground, into a folder, which is created if missing.
+
+    Args:
+        figure: The figure.
+        svg: Its `svg_text`.
+        folder: The folder.
+        name: Name of the files.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with matplotlib.rc_context(STYLE):
-        figure.savefig(png, dpi=200, facecolor="white")
-        figure.savefig(svg, facecolor="white", metadata={"Date": None})
-    return png, svg
+        figure.savefig(folder / f"{name}.png", dpi=200, facecolor="white")
+    ground = '<rect width="100%" height="100%" fill="white"/>'
+    (folder / f"{name}.svg").write_text(re.sub(r"<svg\b[^>]*>", rf"\g<0>{ground}", svg, count=1), encoding="utf-8")
 
 
-def inline_svg(figure: Figure, label: str = "") -> str:
-    """The figure as an `<svg>` element for an HTML page.
+def inline_svg(svg: str, label: str = "") -> str:
+    """A figure as an `<svg>` element for an HTML page.
 
     Ink is `currentColor` and the ground is transparent, so light and dark pages both work; text stays text in the
     page's font; ids are prefixed by a hash of the drawing and its label, so that several figures can share a page; no prolog, no
     metadata, no address of any kind.
 
     Args:
-        figure: One of the figures above, or any other drawn with `STYLE`.
+        svg: `svg_text` of one of the figures above, or of any other drawn with `STYLE`.
         label: Text for screen readers.
     """
-    buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href").replace(INK, "currentColor")
@@ -171,7 +181,8 @@ def inline_svg(figure: Figure, label: str = "") -> str:
     svg = _lean(svg)
     _, _, rest = svg.partition('viewBox="')
     box = rest.partition('"')[0]
-    style = f"width: 100%; max-width: {figure.get_figwidth() * 96:.0f}px; stroke-linejoin: round; stroke-linecap: butt"
+    width = float(box.split()[2]) * 96 / 72  # points -> pixels of a page
+    style = f"width: 100%; max-width: {width:.0f}px; stroke-linejoin: round; stroke-linecap: butt"
     head = f'<svg role="img" aria-label="{html.escape(label)}" viewBox="{box}" style="{style}">'
     return head + svg[svg.index(">") + 1 :]
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ssl_transfer.console import duration
 from ssl_transfer.csv_files import write_csv
 from ssl_transfer.study.report import wording
-from ssl_transfer.study.report.drawing import MARKER_NAMES, inline_svg, save, settle
+from ssl_transfer.study.report.drawing import MARKER_NAMES, inline_svg, save, settle, svg_text
 from ssl_transfer.study.report.evidence import Evidence
 
 MACROS = (
@@ -45,15 +45,20 @@ class Drawing:
     split: bool = False
 
     @cached_property
+    def source(self) -> str:
+        """The figure, laid out, as the text of an SVG file."""
+        settle(self.figure)
+        return svg_text(self.figure)
+
+    @cached_property
     def svg(self) -> Markup:
         """The figure as an element of the page."""
-        settle(self.figure)
-        return Markup(inline_svg(self.figure, self.caption))
+        return Markup(inline_svg(self.source, self.caption))
 
     def write(self, folder: Path) -> None:
         """Write it as PNG and SVG."""
-        self.svg  # noqa: B018 — lays the figure out, once
-        save(self.figure, folder, re.sub(r"[^\w.-]+", "_", self.name))  # a metric of a table from elsewhere is any text
+        name = re.sub(r"[^\w.-]+", "_", self.name)  # a metric of a table from elsewhere is any text
+        save(self.figure, self.source, folder, name)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
