@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -203,13 +204,19 @@ class Workers:
         """Numbers of the workers without a task, ascending from 0."""
         return [number for number in range(self.count) if number not in self._busy]
 
+    def warm(self) -> None:
+        """Start all workers, which takes them about a second, before there is a task for them."""
+        for number in range(self.count):
+            if number not in self._workers and not self.stopped:
+                self._started(number)
+
     def start(self, number: int, task: Any) -> None:
         """Give a free worker a task."""
         worker = self._workers.get(number)
         try:
-            (worker or self._started(number)).connection.send(task)
+            send((worker or self._started(number)).connection, task)
         except OSError:  # it ended while it had nothing to do
-            self._started(number).connection.send(task)
+            send(self._started(number).connection, task)
         self._busy.add(number)
 
     def wait(self, seconds: float) -> list[tuple[int, Any]]:
@@ -233,7 +240,7 @@ class Workers:
     def _answer(self, number: int) -> Any:
         self._busy.remove(number)
         try:
-            return self._workers[number].connection.recv()
+            return receive(self._workers[number].connection)
         except (EOFError, OSError):
             return WorkerEnd(self._workers.pop(number).end())
 
@@ -316,14 +323,44 @@ def serve(descriptor: int, target: str) -> None:
     end_with_parent(_stop_alone)
     connection = multiprocessing.connection.Connection(descriptor)
     module, _, name = target.partition(":")
+    importlib.import_module(module)
     while True:
         try:
-            task = connection.recv()
+            task = receive(connection)
         except (EOFError, OSError):
             return
         answer = getattr(importlib.import_module(module), name)(task)
         with suppress(OSError):  # nobody waits for it any more
-            connection.send(answer)
+            send(connection, answer)
+
+
+def send(connection: multiprocessing.connection.Connection, value: Any) -> None:
+    """Send a value whose arrays are not copied before."""
+    buffers: list[pickle.PickleBuffer] = []
+    content = pickle.dumps(value, pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
+    views = [buffer.raw() for buffer in buffers]
+    connection.send_bytes(pickle.dumps((content, [view.nbytes for view in views])))
+    for view in views:
+        while view:
+            view = view[os.write(connection.fileno(), view) :]
+
+
+def receive(connection: multiprocessing.connection.Connection) -> Any:
+    """Receive what `send` has sent; its arrays are read into their memory.
+
+    Raises:
+        EOFError, OSError: If the other process has ended.
+    """
+    content, sizes = pickle.loads(connection.recv_bytes())
+    buffers = [bytearray(size) for size in sizes]
+    for buffer in buffers:
+        view = memoryview(buffer)
+        while view:
+            count = os.readv(connection.fileno(), [view])
+            if not count:
+                raise EOFError
+            view = view[count:]
+    return pickle.loads(content, buffers=buffers)
 
 
 def _stop_alone() -> None:

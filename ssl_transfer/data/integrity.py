@@ -25,10 +25,13 @@ BLOCK = 2**20
 
 
 def pixel_digest(image: np.ndarray) -> str:
-    """Name an image by its content: 32 hex digits of its shape, dtype and bytes."""
-    digest = hashlib.blake2b(f"{image.shape}{image.dtype.str}".encode(), digest_size=16)
+    """Name an image by its content: the first 32 hex digits of the SHA-256 of its shape, dtype and bytes.
+
+    Processors have instructions for SHA-256: it takes half the time of BLAKE2b, which hashes everything else here.
+    """
+    digest = hashlib.sha256(f"{image.shape}{image.dtype.str}".encode())
     digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
+    return digest.hexdigest()[:32]
 
 
 def sample_positions(n_images: int) -> list[int]:

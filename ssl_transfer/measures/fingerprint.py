@@ -37,6 +37,11 @@ QUERY_CODES = 2 + len(SIDES) + len(OTHER_CONTRASTS)
 # Codes of a query that are compared with those of whole known images, and with those of their content.
 FOR_WHOLE, FOR_CONTENT = range(2 + len(SIDES)), [0, *range(1 + len(SIDES), QUERY_CODES)]
 
+_SIDE = np.arange(GRID)
+NEIGHBOURS = np.stack(  # flat positions of the ring, (12, GRID, GRID), where the border repeats beyond itself
+    [np.clip(_SIDE + down, 0, GRID - 1)[:, None] * GRID + np.clip(_SIDE + right, 0, GRID - 1) for down, right in RING]
+)
+
 Box = tuple[float, float, float, float]  # top, bottom, left, right in pixels
 
 
@@ -100,10 +105,12 @@ def _plane(image: np.ndarray) -> _Plane | None:
         plane = np.where(finite, plane, plane[finite].min() if finite.any() else 0)
     while len(plane) >= 2 * WORK:
         even = len(plane) // 2 * 2
-        plane = (plane[0:even:2] + plane[1:even:2]) / 2
+        plane = plane[0:even:2] + plane[1:even:2]
+        plane *= 0.5
     while plane.shape[1] >= 2 * WORK:
         even = plane.shape[1] // 2 * 2
-        plane = (plane[:, 0:even:2] + plane[:, 1:even:2]) / 2
+        plane = plane[:, 0:even:2] + plane[:, 1:even:2]
+        plane *= 0.5
     in_hu = plane.min() < LOWEST_HU
     if in_hu:
         plane = np.maximum(plane, AIR_HU)  # below it, noise
@@ -126,8 +133,11 @@ def _content(plane: _Plane, contrast: float) -> Box:
     """The box of what differs by a contrast from the background, the grey value of the border; else the whole plane."""
     values = plane.values
     border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    differs = np.abs(values - np.median(border)) > contrast
-    rows, columns = (np.flatnonzero(differs.mean(axis) > MARGIN_SHARE) for axis in (1, 0))
+    middle = len(border) // 2  # of an even number of values
+    ordered = np.partition(border, (middle - 1, middle))
+    differs = np.abs(values - (ordered[middle - 1] + ordered[middle]) / 2) > contrast
+    counts = ((np.count_nonzero(differs, axis), differs.shape[axis]) for axis in (1, 0))
+    rows, columns = (np.flatnonzero(count / length > MARGIN_SHARE) for count, length in counts)
     if len(rows) < 8 or len(columns) < 8:
         return _whole(plane)
     return float(rows[0]), float(rows[-1] + 1), float(columns[0]), float(columns[-1] + 1)
@@ -137,7 +147,9 @@ def _code(plane: _Plane, box: Box) -> np.ndarray:
     """Code of a box of a plane, uint8 (CODE_BYTES,); what lies outside of the plane is 0 in it."""
     height, width = plane.values.shape
     rows, columns = _weights(height, box[0], box[1]), _weights(width, box[2], box[3])
-    votes = _votes(rows @ plane.values @ columns.T, plane.tie) * np.outer(rows.any(1), columns.any(1))
+    votes = _votes(rows @ plane.values @ columns.T, plane.tie)
+    if min(box) < 0 or box[1] > height or box[3] > width:
+        votes = votes * np.outer(rows.any(1), columns.any(1))
     fine = np.where(np.abs(votes) >= LEAST_VOTES, votes, 0)
     if np.count_nonzero(fine) < FEWEST_POSITIONS:
         return np.zeros(CODE_BYTES, np.uint8)
@@ -148,12 +160,9 @@ def _code(plane: _Plane, box: Box) -> np.ndarray:
 
 def _votes(sampled: np.ndarray, tie: float) -> np.ndarray:
     """How many more positions of the ring around each one are darker than brighter by more than a tie, int8 (GRID, GRID)."""
-    padded, votes = np.pad(sampled, 2, mode="edge"), np.zeros(sampled.shape, np.int8)
-    for down, right in RING:
-        difference = sampled - padded[2 + down : 2 + down + GRID, 2 + right : 2 + right + GRID]
-        votes += (difference > tie).view(np.int8)
-        votes -= (difference < -tie).view(np.int8)
-    return votes
+    difference = sampled - sampled.reshape(-1).take(NEIGHBOURS)
+    darker = (difference > tie).view(np.int8).sum(0, dtype=np.int8)
+    return darker - (difference < -tie).view(np.int8).sum(0, dtype=np.int8)
 
 
 @lru_cache(maxsize=4096)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ssl_transfer.data.display import DISPLAY_RANGE, LUMINANCE, SCALED_RANGE
 from ssl_transfer.data.ingest.ranges import Ranges
-from ssl_transfer.data.readers.dicom_pixels import AIR_HU
+from ssl_transfer.data.readers.dicom_grey import AIR_HU
 from ssl_transfer.data.readers.reader import Item, Unreadable
 
 DTYPES = (np.uint8, np.int16, np.float32)

@@ -17,8 +17,9 @@ import numpy as np
 
 from ssl_transfer.data.readers.dicom_archive import StoredSeries
 from ssl_transfer.data.readers.dicom_coding import rescale_from
+from ssl_transfer.data.readers.dicom_grey import Decoding
 from ssl_transfer.data.readers.dicom_header import ImageFile, classify, known_identity, read_header, starts_as_dicom
-from ssl_transfer.data.readers.dicom_pixels import Decoding, decode
+from ssl_transfer.data.readers.dicom_pixels import decode, decode_plain
 from ssl_transfer.data.readers.dicom_series import UnitPolicy, judge_series
 from ssl_transfer.data.readers.dicom_volumes import divide, spacing_of
 from ssl_transfer.data.readers.items import Items
@@ -36,7 +37,7 @@ from ssl_transfer.data.readers.reader import (
     refused_entries,
     walk,
 )
-from ssl_transfer.data.readers.workers import ordered
+from ssl_transfer.data.readers.workers import ordered, warm_workers
 from ssl_transfer.domains import DICOM_MODALITIES, UNKNOWN
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")  # a file with such a suffix that is not DICOM is damaged
@@ -93,12 +94,14 @@ class DicomReader:
         """Read all headers, decide units, and divide series into volumes. Items are in the order of volumes and slices."""
         files = walk(self.root)
         refused = list(files.refused)
-        images = StoredSeries()
+        images, natives = StoredSeries(), 0
         for answer in ordered(self._read_header, files, "reading headers", self.workers, fail=_unreadable):
             if isinstance(answer, Refusal):
                 refused.append(answer)
             else:
                 images.append(answer)
+                natives += answer.item.native
+                warm_workers(natives)
         policy = UnitPolicy(self.domain)
         for series in images:
             policy.count(judge_series(series))
@@ -139,6 +142,10 @@ class DicomReader:
                 f"its mask {named_file(item.mask.name)} is {mask.shape}, the image {item.n_images} x {item.size}"
             )
         decoding = Decoding(item.row.get("intensity") == "hu", rescale_from(item.row.get("rescale")))
+        if item.pixels and (decoded := decode_plain(item.path, item.size, item.pixels, decoding)):
+            image, columns = _checked(item, *decoded)
+            yield image, columns, mask
+            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             frames = [_checked(item, *frame) for frame in decode(item.path, decoding)]

@@ -15,6 +15,7 @@ from typing import Any
 from ssl_transfer.data.readers.dicom_coding import Coding, coding_of, padding_of, voi_window
 from ssl_transfer.data.readers.dicom_geometry import Frame, frames_of, pixel_spacing
 from ssl_transfer.data.readers.dicom_mosaic import is_mosaic, mosaic_of
+from ssl_transfer.data.readers.dicom_pixels import PLAIN_BITS, PlainPixels
 from ssl_transfer.data.readers.dicom_values import frame_count, group_or_header, number, text, words
 from ssl_transfer.data.readers.reader import Item, Refusal
 from ssl_transfer.errors import SourceError
@@ -24,6 +25,8 @@ RLE = "1.2.840.10008.1.2.5"  # the one compression that no native decoder reads
 UNDEFINED_LENGTH = 0xFFFFFFFF
 MOST_PIXELS = 2**30  # rows x columns x frames of one file: 2 GB of int16
 LEAST_FRAME_BYTES = 8  # of a compressed frame: the item tag and its length
+PLAIN_SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")  # implicit and explicit little endian
+PIXEL_DATA = b"\xe0\x7f\x10\x00"
 PIXEL_GROUP = (b"\xe0\x7f", b"\x7f\xe0")
 UNNAMED = "neither SOP class nor modality"
 UNCUT_MOSAIC = (
@@ -72,6 +75,7 @@ class Header:
         compressed: Whether they are compressed.
         file_bytes: Size of the file.
         is_cut: Whether the file ends within an element of the header.
+        plain: Position and length of the pixels, if they are uncompressed, little-endian and the last element; None otherwise.
     """
 
     dataset: Any
@@ -80,6 +84,7 @@ class Header:
     compressed: bool
     file_bytes: int
     is_cut: bool = False
+    plain: tuple[int, int] | None = None
 
 
 def read_header(path: Path) -> Header:
@@ -99,7 +104,7 @@ def read_header(path: Path) -> Header:
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # a file without a preamble
             if "SOPClassUID" not in dataset and "Rows" not in dataset:
                 raise SourceError("no DICM prefix, and no data element that an image has") from None
-        tag = file.read(4)
+        begin, tag, layout = file.tell(), file.read(4), file.read(8)
         size = os.fstat(file.fileno()).st_size
     syntax = _transfer_syntax(dataset)
     if syntax is not None and syntax.is_deflated:
@@ -108,7 +113,26 @@ def read_header(path: Path) -> Header:
     element = int.from_bytes(tag[2:], "little" if tag[:2] == PIXEL_GROUP[0] else "big")
     is_cut = not has_pixels and _ends_within_element(dataset, size)
     compressed = syntax is not None and syntax.is_compressed
-    return Header(dataset, has_pixels, element in FLOAT_PIXELS, compressed, size, is_cut)
+    plain = _plain_place(dataset, syntax, begin, tag, layout)
+    plain = plain if plain is not None and sum(plain) == size else None
+    return Header(dataset, has_pixels, element in FLOAT_PIXELS, compressed, size, is_cut, plain)
+
+
+def _plain_place(dataset, syntax: Any | None, begin: int, tag: bytes, layout: bytes) -> tuple[int, int] | None:
+    """Position and length of uncompressed little-endian pixels; None for others.
+
+    Args:
+        dataset: The header.
+        syntax: Its transfer syntax; None if it is not stated.
+        begin: Position of the element behind the header.
+        tag: Its tag.
+        layout: The eight bytes behind: its value representation, if that is explicit, and its length.
+    """
+    if syntax not in PLAIN_SYNTAXES or tag != PIXEL_DATA or len(layout) < 8:
+        return None
+    if dataset.original_encoding[0]:
+        return begin + 8, int.from_bytes(layout[:4], "little")
+    return (begin + 12, int.from_bytes(layout[4:], "little")) if layout[:2] in (b"OW", b"OB") else None
 
 
 def _transfer_syntax(dataset) -> Any | None:
@@ -171,6 +195,7 @@ def classify(file: str, path: Path, header: Header, *, broken: bool) -> ImageFil
     kind, reason = _impossible(size, coding, header) or (None, None)
     if kind and reason:
         return Refusal(file, kind, reason, row)
+    is_one_frame = False
     if is_mosaic(dataset):
         mosaic = mosaic_of(dataset)
         if mosaic is None:
@@ -178,11 +203,24 @@ def classify(file: str, path: Path, header: Header, *, broken: bool) -> ImageFil
         size, frames = mosaic.size, mosaic.frames(frames[0])
     elif frame_count(dataset) > 1 or "PerFrameFunctionalGroupsSequence" in dataset:
         frames = frames_of(dataset, frame_count(dataset))
+    else:
+        is_one_frame = True
     item = Item(
         file, path, len(frames), size, 1 if coding.kind == "grey" else 3, coding.dtype(hu=False), row | columns(dataset)
     )
+    if is_one_frame and coding.kind == "grey" and header.plain:
+        item.pixels = _plain_pixels(header, coding, size)
     item.native = header.compressed and dataset.file_meta.TransferSyntaxUID != RLE
     return _image_file(item, coding, frames, dataset)
+
+
+def _plain_pixels(header: Header, coding: Coding, size: tuple[int, int]) -> PlainPixels | None:
+    """The pixels of one uncompressed grey frame; None if they cannot be read without their header."""
+    start, length = header.plain or (0, 0)
+    fits = coding.bits and not coding.table and coding.allocated in PLAIN_BITS
+    if not fits or length < math.prod(size) * coding.allocated // 8:
+        return None
+    return PlainPixels(start, length, coding, padding_of(header.dataset))
 
 
 def _image_file(item: Item, coding: Coding, frames: list[Frame], dataset) -> ImageFile:

@@ -6,9 +6,14 @@ An element that does not hold what the standard asks for is unknown: a side fiel
 from __future__ import annotations
 
 import math
+import struct
+from functools import cache
 from typing import Any
 
 TEXT_NUMBERS = ("DS", "IS")  # value representations that write numbers as text
+CODES = ("CS", "DA", "TM", "DT")  # that are ASCII, whose values are joined as they stand
+NAMES = ("LO", "SH", "UI")  # of which one value is read as it stands, if it is ASCII
+ESCAPE = 0x1B  # begins another character set
 
 
 def numbers(header, keyword: str) -> list[float]:
@@ -40,6 +45,12 @@ def number(header, keyword: str) -> float | None:
 
 def text(header, keyword: str) -> str | None:
     """An element as text without blanks around it, several values joined by a backslash; None if empty or unreadable."""
+    element = _raw_element(header, keyword)
+    if element is None:
+        return None
+    plain = _plain_text(element, keyword)
+    if plain is not None:
+        return plain.strip(" \0") or None
     try:
         value = header.get(keyword)
     except Exception:  # an unknown value representation, bytes of another character set, …
@@ -85,17 +96,47 @@ def _sequence(header, keyword: str) -> Any:
         return []
 
 
-def _raw_values(header, keyword: str) -> list:
+@cache
+def _dictionary(keyword: str) -> tuple[Any, str]:
+    """Tag and value representation of a keyword, by the standard."""
     from pydicom.datadict import dictionary_VR, tag_for_keyword
     from pydicom.tag import BaseTag
 
     tag = BaseTag(tag_for_keyword(keyword) or 0)
+    return tag, dictionary_VR(tag)
+
+
+def _raw_element(header, keyword: str) -> Any | None:
+    """A data element as it was read; None if it is absent."""
     try:
-        element = header.get_item(tag)
-        if element is None:
-            return []
-        if isinstance(element.value, bytes) and dictionary_VR(tag) in TEXT_NUMBERS and element.VR not in ("FD", "FL"):
-            value = element.value.decode("latin-1")
+        return header.get_item(_dictionary(keyword)[0])
+    except Exception:  # read later from a file that is not there
+        return None
+
+
+def _plain_text(element: Any, keyword: str) -> str | None:
+    """The text of an element that pydicom need not convert, which takes 50 µs; None: it has to be converted."""
+    value, stated = element.value, element.VR
+    if type(value) is not bytes or not value.isascii() or ESCAPE in value:
+        return None
+    kind = stated or _dictionary(keyword)[1]
+    if kind in CODES or (kind in NAMES and b"\\" not in value):
+        return value.decode("ascii")
+    return None
+
+
+def _raw_values(header, keyword: str) -> list:
+    element = _raw_element(header, keyword)
+    if element is None:
+        return []
+    tag, usual = _dictionary(keyword)
+    value, stated = element.value, element.VR
+    try:
+        if type(value) is bytes and usual in TEXT_NUMBERS and stated not in ("FD", "FL"):
+            value = value.decode("latin-1")
+        elif type(value) is bytes and (stated or usual) == "US" and value and len(value) % 2 == 0:
+            order = "<" if element.is_little_endian else ">"
+            return list(struct.unpack(f"{order}{len(value) // 2}H", value))
         else:
             value = header[tag].value
     except Exception:

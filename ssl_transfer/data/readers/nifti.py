@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ssl_transfer.data.readers.dicom_pixels import AIR_HU
+from ssl_transfer.data.readers.dicom_grey import AIR_HU
 from ssl_transfer.data.readers.finite import replace_non_finite
 from ssl_transfer.data.readers.grid import Grid, reorientation, to_canonical
 from ssl_transfer.data.readers.hounsfield import (
