@@ -8,9 +8,9 @@ mark, UTF-16 with one, all three kinds of line ends, empty lines and empty cells
 from __future__ import annotations
 
 import csv
-import io
 import re
 import unicodedata
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssl_transfer.errors import SslTransferError
+from ssl_transfer.texts import Texts
 
 DELIMITERS = "\t;,|"  # of equally fit ones the first: semicolons before decimal commas
 LONGEST_CELL = 100_000  # characters; a cell of a spreadsheet has at most 32,767
 SAMPLED_RECORDS = 100  # for the choice of the delimiter
+LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 BLANKS = "\ufeff\u200b\u200c\u200d\u2060"  # invisible, and not blanks for str.strip
 MAGIC = {
     b"PK\x03\x04": "an Excel workbook or another zip file",
@@ -39,7 +41,7 @@ class CsvTable:
     Attributes:
         path: Path of the file.
         delimiter: Character between the cells.
-        cells: Name of each column in the order of the file -> text of each row; "" where there is none.
+        cells: Name of each column in the order of the file -> text of each row; "" where there is none. Compact, see `Texts`.
         lines: Number of the line at which each row begins.
         notes: What was left out, for the user.
         error: Class of the errors that are raised.
@@ -47,8 +49,8 @@ class CsvTable:
 
     path: Path
     delimiter: str
-    cells: dict[str, list[str]]
-    lines: list[int]
+    cells: dict[str, Texts]
+    lines: Sequence[int]
     notes: list[str]
     error: type[SslTransferError]
 
@@ -93,7 +95,7 @@ def read_csv(path: str | Path, error: type[SslTransferError]) -> CsvTable:
     while not names[-1]:  # cells after the last column, as spreadsheets leave them
         names.pop()
     _check_names(names, f"{path} line {names_line}", error)
-    lines, columns = [], [[] for _ in names]
+    lines, columns = array("q"), [Texts() for _ in names]
     for line, record in records:
         for column, cell in zip(columns, _row(record, names, delimiter, f"{path} line {line}", error), strict=True):
             column.append(cell)
@@ -176,7 +178,9 @@ class _BadRecord(Exception):
 
 def _parsed(text: str, delimiter: str, strict: bool = True) -> Iterator[tuple[int, list[str]]]:
     """Number of the first line, and cells, of each record that is not empty."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict, skipinitialspace=True)
+    reader = csv.reader(
+        (match[0] for match in LINE.finditer(text)), delimiter=delimiter, strict=strict, skipinitialspace=True
+    )
     line = 1
     try:
         with _long_cells():

@@ -7,7 +7,7 @@ are: integers and floats become floats, other mixtures become text.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,13 +59,18 @@ class RowBatches:
             self._waiting = []
         return len(self.paths)
 
-    def column(self, name: str) -> np.ndarray:
-        """All values of a column, shape (N,), object; None where missing. Equal values are one object: 8 bytes a row."""
-        values = np.full(len(self), None, object)
-        unique: dict[Any, Any] = {}
-        for position, value in enumerate(self.values(name)):
-            values[position] = unique.setdefault(value, value)
-        return values
+    def at(self, name: str, position: int) -> Any:
+        """The value of a column in one row; None if it is missing."""
+        import pyarrow.parquet as parquet
+
+        self.flush()
+        for path in self.paths:
+            count = _n_rows(path)
+            if position < count:
+                names = parquet.read_schema(path).names
+                return parquet.read_table(path, columns=[name]).column(0)[position].as_py() if name in names else None
+            position -= count
+        raise IndexError(position)
 
     def values(self, name: str) -> Iterator[Any]:
         """The values of a column, in order; None where missing."""
@@ -77,22 +82,6 @@ class RowBatches:
                 yield from parquet.read_table(path, columns=[name]).column(0).to_pylist()
             else:
                 yield from [None] * _n_rows(path)
-
-    def shared(self, names: Collection[str], where_unknown: Collection[str] = ()) -> list[dict[str, Any]]:
-        """Some columns of every row; rows of equal values are one dictionary: eight bytes a row.
-
-        Args:
-            names: The columns.
-            where_unknown: Columns of which one is known of most rows; where none is, `pixel_digest` is added.
-        """
-        kinds: dict[tuple, dict[str, Any]] = {}
-        rows = []
-        columns = [self.values(name) for name in names]
-        for values, digest in zip(zip(*columns, strict=True), self.values("pixel_digest"), strict=True):
-            row = kinds.get(values) or kinds.setdefault(values, dict(zip(names, values, strict=True)))
-            known = not where_unknown or any(row[name] for name in where_unknown)
-            rows.append(row if known else {**row, "pixel_digest": digest})
-        return rows
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         import pyarrow.parquet as parquet

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -15,7 +15,7 @@ FEWEST_GROUPS = 3  # fewer cannot be divided into three splits
 
 
 def draw_splits(
-    groups: Sequence, labels: Sequence, shares: Sequence[float], seed: int, *, by_rarest: bool = False
+    groups: Iterable, labels: Iterable, shares: Sequence[float], seed: int, *, by_rarest: bool = False
 ) -> np.ndarray:
     """Assign whole groups to train, val and test, so that the shares hold in total and for each label.
 
@@ -39,12 +39,13 @@ def draw_splits(
         raise SplitError(
             f"split shares {tuple(shares)}: expected three (train, val, test) that sum to 1, train above 0."
         )
-    names, codes = np.unique(np.asarray(groups).astype(str), return_inverse=True)
-    if len(names) < FEWEST_GROUPS:
+    draws = np.fromiter((int.from_bytes(_draw(seed, str(group)), "big") for group in groups), np.uint64)
+    keys, codes = np.unique(draws, return_inverse=True)  # groups are told apart by 64 bits
+    if len(keys) < FEWEST_GROUPS:
         return np.full(len(codes), SPLITS[0])
-    strata = (_rarest if by_rarest else _majority)(codes, labels, len(names))
-    order = sorted(range(len(names)), key=lambda g: (strata[g], _draw(seed, names[g])))
-    assigned = np.empty(len(names), np.int64)
+    strata = (_rarest if by_rarest else _majority)(codes, labels)
+    order = np.argsort(strata, kind="stable").tolist()  # within a stratum in the order of the draws
+    assigned = np.empty(len(keys), np.int64)
     total, within = np.zeros(3), defaultdict(lambda: np.zeros(3))
     for group in order:
         counts = within[strata[group]]
@@ -62,24 +63,38 @@ def draw_splits(
     return np.array(SPLITS)[assigned[codes]]
 
 
-def _majority(codes: np.ndarray, labels: Sequence, groups: int) -> list[str]:
-    """Most frequent label of each group, as text; of equally frequent ones, the first in alphabetical order."""
-    return [min(count, key=lambda label: (-count[label], label)) for count in _label_counts(codes, labels, groups)]
+def _majority(codes: np.ndarray, labels: Iterable) -> np.ndarray:
+    """Most frequent label of each group; of equally frequent ones, the first in alphabetical order. See `_label_counts`."""
+    groups, found, counts, _ = _label_counts(codes, labels)
+    return _first_of_groups(groups, found, (found, -counts))
 
 
-def _rarest(codes: np.ndarray, labels: Sequence, groups: int) -> list[str]:
-    """The label of each group, as text, that the fewest groups have; none ("") only where a group has no label."""
-    counts = _label_counts(codes, labels, groups)
-    having = Counter(label for count in counts for label in count)
-    return [min(count, key=lambda label: (label == "", having[label], label)) for count in counts]
+def _rarest(codes: np.ndarray, labels: Iterable) -> np.ndarray:
+    """The label of each group that the fewest groups have; none ("") only where a group has no label. See `_label_counts`."""
+    groups, found, _, names = _label_counts(codes, labels)
+    is_none = np.array([name == "" for name in names])[found]
+    return _first_of_groups(groups, found, (found, np.bincount(found)[found], is_none))
 
 
-def _label_counts(codes: np.ndarray, labels: Sequence, groups: int) -> list[Counter]:
-    """How many rows of each group have each label, as text; "" is none."""
-    counts: list[Counter] = [Counter() for _ in range(groups)]
-    for code, label in zip(codes.tolist(), labels, strict=True):
-        counts[code]["" if label is None or label != label else str(label)] += 1
-    return counts
+def _first_of_groups(groups: np.ndarray, found: np.ndarray, keys: tuple[np.ndarray, ...]) -> np.ndarray:
+    """The label of each group that comes first by some keys, the last one first, as `np.lexsort` takes them."""
+    order = np.lexsort((*keys, groups))
+    is_first = np.append(True, np.diff(groups[order]) > 0)
+    return found[order[is_first]]
+
+
+def _label_counts(codes: np.ndarray, labels: Iterable) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """How many rows of each group have each label: group, label, count, and the sorted names of labels, of which "" is none."""
+    numbers: dict[str, int] = {}
+    texts = ("" if label is None or label != label else str(label) for label in labels)
+    raw = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int64)
+    if len(raw) != len(codes):
+        raise ValueError(f"{len(codes)} groups for {len(raw)} labels")
+    names = sorted(numbers)
+    rank = np.empty(len(names), np.int64)
+    rank[[numbers[name] for name in names]] = np.arange(len(names))
+    pairs, counts = np.unique(codes * len(names) + rank[raw], return_counts=True)
+    return pairs // len(names), pairs % len(names), counts, names
 
 
 def _draw(seed: int, group: str) -> bytes:
@@ -87,12 +102,14 @@ def _draw(seed: int, group: str) -> bytes:
     return hashlib.blake2b(f"{seed}|{group}".encode(), digest_size=8).digest()
 
 
-def shared_groups(groups: Sequence, splits: Sequence) -> list[tuple[str, list[str]]]:
+def shared_groups(groups: Iterable, splits: Iterable) -> list[tuple[str, list[str]]]:
     """Groups with rows in more than one split, and these splits; rows of unknown groups (None) are left out."""
-    seen: dict[str, set[str]] = defaultdict(set)
+    seen: dict[str, tuple[str, ...]] = {}  # patient -> splits, one object for all patients with the same
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}
     for group, split in zip(groups, splits, strict=True):
-        if group is not None:
-            seen[str(group)].add(str(split))
+        if group is not None and str(split) not in seen.get(str(group), ()):
+            where = (*seen.get(str(group), ()), str(split))
+            seen[str(group)] = same.setdefault(where, where)
     return [(group, [s for s in SPLITS if s in where]) for group, where in sorted(seen.items()) if len(where) > 1]
 
 
@@ -128,10 +145,10 @@ def label_fraction(patients: np.ndarray, labels: np.ndarray, fraction: float, se
     rank[order] = np.arange(len(names))
     labels = np.asarray(labels)
     first_of_class = {order[rank[codes[labels == label]].min()] for label in np.unique(labels)}
-    strata: dict[str, list[int]] = defaultdict(list)
-    majority = _majority(codes, labels.tolist(), len(names))
+    strata: dict[int, list[int]] = defaultdict(list)
+    majority = _majority(codes, labels.tolist())
     for patient in sorted(range(len(names)), key=lambda p: (p not in first_of_class, rank[p])):
-        strata[majority[patient]].append(patient)
+        strata[int(majority[patient])].append(patient)
     chosen = np.zeros(len(names), bool)
     for members in strata.values():
         always = sum(patient in first_of_class for patient in members)

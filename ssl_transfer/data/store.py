@@ -30,6 +30,7 @@ from ssl_transfer.data.rows import content_digest
 from ssl_transfer.data.shards import ShardReader
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import StoreError
+from ssl_transfer.texts import hashes
 
 if TYPE_CHECKING:
     import pandas
@@ -308,7 +309,7 @@ class StoreWriter:
         """
         self._files.close()
         pixels, masks, splits = self._files.pixels, self._files.masks, np.asarray(splits)
-        patients = self.rows.column("patient")
+        patients = hashes(self.rows.values("patient"))
         checksums, sample = self._checksums()
         path = self.rows.join(self._store, split=splits)
         names = {str(value): name for value, name in (mask_classes or {}).items()}
@@ -394,9 +395,8 @@ class StoreWriter:
 
 
 def _count(patients: np.ndarray) -> int | None:
-    """Number of patients; None if one or more are unknown."""
-    names = set(patients.tolist())
-    return None if None in names else len(names)
+    """Number of patients, from their hashes; None if one or more are unknown."""
+    return None if (patients == hash(None)).any() else len(np.unique(patients))
 
 
 def _counts(labels: Iterable[Any]) -> dict[str, int]:

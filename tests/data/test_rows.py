@@ -42,11 +42,10 @@ def test_a_changed_value_changes_the_hash(tmp_path, monkeypatch):
     assert content_digest(path, "") != content_digest(other, "")
 
 
-def test_equal_values_of_a_column_are_one_object(tmp_path, monkeypatch):
-    batches, _ = joined(tmp_path, [{"patient": f"patient {n % 2}"} for n in range(10)], 3, monkeypatch)
-    column = batches.column("patient")
-    assert column[0] is column[8] and column.tolist() == [f"patient {n % 2}" for n in range(10)]
-    assert batches.column("nothing").tolist() == [None] * 10
+def test_a_value_of_a_row_is_found_in_its_batch(tmp_path, monkeypatch):
+    batches, _ = joined(tmp_path, [{"patient": f"patient {n}"} for n in range(10)], 3, monkeypatch)
+    assert [batches.at("patient", n) for n in range(10)] == [f"patient {n}" for n in range(10)]
+    assert batches.at("nothing", 4) is None
 
 
 def test_rows_behind_the_last_flush_of_a_killed_ingest_are_dropped(tmp_path, monkeypatch):

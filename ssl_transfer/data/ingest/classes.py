@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from ssl_transfer.data.store import SPLITS
 from ssl_transfer.errors import SplitError, nearest
+from ssl_transfer.texts import distinct_pairs, hashes
 
 MOST_VALUES = 10  # a column of numbers with more is divided into fifths
 PARTS = 5
@@ -53,7 +53,11 @@ def strata(columns: Sequence[Sequence[Any]]) -> list[str | None]:
         ['a, 1', 'a, 2', None]
     """
     texts = [_fifths(column) for column in columns]
-    return [None if all(cell is None for cell in row) else ", ".join(map(str, row)) for row in zip(*texts, strict=True)]
+    known: dict[tuple, str | None] = {}  # one text for all rows with the same values
+    for row in zip(*texts, strict=True):
+        if row not in known:
+            known[row] = None if all(cell is None for cell in row) else ", ".join(map(str, row))
+    return [known[row] for row in zip(*texts, strict=True)]
 
 
 def _fifths(column: Sequence[Any]) -> list[str | None]:
@@ -71,7 +75,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def class_warnings(
-    column: str, values: Sequence[Any], groups: Sequence[Any], splits: Sequence[str], unit: str
+    column: str, values: Iterable[Any], groups: Iterable[Any], splits: Sequence[str] | np.ndarray, unit: str
 ) -> list[str]:
     """Warn of classes that are not in every split, most often because they have fewer patients than there are splits.
 
@@ -85,24 +89,28 @@ def class_warnings(
     Returns:
         One warning, or none.
     """
-    wanted = [split for split in SPLITS if split in set(splits)]
-    members: dict[str, set] = defaultdict(set)
-    present: dict[str, set[str]] = defaultdict(set)
-    for value, group, split in zip(values, groups, splits, strict=True):
-        if not _is_missing(value):
-            members[str(value)].add(group)
-            present[str(value)].add(split)
-    lacking = {name: [s for s in wanted if s not in present[name]] for name in sorted(members)}
+    splits = np.asarray(splits)
+    wanted = [split for split in SPLITS if (splits == split).any()]
+    names: dict[str, int] = {}
+    missing = -1
+    codes = np.fromiter(
+        (missing if _is_missing(value) else names.setdefault(str(value), len(names)) for value in values), np.int32
+    )
+    present = codes >= 0
+    members = distinct_pairs(codes[present], hashes(groups)[present], len(names))
+    of_split = {split: np.bincount(codes[present & (splits == split)], minlength=len(names)) for split in wanted}
+    lacking = {name: [s for s in wanted if not of_split[s][names[name]]] for name in sorted(names)}
     lacking = {name: absent for name, absent in lacking.items() if absent}
-    if len(members) < 2 or not lacking:
+    if len(names) < 2 or not lacking:
         return []
-    smallest = sorted(lacking, key=lambda name: (len(members[name]), name))
+    smallest = sorted(lacking, key=lambda name: (members[names[name]], name))
     examples = [
-        f"'{name}' ({_count(len(members[name]), unit)}; none in {' and '.join(lacking[name])})" for name in smallest
+        f"'{name}' ({_count(int(members[names[name]]), unit)}; none in {' and '.join(lacking[name])})"
+        for name in smallest
     ]
     more = f" and {len(examples) - MOST_EXAMPLES} more" if len(examples) > MOST_EXAMPLES else ""
     return [
-        f"{len(lacking)} of {len(members)} classes of column '{column}' are not in every split: "
+        f"{len(lacking)} of {len(names)} classes of column '{column}' are not in every split: "
         f"{', '.join(examples[:MOST_EXAMPLES])}{more}. Metrics leave them out where they are missing; a class needs at least "
         f"{_count(len(wanted), unit)}"
     ]

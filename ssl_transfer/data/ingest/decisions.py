@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ssl_transfer.data.display import DISPLAY_RANGE
 from ssl_transfer.data.ingest.fit import Fit
+from ssl_transfer.data.ingest.image_rows import ImageRows
 from ssl_transfer.data.ingest.ranges import AS_DISPLAYED, Ranges
 from ssl_transfer.data.readers.reader import Item, Scan
 from ssl_transfer.data.splits import FEWEST_GROUPS
 from ssl_transfer.data.store import SPLITS
+from ssl_transfer.texts import distinct_pairs
 
 MOST_SHAPES = 8  # that are listed
 UNEVEN = 0.02  # of the usual distance of slices: a distance that differs by more is uneven
@@ -27,7 +30,7 @@ def decisions(
     scan: Scan,
     fit: Fit,
     ranges: Ranges,
-    rows: Sequence[dict],
+    rows: ImageRows,
     *,
     splits: np.ndarray | None,
     split_by: str,
@@ -52,9 +55,6 @@ def decisions(
     facts = _Facts()
     for item in scan.items:
         facts.add(item)
-    known = {
-        rule: (min(low for low, _ in spans), max(high for _, high in spans)) for rule, spans in facts.spans.items()
-    }
     shapes = sorted(facts.shapes.items(), key=lambda entry: (-entry[1], entry[0]))
     return {
         "files": {
@@ -69,9 +69,9 @@ def decisions(
                 {
                     "rule": rule,
                     "images": facts.rules[rule],
-                    "ranges": ranges.groups if rule == "percentile" else len(facts.spans[rule]),
-                    "lowest": known[rule][0] if rule in known else None,
-                    "highest": known[rule][1] if rule in known else None,
+                    "ranges": ranges.groups if rule == "percentile" else len(np.unique(np.asarray(facts.spans[rule]))),
+                    "lowest": facts.lowest.get(rule),
+                    "highest": facts.highest.get(rule),
                 }
                 for rule in sorted(
                     facts.rules, key=lambda rule: (RULES.index(rule) if rule in RULES else len(RULES), rule)
@@ -102,24 +102,26 @@ def decisions(
 
 
 class _Facts:
-    """Counts over items, which are passed once: a source may have millions.
+    """Counts over items, which are passed once: a source may have millions. Memory: some fifty bytes an item.
 
     Attributes:
         shapes, rules: Images by shape and by rule of intensity.
-        spans: Ranges known from headers, by rule.
+        lowest, highest: Ends of the ranges known from headers, by rule.
+        spans: A hash of each of these ranges, by rule.
         colour: Images in colour.
         uids: A hash of each SOPInstanceUID.
-        series: Hashes of the series.
-        volumes: What is known of each volume.
+        volumes: Of each item of a series: hashes of series and volume, slices, stated distance and position (mm; NaN: unknown).
     """
 
     def __init__(self) -> None:
         self.shapes: Counter = Counter()
         self.rules: Counter = Counter()
-        self.spans: dict[str, set] = defaultdict(set)
+        self.lowest: dict[str, float] = {}
+        self.highest: dict[str, float] = {}
+        self.spans: dict[str, array] = defaultdict(lambda: array("q"))
         self.colour = 0
-        self.uids, self.series = array("q"), set()
-        self.volumes: dict[tuple, _Volume] = defaultdict(_Volume)
+        self.uids = array("q")
+        self.volumes = (array("q"), array("q"), array("q"), array("d"), array("d"))
 
     def add(self, item: Item) -> None:
         """Count an item."""
@@ -128,39 +130,49 @@ class _Facts:
         rule = str(item.row.get("intensity"))
         self.rules[rule] += item.n_images
         if rule in AS_DISPLAYED:
-            self.spans[rule].add(DISPLAY_RANGE)
+            self._add_span(rule, *DISPLAY_RANGE)
         elif rule not in ("hu", "percentile"):
-            self.spans[rule].add((item.row["range_low"], item.row["range_high"]))
+            self._add_span(rule, item.row["range_low"], item.row["range_high"])
         if item.uid:
             self.uids.append(_hashed(item.uid))
         if item.row.get("series") is not None:
-            series = _hashed(*(item.row.get(name) for name in ("patient", "study", "series")))
-            self.series.add(series)
-            self.volumes[series, item.row.get("volume")].add(item)
+            ids = [item.row.get(name) for name in ("patient", "study", "series")]
+            stated, z_mm = item.row.get("spacing_slice_mm"), item.row.get("z_mm")
+            is_known = item.n_images == 1 and z_mm is not None
+            values = (
+                _hashed(*ids),
+                _hashed(*ids, item.row.get("volume")),
+                item.n_images,
+                np.nan if stated is None else float(stated),
+                float(z_mm) if is_known and z_mm is not None else np.nan,
+            )
+            for column, value in zip(self.volumes, values, strict=True):
+                column.append(value)
+
+    def _add_span(self, rule: str, low: float, high: float) -> None:
+        self.spans[rule].append(hash((low, high)))
+        self.lowest[rule] = min(low, self.lowest.get(rule, low))
+        self.highest[rule] = max(high, self.highest.get(rule, high))
 
 
+@dataclass(frozen=True)
 class _Volume:
-    """Number, distance and positions in mm of the slices of a volume."""
+    """The slices of a volume.
 
-    __slots__ = ("known", "positions", "slices", "stated_mm")
+    Attributes:
+        slices: Their number.
+        stated_mm: Distance of the slices that the last row states which states one; None: none does.
+        positions: Their positions in mm, of all or none.
+    """
 
-    def __init__(self) -> None:
-        self.slices, self.known, self.positions = 0, True, array("d")
-        self.stated_mm: float | None = None
-
-    def add(self, item: Item) -> None:
-        """Count a file of the volume."""
-        self.slices += item.n_images
-        stated, z_mm = item.row.get("spacing_slice_mm"), item.row.get("z_mm")
-        self.stated_mm = self.stated_mm if stated is None else float(stated)
-        self.known &= item.n_images == 1 and z_mm is not None
-        if self.known and z_mm is not None:
-            self.positions.append(float(z_mm))
+    slices: int
+    stated_mm: float | None
+    positions: np.ndarray
 
     @property
     def distances(self) -> np.ndarray:
         """Distances of neighbouring positions, without 0; empty if a position is unknown."""
-        return np.diff(np.unique(np.asarray(self.positions))) if self.known else np.zeros(0)
+        return np.diff(np.unique(self.positions))
 
     @property
     def distance_mm(self) -> float | None:
@@ -177,10 +189,25 @@ class _Volume:
     @property
     def repeats(self) -> bool:
         """Whether two slices are at one position."""
-        return self.known and len(np.unique(np.asarray(self.positions))) < len(self.positions)
+        return len(np.unique(self.positions)) < len(self.positions)
 
 
-def _hashed(*texts: str | None) -> int:
+def _volumes(facts: _Facts) -> Iterator[_Volume]:
+    """The volumes of a source."""
+    _, volumes, slices, stated, positions = (np.asarray(column) for column in facts.volumes)
+    order = np.argsort(volumes, kind="stable")
+    ends = np.append(np.flatnonzero(np.diff(volumes[order])) + 1, len(order))
+    for begin, end in zip(np.append(0, ends[:-1]), ends, strict=True):
+        members = order[begin:end]
+        z_mm, known = positions[members], stated[members][~np.isnan(stated[members])]
+        yield _Volume(
+            int(slices[members].sum()),
+            float(known[-1]) if len(known) else None,
+            z_mm if not np.isnan(z_mm).any() else np.zeros(0),
+        )
+
+
+def _hashed(*texts: Any) -> int:
     """A 64-bit hash."""
     return int.from_bytes(
         hashlib.blake2b("\0".join(map(str, texts)).encode(), digest_size=8).digest(), "little", signed=True
@@ -189,55 +216,65 @@ def _hashed(*texts: str | None) -> int:
 
 def _series(facts: _Facts) -> dict[str, Any] | None:
     """Series, their volumes, and the distances of slices; None if no image has a series."""
-    if not facts.series:
+    if not len(facts.volumes[0]):
         return None
-    volumes = facts.volumes.values()
-    slices = sorted(volume.slices for volume in volumes)
-    distances = [distance for volume in volumes if (distance := volume.distance_mm) is not None]
+    slices, distances, uneven, repeated = array("q"), array("d"), 0, 0
+    for volume in _volumes(facts):
+        slices.append(volume.slices)
+        if (distance := volume.distance_mm) is not None:
+            distances.append(distance)
+        uneven += volume.is_uneven
+        repeated += volume.repeats
+    counts = np.sort(np.asarray(slices))
     return {
-        "series": len(facts.series),
-        "volumes": len(slices),
-        "slices": {"fewest": slices[0], "median": slices[len(slices) // 2], "most": slices[-1]},
+        "series": len(np.unique(np.asarray(facts.volumes[0]))),
+        "volumes": len(counts),
+        "slices": {"fewest": int(counts[0]), "median": int(counts[len(counts) // 2]), "most": int(counts[-1])},
         "spacing_mm": {"smallest": min(distances), "largest": max(distances)} if distances else None,
-        "uneven": sum(volume.is_uneven for volume in volumes),
-        "repeated_positions": sum(volume.repeats for volume in volumes),
+        "uneven": uneven,
+        "repeated_positions": repeated,
     }
 
 
-def _classes(rows: Sequence[dict]) -> dict[str, Any]:
+def _classes(rows: ImageRows) -> dict[str, Any]:
     """Images and patients of each label; `tiny` are those of too few patients (or images) for three splits."""
-    images: Counter = Counter()
-    patients: dict[str, set] = defaultdict(set)
-    for row in rows:
-        if row.get("label") is not None:
-            images[str(row["label"])] += 1
-            patients[str(row["label"])].add(row.get("patient"))
-    known = all(row.get("patient") for row in rows)
-    counts = {
-        label: {"images": images[label], "patients": len(patients[label]) if known else None}
-        for label in sorted(images)
-    }
-    tiny = [label for label, n in counts.items() if (n["patients"] if known else n["images"]) < FEWEST_GROUPS]
-    return {"classes": counts, "unlabelled": len(rows) - images.total(), "tiny": tiny}
+    labels, patients = rows["label"], rows.ids("patient")
+    images = np.bincount(labels.codes, minlength=len(labels.distinct))
+    persons = distinct_pairs(labels.codes, patients.numbers, len(labels.distinct))
+    known = bool(patients.known.all())
+    total: Counter[str] = Counter()
+    owners: Counter[str] = Counter()
+    for label, n_images, n_patients in zip(labels.distinct, images.tolist(), persons.tolist(), strict=True):
+        if label is not None:
+            total[str(label)] += n_images
+            owners[str(label)] += n_patients
+    counts = {label: {"images": total[label], "patients": owners[label] if known else None} for label in sorted(total)}
+    tiny = [label for label in counts if (owners if known else total)[label] < FEWEST_GROUPS]
+    return {"classes": counts, "unlabelled": len(rows) - total.total(), "tiny": tiny}
 
 
-def _subjects(rows: Iterable[dict], split_by: str, known_by: str | None) -> dict[str, Any]:
+def _subjects(rows: ImageRows, split_by: str, known_by: str | None) -> dict[str, Any]:
     """Patients, and images whose patient is unknown."""
-    known = Counter(row.get("patient") for row in rows)
-    unknown = known.pop(None, 0)
-    return {"patients": len(known), "known_by": known_by, "images_without_patient": unknown, "split_by": split_by}
+    patients = rows.ids("patient")
+    known = patients.known
+    count = len(np.unique(patients.numbers[known]))
+    return {
+        "patients": count,
+        "known_by": known_by,
+        "images_without_patient": int((~known).sum()),
+        "split_by": split_by,
+    }
 
 
-def _splits(rows: Sequence[dict], splits: np.ndarray | None) -> dict[str, Any] | None:
+def _splits(rows: ImageRows, splits: np.ndarray | None) -> dict[str, Any] | None:
     """Images and patients of each split."""
     if splits is None:
         return None
-    images = Counter(splits.tolist())
-    patients: dict[str, set] = defaultdict(set)
-    for row, split in zip(rows, splits.tolist(), strict=True):
-        patients[split].add(row.get("patient"))
-    return {
-        split: {"images": images[split], "patients": None if None in patients[split] else len(patients[split])}
-        for split in SPLITS
-        if images[split]
-    }
+    patients, sizes = rows.ids("patient"), {}
+    for split in SPLITS:
+        inside = splits == split
+        if inside.any():
+            known = patients.known[inside].all()
+            count = len(np.unique(patients.numbers[inside])) if known else None
+            sizes[split] = {"images": int(inside.sum()), "patients": count}
+    return sizes

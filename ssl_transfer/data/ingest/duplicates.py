@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_transfer.data.ingest.image_rows import ImageRows
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
 from ssl_transfer.data.readers.reader import Item, marked_names, named_file, renamed
 from ssl_transfer.data.store import StoreWriter
@@ -15,12 +16,13 @@ Rows = Mapping[str, Sequence[Any] | np.ndarray]
 
 
 def find_duplicates(
-    writer: StoreWriter, splits: np.ndarray, items: Iterable[Item], names: Pseudonyms
+    writer: StoreWriter, rows: ImageRows, splits: np.ndarray, items: Iterable[Item], names: Pseudonyms
 ) -> tuple[list[str], dict[str, int]]:
     """Look for images with identical pixels among those that were written.
 
     Args:
         writer: Has all images of the store.
+        rows: Columns of these images.
         splits: Split of each image, shape (N,).
         items: Items of the source, for the names of files.
         names: How these are stored.
@@ -31,9 +33,8 @@ def find_duplicates(
     groups = repeated_images(writer.rows.values("pixel_digest"), writer.is_blank)
     if not groups:
         return [], {}
-    files = writer.rows.column("file")
-    rows = {"split": splits, **{name: writer.rows.column(name) for name in ("patient", "label")}}
-    warnings, counts = duplicate_warnings(rows, groups, lambda position: str(files[position]))
+    columns = {"split": splits, "patient": rows.ids("patient"), "label": rows["label"]}
+    warnings, counts = duplicate_warnings(columns, groups, lambda position: str(writer.rows.at("file", position)))
     examples = {name for warning in warnings for name in marked_names(warning)}
     real = {stored: item.file for item in items if (stored := names.file(item.file)) in examples}
     return [renamed(warning, real) for warning in warnings], counts

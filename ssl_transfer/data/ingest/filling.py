@@ -10,14 +10,13 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ssl_transfer.console import say, warn
 from ssl_transfer.data.ingest.appending import append_items
-from ssl_transfer.data.ingest.classes import class_warnings, strata, stratify_columns
+from ssl_transfer.data.ingest.classes import stratify_columns
 from ssl_transfer.data.ingest.decisions import decisions
 from ssl_transfer.data.ingest.duplicates import find_duplicates
 from ssl_transfer.data.ingest.fit import Fit, choose_fit
+from ssl_transfer.data.ingest.image_rows import Groups, ImageRows
 from ssl_transfer.data.ingest.labels import LabelTable, join_labels, read_labels
 from ssl_transfer.data.ingest.opening import scan_source
 from ssl_transfer.data.ingest.options import Options
@@ -33,13 +32,15 @@ from ssl_transfer.data.ingest.progress import Progress
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms, key_digest
 from ssl_transfer.data.ingest.ranges import Ranges, choose_ranges
 from ssl_transfer.data.ingest.resume import resumed
+from ssl_transfer.data.ingest.splitting import choose_splits, small_classes, split_unit
 from ssl_transfer.data.partial import PartialStore
 from ssl_transfer.data.readers.finite import replaced_note
 from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan, shown
-from ssl_transfer.data.splits import FEWEST_GROUPS, draw_splits, shared_groups
+from ssl_transfer.data.splits import shared_groups
 from ssl_transfer.data.store import ImageStore, StoreWriter
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import SourceError, SplitError
+from ssl_transfer.texts import Values
 
 EXPECTED = ("patient", "study", "series", "label", "split")  # columns from which splits and classes are counted
 FORMING = ("range", "axis", "modality", "max_megapixels")  # options that new images of the same kind are read with, too
@@ -118,12 +119,13 @@ def prepare(
         scan, reader, options.range, channels=fit.channels, workers=options.workers, measured=measured
     )
     fit = fit.in_range(ranges)
-    rows = _expected_rows(scan, names, stratify_columns(options.stratify, (item.row for item in scan.items)))
-    unit, notes = _split_unit(rows)
+    stratify = stratify_columns(options.stratify, (item.row for item in scan.items))
+    rows = ImageRows.expected(scan.items, (*EXPECTED, *stratify), names)
+    unit, notes = split_unit(rows)
     splits, split_by = None, unit
     if keeps_splits or unit != "image":
-        splits, split_by, notes = _splits(rows, options, keeps_splits)
-        notes += _small_classes(rows, splits, split_by, options) if unit != "image" else []
+        splits, split_by, notes = choose_splits(rows, Groups(rows), options, keeps_splits)
+        notes += small_classes(rows, Groups(rows), splits, split_by, options) if unit != "image" else []
     known_by = _known_by(scan, reader, table, options)
     decided = decisions(scan, fit, ranges, rows, splits=splits, split_by=split_by, known_by=known_by)
     decided["options"] = {name: value for name, value in options.given.items() if name in FORMING}
@@ -144,18 +146,6 @@ def _known_by(scan: Scan, reader: Reader, table: LabelTable | None, options: Opt
     if scan.patient_per_file and known.row["patient"] == known.row.get("series"):
         return "each file counts as a patient"
     return "file names" if reader.reads_folders else "the archive"
-
-
-def _expected_rows(scan: Scan, names: Pseudonyms, stratify: Sequence[str]) -> list[dict]:
-    """Ids (hashed), label, split and other columns of every image; images of equal columns share one dictionary."""
-    columns = tuple(dict.fromkeys((*EXPECTED, *stratify)))
-    shared: dict[tuple, dict] = {}
-    rows = []
-    for item in scan.items:
-        key = tuple(item.row.get(name) for name in columns)
-        row = shared.get(key) or shared.setdefault(key, names.row(dict(zip(columns, key, strict=True))))
-        rows += [row] * item.n_images
-    return rows
 
 
 def fill_store(
@@ -219,12 +209,13 @@ def finish_store(
         for position, kind, reason in sorted(progress.refused)
     )
     _check_refused(root, scan.refused, n_files - _unreadable(scan), options.max_refused)
-    columns = dict.fromkeys((*EXPECTED, *stratify_columns(options.stratify, (item.row for item in scan.items))))
-    rows = writer.rows.shared(tuple(columns), where_unknown=("patient", "study", "series"))
-    splits, split_by, split_warnings = _splits(rows, options, plan.keeps_splits)
-    duplicate_warnings, duplicates = find_duplicates(writer, splits, scan.items, names)
+    stratify = stratify_columns(options.stratify, (item.row for item in scan.items))
+    rows = ImageRows.written(writer.rows, (*EXPECTED, *stratify))
+    groups = Groups(rows, writer.rows)
+    splits, split_by, split_warnings = choose_splits(rows, groups, options, plan.keeps_splits)
+    duplicate_warnings, duplicates = find_duplicates(writer, rows, splits, scan.items, names)
     mask_classes, mask_warnings = _mask_classes(scan.mask_classes, set(progress.mask_values) - {scan.mask_ignore})
-    warnings += split_warnings + duplicate_warnings + _small_classes(rows, splits, split_by, options)
+    warnings += split_warnings + duplicate_warnings + small_classes(rows, groups, splits, split_by, options)
     warnings += mask_warnings + replaced_note(dict(sorted(progress.replaced.items())))
     store = writer.finish(
         splits,
@@ -276,18 +267,20 @@ def _check_source_splits(root: Path, items: Sequence[Item], options: Options) ->
         SplitError: If only some images have a split, a patient has images in several splits, or splits are to be stratified that
             are kept, or by a column that there is not.
     """
-    splits = [item.row.get("split") for item in items]
+    splits = Values()
+    for item in items:
+        splits.append(item.row.get("split"))
     stratify_columns(options.stratify, (item.row for item in items))
-    if options.resplit or not any(splits):
+    if options.resplit or not any(splits.distinct):
         return False
     if options.stratify is not None:
         raise SplitError(f"--stratify {options.stratify}: the source has splits, which are kept. Add --resplit.")
-    if not all(splits):
+    if not all(splits.distinct):
         raise SplitError(
             f"{root}: {sum(not s for s in splits)} of {len(splits)} images have no split, but the others have one. "
             "Assign a split to every image, or ingest with --resplit."
         )
-    shared = shared_groups([item.row.get("patient") for item in items], splits)
+    shared = shared_groups((item.row.get("patient") for item in items), splits)
     if shared:
         patient, where = shared[0]
         raise SplitError(
@@ -295,55 +288,6 @@ def _check_source_splits(root: Path, items: Sequence[Item], options: Options) ->
             "Splits must be patient-disjoint; ingest again with --resplit."
         )
     return True
-
-
-def _splits(rows: list[dict], options: Options, keeps: bool) -> tuple[np.ndarray, str, list[str]]:
-    """Split of every row, the unit that is kept together, and warnings."""
-    if keeps:
-        known = all(row.get("patient") for row in rows)
-        unknown = "patients are unknown: whether the source's splits share any cannot be checked"
-        return np.array([row["split"] for row in rows]), "source", [] if known else [unknown]
-    split_by, warnings = _split_unit(rows)
-    groups = _groups(rows)
-    labels = [row.get("label") for row in rows]
-    if options.stratify is not None:
-        labels = strata([[row.get(name) for row in rows] for name in stratify_columns(options.stratify, rows)])
-    if len(set(groups)) < FEWEST_GROUPS:
-        what = "patient(s)" if split_by == "patient" else f"group(s) by {split_by}"
-        warnings.append(f"{len(set(groups))} {what} are too few for three splits: all images are train")
-    by_rarest = options.stratify is not None
-    splits = draw_splits(groups, labels, options.split, options.seed, by_rarest=by_rarest)
-    return splits, split_by, warnings
-
-
-def _split_unit(rows: list[dict]) -> tuple[str, list[str]]:
-    """The unit that is kept together in a split (of several, the smallest one), and a warning if it is not the patient."""
-    units = Counter(next((unit for unit in ("patient", "study", "series") if row.get(unit)), "image") for row in rows)
-    split_by = next((unit for unit in ("image", "series", "study") if units[unit]), "patient")
-    if split_by == "patient":
-        return split_by, []
-    counts = ", ".join(f"{units[unit]} by {unit}" for unit in ("study", "series", "image") if units[unit])
-    unknown = len(rows) - units["patient"]
-    return split_by, [f"patients are unknown for {unknown} of {len(rows)} images; these are split {counts}"]
-
-
-def _groups(rows: list[dict]) -> list[str]:
-    """The unit of each row that stays in one split: its patient, or what is known in place of it."""
-    return [row.get("patient") or row.get("study") or row.get("series") or row["pixel_digest"] for row in rows]
-
-
-def _small_classes(rows: list[dict], splits: np.ndarray, split_by: str, options: Options) -> list[str]:
-    """Warnings of classes that are not in every split: of labels, and of what the splits are stratified by."""
-    unit = "patient" if split_by == "source" else split_by
-    columns = {"label": [row.get("label") for row in rows]}
-    for name in stratify_columns(options.stratify, rows):
-        columns.setdefault(name, strata([[row.get(name) for row in rows]]))
-    groups = _groups(rows)
-    return [
-        warning
-        for name, values in columns.items()
-        for warning in class_warnings(name, values, groups, splits.tolist(), unit)
-    ]
 
 
 def _label_table(options: Options) -> LabelTable | None:
@@ -360,9 +304,9 @@ def _label_table(options: Options) -> LabelTable | None:
     )
 
 
-def _classes(ordered: list[str] | None, rows: list[dict]) -> list[str] | None:
+def _classes(ordered: list[str] | None, rows: ImageRows) -> list[str] | None:
     """Label names in the order of the source, or sorted if it has none; None without labels."""
-    seen = {str(row["label"]) for row in rows if row.get("label") is not None}
+    seen = rows.labels()
     if not seen:
         return None
     return ordered if ordered and seen <= set(ordered) else sorted(seen)

@@ -3,16 +3,62 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from ssl_transfer.data.readers.matching import IMAGE_SUFFIXES, VOLUME_SUFFIXES
+from ssl_transfer.texts import Positions
 
 EXTENSIONS = (
     *(*VOLUME_SUFFIXES[::-1], *IMAGE_SUFFIXES),  # the longer one of .nii.gz and .gz first
     *(".dcm", ".dicom", ".ima", ".mha", ".mhd", ".nrrd", ".jp2", ".webp", ".gif", ".npy", ".npz", ".svs"),
 )
+
+
+class Found(Mapping[str, str]):
+    """Name in the CSV -> file of the source.
+
+    Args:
+        names: Names in the CSV.
+        files: Files of the source: images, then refused ones.
+
+    Attributes:
+        places: Position of the file of each name, −1 where there is none, int64 (n,).
+    """
+
+    def __init__(self, names: Sequence[str], files: Sequence[str]):
+        self.names, self.sources, self.places = names, files, np.full(len(names), -1, np.int64)
+        self._positions = Positions(names)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.names[number] for number in np.flatnonzero(self.places >= 0))
+
+    def __len__(self) -> int:
+        return int((self.places >= 0).sum())
+
+    def __getitem__(self, name: str) -> str:
+        for number in self._positions.of(name):
+            if self.names[number] == name and self.places[number] >= 0:
+                return self.sources[int(self.places[number])]
+        raise KeyError(name)
+
+
+class _Joined(Sequence[str]):
+    """Images, then refused files."""
+
+    def __init__(self, files: Sequence[str], refused: Sequence[str]):
+        self.files, self.refused = files, refused
+
+    def __len__(self) -> int:
+        return len(self.files) + len(self.refused)
+
+    def __getitem__(self, position):
+        beyond = position - len(self.files)
+        return self.refused[beyond] if beyond >= 0 else self.files[position]
 
 
 @dataclass
@@ -25,7 +71,7 @@ class FileMatches:
         rules: Rule by which names were found that are not the end of a path -> how many, and an example of name and file.
     """
 
-    files: dict[str, str] = field(default_factory=dict)
+    files: Found
     ambiguous: dict[str, list[str]] = field(default_factory=dict)
     rules: dict[str, tuple[int, str, str]] = field(default_factory=dict)
 
@@ -57,23 +103,27 @@ def _either_case(name: str) -> str:
 
 
 class _Index:
-    """Files by their whole path and by every end of it, in one form."""
+    """Files by their whole path and by every end of it, in one form. Memory: sixteen bytes for each part of a path."""
 
-    def __init__(self, files: Iterable[str], form: Callable[[str], str]):
+    def __init__(self, files: Sequence[str], form: Callable[[str], str]):
         self.form = form
-        self.whole: dict[str, list[str]] = defaultdict(list)
-        self.ends: dict[str, list[str]] = defaultdict(list)
-        for file in files:
-            path = form(normal_path(file))
-            self.whole[path].append(file)
-            for end in _ends(path):
-                self.ends[end].append(file)
+        self.whole = Positions(form(normal_path(file)) for file in files)
+        owners = array("q")
 
-    def find(self, name: str) -> list[str]:
-        """The files that a name may stand for: the same path; files whose path ends like it; files whose path is its end."""
+        def ends() -> Iterator[str]:
+            for position, file in enumerate(files):
+                for end in _ends(form(normal_path(file))):
+                    owners.append(position)
+                    yield end
+
+        self._ends = Positions(ends())
+        self._owners = owners
+
+    def find(self, name: str) -> list[int]:
+        """Positions of the files that a name may stand for: the same path; paths that end like it; paths that are its end."""
         path = self.form(normal_path(name))
-        files = self.whole.get(path) or self.ends.get(path)
-        return files or next((self.whole[end] for end in _ends(path) if end in self.whole), [])
+        found = self.whole.of(path) or [self._owners[number] for number in self._ends.of(path)]
+        return found or next((whole for end in _ends(path) if (whole := self.whole.of(end))), [])
 
 
 def _ends(path: str) -> list[str]:
@@ -93,12 +143,11 @@ def match_files(names: Sequence[str], files: Sequence[str], refused: Sequence[st
         files: Files that become images.
         refused: Other files of the source, which a CSV may also name.
     """
-    matches, left = FileMatches(), list(names)
-    exact: dict[str, list[str]] = defaultdict(list)
-    for file in (*files, *refused):
-        exact[normal_path(file)].append(file)
-    for name in names:
-        _record(matches, name, exact.get(normal_path(name), []), "")
+    everything = _Joined(files, refused)
+    matches = FileMatches(Found(names, everything))
+    exact = Positions(normal_path(file) for file in everything)
+    for number, name in enumerate(names):
+        _record(matches, number, exact.of(normal_path(name)), "")
     rules: list[tuple[str, Callable[[str], str], Sequence[str]]] = [
         ("by the end of the path", str, files),
         ("by the end of the path", str, refused),
@@ -108,23 +157,25 @@ def match_files(names: Sequence[str], files: Sequence[str], refused: Sequence[st
         ("without regard to upper and lower case", _either_case, refused),
     ]
     for rule, form, candidates in rules:
-        left = [name for name in left if name not in matches.files and name not in matches.ambiguous]
+        left = [n for n in np.flatnonzero(matches.files.places < 0).tolist() if names[n] not in matches.ambiguous]
         if not left:
             break
-        index = _Index(candidates, form)
-        for name in left:
-            _record(matches, name, index.find(name), rule)
+        index, first = _Index(candidates, form), 0 if candidates is files else len(files)
+        for number in left:
+            _record(matches, number, [first + position for position in index.find(names[number])], rule)
     return matches
 
 
-def _record(matches: FileMatches, name: str, found: list[str], rule: str) -> None:
+def _record(matches: FileMatches, number: int, found: list[int], rule: str) -> None:
     """Enter what was found for a name, and how."""
+    name, sources = matches.files.names[number], matches.files.sources
     if len(found) > 1:
-        matches.ambiguous[name] = found
+        matches.ambiguous[name] = [sources[position] for position in found]
     elif found:
-        matches.files[name] = found[0]
-        if not f"/{normal_path(found[0])}".endswith(f"/{normal_path(name)}"):
-            count, first_name, first_file = matches.rules.get(rule, (0, name, found[0]))
+        matches.files.places[number] = found[0]
+        file = sources[found[0]]
+        if not f"/{normal_path(file)}".endswith(f"/{normal_path(name)}"):
+            count, first_name, first_file = matches.rules.get(rule, (0, name, file))
             matches.rules[rule] = (count + 1, first_name, first_file)
 
 

@@ -7,13 +7,17 @@ conventions are recognised (see `conventions`). Where names only look as if a pa
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
 
 from ssl_transfer.data.ingest.conventions import CONVENTIONS
+from ssl_transfer.data.readers.items import Selected
 from ssl_transfer.data.readers.matching import stem
 from ssl_transfer.data.readers.reader import Item, Refusal, Scan, named_file
 from ssl_transfer.errors import SourceError, UsageError
+from ssl_transfer.texts import HashSet, distinct_pairs, hashes
 
 FIELDS = ("patient", "series")
 PARTS = re.compile(r"{(\w*)}|(\*\*/|\*\*|\*|\?)|([^{*?]+|{)")
@@ -94,44 +98,53 @@ def assign_patients(scan: Scan, pattern: str | None) -> list[str]:
 
 
 def _by_pattern(scan: Scan, pattern: PatientPattern) -> list[str]:
-    failed = []
+    failed, first = 0, []
+    patients = array("q")
     for item in scan.items:
         answer = pattern.fields(item.file)
-        item.row |= answer or {}
         if answer is None:
-            failed.append(item.file)
+            failed, first = failed + 1, [*first, item.file][:3]
+        else:
+            item.row |= answer
+            patients.append(hash(answer["patient"]))
     if failed:
         raise SourceError(
-            f"--patient-from {pattern.text}: {len(failed)} of {len(scan.items)} images do not match, for example "
-            f"{', '.join(failed[:3])}. Every image needs a patient. {{patient}} ends at the first place where the rest of the "
+            f"--patient-from {pattern.text}: {failed} of {len(scan.items)} images do not match, for example "
+            f"{', '.join(first)}. Every image needs a patient. {{patient}} ends at the first place where the rest of the "
             "pattern fits; * stands for any characters but /, ** for any folders."
         )
     _name_refused(scan.refused, (pattern.fields(refusal.file) for refusal in scan.refused))
-    patients = {item.row["patient"] for item in scan.items}
-    return [f"patients are {pattern.text} of the file names: {_counted(len(patients), len(scan.items))}"]
+    return [f"patients are {pattern.text} of the file names: {_counted(len(HashSet(patients)), len(scan.items))}"]
 
 
 def _by_convention(scan: Scan) -> list[str]:
-    unknown = [item for item in scan.items if not item.row.get("patient")]
-    files = [item.file for item in unknown]
-    notes = []
-    for convention in CONVENTIONS if files else ():
-        patients = convention.patients(files)
-        named = sum(patient is not None for patient in patients)
+    unknown = _positions(scan.items, lambda item: not item.row.get("patient"))
+    files = Selected(scan.items, unknown, lambda item: item.file)
+    for convention in CONVENTIONS if len(files) else ():
+        patient = convention.rule(files)
+        named = sum(patient(file) is not None for file in files)
         if named < ALMOST_ALL * len(files):
             continue
-        for item, patient in zip(unknown, patients, strict=True):
-            item.row["patient"] = patient
-        refused = [refusal.file for refusal in scan.refused]
-        found = convention.patients(refused)
-        _name_refused(scan.refused, ({"patient": patient} if patient else None for patient in found))
-        counted = _counted(len(set(patients) - {None}), named)
-        notes.append(f"patients are {convention.title}: {counted}; --patient-from PATTERN overrides this")
-        if named < len(files):
-            other = named_file(files[patients.index(None)])
-            notes.append(f"{len(files) - named} files are not named like the others, for example {other}")
-        break
-    return notes
+        patients, other = array("q"), None
+        for item in Selected(scan.items, unknown, lambda item: item):
+            item.row["patient"] = found = patient(item.file)
+            if found is None:
+                other = other or item.file
+            else:
+                patients.append(hash(found))
+        names = ((refusal, patient(refusal.file)) for refusal in scan.refused)
+        _name_refused(scan.refused, ({"patient": name} if name else None for _, name in names))
+        counted = _counted(len(HashSet(patients)), named)
+        notes = [f"patients are {convention.title}: {counted}; --patient-from PATTERN overrides this"]
+        if other is not None:
+            notes.append(f"{len(files) - named} files are not named like the others, for example {named_file(other)}")
+        return notes
+    return []
+
+
+def _positions(items: Sequence[Item], claim: Callable[[Item], object]) -> array:
+    """Positions of the items for which a claim holds."""
+    return array("q", (position for position, item in enumerate(items) if claim(item)))
 
 
 def _name_refused(refused: Iterable[Refusal], answers: Iterable[dict | None]) -> None:
@@ -141,11 +154,12 @@ def _name_refused(refused: Iterable[Refusal], answers: Iterable[dict | None]) ->
 
 def _without_labels_of_patients(items: Sequence[Item]) -> list[str]:
     """Remove labels (names of folders) if every patient has its own: they are no classes but patients."""
-    pairs = {(item.row.get("label"), item.row.get("patient")) for item in items}
-    labels, patients = {label for label, _ in pairs}, {patient for _, patient in pairs}
+    labels = HashSet(item.row.get("label") for item in items)
+    patients = HashSet(item.row.get("patient") for item in items)
+    pairs = HashSet((item.row.get("label"), item.row.get("patient")) for item in items)
     folders = all(str(item.row.get("label")) in item.file.split("/")[:-1] for item in items)
     own_label = len(labels) >= FEWEST_LABELS and len(pairs) == len(labels) == len(patients)
-    if not folders or not (own_label or all(label == patient for label, patient in pairs)):
+    if not folders or not (own_label or all(item.row.get("label") == item.row.get("patient") for item in items)):
         return []
     for item in items:
         item.row["label"] = None
@@ -158,11 +172,11 @@ def complete_patients(scan: Scan) -> list[str]:
     Returns:
         Warnings for the card.
     """
-    unknown = [item for item in scan.items if not item.row.get("patient") and not item.row.get("study")]
+    unknown = _positions(scan.items, lambda item: not item.row.get("patient") and not item.row.get("study"))
     warnings = _doubtful_ids(scan.items)
-    suspected = suspected_pattern([item.file for item in unknown])
+    suspected = suspected_pattern(Selected(scan.items, unknown, lambda item: item.file))
     if scan.patient_per_file:
-        for item in unknown:
+        for item in Selected(scan.items, unknown, lambda item: item):
             item.row["patient"] = item.row["series"]
     if suspected is None:
         return warnings
@@ -176,24 +190,30 @@ def complete_patients(scan: Scan) -> list[str]:
     ]
 
 
-def _doubtful_ids(items: Iterable[Item]) -> list[str]:
+def _doubtful_ids(items: Sequence[Item]) -> list[str]:
     """Warnings about ids that may be one person or many: equal but for letter case and blanks, or an anonymiser's placeholder."""
-    studies: dict[str, set[str]] = {}
-    for item in items:
+    plain, exact, position_of = array("q"), array("q"), array("q")
+    studies: dict[str, set[int]] = {}  # of placeholders
+    for position, item in enumerate(items):
         if patient := item.row.get("patient"):
-            studies.setdefault(str(patient), set()).add(str(item.row.get("study")))
-    spellings: dict[str, list[str]] = {}
-    for patient in studies:
-        spellings.setdefault("".join(patient.casefold().split()), []).append(patient)
+            plain.append(hash("".join(str(patient).casefold().split())))
+            exact.append(hash(str(patient)))
+            position_of.append(position)
+            if PLACEHOLDER.fullmatch(str(patient)):
+                studies.setdefault(str(patient), set()).add(hash(str(item.row.get("study"))))
     warnings = []
-    doubles = [ids for ids in spellings.values() if len(ids) > 1]
-    if doubles:
-        pair = " and ".join(named_file(patient) for patient in doubles[0][:2])
+    _, first, codes = np.unique(np.asarray(plain), return_index=True, return_inverse=True)
+    spellings = distinct_pairs(codes, np.asarray(exact), len(first)) if len(first) else np.zeros(0, np.int64)
+    doubles = np.flatnonzero(spellings > 1)
+    if len(doubles):
+        members = np.flatnonzero(codes == doubles[first[doubles].argmin()])
+        names = dict.fromkeys(str(items[position_of[k]].row["patient"]) for k in members)
+        pair = " and ".join(named_file(patient) for patient in list(names)[:2])
         warnings.append(
             f"{len(doubles)} patient ids are written in several ways, for example {pair}: they count as different patients"
         )
     for patient, known in studies.items():
-        if PLACEHOLDER.fullmatch(patient) and len(known) > 1:
+        if len(known) > 1:
             warnings.append(
                 f"the patient id {named_file(patient)} stands for all patients of {len(known)} studies, so they count as one "
                 "patient: name them with --patient-from, or the column patient of --labels"
@@ -215,15 +235,19 @@ def suspected_pattern(files: Sequence[str]) -> tuple[str, str, str, int] | None:
         ('{patient}_*', 'P1_a.png', 'P1_b.png', 2)
     """
     for depth in range(1, 5):
-        begins = [_beginning(stem(file), depth) for file in files]
-        if answer := _shared(files, [begin and begin[0] for begin in begins]):
-            pattern = next(begin[1] for begin in begins if begin)
+        if answer := _shared(files, lambda file, depth=depth: (_beginning(stem(file), depth) or (None,))[0]):
+            pattern = next(begin[1] for file in files if (begin := _beginning(stem(file), depth)))
             return _checked(pattern, files, answer)
-    folders = [file.rpartition("/")[0].rpartition("/")[2] for file in files]
     levels = {file.count("/") for file in files}
-    if len(levels) == 1 and (answer := _shared(files, [name if re.search(r"\d", name) else None for name in folders])):
+    if len(levels) == 1 and (answer := _shared(files, _numbered_folder)):
         return _checked("*/" * (levels.pop() - 1) + "{patient}/*", files, answer)
     return None
+
+
+def _numbered_folder(file: str) -> str | None:
+    """The name of the folder of a file, if there is a digit in it."""
+    name = file.rpartition("/")[0].rpartition("/")[2]
+    return name if re.search(r"\d", name) else None
 
 
 def _beginning(name: str, depth: int) -> tuple[str, str] | None:
@@ -240,19 +264,27 @@ def _beginning(name: str, depth: int) -> tuple[str, str] | None:
 
 def _checked(pattern: str, files: Sequence[str], pair: tuple[str, str]) -> tuple[str, str, str, int] | None:
     """The answer of `suspected_pattern`; None if the pattern does not fit every file."""
-    found = [PatientPattern(pattern).fields(file) for file in files]
-    return None if None in found else (pattern, *pair, len({fields["patient"] for fields in found if fields}))
+    patients, matched = array("q"), PatientPattern(pattern)
+    for file in files:
+        fields = matched.fields(file)
+        if fields is None:
+            return None
+        patients.append(hash(fields["patient"]))
+    return pattern, *pair, len(HashSet(patients))
 
 
-def _shared(files: Sequence[str], keys: Sequence[str | None]) -> tuple[str, str] | None:
+def _shared(files: Sequence[str], key: Callable[[str], str | None]) -> tuple[str, str] | None:
     """Two files with the same key, if most files share a key with others and there are several keys."""
-    counts = Counter(key for key in keys if key)
-    sharing = sum(count for count in counts.values() if count > 1)
+    keys = hashes(key(file) for file in files)
+    known = keys != hash(None)
+    counts = np.unique(keys[known], return_counts=True)[1]
+    sharing = int(counts[counts > 1].sum())
     if len(counts) < 2 or sharing < len(files) / 2 or len(files) < FEWEST_PER_PATIENT * len(counts):
         return None
-    key = next(key for key in keys if key and counts[key] > 1)
-    first, second = [file for file, other in zip(files, keys, strict=True) if other == key][:2]
-    return first, second
+    _, inverse, counts = np.unique(keys, return_inverse=True, return_counts=True)
+    first = int(np.flatnonzero(known & (counts[inverse] > 1))[0])
+    pair = np.flatnonzero(keys == keys[first])[:2]
+    return files[int(pair[0])], files[int(pair[1])]
 
 
 def _counted(patients: int, files: int) -> str:

@@ -110,19 +110,22 @@ def choose_ranges(
     known = {detector: span for detector, span in (known or {}).items() if detector in chosen.containers}
     unknown = {detector: of for detector, of in chosen.containers.items() if detector not in known}
     depths = {**known, **_depths(items, unknown, reader, workers)}
-    volumes, warnings = chosen.volumes, tuple(chosen.warnings(len(items), rule))
-    one = len(volumes) + len(chosen.spans | set(depths.values())) == 1
-    spans: dict[Any, Span] = {}
+    volumes, warnings = Volumes(chosen.positions, chosen.volumes), tuple(chosen.warnings(len(items), rule))
+    stated = chosen.spans | set(depths.values())
+    one = len(volumes) + len(stated) == 1
+    spans = np.full((len(volumes), 2), np.nan)
     if measured is not None:
-        shared = {name: of for name, of in volumes.items() if one or _is_measured(of, measured(len(items)))}
-        spans = _measured(items, shared, reader, workers)
-    for position, item in enumerate(items):
+        part = measured(len(items))
+        shared = [number for number, of in enumerate(volumes) if one or _is_measured(of, part)]
+        _measure(spans, items, volumes, np.array(shared, np.int64), reader, workers)
+    of_volumes = iter(volumes.numbers.tolist())
+    for item in items:
         of_item = _rule(item, rule)
-        span = spans.get(_volume(position, item)) if of_item == "percentile" else _stated(item, of_item, depths)
-        item.row |= {"intensity": of_item} | ({"range_low": span[0], "range_high": span[1]} if span else {})
+        low, high = spans[next(of_volumes)].tolist() if of_item == "percentile" else _stated(item, of_item, depths)
+        item.row |= {"intensity": of_item} | ({"range_low": low, "range_high": high} if low == low else {})
     if one:
-        span = next(iter(chosen.spans | set(depths.values()) | set(spans.values())), None)
-        return Ranges("stored", span, groups=len(volumes), depths=depths, warnings=warnings)
+        found = next(iter([*stated, *((low, high) for low, high in spans.tolist() if low == low)]), None)
+        return Ranges("stored", found, groups=len(volumes), depths=depths, warnings=warnings)
     return Ranges("scaled", SCALED_RANGE, np.dtype(chosen.dtype), len(volumes), depths, warnings)
 
 
@@ -236,10 +239,11 @@ class _Choice:
 
     Attributes:
         images: Files by rule.
-        spans: Ranges that are known from headers.
+        spans: Ranges that are known from headers; two at most, since more decide nothing.
         containers: Positions of items whose depth in use is to be found, by `_detector`.
-        volumes: Positions of items that share a range by percentile.
-        ignored: Files whose VOI window is not used.
+        positions: Items whose range is by percentile.
+        volumes: A hash of what the items of one range have in common, of each of these.
+        ignored: Number of files whose VOI window is not used, and the first ones.
         dtype: Of a store that is scaled: int16, or float32 where rounding and the limits of int16 would cost values: floats, and
             PET and scintigraphy.
     """
@@ -247,8 +251,9 @@ class _Choice:
     images: Counter = field(default_factory=Counter)
     spans: set[Span] = field(default_factory=set)
     containers: dict[tuple, array] = field(default_factory=dict)
-    volumes: dict[Any, array] = field(default_factory=dict)
-    ignored: list[str] = field(default_factory=list)
+    positions: array = field(default_factory=lambda: array("q"))
+    volumes: array = field(default_factory=lambda: array("q"))
+    ignored: tuple[int, list[str]] = (0, [])
     dtype: type = np.int16
 
     @classmethod
@@ -258,13 +263,15 @@ class _Choice:
             of_item = _rule(item, rule)
             choice.images[of_item] += 1
             if of_item == "percentile":
-                choice.volumes.setdefault(_volume(position, item), array("q")).append(position)
+                choice.positions.append(position)
+                choice.volumes.append(hash(position if item.together is None else item.together))
             elif of_item == "bits" and _bits(item) >= PROMISED_BITS:
                 choice.containers.setdefault(_detector(item), array("q")).append(position)
-            else:
+            elif len(choice.spans) < 2:
                 choice.spans.add(_stated(item, of_item, {}))
             if item.window is not None and not _has_window(item):
-                choice.ignored.append(item.file)
+                count, first = choice.ignored
+                choice.ignored = count + 1, [*first, item.file][:3]
             is_float = item.dtype.kind == "f" and item.depth is None
             if item.channels == 1 and (is_float or item.row.get("modality") in COUNTS):
                 choice.dtype = np.float32
@@ -281,10 +288,11 @@ class _Choice:
         if rule != "auto" and others:
             how = " and ".join(sorted(others))
             yield f"--range {rule}: {sum(others.values())} of {count} files have no such range; read by {how}"
-        if self.ignored and rule in ("auto", "window"):
+        count, first = self.ignored
+        if count and rule in ("auto", "window"):
             yield (
-                f"{len(self.ignored)} files state a VOI window without any value that they can have, which is not used: "
-                f"{', '.join(map(named_file, self.ignored[:3]))}"
+                f"{count} files state a VOI window without any value that they can have, which is not used: "
+                f"{', '.join(map(named_file, first))}"
             )
 
 
@@ -296,9 +304,35 @@ def _stated(item: Item, rule: str, depths: Mapping[tuple, Span]) -> Span:
     return float(low), float(high)
 
 
-def _volume(position: int, item: Item) -> Any:
-    """What items that share a range by percentile have in common."""
-    return position if item.together is None else item.together
+class Volumes(Sequence[np.ndarray]):
+    """Items that share a range, in the order of their first ones. Memory: some twenty bytes an item.
+
+    Args:
+        positions: Positions of items, ascending, shape (n,).
+        keys: What the items of a volume share, a hash, shape (n,).
+
+    Attributes:
+        numbers: Number of the volume of each position, shape (n,).
+    """
+
+    def __init__(self, positions: array, keys: array):
+        self._positions = np.asarray(positions, np.int64)
+        _, first, inverse = np.unique(np.asarray(keys, np.int64), return_index=True, return_inverse=True)
+        rank = np.empty(len(first), np.int32)
+        rank[np.argsort(first)] = np.arange(len(first))
+        self.numbers = rank[inverse]
+        self._order = np.argsort(self.numbers, kind="stable")
+        self._ends = np.cumsum(np.bincount(self.numbers, minlength=len(first)))
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, number):
+        """Positions of the items of a volume, ascending."""
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        begin = self._ends[number - 1] if number else 0
+        return self._positions[self._order[begin : self._ends[number]]]
 
 
 def _detector(item: Item) -> tuple:
@@ -342,21 +376,20 @@ def _depths(
     return depths
 
 
-def _is_measured(positions: array, part: range) -> bool:
+def _is_measured(positions: np.ndarray, part: range) -> bool:
     """Whether a volume has several files, some in a part of the source. Of a file alone, percentiles are taken as it is read."""
     return len(positions) > 1 and positions[0] < part.stop and positions[-1] >= part.start
 
 
-def _measured(
-    items: Sequence[Item], volumes: Mapping[Any, array], reader: Reader, workers: int | None
-) -> dict[Any, Span]:
-    """The range of each volume, by percentile; without those of which no file can be read."""
-    if not volumes:
-        return {}
-    samples = _Samples(items, list(volumes.values()))
-    spans = ordered(
+def _measure(
+    spans: np.ndarray, items: Sequence[Item], volumes: Volumes, chosen: np.ndarray, reader: Reader, workers: int | None
+) -> None:
+    """Write the ranges of some volumes by percentile into `spans`, (volumes, 2); NaN stays where no file can be read."""
+    if not len(chosen):
+        return
+    found = ordered(
         _Percentiles(reader),
-        samples,
+        _Samples(items, volumes, chosen),
         "measuring intensity ranges",
         workers,
         fail=_none,
@@ -364,7 +397,9 @@ def _measured(
         native=lambda sample: any(item.native for item in sample),
         worth_workers=reader.worth_workers,
     )
-    return {name: span for name, span in zip(volumes, spans, strict=True) if span is not None}
+    for number, span in zip(chosen, found, strict=True):
+        if span is not None:
+            spans[number] = span
 
 
 def pixel_bytes(item: Item) -> int:
@@ -377,18 +412,18 @@ def _none(_: Any, reason: str) -> None:
 
 
 class _Samples(Sequence[list[Item]]):
-    """The items of each volume that are read to measure its range."""
+    """The items of each of some volumes that are read to measure its range."""
 
-    def __init__(self, items: Sequence[Item], volumes: Sequence[array]):
-        self.items, self.volumes = items, volumes
+    def __init__(self, items: Sequence[Item], volumes: Volumes, chosen: np.ndarray):
+        self.items, self.volumes, self.chosen = items, volumes, chosen
 
     def __len__(self) -> int:
-        return len(self.volumes)
+        return len(self.chosen)
 
     def __getitem__(self, number):
         if isinstance(number, slice):
             return [self[k] for k in range(*number.indices(len(self)))]
-        positions: Any = self.volumes[number]
+        positions = self.volumes[self.chosen[number]]
         return [self.items[positions[k]] for k in evenly_spaced(len(positions), SAMPLED_IMAGES)]
 
 

@@ -7,6 +7,8 @@ without air has values that fit HU; it is decided by the other volumes of the so
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -110,40 +112,42 @@ def decide_by_values(names: Sequence[str], evidence: Sequence[Evidence]) -> Deci
         names: Names of the volumes, for messages.
         evidence: The evidence of each.
     """
-    verdicts = [of_volume.verdict for of_volume in evidence]
+    verdicts = [sys.intern(of_volume.verdict) for of_volume in evidence]
     n_ct, n_other = verdicts.count("ct"), verdicts.count("other")
     in_hu = n_ct > 0 and n_ct >= n_other
     notes: list[str] = []
     set_aside: dict[int, str] = {}
-    for position, (of_volume, verdict) in enumerate(zip(evidence, verdicts, strict=True)):
+    for position, verdict in enumerate(verdicts):
         if in_hu and verdict == "other":
-            set_aside[position] = f"no HU among {n_ct} CT volumes: {of_volume.reason}"
+            set_aside[position] = f"no HU among {n_ct} CT volumes: {evidence[position].reason}"
         elif not in_hu and n_ct and verdict == "ct":
-            set_aside[position] = f"CT in HU among {n_other} volumes of another kind: {of_volume.reason}"
+            set_aside[position] = f"CT in HU among {n_other} volumes of another kind: {evidence[position].reason}"
     if in_hu:
         notes.append(
             f"read as CT in HU: {n_ct} of {len(names)} volume(s) have a peak of air at -1000; --domain overrides this"
         )
-        cropped = [name for name, verdict in zip(names, verdicts, strict=True) if verdict == "fits"]
+        cropped = array("q", (position for position, verdict in enumerate(verdicts) if verdict == "fits"))
         if cropped:
             notes.append(
-                f"read as HU like the others, without air of their own: {_some(cropped)}; --domain overrides this"
+                f"read as HU like the others, without air of their own: {_some(names, cropped)}; --domain overrides this"
             )
     else:
-        low = [name for name, e in zip(names, evidence, strict=True) if e.verdict != "ct" and e.lowest <= LOW]
+        low = array("q", (k for k, e in enumerate(evidence) if e.verdict != "ct" and e.lowest <= LOW))
         if low:
             notes.append(
-                f"not read as HU, although values reach below {LOW:g}, because there is no peak of air at -1000: {_some(low)}; "
-                "--domain ct overrides this"
+                f"not read as HU, although values reach below {LOW:g}, because there is no peak of air at -1000: "
+                f"{_some(names, low)}; --domain ct overrides this"
             )
     if set_aside:
         kind = "no HU among CT volumes" if in_hu else "CT in HU among volumes of another kind"
         notes.append(
-            f"{len(set_aside)} volume(s) set aside, {kind}: {_some([names[position] for position in set_aside])}. "
+            f"{len(set_aside)} volume(s) set aside, {kind}: {_some(names, list(set_aside))}. "
             "To take all of them, state what they are: --domain"
         )
     return Decision(in_hu, "ct" if in_hu else UNKNOWN, set_aside, notes)
 
 
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(map(named_file, names[:3])) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def _some(names: Sequence[str], positions: Sequence[int]) -> str:
+    """The first names at some positions, and how many follow."""
+    shown = ", ".join(named_file(names[position]) for position in positions[:3])
+    return shown + (f" and {len(positions) - 3} more" if len(positions) > 3 else "")

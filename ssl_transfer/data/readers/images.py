@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssl_transfer.data.readers.finite import replace_non_finite
+from ssl_transfer.data.readers.items import Items
 from ssl_transfer.data.readers.limits import MAX_MEGAPIXELS
 from ssl_transfer.data.readers.masks import Masks
 from ssl_transfer.data.readers.matching import IMAGE_FOLDERS, IMAGE_SUFFIXES, leave_out_masks, suffix
@@ -80,15 +81,15 @@ class ImagesReader:
 
     def scan(self) -> Scan:
         """Read all headers, and all masks."""
-        items: list[Item] = []
+        listed = Items()
         refused: list[Refusal] = []
         for file, path in walk(self.root):
             answer = self._read_header(file, path)
             if isinstance(answer, Refusal):
                 refused.append(answer)
             else:
-                items += answer
-        items, notes = leave_out_masks(items, refused, self.masks.option)
+                listed.extend(answer)
+        items, notes = leave_out_masks(listed, refused, self.masks.option)
         items, refused = self.masks.pair(items, refused, self.root)
         notes += _label_by_folder(items)
         deep = any(item.dtype != np.uint8 for item in items)
@@ -204,20 +205,22 @@ def _size(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape)) + " px"
 
 
-def _label_by_folder(items: list[Item]) -> list[str]:
+def _label_by_folder(items: Sequence[Item]) -> list[str]:
     """Set label and split from the folders of each file, and return warnings. A folder `images` is no class."""
-    folders = [item.file.split("/")[:-1] for item in items]
-    first = {parts[0] if parts else "" for parts in folders}
+    first = {item.file.split("/")[0] if "/" in item.file else "" for item in items}
     named = {name for name in first if name.lower() in SPLIT_FOLDERS}
     splits_given = bool(first) and named == first
-    if splits_given:
-        for item, parts in zip(items, folders, strict=True):
-            item.row["split"] = SPLIT_FOLDERS[parts[0].lower()]
-        folders = [parts[1:] for parts in folders]
-    if all(parts and IMAGE_FOLDERS.fullmatch(parts[0]) for parts in folders):
-        folders = [parts[1:] for parts in folders]
-    for item, parts in zip(items, folders, strict=True):
-        item.row["label"] = parts[0] if parts else None
+
+    def folders(item: Item) -> list[str]:
+        return item.file.split("/")[splits_given:-1]
+
+    below = all((parts := folders(item)) and IMAGE_FOLDERS.fullmatch(parts[0]) for item in items)
+    for item in items:
+        parts = folders(item)[below:]
+        columns = {"label": parts[0] if parts else None}
+        if splits_given:
+            columns = {"split": SPLIT_FOLDERS[item.file.split("/")[0].lower()]} | columns
+        item.row |= columns
     if named and not splits_given:
         neighbours = ", ".join(sorted(name or "files without a folder" for name in first - named)[:3])
         return [f"{'/, '.join(sorted(named))}/ read as classes, not as splits: beside them are {neighbours}"]

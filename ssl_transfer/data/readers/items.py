@@ -10,7 +10,7 @@ import os
 import pickle
 import tempfile
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import fields
@@ -37,7 +37,7 @@ def stored_in(folder: Path) -> Iterator[None]:
         _folder.reset(token)
 
 
-class Records:
+class Records(Sequence[Any]):
     """Values in a file without a name, which the system deletes when it is closed. Memory: eight bytes a value.
 
     They are pickled, which is safe because nobody but this process can write to the file.
@@ -130,6 +130,27 @@ class Items(Sequence[Item]):
         """Add items."""
         for item in items:
             self.append(item)
+
+
+class Selected(Sequence[Any]):
+    """A value of some items, read when it is asked for.
+
+    Args:
+        items: The items.
+        positions: Which of them, shape (n,).
+        value: What is taken of each.
+    """
+
+    def __init__(self, items: Sequence[Item], positions: Sequence[int] | np.ndarray, value: Callable[[Item], Any]):
+        self.items, self.positions, self.value = items, positions, value
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, number):
+        if isinstance(number, slice):
+            return Selected(self.items, self.positions[number], self.value)
+        return self.value(self.items[int(self.positions[number])])
 
 
 class Share(Sequence[Item]):

@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from ssl_transfer.data.readers.items import Selected
 from ssl_transfer.data.readers.limits import MAX_MEGAPIXELS
 from ssl_transfer.data.readers.matching import VOLUME_SUFFIXES, pair_masks, read_mask_names, suffix
 from ssl_transfer.data.readers.pictures import MASK_FORMATS, class_values, open_picture
 from ssl_transfer.data.readers.reader import Item, Refusal, Unreadable, named_file
 from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.errors import SourceError, UsageError
+from ssl_transfer.texts import hashes
 
 TOLERANCE = 1e-3  # class ids that were stored as floats or with a slope are this close to a whole number
 HIGHEST_ID = 65535
@@ -153,11 +155,12 @@ class Masks:
         self.dtype: np.dtype | None = None
         self.notes: list[str] = []
 
-    def pair(self, items: list[Item], refused: list[Refusal], root: Path) -> tuple[list[Item], list[Refusal]]:
+    def pair(self, items: Sequence[Item], refused: list[Refusal], root: Path) -> tuple[Sequence[Item], list[Refusal]]:
         """Give every item its mask (see `matching.pair_masks`), read all masks, and decide on their coding."""
         items, refused = pair_masks(items, refused, root, self.option)
-        paths = sorted({item.mask for item in items if item.mask is not None})
-        if paths:
+        if self.option is not None and len(items):
+            _, firsts = np.unique(hashes(str(item.mask) for item in items), return_index=True)
+            paths = Selected(items, np.sort(firsts), lambda item: item.mask)
             count = partial(value_counts, max_megapixels=self.max_megapixels)
             counted = ordered(count, paths, "reading masks", self.workers, fail=_uncounted, native=is_native)
             counts: Counter[float] = Counter()

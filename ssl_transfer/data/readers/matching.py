@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from ssl_transfer.data.readers.items import Items
 from ssl_transfer.data.readers.reader import Item, Refusal, named_file, walk
 from ssl_transfer.errors import SourceError
+from ssl_transfer.texts import HashSet, Positions
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUME_SUFFIXES = (".nii", ".nii.gz")
@@ -46,8 +50,8 @@ def stem(file: str) -> str:
 
 
 def pair_masks(
-    items: list[Item], refused: list[Refusal], root: Path, masks: str | None
-) -> tuple[list[Item], list[Refusal]]:
+    items: Sequence[Item], refused: list[Refusal], root: Path, masks: str | None
+) -> tuple[Sequence[Item], list[Refusal]]:
     """Give every item its mask, and remove the mask files from both lists.
 
     Args:
@@ -65,21 +69,30 @@ def pair_masks(
     if masks is None:
         return items, refused
     find = _finder(root, masks)
-    candidates = {item.path: [path for path in find(item) if path.resolve() != item.path.resolve()] for item in items}
-    mask_files = {path.resolve() for paths in candidates.values() for path in paths}
-    images = [item for item in items if item.path.resolve() not in mask_files]
+
+    def candidates(item: Item) -> list[Path]:
+        own = item.path.resolve()
+        return [path for path in find(item) if path.resolve() != own]
+
+    def resolved() -> Iterator[str]:
+        for item in items:
+            found = candidates(item)
+            item.mask = found[0] if len(found) == 1 else None
+            yield from (str(path.resolve()) for path in found)
+
+    mask_files = HashSet(resolved())
+    images = Items(item for item in items if str(item.path.resolve()) not in mask_files)
     for item in images:
-        masks_found = candidates[item.path]
-        if len(masks_found) != 1:
-            names = ", ".join(path.name for path in masks_found[:3])
-            what = f"{len(masks_found)} masks ({names})" if masks_found else "no mask"
+        if item.mask is None:
+            found = candidates(item)
+            names = ", ".join(path.name for path in found[:3])
+            what = f"{len(found)} masks ({names})" if found else "no mask"
             raise SourceError(
                 f"--masks {masks}: {item.file} has {what}; every image needs exactly one. {_searched(root, masks, item)} "
                 "Name them like the images, or use a pattern with {stem}, {parent} or {number}."
             )
-        item.mask = masks_found[0]
     base = root.parent if root.is_file() else root
-    return images, [r for r in refused if (base / r.file).resolve() not in mask_files]
+    return images, [r for r in refused if str((base / r.file).resolve()) not in mask_files]
 
 
 def _is_pattern(masks: str) -> bool:
@@ -94,7 +107,9 @@ def _searched(root: Path, masks: str, item: Item) -> str:
     return f"Searched for the same path or name in {masks}."
 
 
-def leave_out_masks(items: list[Item], refused: list[Refusal], masks: str | None) -> tuple[list[Item], list[str]]:
+def leave_out_masks(
+    items: Sequence[Item], refused: list[Refusal], masks: str | None
+) -> tuple[Sequence[Item], list[str]]:
     """Without `--masks`, set aside files that are masks by their names, and images beside them.
 
     These are files in a folder `masks`, `labelsTr`, … beside a folder `images`, `imagesTr`, …, and files such as `a_mask.png`
@@ -110,26 +125,39 @@ def leave_out_masks(items: list[Item], refused: list[Refusal], masks: str | None
     """
     if masks is not None:
         return items, []
-    parts = {item.file: item.file.split("/")[:-1] for item in items}
-    parents = {"/".join(p[:n]) for p in parts.values() for n in range(len(p)) if IMAGE_FOLDERS.fullmatch(p[n])}
+    parents: set[str] = set()
+    beginnings = HashSet(_beginnings_of_masks(items, parents))
+    if not parents and not len(beginnings):
+        return items, []
     names = (_without_suffix(item.file) for item in items)
-    images = {name[:end] for name in names if not MASK_ENDINGS.search(name) for end in _ends(name)}
-    found: dict[str, list[Item]] = {}
-    kept = []
+    others = (name for name in names if not MASK_ENDINGS.search(name))
+    images = HashSet(name[:end] for name in others for end in _ends(name) if name[:end] in beginnings)
+    found: dict[str, tuple[int, str]] = {}  # option -> number of files, and the first one
+    kept = Items()
     for item in items:
-        option = _mask_option(item.file, parts[item.file], parents, images)
+        option = _mask_option(item.file, item.file.split("/")[:-1], parents, images)
         if option is None:
             kept.append(item)
-        else:
-            found.setdefault(option, []).append(item)
-    for option, group in found.items():
+            continue
+        count, first = found.get(option, (0, item.file))
+        found[option] = count + 1, first
         reason = f"a mask by its name; to use it, ingest with --masks '{named_file(option)}'"
-        refused.extend(Refusal(item.file, "filtered", reason, item.row) for item in group)
+        refused.append(Refusal(item.file, "filtered", reason, dict(item.row)))
     return kept, [
-        f"{len(group)} file(s) such as {named_file(group[0].file)} are masks by their names and are left out. To use them, "
+        f"{count} file(s) such as {named_file(first)} are masks by their names and are left out. To use them, "
         f"ingest the images with --masks '{named_file(option)}'"
-        for option, group in found.items()
+        for option, (count, first) in found.items()
     ]
+
+
+def _beginnings_of_masks(items: Iterable[Item], parents: set[str]) -> Iterator[str]:
+    """Beginnings of the paths that end as those of masks do; adds the parents of folders of images."""
+    for item in items:
+        folders = item.file.split("/")[:-1]
+        parents |= {"/".join(folders[:n]) for n in range(len(folders)) if IMAGE_FOLDERS.fullmatch(folders[n])}
+        name = _without_suffix(item.file)
+        if ending := MASK_ENDINGS.search(name):
+            yield name[: ending.start()]
 
 
 def _ends(name: str) -> list[int]:
@@ -138,7 +166,7 @@ def _ends(name: str) -> list[int]:
     return [len(name), *(match.start() for match in re.finditer(r"[_.-]", name) if match.start() > last)]
 
 
-def _mask_option(file: str, folders: list[str], parents: set[str], images: set[str]) -> str | None:
+def _mask_option(file: str, folders: list[str], parents: set[str], images: Container[str]) -> str | None:
     """The `--masks` option that names a mask, given the folders and the beginnings of the names of images; None for an image."""
     for number, folder in enumerate(folders):
         if MASK_FOLDERS.fullmatch(folder) and "/".join(folders[:number]) in parents:
@@ -165,13 +193,16 @@ def _finder(root: Path, masks: str):
         raise SourceError(f"--masks {masks}: no such file or folder, neither here nor below {base}.")
     if option.is_file():
         return lambda item: [option]
-    by_path: dict[str, list[Path]] = {}
-    by_stem: dict[str, list[Path]] = {}
-    for file, path in walk(option):
-        if suffix(file) in MASK_SUFFIXES:
-            by_path.setdefault(_without_suffix(file), []).append(path)
-            by_stem.setdefault(stem(file), []).append(path)
-    return lambda item: by_path.get(_without_suffix(item.file)) or by_stem.get(stem(item.file), [])
+    files = walk(option)
+    numbers = array("q", (number for number, (file, _) in enumerate(files) if suffix(file) in MASK_SUFFIXES))
+    by_path = Positions(_without_suffix(files[number][0]) for number in numbers)
+    by_stem = Positions(stem(files[number][0]) for number in numbers)
+
+    def find(item: Item) -> list[Path]:
+        same = by_path.of(_without_suffix(item.file)) or by_stem.of(stem(item.file))
+        return [files[numbers[number]][1] for number in same]
+
+    return find
 
 
 def _without_suffix(file: str) -> str:

@@ -6,8 +6,8 @@ the patient's right at the left; sagittal slices have the head at the top and th
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -25,12 +25,14 @@ from ssl_transfer.data.readers.hounsfield import (
     decide_by_values,
     hu_evidence,
 )
+from ssl_transfer.data.readers.items import Items, Records, Selected
 from ssl_transfer.data.readers.masks import Masks
 from ssl_transfer.data.readers.matching import VOLUME_SUFFIXES, leave_out_masks, stem, suffix
 from ssl_transfer.data.readers.nifti_file import NiftiFile, NotAVolume, sidecar_modality
 from ssl_transfer.data.readers.reader import Item, Refusal, Scan, Unreadable, is_hidden, named_file, walk
 from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.errors import UsageError
+from ssl_transfer.texts import HashSet
 
 AXES = {"sagittal": 0, "coronal": 1, "axial": 2}  # axis of the canonical (right, anterior, superior) array
 
@@ -76,11 +78,12 @@ class NiftiReader:
         self.workers = workers
         self.masks = Masks(masks, names=mask_names, ignore=mask_ignore, threshold=mask_threshold, workers=workers)
         self.in_hu = False
-        self.unplaced: list[str] = []  # files without sform and qform
+        self.unplaced: list[str] = []  # the first files without sform and qform
+        self.n_unplaced = 0
 
     def scan(self) -> Scan:
         """Read all headers, and voxels where they are needed for decisions: whether values are HU, and the coding of masks."""
-        items: list[Item] = []
+        listed = Items()
         refused: list[Refusal] = []
         notes: list[str] = []
         for file, path in walk(self.root):
@@ -88,16 +91,16 @@ class NiftiReader:
             if isinstance(answer, Refusal):
                 refused.append(answer)
             else:
-                items += answer
-        items, left_out = leave_out_masks(items, refused, self.masks.option)
+                listed.extend(answer)
+        items, left_out = leave_out_masks(listed, refused, self.masks.option)
         items, refused = self.masks.pair(items, refused, self.root)
         items = self._with_masks_of_their_grid(items, refused)
         items, decision = self._in_one_unit(items, refused)
         self.in_hu = decision.in_hu
         _name(items)
         if self.unplaced:
-            examples = ", ".join(map(named_file, self.unplaced[:3]))
-            notes.append(f"{len(self.unplaced)} file(s) state no orientation (neither sform nor qform): {examples}")
+            examples = ", ".join(map(named_file, self.unplaced))
+            notes.append(f"{self.n_unplaced} file(s) state no orientation (neither sform nor qform): {examples}")
         for item in items:
             if self.in_hu:
                 item.dtype, item.row["intensity"] = np.dtype(np.int16), "hu"
@@ -168,7 +171,8 @@ class NiftiReader:
             "rescale": None if (volume.slope, volume.intercept) == (1, 0) else f"{volume.slope:g};{volume.intercept:g}",
         }
         if not volume.has_orientation:
-            self.unplaced.append(file)
+            self.n_unplaced += 1
+            self.unplaced = [*self.unplaced, file][:3]
         dtype = _dtype(volume)
         if dtype == np.uint8:
             row["intensity"] = "display"
@@ -187,34 +191,36 @@ class NiftiReader:
             for number in range(volume.shape[3])
         ]
 
-    def _in_one_unit(self, items: list[Item], refused: list[Refusal]) -> tuple[list[Item], Decision]:
+    def _in_one_unit(self, items: Sequence[Item], refused: list[Refusal]) -> tuple[Sequence[Item], Decision]:
         """Decide whether the source is in HU, and set aside the files that are not of its kind."""
         if self.domain is not None:
             return items, decide_by_domain(self.domain)
-        files = {item.file: item.path for item in items}
-        label = "deciding whether values are HU"
-        evidence = list(ordered(_evidence, list(files.values()), label, self.workers, fail=_no_evidence))
-        decision = decide_by_values(list(files), evidence)
-        aside = {list(files)[position]: reason for position, reason in decision.set_aside.items()}
-        for item in {item.file: item for item in items}.values():
-            if item.file in aside:
-                refused.append(
-                    Refusal(item.file, "filtered", f"{aside[item.file]}; --domain decides otherwise", item.row)
-                )
-        return [item for item in items if item.file not in aside], decision
+        firsts = _first_of_files(items)
+        paths = Selected(items, firsts, lambda item: item.path)
+        evidence = Records()
+        for of_file in ordered(_evidence, paths, "deciding whether values are HU", self.workers, fail=_no_evidence):
+            evidence.append(of_file)
+        names = Selected(items, firsts, lambda item: item.file)
+        decision = decide_by_values(names, evidence)
+        aside = {names[position]: reason for position, reason in decision.set_aside.items()}
+        for position in decision.set_aside:
+            item = items[firsts[position]]
+            reason = f"{aside[item.file]}; --domain decides otherwise"
+            refused.append(Refusal(item.file, "filtered", reason, dict(item.row)))
+        return Items(item for item in items if item.file not in aside) if aside else items, decision
 
-    def _with_masks_of_their_grid(self, items: list[Item], refused: list[Refusal]) -> list[Item]:
+    def _with_masks_of_their_grid(self, items: Sequence[Item], refused: list[Refusal]) -> Sequence[Item]:
         """Refuse volumes whose mask is another grid, by the headers."""
         reasons: dict[str, str] = {}
-        for item in items:
-            if item.mask is None or item.file in reasons:
-                continue
+        for position in _first_of_files(items) if self.masks.option is not None else ():
+            item = items[position]
             try:
-                self._mask_file(item.mask, _opened(item.path, item.path.stat().st_mtime_ns))
+                if item.mask is not None:
+                    self._mask_file(item.mask, _opened(item.path, item.path.stat().st_mtime_ns))
             except Unreadable as error:
                 reasons[item.file] = str(error)
-                refused.append(Refusal(item.file, "unreadable", str(error), item.row))
-        return [item for item in items if item.file not in reasons]
+                refused.append(Refusal(item.file, "unreadable", str(error), dict(item.row)))
+        return Items(item for item in items if item.file not in reasons) if reasons else items
 
     def _mask_file(self, path: Path, image: NiftiFile) -> tuple[NiftiFile, np.ndarray]:
         """The label volume of a volume, and how its axes are exchanged and flipped to those of the volume's file."""
@@ -265,14 +271,22 @@ def _no_evidence(path: Path, reason: str) -> Evidence:
     return Evidence("fits", reason)
 
 
-def _name(items: list[Item]) -> None:
+def _first_of_files(items: Sequence[Item]) -> array:
+    """Positions of the first volume of each file; the volumes of a file follow each other."""
+    firsts, before = array("q"), None
+    for position, item in enumerate(items):
+        if item.file != before:
+            firsts.append(position)
+        before = item.file
+    return firsts
+
+
+def _name(items: Sequence[Item]) -> None:
     """Series of every volume: the name of its file, with its folder if others have the same name."""
-    files = {item.file for item in items}
-    stems = Counter(map(stem, files))
+    several = HashSet.repeated(Selected(items, _first_of_files(items), lambda item: stem(item.file)))
     for item in items:
         name = stem(item.file)
-        name = name if stems[name] == 1 else f"{item.file.rpartition('/')[0]}/{name}"
-        item.row["series"] = name
+        item.row["series"] = f"{item.file.rpartition('/')[0]}/{name}" if name in several else name
 
 
 def _display(volume: np.ndarray, axis: int, number: int) -> np.ndarray:

@@ -17,6 +17,8 @@ from typing import Any, ClassVar, Protocol, overload
 
 import numpy as np
 
+from ssl_transfer.texts import Texts
+
 REFUSAL_KINDS = ("unreadable", "not_an_image", "localizer", "filtered", "duplicate")
 UNDER_WAY = (
     ".part",
@@ -165,14 +167,14 @@ class Reader(Protocol):
 
 
 class Files(Sequence[tuple[str, Path]]):
-    """The files at or below a folder, sorted by name: pairs of name and path. Paths are made when they are asked for.
+    """The files at or below a folder, sorted by name: pairs of name and path. Memory: the bytes of a name, and eight more.
 
     Attributes:
         root: The folder that names are relative to.
         refused: Entries that cannot be read as files, and why.
     """
 
-    def __init__(self, root: Path, names: list[str], refused: Sequence[Refusal] = ()):
+    def __init__(self, root: Path, names: Sequence[str], refused: Sequence[Refusal] = ()):
         self.root, self._names, self.refused = root, names, list(refused)
 
     def __len__(self) -> int:
@@ -205,9 +207,11 @@ def walk(root: Path) -> Files:
         return Files(root.parent, [] if special else [root.name], refused)
     walking = _Walk(root)
     walking.below("")
+    followed = bool(walking.links)
     while walking.links:  # the folder itself comes before links to it
         walking.follow(heapq.heappop(walking.links))
-    walking.names.sort()
+    if followed:
+        walking.names = Texts(sorted(walking.names))
     walking.refused.sort(key=lambda refusal: refusal.file)
     return Files(root, walking.names, walking.refused)
 
@@ -216,35 +220,48 @@ class _Walk:
     """A walk through a folder, without recursion.
 
     Attributes:
-        names: Files found so far, relative to the root.
+        names: Files found so far, relative to the root; sorted, but for those behind links.
         links: Linked folders that are still to be followed (a heap).
         refused: Entries that cannot be read.
     """
 
     def __init__(self, root: Path):
         self.root = os.fspath(root)
-        self.names: list[str] = []
+        self.names = Texts()
         self.links: list[str] = []
         self.refused: list[Refusal] = []
         self._read: dict[tuple[int, int], str] = {}  # device and inode of a folder -> its name
 
     def below(self, folder: str) -> None:
-        """Read a folder and all folders in it."""
-        waiting = [folder]
-        while waiting:
-            folder = waiting.pop()
-            try:
-                status = os.stat(self._path(folder))
-                first = self._read.setdefault((status.st_dev, status.st_ino), folder)
-                if first != folder:
-                    same = named_file(printable(first)) if first else "the source"
-                    self._refuse(folder, "duplicate", f"the same folder as {same}")
-                    continue
-                with os.scandir(self._path(folder)) as entries:
-                    for entry in entries:
-                        self._take(f"{folder}/{entry.name}" if folder else entry.name, entry, waiting)
-            except OSError as error:
-                self._refuse(folder, "unreadable", f"this folder cannot be read: {error.strerror}")
+        """Read a folder and all folders in it, in the order of the paths."""
+        reading = [iter(self._entries(folder))]
+        begins = [f"{folder}/" if folder else ""]
+        while reading:
+            entry = next(reading[-1], None)
+            if entry is None:
+                reading.pop()
+                begins.pop()
+            elif entry.endswith("/"):
+                begins.append(begins[-1] + entry)
+                reading.append(iter(self._entries(begins[-1][:-1])))
+            else:
+                self.names.append(begins[-1] + entry)
+
+    def _entries(self, folder: str) -> list[str]:
+        """Files and folders in a folder, sorted as the paths below it are; names of folders end with a slash."""
+        try:
+            status = os.stat(self._path(folder))
+            first = self._read.setdefault((status.st_dev, status.st_ino), folder)
+            if first != folder:
+                same = named_file(printable(first)) if first else "the source"
+                self._refuse(folder, "duplicate", f"the same folder as {same}")
+                return []
+            with os.scandir(self._path(folder)) as entries:
+                kept = (self._kept(f"{folder}/{entry.name}" if folder else entry.name, entry) for entry in entries)
+                return sorted(filter(None, kept))
+        except OSError as error:
+            self._refuse(folder, "unreadable", f"this folder cannot be read: {error.strerror}")
+            return []
 
     def follow(self, link: str) -> None:
         """Read the folder that a link leads to, unless it is read already or contains the source."""
@@ -258,17 +275,18 @@ class _Walk:
     def _path(self, name: str) -> str:
         return os.path.join(self.root, name) if name else self.root
 
-    def _take(self, name: str, entry: os.DirEntry, waiting: list[str]) -> None:
+    def _kept(self, name: str, entry: os.DirEntry) -> str | None:
+        """The name of an entry if it is a file to be read, or a folder in its place; None for others."""
         if entry.is_symlink():
-            self._take_link(name, entry)
-        elif entry.is_dir(follow_symlinks=False):
-            waiting.append(name)
-        elif entry.is_file(follow_symlinks=False):
-            self._take_file(name)
-        else:
-            self._refuse(name, "not_an_image", "no file: a socket, a named pipe or a device")
+            return self._kept_link(name, entry)
+        if entry.is_dir(follow_symlinks=False):
+            return f"{entry.name}/"
+        if entry.is_file(follow_symlinks=False):
+            return self._kept_file(name, entry.name)
+        self._refuse(name, "not_an_image", "no file: a socket, a named pipe or a device")
+        return None
 
-    def _take_link(self, name: str, entry: os.DirEntry) -> None:
+    def _kept_link(self, name: str, entry: os.DirEntry) -> str | None:
         try:
             mode = entry.stat().st_mode
         except OSError as error:
@@ -276,20 +294,20 @@ class _Walk:
             missing = "its content is not here (git-annex): run `datalad get` or `git annex get`"
             reason = missing if annexed else f"a link whose target cannot be read: {error.strerror}"
             self._refuse(name, "unreadable", reason)
-            return
+            return None
+        if stat.S_ISREG(mode):
+            return self._kept_file(name, entry.name)
         if stat.S_ISDIR(mode):
             heapq.heappush(self.links, name)
-        elif stat.S_ISREG(mode):
-            self._take_file(name)
         else:
             self._refuse(name, "not_an_image", "a link to a socket, a named pipe or a device")
+        return None
 
-    def _take_file(self, name: str) -> None:
-        base = name.rpartition("/")[2]
+    def _kept_file(self, name: str, base: str) -> str | None:
         if base.lower().endswith(UNDER_WAY) or RSYNC.fullmatch(base):
             self.refused.append(Refusal(printable(name), "unreadable", "its transfer is not finished, by its name"))
-        else:
-            self.names.append(name)
+            return None
+        return base
 
     def _refuse(self, name: str, kind: str, reason: str) -> None:
         shown = printable(name) or "."

@@ -1,0 +1,180 @@
+"""Many texts at a few bytes each: a source may have millions of files, and Python takes a hundred bytes for a name."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from operator import eq
+from typing import Any, overload
+
+import numpy as np
+
+
+class Texts(Sequence[str]):
+    """A list of texts in one block of memory: each takes its bytes and eight more.
+
+    Example:
+        >>> names = Texts(["a.png", "b.png"])
+        >>> names[1], len(names)
+        ('b.png', 2)
+    """
+
+    def __init__(self, texts: Iterable[str] = ()):
+        self._bytes, self._ends = bytearray(), array("q", [0])
+        for text in texts:
+            self.append(text)
+
+    def append(self, text: str) -> None:
+        """Add a text."""
+        self._bytes += text.encode("utf-8", "surrogatepass")  # bytes of file names that are not UTF-8 are surrogates
+        self._ends.append(len(self._bytes))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and len(self) == len(other) and all(map(eq, self, other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @overload
+    def __getitem__(self, position: int) -> str: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> Texts: ...
+
+    def __getitem__(self, position):
+        if isinstance(position, slice):
+            return Texts(self[number] for number in range(*position.indices(len(self))))
+        if not -len(self) <= position < len(self):
+            raise IndexError(position)
+        position %= len(self)
+        return self._bytes[self._ends[position] : self._ends[position + 1]].decode("utf-8", "surrogatepass")
+
+
+class Values(Sequence[Any]):
+    """A column whose values repeat: four bytes a row.
+
+    Attributes:
+        distinct: The different values, in the order of their first rows.
+        codes: Position of each row's value among them, int32, shape (N,).
+    """
+
+    def __init__(self) -> None:
+        self.distinct: list[Any] = []
+        self._numbers: dict[Any, int] = {}
+        self._codes = array("i")
+
+    def append(self, value: Any, count: int = 1) -> None:
+        """Add rows of one value; NaN is None."""
+        value = None if value != value else value
+        number = self._numbers.setdefault(value, len(self.distinct))
+        if number == len(self.distinct):
+            self.distinct.append(value)
+        self._codes.extend([number] * count)
+
+    @property
+    def codes(self) -> np.ndarray:
+        return np.asarray(self._codes)
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __getitem__(self, row):
+        return self.distinct[self._codes[row]]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.distinct[code] for code in self._codes)
+
+
+class Numbers(Sequence["int | float | None"]):
+    """A column of numbers of one type: nine bytes a row."""
+
+    def __init__(self, values: Iterable[int | float | None], kind: type):
+        self._kind, self._values, self._known = kind, array("q" if kind is int else "d"), bytearray()
+        for value in values:
+            self._values.append(value or kind(0))
+            self._known.append(value is not None)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, row):
+        return self._values[row] if self._known[row] else None
+
+
+def compact(values: Sequence[Any]) -> Sequence[Any]:
+    """The values of a column of one type at a few bytes each.
+
+    Example:
+        >>> list(compact([1, None, 3])), list(compact(["a", None, "a"]))
+        ([1, None, 3], ['a', None, 'a'])
+    """
+    kinds = {type(value) for value in values if value is not None}
+    if kinds in ({int}, {float}) and all(abs(value) < 2**63 for value in values if value is not None):
+        return Numbers(values, kinds.pop())
+    column = Values()
+    for value in values:
+        column.append(value)
+    return column
+
+
+def hashes(keys: Iterable[Hashable]) -> np.ndarray:
+    """A 64-bit hash of each key, int64, shape (N,); it holds for this process. Of 10^6 keys two collide in one of 10^7 cases."""
+    return np.fromiter(map(hash, keys), np.int64)
+
+
+def distinct_pairs(codes: np.ndarray, others: np.ndarray, size: int) -> np.ndarray:
+    """How many different values of `others` occur with each code below `size`, shape (size,)."""
+    order = np.lexsort((others, codes))
+    codes, others = codes[order], others[order]
+    is_first = np.append(True, (codes[1:] != codes[:-1]) | (others[1:] != others[:-1]))[: len(codes)]
+    return np.bincount(codes[is_first], minlength=size)
+
+
+class HashSet:
+    """A set of keys of which only hashes are kept: eight bytes a key.
+
+    Example:
+        >>> "a" in HashSet(["a", "b"]), len(HashSet(["a", "a"]))
+        (True, 1)
+    """
+
+    def __init__(self, keys: Iterable[Hashable] = ()):
+        self._sorted = np.unique(hashes(keys))
+
+    @classmethod
+    def repeated(cls, keys: Iterable[Hashable]) -> HashSet:
+        """The keys that occur several times."""
+        several = cls()
+        values, counts = np.unique(hashes(keys), return_counts=True)
+        several._sorted = values[counts > 1]
+        return several
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def __contains__(self, key: Hashable) -> bool:
+        wanted = hash(key)
+        place = self._sorted.searchsorted(wanted)
+        return bool(place < len(self._sorted) and self._sorted[place] == wanted)
+
+
+class Positions:
+    """The positions of keys in a list: sixteen bytes a key.
+
+    Example:
+        >>> Positions(["a", "b", "a"]).of("a")
+        [0, 2]
+    """
+
+    def __init__(self, keys: Iterable[Hashable]):
+        values = hashes(keys)
+        self._order = np.argsort(values, kind="stable")
+        self._sorted = values[self._order]
+
+    def of(self, key: Hashable) -> list[int]:
+        """Positions of a key, ascending. By the hash alone: compare the keys where a mistake would matter."""
+        wanted = hash(key)
+        first, last = self._sorted.searchsorted(wanted, "left"), self._sorted.searchsorted(wanted, "right")
+        return self._order[first:last].tolist()
