@@ -2,14 +2,14 @@
 
     python benchmarks/ingest.py                             # some minutes, 4 GB of disk
     python benchmarks/ingest.py --slices 300 --rounds 1 --files 300,900     # a trial
-    python benchmarks/ingest.py --files 10000,30000,100000  # memory, too: half an hour
+    python benchmarks/ingest.py --only-memory --files 10000,30000,100000    # memory
 
 The loop is what a researcher writes: `pydicom.dcmread`, `pixel_array`, rescale slope and intercept, int16, one array on the disk
 and one table of ids and positions. It runs in one process. `ingest` runs on two cores and also sorts series, hashes ids and
 pixels, draws splits, and checks every file. Rounds are interleaved; a ratio is that of the medians over rounds. Files: phantom CT
 slices, uncompressed, JPEG-LS and JPEG 2000 (both lossless), read from the page cache. Memory: the largest resident size of the
-process that ingests so many small DICOM files; bytes per file are the slope between the smallest and the largest number. The
-last line is one JSON object.
+process that ingests so many small files of each kind (DICOM, pictures, pictures with masks and a label table, NIfTI); bytes per
+file are the slope between the smallest and the largest number. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ import statistics
 import sys
 import tempfile
 import time
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas
@@ -36,7 +39,8 @@ from ssl_transfer.processes import worker_processes
 
 CODECS = {"uncompressed": None, "jpeg_ls": JPEGLSLossless, "jpeg_2000": JPEG2000Lossless}
 COMPRESSED_SHARE = 8  # fewer slices of the slow codecs
-SMALL = 8  # px of the small files
+SMALL = 8  # px of the small DICOM files
+KINDS = ("dicom", "pictures", "masked", "nifti")  # of small files; masked: pictures with masks and a label table
 CORES = 2
 
 
@@ -47,14 +51,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--size", type=int, default=512, help="rows and columns of a slice")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=_numbers, default=(), metavar="N,N,…", help="small files of the memory test")
+    parser.add_argument(
+        "--kinds", type=lambda text: text.split(","), default=KINDS, help=f"of these: {','.join(KINDS)}"
+    )
+    parser.add_argument("--only-memory", action="store_true", help="without the measurement of speed")
     parser.add_argument("--folder", type=Path, help="where to write the files")
     options = parser.parse_args(arguments)
     os.environ |= {"OMP_NUM_THREADS": "1", "SSL_TRANSFER_CORES": str(CORES)}
     answer: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        answer |= speed(Path(folder), options)
+        if not options.only_memory:
+            answer |= speed(Path(folder), options)
         if options.files:
-            answer |= memory(Path(folder), options.files)
+            answer |= memory(Path(folder), options.files, options.kinds)
     print(json.dumps(answer))
 
 
@@ -129,12 +138,12 @@ def plain_loop(files: list[Path], out: Path) -> None:
     pandas.DataFrame(rows).sort_values(["patient", "series", "z_mm"]).to_parquet(f"{out}.parquet")
 
 
-def ingested(source: Path, out: Path) -> None:
-    """Ingest into a new store."""
+def ingested(source: Path, out: Path, given: Mapping[str, Any] = {}) -> None:
+    """Ingest into a new store, with the given options."""
     from ssl_transfer.data.ingest.stage import ingest
 
     shutil.rmtree(out, ignore_errors=True)
-    ingest(source, out, workers=CORES)
+    ingest(source, out, workers=CORES, **given)
 
 
 def _timed(function, *arguments) -> float:
@@ -143,20 +152,85 @@ def _timed(function, *arguments) -> float:
     return time.perf_counter() - began
 
 
-def memory(folder: Path, counts: tuple[int, ...]) -> dict[str, float]:
-    """Measure the memory of an ingest of each number of small files."""
-    print(f"{'small files':<16}{'seconds':>10}{'files/s':>10}{'memory, MB':>12}")
-    peaks = {}
-    for count in counts:
-        source = folder / f"small_{count}"
-        write_small(source, count)
-        seconds, peaks[count] = peak_memory(source, folder / f"store_{count}")
-        print(f"{count:<16,}{seconds:>10.1f}{count / seconds:>10.0f}{peaks[count] / 2**20:>12.1f}")
-        shutil.rmtree(source)
-    few, many = min(counts), max(counts)
-    slope = (peaks[many] - peaks[few]) / max(1, many - few)
-    print(f"{slope:.0f} bytes for each file")
-    return {"bytes_per_file": round(slope, 1), "peak_mb": round(peaks[many] / 2**20, 1)}
+def memory(folder: Path, counts: tuple[int, ...], kinds: Sequence[str] = KINDS) -> dict[str, float]:
+    """Measure the memory of an ingest of each number of small files, for each kind of them."""
+    print(f"{'small files':<12}{'files':>10}{'seconds':>10}{'files/s':>10}{'memory, MB':>12}")
+    answer = {}
+    for kind in kinds:
+        peaks = {}
+        for count in counts:
+            source = folder / f"{kind}_{count}"
+            source.mkdir()
+            given = WRITERS[kind](source, count)
+            seconds, peaks[count] = peak_memory(source / "files", folder / f"store_{kind}_{count}", given)
+            print(
+                f"{kind:<12}{count:>10,}{seconds:>10.1f}{count / seconds:>10.0f}{peaks[count] / 2**20:>12.1f}",
+                flush=True,
+            )
+            shutil.rmtree(source)
+        few, many = min(counts), max(counts)
+        slope = (peaks[many] - peaks[few]) / max(1, many - few)
+        print(f"{kind}: {slope:.0f} bytes for each file")
+        answer |= {f"{kind}_bytes_per_file": round(slope, 1), f"{kind}_peak_mb": round(peaks[many] / 2**20, 1)}
+    return answer
+
+
+def write_dicom(folder: Path, count: int) -> dict[str, Any]:
+    """CT files, 50 in a series."""
+    write_small(folder / "files", count)
+    return {}
+
+
+def write_pictures(folder: Path, count: int) -> dict[str, Any]:
+    """PNG files of a patient each, in two folders."""
+    for number in range(count):
+        _write_png(folder / f"files/{'ab'[number % 2]}/P{number:07d}_1.png", number)
+    return {"patient_from": "{patient}_*"}
+
+
+def write_masked(folder: Path, count: int) -> dict[str, Any]:
+    """PNG files with a mask and a row of a label table each."""
+    with open(folder / "labels.csv", "w") as table:
+        table.write("file,patient,label,age\n")
+        for number in range(count):
+            _write_png(folder / f"files/{number // 1000:04d}/{number:07d}.png", number)
+            _write_png(folder / f"masks/{number // 1000:04d}/{number:07d}.png", number, mask=True)
+            table.write(
+                f"{number // 1000:04d}/{number:07d}.png,P{number // 2:07d},{'ill' if number % 3 else 'well'},{number % 90}\n"
+            )
+    return {"masks": folder / "masks", "labels": folder / "labels.csv"}
+
+
+def write_nifti(folder: Path, count: int) -> dict[str, Any]:
+    """NIfTI volumes of two slices, uncompressed, of a patient each."""
+    import nibabel
+
+    (folder / "files").mkdir()
+    template = nibabel.Nifti1Image(np.zeros((4, 4, 2), np.int16), np.eye(4)).to_bytes()
+    for number in range(count):
+        values = np.full(32, number % 3000, np.int16)
+        values[:2] = number % 251, number // 251 % 251
+        (folder / f"files/case_{number:07d}.nii").write_bytes(template[:-64] + values.tobytes())
+    return {}
+
+
+def _write_png(path: Path, number: int, *, mask: bool = False) -> None:
+    """A grey PNG file of 8 x 8 pixels, different for each number; or a mask of 0 and 1."""
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8) % 2
+    if not mask:
+        values = values * 100
+        values.flat[:4] = np.frombuffer(number.to_bytes(4, "little"), np.uint8)
+    scanlines = zlib.compress(b"".join(b"\0" + line.tobytes() for line in values), 1)
+    header = (8).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", scanlines) + _chunk(b"IEND", b""))
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + name + content + zlib.crc32(name + content).to_bytes(4, "big")
+
+
+WRITERS = {"dicom": write_dicom, "pictures": write_pictures, "masked": write_masked, "nifti": write_nifti}
 
 
 def write_small(folder: Path, count: int) -> None:
@@ -191,14 +265,14 @@ def small_file(folder: Path) -> bytes:
     return content[: start + 6] + (8).to_bytes(2, "little") + b"0\\0\\0000" + content[start + 8 + length :]
 
 
-def peak_memory(source: Path, out: Path) -> tuple[float, int]:
+def peak_memory(source: Path, out: Path, given: Mapping[str, Any]) -> tuple[float, int]:
     """Ingest in a process of its own; its seconds, and its largest resident size in bytes."""
     with worker_processes(1) as process:
-        return process.submit(_measured, source, out).result()
+        return process.submit(_measured, source, out, given).result()
 
 
-def _measured(source: Path, out: Path) -> tuple[float, int]:
-    seconds = _timed(ingested, source, out)
+def _measured(source: Path, out: Path, given: Mapping[str, Any]) -> tuple[float, int]:
+    seconds = _timed(ingested, source, out, given)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return seconds, peak * (1 if sys.platform == "darwin" else 1024)
 

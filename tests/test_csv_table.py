@@ -44,7 +44,7 @@ def test_the_dialects_of_spreadsheets_and_programs_are_the_same_table(tmp_path, 
 def test_cells_with_commas_line_breaks_and_quotes_are_kept_and_lines_are_those_of_the_file(tmp_path):
     read = table(tmp_path, 'file,note\na,"one\ntwo, ""three"""\n\nb,seen\u2028again\n')
     assert read.cells["note"] == ['one\ntwo, "three"', "seen\u2028again"]
-    assert read.lines == [2, 5] and read.where(1, "note").endswith("table.csv line 5, column 'note'")
+    assert list(read.lines) == [2, 5] and read.where(1, "note").endswith("table.csv line 5, column 'note'")
 
 
 def test_decimal_commas_do_not_divide_cells(tmp_path):

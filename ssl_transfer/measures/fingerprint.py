@@ -165,7 +165,7 @@ def _votes(sampled: np.ndarray, tie: float) -> np.ndarray:
     return darker - (difference < -tie).view(np.int8).sum(0, dtype=np.int8)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)  # 12 MB
 def _weights(pixels: int, start: float, stop: float) -> np.ndarray:
     """Weights of pixels at the positions of a side, float32 (GRID, pixels): linear, over a position or a pixel at least."""
     step = (stop - start) / GRID

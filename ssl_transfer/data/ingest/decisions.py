@@ -18,7 +18,7 @@ from ssl_transfer.data.ingest.ranges import AS_DISPLAYED, Ranges
 from ssl_transfer.data.readers.reader import Item, Scan
 from ssl_transfer.data.splits import FEWEST_GROUPS
 from ssl_transfer.data.store import SPLITS
-from ssl_transfer.texts import distinct_pairs
+from ssl_transfer.texts import Partition, distinct_pairs
 
 MOST_SHAPES = 8  # that are listed
 UNEVEN = 0.02  # of the usual distance of slices: a distance that differs by more is uneven
@@ -195,10 +195,7 @@ class _Volume:
 def _volumes(facts: _Facts) -> Iterator[_Volume]:
     """The volumes of a source."""
     _, volumes, slices, stated, positions = (np.asarray(column) for column in facts.volumes)
-    order = np.argsort(volumes, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(volumes[order])) + 1, len(order))
-    for begin, end in zip(np.append(0, ends[:-1]), ends, strict=True):
-        members = order[begin:end]
+    for members in Partition(volumes):
         z_mm, known = positions[members], stated[members][~np.isnan(stated[members])]
         yield _Volume(
             int(slices[members].sum()),

@@ -136,7 +136,7 @@ def identifying_columns(rows: Sequence[dict], keep: Collection[str] = ()) -> dic
         {'Patient ID': 'patient', 'dob': 'dob'}
     """
     step = max(1, len(rows) // 1000)
-    columns = dict.fromkeys(name for row in rows[::step] for name in row)
+    columns = dict.fromkeys(name for number in range(0, len(rows), step) for name in rows[number])
     further = (name for name in columns if name not in OF_READERS and name not in keep)
     kinds = ((name, _kind_of_name(name) or _kind_of_content(name, rows)) for name in further)
     return {name: kind for name, kind in kinds if kind}

@@ -9,7 +9,7 @@ from pathlib import Path
 from ssl_transfer.data.ingest.identifying import identifying_columns
 from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.ingest.pseudonyms import KEY_VARIABLE, Pseudonyms, file_pseudonym, has_own_key
-from ssl_transfer.data.readers.reader import Item, Scan
+from ssl_transfer.data.readers.reader import Scan
 from ssl_transfer.errors import UsageError, nearest
 from ssl_transfer.paths import portable
 
@@ -24,13 +24,14 @@ def open_pseudonyms(root: Path, scan: Scan, options: Options) -> Pseudonyms:
         UsageError: If `--keep-columns` names a column that there is not.
     """
     keep = [name.strip() for name in (options.keep_columns or "").split(",") if name.strip()]
-    columns = {name for item in scan.items[:: max(1, len(scan.items) // 1000)] for name in item.row}
+    rows = _Rows(scan.items)
+    columns = {name for number in range(0, len(rows), max(1, len(rows) // 1000)) for name in rows[number]}
     for name in keep:
         if name not in columns:
             raise UsageError(f"--keep-columns {options.keep_columns}: no column '{name}'.{nearest(name, columns)}")
     files = [path for path in (options.labels, options.masks, options.mask_names) if path]
     others = {name for path in files for name in (str(path), os.path.abspath(path), os.path.basename(str(path)))}
-    return Pseudonyms(root, identifying_columns(_Rows(scan.items), keep), keep_paths=options.keep_paths, others=others)
+    return Pseudonyms(root, identifying_columns(rows, keep), keep_paths=options.keep_paths, others=others)
 
 
 class _Rows(Sequence[dict]):
@@ -43,8 +44,7 @@ class _Rows(Sequence[dict]):
         return len(self._items)
 
     def __getitem__(self, index):
-        entry = self._items[index]
-        return entry.row if isinstance(entry, Item) else [item.row for item in entry]
+        return self._items[index].row
 
 
 def person_warnings(scan: Scan, names: Pseudonyms, options: Options, source: str) -> list[str]:

@@ -38,6 +38,7 @@ from ssl_transfer.console import say
 from ssl_transfer.data.display import DISPLAY_RANGE, SCALED_RANGE, STORED_PERCENTILES
 from ssl_transfer.data.readers.reader import Item, Reader, Scan, Unreadable, named_file
 from ssl_transfer.data.readers.workers import ordered
+from ssl_transfer.texts import Partition
 
 Rule = Literal["auto", "window", "bits", "percentile"]
 Span = tuple[float, float]
@@ -305,7 +306,7 @@ def _stated(item: Item, rule: str, depths: Mapping[tuple, Span]) -> Span:
 
 
 class Volumes(Sequence[np.ndarray]):
-    """Items that share a range, in the order of their first ones. Memory: some twenty bytes an item.
+    """Positions of the items of each volume, whose items share a range.
 
     Args:
         positions: Positions of items, ascending, shape (n,).
@@ -316,23 +317,14 @@ class Volumes(Sequence[np.ndarray]):
     """
 
     def __init__(self, positions: array, keys: array):
-        self._positions = np.asarray(positions, np.int64)
-        _, first, inverse = np.unique(np.asarray(keys, np.int64), return_index=True, return_inverse=True)
-        rank = np.empty(len(first), np.int32)
-        rank[np.argsort(first)] = np.arange(len(first))
-        self.numbers = rank[inverse]
-        self._order = np.argsort(self.numbers, kind="stable")
-        self._ends = np.cumsum(np.bincount(self.numbers, minlength=len(first)))
+        self._positions, self._parts = np.asarray(positions), Partition(np.asarray(keys))
+        self.numbers = self._parts.numbers
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._parts)
 
     def __getitem__(self, number):
-        """Positions of the items of a volume, ascending."""
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        begin = self._ends[number - 1] if number else 0
-        return self._positions[self._order[begin : self._ends[number]]]
+        return self._positions[self._parts[number]]
 
 
 def _detector(item: Item) -> tuple:

@@ -265,7 +265,7 @@ def _geometry_notes(items: Sequence[Item]) -> list[str]:
         for _, columns in item.plan or ((0, item.row),):
             if columns["geometry"]:
                 series = tuple(item.row[name] for name in ("patient", "study", "series"))
-                volumes[columns["geometry"]].add((*series, columns["volume"]))
+                volumes[columns["geometry"]].add(hash((*series, columns["volume"])))
     return [
         f"{len(found)} volume(s) with {GEOMETRY.get(word, word)}: the distance between their slices is unknown "
         f"(column geometry: {word})"

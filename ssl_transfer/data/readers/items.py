@@ -22,6 +22,7 @@ import numpy as np
 from ssl_transfer.data.readers.reader import Item
 
 FIELDS = tuple(field.name for field in fields(Item))
+ROW = FIELDS.index("row")
 IN_MEMORY = 10_000  # items that are not in the file: small sources need none
 BUFFER = 2**18  # bytes that are written at once
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
@@ -179,34 +180,42 @@ class StoredItem(Item):
     __slots__ = ("_position", "_records")
 
     def __init__(self, records: Records, position: int):
-        for name, value in zip(FIELDS, records[position], strict=True):
+        values = records[position]
+        for name, value in zip(FIELDS, values, strict=True):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "path", Path(self.path))
         object.__setattr__(self, "mask", None if self.mask is None else Path(self.mask))
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
         object.__setattr__(self, "_records", records)
         object.__setattr__(self, "_position", position)
-        object.__setattr__(self, "row", _Row(self, self.row))
+        object.__setattr__(self, "row", _Row(self.row, records, position, values))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, _Row(self, value) if name == "row" else value)
-        self._records[self._position] = record(self)
+        row = value if name == "row" else self.row
+        object.__setattr__(self, name, value)
+        values = record(self)
+        object.__setattr__(self, "row", _Row(row, self._records, self._position, values))
+        self._records[self._position] = values
 
     def __reduce__(self):
         return Item, tuple(dict(self.row) if name == "row" else getattr(self, name) for name in FIELDS)
 
 
 class _Row(dict):
-    """The row of an item; a change is written to the record of the item."""
+    """The row of an item; a change is written to the record of the item.
 
-    __slots__ = ("_item",)
+    It knows the record and not the item, which knows it: two that know each other stay in memory until they are searched for.
+    """
 
-    def __init__(self, item: StoredItem, row: dict):
+    __slots__ = ("_position", "_records", "_values")
+
+    def __init__(self, row: dict, records: Records, position: int, values: tuple):
         super().__init__(row)
-        self._item = item
+        self._records, self._position, self._values = records, position, values
 
     def _changed(self) -> None:
-        self._item._records[self._item._position] = record(self._item)
+        self._values = (*self._values[:ROW], dict(self), *self._values[ROW + 1 :])
+        self._records[self._position] = self._values
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)
