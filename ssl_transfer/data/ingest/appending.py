@@ -12,8 +12,9 @@ from ssl_transfer.data.display import SCALED_RANGE
 from ssl_transfer.data.image_files import FINGERPRINTS
 from ssl_transfer.data.ingest.fit import Fit
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
-from ssl_transfer.data.ingest.ranges import pixel_bytes, span_of
+from ssl_transfer.data.ingest.ranges import span_of
 from ssl_transfer.data.ingest.resume import Recorder
+from ssl_transfer.data.ingest.sampling import pixel_bytes
 from ssl_transfer.data.integrity import pixel_digest
 from ssl_transfer.data.readers.items import Share
 from ssl_transfer.data.readers.reader import Item, Reader, Scan, Unreadable, named_file

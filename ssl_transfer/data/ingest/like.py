@@ -25,11 +25,12 @@ from ssl_transfer.data.ingest.patients import complete_patients
 from ssl_transfer.data.ingest.persons import open_pseudonyms, person_warnings, stored_refusals, stored_source
 from ssl_transfer.data.ingest.progress import Progress
 from ssl_transfer.data.ingest.pseudonyms import key_digest
-from ssl_transfer.data.ingest.ranges import Span, choose_ranges
+from ssl_transfer.data.ingest.ranges import choose_ranges
 from ssl_transfer.data.ingest.resume import resumed
+from ssl_transfer.data.ingest.sampling import Span
 from ssl_transfer.data.ingest.stage import DEFAULTS, PHANTOM, assert_exists, inputs_digest, opened
 from ssl_transfer.data.partial import PartialStore
-from ssl_transfer.data.readers.dicom_pixels import AIR_HU
+from ssl_transfer.data.readers.dicom_grey import AIR_HU
 from ssl_transfer.data.readers.finite import replaced_note
 from ssl_transfer.data.readers.items import stored_in
 from ssl_transfer.data.readers.reader import Reader, Refusal, Scan, shown

@@ -35,23 +35,31 @@ from typing import Any, Literal
 import numpy as np
 
 from ssl_transfer.console import say
-from ssl_transfer.data.display import DISPLAY_RANGE, SCALED_RANGE, STORED_PERCENTILES
-from ssl_transfer.data.readers.reader import Item, Reader, Scan, Unreadable, named_file
+from ssl_transfer.data.display import DISPLAY_RANGE, SCALED_RANGE
+from ssl_transfer.data.ingest.sampling import (
+    Extremes,
+    Percentiles,
+    Samples,
+    Span,
+    Volumes,
+    depth_in_use,
+    evenly_spaced,
+    percentile_range,
+    pixel_bytes,
+    sampled,
+)
+from ssl_transfer.data.readers.reader import Item, Reader, Scan, named_file
 from ssl_transfer.data.readers.workers import ordered
-from ssl_transfer.texts import Partition
 
 Rule = Literal["auto", "window", "bits", "percentile"]
-Span = tuple[float, float]
 
 XRAY = frozenset({"CR", "DX", "MG", "RF", "XA", "RG", "IO", "PX", "ES"})  # with a window or bits, even at 8 bits
 WITHOUT_UNITS = frozenset({"MR", "PT", "NM"})  # whose VOI windows are one operator's choice
 COUNTS = frozenset({"PT", "NM"})  # the brightest values are far above the 99.5 percentile and matter: lesions
 AS_DISPLAYED = ("display", "colour", "palette")
-DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits of detectors
 INVERTED = ("MONOCHROME1", "MINISWHITE")  # photometric interpretations of DICOM and TIFF
 PROMISED_BITS = 16  # from here on, bits are those of the container
 DEPTH_FILES = 2000  # files whose values decide about the depth in use
-SAMPLED_IMAGES, SAMPLED_PIXELS = 32, 4096  # of a volume, and of each of these images
 
 
 @dataclass(frozen=True)
@@ -135,73 +143,6 @@ def span_of(item: Item, images: Sequence[np.ndarray]) -> Span | None:
     if item.row.get("range_low") is not None:
         return item.row["range_low"], item.row["range_high"]
     return percentile_range(sampled(images)) if item.row.get("intensity") == "percentile" else None
-
-
-def sampled(images: Sequence[np.ndarray], most: int = SAMPLED_IMAGES) -> np.ndarray:
-    """Finite values of up to `most` images (C, H, W), evenly spaced: of each about 4,096 pixels, float64, shape (n,)."""
-    thinned = [np.zeros(0)]
-    for position in evenly_spaced(len(images), most):
-        flat = images[position].reshape(len(images[position]), -1)
-        stride = max(1, flat.shape[1] // SAMPLED_PIXELS) | 1  # odd, so that all columns are sampled
-        thinned.append(flat[:, ::stride].ravel().astype(np.float64))
-    values = np.concatenate(thinned)
-    return values[np.isfinite(values)]
-
-
-def percentile_range(values: np.ndarray) -> Span:
-    """The 0.5 and 99.5 percentile of values, to six significant digits.
-
-    Where they are equal, as in an image that is mostly background, the range is that from the smallest to the largest value.
-
-    Args:
-        values: Finite values, shape (n,).
-
-    Returns:
-        Two values that differ.
-    """
-    if not len(values):
-        return 0.0, 1.0
-    low, high = np.percentile(values, STORED_PERCENTILES)
-    if low == high:
-        low, high = values.min(), values.max()
-    low, high = (float(f"{value:.6g}") for value in (low, high))
-    return low, high if high > low else low + 1.0
-
-
-def depth_in_use(depth: Span, bits: int, lowest: float, highest: float, *, inverted: bool = False) -> Span:
-    """The range of the smallest usual depth that contains the values of files which were stored with more bits.
-
-    Args:
-        depth: Lowest and highest value that the stored bits can hold.
-        bits: Number of stored bits.
-        lowest: Smallest value of the files.
-        highest: Their largest value.
-        inverted: Whether values were turned (MONOCHROME1, WhiteIsZero): those of fewer bits lie at the upper end of the depth,
-            unless they were turned before within all bits.
-
-    Example:
-        >>> depth_in_use((0, 65535), 16, 12, 3071)
-        (0.0, 4095.0)
-        >>> depth_in_use((0, 65535), 16, 61440, 65535, inverted=True)
-        (61440.0, 65535.0)
-    """
-    low, high = map(float, depth)
-    step = (high - low) / (2**bits - 1)
-    zero = low + 2 ** (bits - 1) * step
-    if low < 0 and abs(zero) < step / 2 and not inverted:  # signed
-        if lowest < zero:
-            return low, high
-        low = zero
-    at_top = inverted and high - lowest < highest - low
-    used = round((high - lowest if at_top else highest - low) / step)
-    levels = 2 ** min(next((d for d in DEPTHS if used < 2**d), bits), bits) - 1
-    return (high - levels * step, high) if at_top else (low, low + levels * step)
-
-
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """Up to `most` positions below `count`, evenly spaced, ascending."""
-    kept = min(count, most)
-    return [int((k + 0.5) * count / kept) for k in range(kept)]
 
 
 def _rule(item: Item, rule: Rule) -> str:
@@ -305,28 +246,6 @@ def _stated(item: Item, rule: str, depths: Mapping[tuple, Span]) -> Span:
     return float(low), float(high)
 
 
-class Volumes(Sequence[np.ndarray]):
-    """Positions of the items of each volume, whose items share a range.
-
-    Args:
-        positions: Positions of items, ascending, shape (n,).
-        keys: What the items of a volume share, a hash, shape (n,).
-
-    Attributes:
-        numbers: Number of the volume of each position, shape (n,).
-    """
-
-    def __init__(self, positions: array, keys: array):
-        self._positions, self._parts = np.asarray(positions), Partition(np.asarray(keys))
-        self.numbers = self._parts.numbers
-
-    def __len__(self) -> int:
-        return len(self._parts)
-
-    def __getitem__(self, number):
-        return self._positions[self._parts[number]]
-
-
 def _detector(item: Item) -> tuple:
     """What items of one depth in use share. Pictures state neither modality nor manufacturer: one depth for the source."""
     return (item.depth, *(item.row.get(name) for name in ("modality", "manufacturer", "photometric")))
@@ -350,7 +269,7 @@ def _depths(
         assert depth is not None  # their rule is `bits`
         say(f"reading pixels of {len(sample)} of {len(positions)} files of {bits} bits: the depth in use decides")
         extremes = ordered(
-            _Extremes(reader),
+            Extremes(reader),
             sample,
             "reading pixels",
             workers,
@@ -380,8 +299,8 @@ def _measure(
     if not len(chosen):
         return
     found = ordered(
-        _Percentiles(reader),
-        _Samples(items, volumes, chosen),
+        Percentiles(reader),
+        Samples(items, volumes, chosen),
         "measuring intensity ranges",
         workers,
         fail=_none,
@@ -394,63 +313,8 @@ def _measure(
             spans[number] = span
 
 
-def pixel_bytes(item: Item) -> int:
-    """Size of the pixels of an item."""
-    return item.n_images * item.channels * item.size[0] * item.size[1] * np.dtype(item.dtype).itemsize
-
-
 def _none(_: Any, reason: str) -> None:
     """The answer of a file that crashes its decoder, which is listed when it is to be written."""
-
-
-class _Samples(Sequence[list[Item]]):
-    """The items of each of some volumes that are read to measure its range."""
-
-    def __init__(self, items: Sequence[Item], volumes: Volumes, chosen: np.ndarray):
-        self.items, self.volumes, self.chosen = items, volumes, chosen
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def __getitem__(self, number):
-        if isinstance(number, slice):
-            return [self[k] for k in range(*number.indices(len(self)))]
-        positions = self.volumes[self.chosen[number]]
-        return [self.items[positions[k]] for k in evenly_spaced(len(positions), SAMPLED_IMAGES)]
-
-
-class _Extremes:
-    """Smallest and largest finite value of an item; None if it cannot be read. It is pickled for worker processes."""
-
-    def __init__(self, reader: Reader):
-        self.reader = reader
-
-    def __call__(self, item: Item) -> Span | None:
-        try:
-            values = [image[np.isfinite(image)] for image, _, _ in self.reader.read(item)]
-        except Unreadable:
-            return None  # listed when it is to be written
-        values = [of_image for of_image in values if of_image.size]
-        if not values:
-            return None
-        return float(min(of_image.min() for of_image in values)), float(max(of_image.max() for of_image in values))
-
-
-class _Percentiles:
-    """The range of items that share one; None if none can be read. It is pickled for worker processes."""
-
-    def __init__(self, reader: Reader):
-        self.reader = reader
-
-    def __call__(self, items: Sequence[Item]) -> Span | None:
-        values = []
-        for item in items:
-            try:
-                images = [image for image, _, _ in self.reader.read(item)]
-            except Unreadable:
-                continue  # listed when it is to be written
-            values.append(sampled(images, max(1, SAMPLED_IMAGES // len(items))))
-        return percentile_range(np.concatenate(values)) if values else None
 
 
 def _without_effect(rule: Rule, reason: str) -> tuple[str, ...]:

@@ -258,7 +258,7 @@ class _Row(dict):
 
 def record(item: Item) -> tuple:
     """The values of an item, in the order of its fields."""
-    return tuple(_plain(getattr(item, name)) for name in FIELDS)
+    return tuple([_plain(getattr(item, name)) for name in FIELDS])  # a list: Python keeps 2,000 tuples of generators
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,9 @@ from ssl_transfer.data.readers.items import Items
 from ssl_transfer.data.readers.reader import Item, Scan
 
 MOST = 300  # bytes
-PATH = Path("/archive/case.nii")  # of all made-up items: pathlib interns the parts of a path, in a table that grows by jumps
+PATH = Path(
+    "/archive/case.nii"
+)  # of all made-up items: pathlib interns the parts of a path, in a table that grows by jumps
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,8 @@ import pytest
 from ssl_transfer.data.image_files import FINGERPRINTS
 from ssl_transfer.data.ingest.appending import Decoding
 from ssl_transfer.data.ingest.fit import Fit
-from ssl_transfer.data.ingest.ranges import (
-    choose_ranges,
-    depth_in_use,
-    evenly_spaced,
-    percentile_range,
-    sampled,
-    span_of,
-)
+from ssl_transfer.data.ingest.ranges import choose_ranges, span_of
+from ssl_transfer.data.ingest.sampling import depth_in_use, evenly_spaced, percentile_range, sampled
 from ssl_transfer.data.readers.reader import Item, Scan, Unreadable, shown
 from ssl_transfer.measures.fingerprint import fingerprint
 
