@@ -16,7 +16,7 @@ from ssl_transfer.data.readers.dicom_coding import Coding, coding_of, padding_of
 from ssl_transfer.data.readers.dicom_geometry import Frame, frames_of, pixel_spacing
 from ssl_transfer.data.readers.dicom_mosaic import is_mosaic, mosaic_of
 from ssl_transfer.data.readers.dicom_pixels import PLAIN_BITS, PlainPixels
-from ssl_transfer.data.readers.dicom_values import frame_count, group_or_header, number, text, words
+from ssl_transfer.data.readers.dicom_values import frame_count, group_or_header, number, plain_text, text, words
 from ssl_transfer.data.readers.reader import Item, Refusal
 from ssl_transfer.errors import SourceError
 
@@ -165,7 +165,11 @@ def identity(dataset) -> dict[str, str | None]:
     Raises:
         Exception: If one cannot be read; without a readable id, a file cannot be kept apart from others.
     """
-    return {column: str(dataset.get(name) or "").strip() or None for column, name in IDENTITY.items()}
+    stated = ((column, plain_text(dataset, name), name) for column, name in IDENTITY.items())
+    return {
+        column: (str(dataset.get(name) or "") if plain is None else plain).strip() or None
+        for column, plain, name in stated
+    }
 
 
 def known_identity(dataset) -> dict[str, str | None]:
@@ -191,7 +195,8 @@ def classify(file: str, path: Path, header: Header, *, broken: bool) -> ImageFil
     if kind and reason:
         return Refusal(file, kind, reason, row)
     coding = coding_of(dataset, is_float=header.is_float)
-    size, frames = (int(dataset.Rows), int(dataset.Columns)), frames_of(dataset, 1)
+    height, width = number(dataset, "Rows"), number(dataset, "Columns")
+    size, frames = (int(height or dataset.Rows), int(width or dataset.Columns)), frames_of(dataset, 1)
     kind, reason = _impossible(size, coding, header) or (None, None)
     if kind and reason:
         return Refusal(file, kind, reason, row)

@@ -45,13 +45,10 @@ def number(header, keyword: str) -> float | None:
 
 def text(header, keyword: str) -> str | None:
     """An element as text without blanks around it, several values joined by a backslash; None if empty or unreadable."""
-    element = _raw_element(header, keyword)
-    if element is None:
-        return None
-    plain = _plain_text(element, keyword)
-    if plain is not None:
-        return plain.strip(" \0") or None
     try:
+        plain = plain_text(header, keyword)
+        if plain is not None:
+            return plain.strip(" \0") or None
         value = header.get(keyword)
     except Exception:  # an unknown value representation, bytes of another character set, …
         return None
@@ -108,30 +105,34 @@ def _dictionary(keyword: str) -> tuple[Any, str]:
 
 def _raw_element(header, keyword: str) -> Any | None:
     """A data element as it was read; None if it is absent."""
-    try:
-        return header.get_item(_dictionary(keyword)[0])
-    except Exception:  # read later from a file that is not there
-        return None
+    return header.get_item(_dictionary(keyword)[0])
 
 
-def _plain_text(element: Any, keyword: str) -> str | None:
-    """The text of an element that pydicom need not convert, which takes 50 µs; None: it has to be converted."""
+def plain_text(header, keyword: str) -> str | None:
+    """The text of an element that pydicom need not convert, which takes 50 µs; None: it has to be converted.
+
+    Raises:
+        Exception: If it cannot be read.
+    """
+    element = _raw_element(header, keyword)
+    if element is None:
+        return ""
     value, stated = element.value, element.VR
     if type(value) is not bytes or not value.isascii() or ESCAPE in value:
         return None
     kind = stated or _dictionary(keyword)[1]
     if kind in CODES or (kind in NAMES and b"\\" not in value):
-        return value.decode("ascii")
+        return value.decode("ascii").rstrip("\0 ")
     return None
 
 
 def _raw_values(header, keyword: str) -> list:
-    element = _raw_element(header, keyword)
-    if element is None:
-        return []
-    tag, usual = _dictionary(keyword)
-    value, stated = element.value, element.VR
     try:
+        element = _raw_element(header, keyword)
+        if element is None:
+            return []
+        tag, usual = _dictionary(keyword)
+        value, stated = element.value, element.VR
         if type(value) is bytes and usual in TEXT_NUMBERS and stated not in ("FD", "FL"):
             value = value.decode("latin-1")
         elif type(value) is bytes and (stated or usual) == "US" and value and len(value) % 2 == 0:
