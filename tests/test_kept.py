@@ -16,6 +16,7 @@ from ssl_transfer.errors import BackboneError, RecipeError
 from ssl_transfer.evaluation.trajectory import Trajectory, trajectory_text
 from ssl_transfer.kept import expanded, kept_epochs, located
 from ssl_transfer.models.backbone import load_backbone
+from ssl_transfer.study.plan import external_id
 from ssl_transfer.verification.stage import verify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -95,6 +96,12 @@ def test_every_epoch_has_a_name_and_best_last_and_all_are_names_too(kept_run):
     assert located(f"{run}@best") == run / "backbones/best"
     assert expanded([f"{run}@all", "scratch:resnet18"]) == [f"{run}@0.67", f"{run}@1", f"{run}@2", "scratch:resnet18"]
     assert load_backbone(f"{run}@1.0").id == load_backbone(run / "backbones/epoch-1").id
+
+
+def test_a_study_knows_an_arm_of_an_epoch_by_the_id_in_its_card(kept_run):
+    assert external_id(f"{kept_run[0]}@1") == load_backbone(kept_run[0] / "backbones/epoch-1").id
+    with pytest.raises(BackboneError, match="this run has no such backbone"):
+        external_id(f"{kept_run[0]}@7")
 
 
 @pytest.mark.parametrize(

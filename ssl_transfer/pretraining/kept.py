@@ -82,7 +82,6 @@ class KeptBackbones:
         if not place.exists():
             return {}
         size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
-        warn_of_missing(self.run, self.steps)
         epochs = [epoch for epoch, path in kept_epochs(self.run).items() if path.parent == place]
         return {"kept": {"epochs": epochs, "megabytes": round(size / 1e6, 3)}}
 

@@ -179,6 +179,7 @@ def _compared(
     facts, warning = monitor.verdict(folder, last_line, best)
     if warning:
         warn(warning)
+    warn_of_missing(folder, kept.steps)
     return facts | ({"best": best} if best else {}) | kept.facts()
 
 
