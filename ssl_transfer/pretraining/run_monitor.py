@@ -38,9 +38,10 @@ class RunMonitor:
         """Measure the parent on rank 0; nothing without one."""
         if self.parent is None or self.probes is None or not session.accelerator.is_main_process:
             return {}
-        self.parent_scores = self._measured(self.probes, self.parent.to(session.accelerator.device), session)
+        measured = self._measured(self.probes, self.parent.to(session.accelerator.device), session)
         self.parent.cpu()
-        return dict(self.parent_scores)
+        self.parent_scores = measured if math.isfinite(measured["knn"]) else {}
+        return dict(measured)
 
     def measure(self, session: Session) -> dict[str, float]:
         """Measure the backbone after a step; called on all ranks, and rank 0 has the values."""
@@ -70,8 +71,10 @@ class RunMonitor:
         if self.parent is None:
             return {}, ""
         facts = {"parent": {"name": self.parent.card.name, "id": self.parent.id, **self.parent_scores}}
-        if self.probes is None or not self.parent_scores:
+        if self.probes is None:
             return facts, f"{run}: was not compared with its parent. Name a labelled store in monitor.store."
+        if not self.parent_scores:
+            return facts, f"{run}: was not compared with its parent, whose features are NaN or infinite."
         below = self.below_parent(last.get("knn"))
         monitored = {**self.probes.card(), "knn_se": last.get("knn_se")}
         facts |= {"monitored": monitored, "below_parent": below}

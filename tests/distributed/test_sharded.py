@@ -48,6 +48,12 @@ def overrides(method):
     return METHODS[method], VIT, "optimizer={name: sgd, lr: 0.03}", "train.epochs=1"
 
 
+def continued(folder):
+    """A run that starts from that of SimCLR on two ranks, with a frozen backbone in the first of its two epochs."""
+    start = (f"backbone.init={folder}/simclr/two/backbone", "train.freeze_epochs=1", "train.epochs=2")
+    return (*overrides("simclr"), *start, "keep=[1]")
+
+
 RESUMED = (METHODS["mocov3"], VIT, "optimizer={name: adamw, lr: 0.01}", "train.checkpoint_every_steps=2")
 
 
@@ -77,6 +83,8 @@ def rank_main(rank, folder, recipe):
     machine.Accelerator = OnCpu
     for method in METHODS:
         pretrain(load_recipe(PretrainRecipe, recipe, overrides(method)), f"{folder}/{method}/two")
+
+    pretrain(load_recipe(PretrainRecipe, recipe, continued(folder)), f"{folder}/continued/two")
 
     advance = loop.Training._advance
 
@@ -119,6 +127,21 @@ def test_sharded_weights_are_trained_like_unsharded_ones(sharded, tiny_recipe, m
     weights = load_backbone(sharded / method / "two" / "backbone").state_dict()
     for name, expected in load_backbone(sharded / method / "one" / "backbone").state_dict().items():
         assert torch.allclose(weights[name], expected, rtol=0.05, atol=2e-3), name
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("one_thread")
+def test_sharded_weights_are_frozen_and_released_like_unsharded_ones(sharded, tiny_recipe):
+    pretrain(load_recipe(PretrainRecipe, tiny_recipe, continued(sharded)), sharded / "continued" / "one")
+    two, one = (log_of(sharded / "continued" / name) for name in ("two", "one"))
+    assert [line["step"] for line in two] == list(range(7)) and two[0]["knn"] == one[0]["knn"]
+    assert [line["loss"] for line in two[1:]] == pytest.approx([line["loss"] for line in one[1:]], rel=1e-3)
+    parent, frozen, last = (
+        load_backbone(folder).state_dict()
+        for folder in (sharded / "simclr/two/backbone", f"{sharded}/continued/two@1", f"{sharded}/continued/two@2")
+    )
+    assert all(torch.equal(frozen[name], weight) for name, weight in parent.items())
+    assert sum(not torch.equal(last[name], weight) for name, weight in parent.items()) > len(parent) / 2
 
 
 @pytest.mark.long

@@ -99,6 +99,15 @@ def test_a_parent_without_a_labelled_store_is_not_compared_and_the_run_says_so(r
     assert "below_parent" not in runs.card(tmp_path / "run")["training"]
 
 
+def test_a_parent_whose_features_are_not_finite_is_not_compared_and_the_run_says_so(
+    runs, start, scripted, tmp_path, capsys
+):
+    scripted(math.nan, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5)
+    runs(tmp_path / "run", *start)
+    assert "was not compared with its parent, whose features are NaN or infinite" in capsys.readouterr().err
+    assert "below_parent" not in runs.card(tmp_path / "run")["training"]
+
+
 # The best backbone
 
 
