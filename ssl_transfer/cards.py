@@ -24,7 +24,8 @@ TRIVIAL_NAME = "trivial features"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingStage:
-    """One training that the weights of a backbone come from: a pretraining, a fine-tune, or that of public weights.
+    """One training that the weights of a backbone come from: a pretraining, a fine-tune, or that of public weights; or one that
+    its teacher comes from.
 
     Attributes:
         name: Name of the backbone that it made.
@@ -33,6 +34,8 @@ class TrainingStage:
         images: Id of each store -> number of its distinct training images, None where unknown; empty for public weights.
         steps: Optimiser steps; None where unknown.
         dataset: Data set of public weights, such as `ImageNet-1k`; None where unknown, and for stores.
+        teacher: Id of the backbone whose features were distilled; None without one.
+        of_teacher: Whether it trained the teacher and not these weights.
     """
 
     name: str
@@ -41,6 +44,8 @@ class TrainingStage:
     images: dict[str, Count | None]
     steps: Count | None = None
     dataset: str | None = None
+    teacher: PathPart | None = None
+    of_teacher: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +108,8 @@ class BackboneCard:
             ` + `.
         parents: Ids of the backbones that its weights come from, the oldest first.
         stores: Ids of the stores that it was trained on in all stages.
-        stages: The trainings that its weights come from, the oldest first; empty for random initialisation.
+        stages: The trainings that its weights come from, the oldest first, and in front of a distillation those of its teacher;
+            empty for random initialisation.
         adapted: Changes to the parent's weights, such as `conv1.weight: 3 → 1 input channels`.
         pretraining_seed: Seed of the pretraining; None for public weights. Of trivial features, the pretraining seed whose
             draws evaluations use.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 
 import torch
 from lightly.loss import DINOLoss
@@ -12,12 +11,10 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import nn
 
 from ssl_transfer.data.views import ViewBatch, Views
-from ssl_transfer.errors import RecipeError
-from ssl_transfer.methods.momentum import MomentumNetwork, rising_momentum
+from ssl_transfer.methods.crops import LARGE_VIEWS, Crops
+from ssl_transfer.methods.momentum import MomentumNetwork, linear_warmup, rising_momentum
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
-
-GLOBAL_VIEWS = 2
 
 
 class DINO(Objective):
@@ -71,8 +68,10 @@ class DINO(Objective):
         frozen_output_epochs: NonNegativeFloat = 1,
     ):
         super().__init__()
-        if local_views:
-            _check_size(backbone, local_size)
+        self.crops = Crops(
+            local_views=local_views, local_size=local_size, global_scale=global_scale, local_scale=local_scale
+        )
+        self.crops.check(backbone)
         self.backbone = backbone
         batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules())  # as the paper
 
@@ -87,18 +86,14 @@ class DINO(Objective):
         self.criterion = DINOLoss(output_dim, student_temp=temperature, center_momentum=center_momentum)
         self.momentum, self.frozen_output_epochs = momentum, frozen_output_epochs
         self.warmup = (warmup_target_temperature, target_temperature, warmup_epochs)
-        self.local_views, self.local_size = local_views, local_size
-        self.global_scale, self.local_scale = global_scale, local_scale
 
     def view_presets(self, preset: Views) -> list[Views]:
         """Two global views, then the local ones."""
-        large = replace(preset, crop_scale=self.global_scale)
-        small = replace(preset, crop_scale=self.local_scale, size=self.local_size)
-        return [large] * GLOBAL_VIEWS + [small] * self.local_views
+        return self.crops.presets(preset)
 
     def forward(self, batch: ViewBatch, step: int) -> Losses:
         """Cross-entropy from each global view's target to every other view's output."""
-        large, small = batch.views[:GLOBAL_VIEWS], batch.views[GLOBAL_VIEWS:]
+        large, small = batch.views[:LARGE_VIEWS], batch.views[LARGE_VIEWS:]
         features = [self.backbone(view) for view in large]
         if small:  # one pass for all small views
             features += self.backbone(torch.cat(small)).chunk(len(small))
@@ -107,13 +102,12 @@ class DINO(Objective):
             targets = [self.momentum_network(view).float() for view in large]
         with torch.autocast(outputs[0].device.type, enabled=False):
             loss = self.criterion(targets, outputs, teacher_temp=self.target_temperature(step))
-        return {"loss": loss, "projections": [feature.detach().float() for feature in features[:GLOBAL_VIEWS]]}
+        return {"loss": loss, "projections": [feature.detach().float() for feature in features[:LARGE_VIEWS]]}
 
     def target_temperature(self, step: int) -> float:
         """Softmax temperature of the momentum network at a step: linear from its warm-up value, then constant."""
         first, last, epochs = self.warmup
-        steps = epochs * self.schedule.steps_per_epoch
-        return last if step >= steps else first + (last - first) * step / steps
+        return linear_warmup(first, last, epochs * self.schedule.steps_per_epoch, step)
 
     def after_backward(self, step: int) -> None:
         """Drop the gradients of the output layer during the first epochs."""
@@ -125,23 +119,3 @@ class DINO(Objective):
         """Update the momentum network; its momentum rises to 1 along a cosine."""
         momentum = rising_momentum(self.momentum, step, self.schedule.total_steps)
         self.momentum_network.update(self.backbone, self.projection_head, momentum)
-
-
-def _check_size(backbone: Backbone, size: int) -> None:
-    """Refuse local views of a size that the backbone cannot read."""
-    if size > backbone.card.image_size:
-        raise RecipeError(
-            f"method.local_size: {size} px, larger than the global views ({backbone.card.image_size} px). Set a smaller one, "
-            "or method.local_views=0."
-        )
-    was_training = backbone.training
-    try:
-        with torch.no_grad():
-            backbone.eval()(torch.zeros(1, backbone.card.in_channels, size, size))
-    except (AssertionError, RuntimeError, ValueError) as error:
-        raise RecipeError(
-            f"method.local_size: {backbone.card.architecture} cannot read images of {size} px ({error}). For a ViT set "
-            "backbone.options.dynamic_img_size=true and a multiple of its patch size; or method.local_views=0."
-        ) from None
-    finally:
-        backbone.train(was_training)

@@ -9,16 +9,14 @@ import torch
 from lightly.models.modules import MaskedVisionTransformerDecoderTIMM, MaskedVisionTransformerTIMM
 from lightly.models.utils import get_at_index, initialize_2d_sine_cosine_positional_embedding, patchify, set_at_index
 from pydantic import Field, PositiveInt
-from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from ssl_transfer.data.counters import uniforms
 from ssl_transfer.data.views import ViewBatch, Views
-from ssl_transfer.errors import RecipeError
+from ssl_transfer.methods.masking import MASK_STREAM
 from ssl_transfer.methods.objective import Losses, Objective
+from ssl_transfer.methods.vit import plain_vit
 from ssl_transfer.models.backbone import Backbone
-
-MASK_STREAM = 1000  # stream of random numbers that masks are drawn from; views use the streams 0, 1, …
 
 
 class MAE(Objective):
@@ -49,7 +47,7 @@ class MAE(Objective):
         decoder_heads: PositiveInt = 16,
     ):
         super().__init__()
-        vit = _vit(backbone)
+        vit = plain_vit(backbone, "mae")
         self.backbone = backbone
         if not backbone.card.parents:
             prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
@@ -104,20 +102,3 @@ class MAE(Objective):
         kept = max(1, int(patches * (1 - self.mask_share)))
         prefix_tokens = torch.arange(prefix).expand(len(order), -1)
         return torch.cat([prefix_tokens, order[:, :kept]], 1).to(device), order[:, kept:].to(device)
-
-
-def _vit(backbone: Backbone) -> Any:  # timm's attributes have no types
-    """The ViT of a backbone; other architectures are refused."""
-    vit: Any = backbone.model
-    name = backbone.card.architecture
-    if not isinstance(vit, VisionTransformer) or hasattr(vit, "dist_token") or vit.pos_embed is None:
-        raise RecipeError(
-            f"method: mae needs a plain ViT, and {name} is not one. Set backbone.name=vit_small_patch16_224 (or another ViT), "
-            "or choose another method."
-        )
-    if vit.patch_embed.num_patches < 4:
-        raise RecipeError(
-            f"method: mae finds {vit.patch_embed.num_patches} patch(es) in {backbone.card.image_size} px with {name}. Set a "
-            "larger data.size or a smaller backbone.options.patch_size."
-        )
-    return vit

@@ -87,6 +87,11 @@ class Objective(nn.Module):
     compares: ClassVar[str] = ""
     needs_labels: ClassVar[bool] = False
 
+    @property
+    def teacher(self) -> Backbone | None:
+        """A frozen backbone that the training learns from, which is no part of this module; None without one."""
+        return None
+
     def view_presets(self, preset: Views) -> list[Views]:
         """The views of each image that the method uses, made from the recipe's preset."""
         return [preset, preset]

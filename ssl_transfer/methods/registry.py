@@ -3,6 +3,8 @@
 from ssl_transfer.methods.barlowtwins import BarlowTwins
 from ssl_transfer.methods.byol import BYOL
 from ssl_transfer.methods.dino import DINO
+from ssl_transfer.methods.dinov2 import DINOv2
+from ssl_transfer.methods.distill import Distill
 from ssl_transfer.methods.mae import MAE
 from ssl_transfer.methods.moco import MoCo
 from ssl_transfer.methods.mocov3 import MoCoV3
@@ -21,7 +23,9 @@ METHODS: dict[str, type[Objective]] = {
     "vicreg": VICReg,
     "simsiam": SimSiam,
     "dino": DINO,
+    "dinov2": DINOv2,
     "mae": MAE,
+    "distill": Distill,
     "supervised": Supervised,
 }
 

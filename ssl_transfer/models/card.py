@@ -37,12 +37,16 @@ def new_card(
     )
 
 
-def inherited_licence(parent: BackboneCard) -> dict[str, str]:
-    """The licence of weights that were trained on from a parent, as a field of a card; empty if the parent has no other one."""
-    own = "that of its training images"
-    if parent.licence == OWN_LICENCE or parent.licence.endswith(own):
-        return {} if parent.licence == OWN_LICENCE else {"licence": parent.licence}
-    return {"licence": f"{parent.licence}, and {own}"}
+def inherited_licence(*origins: BackboneCard) -> dict[str, str]:
+    """The licence of weights that come from a parent or learned from a teacher, as a field of a card; empty if the origins
+    have no other one.
+    """
+    own, licences = "that of its training images", ""
+    for origin in origins:
+        theirs = "" if origin.licence == OWN_LICENCE else origin.licence.removesuffix(f", and {own}")
+        if theirs not in licences:
+            licences = f"{licences}, {theirs}" if licences else theirs
+    return {"licence": f"{licences}, and {own}"} if licences else {}
 
 
 def weights_digest(model: nn.Module, card: BackboneCard) -> str:
@@ -115,7 +119,8 @@ def _stage(stage: TrainingStage) -> str:
     """A stage of a backbone's training, in words."""
     known = [images for images in stage.images.values() if images is not None]
     images = f"{sum(known):,} images" if known else "an unknown number of images"
-    return f"{stage.method} on {images} of {stage.domain}" + (f" ({stage.dataset})" if stage.dataset else "")
+    whose = "teacher: " if stage.of_teacher else ""
+    return f"{whose}{stage.method} on {images} of {stage.domain}" + (f" ({stage.dataset})" if stage.dataset else "")
 
 
 def _against_parent(training: dict[str, Any]) -> str:

@@ -35,6 +35,15 @@ def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
     return tensor if world_size() == 1 else _Sum.apply(tensor)
 
 
+def max_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Element-wise maximum of a tensor over ranks; no gradient."""
+    if world_size() == 1:
+        return tensor
+    tensor = tensor.detach().clone()
+    distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+    return tensor
+
+
 class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(context, tensor: torch.Tensor) -> torch.Tensor:

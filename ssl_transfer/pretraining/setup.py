@@ -19,6 +19,7 @@ from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
 from ssl_transfer.data.views import ViewMaker, Views
+from ssl_transfer.domains import Domain
 from ssl_transfer.errors import RecipeError, StoreError
 from ssl_transfer.methods.registry import METHODS, Objective
 from ssl_transfer.models.adoption import adopt
@@ -39,7 +40,7 @@ class PretrainSetup:
         recipe: The recipe, with all options of its components.
         training_set: The training images with their views.
         objective: The method with its backbone. Without a parent, initial weights depend on the seed only.
-        upstream: Ids of the stores and of the parent backbone.
+        upstream: Ids of the stores, of the parent backbone and of the teacher.
         parent: The backbone that the weights start from; None: random initialisation.
         inherits_intensity: Whether mean and standard deviation of the images are the parent's, and not those of the views.
     """
@@ -100,9 +101,12 @@ class PretrainSetup:
         objective.layered = bool(objective.schedule.freeze_steps) or recipe.optimizer.options["layer_decay"] < 1
         _check_freeze(recipe, objective, where)
         _check_kept(recipe, where)
-        earlier = parent.card.history if parent else ()
-        backbone.card = replace(backbone.card, **lineage(*earlier, _stage(recipe, training_set, objective)))
-        upstream = [store.id for store in stores] + ([parent.id] if parent else [])
+        if objective.teacher:
+            _check_window(objective.teacher, backbone, stores, where)
+            _learn_from(objective.teacher, backbone)
+        stages = (*_earlier_stages(parent, objective.teacher), _stage(recipe, training_set, objective))
+        backbone.card = replace(backbone.card, **lineage(*stages))
+        upstream = [store.id for store in stores] + [origin.id for origin in (parent, objective.teacher) if origin]
         return cls(recipe, training_set, objective, upstream, parent, presets[0].intensity != own)
 
 
@@ -202,7 +206,36 @@ def _stage(recipe: PretrainRecipe, training_set: TrainingSet, objective: Objecti
         domain=" + ".join(domains),
         images={part.store.card.id: len(part.positions) for part in training_set.parts},
         steps=objective.schedule.total_steps,
+        teacher=objective.teacher.id if objective.teacher else None,
     )
+
+
+def _earlier_stages(parent: Backbone | None, teacher: Backbone | None) -> list[TrainingStage]:
+    """The stages that the initial weights come from, then those that the teacher comes from."""
+    of_teacher = [replace(stage, of_teacher=True) for stage in teacher.card.history] if teacher else []
+    return [*(parent.card.history if parent else ()), *of_teacher]
+
+
+def _learn_from(teacher: Backbone, student: Backbone) -> None:
+    """Give a student the passport and the licence of its teacher, in addition to its own."""
+    student.passport = student.passport.with_records(*teacher.passport.records)
+    student.card = replace(student.card, **inherited_licence(student.card, teacher.card))
+
+
+def _check_window(teacher: Backbone, student: Backbone, stores: list[Images], where: str) -> None:
+    """Refuse a teacher of CT images in another window than that of the views, whose values outside their window are lost.
+
+    Raises:
+        RecipeError: If it is one.
+    """
+    domains = (teacher.card.source_domain or "").split(" + ")
+    trained_on_ct = any(domain and Domain.parse(domain).modality == "ct" for domain in domains)
+    reads, seen = teacher.intensity.window_hu, student.intensity.window_hu
+    if trained_on_ct and reads != seen and any(store.units == "hu" for store in stores):
+        raise RecipeError(
+            f"{where}: method.teacher: {teacher.card.name} reads CT in the window {reads[0]:g} to {reads[1]:g} HU, and the views "
+            f"show {seen[0]:g} to {seen[1]:g} HU. Set data.views.window_hu=[{reads[0]:g}, {reads[1]:g}]."
+        )
 
 
 def _labels(recipe: PretrainRecipe, stores: list[Images]) -> tuple[np.ndarray, np.ndarray]:

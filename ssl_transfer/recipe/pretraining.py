@@ -241,4 +241,5 @@ class PretrainRecipe(Section):
                 recipe[section].pop(key, None)
         if recipe["backbone"]["init"] != "scratch":
             recipe["backbone"].pop("init")
+        recipe["method"].pop("teacher", None)  # an input, as `init` is
         return recipe

@@ -45,8 +45,8 @@ class Arm:
                 return named[level]
         raise RecipeError(f"pretrainings.{self.name}: none of {', '.join(named)} is one of its levels.")
 
-    def card(self) -> dict[str, Any]:
-        """The arm as a JSON object of the plan."""
+    def card(self, teacher: str | None = None) -> dict[str, Any]:
+        """The arm as a JSON object of the plan, with the name of its teacher."""
         pretraining = self.pretraining
         return {
             "name": self.name,
@@ -55,6 +55,7 @@ class Arm:
             "store": pretraining.store,
             "mix": pretraining.mix,
             "init": pretraining.init,
+            "teacher": teacher,
             "backbone": pretraining.backbone,
             "untrained": pretraining.untrained,
         }

@@ -222,6 +222,8 @@ def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
             notes.append(PUBLIC)
         if arm["init"]:
             notes.append(f"starts from {arm['init']}")
+        if arm.get("teacher"):
+            notes.append(f"distilled from {arm['teacher']}")
         if card and len(card.stages) > 1:
             notes.append(_stages(card))
         if arm["untrained"]:
@@ -240,7 +242,8 @@ def _stages(card: BackboneCard) -> str:
     """The images of each stage of a chain; one that began with public weights has no known budget."""
     images = [sum(n for n in stage.images.values() if n is not None) for stage in card.stages]
     parts = [
-        f"{n:,} {stage.domain}" if n else f"public weights ({stage.domain})"
+        (f"{n:,} {stage.domain}" if n else f"public weights ({stage.domain})")
+        + (" (teacher)" if stage.of_teacher else "")
         for n, stage in zip(images, card.stages, strict=True)
     ]
     return f"images by stage: {', then '.join(parts)}" + (f"; {PUBLIC}" if card.images is None else "")

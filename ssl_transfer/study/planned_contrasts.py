@@ -43,13 +43,13 @@ def study_comparisons(plan: Plan, frame: pd.DataFrame | None = None) -> Comparis
 def planned_boundaries(plan: Plan) -> dict[tuple[str, str], str]:
     """(pretraining, task) -> boundary, as far as it is known before there are results.
 
-    An arm that is pretrained on one store is in-domain for the tasks on that store; for the others the domains are known once
-    both stores are there.
+    An arm that is pretrained on one store, without a parent or a teacher, is in-domain for the tasks on that store; for the
+    others the domains are known once both stores are there.
     """
     stores = {name: _domain(plan, name) for name in plan.recipe["stores"]}
     known = {}
     for arm in plan.arms:
-        source = arm["store"] if not (arm["init"] or arm["untrained"]) else None
+        source = arm["store"] if not (arm["init"] or arm.get("teacher") or arm["untrained"]) else None
         for task, section in plan.recipe["tasks"].items() if source else ():
             target = section["store"]
             if target == source:

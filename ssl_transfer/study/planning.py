@@ -52,7 +52,7 @@ def plan_study(recipe: StudyRecipe, folder: str | Path, write: bool = True) -> P
     jobs = JobList(recipe, Path(folder), write)
     inputs = StudyInputs(recipe, arms, jobs)
     _Evaluations(recipe, jobs, inputs).expand(arms)
-    evaluated = [arm.card() for arm in arms if arm.pretraining.evaluated]
+    evaluated = [arm.card(inputs.teachers.get(arm.name)) for arm in arms if arm.pretraining.evaluated]
     cards = {name: inputs.card(name) for name in recipe.tasks}
     resolved = recipe.model_dump(mode="json", by_alias=True)
     plan = Plan(recipe.name, Path(folder), resolved, evaluated, cards, list(jobs.by_id.values()))

@@ -41,7 +41,8 @@ class StudyInputs:
 
     def __init__(self, recipe: StudyRecipe, arms: Sequence[Arm], jobs: JobList):
         self.recipe, self.arms, self.jobs = recipe, arms, jobs
-        self.chain: list[Arm] = []  # arms whose parents are being resolved
+        self.chain: list[Arm] = []  # arms whose parents and teachers are being resolved
+        self.teachers: dict[str, str] = {}  # arm that is distilled -> name of its teacher
         self.recipe_of, self.card = cache(read_yaml), cache(self._card)
         self.store, self.backbone = cache(self._store), cache(self._backbone)  # requested by every evaluation
 
@@ -101,8 +102,13 @@ class StudyInputs:
         stores = " + ".join(store.name for store in inputs)
         content, where = self._pretrain_content(arm, inputs)
         if pretraining.init is not None:
-            inputs.append(parent := self._parent(arm, seed))
+            inputs.append(parent := self._origin(arm, seed, arm.level(pretraining.init), "init"))
             content["backbone"]["init"] = parent.spec
+        taught = isinstance(content.get("method"), dict) and content["method"].get("teacher")
+        if taught:
+            self.teachers[arm.name] = taught
+            inputs.append(teacher := self._origin(arm, seed, taught, "method.teacher"))
+            content["method"] = {**content["method"], "teacher": teacher.spec}
         content |= {"name": arm.name, "train": {**content["train"], "seed": str(seed)}}
         recipe: PretrainRecipe = validate(PretrainRecipe, content, where)
         identity = {"stage": "pretrain", "recipe": recipe.identity(), "untrained": pretraining.untrained}
@@ -159,22 +165,28 @@ class StudyInputs:
             content["data"]["mix"] = [{"store": store.spec, "share": str(share)} for share, store in parts]
         return content, f"{self.recipe.name}: pretrainings.{arm.name} ({path})"
 
-    def _parent(self, arm: Arm, seed: int | None) -> Input:
-        """The initial weights of an arm: another arm at the same levels and seed, or an existing backbone."""
-        init = arm.level(arm.pretraining.init or "")
-        if init not in self.recipe.pretrainings:
-            return Input.external(init)
+    def _origin(self, arm: Arm, seed: int | None, named: str, key: str) -> Input:
+        """The initial weights or the teacher of an arm: another arm at the same levels and seed, or an existing backbone.
+
+        Args:
+            arm: The arm.
+            seed: Its pretraining seed.
+            named: Name of a pretraining of the study, or of a backbone.
+            key: Where it is named, for messages.
+        """
+        if named not in self.recipe.pretrainings:
+            return Input.external(portable(named))
         parents = [
             candidate
             for candidate in self.arms
-            if candidate.factors["pretraining"] == init
+            if candidate.factors["pretraining"] == named
             and all(
                 arm.factors.get(axis) == level for axis, level in candidate.factors.items() if axis != "pretraining"
             )
         ]
         if len(parents) != 1:
             raise RecipeError(
-                f"{self.recipe.name}: pretrainings.{arm.name}: init: {len(parents)} pretrainings are called '{init}' at its "
+                f"{self.recipe.name}: pretrainings.{arm.name}: {key}: {len(parents)} pretrainings are called '{named}' at its "
                 "levels, expected one. Both must vary the same axes."
             )
         if arm in self.chain:

@@ -32,6 +32,11 @@ METHODS = {
         "method={name: dino, output_dim: 24, hidden_dim: 32, bottleneck_dim: 8, local_views: 2, local_size: 8, "
         "momentum: 0.5}"
     ),
+    "dinov2": (
+        "method={name: dinov2, output_dim: 24, hidden_dim: 32, bottleneck_dim: 8, local_views: 2, local_size: 8, "
+        "momentum: 0.5}"
+    ),
+    "distill": "method={name: distill, teacher: 'scratch:test_resnet,size=32', queue: 24}",
     "mae": "method={name: mae, decoder_dim: 24, decoder_depth: 1, decoder_heads: 3}",
 }
 LAUNCH = {  # what `accelerate launch` makes of launch/accelerate/fsdp8.yaml

@@ -38,6 +38,11 @@ LAUNCHED = {  # one method of each group: overrides of the tiny recipe
         "method={name: dino, output_dim: 24, hidden_dim: 32, bottleneck_dim: 8, local_views: 2, local_size: 8}",
         VIT_RECIPE,
     ),
+    "dinov2": (
+        "method={name: dinov2, output_dim: 24, hidden_dim: 32, bottleneck_dim: 8, local_views: 2, local_size: 8}",
+        VIT_RECIPE,
+    ),
+    "distill": ("method={name: distill, teacher: 'scratch:test_resnet,size=32', queue: 24}",),
 }
 CASES = {  # moco: groups within a rank, groups that span ranks, one group
     **{name: (name, None, {}) for name in ("simclr", "byol", "mocov3", "barlowtwins", "vicreg", "simsiam", "dino")},
@@ -48,6 +53,9 @@ CASES = {  # moco: groups within a rank, groups that span ranks, one group
     "mae_vit": ("mae", VIT, {}),
     "mocov3_vit": ("mocov3", VIT, {}),
     "dino_vit": ("dino", VIT, {}),
+    "dinov2_mean": ("dinov2", VIT, {"koleo_weight": 1e-3, "centering": "mean", "separate_heads": False}),
+    "distill": ("distill", RESNET, {"queue": 24}),
+    "distill_vit": ("distill", VIT, {"queue": 36, "patch_weight": 0.5}),
 }
 IMAGES, STEPS = 12, 2
 SCHEDULE = Schedule(steps_per_epoch=1, total_steps=100)  # MAE's masks change, DINO's output layer is let go

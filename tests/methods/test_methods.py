@@ -3,22 +3,26 @@
 import pytest
 import torch
 from support.naive_methods import assert_equal_losses_and_gradients, twin
-from support.tiny_methods import CLASSES, IMAGES, PRESET, RESNET, VIT, new_batch, new_method
+from support.tiny_methods import CLASSES, IMAGES, PRESET, RESNET, VIT, VIT_ONLY, new_batch, new_method
 
 from ssl_transfer.methods.registry import METHODS
 from ssl_transfer.recipe import Component, choose
 
-ONE_VIEW = ("mae", "supervised")
+ONE_VIEW = ("mae", "supervised", "distill")
+CROPS = ("dino", "dinov2")
+REQUIRED = {"distill": {"teacher": "runs/teacher/backbone"}}  # options without a default
 SEVERAL_KINDS = [
-    (name, kind) for name in sorted(METHODS) for kind in (RESNET, VIT) if not (name == "mae" and kind is RESNET)
+    (name, kind) for name in sorted(METHODS) for kind in (RESNET, VIT) if not (name in VIT_ONLY and kind is RESNET)
 ]
 
 
-def test_there_are_ten_methods():
+def test_there_are_twelve_methods():
     assert sorted(METHODS) == [
         "barlowtwins",
         "byol",
         "dino",
+        "dinov2",
+        "distill",
         "mae",
         "moco",
         "mocov3",
@@ -65,7 +69,7 @@ def test_every_trainable_parameter_gets_a_gradient(name, kind):
     assert [key for key, p in method.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"dino", *ONE_VIEW}))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {*CROPS, *ONE_VIEW}))
 def test_a_method_of_two_views_sees_the_recipe_s_preset_twice(name):
     assert new_method(name).view_presets(PRESET) == [PRESET, PRESET]
 
@@ -75,8 +79,9 @@ def test_a_method_of_one_view_sees_the_recipe_s_preset_once(name):
     assert new_method(name).view_presets(PRESET) == [PRESET]
 
 
-def test_dino_sees_two_large_crops_and_its_small_ones():
-    method = new_method("dino", local_views=3, local_size=8, global_scale=(0.5, 0.9), local_scale=(0.1, 0.5))
+@pytest.mark.parametrize("name", CROPS)
+def test_methods_of_crops_see_two_large_ones_and_their_small_ones(name):
+    method = new_method(name, local_views=3, local_size=8, global_scale=(0.5, 0.9), local_scale=(0.1, 0.5))
     presets = method.view_presets(PRESET)
     assert [preset.size for preset in presets] == [PRESET.size] * 2 + [8] * 3
     assert [preset.crop_scale for preset in presets] == [(0.5, 0.9)] * 2 + [(0.1, 0.5)] * 3
@@ -89,11 +94,12 @@ def test_methods_state_what_they_compare_within_a_batch_if_and_only_if_they_do()
         "mocov3",
         "barlowtwins",
         "vicreg",
+        "dinov2",
     }
     assert {name for name, method in METHODS.items() if method.needs_labels} == {"supervised"}
 
 
-@pytest.mark.parametrize("name", ["supervised", "mae", "byol", "simsiam", "moco", "dino"])
+@pytest.mark.parametrize("name", ["supervised", "mae", "byol", "simsiam", "moco", "dino", "distill"])
 def test_a_loss_that_compares_nothing_is_the_mean_of_the_losses_of_parts(name):
     """So gradients may be accumulated. BatchNorm alone still ties images together, so it is at rest here."""
     method = new_method(name)
@@ -109,7 +115,7 @@ def test_a_loss_that_compares_nothing_is_the_mean_of_the_losses_of_parts(name):
     assert whole == pytest.approx(sum(halves) / 2, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["simclr", "mocov3", "barlowtwins", "vicreg"])
+@pytest.mark.parametrize("name", ["simclr", "mocov3", "barlowtwins", "vicreg", "dinov2"])
 def test_a_loss_that_compares_is_not_the_mean_of_the_losses_of_parts(name):
     method = new_method(name).eval()
     if name == "vicreg":  # at their birth its projections hardly spread, and the hinge is flat
@@ -167,6 +173,27 @@ DEFAULTS = {
         "local_views": 8,
         "local_size": 96,
     },
+    "dinov2": {
+        "output_dim": 65536,
+        "hidden_dim": 2048,
+        "bottleneck_dim": 256,
+        "separate_heads": True,
+        "temperature": 0.1,
+        "target_temperature": 0.07,
+        "warmup_target_temperature": 0.04,
+        "warmup_epochs": 30,
+        "centering": "sinkhorn",
+        "momentum": 0.992,
+        "masked_images": 0.5,
+        "mask_share": (0.1, 0.5),
+        "patch_weight": 1,
+        "koleo_weight": 0.1,
+        "local_views": 8,
+        "global_scale": (0.32, 1),
+        "local_scale": (0.05, 0.32),
+        "frozen_output_epochs": 1,
+    },
+    "distill": {"queue": 65536, "temperature": 0.2, "teacher_temperature": 0.01},
     "mae": {
         "mask_share": 0.75,
         "normalised_patches": True,
@@ -180,5 +207,5 @@ DEFAULTS = {
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_the_defaults_are_the_papers(name):
-    found = choose(METHODS, Component(name=name), "recipe")
+    found = choose(METHODS, Component(name=name, **REQUIRED.get(name, {})), "recipe")
     assert {key: found[key] for key in DEFAULTS[name]} == DEFAULTS[name]

@@ -34,6 +34,8 @@ SMALL = {
     "vicreg": "hidden_dim: 16, projection_dim: 8",
     "simsiam": "projection_dim: 16, bottleneck_dim: 8",
     "dino": "output_dim: 32, hidden_dim: 16, bottleneck_dim: 8, local_views: 2, local_size: 8",
+    "dinov2": "output_dim: 32, hidden_dim: 16, bottleneck_dim: 8, local_views: 0",
+    "distill": "teacher: 'scratch:test_resnet,size=16', queue: 24",
     "mae": "decoder_dim: 16, decoder_depth: 1, decoder_heads: 2",
     "supervised": "label_smoothing: 0.1",
 }
@@ -250,12 +252,12 @@ def test_a_trial_sees_a_seeded_subset_of_the_training_rows(runs, tmp_path):
 
 
 def test_there_is_a_small_version_of_every_method():
-    assert set(SMALL) == set(METHODS) and len(METHODS) == 10
+    assert set(SMALL) == set(METHODS) and len(METHODS) == 12
 
 
 @pytest.mark.parametrize("method", sorted(SMALL))
 def test_every_method_runs_through_the_loop(runs, tmp_path, method):
-    overrides = (f"method={{name: {method}, {SMALL[method]}}}", *(VIT if method == "mae" else ()))
+    overrides = (f"method={{name: {method}, {SMALL[method]}}}", *(VIT if method in ("mae", "dinov2") else ()))
     assert runs(tmp_path / "run", *overrides)["steps"] == 6
     assert runs.card(tmp_path / "run")["method"] == method
     assert all(math.isfinite(line["loss"]) and line["gradient_norm"] > 0 for line in runs.lines(tmp_path / "run"))

@@ -21,6 +21,7 @@ from ssl_transfer.study.arms import arms_of, compared
 from ssl_transfer.study.costs import Costs
 from ssl_transfer.study.design import StudyRecipe, assignments, load_study
 from ssl_transfer.study.plan import Plan
+from ssl_transfer.study.planned_contrasts import planned_boundaries
 from ssl_transfer.study.planning import plan_study
 from ssl_transfer.study.stage import check_settings
 
@@ -158,6 +159,31 @@ def test_a_chain_starts_from_the_parent_of_its_own_seed(plan):
     for seed in (0, 1):
         parent, child = jobs[f"pretrain photographs, seed {seed}"], jobs[f"pretrain photographs → CT, seed {seed}"]
         assert parent.id in child.inputs
+
+
+def distilled(teacher):
+    """Two arms: one of photographs, and one of CT slices that is distilled from a teacher."""
+    method = {"name": "distill", "teacher": teacher, "queue": "32"}
+    arms = {"photographs": {"store": "photographs"}, "distilled": {"store": "ct", "set": {"method": method}}}
+    return small(pretrainings=arms)
+
+
+def test_a_teacher_is_the_arm_of_its_name_at_the_same_seed_and_no_boundary_is_known_before_the_results(plan):
+    planned = plan(**distilled("photographs"))
+    outputs = {job.title: job.output for job in planned.jobs}
+    for seed in (0, 1):
+        (job,) = [job for job in planned.jobs if job.title == f"pretrain distilled, seed {seed}"]
+        teacher = f"{outputs[f'pretrain photographs, seed {seed}']}/backbone"
+        assert read_yaml(Path(job.command[job.command.index("pretrain") + 1]))["method"]["teacher"] == teacher
+    (arm,) = [arm for arm in planned.arms if arm["name"] == "distilled"]
+    assert arm["teacher"] == "photographs" and ("distilled", "region") not in planned_boundaries(planned)
+
+
+def test_a_changed_teacher_repeats_what_was_distilled_from_it(plan):
+    def of_distilled(teacher):
+        return {job.id for job in plan(**distilled(teacher)).jobs if job.title.startswith("pretrain distilled")}
+
+    assert len(of_distilled("timm:resnet10t") | of_distilled("timm:resnet18") | of_distilled("photographs")) == 6
 
 
 def test_a_mixture_names_its_stores_and_shares(plan):

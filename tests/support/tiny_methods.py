@@ -15,6 +15,7 @@ RESNET = ("resnet10t", {"channels": [8, 16, 32, 64], "stem_width": 8})
 FIXED_VIT = ("vit_tiny_patch16_224", {"patch_size": PATCH, "embed_dim": 16, "depth": 2, "num_heads": 2})
 VIT = (FIXED_VIT[0], {**FIXED_VIT[1], "dynamic_img_size": True})
 PRESET = ct(SIDE, 1, "hu")
+VIT_ONLY = ("mae", "dinov2")
 SMALL = {
     "simclr": {"hidden_dim": 32, "projection_dim": 16},
     "byol": {"hidden_dim": 32, "projection_dim": 16},
@@ -24,6 +25,8 @@ SMALL = {
     "vicreg": {"hidden_dim": 32, "projection_dim": 16},
     "simsiam": {"projection_dim": 16, "bottleneck_dim": 8},
     "dino": {"output_dim": 24, "hidden_dim": 32, "bottleneck_dim": 8, "local_views": 3, "local_size": 8},
+    "dinov2": {"output_dim": 24, "hidden_dim": 32, "bottleneck_dim": 8, "local_views": 2, "local_size": 8},
+    "distill": {"teacher": "scratch:test_resnet,in_channels=3,size=32,seed=1", "queue": 32},
     "mae": {"decoder_dim": 24, "decoder_depth": 2, "decoder_heads": 3},
     "supervised": {"classes": CLASSES},
 }
@@ -38,12 +41,13 @@ def new_backbone(kind=RESNET, **facts):
 
 
 def new_method(name, kind=None, **options):
-    """A method in float64, so that agreement is agreement, not rounding; MAE is on a ViT, others are on a ResNet."""
-    backbone = new_backbone(kind or (VIT if name == "mae" else RESNET))
+    """A method in float64, so that agreement is agreement, not rounding; methods that mask are on a ViT, others on a ResNet."""
+    backbone = new_backbone(kind or (VIT if name in VIT_ONLY else RESNET))
     torch.manual_seed(0)
     method = METHODS[name](backbone, **{**SMALL[name], **options}).double().train()
-    if hasattr(method, "criterion"):
-        method.criterion.float()  # losses, and with them the queue and the centre, are float32 always
+    for part in ("criterion", "patch_criterion"):
+        if hasattr(method, part):
+            getattr(method, part).float()  # losses, and with them the queue and the centre, are float32 always
     return method
 
 
