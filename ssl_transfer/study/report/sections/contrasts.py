@@ -21,9 +21,9 @@ TEMPLATE = """
   <th scope="col" class="num">Labels</th>{{ extra_heads(part) }}<th scope="col">A</th><th scope="col">A is</th><th
 scope="col">B</th>
   <th scope="col" class="num">n</th><th scope="col" class="num">Mean A</th><th scope="col" class="num">Mean B</th>
-  <th scope="col" class="num">A − B</th><th scope="col">Interval</th><th scope="col" class="num">t (df)</th>
-  <th scope="col">Test</th><th scope="col" class="num">Level</th><th scope="col" class="num">p, corrected</th>
-  <th scope="col" class="num">Hedges’ g</th>
+  <th scope="col" class="num">A − B</th><th scope="col">Interval</th><th scope="col" class="num">Level</th>
+  <th scope="col" class="num">p, corrected</th><th scope="col" class="num">Hedges’ g</th><th scope="col" class="num">t (df)</th>
+  <th scope="col">Test</th>
 </tr></thead>
 <tbody>
 {% for row in part.rows %}
@@ -36,10 +36,10 @@ labels(row) }}
 num(row.mean_b) }}
 {{- num(row.difference, true) }}
 <td class="tight" data-v="{{ row.ci_low | rounded }}">{{ interval(row) }}</td>
-<td class="num" data-v="{{ row.t | rounded }}">{{ row.t | t(row.df) }}</td>
-<td class="tight">{{ row.test }}, {{ row.family }}</td>
 <td class="num" data-v="{{ row.level | rounded }}">{{ row.level | nominal }}</td>{{ corrected_p(row) }}
-{{-  num(row.hedges_g) }}</tr>
+{{-  num(row.hedges_g) }}
+<td class="num" data-v="{{ row.t | rounded }}">{{ row.t | t(row.df) }}</td>
+<td class="tight">{{ row.test }}, {{ row.family }}</td></tr>
 {% endfor %}
 </tbody>
 </table>
