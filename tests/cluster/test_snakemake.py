@@ -170,6 +170,7 @@ def test_records_that_another_engine_wrote_count_whatever_their_age(workplace):
     assert status == 0 and "Nothing to be done" in said
 
 
+@pytest.mark.long
 def test_only_a_lost_record_is_made_again(workplace):
     place = workplace(job("0", "ingest"), job("1", "pretrain", "0"))
     (place.study / "jobs").mkdir()
@@ -220,6 +221,7 @@ def test_two_snakemakes_share_one_study_and_do_nothing_twice(workplace):
     assert all(place.events(letter) == ["from-0", "end"] for letter in letters)
 
 
+@pytest.mark.long
 def test_a_record_that_appears_while_snakemake_runs_is_kept(workplace):
     """Snakemake deletes outputs before it starts a job."""
     place = workplace(job("0", "ingest", steps=10), job("1", "pretrain", "0"))

@@ -43,6 +43,13 @@ REFUSED = [("finetune", "lora", family) for family in FAMILIES if family != "vit
 SEGMENTED = [("segment", "full", family) for family in FAMILIES]
 
 
+def marks(case: tuple[str, str, str]) -> list:
+    """By default every strategy is run on one family, and every family with one strategy."""
+    protocol, strategy, family = case
+    short = family == "resnet" or strategy == "lora" or (protocol, strategy) == ("finetune", "full")
+    return [] if short else [pytest.mark.long]
+
+
 def test_nine_strategies_are_tested_on_five_families_and_lora_on_the_vit():
     assert len(STRATEGIES) == 10 and len(FAMILIES) == 5
     assert len(CASES) == 9 * 5 + 1 and len(REFUSED) == 4
@@ -143,7 +150,7 @@ def predictions(pair, case, world):
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("case", CASES + SEGMENTED, ids="-".join)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=marks(case)) for case in CASES + SEGMENTED], ids="-".join)
 def test_two_ranks_train_what_one_process_trains(pair, case):
     one, *ranks = pair.both(case)
     assert one["world"] == [1] * STEPS and np.isfinite(one["losses"]).all()

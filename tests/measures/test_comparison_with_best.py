@@ -89,7 +89,7 @@ def test_no_dependence_between_equal_candidates_makes_single_winners_more_freque
     [(0, 0), (0, 0, 0, 0, 0), (0, 0, -1, -1, -1), (0, 0, 0, -0.3, -0.3)],
     ids=["two equal", "five equal", "two equal and three worse", "three equal and two a little worse"],
 )
-@pytest.mark.parametrize("correlation", [0.0, 0.9])
+@pytest.mark.parametrize("correlation", [pytest.param(0.0, marks=pytest.mark.long), 0.9])
 def test_of_equally_good_candidates_a_single_one_is_left_in_at_most_5_percent_of_studies(means, correlation):
     single = (left(means, correlation=correlation).sum(1) == 1).mean()
     assert single <= 0.05 + 3 * (0.05 * 0.95 / STUDIES) ** 0.5

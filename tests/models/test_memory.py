@@ -24,6 +24,7 @@ def page_faults(how):
     return int(subprocess.run([sys.executable, "-c", CODE, how], capture_output=True, check=True, text=True).stdout)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc")
 def test_a_new_tensor_reuses_the_memory_of_a_freed_one():
     assert page_faults("kept") < page_faults("given back") / 20

@@ -10,7 +10,7 @@ from support.pages import build, extras, whole_study
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     frame = whole_study(tasks=("ct", "xray", "blood", "head"), seeds=3)
-    return build(tmp_path_factory.mktemp("page"), frame, **extras(frame))
+    return build(tmp_path_factory.mktemp("page"), frame, **extras(frame) | {"predictions": None})
 
 
 def section(page, anchor: str) -> str:

@@ -76,7 +76,7 @@ def test_the_tables_of_a_study_lie_beside_its_page(whole):
 def test_patients_are_another_unit_and_have_a_table_of_their_own(whole):
     text = whole.read_text()
     assert "Primary contrasts over patients, and over seeds and patients" in text
-    assert ">1,200</td>" in text
+    assert ">300</td>" in text
     table = pd.read_csv(whole.parent / "tables/patients.csv")
     assert set(table["metric"]) == {"auroc"} and set(table["n_patients"]) == {140}
     assert table[["ci_low", "p_false", "se_seeds", "se_patients"]].notna().all(axis=None)

@@ -276,7 +276,7 @@ def page(tmp_path_factory):
         for seed in range(3)
     ]
     scores = pd.DataFrame(rows, columns=["pretraining", "pretraining_seed", "task", "criterion", "value"])
-    return build(tmp_path_factory.mktemp("page"), frame, **extras(frame), scores=scores)
+    return build(tmp_path_factory.mktemp("page"), frame, **extras(frame) | {"predictions": None}, scores=scores)
 
 
 def test_the_page_has_a_table_of_criteria_a_table_per_target_and_a_figure_per_setting(page):

@@ -134,14 +134,14 @@ def extras(frame) -> dict:
 
 
 def predictions(cell) -> list[PredictedRun]:
-    """Three pretraining seeds, each with predictions for 1,200 images of 140 patients in two classes."""
+    """Three pretraining seeds, each with predictions for 300 images of 60 patients in two classes."""
     return [PredictedRun(seed, 0, partial(_predicted, sum(map(ord, cell["pretraining"])) + seed)) for seed in range(3)]
 
 
 def _predicted(seed: int) -> CasePredictions:
     """About 60 % of the images are classified correctly."""
     rng = np.random.default_rng(seed)
-    label = np.arange(1200) % 2
-    score = np.clip(0.5 + 0.1 * (2 * label - 1) + rng.normal(0, 0.4, 1200), 0.01, 0.99)
-    columns = {"row": np.arange(1200), "patient": np.arange(1200) % 140, "label": np.array(["a", "b"])[label]}
+    label = np.arange(300) % 2
+    score = np.clip(0.5 + 0.1 * (2 * label - 1) + rng.normal(0, 0.4, 300), 0.01, 0.99)
+    columns = {"row": np.arange(300), "patient": np.arange(300) % 60, "label": np.array(["a", "b"])[label]}
     return CasePredictions(pd.DataFrame({**columns, "score_a": 1 - score, "score_b": score}))
