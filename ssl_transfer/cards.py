@@ -102,6 +102,9 @@ class BackboneCard:
         stem: `standard` or `small` (see `Architecture`).
         options: Further arguments of the architecture.
         feature_dim: Length of a feature vector.
+        pooling: How the features of an image become one vector: `cls`, `mean`, `cls+mean` or `last4` of a ViT's tokens (see
+            `models.pooling`), `mean` of a CNN's last feature map, or timm's word for another one. None in cards of earlier
+            versions, and for trivial features: that of timm.
         intensity: How input images are scaled.
         method: Pretraining method; `none` for random initialisation, `trivial` for trivial features.
         source_domain: Domain of its training images in all stages; None without pretraining. Several domains are joined by
@@ -132,6 +135,7 @@ class BackboneCard:
     stem: Literal["standard", "small"]
     options: dict[str, Any]
     feature_dim: Positive
+    pooling: str | None = None
     intensity: Intensity
     method: str = "none"
     source_domain: str | None = None
@@ -249,6 +253,8 @@ class FeaturesCard:
         size: Height and width of the input of the backbone, in pixels.
         precision: `fp32` or `bf16`.
         shape: Number of images and number of features.
+        pooling: Pooling of the backbone; None in cards of earlier versions.
+        poolings: Further poolings that `features.safetensors` holds, tensors with these names; None: there are none.
         digest: Hash of `features.safetensors`; None in cards of earlier versions.
     """
 
@@ -263,6 +269,8 @@ class FeaturesCard:
     precision: Literal["fp32", "bf16"]
     shape: tuple[Count, Count]
     digest: str | None = None
+    pooling: str | None = None
+    poolings: tuple[str, ...] | None = None
 
     @classmethod
     def load(cls, folder: Path) -> FeaturesCard:
@@ -287,4 +295,4 @@ class FeaturesCard:
 
     def to_json(self) -> dict[str, Any]:
         """The card as `card.json` has it."""
-        return to_json(self, optional=("digest",))
+        return to_json(self, optional=("digest", "pooling", "poolings"))

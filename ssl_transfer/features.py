@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas
@@ -23,7 +23,8 @@ from ssl_transfer.data.store_watch import StoreWatch
 from ssl_transfer.data.views import ViewMaker
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
-from ssl_transfer.models.embedding import embed, embed_layers, evaluating
+from ssl_transfer.models.embedding import embed, embed_layers, embed_poolings, evaluating
+from ssl_transfer.models.pooling import STORED, available
 from ssl_transfer.paths import portable
 from ssl_transfer.records import parquet_rows
 from ssl_transfer.run import Artifact, claimed, file_digest, read_json, whole_folder
@@ -40,11 +41,13 @@ class Features:
         values: Float32, shape (N, D), in the store's order.
         card: Ids of backbone and store, image size, precision.
         path: The cached folder.
+        others: Further poolings, (N, D'), which `pool="all"` computes.
     """
 
     values: np.ndarray
     card: FeaturesCard
     path: Path
+    others: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: str | Path) -> Features:
@@ -55,7 +58,23 @@ class Features:
         """
         path = Path(path)
         card = FeaturesCard.load(path)
-        return cls(_values(path / "features.safetensors", card), card, path)
+        values = _values(path / "features.safetensors", card)
+        others = {name: values.pop(name) for name in card.poolings or ()}
+        return cls(values["features"], card, path, others)
+
+    def pooled(self, pooling: str) -> np.ndarray:
+        """The vectors of a pooling, that of the backbone or one of `others`.
+
+        Raises:
+            UsageError: If there are none.
+        """
+        if pooling == self.card.pooling or self.card.pooling is None:  # None: of a CNN, by an earlier version
+            return self.values
+        if pooling == "cls+mean":
+            return np.concatenate([self.pooled("cls"), self.pooled("mean")], 1)
+        if pooling not in self.others:
+            raise UsageError(f"{self.path}: has no features of pooling={pooling}. Compute them with pool=all.")
+        return self.others[pooling]
 
     @property
     def rows(self) -> pandas.DataFrame:
@@ -71,8 +90,8 @@ class Features:
         return rows
 
 
-def _values(path: Path, card: FeaturesCard) -> np.ndarray:
-    """The vectors of a features folder.
+def _values(path: Path, card: FeaturesCard) -> dict[str, np.ndarray]:
+    """The vectors of a features folder: `features`, and those of each of its other poolings.
 
     Raises:
         UsageError: If the file is damaged, or its shape is not that of the card.
@@ -80,8 +99,10 @@ def _values(path: Path, card: FeaturesCard) -> np.ndarray:
     try:
         with safe_open(path, "numpy") as tensors:  # the header is compared before memory is allocated
             shape, kind = tuple(tensors.get_slice("features").get_shape()), tensors.get_slice("features").get_dtype()
-            if (shape, kind) == (card.shape, "F32"):
-                return tensors.get_tensor("features")
+            names = card.poolings or ()
+            lengths = {tensors.get_slice(name).get_shape()[0] for name in names}
+            if (shape, kind) == (card.shape, "F32") and lengths <= {card.shape[0]}:
+                return {name: tensors.get_tensor(name) for name in ("features", *names)}
     except Exception as error:  # safetensors raises errors of its own, and OSError
         raise UsageError(f"{path}: cannot be read: {' '.join(str(error).split())[:200]}. {FEATURES_AGAIN}") from None
     raise UsageError(f"{path}: found {kind} of shape {shape}, expected F32 of shape {card.shape}. {FEATURES_AGAIN}")
@@ -95,6 +116,7 @@ def extract_features(
     size: PositiveInt | None = None,
     precision: Precision = "fp32",
     air: Literal["clear"] | None = None,
+    pool: Literal["all"] | None = None,
 ) -> Features:
     """Compute features of every image of a store, or read them from the cache.
 
@@ -105,19 +127,23 @@ def extract_features(
         size: Height and width of its input, in pixels; None: the backbone's image size.
         precision: Precision of the computation; features are stored in float32.
         air: `clear`: images without the grey level of air (see `ClearedAir`), as for tasks whose card says so.
+        pool: `all`: for a ViT, every pooling that it has from one forward pass, for `pool=[…]` of a probe; a CNN has one.
 
     Raises:
         UsageError: If `out` holds features of another backbone, store, size or precision, or other files.
     """
     store = ClearedAir(store) if air else store
     size = size or backbone.card.image_size
-    artifact = _artifact(backbone, store, size, precision, out)
+    if not backbone.reads_images and size != backbone.card.image_size:
+        raise UsageError(f"size={size}: the features of {backbone.card.name} are from a file. Leave size out.")
+    pool = pool if len(available(backbone.model)) > 1 else None
+    artifact = _artifact(backbone, store, size, precision, out, pool)
     folder = artifact.folder
     with claimed(folder.parent / f".{folder.name}.lock"):  # jobs that need the same features may run in parallel
-        _check_inputs(artifact, backbone, store, size, precision)
+        _check_inputs(artifact, backbone, store, size, precision, pool)
         if artifact.is_finished(quiet=True):
             return Features.load(folder)
-        return _extract(backbone, store, artifact, size, precision)
+        return _extract(backbone, store, artifact, size, precision, pool)
 
 
 def layer_features(
@@ -153,15 +179,22 @@ def features_id(backbone: Backbone, store: Images, size: int | None = None, prec
 
 
 def _artifact(
-    backbone: Backbone, store: Images, size: int | None, precision: str, out: str | Path | None = None
+    backbone: Backbone,
+    store: Images,
+    size: int | None,
+    precision: str,
+    out: str | Path | None = None,
+    pool: str | None = None,
 ) -> Artifact:
     """The features folder of a backbone and a store."""
-    settings = {"size": size or backbone.card.image_size, "precision": precision}
+    settings = {"size": size or backbone.card.image_size, "precision": precision} | ({"pool": pool} if pool else {})
     artifact = Artifact.of("features", settings, [backbone.id, store.id], out, record="card.json")
     return replace(artifact, option=FOLDER_OPTION)
 
 
-def _check_inputs(artifact: Artifact, backbone: Backbone, store: Images, size: int, precision: str) -> None:
+def _check_inputs(
+    artifact: Artifact, backbone: Backbone, store: Images, size: int, precision: str, pool: str | None
+) -> None:
     """Refuse a folder with features of other inputs, and name the inputs that differ.
 
     Raises:
@@ -176,6 +209,7 @@ def _check_inputs(artifact: Artifact, backbone: Backbone, store: Images, size: i
         "store": (f"{card.store_path} ({card.store})", f"{store.path} ({store.id})"),
         "size": (card.size, size),
         "precision": (card.precision, precision),
+        "pool": ("all" if card.poolings else None, pool),
     }
     same = {"backbone": card.backbone == backbone.id, "store": card.store == store.id}
     differences = [
@@ -197,18 +231,27 @@ def _device(backbone: Backbone) -> torch.device:
     return device
 
 
-def _extract(backbone: Backbone, store: Images, artifact: Artifact, size: int, precision: Precision) -> Features:
+def _extract(
+    backbone: Backbone, store: Images, artifact: Artifact, size: int, precision: Precision, pool: str | None
+) -> Features:
+    own = backbone.pooling
+    names = [own, *(name for name in STORED if name != own and name in available(backbone.model))] if pool else []
     device, watch = _device(backbone), StoreWatch([store])
     with Progress("features", len(store)) as progress:
-        values = embed(
-            backbone,
-            store,
-            np.arange(len(store)),
-            size,
-            device=device,
-            bf16=precision == "bf16",
-            on_batch=lambda images: progress.update(steps=images),
-        )
+        settings: dict[str, Any] = {
+            "size": size,
+            "device": device,
+            "bf16": precision == "bf16",
+            "on_batch": lambda images: progress.update(steps=images),
+        }
+        rows = np.arange(len(store))
+        if not backbone.reads_images:
+            values, others = backbone.model.of(store), {}
+        elif names:
+            others = embed_poolings(backbone, store, rows, names, **settings)
+            values = others.pop(own)
+        else:
+            values, others = embed(backbone, store, rows, **settings), {}
     watch.check()
     card = FeaturesCard(
         run_id=artifact.id,
@@ -219,17 +262,19 @@ def _extract(backbone: Backbone, store: Images, artifact: Artifact, size: int, p
         size=size,
         precision=precision,
         shape=values.shape,
+        pooling=own,
+        poolings=tuple(others) or None,
     )
     if is_main_process():
-        card = _write(values, store, artifact.folder, card)
-    return Features(values, card, artifact.folder)
+        card = _write({"features": values, **others}, store, artifact.folder, card)
+    return Features(values, card, artifact.folder, others)
 
 
-def _write(values: np.ndarray, store: Images, folder: Path, card: FeaturesCard) -> FeaturesCard:
+def _write(tensors: dict[str, np.ndarray], store: Images, folder: Path, card: FeaturesCard) -> FeaturesCard:
     """Write the folder of features; returns its card."""
     keys = {name: store.column(name) for name in ("pixel_digest", "patient", "label", "split")}
     with whole_folder(folder) as temporary:
-        save_file({"features": values}, temporary / "features.safetensors")
+        save_file(tensors, temporary / "features.safetensors")
         pandas.DataFrame({"row": np.arange(len(store)), **keys}).to_parquet(temporary / "rows.parquet", index=False)
         card = replace(card, digest=file_digest(temporary / "features.safetensors"))
         card.save(temporary)

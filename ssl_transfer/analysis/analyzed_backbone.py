@@ -20,8 +20,10 @@ class AnalyzedBackbone:
         name: Name in tables and figures.
         card: Card of the backbone.
         features: Computes, for a store, the features of all its images, float32 (N, D).
-        layers: Computes, for a store and rows, the pooled activations of each layer from input to output, float32 (n, C).
-        pairs: Computes, for a store and rows, the features of two random views of each image, float32 (n, D).
+        layers: Computes, for a store and rows, the pooled activations of each layer from input to output, float32 (n, C); none
+            for features from a file.
+        pairs: Computes, for a store and rows, the features of two random views of each image, float32 (n, D); None for features
+            from a file.
     """
 
     id: str
@@ -29,7 +31,7 @@ class AnalyzedBackbone:
     card: BackboneCard
     features: Callable[[Images], np.ndarray]
     layers: Callable[[Images, np.ndarray], dict[str, np.ndarray]]
-    pairs: Callable[[Images, np.ndarray], tuple[np.ndarray, np.ndarray]]
+    pairs: Callable[[Images, np.ndarray], tuple[np.ndarray, np.ndarray] | None]
 
 
 def before_and_after(backbones: list[AnalyzedBackbone]) -> list[tuple[AnalyzedBackbone, AnalyzedBackbone]]:

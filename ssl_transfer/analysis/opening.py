@@ -52,8 +52,8 @@ def _analyzed(name: str, backbone: Backbone, store: Images, size: int | None, pr
         name,
         backbone.card,
         cache(lambda images: extract_features(backbone, images, size=size, precision=precision).values),
-        lambda images, rows: layer_features(backbone, images, rows, size, precision),
-        lambda images, rows: paired_features(backbone, images, rows, size=size),
+        lambda images, rows: layer_features(backbone, images, rows, size, precision) if backbone.reads_images else {},
+        lambda images, rows: paired_features(backbone, images, rows, size=size) if backbone.reads_images else None,
     )
 
 

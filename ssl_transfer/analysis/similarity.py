@@ -97,12 +97,14 @@ def shared_neighbors(first: Neighborhood, second: Neighborhood) -> float:
     return float(np.mean(hits))
 
 
-def shapes(layers: Mapping[str, np.ndarray], pairs: tuple[np.ndarray, np.ndarray], graph: Neighborhood) -> pd.DataFrame:
+def shapes(
+    layers: Mapping[str, np.ndarray], pairs: tuple[np.ndarray, np.ndarray] | None, graph: Neighborhood
+) -> pd.DataFrame:
     """Geometry of the representations of a backbone: a row per layer.
 
     Args:
         layers: Activations (n, C) of each layer; the last layer is `features`.
-        pairs: Features of two views of the same images, (m, D).
+        pairs: Features of two views of the same images, (m, D); None: there are none, and the alignment is NaN.
         graph: Neighbour graph of all features.
 
     Returns:
@@ -120,7 +122,7 @@ def shapes(layers: Mapping[str, np.ndarray], pairs: tuple[np.ndarray, np.ndarray
         }
         if layer == FEATURES:
             row |= {
-                "alignment": alignment(*map(torch.from_numpy, pairs)),
+                "alignment": alignment(*map(torch.from_numpy, pairs)) if pairs else np.nan,
                 "uniformity": uniformity(cloud[:KERNEL_ROWS]),
                 "intrinsic_dimension": graph.intrinsic_dimension,
                 "hubness": graph.hubness,

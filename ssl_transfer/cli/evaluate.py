@@ -20,9 +20,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "words",
         nargs="+",
         metavar="BACKBONE … TASK [key=value …]",
-        help="backbones: folders, RUN@EPOCH or RUN@all of a run, scratch:NAME, imagenet:NAME, timm:NAME[.TAG] or trivial; task: "
-        "the name of a card in recipes/tasks/, or its path; settings: for example fraction=[0.1,1] seed=[0,1,2]; with lists or "
-        "several backbones, every combination is evaluated, but only the first seed where scores do not depend on it",
+        help="backbones: folders, RUN@EPOCH or RUN@all of a run, scratch:NAME, imagenet:NAME, timm:NAME[.TAG], features:FILE or "
+        "trivial; task: a card in recipes/tasks/ by name, or its path; settings: for example fraction=[0.1,1] seed=[0,1,2]; with "
+        "lists or several backbones, every combination is evaluated, but only the first seed where scores do not depend on it",
     )
     parser.add_argument(
         "--out", type=Path, help="folder (default runs/evaluate/ID); the parent folder if there are several evaluations"

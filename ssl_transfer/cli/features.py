@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="key=value",
         help="size: height and width of the backbone's input (default: as pretrained); precision=fp32|bf16; air=clear: for tasks "
-        "whose card has it",
+        "whose card has it; pool=all: every pooling of a ViT, for pool=[…] of a probe",
     )
     parser.add_argument("--out", type=Path, help="folder (default runs/features/ID)")
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from ssl_transfer.data.altered import SelectedRows
-from ssl_transfer.errors import RecipeError, TaskError
+from ssl_transfer.errors import BackboneError, RecipeError, TaskError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
 from ssl_transfer.features import Precision, extract_features
 from ssl_transfer.measures.metrics import classification_metrics, metric_sign
+from ssl_transfer.models.pooling import available
 from ssl_transfer.training.machine import native_precision
 
 
@@ -25,17 +26,18 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     """
     task, rows, metric = context.task, context.rows, context.task.card.metric
     precision = _precision(context.recipe.precision)
-    features = _features(context, precision)
-    train, queries = features.pop("train"), features
     validated = partial(
         classification_metrics, task.labels[rows["val"]], averaging=task.card.averaging, classes=task.classes
     )
     best, selected, classifier = -np.inf, None, None
-    given = (train, task.labels[rows["train"]], queries, len(task.classes), context.draw)
-    for setting, scores, *fitted in protocol(*given, **options):
-        value = metric_sign(metric) * validated(scores["val"], names=[metric])[metric]
-        if value > best:
-            best, selected, classifier = value, (setting, scores), next(iter(fitted), None)
+    for pooling, features in _features(context, precision).items():
+        train, queries = features.pop("train"), features
+        given = (train, task.labels[rows["train"]], queries, len(task.classes), context.draw)
+        for setting, scores, *fitted in protocol(*given, **options):
+            value = metric_sign(metric) * validated(scores["val"], names=[metric])[metric]
+            if value > best:
+                chosen = {"pool": pooling, **setting} if pooling else setting
+                best, selected, classifier = value, (chosen, scores), next(iter(fitted), None)
     if selected is None:
         raise TaskError(
             f"task {task.name}: {metric} is undefined on the validation images (a single class?), so nothing can be selected "
@@ -47,20 +49,45 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     return replace(result, classifier=classifier)
 
 
-def _features(context: EvalContext, precision: Precision) -> dict[str, np.ndarray]:
-    """Features of the rows of each split. Those without noise are cached for the whole store, those with noise for the split."""
-    task, settings = context.task, {"size": context.size, "precision": precision}
-    features, clean = {}, None
+def _features(context: EvalContext, precision: Precision) -> dict[str, dict[str, np.ndarray]]:
+    """Features of the rows of each split, by pooling (an empty name: that of the backbone) and split.
+
+    Those without noise are cached for the whole store, those with noise for the split.
+
+    Raises:
+        BackboneError: If the backbone has none of the poolings.
+    """
+    task, poolings = context.task, _poolings(context)
+    settings: dict[str, Any] = {"size": context.size, "precision": precision, "pool": "all" if poolings else None}
+    features: dict[str, dict[str, np.ndarray]] = {name: {} for name in poolings or ("",)}
+    clean = None
     for split, rows in context.rows.items():
         store = context.store(split)
         if store is not task.store:
             every = np.sort(task.rows(split))
-            noisy = extract_features(context.backbone, SelectedRows(store, every), **settings)
-            features[split] = noisy.values[np.searchsorted(every, rows)]
-            continue
-        clean = clean or extract_features(context.backbone, store, context.features, **settings)
-        features[split] = clean.values[rows]
+            of_split = extract_features(context.backbone, SelectedRows(store, every), **settings)
+            positions = np.searchsorted(every, rows)
+        else:
+            of_split = clean = clean or extract_features(context.backbone, store, context.features, **settings)
+            positions = rows
+        for name, splits in features.items():
+            splits[split] = (of_split.pooled(name) if name else of_split.values)[positions]
     return features
+
+
+def _poolings(context: EvalContext) -> list[str]:
+    """The candidate poolings that the backbone has, each once; none if the recipe has no candidates.
+
+    Raises:
+        BackboneError: If it has none of them.
+    """
+    wanted, has = context.recipe.pool or [], available(context.backbone.model)
+    poolings = [name for name in dict.fromkeys(wanted) if name in has]
+    if wanted and not poolings:
+        raise BackboneError(
+            f"{context.backbone.card.name}: pool={wanted}: it has none of these poolings. Expected some of {', '.join(has)}."
+        )
+    return poolings
 
 
 def _precision(requested: str) -> Precision:

@@ -10,7 +10,7 @@ from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.errors import RecipeError, nearest
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
-from ssl_transfer.protocols import depends_on_seed
+from ssl_transfer.protocols import FROZEN, PROTOCOLS, depends_on_seed
 from ssl_transfer.recipe import (
     Component,
     EvaluateRecipe,
@@ -54,7 +54,13 @@ def evaluate_recipe(protocol: str, overrides: Overrides = ()) -> tuple[EvaluateR
                     "strategy=llrd strategy.decay=0.75."
                 )
             options[key] = Component(name=value.name, **chosen)
-    return validate(EvaluateRecipe, content, where), options
+    recipe = validate(EvaluateRecipe, content, where)
+    if recipe.pool and not PROTOCOLS[protocol].frozen:
+        raise RecipeError(
+            f"{where}: pool: poolings are selected by probes ({', '.join(FROZEN)}); a backbone that is trained has one. Leave it "
+            "out, or state the pooling of the backbone: BACKBONE,pooling=mean."
+        )
+    return recipe, options
 
 
 def evaluate_recipes(protocol: str, overrides: Overrides = ()) -> Iterator[tuple[EvaluateRecipe, dict[str, Any]]]:

@@ -30,6 +30,7 @@ from ssl_transfer.evaluation.split_checks import absent_classes, assert_disjoint
 from ssl_transfer.models import fitted_probe
 from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.given_features import WITHOUT_IMAGES
 from ssl_transfer.models.opening import open_backbone
 from ssl_transfer.protocols import FROZEN, PROTOCOLS, protocols_for
 from ssl_transfer.recipe import EvaluateRecipe
@@ -182,6 +183,8 @@ def check_fit(protocol: str, backbone: Backbone, task: Task) -> None:
     if task.kind not in PROTOCOLS[protocol].task_kinds:
         fitting = " or ".join(protocols_for(task.kind))
         raise TaskError(f"task {task.name}: it is {task.kind}, which {protocol} cannot score. Take {fitting}.")
+    if not backbone.reads_images and not PROTOCOLS[protocol].frozen:
+        raise UsageError(f"{protocol}: {backbone.card.name}: {WITHOUT_IMAGES}")
     if backbone.card.method == TRIVIAL and not PROTOCOLS[protocol].frozen:
         raise UsageError(f"{protocol}: trivial features have no weights to train. Take {' or '.join(FROZEN)}.")
 
@@ -192,7 +195,7 @@ def identity_settings(
     """The settings that enter the id of an evaluation."""
     return {
         "protocol": protocol,
-        **recipe.model_dump(),
+        **recipe.model_dump(exclude=set() if recipe.pool else {"pool"}),
         "draw": draw_seed(backbone.card.pretraining_seed, recipe.seed),
         **options_identity(options),
         "task": task.card.model_dump(exclude={"store"}),

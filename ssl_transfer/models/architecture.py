@@ -14,6 +14,7 @@ from torch import nn
 
 from ssl_transfer.cards import BackboneCard
 from ssl_transfer.errors import BackboneError, nearest
+from ssl_transfer.models.pooling import features_of
 from ssl_transfer.models.tensor_files import shape_difference
 
 # an nn.Module whose further attributes (pretrained_cfg, group_matcher, …) are timm's and carry no types
@@ -180,8 +181,8 @@ class Architecture:
         options = json.dumps(kept, sort_keys=True)  # a list and a tuple are the same option
         return {"architecture": self.name, "stem": self.stem, "options": options}
 
-    def feature_dim(self, model: nn.Module) -> int:
-        """Length of the feature vector of its model, measured with a black image.
+    def feature_dim(self, model: nn.Module, pooling: str | None = None) -> int:
+        """Length of the feature vector of its model in a pooling (see `features_of`), measured with a black image.
 
         timm's `num_features` differs where layers follow the pooling (VGG, MobileNetV3) or pooling concatenates.
 
@@ -192,7 +193,7 @@ class Architecture:
         image = torch.zeros(1, self.in_channels, self.size, self.size)
         try:
             with torch.no_grad():
-                features = model.eval()(image)
+                features = features_of(model.eval(), image, pooling)
         except (RuntimeError, AssertionError, ValueError) as error:
             raise BackboneError(
                 f"{type(model).__name__} cannot read images of {self.in_channels} x {self.size} x {self.size}: {error}. "

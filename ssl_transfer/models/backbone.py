@@ -9,7 +9,7 @@ initialisation (`scratch:NAME`) and public weights (`timm:NAME.TAG`, `imagenet:N
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,11 +24,15 @@ from ssl_transfer.errors import BackboneError
 from ssl_transfer.kept import located
 from ssl_transfer.models.architecture import Architecture, TimmModel, brief
 from ssl_transfer.models.card import new_card, readme, timm_config, weights_digest
+from ssl_transfer.models.given_features import PREFIX as PREFIX_OF_FEATURES
+from ssl_transfer.models.given_features import WITHOUT_IMAGES, GivenFeatures
 from ssl_transfer.models.packaged import PREFIX
+from ssl_transfer.models.pooling import check_pooling, features_of, pooled, timm_pooling
 from ssl_transfer.models.public import Classifier, from_hub, from_package, from_public_folder, is_public
 from ssl_transfer.models.tensor_files import Shape, shape_difference, stored_shapes
 from ssl_transfer.models.trivial import TrivialFeatures, is_trivial, trivial_card
 from ssl_transfer.paths import portable
+from ssl_transfer.poolings import stated_pooling
 from ssl_transfer.run import whole_folder
 
 SCRATCH = "scratch"  # name of a randomly initialised backbone
@@ -90,7 +94,21 @@ class Backbone(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Map images (B, C, H, W), scaled by `intensity`, to features (B, feature_dim)."""
-        return self.model(images)
+        return features_of(self.model, images, self.card.pooling)
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether it computes features; False for features from a file (`features:FILE`)."""
+        return not isinstance(self.model, GivenFeatures)
+
+    @property
+    def pooling(self) -> str:
+        """How its features are pooled; cards of earlier versions do not state it, and then it is timm's way."""
+        return self.card.pooling or timm_pooling(self.model)
+
+    def poolings(self, images: torch.Tensor, names: Iterable[str]) -> dict[str, torch.Tensor]:
+        """Features of images in several poolings of a ViT from one forward pass, see `models.pooling.pooled`."""
+        return pooled(self.model, images, names)
 
 
 def save_backbone(backbone: Backbone, folder: Path) -> None:
@@ -129,14 +147,21 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
             `scratch:NAME[,in_channels=1,size=64,stem=small,seed=0]` or `scratch:FOLDER` for random weights;
             `timm:NAME[.TAG]` for public weights, `imagenet:NAME` for those of an installed package (see `packaged`), or a
             folder with their `model.safetensors` and `config.json`, as timm writes them and the Hugging Face hub holds
-            them; `trivial` for `TrivialFeatures`.
+            them; `trivial` for `TrivialFeatures`. Behind any of them, `,pooling=cls|mean|cls+mean|last4` states the
+            pooling of a ViT (see `models.pooling`).
         in_channels: Channels of public weights (timm adapts the first convolution), and default for `scratch:`.
         size: Height and width of its images, likewise; public weights of an architecture with a fixed size keep it.
 
     Raises:
         BackboneError: If it does not exist, is damaged, or its public weights cannot be fetched.
     """
-    text = str(spec)
+    text, pooling = stated_pooling(str(spec))
+    if pooling is not None:
+        stated = with_pooling(load_backbone(text, in_channels, size), pooling)
+        stated.spec = portable(spec)
+        return stated
+    if text.startswith(PREFIX_OF_FEATURES):
+        raise BackboneError(f"{text}: {WITHOUT_IMAGES}")
     if is_trivial(text):
         backbone = trivial_backbone(text, (in_channels, size, size))
     elif text.startswith("scratch:"):
@@ -149,6 +174,21 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
         backbone = _from_folder(located(text), in_channels, size)
     backbone.spec = portable(spec)
     return backbone.eval()
+
+
+def with_pooling(backbone: Backbone, pooling: str) -> Backbone:
+    """A backbone with the weights of another, and another pooling of its tokens; in `eval`.
+
+    Raises:
+        BackboneError: If it has no such pooling.
+    """
+    check_pooling(backbone.model, pooling, backbone.card.name)
+    dim = backbone.architecture.feature_dim(backbone.model, pooling)
+    card = replace(backbone.card, pooling=pooling, feature_dim=dim)
+    classifier = backbone.classifier if pooling == backbone.pooling else None
+    other = Backbone.identified(backbone.model, card, classifier)
+    other.passport = backbone.passport
+    return other.eval()
 
 
 def _scratch(spec: str, in_channels: int, size: int) -> Backbone:
@@ -169,12 +209,14 @@ def trivial_backbone(spec: str, shape: tuple[int, int, int]) -> Backbone:
 
 def random_init(card: BackboneCard) -> Backbone:
     """A card's architecture and scaling with the random weights of its seed (0 if it has none)."""
-    return _random_init(Architecture.from_card(card), card.intensity, card.pretraining_seed or 0)
+    return _random_init(Architecture.from_card(card), card.intensity, card.pretraining_seed or 0, card.pooling)
 
 
-def _random_init(architecture: Architecture, intensity: Intensity, seed: int) -> Backbone:
+def _random_init(architecture: Architecture, intensity: Intensity, seed: int, pooling: str | None = None) -> Backbone:
     model = architecture.build(seed)
-    return Backbone.identified(model, new_card(SCRATCH, architecture, model, intensity, pretraining_seed=seed))
+    return Backbone.identified(
+        model, new_card(SCRATCH, architecture, model, intensity, pooling=pooling, pretraining_seed=seed)
+    )
 
 
 def _from_folder(path: Path, in_channels: int, size: int) -> Backbone:
@@ -203,7 +245,7 @@ def _from_folder(path: Path, in_channels: int, size: int) -> Backbone:
             f"or changed. Copy the folder again, or: {AGAIN}"
         )
     if card.feature_dim not in (model.num_features, getattr(model, "head_hidden_size", None)):
-        measured = architecture.feature_dim(model)
+        measured = architecture.feature_dim(model, card.pooling)
         if measured != card.feature_dim:
             raise BackboneError(
                 f"{path}/card.json: is damaged: feature_dim: found {card.feature_dim}, measured {measured}. {AGAIN}"

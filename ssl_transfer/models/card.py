@@ -10,6 +10,7 @@ from torch import nn
 from ssl_transfer.cards import OWN_LICENCE, BackboneCard, TrainingStage
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.models.architecture import Architecture, TimmModel, has_fixed_size, input_convolutions
+from ssl_transfer.models.pooling import check_pooling, own_pooling, timm_arguments
 from ssl_transfer.models.tensor_files import identity_digest
 
 # suffix that makes an architecture unknown to timm: it refuses to load the model, rather than load it with a wrong stem
@@ -18,7 +19,12 @@ MAKER = "ssl_transfer"  # in `config.json`: a folder of ours that lost its card 
 
 
 def new_card(
-    name: str, architecture: Architecture, model: nn.Module, intensity: Intensity, **facts: Any
+    name: str,
+    architecture: Architecture,
+    model: nn.Module,
+    intensity: Intensity,
+    pooling: str | None = None,
+    **facts: Any,
 ) -> BackboneCard:
     """The card of a new backbone.
 
@@ -27,13 +33,22 @@ def new_card(
         architecture: Architecture of the model.
         model: The model, to measure the length of its feature vectors.
         intensity: How input images are scaled.
+        pooling: Pooling of its features; None: `own_pooling`.
         **facts: Other fields of `BackboneCard`: method, parents, pretraining_seed, …, and those of `lineage`.
 
     Raises:
-        BackboneError: If the model cannot read images of its size.
+        BackboneError: If the model cannot read images of its size, or has no such pooling.
     """
+    if pooling is not None:
+        check_pooling(model, pooling, architecture.name)
+    pooling = pooling or own_pooling(model, architecture.options)
     return BackboneCard(
-        name=name, **architecture.card(), feature_dim=architecture.feature_dim(model), intensity=intensity, **facts
+        name=name,
+        **architecture.card(),
+        feature_dim=architecture.feature_dim(model, pooling),
+        pooling=pooling,
+        intensity=intensity,
+        **facts,
     )
 
 
@@ -69,7 +84,8 @@ def timm_config(model: TimmModel, card: BackboneCard) -> dict[str, Any]:
         "architecture": card.architecture + SMALL_STEM * small,
         "num_classes": 0,
         "num_features": card.feature_dim,
-        "model_args": {"in_chans": channels, **card.options} | ({"img_size": size} if fixed else {}),
+        "model_args": {"in_chans": channels, **card.options, **timm_arguments(model, card.pooling)}
+        | ({"img_size": size} if fixed else {}),
         "pretrained_cfg": {
             "input_size": [channels, size, size],
             "fixed_input_size": fixed,
@@ -94,9 +110,12 @@ def readme(card: BackboneCard) -> str:
         if card.stem == "small"
         else 'Plain timm loads it: `timm.create_model("local-dir:PATH", pretrained=True)`.'
     )
+    if card.pooling in ("cls+mean", "last4"):
+        load += f" timm pools its tokens in another way than this backbone ({card.pooling})."
     return f"""# {card.name}
 
 {card.architecture}, {card.in_channels} channel(s), {card.image_size} px, {card.feature_dim} features.
+Pooling: {card.pooling or "that of timm"}.
 Pretrained with **{card.method}** on **{card.source_domain or "nothing"}** (seed {card.pretraining_seed}).
 
 {load}

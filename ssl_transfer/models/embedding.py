@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -41,13 +41,60 @@ def embed(
     Returns:
         Float32, shape (n, feature_dim).
     """
+    empty = {"": np.empty((0, backbone.feature_dim), np.float32)}  # without rows
+    computed = _embedded(
+        backbone, store, rows, lambda inputs: {"": backbone(inputs)}, size, batch_size, device, bf16, on_batch
+    )
+    return (computed or empty)[""]
+
+
+def embed_poolings(
+    backbone: Backbone,
+    store: Images,
+    rows: np.ndarray,
+    poolings: Sequence[str],
+    size: int | None = None,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    bf16: bool = False,
+    on_batch: Callable[[int], None] = lambda images: None,
+) -> dict[str, np.ndarray]:
+    """Compute features of a ViT in several poolings in one pass, as `embed` does: pooling -> float32 (n, D)."""
+    return _embedded(
+        backbone,
+        store,
+        rows,
+        lambda inputs: backbone.poolings(inputs, poolings),
+        size,
+        batch_size,
+        device,
+        bf16,
+        on_batch,
+    )
+
+
+def _embedded(
+    backbone: Backbone,
+    store: Images,
+    rows: np.ndarray,
+    compute: Callable[[torch.Tensor], dict[str, torch.Tensor]],
+    size: int | None,
+    batch_size: int,
+    device: torch.device | str,
+    bf16: bool,
+    on_batch: Callable[[int], None],
+) -> dict[str, np.ndarray]:
+    """What `compute` gives for every batch, by name, float32 (n, …)."""
     device = torch.device(device)
     keep_freed_memory(device)
     size = size or backbone.card.image_size
-    features = np.empty((len(rows), backbone.feature_dim), np.float32)
+    features: dict[str, np.ndarray] = {}
     with evaluating(backbone, device, torch.bfloat16 if bf16 else None):
         for chosen, inputs in prepared(backbone, store, rows, size, batch_size, device):
-            features[chosen] = backbone(inputs).float().cpu().numpy()
+            for name, vectors in compute(inputs).items():
+                if name not in features:
+                    features[name] = np.empty((len(rows), vectors.shape[1]), np.float32)
+                features[name][chosen] = vectors.float().cpu().numpy()
             on_batch(len(inputs))
     return features
 

@@ -10,6 +10,7 @@ from ssl_transfer.data.images import Images
 from ssl_transfer.errors import UsageError
 from ssl_transfer.kept import expanded
 from ssl_transfer.models.backbone import Backbone, load_backbone, trivial_backbone
+from ssl_transfer.models.given_features import PREFIX, given_card
 from ssl_transfer.models.trivial import is_trivial
 
 
@@ -17,7 +18,8 @@ def open_backbone(spec: str | Path | Backbone, store: Images) -> Backbone:
     """Open a backbone for a store; without a size or channels in its spec, it has those of the store.
 
     Args:
-        spec: A folder, `RUN@EPOCH`, `scratch:NAME`, `imagenet:NAME`, `timm:NAME[.TAG]`, `trivial`, or an opened backbone.
+        spec: A folder, `RUN@EPOCH`, `scratch:NAME`, `imagenet:NAME`, `timm:NAME[.TAG]`, `trivial`, `features:FILE` (see
+            `given_features`), or an opened backbone.
         store: The store of its input images.
 
     Raises:
@@ -25,6 +27,10 @@ def open_backbone(spec: str | Path | Backbone, store: Images) -> Backbone:
     """
     if isinstance(spec, Backbone):
         return spec
+    if str(spec).startswith(PREFIX):
+        given = Backbone(*given_card(str(spec), store))
+        given.spec = str(spec)
+        return given.eval()
     if is_trivial(str(spec)):
         backbone = trivial_backbone(str(spec), store.shape)
         backbone.spec = str(spec)

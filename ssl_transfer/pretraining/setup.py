@@ -187,6 +187,7 @@ def _backbone(recipe: PretrainRecipe, channels: int, preset: Views, parent: Back
         architecture,
         model,
         preset.intensity,
+        pooling=section.pooling,
         method=recipe.method.name,
         parents=(*parent.card.parents, parent.id) if parent else (),
         adapted=adapted,

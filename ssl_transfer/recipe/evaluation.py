@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from ssl_transfer.poolings import Pooling
 from ssl_transfer.recipe.bounds import (
     LARGEST_BATCH,
     LARGEST_COUNT,
@@ -54,6 +55,8 @@ class EvaluateRecipe(Section):
         size: Height and width that the backbone sees, in pixels; null: the size that it was pretrained at.
         channels: `repeat`: images get the backbone's number of channels (repeated, or luminance); `adapt`: its first
             convolution gets theirs, as timm does.
+        pool: Candidate poolings of a ViT's tokens, selected on validation by a probe (`cls`, `mean`, `cls+mean`, `last4`; see
+            `models.pooling`), from one forward pass; null: that of the backbone. A CNN has `mean` alone.
         precision: Floating-point format of the computation: `fp32`, `bf16`, `fp16` (training only), or `auto`.
         noise: Noise on the images.
         permute_labels: A control: labels of the training and validation images are exchanged between patients, separately in
@@ -65,6 +68,7 @@ class EvaluateRecipe(Section):
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     size: int | None = Field(default=None, gt=0, le=LARGEST_SIDE)
     channels: Literal["repeat", "adapt"] = "repeat"
+    pool: list[Pooling] | None = Field(default=None, min_length=1)
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     noise: NoiseSection = NoiseSection()
     permute_labels: bool = False

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ssl_transfer.poolings import Pooling
 from ssl_transfer.recipe.bounds import (
     LARGEST_BATCH,
     LARGEST_COUNT,
@@ -82,6 +83,8 @@ class BackboneSection(Section):
             small images (SimCLR, 2002.05709, appendix B.9).
         init: `scratch`: random initialisation; `timm:NAME` or `imagenet:NAME`: public weights; or the folder of
             another backbone.
+        pooling: How the tokens of a ViT become its features: `cls`, `mean`, `cls+mean` or `last4` (see `models.pooling`);
+            null: the class token, or the mean of the patch tokens where there is none. A CNN has `mean`.
         options: Further arguments of the timm architecture.
     """
 
@@ -89,6 +92,7 @@ class BackboneSection(Section):
     in_channels: int | None = Field(default=None, gt=0, le=4096)
     stem: Literal["standard", "small"] = "standard"
     init: PathText = "scratch"
+    pooling: Pooling | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("options", mode="before")
@@ -235,7 +239,12 @@ class PretrainRecipe(Section):
         for source in (recipe["data"], *recipe["data"]["mix"]):
             source.pop("store")
         # ids of recipes without these settings are those of earlier versions
-        added = (("data", "air", None), ("train", "freeze_epochs", 0), ("optimizer", "layer_decay", 1))
+        added = (
+            ("data", "air", None),
+            ("backbone", "pooling", None),
+            ("train", "freeze_epochs", 0),
+            ("optimizer", "layer_decay", 1),
+        )
         for section, key, default in added:
             if recipe[section].get(key) == default:
                 recipe[section].pop(key, None)

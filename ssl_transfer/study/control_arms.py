@@ -11,7 +11,11 @@ from ssl_transfer.study.design import Evaluation, Pretraining
 CONTROL_PROTOCOL = "linear_probe"
 PERMUTATION = "permutation"  # kind of control run, beside `trivial`
 PERMUTATIONS = 4  # of the labels, per pretraining seed
-UNSUITABLE = ("size=", "channels=")  # settings of a backbone's input: trivial features see images as they are stored
+UNSUITABLE = (
+    "size=",
+    "channels=",
+    "pool=",
+)  # settings of a backbone's input: trivial features see images as they are stored
 
 
 def trivial_arm(arms: Sequence[Arm]) -> Arm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,13 +14,15 @@ import yaml
 from ssl_transfer.errors import UsageError, nearest
 from ssl_transfer.kept import located
 from ssl_transfer.paths import portable
+from ssl_transfer.poolings import stated_pooling
 from ssl_transfer.records import PathPart, damage, validated
-from ssl_transfer.run import read_json, write_json
+from ssl_transfer.run import file_digest, read_json, write_json
 from ssl_transfer.study.plan_checks import check_jobs
 from ssl_transfer.writing import writes
 
 SCHEMA = 1
 AGAIN = "Plan the study again: ssl-transfer study plan STUDY.yaml"
+FEATURES = "features:"  # spec of features from a file in place of a backbone
 RESOLVED = "study.yaml"  # in the folder of the study
 
 
@@ -188,12 +191,18 @@ class _Content:
 
 
 def external_id(spec: str) -> str | None:
-    """The id of a store or backbone; None for a name such as `timm:resnet50`, and if it does not exist.
+    """The id of a store, backbone or file of features; None for a name such as `timm:resnet50`, and if it does not exist.
 
     Raises:
         BackboneError: If it is a backbone of a run and epoch (`RUN@5`), and the run has none.
     """
-    return (read_json(located(spec) / "card.json") or {}).get("id")
+    bare, pooling = stated_pooling(spec)
+    if bare.startswith(FEATURES):
+        path = bare.removeprefix(FEATURES).partition(",")[0]
+        files = sorted(glob.glob("*".join(map(glob.escape, path.split("{store}")))))
+        return " ".join(file_digest(Path(file)) for file in files) or None
+    identity = (read_json(located(bare) / "card.json") or {}).get("id")
+    return f"{identity},pooling={pooling}" if identity and pooling else identity
 
 
 def open_study(folder: str | Path) -> Plan:

@@ -32,8 +32,9 @@ from ssl_transfer.study.control_arms import (
 )
 from ssl_transfer.study.design import Evaluation, Ranking, StudyRecipe, assignments
 from ssl_transfer.study.job_list import Input, JobList, input_ids
-from ssl_transfer.study.plan import Plan
+from ssl_transfer.study.plan import FEATURES, Plan
 from ssl_transfer.study.planned_contrasts import check_looks
+from ssl_transfer.study.poolings import check_poolings
 from ssl_transfer.study.study_inputs import StudyInputs, StudyTask
 
 
@@ -51,6 +52,7 @@ def plan_study(recipe: StudyRecipe, folder: str | Path, write: bool = True) -> P
     arms = list(arms_of(recipe))
     jobs = JobList(recipe, Path(folder), write)
     inputs = StudyInputs(recipe, arms, jobs)
+    check_poolings(recipe, arms, inputs)
     _Evaluations(recipe, jobs, inputs).expand(arms)
     evaluated = [arm.card(inputs.teachers.get(arm.name)) for arm in arms if arm.pretraining.evaluated]
     cards = {name: inputs.card(name) for name in recipe.tasks}
@@ -134,6 +136,7 @@ class _Evaluations:
             }
             if any(where.holds(run) for where in self.recipe.skip):
                 continue
+            self._refuse_training(arm, run)
             changes = [change.to for change in self.recipe.set if change.holds(run)]
             words = _last_of_each([word for settings in (evaluation.set, *changes) for word in assignments(settings)])
             del run["factors"]
@@ -146,6 +149,15 @@ class _Evaluations:
         for (_, words), runs in grouped.items():
             for part in _products(_once(runs, words), words):
                 self._evaluate(arm, seed, task, words, part, evaluation)
+
+    def _refuse_training(self, arm: Arm, run: dict[str, Any]) -> None:
+        """Refuse to train features from a file."""
+        backbone = arm.pretraining.backbone
+        if backbone and not PROTOCOLS[run["protocol"]].frozen and arm.level(backbone).startswith(FEATURES):
+            raise RecipeError(
+                f"{self.recipe.name}: pretrainings.{arm.name}: these are features from a file, which {run['protocol']} cannot "
+                f"train. Leave it out: `skip: [{{pretraining: {arm.name}, protocol: {run['protocol']}}}]`."
+            )
 
     def _refuse_duplicate(self, run: dict[str, Any], words: tuple[str, ...]) -> None:
         """Refuse two runs that differ only in settings without a column in tables (all but noise)."""
@@ -321,6 +333,8 @@ class _Evaluations:
                 f"{self.recipe.name}: evaluations: precision: found {options['precision']}, expected fp32 or bf16 for probes: "
                 "their features are shared by jobs that may run on other machines."
             )
+        if values.get("pool", "null") != "null":
+            options["pool"] = "all"  # of a CNN these are the features without it
         altered = {"air": air} if air else {}
         options |= altered
         identity, inputs = {"stage": "features", **options}, [backbone, store]

@@ -165,6 +165,12 @@ class StudyInputs:
             content["data"]["mix"] = [{"store": store.spec, "share": str(share)} for share, store in parts]
         return content, f"{self.recipe.name}: pretrainings.{arm.name} ({path})"
 
+    def backbone_section(self, arm: Arm) -> dict[str, Any]:
+        """The section `backbone` of the recipe of an arm that is pretrained, with all overrides."""
+        names = [arm.pretraining.store] if arm.pretraining.store else list(arm.pretraining.mix)
+        content, _ = self._pretrain_content(arm, [Input.external(str(name)) for name in names])
+        return content["backbone"]
+
     def _origin(self, arm: Arm, seed: int | None, named: str, key: str) -> Input:
         """The initial weights or the teacher of an arm: another arm at the same levels and seed, or an existing backbone.
 

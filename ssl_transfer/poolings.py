@@ -1,0 +1,20 @@
+"""Names of poolings: how the tokens of a ViT become one feature vector (`models.pooling` computes them)."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+Pooling = Literal["cls", "mean", "cls+mean", "last4"]
+POOLINGS: tuple[str, ...] = get_args(Pooling)
+SUFFIX = ",pooling="
+
+
+def stated_pooling(spec: str) -> tuple[str, str | None]:
+    """A backbone's spec without `,pooling=NAME`, and the name; None without one.
+
+    Example:
+        >>> stated_pooling("timm:vit_small_patch14_dinov2,pooling=mean")
+        ('timm:vit_small_patch14_dinov2', 'mean')
+    """
+    bare, separator, pooling = spec.rpartition(SUFFIX)
+    return (bare, pooling) if separator else (spec, None)
