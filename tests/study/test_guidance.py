@@ -197,6 +197,14 @@ def test_a_difference_is_positive_where_the_nearer_side_is_better(metric, verdic
     assert np.sign(row["median"]) == sign
 
 
+@pytest.mark.parametrize("known", ["none", "hard"])
+def test_where_a_boundary_is_unknown_no_side_is_nearer(known):
+    arms = {"CT": (0.9, known), "somebody's": (0.7, "unknown"), "scratch": (0.5, SCRATCH)}
+    found = {(row["near"], row["far"]): row for row in by_boundary(contrasts(study(arms)))}
+    assert found[known, "unknown"]["within"] and found[known, "unknown"]["median"] > 0
+    assert not found["unknown", SCRATCH]["within"]  # but random initialisation is farther than any training
+
+
 def test_the_nearer_side_comes_first_even_where_the_contrast_has_it_second():
     table = contrasts(study({"CT": (0.9, "none"), "photographs": (0.7, "hard")}))
     swapped = {"a": "b", "b": "a", "boundary_a": "boundary_b", "boundary_b": "boundary_a"}

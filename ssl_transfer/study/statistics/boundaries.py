@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from ssl_transfer.domains import DISTANCE
+from ssl_transfer.domains import DISTANCE, UNKNOWN
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.table import SCRATCH, random_init_arms
 
-KINDS = [*DISTANCE, "mixed", "unknown", SCRATCH]  # from near to far
+KINDS = [*DISTANCE, "mixed", UNKNOWN, SCRATCH]  # from near to far
 VERDICTS = ("better", "worse", "equivalent", "not decided")
 
 
@@ -25,7 +25,8 @@ def by_boundary(contrasts: pd.DataFrame) -> list[dict]:
     Returns:
         One dict per pair of boundaries, from near to far: `near`, `far`, `n`, `better` and `worse` (the nearer side),
         `equivalent`, `undecided`, and `median`: of the differences, positive where the nearer side is better. Within one
-        boundary no side is nearer: `within` is true, and the median is of absolute differences.
+        boundary, and where one is unknown, no side is nearer (random initialisation is farther than any): `within` is true, and
+        the median is of absolute differences.
     """
     random_init = random_init_arms(contrasts)
     sides = {side: _positions(contrasts, side, random_init) for side in "ab"}
@@ -40,17 +41,18 @@ def by_boundary(contrasts: pd.DataFrame) -> list[dict]:
     for (nearer, farther), gains in pairs:
         counts = verdicts[gains.index].value_counts()
         better, worse, equivalent, undecided = (int(counts.get(verdict, 0)) for verdict in VERDICTS)
+        within = nearer == farther or KINDS[farther] == UNKNOWN  # `unknown` comes last but for random initialisation
         rows.append(
             {
                 "near": KINDS[nearer],
                 "far": KINDS[farther],
-                "within": nearer == farther,
+                "within": within,
                 "n": len(gains),
                 "better": better,
                 "worse": worse,
                 "equivalent": equivalent,
                 "undecided": undecided,
-                "median": (gains.abs() if nearer == farther else gains).median(),
+                "median": (gains.abs() if within else gains).median(),
             }
         )
     return rows
@@ -59,5 +61,5 @@ def by_boundary(contrasts: pd.DataFrame) -> list[dict]:
 def _positions(contrasts: pd.DataFrame, side: str, random_init: set[str]) -> pd.Series:
     """Index in `KINDS` of the boundary of one side."""
     order = {kind: position for position, kind in enumerate(KINDS)}
-    positions = contrasts[f"boundary_{side}"].map(order).fillna(KINDS.index("unknown")).astype(int)
+    positions = contrasts[f"boundary_{side}"].map(order).fillna(KINDS.index(UNKNOWN)).astype(int)
     return positions.where(~contrasts[side].isin(random_init), KINDS.index(SCRATCH))

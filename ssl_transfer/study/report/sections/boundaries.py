@@ -13,8 +13,9 @@ TEMPLATE = """
 {%- endmacro %}
 <p class="quiet">All contrasts at main metrics ({{ metrics | map("measure") | list | listed }}), by the boundary
 between each side’s source domain and the target. Differences are positive where the nearer side is better
-{{- "; their median mixes metrics" if metrics | length > 1 }}. Within one boundary neither side is nearer: shown are the number of
-significant differences and the median absolute difference. Contrasts share runs and are not independent: these counts are
+{{- "; their median mixes metrics" if metrics | length > 1 }}. Within one boundary, and where one is unknown,
+neither side is nearer: shown are the number of significant
+differences and the median absolute difference. Contrasts share runs and are not independent: these counts are
 descriptive, not a test.</p>
 <div class="wide" role="region" tabindex="0" aria-label="Contrasts counted by boundary"><table>
 <caption>Contrasts by the boundaries of both sides, the nearer one first</caption>
