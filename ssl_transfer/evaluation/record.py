@@ -129,6 +129,7 @@ def keep_probe(
         size=context.size,
         precision=result.settings["precision"],
         channels=recipe.channels,
+        pool=result.selected.get("pool"),
         form=StoreForm.of(task.store.card, air=task.card.air, spacing_mm=_spacing(task)),
         metrics=result.metrics["test"],
         intervals=result.intervals,

@@ -16,7 +16,7 @@ from ssl_transfer.export.licences import is_non_commercial
 from ssl_transfer.export.model_card import model_card
 from ssl_transfer.export.preprocessing import Preprocessing
 from ssl_transfer.export.stage import RECORD, answer, pooling_of
-from ssl_transfer.models.backbone import Backbone, save_backbone
+from ssl_transfer.models.backbone import Backbone, save_backbone, with_pooling
 from ssl_transfer.models.fitted_probe import CARD, TENSORS, FittedProbe
 from ssl_transfer.models.probe_backbone import BESIDE, probe_backbone
 from ssl_transfer.result import EvalResult
@@ -73,7 +73,8 @@ def export_predictor(result: str | Path, out: str | Path, backbone: str | Path |
 
 def _write(artifact: Artifact, source: Path, fitted: FittedProbe, evaluation: EvalResult, network: Backbone) -> None:
     card, probe = network.card, fitted.card
-    plan = Preprocessing.of(card, pooling_of(network), probe.size)
+    pooled = with_pooling(network, probe.pool) if probe.pool else network
+    plan = Preprocessing.of(pooled.card, pooling_of(pooled), probe.size)
     plan = replace(plan, store=to_json(probe.form))
     kind = "labels, each by itself" if probe.multilabel else "classes that exclude each other"
     note = f"With a linear probe for **{probe.task}**: {', '.join(probe.classes)} ({kind})."

@@ -102,8 +102,8 @@ def _write(home: Home, backbone: Backbone, artifact: Artifact, to: str, results:
 
 
 def pooling_of(backbone: Backbone) -> str:
-    """How a backbone pools its last layer, in timm's word: `avg`, `token`, …"""
-    return str(getattr(backbone.model, "global_pool", None) or "as the architecture has it")
+    """How a backbone pools its last layer, in timm's word where there is one: `avg`, `token`, `cls+mean`, …"""
+    return {"cls": "token", "mean": "avg"}.get(backbone.pooling, backbone.pooling)
 
 
 def answer(artifact: Artifact) -> dict[str, Any]:

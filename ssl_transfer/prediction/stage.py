@@ -26,7 +26,7 @@ from ssl_transfer.data.ingest.like import ingest_like, inputs_like
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import Interrupted, StoreError, UsageError
 from ssl_transfer.models.adoption import with_channels
-from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.backbone import Backbone, with_pooling
 from ssl_transfer.models.embedding import embed
 from ssl_transfer.models.fitted_probe import FittedProbe
 from ssl_transfer.models.probe_backbone import probe_backbone
@@ -165,6 +165,8 @@ def _opened(images: str | Path, outputs: Outputs, form: StoreForm, reading: dict
 def _features(backbone: Backbone, store: Images, fitted: FittedProbe) -> np.ndarray:
     """Features of all images, as the evaluation computed them."""
     card = fitted.card
+    if card.pool is not None:
+        backbone = with_pooling(backbone, card.pool)
     if card.channels == "adapt":
         backbone = with_channels(backbone, store.shape[0])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

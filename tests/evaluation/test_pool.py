@@ -1,6 +1,7 @@
 """`pool=[…]`: the pooling of a ViT is one more setting that probes select on validation."""
 
 import numpy as np
+import pandas
 import pytest
 
 from ssl_transfer.errors import BackboneError, RecipeError
@@ -8,7 +9,8 @@ from ssl_transfer.evaluation.settings import evaluate_recipe
 from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.features import extract_features
 from ssl_transfer.measures.metrics import classification_metrics
-from ssl_transfer.models.backbone import load_backbone
+from ssl_transfer.models.backbone import load_backbone, save_backbone
+from ssl_transfer.prediction.stage import predict
 
 from evaluation.test_evaluate import make_task  # isort: skip
 
@@ -67,6 +69,18 @@ def test_a_protocol_that_trains_refuses_a_list_of_poolings(protocol):
 def test_a_pooling_that_does_not_exist_is_refused_with_the_names():
     with pytest.raises(RecipeError, match=r"pool.*'cls', 'mean', 'cls\+mean' or 'last4'"):
         evaluate_recipe("knn", ["pool=[class]"])
+
+
+def test_new_images_are_pooled_as_the_probe_was_fitted(task, tmp_path):
+    save_backbone(load_backbone(VIT), tmp_path / "vit")
+    result = evaluate("linear_probe", tmp_path / "vit", task, tmp_path / "r", resamples=0, pool=["cls+mean"])
+    predict(tmp_path / "r", task.store.path, tmp_path / "p.parquet")
+    expected = pandas.read_parquet(tmp_path / "r" / "predictions.parquet")
+    found = pandas.read_parquet(tmp_path / "p.parquet").iloc[expected["row"]]
+    assert result.selected["pool"] == "cls+mean"
+    for name in task.classes:
+        column = next(column for column in found if column.endswith(name) and column != "label")
+        assert np.allclose(found[column], expected[f"score_{name}"], atol=1e-5)
 
 
 def test_features_of_all_poolings_can_be_given(task, tmp_path):
