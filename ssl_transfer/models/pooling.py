@@ -21,12 +21,13 @@ from ssl_transfer.poolings import POOLINGS
 LAST = 4  # blocks of `last4`
 TIMM_NAMES = {"token": "cls", "avg": "mean"}
 STORED = ("cls", "mean", "last4")  # `cls+mean` is two of them
+_OTHERS = ("head_dist", "embeds")  # of ViTs whose forward pass gives something else than tokens and one head
 _PARTS = ("blocks", "norm", "fc_norm", "num_prefix_tokens", "global_pool", "forward_features")
 
 
 def has_tokens(model: nn.Module) -> bool:
-    """Whether a timm model is a ViT whose tokens can be pooled in several ways (not Swin, and not DeiT with two class tokens)."""
-    return all(hasattr(model, part) for part in _PARTS) and not hasattr(model, "head_dist")
+    """Whether a timm model is a ViT whose tokens can be pooled in several ways (not Swin, distilled DeiT, or NaFlexViT)."""
+    return all(hasattr(model, part) for part in _PARTS) and not any(hasattr(model, other) for other in _OTHERS)
 
 
 def timm_pooling(model: nn.Module) -> str:

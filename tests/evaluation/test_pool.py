@@ -11,11 +11,18 @@ from ssl_transfer.features import extract_features
 from ssl_transfer.measures.metrics import classification_metrics
 from ssl_transfer.models.backbone import load_backbone, save_backbone
 from ssl_transfer.prediction.stage import predict
+from ssl_transfer.prediction.tables import PREFIX
 
 from evaluation.test_evaluate import make_task  # isort: skip
 
 VIT = "scratch:vit_tiny_patch16_224,in_channels=1,size=32"
 POOLINGS = ["cls", "mean", "cls+mean", "last4"]
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Cached features are written below the working directory."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -79,8 +86,7 @@ def test_new_images_are_pooled_as_the_probe_was_fitted(task, tmp_path):
     found = pandas.read_parquet(tmp_path / "p.parquet").iloc[expected["row"]]
     assert result.selected["pool"] == "cls+mean"
     for name in task.classes:
-        column = next(column for column in found if column.endswith(name) and column != "label")
-        assert np.allclose(found[column], expected[f"score_{name}"], atol=1e-5)
+        assert np.allclose(found[f"{PREFIX}{name}"], expected[f"score_{name}"], atol=1e-5)
 
 
 def test_features_of_all_poolings_can_be_given(task, tmp_path):

@@ -5,6 +5,8 @@ import pandas
 import pytest
 from evaluation.test_evaluate import SIDE
 
+from ssl_transfer.analysis.opening import analyzed
+from ssl_transfer.analysis.similarity import FEATURES, shapes
 from ssl_transfer.data.altered import Noise, NoisyStore, SelectedRows
 from ssl_transfer.data.ingest.pseudonyms import file_pseudonym, pseudonym
 from ssl_transfer.data.store import StoreWriter
@@ -12,11 +14,18 @@ from ssl_transfer.data.tasks import Task, TaskCard
 from ssl_transfer.errors import BackboneError, UsageError
 from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.features import extract_features
+from ssl_transfer.measures.neighborhood import Neighborhood
 from ssl_transfer.models.backbone import load_backbone
 from ssl_transfer.models.opening import open_backbone, open_backbones
 from ssl_transfer.ranking.stage import rank
 
 COUNT, DIM = 36, 5
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """Cached features are written below the working directory."""
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
@@ -156,6 +165,15 @@ def test_rank_scores_them_beside_a_backbone_and_their_id_follows_the_content(tas
     before = open_backbone(spec, task.store).id
     parquet(tmp_path / "ours.parquet", "row", KEYS["row"], vectors + 1)
     assert open_backbone(spec, task.store).id != before
+
+
+def test_an_analysis_has_their_features_and_neither_layers_nor_views(task, vectors, tmp_path):
+    spec = parquet(tmp_path / "ours.parquet", "row", KEYS["row"], vectors)
+    (ours,) = analyzed([spec], task.store)
+    assert np.array_equal(ours.features(task.store), vectors)
+    assert ours.layers(task.store, np.arange(4)) == {} and ours.pairs(task.store, np.arange(4)) is None
+    table = shapes({FEATURES: vectors}, None, Neighborhood.of(vectors, 3))
+    assert np.isnan(table["alignment"][0]) and np.isfinite(table["uniformity"][0])
 
 
 def test_one_spec_serves_several_stores_by_their_names(task, vectors, tmp_path):

@@ -183,7 +183,9 @@ def test_cached_features_hold_every_pooling_from_one_forward_pass(tmp_path, ct_s
     assert sum(passes) == len(ct_store)
     single = {
         name: extract_features(
-            load_backbone(f"scratch:vit_tiny_patch16_224,in_channels=1,size=32,pooling={name}"), ct_store
+            load_backbone(f"scratch:vit_tiny_patch16_224,in_channels=1,size=32,pooling={name}"),
+            ct_store,
+            tmp_path / name,
         )
         for name in ("cls", "mean", "cls+mean", "last4")
     }

@@ -63,10 +63,9 @@ def test_probes_that_select_the_pooling_may_mix_them_and_share_one_pass(tmp_path
 
 def test_an_axis_may_sweep_the_pooling(tmp_path):
     swept = {"pooling": {name: {"backbone.pooling": name} for name in ("cls", "mean")}}
-    public = {"cls": "timm:vit_small_patch14_dinov2,pooling=cls", "mean": "timm:vit_small_patch14_dinov2,pooling=mean"}
-    plan = planned(
-        tmp_path, vary=swept, pretrainings={"ours": {"store": "ct", "set": VIT}, "theirs": {"backbone": public}}
-    )
+    theirs = {"backbone": {name: f"timm:vit_small_patch14_dinov2,pooling={name}" for name in ("cls", "mean")}}
+    pretrain = {"recipe": "tiny.yaml", "set": VIT}
+    plan = planned(tmp_path, vary=swept, pretrain=pretrain, pretrainings={"ours": {"store": "ct"}, "theirs": theirs})
     assert {arm["name"] for arm in plan.arms} == {"ours · cls", "ours · mean", "theirs · cls", "theirs · mean"}
 
 
