@@ -4,7 +4,8 @@ A file has one row per image, file or series of a store, with the key of the row
 the key, and a numeric column per dimension, or one column `features` of lists. npz: an array of keys, and `features` (N, D). The
 name of the key says what it is:
 
-- `file`: path below the source, as `ingest` saw it; a store with hashed names is matched by the keyed hash of the path
+- `file` (in npz `files`: `numpy.savez` takes no array of that name): path below the source, as `ingest` saw it; a store with
+  hashed names is matched by the keyed hash of the path
 - `series`: series id, raw or as stored; several rows of a series are averaged
 - `image`: `pixel_digest` of the image
 - `row`: number of the image in the store, from 0
@@ -260,7 +261,7 @@ def _parquet(path: Path) -> dict[str, np.ndarray]:
 def _npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+            return {"file" if name == "files" else name: arrays[name] for name in arrays.files}
     except Exception as error:  # zipfile and numpy raise errors of their own
         text = " ".join(str(error).split())[:200]
         raise BackboneError(f"{PREFIX}{path}: cannot be read: {text}. Write the file again.") from None

@@ -25,7 +25,7 @@ from ssl_transfer.models.architecture import (
 )
 from ssl_transfer.models.card import MAKER, new_card
 from ssl_transfer.models.packaged import PACKAGES, packaged_model
-from ssl_transfer.models.pooling import features_of
+from ssl_transfer.models.pooling import timm_pooling
 from ssl_transfer.models.public_facts import public_facts
 
 Classifier = tuple[np.ndarray, np.ndarray]  # weights (S, feature_dim) and biases (S,) of the source classes
@@ -170,14 +170,13 @@ def _described(
 
 
 def _classifier(public: TimmModel, model: TimmModel, card: BackboneCard) -> Classifier | None:
-    """The head that a public model was trained with, if it is one linear layer on the features."""
+    """The head that a public model was trained with, if it is one linear layer on the features, in the pooling of the card."""
     head = public.get_classifier() if hasattr(public, "get_classifier") else None
-    if not isinstance(head, nn.Linear) or head.in_features != card.feature_dim:
+    if not isinstance(head, nn.Linear) or head.in_features != card.feature_dim or card.pooling != timm_pooling(model):
         return None
     image = torch.randn(1, card.in_channels, *2 * [card.image_size], generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        features = features_of(model, image, card.pooling)
-        if not torch.allclose(public.eval()(image), head(features), rtol=1e-3, atol=1e-3):
+        if not torch.allclose(public.eval()(image), head(model(image)), rtol=1e-3, atol=1e-3):
             return None
     biases = torch.zeros(head.out_features) if head.bias is None else head.bias.detach()
     return head.weight.detach().numpy().copy(), biases.numpy().copy()

@@ -69,6 +69,7 @@ def test_rows_are_matched_to_the_images_of_a_store_by_their_key_in_any_order(tas
     name = key.removeprefix("stored ")
     spec = parquet(tmp_path / "f.parquet", name, np.asarray(keys, object)[order], vectors[order])
     assert np.array_equal(values_of(spec, store, tmp_path / "p"), vectors)
+    name = "files" if name == "file" else name
     np.savez(tmp_path / "f.npz", **{name: np.asarray(keys).astype(str)[order], "features": vectors[order]})
     assert np.array_equal(values_of(f"features:{tmp_path / 'f.npz'}", store, tmp_path / "n"), vectors)
 

@@ -13,6 +13,12 @@ PROBES = [{"protocol": "linear_probe"}, {"protocol": "knn"}]
 VIT = {"backbone": {"name": "vit_tiny_patch16_224", "in_channels": 1}}
 
 
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    """The recipe of the study is named by its path from here."""
+    monkeypatch.chdir(tmp_path)
+
+
 def planned(folder, **changes):
     changes = {"tasks": {"region": STUDY["tasks"]["region"]}, "evaluations": PROBES, **changes}
     return plan_study(load_study(write_study(folder, **changes)), folder / "out", write=False)
