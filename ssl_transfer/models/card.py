@@ -39,9 +39,10 @@ def new_card(
     Raises:
         BackboneError: If the model cannot read images of its size, or has no such pooling.
     """
-    if pooling is not None:
+    own = own_pooling(model, architecture.options)
+    if pooling not in (None, own):
         check_pooling(model, pooling, architecture.name)
-    pooling = pooling or own_pooling(model, architecture.options)
+    pooling = pooling or own
     return BackboneCard(
         name=name,
         **architecture.card(),

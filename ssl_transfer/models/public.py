@@ -25,7 +25,7 @@ from ssl_transfer.models.architecture import (
 )
 from ssl_transfer.models.card import MAKER, new_card
 from ssl_transfer.models.packaged import PACKAGES, packaged_model
-from ssl_transfer.models.pooling import timm_pooling
+from ssl_transfer.models.pooling import has_tokens, own_pooling, timm_pooling
 from ssl_transfer.models.public_facts import public_facts
 
 Classifier = tuple[np.ndarray, np.ndarray]  # weights (S, feature_dim) and biases (S,) of the source classes
@@ -155,12 +155,15 @@ def _described(
         layers = input_convolutions(model)
         adapted = tuple(f"{layer}.weight: {source} → {in_channels} input channels" for layer in layers)
         mean, std = ((sum(values) / len(values),) * in_channels for values in (mean, std))
+    # timm writes its own pooling among the arguments of every model; nobody has chosen it for these features
+    pooling = own_pooling(model, {}) if has_tokens(model) else None
     facts = public_facts(name)
     card = new_card(
         name,
         described,
         model,
         Intensity(mean=tuple(mean), std=tuple(std)),
+        pooling=pooling,
         method=facts.method,
         **lineage(TrainingStage(name=name, method=facts.method, domain=facts.domain, images={}, dataset=facts.dataset)),
         licence=config.get("license") or facts.licence or "see timm",
