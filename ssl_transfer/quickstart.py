@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_transfer.analysis.projection import draw_projections, project
+from ssl_transfer.analysis.projection import are_equal, draw_projections, project
 from ssl_transfer.console import say, stage
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import RunError
@@ -81,9 +81,15 @@ def _draw_feature_space(plan: Plan, path: Path) -> None:
     store = ImageStore(plan.store("ct"))
     rows = store.positions("test")
     panels: dict[str, np.ndarray] = {}
+    first: np.ndarray | None = None
     for arm in SHOWN:
         features = Features.load(plan.features(arm, 0, "ct")).values[rows]
-        panels[f"{arm}, seed 0"] = project(features, beside=next(iter(panels.values()), None))
+        if are_equal(features):  # a collapsed training
+            panels[f"{arm}, seed 0 (collapsed)"] = np.zeros((len(features), 2))
+        else:
+            points = project(features, beside=first)
+            first = points if first is None else first
+            panels[f"{arm}, seed 0"] = points
     path.parent.mkdir(exist_ok=True)
     draw_projections(panels, np.asarray(store.column("label"))[rows], path.with_name("partial.png"))
     os.replace(path.with_name("partial.png"), path)

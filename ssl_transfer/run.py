@@ -61,7 +61,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 def file_digest(path: Path) -> str:
     """Hash of the bytes of a file, BLAKE2b of 16 bytes: 32 hex digits."""
-    digest = hashlib.blake2b(digest_size=16)
+    return _hashed(path, hashlib.blake2b(digest_size=16))
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of the bytes of a file, as `sha256sum` prints it: 64 hex digits."""
+    return _hashed(path, hashlib.sha256())
+
+
+def _hashed(path: Path, digest: Any) -> str:
     with open(path, "rb") as file:
         while chunk := file.read(2**22):
             digest.update(chunk)

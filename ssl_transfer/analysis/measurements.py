@@ -14,7 +14,7 @@ from ssl_transfer.analysis.columns import KEYS, descriptive_columns, patients_of
 from ssl_transfer.analysis.domains import domain_distances
 from ssl_transfer.analysis.failures import Predictions, failures
 from ssl_transfer.analysis.leaks import Leaks, find_leaks
-from ssl_transfer.analysis.projection import embedding_quality, project, transform
+from ssl_transfer.analysis.projection import are_equal, embedding_quality, project, transform
 from ssl_transfer.analysis.properties import image_properties
 from ssl_transfer.analysis.property_probes import probe_properties
 from ssl_transfer.analysis.similarity import FEATURES, shapes, similarities
@@ -159,15 +159,20 @@ def _embed(
     """UMAP of the store, coordinates of the other stores in it, and a table of its quality."""
     embeddings: dict[str, np.ndarray] = {}
     transformed, rows = {}, []
+    first: np.ndarray | None = None  # the map that others are aligned with
     for name, vectors in features.items():
-        first = next(iter(embeddings.values()), None)
-        points = project(vectors, spec.seed, spec.neighbors, graphs[name], beside=first)
+        collapsed = are_equal(vectors)  # its map is one point
+        points = np.zeros((len(vectors), 2), np.float32)
+        if not collapsed:
+            points = project(vectors, spec.seed, spec.neighbors, graphs[name], beside=first)
+            first = points if first is None else first
         embeddings[name] = points
         transformed[name] = {
             other: transform(new, vectors, points, spec.neighbors) for other, new in others[name].items()
         }
         index = {"backbone": name, "index": graphs[name].index, "recall": graphs[name].recall}
-        rows.append({**index, **embedding_quality(vectors, points, spec.neighbors, spec.seed)})
+        quality = embedding_quality(vectors, points, spec.neighbors, spec.seed)
+        rows.append({**index, **(dict.fromkeys(quality, np.nan) if collapsed else quality)})
     return embeddings, transformed, pd.DataFrame(rows)
 
 

@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.neighborhood import NEIGHBORS, Neighborhood
 from ssl_transfer.measures.neighbors import nearest
 
+FEWEST_ROWS = 4
+EQUAL = 1e-6  # largest difference of equal rows, as a share of the largest absolute value
 MOST_COLUMNS = 4  # columns of panels in a figure
 QUALITY_ROWS = 2000  # randomly drawn rows on which the quality of an embedding is measured
 QUALITY_ROWS_AT_ONCE = 64  # rows whose similarities to all rows are computed by one matrix product
@@ -43,9 +46,13 @@ def project(
     Returns:
         Coordinates, float32 (N, 2).
 
+    Raises:
+        UsageError: If the rows are all equal, as of a collapsed backbone, or contain NaN or infinity: there is no map of them.
+
     Source:
         McInnes et al. 2018, https://arxiv.org/abs/1802.03426.
     """
+    _check(features := np.asarray(features))
     with _unchanged_threads(), warnings.catch_warnings():
         # umap-learn warns that a seed implies one thread, and that tensorflow is absent.
         warnings.simplefilter("ignore")
@@ -62,8 +69,31 @@ def project(
             init=start,
             force_approximation_algorithm=True,  # umap-learn ignores a given graph below 4096 points otherwise
         )
-        points = layout.fit_transform(np.asarray(features, np.float32)).astype(np.float32)
+        wide = np.pad(features, ((0, 0), (0, max(0, 2 - features.shape[1]))))  # its start has two principal components
+        points = layout.fit_transform(wide.astype(np.float32)).astype(np.float32)
     return points if beside is None else _aligned(points, beside)
+
+
+def are_equal(features: np.ndarray) -> bool:
+    """Whether all rows of features (N, D) are the same, up to rounding: a map of them would be one point."""
+    features = np.asarray(features)
+    scale = np.abs(features).max(initial=0)
+    return bool(np.ptp(features, axis=0).max(initial=0) <= EQUAL * scale) if len(features) else True
+
+
+def _check(features: np.ndarray) -> None:
+    """Refuse features without a map."""
+    if features.ndim != 2 or len(features) < FEWEST_ROWS:
+        raise UsageError(
+            f"project: found features of shape {features.shape}, expected (N, D) with N of at least {FEWEST_ROWS}."
+        )
+    if count := int((~np.isfinite(features)).any(1).sum()):
+        raise UsageError(f"project: {count} of {len(features)} rows contain NaN or infinity. Leave them out.")
+    if are_equal(features):
+        raise UsageError(
+            f"project: all {len(features)} rows are equal, so there is no map of them. Features of a collapsed backbone are "
+            "equal for all images: check its training, or whether the images are all the same."
+        )
 
 
 @contextmanager
@@ -152,6 +182,13 @@ def embedding_quality(
                 penalties[name] += np.maximum(_ranks(truth, neighbours) - k, 0).sum()
     scale = 2 / (len(rows) * k * (2 * count - 3 * k - 1))
     return {name: float(1 - scale * value) for name, value in penalties.items()}
+
+
+def quality_text(trustworthiness: float, continuity: float) -> str:
+    """The quality of an embedding in words; NaN: there is none, since all features are equal."""
+    if np.isnan(trustworthiness):
+        return "no map, since its features are equal for all images (collapsed)"
+    return f"trustworthiness {trustworthiness:.2f}, continuity {continuity:.2f}"
 
 
 def _nearest(distances: np.ndarray, k: int) -> np.ndarray:

@@ -34,6 +34,7 @@ from ssl_transfer.analysis.opening import (
     sampled_stores,
     stores_by_name,
 )
+from ssl_transfer.analysis.projection import quality_text
 from ssl_transfer.analysis.summary_text import summary_text
 from ssl_transfer.analysis.thumbnails import thumbnails
 from ssl_transfer.console import stage
@@ -260,7 +261,7 @@ def _projection(spec: AnalysisSpec, measured: Measurements, backbone: AnalyzedBa
         points.append(measured.transformed[name][other])
         neighbours.append(positions)
         similarities.append(similar)
-    note = f"trustworthiness {quality['trustworthiness']:.2f}, continuity {quality['continuity']:.2f}"
+    note = quality_text(quality["trustworthiness"], quality["continuity"])
     return Projection(np.concatenate(points), np.concatenate(neighbours), np.concatenate(similarities), note)
 
 

@@ -13,6 +13,7 @@ import pandas as pd
 from ssl_transfer.analysis.analyzed_backbone import before_and_after
 from ssl_transfer.analysis.explorer.page import Finding
 from ssl_transfer.analysis.measurements import AnalysisSpec, Measurements
+from ssl_transfer.analysis.projection import quality_text
 from ssl_transfer.analysis.similarity import FEATURES
 from ssl_transfer.result import Analysis
 
@@ -74,7 +75,7 @@ def _neighbors(measured: Measurements) -> str:
 
 def _embeddings(measured: Measurements) -> str:
     quality = [
-        f"{row.backbone}: trustworthiness {row.trustworthiness:.2f}, continuity {row.continuity:.2f}"
+        f"{row.backbone}: {quality_text(row.trustworthiness, row.continuity)}"
         + ("" if row.index == "exact" else f", neighbours by {row.index} at recall {row.recall:.3f}")
         for row in measured.tables["embedding_quality"].itertuples()
     ]

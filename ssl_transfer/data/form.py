@@ -21,8 +21,8 @@ class StoreForm:
         units: `hu`, `display`, `rgb`, `stored` or `scaled`, see `StoreCard`.
         value_range: The values that are 0 and 1 in unit intensity, see `StoreCard`.
         domain: Domain of the images.
-        options: Options of ingest that shape images: `range`, `axis`, `modality`, `max_megapixels`; those that are missing had
-            their defaults.
+        options: Options of ingest that shape images: `range`, `range_per`, `axis`, `modality`, `max_megapixels`; those that
+            are missing had their defaults.
         depths: Depths in use of detectors whose files have the bits of a container: `depth`, `modality`, `manufacturer`,
             `photometric`, `in_use`.
         air: `clear`: CT images are read without the grey level of their air; None: as they are.

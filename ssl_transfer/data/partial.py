@@ -1,7 +1,8 @@
 """The folder of a store that is being written: `.NAME.partial` beside it, which one process has at a time.
 
-It has the files of the store in `store/`, and what an interrupted ingest goes on with: the plan and the progress. Only its owner
-may read it, since the plan has file names and ids as they are in the archive.
+It has the files of the store in `store/`, and what an interrupted ingest goes on with: rows and progress, which name nobody.
+Headers that do not fit into memory are in a file without a name in it, which the system deletes with the process. Only its owner
+may read the folder.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pandas
 
+from ssl_transfer.data.altered import SelectedRows
+from ssl_transfer.data.images import Images
 from ssl_transfer.data.passport import Passport, TrainingRecord, hashed_patients, hashed_pixels
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.data.tasks import Task
@@ -35,9 +37,7 @@ NOT_SEEN, UNKNOWN = "no", "unknown"
 KEPT = Path("runs/contamination")  # in the working folder, as cached features
 WORTH_KEEPING = 10**8  # pairs of a test image and a training image: seconds
 READ_AT_ONCE = 256  # images
-SAMPLED = (
-    200  # images outside of test whose near-duplicates are searched; the others are compared by patient and pixels
-)
+SAMPLED = 200  # of images outside of test, near-duplicates of so many are searched; the others are compared by patient and pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +122,20 @@ def contamination(
     )
 
 
+def seen_images(backbone: Backbone, store: Images, rows: np.ndarray) -> SeenImages:
+    """Which images of a store a backbone has seen, by its passport; near-duplicates of a seeded sample of 200 are searched.
+
+    Args:
+        backbone: With its passport.
+        store: The store, or some of its rows.
+        rows: Positions of the images in it, (n,).
+    """
+    whole, positions = ImageStore(store.path), np.asarray(rows, np.int64)
+    if isinstance(store, SelectedRows):
+        positions = store.selected[positions]
+    return _seen_sampled(backbone.passport, whole.path, whole.card.id, positions.tobytes())
+
+
 def unknown_stages(backbone: Backbone) -> tuple[str, ...]:
     """Names of the trainings of a backbone whose images nothing is known of: public weights, and stores without a record."""
     known = backbone.passport.stores
@@ -179,11 +193,17 @@ def _seen_images(passport: Passport, path: Path, identity: str, rows: bytes) -> 
 @lru_cache(maxsize=8)
 def _seen_others(passport: Passport, path: Path, identity: str, rows: bytes) -> SeenImages:
     """Which of all other images of the store are known to the passport; near-duplicates of a seeded sample are searched."""
-    store = ImageStore(path)
-    others = np.setdiff1d(np.arange(len(store)), np.frombuffer(rows, np.int64))
-    sampled = np.zeros(len(others), bool)
-    sampled[np.random.default_rng(0).permutation(len(others))[:SAMPLED]] = True
-    return _compare(passport, store, others, sampled)
+    others = np.setdiff1d(np.arange(len(ImageStore(path))), np.frombuffer(rows, np.int64))
+    return _seen_sampled(passport, path, identity, others.tobytes())
+
+
+@lru_cache(maxsize=8)
+def _seen_sampled(passport: Passport, path: Path, identity: str, rows: bytes) -> SeenImages:
+    """Which images of a store are known to a passport; near-duplicates of a seeded sample are searched."""
+    positions = np.frombuffer(rows, np.int64)
+    sampled = np.zeros(len(positions), bool)
+    sampled[np.random.default_rng(0).permutation(len(positions))[:SAMPLED]] = True
+    return _compare(passport, ImageStore(path), positions, sampled)
 
 
 def _read(path: Path) -> SeenImages | None:

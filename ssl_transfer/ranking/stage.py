@@ -28,6 +28,7 @@ from ssl_transfer.measures.transferability import SCORES
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.opening import open_backbones
 from ssl_transfer.ranking.candidate import Candidate, candidate, criteria, known_criterion
+from ssl_transfer.ranking.contamination import contamination_caveats
 from ssl_transfer.ranking.sample import Sample
 from ssl_transfer.ranking.source_classifier import SourceLabels, SourcePosteriors, source_posteriors
 from ssl_transfer.ranking.verdict import verdict
@@ -127,7 +128,12 @@ def _ranking(
         metric=task.card.metric,
         by=by,
         backbones=tuple(map(_ranked, candidates)),
-        **verdict(candidates, sample, by, [*_stated(task.store), *_unused(sources, backbones)]),
+        **verdict(
+            candidates,
+            sample,
+            by,
+            [*contamination_caveats(backbones, sample), *_stated(task.store), *_unused(sources, backbones)],
+        ),
         n=task.count(sample.rows),
         settings=settings,
         environment=environment(device_name()),

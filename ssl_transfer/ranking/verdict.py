@@ -124,7 +124,6 @@ def _caveats(
         *_disagreement(candidates, ranked, sample, by, correlations),
         *_sample_size(candidates, sample),
         *_source_classes(candidates, sample.task.kind),
-        *_seen(candidates, sample.task.store.card.id),
     ]
 
 
@@ -184,12 +183,6 @@ def _source_classes(candidates: list[Candidate], kind: str) -> list[str]:
         defined = ", ".join(score.title for score in SCORES.values() if score.multilabel)
         texts.append(f"The task is multi-label: the only score that is defined is {defined}.")
     return texts
-
-
-def _seen(candidates: list[Candidate], store: str) -> list[str]:
-    """Caveat about candidates that were pretrained on the task's store."""
-    seen = [candidate for candidate in candidates if store in candidate.card.stores]
-    return [f"Pretrained, without labels, on training images of this store: {_names(seen)}."] if seen else []
 
 
 def _other_choices(candidates: list[Candidate], best: Candidate, by: str) -> dict[str, list[str]]:

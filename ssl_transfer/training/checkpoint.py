@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import torch
 
 from ssl_transfer.console import warn
 from ssl_transfer.errors import RunError
+from ssl_transfer.run import file_sha256
 from ssl_transfer.writing import writes
 
 KEPT = 2
@@ -48,7 +48,7 @@ class Checkpoints:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 with open(temporary, "wb") as file:  # Python's own file states why a write fails
                     torch.save({"run_id": self.run_id, "step": step, **state, **self.extra()}, file)
-                path.with_suffix(".sha256").write_text(_digest(temporary))
+                path.with_suffix(".sha256").write_text(file_sha256(temporary))
                 os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
@@ -92,17 +92,9 @@ class Checkpoints:
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
-            if path.with_suffix(".sha256").read_text() != _digest(path):
+            if path.with_suffix(".sha256").read_text() != file_sha256(path):
                 return None
             state = torch.load(path, map_location="cpu", weights_only=True)
             return state if isinstance(state, dict) else None
         except Exception:  # a damaged file can raise any error of zip and pickle
             return None
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(2**20):
-            digest.update(chunk)
-        return digest.hexdigest()

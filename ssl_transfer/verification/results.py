@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from ssl_transfer.kept import FOLDER as KEPT
 from ssl_transfer.recipe import PretrainRecipe, read_yaml, validate
 from ssl_transfer.records import damage, parquet_rows
 from ssl_transfer.result import Analysis, EvalResult, Ranking, Tuning
-from ssl_transfer.run import file_digest
+from ssl_transfer.run import file_digest, file_sha256
 from ssl_transfer.verification.backbones import verify_backbone
 from ssl_transfer.verification.findings import Findings
 
@@ -118,11 +117,7 @@ def _is_object(line: str) -> bool:
 
 def _verify_checkpoint(path: Path, findings: Findings) -> None:
     stated = path.with_suffix(".sha256").read_text()
-    with open(path, "rb") as file:
-        found = hashlib.sha256()
-        while chunk := file.read(2**22):
-            found.update(chunk)
-    if found.hexdigest() != stated:
+    if file_sha256(path) != stated:
         findings.wrong(path, "its digest is not that of the .sha256 beside it; the checkpoint before it will be used")
     else:
         findings.fine(path, "checkpoint: bytes as written")

@@ -84,6 +84,18 @@ def test_a_collapsed_backbone_can_be_analysed(value, workdir, plain_store):
     whole(answer, folder, ("pixels", "flat"))
     shown = pd.read_parquet(folder / "umap.parquet")
     assert np.isfinite(shown[["x", "y"]]).all(axis=None)
+    assert "flat: no map, since its features are equal for all images" in finding_text(answer, "UMAP")
+    assert shown[shown["backbone"] == "flat"][["x", "y"]].drop_duplicates().shape == (1, 2)
+    assert len(shown[shown["backbone"] == "pixels"][["x", "y"]].drop_duplicates()) > 40
+
+
+def test_a_collapsed_backbone_can_be_analysed_alone_and_first(workdir, plain_store):
+    flat = subject("flat", of=lambda store: np.full((len(store), 6), 2.0, np.float32))
+    for number, backbones in enumerate(([flat], [flat, subject()])):
+        answer, folder = analyze_to_json(backbones, plain_store, workdir / f"out{number}")
+        whole(answer, folder, [one.name for one in backbones])
+        assert answer["backbones"][0]["trustworthiness"] is None
+        assert "flat: no map" in finding_text(answer, "UMAP")
 
 
 def test_equidistant_features_without_a_finite_dimension_can_be_analysed(workdir, plain_store):

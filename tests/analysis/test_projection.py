@@ -12,6 +12,7 @@ from sklearn.manifold import trustworthiness
 
 from ssl_transfer.analysis import projection
 from ssl_transfer.analysis.projection import embedding_quality, project, transform
+from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.neighborhood import Neighborhood
 
 
@@ -99,6 +100,45 @@ def test_a_precomputed_graph_gives_the_same_embedding_and_clusters_stay_together
     assert points.shape == (160, 2) and points.dtype == np.float32
     assert Neighborhood.of(np.c_[points - points.mean(0), np.full(160, 30.0)], 10).purity(names) > 0.95
     assert embedding_quality(features, points, 10)["trustworthiness"] > 0.85
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.ones((30, 8)),
+        np.zeros((30, 8)),
+        np.full((30, 8), -3e5),
+        5 + 1e-9 * np.random.default_rng(0).normal(size=(30, 8)),
+    ],
+    ids=["ones", "zeros", "large", "rounding"],
+)
+def test_rows_that_are_all_equal_have_no_map_and_this_is_said(rows):
+    with pytest.raises(UsageError, match=r"project: all 30 rows are equal, so there is no map .* collapsed backbone"):
+        project(rows.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    "wrong, message", [(np.ones((3, 8)), "shape"), (np.ones(30), "shape"), (np.full((9, 2), np.nan), "9 of 9")]
+)
+def test_features_that_cannot_be_projected_are_refused(wrong, message):
+    with pytest.raises(UsageError, match=message):
+        project(wrong)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.vstack([np.zeros((25, 8)), np.eye(8)[:5]]),
+        np.vstack([np.ones((29, 8)), np.arange(8.0)[None]]),
+        np.repeat(np.eye(8)[:2], 15, axis=0),
+        np.outer(np.arange(1, 31), np.ones(8)),
+        np.arange(30.0)[:, None],
+        np.eye(4),
+    ],
+    ids=["zeros and others", "all but one", "two points", "one direction", "one column", "four rows"],
+)
+def test_rows_of_which_many_are_equal_get_finite_coordinates(rows):
+    assert np.isfinite(project(rows.astype(np.float32))).all()
 
 
 QUARTER_TURN = np.array([[0.0, 1.0], [-1.0, 0.0]])

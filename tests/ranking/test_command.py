@@ -99,8 +99,8 @@ def test_a_backbone_in_a_folder_of_its_own_name_has_that_name(in_user_folder, co
 
 
 def test_a_backbone_pretrained_on_the_store_of_the_task_is_named(first_call):
-    (caveat,) = (caveat for caveat in first_call[1].json["caveats"] if "images of this store" in caveat)
-    assert "simclr_ct" in caveat and "scratch" not in caveat
+    (caveat,) = (caveat for caveat in first_call[1].json["caveats"] if "were seen in training" in caveat)
+    assert "simclr_ct (trained on this store)" in caveat and "scratch" not in caveat
 
 
 def test_without_json_a_table_the_recommendation_and_the_caveats_are_printed(

@@ -262,3 +262,23 @@ def test_a_decided_p_value_is_below_five_per_cent_in_the_units_of_holm():
     (decision,) = decide(frame, None, [contrast()], looks=LOOKS)
     row = decision_rows([decision], {}).iloc[0]
     assert row["p_holm"] == pytest.approx(row["p_value"] * 0.05 / decision.look.level)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 6])
+def test_declared_contrasts_and_those_of_all_pairs_have_the_same_units(seeds):
+    """Two implementations of one rule: one for a declared contrast with its cells, one for all pairs of arms at once."""
+    draw = np.random.default_rng(seeds)
+    values = arms(seeds=seeds, draws=4, seed=seeds, CT=0.8, photographs=0.78)
+    values["CT"][draw.random(values["CT"].shape) < 0.2] = np.nan
+    frame = tidy(values)
+    frame = frame[draw.random(len(frame)) > 0.2]
+    units = contrast_units(complete(frame), contrast())
+    row = contrasts(frame.assign(boundary="none")).iloc[0]
+    assert row["unit"] == units.unit and row["test"] == units.test and row["n_a"] == len(units.table) > 1
+    side = {row["a"]: "a", row["b"]: "b"}
+    a, b = units.values()
+    expected = {"CT": a, "photographs": b}
+    for name, of_row in side.items():
+        assert row[f"mean_{of_row}"] == pytest.approx(expected[name].mean(), rel=1e-12)
+    reference = stats.ttest_rel(expected[row["a"]], expected[row["b"]])
+    assert row["p_value"] == pytest.approx(reference.pvalue, rel=1e-6)

@@ -151,7 +151,10 @@ def _contents(name: str, content: bytes) -> Iterator[bytes]:
         table = pandas.read_parquet(io.BytesIO(content))
         yield table.to_csv().encode() + repr(table.attrs).encode()
     if name.endswith((".npy", ".npz")):
-        yield repr(np.load(io.BytesIO(content), allow_pickle=False)).encode()
+        try:
+            yield repr(np.load(io.BytesIO(content), allow_pickle=False)).encode()
+        except ValueError:  # a shard that is still being written
+            return
     if name.endswith(".png"):
         with Image.open(io.BytesIO(content)) as image:
             yield repr(image.info).encode()

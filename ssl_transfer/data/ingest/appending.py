@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Collection, Iterable
 from contextlib import closing
@@ -14,10 +15,10 @@ from ssl_transfer.data.ingest.fit import Fit
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
 from ssl_transfer.data.ingest.ranges import span_of
 from ssl_transfer.data.ingest.resume import Recorder
-from ssl_transfer.data.ingest.sampling import pixel_bytes
+from ssl_transfer.data.ingest.sampling import is_native, pixel_bytes
 from ssl_transfer.data.integrity import pixel_digest
 from ssl_transfer.data.readers.items import Share
-from ssl_transfer.data.readers.reader import Item, Reader, Scan, Unreadable, named_file
+from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan, Unreadable
 from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.errors import Interrupted
@@ -95,7 +96,7 @@ def append_items(
         workers,
         fail=_failed,
         pixel_bytes=pixel_bytes,
-        native=_is_native,
+        native=is_native,
         worth_workers=reader.worth_workers,
         start=progress.items,
     )
@@ -104,14 +105,15 @@ def append_items(
             for position, answer in enumerate(answers, progress.items):
                 item = items[position]
                 if isinstance(answer, str):
-                    progress.refused.append((position, "unreadable", answer))
-                elif reason := copy_of(item, answer, repeated, progress.seen):
-                    progress.refused.append((position, "duplicate", reason))
+                    reason = names.reason(Refusal(item.file, "unreadable", answer, item.row), item.path)
+                    progress.refused.append((position, reason))
+                elif (first := copy_of(item, position, answer, repeated, progress.seen)) is not None:
+                    progress.copies.append((position, first))
                 else:
                     row = names.row(item.row) | {"file": names.file(item.file)} | ({ITEM: position} if is_part else {})
                     for image, columns, mask, digests in answer:
                         writer.append(image, row | columns, mask, digests)
-                        progress.add_replaced(item.file, columns.get("non_finite") or 0)
+                        progress.add_replaced(position, columns.get("non_finite") or 0)
                         if mask is not None:
                             progress.add_mask(mask)
                 recorder.done(position)
@@ -131,17 +133,24 @@ def repeated_uids(items: Iterable[Item]) -> frozenset[str]:
     return frozenset(uid for uid, count in counted.items() if count > 1)
 
 
-def copy_of(item: Item, images: list[Written], repeated: Collection[str], seen: dict[str, str]) -> str | None:
-    """Why a file is a copy of an earlier one; None if it is not. `seen` has the first file of each uid and pixels."""
+def copy_of(
+    item: Item, position: int, images: list[Written], repeated: Collection[str], seen: dict[str, int]
+) -> int | None:
+    """Position of the earlier file that a file is a copy of; None if it is none.
+
+    Args:
+        item: The file.
+        position: Its position among the items.
+        images: Its images.
+        repeated: Ids that several items have.
+        seen: Position of the first file of each id and pixels; this one is entered.
+    """
     if item.uid not in repeated:
         return None
-    first = seen.setdefault("|".join([str(item.uid), *(digests["pixel_digest"] for *_, digests in images)]), item.file)
-    return None if first == item.file else f"the same SOPInstanceUID and pixels as {named_file(first)}"
+    content = "|".join([str(item.uid), *(digests["pixel_digest"] for *_, digests in images)])
+    first = seen.setdefault(hashlib.blake2b(content.encode(), digest_size=16).hexdigest(), position)
+    return None if first == position else first
 
 
 def _failed(item: Item, reason: str) -> str:
     return reason
-
-
-def _is_native(item: Item) -> bool:
-    return item.native

@@ -25,6 +25,7 @@ from ssl_transfer.data.ingest.persons import (
     folders_as_labels,
     open_pseudonyms,
     person_warnings,
+    refused_items,
     stored_refusals,
     stored_source,
 )
@@ -43,7 +44,13 @@ from ssl_transfer.errors import SourceError, SplitError
 from ssl_transfer.texts import Values
 
 EXPECTED = ("patient", "study", "series", "label", "split")  # columns from which splits and classes are counted
-FORMING = ("range", "axis", "modality", "max_megapixels")  # options that new images of the same kind are read with, too
+FORMING = (
+    "range",
+    "range_per",
+    "axis",
+    "modality",
+    "max_megapixels",
+)  # options that new images of the same kind are read with, too
 NAMED_IDS = 64  # with more mask values, these are instances, not classes
 
 
@@ -116,7 +123,13 @@ def prepare(
     keeps_splits = _check_source_splits(root, scan.items, options)
     fit = choose_fit(scan.items, scan.units, options.size, options.channels, scan.mask_dtype)
     ranges = choose_ranges(
-        scan, reader, options.range, channels=fit.channels, workers=options.workers, measured=measured
+        scan,
+        reader,
+        options.range,
+        channels=fit.channels,
+        per=options.range_per,
+        workers=options.workers,
+        measured=measured,
     )
     fit = fit.in_range(ranges)
     stratify = stratify_columns(options.stratify, (item.row for item in scan.items))
@@ -204,10 +217,7 @@ def finish_store(
     """
     scan, names, warnings = plan.scan, plan.names, list(plan.warnings)
     n_files = len(scan.items) + _unreadable(scan)
-    scan.refused.extend(
-        Refusal(scan.items[position].file, kind, reason, scan.items[position].row)
-        for position, kind, reason in sorted(progress.refused)
-    )
+    scan.refused += refused_items(scan.items, progress, names)
     _check_refused(root, scan.refused, n_files - _unreadable(scan), options.max_refused)
     stratify = stratify_columns(options.stratify, (item.row for item in scan.items))
     rows = ImageRows.written(writer.rows, (*EXPECTED, *stratify))
@@ -216,7 +226,7 @@ def finish_store(
     duplicate_warnings, duplicates = find_duplicates(writer, rows, splits, scan.items, names)
     mask_classes, mask_warnings = _mask_classes(scan.mask_classes, set(progress.mask_values) - {scan.mask_ignore})
     warnings += split_warnings + duplicate_warnings + small_classes(rows, groups, splits, split_by, options)
-    warnings += mask_warnings + replaced_note(dict(sorted(progress.replaced.items())))
+    warnings += mask_warnings + replaced_note(progress.replaced_by_file(scan.items))
     store = writer.finish(
         splits,
         units=plan.ranges.units,

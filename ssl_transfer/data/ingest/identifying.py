@@ -1,7 +1,9 @@
 """Columns of label tables and archives that identify persons: by their name, or by what they contain.
 
 Readers write only columns that describe images. Whatever a table adds is looked at: ids, names, dates, places, file names and
-free text are hashed, so that equal values stay equal and nothing else is left of them.
+free text are hashed, so that equal values stay equal and nothing else is left of them. A name may stand in any column, and no
+rule tells names from other words. So text is stored as it is only where the heading is known to describe images, or where every
+value consists of known words, codes and numbers (see `vocabulary`).
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 
+from ssl_transfer.data.ingest.vocabulary import HEADINGS, is_personal, is_plain
 from ssl_transfer.data.readers.matching import MASK_SUFFIXES
 
 OF_READERS = frozenset(  # columns that readers make from headers; none of them is a name, a date or free text
@@ -156,7 +159,7 @@ def words_of(name: str) -> set[str]:
 def _kind_of_name(name: str) -> str | None:
     words = words_of(name)
     if words & HARMLESS and not words & (BIRTH | DATE | {"patientid", "mrn"}):
-        return None
+        return None  # its content decides
     if words & PERSON or words == {"id"}:
         return name if words & (NAME | BIRTH | DATE | PLACE) else "patient"
     if words & FILE:
@@ -165,7 +168,7 @@ def _kind_of_name(name: str) -> str | None:
 
 
 def _kind_of_content(name: str, rows: Sequence[dict]) -> str | None:
-    """Whether values are file names, dates, record numbers, or texts that nearly every patient has for itself."""
+    """Whether values are file names, dates, record numbers, texts that nearly every patient has for itself, or may be names."""
     values: set = set()
     patients: set = set()
     for row in rows:
@@ -177,15 +180,30 @@ def _kind_of_content(name: str, rows: Sequence[dict]) -> str | None:
             break
     texts = [str(value) for value in values]
     own = FEWEST_VALUES <= len(values) > min(len(patients) / 2, MOST_VALUES)
+    if any(isinstance(value, str) and _may_name(name, value) for value in values):
+        return "file" if _most(texts, _is_file) else name
     if not texts or not all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values):
         return None
     if _most(texts, DATE_VALUE.fullmatch):
         return name
     if all(isinstance(value, int) for value in values):
         return name if own and min(map(abs, values)) >= LARGE_NUMBER else None
-    if _most(texts, lambda text: text.lower().endswith((*MASK_SUFFIXES, ".dcm")) or text.count("/") > 1):
+    if _most(texts, _is_file):
         return "file"
     return name if own and not _most(texts, MEASURE.fullmatch) and not _most(texts, SEPARATORS.search) else None
+
+
+def _may_name(name: str, value: str) -> bool:
+    """Whether a value may be the name of a person: it looks like one, or neither the heading nor the value is known."""
+    if is_personal(value):
+        return True
+    words = words_of(name)
+    is_known = words & (HARMLESS | HEADINGS) and not words & STAFF
+    return not (is_known or MEASURE.fullmatch(value) or is_plain(value))
+
+
+def _is_file(text: str) -> bool:
+    return text.lower().endswith((*MASK_SUFFIXES, ".dcm")) or text.count("/") > 1
 
 
 def _most(texts: Sequence[str], claim: Callable[[str], object]) -> bool:

@@ -22,7 +22,13 @@ from ssl_transfer.data.ingest.fit import Fit
 from ssl_transfer.data.ingest.opening import detect_format, scan_source
 from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.ingest.patients import complete_patients
-from ssl_transfer.data.ingest.persons import open_pseudonyms, person_warnings, stored_refusals, stored_source
+from ssl_transfer.data.ingest.persons import (
+    open_pseudonyms,
+    person_warnings,
+    refused_items,
+    stored_refusals,
+    stored_source,
+)
 from ssl_transfer.data.ingest.progress import Progress
 from ssl_transfer.data.ingest.pseudonyms import key_digest
 from ssl_transfer.data.ingest.ranges import choose_ranges
@@ -33,7 +39,7 @@ from ssl_transfer.data.partial import PartialStore
 from ssl_transfer.data.readers.dicom_grey import AIR_HU
 from ssl_transfer.data.readers.finite import replaced_note
 from ssl_transfer.data.readers.items import stored_in
-from ssl_transfer.data.readers.reader import Reader, Refusal, Scan, shown
+from ssl_transfer.data.readers.reader import Reader, Scan, shown
 from ssl_transfer.data.readers.registry import READERS, reader_options
 from ssl_transfer.data.readers.workers import shared_workers
 from ssl_transfer.data.store import ImageStore
@@ -41,7 +47,7 @@ from ssl_transfer.domains import UNKNOWN, Domain, boundary
 from ssl_transfer.errors import SourceError
 from ssl_transfer.run import run_id, to_json
 
-RANGE = "range"  # the option of ingest that is not one of a reader
+RANGES = {"range", "range_per"}  # options of ingest that are not those of a reader
 ONLY_SPLIT = "train"  # of a store that nothing is trained on: every store has one
 
 
@@ -91,11 +97,11 @@ def _options(source: str, form: StoreForm, settings: dict[str, Any]) -> Options:
     """The options of ingest that shaped the images of the form, as far as the reader of these files has them, and the user's."""
     given = {name: value for name, value in settings.items() if value is not None}
     shaping = {name: value for name, value in form.options.items() if name in DEFAULTS}
-    if shaping.keys() - {RANGE} and not source.startswith(PHANTOM):
+    if shaping.keys() - RANGES and not source.startswith(PHANTOM):
         reader = given.get("format", "auto")
         reader = detect_format(Path(source))[0] if reader == "auto" else reader
         taken = reader_options(reader) if reader in READERS else ()  # an unknown one is refused below
-        shaping = {name: value for name, value in shaping.items() if name in (RANGE, *taken)}
+        shaping = {name: value for name, value in shaping.items() if name in (*RANGES, *taken)}
     return Options.of(DEFAULTS, {**shaping, **given, "max_refused": 1.0, "resplit": True})
 
 
@@ -118,21 +124,24 @@ def _filled(
     names = open_pseudonyms(root, scan, options)
     warnings += person_warnings(scan, names, options, source)
     ranges = choose_ranges(
-        scan, reader, options.range, channels=form.channels, workers=options.workers, known=_depths(form)
+        scan,
+        reader,
+        options.range,
+        channels=form.channels,
+        per=options.range_per,
+        workers=options.workers,
+        known=_depths(form),
     )
     fit, progress = FormFit.of(form), Progress("")
     count = sum(item.n_images for item in scan.items)
     with resumed(partial, progress, fit, compress=False, images=count, files=len(scan.items)) as (writer, recorder):
         append_items(writer, reader, scan, fit, names, recorder, workers=options.workers)
         progress = recorder.progress
-        scan.refused.extend(
-            Refusal(scan.items[position].file, kind, reason, scan.items[position].row)
-            for position, kind, reason in sorted(progress.refused)
-        )
+        scan.refused += refused_items(scan.items, progress, names)
         if not len(writer):
             examples = "".join(f"\n  {refusal.file}: {shown(refusal.reason)}" for refusal in scan.refused[:5])
             raise SourceError(f"{root}: no image can be read ({len(scan.refused)} files refused).{examples}")
-        warnings += [*ranges.warnings, *replaced_note(dict(sorted(progress.replaced.items())))]
+        warnings += [*ranges.warnings, *replaced_note(progress.replaced_by_file(scan.items))]
         store = writer.finish(
             np.full(len(writer), ONLY_SPLIT),
             units=form.units,

@@ -13,6 +13,7 @@ from ssl_transfer.domains import Domain
 from ssl_transfer.errors import UsageError, nearest
 
 RANGE_RULES = ("auto", "window", "bits", "percentile")
+RANGES_PER = ("series", "volume")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,10 @@ class Options:
         if self.range not in RANGE_RULES:
             raise UsageError(
                 f"--range {self.range}: expected {', '.join(RANGE_RULES)}.{nearest(str(self.range), RANGE_RULES)}"
+            )
+        if self.range_per not in RANGES_PER:
+            raise UsageError(
+                f"--range-per {self.range_per}: expected series or volume.{nearest(str(self.range_per), RANGES_PER)}"
             )
         if self.size is not None and self.size < 1:
             raise UsageError(f"--size {self.size}: expected a number of pixels above 0.")

@@ -151,12 +151,12 @@ def _append_part(writer: StoreWriter, plan: Plan, folder: Path, progress: Progre
         raise StoreError(f"{folder / DONE}: is damaged. Delete {folder} and ingest this part again.")
     for position, images in _files_of(writer, folder, part):
         item = plan.scan.items[position]
-        if reason := copy_of(item, images, repeated, progress.seen):
-            progress.refused.append((position, "duplicate", reason))
+        if (first := copy_of(item, position, images, repeated, progress.seen)) is not None:
+            progress.copies.append((position, first))
             continue
         for image, columns, mask, digests in images:
             writer.append(image, columns, mask, digests)
-            progress.add_replaced(item.file, columns.get("non_finite") or 0)
+            progress.add_replaced(position, columns.get("non_finite") or 0)
     progress.refused += part.refused
     progress.mask_values = sorted({*progress.mask_values, *part.mask_values})
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ssl_transfer.data.ingest.identifying import identifying_columns
 from ssl_transfer.data.ingest.options import Options
+from ssl_transfer.data.ingest.progress import Progress
 from ssl_transfer.data.ingest.pseudonyms import KEY_VARIABLE, Pseudonyms, file_pseudonym, has_own_key
-from ssl_transfer.data.readers.reader import Scan
+from ssl_transfer.data.readers.reader import Item, Refusal, Scan, named_file
 from ssl_transfer.errors import UsageError, nearest
 from ssl_transfer.paths import portable
 
@@ -53,7 +54,8 @@ def person_warnings(scan: Scan, names: Pseudonyms, options: Options, source: str
     hashed = [name for name in names.columns if name not in ("patient", "study", "series")]
     if hashed:
         warnings.append(
-            f"columns that may identify persons are hashed: {', '.join(hashed)}; --keep-columns NAME,… stores them as they are"
+            f"columns that may identify persons are hashed: {', '.join(hashed)}. Equal values stay equal; --keep-columns NAME,… "
+            "stores a column as it is"
         )
     hospital = bool(len(scan.items)) and "study" in scan.items[0].row  # as in DICOM headers
     if hospital and not has_own_key() and not source.startswith(GENERATED):
@@ -75,6 +77,18 @@ def folders_as_labels(scan: Scan) -> str | None:
         f"labels are the names of the folders, stored as they are ({len(labels)}: {some}). If they are persons, "
         "name them with --patient-from"
     )
+
+
+def refused_items(items: Sequence[Item], progress: Progress, names: Pseudonyms) -> list[Refusal]:
+    """The files that were refused while images were read, with the names that the record of the progress lacks."""
+    found = [(position, "unreadable", names.revealed(reason, items[position])) for position, reason in progress.refused]
+    found += [
+        (position, "duplicate", f"the same SOPInstanceUID and pixels as {named_file(items[first].file)}")
+        for position, first in progress.copies
+    ]
+    return [
+        Refusal(items[position].file, kind, reason, items[position].row) for position, kind, reason in sorted(found)
+    ]
 
 
 def stored_refusals(scan: Scan, names: Pseudonyms) -> list[dict[str, str]]:

@@ -1,8 +1,13 @@
-"""How far an ingest has come: a record beside its files, from which it goes on after it was interrupted."""
+"""How far an ingest has come: a record beside its files, from which it goes on after it was interrupted.
+
+The record names nobody: files are positions among the items of the scan, and texts have hashes in place of names and ids.
+"""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ssl_transfer.data.partial import PROGRESS
+from ssl_transfer.data.readers.reader import Item
 from ssl_transfer.run import read_json, write_json
 
 SECONDS_BETWEEN = 30.0  # of two records, and at least 20 times what the last one took
@@ -26,9 +32,10 @@ class Progress:
         images: Images in the shards.
         batches: Files with rows.
         mask_values: Mask values so far, without 0.
-        refused: Files that were read and refused so far: position among the items, kind, reason.
-        replaced: Number of values that were not finite, by file.
-        seen: First file with each pair of SOPInstanceUID and pixels, for uids that repeat.
+        refused: Files that were read and cannot be decoded: position among the items, and the reason as the card has it.
+        copies: Files that repeat another one: position among the items, and that of the first one.
+        replaced: Number of values that were not finite, by position among the items.
+        seen: Position of the first file with each pair of SOPInstanceUID and pixels, by a hash of both, for uids that repeat.
     """
 
     inputs: str
@@ -36,9 +43,10 @@ class Progress:
     images: int = 0
     batches: int = 0
     mask_values: list[int] = field(default_factory=list)
-    refused: list[tuple[int, str, str]] = field(default_factory=list)
-    seen: dict[str, str] = field(default_factory=dict)
-    replaced: dict[str, int] = field(default_factory=dict)
+    refused: list[tuple[int, str]] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
+    seen: dict[str, int] = field(default_factory=dict)
+    replaced: dict[int, int] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, begin: Progress) -> Progress:
@@ -50,14 +58,23 @@ class Progress:
     def of(cls, content: dict[str, Any]) -> Progress | None:
         """The progress of a record; None if it is damaged."""
         try:
-            return cls(**{**content, "refused": [tuple(refusal) for refusal in content["refused"]]})
-        except (KeyError, TypeError):
+            pairs = {name: [(first, second) for first, second in content[name]] for name in ("refused", "copies")}
+            replaced = {int(position): int(count) for position, count in content["replaced"].items()}
+            return cls(**content | pairs | {"replaced": replaced})
+        except (KeyError, TypeError, ValueError, AttributeError):
             return None
 
-    def add_replaced(self, file: str, count: int) -> None:
-        """Note that values of a file were not finite."""
+    def add_replaced(self, position: int, count: int) -> None:
+        """Note that values of an item were not finite."""
         if count:
-            self.replaced[file] = self.replaced.get(file, 0) + count
+            self.replaced[position] = self.replaced.get(position, 0) + count
+
+    def replaced_by_file(self, items: Sequence[Item]) -> dict[str, int]:
+        """Number of values that were not finite, by the name of the file, sorted."""
+        of_file: Counter[str] = Counter()
+        for position, count in self.replaced.items():
+            of_file[items[position].file] += count
+        return dict(sorted(of_file.items()))
 
     def add_mask(self, mask: np.ndarray) -> None:
         """Note the values of a mask."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ssl_transfer.data.readers.matching import suffix
-from ssl_transfer.data.readers.reader import MARKED, Item, Refusal
+from ssl_transfer.data.readers.reader import MARKED, Item, Refusal, named_file
 
 KEY_VARIABLE = "SSL_TRANSFER_PATIENT_KEY"
 DEFAULT_KEY = "ssl_transfer"
@@ -126,6 +126,14 @@ class Pseudonyms:
             names = (refusal.file, base) if path is None else (str(path), refusal.file, base)
             replaced |= {name: self.file(refusal.file) for name in names if len(name) >= SHORTEST_IN_TEXT}
         return self._without_paths(_replaced(self._unmarked(refusal.reason), replaced))
+
+    def revealed(self, reason: str, item: Item) -> str:
+        """A stored reason as the user sees it: with the names of the item's own files, marked, and the ids of its header."""
+        raw = {pseudonym(kind, str(item.row[kind])): str(item.row[kind]) for kind in HASHED if item.row.get(kind)}
+        if not self.keep_paths:
+            files = [item.file, str(item.path), *((item.mask.name, str(item.mask)) if item.mask else ())]
+            raw |= {self.file(name): named_file(name) for name in reversed(files)}
+        return _replaced(reason, raw)
 
     def warnings(self, warnings: Iterable[str], entries: Iterable[Item | Refusal]) -> list[str]:
         """Warnings as they are stored: without names of files and folders, and with hashes of ids.

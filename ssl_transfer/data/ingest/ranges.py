@@ -4,7 +4,7 @@ HU need no range, and 8-bit grey and colour have that of their display, 0 to 255
 
 - `window`: the VOI window that the file states;
 - `bits`: the values that the stored bits can hold;
-- `percentile`: the 0.5 and 99.5 percentile of the volume;
+- `percentile`: the 0.5 and 99.5 percentile of the series;
 - `auto`: `window`, or `bits` where there is no window; `percentile` for MR, PET and scintigraphy, for other volumes of unknown
   modality (NIfTI), and for floats.
 
@@ -12,8 +12,11 @@ An image to which its rule does not apply has the next one: window, bits, percen
 differs between scanners, sequences and sessions, and the VOI window in an MR file is the operator's or the scanner's choice for
 one slice or series. What the values of a tissue have in common is their rank within the volume, so percentiles of the volume are
 the convention in the field. Slices of a volume share one range: the brightness of a tissue does not change from slice to slice.
+So do the volumes of a series or file (`--range-per series`): time points, b-values and echoes were measured on one scale, and
+what differs between them, such as the uptake of a contrast agent, is what they were taken for. Magnitude and phase, and other
+image types, are no such volumes. Where a file holds different sequences, each volume needs its own range (`volume`).
 
-Percentiles are those of a sample without randomness: 32 images of the volume, evenly spaced, of each every n-th pixel, about
+Percentiles are those of a sample without randomness: 32 images of the series, evenly spaced, of each every n-th pixel, about
 4,096. 16 bits are a promise of the container, not of the detector. Of these files (in DICOM: of one modality and manufacturer)
 2,000 are read, evenly spaced, and the range is that of the smallest depth (8, 10, 12, 14, 16 bits) that contains their values.
 
@@ -38,12 +41,13 @@ from ssl_transfer.console import say
 from ssl_transfer.data.display import DISPLAY_RANGE, SCALED_RANGE
 from ssl_transfer.data.ingest.sampling import (
     Extremes,
+    Groups,
     Percentiles,
     Samples,
     Span,
-    Volumes,
     depth_in_use,
     evenly_spaced,
+    is_native,
     percentile_range,
     pixel_bytes,
     sampled,
@@ -52,6 +56,7 @@ from ssl_transfer.data.readers.reader import Item, Reader, Scan, named_file
 from ssl_transfer.data.readers.workers import ordered
 
 Rule = Literal["auto", "window", "bits", "percentile"]
+Per = Literal["series", "volume"]
 
 XRAY = frozenset({"CR", "DX", "MG", "RF", "XA", "RG", "IO", "PX", "ES"})  # with a window or bits, even at 8 bits
 WITHOUT_UNITS = frozenset({"MR", "PT", "NM"})  # whose VOI windows are one operator's choice
@@ -89,6 +94,7 @@ def choose_ranges(
     rule: Rule,
     *,
     channels: int,
+    per: Per = "series",
     workers: int | None = None,
     measured: Callable[[int], range] | None = range,
     known: Mapping[tuple, Span] | None = None,
@@ -100,6 +106,7 @@ def choose_ranges(
         reader: Reads pixels where the range depends on them.
         rule: The `--range` option.
         channels: Channels of the store.
+        per: The `--range-per` option.
         workers: Number of worker processes.
         measured: Positions of the items whose percentiles are measured, from their number: all, or those of a part of the
             source. That of the only volume of a source is always measured. None: none is.
@@ -109,33 +116,34 @@ def choose_ranges(
     if scan.units == "hu":
         for item in items:
             item.row.setdefault("intensity", "hu")
-        return Ranges("hu", warnings=_without_effect(rule, "all images are in HU"))
+        return Ranges("hu", warnings=_without_effect(rule, per, "all images are in HU"))
     chosen = _Choice.of(items, rule)
     if chosen.is_displayed:
         for item in items:
             item.row["intensity"] = _rule(item, rule)
         reason = "all images are colour or 8-bit grey, which is stored as displayed"
-        return Ranges("rgb" if channels == 3 else "display", warnings=_without_effect(rule, reason))
+        return Ranges("rgb" if channels == 3 else "display", warnings=_without_effect(rule, per, reason))
     known = {detector: span for detector, span in (known or {}).items() if detector in chosen.containers}
     unknown = {detector: of for detector, of in chosen.containers.items() if detector not in known}
     depths = {**known, **_depths(items, unknown, reader, workers)}
-    volumes, warnings = Volumes(chosen.positions, chosen.volumes), tuple(chosen.warnings(len(items), rule))
+    groups = Groups(chosen.positions, chosen.volumes if per == "volume" else chosen.series)
+    warnings = tuple(chosen.warnings(len(items), rule, per))
     stated = chosen.spans | set(depths.values())
-    one = len(volumes) + len(stated) == 1
-    spans = np.full((len(volumes), 2), np.nan)
+    one = len(groups) + len(stated) == 1
+    spans = np.full((len(groups), 2), np.nan)
     if measured is not None:
         part = measured(len(items))
-        shared = [number for number, of in enumerate(volumes) if one or _is_measured(of, part)]
-        _measure(spans, items, volumes, np.array(shared, np.int64), reader, workers)
-    of_volumes = iter(volumes.numbers.tolist())
+        shared = [number for number, of in enumerate(groups) if one or _is_measured(of, part)]
+        _measure(spans, items, groups, np.array(shared, np.int64), reader, workers)
+    of_groups = iter(groups.numbers.tolist())
     for item in items:
         of_item = _rule(item, rule)
-        low, high = spans[next(of_volumes)].tolist() if of_item == "percentile" else _stated(item, of_item, depths)
+        low, high = spans[next(of_groups)].tolist() if of_item == "percentile" else _stated(item, of_item, depths)
         item.row |= {"intensity": of_item} | ({"range_low": low, "range_high": high} if low == low else {})
     if one:
         found = next(iter([*stated, *((low, high) for low, high in spans.tolist() if low == low)]), None)
-        return Ranges("stored", found, groups=len(volumes), depths=depths, warnings=warnings)
-    return Ranges("scaled", SCALED_RANGE, np.dtype(chosen.dtype), len(volumes), depths, warnings)
+        return Ranges("stored", found, groups=len(groups), depths=depths, warnings=warnings)
+    return Ranges("scaled", SCALED_RANGE, np.dtype(chosen.dtype), len(groups), depths, warnings)
 
 
 def span_of(item: Item, images: Sequence[np.ndarray]) -> Span | None:
@@ -184,7 +192,8 @@ class _Choice:
         spans: Ranges that are known from headers; two at most, since more decide nothing.
         containers: Positions of items whose depth in use is to be found, by `_detector`.
         positions: Items whose range is by percentile.
-        volumes: A hash of what the items of one range have in common, of each of these.
+        series, volumes: A hash of the series and of the volume of each of these, whose intensities are on one scale.
+        known_by_header: Whether headers say what the volumes of a series are (DICOM).
         ignored: Number of files whose VOI window is not used, and the first ones.
         dtype: Of a store that is scaled: int16, or float32 where rounding and the limits of int16 would cost values: floats, and
             PET and scintigraphy.
@@ -194,7 +203,9 @@ class _Choice:
     spans: set[Span] = field(default_factory=set)
     containers: dict[tuple, array] = field(default_factory=dict)
     positions: array = field(default_factory=lambda: array("q"))
+    series: array = field(default_factory=lambda: array("q"))
     volumes: array = field(default_factory=lambda: array("q"))
+    known_by_header: bool = False
     ignored: tuple[int, list[str]] = (0, [])
     dtype: type = np.int16
 
@@ -206,7 +217,10 @@ class _Choice:
             choice.images[of_item] += 1
             if of_item == "percentile":
                 choice.positions.append(position)
-                choice.volumes.append(hash(position if item.together is None else item.together))
+                series = position if item.together is None else item.together
+                choice.series.append(hash(series))
+                choice.volumes.append(hash((series, item.row.get("volume"))))
+                choice.known_by_header |= "modality" in item.row
             elif of_item == "bits" and _bits(item) >= PROMISED_BITS:
                 choice.containers.setdefault(_detector(item), array("q")).append(position)
             elif len(choice.spans) < 2:
@@ -224,8 +238,23 @@ class _Choice:
         """Whether every item is stored as displayed."""
         return set(self.images) <= set(AS_DISPLAYED)
 
-    def warnings(self, count: int, rule: Rule) -> Iterator[str]:
-        """What the user has to know: images to which the rule does not apply."""
+    @property
+    def divided(self) -> int:
+        """Number of series with several volumes."""
+        pairs = np.unique(np.stack([np.asarray(self.series), np.asarray(self.volumes)]), axis=1)
+        return int((np.unique(pairs[0], return_counts=True)[1] > 1).sum())
+
+    def warnings(self, count: int, rule: Rule, per: Per) -> Iterator[str]:
+        """What the user has to know: images to which the rule does not apply, and volumes that share a range."""
+        divided = self.divided
+        if per == "series" and divided and not self.known_by_header:
+            yield (
+                f"{divided} file(s) hold several volumes, which share one intensity range, so that what changes between time "
+                "points or b-values is kept. If they are different sequences, as in the Medical Segmentation Decathlon, give "
+                "each its own range: --range-per volume"
+            )
+        if per == "volume" and not divided:
+            yield "--range-per volume decides nothing: no series has several volumes with a range by percentile"
         others = {of_item: n for of_item, n in self.images.items() if of_item not in (rule, *AS_DISPLAYED)}
         if rule != "auto" and others:
             how = " and ".join(sorted(others))
@@ -275,7 +304,7 @@ def _depths(
             workers,
             fail=_none,
             pixel_bytes=pixel_bytes,
-            native=lambda item: item.native,
+            native=is_native,
             worth_workers=reader.worth_workers,
         )
         known = [pair for pair in extremes if pair is not None]
@@ -288,24 +317,24 @@ def _depths(
 
 
 def _is_measured(positions: np.ndarray, part: range) -> bool:
-    """Whether a volume has several files, some in a part of the source. Of a file alone, percentiles are taken as it is read."""
+    """Whether a range is that of several items, some in a part of the source. That of one item is taken as it is read."""
     return len(positions) > 1 and positions[0] < part.stop and positions[-1] >= part.start
 
 
 def _measure(
-    spans: np.ndarray, items: Sequence[Item], volumes: Volumes, chosen: np.ndarray, reader: Reader, workers: int | None
+    spans: np.ndarray, items: Sequence[Item], groups: Groups, chosen: np.ndarray, reader: Reader, workers: int | None
 ) -> None:
-    """Write the ranges of some volumes by percentile into `spans`, (volumes, 2); NaN stays where no file can be read."""
+    """Write the ranges of some groups by percentile into `spans`, (groups, 2); NaN stays where no file can be read."""
     if not len(chosen):
         return
     found = ordered(
         Percentiles(reader),
-        Samples(items, volumes, chosen),
+        Samples(items, groups, chosen),
         "measuring intensity ranges",
         workers,
         fail=_none,
         pixel_bytes=lambda sample: sum(map(pixel_bytes, sample)),
-        native=lambda sample: any(item.native for item in sample),
+        native=lambda sample: any(map(is_native, sample)),
         worth_workers=reader.worth_workers,
     )
     for number, span in zip(chosen, found, strict=True):
@@ -317,5 +346,6 @@ def _none(_: Any, reason: str) -> None:
     """The answer of a file that crashes its decoder, which is listed when it is to be written."""
 
 
-def _without_effect(rule: Rule, reason: str) -> tuple[str, ...]:
-    return () if rule == "auto" else (f"--range {rule} decides nothing: {reason}",)
+def _without_effect(rule: Rule, per: Per, reason: str) -> tuple[str, ...]:
+    given = [f"--range {rule}"] * (rule != "auto") + [f"--range-per {per}"] * (per != "series")
+    return tuple(f"{option} decides nothing: {reason}" for option in given)

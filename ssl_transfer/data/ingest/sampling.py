@@ -13,13 +13,19 @@ from ssl_transfer.texts import Partition
 
 Span = tuple[float, float]
 DEPTHS = (8, 10, 12, 14, 16, 24, 32)  # bits of detectors
-SAMPLED_IMAGES, SAMPLED_PIXELS = 32, 4096  # of a volume, and of each of these images
+SAMPLED_IMAGES, SAMPLED_PIXELS = 32, 4096  # of a series, and of each of these images
 
 
-def sampled(images: Sequence[np.ndarray], most: int = SAMPLED_IMAGES) -> np.ndarray:
-    """Finite values of up to `most` images (C, H, W), evenly spaced: of each about 4,096 pixels, float64, shape (n,)."""
+def sampled(images: Sequence[np.ndarray], most: int = SAMPLED_IMAGES, shift: float = 0.5) -> np.ndarray:
+    """Finite values of up to `most` images (C, H, W), evenly spaced: of each about 4,096 pixels, float64, shape (n,).
+
+    Args:
+        images: Images of one item.
+        most: How many are sampled.
+        shift: Where the first one is between the ends of its share, from 0 to 1: of many time points, each gives other slices.
+    """
     thinned = [np.zeros(0)]
-    for position in evenly_spaced(len(images), most):
+    for position in evenly_spaced(len(images), most, shift):
         flat = images[position].reshape(len(images[position]), -1)
         stride = max(1, flat.shape[1] // SAMPLED_PIXELS) | 1  # odd, so that all columns are sampled
         thinned.append(flat[:, ::stride].ravel().astype(np.float64))
@@ -77,10 +83,10 @@ def depth_in_use(depth: Span, bits: int, lowest: float, highest: float, *, inver
     return (high - levels * step, high) if at_top else (low, low + levels * step)
 
 
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """Up to `most` positions below `count`, evenly spaced, ascending."""
+def evenly_spaced(count: int, most: int, shift: float = 0.5) -> list[int]:
+    """Up to `most` positions below `count`, evenly spaced, ascending; `shift` is that of the first one within its share."""
     kept = min(count, most)
-    return [int((k + 0.5) * count / kept) for k in range(kept)]
+    return [int((k + shift) * count / kept) for k in range(kept)]
 
 
 def pixel_bytes(item: Item) -> int:
@@ -88,15 +94,20 @@ def pixel_bytes(item: Item) -> int:
     return item.n_images * item.channels * item.size[0] * item.size[1] * np.dtype(item.dtype).itemsize
 
 
-class Volumes(Sequence[np.ndarray]):
-    """Positions of the items of each volume, whose items share a range.
+def is_native(item: Item) -> bool:
+    """Whether a native decoder reads an item."""
+    return item.native
+
+
+class Groups(Sequence[np.ndarray]):
+    """Positions of the items that share a range: those of a series, or of a volume.
 
     Args:
         positions: Positions of items, ascending, shape (n,).
-        keys: What the items of a volume share, a hash, shape (n,).
+        keys: What the items of a group share, a hash, shape (n,).
 
     Attributes:
-        numbers: Number of the volume of each position, shape (n,).
+        numbers: Number of the group of each position, shape (n,).
     """
 
     def __init__(self, positions: array, keys: array):
@@ -111,10 +122,10 @@ class Volumes(Sequence[np.ndarray]):
 
 
 class Samples(Sequence[list[Item]]):
-    """The items of each of some volumes that are read to measure its range."""
+    """The items of each of some groups that are read to measure its range."""
 
-    def __init__(self, items: Sequence[Item], volumes: Volumes, chosen: np.ndarray):
-        self.items, self.volumes, self.chosen = items, volumes, chosen
+    def __init__(self, items: Sequence[Item], groups: Groups, chosen: np.ndarray):
+        self.items, self.groups, self.chosen = items, groups, chosen
 
     def __len__(self) -> int:
         return len(self.chosen)
@@ -122,7 +133,7 @@ class Samples(Sequence[list[Item]]):
     def __getitem__(self, number):
         if isinstance(number, slice):
             return [self[k] for k in range(*number.indices(len(self)))]
-        positions = self.volumes[self.chosen[number]]
+        positions = self.groups[self.chosen[number]]
         return [self.items[positions[k]] for k in evenly_spaced(len(positions), SAMPLED_IMAGES)]
 
 
@@ -151,10 +162,10 @@ class Percentiles:
 
     def __call__(self, items: Sequence[Item]) -> Span | None:
         values = []
-        for item in items:
+        for number, item in enumerate(items):
             try:
                 images = [image for image, _, _ in self.reader.read(item)]
             except Unreadable:
                 continue  # listed when it is to be written
-            values.append(sampled(images, max(1, SAMPLED_IMAGES // len(items))))
+            values.append(sampled(images, max(1, SAMPLED_IMAGES // len(items)), (number + 0.5) / len(items)))
         return percentile_range(np.concatenate(values)) if values else None

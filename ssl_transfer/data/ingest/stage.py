@@ -24,6 +24,8 @@ from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.ingest.pseudonyms import key_digest
 from ssl_transfer.data.partial import PartialStore, parts_of
 from ssl_transfer.data.readers.items import stored_in
+from ssl_transfer.data.readers.matching import mask_files
+from ssl_transfer.data.readers.nifti_file import sidecar
 from ssl_transfer.data.readers.reader import Reader, walk
 from ssl_transfer.data.readers.workers import shared_workers
 from ssl_transfer.data.store import ImageStore
@@ -52,6 +54,7 @@ def ingest(
     size: int | None = None,
     channels: Literal[1, 3] | None = None,
     range: Literal["auto", "window", "bits", "percentile"] = "auto",
+    range_per: Literal["series", "volume"] = "series",
     modality: str | None = None,
     domain: str | None = None,
     masks: str | os.PathLike | None = None,
@@ -89,7 +92,9 @@ def ingest(
         size: Height and width of the images in pixels; default: the most common shape. The aspect ratio is kept, by padding.
         channels: Number of channels; default: 3 if all images are colour, otherwise 1.
         range: What becomes 0 and 1 in grey images that are neither HU nor 8-bit: ends of the VOI window, of the stored bits, or
-            percentiles 0.5 and 99.5 of the volume; auto: window or bits, for MR, PET, NM, NIfTI and floats percentile.
+            percentiles 0.5 and 99.5 of the series; auto: window or bits, for MR, PET, NM, NIfTI and floats percentile.
+        range_per: What has one range by percentile: a series (or 4-D file), whose time points and b-values then stay comparable,
+            or each of its volumes, for files that hold different sequences.
         modality: DICOM modality to keep, for example CT; default: all.
         domain: Domain of the images, for example ct, xray/chest or fluorescence/cell_line; default: that of the source.
         masks: Label volumes or mask images: a file, a folder, or a pattern with the fields {stem}, {parent}, {number}.
@@ -194,12 +199,22 @@ def inputs_digest(source: str, options: Options) -> str:
     digest = hashlib.blake2b(json.dumps(determining, sort_keys=True).encode(), digest_size=16)
     if source.startswith(PHANTOM):
         digest.update(f"{source}|{__version__}".encode())
-    for path in (source, options.labels, options.masks, options.mask_names):
-        if path is not None and os.path.exists(path):
-            for file, location in walk(Path(path)):
-                try:
-                    status = location.stat()
-                except OSError:  # it vanished since, and the reader lists it
-                    continue
-                digest.update(f"{file}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    for file, location in _files_read(source, options):
+        try:
+            status = location.stat()
+        except OSError:  # it vanished since, and the reader lists it
+            continue
+        digest.update(f"{file}|{status.st_size}|{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _files_read(source: str, options: Options) -> Iterator[tuple[str, Path]]:
+    """Names and paths of the files of a source and of all options, inside of it or elsewhere."""
+    root = Path(source)
+    for path in (source, options.labels, options.mask_names):
+        if path is not None and os.path.exists(path):
+            yield from walk(Path(path))
+    if options.masks is not None:
+        yield from mask_files(root, options.masks)
+    if root.is_file():  # its sidecar is outside of the source
+        yield "sidecar", sidecar(root)

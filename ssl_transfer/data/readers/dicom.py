@@ -41,7 +41,7 @@ from ssl_transfer.data.readers.workers import ordered, warm_workers
 from ssl_transfer.domains import DICOM_MODALITIES, UNKNOWN
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")  # a file with such a suffix that is not DICOM is damaged
-MEASURED_BY_VOLUME = ("MR", "CT", "PT", "NM")  # modalities whose slices share one intensity scale
+MEASURED_BY_SERIES = ("MR", "CT", "PT", "NM")  # modalities whose slices and volumes share one intensity scale
 
 
 class DicomReader:
@@ -201,7 +201,10 @@ def _in_volumes(members: Sequence[ImageFile], number: int) -> list[Item]:
     """Write volume, slice and spacing into the items of a series, and return them in this order."""
     originals, copies = _apart(members)
     plans: dict[int, list[tuple[int, dict]]] = defaultdict(list)
+    scales: dict[tuple, str] = {}  # what is measured -> name of the scale
+    scale_of: dict[int, str] = {}
     for volume, slices in enumerate(divide(originals)):
+        scale = scales.setdefault(slices[0].frame.quantity, f"{number}/{len(scales)}")
         spacing = spacing_of(slices)
         for place, slice_ in enumerate(slices):
             columns = {
@@ -212,10 +215,11 @@ def _in_volumes(members: Sequence[ImageFile], number: int) -> list[Item]:
                 "geometry": spacing.irregular,
             }
             plans[id(slice_.image)].append((slice_.number, columns))
+            scale_of.setdefault(id(slice_.image), scale)
     items = []
     for image in sorted(originals, key=lambda image: _place(plans[id(image)][0][1])):
         for same in (image, *copies.get(id(image), ())):
-            items.append(_planned(same, plans[id(image)], number))
+            items.append(_planned(same, plans[id(image)], scale_of[id(image)]))
     return items
 
 
@@ -233,13 +237,13 @@ def _apart(members: Sequence[ImageFile]) -> tuple[list[ImageFile], dict[int, lis
     return originals, copies
 
 
-def _planned(image: ImageFile, plan: list[tuple[int, dict]], series: int) -> Item:
+def _planned(image: ImageFile, plan: list[tuple[int, dict]], scale: str) -> Item:
     item = image.item
     item.row |= plan[0][1]
     if item.n_images > 1:
         item.plan = plan
-    if item.row["modality"] in MEASURED_BY_VOLUME:
-        item.together = f"{series}/{item.row['volume']}"
+    if item.row["modality"] in MEASURED_BY_SERIES:
+        item.together = scale
     return item
 
 

@@ -22,6 +22,8 @@ NUCLEAR_VECTORS = (
     "TimeSlotVector",
     "TimeSliceVector",
 )  # of nuclear medicine, whose frames differ by more than by slice
+COMPONENT = 2  # of `Frame.parts`
+IMAGE_TYPE = 6  # of `Frame.times`
 UNORDERED = (3, 6, 7)  # of `Frame.times`: gradient direction, image type, contrast agent
 B_VALUES = ((0x0019, 0x100C), (0x2001, 0x1003), (0x0043, 0x1039))  # private, of Siemens, Philips and GE
 
@@ -45,6 +47,11 @@ class Frame:
     times: tuple
     instance: float | None
     in_stack: float | None
+
+    @property
+    def quantity(self) -> tuple:
+        """What its values measure: component (magnitude, phase, …) and image type. Volumes of one quantity share a scale."""
+        return self.parts[COMPONENT], self.times[IMAGE_TYPE]
 
     @property
     def normal(self) -> Point:

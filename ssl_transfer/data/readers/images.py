@@ -175,7 +175,7 @@ def _tiff_items(file: str, path: Path, layout: TiffLayout) -> list[Item]:
         together = None
         if layout.slices > 1 or len(layout.volumes) > 1:
             row |= {"volume": number, "series": file}
-            together = f"{file}#{number}"
+            together = f"{file}#{columns.get('channel', 0)}"
         items.append(
             Item(
                 file,

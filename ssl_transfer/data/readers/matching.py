@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from array import array
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ssl_transfer.data.readers.items import Items
@@ -72,7 +72,7 @@ def pair_masks(
 
     def candidates(item: Item) -> list[Path]:
         own = item.path.resolve()
-        return [path for path in find(item) if path.resolve() != own]
+        return [path for path in find(item.file) if path.resolve() != own]
 
     def resolved() -> Iterator[str]:
         for item in items:
@@ -93,6 +93,27 @@ def pair_masks(
             )
     base = root.parent if root.is_file() else root
     return images, [r for r in refused if str((base / r.file).resolve()) not in mask_files]
+
+
+def mask_files(root: Path, masks: str) -> Iterator[tuple[str, Path]]:
+    """The files that `--masks` may name, wherever they are: pairs of a name and a path. None if there are none.
+
+    Args:
+        root: The source: a folder or a file.
+        masks: The `--masks` option.
+
+    Raises:
+        SourceError: If a pattern has an unknown field.
+    """
+    if not _is_pattern(masks):
+        option = _existing(root, masks)
+        yield from walk(option) if option is not None else ()
+        return
+    find, previous = _finder(root, masks), ""
+    for file, _ in walk(root):
+        if (filled := _filled(masks, file)) != previous:  # files of a folder follow each other
+            yield from ((filled, path) for path in find(file))
+        previous = filled
 
 
 def _is_pattern(masks: str) -> bool:
@@ -178,8 +199,14 @@ def _mask_option(file: str, folders: list[str], parents: set[str], images: Conta
     return None
 
 
-def _finder(root: Path, masks: str):
-    """A function that returns the candidate mask files of an item."""
+def _existing(root: Path, masks: str) -> Path | None:
+    """The file or folder that `--masks` names, relative to the working directory or else to the source; None without one."""
+    base = root.parent if root.is_file() else root
+    return next((path for path in (Path(masks), base / masks) if path.exists()), None)
+
+
+def _finder(root: Path, masks: str) -> Callable[[str], list[Path]]:
+    """A function that returns the candidate mask files of a file of the source."""
     base = root.parent if root.is_file() else root
     if _is_pattern(masks):
         unknown = set(re.findall(r"{(\w*)}", masks)) - set(FIELDS)
@@ -187,19 +214,19 @@ def _finder(root: Path, masks: str):
             raise SourceError(
                 f"--masks {masks}: no field is called {{{unknown.pop()}}}. Fields: {{stem}}, {{parent}}, {{number}}."
             )
-        return lambda item: _expand(base, masks, item.file)
-    option = next((path for path in (Path(masks), base / masks) if path.exists()), None)
+        return lambda file: _expand(base, masks, file)
+    option = _existing(root, masks)
     if option is None:
         raise SourceError(f"--masks {masks}: no such file or folder, neither here nor below {base}.")
     if option.is_file():
-        return lambda item: [option]
+        return lambda file: [option]
     files = walk(option)
     numbers = array("q", (number for number, (file, _) in enumerate(files) if suffix(file) in MASK_SUFFIXES))
     by_path = Positions(_without_suffix(files[number][0]) for number in numbers)
     by_stem = Positions(stem(files[number][0]) for number in numbers)
 
-    def find(item: Item) -> list[Path]:
-        same = by_path.of(_without_suffix(item.file)) or by_stem.of(stem(item.file))
+    def find(file: str) -> list[Path]:
+        same = by_path.of(_without_suffix(file)) or by_stem.of(stem(file))
         return [files[numbers[number]][1] for number in same]
 
     return find

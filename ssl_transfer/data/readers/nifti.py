@@ -186,7 +186,7 @@ class NiftiReader:
                 dtype,
                 row | {"volume": number},
                 depth=(0.0, 255.0) if dtype == np.uint8 else None,
-                together=f"{file}#{number}",
+                together=file,
             )
             for number in range(volume.shape[3])
         ]

@@ -158,13 +158,18 @@ def _intent(header: Any) -> int:
         return 0
 
 
+def sidecar(path: Path) -> Path:
+    """Path of the JSON file beside a volume, as dcm2niix writes it, which need not exist."""
+    return path.with_name(path.name.split(".nii")[0] + ".json")
+
+
 def sidecar_modality(path: Path) -> str | None:
     """`Modality` in the JSON file beside a volume, as dcm2niix writes it: `CT`, `MR`, `PT`; None if there is none."""
     import json
 
-    sidecar = path.with_name(path.name.split(".nii")[0] + ".json")
+    file = sidecar(path)
     try:
-        modality = json.loads(sidecar.read_text()).get("Modality") if sidecar.is_file() else None
+        modality = json.loads(file.read_text()).get("Modality") if file.is_file() else None
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
     return str(modality).upper() if modality else None

@@ -77,7 +77,8 @@ class Item:
         window: Lowest and highest physical value of the VOI window that the file states, or None.
         depth: Lowest and highest physical value that its stored bits can hold; None for floats.
         native: Whether a native decoder reads it, which a damaged file may crash or hang: a process of its own decodes it.
-        together: Name that the items of one volume share, whose intensities have one range; None: each item has its own.
+        together: Name that items share whose intensities are on one scale, such as the slices of a volume and the time points of
+            a series; column `volume` tells its volumes apart. None: each item is on its own.
         pixels: Where and how its pixels are stored, for a reader that then need not parse the header again; None: it does.
         plan: Of an item of several images, in the order of the store: the number of each image in the file, and the columns that
             the images do not share. None: the reader decides as it reads.

@@ -79,6 +79,54 @@ def test_a_column_of_any_name_is_recognised_by_what_it_contains(values, hashed):
     assert bool(kinds(patient=PATIENTS, x7=values)) == hashed
 
 
+@pytest.mark.parametrize("heading", ["x7", "befund", "seen_by", "Spalte1", "info", "reader_label"])
+@pytest.mark.parametrize(
+    "names", [("Miller", "Smith"), ("miller", "SMITH"), ("Anna K.", None), ("JD", "AK"), ("ill", "Jones")]
+)
+def test_a_name_in_a_column_of_few_values_is_hashed_under_any_heading_that_is_not_known(heading, names):
+    values = [names[n % 2] for n in range(ROWS)]
+    assert kinds(patient=PATIENTS, **{heading: values}) == {heading: heading}
+
+
+@pytest.mark.parametrize(
+    "value", ["Dr. Miller", "MILLER^JANE", "Prof. Dr. med. Miller", "Frau Miller", "seen by Mrs Miller"]
+)
+def test_what_is_written_like_a_name_is_hashed_under_any_heading(value):
+    assert kinds(patient=PATIENTS, finding=["nodule"] * (ROWS - 1) + [value]) == {"finding": "finding"}
+
+
+@pytest.mark.parametrize(
+    "heading, values",
+    [
+        ("diagnosis", ("Morbus Crohn", "none")),
+        ("scanner", ("Skyra", "Ingenia")),
+        ("tumour_type", ("Ewing", "Wilms")),
+        ("site", ("Basel", "Oslo")),
+        ("class_name", ("Paget", "well")),
+    ],
+)
+def test_known_headings_keep_their_words(heading, values):
+    assert kinds(patient=PATIENTS, **{heading: [values[n % 2] for n in range(ROWS)]}) == {}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("yes", "no"),
+        ("benign", "malignant"),
+        ("Grade IIb", "Grade III"),
+        ("T1", "T2w"),
+        ("left upper lobe", None),
+        ("BI-RADS 4a", "BI-RADS 5"),
+        ("mass|nodule", "mass"),
+        ("+", "-"),
+        ("1", "2.5"),
+    ],
+)
+def test_known_words_are_kept_under_any_heading(values):
+    assert kinds(patient=PATIENTS, x7=[values[n % 2] for n in range(ROWS)]) == {}
+
+
 def test_columns_of_readers_and_columns_to_keep_are_not_looked_at():
     rows = [{"label": f"Doe_{n}", "manufacturer": f"M {n}", "x7": f"Doe_{n}"} for n in range(ROWS)]
     assert identifying_columns(rows) == {"x7": "x7"} and identifying_columns(rows, ["x7"]) == {}

@@ -2,11 +2,15 @@
 
 import json
 
+import nibabel
 import numpy as np
 import pytest
 from support.planted import PERSON, archive, dicom, persons_in, pictures, volumes
 
 from ssl_transfer.cli import main
+from ssl_transfer.data import image_files
+from ssl_transfer.data.ingest import progress
+from ssl_transfer.data.ingest.parts import ingest_part
 from ssl_transfer.data.ingest.pseudonyms import file_pseudonym, pseudonym
 from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.errors import UsageError
@@ -61,6 +65,69 @@ def test_a_store_of_volumes_names_nobody(home):
 def test_a_store_of_an_archive_names_nobody(home):
     ingest(archive(home / "Erdmuthe" / "Mustermann.npz"), home / "store")
     assert persons_in(home / "store") == []
+
+
+def stop_in(archive, out, monkeypatch, images=16, **options):
+    """Let an ingest fail at an image, with a record of its progress after every file."""
+    append = image_files.ImageFiles.append
+
+    def stopping(self, *arguments, **further):
+        if len(self) == images:
+            raise KeyboardInterrupt
+        append(self, *arguments, **further)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "SECONDS_BETWEEN", 0.0)
+        patch.setattr(progress, "SHARE", 0.0)
+        patch.setattr(image_files.ImageFiles, "append", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(archive, out, workers=1, **options)
+
+
+def damaged_volumes(root):
+    """Volumes whose names are in every part of the record: refused with its mask, with values that are not finite."""
+    volumes(root / "images")
+    (root / "images" / "Geheimrat.nii.gz").unlink()
+    for number in range(8):
+        name = f"Mustermann_Erdmuthe_{number}.nii.gz"
+        values = np.random.default_rng(number).normal(size=(16, 16, 3)).astype(np.float32)
+        values[0, 0, 0] = np.nan
+        nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), root / "images" / name)
+        labels = np.full((16, 16, 3), 70000 if number == 1 else 1, np.int32)
+        (root / "masks").mkdir(exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(labels, np.eye(4)), root / "masks" / name)
+    return root / "images", {"masks": str(root / "masks"), "domain": "mr", "max_refused": 0.5}
+
+
+def copied_slices(root):
+    """CT files that repeat others under the same SOPInstanceUID."""
+    dicom(root)
+    for path in sorted(root.glob("*/*/Mustermann*-0")):
+        (path.parent / "Mustermann_copy").write_bytes(path.read_bytes())
+    return root, {"max_refused": 0.5}
+
+
+@pytest.mark.parametrize("make", [damaged_volumes, copied_slices])
+def test_an_ingest_that_is_not_finished_names_nobody_and_goes_on_with_the_names(home, monkeypatch, make):
+    root, options = make(home / "Mustermann")
+    whole = ingest(root, home / "whole", workers=1, **options)
+    stop_in(root, home / "store", monkeypatch, **options)
+    record = json.loads((home / ".store.partial" / "progress.json").read_text())
+    noted = ("refused", "replaced") if make is damaged_volumes else ("copies", "seen")
+    assert record["images"] and all(record[name] for name in noted)
+    assert persons_in(home / ".store.partial") == []
+    store = ingest(root, home / "store", workers=1, **options)
+    assert store.id == whole.id and store.card.refused == whole.card.refused
+    assert store.refused == whole.refused  # what the user reads has the names
+    assert any("Mustermann_" in refusal["reason"] or "Mustermann." in refusal["reason"] for refusal in store.refused)
+    assert store.card.warnings == whole.card.warnings
+
+
+def test_the_parts_of_an_archive_name_nobody(home):
+    root, options = damaged_volumes(home / "Mustermann")
+    ingest_part(root, home / "store", "1/2", **options)
+    assert (home / ".store.partial" / "part-1-of-2" / "done.json").exists()
+    assert persons_in(home / ".store.partial") == []
 
 
 def test_a_file_is_found_again_by_its_hash(home):
