@@ -41,8 +41,8 @@ from ssl_transfer.console import say
 from ssl_transfer.data.display import DISPLAY_RANGE, SCALED_RANGE
 from ssl_transfer.data.ingest.sampling import (
     Extremes,
-    Groups,
     Percentiles,
+    RangeGroups,
     Samples,
     Span,
     depth_in_use,
@@ -126,7 +126,7 @@ def choose_ranges(
     known = {detector: span for detector, span in (known or {}).items() if detector in chosen.containers}
     unknown = {detector: of for detector, of in chosen.containers.items() if detector not in known}
     depths = {**known, **_depths(items, unknown, reader, workers)}
-    groups = Groups(chosen.positions, chosen.volumes if per == "volume" else chosen.series)
+    groups = RangeGroups(chosen.positions, chosen.volumes if per == "volume" else chosen.series)
     warnings = tuple(chosen.warnings(len(items), rule, per))
     stated = chosen.spans | set(depths.values())
     one = len(groups) + len(stated) == 1
@@ -322,7 +322,12 @@ def _is_measured(positions: np.ndarray, part: range) -> bool:
 
 
 def _measure(
-    spans: np.ndarray, items: Sequence[Item], groups: Groups, chosen: np.ndarray, reader: Reader, workers: int | None
+    spans: np.ndarray,
+    items: Sequence[Item],
+    groups: RangeGroups,
+    chosen: np.ndarray,
+    reader: Reader,
+    workers: int | None,
 ) -> None:
     """Write the ranges of some groups by percentile into `spans`, (groups, 2); NaN stays where no file can be read."""
     if not len(chosen):

@@ -99,7 +99,7 @@ def is_native(item: Item) -> bool:
     return item.native
 
 
-class Groups(Sequence[np.ndarray]):
+class RangeGroups(Sequence[np.ndarray]):
     """Positions of the items that share a range: those of a series, or of a volume.
 
     Args:
@@ -124,7 +124,7 @@ class Groups(Sequence[np.ndarray]):
 class Samples(Sequence[list[Item]]):
     """The items of each of some groups that are read to measure its range."""
 
-    def __init__(self, items: Sequence[Item], groups: Groups, chosen: np.ndarray):
+    def __init__(self, items: Sequence[Item], groups: RangeGroups, chosen: np.ndarray):
         self.items, self.groups, self.chosen = items, groups, chosen
 
     def __len__(self) -> int:
