@@ -78,7 +78,7 @@ def test_patients_are_another_unit_and_have_a_table_of_their_own(whole):
     assert "Primary contrasts over patients, and over seeds and patients" in text
     assert ">300</td>" in text
     table = pd.read_csv(whole.parent / "tables/patients.csv")
-    assert set(table["metric"]) == {"auroc"} and set(table["n_patients"]) == {140}
+    assert set(table["metric"]) == {"auroc"} and set(table["n_patients"]) == {60}
     assert table[["ci_low", "p_false", "se_seeds", "se_patients"]].notna().all(axis=None)
 
 
