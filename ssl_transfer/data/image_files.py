@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ssl_transfer.data.integrity import pixel_digest
+from ssl_transfer.data.digests import FINGERPRINTS, pixel_digest
 from ssl_transfer.data.rows import RowBatches
 from ssl_transfer.data.shards import SHARD_BYTES, ShardReader, ShardWriter
 from ssl_transfer.measures.fingerprint import FINGERPRINT_BYTES, fingerprint
-
-FINGERPRINTS = "fingerprints"  # shards of the store, and key of a row that has its fingerprint already
 
 
 def fingerprint_reader(folder: Path, images: int | None = None) -> ShardReader:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ssl_transfer.console import tracked
 from ssl_transfer.data.card import StoreCard
+from ssl_transfer.data.digests import pixel_digest
 from ssl_transfer.data.rows import FILE
 from ssl_transfer.data.shards import ShardReader, shard_bytes, shard_header, shard_name
 from ssl_transfer.errors import StoreError
@@ -22,16 +23,6 @@ from ssl_transfer.errors import StoreError
 SAMPLE = 4  # images that are compared with their digests at opening
 MOST_SIZES = 64  # shards whose size is compared at opening, since each takes a request to the file system
 BLOCK = 2**20
-
-
-def pixel_digest(image: np.ndarray) -> str:
-    """Name an image by its content: the first 32 hex digits of the SHA-256 of its shape, dtype and bytes.
-
-    Processors have instructions for SHA-256: it takes half the time of BLAKE2b, which hashes everything else here.
-    """
-    digest = hashlib.sha256(f"{image.shape}{image.dtype.str}".encode())
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()[:32]
 
 
 def sample_positions(n_images: int) -> list[int]:

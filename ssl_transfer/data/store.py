@@ -20,11 +20,11 @@ import numpy as np
 
 from ssl_transfer import __version__
 from ssl_transfer.data.card import MaskCard, SplitSize, StoreCard
+from ssl_transfer.data.digests import FINGERPRINTS
 from ssl_transfer.data.display import STORED_PERCENTILES
-from ssl_transfer.data.image_files import FINGERPRINTS, ImageFiles, fingerprint_reader
+from ssl_transfer.data.image_files import ImageFiles, fingerprint_reader
 from ssl_transfer.data.images import Positions
 from ssl_transfer.data.integrity import check_at_opening, file_checksum, problems, sample_positions, shard_checksums
-from ssl_transfer.data.integrity import pixel_digest as pixel_digest
 from ssl_transfer.data.partial import PartialStore
 from ssl_transfer.data.rows import content_digest
 from ssl_transfer.data.shards import ShardReader

@@ -7,7 +7,8 @@ import pytest
 
 from ssl_transfer.data import shards as shards_module
 from ssl_transfer.data.card import StoreCard
-from ssl_transfer.data.store import ImageStore, StoreWriter, pixel_digest
+from ssl_transfer.data.digests import pixel_digest
+from ssl_transfer.data.store import ImageStore, StoreWriter
 from ssl_transfer.errors import StoreError
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pandas
 
 from ssl_transfer.data.card import StoreCard
-from ssl_transfer.data.integrity import file_checksum, pixel_digest, sample_positions, shard_checksums
+from ssl_transfer.data.digests import pixel_digest
+from ssl_transfer.data.integrity import file_checksum, sample_positions, shard_checksums
 
 
 def resealed(folder: Path) -> Path:

@@ -9,54 +9,18 @@ from contextlib import closing
 
 import numpy as np
 
-from ssl_transfer.data.display import SCALED_RANGE
-from ssl_transfer.data.image_files import FINGERPRINTS
+from ssl_transfer.data.ingest.decoding import Decoding, Written
 from ssl_transfer.data.ingest.fit import Fit
 from ssl_transfer.data.ingest.pseudonyms import Pseudonyms
-from ssl_transfer.data.ingest.ranges import span_of
 from ssl_transfer.data.ingest.resume import Recorder
 from ssl_transfer.data.ingest.sampling import is_native, pixel_bytes
-from ssl_transfer.data.integrity import pixel_digest
 from ssl_transfer.data.readers.items import Share
-from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan, Unreadable
+from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan
 from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.errors import Interrupted
-from ssl_transfer.measures.fingerprint import fingerprint
 
-Written = tuple[np.ndarray, dict, np.ndarray | None, dict[str, str]]  # image, columns, mask, digests
 ITEM = "item_position"  # column of the rows of a part, which tells files apart
-
-
-class Decoding:
-    """Decodes and fits an item. It is pickled for worker processes."""
-
-    def __init__(self, reader: Reader, fit: Fit):
-        self.reader, self.fit = reader, fit
-
-    def __call__(self, item: Item) -> list[Written] | str:
-        """Images with columns, masks and digests; or the reason why the item cannot be read."""
-        try:
-            frames = list(self.reader.read(item))
-            if not frames:
-                return "there is no image in it"
-            spacing = self.fit.spacing(item.row, item.size)
-            span = span_of(item, [image for image, _, _ in frames])
-            of_item = spacing if span is None else spacing | {"range_low": span[0], "range_high": span[1]}
-            return [self._written(image, columns | of_item, mask, span) for image, columns, mask in frames]
-        except Unreadable as error:
-            return str(error)
-
-    def _written(self, image: np.ndarray, columns: dict, mask: np.ndarray | None, span) -> Written:
-        image = self.fit.image(image, span)
-        digests = {"pixel_digest": pixel_digest(image)}
-        if mask is not None:
-            mask = self.fit.mask(mask)
-            digests["mask_digest"] = pixel_digest(mask)
-        seen = (
-            np.clip(image, *SCALED_RANGE) if self.fit.scaled else image
-        )  # as in a picture of it, and never taken for HU
-        return image, columns | {FINGERPRINTS: fingerprint(seen)}, mask, digests
 
 
 def append_items(

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer.console import say, tracked
-from ssl_transfer.data.image_files import FINGERPRINTS, fingerprint_reader
+from ssl_transfer.data.digests import FINGERPRINTS
+from ssl_transfer.data.image_files import fingerprint_reader
 from ssl_transfer.data.ingest.appending import ITEM, Written, append_items, copy_of, repeated_uids
 from ssl_transfer.data.ingest.filling import Plan, finish_store, prepare
 from ssl_transfer.data.ingest.options import Options

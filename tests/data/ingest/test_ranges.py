@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_transfer.data.image_files import FINGERPRINTS
-from ssl_transfer.data.ingest.appending import Decoding
+from ssl_transfer.data.digests import FINGERPRINTS
+from ssl_transfer.data.ingest.decoding import Decoding
 from ssl_transfer.data.ingest.fit import Fit
 from ssl_transfer.data.ingest.ranges import choose_ranges, span_of
 from ssl_transfer.data.ingest.sampling import depth_in_use, evenly_spaced, percentile_range, sampled
