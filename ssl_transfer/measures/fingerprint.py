@@ -100,7 +100,7 @@ def _plane(image: np.ndarray) -> _Plane | None:
     if min(image.shape[1:]) < LEAST_SIDE:
         return None
     values = image[0] if len(image) != 3 else image.mean(0, dtype=np.float32)
-    plane = values.astype(np.float32)
+    plane = _reduced(values)
     if values.dtype.kind == "f" and not (finite := np.isfinite(plane)).all():
         plane = np.where(finite, plane, plane[finite].min() if finite.any() else 0)
     while len(plane) >= 2 * WORK:
@@ -122,6 +122,19 @@ def _plane(image: np.ndarray) -> _Plane | None:
         return None
     tie, margin = (TIE_HU / span, (BODY_HU - AIR_HU) / span) if in_hu else (TIE, MARGIN_CONTRAST)
     return _Plane(np.clip((plane - low) / span, 0, 1), tie, margin)
+
+
+def _reduced(values: np.ndarray) -> np.ndarray:
+    """Values in float32; integers of at most 16 bits are averaged over the rows that halving would join, which is exact."""
+    height = len(values)
+    rows = 1
+    while height >= 2 * WORK and not height % 2 and rows < 128:  # sums stay below 2**24
+        height, rows = height // 2, 2 * rows
+    if values.dtype.kind not in "iu" or values.dtype.itemsize > 2 or rows == 1:
+        return values.astype(np.float32)
+    sums = np.add.reduce(values.reshape(height, rows, -1), 1, dtype=np.float32)
+    sums /= rows
+    return sums
 
 
 def _whole(plane: _Plane) -> Box:

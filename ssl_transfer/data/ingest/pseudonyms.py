@@ -146,26 +146,26 @@ class Pseudonyms:
         spans = {span for text in texts for span in _spans(text)}
         found: dict[str, str] = {}
         for entry in entries if spans else ():
-            for name, replacement in self._names(entry):
+            for kind, name, stands_for in self._names(entry):
                 if name in spans:
-                    found[name] = replacement
+                    found[name] = self.file(stands_for) if kind == "file" else pseudonym(kind, stands_for)
         return [self._without_paths(_replaced(text, found)) for text in texts]
 
-    def _names(self, entry: Item | Refusal) -> Iterable[tuple[str, str]]:
-        """What may name a person in a warning about a file, and what stands there instead."""
+    def _names(self, entry: Item | Refusal) -> Iterable[tuple[str, str, str]]:
+        """What may name a person in a warning about a file: its kind, the name, and what is hashed in its place."""
         for kind in HASHED:
             raw = str(entry.row.get(kind) or "")
             if len(raw) >= (FEWEST_DIGITS if raw.isdigit() else SHORTEST_IN_TEXT):
-                yield raw, pseudonym(kind, raw)
+                yield kind, raw, raw
         if self.keep_paths:
             return
         folders, _, base = entry.file.rpartition("/")
-        yield entry.file, self.file(entry.file)
-        yield base, self.file(entry.file)
-        yield folders, self.file(folders)
+        yield "file", entry.file, entry.file
+        yield "file", base, entry.file
+        yield "file", folders, folders
         for part in (*folders.split("/"), base.partition(".")[0]):
             if _may_name(part) and part != entry.row.get("label"):
-                yield part, self.file(part)
+                yield "file", part, part
 
     def _unmarked(self, text: str) -> str:
         return MARKED.sub(lambda match: self.file(match[1]), text)

@@ -101,8 +101,8 @@ class GreyFrames:
                     "states no rescale slope and intercept, and with those of its series its values are not plausible "
                     f"(5 and 95 % percentile: {low:.0f} and {high:.0f} HU)"
                 )
-        if values.dtype == np.int16:
-            return np.maximum(values, AIR_HU, out=values)
+        if values.dtype == np.int16:  # finding the minimum takes a tenth of the time of the maximum
+            return np.maximum(values, AIR_HU, out=values) if values.min(initial=0) < AIR_HU else values
         return np.clip(values, AIR_HU, 32767)
 
     def _as_shown(self, values: np.ndarray, padding: np.ndarray | None) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any
 from ssl_transfer.data.readers.dicom_coding import Coding, coding_of, padding_of, voi_window
 from ssl_transfer.data.readers.dicom_geometry import Frame, frames_of, pixel_spacing
 from ssl_transfer.data.readers.dicom_mosaic import is_mosaic, mosaic_of
+from ssl_transfer.data.readers.dicom_parser import ordinary_header
 from ssl_transfer.data.readers.dicom_pixels import PLAIN_BITS, PlainPixels
 from ssl_transfer.data.readers.dicom_values import frame_count, group_or_header, number, plain_text, text, words
 from ssl_transfer.data.readers.reader import Item, Refusal
@@ -98,7 +99,9 @@ def read_header(path: Path) -> Header:
 
     with open(path, "rb") as file:
         try:
-            dataset = pydicom.dcmread(file, stop_before_pixels=True)
+            dataset = ordinary_header(file)
+            if dataset is None:
+                dataset = pydicom.dcmread(file, stop_before_pixels=True)
         except InvalidDicomError:
             file.seek(0)
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # a file without a preamble
