@@ -38,7 +38,11 @@ from ssl_transfer.data.readers.phantom.generate import write_ct
 from ssl_transfer.processes import worker_processes
 
 CODECS = {"uncompressed": None, "jpeg_ls": JPEGLSLossless, "jpeg_2000": JPEG2000Lossless}
-COMPRESSED_SHARE = 8  # fewer slices of the slow codecs
+SHARES = {
+    "uncompressed": 1,
+    "jpeg_ls": 2,
+    "jpeg_2000": 8,
+}  # fewer slices of the slow codecs: each takes some ten seconds
 SMALL = 8  # px of the small DICOM files
 KINDS = ("dicom", "pictures", "masked", "nifti")  # of small files; masked: pictures with masks and a label table
 CORES = 2
@@ -47,7 +51,9 @@ CORES = 2
 def main(arguments: list[str] | None = None) -> None:
     """Write the files, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--slices", type=int, default=4000, help="uncompressed; of the others an eighth")
+    parser.add_argument(
+        "--slices", type=int, default=4000, help="uncompressed; of JPEG-LS half of them, of JPEG 2000 an eighth"
+    )
     parser.add_argument("--size", type=int, default=512, help="rows and columns of a slice")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--files", type=_numbers, default=(), metavar="N,N,…", help="small files of the memory test")
@@ -77,7 +83,7 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     write_archive(folder / "first", 8, 64, None)
     ingested(folder / "first", folder / "store")  # imports everything
     for name, codec in CODECS.items():
-        count = options.slices if codec is None else max(50, options.slices // COMPRESSED_SHARE)
+        count = max(50, options.slices // SHARES[name])
         archive = folder / name
         files = write_archive(archive, count, options.size, codec)
         seconds: dict[str, list[float]] = {"loop": [], "ingest": []}
@@ -106,7 +112,9 @@ def write_archive(folder: Path, count: int, size: int, codec: str | None) -> lis
         which = number % len(templates)
         dataset = copy.deepcopy(templates[which])
         series, position = divmod(number, 200)
-        dataset.PixelData = np.roll(pixels[which], number, (0, 1)).tobytes()
+        shifted = np.roll(pixels[which], number, (0, 1))
+        shifted[0, :2] = number % 2048, number // 2048
+        dataset.PixelData = shifted.tobytes()
         dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(number)])
         dataset.PatientID, dataset.StudyInstanceUID = f"P{series:05d}", f"1.2.3.{series}"
         dataset.SeriesInstanceUID, dataset.InstanceNumber = f"1.2.3.{series}.1", position + 1

@@ -351,8 +351,10 @@ def receive(connection: multiprocessing.connection.Connection) -> Any:
     Raises:
         EOFError, OSError: If the other process has ended.
     """
+    import numpy as np
+
     content, sizes = pickle.loads(connection.recv_bytes())
-    buffers = [bytearray(size) for size in sizes]
+    buffers = [np.empty(size, np.uint8) for size in sizes]  # a bytearray would be filled with zeros first
     for buffer in buffers:
         view = memoryview(buffer)
         while view:

@@ -165,7 +165,9 @@ def _table(rows: list[dict[str, Any]]) -> pyarrow.Table:
     """A table of rows that may have different columns; a column of mixed types becomes text."""
     import pyarrow
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    names: dict[str, Any] = {}
+    for row in rows:
+        names |= row
     return pyarrow.table({name: _array([row.get(name) for row in rows]) for name in names})
 
 

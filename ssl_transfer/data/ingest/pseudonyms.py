@@ -10,6 +10,7 @@ import hmac
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from ssl_transfer.data.readers.matching import suffix
@@ -58,7 +59,11 @@ def pseudonym(kind: str, value: str) -> str:
         kind: `patient`, `study`, `series` or `file`; equal ids of different kinds give different hashes.
         value: The raw id.
     """
-    key = os.environ.get(KEY_VARIABLE) or DEFAULT_KEY
+    return _hashed(os.environ.get(KEY_VARIABLE) or DEFAULT_KEY, kind, value)
+
+
+@lru_cache(maxsize=64)  # slices of a series have the same ids
+def _hashed(key: str, kind: str, value: str) -> str:
     return hmac.digest(key.encode(), f"{kind}\0{value}".encode("utf-8", "surrogateescape"), "sha256").hex()[:16]
 
 

@@ -14,7 +14,7 @@ Span = tuple[float, float]  # lowest and highest value
 SUPPLEMENTAL = ("COLOR", "MIXED")  # PixelPresentation of grey images whose highest values are colours
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which take longer to pickle
 class Coding:
     """The attributes of an object that determine its physical values.
 

@@ -28,7 +28,7 @@ UNORDERED = (3, 6, 7)  # of `Frame.times`: gradient direction, image type, contr
 B_VALUES = ((0x0019, 0x100C), (0x2001, 0x1003), (0x0043, 0x1039))  # private, of Siemens, Philips and GE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which take longer to pickle
 class Frame:
     """Attributes of a frame that decide about its volume and its place in it.
 

@@ -25,7 +25,7 @@ JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
 PLAIN_BITS = (8, 16, 32)  # of the words of uncompressed pixels that NumPy reads
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, which take longer to pickle
 class PlainPixels:
     """Uncompressed grey pixels of one frame, which are read without parsing their header again.
 

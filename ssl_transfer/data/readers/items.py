@@ -102,6 +102,11 @@ class Items(Sequence[Item]):
     def __len__(self) -> int:
         return len(self._head) + (len(self._records) if self._records else 0)
 
+    def __iter__(self) -> Iterator[Item]:
+        yield from self._head
+        for position in range(len(self._records) if self._records else 0):
+            yield StoredItem(self._records, position)  # type: ignore[arg-type]
+
     @overload
     def __getitem__(self, position: int) -> Item: ...
 
@@ -111,6 +116,8 @@ class Items(Sequence[Item]):
     def __getitem__(self, position):
         if isinstance(position, slice):
             return [self[number] for number in range(*position.indices(len(self)))]
+        if 0 <= position < len(self._head):
+            return self._head[int(position)]
         if not -len(self) <= position < len(self):
             raise IndexError(position)
         position = int(position) % len(self)
