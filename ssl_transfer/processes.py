@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib
 import json
-import mmap
 import multiprocessing
 import multiprocessing.connection
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -21,12 +19,13 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from ssl_transfer.messages import mapped, new_memory, receive, send
+
 SECONDS_BETWEEN_LOOKS = 0.5
 GRACE_SECONDS = 30.0  # time that a stopped command has for its checkpoint, as torch's launcher allows
 IDLE_SECONDS = 5.0  # for the end of a worker that has nothing to do
 CORES = "SSL_TRANSFER_CORES"  # environment variable: number of cores that a process may use
 STOPPING = ("SIGTERM", "SIGINT", "SIGHUP")
-SHARED_BYTES = 24 * 2**20  # of memory in which a worker leaves the arrays of an answer; larger ones are sent
 WORKER = (  # imports nothing before the paths are those of the parent
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from ssl_transfer.processes import serve; serve(int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))"
@@ -206,9 +205,9 @@ class Workers:
         """Numbers of the workers without a task, ascending from 0."""
         return [number for number in range(self.count) if number not in self._busy]
 
-    def warm(self) -> None:
-        """Start all workers, which takes them about a second, before there is a task for them."""
-        for number in range(self.count):
+    def warm(self, count: int) -> None:
+        """Start the first workers, which takes them about a second, before there is a task for them."""
+        for number in range(count):
             if number not in self._workers and not self.stopped:
                 self._started(number)
 
@@ -292,8 +291,8 @@ class _Worker:
 
     def __init__(self, target: str, environment: Mapping[str, str]):
         self.connection, theirs = multiprocessing.Pipe()
-        memory = _new_memory()
-        self.shared = _mapped(memory)
+        memory = new_memory()
+        self.shared = mapped(memory)
         paths = json.dumps([path or os.getcwd() for path in sys.path])
         command = [sys.executable, "-c", WORKER, paths, str(theirs.fileno()), target, str(memory)]
         try:  # what it prints is for standard error: this process may owe an answer on standard output
@@ -319,20 +318,6 @@ class _Worker:
             return self.process.wait()
 
 
-def _new_memory() -> int:
-    """File descriptor of memory that is shared with a worker; −1 where the system has no such memory."""
-    try:
-        memory = os.memfd_create("ssl_transfer_answers")
-        os.ftruncate(memory, SHARED_BYTES)
-    except (AttributeError, OSError):  # not Linux, or none is left
-        return -1
-    return memory
-
-
-def _mapped(memory: int) -> mmap.mmap | None:
-    return mmap.mmap(memory, SHARED_BYTES) if memory >= 0 else None
-
-
 def serve(descriptor: int, target: str, memory: int) -> None:
     """Answer tasks until the connection is closed: what a worker of `Workers` does.
 
@@ -342,7 +327,7 @@ def serve(descriptor: int, target: str, memory: int) -> None:
         memory: File descriptor of the memory for the arrays of answers; −1: there is none.
     """
     os.set_inheritable(descriptor, False)
-    shared = _mapped(memory)
+    shared = mapped(memory)
     if memory >= 0:
         os.close(memory)
     end_with_parent(_stop_alone)
@@ -357,50 +342,6 @@ def serve(descriptor: int, target: str, memory: int) -> None:
         answer = getattr(importlib.import_module(module), name)(task)
         with suppress(OSError):  # nobody waits for it any more
             send(connection, answer, shared)
-
-
-def send(connection: multiprocessing.connection.Connection, value: Any, shared: mmap.mmap | None = None) -> None:
-    """Send a value. Its arrays go through shared memory, if there is any and they fit.
-
-    The memory is free for the next value when this one is received: a worker has one task at a time.
-    """
-    buffers: list[pickle.PickleBuffer] = []
-    content = pickle.dumps(value, pickle.HIGHEST_PROTOCOL, buffer_callback=buffers.append)
-    views = [buffer.raw() for buffer in buffers]
-    sizes = [view.nbytes for view in views]
-    is_shared = shared is not None and sum(sizes) <= SHARED_BYTES
-    if is_shared and shared is not None:
-        shared.seek(0)
-        for view in views:
-            shared.write(view)
-    connection.send_bytes(pickle.dumps((content, sizes, is_shared)))
-    for view in () if is_shared else views:
-        while view:
-            view = view[os.write(connection.fileno(), view) :]
-
-
-def receive(connection: multiprocessing.connection.Connection, shared: mmap.mmap | None = None) -> Any:
-    """Receive what `send` has sent; its arrays are copied into their memory.
-
-    Raises:
-        EOFError, OSError: If the other process has ended.
-    """
-    import numpy as np
-
-    content, sizes, is_shared = pickle.loads(connection.recv_bytes())
-    if is_shared and shared is not None:
-        ends = np.cumsum([0, *sizes])
-        copies = [np.frombuffer(shared, np.uint8, size, begin).copy() for size, begin in zip(sizes, ends, strict=False)]
-        return pickle.loads(content, buffers=copies)
-    buffers = [np.empty(size, np.uint8) for size in sizes]  # a bytearray would be filled with zeros first
-    for buffer in buffers:
-        view = memoryview(buffer)
-        while view:
-            count = os.readv(connection.fileno(), [view])
-            if not count:
-                raise EOFError
-            view = view[count:]
-    return pickle.loads(content, buffers=buffers)
 
 
 def _stop_alone() -> None:

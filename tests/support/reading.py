@@ -1,6 +1,7 @@
 """Functions that workers import: what a decoder does with files of several kinds."""
 
 import os
+import sys
 import time
 
 import numpy as np
@@ -36,6 +37,12 @@ def native(item):
 
 
 def pid(item):
+    return os.getpid()
+
+
+def slow_here(item):
+    """The process that reads; that of the test takes its time, so that a worker starts meanwhile."""
+    time.sleep(0.03 if "pytest" in sys.modules else 0)
     return os.getpid()
 
 

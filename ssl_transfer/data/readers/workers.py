@@ -35,6 +35,8 @@ MEASURED = 50  # items that this process reads first, to measure the time per it
 WORTH_SECONDS = 4.0  # workers are started if the remaining items would take longer, since their start takes a second
 WARM_ITEMS = 1000  # from so many items on, workers are started while this process reads the first ones
 WORTH_WARM = 0.5  # as `WORTH_SECONDS`, for workers that are started
+QUICK_SECONDS = 0.05  # items that take longer on average are left to the workers, which wait while this process reads
+MOST_TOGETHER = 4  # with more workers, this process has enough to do with their results
 CHUNK = 16  # items per message
 CHUNK_BYTES = 16 * 2**20  # pixels per message, if one item has less
 MOST_WORKERS = 16
@@ -69,7 +71,7 @@ def shared_workers(count: int | None) -> Iterator[Workers]:
 def warm_workers(files: int) -> None:
     """Start the shared workers, if there are any, when so many files for native decoders are known that all will be needed."""
     if files == MEASURED and (pool := _pool.get()) is not None:
-        pool.warm()
+        pool.warm(pool.count)
 
 
 def ordered(
@@ -140,13 +142,14 @@ def _results(reading: _Reading[Item, Result], items: Sequence[Item], pool: Worke
     spent, began = 0.0, start
     parallel, worth = reading.worth_workers and pool.count > 1, WORTH_SECONDS
     if parallel and len(items) - start >= WARM_ITEMS:
-        pool.warm()
+        pool.warm(pool.count - (pool.count <= MOST_TOGETHER))
         worth = WORTH_WARM
     for position in range(start, len(items)):
         item, done = items[position], position - began
         slow = parallel and done >= MEASURED and spent / done * (len(items) - position) > worth
         if slow or reading.native(item):
-            yield from _Pooled(reading, items, pool, position).results()
+            quick = done > 0 and spent / done <= QUICK_SECONDS
+            yield from _Pooled(reading, items, pool, position, takes_part=quick and parallel).results()
             return
         _check(pool)
         started = time.monotonic()
@@ -186,14 +189,21 @@ class _Pooled(Generic[Item, Result]):
     """Reads items by worker processes.
 
     A message whose worker crashes or takes too long is sent again item by item, which finds the item that is the cause.
+
+    Items that no native decoder reads, and that take little time, are also read by this process while it would wait, in place of
+    the last of few workers: their results need not be moved.
     """
 
-    def __init__(self, reading: _Reading[Item, Result], items: Sequence[Item], pool: Workers, start: int):
+    def __init__(
+        self, reading: _Reading[Item, Result], items: Sequence[Item], pool: Workers, start: int, *, takes_part: bool
+    ):
         self.reading, self.items, self.pool, self.next = reading, items, pool, start
+        self.takes_part = takes_part and 1 < pool.count <= MOST_TOGETHER
         self.yielded = start
         self.again: deque[_Chunk] = deque()
         self.running: dict[int, _Chunk] = {}
         self.finished: dict[int, list] = {}  # results by the position of their first item
+        self.own: tuple[_Chunk, list] | None = None  # what this process reads, and its results so far
 
     def results(self) -> Iterator[Result]:
         """Yield one result per item."""
@@ -210,7 +220,7 @@ class _Pooled(Generic[Item, Result]):
         while self.yielded < len(self.items):
             _check(self.pool)
             self._send(path)
-            self._receive()
+            self._receive(wait=not self._read_own())
             while self.yielded in self.finished:
                 results = self.finished.pop(self.yielded)
                 yield from results
@@ -218,11 +228,40 @@ class _Pooled(Generic[Item, Result]):
                 self._receive(wait=False)
                 self._send(path)
 
+    def _is_full(self) -> bool:
+        """Whether so many results are waiting that no more items are read."""
+        return len(self.running) + len(self.finished) >= 4 * self.pool.count
+
+    def _is_for_this_process(self) -> bool:
+        """Whether this process reads the next item, or its message, in place of the last one of several workers."""
+        is_next = self.takes_part and self.next < len(self.items)
+        return self.own is not None or (is_next and not self.reading.native(self.items[self.next]))
+
+    def _read_own(self) -> bool:
+        """Read one item in this process; returns whether it has."""
+        if self.own is None:
+            chunk = self._next_chunk() if self._is_for_this_process() and not self._is_full() else None
+            if chunk is None:
+                return False
+            if any(map(self.reading.native, chunk.items)):
+                self.again.append(chunk)
+                return False
+            self.own = chunk, []
+        chunk, results = self.own
+        item = chunk.items[len(results)]
+        result = _limited(self.reading.read, item, self.reading.seconds(item), self.reading.memory(item))
+        results.append(self.reading.fail(item, result.reason) if isinstance(result, _Failure) else result)
+        if len(results) == len(chunk.items):
+            self.finished[chunk.start], self.own = results, None
+        return True
+
     def _send(self, path: str) -> None:
         """Give every free worker a message, unless too many results are waiting."""
         for number in self.pool.free:
-            full = len(self.running) + len(self.finished) >= 4 * self.pool.count
-            if self.pool.stopped or (full and not self.again):  # what is sent again is what others wait for
+            is_spare = number == self.pool.count - 1 and self._is_for_this_process()
+            if self.pool.stopped or (
+                (is_spare or self._is_full()) and not self.again
+            ):  # others wait for what is sent again
                 return
             chunk = self.again.popleft() if self.again else self._next_chunk()
             if chunk is None:

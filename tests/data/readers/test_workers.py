@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from support.reading import act, fail, native, pid, same
+from support.reading import act, fail, native, pid, same, slow_here
 
 from ssl_transfer.data.readers import workers
 from ssl_transfer.data.readers.workers import ordered
@@ -51,11 +51,28 @@ def test_an_error_of_the_user_s_input_ends_the_reading(is_native):
         results([1, "refused", 3], is_native)
 
 
-def test_many_items_go_to_workers_if_they_would_take_long(monkeypatch):
+def test_many_items_go_to_workers_and_to_this_process_if_they_would_take_long(monkeypatch):
     monkeypatch.setattr(workers, "MEASURED", 3)
     monkeypatch.setattr(workers, "WORTH_SECONDS", 0)
+    pids = list(ordered(slow_here, range(200), "reading", 2))
+    assert set(pids[:3]) == {os.getpid()} and len(set(pids)) == 2 and len(pids) == 200
+
+
+def test_items_that_take_long_are_left_to_the_workers(monkeypatch):
+    monkeypatch.setattr(workers, "MEASURED", 3)
+    monkeypatch.setattr(workers, "WORTH_SECONDS", 0)
+    monkeypatch.setattr(workers, "QUICK_SECONDS", 0)
     pids = list(ordered(pid, range(60), "reading", 2))
-    assert set(pids[:3]) == {os.getpid()} and os.getpid() not in pids[3:] and len(pids) == 60
+    assert set(pids[:3]) == {os.getpid()} and os.getpid() not in pids[3:]
+
+
+def test_items_for_native_decoders_never_come_to_this_process_and_the_order_is_kept(monkeypatch):
+    monkeypatch.setattr(workers, "MEASURED", 3)
+    monkeypatch.setattr(workers, "WORTH_SECONDS", 0)
+    for is_native in (lambda item: item % 7 == 3, lambda item: item > 500):
+        pids = list(ordered(pid, range(1000), "reading", 2, native=is_native))
+        assert all(number != os.getpid() for item, number in enumerate(pids) if is_native(item))
+        assert list(ordered(same, range(1000), "reading", 2, native=is_native)) == list(range(1000))
 
 
 def test_results_that_nobody_has_taken_are_few(monkeypatch):
