@@ -88,7 +88,7 @@ def ingest(
         max_unmatched: Largest share of the rows of the CSV that are not in the source; with more, ingest fails.
         patient_from: Part of the path that names the patient, as in {patient}_* or */{patient}/**; default: header, known names.
         keep_paths: Store the paths of files as they are, for sources that name no persons. Otherwise their hashes are stored.
-        keep_columns: Columns of the CSV, separated by commas, that are stored as they are although they look like ids or names.
+        keep_columns: Columns of the CSV, separated by commas, that are stored as they are although they may hold ids or names.
         size: Height and width of the images in pixels; default: the most common shape. The aspect ratio is kept, by padding.
         channels: Number of channels; default: 3 if all images are colour, otherwise 1.
         range: What becomes 0 and 1 in grey images that are neither HU nor 8-bit: ends of the VOI window, of the stored bits, or

@@ -26,13 +26,14 @@ HEADINGS = _words(  # of columns whose texts are stored as they are, unless they
     "stain staining marker channel objective format compression site center centre dataset source cohort collection",
     "database group arm fold batch subset split partition version quality artifact artefact noise blur visibility adequacy",
     "difficulty unit units count number order flag is has truth gt groundtruth prediction consensus",
+    "localization localisation shape margin margins distribution composition texture categories provider survival fitzpatrick",
 )
 WORDS = _words(  # of values that are stored as they are under any heading
     "yes no true false positive negative pos neg present absent normal abnormal unknown uncertain unclear indeterminate",
     "other others none missing any all both mixed not non without with and or of the in for to ja nein ill well healthy",
     "sick diseased case control test train training val valid validation testing male female man woman boy girl diverse",
     "adult child infant left right bilateral unilateral upper lower middle mid central peripheral anterior posterior",
-    "superior inferior medial lateral proximal distal ap pa ll lat frontal oblique axial coronal sagittal transverse cc mlo",
+    "superior inferior medial lateral proximal distal ap pa ll rl lat frontal oblique axial coronal sagittal transverse cc mlo",
     "ml lm xccl supine prone erect low high medium moderate mild severe minimal large larger smaller tiny first second",
     "third last lobe early late acute chronic recurrent residual primary secondary metastatic metastasis metastases benign",
     "malignant suspicious tumor tumour cancer carcinoma adenocarcinoma sarcoma lymphoma melanoma glioma glioblastoma",

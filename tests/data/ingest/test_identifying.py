@@ -103,6 +103,12 @@ def test_what_is_written_like_a_name_is_hashed_under_any_heading(value):
         ("tumour_type", ("Ewing", "Wilms")),
         ("site", ("Basel", "Oslo")),
         ("class_name", ("Paget", "well")),
+        ("Finding Labels", ("Hernia|Effusion", "No Finding")),  # of NIH ChestX-ray14
+        ("localization", ("lower extremity", "acral")),  # of HAM10000
+        ("AP/PA", ("AP", "RL")),  # of CheXpert
+        ("Frontal/Lateral", ("Frontal", "Lateral")),
+        ("mass margins", ("SPICULATED", "ILL_DEFINED-OBSCURED")),  # of CBIS-DDSM
+        ("anatom_site_general", ("torso", "palms/soles")),  # of ISIC
     ],
 )
 def test_known_headings_keep_their_words(heading, values):

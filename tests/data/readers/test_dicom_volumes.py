@@ -249,7 +249,9 @@ def test_one_phase_per_file_and_frames_without_positions(tmp_path):
     assert volumes(tmp_path / "cine")[0] == {0: [0, 1, 2, 3, 4]}
 
 
-def test_items_of_a_volume_share_an_intensity_range(tmp_path):
-    write_slices(tmp_path, BY["temporal position"])
+@pytest.mark.parametrize("how", BY)
+def test_volumes_of_a_series_are_on_one_scale_unless_they_measure_different_things(tmp_path, how):
+    write_slices(tmp_path, BY[how])
     items = DicomReader(tmp_path).scan().items
-    assert [one.together for one in items] == [f"0/{t}" for t in range(3) for _ in range(Z)]
+    own = any("ImageType" in elements for elements in BY[how])
+    assert [one.together for one in items] == [f"0/{t * own}" for t in range(len(BY[how])) for _ in range(Z)]
