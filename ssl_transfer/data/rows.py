@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 BATCH = 1024  # rows that are held in memory
-GROUP = 16_384  # rows of a row group of `rows.parquet`
+GROUP = 8192  # rows of a row group of `rows.parquet`, which are held in memory when it is written
 LEADING = ("label", "patient", "series", "slice", "split", "pixel_digest")
 FILE = "rows.parquet"
 
