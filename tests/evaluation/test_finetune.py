@@ -340,8 +340,8 @@ def test_a_segmentation_task_is_refused_with_a_hint_to_segment(tmp_path):
 def test_a_launch_with_sharded_weights_is_refused(task, tmp_path, monkeypatch):
     start = session.start_accelerator
 
-    def sharded(*arguments):
-        accelerator = start(*arguments)
+    def sharded(*arguments, **options):
+        accelerator = start(*arguments, **options)
         monkeypatch.setattr(type(accelerator), "is_fsdp2", property(lambda self: True))
         return accelerator
 
