@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ssl_transfer.cards import BackboneCard
 from ssl_transfer.errors import BackboneError
+from ssl_transfer.poolings import SUFFIX, stated_pooling
 
 FOLDER = "backbones"  # in the folder of a run
 LAST, BEST, ALL = "last", "best", "all"
@@ -71,20 +72,21 @@ def located(spec: str) -> Path:
 
 
 def expanded(specs: Iterable[str]) -> list[str]:
-    """Specs of backbones, with `RUN@EPOCH` for every epoch of the run in place of `RUN@all`.
+    """Specs of backbones, with `RUN@EPOCH` for every epoch of the run in place of `RUN@all`, also before `,pooling=NAME`.
 
     Raises:
         BackboneError: If such a run has no backbone.
     """
     named = []
     for spec in specs:
-        run, which = run_and_epoch(spec) or (spec, "")
+        bare, pooling = stated_pooling(spec)
+        run, which = run_and_epoch(bare) or (bare, "")
         if which != ALL:
             named.append(spec)
             continue
         if not (epochs := kept_epochs(Path(run))):
             raise BackboneError(f"{spec}: this run has no backbone yet. The same command of pretraining continues it.")
-        named += [f"{run}@{epoch:g}" for epoch in epochs]
+        named += [f"{run}@{epoch:g}" + (f"{SUFFIX}{pooling}" if pooling else "") for epoch in epochs]
     return named
 
 

@@ -95,6 +95,7 @@ def test_every_epoch_has_a_name_and_best_last_and_all_are_names_too(kept_run):
     assert located(f"{run}@2") == located(f"{run}@last") == run / "backbone"
     assert located(f"{run}@best") == run / "backbones/best"
     assert expanded([f"{run}@all", "scratch:resnet18"]) == [f"{run}@0.67", f"{run}@1", f"{run}@2", "scratch:resnet18"]
+    assert expanded([f"{run}@all,pooling=mean"])[1] == f"{run}@1,pooling=mean"
     assert load_backbone(f"{run}@1.0").id == load_backbone(run / "backbones/epoch-1").id
 
 
