@@ -12,7 +12,7 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,11 +283,32 @@ def without_missing(values: Sequence[str], words: Sequence[str] = MISSING) -> tu
         >>> without_missing(["a", "", "n/a"])
         (['a', None, None], Counter({'n/a': 1}))
     """
-    absent = {word.casefold() for word in words if word != "None"}
-    if "+" in values:
-        absent -= {"-", "–", "—"}
-    found = Counter(value for value in values if value.casefold() in absent or (value == "None" and value in words))
-    return [None if not value or value in found else value for value in values], found
+    present = Present(values, words)
+    return list(present), present.found
+
+
+class Present(Sequence["str | None"]):
+    """The cells of a column without those that mean "missing", as `without_missing` describes; made when they are asked for.
+
+    Attributes:
+        found: How often each word for "missing" occurs.
+    """
+
+    def __init__(self, values: Sequence[str], words: Sequence[str] = MISSING):
+        self._values = values
+        absent = {word.casefold() for word in words if word != "None"}
+        if "+" in values:
+            absent -= {"-", "–", "—"}
+        self.found = Counter(
+            value for value in values if value.casefold() in absent or (value == "None" and value in words)
+        )
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __getitem__(self, row):
+        value = self._values[row]
+        return None if not value or value in self.found else value
 
 
 # Numbers
@@ -315,8 +336,17 @@ def numbers(values: Sequence[str | None]) -> list[int | None] | list[float | Non
         >>> numbers(["7", None, "8"]), numbers(["7", "0.5"]), numbers(["7", "08"])
         ([7, None, 8], [7.0, 0.5], None)
     """
-    present = [value for value in values if value is not None]
-    if not present or not all(map(is_number, present)):
-        return None
-    convert: Callable = int if all(map(is_integer, present)) else float
-    return [None if value is None else convert(value) for value in values]
+    convert: Callable | None = number_type(values)
+    return None if convert is None else [None if value is None else convert(value) for value in values]
+
+
+def number_type(values: Iterable[str | None]) -> type[int] | type[float] | None:
+    """The type of the numbers of a column; see `numbers`."""
+    kind: type[int] | type[float] | None = None
+    for value in values:
+        if value is None:
+            continue
+        if not is_number(value):
+            return None
+        kind = int if kind in (None, int) and is_integer(value) else float
+    return kind

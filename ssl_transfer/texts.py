@@ -60,10 +60,12 @@ class Values(Sequence[Any]):
         codes: Position of each row's value among them, int32, shape (N,).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, values: Iterable[Any] = ()) -> None:
         self.distinct: list[Any] = []
         self._numbers: dict[Any, int] = {}
         self._codes = array("i")
+        for value in values:
+            self.append(value)
 
     def append(self, value: Any, count: int = 1) -> None:
         """Add rows of one value; NaN is None."""
@@ -88,7 +90,12 @@ class Values(Sequence[Any]):
 
 
 class Numbers(Sequence["int | float | None"]):
-    """A column of numbers of one type: nine bytes a row."""
+    """A column of numbers of one type: nine bytes a row.
+
+    Example:
+        >>> list(Numbers([1, None, 3], int))
+        [1, None, 3]
+    """
 
     def __init__(self, values: Iterable[int | float | None], kind: type):
         self._kind, self._values, self._known = kind, array("q" if kind is int else "d"), bytearray()
@@ -101,22 +108,6 @@ class Numbers(Sequence["int | float | None"]):
 
     def __getitem__(self, row):
         return self._values[row] if self._known[row] else None
-
-
-def compact(values: Sequence[Any]) -> Sequence[Any]:
-    """The values of a column of one type at a few bytes each.
-
-    Example:
-        >>> list(compact([1, None, 3])), list(compact(["a", None, "a"]))
-        ([1, None, 3], ['a', None, 'a'])
-    """
-    kinds = {type(value) for value in values if value is not None}
-    if kinds in ({int}, {float}) and all(abs(value) < 2**63 for value in values if value is not None):
-        return Numbers(values, kinds.pop())
-    column = Values()
-    for value in values:
-        column.append(value)
-    return column
 
 
 def hashes(keys: Iterable[Hashable]) -> np.ndarray:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssl_transfer.texts import HashSet, Partition, Positions, Texts, compact, distinct_pairs, hashes
+from ssl_transfer.texts import HashSet, Numbers, Partition, Positions, Texts, Values, distinct_pairs, hashes
 
 NAMES = st.lists(st.text(st.characters(codec=None), max_size=4), max_size=20)
 few = settings(max_examples=50, deadline=None)
@@ -51,7 +51,11 @@ def test_distinct_pairs_are_counted(pairs):
 
 
 @few
-@given(st.lists(st.none() | st.integers(-5, 2**70)) | st.lists(st.none() | st.floats(allow_nan=False)) | NAMES)
-def test_a_compact_column_has_the_same_values_of_the_same_types(values):
-    column = compact(values)
-    assert list(column) == values and list(map(type, column)) == list(map(type, values))
+@given(st.lists(st.none() | st.integers(-5, 2**53)), st.lists(st.none() | st.floats(allow_nan=False)), NAMES)
+def test_compact_columns_have_the_same_values_of_the_same_types(integers, floats, names):
+    for column, values in (
+        (Numbers(integers, int), integers),
+        (Numbers(floats, float), floats),
+        (Values(names), names),
+    ):
+        assert list(column) == values and list(map(type, column)) == list(map(type, values))

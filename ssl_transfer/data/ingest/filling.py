@@ -277,9 +277,7 @@ def _check_source_splits(root: Path, items: Sequence[Item], options: Options) ->
         SplitError: If only some images have a split, a patient has images in several splits, or splits are to be stratified that
             are kept, or by a column that there is not.
     """
-    splits = Values()
-    for item in items:
-        splits.append(item.row.get("split"))
+    splits = Values(item.row.get("split") for item in items)
     stratify_columns(options.stratify, (item.row for item in items))
     if options.resplit or not any(splits.distinct):
         return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ssl_transfer.csv_table import CsvTable, plain_name, shown
@@ -165,7 +165,7 @@ def _joined(table: CsvTable, key: str, roles: Mapping[str, str], notes: list[str
     return joined
 
 
-def check_splits(table: CsvTable, column: str, values: list[str | None]) -> list[str | None]:
+def check_splits(table: CsvTable, column: str, values: Sequence[str | None]) -> list[str | None]:
     """The names of splits: train, val and test, of `training`, `valid` and the like.
 
     Raises:

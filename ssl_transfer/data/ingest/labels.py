@@ -16,19 +16,19 @@ from ssl_transfer.csv_table import (
     DECIMAL_COMMA,
     MISSING,
     CsvTable,
+    Present,
     is_number,
-    numbers,
+    number_type,
     read_csv,
     shown,
     tidy,
-    without_missing,
 )
 from ssl_transfer.data.ingest.label_columns import LabelColumns, check_splits, label_columns
 from ssl_transfer.data.ingest.label_files import lost_zeros, match_files
 from ssl_transfer.data.readers.items import Selected
 from ssl_transfer.data.readers.reader import Item, Refusal, named_file
 from ssl_transfer.errors import LabelError
-from ssl_transfer.texts import HashSet, Positions, Texts, compact, hashes
+from ssl_transfer.texts import HashSet, Numbers, Positions, Texts, Values, hashes
 
 TEXT = ("label", "patient", "series", "split")  # columns that are never numbers
 LONGEST_NAME = 1_000  # characters of a class, an id or a file name
@@ -126,27 +126,28 @@ def read_labels(
     columns = label_columns(table, key, named)
     words = MISSING if missing is None else tuple(word.strip() for word in missing.split(","))
     notes = [*table.notes, *columns.notes]
-    values = {name: compact(_values(table, name, column, words, notes)) for name, column in columns.joined.items()}
+    values = {name: _values(table, name, column, words, notes) for name, column in columns.joined.items()}
     rows = _rows_by_key(table, columns, values, words, notes)
     return LabelTable(table.path, columns.key, list(columns.joined), rows, list(dict.fromkeys(notes)))
 
 
-def _values(table: CsvTable, name: str, column: str, words: Sequence[str], notes: list[str]) -> list:
+def _values(table: CsvTable, name: str, column: str, words: Sequence[str], notes: list[str]) -> Sequence:
     """The values of a column of the store; notes about words for missing values, and about classes that are nearly equal."""
-    values, found = without_missing(table.cells[column], words)
-    if found:
-        counts = ", ".join(f"{shown(word)} ({count})" for word, count in found.most_common())
+    values = Present(table.cells[column], words)
+    if values.found:
+        counts = ", ".join(f"{shown(word)} ({count})" for word, count in values.found.most_common())
         notes.append(f"{table.path.name}: column {shown(column)}: read as missing: {counts} (--missing)")
     if name == "split":
-        return check_splits(table, column, values)
+        return Values(check_splits(table, column, values))
     if name in TEXT:
         _check_lengths(table, column, values)
-        return _classes(table, column, values, notes) if name == "label" else values
+        return Values(_classes(table, column, values, notes) if name == "label" else values)
     _check_decimals(table, column, values)
-    typed = numbers(values)
-    if typed is None:
-        _mention_odd_words(table, column, values, notes)
-    return values if typed is None else typed
+    kind = number_type(values)
+    if kind is not None:
+        return Numbers((None if value is None else kind(value) for value in values), kind)
+    _mention_odd_words(table, column, values, notes)
+    return Values(values)
 
 
 def _check_lengths(table: CsvTable, column: str, values: Sequence[str | None]) -> None:
@@ -159,31 +160,43 @@ def _check_lengths(table: CsvTable, column: str, values: Sequence[str | None]) -
 
 def _check_decimals(table: CsvTable, column: str, values: Sequence[str | None]) -> None:
     """Refuse a column of numbers in which some have a decimal comma."""
-    present = [(row, value) for row, value in enumerate(values) if value is not None]
-    commas = [(row, value) for row, value in present if DECIMAL_COMMA.fullmatch(value)]
-    if commas and all(DECIMAL_COMMA.fullmatch(value) or is_number(value) for _, value in present):
-        row, value = commas[0]
+    count, first = 0, 0
+    for row, value in enumerate(values):
+        if value is None:
+            continue
+        if DECIMAL_COMMA.fullmatch(value):
+            count, first = count + 1, first if count else row
+        elif not is_number(value):
+            return
+    if count:
+        value = str(values[first])
         raise table.failure(
-            row,
+            first,
             column,
-            f"found {shown(value)} ({len(commas)} such cells). Write decimals with a point ({value.replace(',', '.')}), and "
+            f"found {shown(value)} ({count} such cells). Write decimals with a point ({value.replace(',', '.')}), and "
             "separate the items of a list by something else than a comma.",
         )
 
 
 def _mention_odd_words(table: CsvTable, column: str, values: Sequence[str | None], notes: list[str]) -> None:
     """Note that a column of numbers is text because of a few words."""
-    present = [(row, value) for row, value in enumerate(values) if value is not None]
-    odd = [(row, value) for row, value in present if not is_number(value)]
-    if odd and len(odd) < ODD_SHARE * len(present) and not all(re.fullmatch(r"[0-9_.]+", value) for _, value in odd):
-        row, value = next((row, value) for row, value in odd if not re.fullmatch(r"[0-9_.]+", value))
+    present, odd = 0, 0
+    first: tuple[int, str] | None = None  # row and word that does not look like a number
+    for row, value in enumerate(values):
+        present += value is not None
+        if value is not None and not is_number(value):
+            odd += 1
+            if first is None and not re.fullmatch(r"[0-9_.]+", value):
+                first = row, value
+    if first is not None and odd < ODD_SHARE * present:
+        row, value = first
         notes.append(
             f"{table.path.name}: column {shown(column)} stays text: {named_file(shown(value))} (line {table.lines[row]}) is not "
             "a number"
         )
 
 
-def _classes(table: CsvTable, column: str, values: list[str | None], notes: list[str]) -> list[str | None]:
+def _classes(table: CsvTable, column: str, values: Sequence[str | None], notes: list[str]) -> Iterator[str | None]:
     """Labels in which `1` and `1.0` are one class; a note about other classes that are nearly equal."""
     present = {value for value in values if value is not None}
     whole = {value: value.partition(".")[0] for value in present if re.fullmatch(r"-?(0|[1-9][0-9]*)\.0+", value)}
@@ -197,14 +210,14 @@ def _classes(table: CsvTable, column: str, values: list[str | None], notes: list
     for classes in sorted(sorted(group) for group in alike.values() if len(group) > 1):
         names = ", ".join(map(shown, classes))
         notes.append(f"{table.path.name}: column {shown(column)}: {names} are {len(classes)} classes. Is it one?")
-    return [same.get(value, value) if value is not None else None for value in values]
+    return (same.get(value, value) if value is not None else None for value in values)
 
 
 def _rows_by_key(
     table: CsvTable, columns: LabelColumns, values: dict[str, Sequence], words: Sequence[str], notes: list[str]
 ) -> LabelRows:
     """Line number and values of each key; rows that repeat another in every column are left out, with a note."""
-    keys, _ = without_missing(table.cells[columns.key_column], () if columns.key == "file" else words)
+    keys = Present(table.cells[columns.key_column], () if columns.key == "file" else words)
     _check_lengths(table, columns.key_column, keys)
     for row, key in enumerate(keys):
         if key is None:
