@@ -11,6 +11,7 @@ from .features import extract_features
 from .measures.geometry import cka
 from .measures.neighborhood import neighbors
 from .models.backbone import load_backbone
+from .models.importing.stage import import_backbone
 from .prediction.stage import predict
 from .pretraining.stage import pretrain
 from .ranking.stage import rank
@@ -23,6 +24,7 @@ __all__ = [
     "evaluate",
     "export_backbone",
     "extract_features",
+    "import_backbone",
     "ingest",
     "load_backbone",
     "neighbors",

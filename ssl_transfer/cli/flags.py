@@ -11,12 +11,16 @@ from typing import Any, Literal
 
 
 def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
-    """Add a flag `--like-this` for every keyword-only parameter `like_this`, with its line of the docstring's Args as help."""
+    """Add a flag `--like-this` for every keyword-only parameter `like_this`, with its line of the docstring's Args as help.
+
+    A parameter that would be a word of Python has an underscore behind it, and its flag has none.
+    """
     hints, help = typing.get_type_hints(function), described_arguments(function)
     for name in options_of(function):
         default = inspect.signature(function).parameters[name].default
-        flag = f"--{name.replace('_', '-')}"
-        parser.add_argument(flag, default=default, help=help[name].replace("%", "%%"), **_conversion(hints[name]))
+        flag = f"--{name.rstrip('_').replace('_', '-')}"
+        text = help[name].replace("%", "%%")
+        parser.add_argument(flag, dest=name, default=default, help=text, **_conversion(hints[name]))
 
 
 def options_of(function: Callable) -> list[str]:
@@ -43,7 +47,7 @@ def _conversion(hint: Any) -> dict[str, Any]:
     if typing.get_origin(kind) is Literal:
         choices = typing.get_args(kind)
         return {"choices": choices, "type": type(choices[0])}
-    if typing.get_origin(hint) is Sequence:
+    if Sequence in (typing.get_origin(hint), typing.get_origin(kind)):
         return {"type": numbers, "metavar": "X,Y,…"}
     return {"type": kind} if kind in (int, float) else {}
 

@@ -131,8 +131,18 @@ subtract {list(card.intensity.mean)} and divide by {list(card.intensity.std)}.
 - parents: {", ".join(card.parents) or "none"}
 - adapted: {", ".join(card.adapted) or "nothing"}
 - licence: {card.licence}
-- made by ssl_transfer {card.version}; `card.json` has everything.
+{_imported(card)}- made by ssl_transfer {card.version}; `card.json` has everything.
 {_against_parent(card.training or {})}"""
+
+
+def _imported(card: BackboneCard) -> str:
+    """A line about the checkpoint that a backbone was imported from; empty without."""
+    origin = card.origin
+    if origin is None:
+        return ""
+    counts = f"{origin.matched} tensors matched, {origin.ignored} ignored, {origin.missing} missing"
+    source = f"{origin.source} (sha256 {origin.sha256}), layout {origin.layout}"
+    return f"- imported from {source}: {counts}; mean and std: {origin.preprocessing}\n"
 
 
 def _stage(stage: TrainingStage) -> str:

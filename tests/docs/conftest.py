@@ -23,6 +23,7 @@ def checkout(tmp_path_factory) -> Path:
         (folder / name).symlink_to(ROOT / name)
     make_archive(folder)
     make_volumes(folder / "volumes")
+    make_checkpoint(make_folder(folder / "checkpoints") / "moco_ct.pth.tar")
     rng = np.random.default_rng(0)
     for number in range(24):
         class_folder = folder / "pictures" / ("cat", "dog")[number % 2]
@@ -55,6 +56,18 @@ def make_archive(folder: Path) -> None:
         csv.writer(file).writerows(
             [("patient", "label"), *((patient, "ab"[int(patient[1:]) % 2]) for patient in patients)]
         )
+
+
+def make_checkpoint(path: Path) -> None:
+    """A checkpoint of MoCo v2 with random weights: two encoders in DistributedDataParallel, and a queue."""
+    import torch
+    from torchvision.models import resnet18
+
+    state = {"module.queue": torch.zeros(128, 16), "module.queue_ptr": torch.zeros(1, dtype=torch.long)}
+    for encoder in ("encoder_q", "encoder_k"):
+        tensors = {**resnet18(num_classes=128).state_dict(), "fc.2.weight": torch.zeros(128, 128)}
+        state |= {f"module.{encoder}.{name}": tensor for name, tensor in tensors.items()}
+    torch.save({"epoch": 200, "arch": "resnet18", "state_dict": state}, path)
 
 
 def make_folder(folder: Path) -> Path:

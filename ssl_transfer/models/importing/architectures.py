@@ -1,0 +1,146 @@
+"""The architecture that the tensors of a checkpoint fit, and how well."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import timm
+import torch
+import yaml
+
+from ssl_transfer.errors import BackboneError, nearest
+from ssl_transfer.models.architecture import Architecture, TimmModel, has_fixed_size, input_convolutions
+from ssl_transfer.models.importing.layout import Tensors
+
+COUNTER = ".num_batches_tracked"  # of BatchNorm: features do not depend on it, and old checkpoints lack it
+DEFAULT_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the tensors of a checkpoint fit an architecture.
+
+    Attributes:
+        architecture: The architecture.
+        matched: Names of tensors that are equal in name and shape.
+        missing: Names of tensors that the checkpoint lacks, but counters of BatchNorm.
+        counters: Names of the counters that it lacks.
+        left: Names of tensors that the architecture lacks.
+        reshaped: Tensors of other shapes, in words.
+        zeros: Names of biases of 0 that the architecture lacks.
+    """
+
+    architecture: Architecture
+    matched: tuple[str, ...]
+    missing: tuple[str, ...]
+    counters: tuple[str, ...]
+    left: tuple[str, ...]
+    reshaped: tuple[str, ...]
+    zeros: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor of one has its tensor in the other."""
+        return not (self.missing or self.left or self.reshaped)
+
+
+def parse_spec(spec: str) -> Architecture:
+    """Parse `NAME[,option=value…]`: an architecture of timm, with `stem` or options of its constructor.
+
+    Example:
+        >>> parse_spec("vit_small_patch16_224,num_heads=12").options
+        {'num_heads': 12}
+
+    Raises:
+        BackboneError: If timm has no such architecture, or an option has no value.
+    """
+    name, *settings = re.split(r",(?![^\[]*\])", spec)
+    name = name.partition(".")[0]
+    if not timm.is_model(name):
+        raise BackboneError(f"--as {spec}: timm has no architecture '{name}'.{nearest(name, timm.list_models())}")
+    options: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise BackboneError(f"--as {spec}: '{setting}' has no value. Write {setting}=VALUE.")
+        options[key.strip()] = yaml.safe_load(text)
+    stem = options.pop("stem", "standard")
+    if stem not in ("standard", "small"):
+        raise BackboneError(f"--as {spec}: stem={stem}: expected standard or small.")
+    return Architecture(name, 3, DEFAULT_SIZE, stem, options)
+
+
+def best_fit(specs: Iterable[str], tensors: Tensors, size: int | None, zero_biases: str, where: str) -> Fit:
+    """The first architecture that the tensors fit; if there is none, the one that most of them fit.
+
+    Args:
+        specs: Architectures to try, see `parse_spec`.
+        tensors: Tensors of the checkpoint by timm's names.
+        size: Image size of architectures without a fixed one; None: that of timm's public weights.
+        zero_biases: Pattern of biases that an architecture may lack if they are 0.
+        where: Path of the checkpoint, for messages.
+
+    Raises:
+        BackboneError: If an architecture of `specs` cannot be built.
+    """
+    best: Fit | None = None
+    for spec in specs:
+        fit = _fit(_adapted(parse_spec(spec), tensors, size, where), tensors, zero_biases)
+        if fit.complete:
+            return fit
+        if best is None or len(fit.matched) > len(best.matched):
+            best = fit
+    assert best is not None, "a layout has architectures"
+    return best
+
+
+def _fit(architecture: Architecture, tensors: Tensors, zero_biases: str) -> Fit:
+    expected = architecture.shapes()
+    if expected is None:
+        expected = {name: tuple(tensor.shape) for name, tensor in architecture.build(0).state_dict().items()}
+    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    absent = [name for name in expected if name not in given]
+    left = [name for name in given if name not in expected]
+    zeros = tuple(name for name in left if re.fullmatch(zero_biases, name) and not bool(tensors[name].any()))
+    shared = [name for name in given if name in expected]
+    return Fit(
+        architecture,
+        matched=tuple(name for name in shared if given[name] == expected[name]),
+        missing=tuple(name for name in absent if not name.endswith(COUNTER)),
+        counters=tuple(name for name in absent if name.endswith(COUNTER)),
+        left=tuple(name for name in left if name not in zeros),
+        reshaped=tuple(
+            f"{name} of shape {given[name]} in place of {expected[name]}"
+            for name in shared
+            if given[name] != expected[name]
+        ),
+        zeros=zeros,
+    )
+
+
+def _adapted(architecture: Architecture, tensors: Tensors, size: int | None, where: str) -> Architecture:
+    """An architecture with the input channels and the image size that the tensors have."""
+    model = architecture.build(0) if architecture.shapes() is None else _without_memory(architecture)
+    first = [tensors[f"{name}.weight"] for name in input_convolutions(model) if f"{name}.weight" in tensors]
+    if first and first[0].ndim == 4:
+        architecture = replace(architecture, in_channels=first[0].shape[1])
+    config = timm.get_pretrained_cfg(architecture.name)
+    default = config.input_size[-1] if config else DEFAULT_SIZE
+    positions = tensors.get("pos_embed")
+    if positions is None or not has_fixed_size(architecture.name) or not first:
+        return replace(architecture, size=size or default)
+    prefix = 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 0)
+    side = math.isqrt(max(positions.shape[1] - prefix, 0)) if positions.ndim == 3 else 0
+    if positions.ndim != 3 or side**2 != positions.shape[1] - prefix or not side:
+        return replace(architecture, size=default)  # its position embedding is of another shape, which is refused
+    return replace(architecture, size=side * first[0].shape[-1])
+
+
+def _without_memory(architecture: Architecture) -> TimmModel:
+    """The model of an architecture without values in its tensors."""
+    with torch.device("meta"):
+        return architecture.build(0)
