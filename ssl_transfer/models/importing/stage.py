@@ -164,11 +164,9 @@ def _training(name: str, given: ImportOptions, checkpoint: Checkpoint, layout: L
         (found for found in (known.method, layout.method) if found not in (None, UNKNOWN)), UNKNOWN
     )
     licence = given.licence or checkpoint.licence or known.licence or UNKNOWN
-    return {
-        "method": method,
-        "licence": licence,
-        **lineage(TrainingStage(name=name, method=method, domain=domain, images={})),
-    }
+    dataset = None if given.domain else known.dataset
+    stage = TrainingStage(name=name, method=method, domain=domain, images={}, dataset=dataset)
+    return {"method": method, "licence": licence, **lineage(stage)}
 
 
 def _origin(
