@@ -32,7 +32,7 @@ def parse_hub(spec: str) -> Repository:
     Raises:
         BackboneError: If it has another form.
     """
-    match = re.fullmatch(r"hf-hub:([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/(.+))?", spec)
+    match = re.fullmatch(r"hf-hub:(\w[\w.-]*/\w[\w.-]*)(?:@([\w.-]+))?(?:/(\w.*))?", spec)
     if match is None:
         raise BackboneError(
             f"{spec}: expected hf-hub:OWNER/NAME, hf-hub:OWNER/NAME@REVISION or hf-hub:OWNER/NAME/FILE."

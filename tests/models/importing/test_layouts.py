@@ -146,6 +146,13 @@ def test_a_layout_is_named_once_and_is_in_the_documentation():
     ] == []
 
 
+def without_memory(name, **options):
+    """Tensors of ones with the names and shapes of an architecture."""
+    with torch.device("meta"):
+        shapes = timm.create_model(name, num_classes=0, **options).state_dict()
+    return {key: torch.ones(()).expand(tensor.shape) for key, tensor in shapes.items()}
+
+
 @pytest.mark.parametrize(
     ("layout", "name"),
     [
@@ -163,19 +170,14 @@ def test_a_layout_is_named_once_and_is_in_the_documentation():
 def test_the_architecture_is_found_by_the_shapes_of_its_tensors(layout, name):
     row = next(row for row in LAYOUTS if row.name == layout)
     size = 112 if "patch14" in name or "dinov3" in name else 224
-    with torch.device("meta"):
-        tensors = (
-            timm.create_model(name, num_classes=0, in_chans=1, img_size=size).state_dict() if "vit" in name else None
-        )
-        tensors = tensors or timm.create_model(name, num_classes=0, in_chans=1).state_dict()
-    fit = best_fit(row.architectures, dict(tensors), None, row.zero_biases, "checkpoint.pth")
+    tensors = without_memory(name, in_chans=1, **({"img_size": size} if "vit" in name else {}))
+    fit = best_fit(row.architectures, tensors, None, row.zero_biases, "checkpoint.pth")
     assert fit.complete and fit.architecture.name == name and fit.architecture.in_channels == 1
     assert fit.architecture.size == size or "vit" not in name or "dinov3" in name
 
 
 def test_the_small_vit_of_moco_v3_has_12_heads():
     row = next(row for row in LAYOUTS if row.name == "moco_v3")
-    with torch.device("meta"):
-        tensors = timm.create_model("vit_small_patch16_224", num_classes=0).state_dict()
-    fit = best_fit(row.architectures, dict(tensors), None, row.zero_biases, "checkpoint.pth")
+    tensors = without_memory("vit_small_patch16_224")
+    fit = best_fit(row.architectures, tensors, None, row.zero_biases, "checkpoint.pth")
     assert fit.architecture.options == {"num_heads": 12}
