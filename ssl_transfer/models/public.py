@@ -107,7 +107,10 @@ def from_public_folder(path: Path, in_channels: int, size: int) -> PublicWeights
         config = json.loads((path / "config.json").read_text())
         architecture, arguments = str(config["architecture"]), dict(config.get("model_args") or {})
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise BackboneError(f"{path}/config.json: this is not what timm writes beside a model's weights.") from None
+        raise BackboneError(
+            f"{path}/config.json: this is not what timm writes beside a model's weights. Weights of another library: "
+            f"`ssl-transfer import {path} --out FOLDER`."
+        ) from None
     if config.get("made_by") == MAKER:
         raise BackboneError(f"{path}: this is no backbone: its card.json is missing. Copy the whole folder again.")
     _refuse_loading(path, architecture, arguments)
