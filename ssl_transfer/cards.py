@@ -199,7 +199,7 @@ class BackboneCard:
         if content is None or content.get("kind") != "backbone":
             raise BackboneError(
                 f"{folder}: this is no backbone (a folder with model.safetensors, config.json and card.json). Pretrain one "
-                "with `ssl-transfer pretrain RECIPE`, or name `scratch:NAME`, `imagenet:NAME` or `timm:NAME`. Other people's weights: "
+                "with `ssl-transfer pretrain RECIPE`, or name `scratch:NAME`, `imagenet:NAME` or `timm:NAME`. Weights of others: "
                 f"`ssl-transfer import {folder} --out FOLDER`."
             )
         if content.get("schema") != BACKBONE_SCHEMA:
