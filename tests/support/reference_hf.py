@@ -13,7 +13,7 @@ from support.reference_checkpoints import Reference, Tensors, linear, randomised
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 DINOV2_AS = "vit_small_patch14_dinov2,embed_dim=32,depth=2,num_heads=2"
-DINOV3_AS = "vit_small_patch16_dinov3_qkvb,embed_dim=32,depth=2,num_heads=2,global_pool=token"
+DINOV3_AS = "vit_small_patch16_dinov3_qkvb,embed_dim=32,depth=2,num_heads=2"
 FIRST_VALUE = "encoder.layer.0.attention.attention.value.weight"
 
 

@@ -51,7 +51,7 @@ def hf_dinov2(config: dict[str, Any]) -> str | None:
 
 
 def hf_dinov3(config: dict[str, Any]) -> str | None:
-    """The architecture of a `DINOv3ViTModel`; its pooled feature is the class token."""
+    """The architecture of a `DINOv3ViTModel`."""
     _check(config, hidden_act="silu" if config.get("use_gated_mlp") else "gelu", rope_theta=100.0)
     plus = "_plus" if config.get("use_gated_mlp") else ""
     sizes = {"small": f"small{plus}", "base": "base", "large": "large", "huge_plus": "huge_plus", "7b": "7b"}
@@ -65,7 +65,7 @@ def hf_dinov3(config: dict[str, Any]) -> str | None:
     ratio = config.get("intermediate_size", 4 * config["hidden_size"]) / config["hidden_size"]
     if _size(config) not in names and ratio != 4:
         spec += f",mlp_ratio={ratio}"
-    return f"{spec},global_pool=token"
+    return spec
 
 
 def hf_vit(config: dict[str, Any]) -> str | None:

@@ -25,9 +25,9 @@ DINOV2 = tuple(
     for size in ("small", "base", "large", "giant")
 )
 DINOV3 = (
-    *(f"vit_{size}_patch16_dinov3,global_pool=token" for size in ("small", "small_plus", "base", "large", "huge_plus")),
-    *(f"vit_{size}_patch16_dinov3_qkvb,global_pool=token" for size in ("small", "small_plus", "base", "large")),
-    *("vit_huge_plus_patch16_dinov3_qkvb,global_pool=token", "vit_7b_patch16_dinov3,global_pool=token"),
+    *(f"vit_{size}_patch16_dinov3" for size in ("small", "small_plus", "base", "large", "huge_plus")),
+    *(f"vit_{size}_patch16_dinov3_qkvb" for size in ("small", "small_plus", "base", "large")),
+    *("vit_huge_plus_patch16_dinov3_qkvb", "vit_7b_patch16_dinov3"),
 )
 OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 UNSCALED = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
