@@ -91,7 +91,7 @@ def randomised(model: nn.Module, seed: int = 0) -> Any:
     with torch.no_grad():
         for tensor in model.state_dict().values():
             if tensor.is_floating_point():
-                tensor += 0.1 * torch.rand(tensor.shape, generator=generator)
+                tensor += 0.1 * (torch.rand(tensor.shape, generator=generator) - 0.5)
     return model.eval()
 
 

@@ -74,7 +74,7 @@ def parse_spec(spec: str) -> Architecture:
     return Architecture(name, 3, DEFAULT_SIZE, stem, options)
 
 
-def best_fit(specs: Iterable[str], tensors: Tensors, size: int | None, zero_biases: str, where: str) -> Fit:
+def best_fit(specs: Iterable[str], tensors: Tensors, size: int | None, zero_biases: str) -> Fit:
     """The first architecture that the tensors fit; if there is none, the one that most of them fit.
 
     Args:
@@ -82,14 +82,13 @@ def best_fit(specs: Iterable[str], tensors: Tensors, size: int | None, zero_bias
         tensors: Tensors of the checkpoint by timm's names.
         size: Image size of architectures without a fixed one; None: that of timm's public weights.
         zero_biases: Pattern of biases that an architecture may lack if they are 0.
-        where: Path of the checkpoint, for messages.
 
     Raises:
         BackboneError: If an architecture of `specs` cannot be built.
     """
     best: Fit | None = None
     for spec in specs:
-        fit = _fit(_adapted(parse_spec(spec), tensors, size, where), tensors, zero_biases)
+        fit = _fit(parse_spec(spec), tensors, size, zero_biases)
         if fit.complete:
             return fit
         if best is None or len(fit.matched) > len(best.matched):
@@ -98,17 +97,20 @@ def best_fit(specs: Iterable[str], tensors: Tensors, size: int | None, zero_bias
     return best
 
 
-def _fit(architecture: Architecture, tensors: Tensors, zero_biases: str) -> Fit:
-    expected = architecture.shapes()
-    if expected is None:
-        expected = {name: tuple(tensor.shape) for name, tensor in architecture.build(0).state_dict().items()}
-    given = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+def _fit(architecture: Architecture, tensors: Tensors, size: int | None, zero_biases: str) -> Fit:
+    model = _without_memory(architecture)
+    adapted = _adapted(architecture, model, tensors, size)
+    expected = _shapes(model.state_dict())
+    needed = {name for name in expected if not name.endswith(COUNTER)}
+    if needed <= tensors.keys() and _build_arguments(adapted) != _build_arguments(architecture):
+        expected = _shapes(_without_memory(adapted).state_dict())
+    given = _shapes(tensors)
     absent = [name for name in expected if name not in given]
     left = [name for name in given if name not in expected]
     zeros = tuple(name for name in left if re.fullmatch(zero_biases, name) and not bool(tensors[name].any()))
     shared = [name for name in given if name in expected]
     return Fit(
-        architecture,
+        adapted,
         matched=tuple(name for name in shared if given[name] == expected[name]),
         missing=tuple(name for name in absent if not name.endswith(COUNTER)),
         counters=tuple(name for name in absent if name.endswith(COUNTER)),
@@ -122,9 +124,15 @@ def _fit(architecture: Architecture, tensors: Tensors, zero_biases: str) -> Fit:
     )
 
 
-def _adapted(architecture: Architecture, tensors: Tensors, size: int | None, where: str) -> Architecture:
-    """An architecture with the input channels and the image size that the tensors have."""
-    model = architecture.build(0) if architecture.shapes() is None else _without_memory(architecture)
+def _adapted(architecture: Architecture, model: TimmModel, tensors: Tensors, size: int | None) -> Architecture:
+    """An architecture with the input channels and the image size that the tensors have.
+
+    Args:
+        architecture: The architecture.
+        model: Its model.
+        tensors: Tensors of the checkpoint.
+        size: Image size of architectures without a fixed one.
+    """
     first = [tensors[f"{name}.weight"] for name in input_convolutions(model) if f"{name}.weight" in tensors]
     if first and first[0].ndim == 4:
         architecture = replace(architecture, in_channels=first[0].shape[1])
@@ -135,12 +143,30 @@ def _adapted(architecture: Architecture, tensors: Tensors, size: int | None, whe
         return replace(architecture, size=size or default)
     prefix = 0 if getattr(model, "no_embed_class", False) else getattr(model, "num_prefix_tokens", 0)
     side = math.isqrt(max(positions.shape[1] - prefix, 0)) if positions.ndim == 3 else 0
-    if positions.ndim != 3 or side**2 != positions.shape[1] - prefix or not side:
+    if not side or side**2 != positions.shape[1] - prefix:
         return replace(architecture, size=default)  # its position embedding is of another shape, which is refused
     return replace(architecture, size=side * first[0].shape[-1])
 
 
+def _build_arguments(architecture: Architecture) -> tuple[int, int | None]:
+    """What shapes depend on besides name and options."""
+    return architecture.in_channels, architecture.size if has_fixed_size(architecture.name) else None
+
+
 def _without_memory(architecture: Architecture) -> TimmModel:
-    """The model of an architecture without values in its tensors."""
-    with torch.device("meta"):
-        return architecture.build(0)
+    """The model of an architecture without values in its tensors, if timm can build it so.
+
+    Raises:
+        BackboneError: If timm cannot build it.
+    """
+    try:
+        with torch.device("meta"):
+            return architecture.build(0)
+    except BackboneError as error:
+        if "meta" in str(error).lower():
+            return architecture.build(0)
+        raise
+
+
+def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}

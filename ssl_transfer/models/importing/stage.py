@@ -125,7 +125,7 @@ def _fit(checkpoint: Checkpoint, found: Recognised, converted: Renamed, as_: str
     """
     stated = as_ or found.layout.spec(checkpoint.config)
     specs = (stated,) if stated else found.layout.architectures
-    fit = best_fit(specs, converted.tensors, size, found.layout.zero_biases, str(checkpoint.path))
+    fit = best_fit(specs, converted.tensors, size, found.layout.zero_biases)
     left = (*converted.unnamed, *fit.left)
     if fit.complete and not left:
         return fit
