@@ -130,6 +130,11 @@ def _content(path: Path) -> Any:
     Raises:
         BackboneError: If it is damaged, of another format, or would execute code.
     """
+    if _is_script(path):
+        raise BackboneError(
+            f'{path}: is a TorchScript program. Convert it once, and import converted.pth: python -c "import torch; '
+            f"torch.save(torch.jit.load('{path}', map_location='cpu').state_dict(), 'converted.pth')\""
+        )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -146,11 +151,6 @@ def _content(path: Path) -> Any:
             f"{CONVERT % path}"
         ) from None
     except Exception as error:  # torch, zip and safetensors raise many
-        if _is_script(path):
-            raise BackboneError(
-                f'{path}: is a TorchScript program. Convert it once, and import converted.pth: python -c "import torch; '
-                f"torch.save(torch.jit.load('{path}', map_location='cpu').state_dict(), 'converted.pth')\""
-            ) from None
         raise BackboneError(f"{path}: cannot be read as a checkpoint: {brief(error)} Copy it again.") from None
 
 
@@ -161,7 +161,10 @@ def _is_pickle(path: Path) -> bool:
 
 
 def _is_script(path: Path) -> bool:
-    return zipfile.is_zipfile(path) and any("/code/" in name for name in zipfile.ZipFile(path).namelist())
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any("/code/" in name for name in archive.namelist())
 
 
 def _state_dicts(content: dict[Any, Any], path: str = "") -> Iterator[tuple[str, Tensors]]:
