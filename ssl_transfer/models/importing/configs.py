@@ -84,7 +84,7 @@ def hf_vit(config: dict[str, Any]) -> str | None:
 def hf_resnet(config: dict[str, Any]) -> str | None:
     """The architecture of a `ResNetModel` of torchvision's kind."""
     _check(config, hidden_act="relu", downsample_in_bottleneck=False)
-    kinds = {
+    kinds: dict[tuple[str, tuple[int, ...]], str] = {
         ("basic", (2, 2, 2, 2)): "resnet18",
         ("basic", (3, 4, 6, 3)): "resnet34",
         ("bottleneck", (3, 4, 6, 3)): "resnet50",
