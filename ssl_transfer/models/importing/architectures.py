@@ -15,6 +15,7 @@ import yaml
 from ssl_transfer.errors import BackboneError, nearest
 from ssl_transfer.models.architecture import Architecture, TimmModel, has_fixed_size, input_convolutions
 from ssl_transfer.models.importing.layout import Tensors
+from ssl_transfer.models.tensor_files import Shape
 
 COUNTER = ".num_batches_tracked"  # of BatchNorm: features do not depend on it, and old checkpoints lack it
 DEFAULT_SIZE = 224
@@ -94,7 +95,7 @@ def best_fit(specs: Iterable[str], tensors: Tensors, size: int | None, zero_bias
         if best is None or len(fit.matched) > len(best.matched):
             best = fit
     assert best is not None, "a layout has architectures"
-    return best
+    return _compared(best.architecture, _shapes(_without_memory(best.architecture).state_dict()), tensors, zero_biases)
 
 
 def _fit(architecture: Architecture, tensors: Tensors, size: int | None, zero_biases: str) -> Fit:
@@ -104,13 +105,18 @@ def _fit(architecture: Architecture, tensors: Tensors, size: int | None, zero_bi
     needed = {name for name in expected if not name.endswith(COUNTER)}
     if needed <= tensors.keys() and _build_arguments(adapted) != _build_arguments(architecture):
         expected = _shapes(_without_memory(adapted).state_dict())
+    return _compared(adapted, expected, tensors, zero_biases)
+
+
+def _compared(architecture: Architecture, expected: dict[str, Shape], tensors: Tensors, zero_biases: str) -> Fit:
+    """How tensors fit the shapes that an architecture has."""
     given = _shapes(tensors)
     absent = [name for name in expected if name not in given]
     left = [name for name in given if name not in expected]
     zeros = tuple(name for name in left if re.fullmatch(zero_biases, name) and not bool(tensors[name].any()))
     shared = [name for name in given if name in expected]
     return Fit(
-        adapted,
+        architecture,
         matched=tuple(name for name in shared if given[name] == expected[name]),
         missing=tuple(name for name in absent if not name.endswith(COUNTER)),
         counters=tuple(name for name in absent if name.endswith(COUNTER)),
@@ -168,5 +174,5 @@ def _without_memory(architecture: Architecture) -> TimmModel:
         raise
 
 
-def _shapes(tensors: Tensors) -> dict[str, tuple[int, ...]]:
+def _shapes(tensors: Tensors) -> dict[str, Shape]:
     return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
