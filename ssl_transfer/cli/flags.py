@@ -20,7 +20,8 @@ def add_flags(parser: argparse.ArgumentParser, function: Callable) -> None:
         default = inspect.signature(function).parameters[name].default
         flag = f"--{name.rstrip('_').replace('_', '-')}"
         text = help[name].replace("%", "%%")
-        parser.add_argument(flag, dest=name, default=default, help=text, **_conversion(hints[name]))
+        shown = {"metavar": name[:-1].upper()} if name.endswith("_") else {}
+        parser.add_argument(flag, dest=name, default=default, help=text, **shown, **_conversion(hints[name]))
 
 
 def options_of(function: Callable) -> list[str]:

@@ -48,12 +48,18 @@ def fetch(repository: Repository) -> tuple[Path, Path | None]:
         BackboneError: If the repository has no weights, or several files of which none is named.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    offline = False  # once the hub could not be reached, only its cache is asked
 
     def get(name: str) -> Path | None:
+        nonlocal offline
         try:
-            return Path(hf_hub_download(repository.name, name, revision=repository.revision))
-        except EntryNotFoundError:  # also: not in the cache, where there is no network
+            return Path(hf_hub_download(repository.name, name, revision=repository.revision, local_files_only=offline))
+        except LocalEntryNotFoundError:
+            offline = True
+            return None
+        except EntryNotFoundError:
             return None
 
     try:
@@ -64,7 +70,7 @@ def fetch(repository: Repository) -> tuple[Path, Path | None]:
         else:
             found = next((path for name in WEIGHTS if (path := get(name))), None) or _shards(get)
             if found is None:
-                found = get(_only_file(repository))
+                found = get(_only_file(repository, offline))
     except BackboneError:
         raise
     except Exception as error:  # huggingface_hub passes on errors of the network, of permissions and of the disk
@@ -90,9 +96,17 @@ def _shards(get) -> Path | None:
     return index
 
 
-def _only_file(repository: Repository) -> str:
+def _only_file(repository: Repository, offline: bool) -> str:
+    """Name of the only file of weights in a repository.
+
+    Raises:
+        BackboneError: If there is none, or several.
+        ConnectionError: If the hub could not be reached before.
+    """
     from huggingface_hub import list_repo_files
 
+    if offline:
+        raise ConnectionError("the hub cannot be reached, and its weights are not in the cache.")
     files = [name for name in list_repo_files(repository.name, revision=repository.revision) if name.endswith(SUFFIXES)]
     if len(files) != 1:
         listed = ", ".join(files[:5]) or "no file of weights"
