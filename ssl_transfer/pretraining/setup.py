@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssl_transfer.cards import TrainingStage, lineage
+from ssl_transfer.cards import TRIVIAL, TrainingStage, lineage
 from ssl_transfer.console import warn
 from ssl_transfer.data.altered import ClearedAir
 from ssl_transfer.data.images import Images
@@ -23,9 +23,10 @@ from ssl_transfer.domains import Domain
 from ssl_transfer.errors import RecipeError, StoreError
 from ssl_transfer.methods.registry import METHODS, Objective
 from ssl_transfer.models.adoption import adopt
-from ssl_transfer.models.architecture import Architecture
+from ssl_transfer.models.architecture import Architecture, TimmModel
 from ssl_transfer.models.backbone import NO_PASSPORT, Backbone, load_backbone
 from ssl_transfer.models.card import inherited_licence, new_card
+from ssl_transfer.models.pooling import has_tokens
 from ssl_transfer.processes import free_memory
 from ssl_transfer.recipe import Component, PretrainRecipe, choose
 from ssl_transfer.training.monitor import OnlineProbes
@@ -89,7 +90,7 @@ class PretrainSetup:
             stores,
         )
         init = recipe.backbone.init
-        parent = None if init == "scratch" else load_backbone(init, channels, size)
+        parent = None if init == "scratch" else _parent(init, channels, size, where)
         own = presets[0].intensity
         presets = presets if parent is None else [_as_parent_sees(preset, parent) for preset in presets]
         backbone = _backbone(recipe, channels, presets[0], parent, where)
@@ -164,6 +165,27 @@ def _with_common_intensity(presets: list[Views], stores: list[Images]) -> list[V
     return [replace(preset, intensity=intensity) for preset in presets]
 
 
+def _parent(init: str, channels: int, size: int, where: str) -> Backbone:
+    """The backbone that a run starts from.
+
+    Raises:
+        BackboneError: If there is no such backbone.
+        RecipeError: If it has no weights.
+    """
+    parent = load_backbone(init, channels, size)
+    if parent.reads_images and parent.card.method != TRIVIAL:
+        return parent
+    raise RecipeError(f"{where}: backbone.init: {init} has no weights to start from. Name a folder or public weights.")
+
+
+def _pooling(recipe: PretrainRecipe, model: TimmModel, parent: Backbone | None) -> str | None:
+    """Pooling of the features: that of the recipe, else of a ViT's parent; None: timm's."""
+    section = recipe.backbone
+    if parent is None or section.pooling or "global_pool" in section.options or not has_tokens(model):
+        return section.pooling
+    return parent.card.pooling
+
+
 def _as_parent_sees(preset: Views, parent: Backbone) -> Views:
     """A preset with the parent's mean and standard deviation, so that training starts from the features that it has."""
     inherited = parent.intensity.for_channels(len(preset.intensity.mean))
@@ -187,7 +209,7 @@ def _backbone(recipe: PretrainRecipe, channels: int, preset: Views, parent: Back
         architecture,
         model,
         preset.intensity,
-        pooling=section.pooling,
+        pooling=_pooling(recipe, model, parent),
         method=recipe.method.name,
         parents=(*parent.card.parents, parent.id) if parent else (),
         adapted=adapted,

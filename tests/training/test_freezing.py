@@ -192,3 +192,16 @@ def test_images_are_normalised_as_the_parent_sees_them(runs, photo_store, finish
     child, scratch = (runs.card(tmp_path / name)["intensity"] for name in ("child", "scratch"))
     assert (child["mean"], child["std"]) == ([0.5] * 3, [0.25] * 3)
     assert (scratch["mean"], scratch["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+
+def test_a_vit_pools_as_its_parent_does_unless_the_recipe_says_otherwise(runs, tmp_path):
+    runs(tmp_path / "parent", *VIT_RECIPE, "backbone.pooling=mean", "train.epochs=0.4")
+    start = f"backbone.init={tmp_path / 'parent/backbone'}"
+    runs(tmp_path / "child", *VIT_RECIPE, start, "train.epochs=0.4")
+    runs(tmp_path / "other", *VIT_RECIPE, start, "backbone.pooling=cls", "train.epochs=0.4")
+    assert [runs.card(tmp_path / name)["pooling"] for name in ("parent", "child", "other")] == ["mean", "mean", "cls"]
+
+
+def test_what_has_no_weights_is_no_parent(runs, tmp_path):
+    with pytest.raises(RecipeError, match=r"backbone.init: trivial has no weights to start from"):
+        runs(tmp_path / "run", "backbone.init=trivial")
