@@ -89,6 +89,27 @@ class Values(Sequence[Any]):
         return (self.distinct[code] for code in self._codes)
 
 
+class Words(Sequence["str | None"]):
+    """A column of texts most of which differ: their bytes and nine more a row.
+
+    Example:
+        >>> list(Words(["P1", None]))
+        ['P1', None]
+    """
+
+    def __init__(self, values: Iterable[str | None]):
+        self._texts, self._known = Texts(), bytearray()
+        for value in values:
+            self._texts.append(value or "")
+            self._known.append(value is not None)
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __getitem__(self, row):
+        return self._texts[row] if self._known[row] else None
+
+
 class Numbers(Sequence["int | float | None"]):
     """A column of numbers of one type: nine bytes a row.
 

@@ -28,7 +28,7 @@ from ssl_transfer.data.ingest.label_files import lost_zeros, match_files
 from ssl_transfer.data.readers.items import Selected
 from ssl_transfer.data.readers.reader import Item, Refusal, named_file
 from ssl_transfer.errors import LabelError
-from ssl_transfer.texts import HashSet, Numbers, Positions, Texts, Values, hashes
+from ssl_transfer.texts import HashSet, Numbers, Positions, Texts, Values, Words, hashes
 
 TEXT = ("label", "patient", "series", "split")  # columns that are never numbers
 LONGEST_NAME = 1_000  # characters of a class, an id or a file name
@@ -48,7 +48,7 @@ class LabelRows(Mapping[str, tuple[int, dict]]):
 
     def __init__(self, keys: Texts, rows: np.ndarray, lines: Sequence[int], columns: Mapping[str, Sequence[Any]]):
         self.keys_in_order, self._rows, self._lines, self._columns = keys, rows, lines, columns
-        self._positions = Positions(keys)
+        self._positions: Positions | None = None
 
     def __len__(self) -> int:
         return len(self.keys_in_order)
@@ -64,6 +64,8 @@ class LabelRows(Mapping[str, tuple[int, dict]]):
 
     def number(self, key: str) -> int | None:
         """Number of a key; None if it is not there."""
+        if self._positions is None:  # tables of files do without it
+            self._positions = Positions(self.keys_in_order)
         return next((number for number in self._positions.of(key) if self.keys_in_order[number] == key), None)
 
     def line(self, number: int) -> int:
@@ -141,7 +143,7 @@ def _values(table: CsvTable, name: str, column: str, words: Sequence[str], notes
         return Values(check_splits(table, column, values))
     if name in TEXT:
         _check_lengths(table, column, values)
-        return Values(_classes(table, column, values, notes) if name == "label" else values)
+        return Values(_classes(table, column, values, notes)) if name == "label" else Words(values)
     _check_decimals(table, column, values)
     kind = number_type(values)
     if kind is not None:
