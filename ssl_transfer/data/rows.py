@@ -79,7 +79,9 @@ class RowBatches:
         self.flush()
         for path in self.paths:
             if name in parquet.read_schema(path).names:
-                yield from parquet.read_table(path, columns=[name]).column(0).to_pylist()
+                values = parquet.read_table(path, columns=[name]).column(0).to_pylist()
+                _release()
+                yield from values
             else:
                 yield from [None] * _n_rows(path)
 
@@ -119,6 +121,7 @@ class RowBatches:
                 if sum(map(len, waiting)) >= GROUP:
                     file.write_table(pyarrow.concat_tables(waiting))
                     waiting = []
+                _release()
             if waiting:
                 file.write_table(pyarrow.concat_tables(waiting))
         return path
@@ -152,7 +155,15 @@ def content_digest(path: Path, identity: str) -> str:
             digest.update(name.encode())
             for batch in file.iter_batches(GROUP, columns=[name]):
                 digest.update("".join(f"\x1f{value}" for value in batch.column(0).to_pylist()).encode())
+            _release()
     return digest.hexdigest()
+
+
+def _release() -> None:
+    """Let Arrow return what it does not use: its pool keeps ten times of what is in use at most."""
+    import pyarrow
+
+    pyarrow.default_memory_pool().release_unused()
 
 
 def _n_rows(path: Path) -> int:
