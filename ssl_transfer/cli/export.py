@@ -20,8 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "exported",
         metavar="BACKBONE",
-        help="a folder, RUN@EPOCH, imagenet:NAME, timm:NAME[.TAG] or scratch:NAME; --to predictor: the folder of an evaluation by "
-        "linear_probe",
+        help="a folder, RUN@EPOCH, imagenet:NAME, timm:NAME[.TAG] or scratch:NAME; --to predictor: the folder of an evaluation "
+        "by linear_probe",
     )
     add(
         "--to",
