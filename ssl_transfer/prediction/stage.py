@@ -109,7 +109,7 @@ def predict(
     outputs, folder = Outputs.of(out), Path(probe)
     fitted = FittedProbe.load(folder)
     reading = {"format": format, "modality": modality, "patient_from": patient_from, "keep_paths": keep_paths or None}
-    inputs = inputs_like(images, fitted.card.form, reading)
+    inputs = ImageStore(images).id if _is_store(images) else inputs_like(images, fitted.card.form, reading)
     identity = run_id("predict", {"format": outputs.images.suffix}, [fitted.card.digest, fitted.card.backbone, inputs])
     if answer := _finished(outputs, identity):
         return answer
@@ -117,6 +117,11 @@ def predict(
     with _opened(images, outputs, fitted.card.form, {**reading, "workers": workers}) as store:
         probabilities = fitted.classifier(_features(network, store, fitted))
         return _write(outputs, store, probabilities, fitted, identity)
+
+
+def _is_store(images: str | Path) -> bool:
+    """Whether images are given as a store, and not as files."""
+    return (Path(images) / "card.json").is_file()
 
 
 def _finished(outputs: Outputs, identity: str) -> dict[str, Any] | None:
@@ -142,7 +147,7 @@ def _opened(images: str | Path, outputs: Outputs, form: StoreForm, reading: dict
     Raises:
         StoreError: If a store has values of another kind.
     """
-    if (Path(images) / "card.json").exists():
+    if _is_store(images):
         store = ImageStore(images)
         if store.units != form.units or store.card.channels != form.channels:
             raise StoreError(

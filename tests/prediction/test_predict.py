@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import nibabel
 import numpy as np
 import pandas
 import pytest
@@ -195,6 +196,26 @@ def test_a_store_is_predicted_as_its_files_are(ct, tmp_path):
     predict(folder / "result", folder / "files", tmp_path / "files.parquet", workers=1)
     found, expected = (pandas.read_parquet(tmp_path / f"{name}.parquet") for name in ("store", "files"))
     assert np.abs(scores(found) - scores(expected)).max() < 1e-5
+
+
+def test_a_store_of_volumes_cut_in_another_direction_is_predicted(tmp_path):
+    (tmp_path / "files").mkdir()
+    for number in range(24):
+        values = np.random.default_rng(number).gamma(2, 100 + 50 * (number % 2), (6, 5, 6)).astype(np.float32)
+        nibabel.Nifti1Image(values, np.eye(4)).to_filename(tmp_path / f"files/p{number:02d}.nii.gz")
+    rows = [f"p{number:02d}.nii.gz,{CLASSES[number % 2]}" for number in range(24)]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    ingest(
+        tmp_path / "files", tmp_path / "store", labels=tmp_path / "labels.csv", axis="coronal", domain="mr", workers=1
+    )
+    save_backbone(randomised("test_resnet,in_channels=1,size=32"), tmp_path / "backbone")
+    card = {"store": str(tmp_path / "store"), "target": "label", "metric": "accuracy"}
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(card))
+    evaluate("linear_probe", tmp_path / "backbone", tmp_path / "task.yaml", tmp_path / "result", resamples=0)
+    for source in ("store", "files"):
+        predict(tmp_path / "result", tmp_path / source, tmp_path / f"{source}.parquet", workers=1)
+    found, expected = (pandas.read_parquet(tmp_path / f"{name}.parquet") for name in ("store", "files"))
+    assert len(found) == len(expected) == 24 * 5 and np.abs(scores(found) - scores(expected)).max() < 1e-5
 
 
 def test_images_without_hu_are_refused_where_the_probe_was_fitted_on_hu(ct, tmp_path):
