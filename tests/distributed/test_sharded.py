@@ -34,7 +34,7 @@ METHODS = {
     ),
     "dinov2": (
         "method={name: dinov2, output_dim: 24, hidden_dim: 32, bottleneck_dim: 8, local_views: 2, local_size: 8, "
-        "momentum: 0.5}"
+        "momentum: 0.5, koleo_weight: 0.001}"
     ),
     "distill": "method={name: distill, teacher: 'scratch:test_resnet,size=32', queue: 24}",
     "mae": "method={name: mae, decoder_dim: 24, decoder_depth: 1, decoder_heads: 3}",
