@@ -23,6 +23,7 @@ from ssl_transfer.data.readers.reader import Item
 
 FIELDS = tuple(field.name for field in fields(Item))
 ROW = FIELDS.index("row")
+STORED = tuple({"path": "_path", "mask": "_mask"}.get(name, name) for name in FIELDS)  # attributes of a stored item
 IN_MEMORY = 10_000  # items that are not in the file: small sources need none
 BUFFER = 2**18  # bytes that are written at once
 _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
@@ -184,14 +185,12 @@ class Share(Sequence[Item]):
 class StoredItem(Item):
     """An item that is a copy of its record; a change is written to it."""
 
-    __slots__ = ("_position", "_records")
+    __slots__ = ("_mask", "_path", "_position", "_records")
 
     def __init__(self, records: Records, position: int):
         values = records[position]
-        for name, value in zip(FIELDS, values, strict=True):
+        for name, value in zip(STORED, values, strict=True):
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "path", Path(self.path))
-        object.__setattr__(self, "mask", None if self.mask is None else Path(self.mask))
         object.__setattr__(self, "dtype", np.dtype(self.dtype))
         object.__setattr__(self, "_records", records)
         object.__setattr__(self, "_position", position)
@@ -199,10 +198,22 @@ class StoredItem(Item):
 
     def __setattr__(self, name: str, value: Any) -> None:
         row = value if name == "row" else self.row
+        if name in ("path", "mask"):
+            name, value = f"_{name}", None if value is None else str(value)
         object.__setattr__(self, name, value)
         values = record(self)
         object.__setattr__(self, "row", _Row(row, self._records, self._position, values))
         self._records[self._position] = values
+
+    @property
+    def path(self) -> Path:  # type: ignore[override]
+        """Path of the file; made when it is asked for, since pathlib keeps the parts of every path in a table."""
+        return Path(self._path)
+
+    @property
+    def mask(self) -> Path | None:  # type: ignore[override]
+        """Path of the mask, or None."""
+        return None if self._mask is None else Path(self._mask)
 
     def __reduce__(self):
         return Item, tuple(dict(self.row) if name == "row" else getattr(self, name) for name in FIELDS)
@@ -265,7 +276,8 @@ class _Row(dict):
 
 def record(item: Item) -> tuple:
     """The values of an item, in the order of its fields."""
-    return tuple([_plain(getattr(item, name)) for name in FIELDS])  # a list: Python keeps 2,000 tuples of generators
+    names = STORED if isinstance(item, StoredItem) else FIELDS
+    return tuple([_plain(getattr(item, name)) for name in names])  # a list: Python keeps 2,000 tuples of generators
 
 
 def _plain(value: Any) -> Any:
