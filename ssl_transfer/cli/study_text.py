@@ -30,10 +30,12 @@ def _power_lines(row: dict[str, Any]) -> list[str]:
     found, relevant = row["components"], row["relevant"]
     residual = "" if found["residual"] is None else f", residual {_number(found['residual'])}"
     upper = "" if found["unit_sd_upper"] is None else f", 80 % upper limit {_number(found['unit_sd_upper'])}"
+    unit = "a trained seed" if "public" in found else "a pair"
     lines = [
         title,
-        f"  SD of a pair {_number(found['unit_sd'])}{upper} (pretraining {_number(found['pretraining'])}{residual}, "
+        f"  SD of {unit} {_number(found['unit_sd'])}{upper} (pretraining {_number(found['pretraining'])}{residual}, "
         f"{found['draws']} draws; {found['source']})",
+        *_public_lines(found),
     ]
     at = "" if relevant is None else f" at {relevant:g}"
     columns = {
@@ -57,6 +59,16 @@ def _power_lines(row: dict[str, Any]) -> list[str]:
     if row["allocation"]:
         lines.append(f"  {row['allocation']['sentence']}")
     return lines
+
+
+def _public_lines(components: dict[str, Any]) -> list[str]:
+    if "public" not in components:
+        return []
+    lines = [
+        f"  SD of an evaluation of the public weights {_number(components['public'])}, over {components['public_seeds']} "
+        "evaluation seeds: Welch's test; the verdict holds for these checkpoints"
+    ]
+    return [*lines, *([f"  {components['warning']}"] if components["warning"] else [])]
 
 
 def extension_text(answer: dict[str, Any]) -> str:
@@ -103,7 +115,12 @@ def _looks_left(row: dict[str, Any]) -> list[str]:
             f"; at {row['relevant']:g}: {row['expected_seeds_at_relevant']:.1f} seeds, "
             f"{row['expected_minutes_at_relevant']:.3g} minutes"
         )
-    return [*_table(columns, row["looks"]), expected]
+    lines = [*_table(columns, row["looks"]), expected]
+    if row["seeds_needed"] is not None:
+        lines.append(
+            f"  a difference of {row['relevant']:g} needs {row['seeds_needed']} pairs, at the level of the last look"
+        )
+    return lines
 
 
 def _title(row: dict[str, Any]) -> str:

@@ -98,10 +98,12 @@ class Components(Section):
     Attributes:
         pretraining: Between pretraining seeds of an arm.
         residual: Between evaluations of one pretraining that cancels in no pair: head, order, arm × subset.
+        subset: Between label subsets, which cancels in pairs but not against public weights; null: not known.
     """
 
     pretraining: float = Field(gt=0)
     residual: float = Field(ge=0)
+    subset: float | None = Field(None, ge=0)
 
 
 class Statistics(Section):

@@ -19,8 +19,9 @@ from ssl_transfer.study.look_by_look import gate_closed, in_words
 from ssl_transfer.study.plan import RESOLVED, Plan
 from ssl_transfer.study.planned_contrasts import arms_of_contrast, jobs_of_seeds, planned_seeds, with_inputs
 from ssl_transfer.study.power import StudyPower, named_contrast
-from ssl_transfer.study.statistics import ALPHA, Decision
-from ssl_transfer.study.statistics.power import Start, detectable_difference, look_power
+from ssl_transfer.study.statistics import Decision, outlook
+from ssl_transfer.study.statistics.power import Start, look_power
+from ssl_transfer.study.statistics.power_components import FixedSide
 
 MOST_SEEDS = 500  # of a replication
 
@@ -67,20 +68,21 @@ class _Extension:
             return {**row, "status": "over"}
         if closed:
             return {**row, "status": "closed"}
-        pairs = _pairs(decision)
-        if len(pairs) < 2:
+        values, against = _growing(decision)
+        if len(values) < 2 or (against is not None and against.n < 2):
             return {**row, "status": "waiting"}
-        return {**row, "status": "open", **self.looks_left(decision, pairs)}
+        return {**row, "status": "open", **self.looks_left(decision, values, against)}
 
-    def looks_left(self, decision: Decision, pairs: np.ndarray) -> dict[str, Any]:
-        """The looks that are left, with conditional power."""
+    def looks_left(self, decision: Decision, values: np.ndarray, against: FixedSide | None) -> dict[str, Any]:
+        """The looks that are left, with conditional power: see `_growing`."""
         taken = len(decision.looks)
         looks, levels = decision.planned_looks[taken:], decision.levels[taken:]
-        estimate, sd, start = float(pairs.mean()), float(pairs.std(ddof=1)), Start.of(pairs)
+        estimate, sd, start = float(values.mean()), float(values.std(ddof=1)), Start.of(values)
         relevant = self.statistics.relevant_for(decision.contrast.metric)
         truths = {"estimate": estimate} | ({} if relevant is None else {"relevant": math.copysign(relevant, estimate)})
         power = {
-            name: look_power(looks, levels, truth, sd, decision.margin, start=start) for name, truth in truths.items()
+            name: look_power(looks, levels, truth, sd, decision.margin, against=against, start=start)
+            for name, truth in truths.items()
         }
         minutes = [self.minutes(decision, look) for look in looks]
         rows = [
@@ -99,7 +101,13 @@ class _Extension:
             for name, each in power.items()
             for what, amounts in (("seeds", looks), ("minutes", minutes))
         }
-        return {"estimate": estimate, "sd": sd, "relevant": relevant, "looks": rows, **expected}
+        needed = self.seeds_needed(decision)
+        return {"estimate": estimate, "sd": sd, "relevant": relevant, "looks": rows, **expected, "seeds_needed": needed}
+
+    def seeds_needed(self, decision: Decision) -> int | None:
+        """Pairs that find `relevant` with 80 % power at the last look's level, as in the report; None: unknown, or too many."""
+        found = outlook(decision, self.statistics.relevant_for(decision.contrast.metric))
+        return None if found is None or decision.units.test != "paired" else found.needed
 
     def minutes(self, decision: Decision, look: int) -> float:
         """Minutes of the jobs that a contrast still needs for a look."""
@@ -111,8 +119,8 @@ class _Extension:
     def replication(self, over: Sequence[Decision]) -> dict[str, Any]:
         """A study of the same design with fresh pretraining seeds, for contrasts that no look is left of."""
         count = max(decision.planned_looks[-1] for decision in over)
-        enough = [n for decision in over if (n := self._enough(decision)) is not None]
-        seeds = max([count, *enough])
+        needed = [self.seeds_needed(decision) for decision in over]
+        seeds = max([count, *(n for n in needed if n is not None and n <= MOST_SEEDS)])
         first = max(planned_seeds(self.plan)) + 1
         fresh = f"[{','.join(str(seed) for seed in range(first, first + seeds))}]"
         own = [name for name, arm in self.plan.recipe["pretrainings"].items() if arm.get("seeds") is not None]
@@ -130,27 +138,28 @@ class _Extension:
             "spent all of alpha. A replication with fresh pretraining seeds is a study of its own.",
             "contrasts": [f"{each.contrast.name_a} against {each.contrast.name_b}" for each in over],
             "seeds": seeds,
-            "seeds_for_80_percent_power_at_relevant": max(enough) if len(enough) == len(over) else None,
+            "seeds_for_80_percent_power_at_relevant": None
+            if None in needed
+            else max(n for n in needed if n is not None),
             "command": shlex.join(words),
         }
 
-    def _enough(self, decision: Decision) -> int | None:
-        """Seeds with which a replication finds `relevant` with 80 % power; None if that is not known."""
-        relevant, components = (
-            self.statistics.relevant_for(decision.contrast.metric),
-            self.power.components(decision.contrast),
-        )
-        if relevant is None or components is None:
-            return None
-        tests = sum(each.family == decision.family for each in self.decisions)
-        sd = components.unit_sd(self.power.draws(decision.contrast)[0])
-        candidates = range(2, MOST_SEEDS + 1)
-        return next((n for n in candidates if detectable_difference(n, ALPHA / tests, sd) <= relevant), None)
 
+def _growing(decision: Decision) -> tuple[np.ndarray, FixedSide | None]:
+    """The values of the latest look that pretraining seeds add to.
 
-def _pairs(decision: Decision) -> np.ndarray:
-    """Differences of the pairs at the latest look; empty without pairs."""
-    if decision.units.test != "paired" or not decision.looks:
-        return np.zeros(0)
-    a, b = decision.units_at[-1].values()
-    return a - b
+    Returns:
+        Differences of the pairs; or, against public weights, those of the trained side's units from the mean of the public
+        ones, in the direction of the contrast, and the public side. Empty without a look.
+    """
+    if not decision.looks:
+        return np.zeros(0), None
+    units = decision.units_at[-1]
+    a, b = units.values()
+    if units.test == "paired":
+        return a - b, None
+    fixed = a if units.by_pretraining["b"] else b
+    if len(fixed) < 2 or not any(units.by_pretraining.values()):
+        return np.zeros(0), None
+    values = fixed.mean() - b if fixed is a else a - fixed.mean()
+    return values, FixedSide(len(fixed), float(fixed.std(ddof=1)), measured=True)

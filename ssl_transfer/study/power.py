@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,14 @@ from ssl_transfer.study.planned_contrasts import (
     with_inputs,
 )
 from ssl_transfer.study.statistics import ALPHA
-from ssl_transfer.study.statistics.contrast_units import paired_differences
-from ssl_transfer.study.statistics.power import (
-    MOST_SEEDS,
+from ssl_transfer.study.statistics.contrast_units import paired_differences, side_values
+from ssl_transfer.study.statistics.power import MOST_SEEDS, allocations, detectable_difference, look_power
+from ssl_transfer.study.statistics.power_components import (
+    FixedSide,
     PairComponents,
-    allocations,
-    detectable_difference,
-    look_power,
+    WelchComponents,
     pair_components,
+    welch_components,
 )
 from ssl_transfer.study.statistics.sequential import holm_levels
 from ssl_transfer.study.table import complete
@@ -39,6 +40,18 @@ from ssl_transfer.study.table import complete
 NO_COMPONENTS = (
     "its power is not known: state `statistics.components: {pretraining: …, residual: …}`, give `--pilot STUDYFOLDER`, "
     "or run at least two pretraining seeds"
+)
+PUBLIC_ALONE = (
+    "public weights have no pretraining seeds: they are tested once, over evaluation seeds, and the verdict holds for these "
+    "checkpoints"
+)
+SINGLE_DRAW = (
+    "no test is possible: the public weights have fewer than two evaluation seeds (a linear probe of all labels does not depend "
+    "on the seed, and is planned once)"
+)
+NO_SUBSET = (
+    "the SD between label subsets, which does not cancel against public weights, is not known: the power is an upper limit. "
+    "State `statistics.components.subset`"
 )
 
 
@@ -59,6 +72,13 @@ class Records:
         differences = paired_differences(self.frame, contrast)
         seeds = differences["pretraining_seed"].nunique()
         return pair_components(differences, f"{seeds} pretraining seeds of {self.source}")
+
+    def welch_components(self, contrast: DeclaredContrast, public: str) -> WelchComponents | None:
+        """Components of a contrast with public weights, on side `a` or `b`; None: as above, of the trained side."""
+        a, b = side_values(self.frame, contrast)
+        trained, fixed = (b, a) if public == "a" else (a, b)
+        seeds = trained["pretraining_seed"].nunique() if "pretraining_seed" in trained else 0
+        return welch_components(trained, fixed, f"{seeds} pretraining seeds of {self.source}") if seeds else None
 
 
 class StudyPower:
@@ -103,26 +123,60 @@ class StudyPower:
             "relevant": relevant,
             "tests": tests,
         }
-        arms = {name: self.plan_seeds(name) for name in arms_of_contrast(self.plan, contrast)}
-        if any(seeds == [None] for seeds in arms.values()):
-            return {
-                **named,
-                "note": "public weights have no pretraining seeds: the verdict holds for these checkpoints",
-            }
-        draws, effective = self.draws(contrast)
-        components = self.components(contrast)
+        public = [self.plan_seeds(name) == [None] for name in arms_of_contrast(self.plan, contrast)]
+        if any(public) and (all(public) or "pretraining" not in contrast.a):
+            return {**named, "note": PUBLIC_ALONE}
+        side = self.public_side(contrast)
+        components = self.components(contrast) if side is None else self.welch_components(contrast, side)
         if components is None:
             return {**named, "note": NO_COMPONENTS}
+        draws, effective = self.draws(contrast)
+        against = None if side is None else components.against(self.evaluation_seeds(contrast, side))
+        if against is not None and against.n < 2:
+            return {**named, "note": SINGLE_DRAW}
         sd = components.unit_sd(effective if components.df is None else draws)
         levels = holm_levels(ALPHA, tests, 0, self.looks, self.statistics.spent)
-        highest = components.highest_sd(draws)
-        shown = {**vars(components), "draws": draws, "unit_sd": sd, "unit_sd_upper": highest}
+        shown = {**vars(components), "draws": draws, "unit_sd": sd, "unit_sd_upper": components.highest_sd(draws)}
+        if against is not None:
+            shown |= {"public_seeds": against.n, "warning": self._no_subset(contrast, components)}
         return {
             **named,
             "components": {key: _known(value) for key, value in shown.items()},
-            **self._looks(levels, sd, margin, relevant),
+            **self._looks(levels, sd, margin, relevant, against),
             "allocation": self.allocation(contrast, components, relevant, ALPHA / tests, draws),
         }
+
+    def public_side(self, contrast: DeclaredContrast) -> str | None:
+        """The side of a contrast, `a` or `b`, that is public weights; None: both have pretraining seeds."""
+        names = {"a": contrast.a.get("pretraining"), "b": contrast.b.get("pretraining")}
+        return next((side for side, name in names.items() if name and self.plan_seeds(name) == [None]), None)
+
+    def welch_components(self, contrast: DeclaredContrast, public: str) -> WelchComponents | None:
+        """Variance components of a contrast with public weights on one side, likewise."""
+        if self.records and (estimated := self.records.welch_components(contrast, public)):
+            return estimated
+        if (stated := self.statistics.components) is None:
+            return None
+        residual = math.hypot(stated.residual, (stated.subset or 0.0) * self._has_subsets(contrast))
+        return WelchComponents(stated.pretraining, residual, residual)
+
+    def evaluation_seeds(self, contrast: DeclaredContrast, side: str) -> int:
+        """Evaluation seeds of public weights: those that all cells of the contrast have."""
+        name = (contrast.a if side == "a" else contrast.b)["pretraining"]
+        cells: dict[tuple, set[int]] = {}
+        for run in self.runs(contrast):
+            if run["pretraining"] == name:
+                cells.setdefault((run["task"], run["fraction"], run["strategy"]), set()).add(run["seed"])
+        return len(set.intersection(*cells.values())) if cells else 0
+
+    def _no_subset(self, contrast: DeclaredContrast, components: WelchComponents | PairComponents) -> str | None:
+        stated = self.statistics.components
+        unknown = components.df is None and stated is not None and stated.subset is None
+        return NO_SUBSET if unknown and self._has_subsets(contrast) else None
+
+    def _has_subsets(self, contrast: DeclaredContrast) -> bool:
+        """Whether a cell of the contrast learns from a label subset."""
+        return any(run["fraction"] < 1 for run in self.runs(contrast))
 
     def plan_seeds(self, arm: str) -> list[int | None]:
         """Pretraining seeds of an arm; [None] for public weights."""
@@ -147,17 +201,24 @@ class StudyPower:
         """Planned runs of a contrast, of both sides."""
         return (run for run in self.plan.runs if is_run_of(contrast, run))
 
-    def _looks(self, levels: tuple[float, ...], sd: float, margin: float | None, relevant: float | None) -> dict:
+    def _looks(
+        self,
+        levels: tuple[float, ...],
+        sd: float,
+        margin: float | None,
+        relevant: float | None,
+        against: FixedSide | None,
+    ) -> dict[str, Any]:
         """A row per look, and what is expected over all of them."""
-        at_relevant = None if relevant is None else look_power(self.looks, levels, relevant, sd, margin)
-        at_none = look_power(self.looks, levels, 0.0, sd, margin)
+        power = partial(look_power, self.looks, levels, sd=sd, margin=margin, against=against)
+        at_relevant, at_none = None if relevant is None else power(difference=relevant), power(difference=0.0)
         hours = [self.hours(look) for look in self.looks]
         rows = [
             {
                 "look": i + 1,
                 "seeds": look,
                 "level": levels[i],
-                "detectable": detectable_difference(look, levels[i], sd),
+                "detectable": detectable_difference(look, levels[i], sd, against=against),
                 "power": at_relevant and float(at_relevant.different[i]),
                 "decided": at_relevant and float(at_relevant.decided[i]),
                 "decided_if_equal": float(at_none.decided[i]),
@@ -189,15 +250,26 @@ class StudyPower:
         draws, _ = self.draws(contrast)
         return (sum(seconds.values()) - evaluations) / seeds / 60, evaluations / seeds / draws / 60
 
+    def public_minutes(self, contrast: DeclaredContrast) -> float:
+        """Minutes of the evaluations of public weights at one draw; 0 without any."""
+        jobs = jobs_of_seeds(self.plan, {name: () for name in arms_of_contrast(self.plan, contrast)})
+        return sum(self.costs.seconds(job) * _share(contrast, job) for job in jobs) / self.draws(contrast)[0] / 60
+
     def allocation(
-        self, contrast: DeclaredContrast, components: PairComponents, relevant: float | None, level: float, draws: int
+        self,
+        contrast: DeclaredContrast,
+        components: PairComponents | WelchComponents,
+        relevant: float | None,
+        level: float,
+        draws: int,
     ) -> dict[str, Any] | None:
         """The cheapest number of draws and of pretraining seeds; None without `relevant` or a known residual."""
         if relevant is None or math.isnan(components.residual):
             return None
         per_seed, per_draw = self.minutes(contrast)
-        table = allocations(components, relevant, level, per_seed, per_draw)
-        (present,) = allocations(components, relevant, level, per_seed, per_draw, draws=[draws])
+        priced = partial(allocations, components, relevant, level, per_seed, per_draw)
+        priced = partial(priced, once_per_draw=self.public_minutes(contrast))
+        table, (present,) = priced(), priced(draws=[draws])
         best = min(table, key=lambda each: each.minutes)
         sentence = f"No allocation finds a difference of {relevant:g} with {MOST_SEEDS} pretraining seeds."
         if best.seeds is not None:

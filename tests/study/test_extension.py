@@ -14,9 +14,11 @@ from ssl_transfer.study.decided import study_decisions
 from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.extension import extension
-from ssl_transfer.study.finished import finished_table
+from ssl_transfer.study.finished import finished, finished_table
+from ssl_transfer.study.gather import study_evidence
 from ssl_transfer.study.job_state import status
 from ssl_transfer.study.planning import plan_study
+from ssl_transfer.study.report.open_questions import open_questions
 from ssl_transfer.study.stage import planned
 from ssl_transfer.study.statistics import ALPHA, nominal_levels
 from ssl_transfer.study.statistics.power import Start, detectable_difference, look_power
@@ -117,7 +119,8 @@ def test_a_replication_has_the_seeds_for_the_relevant_difference(study):
     replication = extension(study(12, gap=0.0, sd=0.05))["replication"]
     needed = replication["seeds_for_80_percent_power_at_relevant"]
     sd = 0.05 * (12 / 11) ** 0.5  # of alternating differences
-    assert detectable_difference(needed, ALPHA, sd) <= 0.03 < detectable_difference(needed - 1, ALPHA, sd)
+    level = nominal_levels(ALPHA, tuple(LOOKS))[-1]
+    assert detectable_difference(needed, level, sd) <= 0.03 < detectable_difference(needed - 1, level, sd)
     assert replication["seeds"] == needed
 
 
@@ -127,3 +130,17 @@ def test_the_gate_does_not_count_among_the_tests_that_a_replication_shares_alpha
     gated = extension(study(12, gap=0.0, sd=0.05, gate=gate))["replication"]
     assert len(gated["contrasts"]) == 2
     assert gated["seeds_for_80_percent_power_at_relevant"] == alone["seeds_for_80_percent_power_at_relevant"]
+
+
+@pytest.mark.parametrize("present", [4, 12], ids=["open", "over"])
+def test_the_report_names_the_same_number_of_seeds(study, present):
+    plan = study(present, gap=0.0, sd=0.05)
+    answer = extension(plan)
+    text = dict(open_questions(study_evidence(plan, dict(finished(plan)), status(plan).states)))["CT − scratch"]
+    if present == 4:
+        (row,) = answer["contrasts"]
+        needed = row["seeds_needed"]
+        assert f"needs {needed} pairs" in extension_text(answer)
+    else:
+        needed = answer["replication"]["seeds_for_80_percent_power_at_relevant"]
+    assert f"A difference of 0.03 needs {needed} pairs of pretraining seeds" in text

@@ -18,15 +18,8 @@ from ssl_transfer.study.design import load_study
 from ssl_transfer.study.planning import plan_study
 from ssl_transfer.study.power import StudyPower
 from ssl_transfer.study.statistics import ALPHA, nominal_levels
-from ssl_transfer.study.statistics.power import (
-    PATHS,
-    PairComponents,
-    Start,
-    allocations,
-    detectable_difference,
-    look_power,
-    pair_components,
-)
+from ssl_transfer.study.statistics.power import PATHS, Start, allocations, detectable_difference, look_power
+from ssl_transfer.study.statistics.power_components import PairComponents, pair_components
 
 LOOKS = (4, 6, 8, 12, 16)
 FEW_LABELS = PairComponents(

@@ -146,15 +146,43 @@ def paired_differences(frame: pd.DataFrame, contrast: DeclaredContrast) -> pd.Da
     Returns:
         Columns pretraining_seed, seed and difference; seeds that lack a cell are left out.
     """
-    keys = ["pretraining_seed", "seed"]
-    pairs = paired_runs(*contrast_sides(frame, contrast), [*cells_of(contrast), *keys]).dropna(subset=["a", "b", *keys])
-    pairs = pairs.assign(
-        difference=pairs["a"] - pairs["b"], cell=pairs.groupby(cells_of(contrast), dropna=False).ngroup()
+    keys, cells = ["pretraining_seed", "seed"], cells_of(contrast)
+    pairs = paired_runs(*contrast_sides(frame, contrast), [*cells, *keys])
+    values = pairs.assign(difference=pairs["a"] - pairs["b"]).dropna(subset=["difference", *keys])
+    return _over_cells(values, cells, keys, "difference")
+
+
+def side_values(frame: pd.DataFrame, contrast: DeclaredContrast) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Values of either side at every evaluation, averaged over the cells of the contrast; for contrasts with public weights.
+
+    Args:
+        frame: A complete tidy frame (`table.complete`).
+        contrast: The contrast.
+
+    Returns:
+        For each side columns pretraining_seed and seed (public weights: seed alone) and value; seeds that lack a cell are left
+        out.
+    """
+    a, b = (
+        _side_values(side.dropna(subset=["value", "seed"]), cells_of(contrast))
+        for side in contrast_sides(frame, contrast)
     )
-    if pairs.empty:
-        return pairs[[*keys, "difference"]]
-    table = pairs.pivot_table("difference", keys, "cell")
+    return a, b
+
+
+def _side_values(runs: pd.DataFrame, cells: list[str]) -> pd.DataFrame:
+    if runs["pretraining_seed"].notna().all():
+        return _over_cells(runs, cells, ["pretraining_seed", "seed"], "value")
+    return _cell_means(runs, [], cells, "seed", ["value"]).rename(columns={"unit": "seed"})
+
+
+def _over_cells(runs: pd.DataFrame, cells: list[str], keys: list[str], column: str) -> pd.DataFrame:
+    """Means of a column over cells, for each combination of the keys, the last of which is the evaluation seed."""
+    if runs.empty:
+        return runs[[*keys, column]]
+    runs = runs.assign(cell=runs.groupby(cells, dropna=False).ngroup())
+    table = runs.pivot_table(column, keys, "cell")
     for cell in table if len(table.columns) > 1 else ():
-        if pairs.loc[pairs["cell"] == cell, "seed"].nunique() == 1:
+        if runs.loc[runs["cell"] == cell, "seed"].nunique() == 1:
             table[cell] = table[cell].groupby(level="pretraining_seed").transform("mean")
-    return table.dropna().mean(axis=1).rename("difference").reset_index()
+    return table.dropna().mean(axis=1).rename(column).reset_index()

@@ -1,6 +1,7 @@
-"""Power of paired contrasts over looks: what a design can decide, how soon, and which allocation of runs is cheapest.
+"""Power of contrasts over looks: what a design can decide, how soon, and which allocation of runs is cheapest.
 
-The looks are simulated as paths of one growing sample of normal differences of pairs, with the levels that decide them.
+The looks are simulated as paths of one growing sample of normal values, with the levels that decide them: the differences of
+pairs, or, against public weights, the runs of the trained side, which Welch's test compares with a side that does not grow.
 """
 
 from __future__ import annotations
@@ -8,78 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from ssl_transfer.study.statistics.detectable import noncentrality
+from ssl_transfer.study.statistics.power_components import FixedSide, PairComponents, WelchComponents
 
 POWER = 0.8
 PATHS = 20_000
+QUANTILES = 1000  # that those at the degrees of freedom of Welch's test are interpolated from
 DRAWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48)  # evaluation seeds per pretraining seed that an allocation may have
 MOST_SEEDS = 200  # of an allocation
-
-
-@dataclass(frozen=True)
-class PairComponents:
-    """Standard deviations behind the difference of a pair: in each arm, of a single run's metric.
-
-    Attributes:
-        pretraining: Between pretraining seeds.
-        residual: Between evaluations of one pretraining that cancels in no pair: head, order, arm × subset. NaN: not known
-            apart, and `pretraining` has the variance of both at the draws that there were.
-        df: Degrees of freedom of the estimate of the SD of a pair; None: stated.
-        source: Where they are from, in words.
-    """
-
-    pretraining: float
-    residual: float
-    df: int | None = None
-    source: str = "stated"
-
-    def unit_sd(self, draws: float) -> float:
-        """SD of the difference of a pair whose sides are averaged over a number of evaluation seeds."""
-        residual = 0.0 if math.isnan(self.residual) else self.residual
-        return math.sqrt(2 * (self.pretraining**2 + residual**2 / draws))
-
-    def highest_sd(self, draws: float, confidence: float = 0.8) -> float:
-        """Upper limit of `unit_sd`; NaN if the components are stated."""
-        from scipy import special
-
-        if not self.df:
-            return math.nan
-        return self.unit_sd(draws) * math.sqrt(self.df / special.chdtri(self.df, confidence))
-
-
-def pair_components(differences: pd.DataFrame, source: str) -> PairComponents | None:
-    """Components of a contrast by an analysis of variance of its differences.
-
-    The model is difference ~ pretraining seed (random) + evaluation seed within it (residual): evaluations of two pretraining
-    seeds share no draws.
-
-    Args:
-        differences: Columns pretraining_seed and difference, a row per evaluation seed.
-        source: Where they are from.
-
-    Returns:
-        None with fewer than two pretraining seeds. The pretraining SD is 0 where its mean square is the smaller one.
-
-    References:
-        Searle, Casella and McCulloch 1992, Variance Components, section 3.6 (unbalanced one-way classification).
-    """
-    of_seed = differences.groupby("pretraining_seed")["difference"]
-    n, means = of_seed.size().to_numpy(float), of_seed.mean().to_numpy(float)
-    groups, runs = len(n), n.sum()
-    if groups < 2:
-        return None
-    if (n == 1).all():
-        return PairComponents(float(np.std(means, ddof=1) / math.sqrt(2)), math.nan, groups - 1, source)
-    within = float(((of_seed.size() - 1) * of_seed.var().fillna(0)).sum() / (runs - groups))
-    centre = np.sum(n * means) / runs
-    between = np.sum(n * (means - centre) ** 2) / (groups - 1)
-    mean_runs = (runs - np.sum(n**2) / runs) / (groups - 1)
-    pretraining = max(0.0, (between - within) / mean_runs)
-    return PairComponents(math.sqrt(pretraining / 2), math.sqrt(within / 2), groups - 1, source)
 
 
 @dataclass(frozen=True)
@@ -125,25 +66,35 @@ def look_power(
     sd: float,
     margin: float | None = None,
     *,
+    against: FixedSide | None = None,
     start: Start = Start(),
     paths: int = PATHS,
     seed: int = 0,
 ) -> LookPower:
-    """Simulate the looks of a paired contrast.
+    """Simulate the looks of a contrast.
 
     Args:
         looks: Seeds at each look, ascending; all above those of `start`.
         levels: Level of each look.
         difference: True difference; its sign is that of the differences that count as found.
-        sd: SD of the difference of a pair.
+        sd: SD of the difference of a pair; with `against`, of a unit of the side that grows.
         margin: Largest difference that counts as equivalent; None: nothing is.
+        against: The other side in Welch's test; None: the values are differences of pairs.
         start: Differences that are there already: the power is then conditional on them.
         paths: Number of simulated studies.
         seed: Of the simulation.
     """
     means, errors = _paths(looks, difference, sd, start, paths, seed)
-    different, equivalent = _crossings(looks, levels, means * (-1 if difference < 0 else 1), errors, margin)
-    wrong_sign = _crossings(looks, levels, means * (1 if difference < 0 else -1), errors, None)[0]
+    df = np.asarray(looks, float)[:, None] - 1
+    if against is not None:
+        means, errors, df = _less_fixed_side(means, errors, df, against, seed)
+    level = np.asarray(levels, float)[:, None]
+    needed = _quantiles(df, 1 - level / 2) * errors
+    sign = -1 if difference < 0 else 1
+    different, wrong_sign = sign * means >= needed, -sign * means >= needed
+    equivalent = np.zeros_like(different)
+    if margin is not None and not math.isnan(margin):
+        equivalent = margin - np.abs(means) >= _quantiles(df, 1 - level) * errors
     over = different | equivalent | wrong_sign
     first = np.where(over.any(0), over.argmax(0), len(looks))  # look at which each study stops
     at = np.arange(len(looks))[:, None] == first
@@ -173,33 +124,59 @@ def _paths(
     return means, errors
 
 
-def _crossings(
-    looks: Sequence[int], levels: Sequence[float], means: np.ndarray, errors: np.ndarray, margin: float | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each path is found above 0, and equivalent, at each look."""
+def _less_fixed_side(
+    means: np.ndarray, errors: np.ndarray, df: np.ndarray, fixed: FixedSide, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Differences from a side that does not grow, their standard errors, and Welch's degrees of freedom: (looks, paths)."""
+    error = fixed.sd / math.sqrt(fixed.n)
+    if not fixed.measured:
+        rng = np.random.default_rng([seed, 1])
+        means = means - rng.normal(0, error, means.shape[1])
+        error = error * np.sqrt(rng.chisquare(fixed.n - 1, means.shape[1]) / (fixed.n - 1))
+    return means, np.hypot(errors, error), welch_df(errors, df, error, fixed.n - 1)
+
+
+def welch_df(error_a: Any, df_a: Any, error_b: Any, df_b: Any) -> Any:
+    """Degrees of freedom of Welch's test by Satterthwaite, of standard errors of both means and their degrees of freedom."""
+    return (error_a**2 + error_b**2) ** 2 / (error_a**4 / df_a + error_b**4 / df_b)
+
+
+def _quantiles(df: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Quantiles of Student's t at each look (looks, 1); for degrees of freedom of each path (looks, paths) by interpolation."""
     from scipy import special
 
-    df, level = np.asarray(looks, float)[:, None] - 1, np.asarray(levels, float)[:, None]
-    different = means >= special.stdtrit(df, 1 - level / 2) * errors
-    if margin is None or math.isnan(margin):
-        return different, np.zeros_like(different)
-    return different, margin - np.abs(means) >= special.stdtrit(df, 1 - level) * errors
+    if df.shape[1] == 1:
+        return special.stdtrit(df, p)
+    quantiles = np.empty_like(df)
+    for row, inverse, of_look in zip(quantiles, 1 / df, p[:, 0], strict=True):
+        grid = np.linspace(inverse.min(), inverse.max(), QUANTILES)
+        row[:] = np.interp(inverse, grid, special.stdtrit(1 / grid, of_look))
+    return quantiles
 
 
-def detectable_difference(n: int, level: float, sd: float, power: float = POWER) -> float:
-    """The smallest true difference that the paired test of one look finds with some power; NaN with fewer than two pairs.
+def detectable_difference(
+    n: int, level: float, sd: float, power: float = POWER, against: FixedSide | None = None
+) -> float:
+    """The smallest true difference that the test of one look finds with some power; NaN with fewer than two units.
+
+    With `against` by the noncentral t distribution at Welch's degrees of freedom of the true SDs, an approximation.
 
     Args:
-        n: Pairs.
+        n: Pairs; with `against`, units of the side that grows.
         level: Two-sided level.
-        sd: SD of the difference of a pair.
+        sd: SD of the difference of a pair, or of such a unit.
         power: Probability to find it.
+        against: The other side in Welch's test; None: a paired test.
     """
     from scipy import special
 
-    if n < 2:
+    if n < 2 or (against is not None and against.n < 2):
         return math.nan
-    return float(noncentrality(n - 1, 1 - power, special.stdtrit(n - 1, 1 - level / 2))) * sd / math.sqrt(n)
+    error, df = sd / math.sqrt(n), n - 1.0
+    if against is not None:
+        fixed = against.sd / math.sqrt(against.n)
+        df, error = welch_df(error, df, fixed, against.n - 1), math.hypot(error, fixed)
+    return float(noncentrality(df, 1 - power, special.stdtrit(df, 1 - level / 2))) * error
 
 
 @dataclass(frozen=True)
@@ -207,7 +184,7 @@ class Allocation:
     """A number of evaluation seeds per pretraining seed, with what it takes to find a difference.
 
     Attributes:
-        draws: Evaluation seeds per pretraining seed.
+        draws: Evaluation seeds per pretraining seed, and of public weights.
         seeds: Pretraining seeds per arm; None: more than `MOST_SEEDS`.
         minutes: Cost of both arms; infinite without seeds.
     """
@@ -218,32 +195,35 @@ class Allocation:
 
 
 def allocations(
-    components: PairComponents,
+    components: PairComponents | WelchComponents,
     difference: float,
     level: float,
     minutes_per_seed: float,
     minutes_per_draw: float,
     *,
+    once_per_draw: float = 0.0,
     draws: Iterable[int] = DRAWS,
     power: float = POWER,
 ) -> list[Allocation]:
-    """Pretraining seeds and cost with which a paired test finds a difference, for several numbers of draws.
+    """Pretraining seeds and cost with which one look finds a difference, for several numbers of draws.
 
     Args:
         components: Standard deviations of a run.
         difference: The difference to find.
         level: Two-sided level of the test, all looks together.
-        minutes_per_seed: Cost of a pretraining seed in both arms, without the evaluations of the contrast.
-        minutes_per_draw: Cost of the evaluations of the contrast at one evaluation seed, in both arms.
+        minutes_per_seed: Cost of a pretraining seed in all arms that have some, without the evaluations of the contrast.
+        minutes_per_draw: Cost of the evaluations of the contrast at one evaluation seed, in these arms.
+        once_per_draw: Cost of the evaluations of public weights at one evaluation seed.
         draws: Evaluation seeds per pretraining seed.
         power: Probability to find the difference.
     """
     found = []
     for count in draws:
-        sd = components.unit_sd(count)
+        test = components.unit_sd(count), power, components.against(count)
         seeds = next(
-            (n for n in range(2, MOST_SEEDS + 1) if detectable_difference(n, level, sd, power) <= difference), None
+            (n for n in range(2, MOST_SEEDS + 1) if detectable_difference(n, level, *test) <= difference), None
         )
         minutes = math.inf if seeds is None else seeds * (minutes_per_seed + count * minutes_per_draw)
+        minutes += count * once_per_draw
         found.append(Allocation(count, seeds, minutes))
     return found
