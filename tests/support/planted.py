@@ -80,15 +80,16 @@ def _header(patient: int, number: int, values: np.ndarray) -> Dataset:
 def pictures(root: Path) -> tuple[Path, Path]:
     """Pictures in two classes and a CSV whose columns name persons; returns the folder and the CSV."""
     random = np.random.default_rng(0)
-    lines = ["file,patient,label,patient_id,name,dob,x7,remark,birthday"]
+    lines = ["file,patient,label,patient_id,name,dob,x7,remark,birthday,x8"]
     for number in range(24):
         file = f"scans/Mustermann_{number // 2}_{number}.png"
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 255, SLICE, dtype=np.uint8)).save(root / file)
         who = f"MRN4711-{number // 2}"
         free = f"Erdmuthe Mustermann {number // 2}: nodule"
+        who_reads = ("Geheimrat", "Erdmuthe")[number % 2]
         lines.append(
-            f"{file},{who},{'ab'[number // 2 % 2]},{who},Mustermann,1970-01-01,{free},Dr. Geheimrat,01.01.1970"
+            f"{file},{who},{'ab'[number // 2 % 2]},{who},Mustermann,1970-01-01,{free},Dr. Geheimrat,01.01.1970,{who_reads}"
         )
     (root / "scans" / "Erdmuthe.png").write_bytes(b"no picture")
     table = root.parent / "Mustermann.csv"
