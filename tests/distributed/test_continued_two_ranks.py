@@ -68,6 +68,7 @@ def log_of(run):
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_two_ranks_train_what_one_rank_trains(folder):
     two, one = log_of(folder / "unbroken"), log_of(folder / "one")
     assert [line["step"] for line in two] == [0, 1, 2, 3, 4, 5, 6] and two[1]["world_size"] == 2

@@ -255,6 +255,7 @@ def test_sigterm_leaves_a_checkpoint_of_that_step_and_status_143(launch, unbroke
     assert f"continuing from step {step}" in stderr_of(out)
 
 
+@pytest.mark.long
 def test_two_ranks_take_the_checkpoint_before_a_truncated_one_and_say_so(launch, unbroken, tmp_path):
     out, epochs = tmp_path / "truncated", "train.epochs=20"
     running = launch(out, 2, epochs)
