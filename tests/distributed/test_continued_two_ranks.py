@@ -12,6 +12,7 @@ from ssl_transfer.pretraining import stage
 from ssl_transfer.recipe import PretrainRecipe, load_recipe
 from ssl_transfer.training import loop
 
+pytestmark = pytest.mark.long
 SETTINGS = (
     "method={name: byol, hidden_dim: 32, projection_dim: 16}",
     "optimizer={name: sgd, lr: 0.03, layer_decay: 0.7}",
@@ -68,7 +69,6 @@ def log_of(run):
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.long
 def test_two_ranks_train_what_one_rank_trains(folder):
     two, one = log_of(folder / "unbroken"), log_of(folder / "one")
     assert [line["step"] for line in two] == [0, 1, 2, 3, 4, 5, 6] and two[1]["world_size"] == 2
