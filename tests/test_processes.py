@@ -127,7 +127,7 @@ def test_workers_end_with_their_parent(tmp_path, number):
     assert family.survivors(number) == []
 
 
-@pytest.mark.parametrize("on_sigterm", ["SIG_DFL", "SIG_IGN"])
+@pytest.mark.parametrize("on_sigterm", ["SIG_DFL", pytest.param("SIG_IGN", marks=pytest.mark.long)])
 @each_signal
 def test_a_command_ends_with_all_that_it_started(tmp_path, number, on_sigterm):
     family = Family(script(tmp_path, COMMAND.format(on_sigterm=on_sigterm)), tmp_path, descendants=2)

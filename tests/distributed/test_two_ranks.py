@@ -202,10 +202,9 @@ def launched(tiny_recipe, tmp_path_factory):
     return cache(results)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(
-    "method", ["simclr", *(pytest.param(name, marks=pytest.mark.long) for name in LAUNCHED if name != "simclr")]
-)
+@pytest.mark.parametrize("method", LAUNCHED)
 def test_accelerate_launch_trains_on_two_ranks_what_one_process_trains(launched, method):
     answer, two, one = launched(method)
     assert answer["world_size"] == 2 and all(line["world_size"] == 2 for line in two)

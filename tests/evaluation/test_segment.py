@@ -32,7 +32,7 @@ def cases(folder):
 # What is learnt, and how
 
 
-@pytest.mark.parametrize("classes", [1, 3])
+@pytest.mark.parametrize("classes", [pytest.param(1, marks=pytest.mark.long), 3])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_segments_one_class_and_several(tmp_path, family, classes):
     task = mask_task(tmp_path / "task", classes=classes)

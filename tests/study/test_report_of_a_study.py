@@ -151,8 +151,9 @@ def test_effects_of_many_contrasts_are_those_of_the_recommendations(large):
     assert "Only the contrasts shown under “Recommendation by target”." in large.read_text()
 
 
-def test_a_large_page_has_unique_ids_and_refers_to_nothing_outside(large):
-    text = large.read_text()
+@pytest.mark.parametrize("page", ["whole", pytest.param("large", marks=pytest.mark.long)])
+def test_a_page_has_unique_ids_and_refers_to_nothing_outside(page, request):
+    text = request.getfixturevalue(page).read_text()
     ids = re.findall(r'\bid="([^"]*)"', text)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:href="|url\()#([\w.-]+)', text)) <= set(ids)

@@ -69,8 +69,8 @@ def peak(count, tmp_path):
 def test_what_is_decided_about_a_file_takes_at_most_300_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(items_module, "IN_MEMORY", 0)
     monkeypatch.setattr(items_module, "BUFFER", 0)
-    peak(200, tmp_path / "first")  # imports, caches
-    assert (peak(200, tmp_path) - peak(50, tmp_path)) / 150 <= MOST
+    peak(50, tmp_path / "first")  # imports, caches
+    assert (peak(400, tmp_path) - peak(50, tmp_path)) / 350 <= MOST
 
 
 @pytest.mark.long
