@@ -8,9 +8,8 @@ TEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest
 quickstart: .venv/.ready
 	.venv/bin/ssl-transfer quickstart
 
-# Three processes for two cores: some tests wait for others that they started.
 test: .venv/.ready
-	$(TEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	$(TEST) --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-long: .venv/.ready
 	$(TEST) -m long
