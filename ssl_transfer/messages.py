@@ -61,7 +61,7 @@ def receive(connection: Connection, shared: mmap.mmap | None = None) -> Any:
         return pickle.loads(content, buffers=copies)
     buffers = [np.empty(size, np.uint8) for size in sizes]  # a bytearray would be filled with zeros first
     for buffer in buffers:
-        view = memoryview(buffer)
+        view = buffer.data
         while view:
             count = os.readv(connection.fileno(), [view])
             if not count:

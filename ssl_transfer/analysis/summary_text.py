@@ -75,9 +75,9 @@ def _neighbors(measured: Measurements) -> str:
 
 def _embeddings(measured: Measurements) -> str:
     quality = [
-        f"{row.backbone}: {quality_text(row.trustworthiness, row.continuity)}"
-        + ("" if row.index == "exact" else f", neighbours by {row.index} at recall {row.recall:.3f}")
-        for row in measured.tables["embedding_quality"].itertuples()
+        f"{row['backbone']}: {quality_text(row['trustworthiness'], row['continuity'])}"
+        + ("" if row["index"] == "exact" else f", neighbours by {row['index']} at recall {row['recall']:.3f}")
+        for row in measured.tables["embedding_quality"].to_dict("records")
     ]
     aligned = (
         " The embeddings are aligned with the first one, so that images can be followed." if len(quality) > 1 else ""

@@ -139,7 +139,7 @@ class _Facts:
             ids = [item.row.get(name) for name in ("patient", "study", "series")]
             stated, z_mm = item.row.get("spacing_slice_mm"), item.row.get("z_mm")
             is_known = item.n_images == 1 and z_mm is not None
-            values = (
+            values: tuple[Any, ...] = (
                 _hashed(*ids),
                 _hashed(*ids, item.row.get("volume")),
                 item.n_images,

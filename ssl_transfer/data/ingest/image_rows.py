@@ -119,7 +119,7 @@ class Groups(Iterable[str]):
     def __init__(self, rows: ImageRows, batches: RowBatches | None = None):
         self.rows, self.batches = rows, batches
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[str | None]:
         digests = iter(()) if self.batches is None else self.batches.values("pixel_digest")
         units = [self.rows.ids(unit) for unit in UNITS]
         for row in range(len(self.rows)):

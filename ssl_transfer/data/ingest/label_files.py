@@ -35,7 +35,7 @@ class Found(Mapping[str, str]):
         self._positions = Positions(names)
 
     def __iter__(self) -> Iterator[str]:
-        return (self.names[number] for number in np.flatnonzero(self.places >= 0))
+        return (self.names[int(number)] for number in np.flatnonzero(self.places >= 0))
 
     def __len__(self) -> int:
         return int((self.places >= 0).sum())
@@ -157,7 +157,9 @@ def match_files(names: Sequence[str], files: Sequence[str], refused: Sequence[st
         ("without regard to upper and lower case", _either_case, refused),
     ]
     for rule, form, candidates in rules:
-        left = [n for n in np.flatnonzero(matches.files.places < 0).tolist() if names[n] not in matches.ambiguous]
+        left: list[int] = [
+            n for n in np.flatnonzero(matches.files.places < 0).tolist() if names[n] not in matches.ambiguous
+        ]
         if not left:
             break
         index, first = _Index(candidates, form), 0 if candidates is files else len(files)

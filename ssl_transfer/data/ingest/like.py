@@ -180,9 +180,9 @@ def _depths(form: StoreForm) -> dict[tuple, Span]:
     """Depths in use by detector, as `choose_ranges` has them."""
     depths = {}
     for entry in form.depths:
-        depth, *others = (entry.get(name) for name in DETECTOR)
+        first, *others = DETECTOR
         low, high = entry["in_use"]
-        depths[(tuple(depth), *others)] = (float(low), float(high))
+        depths[(tuple(entry[first]), *map(entry.get, others))] = (float(low), float(high))
     return depths
 
 

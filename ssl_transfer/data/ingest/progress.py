@@ -60,7 +60,8 @@ class Progress:
         try:
             pairs = {name: [(first, second) for first, second in content[name]] for name in ("refused", "copies")}
             replaced = {int(position): int(count) for position, count in content["replaced"].items()}
-            return cls(**content | pairs | {"replaced": replaced})
+            fields: dict[str, Any] = content | pairs | {"replaced": replaced}
+            return cls(**fields)
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 

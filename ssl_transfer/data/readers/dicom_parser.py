@@ -96,6 +96,6 @@ def _elements(content: bytes, start: int | None, *, is_meta: bool) -> tuple[dict
         if name is None or code <= before or length == UNDEFINED_LENGTH or position > len(content):
             break
         tag, before = BaseTag(code), code
-        value = content[begin:position] if length else empty_value_for_VR(name, raw=True)
+        value: Any = content[begin:position] if length else empty_value_for_VR(name, raw=True)
         elements[tag] = RawDataElement(tag, name, length, value, begin, False, True)
     return elements, None

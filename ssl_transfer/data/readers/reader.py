@@ -190,7 +190,7 @@ class Files(Sequence[tuple[str, Path]]):
     def __getitem__(self, index):
         if isinstance(index, slice):
             return Files(self.root, self._names[index])
-        name = self._names[index]
+        name = self._names[int(index)]
         return printable(name), self.root / name
 
 
