@@ -19,24 +19,15 @@ from ssl_transfer.data.digests import pixel_digest
 from ssl_transfer.data.rows import FILE
 from ssl_transfer.data.shards import ShardReader, shard_bytes, shard_header, shard_name
 from ssl_transfer.errors import StoreError
+from ssl_transfer.run import file_digest
 
 SAMPLE = 4  # images that are compared with their digests at opening
 MOST_SIZES = 64  # shards whose size is compared at opening, since each takes a request to the file system
-BLOCK = 2**20
 
 
 def sample_positions(n_images: int) -> list[int]:
     """Positions of the images whose digests the card has: evenly spaced, with the first and the last."""
     return sorted({round(share * (n_images - 1)) for share in np.linspace(0, 1, SAMPLE)})
-
-
-def file_checksum(path: Path) -> str:
-    """Hash of the bytes of a file, 32 hex digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    with open(path, "rb") as file:
-        while block := file.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def shard_checksums(digests: Iterable[str], name: str, per_shard: int, compressed: bool) -> dict[str, str]:
@@ -98,7 +89,7 @@ def problems(folder: Path, card: StoreCard, pixels: ShardReader, masks: ShardRea
             continue
         if not (folder / name).exists():
             yield f"{name} is missing"
-        elif file_checksum(folder / name) != card.checksums[name]:
+        elif file_digest(folder / name) != card.checksums[name]:
             yield f"{name} has other content than what was written"
     try:
         names = [name for name in ("pixel_digest", "mask_digest") if name == "pixel_digest" or masks is not None]

@@ -24,12 +24,13 @@ from ssl_transfer.data.digests import FINGERPRINTS
 from ssl_transfer.data.display import STORED_PERCENTILES
 from ssl_transfer.data.image_files import ImageFiles, fingerprint_reader
 from ssl_transfer.data.images import Positions
-from ssl_transfer.data.integrity import check_at_opening, file_checksum, problems, sample_positions, shard_checksums
+from ssl_transfer.data.integrity import check_at_opening, problems, sample_positions, shard_checksums
 from ssl_transfer.data.partial import PartialStore
 from ssl_transfer.data.rows import content_digest
 from ssl_transfer.data.shards import ShardReader
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import StoreError
+from ssl_transfer.run import file_digest
 from ssl_transfer.texts import hashes
 
 if TYPE_CHECKING:
@@ -344,7 +345,7 @@ class StoreWriter:
             id="",
         )
         whole = (path, *sorted(self._store.glob("split-*.npy")), *sorted(self._store.glob(f"{FINGERPRINTS}-*.npy")))
-        others = {file.name: file_checksum(file) for file in whole}
+        others = {file.name: file_digest(file) for file in whole}
         identity = {key: getattr(card, key) for key in ("units", "domain", "classes", "size", "channels", "dtype")}
         content = content_digest(path, json.dumps(identity, sort_keys=True))
         replace(card, id=content, checksums=others | checksums).save(self._store)

@@ -10,14 +10,15 @@ from lightly.models.modules import DINOProjectionHead
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import nn
 
-from ssl_transfer.data.views import ViewBatch, Views
+from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.methods.crops import LARGE_VIEWS, Crops
-from ssl_transfer.methods.momentum import MomentumNetwork, linear_warmup, rising_momentum
-from ssl_transfer.methods.objective import Losses, Objective
+from ssl_transfer.methods.momentum import MomentumNetwork
+from ssl_transfer.methods.objective import Losses
+from ssl_transfer.methods.self_distillation import SelfDistillation
 from ssl_transfer.models.backbone import Backbone
 
 
-class DINO(Objective):
+class DINO(SelfDistillation):
     """Self-distillation: every view predicts a momentum network's centred and sharpened output for the large crops.
 
     There are two large crops and `local_views` small ones per image. The target temperature warms up linearly; the output
@@ -87,9 +88,9 @@ class DINO(Objective):
         self.momentum, self.frozen_output_epochs = momentum, frozen_output_epochs
         self.warmup = (warmup_target_temperature, target_temperature, warmup_epochs)
 
-    def view_presets(self, preset: Views) -> list[Views]:
-        """Two global views, then the local ones."""
-        return self.crops.presets(preset)
+    def trained_heads(self) -> nn.Module:
+        """See `SelfDistillation`."""
+        return self.projection_head
 
     def forward(self, batch: ViewBatch, step: int) -> Losses:
         """Cross-entropy from each global view's target to every other view's output."""
@@ -103,19 +104,3 @@ class DINO(Objective):
         with torch.autocast(outputs[0].device.type, enabled=False):
             loss = self.criterion(targets, outputs, teacher_temp=self.target_temperature(step))
         return {"loss": loss, "projections": [feature.detach().float() for feature in features[:LARGE_VIEWS]]}
-
-    def target_temperature(self, step: int) -> float:
-        """Softmax temperature of the momentum network at a step: linear from its warm-up value, then constant."""
-        first, last, epochs = self.warmup
-        return linear_warmup(first, last, epochs * self.schedule.steps_per_epoch, step)
-
-    def after_backward(self, step: int) -> None:
-        """Drop the gradients of the output layer during the first epochs."""
-        if step < self.frozen_output_epochs * self.schedule.steps_per_epoch:
-            for parameter in self.projection_head.last_layer.parameters():
-                parameter.grad = None
-
-    def after_step(self, step: int) -> None:
-        """Update the momentum network; its momentum rises to 1 along a cosine."""
-        momentum = rising_momentum(self.momentum, step, self.schedule.total_steps)
-        self.momentum_network.update(self.backbone, self.projection_head, momentum)

@@ -12,13 +12,14 @@ from lightly.models.modules.heads import DINOv2ProjectionHead
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from ssl_transfer.data.views import ViewBatch, Views
+from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods.centering import TokenCenter, balanced_log_assignments
 from ssl_transfer.methods.crops import LARGE_VIEWS, Crops
 from ssl_transfer.methods.masking import block_masks
-from ssl_transfer.methods.momentum import MomentumNetwork, linear_warmup, rising_momentum
-from ssl_transfer.methods.objective import Losses, Objective
+from ssl_transfer.methods.momentum import MomentumNetwork
+from ssl_transfer.methods.objective import Losses
+from ssl_transfer.methods.self_distillation import SelfDistillation
 from ssl_transfer.methods.vit import plain_vit
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.ranks import gather_with_gradient
@@ -26,7 +27,7 @@ from ssl_transfer.models.ranks import gather_with_gradient
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class DINOv2(Objective):
+class DINOv2(SelfDistillation):
     """DINO for images, iBOT for masked patches, and KoLeo, which spreads the features; ViT only.
 
     A momentum network sees two large crops without masks. The trained network predicts its output for an image from every other
@@ -121,9 +122,9 @@ class DINOv2(Objective):
         self.warmup = (warmup_target_temperature, target_temperature, warmup_epochs)
         self.masked_images, self.mask_share = masked_images, mask_share
 
-    def view_presets(self, preset: Views) -> list[Views]:
-        """Two global views, then the local ones."""
-        return self.crops.presets(preset)
+    def trained_heads(self) -> nn.Module:
+        """See `SelfDistillation`."""
+        return self.heads
 
     def forward(self, batch: ViewBatch, step: int) -> Losses:
         """DINO over all pairs of other views, iBOT over the masked patches, and KoLeo over both global views."""
@@ -174,11 +175,6 @@ class DINOv2(Objective):
         views = [block_masks(self.seed, epoch, positions, view, **options) for view in range(LARGE_VIEWS)]
         return torch.cat(views).to(device)
 
-    def target_temperature(self, step: int) -> float:
-        """Softmax temperature of the momentum network at a step: linear from its warm-up value, then constant."""
-        first, last, epochs = self.warmup
-        return linear_warmup(first, last, epochs * self.schedule.steps_per_epoch, step)
-
     def compiled_parts(self) -> list[nn.Module]:
         """The transformer blocks, since masked images do not go through `forward` of the ViT."""
         return [self.masked_vit.vit.blocks]
@@ -193,18 +189,6 @@ class DINOv2(Objective):
             raise RecipeError(
                 "train.batch_size: 1 image has no nearest neighbour for KoLeo. Set a larger one, or method.koleo_weight=0."
             )
-
-    def after_backward(self, step: int) -> None:
-        """Drop the gradients of the output layers during the first epochs."""
-        if step < self.frozen_output_epochs * self.schedule.steps_per_epoch:
-            for head in self.heads.values():
-                for parameter in head.get_submodule("last_layer").parameters():
-                    parameter.grad = None
-
-    def after_step(self, step: int) -> None:
-        """Update the momentum network; its momentum rises to 1 along a cosine."""
-        momentum = rising_momentum(self.momentum, step, self.schedule.total_steps)
-        self.momentum_network.update(self.backbone, self.heads, momentum)
 
 
 def _heads(

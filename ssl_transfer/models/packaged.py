@@ -6,7 +6,6 @@ labels on ImageNet-1k. Their tensors have other names than timm's, and stand in 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -18,6 +17,7 @@ import torch
 
 from ssl_transfer.errors import BackboneError, UnreachableError, nearest
 from ssl_transfer.models.architecture import TimmModel, brief
+from ssl_transfer.run import file_sha256
 
 PREFIX = "imagenet:"
 
@@ -111,7 +111,7 @@ def _state_dict(name: str, package: Package) -> dict[str, torch.Tensor]:
     path = Path(next(iter(folders))) / package.file
     again = f"Install it again: pip install --force-reinstall {package.package}"
     try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = file_sha256(path)
     except OSError as error:
         raise BackboneError(f"{path}: cannot be read: {brief(error)}. {again}") from None
     if digest != package.sha256:

@@ -8,7 +8,8 @@ import pandas
 
 from ssl_transfer.data.card import StoreCard
 from ssl_transfer.data.digests import pixel_digest
-from ssl_transfer.data.integrity import file_checksum, sample_positions, shard_checksums
+from ssl_transfer.data.integrity import sample_positions, shard_checksums
+from ssl_transfer.run import file_digest
 
 
 def resealed(folder: Path) -> Path:
@@ -21,7 +22,7 @@ def resealed(folder: Path) -> Path:
     content = card.to_json()
     content["sample"] = {str(position): digests[position] for position in sample_positions(len(digests))}
     content["checksums"] |= shard_checksums(digests, "pixels", card.images_per_shard, False)
-    content["checksums"]["rows.parquet"] = file_checksum(folder / "rows.parquet")
+    content["checksums"]["rows.parquet"] = file_digest(folder / "rows.parquet")
     (folder / "card.json").write_text(json.dumps(content))
     return folder
 

@@ -116,9 +116,7 @@ def _filled(
 ) -> ImageStore:
     """Scan, choose ranges, read, and write."""
     scan = scan_source(root, reader, options)
-    if not len(scan.items):
-        examples = "".join(f"\n  {refusal.file}: {shown(refusal.reason)}" for refusal in scan.refused[:5])
-        raise SourceError(f"{root}: no image was found ({len(scan.refused)} files refused).{examples}")
+    _assert_some(root, scan, len(scan.items), "was found")
     _assert_units(root, scan, form)
     warnings = [*warnings, *scan.warnings, *complete_patients(scan), *_domain_warning(scan, options, form)]
     names = open_pseudonyms(root, scan, options)
@@ -138,9 +136,7 @@ def _filled(
         append_items(writer, reader, scan, fit, names, recorder, workers=options.workers)
         progress = recorder.progress
         scan.refused += refused_items(scan.items, progress, names)
-        if not len(writer):
-            examples = "".join(f"\n  {refusal.file}: {shown(refusal.reason)}" for refusal in scan.refused[:5])
-            raise SourceError(f"{root}: no image can be read ({len(scan.refused)} files refused).{examples}")
+        _assert_some(root, scan, len(writer), "can be read")
         warnings += [*ranges.warnings, *replaced_note(progress.replaced_by_file(scan.items))]
         store = writer.finish(
             np.full(len(writer), ONLY_SPLIT),
@@ -155,6 +151,13 @@ def _filled(
         warn(shown(warning))
     store.refused = [{"file": r.file, "kind": r.kind, "reason": shown(r.reason)} for r in scan.refused]
     return store
+
+
+def _assert_some(root: Path, scan: Scan, count: int, what: str) -> None:
+    """Refuse a source of which no image is left, with the first reasons."""
+    if not count:
+        examples = "".join(f"\n  {refusal.file}: {shown(refusal.reason)}" for refusal in scan.refused[:5])
+        raise SourceError(f"{root}: no image {what} ({len(scan.refused)} files refused).{examples}")
 
 
 def _assert_units(root: Path, scan: Scan, form: StoreForm) -> None:

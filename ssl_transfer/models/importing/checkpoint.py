@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from ssl_transfer.errors import BackboneError
 from ssl_transfer.models.architecture import brief
 from ssl_transfer.models.importing.layout import Tensors
-from ssl_transfer.run import read_json
+from ssl_transfer.run import file_sha256, read_json
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar", ".torch", ".th")
@@ -180,13 +180,8 @@ def _state_dicts(content: dict[Any, Any], path: str = "") -> Iterator[tuple[str,
 
 
 def _sha256(files: Sequence[Path]) -> str:
-    digests = []
-    for path in files:
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            while chunk := file.read(2**22):
-                digest.update(chunk)
-        digests.append(digest.hexdigest())
+    """SHA-256 of a file; of several, that of their lines as `sha256sum` prints them."""
+    digests = [file_sha256(path) for path in files]
     if len(files) == 1:
         return digests[0]
     lines = "".join(f"{digest}  {path.name}\n" for digest, path in zip(digests, files, strict=True))
