@@ -21,7 +21,7 @@ from ssl_transfer.data.image_files import fingerprint_reader
 from ssl_transfer.data.ingest.appending import ITEM, Written, append_items, copy_of, repeated_uids
 from ssl_transfer.data.ingest.filling import Plan, finish_store, prepare
 from ssl_transfer.data.ingest.options import Options
-from ssl_transfer.data.ingest.progress import Progress
+from ssl_transfer.data.ingest.progress import WRITER, Progress, other_writer
 from ssl_transfer.data.ingest.resume import resumed
 from ssl_transfer.data.ingest.stage import DEFAULTS, inputs_digest, opened, store_of
 from ssl_transfer.data.partial import NOTHING_KEPT, PartialStore, partial_folder, parts_of
@@ -204,11 +204,16 @@ def _check_same(folder: Path, count: int, inputs: str) -> None:
         raise UsageError(
             f"--part: {count} parts, but there are parts of {found}. Delete {folder.parent} to divide anew."
         )
-    record = read_json(folder / DONE)
+    record = read_json(folder / DONE) or {}
     if record and record.get("inputs") != inputs:
         raise UsageError(
             f"{folder}: was made with other options, or files have changed since. Give all parts the same options, or delete "
             f"{folder.parent} to begin anew."
+        )
+    if (progress := record.get("progress")) and progress.get("writer") != WRITER:
+        raise UsageError(
+            f"{folder}: was made by {other_writer(progress)}, but this is {WRITER}. Make all parts and merge them with one "
+            f"release, or delete {folder.parent} to begin anew."
         )
 
 

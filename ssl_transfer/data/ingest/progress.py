@@ -14,12 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from ssl_transfer.data.partial import PROGRESS
+from ssl_transfer import __version__
+from ssl_transfer.console import warn
+from ssl_transfer.data.card import SCHEMA
+from ssl_transfer.data.partial import PROGRESS, PartialStore
 from ssl_transfer.data.readers.reader import Item
 from ssl_transfer.run import read_json, write_json
 
 SECONDS_BETWEEN = 30.0  # of two records, and at least 20 times what the last one took
 SHARE = 20
+WRITER = f"ssl_transfer {__version__}, store schema {SCHEMA}"  # another release may decode or name images otherwise
 
 
 @dataclass
@@ -28,6 +32,7 @@ class Progress:
 
     Attributes:
         inputs: Digest of the inputs. Records of other inputs are not used.
+        writer: Release that wrote the images. Records of other releases are not used: half of a store would be of each.
         items: Items that are done.
         images: Images in the shards.
         batches: Files with rows.
@@ -39,6 +44,7 @@ class Progress:
     """
 
     inputs: str
+    writer: str = WRITER
     items: int = 0
     images: int = 0
     batches: int = 0
@@ -49,10 +55,17 @@ class Progress:
     replaced: dict[int, int] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, folder: Path, begin: Progress) -> Progress:
-        """Read the record of a folder; `begin` if there is none, or one of other inputs."""
-        content: dict[str, Any] = read_json(folder / PROGRESS) or {}
-        return cls.of(content) or begin if content.get("inputs") == begin.inputs else begin
+    def load(cls, partial: PartialStore, begin: Progress) -> Progress:
+        """Read the record of a folder; `begin` if there is none, or one of other inputs or, with a warning, another release."""
+        content: dict[str, Any] = read_json(partial.folder / PROGRESS) or {}
+        if content.get("inputs") != begin.inputs:
+            return begin
+        if content.get("writer") != begin.writer:
+            warn(
+                f"{partial.out}: {other_writer(content)} began this ingest, but this is {begin.writer}: it begins anew"
+            )
+            return begin
+        return cls.of(content) or begin
 
     @classmethod
     def of(cls, content: dict[str, Any]) -> Progress | None:
@@ -86,6 +99,11 @@ class Progress:
     def save(self, folder: Path) -> None:
         """Write the record."""
         write_json(folder / PROGRESS, asdict(self))
+
+
+def other_writer(content: dict[str, Any]) -> str:
+    """The release that wrote a record, for messages."""
+    return str(content.get("writer", "an older release of ssl_transfer"))[:80]
 
 
 class Pace:

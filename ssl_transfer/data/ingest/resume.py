@@ -84,7 +84,7 @@ def resumed(
     Raises:
         OutputError: If the disk has no room for the images.
     """
-    progress = Progress.load(partial.folder, begin)
+    progress = Progress.load(partial, begin)
     masks = 0 if fit.mask_dtype is None else np.dtype(fit.mask_dtype).itemsize
     image_bytes = fit.size[0] * fit.size[1] * (fit.channels * fit.dtype.itemsize + masks)
     written = progress.images

@@ -1,5 +1,6 @@
 """Ingests that are interrupted: what is kept, how they go on, and that nothing of them is left."""
 
+import json
 import multiprocessing
 import os
 import signal
@@ -94,6 +95,25 @@ def test_an_ingest_of_other_inputs_does_not_use_what_was_kept(source, tmp_path, 
             ingest(source, out, workers=1)
     reads.clear()
     assert ingest(source, out, workers=1, size=4).shape == (1, 4, 4) and len(reads) == COUNT
+
+
+@pytest.mark.parametrize("writer", [None, "ssl_transfer 0.0.9, store schema 2"])
+def test_an_ingest_that_another_release_began_begins_anew_and_says_so(
+    source, whole, tmp_path, monkeypatch, reads, capsys, writer
+):
+    out = tmp_path / "out" / "store"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 30, KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            ingest(source, out, workers=1)
+    record = out.parent / ".store.partial" / "progress.json"
+    content = json.loads(record.read_text())
+    content.pop("writer")
+    record.write_text(json.dumps(content | ({"writer": writer} if writer else {})))
+    reads.clear()
+    assert ingest(source, out, workers=1).id == whole.id and len(reads) == COUNT
+    expected = f"store: {writer or 'an older release of ssl_transfer'} began this ingest, but this is {progress.WRITER}"
+    assert expected in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_full_disk_ends_in_one_sentence_and_the_ingest_goes_on_when_there_is_room(

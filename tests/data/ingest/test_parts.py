@@ -7,6 +7,7 @@ import pydicom
 import pytest
 from PIL import Image
 
+from ssl_transfer.data.ingest import parts, progress
 from ssl_transfer.data.ingest.parts import ingest_part, merge_parts
 from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.data.readers.phantom.generate import write_ct
@@ -92,6 +93,17 @@ def test_parts_with_other_options_or_files_are_refused(tmp_path):
     Image.fromarray(np.full((4, 4), 99, np.uint8)).save(source / "new.png")
     with pytest.raises(UsageError, match="files have changed"):
         merge_parts(source, out)
+
+
+def test_parts_of_another_release_are_refused(archive, tmp_path, monkeypatch):
+    source, options = archive
+    out = tmp_path / "store"
+    ingest_part(source, out, "1/2", workers=1, **options)
+    monkeypatch.setattr(parts, "WRITER", "ssl_transfer 9.0, store schema 9")
+    with pytest.raises(
+        UsageError, match=rf"was made by {progress.WRITER}, but this is ssl_transfer 9\.0, store schema 9"
+    ):
+        ingest_part(source, out, "2/2", workers=1, **options)
 
 
 def test_too_many_unreadable_files_are_found_when_parts_are_merged(archive, tmp_path):
