@@ -66,6 +66,7 @@ def _header(patient: int, number: int, values: np.ndarray) -> Dataset:
     header.StudyDate = header.SeriesDate = header.AcquisitionDate = header.ContentDate = "19700101"
     header.StationName, header.AccessionNumber, header.ProtocolName = "PLANTEDHOST", "MRN4711", "Mustermann"
     header.StudyDescription = header.SeriesDescription = header.ImageComments = "Erdmuthe Mustermann, Dr. Geheimrat"
+    header.ManufacturerModelName, header.ConvolutionKernel = "Dr. Geheimrat", "Mustermann^Erdmuthe"
     header.Modality, header.InstanceNumber, header.Manufacturer = "CT", number, "ACME"
     header.BodyPartExamined = ("CHEST", "HEAD")[patient % 2]
     header.ImagePositionPatient, header.ImageOrientationPatient = [0, 0, 5 * number], [1, 0, 0, 0, 1, 0]

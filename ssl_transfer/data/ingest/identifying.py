@@ -14,20 +14,9 @@ from collections.abc import Callable, Collection, Sequence
 from ssl_transfer.data.ingest.vocabulary import HEADINGS, is_personal, is_plain
 from ssl_transfer.data.readers.matching import MASK_SUFFIXES
 
-OF_READERS = frozenset(  # columns that readers make from headers; none of them is a name, a date or free text
+OF_READERS = frozenset(  # columns that readers make from headers by rules of their own: no name, date or free text
     (
-        *(
-            "label",
-            "split",
-            "slice",
-            "volume",
-            "body_part",
-            "modality",
-            "manufacturer",
-            "z_mm",
-            "window_center",
-            "window_width",
-        ),
+        *("label", "split", "slice", "volume", "body_part", "modality", "z_mm", "window_center", "window_width"),
         *(
             "spacing_row_mm",
             "spacing_col_mm",
@@ -140,9 +129,11 @@ def identifying_columns(rows: Sequence[dict], keep: Collection[str] = ()) -> dic
     """
     step = max(1, len(rows) // 1000)
     columns = dict.fromkeys(name for number in range(0, len(rows), step) for name in rows[number])
-    further = (name for name in columns if name not in OF_READERS and name not in keep)
-    kinds = ((name, _kind_of_name(name) or _kind_of_content(name, rows)) for name in further)
-    return {name: kind for name, kind in kinds if kind}
+    further = [name for name in columns if name not in OF_READERS and name not in keep]
+    kinds = {name: _kind_of_name(name) for name in further}
+    contents = _contents([name for name in further if not kinds[name]], rows)
+    kinds |= {name: _kind_of_content(name, *content) for name, content in contents.items()}
+    return {name: kind for name, kind in kinds.items() if kind}
 
 
 def words_of(name: str) -> set[str]:
@@ -167,17 +158,21 @@ def _kind_of_name(name: str) -> str | None:
     return name if words & (NAME | STAFF | MACHINE | BIRTH | DATE | PLACE | TEXT | NUMBER) else None
 
 
-def _kind_of_content(name: str, rows: Sequence[dict]) -> str | None:
+def _contents(names: Sequence[str], rows: Sequence[dict]) -> dict[str, tuple[set, set]]:
+    """The distinct values of each column, at most one more than `MOST_VALUES`, and the patients that have one; in one pass."""
+    contents: dict[str, tuple[set, set]] = {name: (set(), set()) for name in names}
+    for row in rows if names else ():
+        patient = row.get("patient")
+        for name, (values, patients) in contents.items():
+            value = row.get(name)
+            if value is not None and value == value and len(values) <= MOST_VALUES:
+                values.add(value)
+                patients.add(patient or len(patients))
+    return contents
+
+
+def _kind_of_content(name: str, values: set, patients: set) -> str | None:
     """Whether values are file names, dates, record numbers, texts that nearly every patient has for itself, or may be names."""
-    values: set = set()
-    patients: set = set()
-    for row in rows:
-        value = row.get(name)
-        if value is not None and value == value:
-            values.add(value)
-            patients.add(row.get("patient") or len(patients))
-        if len(values) > MOST_VALUES:
-            break
     texts = [str(value) for value in values]
     own = FEWEST_VALUES <= len(values) > min(len(patients) / 2, MOST_VALUES)
     if any(isinstance(value, str) and _may_name(name, value) for value in values):

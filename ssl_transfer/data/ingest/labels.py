@@ -19,10 +19,12 @@ from ssl_transfer.csv_table import (
     Present,
     is_number,
     number_type,
+    plain_name,
     read_csv,
     shown,
     tidy,
 )
+from ssl_transfer.data.demographics import sex
 from ssl_transfer.data.ingest.label_columns import LabelColumns, check_splits, label_columns
 from ssl_transfer.data.ingest.label_files import lost_zeros, match_files
 from ssl_transfer.data.readers.items import Selected
@@ -30,6 +32,7 @@ from ssl_transfer.data.readers.reader import Item, Refusal, named_file
 from ssl_transfer.errors import LabelError
 from ssl_transfer.texts import HashSet, Numbers, Positions, Texts, Values, Words, hashes
 
+SEX = ("sex", "gender", "patientsex", "patientgender")  # names of a column, without upper case, blanks and punctuation
 TEXT = ("label", "patient", "series", "split")  # columns that are never numbers
 LONGEST_NAME = 1_000  # characters of a class, an id or a file name
 MOST_EXAMPLES = 3
@@ -141,6 +144,8 @@ def _values(table: CsvTable, name: str, column: str, words: Sequence[str], notes
         notes.append(f"{table.path.name}: column {shown(column)}: read as missing: {counts} (--missing)")
     if name == "split":
         return Values(check_splits(table, column, values))
+    if plain_name(name) in SEX and (spelled := _sexes(table, column, values, notes)):
+        return spelled
     if name in TEXT:
         _check_lengths(table, column, values)
         return Values(_classes(table, column, values, notes)) if name == "label" else Words(values)
@@ -150,6 +155,16 @@ def _values(table: CsvTable, name: str, column: str, words: Sequence[str], notes
         return Numbers((None if value is None else kind(value) for value in values), kind)
     _mention_odd_words(table, column, values, notes)
     return Values(values)
+
+
+def _sexes(table: CsvTable, column: str, values: Sequence[str | None], notes: list[str]) -> Values | None:
+    """The values as M, F and O, as DICOM has them, if all are words of a sex; None otherwise."""
+    spelled = {word: sex(word) for word in set(values) - {None}}
+    if not spelled or None in spelled.values():
+        return None
+    if pairs := ", ".join(f"{shown(word)} is {code}" for word, code in sorted(spelled.items()) if word != code):
+        notes.append(f"{table.path.name}: column {shown(column)}: {pairs}")
+    return Values(None if value is None else spelled[value] for value in values)
 
 
 def _check_lengths(table: CsvTable, column: str, values: Sequence[str | None]) -> None:

@@ -55,7 +55,7 @@ WORDS = _words(  # of values that are stored as they are under any heading
 CODE = re.compile(r"[a-z]?(?:0|[1-9]\d{0,2})[a-z]?|[a-z]|(?:i{1,3}|iv|vi{0,3}|ix|x)[a-c]?")  # T1, 3b, G, iv
 PARTS = re.compile(r"[^\W_]+")
 PERSONAL = re.compile(
-    r"\^|\b(?:Dr|Prof|Mr|Mrs|Ms|Sr|PD|Priv|Hr|Fr)\.\s*\w|\b(?:Dr|Prof|Mrs|Herr|Frau|Doctor|Professor)\s+[A-Z]"
+    r"\^|\b(?:DR|PROF)\.\s+\w|\b(?:Dr|Prof|Mr|Mrs|Ms|Sr|PD|Priv|Hr|Fr)\.\s*\w|\b(?:Dr|Prof|Mrs|Herr|Frau|Doctor|Professor)\s+[A-Z]"
 )
 
 

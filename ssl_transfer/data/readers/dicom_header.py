@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.data.readers.dicom_acquisition import acquisition
 from ssl_transfer.data.readers.dicom_coding import Coding, coding_of, padding_of, voi_window
 from ssl_transfer.data.readers.dicom_geometry import Frame, frames_of, pixel_spacing
 from ssl_transfer.data.readers.dicom_mosaic import is_mosaic, mosaic_of
@@ -256,8 +257,7 @@ def columns(dataset) -> dict[str, Any]:
         "spacing_at": None if spacing[0] is None else "detector" if at_detector else "patient",
         "window_center": number(window, "WindowCenter"),
         "window_width": number(window, "WindowWidth"),
-        "manufacturer": text(dataset, "Manufacturer"),
-    }
+    } | acquisition(dataset)
 
 
 def _not_an_image(file: str, header: Header, broken: bool) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 TEXT_NUMBERS = ("DS", "IS")  # value representations that write numbers as text
-CODES = ("CS", "DA", "TM", "DT")  # that are ASCII, whose values are joined as they stand
+CODES = ("AS", "CS", "DA", "TM", "DT")  # that are ASCII, whose values are joined as they stand
 NAMES = ("LO", "SH", "UI")  # of which one value is read as it stands, if it is ASCII
 ESCAPE = 0x1B  # begins another character set
 
@@ -84,6 +84,11 @@ def functional_group(header, frame: int, macro: str) -> Any | None:
 def group_or_header(header, frame: int, macro: str) -> Any:
     """A functional group of the frame; the header itself, where ordinary objects have the same elements, if there is none."""
     return functional_group(header, frame, macro) or header
+
+
+def first_item(header, keyword: str) -> Any | None:
+    """The first item of a sequence; None if there is none."""
+    return next(iter(_sequence(header, keyword)), None)
 
 
 def _sequence(header, keyword: str) -> Any:

@@ -190,3 +190,16 @@ def test_an_invalid_table_is_refused(tmp_path, text, key, message):
 def test_a_missing_table_is_refused(tmp_path):
     with pytest.raises(LabelError, match="cannot be read"):
         read_labels(tmp_path / "none.csv", "file")
+
+
+@pytest.mark.parametrize("heading", ["sex", "Gender", "Patient Sex"])
+def test_a_column_of_sexes_has_the_codes_of_dicom_and_this_is_said(tmp_path, heading):
+    (tmp_path / "l.csv").write_text(f"patient,{heading}\na,male\nb,F\nc,\nd,Female\n")
+    table = read_labels(tmp_path / "l.csv")
+    assert [table.rows[patient][1][heading] for patient in "abcd"] == ["M", "F", None, "F"]
+    assert f"l.csv: column '{heading}': 'Female' is F, 'male' is M" in table.notes
+
+
+def test_a_column_of_sexes_with_another_word_stays_as_it_is(tmp_path):
+    (tmp_path / "l.csv").write_text("patient,sex\na,male\nb,castrated\n")
+    assert read_labels(tmp_path / "l.csv").rows["a"][1]["sex"] == "male"

@@ -39,6 +39,7 @@ def test_a_store_of_dicom_files_names_nobody(home):
     assert len(store) == 24 and persons_in(home / "store") == []
     assert store.card.source == file_pseudonym(str(home / "Mustermann"))
     assert store.column("manufacturer")[0] == "ACME" and store.card.n_patients == 6
+    assert set(store.column("age")) == {"00-04"}  # from two dates, neither of which is stored
     assert sorted(refusal["file"] for refusal in store.refused) == [
         "Geheimrat.txt",
         "MUSTERMANN_damaged.dcm",
