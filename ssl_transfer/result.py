@@ -40,6 +40,10 @@ class EvalResult:
             `without_content`: images of which near-duplicates cannot be searched; `other_images` of the task's store, and how
             many of them were seen (near-duplicates: of a sample of 200); `metrics_clean`: test metrics of the cases that are
             not known to be seen. None in results of earlier versions.
+        external: Name of each external store -> its test: `store` (id), `domain`, `boundary` to the task's domain, the `classes`
+            that both have, `n`, `left_out` cases, `metrics` with `intervals`, `own` (the metrics of the own test on these
+            classes), `gap` (metric minus own metric) with `gap_intervals` (patients of both tests are resampled),
+            `seen_in_pretraining` and `contamination` of its cases, and `notes`.
         files: Names of the files beside it -> hash of their bytes.
         path: Folder of the result, not part of `result.json`; None: not saved.
     """
@@ -65,6 +69,7 @@ class EvalResult:
     draw: int | None = None
     files: dict[PathPart, str] = field(default_factory=dict)
     contamination: dict[str, Any] | None = None
+    external: dict[str, dict[str, Any]] = field(default_factory=dict)
     schema: int = RESULT_SCHEMA
     kind: str = "result"
     path: Path | None = field(default=None, compare=False)

@@ -31,7 +31,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--figure", type=Path, metavar="FILE.png", help="draw the metric over the epochs of a pretraining (RUN@all)"
     )
     parser.add_argument(
-        "--features", type=Path, metavar="DIR", help="folder with features of this backbone and task, for probes"
+        "--features",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder with features of this backbone and task, for probes; repeated: then those of its external stores, in order",
     )
     parser.add_argument(
         "--tuning", type=Path, metavar="DIR", help="of this backbone, task and fraction: settings that `tune` selected"
@@ -136,7 +141,25 @@ def _block(result: dict[str, Any], metrics: Mapping[str, Any]) -> str:
             interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"
             lines.append(f"  {metrics[name].title:<18} {'–' if value is None else f'{value:.4f}'}{interval}")
     lines += _seen_lines(result, metrics)
+    lines += [line for name, test in result["external"].items() for line in _external_lines(name, test, metrics)]
     return "\n".join([*lines, *(f"  note: {note}" for note in result["notes"]), f"  {result['result']}"])
+
+
+def _external_lines(name: str, test: dict[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+    """The metrics on an external store, and their gaps to the own test."""
+    lines = [f"  external test on {name}: {_counted(test['n'])}"]
+    for metric in (metric for metric in test["metrics"] if metric in metrics):
+        value, gap = (_with_interval(test, key, metric) for key in ("metrics", "gap"))
+        lines.append(f"  {metrics[metric].title:<18} {value}, gap {gap}")
+    return [*lines, *(f"  note: {note}" for note in test["notes"])]
+
+
+def _with_interval(test: dict[str, Any], key: str, metric: str) -> str:
+    """A metric or a gap of an external test, with its interval if there is one."""
+    value, form = test[key].get(metric), "+.4f" if key == "gap" else ".4f"
+    interval = test["intervals" if key == "metrics" else "gap_intervals"].get(metric)
+    text = "–" if value is None else format(value, form)
+    return text + (f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else "")
 
 
 def _seen_lines(result: dict[str, Any], metrics: Mapping[str, Any]) -> list[str]:

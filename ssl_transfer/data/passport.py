@@ -18,6 +18,7 @@ import numpy as np
 
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.store import ImageStore
+from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.errors import BackboneError
 from ssl_transfer.measures.fingerprint import FINGERPRINT_BYTES, LEAST_SIDE
 from ssl_transfer.run import read_json, write_json
@@ -73,6 +74,14 @@ class TrainingRecord:
             patient_key=store.card.patient_key,
             blocks=partial(_blocks_of_store, store.path, np.asarray(positions)),
         )
+
+    def shares_hashes_with(self, store: Images) -> bool:
+        """Whether equal hashes of patients, here and in a store, mean one patient: one key, and domains of one family.
+
+        Archives of different families (CT, cell lines) number their subjects alike, and have none in common.
+        """
+        same_key = self.patient_key == store.card.patient_key
+        return same_key and boundary(Domain.parse(self.domain), store.domain) != "hard"
 
     def array(self, name: str) -> np.ndarray:
         """A whole array, in memory."""

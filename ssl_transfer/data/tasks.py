@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import field_validator, model_validator
@@ -41,6 +41,7 @@ class TaskCard(Section):
         labels: Words of that column that are predicted, in this order; the others count as none. Null: all, sorted.
         classes: Of masks: name -> values of the mask, or `any`: whatever is not 0. Null: as the store names them.
         air: `clear`: CT images are read without the grey level of their air, see `altered.ClearedAir`. Null: as they are.
+        external: Folders of further stores, on which the model is tested as well after it was selected, see `external_tests`.
     """
 
     store: str
@@ -53,6 +54,12 @@ class TaskCard(Section):
     labels: tuple[str, ...] | None = None
     classes: dict[str, tuple[int, ...] | Literal["any"]] | None = None
     air: Literal["clear"] | None = None
+    external: tuple[str, ...] | None = None
+
+    @field_validator("external", mode="before")
+    @classmethod
+    def _single_store(cls, value):
+        return [value] if isinstance(value, str) else value
 
     @field_validator("classes", mode="before")
     @classmethod
@@ -72,6 +79,10 @@ class TaskCard(Section):
                 "`negative` and `labels` are for a column of words with a `separator`. Add it, such as '|'"
             )
         return self
+
+    def identity(self) -> dict[str, Any]:
+        """What a run's id depends on, besides the stores, which have ids of their own."""
+        return self.model_dump(exclude={"store", "external"})
 
     @property
     def kind(self) -> str:
@@ -119,7 +130,7 @@ class Task:
         if card.air:
             store = ClearedAir(store)
         if card.target == MASK:
-            return cls(name, RecodedMasks(store, _mask_codes(store, card, where)), card)
+            return cls(name, RecodedMasks(store, mask_codes(store, card, where)), card)
         for column in [card.target] if isinstance(card.target, str) else card.target:
             if column not in store.columns:
                 raise TaskError(
@@ -141,7 +152,7 @@ class Task:
     def classes(self) -> list[str]:
         """Names: of classes in the store's order where it has one; of labels; of masks' classes from 1 on."""
         if self.kind == "segmentation":
-            return list(_mask_classes(self.store, self.card))
+            return list(mask_classes(self.store, self.card))
         if self.kind == "multilabel":
             return list(self._label_values)
         present = set(class_codes(self._column)[0].tolist())
@@ -289,7 +300,7 @@ def open_task(spec: str | Path) -> Task:
     return Task.load(spec)
 
 
-def _mask_classes(store: Images, card: TaskCard) -> dict[str, tuple[int, ...] | Literal["any"]]:
+def mask_classes(store: Images, card: TaskCard) -> dict[str, tuple[int, ...] | Literal["any"]]:
     """Name of each class of a mask -> its values."""
     named = store.card.masks.classes if store.card.masks else {}
     if card.classes:
@@ -297,7 +308,7 @@ def _mask_classes(store: Images, card: TaskCard) -> dict[str, tuple[int, ...] | 
     return {str(name): (int(value),) for value, name in named.items()}
 
 
-def _mask_codes(store: Images, card: TaskCard, where: str) -> np.ndarray:
+def mask_codes(store: Images, card: TaskCard, where: str) -> np.ndarray:
     """Class code of every value that a mask may hold.
 
     Raises:
@@ -305,7 +316,7 @@ def _mask_codes(store: Images, card: TaskCard, where: str) -> np.ndarray:
     """
     if store.card.masks is None:
         raise TaskError(f"{where}: target: {card.store} has no masks. Ingest again with --masks PATH or PATTERN.")
-    classes = _mask_classes(store, card)
+    classes = mask_classes(store, card)
     if not classes:
         raise TaskError(
             f"{where}: the masks of {card.store} have no names. Write them into the card, for example "

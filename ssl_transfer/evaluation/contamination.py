@@ -20,10 +20,9 @@ import pandas
 
 from ssl_transfer.data.altered import SelectedRows
 from ssl_transfer.data.images import Images
-from ssl_transfer.data.passport import Passport, TrainingRecord, hashed_patients, hashed_pixels
+from ssl_transfer.data.passport import Passport, hashed_patients, hashed_pixels
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.data.tasks import Task
-from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.evaluation.segment import cases_of
 from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.measures.fingerprint import CODE_BYTES, query
@@ -120,6 +119,12 @@ def contamination(
         cases={case: "+".join(kinds) or otherwise for case, kinds in evidence.items()},
         summary=summary,
     )
+
+
+def cases_seen(passport: Passport, task: Task, rows: np.ndarray, predictions: pandas.DataFrame) -> dict[str, list[str]]:
+    """Test case -> the kinds of evidence, of `EVIDENCE`, that a passport has its images; see `contamination`."""
+    images = _seen_images(passport, task.store.path, task.store.card.id, np.asarray(rows, np.int64).tobytes())
+    return _evidence(task, rows, predictions, images)
 
 
 def seen_images(backbone: Backbone, store: Images, rows: np.ndarray) -> SeenImages:
@@ -241,7 +246,7 @@ def _compare(passport: Passport, store: ImageStore, rows: np.ndarray, sampled: n
         return SeenImages(**seen, patients_compared=False, without_content=0)
     searched = np.ones(len(rows), bool) if sampled is None else sampled
     queries = _queries(store.path, store.card.id, np.ascontiguousarray(rows[searched]).tobytes())
-    compared = [_same_patients_share_a_hash(record, store) for record in passport.records]
+    compared = [record.shares_hashes_with(store) for record in passport.records]
     patients = store.column("patient")[rows]
     has_patient, hashes = np.asarray(pandas.notna(patients)), hashed_patients(patients)
     digests = hashed_pixels(store.column("pixel_digest")[rows])
@@ -267,12 +272,3 @@ def _queries(path: Path, identity: str, rows: bytes) -> np.ndarray:
         for image in store.read(positions[start : start + READ_AT_ONCE])
     ]
     return np.stack(parts) if parts else np.zeros((0, 1, CODE_BYTES), np.uint8)
-
-
-def _same_patients_share_a_hash(record: TrainingRecord, store: ImageStore) -> bool:
-    """Whether equal hashes of a record and a store mean one patient: one key, and domains of one family.
-
-    Archives of different families (CT, cell lines) number their subjects alike, and have none in common.
-    """
-    same_key = record.patient_key == store.card.patient_key
-    return same_key and boundary(Domain.parse(record.domain), store.domain) != "hard"

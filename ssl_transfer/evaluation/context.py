@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -90,6 +91,7 @@ class ProtocolResult:
         predictions: One row per test image, or per test case and class.
         notes: Caveats for the reader of the result.
         classifier: The fitted linear classifier of features, which is kept with the result; None: the protocol has none.
+        predict: Applies what was selected to the test images of another context; returns its `predictions`. None: a trial.
     """
 
     selected: dict[str, Any]
@@ -100,6 +102,7 @@ class ProtocolResult:
     predictions: pandas.DataFrame
     notes: list[str] = field(default_factory=list)
     classifier: LinearClassifier | None = None
+    predict: Callable[[EvalContext], pandas.DataFrame] | None = None
 
 
 def tried(selected: dict[str, Any], settings: dict[str, Any], validation: dict[str, float]) -> ProtocolResult:
@@ -112,16 +115,35 @@ def classified(
     selected: dict[str, Any],
     settings: dict[str, Any],
     validation: dict[str, float],
-    scores: np.ndarray,
-    notes: list[str] | None = None,
+    scores: Callable[[EvalContext], np.ndarray],
 ) -> ProtocolResult:
-    """Evaluate test scores (n, C). This is the only place where test labels are read, once."""
+    """Evaluate on test. This is the only place where test labels are read, once.
+
+    Args:
+        context: Input of the protocol.
+        selected, settings, validation: See `ProtocolResult`.
+        scores: Scores (n, C) of the test images of a context, by what was selected.
+    """
     task, rows, recipe = context.task, context.rows["test"], context.recipe
-    truth, averaging = task.labels[rows], task.card.averaging
+    truth, averaging, of_test = task.labels[rows], task.card.averaging, scores(context)
     intervals = classification_intervals(
-        truth, scores, task.groups()[rows], averaging, task.classes, recipe.resamples, context.draw
+        truth, of_test, task.groups()[rows], averaging, task.classes, recipe.resamples, context.draw
     )
-    patients = None if task.patients is None else task.patients[rows]
+    return ProtocolResult(
+        selected=selected,
+        settings=settings,
+        validation=validation,
+        test=classification_metrics(truth, of_test, averaging, task.classes),
+        intervals=intervals,
+        predictions=prediction_table(context, of_test),
+        predict=lambda other: prediction_table(other, scores(other)),
+    )
+
+
+def prediction_table(context: EvalContext, scores: np.ndarray) -> pandas.DataFrame:
+    """The test images of a context with their labels and scores (n, C), a row per image; see `CasePredictions`."""
+    task, rows = context.task, context.rows["test"]
+    truth, patients = task.labels[rows], None if task.patients is None else task.patients[rows]
     columns: dict[str, Any] = {"row": rows, "patient": patients}
     if task.kind == "multiclass":
         columns["label"] = [task.classes[c] for c in truth]
@@ -129,5 +151,4 @@ def classified(
         if task.kind == "multilabel":
             columns[f"label_{name}"] = truth[:, c]
         columns[f"score_{name}"] = scores[:, c]
-    test = classification_metrics(truth, scores, averaging, task.classes)
-    return ProtocolResult(selected, settings, validation, test, intervals, pandas.DataFrame(columns), notes or [])
+    return pandas.DataFrame(columns)

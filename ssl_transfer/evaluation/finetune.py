@@ -57,11 +57,8 @@ def finetune(
     model = build_task_model(context, head, criterion, strategy, train)
     training_set = build_training_set(context, views, labels=task.labels)
 
-    def scores(split: str, accelerator: Accelerator, lower: torch.dtype | None) -> np.ndarray:
-        return _scores(context, model, split, multilabel, accelerator, lower)
-
     def validate(accelerator: Accelerator, lower: torch.dtype | None) -> dict[str, float]:
-        validation = scores("val", accelerator, lower)
+        validation = _scores(context, model, "val", multilabel, accelerator, lower)
         return classification_metrics(task.labels[rows["val"]], validation, task.card.averaging, task.classes)
 
     strata = [rows["train"]]
@@ -71,9 +68,13 @@ def finetune(
     settings = {"strategy": strategy, "optimizer": optimizer, "views": views, "train": train, **trained.settings}
     if context.is_trial:
         return tried({"step": trained.best.step}, settings, trained.best.validation)
-    test = scores("test", trained.accelerator, trained.lower)
+
+    def scores(tested: EvalContext) -> np.ndarray:
+        return _scores(tested, model, "test", multilabel, trained.accelerator, trained.lower)
+
+    result = classified(context, {"step": trained.best.step}, settings, trained.best.validation, scores)
     model.strategy.finish(context.backbone)
-    return classified(context, {"step": trained.best.step}, settings, trained.best.validation, test)
+    return result
 
 
 class _CrossEntropy:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -24,7 +24,7 @@ def knn(
     votes: Annotated[tuple[Literal["weighted", "plain"], ...], Field(min_length=1)] = VOTES,
     temperature: PositiveFloat = 0.1,
     index: IndexKind = "auto",
-) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray]]]:
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray], Callable[[np.ndarray], np.ndarray]]]:
     """Classify by a vote of the nearest neighbours by cosine similarity, for each k and each kind of vote.
 
     Settings are in ascending order of k, the weighted vote before the plain one. For k = 1 the two votes are equal, and only
@@ -48,7 +48,7 @@ def knn(
 
     Yields:
         The setting (`k`, `vote`, `index`, and the `recall` at this k of an approximate index) and, for each query, class
-        scores that sum to 1, or multi-label scores in [0, 1]; shape (M, n_classes).
+        scores that sum to 1, or multi-label scores in [0, 1]; shape (M, n_classes); and what maps other features to scores.
     """
     counts = sorted({min(count, len(train)) for count in k})
     rows = NeighborIndex(train, index)
@@ -65,7 +65,15 @@ def knn(
             if recall is not None:
                 setting["recall"] = round(recall[count], 4)
             weighting = temperature if kind == "weighted" else None
-            yield setting, {name: _scores(*pair, labels, n_classes, weighting) for name, pair in nearest.items()}
+
+            def scored(features: np.ndarray, count: int = count, weighting: float | None = weighting) -> np.ndarray:
+                return _scores(*rows.search(features, count), labels, n_classes, weighting)
+
+            yield (
+                setting,
+                {name: _scores(*pair, labels, n_classes, weighting) for name, pair in nearest.items()},
+                scored,
+            )
 
 
 def _scores(

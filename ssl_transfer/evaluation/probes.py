@@ -13,6 +13,7 @@ from ssl_transfer.data.altered import SelectedRows
 from ssl_transfer.errors import BackboneError, RecipeError, TaskError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
 from ssl_transfer.features import Precision, extract_features
+from ssl_transfer.measures.linear_classifier import LinearClassifier
 from ssl_transfer.measures.metrics import classification_metrics, metric_sign
 from ssl_transfer.models.pooling import available
 from ssl_transfer.training.machine import native_precision
@@ -29,24 +30,27 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     validated = partial(
         classification_metrics, task.labels[rows["val"]], averaging=task.card.averaging, classes=task.classes
     )
-    best, selected, classifier = -np.inf, None, None
+    best, selected = -np.inf, None
     for pooling, features in _features(context, precision).items():
         train, queries = features.pop("train"), features
         given = (train, task.labels[rows["train"]], queries, len(task.classes), context.draw)
-        for setting, scores, *fitted in protocol(*given, **options):
+        for setting, scores, fitted in protocol(*given, **options):
             value = metric_sign(metric) * validated(scores["val"], names=[metric])[metric]
             if value > best:
-                chosen = {"pool": pooling, **setting} if pooling else setting
-                best, selected, classifier = value, (chosen, scores), next(iter(fitted), None)
+                best, selected = value, (pooling, setting, scores, fitted)
     if selected is None:
         raise TaskError(
             f"task {task.name}: {metric} is undefined on the validation images (a single class?), so nothing can be selected "
             "by it. Take another metric, or ingest again with other splits."
         )
-    setting, scores = selected
-    settings = {**options, "precision": precision}
-    result = classified(context, setting, settings, validated(scores["val"]), scores["test"])
-    return replace(result, classifier=classifier)
+    pooling, setting, scores, fitted = selected
+
+    def tested(other: EvalContext) -> np.ndarray:
+        return scores["test"] if other is context else fitted(_features(other, precision)[pooling]["test"])
+
+    chosen = {"pool": pooling, **setting} if pooling else setting
+    result = classified(context, chosen, {**options, "precision": precision}, validated(scores["val"]), tested)
+    return replace(result, classifier=fitted if isinstance(fitted, LinearClassifier) else None)
 
 
 def _features(context: EvalContext, precision: Precision) -> dict[str, dict[str, np.ndarray]]:
@@ -64,7 +68,7 @@ def _features(context: EvalContext, precision: Precision) -> dict[str, dict[str,
     for split, rows in context.rows.items():
         store = context.store(split)
         if store is not task.store:
-            every = np.sort(task.rows(split))
+            every = np.sort(rows if split == "test" else task.rows(split))
             of_split = extract_features(context.backbone, SelectedRows(store, every), **settings)
             positions = np.searchsorted(every, rows)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,7 @@ from ssl_transfer.domains import UNKNOWN, Domain, boundary
 from ssl_transfer.environment import device_name, environment
 from ssl_transfer.evaluation.contamination import Contamination
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
+from ssl_transfer.evaluation.external import ExternalResult
 from ssl_transfer.evaluation.permutation import NOTE
 from ssl_transfer.evaluation.split_checks import absent_classes
 from ssl_transfer.measures.linear_classifier import LinearClassifier
@@ -33,6 +35,7 @@ def eval_result(
     measured: ProtocolResult,
     seconds: float,
     seen: Contamination,
+    external: Sequence[ExternalResult] = (),
 ) -> EvalResult:
     """The result of a run.
 
@@ -44,6 +47,7 @@ def eval_result(
         measured: The result that the protocol returned.
         seconds: Wall time of the protocol.
         seen: Which test cases were seen in pretraining.
+        external: Results on external stores.
     """
     task, recipe = context.task, context.recipe
     strategy = options["strategy"].name if "strategy" in options else None
@@ -72,6 +76,7 @@ def eval_result(
         intervals=measured.intervals,
         seen_in_pretraining=seen.seen_in_pretraining,
         contamination=_finite_clean(seen.summary),
+        external={each.name: _external(each.record) for each in external},
         cost={"seconds": seconds, "device": device_name()},
         environment=environment(device_name()),
         notes=_notes(context) + measured.notes,
@@ -181,6 +186,12 @@ def _notes(context: EvalContext) -> list[str]:
     if context.recipe.channels == "adapt":
         notes += [f"channels: {change}" for change in backbone.card.adapted if "channels" in change]
     return notes
+
+
+def _external(record: dict[str, Any]) -> dict[str, Any]:
+    """The record of an external test without NaN."""
+    finite = {name: _finite(record[name]) for name in ("metrics", "own", "gap")}
+    return {**record, **finite, "contamination": _finite_clean(record["contamination"])}
 
 
 def _finite_clean(summary: dict[str, Any]) -> dict[str, Any]:

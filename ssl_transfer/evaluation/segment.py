@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -75,11 +76,8 @@ def segment(
     model = build_task_model(context, head, overlap_loss(_ignored(task) is not None), strategy, train)
     training_set = build_training_set(context, views, masked=True)
 
-    def overlaps(split: str, accelerator: Accelerator, lower: torch.dtype | None) -> pandas.DataFrame:
-        return _overlaps(context, model, split, overlap, accelerator, lower)
-
     def validate(accelerator: Accelerator, lower: torch.dtype | None) -> dict[str, float]:
-        return overlap_metrics(overlaps("val", accelerator, lower), task.classes)
+        return overlap_metrics(_overlaps(context, model, "val", overlap, accelerator, lower), task.classes)
 
     strata = [rows["train"]]
     if train.balance == "sampling":
@@ -97,9 +95,13 @@ def segment(
     }
     if context.is_trial:
         return tried({"step": trained.best.step}, settings, trained.best.validation)
-    cases = overlaps("test", trained.accelerator, trained.lower)
+
+    def cases(tested: EvalContext) -> pandas.DataFrame:
+        return _overlaps(tested, model, "test", overlap, trained.accelerator, trained.lower)
+
+    result = _scored(context, cases(context), {"step": trained.best.step}, settings, trained.best.validation)
     model.strategy.finish(context.backbone)
-    return _scored(context, cases, {"step": trained.best.step}, settings, trained.best.validation)
+    return replace(result, predict=cases)
 
 
 def overlap_loss(ignores: bool) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:

@@ -15,12 +15,14 @@ from typing import Any
 
 from ssl_transfer.cards import TRIVIAL
 from ssl_transfer.console import is_main_process, warn
+from ssl_transfer.data.external_tests import ExternalTest, external_tests
 from ssl_transfer.data.store_watch import StoreWatch
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import RecipeError, TaskError, UsageError, nearest
 from ssl_transfer.evaluation.contamination import contamination
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
+from ssl_transfer.evaluation.external import ExternalResult, predictions_file, tested_externally
 from ssl_transfer.evaluation.permutation import with_permuted_labels
 from ssl_transfer.evaluation.probes import selected_probe
 from ssl_transfer.evaluation.record import eval_result, keep_backbone, keep_probe
@@ -50,7 +52,7 @@ def evaluate(
     backbone: Backbone | str | Path,
     task: Task | str | Path,
     out: str | Path | None = None,
-    features: str | Path | None = None,
+    features: str | Path | Sequence[str | Path] | None = None,
     tuning: Tuning | None = None,
     **settings: Any,
 ) -> EvalResult:
@@ -61,7 +63,8 @@ def evaluate(
         backbone: A backbone, which is not changed, or its path or name (see `load_backbone`).
         task: A task, a card in `recipes/tasks/` by name, or the path of one.
         out: Folder of the result; None: `runs/evaluate/ID`.
-        features: Folder of the cached features of this backbone and store; None: where `extract_features` keeps them.
+        features: Folder of the cached features of this backbone and store, or also those of the external stores, in their order;
+            None: where `extract_features` keeps them.
         tuning: What `tune` selected for this protocol, strategy, backbone, task and fraction: those settings are used.
         settings: Settings shared by all protocols (`fraction`, `seed`, `size`, …; see `EvaluateRecipe`), and the options of
             the protocol, such as `strategy` or, with a dot, `**{"train.steps": 100}`.
@@ -74,8 +77,9 @@ def evaluate(
 
     Raises:
         RecipeError: If the protocol or a setting does not exist, or a value is invalid.
-        SplitError: If a split is missing or empty.
-        TaskError: If the protocol does not support the kind of the task, or the task's metric is undefined on validation.
+        SplitError: If a split is missing or empty, or an external store has a patient of the task's store.
+        TaskError: If the protocol does not support the kind of the task, the task's metric is undefined on validation, or an
+            external store does not fit the task.
         UsageError: If `out` holds another run, or other files, the backbone has no weights that the protocol could train, or the
             tuning is of something else.
     """
@@ -112,62 +116,82 @@ def _evaluate(
     recipe: EvaluateRecipe,
     options: dict[str, Any],
     out: str | Path | None,
-    features: str | Path | None,
+    features: str | Path | Sequence[str | Path] | None,
     tuning: Tuning | None = None,
 ) -> EvalResult:
     """Evaluate with complete settings."""
     check_fit(protocol, backbone, task)
+    stores = task.card.external or () if recipe.external is None else recipe.external
+    external = external_tests(task, stores)
     settings = identity_settings(protocol, backbone, task, recipe, options)
-    upstream = [backbone.id, task.store.id]
-    artifact = Artifact.of("evaluate", settings, upstream, out, record="result.json", partial=PARTIAL)
+    upstream = [backbone.id, task.store.id, *(test.task.store.id for test in external)]
+    partial = (*PARTIAL, *(predictions_file(test.name) for test in external))
+    artifact = Artifact.of("evaluate", settings, upstream, out, record="result.json", partial=partial)
     with artifact.writing() as finished:
         if finished:
             return EvalResult.load(artifact.folder)
         context = open_context(protocol, backbone, task, recipe, artifact.id, artifact.folder)
-        context = replace(context, features=Path(features) if features else None)
-        return _measured(protocol, backbone, context, options, tuning)
+        named = [features] if isinstance(features, (str, Path)) else features or ()
+        folders = dict(enumerate(map(Path, named)))  # the first is that of the task's own store
+        context = replace(context, features=folders.get(0))
+        return _measured(
+            protocol, backbone, context, options, tuning, [(test, folders.get(n)) for n, test in enumerate(external, 1)]
+        )
 
 
 def _measured(
-    protocol: str, backbone: Backbone, context: EvalContext, options: dict[str, Any], tuning: Tuning | None
+    protocol: str,
+    backbone: Backbone,
+    context: EvalContext,
+    options: dict[str, Any],
+    tuning: Tuning | None,
+    external: Sequence[tuple[ExternalTest, Path | None]] = (),
 ) -> EvalResult:
-    """Run the protocol and write its result."""
-    started, watch = time.perf_counter(), StoreWatch([context.task.store])
+    """Run the protocol, then the external tests, and write the result."""
+    started = time.perf_counter()
+    watch = StoreWatch([context.task.store, *(test.task.store for test, _ in external)])
     implementation = IMPLEMENTATIONS[protocol]
     measured = (
         selected_probe(context, implementation, options)
         if PROTOCOLS[protocol].frozen
         else implementation(context, **options)
     )
+    elsewhere = [tested_externally(test, backbone, context, measured, folder) for test, folder in external]
     watch.check()
     if tuning:
         measured = replace(measured, selected={**tuning.selected, **measured.selected})
     seconds = round(time.perf_counter() - started, 2)
     seen = contamination(backbone, context.task, context.rows["test"], measured.predictions, measured.test)
-    result = eval_result(protocol, backbone, context, options, measured, seconds, seen)
+    result = eval_result(protocol, backbone, context, options, measured, seconds, seen, elsewhere)
     measured = replace(measured, predictions=seen.with_statements(measured.predictions))
     if tuning:
         facts = {"run_id": tuning.run_id, "trials": len(tuning.trials), "seed": tuning.seed}
         result = replace(result, settings={**result.settings, "tuning": facts})
     if is_main_process():
-        result = _write(result, backbone, context, options, measured)
+        result = _write(result, backbone, context, options, measured, elsewhere)
     return replace(result, path=context.folder)
 
 
 def _write(
-    result: EvalResult, backbone: Backbone, context: EvalContext, options: dict[str, Any], measured: ProtocolResult
+    result: EvalResult,
+    backbone: Backbone,
+    context: EvalContext,
+    options: dict[str, Any],
+    measured: ProtocolResult,
+    external: Sequence[ExternalResult],
 ) -> EvalResult:
     """Write predictions, backbone, probe and result, in this order: the run is finished once the result exists."""
     folder = context.folder
-    predictions = folder / "predictions.parquet"
+    tables = {"predictions.parquet": measured.predictions}
+    tables |= {predictions_file(each.name): each.predictions for each in external}
     with writes(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        measured.predictions.to_parquet(predictions, index=False)
+        for name, table in tables.items():
+            table.to_parquet(folder / name, index=False)
         if getattr(options.get("train"), "keep_backbone", False):
             keep_backbone(backbone, context, options["strategy"].name, measured.selected["step"])
         kept = keep_probe(result, backbone, context, measured.classifier) if measured.classifier else ()
-        files = (predictions, *(folder / name for name in kept))
-        result = replace(result, files={path.name: file_digest(path) for path in files})
+        result = replace(result, files={name: file_digest(folder / name) for name in (*tables, *kept)})
         result.save(folder)
     Checkpoints(folder / "checkpoints", context.identity).clear()
     return result
@@ -195,10 +219,10 @@ def identity_settings(
     """The settings that enter the id of an evaluation."""
     return {
         "protocol": protocol,
-        **recipe.model_dump(exclude=set() if recipe.pool else {"pool"}),
+        **recipe.identity(),
         "draw": draw_seed(backbone.card.pretraining_seed, recipe.seed),
         **options_identity(options),
-        "task": task.card.model_dump(exclude={"store"}),
+        "task": task.card.identity(),
     }
 
 

@@ -26,7 +26,7 @@ from ssl_transfer.recipe import EvaluateRecipe
 from ssl_transfer.result import Tuning
 from ssl_transfer.run import Artifact, plain, read_json, write_json
 
-NOT_TUNED = ("fraction", "seed", "permute_labels", "resamples")
+NOT_TUNED = ("fraction", "seed", "permute_labels", "resamples", "external")
 SPLITS = ("train", "val")
 Grid = Mapping[str, Sequence[Any]]  # setting, by dotted key -> candidates
 Settings = tuple[dict[str, Any], EvaluateRecipe, dict[str, Any]]  # of a trial: by dotted key, recipe, options

@@ -6,7 +6,7 @@ for statistics of one value per unit. Both are seeded; they use different random
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,7 +14,7 @@ DRAWN_AT_ONCE = 2**22  # numbers in memory at once: rows x resamples
 LEVELS = (0.025, 0.975)  # quantiles of a 95 % interval
 
 
-def draw_counts(codes: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
+def draw_counts(codes: np.ndarray, resamples: int, seed: int | Sequence[int]) -> Iterator[np.ndarray]:
     """How often each row is drawn; all rows of a unit (a patient) are drawn together.
 
     Args:
@@ -59,20 +59,43 @@ def patient_intervals(
     """95 % percentile intervals of weighted statistics over resampled patients.
 
     Args:
+        statistic, groups, seed: See `patient_samples`.
+        resamples: Number of bootstrap samples; 0 gives no intervals.
+
+    Returns:
+        Name -> [low, high], see `intervals_of`.
+    """
+    return intervals_of(patient_samples(statistic, groups, resamples, seed))
+
+
+def patient_samples(
+    statistic: Callable[[np.ndarray], dict[str, np.ndarray]],
+    groups: np.ndarray,
+    resamples: int,
+    seed: int | Sequence[int],
+) -> dict[str, np.ndarray]:
+    """Weighted statistics in every bootstrap sample of the patients.
+
+    Args:
         statistic: Maps weights of the rows (N, R) to values (R,) by name.
         groups: Patient of each row, shape (N,).
-        resamples: Number of bootstrap samples; 0 gives no intervals.
+        resamples: Number of bootstrap samples R.
         seed: Fixes the samples.
 
     Returns:
-        Name -> [low, high] over the samples with a finite value. Statistics that are finite in no sample are left out.
+        Name -> value in each sample, (R,); empty without resamples.
     """
     _, codes = np.unique(groups, return_inverse=True)
     samples: dict[str, list[np.ndarray]] = {}
     for counts in draw_counts(codes, resamples, seed):
         for name, values in statistic(np.ascontiguousarray(counts.T, dtype=float)).items():
             samples.setdefault(name, []).append(values)
-    intervals = {name: percentile_interval(np.concatenate(parts)) for name, parts in samples.items()}
+    return {name: np.concatenate(parts) for name, parts in samples.items()}
+
+
+def intervals_of(samples: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    """95 % percentile interval of each statistic over its finite samples; statistics without any are left out."""
+    intervals = {name: percentile_interval(values) for name, values in samples.items()}
     return {name: list(interval) for name, interval in intervals.items() if not np.isnan(interval[0])}
 
 

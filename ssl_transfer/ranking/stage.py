@@ -90,7 +90,7 @@ def rank(
     settings: dict[str, Any] = dict(
         by=by, fraction=fraction, seed=seed, folds=folds, resamples=resamples, size=size, precision=precision
     )
-    content = {**settings, "names": list(backbones), "task": task.card.model_dump(exclude={"store"})}
+    content = {**settings, "names": list(backbones), "task": task.card.identity()}
     upstream = [*(backbone.id for backbone in backbones.values()), given.store.id, *(source.id for source in sources)]
     artifact = Artifact.of("rank", content, upstream, out, record="rank.json")
     with artifact.writing() as finished:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ssl_transfer.poolings import Pooling
 from ssl_transfer.recipe.bounds import (
@@ -62,6 +62,7 @@ class EvaluateRecipe(Section):
         permute_labels: A control: labels of the training and validation images are exchanged between patients, separately in
             each split. On test, whose labels stay, nothing above chance is then left; else there is a leak.
         resamples: Bootstrap samples of the test patients for the 95 % intervals; 0: no intervals.
+        external: External test stores, folders, in place of those of the task's card; null: those of the card.
     """
 
     fraction: float = Field(default=1.0, gt=0, le=1)
@@ -73,6 +74,16 @@ class EvaluateRecipe(Section):
     noise: NoiseSection = NoiseSection()
     permute_labels: bool = False
     resamples: int = Field(default=1000, ge=0, le=LARGEST_RESAMPLES)
+    external: list[str] | None = None
+
+    @field_validator("external", mode="before")
+    @classmethod
+    def _single_store(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    def identity(self) -> dict[str, Any]:
+        """What a run's id depends on, besides the stores, which have ids of their own."""
+        return self.model_dump(exclude={"external"} if self.pool else {"external", "pool"})
 
 
 class FinetuneSection(Section):

@@ -111,10 +111,15 @@ class Pretraining(Section):
 
 
 class TaskSection(Section):
-    """A task: a card of `recipes/tasks/` or a path, on a store of the study; `set` overrides values of the card."""
+    """A task: a card of `recipes/tasks/` or a path, on a store of the study; `set` overrides values of the card.
+
+    Attributes:
+        external: Stores of the study that its runs are tested on as well, in place of those of the card.
+    """
 
     card: str | None = None
     store: str | None = None
+    external: list[str] = []
     set: Settings = {}
 
     @model_validator(mode="before")
@@ -322,6 +327,8 @@ class StudyRecipe(Section):
         for name, task in self.tasks.items():
             if task.store:
                 _refuse(f"tasks.{name}: no store", task.store, self.stores)
+            for store in task.external:
+                _refuse(f"tasks.{name}.external: no store", store, self.stores)
         for evaluation in self.evaluations:
             for task in evaluation.tasks or ():
                 _refuse(f"evaluations: {evaluation.protocol}: no task", task, self.tasks)

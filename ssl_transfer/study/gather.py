@@ -33,7 +33,7 @@ from ssl_transfer.study.report.evidence import CONTAMINATION_COLUMNS, TUNING_COL
 from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.report.wording import words
 from ssl_transfer.study.scope import study_scope
-from ssl_transfer.study.table import CLEAN, coordinates, study_table, write_table
+from ssl_transfer.study.table import CLEAN, coordinates, external_table, study_table, write_table
 from ssl_transfer.writing import writes
 
 Result = TypeVar("Result", Tuning, Ranking)
@@ -135,6 +135,18 @@ def study_evidence(
         trivial=tables.get(TRIVIAL),
         permuted=tables.get(PERMUTATION),
         contamination=_contamination(listed),
+        external=external_table(listed),
+        external_notes=list(_external_notes(listed)),
+    )
+
+
+def _external_notes(results: Sequence[EvalResult]) -> Iterator[str]:
+    """Yield the notes of external tests, each once for a target and store."""
+    yield from dict.fromkeys(
+        f"{words(result.task['name'])} on {store}: {note}"
+        for result in results
+        for store, test in result.external.items()
+        for note in test["notes"]
     )
 
 

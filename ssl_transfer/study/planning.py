@@ -178,13 +178,13 @@ class _Evaluations:
         protocol, strategy = runs[0]["protocol"], runs[0]["strategy"]
         fractions, seeds = (list(dict.fromkeys(run[name] for run in runs)) for name in ("fraction", "seed"))
         backbone = self.inputs.backbone(arm, seed)
-        inputs = [backbone, task.store]
+        inputs = [backbone, task.store, *task.external]
+        upstream = input_ids(inputs)
         command = ["evaluate", protocol, backbone.spec, str(task.card)]
-        if PROTOCOLS[protocol].frozen and (
-            features := self._features(arm, seed, backbone, task.store, words, task.air)
-        ):
-            inputs.append(features)
-            command += ["--features", features.spec]
+        for store in (task.store, *task.external) if PROTOCOLS[protocol].frozen else ():
+            if features := self._features(arm, seed, backbone, store, words, task.air):
+                inputs.append(features)
+                command += ["--features", features.spec]
         settings = [f"strategy={strategy}", *words] if strategy else list(words)
         identity = {
             "protocol": protocol,
@@ -196,7 +196,7 @@ class _Evaluations:
             inputs.append(tuning := self._tune(arm, seed, task, settings, runs[0], evaluation))
             command += ["--tuning", tuning.spec]
             identity["tuning"] = tuning.id
-        folder = self.jobs.folder / "evaluate" / digest([identity, input_ids(inputs[:2])])
+        folder = self.jobs.folder / "evaluate" / digest([identity, upstream])
         for run in runs:
             run["result"] = os.path.join(
                 folder, f"{run['fraction']:g}-{run['seed']}", "result.json"

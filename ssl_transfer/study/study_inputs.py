@@ -21,13 +21,14 @@ from ssl_transfer.study.job_list import Input, JobList, input_ids
 
 @dataclass(frozen=True)
 class StudyTask:
-    """A task of the study: its name, the path of its card, its store, and of its card the `kind` and `air`."""
+    """A task of the study: its name, the path of its card, its stores, and of its card the `kind` and `air`."""
 
     name: str
     card: Path
     store: Input
     kind: str
     air: str | None
+    external: tuple[Input, ...] = ()
 
 
 class StudyInputs:
@@ -76,10 +77,12 @@ class StudyInputs:
         """A task of the study, with its card written."""
         section, card = self.recipe.tasks[name], self.card(name)
         store = self.store(section.store) if section.store else Input.external(card["store"])
+        external = tuple(map(self.store, section.external)) or tuple(map(Input.external, card.get("external", ())))
         path = self.jobs.folder / "tasks" / digest(card) / f"{name}.yaml"
-        self.jobs.write(path, {**card, "store": store.spec})
+        stores = {"store": store.spec, **({"external": [each.spec for each in external]} if external else {})}
+        self.jobs.write(path, {**card, **stores})
         of_card = TaskCard.model_validate(card)
-        return StudyTask(name, path, store, of_card.kind, of_card.air)
+        return StudyTask(name, path, store, of_card.kind, of_card.air, external)
 
     def _card(self, name: str) -> dict[str, Any]:
         """A task's card with the study's overrides; a store of the study is given by its name."""
@@ -88,9 +91,12 @@ class StudyInputs:
         content = merge(self.recipe_of(path) if path else {}, assignments(section.set))
         if section.store:
             content["store"] = section.store
+        if section.external:
+            content["external"] = section.external
         where = f"{self.recipe.name}: tasks.{name}" + (f" ({path})" if path else "")
         card = validate(TaskCard, content, where).model_dump(mode="json", exclude_none=True)
-        return {**card, "store": portable(card["store"])}
+        external = {"external": list(map(portable, card["external"]))} if card.get("external") else {}
+        return {**card, "store": portable(card["store"]), **external}
 
     def _backbone(self, arm: Arm, seed: int | None) -> Input:
         """The backbone of an arm and pretraining seed."""

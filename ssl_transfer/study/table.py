@@ -84,6 +84,35 @@ def _rows(result: EvalResult) -> list[dict]:
     ]
 
 
+def external_table(results: Iterable[EvalResult]) -> pd.DataFrame | None:
+    """Tidy table of external tests, a row per run, external store and metric; None if no result has one.
+
+    Args:
+        results: Evaluation results.
+
+    Returns:
+        Columns of `COLUMNS`, of which `value` is the metric on the external store, and `boundary` that of the pretraining to
+        the target; `store`, the name of the external store; and `own`, the metric of the own test on the same classes.
+    """
+    rows = [
+        {
+            **coordinates(result),
+            "boundary": result.boundary,
+            "run_id": result.run_id,
+            "draw": result.draw,
+            "store": store,
+            "metric": metric,
+            "value": value,
+            "own": test["own"].get(metric),
+        }
+        for result in results
+        for store, test in result.external.items()
+        for metric, value in test["metrics"].items()
+    ]
+    types: dict[str, Any] = {**COLUMNS, "store": "string", "own": "float64"}
+    return pd.DataFrame(rows, columns=list(types)).astype(types) if rows else None
+
+
 def _seen(result: EvalResult) -> tuple[dict[str, int | None], dict[str, float | None]]:
     """The columns test_cases and seen_cases of a result, and its metrics on the cases that are not known to be seen."""
     known = result.contamination

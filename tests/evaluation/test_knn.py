@@ -38,19 +38,19 @@ def test_scores_at_each_k_and_vote_are_scikit_learn_s_with_the_same_weights(clou
     found = list(knn(train, labels, {"val": queries}, 3, k=(1, 5, 20), temperature=temperature))
     assert len(found) == 5
     kinds = {"weighted": lambda distance: np.exp((1 - distance) / temperature), "plain": "uniform"}
-    for setting, scores in found:
+    for setting, scores, _ in found:
         peer = KNeighborsClassifier(setting["k"], metric="cosine", weights=kinds[setting["vote"]])
         assert np.allclose(scores["val"], peer.fit(train, labels).predict_proba(queries), atol=1e-4), setting
 
 
 def test_settings_come_by_ascending_k_weighted_before_plain_and_a_lone_neighbour_votes_once(clouds):
     train, labels, queries = clouds
-    settings = [s for s, _ in knn(train, labels, {"val": queries}, 3, k=(20, 1, 5), votes=("plain", "weighted"))]
+    settings = [s for s, *_ in knn(train, labels, {"val": queries}, 3, k=(20, 1, 5), votes=("plain", "weighted"))]
     assert settings == [
         {"k": k, "vote": kind, "index": "exact"}
         for k, kind in ((1, "weighted"), (5, "weighted"), (5, "plain"), (20, "weighted"), (20, "plain"))
     ]
-    assert [s["vote"] for s, _ in knn(train, labels, {"val": queries}, 3, k=(1, 5), votes=("plain",))] == ["plain"] * 2
+    assert [s["vote"] for s, *_ in knn(train, labels, {"val": queries}, 3, k=(1, 5), votes=("plain",))] == ["plain"] * 2
 
 
 @pytest.mark.parametrize(("index", "named"), [("ivf", "ivf"), ("hnsw", "hnsw"), ("auto", "ivf")])
@@ -58,7 +58,7 @@ def test_an_approximate_index_puts_its_recall_at_each_k_into_the_setting(clouds,
     monkeypatch.setattr(neighbor_search, "EXACT_SEARCH_BELOW", 100)
     train, labels, queries = clouds
     parts = {"val": queries[:15], "test": queries[15:]}
-    settings = [s for s, _ in knn(train, labels, parts, 3, k=(1, 20), index=index)]
+    settings = [s for s, *_ in knn(train, labels, parts, 3, k=(1, 20), index=index)]
     expected = NeighborIndex(train, named).recall(queries, [1, 20])
     assert [(s["index"], s["recall"]) for s in settings] == [(named, round(expected[k], 4)) for k in (1, 20, 20)]
 
@@ -68,7 +68,7 @@ def test_of_several_labels_each_is_a_regression_on_the_neighbours_that_know_it(c
     """With all known, scikit-learn's regressor of 0 and 1."""
     train, labels, queries = clouds
     several = np.stack([labels == 0, labels > 0, labels == 2], 1).astype(int)
-    ((_, scores),) = knn(train, several, {"val": queries}, 3, k=(7,), votes=(vote,), temperature=0.2)
+    ((_, scores, _),) = knn(train, several, {"val": queries}, 3, k=(7,), votes=(vote,), temperature=0.2)
     weights = "uniform" if vote == "plain" else lambda distance: np.exp((1 - distance) / 0.2)
     peer = KNeighborsRegressor(7, metric="cosine", weights=weights).fit(train, several)
     assert np.allclose(scores["val"], peer.predict(queries), atol=1e-5)
@@ -80,7 +80,7 @@ def test_a_label_that_no_neighbour_knows_is_scored_by_its_share_in_training(clou
     several[:, 0] = labels == 0
     several[:3, 1] = [1, 1, 0]
     found = {
-        s["k"]: scores["val"] for s, scores in knn(train, several, {"val": queries}, 3, k=(1, 120), votes=("plain",))
+        s["k"]: scores["val"] for s, scores, _ in knn(train, several, {"val": queries}, 3, k=(1, 120), votes=("plain",))
     }
     _, positions = nearest(train, queries, 1)
     strangers = positions[:, 0] >= 3
@@ -90,7 +90,7 @@ def test_a_label_that_no_neighbour_knows_is_scored_by_its_share_in_training(clou
 
 def test_numbers_of_neighbours_above_the_training_images_count_as_all_of_them(clouds):
     train, labels, queries = clouds
-    settings = [s["k"] for s, _ in knn(train[:10], labels[:10], {"val": queries}, 3, k=(1, 20, 200), votes=("plain",))]
+    settings = [s["k"] for s, *_ in knn(train[:10], labels[:10], {"val": queries}, 3, k=(1, 20, 200), votes=("plain",))]
     assert settings == [1, 10]
 
 

@@ -19,7 +19,7 @@ PAGES = {  # in the order in which their commands are run
     + [
         ROOT / "docs" / f"{name}.md"
         for name in (
-            *("data", "pretraining", "transferability", "evaluation", "feature_space", "studies"),
+            *("data", "pretraining", "transferability", "evaluation", "external", "feature_space", "studies"),
             *("weights", "export"),
         )
     ]

@@ -142,6 +142,8 @@ class Evidence:
         permuted: Tidy table of evaluations with permuted labels, which are in no contrast; None: not evaluated.
         contamination: What is known of the test cases of each arm and target, columns `CONTAMINATION_COLUMNS`: `statement` is
             `yes`, `no` or `unknown`, the others are counts; None: not known.
+        external: Tidy table of external tests, for `statistics.external_gaps`; None: there are none.
+        external_notes: What stores and targets do not have in common, as sentences.
     """
 
     frame: pd.DataFrame
@@ -164,6 +166,8 @@ class Evidence:
     trivial: pd.DataFrame | None = None
     permuted: pd.DataFrame | None = None
     contamination: pd.DataFrame | None = None
+    external: pd.DataFrame | None = None
+    external_notes: Sequence[str] = ()
 
     @cached_property
     def runs(self) -> pd.DataFrame:

@@ -38,6 +38,7 @@ from ssl_transfer.study.statistics.detectable import (
     seeds_needed,
 )
 from ssl_transfer.study.statistics.dominance import Dominance
+from ssl_transfer.study.statistics.external_tests import EXTERNAL_COLUMNS, external_gaps
 from ssl_transfer.study.statistics.families import EXPLORATORY, FAMILY, SECONDARY, Selectors
 from ssl_transfer.study.statistics.meta_analysis import RandomEffects, over_targets, random_effects, target_effects
 from ssl_transfer.study.statistics.outlook import Outlook, outlook
@@ -76,6 +77,7 @@ __all__ = [
     "CURVE_COLUMNS",
     "DEFAULT_MARGIN",
     "EXPLORATORY",
+    "EXTERNAL_COLUMNS",
     "FAMILY",
     "PATIENT_COLUMNS",
     "PERMUTATION_COLUMNS",
@@ -114,6 +116,7 @@ __all__ = [
     "decision_rows",
     "declared_patient_contrasts",
     "detectable_differences",
+    "external_gaps",
     "fine_tuned",
     "hedges_g",
     "holm",
