@@ -44,6 +44,7 @@ class EvalResult:
             that both have, `n`, `left_out` cases, `metrics` with `intervals`, `own` (the metrics of the own test on these
             classes), `gap` (metric minus own metric) with `gap_intervals` (patients of both tests are resampled),
             `seen_in_pretraining` and `contamination` of its cases, and `notes`.
+        subgroups: The test metrics of groups of cases, see `evaluation.subgroups.subgroup_metrics`; None: the task names none.
         files: Names of the files beside it -> hash of their bytes.
         path: Folder of the result, not part of `result.json`; None: not saved.
     """
@@ -70,6 +71,7 @@ class EvalResult:
     files: dict[PathPart, str] = field(default_factory=dict)
     contamination: dict[str, Any] | None = None
     external: dict[str, dict[str, Any]] = field(default_factory=dict)
+    subgroups: dict[str, Any] | None = None
     schema: int = RESULT_SCHEMA
     kind: str = "result"
     path: Path | None = field(default=None, compare=False)

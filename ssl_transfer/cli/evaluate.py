@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.cli.subgroups_text import subgroup_lines
 from ssl_transfer.cli.verb import Verb
 from ssl_transfer.console import say
 from ssl_transfer.errors import UsageError
@@ -140,7 +141,7 @@ def _block(result: dict[str, Any], metrics: Mapping[str, Any]) -> str:
             low, high = result["intervals"].get(name) or (None, None)
             interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"
             lines.append(f"  {metrics[name].title:<18} {'–' if value is None else f'{value:.4f}'}{interval}")
-    lines += _seen_lines(result, metrics)
+    lines += [*subgroup_lines(result.get("subgroups")), *_seen_lines(result, metrics)]
     lines += [line for name, test in result["external"].items() for line in _external_lines(name, test, metrics)]
     return "\n".join([*lines, *(f"  note: {note}" for note in result["notes"]), f"  {result['result']}"])
 

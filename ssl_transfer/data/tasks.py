@@ -15,6 +15,7 @@ from ssl_transfer.data.altered import ClearedAir, RecodedMasks
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.splits import label_fraction
 from ssl_transfer.data.store import ImageStore, class_codes
+from ssl_transfer.data.subgroups import assert_columns
 from ssl_transfer.data.truths import truths
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, nearest
@@ -40,6 +41,8 @@ class TaskCard(Section):
         negative: The word of that column which says that there is none.
         labels: Words of that column that are predicted, in this order; the others count as none. Null: all, sorted.
         classes: Of masks: name -> values of the mask, or `any`: whatever is not 0. Null: as the store names them.
+        subgroups: Columns whose groups of test cases are evaluated apart, such as sex, age or manufacturer; see
+            `evaluation.subgroups`. Null: none.
         air: `clear`: CT images are read without the grey level of their air, see `altered.ClearedAir`. Null: as they are.
         external: Folders of further stores, on which the model is tested as well after it was selected, see `external_tests`.
     """
@@ -53,6 +56,7 @@ class TaskCard(Section):
     negative: str | None = None
     labels: tuple[str, ...] | None = None
     classes: dict[str, tuple[int, ...] | Literal["any"]] | None = None
+    subgroups: tuple[str, ...] | None = None
     air: Literal["clear"] | None = None
     external: tuple[str, ...] | None = None
 
@@ -81,8 +85,8 @@ class TaskCard(Section):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """What a run's id depends on, besides the stores, which have ids of their own."""
-        return self.model_dump(exclude={"store", "external"})
+        """What a run's id depends on, besides the stores, which have ids of their own, and what is only reported."""
+        return self.model_dump(exclude={"store", "external", "subgroups"})
 
     @property
     def kind(self) -> str:
@@ -127,6 +131,7 @@ class Task:
         if card.metric not in metrics:
             raise TaskError(f"{where}: metric: found '{card.metric}'.{nearest(card.metric, metrics)}")
         store: Images = ImageStore(card.store)
+        assert_columns(store, card.subgroups or (), where)
         if card.air:
             store = ClearedAir(store)
         if card.target == MASK:

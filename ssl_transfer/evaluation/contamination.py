@@ -149,15 +149,19 @@ def unknown_stages(backbone: Backbone) -> tuple[str, ...]:
     )
 
 
-def _evidence(task: Task, rows: np.ndarray, predictions: pandas.DataFrame, images: SeenImages) -> dict[str, list[str]]:
-    """Test case -> kinds of its evidence; a case was seen if one of its images was."""
+def case_positions(task: Task, rows: np.ndarray, predictions: pandas.DataFrame) -> dict[str, np.ndarray]:
+    """Test case, as `CasePredictions.cases` names it -> positions of its images in `rows`."""
     if CasePredictions(predictions).segmentation:
         order = np.argsort(rows)
-        cases = {name: order[np.searchsorted(rows, of_case, sorter=order)] for name, of_case, _ in cases_of(task, rows)}
-    else:
-        cases = {str(row): np.array([position]) for position, row in enumerate(rows)}
+        return {name: order[np.searchsorted(rows, of_case, sorter=order)] for name, of_case, _ in cases_of(task, rows)}
+    return {str(row): np.array([position]) for position, row in enumerate(rows)}
+
+
+def _evidence(task: Task, rows: np.ndarray, predictions: pandas.DataFrame, images: SeenImages) -> dict[str, list[str]]:
+    """Test case -> kinds of its evidence; a case was seen if one of its images was."""
     return {
-        name: [kind for kind in EVIDENCE if getattr(images, kind)[positions].any()] for name, positions in cases.items()
+        name: [kind for kind in EVIDENCE if getattr(images, kind)[positions].any()]
+        for name, positions in case_positions(task, rows, predictions).items()
     }
 
 

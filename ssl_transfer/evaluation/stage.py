@@ -29,6 +29,7 @@ from ssl_transfer.evaluation.record import eval_result, keep_backbone, keep_prob
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 from ssl_transfer.evaluation.settings import evaluate_recipe, options_identity
 from ssl_transfer.evaluation.split_checks import absent_classes, assert_disjoint, assert_fraction
+from ssl_transfer.evaluation.subgroups import subgroup_metrics
 from ssl_transfer.models import fitted_probe
 from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone
@@ -163,6 +164,7 @@ def _measured(
     seconds = round(time.perf_counter() - started, 2)
     seen = contamination(backbone, context.task, context.rows["test"], measured.predictions, measured.test)
     result = eval_result(protocol, backbone, context, options, measured, seconds, seen, elsewhere)
+    result = replace(result, subgroups=subgroup_metrics(context, measured))
     measured = replace(measured, predictions=seen.with_statements(measured.predictions))
     if tuning:
         facts = {"run_id": tuning.run_id, "trials": len(tuning.trials), "seed": tuning.seed}
@@ -223,6 +225,7 @@ def identity_settings(
         "draw": draw_seed(backbone.card.pretraining_seed, recipe.seed),
         **options_identity(options),
         "task": task.card.identity(),
+        **({"subgroups": task.card.subgroups} if task.card.subgroups else {}),
     }
 
 

@@ -33,6 +33,7 @@ from ssl_transfer.study.report.evidence import CONTAMINATION_COLUMNS, TUNING_COL
 from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.report.wording import words
 from ssl_transfer.study.scope import study_scope
+from ssl_transfer.study.statistics import subgroup_runs
 from ssl_transfer.study.table import CLEAN, coordinates, external_table, study_table, write_table
 from ssl_transfer.writing import writes
 
@@ -137,6 +138,7 @@ def study_evidence(
         contamination=_contamination(listed),
         external=external_table(listed),
         external_notes=list(_external_notes(listed)),
+        subgroups=subgroup_runs(listed),
     )
 
 

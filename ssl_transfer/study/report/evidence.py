@@ -143,6 +143,7 @@ class Evidence:
         contamination: What is known of the test cases of each arm and target, columns `CONTAMINATION_COLUMNS`: `statement` is
             `yes`, `no` or `unknown`, the others are counts; None: not known.
         external: Tidy table of external tests, for `statistics.external_gaps`; None: there are none.
+        subgroups: Tidy table of subgroups, see `statistics.subgroup_runs`; None: there are none.
         external_notes: What stores and targets do not have in common, as sentences.
     """
 
@@ -168,6 +169,7 @@ class Evidence:
     contamination: pd.DataFrame | None = None
     external: pd.DataFrame | None = None
     external_notes: Sequence[str] = ()
+    subgroups: pd.DataFrame | None = None
 
     @cached_property
     def runs(self) -> pd.DataFrame:

@@ -34,6 +34,7 @@ from ssl_transfer.study.report.sections import (
     seed_variance,
     seeds,
     strategies,
+    subgroups,
     time_to_quality,
 )
 from ssl_transfer.study.report.wording import measure, noisy, words
@@ -49,6 +50,7 @@ SECTIONS: list[Callable[[Evidence], Section | None]] = [
     boundaries.section,
     contamination.section,
     external_tests.section,
+    subgroups.section,
     over_targets.section,
     learning_curves.section,
     robustness.section,

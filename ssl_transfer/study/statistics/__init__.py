@@ -56,6 +56,7 @@ from ssl_transfer.study.statistics.score_validity import fine_tuned, score_corre
 from ssl_transfer.study.statistics.seed_variance import detectable_differences, least_detectable
 from ssl_transfer.study.statistics.sequential import nominal_levels
 from ssl_transfer.study.statistics.strategies import averaged, strategy_wins
+from ssl_transfer.study.statistics.subgroups import subgroup_gaps, subgroup_runs
 from ssl_transfer.study.statistics.tables import (
     CONTRAST_COLUMNS,
     STRATEGY_COLUMNS,
@@ -144,6 +145,8 @@ __all__ = [
     "seeds_needed",
     "strategy_contrasts",
     "strategy_wins",
+    "subgroup_gaps",
+    "subgroup_runs",
     "summary",
     "target_effects",
     "tidy_curves",

@@ -1,0 +1,78 @@
+"""The subgroup of each image by a column of its store: a word, a band of ages, or a range of numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from ssl_transfer.csv_table import plain_name
+from ssl_transfer.data.demographics import MOST_YEARS, SEXES, age_band, sex
+from ssl_transfer.data.images import Images
+from ssl_transfer.errors import TaskError
+
+NOT_GROUPS = frozenset(  # columns that identify an image or its place
+    ("patient", "study", "series", "slice", "volume", "split", "file", "pixel_digest", "mask_digest", "z_mm")
+)
+AGES = ("age", "patientage", "ageyears", "ageinyears")  # names of a column, without upper case, blanks and punctuation
+MOST_NUMBERS = 8  # distinct numbers that are groups by themselves; more are divided into thirds
+SEVERAL = "several"  # of a case whose images are of different groups
+
+
+def assert_columns(store: Images, columns: tuple[str, ...], where: str) -> None:
+    """Refuse a column that the store lacks.
+
+    Args:
+        store: The store of a task.
+        columns: Names of columns of its rows.
+        where: The task card, for the message.
+
+    Raises:
+        TaskError: If there is none; the message has those that there are.
+    """
+    known = [name for name in store.columns if name not in NOT_GROUPS]
+    for column in columns:
+        if column not in store.columns:
+            raise TaskError(
+                f"{where}: subgroups: {store.path} has no column '{column}'. Its columns are {', '.join(known)}. Ingest again "
+                "for those of DICOM headers, or join others with --labels."
+            )
+
+
+def group_names(column: str, values: np.ndarray) -> np.ndarray:
+    """The group of each value, as text; None where the value is missing.
+
+    Words of a sex become M, F and O; numbers in a column called `age` become bands of five years; other numbers stay where there
+    are at most eight different ones, and are divided into thirds where there are more.
+
+    Args:
+        column: Name of the column.
+        values: Its values, shape (N,).
+
+    Returns:
+        Names, object (N,).
+
+    Example:
+        >>> group_names("age", np.array([61, 93, None], object)).tolist(), group_names("Sex", np.array(["male"])).tolist()
+        (['60-64', '90+', None], ['M'])
+    """
+    values = np.asarray(values, object)
+    known = ~pd.isna(values)
+    names = np.full(len(values), None, object)
+    if all(isinstance(value, (int, float, np.number)) and not isinstance(value, bool) for value in values[known]):
+        numbers = values[known].astype(float)
+        is_age = plain_name(column) in AGES and ((numbers >= 0) & (numbers <= MOST_YEARS)).all()
+        names[known] = [age_band(number) for number in numbers] if is_age else _ranges(numbers)
+        return names
+    words = [str(value) for value in values[known]]
+    are_sexes = all(word.strip().casefold() in SEXES for word in words)
+    names[known] = [sex(word) for word in words] if are_sexes else words
+    return names
+
+
+def _ranges(numbers: np.ndarray) -> list[str]:
+    """The numbers as text, or the third in which each lies."""
+    if len(np.unique(numbers)) <= MOST_NUMBERS:
+        return [f"{number:g}" for number in numbers]
+    low, high = np.quantile(numbers, [1 / 3, 2 / 3])
+    thirds = f"up to {low:.4g}", f"{low:.4g} to {high:.4g}", f"above {high:.4g}"
+    return [thirds[int(number > low) + int(number > high)] for number in numbers]

@@ -1,0 +1,98 @@
+"""Subgroups of a study: the mean score of each group of test cases, and the gap between the best and the worst group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from ssl_transfer.measures.metrics import metric_sign
+from ssl_transfer.result import EvalResult
+from ssl_transfer.study.statistics.tables import summary
+from ssl_transfer.study.table import CELL, COLUMNS, coordinates
+
+ARM = [*CELL, "pretraining"]
+BEYOND = 0.05  # p of a permutation test
+OF_GROUP = {"column": "string", "group": "string", "patients": "Int64", "gap_by_chance": "float64", "p": "float64"}
+SUBGROUP_COLUMNS = ["column", *ARM, "groups", "worst", "worst_value", "best", "best_value", "gap", "ci_low", "ci_high"]
+SUBGROUP_COLUMNS += ["gap_by_chance", "beyond_chance", "runs", "n"]
+
+
+def subgroup_runs(results: Iterable[EvalResult]) -> pd.DataFrame | None:
+    """Tidy table of subgroups, a row per run, column and group with a score; None if no result has one.
+
+    Args:
+        results: Evaluation results.
+
+    Returns:
+        Columns of `COLUMNS`, of which `value` is the score of the group; `column`, `group`, `patients`; and `gap_by_chance` and
+        `p` of the run and column.
+    """
+    rows = [
+        {
+            **coordinates(result),
+            "boundary": result.boundary,
+            "run_id": result.run_id,
+            "draw": result.draw,
+            "metric": result.subgroups["metric"],
+            "value": group["score"],
+            "column": column,
+            "group": group["value"],
+            "patients": group["patients"],
+            "gap_by_chance": compared["gap_by_chance"],
+            "p": compared["p"],
+        }
+        for result in results
+        if result.subgroups
+        for column, compared in result.subgroups["columns"].items()
+        for group in compared["groups"]
+        if "score" in group
+    ]
+    types = {**COLUMNS, **OF_GROUP}
+    return pd.DataFrame(rows, columns=list(types)).astype(types) if rows else None
+
+
+def subgroup_gaps(runs: pd.DataFrame) -> pd.DataFrame:
+    """The gap between the groups with the best and the worst mean, of each arm in each cell, with its 95 % t-interval.
+
+    The gap is paired within a run; the units of the interval are those of `summary`.
+
+    Args:
+        runs: Of `subgroup_runs`.
+
+    Returns:
+        `SUBGROUP_COLUMNS`: `groups` (each with its mean), `gap` = best − worst in the direction of the metric, `gap_by_chance`
+        (mean over runs of the 95 % quantile over permutations), and in how many of the `runs` p is at most .05
+        (`beyond_chance`). Cells with fewer than two groups are left out.
+    """
+    rows = [_gap(of_arm) for _, of_arm in runs.groupby(["column", *ARM], dropna=False, sort=False)]
+    rows = [row for row in rows if row is not None]
+    return pd.concat(rows, ignore_index=True)[SUBGROUP_COLUMNS] if rows else pd.DataFrame(columns=SUBGROUP_COLUMNS)
+
+
+def _gap(of_arm: pd.DataFrame) -> pd.DataFrame | None:
+    """The row of one arm in one cell, grouped by one column."""
+    compared = of_arm.dropna(subset="p")
+    means = compared.groupby("group")["value"].mean()
+    if len(means) < 2:
+        return None
+    order = np.argsort(metric_sign(of_arm["metric"].iloc[0]) * means.to_numpy(), kind="stable")
+    worst, best = means.index[order[0]], means.index[order[-1]]
+    of_worst, of_best = (compared[compared["group"] == name].set_index("run_id") for name in (worst, best))
+    gaps = summary(
+        of_best.assign(value=(of_best["value"] - of_worst["value"]).abs()).dropna(subset="value").reset_index()
+    )
+    runs = compared.drop_duplicates("run_id")
+    return gaps.assign(
+        column=of_arm["column"].iloc[0],
+        groups=", ".join(f"{name} {mean:.3f}" for name, mean in means.items()),
+        worst=worst,
+        worst_value=means[worst],
+        best=best,
+        best_value=means[best],
+        gap=gaps["mean"],
+        gap_by_chance=runs["gap_by_chance"].mean(),
+        beyond_chance=int((runs["p"] <= BEYOND).sum()),
+        runs=len(runs),
+    )

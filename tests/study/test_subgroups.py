@@ -1,0 +1,39 @@
+"""Subgroups in a study: means over seeds, the gap between the best and the worst group, and a section of the report."""
+
+import pandas as pd
+import pytest
+from support.pages import build, study
+from support.results import made_result
+
+from ssl_transfer.study.statistics import subgroup_gaps, subgroup_runs
+
+
+def results():
+    """Two seeds of an arm whose test cases are grouped by sex, and one without."""
+
+    def of(run, seed, female, male, p):
+        small = {"value": "O", "cases": 2, "patients": 2, "reason": "2 patients, fewer than 10"}
+        groups = [
+            {"value": name, "score": score, "cases": 40, "patients": 20} for name, score in (("F", female), ("M", male))
+        ]
+        compared = {"groups": [*groups, small], "gap_by_chance": 0.05, "p": p}
+        return made_result(run, pretraining_seed=seed, subgroups={"metric": "auroc", "columns": {"sex": compared}})
+
+    return [of("r1", 0, 0.80, 0.70, 0.01), of("r2", 1, 0.82, 0.76, 0.2), made_result("r3", pretraining_seed=2)]
+
+
+def test_the_gap_is_paired_within_a_run_and_its_interval_is_that_of_a_t_test():
+    [gap] = subgroup_gaps(subgroup_runs(results())).to_dict("records")
+    assert (gap["worst"], gap["best"], gap["groups"]) == ("M", "F", "F 0.810, M 0.730")
+    assert (gap["gap"], gap["beyond_chance"], gap["runs"], gap["n"]) == (pytest.approx(0.08), 1, 2, 2)
+    half = 12.706204736432095 * 0.02  # t at 1 degree of freedom, times SD 0.0283 / sqrt(2)
+    assert [gap["ci_low"], gap["ci_high"]] == pytest.approx([0.08 - half, 0.08 + half])
+    assert subgroup_runs([made_result()]) is None
+
+
+def test_the_page_has_a_section_only_with_subgroups(tmp_path):
+    frame = study({"in-domain CT": 0.2})
+    text = build(tmp_path, frame, subgroups=subgroup_runs(results())).read_text()
+    assert "Best and worst subgroup" in text and "2 groups were compared" in text and "1 of 2" in text
+    assert set(pd.read_csv(tmp_path / "tables/subgroups.csv")["group"]) == {"F", "M"}
+    assert "Best and worst subgroup" not in build(tmp_path, frame).read_text()
