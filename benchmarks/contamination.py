@@ -10,7 +10,7 @@ below and a random one of eight orientations, the share that is recognised as a 
 False positives: images of other patients (other seeds of the phantoms) against the whole training store. The number of pairs is
 their product; none may be recognised.
 
-Time: random fingerprints, `--known` of them against `--queries`, with the threads that FAISS takes.
+Time: the search for `--queries` of those other images, repeated, among `--known` images, the training stores repeated.
 
 The last line is one JSON object: `recall` (over all changes), `recall_of` (each change), `overlaps`, `false`, `pairs`, `known`,
 `queries`, `minutes`, `ns_of_cpu_per_pair` of images (a twelfth of it is the minutes that two idle cores take for a million images
@@ -32,7 +32,7 @@ from PIL import Image
 
 from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.data.store import ImageStore
-from ssl_transfer.measures.fingerprint import CODE_BYTES, FINGERPRINT_BYTES, QUERY_CODES, fingerprint, query
+from ssl_transfer.measures.fingerprint import fingerprint, query
 from ssl_transfer.measures.near_duplicates import near_duplicates
 
 WINDOWS_HU = {"soft tissue": (-160, 240), "lung": (-1350, 150), "bone": (-500, 1300), "wide": (-1000, 1000)}
@@ -53,15 +53,21 @@ def main() -> None:
     parser.add_argument("--store", type=Path, action="append", default=[], help="training store instead of phantoms")
     parser.add_argument("--disjoint", type=Path, action="append", default=[], help="store of other patients")
     options = parser.parse_args()
+    if bool(options.store) != bool(options.disjoint):
+        parser.error(
+            "--store and --disjoint are given together: images of the one are searched among those of the other"
+        )
     with tempfile.TemporaryDirectory(prefix="ssl_transfer_contamination_") as folder:
         stores = [ImageStore(path) for path in options.store]
         others = [ImageStore(path) for path in options.disjoint]
         if not stores:
             stores, others = _phantoms(Path(folder))
         answer = recall(stores, options.overlaps)
-        answer |= false_positives(stores, others)
-    answer |= {"fingerprint_ms": fingerprint_ms(), **timing(options.known, options.queries)}
-    print(json.dumps(answer))
+        trained = [store.fingerprints(np.arange(len(store))) for store in stores]
+        asked = [np.stack([query(other[row]) for row in range(len(other))]) for other in others]
+        answer |= false_positives(stores, trained, others, asked)
+        answer |= timing(np.concatenate(trained), np.concatenate(asked), options.known, options.queries)
+    print(json.dumps(answer | {"fingerprint_ms": fingerprint_ms()}))
 
 
 def _phantoms(folder: Path) -> tuple[list[ImageStore], list[ImageStore]]:
@@ -78,7 +84,7 @@ def recall(stores: list[ImageStore], overlaps: int) -> dict:
     random = np.random.default_rng(0)
     found: dict[str, list[bool]] = {}
     for store in stores:
-        known = [store.fingerprints(np.arange(len(store)))]
+        known = store.fingerprints(np.arange(len(store)))
         rows = random.integers(0, len(store), overlaps // len(stores))
         names = list(changes(store.units))
         chosen = [names[number % len(names)] for number in range(len(rows))]
@@ -86,7 +92,7 @@ def recall(stores: list[ImageStore], overlaps: int) -> dict:
             query(turned(changes(store.units)[name](store[int(row)][0], random), random))
             for row, name in zip(rows, chosen, strict=True)
         ]
-        for name, hit in zip(chosen, near_duplicates(np.stack(codes), known), strict=True):
+        for name, hit in zip(chosen, near_duplicates(np.stack(codes), lambda known=known: [known]), strict=True):
             found.setdefault(name, []).append(bool(hit))
     for name, hits in found.items():
         print(f"{name:24} {np.mean(hits):7.4f}  of {len(hits)}", flush=True)
@@ -146,15 +152,16 @@ def _cropped(image: np.ndarray, share: float) -> np.ndarray:
     return image[margin[0] : -margin[0], margin[1] : -margin[1]]
 
 
-def false_positives(stores: list[ImageStore], others: list[ImageStore]) -> dict:
+def false_positives(
+    stores: list[ImageStore], trained: list[np.ndarray], others: list[ImageStore], asked: list[np.ndarray]
+) -> dict:
     """Images of other patients that are taken for known ones, and the number of pairs that were compared."""
     false = pairs = 0
-    for other in others:
-        codes = np.stack([query(other[row]) for row in range(len(other))])
-        for store in stores:
-            hits = near_duplicates(codes, [store.fingerprints(np.arange(len(store)))])
-            false, pairs = false + int(hits.sum()), pairs + len(store) * len(other)
-            print(f"{other.path.name} among {store.path.name}: {hits.sum()} of {len(other)} images", flush=True)
+    for other, codes in zip(others, asked, strict=True):
+        for store, fingerprints in zip(stores, trained, strict=True):
+            hits = near_duplicates(codes, lambda fingerprints=fingerprints: [fingerprints])
+            false, pairs = false + int(hits.sum()), pairs + len(fingerprints) * len(codes)
+            print(f"{other.path.name} among {store.path.name}: {hits.sum()} of {len(codes)} images", flush=True)
     return {"false": false, "pairs": pairs}
 
 
@@ -170,17 +177,17 @@ def fingerprint_ms() -> float:
     return round(1000 * float(np.median(seconds)), 3)
 
 
-def timing(known: int, queries: int) -> dict:
-    """Minutes to search random codes, none of which match."""
-    random = np.random.default_rng(0)
-    asked = random.integers(0, 256, (queries, QUERY_CODES, CODE_BYTES)).astype(np.uint8)
+def timing(trained: np.ndarray, asked: np.ndarray, known: int, queries: int) -> dict:
+    """Minutes to search queries among known images; fingerprints and codes are repeated up to their numbers."""
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, known, BLOCK):
-            yield random.integers(0, 256, (min(BLOCK, known - start), FINGERPRINT_BYTES)).astype(np.uint8)
+            yield trained[np.arange(start, min(start + BLOCK, known)) % len(trained)]
 
+    repeated = asked[np.arange(queries) % len(asked)]
+    near_duplicates(repeated[:1], lambda: [trained[:1]])  # compiles
     started, spent = time.perf_counter(), time.process_time()
-    hits = near_duplicates(asked, blocks())
+    hits = near_duplicates(repeated, blocks)
     minutes, cpu = (time.perf_counter() - started) / 60, (time.process_time() - spent) / 60
     print(f"{queries:,} among {known:,}: {minutes:.2f} minutes ({cpu:.2f} of CPU), {hits.sum()} recognised", flush=True)
     per_pair = 1e9 * 60 * cpu / known / queries

@@ -260,7 +260,7 @@ def _compare(passport: Passport, store: ImageStore, rows: np.ndarray, sampled: n
             seen["patient"] |= has_patient & np.isin(hashes, record.array("patients"))
         seen["pixels"] |= np.isin(digests, record.array("digests"))
         left = np.flatnonzero(~near)
-        near[left] = near_duplicates(queries[left], record.blocks("fingerprints"))
+        near[left] = near_duplicates(queries[left], partial(record.blocks, "fingerprints"))
     seen["near"][searched] = near
     empty = int((~has_content(queries)).sum())
     return SeenImages(**seen, patients_compared=bool(any(compared) and has_patient.any()), without_content=empty)

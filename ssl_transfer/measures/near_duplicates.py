@@ -1,48 +1,44 @@
 """Near-duplicates: which of some images are among many known ones, by their fingerprints.
 
 Every query is compared with every known image in all eight orientations. The Hamming distance of the coarse codes selects
-candidates (FAISS, exhaustive), and the agreement of the fine codes decides. Measured on packs of chest X-rays, CT, ultrasound and
-cells of 50 to 128 px and on phantoms: of the positions that count in both codes, copies agree by 0.84 to 1; of those that count
-in either code, by 0.55 to 1. Images of other patients reach 0.98 or 0.53, but not both.
+candidates, and the agreement of the fine codes decides. Measured on packs of chest X-rays, CT, ultrasound and cells of 50 to
+128 px and on phantoms: of the positions that count in both codes, copies agree by 0.84 to 1; of those that count in either code,
+by 0.55 to 1. Images of other patients reach 0.98 or 0.53, but not both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from ssl_transfer.measures.fingerprint import COARSE, COARSE_BYTES, CODE_BYTES, FINE_BYTES, FOR_CONTENT, FOR_WHOLE, GRID
+from ssl_transfer.processes import usable_cores
 
 # Two codes belong to one image from these on: equal minus opposite signs, of the positions that count in both codes, and of those
 # that count in the code in which fewer do. Cells on a dark background fail the second, bodies of one region the first.
 OF_BOTH, OF_FEWER = 0.84, 0.55
 FEWEST = 100  # positions that must count in either code
 FARTHEST = 84  # the Hamming distance of the coarse codes of candidates is less, of 256 bits
-MOST_CANDIDATES = 2_000_000  # of the queries at once; of more, the nearest are compared
-QUERIES_AT_ONCE, PAIRS_AT_ONCE = 512, 65_536
-BITS = np.array([bin(value).count("1") for value in range(256)], np.uint8)  # NumPy before 2.0 cannot count bits
+QUERIES_AT_ONCE = 2048  # images; their codes in all orientations take 80 MB
 
 
-def near_duplicates(queries: np.ndarray, known: Iterable[np.ndarray]) -> np.ndarray:
+def near_duplicates(queries: np.ndarray, known: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
     """Which images are near-duplicates of known ones.
 
     Args:
         queries: Codes of the images (`fingerprint.query`), uint8 (M, QUERY_CODES, CODE_BYTES).
-        known: Fingerprints of the known images, in blocks, uint8 (n, FINGERPRINT_BYTES).
+        known: Returns the fingerprints of known images in blocks, uint8 (n, FINGERPRINT_BYTES); called for every 2,048 queries.
 
     Returns:
         bool (M,); False for an image without content.
     """
     found = np.zeros(len(queries), bool)
-    for block in known:
-        whole, content = np.moveaxis(block.reshape(len(block), 2, CODE_BYTES), 1, 0)
-        for codes, used in ((whole, FOR_WHOLE), (content, FOR_CONTENT)):
-            codes = codes[codes.any(1)]
-            left = np.flatnonzero(~found & has_content(queries))
-            for start in range(0, len(left) if len(codes) else 0, QUERIES_AT_ONCE):
-                part = left[start : start + QUERIES_AT_ONCE]
-                found[part] = _among(queries[part][:, list(used)], codes)
+    with ThreadPoolExecutor(usable_cores()) as threads:
+        for start in range(0, len(queries), QUERIES_AT_ONCE):
+            part = slice(start, start + QUERIES_AT_ONCE)
+            _search(queries[part], known(), found[part], threads)
     return found
 
 
@@ -51,30 +47,26 @@ def has_content(queries: np.ndarray) -> np.ndarray:
     return np.asarray(queries.any((1, 2)))
 
 
-def _among(queries: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Which queries (m, V, CODE_BYTES) match one of the known codes (n, CODE_BYTES), bool (m,)."""
-    import faiss
+def _search(queries: np.ndarray, known: Iterable[np.ndarray], found: np.ndarray, threads: ThreadPoolExecutor) -> None:
+    """Note in `found`, bool (m,), which queries (m, V, CODE_BYTES) match a known image."""
+    from ssl_transfer.measures.code_search import search  # numba takes a while to load
 
-    owner, used = np.nonzero(queries.any(2))
-    asked = queries[owner, used]
-    index = faiss.IndexBinaryFlat(8 * COARSE_BYTES)
-    index.add(np.ascontiguousarray(codes[:, :COARSE_BYTES]))
-    found = np.zeros(len(queries), bool)
-    for oriented in orientations(asked):
-        left = np.flatnonzero(~found[owner])
-        if not len(left):
-            break
-        coarse = np.ascontiguousarray(oriented[left, :COARSE_BYTES])
-        ends, distances, positions = index.range_search(coarse, FARTHEST)
-        query = np.repeat(np.arange(len(left)), np.diff(ends.astype(np.int64)))
-        if len(query) > MOST_CANDIDATES:
-            nearest = np.argpartition(distances, MOST_CANDIDATES)[:MOST_CANDIDATES]
-            query, positions = query[nearest], positions[nearest]
-        for first in range(0, len(query), PAIRS_AT_ONCE):
-            pairs = slice(first, first + PAIRS_AT_ONCE)
-            same = is_same(oriented[left[query[pairs]]], codes[positions[pairs]])
-            found[owner[left[query[pairs][same]]]] = True
-    return found
+    asked = [_in_all_orientations(queries[:, list(used)]) for used in (FOR_WHOLE, FOR_CONTENT)]
+    for block in known:
+        for (codes, images), of_known in zip(asked, np.moveaxis(block.reshape(-1, 2, CODE_BYTES), 1, 0), strict=True):
+            of_known = of_known[of_known.any(1)].view(np.uint64)
+
+            def compare(share: np.ndarray, codes=codes, images=images, of_known=of_known) -> None:
+                search(codes[share], images[share], of_known, found, FARTHEST, FEWEST, OF_BOTH, OF_FEWER)
+
+            list(threads.map(compare, np.array_split(np.arange(len(codes)), usable_cores())))
+
+
+def _in_all_orientations(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of queries (m, V, CODE_BYTES) in eight orientations as 64-bit words, (q, words), and the query of each, (q,)."""
+    images, used = np.nonzero(queries.any(2))
+    oriented = np.stack(list(orientations(queries[images, used])), axis=1)
+    return oriented.reshape(-1, CODE_BYTES).view(np.uint64), np.repeat(images, oriented.shape[1])
 
 
 def orientations(codes: np.ndarray) -> Iterable[np.ndarray]:
@@ -87,32 +79,6 @@ def orientations(codes: np.ndarray) -> Iterable[np.ndarray]:
     for quarters in range(4):
         for mirrored in (False, True):
             turned = [np.rot90(part[:, :, ::-1] if mirrored else part, quarters, (1, 2)) for part in parts]
-            yield np.concatenate([np.packbits(part.reshape(len(codes), -1), axis=1) for part in turned], axis=1)
-
-
-def is_same(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Which pairs of codes (n, CODE_BYTES) are those of one image, bool (n,)."""
-    of_both, of_fewer, fewer = agreement(first, second)
-    return (fewer >= FEWEST) & (of_both >= OF_BOTH) & (of_fewer >= OF_FEWER)
-
-
-def agreement(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Agreement of pairs of codes (n, CODE_BYTES).
-
-    Returns:
-        Equal minus opposite signs as a share of the positions that count in both codes, and of those that count in the code in
-        which fewer do, −1 to 1; and the number of the latter; each (n,).
-    """
-    (bright, dark), (other_bright, other_dark) = (
-        np.split(codes[:, COARSE_BYTES:], 2, axis=1) for codes in (first, second)
-    )
-    equal = _count(bright & other_bright) + _count(dark & other_dark)
-    opposite = _count(bright & other_dark) + _count(dark & other_bright)
-    fewer = np.minimum(_count(bright | dark), _count(other_bright | other_dark))
-    both = equal + opposite
-    return (equal - opposite) / np.maximum(both, 1), (equal - opposite) / np.maximum(fewer, 1), fewer
-
-
-def _count(bits: np.ndarray) -> np.ndarray:
-    """Number of bits in each row, int64 (n,)."""
-    return BITS[bits].sum(1, dtype=np.int64)
+            yield np.concatenate(
+                [np.packbits(part.reshape(len(codes), part.shape[1] ** 2), axis=1) for part in turned], axis=1
+            )

@@ -1,0 +1,115 @@
+"""Near-duplicates: the compiled search finds what a naive count of signs finds, for codes on both sides of each threshold."""
+
+import numpy as np
+import pytest
+
+from ssl_transfer.measures.fingerprint import COARSE, CODE_BYTES, FOR_CONTENT, FOR_WHOLE, GRID, QUERY_CODES, fingerprint
+from ssl_transfer.measures.near_duplicates import (
+    FARTHEST,
+    FEWEST,
+    OF_BOTH,
+    OF_FEWER,
+    QUERIES_AT_ONCE,
+    near_duplicates,
+    orientations,
+)
+
+
+def packed(coarse, signs):
+    """Codes of coarse bits (n, COARSE²) and signs −1, 0, 1 (n, GRID²), uint8 (n, CODE_BYTES)."""
+    return np.concatenate([np.packbits(bits, axis=-1) for bits in (coarse, signs > 0, signs < 0)], axis=-1)
+
+
+def unpacked(code):
+    """Coarse bits (COARSE, COARSE) and signs (GRID, GRID) of a code."""
+    bits = np.unpackbits(code).astype(int)
+    coarse, bright, dark = np.split(bits, [COARSE**2, COARSE**2 + GRID**2])
+    return coarse.reshape(COARSE, COARSE), (bright - dark).reshape(GRID, GRID)
+
+
+def naive(query, known):
+    """Whether two codes match, in one of eight orientations, by counts of their positions."""
+    if not query.any() or not known.any():
+        return False
+    (coarse, signs), (other_coarse, other_signs) = unpacked(query), unpacked(known)
+    for quarters in range(4):
+        for mirror in (1, -1):
+            turned, turned_signs = (np.rot90(part[:, ::mirror], quarters) for part in (coarse, signs))
+            both = (turned_signs != 0) & (other_signs != 0)
+            agreement = (turned_signs * other_signs).sum()
+            fewer = min((turned_signs != 0).sum(), (other_signs != 0).sum())
+            near = (turned != other_coarse).sum() < FARTHEST and fewer >= FEWEST
+            if near and agreement >= OF_BOTH * both.sum() and agreement >= OF_FEWER * fewer:
+                return True
+    return False
+
+
+def turned(coarse, signs, draw):
+    """Both in one random orientation, flat."""
+    quarters, mirror = draw.integers(4), draw.choice([1, -1])
+    parts = (coarse.reshape(COARSE, COARSE), signs.reshape(GRID, GRID))
+    return [np.rot90(part[:, ::mirror], quarters).reshape(-1) for part in parts]
+
+
+def near_a_threshold(draw, kind):
+    """A code, and a turned one that differs from it by about as much as one of the thresholds allows."""
+    coarse, counts = draw.integers(0, 2, COARSE**2), int(draw.integers(400, 1500))
+    if kind == "fewest":
+        counts = FEWEST + int(draw.integers(-2, 3))
+    signs = np.zeros(GRID**2, int)
+    positions = draw.permutation(GRID**2)[:counts]
+    signs[positions] = draw.choice([-1, 1], counts)
+    other_coarse, other = coarse.copy(), signs.copy()
+    if kind == "farthest":
+        other_coarse[draw.permutation(COARSE**2)[: FARTHEST + int(draw.integers(-2, 2))]] ^= 1
+    if kind == "of both":  # opposite signs, two per unit of agreement
+        other[positions[: round(counts * (1 - OF_BOTH) / 2) + int(draw.integers(-2, 3))]] *= -1
+    if kind == "of fewer":  # positions that count in one code alone; as many others count in the other
+        moved = round(counts * (1 - OF_FEWER)) + int(draw.integers(-2, 3))
+        other[positions[:moved]] = 0
+        other[np.setdiff1d(np.arange(GRID**2), positions)[:moved]] = 1
+    return packed(coarse, signs), packed(*turned(other_coarse, other, draw))
+
+
+@pytest.mark.parametrize("kind", ["farthest", "fewest", "of both", "of fewer"])
+def test_the_search_finds_what_a_naive_count_finds_at_each_threshold(kind):
+    draw = np.random.default_rng(0)
+    pairs = [near_a_threshold(draw, kind) for _ in range(40)]
+    queries = np.zeros((len(pairs), QUERY_CODES, CODE_BYTES), np.uint8)
+    known = np.zeros((len(pairs), 2, CODE_BYTES), np.uint8)
+    for number, (query, code) in enumerate(pairs):
+        side = number % 2
+        queries[number, draw.choice([FOR_WHOLE, FOR_CONTENT][side])], known[number, side] = query, code
+    expected = [naive(*pair) for pair in pairs]
+    assert 5 < sum(expected) < 35
+    assert near_duplicates(queries, lambda: known.reshape(len(known), 1, -1)).tolist() == expected
+
+
+def test_random_codes_match_nothing_and_planted_ones_in_any_block_and_part_of_the_queries():
+    draw = np.random.default_rng(1)
+    queries = draw.integers(0, 256, (QUERIES_AT_ONCE + 50, QUERY_CODES, CODE_BYTES), np.uint8)
+    queries[:, 2:] = 0
+    known = draw.integers(0, 256, (700, 2, CODE_BYTES), np.uint8)
+    planted = [3, QUERIES_AT_ONCE - 1, QUERIES_AT_ONCE, QUERIES_AT_ONCE + 49]
+    signs = draw.integers(-1, 2, (len(planted), GRID**2))
+    queries[planted, 0] = known[[0, 299, 300, 699], 0] = packed(draw.integers(0, 2, (len(planted), COARSE**2)), signs)
+    blocks = known.reshape(len(known), -1)
+    assert np.flatnonzero(near_duplicates(queries, lambda: [blocks[:300], blocks[300:]])).tolist() == planted
+
+
+def test_codes_of_the_whole_and_of_the_content_are_compared_with_their_own_kind_alone():
+    draw = np.random.default_rng(2)
+    code = packed(draw.integers(0, 2, COARSE**2), draw.integers(-1, 2, GRID**2))
+    for side, used in enumerate((FOR_WHOLE, FOR_CONTENT)):
+        queries, known = np.zeros((QUERY_CODES, QUERY_CODES, CODE_BYTES), np.uint8), np.zeros((2, CODE_BYTES), np.uint8)
+        queries[range(QUERY_CODES), range(QUERY_CODES)] = known[side] = code
+        found = near_duplicates(queries, lambda known=known: [known.reshape(1, -1)])
+        assert np.flatnonzero(found).tolist() == list(used)
+
+
+def test_there_are_eight_orientations_and_they_are_those_of_the_image():
+    image = np.random.default_rng(0).integers(0, 256, (1, 2 * GRID, 2 * GRID), np.uint8)
+    oriented = list(orientations(fingerprint(image)[None, :CODE_BYTES]))
+    assert len({codes.tobytes() for codes in oriented}) == 8
+    expected = unpacked(fingerprint(np.ascontiguousarray(np.rot90(image, 1, (1, 2))))[:CODE_BYTES])[1]
+    assert max((unpacked(codes[0])[1] == expected).mean() for codes in oriented) > 0.95
