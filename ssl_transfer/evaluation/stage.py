@@ -251,7 +251,8 @@ def open_context(
         warn(f"task {task.name}: {sentence}.")
     task = with_permuted_labels(task, rows, draw) if recipe.permute_labels else task
     used = with_channels(backbone, task.store.shape[0]) if recipe.channels == "adapt" else backbone
-    used = used if PROTOCOLS[protocol].frozen else copy.deepcopy(used)
+    if not PROTOCOLS[protocol].frozen:
+        used = copy.deepcopy(used).cpu()  # earlier features may have left it on a GPU, and heads are built on the CPU
     return EvalContext(used, task, recipe, rows, identity, folder)
 
 

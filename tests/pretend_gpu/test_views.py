@@ -1,0 +1,41 @@
+"""Views on the pretend GPU: the values of the CPU, in few kernels and bytes, without a wait."""
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_transfer.data.intensity import Scale
+from ssl_transfer.data.presets import VIEWS
+from ssl_transfer.data.views import NOISE_TABLE, ViewMaker
+
+CASES = {  # preset, side of the stored images, their channels, dtype, units, scale
+    "ct": (252, 1, torch.int16, "hu", Scale(-160.0, 240.0)),
+    "natural": (256, 3, torch.uint8, "rgb", Scale(0.0, 255.0)),
+    "microscopy": (256, 3, torch.uint8, "rgb", Scale(0.0, 255.0)),
+}
+COSTS = {  # waits and launches per view, MB read and written per image
+    "ct": (2, 87, 21.2),
+    "natural": (4, 112, 68.0),
+    "microscopy": (4, 118, 71.6),
+}
+IMAGES = 2
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_views_of_224_px_cost_this(name, gpu):
+    side, channels, dtype, units, scale = CASES[name]
+    images = torch.randint(0, 200, (IMAGES, channels, side, side), generator=torch.Generator().manual_seed(0)).to(dtype)
+    preset = VIEWS[name](224, channels, units)
+    maker, rows = ViewMaker([preset], scale, 0, channels), np.arange(IMAGES)
+    (expected,) = maker(images, rows, 0)
+    with gpu:
+        there = images.to("cuda")
+        maker(there, rows, 0)  # builds constants
+        with gpu.counting() as counts:
+            (found,) = maker(there, rows, 0)
+        found = found.cpu()
+    assert torch.allclose(found, expected, rtol=0, atol=1e-5)
+    table = 4 * NOISE_TABLE if preset.noise else 0  # is read by the noise, a part by each image
+    waits, launches, megabytes = COSTS[name]
+    assert (counts.waits.total(), counts.launches) == (waits, launches), counts.waits
+    assert (counts.bytes - table) / IMAGES / 1e6 == pytest.approx(megabytes, abs=0.1)
