@@ -31,6 +31,8 @@ class EvalResult:
         n: Split -> number of images and of patients (null if patients are unknown).
         selected: Hyper-parameters selected on validation.
         settings: Every option of the protocol with its value.
+        temperature: Of temperature scaling, fitted on validation, for the metrics after it; None: segmentation, and results of
+            earlier versions.
         metrics: `val` and `test` -> name -> value. Test was evaluated once, with the selected hyper-parameters.
         intervals: Test metric -> 95 % interval [low, high], by the bootstrap over patients.
         seen_in_pretraining: Whether the backbone was trained, in any stage, on images or patients of the task's store; `unknown`
@@ -68,6 +70,7 @@ class EvalResult:
     notes: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     draw: int | None = None
+    temperature: float | None = None
     files: dict[PathPart, str] = field(default_factory=dict)
     contamination: dict[str, Any] | None = None
     external: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ssl_transfer.console import say
 from ssl_transfer.data.altered import ClearedAir, RecodedMasks
@@ -19,8 +19,10 @@ from ssl_transfer.data.subgroups import assert_columns
 from ssl_transfer.data.truths import truths
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, nearest
+from ssl_transfer.measures.classification import OPERATING_POINT
 from ssl_transfer.measures.metrics import metrics_of
-from ssl_transfer.measures.overlap import IGNORED
+from ssl_transfer.measures.overlap import IGNORED, TOLERANCE
+from ssl_transfer.measures.scoring import Scoring
 from ssl_transfer.recipe import Section, find_recipe, read_yaml, validate
 
 MASK = "mask"  # the target that is not a column
@@ -35,7 +37,10 @@ class TaskCard(Section):
         target: A column of classes (multiclass); several columns of 0 and 1 or no and yes (see `truths`), or one column of words
             with a `separator` (multilabel); or `mask` (segmentation).
         metric: Settings are selected by it, and reports show it first.
-        averaging: Of auroc and f1 over classes.
+        averaging: Of auroc, average_precision, f1 and the metrics at an operating point over classes.
+        operating_point: The specificity at which `sensitivity_at_specificity` is measured, and the sensitivity of the reverse, in
+            (0, 1).
+        tolerance: Of masks: distance of two surfaces that `nsd` accepts, mm (pixels where spacings are unknown).
         domain: Target domain; null: the store's.
         separator: Between the words of a column that names several labels (`Effusion|Mass`).
         negative: The word of that column which says that there is none.
@@ -51,6 +56,8 @@ class TaskCard(Section):
     target: str | tuple[str, ...]
     metric: str
     averaging: Literal["macro", "weighted"] = "macro"
+    operating_point: float = Field(default=OPERATING_POINT, gt=0, lt=1)
+    tolerance: float = Field(default=TOLERANCE, ge=0, allow_inf_nan=False)
     domain: str | None = None
     separator: str | None = None
     negative: str | None = None
@@ -128,6 +135,7 @@ class Task:
     def opened(cls, name: str, card: TaskCard, where: str = "task") -> Task:
         """Open a card's store and check that they fit each other; see `load`."""
         metrics = metrics_of("segmentation" if card.kind == "segmentation" else "classification")
+        metrics = {name for name, metric in metrics.items() if not metric.calibrated}  # which nothing is selected by
         if card.metric not in metrics:
             raise TaskError(f"{where}: metric: found '{card.metric}'.{nearest(card.metric, metrics)}")
         store: Images = ImageStore(card.store)
@@ -168,6 +176,11 @@ class Task:
                 f"task {self.name}: column '{self.card.target}' has {len(classes)} class(es); 2 are needed."
             )
         return classes
+
+    @property
+    def scoring(self) -> Scoring:
+        """How predictions of its images are measured."""
+        return Scoring(tuple(self.classes), self.card.averaging, self.card.operating_point)
 
     @cached_property
     def labels(self) -> np.ndarray:

@@ -83,7 +83,12 @@ class Contamination:
 
 
 def contamination(
-    backbone: Backbone, task: Task, rows: np.ndarray, predictions: pandas.DataFrame, metrics: dict[str, float]
+    backbone: Backbone,
+    task: Task,
+    rows: np.ndarray,
+    predictions: pandas.DataFrame,
+    metrics: dict[str, float],
+    temperature: float | None = None,
 ) -> Contamination:
     """Compare the test cases of an evaluation with the training images of its backbone, in all stages.
 
@@ -93,12 +98,14 @@ def contamination(
         rows: Positions of the test images in its store, (n,).
         predictions: Content of `predictions.parquet`.
         metrics: Test metrics of all cases.
+        temperature: Of temperature scaling, for the metrics after it.
     """
     unknown = unknown_stages(backbone)
     compared = backbone.passport, task.store.path, task.store.card.id, np.asarray(rows, np.int64).tobytes()
     images, others = _seen_images(*compared), _seen_others(*compared)
     evidence = _evidence(task, rows, predictions, images)
     seen = np.array([bool(kinds) for kinds in evidence.values()])
+    cases = CasePredictions(predictions, task.card.averaging, task.card.operating_point, temperature)
     anything = bool(images.any.any() or others.any.any() or set(backbone.card.stores) & {task.store.card.id})
     comparable = images.patients_compared or not backbone.card.history  # nothing was seen without any training
     summary: dict[str, Any] = {
@@ -111,7 +118,7 @@ def contamination(
         "unknown_stages": list(unknown),
         "without_content": images.without_content,
         "other_images": {"images": len(others.any), "seen": int(others.any.sum())},
-        "metrics_clean": _clean_metrics(task, predictions, evidence, metrics, bool(unknown)),
+        "metrics_clean": _clean_metrics(cases, evidence, metrics, bool(unknown)),
     }
     otherwise = UNKNOWN if unknown else NOT_SEEN
     return Contamination(
@@ -166,7 +173,7 @@ def _evidence(task: Task, rows: np.ndarray, predictions: pandas.DataFrame, image
 
 
 def _clean_metrics(
-    task: Task, predictions: pandas.DataFrame, evidence: dict[str, list[str]], metrics: dict[str, float], unknown: bool
+    cases: CasePredictions, evidence: dict[str, list[str]], metrics: dict[str, float], unknown: bool
 ) -> dict[str, float] | None:
     """Test metrics of the cases that are not known to be seen; None if there are none, or nothing is known of any case."""
     seen = {case for case, kinds in evidence.items() if kinds}
@@ -174,7 +181,6 @@ def _clean_metrics(
         return None if unknown else metrics
     if len(seen) == len(evidence):
         return None
-    cases = CasePredictions(predictions, task.card.averaging)
     clean = np.array([case not in seen for case in cases.cases.tolist()], float)
     values = cases.metrics(clean[:, None])
     return {name: float(values[name][0]) for name in metrics}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.measures.linear_classifier import LinearClassifier
-from ssl_transfer.measures.metrics import classification_intervals, classification_metrics
+from ssl_transfer.measures.temperature import fit_temperature
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.recipe import EvaluateRecipe
 
@@ -91,6 +91,7 @@ class ProtocolResult:
         predictions: One row per test image, or per test case and class.
         notes: Caveats for the reader of the result.
         classifier: The fitted linear classifier of features, which is kept with the result; None: the protocol has none.
+        temperature: Of temperature scaling, fitted on validation; None: the task has no probabilities.
         predict: Applies what was selected to the test images of another context; returns its `predictions`. None: a trial.
     """
 
@@ -102,6 +103,7 @@ class ProtocolResult:
     predictions: pandas.DataFrame
     notes: list[str] = field(default_factory=list)
     classifier: LinearClassifier | None = None
+    temperature: float | None = None
     predict: Callable[[EvalContext], pandas.DataFrame] | None = None
 
 
@@ -115,6 +117,7 @@ def classified(
     selected: dict[str, Any],
     settings: dict[str, Any],
     validation: dict[str, float],
+    validation_scores: np.ndarray,
     scores: Callable[[EvalContext], np.ndarray],
 ) -> ProtocolResult:
     """Evaluate on test. This is the only place where test labels are read, once.
@@ -122,20 +125,21 @@ def classified(
     Args:
         context: Input of the protocol.
         selected, settings, validation: See `ProtocolResult`.
+        validation_scores: Scores (m, C) of the validation images, on which the temperature of temperature scaling is fitted.
         scores: Scores (n, C) of the test images of a context, by what was selected.
     """
     task, rows, recipe = context.task, context.rows["test"], context.recipe
-    truth, averaging, of_test = task.labels[rows], task.card.averaging, scores(context)
-    intervals = classification_intervals(
-        truth, of_test, task.groups()[rows], averaging, task.classes, recipe.resamples, context.draw
-    )
+    temperature = fit_temperature(task.labels[context.rows["val"]], validation_scores)
+    scoring = replace(task.scoring, temperature=temperature)
+    truth, of_test = task.labels[rows], scores(context)
     return ProtocolResult(
         selected=selected,
-        settings=settings,
+        settings={**settings, "operating_point": scoring.operating_point},
         validation=validation,
-        test=classification_metrics(truth, of_test, averaging, task.classes),
-        intervals=intervals,
+        test=scoring.metrics(truth, of_test),
+        intervals=scoring.intervals(truth, of_test, task.groups()[rows], recipe.resamples, context.draw),
         predictions=prediction_table(context, of_test),
+        temperature=temperature,
         predict=lambda other: prediction_table(other, scores(other)),
     )
 

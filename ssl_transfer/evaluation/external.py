@@ -68,9 +68,9 @@ def tested_externally(
         raise ValueError("a trial has no test")
     tested = replace(context, task=test.task, rows={"test": test.rows}, features=features)
     predictions, left_out = _without_own(context.task, tested, measured.predict(tested))
-    averaging, recipe = context.task.card.averaging, context.recipe
+    card, recipe, temperature = context.task.card, context.recipe, measured.temperature
     both = [_of_classes(table, test.classes) for table in (measured.predictions, predictions)]
-    own, external = (CasePredictions(table, averaging) for table in both)
+    own, external = (CasePredictions(table, card.averaging, card.operating_point, temperature) for table in both)
     of_own, of_external = _values(own), _values(external)
     samples = [
         patient_samples(cases.metrics, cases.patients, recipe.resamples, seed)
@@ -78,7 +78,7 @@ def tested_externally(
     ]
     gaps = {name: samples[1][name] - samples[0][name] for name in samples[1] if name in samples[0]}
     rows = _rows_of(tested, predictions)
-    seen = contamination(backbone, test.task, rows, both[1], of_external)
+    seen = contamination(backbone, test.task, rows, both[1], of_external, temperature)
     store, patients = test.task.store, None if test.task.patients is None else test.task.patients[rows]
     record = {
         "store": store.card.id,

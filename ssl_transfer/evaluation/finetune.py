@@ -11,7 +11,6 @@ from accelerate.utils import gather_object
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified, tried
 from ssl_transfer.evaluation.task_model import TaskModel, build_task_model, build_training_set, learn, suited_views
-from ssl_transfer.measures.metrics import classification_metrics
 from ssl_transfer.models.embedding import evaluating, prepared
 from ssl_transfer.models.heads import ClassifierHead
 from ssl_transfer.recipe import Component, FinetuneSection
@@ -58,8 +57,9 @@ def finetune(
     training_set = build_training_set(context, views, labels=task.labels)
 
     def validate(accelerator: Accelerator, lower: torch.dtype | None) -> dict[str, float]:
-        validation = _scores(context, model, "val", multilabel, accelerator, lower)
-        return classification_metrics(task.labels[rows["val"]], validation, task.card.averaging, task.classes)
+        return task.scoring.metrics(
+            task.labels[rows["val"]], _scores(context, model, "val", multilabel, accelerator, lower)
+        )
 
     strata = [rows["train"]]
     if train.balance == "sampling":
@@ -72,7 +72,8 @@ def finetune(
     def scores(tested: EvalContext) -> np.ndarray:
         return _scores(tested, model, "test", multilabel, trained.accelerator, trained.lower)
 
-    result = classified(context, {"step": trained.best.step}, settings, trained.best.validation, scores)
+    of_validation = _scores(context, model, "val", multilabel, trained.accelerator, trained.lower)
+    result = classified(context, {"step": trained.best.step}, settings, trained.best.validation, of_validation, scores)
     model.strategy.finish(context.backbone)
     return result
 

@@ -14,7 +14,7 @@ from ssl_transfer.errors import BackboneError, RecipeError, TaskError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
 from ssl_transfer.features import Precision, extract_features
 from ssl_transfer.measures.linear_classifier import LinearClassifier
-from ssl_transfer.measures.metrics import classification_metrics, metric_sign
+from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.models.pooling import available
 from ssl_transfer.training.machine import native_precision
 
@@ -27,9 +27,7 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     """
     task, rows, metric = context.task, context.rows, context.task.card.metric
     precision = _precision(context.recipe.precision)
-    validated = partial(
-        classification_metrics, task.labels[rows["val"]], averaging=task.card.averaging, classes=task.classes
-    )
+    validated = partial(task.scoring.metrics, task.labels[rows["val"]])
     best, selected = -np.inf, None
     for pooling, features in _features(context, precision).items():
         train, queries = features.pop("train"), features
@@ -49,7 +47,8 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
         return scores["test"] if other is context else fitted(_features(other, precision)[pooling]["test"])
 
     chosen = {"pool": pooling, **setting} if pooling else setting
-    result = classified(context, chosen, {**options, "precision": precision}, validated(scores["val"]), tested)
+    settings, validation = {**options, "precision": precision}, scores["val"]
+    result = classified(context, chosen, settings, validated(validation), validation, tested)
     return replace(result, classifier=fitted if isinstance(fitted, LinearClassifier) else None)
 
 

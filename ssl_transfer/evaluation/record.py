@@ -72,6 +72,7 @@ def eval_result(
         draw=context.draw,
         n={split: task.count(positions) for split, positions in context.rows.items()},
         selected=measured.selected,
+        temperature=measured.temperature,
         metrics={"val": _finite(measured.validation), "test": _finite(measured.test)},
         intervals=measured.intervals,
         seen_in_pretraining=seen.seen_in_pretraining,

@@ -1,4 +1,4 @@
-"""Segment: train a decoder on a frozen or trainable backbone; Dice and HD95 per case and class."""
+"""Segment: train a decoder on a frozen or trainable backbone; Dice, HD95 and NSD per case and class."""
 
 from __future__ import annotations
 
@@ -142,10 +142,12 @@ def _scored(
     groups = cases["case"] if task.patients is None else cases["patient"]
     intervals = overlap_intervals(cases, groups.to_numpy(), recipe.resamples, context.draw)
     counts = ", ".join(f"{name} {count}" for name, count in overlap_counts(cases, task.classes).items() if count)
-    notes = [policy_note(bool((cases["unit"] == "mm").all())), f"test cases: {counts}"]
+    notes = [policy_note(bool((cases["unit"] == "mm").all()), task.card.tolerance), f"test cases: {counts}"]
     uneven = cases.loc[cases["hd95"].isna(), "case"].unique()
     if len(uneven):
-        notes.append(f"hd95 leaves out {len(uneven)} case(s) with uneven distances of slices: {', '.join(uneven[:5])}")
+        notes.append(
+            f"hd95 and nsd leave out {len(uneven)} case(s) with uneven distances of slices: {', '.join(uneven[:5])}"
+        )
     if _ignored(task) is not None:
         notes.append("pixels that the masks ignore are left out of loss and metrics")
     return ProtocolResult(selected, settings, validation, overlap_metrics(cases, task.classes), intervals, cases, notes)
@@ -221,7 +223,7 @@ def _overlaps(
     accelerator: Accelerator,
     lower: torch.dtype | None,
 ) -> pandas.DataFrame:
-    """Dice and HD95 of every case and class of a split; each rank computes a part of the cases and gets all results."""
+    """Dice, HD95 and NSD of every case and class of a split; each rank computes a part of the cases and gets all results."""
     task, store = context.task, context.store(split)
     cases = list(cases_of(task, context.rows[split]))
     in_mm = all(spacing is not None for _, _, spacing in cases)  # a mean of mm and pixels would be meaningless
@@ -237,9 +239,10 @@ def _overlaps(
             ]
             truth = store.masks(rows)
             even = spacing is not None and spacing[0] == spacing[0]
-            measured = case_overlap(truth, np.concatenate(masks), names, spacing if in_mm and even else None)
+            usable = spacing if in_mm and even else None
+            measured = case_overlap(truth, np.concatenate(masks), names, usable, task.card.tolerance)
             if in_mm and not even:
-                measured = [{**row, "hd95": np.nan} for row in measured]
+                measured = [{**row, "hd95": np.nan, "nsd": np.nan} for row in measured]
             scored += [(number, {"case": name, "patient": patients[rows[0]], **row}) for row in measured]
     frame = pandas.DataFrame([row for _, row in sorted(gather_object(scored), key=lambda item: item[0])])
     return frame.assign(unit="mm" if in_mm else "pixels")

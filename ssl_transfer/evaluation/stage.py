@@ -162,7 +162,8 @@ def _measured(
     if tuning:
         measured = replace(measured, selected={**tuning.selected, **measured.selected})
     seconds = round(time.perf_counter() - started, 2)
-    seen = contamination(backbone, context.task, context.rows["test"], measured.predictions, measured.test)
+    test = measured.predictions, measured.test, measured.temperature
+    seen = contamination(backbone, context.task, context.rows["test"], *test)
     result = eval_result(protocol, backbone, context, options, measured, seconds, seen, elsewhere)
     result = replace(result, subgroups=subgroup_metrics(context, measured))
     measured = replace(measured, predictions=seen.with_statements(measured.predictions))

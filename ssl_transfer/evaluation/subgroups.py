@@ -42,7 +42,7 @@ def subgroup_metrics(context: EvalContext, measured: ProtocolResult) -> dict[str
     task, rows = context.task, context.rows["test"]
     if not task.card.subgroups:
         return None
-    cases = CasePredictions(measured.predictions, task.card.averaging)
+    cases = CasePredictions(measured.predictions, task.card.averaging, task.card.operating_point, measured.temperature)
     positions = case_positions(task, rows, measured.predictions)
     columns = {}
     for column in task.card.subgroups:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssl_transfer.measures.metrics import METRICS, base_metric, weighted_metrics, weighted_overlap
+from ssl_transfer.measures.classification import OPERATING_POINT
+from ssl_transfer.measures.metrics import METRICS, base_metric, weighted_overlap
 from ssl_transfer.measures.resampling import DRAWN_AT_ONCE
+from ssl_transfer.measures.scoring import Scoring
 
 if TYPE_CHECKING:
     import pandas
@@ -32,10 +34,14 @@ class CasePredictions:
             `label_CLASS` (1, 0 or, where unknown, −1), `score_CLASS`. Segmentation: `case`, `patient`, `class` and what
             `metrics.case_overlap` measures.
         averaging: Of AUROC and F1 over classes: `macro` or `weighted`, as the task card says.
+        operating_point: The specificity at which sensitivity is measured, and the reverse, as the task card says.
+        temperature: Of temperature scaling, as the result says; None: without metrics after it.
     """
 
     table: pandas.DataFrame
     averaging: str = "macro"
+    operating_point: float = OPERATING_POINT
+    temperature: float | None = None
 
     @property
     def segmentation(self) -> bool:
@@ -97,7 +103,11 @@ class CasePredictions:
         weights = np.ascontiguousarray(weights, dtype=float)
         if self.segmentation:
             return weighted_overlap(self.table, self.classes, weights)
-        return weighted_metrics(self._labels, self._scores, self.averaging, self.classes, weights)
+        return self._scoring.weighted(self._labels, self._scores, weights)
+
+    @property
+    def _scoring(self) -> Scoring:
+        return Scoring(tuple(self.classes), self.averaging, self.operating_point, self.temperature)
 
     def _metric(self, name: str, weights: np.ndarray) -> np.ndarray:
         weights = np.ascontiguousarray(weights, dtype=float)
@@ -107,4 +117,4 @@ class CasePredictions:
             raise KeyError(name)
         if self.segmentation:
             return weighted_overlap(self.table, self.classes, weights)[name]
-        return weighted_metrics(self._labels, self._scores, self.averaging, self.classes, weights, names=[base])[name]
+        return self._scoring.weighted(self._labels, self._scores, weights, [base])[name]

@@ -7,13 +7,19 @@ along contiguous memory.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
+from ssl_transfer.measures.curves import RankedCounts
+from ssl_transfer.measures.temperature import scaled
+
 ECE_BINS = 15
+OPERATING_POINT = (
+    0.95  # specificity at which sensitivity is measured, and the reverse, unless the task card states another
+)
 PREDICTED_ABOVE = 0.5  # score above which a label is predicted; equals argmax for two classes
 
 
@@ -33,17 +39,31 @@ class ScoredImages:
         scores: Probabilities, shape (N, C).
         averaging: `macro`, or `weighted` by the images of a class.
         weights: Weights of the images, shape (N, R).
+        operating_point: The specificity at which sensitivity is measured, and the reverse, in (0, 1).
+        temperature: Of temperature scaling, fitted on validation; None: not known.
+        ordinal: Whether the classes are grades in ascending order: the median of the probabilities is then decided on, which has
+            the smallest expected error in grades (of more than one label nothing is ordinal).
     """
 
     labels: np.ndarray
     scores: np.ndarray
     averaging: str
     weights: np.ndarray
+    operating_point: float = OPERATING_POINT
+    temperature: float | None = None
+    ordinal: bool = False
 
     @property
     def multilabel(self) -> bool:
         """Whether an image may have several labels."""
         return self.labels.ndim == 2
+
+    @cached_property
+    def calibrated(self) -> ScoredImages:
+        """The same images with scaled probabilities; the temperature must be known."""
+        if self.temperature is None:
+            raise ValueError("these images have no temperature")
+        return replace(self, scores=scaled(self.scores, self.temperature, self.multilabel))
 
     @cached_property
     def positive(self) -> np.ndarray:
@@ -60,7 +80,23 @@ class ScoredImages:
         """Whether an image is predicted to be of a class, bool (N, C)."""
         if self.multilabel:
             return self.scores > PREDICTED_ABOVE
-        return self.scores.argmax(1)[:, None] == np.arange(self.scores.shape[1])
+        return self.decided[:, None] == np.arange(self.scores.shape[1])
+
+    @cached_property
+    def decided(self) -> np.ndarray:
+        """The predicted class of each image, not of multi-label ones: the most probable one, or the median grade; (N,)."""
+        if self.ordinal:
+            return (np.cumsum(self.scores, 1)[:, :-1] < PREDICTED_ABOVE).sum(1)
+        return self.scores.argmax(1)
+
+    @property
+    def errors(self) -> np.ndarray:
+        """Predicted minus true grade, (N,)."""
+        return self.decided - self.labels
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Weighted mean of values (N,), (R,)."""
+        return values @ self.weights / self.weights.sum(0)
 
     @cached_property
     def total(self) -> np.ndarray:
@@ -93,6 +129,17 @@ class ScoredImages:
         count = self.scores.shape[1]
         return [1] if count == 2 and not self.multilabel else list(range(count))
 
+    @cached_property
+    def read_from_curves(self) -> np.ndarray:
+        """Average precision, sensitivity at the operating point and specificity at it, of each class judged, (3, C, R)."""
+        values = []
+        for c in self.judged:
+            outcomes = self.positive[:, c], self.negative[:, c]
+            counts = RankedCounts.of(*outcomes, self.scores[:, c], self.weights, at_positives=True)
+            at = counts.sensitivity_at(self.operating_point), counts.specificity_at(self.operating_point)
+            values.append([counts.average_precision(), *at])
+        return np.stack(values, 1)
+
     def weigh(self, values: np.ndarray) -> np.ndarray:
         """Weighted column sums: values (N, C) -> (C, R)."""
         return values.T.astype(float) @ self.weights
@@ -103,6 +150,10 @@ class ScoredImages:
         shares = truth if self.averaging == "weighted" and not evenly else np.ones_like(truth)
         shares = np.where(np.isnan(values), 0.0, shares)
         return np.nansum(values * shares, 0) / shares.sum(0)
+
+    def per_class(self, values: np.ndarray) -> PerClass:
+        """Values of the judged classes (C, R) with their average; of two classes, there are none per class."""
+        return PerClass(self.average(values), values if len(values) == self.scores.shape[1] else values[:0])
 
 
 def accuracy(images: ScoredImages) -> np.ndarray:
@@ -128,7 +179,41 @@ def auroc(images: ScoredImages) -> PerClass:
             for c in images.judged
         ]
     )
-    return PerClass(images.average(areas), areas if len(areas) == images.scores.shape[1] else areas[:0])
+    return images.per_class(areas)
+
+
+def average_precision(images: ScoredImages) -> PerClass:
+    """Average precision of each class against the rest."""
+    return images.per_class(images.read_from_curves[0])
+
+
+def sensitivity_at_specificity(images: ScoredImages) -> PerClass:
+    """Largest sensitivity at a specificity of at least the operating point, of each class against the rest."""
+    return images.per_class(images.read_from_curves[1])
+
+
+def specificity_at_sensitivity(images: ScoredImages) -> PerClass:
+    """Largest specificity at a sensitivity of at least the operating point, of each class against the rest."""
+    return images.per_class(images.read_from_curves[2])
+
+
+def mcc(images: ScoredImages) -> np.ndarray:
+    """Matthews correlation coefficient, (R,); multi-label: mean over labels.
+
+    It is 0 if all images are predicted as one class, and NaN if all are of one class.
+
+    Source:
+        Gorodkin 2004, doi 10.1016/j.compbiolchem.2004.09.006, for several classes.
+    """
+    hits, truth, predicted = images.true_positives, images.in_truth, images.in_predictions
+    if images.multilabel:
+        total = images.total
+        covariance = hits * total - truth * predicted
+        spreads = truth * (total - truth), predicted * (total - predicted)
+        return images.average(_correlation(covariance, *spreads), evenly=True)
+    total = images.total
+    covariance = hits.sum(0) * total - (truth * predicted).sum(0)
+    return _correlation(covariance, total**2 - (truth**2).sum(0), total**2 - (predicted**2).sum(0))
 
 
 def f1(images: ScoredImages) -> np.ndarray:
@@ -182,6 +267,12 @@ def binary_auroc(positive: np.ndarray, negative: np.ndarray, score: np.ndarray, 
     np.cumsum(down[order], 0, out=below[1:])
     won = below[np.searchsorted(ranked, of_positives, "left")] + below[np.searchsorted(ranked, of_positives, "right")]
     return np.einsum("nr,nr->r", up, won) / (2 * up.sum(0) * below[-1])
+
+
+def _correlation(covariance: np.ndarray, of_truth: np.ndarray, of_predictions: np.ndarray) -> np.ndarray:
+    """covariance / √(variances); 0 without a variance of the predictions, NaN without one of the truth."""
+    values = np.where(of_predictions > 0, covariance / np.sqrt(of_truth * of_predictions), 0.0)
+    return np.where(of_truth > 0, values, np.nan)
 
 
 def _calibration_gap(right: np.ndarray, confidence: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The registry of metrics, and functions that compute all metrics of a kind.
 
-To add a metric, write its function (in `classification` or `overlap`) and add one entry to `METRICS`. Tasks then accept it,
+To add a metric, write its function (in `classification`, `overlap`, …) and add one entry to `METRICS`. Tasks then accept it,
 protocols compute it with its interval, studies know which direction is better, and reports show its title.
 """
 
@@ -34,6 +34,10 @@ class Metric:
         compute: Classification: maps `ScoredImages` to values (R,) or `PerClass`. Segmentation: maps the masks of one class in
             one case, a `MaskPair`, to a number.
         per_class: Whether there is also NAME_CLASS for each class; `compute` of classification then returns `PerClass`.
+        calibrated: Classification: `compute` is given the probabilities after temperature scaling on validation. The metric
+            exists on test alone, so that nothing can be selected by it.
+        compares_images: Classification: whether scores of different images are compared with each other, as an AUROC does, so
+            that scores of different classifiers cannot be pooled.
         present_only: Segmentation: the metric whose mean this is over the cases that have the class in truth. It has no
             `compute`.
     """
@@ -43,18 +47,39 @@ class Metric:
     title: str
     compute: Callable | None = None
     per_class: bool = False
+    calibrated: bool = False
+    compares_images: bool = False
     present_only: str | None = None
 
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("classification", 1, "accuracy", classification.accuracy),
     "balanced_accuracy": Metric("classification", 1, "balanced accuracy", classification.balanced_accuracy),
-    "auroc": Metric("classification", 1, "AUROC", classification.auroc, per_class=True),
+    "auroc": Metric("classification", 1, "AUROC", classification.auroc, per_class=True, compares_images=True),
+    "average_precision": Metric(
+        *("classification", 1, "average precision", classification.average_precision),
+        per_class=True,
+        compares_images=True,
+    ),
+    "sensitivity_at_specificity": Metric(
+        *("classification", 1, "sensitivity at specificity", classification.sensitivity_at_specificity),
+        per_class=True,
+        compares_images=True,
+    ),
+    "specificity_at_sensitivity": Metric(
+        *("classification", 1, "specificity at sensitivity", classification.specificity_at_sensitivity),
+        per_class=True,
+        compares_images=True,
+    ),
     "f1": Metric("classification", 1, "F1", classification.f1),
+    "mcc": Metric("classification", 1, "MCC", classification.mcc),
     "ece": Metric("classification", -1, "ECE", classification.calibration_error),
+    "ece_scaled": Metric("classification", -1, "ECE scaled", classification.calibration_error, calibrated=True),
     "brier": Metric("classification", -1, "Brier", classification.brier),
+    "brier_scaled": Metric("classification", -1, "Brier scaled", classification.brier, calibrated=True),
     "dice": Metric("segmentation", 1, "Dice", overlap.dice, per_class=True),
     "hd95": Metric("segmentation", -1, "HD95", overlap.hd95, per_class=True),
+    "nsd": Metric("segmentation", 1, "NSD", overlap.nsd, per_class=True),
     "dice_present": Metric("segmentation", 1, "Dice present", per_class=True, present_only="dice"),
     "calibration_error": Metric("external", -1, "calibration error"),
     "loss": Metric("external", -1, "loss"),
@@ -84,24 +109,30 @@ def classification_metrics(
     averaging: str,
     classes: Sequence[str],
     *,
+    operating_point: float = classification.OPERATING_POINT,
+    temperature: float | None = None,
     names: Collection[str] | None = None,
 ) -> dict[str, float]:
     """Compute every classification metric of multiclass or multi-label predictions.
 
-    Multiclass: `auroc` and `f1` are averages over classes, each against the rest, and `balanced_accuracy` is the mean
-    recall; a class without an image is left out (of f1, one that is never predicted either). `ece` is that of the top
-    class. `brier` is the mean over images of Σ_c (p_c − y_c)², in [0, 2]; of two classes it is (p_1 − y_1)², in [0, 1].
-    With two classes `auroc` is that of the second against the first, and there is no `auroc_CLASS`.
+    Multiclass: `auroc`, `average_precision`, `f1` and the metrics at an operating point are averages over classes, each against
+    the rest, and `balanced_accuracy` is the mean recall; a class without an image is left out (of f1, one that is never
+    predicted either). `ece` is that of the top class. `brier` is the mean over images of Σ_c (p_c − y_c)², in [0, 2]; of two
+    classes it is (p_1 − y_1)², in [0, 1]. With two classes the metrics against the rest are those of the second against the
+    first, and there are none per class.
 
     Multi-label: all are averages over labels, from the entries that are known; a label is predicted by a score above
-    0.5. `auroc`, `f1` and `balanced_accuracy` leave out labels that do not have both outcomes; `accuracy`, `ece` (of the
-    label's probability) and `brier` ((p − y)²) leave out labels without a known entry.
+    0.5. All leave out labels that do not have both outcomes, but `accuracy`, `ece` (of the label's probability) and `brier`
+    ((p − y)²), which leave out labels without a known entry, and `average_precision`, labels without a positive.
 
     Args:
         labels: True class, integers in [0, C), shape (N,); or 1, 0 or, where unknown, −1, shape (N, C).
         scores: Class probabilities, rows sum to 1; or label probabilities; shape (N, C).
-        averaging: Averaging of auroc and f1 over classes: `macro`, or `weighted` by the images of a class.
+        averaging: Averaging of auroc, average_precision, f1 and the metrics at an operating point over classes: `macro`, or
+            `weighted` by the images of a class.
         classes: C names.
+        operating_point: The specificity at which the sensitivity is measured, and the reverse, in (0, 1).
+        temperature: Of temperature scaling, for `ece_scaled` and `brier_scaled`; None: without these.
         names: Entries of `METRICS` to compute; None: all of classification.
 
     Returns:
@@ -114,7 +145,12 @@ def classification_metrics(
     Source:
         ece: Guo et al. 2017, https://arxiv.org/abs/1706.04599, 15 bins of equal width. brier: Brier 1950.
     """
-    values = weighted_metrics(labels, scores, averaging, classes, np.ones((len(labels), 1)), names=names)
+    values = weighted_metrics(
+        *(labels, scores, averaging, classes, np.ones((len(labels), 1))),
+        operating_point=operating_point,
+        temperature=temperature,
+        names=names,
+    )
     return {name: float(value[0]) for name, value in values.items()}
 
 
@@ -125,24 +161,28 @@ def weighted_metrics(
     classes: Sequence[str],
     weights: np.ndarray,
     *,
+    operating_point: float = classification.OPERATING_POINT,
+    temperature: float | None = None,
     names: Collection[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """The metrics of `classification_metrics` under weights of the images, shape (N, R); each has shape (R,).
 
     Args:
-        labels, scores, averaging, classes: See `classification_metrics`.
+        labels, scores, averaging, classes, operating_point, temperature: See `classification_metrics`.
         weights: Weight of each image in each of R resamples, shape (N, R).
         names: Entries of `METRICS` to compute; None: all of classification.
     """
     if scores.shape[1] != len(classes):
         raise ValueError(f"scores of {scores.shape[1]} classes, names of {len(classes)}")
-    scored = ScoredImages(labels, scores, averaging, weights)
+    scored = ScoredImages(labels, scores, averaging, weights, operating_point, temperature)
     values, by_class = {}, {}
     with np.errstate(invalid="ignore", divide="ignore"):  # undefined values are NaN
         for name, metric in metrics_of("classification").items():
             if metric.compute is None or (names is not None and name not in names):
                 continue
-            value = metric.compute(scored)
+            if metric.calibrated and temperature is None:
+                continue
+            value = metric.compute(scored.calibrated if metric.calibrated else scored)
             if isinstance(value, PerClass):
                 by_class |= {f"{name}_{label}": row for label, row in zip(classes, value.each, strict=False)}
                 value = value.mean
@@ -158,24 +198,32 @@ def classification_intervals(
     classes: Sequence[str],
     resamples: int,
     seed: int,
+    *,
+    operating_point: float = classification.OPERATING_POINT,
+    temperature: float | None = None,
 ) -> dict[str, list[float]]:
     """95 % percentile intervals of `classification_metrics` by the bootstrap over patients; see `patient_intervals`.
 
     Args:
-        labels, scores, averaging, classes: See `classification_metrics`.
+        labels, scores, averaging, classes, operating_point, temperature: See `classification_metrics`.
         groups: Patient of each image, shape (N,).
         resamples: Number of bootstrap samples; 0 gives no intervals.
         seed: Fixes the samples.
     """
 
     def statistic(weights: np.ndarray) -> dict[str, np.ndarray]:
-        return weighted_metrics(labels, scores, averaging, classes, weights)
+        stated = {"operating_point": operating_point, "temperature": temperature}
+        return weighted_metrics(labels, scores, averaging, classes, weights, **stated)
 
     return patient_intervals(statistic, groups, resamples, seed)
 
 
 def case_overlap(
-    truth: np.ndarray, predicted: np.ndarray, classes: Mapping[int, str], spacing_mm: Sequence[float] | None
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    classes: Mapping[int, str],
+    spacing_mm: Sequence[float] | None,
+    tolerance: float = overlap.TOLERANCE,
 ) -> list[dict[str, str | int | float]]:
     """Compare two segmentations of one case, class by class, by every segmentation metric.
 
@@ -186,15 +234,16 @@ def case_overlap(
         predicted: Predicted class ids, of the same shape.
         classes: Names of the ids that are measured. The background, 0, is never measured; ids without a name belong to no class.
         spacing_mm: Spacing of slices, rows and columns, mm; None: distances are in pixels.
+        tolerance: Distance of surfaces that NSD accepts, in mm or pixels.
 
     Returns:
-        For each class: `class`, `dice`, `hd95`, `truth_voxels`, `found_voxels`.
+        For each class: `class`, `dice`, `hd95`, `nsd`, `truth_voxels`, `found_voxels`.
 
     Raises:
         ValueError: If the shapes differ or are not (S, H, W), or the spacing is not three lengths above 0.
     """
     rows = []
-    for name, pair in overlap.mask_pairs(truth, predicted, classes, spacing_mm):
+    for name, pair in overlap.mask_pairs(truth, predicted, classes, spacing_mm, tolerance):
         values = {key: metric.compute(pair) for key, metric in metrics_of("segmentation").items() if metric.compute}
         voxels = {"truth_voxels": pair.truth_voxels, "found_voxels": pair.predicted_voxels}
         rows.append({"class": name, **values, **voxels})
@@ -208,12 +257,12 @@ def overlap_metrics(cases: pandas.DataFrame, classes: Sequence[str]) -> dict[str
     that nothing was predicted in them.
 
     Args:
-        cases: Rows of `case_overlap`; columns `class`, `dice`, `hd95`, `truth_voxels`.
+        cases: Rows of `case_overlap`; columns `class`, `dice`, `hd95`, `nsd`, `truth_voxels`.
         classes: Names, without the background.
 
     Returns:
-        `dice`, `hd95` and `dice_present`, then each with `_CLASS`; NaN for a class without such a row, which the mean leaves
-        out, as it does values of NaN.
+        `dice`, `hd95`, `nsd` and `dice_present`, then each with `_CLASS`; NaN for a class without such a row, which the mean
+        leaves out, as it does values of NaN.
     """
     values = weighted_overlap(cases, classes, np.ones((len(cases), 1)))
     return {name: float(value[0]) for name, value in values.items()}
@@ -233,10 +282,14 @@ def overlap_intervals(cases: pandas.DataFrame, groups: np.ndarray, resamples: in
 
 
 def weighted_overlap(cases: pandas.DataFrame, classes: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics of `overlap_metrics` under weights of the rows, shape (N, R); each has shape (R,)."""
+    """The metrics of `overlap_metrics` under weights of the rows, shape (N, R); each has shape (R,).
+
+    Metrics without a column are left out: predictions of earlier versions have no `nsd`.
+    """
     member = (cases["class"].to_numpy() == np.array(classes, object)[:, None]).astype(float)  # (C, N)
     present = member * (cases["truth_voxels"].to_numpy() > 0)
     metrics, means = metrics_of("segmentation"), {}
+    metrics = {name: metric for name, metric in metrics.items() if (metric.present_only or name) in cases}
     with np.errstate(invalid="ignore"):  # a class that no drawn patient has
         for name, metric in metrics.items():
             counted = present if metric.present_only else member

@@ -1,4 +1,4 @@
-"""Overlap of two masks: Dice and HD95 of one class in one case, and the policy for empty masks.
+"""Overlap of two masks: Dice, HD95 and NSD of one class in one case, and the policy for empty masks.
 
 A case is a volume and not a slice, since a mean over slices would depend on the slice thickness. `POLICY` is the treatment of
 empty masks; results state it (`policy_note`).
@@ -6,7 +6,6 @@ empty masks; results state it (`policy_note`).
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,18 +15,21 @@ import numpy as np
 
 if TYPE_CHECKING:
     import pandas
+    import torch
 
 BACKGROUND = 0
 IGNORED = -1  # of true masks: these pixels belong to no class, neither in truth nor in predictions
+TOLERANCE = 2.0  # of NSD, unless the task card states another; mm, or pixels where spacings are unknown
 POLICY = (
-    "per case and class: both masks empty: Dice 1, HD95 0; one of them empty: Dice 0, HD95 the diagonal of the case; "
-    "no case is left out; background is not averaged"
+    "per case and class: both masks empty: Dice 1, HD95 0, NSD 1; one of them empty: Dice 0, HD95 the diagonal of the case, "
+    "NSD 0; no case is left out; background is not averaged"
 )
 
 
-def policy_note(millimetres: bool) -> str:
-    """The note about overlaps in a result: `POLICY`, and the unit of HD95."""
-    return f"overlap {POLICY}; hd95 in {'mm' if millimetres else 'pixels'}"
+def policy_note(millimetres: bool, tolerance: float = TOLERANCE) -> str:
+    """The note about overlaps in a result: `POLICY`, the unit of HD95, and the tolerance of NSD."""
+    unit = "mm" if millimetres else "pixels"
+    return f"overlap {POLICY}; hd95 in {unit}; nsd within {tolerance:g} {unit}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,12 +41,14 @@ class MaskPair:
         predicted: Predicted mask, of the same shape.
         spacing: Spacing of each axis, in mm or pixels.
         diagonal: Distance between opposite corner voxels of the whole case, which is the largest possible distance.
+        tolerance: Distance of surfaces that NSD accepts, in the unit of the spacing.
     """
 
     truth: np.ndarray
     predicted: np.ndarray
     spacing: np.ndarray
     diagonal: float
+    tolerance: float
 
     @cached_property
     def truth_voxels(self) -> int:
@@ -56,9 +60,22 @@ class MaskPair:
         """Size of the predicted mask."""
         return int(self.predicted.sum())
 
+    @cached_property
+    def surface_distances(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distance of each surface voxel of the prediction to the true surface, and the reverse; neither mask is empty."""
+        import torch
+        from monai.metrics.utils import get_edge_surface_distance  # takes ten seconds
+
+        masks = (torch.from_numpy(mask) for mask in (self.predicted, self.truth))
+        return get_edge_surface_distance(*masks, spacing=self.spacing.tolist(), symmetric=True)[1]
+
 
 def mask_pairs(
-    truth: np.ndarray, predicted: np.ndarray, classes: Mapping[int, str], spacing_mm: Sequence[float] | None
+    truth: np.ndarray,
+    predicted: np.ndarray,
+    classes: Mapping[int, str],
+    spacing_mm: Sequence[float] | None,
+    tolerance: float,
 ) -> Iterator[tuple[str, MaskPair]]:
     """The masks of every class of a case, without the background; for arguments and errors see `metrics.case_overlap`.
 
@@ -78,7 +95,7 @@ def mask_pairs(
     for number, name in classes.items():
         if number != BACKGROUND:
             box = _box((truth == number) | (predicted == number))
-            yield name, MaskPair(truth[box] == number, predicted[box] == number, spacing, diagonal)
+            yield name, MaskPair(truth[box] == number, predicted[box] == number, spacing, diagonal, tolerance)
 
 
 def dice(pair: MaskPair) -> float:
@@ -101,8 +118,22 @@ def hd95(pair: MaskPair) -> float:
         Huttenlocher 1993, computed by MONAI; Reinke et al. 2024, https://arxiv.org/abs/2302.01790.
     """
     if pair.truth_voxels and pair.predicted_voxels:
-        return _surface_distance(pair)
+        return max(float(distances.quantile(0.95)) for distances in pair.surface_distances)
     return pair.diagonal if pair.truth_voxels or pair.predicted_voxels else 0.0
+
+
+def nsd(pair: MaskPair) -> float:
+    """Normalised surface distance: the share of both surfaces that lies within the tolerance of the other, in [0, 1].
+
+    Surfaces are those of `hd95`, and every surface voxel counts as much. NSD is 1 if both masks are empty, and 0 if one is.
+
+    Source:
+        Nikolov et al. 2021, https://arxiv.org/abs/1809.04430 (surface Dice), computed by MONAI.
+    """
+    if pair.truth_voxels and pair.predicted_voxels:
+        close = [distances <= pair.tolerance for distances in pair.surface_distances]
+        return sum(int(each.sum()) for each in close) / sum(map(len, close))
+    return 0.0 if pair.truth_voxels or pair.predicted_voxels else 1.0
 
 
 def overlap_counts(cases: pandas.DataFrame, classes: Sequence[str]) -> dict[str, int]:
@@ -130,16 +161,3 @@ def _box(mask: np.ndarray) -> tuple[slice, ...]:
     from scipy import ndimage
 
     return next(iter(ndimage.find_objects(mask.view(np.uint8))), (slice(0),) * mask.ndim)
-
-
-def _surface_distance(pair: MaskPair) -> float:
-    """HD95 of two masks, neither empty."""
-    import torch
-    from monai.metrics.hausdorff_distance import compute_hausdorff_distance  # takes ten seconds
-
-    masks = (torch.from_numpy(mask[None, None]) for mask in (pair.predicted, pair.truth))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns of an argument that it passes itself
-        return compute_hausdorff_distance(
-            *masks, include_background=True, percentile=95, spacing=pair.spacing.tolist()
-        ).item()

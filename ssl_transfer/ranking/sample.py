@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import SplitError, UsageError
-from ssl_transfer.measures.metrics import classification_metrics, metric_sign, weighted_metrics
+from ssl_transfer.measures.metrics import METRICS, metric_sign
 from ssl_transfer.measures.resampling import draw_counts
 
 LEAST_FOLDS = 3  # to train, to select, to test
@@ -87,17 +87,16 @@ class Sample:
     def _metric(self, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
         """The metric under R sets of image weights (n, R); shape (R,).
 
-        Scores of two folds come from different probes and cannot be compared. AUROC is therefore a mean over the folds in which
-        it is defined, weighted by their numbers of images.
+        Scores of two folds come from different probes and cannot be compared. A metric that compares them, such as AUROC, is
+        therefore a mean over the folds in which it is defined, weighted by their numbers of images.
         """
-        card, classes = self.task.card, self.task.classes
-        if card.metric != "auroc":
-            return weighted_metrics(self.labels, scores, card.averaging, classes, weights)[card.metric]
+        metric, weighted = self.task.card.metric, self.task.scoring.weighted
+        if not METRICS[metric].compares_images:
+            return weighted(self.labels, scores, weights, [metric])[metric]
         values, shares = [], []
         for fold in range(self.folds.max() + 1):
             rows = self.folds == fold
-            metrics = weighted_metrics(self.labels[rows], scores[rows], card.averaging, classes, weights[rows])
-            values.append(metrics["auroc"])
+            values.append(weighted(self.labels[rows], scores[rows], weights[rows], [metric])[metric])
             shares.append(np.where(np.isnan(values[-1]), 0, weights[rows].sum(0)))
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.nansum(np.multiply(values, shares), 0) / np.sum(shares, 0)
@@ -114,7 +113,7 @@ class Sample:
         Raises:
             SplitError: If so few patients have other classes that all training images are of one class.
         """
-        card, classes, count = self.task.card, self.task.classes, self.folds.max() + 1
+        metric, classes, count = self.task.card.metric, self.task.classes, self.folds.max() + 1
         scores = np.empty((len(self.rows), len(classes)))
         for fold in range(count):
             test, validation = self.folds == fold, self.folds == (fold + 1) % count
@@ -127,8 +126,8 @@ class Sample:
                 )
             for _, predicted, *_ in protocol(features[train], self.labels[train], queries, len(classes)):
                 truth = self.labels[validation]
-                metrics = classification_metrics(truth, predicted["validation"], card.averaging, classes)
-                value = np.nan_to_num(metric_sign(card.metric) * metrics[card.metric], nan=-1e300)  # NaN: few images
+                measured = self.task.scoring.metrics(truth, predicted["validation"], [metric])[metric]
+                value = np.nan_to_num(metric_sign(metric) * measured, nan=-1e300)  # NaN: few images
                 if value > best:
                     best, scores[test] = value, predicted["test"]
         return scores

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.case_predictions import CasePredictions
+from ssl_transfer.measures.classification import OPERATING_POINT
 from ssl_transfer.records import parquet_rows
 from ssl_transfer.result import EvalResult
 from ssl_transfer.study.statistics import PredictedRun
@@ -29,21 +30,22 @@ class StoredPredictions:
 
     def __init__(self, results: Mapping[Path, EvalResult], averaging: Mapping[str, str]):
         self._averaging = averaging
-        self._runs: dict[tuple, list[tuple[Path, dict[str, Any]]]] = {}
+        self._runs: dict[tuple, list[tuple[Path, EvalResult]]] = {}
         for folder, result in results.items():
-            columns = coordinates(result)
-            self._runs.setdefault(_key(columns), []).append((folder / "predictions.parquet", columns))
+            self._runs.setdefault(_key(coordinates(result)), []).append((folder / "predictions.parquet", result))
 
     def __call__(self, cell: Mapping[str, Any]) -> Iterator[PredictedRun]:
         """Yield the runs of an arm in a cell: the columns of `CELL` but the metric, and `pretraining`."""
         averaging = self._averaging.get(cell["task"], "macro")
-        for path, columns in self._runs.get(_key(cell), []):
+        for path, result in self._runs.get(_key(cell), []):
             if path.exists():
-                yield PredictedRun(*(columns[name] for name in SEEDS), read=partial(_read, path, averaging))
+                point = result.settings.get("operating_point", OPERATING_POINT)
+                read = partial(_read, path, averaging, point, result.temperature)
+                yield PredictedRun(*(getattr(result, name) for name in SEEDS), read=read)
 
 
-def _read(path: Path, averaging: str) -> CasePredictions:
-    return CasePredictions(parquet_rows(path, UsageError, "Evaluate again."), averaging)
+def _read(path: Path, *stated: Any) -> CasePredictions:
+    return CasePredictions(parquet_rows(path, UsageError, "Evaluate again."), *stated)
 
 
 def _key(columns: Mapping[str, Any]) -> tuple:

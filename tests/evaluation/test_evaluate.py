@@ -18,6 +18,7 @@ from ssl_transfer.evaluation.context import EvalContext
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 from ssl_transfer.evaluation.settings import evaluate_recipe, evaluate_recipes
 from ssl_transfer.evaluation.stage import evaluate
+from ssl_transfer.measures.metrics import metrics_of
 from ssl_transfer.models.architecture import Architecture
 from ssl_transfer.models.backbone import Backbone, load_backbone
 from ssl_transfer.models.card import new_card
@@ -156,11 +157,11 @@ def test_result_json_has_every_field_that_others_rely_on(cohort, tmp_path):
     assert {"id", "name", "method", "source_domain", "parents"} <= set(content["backbone"])
     assert content["task"] == {"name": "made_up", "target_domain": "ct"}
     assert set(content["metrics"]) == {"val", "test"} and set(content["cost"]) == {"seconds", "device"}
-    assert (
-        set(content["metrics"]["test"])
-        == set(content["intervals"])
-        == {"accuracy", "balanced_accuracy", "auroc", "f1", "ece", "brier", "auroc_0", "auroc_1", "auroc_2"}
-    )
+    metrics = metrics_of("classification")
+    per_class = {f"{name}_{label}" for name, metric in metrics.items() if metric.per_class for label in range(3)}
+    assert set(content["metrics"]["test"]) == set(content["intervals"]) == {*metrics, *per_class}
+    assert set(content["metrics"]["val"]) == set(content["metrics"]["test"]) - {"ece_scaled", "brier_scaled"}
+    assert content["settings"]["operating_point"] == 0.95 and content["temperature"] > 0
     assert EvalResult.load(folder) == result
 
 

@@ -51,7 +51,7 @@ def test_what_is_measured_is_what_the_predictions_of_the_file_say(tasks, protoco
     predictions = pandas.read_parquet(tmp_path / "result/predictions-store.parquet")
     codes = predictions["label"].map({"bright": 0, "dark": 1}).to_numpy()
     scores = predictions[["score_bright", "score_dark"]].to_numpy()
-    expected = classification_metrics(codes, scores, "macro", ["bright", "dark"])
+    expected = classification_metrics(codes, scores, "macro", ["bright", "dark"], temperature=result.temperature)
     assert test["metrics"] == pytest.approx(expected, abs=1e-6, nan_ok=True)
     assert test["own"] == result.metrics["test"]
     assert test["gap"]["auroc"] == pytest.approx(test["metrics"]["auroc"] - result.metrics["test"]["auroc"], abs=2e-6)

@@ -1,7 +1,6 @@
 """Fine-tuning: what is selected, resumed, recorded and refused."""
 
 import json
-import sys
 
 import numpy as np
 import pandas
@@ -14,6 +13,7 @@ from support.tiny_tasks import SIDE, class_task, judge, mask_task, recorded_mode
 from ssl_transfer.errors import RecipeError, RunError, SplitError, TaskError
 from ssl_transfer.evaluation import task_model
 from ssl_transfer.evaluation.settings import evaluate_recipe, evaluate_recipes
+from ssl_transfer.measures.scoring import Scoring
 from ssl_transfer.training import loop, session
 
 LONG = (ADAMW, "train.steps=12", "train.check_every_steps=3")
@@ -64,11 +64,13 @@ def test_other_test_labels_change_the_test_score_but_neither_the_choice_nor_vali
 
 def validating(monkeypatch, accuracies):
     """Replace the accuracies on validation by these, check by check; test is measured."""
-    module = sys.modules["ssl_transfer.evaluation.finetune"]  # its name in the package is that of the function
-    scripted, measure = iter(accuracies), module.classification_metrics
-    monkeypatch.setattr(
-        module, "classification_metrics", lambda *arguments: {**measure(*arguments), "accuracy": next(scripted)}
-    )
+    scripted, measure = iter(accuracies), Scoring.metrics
+
+    def metrics(scoring, *arguments):
+        measured = measure(scoring, *arguments)
+        return measured if scoring.temperature else {**measured, "accuracy": next(scripted)}
+
+    monkeypatch.setattr(Scoring, "metrics", metrics)
 
 
 def test_test_is_scored_with_the_weights_of_the_selected_step(task, tmp_path, monkeypatch):

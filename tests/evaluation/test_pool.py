@@ -8,7 +8,7 @@ from ssl_transfer.errors import BackboneError, RecipeError
 from ssl_transfer.evaluation.settings import evaluate_recipe
 from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.features import extract_features
-from ssl_transfer.measures.metrics import classification_metrics
+from ssl_transfer.measures.scoring import Scoring
 from ssl_transfer.models.backbone import load_backbone, save_backbone
 from ssl_transfer.prediction.stage import predict
 from ssl_transfer.prediction.tables import PREFIX
@@ -44,15 +44,14 @@ def test_the_pooling_that_is_best_on_validation_is_evaluated_on_test(task, tmp_p
 
 
 def test_test_images_have_no_say_in_the_pooling(task, tmp_path, monkeypatch):
-    from ssl_transfer.evaluation import probes
+    read, measure = [], Scoring.metrics
 
-    read = []
+    def counted(scoring, truth, *args, **kept):
+        if scoring.temperature is None:  # it is known only once all is selected
+            read.append(len(truth))
+        return measure(scoring, truth, *args, **kept)
 
-    def counted(truth, *args, **kept):
-        read.append(len(truth))
-        return classification_metrics(truth, *args, **kept)
-
-    monkeypatch.setattr(probes, "classification_metrics", counted)
+    monkeypatch.setattr(Scoring, "metrics", counted)
     evaluate("knn", VIT, task, tmp_path / "r", resamples=0, pool=["cls", "mean"])
     assert set(read) == {16}  # the validation images, never the 12 of test
 

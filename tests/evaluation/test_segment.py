@@ -15,6 +15,7 @@ from ssl_transfer.data.views import ViewMaker
 from ssl_transfer.errors import RecipeError, TaskError
 from ssl_transfer.evaluation.strategies.lora import LoRA
 from ssl_transfer.evaluation.task_model import TaskModel
+from ssl_transfer.measures.metrics import metrics_of
 from ssl_transfer.models.heads import SegmentationHead
 
 ADAMW = "optimizer={name: adamw, lr: 0.003}"
@@ -38,7 +39,7 @@ def test_every_family_segments_one_class_and_several(tmp_path, family, classes):
     task = mask_task(tmp_path / "task", classes=classes)
     result = judge("segment", family_backbone(family), task, tmp_path / "r")
     names = [f"band{number}" for number in range(1, classes + 1)]
-    expected = {name for kind in ("dice", "hd95", "dice_present") for name in (kind, *(f"{kind}_{n}" for n in names))}
+    expected = {name for kind in metrics_of("segmentation") for name in (kind, *(f"{kind}_{n}" for n in names))}
     assert set(result.metrics["test"]) == set(result.metrics["val"]) == expected
     assert 0 <= result.metrics["test"]["dice"] <= 1
     assert all(np.isfinite(line["loss"]) for line in lines(tmp_path / "r"))

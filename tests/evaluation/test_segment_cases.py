@@ -130,7 +130,7 @@ def test_a_case_with_a_missing_slice_has_no_distance_and_is_named(tmp_path, trut
     distances, notes = cases(tmp_path / "r")["hd95"], " ".join(result.notes)
     if positions[-1] == 8:
         assert distances.isna().all() and np.isfinite(result.metrics["test"]["dice"])
-        assert "hd95 leaves out 1 case(s) with uneven distances of slices: c/" in notes
+        assert "hd95 and nsd leave out 1 case(s) with uneven distances of slices: c/" in notes
     else:
         assert distances.tolist() == [1, 1] and "leaves out" not in notes
 

@@ -11,6 +11,7 @@ from ssl_transfer.measures.metrics import (
     classification_intervals,
     classification_metrics,
     metric_sign,
+    metrics_of,
     weighted_metrics,
 )
 
@@ -75,9 +76,10 @@ def test_the_calibration_error_is_the_naive_one():
 def test_a_confident_and_correct_classifier_is_perfect():
     labels = np.array([0, 1, 2, 1])
     found = judge(labels, np.eye(3)[labels])
-    areas = {f"auroc_{name}": 1 for name in NAMES[:3]}
-    expected = {"accuracy": 1, "balanced_accuracy": 1, "auroc": 1, "f1": 1, "ece": 0, "brier": 0}
-    assert found == pytest.approx(expected | areas)
+    by_class = [name for name, metric in metrics_of("classification").items() if metric.per_class]
+    areas = {f"{metric}_{name}": 1 for metric in by_class for name in NAMES[:3]}
+    expected = {"accuracy": 1, "balanced_accuracy": 1, "f1": 1, "mcc": 1, "ece": 0, "brier": 0}
+    assert found == pytest.approx(expected | dict.fromkeys(by_class, 1) | areas)
 
 
 def test_a_class_without_an_image_is_left_out():
@@ -109,7 +111,7 @@ def test_an_interval_is_the_percentiles_of_resampled_patients():
     assert set(found) == set(samples[0])
     for metric in found:
         expected = np.percentile([sample[metric] for sample in samples], [2.5, 97.5])
-        assert found[metric] == pytest.approx(expected, abs=0.025), metric
+        assert found[metric] == pytest.approx(expected, abs=0.04), metric  # steps of metrics at an operating point
 
 
 def test_patient_intervals_cover_the_truth_where_image_intervals_do_not():

@@ -5,6 +5,9 @@ import itertools
 import numpy as np
 import pandas
 import pytest
+import torch
+from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+from monai.metrics.surface_dice import compute_surface_dice
 from scipy import ndimage
 
 from ssl_transfer.measures.metrics import case_overlap, metric_sign, overlap_intervals, overlap_metrics
@@ -68,14 +71,28 @@ def test_a_single_slice_is_measured_in_the_plane():
 
 
 @pytest.mark.parametrize(
-    ("truth", "found", "dice", "hd95"),
-    [((), (), 1, 0), ((), ((1, 2, 2),), 0, 3), (((1, 2, 2),), (), 0, 3)],
+    ("truth", "found", "dice", "hd95", "nsd"),
+    [((), (), 1, 0, 1), ((), ((1, 2, 2),), 0, 3, 0), (((1, 2, 2),), (), 0, 3, 0)],
     ids=["both empty", "truth empty", "found empty"],
 )
-def test_empty_masks_follow_the_policy(truth, found, dice, hd95):
+def test_empty_masks_follow_the_policy(truth, found, dice, hd95, nsd):
     shape = (3, 4, 5)  # 2 x 3 x 4 steps make 1 x 2 x 2 mm, whose diagonal is 3 mm
     row = only(case_overlap(mask(shape, *truth), mask(shape, *found), LIVER, (1 / 2, 2 / 3, 1 / 2)))
-    assert (row["dice"], row["hd95"]) == (dice, pytest.approx(hd95))
+    assert (row["dice"], row["hd95"], row["nsd"]) == (dice, pytest.approx(hd95), nsd)
+
+
+@pytest.mark.parametrize("tolerance", [0.5, 2.0, 5.0])
+@pytest.mark.parametrize("spacing", [None, (5.0, 0.7, 0.9)], ids=["pixels", "anisotropic"])
+@pytest.mark.parametrize("shape", [(1, 24, 18), (7, 14, 12)], ids=["image", "volume"])
+def test_nsd_is_monai_s_and_so_is_hd95(shape, spacing, tolerance):
+    truth, found = blob(0, shape), blob(10, shape)
+    row = only(case_overlap(truth, found, LIVER, spacing, tolerance))
+    pair = [torch.from_numpy(one[0] if shape[0] == 1 else one)[None, None] for one in (found, truth)]
+    step = list(spacing or (1, 1, 1))[-pair[0].ndim + 2 :]
+    peer = compute_surface_dice(*pair, [tolerance], include_background=True, spacing=step)
+    assert np.float32(row["nsd"]) == peer.item()
+    peer = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=step)
+    assert row["hd95"] == peer.item()
 
 
 def test_no_distance_is_above_that_of_an_empty_mask():
@@ -108,7 +125,7 @@ def test_ignored_voxels_are_in_neither_mask():
 
 
 def test_a_distance_that_is_nan_is_left_out_of_means():
-    shared = {"class": "liver", "dice": 0.5, "truth_voxels": 1}
+    shared = {"class": "liver", "dice": 0.5, "nsd": 0.5, "truth_voxels": 1}
     rows = [{"case": number, "hd95": distance, **shared} for number, distance in enumerate((2, np.nan, 4))]
     metrics = overlap_metrics(pandas.DataFrame(rows), ["liver"])
     assert metrics["hd95"] == 3 and metrics["dice"] == 0.5
@@ -222,5 +239,5 @@ def test_more_dice_is_better_and_less_distance():
 
 
 def test_the_note_states_the_policy_and_the_unit():
-    assert "both masks empty: Dice 1" in policy_note(True) and policy_note(True).endswith("hd95 in mm")
-    assert policy_note(False).endswith("hd95 in pixels")
+    assert "both masks empty: Dice 1" in policy_note(True) and policy_note(True).endswith("hd95 in mm; nsd within 2 mm")
+    assert policy_note(False, 1.5).endswith("hd95 in pixels; nsd within 1.5 pixels")
