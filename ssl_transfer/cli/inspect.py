@@ -12,12 +12,22 @@ from ssl_transfer.cli.verb import Verb
 from ssl_transfer.console import say
 from ssl_transfer.errors import UsageError
 
-RECORDS = ("card", "result", "run", "quickstart", "plan", "rank", "analysis", "tuning")  # names of files, without .json
+RECORDS = (
+    "export",
+    "card",
+    "result",
+    "run",
+    "quickstart",
+    "plan",
+    "rank",
+    "analysis",
+    "tuning",
+)  # names of files, without .json
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments: a path, the path of a figure, and the source whose files are named."""
-    parser.add_argument("path", type=Path, help="a store, backbone, run, result, ranking, analysis or study")
+    parser.add_argument("path", type=Path, help="a store, backbone, run, result, ranking, analysis, export or study")
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw a contact sheet of a store")
     parser.add_argument(
         "--names",
@@ -100,7 +110,7 @@ def as_text(answer: dict[str, Any]) -> str:
 
 
 VERB = Verb(
-    "print what an artifact is: a store, backbone, features, result, ranking, analysis or study",
+    "print what an artifact is: a store, backbone, features, result, ranking, analysis, export or study",
     arguments,
     run,
     as_text,

@@ -1,6 +1,6 @@
 """All verbs, in the order of `--help`. A new verb is a file and a line here (or in `STAGES`, if a study may run it)."""
 
-from ssl_transfer.cli import export, import_, inspect, predict, quickstart, study, verify
+from ssl_transfer.cli import export, import_, inspect, list_, predict, quickstart, study, verify
 from ssl_transfer.cli.stages import STAGES
 from ssl_transfer.cli.verb import Verb
 
@@ -10,6 +10,7 @@ VERBS: dict[str, Verb] = {
     "import": import_.VERB,
     "export": export.VERB,
     "predict": predict.VERB,
+    "list": list_.VERB,
     "inspect": inspect.VERB,
     "verify": verify.VERB,
     "study": study.VERB,

@@ -12,7 +12,7 @@ from ssl_transfer.cli.verb import Verb
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the argument: a path."""
     parser.add_argument(
-        "path", type=Path, help="a store, backbone, features, run, result or study, or a folder of such"
+        "path", type=Path, help="a store, backbone, features, run, result, export or study, or a folder of such"
     )
 
 
@@ -37,7 +37,7 @@ def status(answer: dict[str, Any]) -> int:
 
 
 VERB = Verb(
-    "check checksums and consistency of a store, backbone, features, run, result or study; exit status 2 if something is wrong",
+    "check checksums and consistency of a store, backbone, features, run, result, export or study; exit status 2 if one is wrong",
     arguments,
     run,
     as_text,

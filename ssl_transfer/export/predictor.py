@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ssl_transfer import __version__
 from ssl_transfer.cards import TRIVIAL
 from ssl_transfer.console import warn
 from ssl_transfer.errors import BackboneError, UsageError
@@ -15,7 +14,7 @@ from ssl_transfer.evaluation.permutation import NOTE
 from ssl_transfer.export.licences import is_non_commercial
 from ssl_transfer.export.model_card import model_card
 from ssl_transfer.export.preprocessing import Preprocessing
-from ssl_transfer.export.stage import RECORD, answer, pooling_of
+from ssl_transfer.export.stage import README, RECORD, answer, pooling_of, write_record
 from ssl_transfer.models.backbone import Backbone, save_backbone, with_pooling
 from ssl_transfer.models.fitted_probe import CARD, TENSORS, FittedProbe
 from ssl_transfer.models.probe_backbone import BESIDE, probe_backbone
@@ -84,7 +83,5 @@ def _write(artifact: Artifact, source: Path, fitted: FittedProbe, evaluation: Ev
         save_backbone(Backbone(network.model, replace(card, passport=None)), folder / BESIDE)
         write_json(folder / "preprocessing.json", plan.to_json())
         usage = USAGE.replace("FOLDER", str(artifact.folder))
-        (folder / "README.md").write_text(model_card(card, plan, usage, [evaluation], note))
-        record = {"kind": "export", "run_id": artifact.id, "to": FORM, "backbone": card.id, "name": card.name}
-        record |= {"licence": card.licence, "non_commercial": is_non_commercial(card.licence), "version": __version__}
-        write_json(folder / RECORD, record)
+        (folder / README).write_text(model_card(card, plan, usage, [evaluation], note))
+        write_record(folder, artifact.id, FORM, card)

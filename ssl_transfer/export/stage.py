@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer import __version__
-from ssl_transfer.cards import TRIVIAL
+from ssl_transfer.cards import TRIVIAL, BackboneCard
 from ssl_transfer.console import warn
 from ssl_transfer.errors import BackboneError, UsageError, nearest
 from ssl_transfer.export.agreement import assert_agreement
@@ -18,9 +18,9 @@ from ssl_transfer.export.preprocessing import Preprocessing
 from ssl_transfer.export.registry import HOMES
 from ssl_transfer.models.backbone import Backbone, load_backbone
 from ssl_transfer.result import EvalResult
-from ssl_transfer.run import Artifact, read_json, whole_folder, write_json
+from ssl_transfer.run import Artifact, file_digest, read_json, whole_folder, write_json
 
-RECORD = "export.json"
+RECORD, README = "export.json", "README.md"
 
 
 def export_backbone(
@@ -84,21 +84,24 @@ def _write(home: Home, backbone: Backbone, artifact: Artifact, to: str, results:
         plan = Preprocessing.of(card, pooling_of(backbone))
         write_json(folder / "preprocessing.json", plan.to_json())
         text = model_card(card, plan, home.usage.replace("FOLDER", str(artifact.folder)), results)
-        (folder / "README.md").write_text((hub_head(card, results) if to == "hf" else "") + text)
-        write_json(
-            folder / RECORD,
-            {
-                "kind": "export",
-                "run_id": artifact.id,
-                "to": to,
-                "backbone": card.id,
-                "name": card.name,
-                "licence": card.licence,
-                "non_commercial": is_non_commercial(card.licence),
-                "largest_difference": difference,
-                "version": __version__,
-            },
-        )
+        (folder / README).write_text((hub_head(card, results) if to == "hf" else "") + text)
+        write_record(folder, artifact.id, to, card, largest_difference=difference)
+
+
+def write_record(folder: Path, run_id: str, to: str, card: BackboneCard, **more: Any) -> None:
+    """Write `export.json`: what was exported, and the digests of all files but the README, which its reader may edit."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != README)
+    content = {
+        "kind": "export",
+        "run_id": run_id,
+        "to": to,
+        "backbone": card.id,
+        "name": card.name,
+        "licence": card.licence,
+    }
+    content |= {"non_commercial": is_non_commercial(card.licence), **more, "version": __version__}
+    content["files"] = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+    write_json(folder / RECORD, content)
 
 
 def pooling_of(backbone: Backbone) -> str:

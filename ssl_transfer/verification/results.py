@@ -1,4 +1,4 @@
-"""Checks of results of `evaluate`, `tune`, `rank` and `analyze`, and of runs of `pretrain`."""
+"""Checks of results of `evaluate`, `tune`, `rank` and `analyze`, of exports, and of runs of `pretrain`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ssl_transfer.run import file_digest, file_sha256
 from ssl_transfer.verification.backbones import verify_backbone
 from ssl_transfer.verification.findings import Findings
 
+EXPORT = "export.json"
 BESIDE = {"rank.json": ("scores.csv",), "analysis.json": ("explorer.html", "umap.parquet"), "tuning.json": ()}
 LOADED: dict[str, Callable[[Path], Any]] = {
     "rank.json": Ranking.load,
@@ -37,10 +38,7 @@ def verify_result(folder: Path, findings: Findings) -> EvalResult | None:
     with findings.reading(folder / "result.json"):
         result = EvalResult.load(folder)
         before = len(findings.problems)
-        for name, digest in result.files.items():
-            with findings.reading(folder / name):
-                if file_digest(folder / name) != digest:
-                    findings.wrong(folder / name, "its digest is not that of result.json: it was damaged or changed")
+        _verify_files(folder, "result.json", result.files, findings)
         if (folder / "predictions.parquet").exists():
             with findings.reading(folder / "predictions.parquet"):
                 parquet_rows(folder / "predictions.parquet", UsageError, "Evaluate again.")
@@ -50,6 +48,39 @@ def verify_result(folder: Path, findings: Findings) -> EvalResult | None:
             findings.fine(folder, f"result {result.run_id}: {result.protocol} on {result.task['name']}")
         return result
     return None
+
+
+def verify_export(folder: Path, findings: Findings) -> None:
+    """Check an export: the digests of its files. Its README may be edited.
+
+    Args:
+        folder: Its folder.
+        findings: Collects what is found.
+    """
+    path, before = folder / EXPORT, len(findings.problems)
+    if problem := damage(path):
+        findings.wrong(path, problem)
+        return
+    content = json.loads(path.read_text())
+    files = content.get("files")
+    if (
+        not isinstance(files, dict)
+        or not files
+        or any(Path(name).is_absolute() or ".." in Path(name).parts for name in files)
+    ):
+        findings.wrong(path, "has no digests of files. Export again into another folder.")
+        return
+    _verify_files(folder, EXPORT, files, findings)
+    if len(findings.problems) == before:
+        findings.fine(folder, f"export to {content.get('to')} of backbone {content.get('backbone')}")
+
+
+def _verify_files(folder: Path, record: str, files: dict[str, str], findings: Findings) -> None:
+    """Compare files with the digests that a record has of them."""
+    for name, digest in files.items():
+        with findings.reading(folder / name):
+            if file_digest(folder / name) != digest:
+                findings.wrong(folder / name, f"its digest is not that of {record}: it was damaged or changed")
 
 
 def verify_record(folder: Path, name: str, findings: Findings) -> None:

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer.errors import UsageError
 from ssl_transfer.run import read_json
+from ssl_transfer.verification.artifacts import RECORDS, SIGNS, artifacts_below, record_of
 from ssl_transfer.verification.backbones import verify_backbone, verify_features
 from ssl_transfer.verification.findings import Findings
-from ssl_transfer.verification.results import verify_record, verify_result, verify_run
+from ssl_transfer.verification.results import EXPORT, verify_export, verify_record, verify_result, verify_run
 from ssl_transfer.verification.stores import verify_store
 from ssl_transfer.verification.studies import verify_study
 
-RECORDS = ("plan.json", "run.json", "result.json", "rank.json", "analysis.json", "tuning.json", "card.json")
 CARDS: dict[str, Callable[[Path, Findings], Any]] = {
     "store": verify_store,
     "backbone": verify_backbone,
     "features": verify_features,
-}
-SIGNS = {  # file of an artifact whose card cannot be read -> its kind
-    "rows.parquet": "store",
-    "model.safetensors": "backbone",
-    "features.safetensors": "features",
 }
 
 
@@ -33,7 +27,7 @@ def verify(path: str | Path) -> dict[str, Any]:
     """Check an artifact: checksums, and whether its files agree with each other.
 
     Args:
-        path: A store, backbone, features, run, result, ranking, analysis, tuning or study, or a folder of such.
+        path: A store, backbone, features, run, result, ranking, analysis, tuning, export or study, or a folder of such.
 
     Returns:
         `path`; `checked` and `problems`, lists of `path` and `text`; `ok`.
@@ -44,11 +38,11 @@ def verify(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     folder = path.parent if path.name in RECORDS and path.is_file() else path
     findings = Findings()
-    artifacts = list(_artifacts(folder))
+    artifacts = list(artifacts_below(folder))
     if not artifacts:
         raise UsageError(
-            f"{path}: found no artifact, expected the folder of a store, backbone, features, run, result or study, or a folder "
-            "of such."
+            f"{path}: found no artifact, expected the folder of a store, backbone, features, run, result, export or study, or a "
+            "folder of such."
         )
     for artifact in artifacts:
         verify_artifact(artifact, findings)
@@ -67,19 +61,21 @@ def verify_artifact(folder: Path, findings: Findings) -> None:
         folder: The folder.
         findings: Collects what is found.
     """
-    record = _record(folder)
+    record = record_of(folder)
     if record == "plan.json":
         verify_study(folder, findings, verify_artifact)
     elif record == "run.json":
         verify_run(folder, findings)
     elif record == "result.json":
         verify_result(folder, findings)
+    elif record == EXPORT:
+        verify_export(folder, findings)
     elif record == "card.json":
         _verify_card(folder, findings)
     elif record:
         verify_record(folder, record, findings)
     else:
-        for artifact in _artifacts(folder):
+        for artifact in artifacts_below(folder):
             verify_artifact(artifact, findings)
 
 
@@ -91,26 +87,3 @@ def _verify_card(folder: Path, findings: Findings) -> None:
         findings.wrong(folder / "card.json", "is the card of no store, backbone or features")
         return
     CARDS[kind](folder, findings)
-
-
-def _artifacts(folder: Path) -> Iterator[Path]:
-    """Yield the folder itself if it holds an artifact, else all outermost artifacts below it."""
-    if _record(folder):
-        yield folder
-        return
-    for parent, names, _ in os.walk(folder):
-        names[:] = sorted(name for name in names if not name.startswith("."))
-        inner = [name for name in names if _record(Path(parent, name))]
-        names[:] = [name for name in names if name not in inner]
-        yield from (Path(parent, name) for name in inner)
-
-
-def _record(folder: Path) -> str:
-    """Name of the record of an artifact; empty if the folder is none."""
-    for name in RECORDS:
-        if (folder / name).is_file():
-            return name
-    if (folder / "backbone" / "card.json").is_file():
-        return ""  # of an untrained backbone: the folder below it is the artifact
-    signs = sum((folder / name).is_file() for name in SIGNS)
-    return "card.json" if signs and not (folder / "predictions.parquet").exists() else ""

@@ -13,6 +13,7 @@ from support.tiny_tasks import class_task
 from ssl_transfer.cli import main
 from ssl_transfer.errors import BackboneError, UsageError
 from ssl_transfer.evaluation.stage import evaluate
+from ssl_transfer.export.stage import export_backbone
 from ssl_transfer.features import extract_features
 from ssl_transfer.models.backbone import load_backbone
 from ssl_transfer.models.card import weights_digest
@@ -29,6 +30,7 @@ def made(finished, tmp_path_factory):
     backbone = load_backbone(folder / "run/backbone")
     extract_features(backbone, task.store, folder / "features")
     evaluate("knn", backbone, task, folder / "result", folder / "features", resamples=0)
+    export_backbone(backbone, "timm", folder / "export")
     return folder
 
 
@@ -39,7 +41,7 @@ def copied(made, tmp_path):
     return tmp_path / "made"
 
 
-ARTIFACTS = ("run", "run/backbone", "features", "result", "task/store", "")
+ARTIFACTS = ("run", "run/backbone", "features", "result", "export", "task/store", "")
 
 
 @pytest.mark.parametrize("name", ARTIFACTS)
@@ -58,6 +60,8 @@ def test_what_is_whole_has_no_problem(made, name):
         ("result", "result.json"),
         ("task/store", "pixels-00000.npy"),
         ("task/store", "rows.parquet"),
+        ("export", "model.safetensors"),
+        ("export", "preprocessing.json"),
     ],
 )
 def test_a_flipped_byte_is_found(copied, artifact, file):
@@ -81,6 +85,8 @@ def test_a_flipped_byte_is_found(copied, artifact, file):
         ("features", "features.safetensors"),
         ("features", "rows.parquet"),
         ("result", "result.json"),
+        ("export", "export.json"),
+        ("export", "config.json"),
         ("task/store", "card.json"),
         ("task/store", "pixels-00000.npy"),
     ],
@@ -89,6 +95,14 @@ def test_a_truncated_file_is_found(copied, artifact, file):
     path = copied / artifact / file
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert not verify(copied / artifact)["ok"]
+
+
+def test_the_readme_of_an_export_may_be_edited_and_its_files_may_not_lie_elsewhere(copied):
+    (copied / "export/README.md").write_text("Ours.")
+    assert verify(copied / "export")["ok"]
+    content = json.loads((copied / "export/export.json").read_text())
+    rewrite(copied / "export/export.json", files={**content["files"], "../run/run.json": "0" * 32})
+    assert "no digests" in verify(copied / "export")["problems"][0]["text"]
 
 
 def test_every_weight_counts(copied):
