@@ -12,6 +12,10 @@ from ssl_transfer.errors import UsageError, nearest
 
 FILES = ("pixel_digest", "mask_digest", "file")  # unique for each image
 KEYS = ("patient", "study", "series", "slice", "split")  # identifiers; `slice_position` is a property
+NUISANCES = (  # columns of an acquisition, which should not decide about a label
+    *("manufacturer", "scanner_model", "scanner", "site", "kernel", "kvp", "slice_thickness_mm"),
+    *("contrast", "view_position", "patient_position"),
+)
 MOST_NUMBERS = 30  # distinct values; in a numeric column with more, equal values mean little
 
 
@@ -48,6 +52,12 @@ def repeating_columns(table: pd.DataFrame, requested: Sequence[str] | None) -> l
         if name != "slice" and not many_numbers and distinct <= len(values) / 2:
             names.append(name)
     return names
+
+
+def nuisance_columns(table: pd.DataFrame, requested: Sequence[str] | None, domain: str | None) -> list[str]:
+    """The columns that should not decide about a label: the requested ones, or the domain and those of `NUISANCES`."""
+    names = requested if requested is not None else [domain, *NUISANCES]
+    return [name for name in dict.fromkeys(names) if name in table]
 
 
 def patients_of(store: Images) -> np.ndarray:

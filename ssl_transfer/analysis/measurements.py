@@ -10,13 +10,23 @@ import numpy as np
 import pandas as pd
 
 from ssl_transfer.analysis.analyzed_backbone import AnalyzedBackbone
-from ssl_transfer.analysis.columns import KEYS, descriptive_columns, patients_of, repeating_columns, sample_of_patients
+from ssl_transfer.analysis.columns import (
+    KEYS,
+    descriptive_columns,
+    nuisance_columns,
+    patients_of,
+    repeating_columns,
+    sample_of_patients,
+)
 from ssl_transfer.analysis.domains import domain_distances
 from ssl_transfer.analysis.failures import Predictions, failures
 from ssl_transfer.analysis.leaks import Leaks, find_leaks
 from ssl_transfer.analysis.projection import are_equal, embedding_quality, project, transform
 from ssl_transfer.analysis.properties import image_properties
 from ssl_transfer.analysis.property_probes import probe_properties
+from ssl_transfer.analysis.robustness import ROBUSTNESS, robustness_index
+from ssl_transfer.analysis.shortcuts import COLUMNS as SHORTCUTS
+from ssl_transfer.analysis.shortcuts import shortcut_tests
 from ssl_transfer.analysis.similarity import FEATURES, shapes, similarities
 from ssl_transfer.data.images import Images
 from ssl_transfer.errors import UsageError
@@ -50,6 +60,8 @@ class AnalysisSpec:
     sample: int
     columns: list[str] | None
     domain: str | None
+    target: str | None
+    nuisances: list[str] | None
     duplicate: float
     seed: int
 
@@ -66,8 +78,8 @@ class Measurements:
         described: Descriptive columns of the store, then image properties; a row per image.
         unprobed: Columns and properties with too few values for a probe.
         leaks: Near-duplicates in the store.
-        tables: `embedding_quality`, `neighbors`, `outliers`, `clouds`, `similarity`, `property_probes`, `domains`, `failures`,
-            `leaks`.
+        tables: `embedding_quality`, `neighbors`, `outliers`, `clouds`, `similarity`, `property_probes`, `domains`, `robustness`,
+            `shortcuts`, `failures`, `leaks`.
     """
 
     graphs: dict[str, Neighborhood]
@@ -91,7 +103,8 @@ def measure(spec: AnalysisSpec, timed: Timed) -> Measurements:
         UsageError: If a requested column is not in the store, or features are NaN or infinite.
     """
     store, seed = spec.store, spec.seed
-    columns = descriptive_columns(store, [*(spec.columns or ()), *([] if spec.domain is None else [spec.domain])])
+    single = [name for name in (spec.domain, spec.target) if name is not None]
+    columns = descriptive_columns(store, [*(spec.columns or ()), *(spec.nuisances or ()), *single])
     tables = {"failures": failures(spec.results, seed=seed)}
     with timed("features"):
         features, other_features = _features(spec)
@@ -128,6 +141,9 @@ def measure(spec: AnalysisSpec, timed: Timed) -> Measurements:
             name: _domains(vectors, other_features[name], groups, column, spec) for name, vectors in features.items()
         }
         tables["domains"] = _stacked(distances)
+    with timed("shortcuts"):
+        sample = {name: vectors[rows] for name, vectors in features.items()}
+        tables |= _nuisances(spec, sample, columns.iloc[rows], groups[rows])
     tables |= {"outliers": _outliers(graphs, columns), "leaks": leaks.pairs}
     unprobed = [name for name in probed if name not in set(tables["property_probes"]["property"])]
     everything = pd.concat([columns, properties], axis=1)
@@ -236,6 +252,28 @@ def _outliers(graphs: Mapping[str, Neighborhood], columns: pd.DataFrame) -> pd.D
             }
         )
     return _stacked(parts)
+
+
+def _nuisances(
+    spec: AnalysisSpec, features: Mapping[str, np.ndarray], columns: pd.DataFrame, groups: np.ndarray
+) -> dict[str, pd.DataFrame]:
+    """`robustness` and `shortcuts`: what the features of a sample have of the label, and what of each nuisance column."""
+    target = spec.target or "label"
+    names = nuisance_columns(columns, spec.nuisances, spec.domain) if target in columns else []
+    names = [name for name in names if name != target]
+    robustness: list[dict] = []
+    shortcuts = [pd.DataFrame(columns=["backbone", *SHORTCUTS])]
+    for backbone, vectors in features.items() if names else ():
+        for name in names:
+            of_columns = (columns[column].to_numpy(object) for column in (target, name))
+            found = robustness_index(vectors, *of_columns, groups, spec.neighbors, spec.seed)
+            robustness.append({"backbone": backbone, "target": target, "nuisance": name, **found})
+        tested = shortcut_tests(vectors, columns[target], columns[names], groups, spec.seed)
+        shortcuts.append(tested.assign(backbone=backbone))
+    return {
+        "robustness": pd.DataFrame(robustness, columns=["backbone", "target", "nuisance", *ROBUSTNESS]),
+        "shortcuts": pd.concat([part for part in shortcuts if len(part)] or shortcuts, ignore_index=True),
+    }
 
 
 def _domains(

@@ -39,9 +39,9 @@ def probe_properties(
         folds); `value`; `chance`, its value if the property is permuted across patients (NaN without `control`); and `n`, the
         number of images.
     """
-    by_rows: dict[bytes, list[_Property]] = {}  # properties known for the same images share decompositions of features
+    by_rows: dict[bytes, list[Property]] = {}  # properties known for the same images share decompositions of features
     for name in properties:
-        prepared = _prepared(str(name), properties[name].to_numpy())
+        prepared = Property.of(str(name), properties[name].to_numpy())
         if prepared is not None and len(np.unique(groups[prepared.rows].astype(str))) >= FOLDS:
             by_rows.setdefault(prepared.rows.tobytes(), []).append(prepared)
     rows = []
@@ -49,7 +49,7 @@ def probe_properties(
         sample = _Sample.of(features, groups, columns[0].rows, seed)
         target_arrays = [column.targets for column in columns]
         if control:
-            target_arrays += [column.of(sample.permuted(column.values)) for column in columns]
+            target_arrays += [column.targets_of(sample.permuted(column.values)) for column in columns]
         bounded = np.repeat(
             [not column.classes for column in columns] * (1 + control), [part.shape[1] for part in target_arrays]
         )
@@ -83,7 +83,7 @@ def probe_properties(
 
 
 @dataclass(frozen=True, eq=False)
-class _Property:
+class Property:
     """A column that can be probed: rows with a value, their numbers or class codes, and the number of classes (0 for numbers)."""
 
     name: str
@@ -91,12 +91,32 @@ class _Property:
     values: np.ndarray
     classes: int
 
+    @classmethod
+    def of(cls, name: str, values: np.ndarray) -> Property | None:
+        """A property with enough values, or None; see `probe_properties`."""
+        rows = np.flatnonzero([value is not None and value == value for value in values])
+        kept = np.asarray(values, object)[rows]
+        if len(rows) < FEWEST:
+            return None
+        if all(isinstance(value, (int, float, np.number)) for value in kept):
+            numbers = kept.astype(np.float64)
+            distinct = np.unique(numbers)
+            if len(distinct) >= FEWEST_NUMBERS or (len(distinct) > 2 and (distinct % 1 != 0).any()):
+                return cls(name, rows, numbers, 0)
+        names, codes, counts = np.unique(kept.astype(str), return_inverse=True, return_counts=True)
+        frequent = counts >= FEWEST
+        if len(names) > MOST_CLASSES or frequent.sum() < 2:
+            return None
+        in_frequent = frequent[codes]
+        classes = np.unique(codes[in_frequent], return_inverse=True)[1]
+        return cls(name, rows[in_frequent], classes, int(frequent.sum()))
+
     @property
     def targets(self) -> np.ndarray:
         """Regression targets: (n, 1) for numbers and for two classes, otherwise (n, C)."""
-        return self.of(self.values)
+        return self.targets_of(self.values)
 
-    def of(self, values: np.ndarray) -> np.ndarray:
+    def targets_of(self, values: np.ndarray) -> np.ndarray:
         """Regression targets of other values of this property; see `targets`."""
         if not self.classes:
             return values[:, None]
@@ -116,8 +136,7 @@ class _Sample:
     @classmethod
     def of(cls, features: np.ndarray, groups: np.ndarray, rows: np.ndarray, seed: int) -> _Sample:
         codes = np.unique(groups[rows].astype(str), return_inverse=True)[1]
-        folds = (np.random.default_rng(seed).permutation(codes.max() + 1) % FOLDS)[codes]
-        return cls(np.asarray(features[rows], np.float64), folds, codes, seed)
+        return cls(np.asarray(features[rows], np.float64), folds_of(groups[rows], seed), codes, seed)
 
     def permuted(self, target: np.ndarray) -> np.ndarray:
         """Permute values across groups: each group gets the values of another group, in order, repeated or cut to its length."""
@@ -128,26 +147,6 @@ class _Sample:
         for part, source in zip(parts, sources, strict=True):
             shuffled[part] = target[parts[source][np.arange(len(part)) % len(parts[source])]]
         return shuffled
-
-
-def _prepared(name: str, values: np.ndarray) -> _Property | None:
-    """A property with enough values, or None."""
-    rows = np.flatnonzero([value is not None and value == value for value in values])
-    kept = np.asarray(values, object)[rows]
-    if len(rows) < FEWEST:
-        return None
-    if all(isinstance(value, (int, float, np.number)) for value in kept):
-        numbers = kept.astype(np.float64)
-        distinct = np.unique(numbers)
-        if len(distinct) >= FEWEST_NUMBERS or (len(distinct) > 2 and (distinct % 1 != 0).any()):
-            return _Property(name, rows, numbers, 0)
-    names, codes, counts = np.unique(kept.astype(str), return_inverse=True, return_counts=True)
-    frequent = counts >= FEWEST
-    if len(names) > MOST_CLASSES or frequent.sum() < 2:
-        return None
-    in_frequent = frequent[codes]
-    classes = np.unique(codes[in_frequent], return_inverse=True)[1]
-    return _Property(name, rows[in_frequent], classes, int(frequent.sum()))
 
 
 def _predicted(
@@ -186,18 +185,40 @@ def _r2(predicted: np.ndarray, truth: np.ndarray, expected: np.ndarray) -> float
     return float(1 - np.square(truth - predicted).sum() / np.square(truth - expected).sum())
 
 
-def _mean_auroc(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> float:
+def folds_of(groups: np.ndarray, seed: int) -> np.ndarray:
+    """Fold of each row, int (N,): groups are assigned at random."""
+    codes = np.unique(groups.astype(str), return_inverse=True)[1]
+    return (np.random.default_rng(seed).permutation(codes.max() + 1) % FOLDS)[codes]
+
+
+def fold_auroc(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """AUROC averaged over classes, then over folds, weighted by images.
 
-    A class without positives or negatives in a fold is left out there. NaN if nothing is left.
+    A class without positives or negatives in a fold is left out there.
+
+    Args:
+        scores: Scores of each class, (N, C).
+        truth: Indicators of each class, (N, C).
+        folds: Fold of each row, (N,).
+        weights: Weight of each row in each of R resamples, (N, R).
+
+    Returns:
+        Shape (R,); NaN if nothing is left.
     """
-    values, weights = [], []
+    total, count = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
     for fold in range(FOLDS):
         rows = folds == fold
-        positive, weights_of_one = truth[rows] == 1, np.ones((rows.sum(), 1))
+        positive, of_fold = truth[rows] == 1, weights[rows]
         both = np.flatnonzero(positive.any(0) & ~positive.all(0))
         if len(both):
-            columns = [(positive[:, c], ~positive[:, c], scores[rows, c]) for c in both]
-            values.append(np.mean([binary_auroc(*column, weights_of_one)[0] for column in columns]))
-            weights.append(rows.sum())
-    return float(np.average(values, weights=weights)) if values else float("nan")
+            with np.errstate(invalid="ignore"):
+                each = np.stack([binary_auroc(positive[:, c], ~positive[:, c], scores[rows, c], of_fold) for c in both])
+            known = np.isfinite(each)
+            share = known.any(0) * of_fold.sum(0)
+            total += share * np.where(known, each, 0).sum(0) / np.maximum(known.sum(0), 1)
+            count += share
+    return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+
+
+def _mean_auroc(scores: np.ndarray, truth: np.ndarray, folds: np.ndarray) -> float:
+    return float(fold_auroc(scores, truth, folds, np.ones((len(truth), 1)))[0])

@@ -70,6 +70,8 @@ def analyze(
     sample: Annotated[int, Field(ge=FEWEST)] = 2000,
     columns: list[str] | None = None,
     domain: str | None = None,
+    target: str | None = None,
+    nuisances: list[str] | None = None,
     duplicate: Annotated[float, Field(gt=0, le=1)] = DUPLICATE,
     seed: Annotated[int, Field(ge=0)] = 0,
     size: PositiveInt | None = None,
@@ -77,35 +79,48 @@ def analyze(
 ) -> Analysis:
     """Compare the feature spaces of backbones on the images of a store.
 
-       Args:
-           backbones: Backbones, or their paths or names (see `load_backbone`). If one is a fine-tuned version of another, the two
-               are compared layer by layer.
-           store: A store or its path. All of its images are used for neighbours and UMAP, a sample for layers and probes. Of more
-               than 200,000 images, a sample of whole patients is analysed, and the first finding says so.
-           out: Folder of the analysis; None: `runs/analyze/ID`.
-           against: Other stores. Their distance to this store is measured, and their images are added to the UMAP.
-           results: Folders of at least two multiclass results of `evaluate`, whose errors are compared.
-           neighbors: Number of neighbours of an image.
-           index: Kind of FAISS index; `auto` is exact for small stores.
-           sample: Number of images for layers and probes; all images of a patient are in the sample or none.
-    purity and retrieval; None: all columns whose values repeat.
-           domain: A column, such as the scanner, whose values are compared as domains.
-           duplicate: Smallest band-pass correlation of near-duplicates.
-           seed: Seed of the sample, UMAP and the folds.
-           size, precision: Image size and precision of features; see `extract_features`.
+    Args:
+        backbones: Backbones, or their paths or names (see `load_backbone`). If one is a fine-tuned version of another, the two
+            are compared layer by layer.
+        store: A store or its path. All of its images are used for neighbours and UMAP, a sample for layers and probes. Of more
+            than 200,000 images, a sample of whole patients is analysed, and the first finding says so.
+        out: Folder of the analysis; None: `runs/analyze/ID`.
+        against: Other stores. Their distance to this store is measured, and their images are added to the UMAP.
+        results: Folders of at least two multiclass results of `evaluate`, whose errors are compared.
+        neighbors: Number of neighbours of an image.
+        index: Kind of FAISS index; `auto` is exact for small stores.
+        sample: Number of images for layers and probes; all images of a patient are in the sample or none.
+        columns: Columns whose values are compared between neighbours, for purity and retrieval; None: all columns whose values
+            repeat.
+        domain: A column, such as the scanner, whose values are compared as domains.
+        target: A column of classes, for the robustness index and the shortcut test; None: label.
+        nuisances: Columns that should not decide about the target: do neighbours share them rather than the target (robustness
+            index), and how much of its score do they explain (shortcut test)? None: the domain, and the columns of an
+            acquisition, such as manufacturer, scanner_model and kernel.
+        duplicate: Smallest band-pass correlation of near-duplicates.
+        seed: Seed of the sample, UMAP and the folds.
+        size, precision: Image size and precision of features; see `extract_features`.
 
-       Returns:
-           The analysis. Its folder, `path`, also contains `explorer.html`, `tables/`, `figures/` and `umap.parquet`.
+    Returns:
+        The analysis. Its folder, `path`, also contains `explorer.html`, `tables/`, `figures/` and `umap.parquet`.
 
-       Raises:
-           UsageError: If there are fewer than 40 images, a column is missing, or `out` holds something else.
+    Raises:
+        UsageError: If there are fewer than 40 images, a column is missing, or `out` holds something else.
     """
     opened = store if isinstance(store, ImageStore) else ImageStore(store)
     others, results = stores_by_name(against, opened), opened_results(results)
     images, other_images, samples = sampled_stores(opened, others, seed)
     analyzed_backbones = analyzed(backbones, images, size, precision)
     settings: dict[str, Any] = dict(
-        neighbors=neighbors, index=index, sample=sample, columns=columns, domain=domain, duplicate=duplicate, seed=seed
+        neighbors=neighbors,
+        index=index,
+        sample=sample,
+        columns=columns,
+        domain=domain,
+        target=target,
+        nuisances=nuisances,
+        duplicate=duplicate,
+        seed=seed,
     )
     names = {"names": [backbone.name for backbone in analyzed_backbones], "against": list(others)}
     upstream = [artifact.id for artifact in (*analyzed_backbones, opened, *others.values())]
@@ -192,11 +207,18 @@ def _write_files(
 
 def _entry(backbone: AnalyzedBackbone, measured: Measurements) -> dict[str, Any]:
     """The entry of a backbone in `analysis.json`: facts from its card, and its measurements."""
-    numbers = {}
+    numbers: dict[str, Any] = {}
     for name in ("embedding_quality", "clouds"):
         table = measured.tables[name]
         row = table[table["backbone"] == backbone.name].iloc[-1].drop(["backbone", "layer"], errors="ignore")
         numbers |= {key: _finite(value) for key, value in row.items()}
+    for name in ("robustness", "shortcuts"):
+        table = measured.tables[name]
+        of_columns = table[table["backbone"] == backbone.name].drop(columns=["backbone", "target"])
+        numbers[name] = {
+            row.pop("nuisance"): {key: _finite(value) for key, value in row.items()}
+            for row in of_columns.to_dict("records")
+        }
     card = backbone.card
     return {
         "name": backbone.name,

@@ -31,6 +31,8 @@ def summary_text(spec: AnalysisSpec, measured: Measurements, pictures: Mapping[s
         ("Before and after", _reuse(spec, measured), None),
         ("Similarity of layers", _clouds(measured), "clouds"),
         ("Domains", _domains(measured), None),
+        ("Robustness", _robustness(measured), None),
+        ("Shortcuts", _shortcuts(measured), None),
         ("Shared failures", _failures(spec, measured), None),
         ("Outliers", _outliers(measured), "outliers"),
     ]
@@ -173,6 +175,40 @@ def _domains(measured: Measurements) -> str:
             for row in group.itertuples()
         )
         lines.append(f"{a} and {b}: {each}.")
+    return "\n\n".join(lines)
+
+
+def _robustness(measured: Measurements) -> str:
+    """One sentence per nuisance column; backbones in descending order of the index."""
+    lines = []
+    for (target, nuisance), group in measured.tables["robustness"].groupby(["target", "nuisance"], sort=False):
+        ranked = group.dropna(subset="index").sort_values("index", ascending=False)
+        if len(ranked):
+            indices = ", ".join(
+                f"{_number(row['index'])} [{_number(row['low'])}, {_number(row['high'])}] under {row['backbone']}"
+                for row in ranked.to_dict("records")
+            )
+            lines.append(
+                f"Of the neighbours of other patients that share either {_words(target)} or {_words(nuisance)}, these share the "
+                f"{_words(target)}: {indices} (by chance {_number(ranked['by_chance'].iloc[0])}). Below .5, "
+                f"{_words(nuisance)} decides more."
+            )
+    return "\n\n".join(lines)
+
+
+def _shortcuts(measured: Measurements) -> str:
+    """The columns that are shortcuts, the largest drop first, and the names of the others."""
+    table = measured.tables["shortcuts"]
+    is_found = table["shortcut"].astype(bool)
+    lines = [
+        f"{row.backbone}: {_words(row.nuisance)} explains {row.explained:.0%} of the score of {_words(row.target)}: AUROC "
+        f"{_number(row.before)}, and {_number(row.after)} after the linear erasure of {_words(row.nuisance)} (drop "
+        f"[{_number(row.drop_low)}, {_number(row.drop_high)}], by chance up to {_number(row.by_chance)}); "
+        f"{_words(row.nuisance)} alone reaches {_number(row.nuisance_alone)}."
+        for row in table[is_found].sort_values("drop", ascending=False).itertuples()
+    ]
+    for name, group in table[~is_found].groupby("nuisance", sort=False):
+        lines.append(f"{_words(str(name))}: no shortcut under {', '.join(group['backbone'])}.")
     return "\n\n".join(lines)
 
 

@@ -17,8 +17,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="BACKBONE … [key=value …]",
         help="backbones: folders (also backbone/ in the result of a fine-tuning with train.keep_backbone=true), scratch:NAME, "
-        "imagenet:NAME or timm:NAME; settings: neighbors, index=exact|ivf|hnsw, sample, columns=[…], domain=COLUMN, duplicate, "
-        "seed, size, precision",
+        "imagenet:NAME or timm:NAME; settings: neighbors, index=exact|ivf|hnsw, sample, columns=[…], domain=COLUMN, "
+        "target=COLUMN, nuisances=[…], duplicate, seed, size, precision",
     )
     parser.add_argument("--store", type=Path, required=True, help="the store whose images are analysed")
     parser.add_argument(

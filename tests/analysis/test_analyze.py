@@ -139,6 +139,8 @@ def test_the_answer_is_strict_json_and_equals_analysis_json(analyzed, ct_store):
         "sample": 40,
         "columns": None,
         "domain": "label",
+        "target": None,
+        "nuisances": None,
         "duplicate": 0.92,
         "seed": 3,
     }

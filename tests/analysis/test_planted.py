@@ -145,6 +145,31 @@ def test_separable_scanners_and_another_store_are_reported(workdir):
     assert len(pd.read_parquet(folder / "umap.parquet")) == 180
 
 
+def test_a_scanner_that_features_see_is_a_shortcut_under_these_features_alone(workdir):
+    ill = np.arange(160) // 2 % 2
+    sick_scanner = np.where(np.arange(160) // 4 % 10, ill, 1 - ill)  # of nine tenths of the patients
+    columns = {
+        "label": np.where(ill, "ill", "well").astype(object),
+        "scanner_model": np.where(sick_scanner, "A", "B").astype(object),
+        "patient": [f"p{i // 2}" for i in range(160)],
+    }
+    store = made_store(workdir / "store", textures(160), **columns)
+    own = np.random.default_rng(0).normal(size=(160, 12)).astype(np.float32)
+    own[:, 0] += 0.5 * ill
+    seen = own + np.outer(4 * sick_scanner, np.eye(12)[1]).astype(np.float32)
+    subjects = [subject("blind", of=lambda of: own), subject("seeing", 1, of=lambda of: seen)]
+    answer, folder = analyze_to_json(subjects, store, workdir / "out")
+    shortcuts = table(folder, "shortcuts").set_index("backbone")
+    assert shortcuts["shortcut"].to_dict() == {"blind": False, "seeing": True}
+    assert finding_text(answer, "Shortcuts").startswith("seeing: scanner model explains ")
+    assert "scanner model: no shortcut under blind." in finding_text(answer, "Shortcuts")
+    robustness = table(folder, "robustness").set_index("backbone")["index"]
+    assert robustness["blind"] > 0.45 > 0.3 > robustness["seeing"]
+    entry = answer["backbones"][1]
+    assert entry["robustness"]["scanner_model"]["index"] == pytest.approx(robustness["seeing"])
+    assert entry["shortcuts"]["scanner_model"]["shortcut"] is True
+
+
 def test_a_patient_who_is_in_both_stores_is_one_patient(workdir):
     # Two ingests of the same 12 patients: a probe that has seen a patient in one store must not judge her in the other.
     patients = [f"p{i // 5}" for i in range(60)]

@@ -29,6 +29,8 @@ TABLES = {
     "similarity",
     "property_probes",
     "domains",
+    "robustness",
+    "shortcuts",
     "failures",
     "leaks",
 }
