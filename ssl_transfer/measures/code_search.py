@@ -11,17 +11,14 @@ from typing import Any
 
 import numpy as np
 from numba import njit, types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 COARSE_WORDS = 4
 TILE = 512  # known codes at a time: their coarse codes stay in the fastest cache
 
 
 def _compiled(signature: str) -> Callable[[Callable], Callable]:
-    """Compile here, which takes seconds, or take the machine code that an earlier process has kept.
-
-    What the function calls is compiled into it, and must not be kept on its own: numba cannot keep code that calls kept code.
-    """
+    """Compile here, which takes seconds, or take the machine code that an earlier process has kept."""
 
     def compiled(function: Callable) -> Callable:
         try:
@@ -38,7 +35,7 @@ def _ones(_context: Any, _word: Any) -> Any:
     return types.uint64(types.uint64), lambda _, builder, __, values: builder.ctpop(values[0])
 
 
-@njit
+@register_jitable  # numba cannot keep a function that calls one under `njit`
 def _same(query: np.ndarray, known: np.ndarray, fewest: float, of_both: float, of_fewer: float) -> bool:
     """Whether the fine codes of two codes, uint64 (W,), are those of one image."""
     equal = opposite = count = other_count = np.uint64(0)

@@ -1,7 +1,11 @@
 """Near-duplicates: the compiled search finds what a naive count of signs finds, for codes on both sides of each threshold."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from support.command_line import ENVIRONMENT
 
 from ssl_transfer.measures.fingerprint import COARSE, CODE_BYTES, FOR_CONTENT, FOR_WHOLE, GRID, QUERY_CODES, fingerprint
 from ssl_transfer.measures.near_duplicates import (
@@ -113,3 +117,13 @@ def test_there_are_eight_orientations_and_they_are_those_of_the_image():
     assert len({codes.tobytes() for codes in oriented}) == 8
     expected = unpacked(fingerprint(np.ascontiguousarray(np.rot90(image, 1, (1, 2))))[:CODE_BYTES])[1]
     assert max((unpacked(codes[0])[1] == expected).mean() for codes in oriented) > 0.95
+
+
+@pytest.mark.parametrize("optimised", ["0", "3"])
+def test_the_compiled_search_is_kept_for_other_processes_without_a_warning(tmp_path, optimised):
+    code = "from ssl_transfer.measures.code_search import search; print(sum(search.stats.cache_hits.values()))"
+    environment = {**ENVIRONMENT, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_OPT": optimised}
+    for hits in ("0", "1"):
+        command = [sys.executable, "-W", "error", "-c", code]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert (done.stdout.strip(), done.stderr) == (hits, "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import getpass
 import json
 import multiprocessing
 import os
@@ -15,6 +16,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 os.environ.setdefault("NUMBA_OPT", "0")  # in this process and in those below: UMAP compiles in two thirds of the time
+COMPILED = (
+    Path(tempfile.gettempdir()) / f"numba_opt_0_{getpass.getuser()}"
+)  # apart: numba would use that slow code elsewhere, too
+os.environ.setdefault("NUMBA_CACHE_DIR", str(COMPILED))
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # the commands of this environment
