@@ -37,8 +37,11 @@ class Intensity:
 
     def normalise(self, unit: torch.Tensor) -> torch.Tensor:
         """Clip unit intensities (B, C, H, W) to [0, 1], subtract the mean, divide by the standard deviation."""
-        shape = (1, -1, 1, 1)
-        mean, std = (unit.new_tensor(values).view(shape) for values in (self.mean, self.std))
+        from ssl_transfer.data.transfer import constant  # ingest does not load torch
+
+        mean, std = (
+            constant(tuple(values), unit.device, unit.dtype, channels=True) for values in (self.mean, self.std)
+        )
         return (unit.clamp(0, 1) - mean) / std
 
     def for_channels(self, channels: int) -> Intensity:
@@ -102,7 +105,7 @@ def match_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
         return images
     if images.shape[1] == 1:
         return images.expand(-1, channels, -1, -1)
-    import torch
+    from ssl_transfer.data.transfer import constant
 
-    weights = images.new_tensor(LUMINANCE, dtype=torch.float32).view(1, 3, 1, 1)  # integers would round them to 0
+    weights = constant(LUMINANCE, images.device, channels=True)  # float32: integers would round them to 0
     return (images * weights).sum(1, keepdim=True).expand(-1, channels, -1, -1)

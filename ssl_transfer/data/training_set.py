@@ -15,6 +15,7 @@ import torch
 
 from ssl_transfer.data.counters import shuffled
 from ssl_transfer.data.images import Images
+from ssl_transfer.data.transfer import to_device
 from ssl_transfer.data.views import ViewBatch, ViewMaker
 
 PASSES = 2**32  # passes over a store are numbered from here, so that their orders differ from those of epochs
@@ -109,11 +110,12 @@ class TrainingSet:
         views = made[0][1]
         if len(made) > 1:
             back = torch.from_numpy(np.argsort(np.concatenate([chosen for chosen, _ in made])))
-            views = [torch.cat(parts)[back.to(parts[0].device)] for parts in zip(*(v for _, v in made), strict=True)]
+            back = to_device(back, views[0].device)
+            views = [torch.cat(parts)[back] for parts in zip(*(v for _, v in made), strict=True)]
         if self.masked:
             *views, labels = views
         else:
-            labels = None if self.labels is None else torch.from_numpy(self.labels[rows])
+            labels = None if self.labels is None else to_device(torch.from_numpy(self.labels[rows]), views[0].device)
         return ViewBatch(views, torch.from_numpy(rows), labels)
 
     def key(self, row: int) -> str:

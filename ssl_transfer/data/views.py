@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as functional
 
 from ssl_transfer.data.counters import uniforms
-from ssl_transfer.data.display import LUMINANCE
 from ssl_transfer.data.intensity import Intensity, Scale, match_channels
+from ssl_transfer.data.transfer import to_device, to_device_together
+from ssl_transfer.data.view_steps import steps_for
 
 DRAWS = 20  # random numbers per view
 NOISE_TABLE = 2**20  # length of the table of normal numbers
@@ -102,20 +103,28 @@ class Views:
         Returns:
             The views, and the masks (B, size, size), resampled by nearest neighbour.
         """
-        draw = iter(torch.from_numpy(draws.T.astype(np.float32)))
+        draw, device = iter(torch.from_numpy(draws.T.astype(np.float32))), images.device
         theta, crop_pixels = self._geometry(images.shape[-2], images.shape[-1], draw)
-        unit = self._sample(scale.unit(images), theta, crop_pixels)
+        steps = steps_for(device)
+        values, scale = steps.values(images, scale)
+        look, noise_offset = self._look(images.shape[1], scale, draw)
+        drawn = to_device_together({"theta": theta, **look}, device)
+        values = self._sample(values, drawn["theta"], crop_pixels)
         if masks is not None:
-            grid = _affine_grid(theta.to(masks.device), self.size)
+            grid = _affine_grid(drawn["theta"], self.size)
             masks = functional.grid_sample(
                 masks[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False
             )[:, 0].long()
-        draw = iter(torch.stack(list(draw)).to(images.device, non_blocking=True))
-        unit = self._window(unit, draw)
-        unit = self._colours(unit, draw)
-        unit = self._blur(unit, draw)
-        unit = self._noise(unit, draw)
-        return self.intensity.normalise(unit), masks
+        unit = steps.window(values, drawn["centre"], drawn["width"])
+        if self.brightness or self.contrast:
+            unit = steps.contrast(unit, drawn["brightness"], drawn["contrast"])
+        if "rotation" in drawn:
+            unit = steps.colours(unit, drawn["saturation"], drawn["rotation"], drawn["grey"])
+        if "kernel" in drawn:
+            unit = steps.blur(unit, drawn["kernel"])
+        if self.noise:
+            unit = steps.noise(unit, _normal_numbers(unit, noise_offset), drawn["noise"])
+        return steps.normalise(unit, self.intensity), masks
 
     def _geometry(self, height: int, width: int, draw) -> tuple[torch.Tensor, torch.Tensor]:
         """Draw crop, flips and rotation.
@@ -150,78 +159,47 @@ class Views:
         """Resample by `theta`. A crop whose side is 2^n times that of a view is first averaged n times, to prevent aliasing."""
         levels = (crop_pixels / self.size).log2().floor().clamp(min=0).long()
         deepest = int(levels.max())
+        if deepest == 0:
+            return _resampled(unit, _affine_grid(theta, self.size))
         views = unit.new_empty((len(unit), unit.shape[1], self.size, self.size))
         for level in range(deepest + 1):
             if level:
                 unit = functional.avg_pool2d(unit, 2)
-            rows = None if deepest == 0 else torch.nonzero(levels == level)[:, 0]
-            part = (theta if rows is None else theta[rows]).to(unit.device, non_blocking=True)
-            if len(part) == 0:
-                continue
-            chosen = slice(None) if rows is None else rows.to(unit.device, non_blocking=True)
-            views[chosen] = functional.grid_sample(
-                unit[chosen],
-                _affine_grid(part, self.size),
-                mode="bilinear",
-                padding_mode="reflection",
-                align_corners=False,
-            )
+            rows = torch.nonzero(levels == level)[:, 0]
+            if len(rows):
+                rows = to_device(rows, unit.device)
+                views[rows] = _resampled(unit[rows], _affine_grid(theta[rows], self.size))
         return views
 
-    def _window(self, unit: torch.Tensor, draw) -> torch.Tensor:
-        """Move and stretch the window, clip to it, then jitter brightness and contrast inside it."""
-        shift = self.window_shift * (2 * next(draw) - 1)
-        stretch = torch.exp(self.window_stretch * (2 * next(draw) - 1))
-        brightness = self.brightness * (2 * next(draw) - 1)
-        contrast = 1 + self.contrast * (2 * next(draw) - 1)
-        unit = ((unit - _each(0.5 + shift)) / _each(stretch)).add_(0.5).clamp_(0, 1)
-        if self.brightness or self.contrast:
-            unit = (unit - 0.5).mul_(_each(contrast)).add_(_each(0.5 + brightness)).clamp_(0, 1)
-        return unit
+    def _look(self, channels: int, scale: Scale, draw) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Draw window, brightness, contrast, colours, blur and noise.
 
-    def _colours(self, unit: torch.Tensor, draw) -> torch.Tensor:
-        """Saturation, hue and grey of three-channel images, with the probabilities of SimCLR."""
-        drawn = [next(draw) for _ in range(4)]
-        if unit.shape[1] != 3 or not (self.colour or self.grey):
-            return unit
-        jittered = drawn[0] < 0.8
-        luminance = (unit * unit.new_tensor(LUMINANCE).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        saturation = torch.where(jittered, 1 + 0.8 * self.colour * (2 * drawn[1] - 1), 1.0)
-        unit = luminance + (unit - luminance) * _each(saturation)
-        turn = torch.where(jittered, 0.2 * self.colour * (2 * drawn[2] - 1), 0.0)  # share of the colour circle
-        unit = torch.einsum("bij,bjhw->bihw", _hue_rotation(2 * math.pi * turn), unit)
-        return torch.where(_each(drawn[3] < self.grey), luminance, unit).clamp_(0, 1)
-
-    def _blur(self, unit: torch.Tensor, draw) -> torch.Tensor:
-        """Separable Gaussian blur, each image with its sigma (or none), as a sum of shifted images."""
+        Returns:
+            Parameters of `view_steps` by name, (B, …), on the CPU; and the offset of the noise as a share of its table, (B,).
+        """
+        span = scale.high - scale.low
+        look = {
+            "centre": (0.5 + self.window_shift * (2 * next(draw) - 1)) * span + scale.low,
+            "width": torch.exp(self.window_stretch * (2 * next(draw) - 1)) * span,
+            "brightness": self.brightness * (2 * next(draw) - 1),
+            "contrast": 1 + self.contrast * (2 * next(draw) - 1),
+        }
+        jitters, saturation, hue, grey = (next(draw) for _ in range(4))
+        if channels == 3 and (self.colour or self.grey):  # with the probabilities of SimCLR
+            jitters = jitters < 0.8
+            turn = torch.where(jitters, 0.2 * self.colour * (2 * hue - 1), 0.0)  # share of the colour circle
+            look["saturation"] = torch.where(jitters, 1 + 0.8 * self.colour * (2 * saturation - 1), 1.0)
+            look["rotation"] = _hue_rotation(2 * math.pi * turn)
+            look["grey"] = grey < self.grey
         blurred, position = next(draw) < self.blur_share, next(draw)
         largest = self.blur_sigma * self.size / 224
         radius = math.ceil(2 * largest)
-        if not self.blur_share or radius == 0:
-            return unit
-        sigma = torch.where(blurred, 0.1 + (largest - 0.1) * position, 0.0).clamp(min=1e-3)
-        offsets = torch.arange(-radius, radius + 1, device=unit.device)
-        kernel = torch.exp(-0.5 * (offsets[None] / sigma[:, None]) ** 2)
-        kernel = (kernel / kernel.sum(1, keepdim=True)).T
-        side = unit.shape[-1]
-        for axis in (2, 3):
-            pad = (0, 0, radius, radius) if axis == 2 else (radius, radius, 0, 0)
-            padded = functional.pad(unit, pad, mode="reflect")
-            unit = torch.zeros_like(unit)
-            for i, weight in enumerate(kernel):
-                unit.addcmul_(_each(weight), padded.narrow(axis, i, side))
-        return unit
-
-    def _noise(self, unit: torch.Tensor, draw) -> torch.Tensor:
-        """Add noise: each image reads a fixed table of normal numbers from a random offset."""
-        sigma, offset = self.noise * next(draw), next(draw)
-        if not self.noise:
-            return unit
-        pixels = unit[0].numel()
-        table = _normal_table(unit.device, max(NOISE_TABLE, 4 * pixels))
-        starts = (offset.double() * (len(table) - pixels)).long()
-        noise = table.unfold(0, pixels, 1)[starts]
-        return noise.view_as(unit).mul_(_each(sigma)).add_(unit)
+        if self.blur_share and radius:
+            sigma = torch.where(blurred, 0.1 + (largest - 0.1) * position, 0.0).clamp(min=1e-3)
+            kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1)[None] / sigma[:, None]) ** 2)
+            look["kernel"] = kernel / kernel.sum(1, keepdim=True)
+        look["noise"] = self.noise * next(draw)
+        return look, next(draw)
 
 
 class ViewMaker:
@@ -253,14 +231,13 @@ class ViewMaker:
         return self.presets[0].make_pair(match_channels(images, self.channels), masks, self.scale, draws)
 
 
-def _each(values: torch.Tensor) -> torch.Tensor:
-    """Reshape a number per image (B,) so that it broadcasts over a batch (B, C, H, W)."""
-    return values.view(-1, 1, 1, 1)
+def _resampled(images: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    return functional.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
 def _affine_grid(theta: torch.Tensor, size: int) -> torch.Tensor:
     """torch's `affine_grid` for square views, (B, size, size, 2), computed as sums of rows and columns: several times faster."""
-    centres = (torch.arange(size, device=theta.device) * 2 + 1) / size - 1
+    centres = _centres(size, theta.device)
     grid = theta.new_empty((len(theta), size, size, 2))
     for i in (0, 1):
         along_x = theta[:, i, 0, None] * centres
@@ -269,12 +246,27 @@ def _affine_grid(theta: torch.Tensor, size: int) -> torch.Tensor:
     return grid
 
 
+@cache
+def _centres(size: int, device: torch.device) -> torch.Tensor:
+    """Centres of pixels in the coordinates of `grid_sample`, from −1 to 1."""
+    with torch.inference_mode(False):
+        return ((torch.arange(size) * 2 + 1) / size - 1).to(device)
+
+
 def _hue_rotation(angle: torch.Tensor) -> torch.Tensor:
     """Rotation of RGB about the grey axis by `angle` (B,), shape (B, 3, 3) (Rodrigues' formula)."""
     cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
     axis = 1 / math.sqrt(3)
-    cross = angle.new_tensor([[0, -axis, axis], [axis, 0, -axis], [-axis, axis, 0]])
-    return cos * torch.eye(3, device=angle.device) + sin * cross + (1 - cos) / 3
+    cross = torch.tensor([[0, -axis, axis], [axis, 0, -axis], [-axis, axis, 0]])
+    return cos * torch.eye(3) + sin * cross + (1 - cos) / 3
+
+
+def _normal_numbers(unit: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+    """Normal numbers for images (B, C, H, W): each reads a fixed table from its offset, a share of the table, on the CPU."""
+    pixels = unit[0].numel()
+    table = _normal_table(unit.device, max(NOISE_TABLE, 4 * pixels))
+    starts = to_device((offset.double() * (len(table) - pixels)).long(), unit.device)
+    return table.unfold(0, pixels, 1)[starts].view_as(unit)
 
 
 @cache
