@@ -25,7 +25,7 @@ class TokenCenter(Center):
     @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Move the centre towards the mean of the tokens (n, K) of all ranks; without tokens it stays."""
-        count = sum_over_ranks(x.new_tensor([float(len(x))]))
+        count = sum_over_ranks(x.new_full((1,), len(x)))
         mean = sum_over_ranks(x.sum(0, keepdim=True)) / count.clamp(min=1)
         moved = self.center * self.momentum + mean.to(self.center.dtype) * (1 - self.momentum)
         self.center = torch.where(count.to(self.center.dtype) > 0, moved, self.center)

@@ -12,6 +12,7 @@ from lightly.models.modules.heads import DINOv2ProjectionHead
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from ssl_transfer.data.transfer import to_device
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods.centering import TokenCenter, balanced_log_assignments
@@ -129,18 +130,20 @@ class DINOv2(SelfDistillation):
     def forward(self, batch: ViewBatch, step: int) -> Losses:
         """DINO over all pairs of other views, iBOT over the masked patches, and KoLeo over both global views."""
         images, small = torch.cat(batch.views[:LARGE_VIEWS]), batch.views[LARGE_VIEWS:]
-        masks = self.masks(batch.rows, step, images.device)
+        masks = self.masks(batch.rows, step)
+        masked = to_device(masks.flatten().nonzero()[:, 0], images.device)  # found on the CPU: a GPU would wait
+        masks = to_device(masks, images.device)
         features, patches = self._masked(images, masks)
         with torch.no_grad():
             target_features, target_patches = _features_and_patches(self.momentum_network[0], images)
             slow_heads: Any = self.momentum_network[1]
             targets = slow_heads["images"](target_features).float()
-            patch_targets = slow_heads["patches"](target_patches[masks.flatten(1)]).float()
+            patch_targets = slow_heads["patches"](target_patches.flatten(0, 1)[masked]).float()
         parts = list(features.chunk(LARGE_VIEWS))
         if small:  # one pass for all small views
             parts += self.backbone(torch.cat(small)).chunk(len(small))
         outputs = self.heads["images"](torch.cat(parts)).float()
-        patch_outputs = self.heads["patches"](patches[masks.flatten(1)]).float()
+        patch_outputs = self.heads["patches"](patches.flatten(0, 1)[masked]).float()
         with torch.autocast(images.device.type, enabled=False):
             temperature = self.target_temperature(step)
             targets, patch_targets = (self._balanced(values, temperature) for values in (targets, patch_targets))
@@ -167,13 +170,16 @@ class DINOv2(SelfDistillation):
             return outputs
         return balanced_log_assignments(outputs / temperature) * temperature
 
-    def masks(self, rows: Tensor, step: int, device: torch.device) -> Tensor:
-        """Which patches of both large crops are masked, bool (2B, height, width): those of the first crop, then of the second."""
+    def masks(self, rows: Tensor, step: int) -> Tensor:
+        """Which patches of both large crops are masked, on the CPU, bool (2B, height, width).
+
+        Those of the first crop come first.
+        """
         epoch, grid = step // self.schedule.steps_per_epoch, self.masked_vit.vit.patch_embed.grid_size
         options = {"grid": grid, "masked_images": self.masked_images, "mask_share": self.mask_share}
         positions = rows.cpu().numpy()
         views = [block_masks(self.seed, epoch, positions, view, **options) for view in range(LARGE_VIEWS)]
-        return torch.cat(views).to(device)
+        return torch.cat(views)
 
     def compiled_parts(self) -> list[nn.Module]:
         """The transformer blocks, since masked images do not go through `forward` of the ViT."""

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat, PositiveIn
 from torch import Tensor, nn
 
 from ssl_transfer.data.intensity import match_channels
+from ssl_transfer.data.transfer import constant
 from ssl_transfer.data.views import ViewBatch, Views
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods.objective import Losses, Objective
@@ -119,7 +120,9 @@ class Distill(Objective):
     def teacher_input(self, view: Tensor) -> Tensor:
         """A view (B, C, H, W) of the student, in channels, size and intensity of the teacher."""
         intensity, size = self.backbone.intensity, self.teacher_size
-        mean, std = (view.new_tensor(values).view(1, -1, 1, 1) for values in (intensity.mean, intensity.std))
+        mean, std = (
+            constant(tuple(v), view.device, view.dtype, channels=True) for v in (intensity.mean, intensity.std)
+        )
         unit = view * std + mean
         if unit.shape[-1] != size:
             unit = functional.interpolate(unit, (size, size), mode="bilinear", antialias=True, align_corners=False)

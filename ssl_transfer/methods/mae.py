@@ -12,6 +12,7 @@ from pydantic import Field, PositiveInt
 from torch import nn
 
 from ssl_transfer.data.counters import uniforms
+from ssl_transfer.data.transfer import to_device
 from ssl_transfer.data.views import ViewBatch, Views
 from ssl_transfer.methods.masking import MASK_STREAM
 from ssl_transfer.methods.objective import Losses, Objective
@@ -101,4 +102,5 @@ class MAE(Objective):
         order = torch.from_numpy(np.argsort(draws, axis=1)) + prefix
         kept = max(1, int(patches * (1 - self.mask_share)))
         prefix_tokens = torch.arange(prefix).expand(len(order), -1)
-        return torch.cat([prefix_tokens, order[:, :kept]], 1).to(device), order[:, kept:].to(device)
+        order = to_device(torch.cat([prefix_tokens, order], 1), device)
+        return order[:, : prefix + kept], order[:, prefix + kept :]

@@ -7,6 +7,7 @@ from lightly.loss import NTXentLoss
 from lightly.models.modules import MoCoProjectionHead
 from pydantic import PositiveFloat, PositiveInt
 
+from ssl_transfer.data.transfer import to_device
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods.momentum import MomentumNetwork
@@ -62,7 +63,10 @@ class MoCo(Objective):
         queries = self.projection_head(self.backbone(batch.views[0]))
         with torch.no_grad():
             keys = self._keys(batch.views[1], step)
-        loss = self.criterion(queries.float(), keys.float())
+        with torch.autocast(
+            queries.device.type, enabled=False
+        ):  # logits of bf16 would round differences of similarities
+            loss = self.criterion(queries.float(), keys.float())
         return {"loss": loss, "projections": [queries.detach().float(), keys.float()]}
 
     def _keys(self, images: torch.Tensor, step: int) -> torch.Tensor:
@@ -70,13 +74,12 @@ class MoCo(Objective):
         if self.bn_groups == 1:
             return self.momentum_network(images)
         local, total = len(images), len(images) * world_size()
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed * 10**9 + step)).to(
-            images.device
-        )
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(self.seed * 10**9 + step))
         local_rows = slice(rank() * local, (rank() + 1) * local)
-        shuffled = gather(images)[order[local_rows]]
+        there = to_device(torch.stack([order, torch.argsort(order)])[:, local_rows], images.device)
+        shuffled = gather(images)[there[0]]
         keys = gather(self.momentum_network(shuffled))
-        return keys[torch.argsort(order)[local_rows]]
+        return keys[there[1]]
 
     def after_step(self, step: int) -> None:
         """Update the momentum network."""

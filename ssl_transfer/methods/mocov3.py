@@ -60,7 +60,8 @@ class MoCoV3(Objective):
         queries = [self.prediction_head(self.projection_head(self.backbone(view))).float() for view in batch.views]
         with torch.no_grad():
             keys = [self.momentum_network(view).float() for view in batch.views]
-        loss = self._info_nce(queries[0], keys[1]) + self._info_nce(queries[1], keys[0])
+        with torch.autocast(queries[0].device.type, enabled=False):  # as for MoCo
+            loss = self._info_nce(queries[0], keys[1]) + self._info_nce(queries[1], keys[0])
         return {"loss": loss, "projections": [query.detach() for query in queries]}
 
     def _info_nce(self, queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:

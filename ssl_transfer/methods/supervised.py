@@ -40,5 +40,5 @@ class Supervised(Objective):
         logits = self.classifier(features).float()
         if batch.labels is None:
             raise ValueError("supervised: the batch has no labels")
-        loss = functional.cross_entropy(logits, batch.labels.to(logits.device), label_smoothing=self.label_smoothing)
+        loss = functional.cross_entropy(logits, batch.labels, label_smoothing=self.label_smoothing)
         return {"loss": loss, "projections": [features.detach().float()]}

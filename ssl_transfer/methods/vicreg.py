@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from lightly.loss import VICRegLoss
+from lightly.loss.vicreg_loss import invariance_loss, variance_loss
 from lightly.models.modules.heads import VICRegProjectionHead
 from pydantic import NonNegativeFloat, PositiveInt
 
@@ -43,11 +43,40 @@ class VICReg(Objective):
         super().__init__()
         self.backbone = backbone
         self.projection_head = VICRegProjectionHead(backbone.feature_dim, hidden_dim, projection_dim)
-        self.criterion = VICRegLoss(invariance, variance, covariance)
+        self.weights = (invariance, variance, covariance)
 
     def forward(self, batch: ViewBatch, step: int) -> Losses:
         """Invariance, variance and covariance over the global batch."""
         projections = [self.projection_head(self.backbone(view)).float() for view in batch.views]
         with torch.autocast(projections[0].device.type, enabled=False):
-            loss = self.criterion(*(gather_with_gradient(projection) for projection in projections))
+            first, second = (gather_with_gradient(projection) for projection in projections)
+            loss = vicreg_loss(first, second, self.weights)
         return {"loss": loss, "projections": [p.detach() for p in projections]}
+
+
+def vicreg_loss(first: torch.Tensor, second: torch.Tensor, weights: tuple[float, float, float]) -> torch.Tensor:
+    """VICReg's loss of the projections (B, D) of two views.
+
+    Args:
+        weights: Those of invariance, variance and covariance.
+    """
+    invariance, variance, covariance = weights
+    return (
+        invariance * invariance_loss(first, second)
+        + variance * 0.5 * (variance_loss(first) + variance_loss(second))
+        + covariance * (covariance_loss(first) + covariance_loss(second))
+    )
+
+
+def covariance_loss(projections: torch.Tensor) -> torch.Tensor:
+    """Sum of squared covariances of different dimensions of projections (B, D), divided by D.
+
+    lightly selects them by a mask, whose list of positions takes 1 GB at 8192 dimensions; this is a view.
+    """
+    count, width = projections.shape
+    centred = projections - projections.mean(0)
+    covariance = centred.T @ centred / (count - 1)
+    off_diagonal = covariance.flatten()[:-1].view(width - 1, width + 1)[
+        :, 1:
+    ]  # every row starts with a diagonal element
+    return off_diagonal.square().sum() / width

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from lightly.utils.lars import LARS
 from pydantic import Field, PositiveFloat
+from timm.optim.lars import Lars
 
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods.objective import Group
@@ -30,7 +30,7 @@ def scaled_rate(lr: float, rule: RateRule, batch_size: int) -> float:
 def parameter_groups(groups: Sequence[Group], lr: float, weight_decay: float, layer_decay: float) -> list[dict]:
     """Divide each group into two optimiser groups: weights, and norms and biases, which have no weight decay.
 
-    lightly's LARS does not scale groups without weight decay, which is what the papers prescribe for norms and biases.
+    timm's LARS does not scale groups without weight decay, which is what the papers prescribe for norms and biases.
 
     Args:
         groups: Parameters, grouped by learning rate.
@@ -78,11 +78,12 @@ def lars(
     if weight_decay <= 0:
         raise RecipeError("optimizer.weight_decay: LARS scales only decayed weights; set it above 0, for example 1e-6.")
     rate = scaled_rate(lr, rate_rule, batch_size)
-    return LARS(
+    optimizer: Any = Lars  # its defaults are annotated as int
+    return optimizer(
         parameter_groups(groups, rate, weight_decay, layer_decay),
         lr=rate,
         momentum=momentum,
-        trust_coefficient=trust_coefficient,
+        trust_coeff=trust_coefficient,
     )
 
 
@@ -140,7 +141,10 @@ def adamw(
             has the strategy `llrd`. MAE: 0.75 in fine-tuning (2111.06377, Table 9).
     """
     rate = scaled_rate(lr, rate_rule, batch_size)
-    return torch.optim.AdamW(parameter_groups(groups, rate, weight_decay, layer_decay), lr=rate, betas=betas)
+    on_gpu = all(parameter.is_cuda for group in groups for parameter in group.parameters)
+    return torch.optim.AdamW(
+        parameter_groups(groups, rate, weight_decay, layer_decay), lr=rate, betas=betas, fused=on_gpu or None
+    )
 
 
 OPTIMIZERS = {"lars": lars, "sgd": sgd, "adamw": adamw}

@@ -4,8 +4,11 @@ import copy
 
 import pytest
 import torch
+from lightly.loss import NTXentLoss
 from support.naive_methods import assert_equal_losses_and_gradients, perturb, twin, unit
 from support.tiny_methods import IMAGES, RESNET, VIT, new_batch, new_method
+
+from ssl_transfer.methods.simclr import nt_xent
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5])
@@ -23,6 +26,14 @@ def test_simclr_is_the_paper_s_nt_xent_over_all_pairs(temperature):
 
     naive_loss = sum(term(2 * k, 2 * k + 1) + term(2 * k + 1, 2 * k) for k in range(IMAGES)) / (2 * IMAGES)
     assert_equal_losses_and_gradients(method, method(batch, 0)["loss"], naive, naive_loss)
+
+
+def test_nt_xent_is_lightly_s():
+    first, second = torch.randn(2, 8, 16, dtype=torch.float64).requires_grad_()
+    losses = nt_xent(first, second, 0.1), NTXentLoss(0.1)(first, second)
+    gradients = [torch.autograd.grad(loss, (first, second)) for loss in losses]
+    assert torch.allclose(*losses)
+    assert all(torch.allclose(*pair) for pair in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("kind", [RESNET, VIT], ids=["resnet", "vit"])

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from lightly.loss import VICRegLoss
 from support.naive_methods import assert_equal_losses_and_gradients, twin
 from support.tiny_methods import IMAGES, new_batch, new_method
 
 from ssl_transfer.data.views import ViewBatch
+from ssl_transfer.methods.vicreg import vicreg_loss
 
 DIM = 16
 
@@ -69,6 +71,14 @@ def test_vicreg_is_the_paper_s_invariance_variance_and_covariance(weights):
     ]
     naive_loss = weights[0] * invariance + weights[1] * variance + weights[2] * sum(off_diagonal)
     assert_equal_losses_and_gradients(method, method(batch, 0)["loss"], naive, naive_loss)
+
+
+def test_vicreg_s_loss_is_lightly_s():
+    first, second = torch.randn(2, 8, 16, dtype=torch.float64).requires_grad_()
+    losses = vicreg_loss(first, second, (25.0, 10.0, 2.0)), VICRegLoss(25.0, 10.0, 2.0)(first, second)
+    gradients = [torch.autograd.grad(loss, (first, second)) for loss in losses]
+    assert torch.allclose(*losses)
+    assert all(torch.allclose(*pair) for pair in zip(*gradients, strict=True))
 
 
 @pytest.mark.parametrize("name", ["barlowtwins", "vicreg"])

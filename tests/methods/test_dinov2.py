@@ -19,7 +19,6 @@ from ssl_transfer.recipe import options_model
 from ssl_transfer.schedule import Schedule
 
 GRID = SIDE // PATCH
-CPU = torch.device("cpu")
 AVERAGED = (VIT[0], {**VIT[1], "global_pool": "avg", "class_token": False})
 REGISTERS = (VIT[0], {**VIT[1], "reg_tokens": 2})
 
@@ -59,7 +58,7 @@ def naive_koleo(features):
 def naive_loss(naive, batch, step, temperature, koleo_weight=0.1, patch_weight=1.0):
     """The three losses, image by image and patch by patch."""
     slow, heads, slow_heads = naive.momentum_network[0].model, naive.heads, naive.momentum_network[1]
-    vit, token, masks = naive.backbone.model, naive.masked_vit.mask_token[0, 0], naive.masks(batch.rows, step, CPU)
+    vit, token, masks = naive.backbone.model, naive.masked_vit.mask_token[0, 0], naive.masks(batch.rows, step)
     crops = [image for view in batch.views[:2] for image in view]
     seen = [features_and_patches(vit, image, mask, token) for image, mask in zip(crops, masks, strict=True)]
     taught = [features_and_patches(slow, image) for image in crops]
@@ -139,9 +138,9 @@ def test_the_masks_of_a_training_change_with_the_epoch_and_differ_between_both_l
     method = new_method("dinov2")
     method.schedule = Schedule(steps_per_epoch=5, total_steps=50)
     rows = torch.arange(30)
-    first = method.masks(rows, 7, CPU)
-    assert first.shape == (60, GRID, GRID) and torch.equal(first, method.masks(rows, 9, CPU))
-    assert not torch.equal(first, method.masks(rows, 10, CPU)) and not torch.equal(first[:30], first[30:])
+    first = method.masks(rows, 7)
+    assert first.shape == (60, GRID, GRID) and torch.equal(first, method.masks(rows, 9))
+    assert not torch.equal(first, method.masks(rows, 10)) and not torch.equal(first[:30], first[30:])
 
 
 def test_half_of_the_crops_are_masked_by_shares_that_are_uniform():
@@ -180,7 +179,7 @@ def test_drawing_masks_leaves_python_s_own_generator_as_it_was():
 def test_the_trained_network_sees_nothing_of_masked_patches_and_the_momentum_network_does():
     method = prepared(masked_images=1.0, local_views=0)
     batch = new_batch(method)
-    masks = method.masks(batch.rows, 0, CPU)
+    masks = method.masks(batch.rows, 0)
     pixels = masks.repeat_interleave(PATCH, 1).repeat_interleave(PATCH, 2)[:, None]
     changed = torch.where(pixels, torch.randn(2 * IMAGES, 1, SIDE, SIDE).double(), torch.cat(batch.views))
     before, after = method(batch, 0), method(ViewBatch(list(changed.chunk(2)), batch.rows), 0)
@@ -204,7 +203,7 @@ def test_centres_follow_the_mean_targets_of_images_and_of_masked_patches():
     perturb(method.momentum_network, 0.3)
     batch, slow_heads = new_batch(method), method.momentum_network[1]
     taught = [features_and_patches(method.momentum_network[0].model, image) for image in torch.cat(batch.views[:2])]
-    masks = method.masks(batch.rows, 0, CPU).flatten(1)
+    masks = method.masks(batch.rows, 0).flatten(1)
     images = slow_heads["images"](torch.stack([feature for feature, _ in taught]))
     patches = slow_heads["patches"](torch.stack([patches for _, patches in taught])[masks])
     method(batch, 0)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from lightly.utils.lars import LARS
 from torch import nn
 
 from ssl_transfer.errors import RecipeError
@@ -73,6 +74,22 @@ def test_lars_is_the_paper_s_step_for_weights_and_plain_sgd_for_norms_and_biases
         optimizer.step()
     for name, parameter in network.named_parameters():
         assert torch.allclose(parameter, naive[name], rtol=1e-5, atol=1e-7), name
+
+
+def test_lars_is_lightly_s(network):
+    reference = copy.deepcopy(network)
+    own = OPTIMIZERS["lars"](one_group(network), 1, lr=0.3, weight_decay=1e-3)
+    groups = parameter_groups(one_group(reference), 0.3, 1e-3, 1.0)
+    theirs = LARS(groups, lr=0.3, momentum=0.9)
+    for step in range(4):
+        torch.manual_seed(step)
+        for parameter, twin in zip(network.parameters(), reference.parameters(), strict=True):
+            parameter.grad = torch.randn_like(parameter)
+            twin.grad = parameter.grad.clone()
+        own.step()
+        theirs.step()
+    for parameter, twin in zip(network.parameters(), reference.parameters(), strict=True):
+        assert torch.allclose(parameter, twin, rtol=1e-6, atol=1e-8)
 
 
 def test_lars_moves_a_bias_that_is_zero(network):
