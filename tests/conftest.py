@@ -42,6 +42,12 @@ tracker:   none
 """
 
 
+def pytest_configure(config):
+    """Hide the GPUs of the machine, except from `pytest -m gpu`: all other tests compare with computations on the CPU."""
+    if "gpu" not in config.option.markexpr.replace("not gpu", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items):
     """Put the files of `SLOWEST_FILES` first: otherwise one worker still runs a long file when the other has nothing left."""
     rank = {str(ROOT / "tests" / name): number for number, name in enumerate(SLOWEST_FILES)}

@@ -34,6 +34,9 @@ from ssl_transfer.training.monitor import Alarms
 from ssl_transfer.training.optim import OPTIMIZERS
 from ssl_transfer.training.session import Session
 
+FP16_SCALE = (
+    1024.0  # of a loss, so that small gradients do not vanish in fp16; a power of two rounds nothing in fp32 and bf16
+)
 LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -84,7 +87,7 @@ class TaskModel(Objective):
         """Loss of this rank's part of a batch."""
         logits = self.head(self.backbone, batch.views[0]).float()
         labels: Any = batch.labels  # never None: tasks have labels
-        loss = self.criterion(logits, labels.to(logits.device)) + self.strategy.penalty()
+        loss = self.criterion(logits, labels) + self.strategy.penalty()
         return {"loss": loss, "projections": []}
 
     def gradients(self, step: int) -> list[torch.Tensor | None]:
@@ -92,8 +95,12 @@ class TaskModel(Objective):
         self.rest(step)
         statistics = {name: buffer.clone() for name, buffer in self.named_buffers()}
         parameters = [parameter for group in self.groups() for parameter in group.parameters]
-        gradients = torch.autograd.grad(self(self.batch(step), step)["loss"], parameters, allow_unused=True)
+        loss = self(self.batch(step), step)["loss"] * FP16_SCALE
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         with torch.no_grad():
+            for gradient in gradients:
+                if gradient is not None:
+                    gradient /= FP16_SCALE
             for name, buffer in self.named_buffers():
                 buffer.copy_(statistics[name])
         if world_size() > 1:

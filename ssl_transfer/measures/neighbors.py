@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
@@ -22,6 +24,8 @@ RECALL_QUERIES = 500
 QUERIES_AT_ONCE = 65_536  # in a search of cells: thousands of queries per cell, in lists that stay small
 TILE = 2048  # rows and columns of similarities that are computed at a time: 16 MB, which fit into caches
 GPU_MOST = 2048  # largest number of neighbours, and of cells to probe, that FAISS accepts on a GPU
+GPU_QUERIES, GPU_ROWS = 2048, 65_536  # similarities that a GPU computes at a time: 512 MB
+FAISS_GPU_BYTES = 256 << 20  # memory that FAISS reserves on a GPU for a search
 TIE = 1e-6  # similarities that differ by less are equal in float32
 
 
@@ -30,8 +34,8 @@ class NeighborIndex:
 
     `exact` compares a query with every row. `ivf` divides the rows into about 2·√N cells by k-means and compares a query with the
     rows of its nearest cells, 1/32 of all cells, or more after `widen`. `hnsw` searches a graph of neighbours. `auto` is `exact`
-    below `EXACT_SEARCH_BELOW` rows and `ivf` above. All are seeded: the same rows and queries give the same answer. If FAISS has
-    a GPU, `exact` and `ivf` use it.
+    below `EXACT_SEARCH_BELOW` rows and `ivf` above. All are seeded: the same rows and queries give the same answer. On a GPU,
+    torch computes `exact`, and FAISS `ivf` if it was built for one; if its memory is full, the CPU does.
 
     Args:
         features: Rows of the index, shape (N, D).
@@ -49,6 +53,7 @@ class NeighborIndex:
         rows = _unit(features)
         self.kind = ("exact" if len(rows) < EXACT_SEARCH_BELOW else "ivf") if kind == "auto" else kind
         self._index = {"exact": lambda rows: rows, "ivf": _cells, "hnsw": _graph}[self.kind](rows)
+        self._on_gpu: Any = None  # its copy on a GPU, made at the first search
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k most similar rows for each query; see `nearest`."""
@@ -56,7 +61,7 @@ class NeighborIndex:
         if self.kind == "exact":
             return self._exact(queries, k)
         if self.kind == "ivf":
-            similarities, positions = _in_cells(self._index, queries, k, self._index.nprobe)
+            similarities, positions = self._in_cells(queries, k, self._index.nprobe)
         else:
             self._index.hnsw.efSearch = max(SEARCH_WIDTH, 2 * k)
             similarities, positions = self._index.search(queries, k)
@@ -72,7 +77,7 @@ class NeighborIndex:
             features: The rows of the index, (N, D).
             k: Number of neighbours, at most N − 1.
         """
-        if self.kind == "exact" and k < TILE and not _gpu(k + 1):
+        if self.kind == "exact" and k < TILE and not _torch_has_gpu():
             return _each_other(self._index, k)
         similarities, positions = self.search(features, k + 1)
         itself = positions == np.arange(len(positions))[:, None]
@@ -109,13 +114,29 @@ class NeighborIndex:
         import faiss
 
         if self.kind == "ivf":
-            return _in_cells(self._index, queries, k, self._index.nlist)
+            return self._in_cells(queries, k, self._index.nlist)
         if self.kind == "hnsw":
             return faiss.downcast_index(self._index.storage).search(queries, k)
-        if _gpu(k):
-            resources = faiss.StandardGpuResources()
-            return faiss.knn_gpu(resources, queries, self._index, k, metric=faiss.METRIC_INNER_PRODUCT)
+        if _torch_has_gpu():
+            import torch
+
+            with suppress(torch.OutOfMemoryError), torch.inference_mode():
+                if self._on_gpu is None:
+                    self._on_gpu = torch.from_numpy(self._index).to("cuda")
+                return _largest_products(self._on_gpu, queries, k)
         return faiss.knn(queries, self._index, k, metric=faiss.METRIC_INNER_PRODUCT)
+
+    def _in_cells(self, queries: np.ndarray, k: int, probed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Search the `probed` nearest cells of each query; positions are −1 where these cells hold fewer than k rows."""
+        if _faiss_has_gpu(max(k, probed)):
+            with suppress(RuntimeError):  # its memory is full
+                if self._on_gpu is None:
+                    self._on_gpu = _copied_to_gpu(self._index)
+                self._on_gpu.nprobe = probed
+                return self._on_gpu.search(queries, k)
+        parts = [queries[start : start + QUERIES_AT_ONCE] for start in range(0, len(queries), QUERIES_AT_ONCE)]
+        results = [_cell_by_cell(self._index, part, k, probed) for part in parts]
+        return np.concatenate([found for found, _ in results]), np.concatenate([rows for _, rows in results])
 
 
 def nearest(index_features: np.ndarray, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +208,40 @@ def _weights(similarities: np.ndarray, temperature: float | None) -> np.ndarray:
     return np.exp((similarities - similarities.max(1, keepdims=True)).astype(np.float64) / temperature)
 
 
-def _gpu(most: int) -> bool:
+def _torch_has_gpu() -> bool:
+    """Whether torch has a GPU; a process without torch uses none."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_available()
+
+
+def _largest_products(rows, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest products of each query (M, D) with rows (N, D) on a GPU, tile by tile."""
+    import torch
+
+    results = []
+    for part in torch.from_numpy(queries).split(GPU_QUERIES):
+        part = part.to(rows.device)
+        best = part.new_empty((len(part), 0)), torch.empty((len(part), 0), dtype=torch.int64, device=rows.device)
+        for start in range(0, len(rows), GPU_ROWS):
+            tile = rows[start : start + GPU_ROWS]
+            found, columns = (part @ tile.T).topk(min(k, len(tile)), dim=1)
+            values, positions = torch.cat([best[0], found], 1), torch.cat([best[1], columns + start], 1)
+            kept, order = values.topk(min(k, values.shape[1]), dim=1)
+            best = kept, positions.gather(1, order)
+        results.append([values.cpu().numpy() for values in best])
+    return np.concatenate([found for found, _ in results]), np.concatenate([rows for _, rows in results])
+
+
+def _copied_to_gpu(index) -> Any:
+    """A copy of an index of cells on a GPU, beside torch: without FAISS's own reserve of 1.5 GB."""
+    import faiss
+
+    resources: Any = faiss.StandardGpuResources()
+    resources.setTempMemory(FAISS_GPU_BYTES)
+    return faiss.index_cpu_to_gpu(resources, 0, index)
+
+
+def _faiss_has_gpu(most: int) -> bool:
     """Whether FAISS can search for `most` neighbours on a GPU; `faiss-cpu` has no `get_num_gpus`."""
     import faiss
 
@@ -270,24 +324,11 @@ def _cells(rows: np.ndarray):
     return index
 
 
-def _in_cells(index, queries: np.ndarray, k: int, probed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Search the `probed` nearest cells of each query; positions are −1 where these cells hold fewer than k rows.
-
-    Cells are searched one after the other, each for all of its queries at once. This is a matrix product and several times as
-    fast as FAISS's search query by query, with the same result.
-    """
-    import faiss
-
-    if _gpu(max(k, probed)):
-        copy: Any = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
-        copy.nprobe = probed
-        return copy.search(queries, k)
-    parts = [queries[start : start + QUERIES_AT_ONCE] for start in range(0, len(queries), QUERIES_AT_ONCE)]
-    results = [_cell_by_cell(index, part, k, probed) for part in parts]
-    return np.concatenate([similarities for similarities, _ in results]), np.concatenate([rows for _, rows in results])
-
-
 def _cell_by_cell(index, queries: np.ndarray, k: int, probed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Search cells one after the other, each for all of its queries at once.
+
+    This is a matrix product and several times as fast as FAISS's search query by query, with the same result.
+    """
     import faiss
     from faiss.contrib.inspect_tools import get_invlist
 

@@ -40,8 +40,8 @@ class MomentumNetwork(nn.Sequential):
                 many: Any = torch  # one kernel for many tensors; type checkers do not know these operations
                 many._foreach_mul_(slow, momentum)  # in place, as FSDP requires
                 many._foreach_add_(slow, fast, alpha=1 - momentum)
-                continue
-            for mine, original in zip(slow, fast, strict=True):  # faster on a CPU: the second operation finds it in a cache
+                continue  # on a CPU it is slower, since the second operation does not find a tensor in the cache
+            for mine, original in zip(slow, fast, strict=True):
                 mine.mul_(momentum).add_(original, alpha=1 - momentum)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import numpy as np
@@ -12,9 +13,10 @@ from torch import nn
 
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale, match_channels
+from ssl_transfer.data.transfer import to_device, to_host
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.device import prepare_device
 from ssl_transfer.models.layers import layer_names, outputs, pooled
-from ssl_transfer.models.memory import keep_freed_memory
 
 
 def embed(
@@ -82,21 +84,33 @@ def _embedded(
     batch_size: int,
     device: torch.device | str,
     bf16: bool,
-    on_batch: Callable[[int], None],
+    on_batch: Callable[[int], None] = lambda images: None,
 ) -> dict[str, np.ndarray]:
     """What `compute` gives for every batch, by name, float32 (n, …)."""
     device = torch.device(device)
-    keep_freed_memory(device)
+    prepare_device(device)
     size = size or backbone.card.image_size
     features: dict[str, np.ndarray] = {}
     with evaluating(backbone, device, torch.bfloat16 if bf16 else None):
+        earlier: list[tuple[slice, Callable[[], dict[str, np.ndarray]]]] = []  # a batch that is still being computed
         for chosen, inputs in prepared(backbone, store, rows, size, batch_size, device):
-            for name, vectors in compute(inputs).items():
-                if name not in features:
-                    features[name] = np.empty((len(rows), vectors.shape[1]), np.float32)
-                features[name][chosen] = vectors.float().cpu().numpy()
+            earlier.append((chosen, to_host(compute(inputs))))
             on_batch(len(inputs))
+            if len(earlier) > 1:
+                _keep(features, len(rows), *earlier.pop(0))
+        for batch in earlier:
+            _keep(features, len(rows), *batch)
     return features
+
+
+def _keep(
+    features: dict[str, np.ndarray], count: int, chosen: slice, arrays: Callable[[], dict[str, np.ndarray]]
+) -> None:
+    """Write the vectors of a batch to their rows, of `count`."""
+    for name, vectors in arrays().items():
+        if name not in features:
+            features[name] = np.empty((count, vectors.shape[1]), np.float32)
+        features[name][chosen] = vectors
 
 
 def embed_layers(
@@ -109,15 +123,14 @@ def embed_layers(
     bf16: bool = False,
 ) -> dict[str, np.ndarray]:
     """Compute pooled outputs of every layer that `layer_names` lists, as `embed` does: layer -> float32 (n, C)."""
-    device, names = torch.device(device), layer_names(backbone)
-    size = size or backbone.card.image_size
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    with evaluating(backbone, device, torch.bfloat16 if bf16 else None), outputs(backbone.model, names) as captured:
-        for _, inputs in prepared(backbone, store, rows, size, batch_size, device):
+    names = layer_names(backbone)
+    with outputs(backbone.model, names) as captured:
+
+        def compute(inputs: torch.Tensor) -> dict[str, torch.Tensor]:
             backbone(inputs)
-            for name in names:
-                parts[name].append(pooled(captured[name], backbone.model).float().cpu().numpy())
-    return {name: np.concatenate(batches) for name, batches in parts.items()}
+            return {name: pooled(captured[name], backbone.model) for name in names}
+
+        return _embedded(backbone, store, rows, compute, size, batch_size, device, bf16)
 
 
 @contextmanager
@@ -138,9 +151,24 @@ def prepared(
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yield batches of a store's images as input of the backbone: positions within `rows`, and images (B, C, size, size)."""
     scale = Scale.of_store(store.card, backbone.intensity.window_hu)
-    for start in range(0, len(rows), batch_size):
-        images = torch.from_numpy(store.read(rows[start : start + batch_size])).to(device)
-        yield slice(start, start + len(images)), prepare(images, scale, size, backbone)
+    start = 0
+    for images in _read(store, [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)], device):
+        yield slice(start, start + len(images)), prepare(to_device(images, device), scale, size, backbone)
+        start += len(images)
+
+
+def _read(store: Images, parts: list[np.ndarray], device: torch.device) -> Iterator[torch.Tensor]:
+    """Read images part by part; for a GPU, the next part is read while it computes."""
+    if device.type != "cuda" or not parts:
+        yield from (torch.from_numpy(store.read(part)) for part in parts)
+        return
+    with ThreadPoolExecutor(1, "reader") as reader:
+        following = reader.submit(store.read, parts[0])
+        for part in [*parts[1:], None]:
+            images = following.result()
+            if part is not None:
+                following = reader.submit(store.read, part)
+            yield torch.from_numpy(images)
 
 
 def prepare(images: torch.Tensor, scale: Scale, size: int, backbone: Backbone) -> torch.Tensor:

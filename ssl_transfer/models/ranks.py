@@ -20,8 +20,9 @@ def gather(tensor: torch.Tensor) -> torch.Tensor:
     """Concatenate a tensor (B, …) over ranks, in their order; no gradient."""
     if world_size() == 1:
         return tensor
+    tensor = tensor.contiguous()  # also of channels_last, so that the parts have the same order of elements
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
-    distributed.all_gather(parts, tensor.contiguous())
+    distributed.all_gather(parts, tensor)
     return torch.cat(parts)
 
 

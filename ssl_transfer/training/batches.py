@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,7 +135,11 @@ def batch_at(training_set: TrainingSet, sampler: StreamSampler, step: int, devic
 
 
 def view_batches(
-    training_set: TrainingSet, sampler: StepSampler | StreamSampler, device: torch.device, workers: int | None
+    training_set: TrainingSet,
+    sampler: StepSampler | StreamSampler,
+    device: torch.device,
+    workers: int | None,
+    timed: Callable[[Iterator[Any]], Iterator[Any]] = iter,
 ) -> Generator[ViewBatch, None, None]:
     """Yield batches of views on `device`, read by worker processes in advance or in this process.
 
@@ -143,6 +147,7 @@ def view_batches(
 
     Args:
         workers: Number of worker processes; 0: read in this process; None: see `suited_workers`.
+        timed: Wraps the iterator of what is read, before views are made on a GPU, to measure how long it is waited for.
 
     Raises:
         RunError: If reader processes hang.
@@ -161,7 +166,7 @@ def view_batches(
     )
     items: Any = iter(loader)
     try:
-        for item in delivered(items) if workers else items:
+        for item in timed(delivered(items) if workers else items):
             if on_device:
                 read, rows, epoch = item
                 yield training_set.views(_moved(read, device), np.asarray(rows), np.asarray(epoch))

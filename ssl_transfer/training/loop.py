@@ -147,7 +147,7 @@ class Training:
         self.network.train()
         with TerminationFlag() as termination, Progress(self.label, total, self.step) as progress:
             while self.step < total and not enough():
-                losses, rows, gradient_norm = self._advance(logger.timed(batches))
+                losses, rows, gradient_norm = self._advance(batches)
                 self.step += 1
                 logger.add(self.step, losses, rows, gradient_norm)
                 stopping = termination.on_any_rank(self.accelerator)

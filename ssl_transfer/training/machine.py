@@ -6,18 +6,20 @@ import importlib.util
 import os
 import socket
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataParallelPlugin
+from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from ssl_transfer.errors import RecipeError, RunError
 
 # On a CPU, torch 2.15 computes wrong bf16 gradients of 3 x 3 convolutions with stride 2 on 1 x 1 maps; smaller views reach these.
 SMALLEST_BF16_VIEW = 32
+LONGEST_WAIT = timedelta(hours=1)  # of a process for the others, which may probe a backbone or score cases alone
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,18 @@ class Machine:
             precision: `fp32`, `bf16`, `fp16` or `auto`.
             memory_format: `channels_last`, `contiguous` or `auto`.
             smallest_view: Height and width of the smallest views in pixels.
+
+        Raises:
+            RecipeError: If weights are to be sharded in channels_last.
         """
         if precision == "auto":
             precision = native_precision()
             if precision == "bf16" and not torch.cuda.is_available() and smallest_view < SMALLEST_BF16_VIEW:
                 precision = "fp32"
         if memory_format == "auto":
-            memory_format = "channels_last"
+            memory_format = "contiguous" if _is_sharded() else "channels_last"  # FSDP 2 refuses channels_last weights
+        if memory_format == "channels_last" and _is_sharded():
+            raise RecipeError("train.memory_format: FSDP cannot shard channels_last weights. Set auto or contiguous.")
         return cls(precision, memory_format, torch.get_num_threads())
 
     def to_card(self) -> dict[str, str | int]:
@@ -99,7 +106,10 @@ def start_accelerator(
         project_dir=folder,
         fsdp_plugin=_sharding(),
         kwargs_handlers=[  # buffers are equal on every rank
-            DistributedDataParallelKwargs(broadcast_buffers=False, find_unused_parameters=some_unused)
+            DistributedDataParallelKwargs(
+                broadcast_buffers=False, find_unused_parameters=some_unused, gradient_as_bucket_view=True
+            ),
+            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
         ],
     )
     launched, counted = int(os.environ.get("WORLD_SIZE", "1")), accelerator.num_processes
@@ -132,13 +142,18 @@ def start_trackers(accelerator: Accelerator, tracker: str) -> None:
         socket.gethostname = host_name
 
 
+def _is_sharded() -> bool:
+    """Whether the launch requests FSDP."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
+
+
 def _sharding() -> FullyShardedDataParallelPlugin | None:
     """FSDP settings: weights in full precision, so that autocast applies to the same operations as on one GPU; None without it.
 
     Raises:
         RunError: If the launch requests version 1 of FSDP.
     """
-    if os.environ.get("ACCELERATE_USE_FSDP", "false") != "true":
+    if not _is_sharded():
         return None
     if os.environ.get("FSDP_VERSION", "1") != "2":
         raise RunError("the launch requests FSDP version 1. Set fsdp_version: 2, as launch/accelerate/fsdp8.yaml does.")

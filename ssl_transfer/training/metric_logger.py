@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
 
-from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.measures.geometry import alignment, normalised_std, uniformity
 from ssl_transfer.methods.objective import Losses
 from ssl_transfer.run import Log
@@ -18,6 +17,7 @@ from ssl_transfer.schedule import Schedule
 from ssl_transfer.training.monitor import Alarms
 
 ROWS_SHOWN = 8  # in the message of an alarm
+Batch = TypeVar("Batch")
 
 
 class MetricLogger:
@@ -49,11 +49,14 @@ class MetricLogger:
         self.accelerator.log(measured, step=0)
         self.since = time.perf_counter()
 
-    def timed(self, batches: Iterator[ViewBatch]) -> Iterator[ViewBatch]:
-        """Yield the batches, and measure the time spent waiting for them."""
+    def timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield what is read, and measure the time spent waiting for it."""
         while True:
             started = time.perf_counter()
-            batch = next(batches)
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
             self.waited += time.perf_counter() - started
             yield batch
 

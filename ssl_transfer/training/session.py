@@ -16,7 +16,7 @@ from ssl_transfer.errors import RunError
 from ssl_transfer.methods.objective import Group, Objective
 from ssl_transfer.models.architecture import brief
 from ssl_transfer.models.batchnorm import globalise_batchnorm
-from ssl_transfer.models.memory import keep_freed_memory
+from ssl_transfer.models.device import prepare_device
 from ssl_transfer.run import Log
 from ssl_transfer.schedule import Schedule
 from ssl_transfer.training.batches import StepSampler, StreamSampler, view_batches
@@ -99,7 +99,7 @@ class Session:
             folder,
             some_unused=schedule.freezes_at(step),
         )
-        keep_freed_memory(self.accelerator.device)
+        prepare_device(self.accelerator.device, equal_shapes=True)
         torch.set_num_threads(self.machine.threads)  # Accelerate may have changed the number
         torch.manual_seed(seed + self.accelerator.process_index)  # dropout and stochastic depth draw from it
 
@@ -201,10 +201,10 @@ class Session:
                 with writes(self.folder):
                     self.folder.mkdir(parents=True, exist_ok=True)
                 log = stack.enter_context(closing(Log(self.folder / "log.jsonl", self.training.step)))
-            batches = stack.enter_context(
-                closing(view_batches(training_set, sampler, self.accelerator.device, workers))
-            )
             logger = MetricLogger(self.accelerator, self.schedule, log, alarms, training_set.key)
+            batches = stack.enter_context(
+                closing(view_batches(training_set, sampler, self.accelerator.device, workers, logger.timed))
+            )
             stores = StoreWatch(part.store for part in training_set.parts)
             if self.training.step == 0:
                 logger.start(before())

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 import time
+from functools import cache
 from typing import Any
 
 import torch
+import torch.distributed as distributed
 from accelerate import Accelerator
+
+from ssl_transfer.training.machine import LONGEST_WAIT
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 INSISTING_SECONDS = 1.0  # a launcher may pass on the SIGINT that the terminal sent to all of its processes
@@ -54,6 +58,17 @@ class TerminationFlag:
         """Whether any process received a signal. All ranks must call it together, and get the same answer."""
         if accelerator.num_processes == 1:
             return bool(self.number)
-        flag = torch.tensor(float(bool(self.number)), device=accelerator.device)
-        total: Any = accelerator.reduce(flag, "sum")
-        return bool(total > 0)
+        flag = torch.tensor(float(bool(self.number)))
+        distributed.all_reduce(flag, group=_hosts())
+        return bool(flag > 0)
+
+
+@cache
+def _hosts() -> Any:
+    """A group of processes that exchanges CPU tensors; None: the default one does.
+
+    A flag that the GPUs exchange could be read only after all that they were told before, at every step.
+    """
+    if "gloo" in distributed.get_backend():
+        return None
+    return distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)

@@ -38,7 +38,10 @@ METHODS = {
     ),
     "distill": "method={name: distill, teacher: 'scratch:test_resnet,size=32', queue: 24}",
     "mae": "method={name: mae, decoder_dim: 24, decoder_depth: 1, decoder_heads: 3}",
+    "three channels": "method={name: simclr, hidden_dim: 32, projection_dim: 16}",
+    "lars": "method={name: simclr, hidden_dim: 32, projection_dim: 16}",
 }
+OTHERWISE = {"three channels": "backbone.in_channels=3", "lars": "optimizer={name: lars, lr: 0.3}"}
 LAUNCH = {  # what `accelerate launch` makes of launch/accelerate/fsdp8.yaml
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
@@ -50,7 +53,8 @@ LAUNCH = {  # what `accelerate launch` makes of launch/accelerate/fsdp8.yaml
 
 
 def overrides(method):
-    return METHODS[method], VIT, "optimizer={name: sgd, lr: 0.03}", "train.epochs=1"
+    otherwise = (OTHERWISE[method],) if method in OTHERWISE else ()
+    return METHODS[method], VIT, "optimizer={name: sgd, lr: 0.03}", "train.epochs=1", *otherwise
 
 
 def continued(folder):
@@ -128,7 +132,7 @@ def test_sharded_weights_are_trained_like_unsharded_ones(sharded, tiny_recipe, m
     two, one = log_of(sharded / method / "two"), log_of(sharded / method / "one")
     assert [line["loss"] for line in two] == pytest.approx([line["loss"] for line in one], rel=1e-3)
     assert [line["gradient_norm"] for line in two] == pytest.approx([line["gradient_norm"] for line in one], rel=1e-2)
-    assert two[-1]["knn"] == pytest.approx(one[-1]["knn"], abs=0.1)
+    assert two[-1]["knn"] == pytest.approx(one[-1]["knn"], abs=0.17)  # one of six validation images
     weights = load_backbone(sharded / method / "two" / "backbone").state_dict()
     for name, expected in load_backbone(sharded / method / "one" / "backbone").state_dict().items():
         assert torch.allclose(weights[name], expected, rtol=0.05, atol=2e-3), name

@@ -20,6 +20,7 @@ from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods.registry import METHODS
 from ssl_transfer.models.batchnorm import globalise_batchnorm
+from ssl_transfer.models.ranks import gather
 from ssl_transfer.pretraining.stage import pretrain
 from ssl_transfer.recipe import PretrainRecipe, load_recipe
 from ssl_transfer.schedule import Schedule
@@ -63,6 +64,7 @@ CASES = {  # moco: groups within a rank, groups that span ranks, one group
 IMAGES, STEPS = 12, 2
 SCHEDULE = Schedule(steps_per_epoch=1, total_steps=100)  # MAE's masks change, DINO's output layer is let go
 CPU = torch.device("cpu")
+BETWEEN_RANKS = {"broadcast_buffers": False, "gradient_as_bucket_view": True}  # as in training
 
 
 def test_the_cases_cover_every_method():
@@ -75,7 +77,7 @@ def take_steps(case, rank, world):
     method = new_method(name, kind, **options)
     method.schedule = SCHEDULE
     globalise_batchnorm(method, method.bn_groups, CPU)
-    network = DistributedDataParallel(method, broadcast_buffers=False) if world > 1 else method
+    network = DistributedDataParallel(method, **BETWEEN_RANKS) if world > 1 else method
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
     mine, losses = slice(rank * IMAGES // world, (rank + 1) * IMAGES // world), []
     for step in range(STEPS):
@@ -105,11 +107,17 @@ def rank_main(rank, folder, recipe):
     assert distributed.get_world_size() == 2
     for case in CASES:
         torch.save(take_steps(case, rank, 2), f"{folder}/{case}-{rank}.pt")
+    torch.save(gather(channels_last_images()[rank : rank + 1]), f"{folder}/gathered-{rank}.pt")
     for batch_size in (9, 1):
         with pytest.raises(RecipeError) as refusal:
             pretrain(load_recipe(PretrainRecipe, recipe, [f"train.batch_size={batch_size}"]), f"{folder}/run")
         Path(folder, f"refusal-{batch_size}-{rank}.txt").write_text(str(refusal.value))
     distributed.destroy_process_group()
+
+
+def channels_last_images():
+    """One image for each of two ranks, whose elements are in another order in memory."""
+    return torch.arange(48.0).view(2, 3, 2, 4).contiguous(memory_format=torch.channels_last)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +133,12 @@ def two_ranks(folder_of_two_ranks):
         return [torch.load(folder_of_two_ranks / f"{case}-{rank}.pt", weights_only=True) for rank in range(2)]
 
     return results
+
+
+def test_images_in_channels_last_are_gathered_in_order(folder_of_two_ranks):
+    for rank in range(2):
+        gathered = torch.load(folder_of_two_ranks / f"gathered-{rank}.pt", weights_only=True)
+        assert torch.equal(gathered, channels_last_images())
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -9,13 +9,17 @@ import torch
 from support.families import FAMILIES, family_backbone
 from support.tiny_tasks import class_task, judge, mask_task
 
+from ssl_transfer.data import views
+from ssl_transfer.data.view_steps import Steps
 from ssl_transfer.evaluation.linear_probe import LinearProbe
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
 from ssl_transfer.features import extract_features, layer_features, paired_features
+from ssl_transfer.measures import neighbors
 from ssl_transfer.measures.logistic import fit_heads
+from ssl_transfer.measures.neighbors import NeighborIndex, nearest
 from ssl_transfer.models.embedding import embed
 
-WAITS_OF_THREE_BATCHES = 12
+WAITS_OF_THREE_BATCHES = 3
 
 
 def losses(folder):
@@ -31,6 +35,12 @@ def classes(tmp_path_factory):
 @pytest.fixture(scope="module")
 def masks(tmp_path_factory):
     return mask_task(tmp_path_factory.mktemp("masks"))
+
+
+@pytest.fixture(autouse=True)
+def _equal_views(monkeypatch):
+    """Views of the same digits on both devices: in fine-tuning of few images, rounding grows to 1 % in three steps."""
+    monkeypatch.setattr(views, "steps_for", lambda device: Steps)
 
 
 def compared(gpu, protocol, family, task, folder, *overrides):
@@ -86,6 +96,19 @@ def test_features(family, ct_store, gpu):
         assert all(np.allclose(found[name], layers[name], atol=1e-4) for name in layers)
         assert np.allclose(paired_features(backbone, ct_store, rows), pairs, atol=1e-4)
     assert counts.waits.total() == WAITS_OF_THREE_BATCHES, counts.waits
+
+
+def test_exact_neighbours(gpu, monkeypatch):
+    draw = np.random.default_rng(0)
+    rows, queries = draw.normal(size=(300, 8)), draw.normal(size=(50, 8))
+    expected, others = nearest(rows, queries, 40), NeighborIndex(rows).others(rows, 7)
+    monkeypatch.setattr(neighbors, "GPU_QUERIES", 32)
+    monkeypatch.setattr(neighbors, "GPU_ROWS", 70)
+    with gpu, gpu.counting() as counts:
+        found, found_others = nearest(rows, queries, 40), NeighborIndex(rows).others(rows, 7)
+    assert counts.launches > 0
+    for (similarities, positions), reference in ((found, expected), (found_others, others)):
+        assert np.allclose(similarities, reference[0], atol=1e-6) and np.array_equal(positions, reference[1])
 
 
 @pytest.mark.parametrize("kind", ["softmax", pytest.param("labels", marks=pytest.mark.long)])

@@ -31,23 +31,7 @@ CASES = {  # overrides of the recipe
     "accumulated": ["method={name: moco, queue: 48, bn_groups: 1, projection_dim: 16}", "train.accumulate_steps=2"],
     "workers": ["train.workers=1"],
 }
-WAITS = {  # of the host in one step that is not logged
-    "simclr": 8,
-    "byol": 4,
-    "moco": 6,
-    "mocov3": 4,
-    "barlowtwins": 4,
-    "vicreg": 8,
-    "simsiam": 4,
-    "dino": 10,
-    "dinov2": 14,
-    "distill": 7,
-    "mae": 4,
-    "supervised": 3,
-    "lars": 42,
-    "accumulated": 10,
-    "workers": 8,
-}
+WAITS = {"moco": 1, "dinov2": 1, "distill": 1, "accumulated": 2}  # of the host in a step that is not logged; others: 0
 QUICK = ("simclr", "moco", "dino", "mae", "lars")
 
 
@@ -80,7 +64,7 @@ def test_losses_are_those_of_the_cpu_and_steps_wait_no_more_than_this(case, runs
     (expected,), (found,) = runs.lines(tmp_path / "cpu"), runs.lines(tmp_path / "gpu")  # means over three steps
     assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
     second = step_counts[1]  # the first one builds constants, the last one is logged
-    assert second.waits.total() == WAITS[case], second.waits
+    assert second.waits.total() == WAITS.get(case, 0), second.waits
 
 
 def test_colour_images_and_two_stores_train_as_on_the_cpu(runs, ct_store, photo_store, gpu, tmp_path):

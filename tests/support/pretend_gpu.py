@@ -147,7 +147,8 @@ class PretendGPU:
         lifted = torch._C._only_lift_cpu_tensors()
         torch._C._set_only_lift_cpu_tensors(True)
         self._stack.callback(torch._C._set_only_lift_cpu_tensors, lifted)
-        self._stack.callback(setattr, torch.backends.cudnn, "enabled", torch.backends.cudnn.enabled)
+        for name in ("enabled", "benchmark", "allow_tf32"):
+            self._stack.callback(setattr, torch.backends.cudnn, name, getattr(torch.backends.cudnn, name))
         torch.backends.cudnn.enabled = False  # its operations have no counterpart on the CPU
         for owner, name, value in self._replaced():
             self._stack.enter_context(mock.patch.object(owner, name, value))
@@ -192,10 +193,21 @@ class PretendGPU:
             (torch.cuda, "synchronize", lambda *_: waited("synchronize")),
             (torch.cuda, "get_rng_state", lambda *_: rng["state"].clone()),
             (torch.cuda, "set_rng_state", lambda state, *_: rng.update(state=state.clone())),
+            (torch.cuda, "Event", _Event),
             (torch.Tensor, "pin_memory", _pinned),
             (torch.nn.Module, "_apply", _apply),
             (optimizer, "_foreach_supported_types", [*optimizer._foreach_supported_types, OnGPU]),
         ]
+
+
+class _Event:
+    """A point in the queue of the GPU."""
+
+    def record(self, *_) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        waited("event")
 
 
 class _Everything(TorchDispatchMode):
