@@ -6,8 +6,8 @@ score, whether they train the backbone, how reports describe them) is read from 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Protocol:
         draws: Settings under which it draws random numbers itself, such as `solver=sgd`; None: it always does.
         title: As reports print it.
         methods_text: How a paper's methods section describes it: a clause without its full stop.
+        methods_text_of: The same for kinds of task that it scores in another way.
     """
 
     name: str
@@ -31,21 +32,37 @@ class Protocol:
     draws: tuple[str, ...] | None
     title: str
     methods_text: str
+    methods_text_of: Mapping[str, str] = field(default_factory=dict)
+
+    def described(self, kinds: Iterable[str]) -> str:
+        """How a methods section describes it on tasks of these kinds."""
+        scored = [kind for kind in kinds if kind in self.task_kinds]
+        texts = [self.methods_text_of.get(kind, self.methods_text) for kind in scored] or [self.methods_text]
+        return "; ".join(dict.fromkeys(texts))
 
 
 PROTOCOLS = {
     "linear_probe": Protocol(
         name="linear_probe",
-        task_kinds=("multiclass", "multilabel"),
+        task_kinds=("multiclass", "multilabel", "ordinal", "regression", "survival"),
         frozen=True,
         has_strategies=False,
         draws=("solver=sgd",),
         title="linear probe",
         methods_text="frozen features were judged by L2-regularised logistic regression, its strength selected on validation",
+        methods_text_of={
+            "ordinal": "frozen features were judged by L2-regularised logistic regressions of the thresholds between grades, "
+            "their "
+            "strength selected on validation",
+            "regression": "frozen features were judged by ridge regression, its strength selected on validation",
+            "survival": "frozen features were judged by a proportional hazards model (Cox, ties by Efron) with a ridge "
+            "penalty, its "
+            "strength selected on validation",
+        },
     ),
     "knn": Protocol(
         name="knn",
-        task_kinds=("multiclass", "multilabel"),
+        task_kinds=("multiclass", "multilabel", "ordinal", "regression"),
         frozen=True,
         has_strategies=False,
         draws=(),
@@ -54,7 +71,7 @@ PROTOCOLS = {
     ),
     "finetune": Protocol(
         name="finetune",
-        task_kinds=("multiclass", "multilabel"),
+        task_kinds=("multiclass", "multilabel", "ordinal", "regression"),
         frozen=False,
         has_strategies=True,
         draws=None,
@@ -73,6 +90,7 @@ PROTOCOLS = {
 }
 
 FROZEN = tuple(name for name, protocol in PROTOCOLS.items() if protocol.frozen)
+RANKED_KINDS = ("multiclass", "multilabel", "ordinal")  # kinds of task for which `rank` orders backbones
 WITH_STRATEGIES = tuple(name for name, protocol in PROTOCOLS.items() if protocol.has_strategies)
 
 

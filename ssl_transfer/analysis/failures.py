@@ -173,6 +173,7 @@ def _correctness(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     scores = frame.filter(like="score_")
     if "label" not in frame or "row" not in frame or not scores.shape[1]:
         raise UsageError(f"shared failures: {name} lacks row, label or score_CLASS. Is the task multiclass?")
-    predicted = scores.columns.str.removeprefix("score_").to_numpy()[scores.to_numpy().argmax(1)]
+    likeliest = scores.columns.str.removeprefix("score_").to_numpy()[scores.to_numpy().argmax(1)]
+    predicted = frame.get("predicted", pd.Series(likeliest)).to_numpy()  # of grades, the median is predicted
     table = pd.DataFrame({"label": frame["label"].astype(str), "patient": frame["patient"]})
     return table.assign(right=predicted == table["label"]).set_axis(frame["row"], axis=0)

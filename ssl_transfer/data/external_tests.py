@@ -17,6 +17,7 @@ from ssl_transfer.data.altered import ClearedAir, RecodedMasks
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.passport import TrainingRecord
 from ssl_transfer.data.store import ImageStore
+from ssl_transfer.data.targets import grade_name
 from ssl_transfer.data.tasks import Task, TaskCard, mask_classes, mask_codes
 from ssl_transfer.errors import SplitError, TaskError
 
@@ -71,7 +72,7 @@ def _external_test(task: Task, path: Path) -> ExternalTest:
     _refuse_shared_patients(task.store, store, where)
     external, classes, notes = _MATCHED[task.kind](task, store, where)
     missing = [name for name in task.classes if name not in classes]
-    if not classes:
+    if task.classes and not classes:
         raise TaskError(
             f"{where}: has no class of the task; expected some of {_listed(task.classes)}"
             f"{f', found {_listed(_names_in(store, task.card))}' if _names_in(store, task.card) else ''}. Classes are matched by "
@@ -81,8 +82,7 @@ def _external_test(task: Task, path: Path) -> ExternalTest:
         notes += [f"has no class {_listed(missing)}: metrics and gap are of {_listed(classes)}"]
     rows = np.arange(len(store))
     if task.kind != "segmentation":
-        labelled = external.labels >= 0
-        rows = rows[labelled if labelled.ndim == 1 else labelled.any(1)]
+        rows = rows[external.known]
     known = np.isin(store.column("pixel_digest")[rows].astype(str), task.store.column("pixel_digest").astype(str))
     if known.any():
         notes += [f"{int(known.sum())} of {len(rows)} images are left out: their pixels are in {task.store.path}"]
@@ -112,8 +112,11 @@ def _refuse_shared_patients(own: Images, external: Images, where: str) -> None:
 
 
 def _multiclass(task: Task, store: Images, where: str) -> tuple[Task, list[str], list[str]]:
-    column = _column(store, str(task.card.target), where)
-    names = [None if value is None or value != value else str(value) for value in column]
+    column = _column(store, task.card.columns[0], where)
+    if task.kind == "ordinal":
+        names = [grade_name(value) or None for value in column.tolist()]
+    else:
+        names = [None if value is None or value != value else str(value) for value in column]
     number = {name: code for code, name in enumerate(task.classes)}
     found = Counter(name for name in names if name is not None)
     unknown = {name: count for name, count in found.items() if name not in number}
@@ -123,6 +126,13 @@ def _multiclass(task: Task, store: Images, where: str) -> tuple[Task, list[str],
         notes = [f"images of classes that the task does not have are left out: {counts}"]
     labels = np.array([-1 if name is None else number.get(name, -1) for name in names])
     return _on(task, store, labels), [name for name in task.classes if name in found], notes
+
+
+def _values(task: Task, store: Images, where: str) -> tuple[Task, list[str], list[str]]:
+    """Of numbers and survival, which have no classes."""
+    for name in task.card.columns:
+        _column(store, name, where)
+    return _on(task, store, Task(task.name, store, task.card).labels), [], []
 
 
 def _multilabel(task: Task, store: Images, where: str) -> tuple[Task, list[str], list[str]]:
@@ -173,7 +183,14 @@ def _segmentation(task: Task, store: Images, where: str) -> tuple[Task, list[str
     return replace(task, store=recoded, card=card), [name for name, values in classes.items() if values], notes
 
 
-_MATCHED = {"multiclass": _multiclass, "multilabel": _multilabel, "segmentation": _segmentation}
+_MATCHED = {
+    "multiclass": _multiclass,
+    "ordinal": _multiclass,
+    "multilabel": _multilabel,
+    "regression": _values,
+    "survival": _values,
+    "segmentation": _segmentation,
+}
 
 
 def _on(task: Task, store: Images, labels: np.ndarray) -> Task:
@@ -199,8 +216,8 @@ def _names_in(store: Images, card: TaskCard) -> list[str]:
     """Names of the classes that a store has."""
     if card.kind == "segmentation":
         return sorted(map(str, store.card.masks.classes.values())) if store.card.masks else []
-    if card.kind == "multiclass":
-        return sorted({str(value) for value in store.column(str(card.target)) if value is not None and value == value})
+    if card.kind in ("multiclass", "ordinal"):
+        return sorted({str(value) for value in store.column(card.columns[0]) if value is not None and value == value})
     return []
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
 
 from ssl_transfer.console import say
 from ssl_transfer.data.altered import ClearedAir, RecodedMasks
@@ -16,91 +15,17 @@ from ssl_transfer.data.images import Images
 from ssl_transfer.data.splits import label_fraction
 from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.data.subgroups import assert_columns
+from ssl_transfer.data.targets import grades, numbers, strata_of, survival
+from ssl_transfer.data.task_card import MASK, TaskCard
 from ssl_transfer.data.truths import truths
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, nearest
-from ssl_transfer.measures.classification import OPERATING_POINT
-from ssl_transfer.measures.metrics import metrics_of
-from ssl_transfer.measures.overlap import IGNORED, TOLERANCE
+from ssl_transfer.measures.metrics import KINDS, metrics_of
+from ssl_transfer.measures.overlap import IGNORED
 from ssl_transfer.measures.scoring import Scoring
-from ssl_transfer.recipe import Section, find_recipe, read_yaml, validate
+from ssl_transfer.recipe import find_recipe, read_yaml, validate
 
-MASK = "mask"  # the target that is not a column
 MASKS_AT_ONCE = 256
-
-
-class TaskCard(Section):
-    """What a task's YAML file holds.
-
-    Attributes:
-        store: Folder.
-        target: A column of classes (multiclass); several columns of 0 and 1 or no and yes (see `truths`), or one column of words
-            with a `separator` (multilabel); or `mask` (segmentation).
-        metric: Settings are selected by it, and reports show it first.
-        averaging: Of auroc, average_precision, f1 and the metrics at an operating point over classes.
-        operating_point: The specificity at which `sensitivity_at_specificity` is measured, and the sensitivity of the reverse, in
-            (0, 1).
-        tolerance: Of masks: distance of two surfaces that `nsd` accepts, mm (pixels where spacings are unknown).
-        domain: Target domain; null: the store's.
-        separator: Between the words of a column that names several labels (`Effusion|Mass`).
-        negative: The word of that column which says that there is none.
-        labels: Words of that column that are predicted, in this order; the others count as none. Null: all, sorted.
-        classes: Of masks: name -> values of the mask, or `any`: whatever is not 0. Null: as the store names them.
-        subgroups: Columns whose groups of test cases are evaluated apart, such as sex, age or manufacturer; see
-            `evaluation.subgroups`. Null: none.
-        air: `clear`: CT images are read without the grey level of their air, see `altered.ClearedAir`. Null: as they are.
-        external: Folders of further stores, on which the model is tested as well after it was selected, see `external_tests`.
-    """
-
-    store: str
-    target: str | tuple[str, ...]
-    metric: str
-    averaging: Literal["macro", "weighted"] = "macro"
-    operating_point: float = Field(default=OPERATING_POINT, gt=0, lt=1)
-    tolerance: float = Field(default=TOLERANCE, ge=0, allow_inf_nan=False)
-    domain: str | None = None
-    separator: str | None = None
-    negative: str | None = None
-    labels: tuple[str, ...] | None = None
-    classes: dict[str, tuple[int, ...] | Literal["any"]] | None = None
-    subgroups: tuple[str, ...] | None = None
-    air: Literal["clear"] | None = None
-    external: tuple[str, ...] | None = None
-
-    @field_validator("external", mode="before")
-    @classmethod
-    def _single_store(cls, value):
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("classes", mode="before")
-    @classmethod
-    def _single_values(cls, value):
-        if not isinstance(value, dict):
-            return value
-        return {name: ids if isinstance(ids, (list, tuple)) or ids == "any" else [ids] for name, ids in value.items()}
-
-    @model_validator(mode="after")
-    def _options_fit(self) -> TaskCard:
-        if self.classes and self.target != MASK:
-            raise ValueError(f"`classes` are for `target: {MASK}`, and the target is {self.target}. Leave them out")
-        if self.separator and (self.target == MASK or not isinstance(self.target, str)):
-            raise ValueError("`separator` is for a single column of words. Leave it out")
-        if not self.separator and (self.negative or self.labels):
-            raise ValueError(
-                "`negative` and `labels` are for a column of words with a `separator`. Add it, such as '|'"
-            )
-        return self
-
-    def identity(self) -> dict[str, Any]:
-        """What a run's id depends on, besides the stores, which have ids of their own, and what is only reported."""
-        return self.model_dump(exclude={"store", "external", "subgroups"})
-
-    @property
-    def kind(self) -> str:
-        """`multiclass` (one class per image), `multilabel` (any number of labels per image) or `segmentation`."""
-        if self.target == MASK:
-            return "segmentation"
-        return "multiclass" if isinstance(self.target, str) and not self.separator else "multilabel"
 
 
 @dataclass(frozen=True)
@@ -134,7 +59,7 @@ class Task:
     @classmethod
     def opened(cls, name: str, card: TaskCard, where: str = "task") -> Task:
         """Open a card's store and check that they fit each other; see `load`."""
-        metrics = metrics_of("segmentation" if card.kind == "segmentation" else "classification")
+        metrics = metrics_of(*KINDS[card.kind])
         metrics = {name for name, metric in metrics.items() if not metric.calibrated}  # which nothing is selected by
         if card.metric not in metrics:
             raise TaskError(f"{where}: metric: found '{card.metric}'.{nearest(card.metric, metrics)}")
@@ -144,7 +69,7 @@ class Task:
             store = ClearedAir(store)
         if card.target == MASK:
             return cls(name, RecodedMasks(store, mask_codes(store, card, where)), card)
-        for column in [card.target] if isinstance(card.target, str) else card.target:
+        for column in card.columns:
             if column not in store.columns:
                 raise TaskError(
                     f"{where}: target: {card.store} has no column '{column}'.{nearest(column, store.columns)}"
@@ -153,7 +78,7 @@ class Task:
 
     @property
     def kind(self) -> str:
-        """`multiclass`, `multilabel` or `segmentation`; see `TaskCard.kind`."""
+        """Kind of the target, such as `multiclass`; see `TaskCard.kind`."""
         return self.card.kind
 
     @property
@@ -163,7 +88,13 @@ class Task:
 
     @cached_property
     def classes(self) -> list[str]:
-        """Names: of classes in the store's order where it has one; of labels; of masks' classes from 1 on."""
+        """Names: of classes in the store's order where it has one; of grades in ascending order; of labels; of masks' classes
+        from 1 on; none of regression and survival.
+        """
+        if self.kind in ("regression", "survival"):
+            return []
+        if self.kind == "ordinal":
+            return self._grades[0]
         if self.kind == "segmentation":
             return list(mask_classes(self.store, self.card))
         if self.kind == "multilabel":
@@ -180,11 +111,12 @@ class Task:
     @property
     def scoring(self) -> Scoring:
         """How predictions of its images are measured."""
-        return Scoring(tuple(self.classes), self.card.averaging, self.card.operating_point)
+        return Scoring(self.kind, tuple(self.classes), self.card.averaging, self.card.operating_point)
 
     @cached_property
     def labels(self) -> np.ndarray:
-        """Of every row of the store, int64, −1 where unknown: class numbers (N,), or 0 and 1 of each label (N, K).
+        """Of every row of the store: class or grade numbers (N,), or 0 and 1 of each label (N, K), int64, −1 where unknown;
+        numbers of regression (N,), or time and event of survival (N, 2), float64, NaN where unknown.
 
         Raises:
             TaskError: If the target is the mask.
@@ -195,8 +127,31 @@ class Task:
             )
         if self.kind == "multilabel":
             return np.stack(list(self._label_values.values()), 1)
+        if self.kind == "ordinal":
+            return self._grades[1]
+        if self.kind == "regression":
+            return numbers(self._columns[0], f"task {self.name}: column '{self.card.column}'")
+        if self.kind == "survival":
+            time, event = self._columns
+            return survival(time, event, f"task {self.name}", self.card.columns)
         number = {name: i for i, name in enumerate(self.classes)}
         return np.array([number.get(str(value), -1) for value in self._column])
+
+    @cached_property
+    def known(self) -> np.ndarray:
+        """Whether the target of a row is known (of a multi-label one, any label), bool (N,)."""
+        known = np.isfinite(self.labels) if self.labels.dtype.kind == "f" else self.labels >= 0
+        return known.reshape(len(known), -1).any(1)
+
+    @cached_property
+    def _grades(self) -> tuple[list[str], np.ndarray]:
+        """Names of the grades, and the grade of each row."""
+        return grades(self._columns[0], self.card.order, f"task {self.name}: column '{self.card.column}'")
+
+    @property
+    def _columns(self) -> list[np.ndarray]:
+        """The target's columns of the store."""
+        return [self.store.column(name) for name in self.card.columns]
 
     @property
     def _column(self) -> np.ndarray:
@@ -234,9 +189,15 @@ class Task:
 
     @cached_property
     def strata(self) -> np.ndarray:
-        """What fractions are stratified by, int64 (N,): the class, or the rarest label or mask class of a row + 1, 0 for none."""
-        if self.kind == "multiclass":
+        """What fractions are stratified by, int64 (N,): the class or grade, or the rarest label or mask class of a row + 1, 0
+        for none; the fifth of the numbers; whether there was an event.
+        """
+        if self.kind in ("multiclass", "ordinal"):
             return self.labels
+        if self.kind == "regression":
+            return strata_of(self.labels)
+        if self.kind == "survival":
+            return (self.labels[:, 1] == 1).astype(np.int64)
         present = self._mask_presence() if self.kind == "segmentation" else self.labels == 1
         rarity = np.where(present, present.sum(0), np.iinfo(np.int64).max)
         return np.where(present.any(1), rarity.argmin(1) + 1, 0)
@@ -274,14 +235,13 @@ class Task:
         """
         positions = np.asarray(self.store.positions(split))
         if self.kind != "segmentation":
-            labelled = self.labels[positions] >= 0
-            positions = positions[labelled if labelled.ndim == 1 else labelled.any(1)]
+            positions = positions[self.known[positions]]
         if split == "train" and fraction < 1:
             kept = label_fraction(self.groups()[positions], self.strata[positions], fraction, seed)
             positions = positions[kept]
         if len(positions) == 0:
             raise SplitError(f"task {self.name}: no labelled image in the {split} split of {self.store.path}.")
-        if split == "train" and self.kind == "multiclass":
+        if split == "train" and self.kind in ("multiclass", "ordinal"):
             missing = set(range(len(self.classes))) - set(self.labels[positions].tolist())
             if missing:
                 names = ", ".join(self.classes[c] for c in sorted(missing))

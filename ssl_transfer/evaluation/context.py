@@ -16,7 +16,8 @@ from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
-from ssl_transfer.measures.linear_classifier import LinearClassifier
+from ssl_transfer.measures.classification import decided_classes
+from ssl_transfer.measures.linear_model import LinearModel
 from ssl_transfer.measures.temperature import fit_temperature
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.recipe import EvaluateRecipe
@@ -90,7 +91,7 @@ class ProtocolResult:
         intervals: Confidence intervals of the test metrics.
         predictions: One row per test image, or per test case and class.
         notes: Caveats for the reader of the result.
-        classifier: The fitted linear classifier of features, which is kept with the result; None: the protocol has none.
+        classifier: The fitted linear model of features, which is kept with the result; None: the protocol has none.
         temperature: Of temperature scaling, fitted on validation; None: the task has no probabilities.
         predict: Applies what was selected to the test images of another context; returns its `predictions`. None: a trial.
     """
@@ -102,7 +103,7 @@ class ProtocolResult:
     intervals: dict[str, list[float]]
     predictions: pandas.DataFrame
     notes: list[str] = field(default_factory=list)
-    classifier: LinearClassifier | None = None
+    classifier: LinearModel | None = None
     temperature: float | None = None
     predict: Callable[[EvalContext], pandas.DataFrame] | None = None
 
@@ -125,16 +126,19 @@ def classified(
     Args:
         context: Input of the protocol.
         selected, settings, validation: See `ProtocolResult`.
-        validation_scores: Scores (m, C) of the validation images, on which the temperature of temperature scaling is fitted.
-        scores: Scores (n, C) of the test images of a context, by what was selected.
+        validation_scores: Predictions of the validation images, as `Task.scoring` takes them; the temperature of temperature
+            scaling is fitted on them.
+        scores: Predictions of the test images of a context, by what was selected.
     """
     task, rows, recipe = context.task, context.rows["test"], context.recipe
-    temperature = fit_temperature(task.labels[context.rows["val"]], validation_scores)
-    scoring = replace(task.scoring, temperature=temperature)
+    scoring, temperature, stated = task.scoring, None, {}
+    if task.classes:
+        temperature = fit_temperature(task.labels[context.rows["val"]], validation_scores)
+        scoring, stated = replace(scoring, temperature=temperature), {"operating_point": scoring.operating_point}
     truth, of_test = task.labels[rows], scores(context)
     return ProtocolResult(
         selected=selected,
-        settings={**settings, "operating_point": scoring.operating_point},
+        settings={**settings, **stated},
         validation=validation,
         test=scoring.metrics(truth, of_test),
         intervals=scoring.intervals(truth, of_test, task.groups()[rows], recipe.resamples, context.draw),
@@ -145,12 +149,18 @@ def classified(
 
 
 def prediction_table(context: EvalContext, scores: np.ndarray) -> pandas.DataFrame:
-    """The test images of a context with their labels and scores (n, C), a row per image; see `CasePredictions`."""
+    """The test images of a context with their truth and predictions, a row per image; see `CasePredictions`."""
     task, rows = context.task, context.rows["test"]
     truth, patients = task.labels[rows], None if task.patients is None else task.patients[rows]
     columns: dict[str, Any] = {"row": rows, "patient": patients}
-    if task.kind == "multiclass":
+    if task.kind == "regression":
+        columns |= {"label": truth, "predicted": scores}
+    elif task.kind == "survival":
+        columns |= {"time": truth[:, 0], "event": truth[:, 1].astype(int), "risk": scores}
+    elif task.kind != "multilabel":
         columns["label"] = [task.classes[c] for c in truth]
+    if task.kind == "ordinal":
+        columns["predicted"] = [task.classes[c] for c in decided_classes(scores, ordinal=True)]
     for c, name in enumerate(task.classes):
         if task.kind == "multilabel":
             columns[f"label_{name}"] = truth[:, c]

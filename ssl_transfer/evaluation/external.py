@@ -125,6 +125,8 @@ def _of_classes(predictions: pandas.DataFrame, classes: tuple[str, ...]) -> pand
     cases = CasePredictions(predictions)
     if cases.segmentation:
         return predictions[predictions["class"].isin(classes)].reset_index(drop=True)
+    if not cases.classes:
+        return predictions
     if "label" in predictions:
         return predictions[predictions["label"].isin(classes)].reset_index(drop=True)
     others = [name for name in cases.classes if name not in classes]

@@ -1,18 +1,17 @@
-"""Fine-tune: train a backbone together with a classifier on a task, by one of several strategies."""
+"""Fine-tune: train a backbone together with a linear head on a task, by one of several strategies."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
-from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified, tried
+from ssl_transfer.evaluation.objectives import HeadObjective, head_objective
 from ssl_transfer.evaluation.task_model import TaskModel, build_task_model, build_training_set, learn, suited_views
 from ssl_transfer.models.embedding import evaluating, prepared
-from ssl_transfer.models.heads import ClassifierHead
+from ssl_transfer.models.heads import LinearHead
 from ssl_transfer.recipe import Component, FinetuneSection
 
 AT_ONCE = 256  # images per batch of a prediction
@@ -31,7 +30,10 @@ def finetune(
     views: Component | None = None,
     train: FinetuneSection = TRAIN,
 ) -> ProtocolResult:
-    """Train a classifier and its backbone by a strategy; evaluate on test with the weights that were best on validation.
+    """Train a linear head and its backbone by a strategy; evaluate on test with the weights that were best on validation.
+
+    The loss is that of the kind of target. Classes: softmax cross-entropy. Labels: sigmoid cross-entropy of each. Grades: sigmoid
+    cross-entropy of each threshold between grades. Numbers: squared error, of the target standardised over the training images.
 
     Args:
         strategy: Which layers are trained, and how, `{name, options}`; see the page of each strategy.
@@ -41,24 +43,20 @@ def finetune(
         train: Length of the training, batches, and checks on validation.
 
     Raises:
-        RecipeError: If `train.balance` is `sampling` and the task is multi-label.
+        RecipeError: If the target cannot be balanced as `train.balance` says.
     """
     task, rows = context.task, context.rows
     views = views or suited_views(context)
-    multilabel = task.kind == "multilabel"
-    if multilabel and train.balance == "sampling":
-        raise RecipeError("train.balance: sampling is for multiclass tasks; take train.balance=weights.")
-    weights = _class_weights(task.labels[rows["train"]], len(task.classes)) if train.balance == "weights" else None
+    objective = head_objective(task, rows["train"], train.balance)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(context.draw)
-        head = ClassifierHead(context.backbone.feature_dim, len(task.classes))
-    criterion = _MultiLabel(weights) if multilabel else _CrossEntropy(weights)
-    model = build_task_model(context, head, criterion, strategy, train)
-    training_set = build_training_set(context, views, labels=task.labels)
+        head = LinearHead(context.backbone.feature_dim, objective.outputs)
+    model = build_task_model(context, head, objective.criterion, strategy, train)
+    training_set = build_training_set(context, views, labels=objective.labels)
 
     def validate(accelerator: Accelerator, lower: torch.dtype | None) -> dict[str, float]:
         return task.scoring.metrics(
-            task.labels[rows["val"]], _scores(context, model, "val", multilabel, accelerator, lower)
+            task.labels[rows["val"]], _scores(context, model, "val", objective, accelerator, lower)
         )
 
     strata = [rows["train"]]
@@ -70,57 +68,25 @@ def finetune(
         return tried({"step": trained.best.step}, settings, trained.best.validation)
 
     def scores(tested: EvalContext) -> np.ndarray:
-        return _scores(tested, model, "test", multilabel, trained.accelerator, trained.lower)
+        return _scores(tested, model, "test", objective, trained.accelerator, trained.lower)
 
-    of_validation = _scores(context, model, "val", multilabel, trained.accelerator, trained.lower)
+    of_validation = _scores(context, model, "val", objective, trained.accelerator, trained.lower)
     result = classified(context, {"step": trained.best.step}, settings, trained.best.validation, of_validation, scores)
     model.strategy.finish(context.backbone)
     return result
-
-
-class _CrossEntropy:
-    """Softmax cross-entropy, averaged over images; an image is weighted by its class."""
-
-    def __init__(self, weights: torch.Tensor | None):
-        self.weights = weights
-
-    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        losses = functional.cross_entropy(logits, labels, reduction="none")
-        return (losses if self.weights is None else losses * self.weights.to(logits.device)[labels]).mean()
-
-
-class _MultiLabel:
-    """Sigmoid cross-entropy, averaged over images and labels; unknown labels (−1) have weight 0, positive ones their own."""
-
-    def __init__(self, weights: torch.Tensor | None):
-        self.weights = weights
-
-    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        positive = None if self.weights is None else self.weights.to(logits.device)
-        losses = functional.binary_cross_entropy_with_logits(
-            logits, labels.clamp(min=0).float(), reduction="none", pos_weight=positive
-        )
-        return (losses * (labels >= 0)).mean()
-
-
-def _class_weights(labels: np.ndarray, classes: int) -> torch.Tensor:
-    """Multiclass: inverse class frequencies, 1 on average. Multilabel (N, K): negatives per positive of each label."""
-    if labels.ndim == 2:
-        positives = np.maximum((labels == 1).sum(0), 1)
-        return torch.tensor((labels == 0).sum(0) / positives, dtype=torch.float32)
-    counts = np.bincount(labels, minlength=classes)
-    return torch.tensor(len(labels) / (classes * counts), dtype=torch.float32)
 
 
 def _scores(
     context: EvalContext,
     model: TaskModel,
     split: str,
-    multilabel: bool,
+    objective: HeadObjective,
     accelerator: Accelerator,
     lower: torch.dtype | None,
 ) -> np.ndarray:
-    """Probabilities (n, C) of a split's images; each rank computes a part, and every rank gets all of them."""
+    """Predictions for a split's images, as `Task.scoring` takes them; each rank computes a part, and every rank gets all of
+    them.
+    """
     rows = context.rows[split]
     mine = np.arange(len(rows))[accelerator.process_index :: accelerator.num_processes]
     scored: list[tuple[int, np.ndarray]] = []
@@ -128,7 +94,6 @@ def _scores(
         for positions, inputs in prepared(
             context.backbone, context.store(split), rows[mine], context.size, AT_ONCE, accelerator.device
         ):
-            logits = model.head(context.backbone, inputs).float()
-            probabilities = logits.sigmoid() if multilabel else logits.double().softmax(1)
-            scored += zip(mine[positions].tolist(), probabilities.cpu().double().numpy(), strict=True)
+            outputs = model.head(context.backbone, inputs).float()
+            scored += zip(mine[positions].tolist(), objective.scores(outputs), strict=True)
     return np.stack([scores for _, scores in sorted(gather_object(scored), key=lambda item: item[0])])

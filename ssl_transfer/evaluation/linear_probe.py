@@ -1,4 +1,4 @@
-"""Linear probe: a linear classifier on frozen features."""
+"""Linear probe: a linear model of frozen features."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from ssl_transfer.console import warn
-from ssl_transfer.errors import BackboneError, TaskError, nearest
+from ssl_transfer.errors import BackboneError, RecipeError, TaskError, nearest
 from ssl_transfer.evaluation.inner_split import inner_split
-from ssl_transfer.measures.linear_classifier import LinearClassifier, logits, probabilities
+from ssl_transfer.evaluation.value_probes import cox_fits, ridge_fits
+from ssl_transfer.measures.linear_model import LinearModel, logits, probabilities
 from ssl_transfer.measures.logistic import fit_heads
+from ssl_transfer.measures.ordinal import above_thresholds
 from ssl_transfer.measures.standardize import Standardizer
 
 SOLVERS = ("lbfgs", "sgd")
+VALUE_FITS = {"regression": ridge_fits, "survival": cox_fits}  # kinds of task without classes
 STRENGTHS = tuple(float(c) for c in np.logspace(-4, 4, 9))
 RATES = tuple(float(rate) for rate in np.logspace(-3, 1, 9))
 WEIGHT_DECAYS = (0.0, 1e-6, 1e-4, 1e-2)
@@ -38,55 +41,70 @@ def linear_probe(
     queries: dict[str, np.ndarray],
     n_classes: int,
     seed: int = 0,
+    kind: str = "multiclass",
     *,
     strengths: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = STRENGTHS,
     solver: Literal["lbfgs", "sgd"] = "lbfgs",
     rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = RATES,
     weight_decays: Annotated[tuple[NonNegativeFloat, ...], Field(min_length=1)] = WEIGHT_DECAYS,
     class_weight: Literal["none", "balanced"] = "none",
-) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray], LinearClassifier]]:
-    """Fit a linear classifier on frozen, standardised features at every setting of a sweep, all at once.
+) -> Iterator[tuple[dict[str, Any], dict[str, np.ndarray], LinearModel]]:
+    """Fit a linear model of frozen, standardised features at every setting of a sweep, all at once.
 
-    Features are standardised with the mean and standard deviation of the training rows.
+    Features are standardised with the mean and standard deviation of the training rows. Classes: multinomial logistic regression.
+    Labels: logistic regression of each. Grades: logistic regression of each threshold between grades. Numbers: ridge regression.
+    Survival: Cox's proportional hazards with a ridge penalty, ties of event times as Efron treated them.
 
     Args:
         train: Features, shape (N, D).
-        labels: Class of each image, integers in [0, n_classes), shape (N,); multi-label: 0, 1, or −1 for unknown, shape
-            (N, n_classes). Unknown entries do not enter that label's loss.
+        labels: Class or grade of each image, integers in [0, n_classes), shape (N,); multi-label: 0, 1, or −1 for unknown, shape
+            (N, n_classes): unknown entries do not enter that label's loss; regression: numbers (N,); survival: time and event
+            (N, 2).
         queries: Name -> features to score, shape (M, D).
-        n_classes: Number of classes, or of labels.
+        n_classes: Number of classes, of grades, or of labels.
+        kind: Kind of the task; `multiclass` with labels of shape (N, n_classes) is `multilabel`.
         seed: Seed of the order of the batches of `sgd`; `lbfgs` draws nothing.
-        strengths: Inverse regularisation strengths C, as in scikit-learn, that the solver `lbfgs` fits; one is selected on
-            validation. A logarithmic sweep as in Kornblith et al. 2019, 1805.08974.
-        solver: `lbfgs`: logistic regression, fitted to its optimum at every C. `sgd`: the classic recipe (momentum 0.9, 100
-            epochs, cosine decay to 0) with every pair of rate and weight decay.
+        strengths: Inverse regularisation strengths C, as in scikit-learn (of ridge regression, 1 / alpha), that the solver
+            `lbfgs` fits; one is selected on validation. A logarithmic sweep as in Kornblith et al. 2019, 1805.08974.
+        solver: `lbfgs`: fitted to its optimum at every C. `sgd`, for classes, grades and labels: the classic recipe (momentum
+            0.9, 100 epochs, cosine decay to 0) with every pair of rate and weight decay.
         rates: Peak learning rates, for a batch of 256, that the solver `sgd` uses; one is selected on validation. DINOv2
             sweeps 13 rates (2304.07193).
         weight_decays: Weights of the penalty weight_decay / 2 · ‖weights‖² that the solver `sgd` adds to the mean loss; one is
             selected on validation.
-        class_weight: `none`, or `balanced`: every class has the same share of the loss, as in scikit-learn.
+        class_weight: `none`, or `balanced`, for classes, grades and labels: every class has the same share of the loss, as in
+            scikit-learn; of grades, both sides of every threshold.
 
     Yields:
-        The setting (`C`, ascending; or `rate` and `weight_decay`); for each query, probabilities (M, n_classes); the classifier.
+        The setting (`C`, ascending; or `rate` and `weight_decay`); for each query, probabilities (M, n_classes), or numbers or
+        log hazards (M,); the fitted model.
 
     Raises:
         BackboneError: If a training feature is NaN or infinite.
-        TaskError: If the training rows have a single class.
+        RecipeError: If an option is not for this kind of task.
+        TaskError: If the training rows have a single class or value, or no event.
     """
     labels = np.asarray(labels)
-    _check_training(train, labels)
+    kind = "multilabel" if labels.ndim == 2 and kind == "multiclass" else kind
+    _check_training(train, labels, kind)
     standardize = Standardizer.of(train, constant_below=1e-6, dtype=np.float64)
     inputs, *scored = (standardize(features).astype(np.float32) for features in (train, *queries.values()))
-    weights = _weights(labels, range(n_classes), class_weight)
-    settings = _settings(solver, strengths, rates, weight_decays)
-    for head in _fit(inputs, labels, weights, n_classes, settings, seed=seed):
+    if kind in VALUE_FITS:
+        if solver != "lbfgs" or class_weight != "none":
+            name, value = ("solver", solver) if solver != "lbfgs" else ("class_weight", class_weight)
+            raise RecipeError(f"linear probe: {name}={value} is not for {kind} tasks. Leave it out.")
+        heads = [_Head(setting, w, b, 0, ok) for setting, w, b, ok in VALUE_FITS[kind](inputs, labels, strengths)]
+    else:
+        targets = above_thresholds(labels, n_classes) if kind == "ordinal" else labels
+        weights = _weights(targets, range(n_classes), class_weight)
+        heads = _fit(inputs, targets, weights, n_classes, _settings(solver, strengths, rates, weight_decays), seed=seed)
+    for head in heads:
         if not head.converged:
             warn(f"linear probe: {head.setting} did not reach its optimum")
         if np.isfinite(head.weights).all():
-            multilabel = labels.ndim == 2
-            predicted = [probabilities(head.scores(features), multilabel) for features in scored]
-            classifier = LinearClassifier(head.weights, head.intercepts, standardize, multilabel)
-            yield head.setting, dict(zip(queries, predicted, strict=True)), classifier
+            model = LinearModel(head.weights, head.intercepts, standardize, kind)
+            predicted = [model.predicted(features) for features in scored]
+            yield head.setting, dict(zip(queries, predicted, strict=True)), model
 
 
 class LinearProbe(ClassifierMixin, BaseEstimator):
@@ -372,7 +390,7 @@ def _log_loss(scores, labels, weights):
     return (weights * losses).sum() / weights.sum()
 
 
-def _check_training(train, labels):
+def _check_training(train, labels, kind):
     """Refuse features that are NaN or infinite, and training rows of a single class."""
     broken = np.flatnonzero(~np.isfinite(train).all(1))
     if len(broken):
@@ -380,7 +398,7 @@ def _check_training(train, labels):
             f"linear probe: features of {len(broken)} of {len(train)} training images are NaN or infinite (first: image "
             f"{broken[0]}). Extract them again with precision=fp32, or look at the backbone's training."
         )
-    if labels.ndim == 1 and len(np.unique(labels)) < 2:
+    if kind in ("multiclass", "ordinal") and len(np.unique(labels)) < 2:
         raise TaskError(
             f"linear probe: the {len(labels)} training images have {len(np.unique(labels))} class; expected at least two. "
             "Take a larger fraction, or another seed."

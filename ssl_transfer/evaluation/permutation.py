@@ -17,7 +17,7 @@ def with_permuted_labels(task: Task, rows: dict[str, np.ndarray], seed: int) -> 
     Validation labels are permuted too: selecting among models by true labels would keep what agrees with them by chance.
 
     Args:
-        task: A multiclass or multi-label task.
+        task: A task whose target belongs to images.
         rows: Split -> positions of its images.
         seed: Fixes the permutations.
 
@@ -25,9 +25,7 @@ def with_permuted_labels(task: Task, rows: dict[str, np.ndarray], seed: int) -> 
         TaskError: If the target is the mask.
     """
     if task.kind == "segmentation":
-        raise TaskError(
-            f"task {task.name}: permute_labels is for multiclass and multilabel tasks, and this is segmentation."
-        )
+        raise TaskError(f"task {task.name}: permute_labels is for targets of images, and this is segmentation.")
     labels, groups = task.labels.copy(), task.groups()
     for number, split in enumerate(("train", "val")):
         positions = rows[split]

@@ -13,7 +13,7 @@ from ssl_transfer.data.altered import SelectedRows
 from ssl_transfer.errors import BackboneError, RecipeError, TaskError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
 from ssl_transfer.features import Precision, extract_features
-from ssl_transfer.measures.linear_classifier import LinearClassifier
+from ssl_transfer.measures.linear_model import LinearModel
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.models.pooling import available
 from ssl_transfer.training.machine import native_precision
@@ -31,14 +31,15 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     best, selected = -np.inf, None
     for pooling, features in _features(context, precision).items():
         train, queries = features.pop("train"), features
-        given = (train, task.labels[rows["train"]], queries, len(task.classes), context.draw)
+        given = (train, task.labels[rows["train"]], queries, len(task.classes), context.draw, task.kind)
         for setting, scores, fitted in protocol(*given, **options):
             value = metric_sign(metric) * validated(scores["val"], names=[metric])[metric]
             if value > best:
                 best, selected = value, (pooling, setting, scores, fitted)
     if selected is None:
         raise TaskError(
-            f"task {task.name}: {metric} is undefined on the validation images (a single class?), so nothing can be selected "
+            f"task {task.name}: {metric} is undefined on the validation images (a single class or value?), so nothing can be "
+            f"selected "
             "by it. Take another metric, or ingest again with other splits."
         )
     pooling, setting, scores, fitted = selected
@@ -49,7 +50,7 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     chosen = {"pool": pooling, **setting} if pooling else setting
     settings, validation = {**options, "precision": precision}, scores["val"]
     result = classified(context, chosen, settings, validated(validation), validation, tested)
-    return replace(result, classifier=fitted if isinstance(fitted, LinearClassifier) else None)
+    return replace(result, classifier=fitted if isinstance(fitted, LinearModel) else None)
 
 
 def _features(context: EvalContext, precision: Precision) -> dict[str, dict[str, np.ndarray]]:

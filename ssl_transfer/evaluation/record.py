@@ -20,7 +20,7 @@ from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.external import ExternalResult
 from ssl_transfer.evaluation.permutation import NOTE
 from ssl_transfer.evaluation.split_checks import absent_classes
-from ssl_transfer.measures.linear_classifier import LinearClassifier
+from ssl_transfer.measures.linear_model import LinearModel
 from ssl_transfer.models.backbone import Backbone, save_backbone
 from ssl_transfer.models.fitted_probe import CARD, TENSORS, FittedProbe, ProbeCard
 from ssl_transfer.result import EvalResult
@@ -120,7 +120,7 @@ def keep_backbone(parent: Backbone, context: EvalContext, strategy: str, steps: 
 
 
 def keep_probe(
-    result: EvalResult, backbone: Backbone, context: EvalContext, classifier: LinearClassifier
+    result: EvalResult, backbone: Backbone, context: EvalContext, classifier: LinearModel
 ) -> tuple[str, ...]:
     """Write a fitted linear probe into the folder of its result; returns the names of its files."""
     task, recipe = context.task, context.recipe
@@ -131,7 +131,8 @@ def keep_probe(
         backbone_spec=backbone.spec,
         task=task.name,
         classes=tuple(map(str, task.classes)),
-        multilabel=classifier.multilabel,
+        multilabel=classifier.kind == "multilabel",
+        task_kind=classifier.kind,
         size=context.size,
         precision=result.settings["precision"],
         channels=recipe.channels,

@@ -33,13 +33,16 @@ def absent_classes(task: Task, rows: dict[str, np.ndarray]) -> list[str]:
     """Sentences about classes that metrics leave out, because validation or test has no image of them.
 
     Args:
-        task: The task; of segmentation nothing is said.
+        task: The task; only of those with classes, grades or labels is something said, and of survival without an event.
         rows: Rows of each split.
     """
     sentences = []
-    for split in [name for name in ("val", "test") if name in rows and task.kind != "segmentation"]:
+    for split in [name for name in ("val", "test") if name in rows and task.kind not in ("segmentation", "regression")]:
         labels = task.labels[rows[split]]
-        if task.kind == "multiclass":
+        if task.kind == "survival":
+            sentences += [] if (labels[:, 1] == 1).any() else [f"{split} has no event: there is no C-index"]
+            continue
+        if task.kind != "multilabel":
             counts = np.bincount(labels, minlength=len(task.classes))
             absent = [name for name, count in zip(task.classes, counts, strict=True) if not count]
             reason = "has no image of class"

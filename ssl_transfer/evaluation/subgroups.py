@@ -106,7 +106,8 @@ def _entry(
     entry: dict[str, Any] = {"value": value, "cases": len(np.unique(of_group.cases)), "patients": patients}
     if patients < FEWEST_PATIENTS:
         return entry | {"reason": f"{patients} patients, fewer than {FEWEST_PATIENTS}"}
-    labels = [set(table[LABEL].astype(str)) if LABEL in table else set() for table in (of_group.table, cases.table)]
+    classes = cases.kind in ("multiclass", "ordinal")
+    labels = [set(table[LABEL].astype(str)) if classes else set() for table in (of_group.table, cases.table)]
     if len(labels[0]) == 1:
         return entry | {"reason": f"all its cases are {labels[0].pop()}"}
     values = of_group.metrics(np.ones((len(of_group.table), 1)))

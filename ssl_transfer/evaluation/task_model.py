@@ -277,8 +277,8 @@ def learn(
     session.run(training_set, sampler, alarms, watch, workers=section.workers, enough=best.enough)
     if best.undefined:
         raise TaskError(
-            f"task {context.task.name}: {best.metric} is undefined on the validation images (a single class?), so nothing can "
-            "be selected by it. Take another metric, or ingest again with other splits."
+            f"task {context.task.name}: {best.metric} is undefined on the validation images (a single class or value?), so "
+            "nothing can be selected by it. Take another metric, or ingest again with other splits."
         )
     model.load_state_dict(best.weights, strict=False)
     return Trained(best, accelerator, session.machine.precision)

@@ -30,6 +30,14 @@ IMAGES is a folder or file of DICOM, NIfTI or picture files. `predictions.parque
 `predictions_patients.parquet` the mean probabilities of each patient. Files that are refused are listed with the reason.
 """
 
+PREDICTED = {  # kind of task -> what the probe predicts, for the model card
+    "multiclass": "classes that exclude each other",
+    "multilabel": "labels, each by itself",
+    "ordinal": "grades in ascending order",
+    "regression": "in the unit of the target",
+    "survival": "a log hazard: the higher, the earlier the event is expected",
+}
+
 
 def export_predictor(result: str | Path, out: str | Path, backbone: str | Path | None = None) -> dict[str, Any]:
     """Write the fitted probe of an evaluation, with its backbone, as a folder that needs nothing else.
@@ -75,8 +83,7 @@ def _write(artifact: Artifact, source: Path, fitted: FittedProbe, evaluation: Ev
     pooled = with_pooling(network, probe.pool) if probe.pool else network
     plan = Preprocessing.of(pooled.card, pooling_of(pooled), probe.size)
     plan = replace(plan, store=to_json(probe.form))
-    kind = "labels, each by itself" if probe.multilabel else "classes that exclude each other"
-    note = f"With a linear probe for **{probe.task}**: {', '.join(probe.classes)} ({kind})."
+    note = f"With a linear probe for **{probe.task}**: {', '.join(probe.classes) or 'one number'} ({PREDICTED[probe.predicts]})."
     with whole_folder(artifact.folder) as folder:
         for name in (TENSORS, CARD):
             shutil.copyfile(source / name, folder / name)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssl_transfer.measures.classification import OPERATING_POINT
-from ssl_transfer.measures.metrics import METRICS, base_metric, weighted_overlap
+from ssl_transfer.measures.metrics import KINDS, base_metric, metrics_of, weighted_overlap
 from ssl_transfer.measures.resampling import DRAWN_AT_ONCE
 from ssl_transfer.measures.scoring import Scoring
 
@@ -30,9 +30,10 @@ class CasePredictions:
     """Content of `predictions.parquet`: a row per test image, or (segmentation) per test case and class.
 
     Attributes:
-        table: Multiclass: `row`, `patient`, `label` (name of the true class), `score_CLASS`. Multi-label: `row`, `patient`,
-            `label_CLASS` (1, 0 or, where unknown, −1), `score_CLASS`. Segmentation: `case`, `patient`, `class` and what
-            `metrics.case_overlap` measures.
+        table: Multiclass: `row`, `patient`, `label` (name of the true class), `score_CLASS`; ordinal: `predicted` (name of the
+            decided grade) as well. Multi-label: `row`, `patient`, `label_CLASS` (1, 0 or, where unknown, −1), `score_CLASS`.
+            Regression: `row`, `patient`, `label` and `predicted` (numbers). Survival: `row`, `patient`, `time`, `event` (1 or 0),
+            `risk` (log hazard). Segmentation: `case`, `patient`, `class` and what `metrics.case_overlap` measures.
         averaging: Of AUROC and F1 over classes: `macro` or `weighted`, as the task card says.
         operating_point: The specificity at which sensitivity is measured, and the reverse, as the task card says.
         temperature: Of temperature scaling, as the result says; None: without metrics after it.
@@ -43,10 +44,21 @@ class CasePredictions:
     operating_point: float = OPERATING_POINT
     temperature: float | None = None
 
+    @cached_property
+    def kind(self) -> str:
+        """Kind of the task, by the columns."""
+        if "case" in self.table:
+            return "segmentation"
+        if "risk" in self.table:
+            return "survival"
+        if "predicted" in self.table:
+            return "ordinal" if self.classes else "regression"
+        return "multiclass" if LABEL in self.table else "multilabel"
+
     @property
     def segmentation(self) -> bool:
         """Whether the rows are cases and classes."""
-        return "case" in self.table
+        return self.kind == "segmentation"
 
     @cached_property
     def cases(self) -> np.ndarray:
@@ -64,21 +76,27 @@ class CasePredictions:
     @cached_property
     def classes(self) -> list[str]:
         """Names of the classes or labels."""
-        if self.segmentation:
+        if "class" in self.table:
             return list(dict.fromkeys(self.table["class"]))
         return [name.removeprefix(SCORE) for name in map(str, self.table.columns) if name.startswith(SCORE)]
 
     @cached_property
-    def _labels(self) -> np.ndarray:
-        """True class (N,), or labels (N, C), as `metrics.classification_metrics` takes them."""
-        if LABEL not in self.table:
+    def truth(self) -> np.ndarray:
+        """The truth, as `Scoring` takes it."""
+        if self.kind == "survival":
+            return self.table[["time", "event"]].to_numpy(float)
+        if self.kind == "regression":
+            return self.table[LABEL].to_numpy(float)
+        if self.kind == "multilabel":
             return self.table[[f"{LABEL}_{name}" for name in self.classes]].to_numpy(int)
         codes = {name: code for code, name in enumerate(self.classes)}
         return self.table[LABEL].astype(str).map(codes).to_numpy(int)
 
     @cached_property
-    def _scores(self) -> np.ndarray:
-        """Probabilities, shape (N, C)."""
+    def predicted(self) -> np.ndarray:
+        """Predictions, as `Scoring` takes them."""
+        if self.kind in ("survival", "regression"):
+            return self.table["risk" if self.kind == "survival" else "predicted"].to_numpy(float)
         return self.table[[f"{SCORE}{name}" for name in self.classes]].to_numpy(float)
 
     def metric(self, name: str, weights: np.ndarray) -> np.ndarray:
@@ -103,18 +121,17 @@ class CasePredictions:
         weights = np.ascontiguousarray(weights, dtype=float)
         if self.segmentation:
             return weighted_overlap(self.table, self.classes, weights)
-        return self._scoring.weighted(self._labels, self._scores, weights)
+        return self._scoring.weighted(self.truth, self.predicted, weights)
 
     @property
     def _scoring(self) -> Scoring:
-        return Scoring(tuple(self.classes), self.averaging, self.operating_point, self.temperature)
+        return Scoring(self.kind, tuple(self.classes), self.averaging, self.operating_point, self.temperature)
 
     def _metric(self, name: str, weights: np.ndarray) -> np.ndarray:
         weights = np.ascontiguousarray(weights, dtype=float)
         base = base_metric(name)
-        kind = "segmentation" if self.segmentation else "classification"
-        if base is None or METRICS[base].kind != kind:
+        if base is None or base not in metrics_of(*KINDS[self.kind]):
             raise KeyError(name)
         if self.segmentation:
             return weighted_overlap(self.table, self.classes, weights)[name]
-        return self._scoring.weighted(self._labels, self._scores, weights, [base])[name]
+        return self._scoring.weighted(self.truth, self.predicted, weights, [base])[name]

@@ -85,9 +85,7 @@ class ScoredImages:
     @cached_property
     def decided(self) -> np.ndarray:
         """The predicted class of each image, not of multi-label ones: the most probable one, or the median grade; (N,)."""
-        if self.ordinal:
-            return (np.cumsum(self.scores, 1)[:, :-1] < PREDICTED_ABOVE).sum(1)
-        return self.scores.argmax(1)
+        return decided_classes(self.scores, self.ordinal)
 
     @property
     def errors(self) -> np.ndarray:
@@ -154,6 +152,11 @@ class ScoredImages:
     def per_class(self, values: np.ndarray) -> PerClass:
         """Values of the judged classes (C, R) with their average; of two classes, there are none per class."""
         return PerClass(self.average(values), values if len(values) == self.scores.shape[1] else values[:0])
+
+
+def decided_classes(scores: np.ndarray, ordinal: bool) -> np.ndarray:
+    """The predicted class of each image, (N,), from probabilities (N, C): the most probable one, or the median of grades."""
+    return (np.cumsum(scores, 1)[:, :-1] < PREDICTED_ABOVE).sum(1) if ordinal else scores.argmax(1)
 
 
 def accuracy(images: ScoredImages) -> np.ndarray:

@@ -8,18 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ssl_transfer.measures import classification, overlap
+from ssl_transfer.measures import classification, ordinal, overlap, regression, survival
 from ssl_transfer.measures.classification import PerClass, ScoredImages
+from ssl_transfer.measures.regression import ScoredValues
 from ssl_transfer.measures.resampling import patient_intervals
+from ssl_transfer.measures.survival import ScoredTimes
 
 if TYPE_CHECKING:
     import pandas
 
-Kind = Literal["classification", "segmentation", "external"]
+Kind = Literal["classification", "ordinal", "regression", "survival", "segmentation", "external"]
+KINDS: dict[str, tuple[Kind, ...]] = {  # kind of a task -> kinds of its metrics
+    "multiclass": ("classification",),
+    "multilabel": ("classification",),
+    "ordinal": ("ordinal", "classification"),
+    "regression": ("regression",),
+    "survival": ("survival",),
+    "segmentation": ("segmentation",),
+}
 
 
 @dataclass(frozen=True)
@@ -27,12 +37,13 @@ class Metric:
     """An entry of `METRICS`.
 
     Attributes:
-        kind: `classification` (multiclass and multi-label), `segmentation`, or `external`: not computed here, known from
-            tables that were made elsewhere.
+        kind: `classification` (multiclass, multi-label and ordinal tasks), `ordinal`, `regression`, `survival`, `segmentation`,
+            several of them, or `external`: not computed here, known from tables that were made elsewhere.
         sign: 1 if more is better, −1 if less is better.
         title: Name in reports.
-        compute: Classification: maps `ScoredImages` to values (R,) or `PerClass`. Segmentation: maps the masks of one class in
-            one case, a `MaskPair`, to a number.
+        compute: Classification and ordinal: maps `ScoredImages` to values (R,) or `PerClass`; regression: `ScoredValues` to
+            values (R,); survival: `ScoredTimes` to values (R,). Segmentation: maps the masks of one class in one case, a
+            `MaskPair`, to a number.
         per_class: Whether there is also NAME_CLASS for each class; `compute` of classification then returns `PerClass`.
         calibrated: Classification: `compute` is given the probabilities after temperature scaling on validation. The metric
             exists on test alone, so that nothing can be selected by it.
@@ -42,7 +53,7 @@ class Metric:
             `compute`.
     """
 
-    kind: Kind
+    kind: Kind | tuple[Kind, ...]
     sign: Literal[1, -1]
     title: str
     compute: Callable | None = None
@@ -51,8 +62,19 @@ class Metric:
     compares_images: bool = False
     present_only: str | None = None
 
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """All its kinds."""
+        return (self.kind,) if isinstance(self.kind, str) else self.kind
+
 
 METRICS: dict[str, Metric] = {
+    "quadratic_kappa": Metric("ordinal", 1, "quadratic kappa", ordinal.quadratic_kappa),
+    "mae": Metric(("ordinal", "regression"), -1, "MAE", regression.mae),
+    "rmse": Metric("regression", -1, "RMSE", regression.rmse),
+    "r2": Metric("regression", 1, "R²", regression.r2),
+    "spearman": Metric("regression", 1, "Spearman correlation", regression.spearman),
+    "c_index": Metric("survival", 1, "C-index", survival.c_index),
     "accuracy": Metric("classification", 1, "accuracy", classification.accuracy),
     "balanced_accuracy": Metric("classification", 1, "balanced accuracy", classification.balanced_accuracy),
     "auroc": Metric("classification", 1, "AUROC", classification.auroc, per_class=True, compares_images=True),
@@ -87,9 +109,9 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def metrics_of(kind: Kind) -> dict[str, Metric]:
-    """The entries of one kind, in order."""
-    return {name: metric for name, metric in METRICS.items() if metric.kind == kind}
+def metrics_of(*kinds: Kind) -> dict[str, Metric]:
+    """The entries of some kinds, in order."""
+    return {name: metric for name, metric in METRICS.items() if not set(kinds).isdisjoint(metric.kinds)}
 
 
 def base_metric(name: str) -> str | None:
@@ -175,14 +197,31 @@ def weighted_metrics(
     if scores.shape[1] != len(classes):
         raise ValueError(f"scores of {scores.shape[1]} classes, names of {len(classes)}")
     scored = ScoredImages(labels, scores, averaging, weights, operating_point, temperature)
+    return measured(scored, "multiclass", classes, names)
+
+
+def measured(
+    scored: ScoredImages | ScoredValues | ScoredTimes, kind: str, classes: Sequence[str], names: Collection[str] | None
+) -> dict[str, np.ndarray]:
+    """The metrics of a kind of task, each of shape (R,).
+
+    Args:
+        scored: Truth and predictions under R sets of weights.
+        kind: Kind of the task, of `KINDS`.
+        classes: Names of the classes, for values per class.
+        names: Entries of `METRICS` to compute; None: all of the kind.
+    """
     values, by_class = {}, {}
     with np.errstate(invalid="ignore", divide="ignore"):  # undefined values are NaN
-        for name, metric in metrics_of("classification").items():
+        for name, metric in metrics_of(*KINDS[kind]).items():
             if metric.compute is None or (names is not None and name not in names):
                 continue
-            if metric.calibrated and temperature is None:
-                continue
-            value = metric.compute(scored.calibrated if metric.calibrated else scored)
+            given: Any = scored
+            if metric.calibrated:
+                if given.temperature is None:
+                    continue
+                given = given.calibrated
+            value = metric.compute(given)
             if isinstance(value, PerClass):
                 by_class |= {f"{name}_{label}": row for label, row in zip(classes, value.each, strict=False)}
                 value = value.mean

@@ -201,6 +201,20 @@ def vote_each(
     return np.divide(positive, known, out=np.full(known.shape, np.nan), where=known > 0)
 
 
+def vote_mean(similarities: np.ndarray, values: np.ndarray, temperature: float | None = 0.1) -> np.ndarray:
+    """Weighted mean of the neighbours' values.
+
+    Args:
+        similarities: Similarity of each neighbour, shape (M, k).
+        values: Value of each neighbour, shape (M, k).
+        temperature: As in `vote`.
+
+    Returns:
+        float64 (M,).
+    """
+    return np.average(values, axis=1, weights=_weights(similarities, temperature))
+
+
 def _weights(similarities: np.ndarray, temperature: float | None) -> np.ndarray:
     """Weights of neighbours, float64 (M, k), up to a factor per query that cancels in scores."""
     if temperature is None:

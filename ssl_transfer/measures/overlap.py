@@ -6,6 +6,7 @@ empty masks; results state it (`policy_note`).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,8 +67,12 @@ class MaskPair:
         import torch
         from monai.metrics.utils import get_edge_surface_distance  # takes ten seconds
 
-        masks = (torch.from_numpy(mask) for mask in (self.predicted, self.truth))
-        return get_edge_surface_distance(*masks, spacing=self.spacing.tolist(), symmetric=True)[1]
+        predicted, truth = (torch.from_numpy(mask) for mask in (self.predicted, self.truth))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns of an argument that it passes itself
+            _, distances, _ = get_edge_surface_distance(predicted, truth, spacing=self.spacing.tolist(), symmetric=True)
+        forth, back = distances
+        return forth, back
 
 
 def mask_pairs(

@@ -6,6 +6,8 @@ Source:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_expit, log_softmax, logit, softmax
@@ -36,7 +38,8 @@ def fit_temperature(labels: np.ndarray, scores: np.ndarray) -> float | None:
             return -float(log_expit(np.where(labels == 1, cooled, -cooled))[labels >= 0].mean())
         return -float(log_softmax(cooled, axis=1)[np.arange(len(labels)), labels].mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=BOUNDS, method="bounded", options={"xatol": 1e-10}).x))
+    best: Any = minimize_scalar(loss, bounds=BOUNDS, method="bounded", options={"xatol": 1e-10})
+    return float(np.exp(best.x))
 
 
 def scaled(scores: np.ndarray, temperature: float, multilabel: bool) -> np.ndarray:

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 from ssl_transfer import __version__
 from ssl_transfer.data.form import StoreForm
 from ssl_transfer.errors import UsageError
-from ssl_transfer.measures.linear_classifier import LinearClassifier
+from ssl_transfer.measures.linear_model import LinearModel
 from ssl_transfer.models.architecture import brief
 from ssl_transfer.records import PathPart, Pixels, damage, validated
 from ssl_transfer.run import file_digest, read_json, to_json, write_json
@@ -34,7 +34,8 @@ class ProbeCard:
         backbone_spec: Path or name under which the backbone was opened; None: unknown.
         task: Name of the task.
         classes: Names of the classes or labels, in the order of the probabilities.
-        multilabel: Whether each probability is that of a label by itself; otherwise the classes exclude each other.
+        multilabel: Whether each probability is that of a label by itself.
+        task_kind: Kind of the task, such as `ordinal`; empty in probes of earlier versions, which are multiclass or multilabel.
         size: Height and width of the input of the backbone, in pixels.
         precision: `fp32` or `bf16`, of the features.
         channels: `repeat` or `adapt`: how the backbone reads images with another number of channels.
@@ -58,6 +59,7 @@ class ProbeCard:
     multilabel: bool
     size: Pixels
     precision: Literal["fp32", "bf16"]
+    task_kind: str = ""
     channels: Literal["repeat", "adapt"] = "repeat"
     pool: str | None = None
     form: StoreForm
@@ -67,13 +69,26 @@ class ProbeCard:
     digest: str = ""
     version: str = __version__
 
+    @property
+    def predicts(self) -> str:
+        """Kind of the task."""
+        return self.task_kind or ("multilabel" if self.multilabel else "multiclass")
+
+    @property
+    def outputs(self) -> tuple[int, ...]:
+        """Numbers of outputs that the model may have."""
+        count = len(self.classes)
+        if self.predicts in ("regression", "survival"):
+            return (1,)
+        return {"ordinal": (count - 1,), "multilabel": (count,)}.get(self.predicts, (1, 2) if count == 2 else (count,))
+
 
 @dataclass(frozen=True)
 class FittedProbe:
-    """A linear classifier with its card."""
+    """A linear model with its card."""
 
     card: ProbeCard
-    classifier: LinearClassifier
+    classifier: LinearModel
 
     def save(self, folder: Path) -> FittedProbe:
         """Write both files; returns the probe with the digest of its tensors."""
@@ -100,10 +115,10 @@ class FittedProbe:
         try:
             if file_digest(tensors) != card.digest:
                 raise ValueError("its digest is not that of probe.json")
-            classifier = LinearClassifier.of_tensors(load_file(tensors), card.multilabel)
+            classifier = LinearModel.of_tensors(load_file(tensors), card.predicts)
             outputs = len(classifier.intercepts)
-            if outputs != len(card.classes) and not (outputs == 1 and len(card.classes) == 2):
-                raise ValueError(f"it has {outputs} outputs for {len(card.classes)} classes")
+            if outputs not in card.outputs:
+                raise ValueError(f"it has {outputs} outputs for {card.predicts} of {len(card.classes)} classes")
         except Exception as error:  # of safetensors, and OSError
             raise UsageError(f"{tensors}: is damaged: {brief(error)}. {AGAIN}") from None
         return cls(card, classifier)

@@ -1,4 +1,4 @@
-"""Heads for fine-tuning: a linear classifier on the features, and a U-Net decoder on the feature maps of a backbone."""
+"""Heads for fine-tuning: a linear layer on the features, and a U-Net decoder on the feature maps of a backbone."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TOKEN_SCALES = (
 WIDEST = 256
 
 
-class ClassifierHead(nn.Module):
+class LinearHead(nn.Module):
     """One linear layer on the features.
 
     Args:
         feature_dim: Length of a feature vector.
-        outputs: Number of classes or labels.
+        outputs: Number of outputs, such as classes or labels.
     """
 
     def __init__(self, feature_dim: int, outputs: int):
@@ -35,7 +35,7 @@ class ClassifierHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def forward(self, backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
-        """Logits (B, outputs)."""
+        """Outputs (B, outputs), such as logits."""
         return self.linear(backbone(images))
 
 

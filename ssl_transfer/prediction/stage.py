@@ -1,4 +1,4 @@
-"""The stage `predict`: probabilities of new images, and of their patients, by a fitted probe.
+"""The stage `predict`: predictions for new images, and of their patients, by a fitted probe.
 
 Images are read as they were ingested when the probe was fitted; see `ssl_transfer.data.ingest.like`.
 """
@@ -99,7 +99,8 @@ def predict(
 
     Returns:
         `kind` (`predictions`), `predictions`, `patients`, `refused_files` (paths), `task`, `classes`, `n_images`, `n_patients`
-        (with known ids), `n_refused`, `refused` (file, kind, reason), `predicted` (images by class), `backbone`, `run_id`.
+        (with known ids), `n_refused`, `refused` (file, kind, reason), `predicted` (images by class; empty without classes),
+        `backbone`, `run_id`.
 
     Raises:
         UsageError: If the probe or its backbone is not there, or `out` has other predictions.
@@ -115,8 +116,8 @@ def predict(
         return answer
     network = probe_backbone(folder, fitted.card, backbone)
     with _opened(images, outputs, fitted.card.form, {**reading, "workers": workers}) as store:
-        probabilities = fitted.classifier(_features(network, store, fitted))
-        return _write(outputs, store, probabilities, fitted, identity)
+        predictions = fitted.classifier(_features(network, store, fitted))
+        return _write(outputs, store, predictions, fitted, identity)
 
 
 def _is_store(images: str | Path) -> bool:
@@ -190,12 +191,12 @@ def _features(backbone: Backbone, store: Images, fitted: FittedProbe) -> np.ndar
 
 
 def _write(
-    outputs: Outputs, store: Images, probabilities: np.ndarray, fitted: FittedProbe, identity: str
+    outputs: Outputs, store: Images, predictions: np.ndarray, fitted: FittedProbe, identity: str
 ) -> dict[str, Any]:
     """Write the tables, the refused files, and the record, which is last; returns the answer."""
     card = fitted.card
-    images = image_table(store, probabilities, card.classes, card.multilabel)
-    patients = patient_table(images, card.classes, card.multilabel)
+    images = image_table(store, predictions, card.classes, card.predicts)
+    patients = patient_table(images, card.classes, card.predicts)
     unknown = len(images) - int(patients["images"].sum())
     if unknown:
         warn(
@@ -217,7 +218,7 @@ def _write(
             "n_images": len(images),
             "n_patients": len(patients),
             "n_refused": len(store.card.refused),
-            "predicted": {name: int(count) for name, count in images["predicted"].value_counts().items()},
+            "predicted": _counted(images) if card.classes else {},
             "backbone": {"id": card.backbone, "name": card.backbone_name},
             "probe": card.run_id,
             "run_id": identity,
@@ -225,6 +226,11 @@ def _write(
         }
         write_json(outputs.record, {**record, "refused": list(store.card.refused)})
     return {**record, "refused": refused}
+
+
+def _counted(images: pandas.DataFrame) -> dict[str, int]:
+    """Number of images by predicted class."""
+    return {str(name): int(count) for name, count in images["predicted"].value_counts().items()}
 
 
 def _save(table: pandas.DataFrame, path: Path) -> None:

@@ -124,7 +124,9 @@ class Sample:
                     f"task {self.task.name}: without two of its {count} folds, all training images are of one class; too few "
                     "patients have other classes. Use more folds, or a larger fraction."
                 )
-            for _, predicted, *_ in protocol(features[train], self.labels[train], queries, len(classes)):
+            for _, predicted, *_ in protocol(
+                features[train], self.labels[train], queries, len(classes), kind=self.task.kind
+            ):
                 truth = self.labels[validation]
                 measured = self.task.scoring.metrics(truth, predicted["validation"], [metric])[metric]
                 value = np.nan_to_num(metric_sign(metric) * measured, nan=-1e300)  # NaN: few images

@@ -27,6 +27,7 @@ from ssl_transfer.features import Features, Precision, extract_features, feature
 from ssl_transfer.measures.transferability import SCORES
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.opening import open_backbones
+from ssl_transfer.protocols import RANKED_KINDS
 from ssl_transfer.ranking.candidate import Candidate, candidate, criteria, known_criterion
 from ssl_transfer.ranking.contamination import contamination_caveats
 from ssl_transfer.ranking.sample import Sample
@@ -83,10 +84,10 @@ def rank(
     """
     task = task if isinstance(task, Task) else Task.load(task)
     backbones = open_backbones(backbones, task.store)
+    if task.kind not in RANKED_KINDS:
+        raise TaskError(f"task {task.name}: it is a {task.kind} task; rank is for {', '.join(RANKED_KINDS)} tasks.")
     given, (task, fraction_left) = task, _sampled(task, fraction, seed)
     sources = [source if isinstance(source, SourceLabels) else SourceLabels.open(source) for source in sources]
-    if task.kind == "segmentation":
-        raise TaskError(f"task {task.name}: it is a segmentation task; rank is for multiclass and multilabel tasks.")
     settings: dict[str, Any] = dict(
         by=by, fraction=fraction, seed=seed, folds=folds, resamples=resamples, size=size, precision=precision
     )
@@ -142,8 +143,6 @@ def _ranking(
 
 def _sampled(task: Task, fraction: float, seed: int) -> tuple[Task, float]:
     """The task, and the fraction of its training patients to take; of too many images, a sample of patients, and all of them."""
-    if task.kind == "segmentation":
-        return task, fraction
     rows = np.sort(np.concatenate([task.rows("train", fraction, seed), task.rows("val")]))
     store = sampled(task.store, seed, rows)
     if store is task.store:

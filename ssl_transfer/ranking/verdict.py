@@ -171,7 +171,7 @@ def _source_classes(candidates: list[Candidate], kind: str) -> list[str]:
     texts = []
     without = [candidate for candidate in candidates if candidate.source is None]
     from_source = " and ".join(score.title for score in reversed(SCORES.values()) if score.needs_source)
-    if without and kind == "multiclass":
+    if without and kind != "multilabel":
         texts.append(
             f"{from_source} are not applicable to {_names(without)}: no classifier of source classes; N-LEEP needs none. "
             "--source STORE trains a head on the labels of a store that a backbone was pretrained on."

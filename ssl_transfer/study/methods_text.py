@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer.cards import TRIVIAL
+from ssl_transfer.data.task_card import TaskCard
 from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import read_yaml
 from ssl_transfer.result import EvalResult
@@ -131,7 +132,8 @@ def methods_text(plan: Plan, results: Sequence[EvalResult], decisions: Sequence[
     """
     recipe = plan.recipe
     protocols = list(dict.fromkeys(evaluation["protocol"] for evaluation in recipe["evaluations"]))
-    protocol_text = "; ".join(PROTOCOLS[protocol].methods_text for protocol in protocols)
+    kinds = [TaskCard.model_validate(card).kind for card in plan.tasks.values()]
+    protocol_text = "; ".join(PROTOCOLS[protocol].described(kinds) for protocol in protocols)
     patients_known = all(result.n["test"]["patients"] for result in results)
     sentences = [
         f"{_seeds_used(plan, results)} ({_pretraining(plan).rstrip('.')}).",

@@ -18,7 +18,7 @@ from typing import Any
 from ssl_transfer.cards import TRIVIAL
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.protocols import PROTOCOLS, depends_on_seed, protocols_for
+from ssl_transfer.protocols import PROTOCOLS, RANKED_KINDS, depends_on_seed, protocols_for
 from ssl_transfer.recipe import digest
 from ssl_transfer.study.arms import Arm, arms_of
 from ssl_transfer.study.control_arms import (
@@ -262,19 +262,20 @@ class _Evaluations:
         """Tasks for which arms are ranked.
 
         Raises:
-            RecipeError: If a named task is a segmentation task.
+            RecipeError: If a named task is of a kind that is not ranked.
         """
         if self.recipe.rank is None:
             return []
         named = self.recipe.rank.tasks
         for task in named or ():
-            if tasks[task].kind == "segmentation":
+            if tasks[task].kind not in RANKED_KINDS:
                 raise RecipeError(
-                    f"{self.recipe.name}: rank: {task} is a segmentation task; scores are for multiclass and multilabel tasks."
+                    f"{self.recipe.name}: rank: {task} is a {tasks[task].kind} task; scores are for {', '.join(RANKED_KINDS)} "
+                    f"tasks."
                 )
         if named:
             return [tasks[task] for task in named]
-        return [task for task in tasks.values() if task.kind != "segmentation"]
+        return [task for task in tasks.values() if task.kind in RANKED_KINDS]
 
     def _rank(self, arm: Arm, seed: int | None, task: StudyTask) -> None:
         """Add the ranking job of a backbone on a task; without bootstrap, since the study has several seeds."""

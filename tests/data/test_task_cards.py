@@ -136,7 +136,7 @@ def test_every_card_runs_on_the_store_that_its_commands_make(path, made, tmp_pat
     backbone = load_backbone("scratch:test_resnet,size=32", in_channels=task.store.shape[0])
     settings = parse_overrides(["resamples=5", *quick])
     result = evaluate(protocol, backbone, task, tmp_path / "result", tmp_path / "features", **settings)
-    assert 0 <= result.metrics["test"][task.card.metric] <= 1
+    assert -1 <= result.metrics["test"][task.card.metric] <= 1  # kappa by chance is about 0
 
 
 def card_named(name):

@@ -23,6 +23,7 @@ def checkout(tmp_path_factory) -> Path:
         (folder / name).symlink_to(ROOT / name)
     make_archive(folder)
     make_volumes(folder / "volumes")
+    make_biopsies(folder)
     make_checkpoint(make_folder(folder / "checkpoints") / "moco_ct.pth.tar")
     rng = np.random.default_rng(0)
     for number in range(24):
@@ -56,6 +57,24 @@ def make_archive(folder: Path) -> None:
         csv.writer(file).writerows(
             [("patient", "label"), *((patient, "ab"[int(patient[1:]) % 2]) for patient in patients)]
         )
+
+
+def make_biopsies(folder: Path) -> None:
+    """`biopsies`: pictures of eighty patients; `outcomes.csv`: findings, grade, age and survival of each."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(80):
+        level = rng.random()
+        name, days = f"b{number:02d}.png", round(float(rng.exponential(3000 * np.exp(-5 * level))), 1)
+        pixels = 40 + 150 * level + 30 * rng.random((32, 32))
+        Image.fromarray(pixels.astype(np.uint8)).save(make_folder(folder / "biopsies") / name)
+        findings = [int(rng.random() < share) for share in (level, 0.4)]
+        grade = ("low", "intermediate", "high")[int(3 * level)]
+        rows.append(
+            (name, f"b{number:02d}", *findings, grade, round(40 + 30 * level), min(days, 1000), int(days <= 1000))
+        )
+    header = ("file", "patient", "necrosis", "inflammation", "grade", "age", "days", "died")
+    with open(folder / "outcomes.csv", "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
 
 
 def make_checkpoint(path: Path) -> None:

@@ -8,7 +8,7 @@ from support.finetuned import THOROUGH, lines, scores
 from support.tiny_tasks import class_task, judge, spots, write_task
 
 from ssl_transfer.errors import RecipeError
-from ssl_transfer.evaluation.finetune import _class_weights, _CrossEntropy, _MultiLabel
+from ssl_transfer.evaluation.objectives import CrossEntropy, MultiLabel, class_weights
 from ssl_transfer.training.batches import StreamSampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # on such small images a second one only waits
@@ -53,23 +53,23 @@ def test_without_balance_classes_are_seen_as_often_as_they_are(rare, tmp_path, m
 
 def test_weights_are_inverse_frequencies_with_mean_1_over_the_training_images():
     labels = np.array([0] * 12 + [1] * 4)
-    weights = _class_weights(labels, 2)
+    weights = class_weights(labels, 2)
     assert weights.tolist() == pytest.approx([16 / 24, 2.0]) and float(weights[labels].mean()) == pytest.approx(1)
 
 
 def test_a_weighted_loss_is_that_of_torch_over_the_whole_set():
     draw = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(16, 2, generator=draw), torch.tensor([0] * 12 + [1] * 4)
-    weights = _class_weights(labels.numpy(), 2)
+    weights = class_weights(labels.numpy(), 2)
     expected = torch.nn.functional.cross_entropy(logits, labels, weight=weights)
-    assert torch.allclose(_CrossEntropy(weights)(logits, labels), expected)
+    assert torch.allclose(CrossEntropy(weights)(logits, labels), expected)
 
 
 def test_a_weighted_loss_of_two_halves_is_their_mean():
     """Else the number of processes would change the loss."""
     draw = torch.Generator().manual_seed(0)
     logits, labels = torch.randn(8, 2, generator=draw), torch.tensor([0, 0, 0, 0, 0, 1, 1, 1])
-    loss = _CrossEntropy(torch.tensor([0.7, 2.0]))
+    loss = CrossEntropy(torch.tensor([0.7, 2.0]))
     halves = [loss(logits[part], labels[part]) for part in (slice(0, 4), slice(4, 8))]
     assert torch.allclose(loss(logits, labels), torch.stack(halves).mean())
 
@@ -115,7 +115,7 @@ def test_each_label_of_a_multi_label_task_is_learnt_by_itself(multilabel, tmp_pa
 def test_unknown_labels_do_not_count():
     logits = torch.tensor([[2.0, -1.0], [0.5, 9.0]], requires_grad=True)
     labels = torch.tensor([[1, 0], [0, -1]])
-    loss = _MultiLabel(None)(logits, labels)
+    loss = MultiLabel(None)(logits, labels)
     loss.backward()
     known = torch.nn.functional.binary_cross_entropy_with_logits(
         logits.flatten()[:3], torch.tensor([1.0, 0.0, 0.0]), reduction="sum"
@@ -125,7 +125,7 @@ def test_unknown_labels_do_not_count():
 
 def test_positive_labels_weigh_as_many_times_more_as_negatives_are_more():
     labels = np.array([[1, 1], [0, 1], [0, -1], [0, 0]])
-    assert _class_weights(labels, 2).tolist() == [3.0, 0.5]
+    assert class_weights(labels, 2).tolist() == [3.0, 0.5]
 
 
 def test_several_labels_can_be_weighted(multilabel, tmp_path):

@@ -62,5 +62,5 @@ def test_a_result_says_that_its_labels_were_permuted(task, tmp_path):
 
 
 def test_masks_are_not_permuted(tmp_path):
-    with pytest.raises(TaskError, match="permute_labels is for multiclass and multilabel tasks"):
+    with pytest.raises(TaskError, match="permute_labels is for targets of images"):
         evaluate("segment", "scratch:resnet10t", mask_task(tmp_path), tmp_path / "result", permute_labels=True)

@@ -7,7 +7,7 @@ import torch
 from support.families import FAMILIES, described, family_backbone
 
 from ssl_transfer.errors import BackboneError
-from ssl_transfer.models.heads import ClassifierHead, SegmentationHead
+from ssl_transfer.models.heads import LinearHead, SegmentationHead
 
 SIZE = 64
 LEVELS = {"resnet": 5, "densenet": 5, "vgg": 6, "convnext": 4, "vit": 4}
@@ -24,12 +24,12 @@ def images(count=2, channels=1):
 
 def test_a_classifier_gives_one_number_per_class(family):
     backbone = family_backbone(family, size=SIZE)
-    assert ClassifierHead(backbone.feature_dim, 3)(backbone, images()).shape == (2, 3)
+    assert LinearHead(backbone.feature_dim, 3)(backbone, images()).shape == (2, 3)
 
 
 def test_a_fresh_classifier_prefers_no_class():
     backbone = family_backbone("resnet")
-    head = ClassifierHead(backbone.feature_dim, 3)
+    head = LinearHead(backbone.feature_dim, 3)
     assert (head.linear.bias == 0).all() and head.linear.weight.abs().max() < 0.1
 
 

@@ -169,7 +169,7 @@ def test_training_selection_and_scoring_use_different_patients_and_every_image_i
     names, calls, scored = patients(drawn), [], []
     numbers = np.arange(len(drawn.rows), dtype=np.float32)[:, None]
 
-    def spy(train, labels, queries, n_classes):
+    def spy(train, labels, queries, n_classes, kind):
         used = [train, *queries.values()]
         at = [part[:, 0].astype(int) for part in used]
         assert np.array_equal(labels, drawn.labels[at[0]]) and n_classes == CLASSES
@@ -191,7 +191,7 @@ def test_a_setting_is_not_selected_on_the_images_that_are_scored(workdir, metric
     drawn = sample(task)
     right = np.eye(CLASSES)
 
-    def two_settings(train, labels, queries, n_classes):
+    def two_settings(train, labels, queries, n_classes, kind):
         truth = {name: drawn.labels[part[:, 0].astype(int)] for name, part in queries.items()}
         wrong = {name: (codes + 1) % CLASSES for name, codes in truth.items()}
         yield {}, {"validation": right[wrong["validation"]], "test": right[truth["test"]]}

@@ -31,7 +31,7 @@ TUMOURS = ["glioma", "meningioma", "notumor", "pituitary"]
 
 LESIONS = ["akiec", "bcc", "bkl", "df", "mel", "nv", "vasc"]
 
-GRADES = ["mild", "moderate", "none", "proliferative", "severe"]
+GRADES = ["none", "mild", "moderate", "severe", "proliferative"]
 
 REGIONS = ["ABDOMEN", "EXTREMITY", "HEAD", "NECK", "PELVIS", "THORAX"]
 

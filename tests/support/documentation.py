@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from support.command_line import ROOT, Answer, run
 
+from ssl_transfer.measures.metrics import KINDS
+
 PAGES = {  # in the order in which their commands are run
     path.relative_to(ROOT).as_posix(): path.read_text()
     for path in [ROOT / "README.md"]
@@ -20,6 +22,7 @@ PAGES = {  # in the order in which their commands are run
         ROOT / "docs" / f"{name}.md"
         for name in (
             *("data", "pretraining", "transferability", "evaluation", "external", "feature_space", "studies"),
+            *(f"target_{kind}" for kind in KINDS),
             *("weights", "export"),
         )
     ]

@@ -5,7 +5,7 @@ from support.families import family_backbone
 
 from ssl_transfer.evaluation.strategies.registry import STRATEGIES
 from ssl_transfer.models.blocks import blocks
-from ssl_transfer.models.heads import ClassifierHead
+from ssl_transfer.models.heads import LinearHead
 from ssl_transfer.schedule import Schedule
 
 STEPS = 12
@@ -17,7 +17,7 @@ def made(name, family="resnet", steps=STEPS, steps_per_epoch=1, **options):
     """A strategy, its backbone and its head."""
     backbone = family_backbone(family)
     torch.manual_seed(0)
-    head = ClassifierHead(backbone.feature_dim, 2)
+    head = LinearHead(backbone.feature_dim, 2)
     schedule = Schedule(steps_per_epoch=steps_per_epoch, total_steps=steps)
     return STRATEGIES[name](backbone, head, schedule, **options), backbone, head
 

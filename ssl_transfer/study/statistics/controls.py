@@ -22,7 +22,8 @@ TRIVIAL_COLUMNS = [*CELL, "trivial", "best", "mean", "difference", "ci_low", "ci
 AA_COLUMNS = [*CELL, "pretraining", "unit", "n_a", "n_b", "mean_a", "mean_b", "difference", "ci_low", "ci_high"]
 AA_COLUMNS += ["p_value", "p_holm", "p_tost", "margin", "verdict"]
 PERMUTATION_COLUMNS = [*CELL, "pretraining", "n", "mean", "sd", "ci_low", "ci_high", "level", "chance", "verdict"]
-PERMUTATION_METRIC, CHANCE = "auroc", 0.5  # whatever the number of classes and their frequencies
+# What nothing learnt gives, whatever the number of classes and their frequencies; a metric per kind of task.
+CHANCE = {"auroc": 0.5, "spearman": 0.0, "c_index": 0.5}
 RUN = ["pretraining_seed", "seed"]
 
 
@@ -125,7 +126,7 @@ def aa_contrasts(frame: pd.DataFrame, margin: Callable[[str], float]) -> pd.Data
 
 
 def permutation_controls(frame: pd.DataFrame) -> pd.DataFrame:
-    """Whether probes of permuted labels are at chance on test, by their AUROC.
+    """Whether probes of permuted labels are at chance on test, by their AUROC, rank correlation or C-index.
 
     Permutations are independent given the features, so the unit is the run. Intervals are t-intervals at the level .05 divided
     by the number of rows.
@@ -134,17 +135,18 @@ def permutation_controls(frame: pd.DataFrame) -> pd.DataFrame:
         frame: Tidy table of evaluations with `permute_labels`.
 
     Returns:
-        `PERMUTATION_COLUMNS`, one row per cell and arm; the verdict is `at chance` if the interval covers .5, `above chance`
-        (a leak), `below chance`, or `too few runs`.
+        `PERMUTATION_COLUMNS`, one row per cell and arm; the verdict is `at chance` if the interval covers `chance`, `above
+        chance` (a leak), `below chance`, or `too few runs`.
     """
     from scipy import special
 
     runs = complete(frame) if len(frame) else pd.DataFrame(columns=[*CELL, "pretraining", "value"])
-    of_arms = runs[runs["metric"] == PERMUTATION_METRIC].groupby([*CELL, "pretraining"], dropna=False)["value"]
+    of_arms = runs[runs["metric"].isin(CHANCE)].groupby([*CELL, "pretraining"], dropna=False)["value"]
     table = of_arms.agg(n="count", mean="mean", sd="std").reset_index().astype({"mean": float, "sd": float})
     level = ALPHA / max(1, len(table))
     reach = special.stdtrit(table["n"] - 1.0, 1 - level / 2) * table["sd"] / np.sqrt(table["n"])
-    table = table.assign(ci_low=table["mean"] - reach, ci_high=table["mean"] + reach, level=level, chance=CHANCE)
-    known, above, below = reach > 0, table["ci_low"] > CHANCE, table["ci_high"] < CHANCE
+    table = table.assign(ci_low=table["mean"] - reach, ci_high=table["mean"] + reach, level=level)
+    table["chance"] = table["metric"].map(CHANCE)
+    known, above, below = reach > 0, table["ci_low"] > table["chance"], table["ci_high"] < table["chance"]
     table["verdict"] = np.select([~known, above, below], ["too few runs", "above chance", "below chance"], "at chance")
     return table.reindex(columns=PERMUTATION_COLUMNS)

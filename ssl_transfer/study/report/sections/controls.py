@@ -61,18 +61,20 @@ t-test, Holm’s correction over these rows. The halves must not differ; with en
 {% if permutations %}
 <h3>Permuted labels</h3>
 <p class="quiet">The linear probe fitted to, and selected by, labels that were permuted between patients, and evaluated on test
-with its true labels. AUROC must be at chance (0.5), else something leaks from test into training. Intervals hold for all rows
+with its true labels. The metric must be at chance, else something leaks from test into training. Intervals hold for all rows
 together (level .05 divided by their number).</p>
 <div class="wide" role="region" tabindex="0" aria-label="Permuted labels">
 <table class="sortable">
 <caption>Linear probes of permuted labels</caption>
 <thead><tr><th scope="col">Target</th><th scope="col">Arm</th><th scope="col" class="num">Labels</th>
-<th scope="col" class="num">Runs</th><th scope="col" class="num">AUROC</th><th scope="col">Interval</th>
+<th scope="col" class="num">Runs</th><th scope="col">Metric</th><th scope="col" class="num">Mean</th>
+<th scope="col" class="num">Chance</th><th scope="col">Interval</th>
 <th scope="col">Is</th></tr></thead>
 <tbody>
 {% for row in permutations %}
 <tr><td>{{ row.task | words }}</td><td>{{ swatch(row.pretraining) }}</td>{{ labels(row) }}
-<td class="num" data-v="{{ row.n }}">{{ row.n }}</td>{{ num(row.mean) }}
+<td class="num" data-v="{{ row.n }}">{{ row.n }}</td><td>{{ row.metric | words }}</td>{{ num(row.mean) }}
+{{- num(row.chance) }}
 <td class="tight" data-v="{{ row.ci_low | rounded }}">{{ interval(row, false) }}</td><td>{{ row.verdict }}</td></tr>
 {% endfor %}
 </tbody></table></div>
@@ -114,7 +116,7 @@ def warnings(evidence: Evidence) -> list[str]:
             for row in differ.to_dict("records")
         ),
         *(
-            f"A probe of permuted labels is above chance on {words(row['task'])}: AUROC {number(row['mean'])} "
+            f"A probe of permuted labels is above chance on {words(row['task'])}: {words(row['metric'])} {number(row['mean'])} "
             f"[{number(row['ci_low'])}, {number(row['ci_high'])}]. Look for a leak from test into training."
             for row in above.to_dict("records")
         ),

@@ -1,7 +1,7 @@
 """Section "Patients": the primary contrasts over resampled test patients, and over seeds and patients together.
 
 A contrast of pretraining seeds says what other seeds would give on these test patients. This table adds what other patients would
-give, in the metric of the contrast, and how probable it is that the arm with the higher mean is not the better one.
+give, in the metric of the contrast, and how probable it is that the arm with the better mean is not the better one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ resampled with all their images ({{ resamples | whole }} times, the same patient
 metric of the contrast is computed anew for every run. <em>Over patients</em>: bootstrap interval over patients, for these
 trained models. <em>Over seeds and patients</em>: interval over both, by the method of Obuchowski and Rockette with
 pretraining seeds in place of readers; SE is the standard error that seeds, and patients, contribute to the difference.
-<em>P(false)</em>: probability that the arm with the higher mean is not truly better (Claims Reloaded, arXiv 2505.04720),
+<em>P(false)</em>: probability that the arm with the better mean is not truly better (Claims Reloaded, arXiv 2505.04720),
 over patients alone and over seeds and patients; .5 means that the data do not favour either arm.
 Intervals are at {{ "95 %, not corrected for multiple comparisons" if standard else "the level that decides the contrast" }}.
 {%- if left_out %} Shown are {{ rows | length }} of {{ rows | length + left_out }} contrasts: for the others there are no

@@ -1,4 +1,4 @@
-"""A fitted linear classifier of features, as it is kept and applied."""
+"""A fitted linear model of features, as it is kept and applied."""
 
 from __future__ import annotations
 
@@ -7,29 +7,39 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, softmax
 
+from ssl_transfer.measures.ordinal import grade_probabilities
 from ssl_transfer.measures.standardize import Standardizer
 
 
 @dataclass(frozen=True, eq=False)
-class LinearClassifier:
-    """Standardise features, and map them to probabilities by one linear layer.
+class LinearModel:
+    """Standardise features, and map them to predictions by one linear layer.
 
     Attributes:
-        weights: Shape (K, D), of standardised features; K is 1 for two classes.
+        weights: Shape (K, D), of standardised features; K is 1 for two classes, C − 1 for C grades, and 1 for a number or
+            survival.
         intercepts: Shape (K,).
         standardize: Mean and standard deviation of the training features.
-        multilabel: Whether each column is a label by itself; otherwise the classes exclude each other.
+        kind: Kind of the task: `multiclass`, `multilabel`, `ordinal`, `regression` or `survival`.
     """
 
     weights: np.ndarray
     intercepts: np.ndarray
     standardize: Standardizer
-    multilabel: bool
+    kind: str
 
     def __call__(self, features: np.ndarray) -> np.ndarray:
-        """Probabilities (M, C) of the classes or labels, from features (M, D)."""
-        inputs = self.standardize(features).astype(np.float32)
-        return probabilities(logits(inputs, self.weights, self.intercepts), self.multilabel)
+        """Predictions from features (M, D): probabilities (M, C) of classes, labels or grades, or numbers or log hazards (M,)."""
+        return self.predicted(self.standardize(features).astype(np.float32))
+
+    def predicted(self, inputs: np.ndarray) -> np.ndarray:
+        """Predictions from standardised features, see `__call__`."""
+        outputs = logits(inputs, self.weights, self.intercepts)
+        if self.kind in ("regression", "survival"):
+            return outputs[:, 0]
+        if self.kind == "ordinal":
+            return grade_probabilities(expit(outputs))
+        return probabilities(outputs, self.kind == "multilabel")
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What is kept in a file: weights, mean and standard deviation in float32, in which they are applied."""
@@ -41,8 +51,8 @@ class LinearClassifier:
         }
 
     @classmethod
-    def of_tensors(cls, tensors: dict[str, np.ndarray], multilabel: bool) -> LinearClassifier:
-        """The classifier of `tensors`.
+    def of_tensors(cls, tensors: dict[str, np.ndarray], kind: str) -> LinearModel:
+        """The model of `tensors`, for a kind of task.
 
         Raises:
             KeyError: If one is missing.
@@ -56,7 +66,7 @@ class LinearClassifier:
         ):
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
             raise ValueError(f"its tensors do not fit each other: {shapes}")
-        return cls(weights, intercepts, Standardizer(mean, std), multilabel)
+        return cls(weights, intercepts, Standardizer(mean, std), kind)
 
 
 def logits(features: np.ndarray, weights: np.ndarray, intercepts: np.ndarray) -> np.ndarray:
