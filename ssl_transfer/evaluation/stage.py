@@ -20,16 +20,19 @@ from ssl_transfer.data.store_watch import StoreWatch
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import RecipeError, TaskError, UsageError, nearest
+from ssl_transfer.evaluation import pictures
 from ssl_transfer.evaluation.contamination import contamination
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.external import ExternalResult, predictions_file, tested_externally
 from ssl_transfer.evaluation.permutation import with_permuted_labels
+from ssl_transfer.evaluation.pictures import write_pictures
 from ssl_transfer.evaluation.probes import selected_probe
 from ssl_transfer.evaluation.record import eval_result, keep_backbone, keep_probe
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 from ssl_transfer.evaluation.settings import evaluate_recipe, options_identity
 from ssl_transfer.evaluation.split_checks import absent_classes, assert_disjoint, assert_fraction
 from ssl_transfer.evaluation.subgroups import subgroup_metrics
+from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.models import fitted_probe
 from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone
@@ -45,6 +48,7 @@ from ssl_transfer.writing import writes
 PARTIAL = (  # files of an interrupted run
     *("predictions.parquet", "log.jsonl", "checkpoints", "backbone"),
     *(fitted_probe.TENSORS, fitted_probe.CARD),
+    *pictures.FILES,
 )
 
 
@@ -72,7 +76,8 @@ def evaluate(
 
     Returns:
         Metrics on validation and test, intervals, and the hyper-parameters selected on validation. In its folder,
-        `predictions.parquet` has a row per test image, or per case and class, and whether it was seen in pretraining; `backbone/`
+        `predictions.parquet` has a row per test image, or per case and class, and whether it was seen in pretraining;
+        `confusion` and `curves` (`.csv`, `.svg`) are of tasks with classes, grades or labels; `backbone/`
         is the fine-tuned backbone if `train.keep_backbone` is set; `probe.safetensors` and `probe.json` are the fitted linear
         probe, which `predict` applies to new images.
 
@@ -194,6 +199,7 @@ def _write(
         if getattr(options.get("train"), "keep_backbone", False):
             keep_backbone(backbone, context, options["strategy"].name, measured.selected["step"])
         kept = keep_probe(result, backbone, context, measured.classifier) if measured.classifier else ()
+        kept += write_pictures(folder, CasePredictions(measured.predictions))
         result = replace(result, files={name: file_digest(folder / name) for name in (*tables, *kept)})
         result.save(folder)
     Checkpoints(folder / "checkpoints", context.identity).clear()

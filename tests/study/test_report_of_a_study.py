@@ -28,6 +28,7 @@ def test_a_study_has_all_sections_in_their_order(whole):
         "In-domain versus cross-domain",
         "Over targets",
         "Learning curves",
+        "Curves and confusion",
         "Individual seeds",
         "Variance components",
         "Patients",
@@ -189,4 +190,4 @@ def test_every_table_of_a_study_sorts_and_every_figure_shows(whole, tmp_path):
     title = re.search(r"<title>(.*?)</title>", dom)[1]
     tables = whole.read_text().count('<table class="sortable')
     assert tables > 10
-    assert title == f"{tables} of {tables} tables, 9 of 9 figures, nothing beside the page"
+    assert title == f"{tables} of {tables} tables, 13 of 13 figures, nothing beside the page"

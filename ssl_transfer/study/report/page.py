@@ -16,6 +16,7 @@ from ssl_transfer.study.report.primary import primary_noise
 from ssl_transfer.study.report.section import Drawing, Section, jinja_environment, render
 from ssl_transfer.study.report.sections import (
     boundaries,
+    case_curves,
     contamination,
     contrasts,
     controls,
@@ -53,6 +54,7 @@ SECTIONS: list[Callable[[Evidence], Section | None]] = [
     subgroups.section,
     over_targets.section,
     learning_curves.section,
+    case_curves.section,
     robustness.section,
     seeds.section,
     seed_variance.section,

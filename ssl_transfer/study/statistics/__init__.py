@@ -6,6 +6,7 @@ The other modules summarise what these return. What cannot be tested gives NaN, 
 """
 
 from ssl_transfer.study.statistics.boundaries import by_boundary
+from ssl_transfer.study.statistics.case_curves import arm_curves
 from ssl_transfer.study.statistics.contrast_units import contrast_units
 from ssl_transfer.study.statistics.controls import (
     AA_COLUMNS,
@@ -105,6 +106,7 @@ __all__ = [
     "Welch",
     "aa_contrasts",
     "against_trivial",
+    "arm_curves",
     "averaged",
     "benjamini_hochberg",
     "benjamini_hochberg_decisions",
