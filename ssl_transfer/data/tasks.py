@@ -140,8 +140,8 @@ class Task:
     @cached_property
     def known(self) -> np.ndarray:
         """Whether the target of a row is known (of a multi-label one, any label), bool (N,)."""
-        known = np.isfinite(self.labels) if self.labels.dtype.kind == "f" else self.labels >= 0
-        return known.reshape(len(known), -1).any(1)
+        labels = self.labels.reshape(len(self.labels), -1)
+        return (np.isfinite(labels) if labels.dtype.kind == "f" else labels >= 0).any(axis=1)
 
     @cached_property
     def _grades(self) -> tuple[list[str], np.ndarray]:

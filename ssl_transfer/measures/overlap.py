@@ -71,8 +71,7 @@ class MaskPair:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns of an argument that it passes itself
             _, distances, _ = get_edge_surface_distance(predicted, truth, spacing=self.spacing.tolist(), symmetric=True)
-        forth, back = distances
-        return forth, back
+        return distances[0], distances[-1]
 
 
 def mask_pairs(

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import balanced_accuracy_score, mean_absolute_error, roc_auc_score
 
 from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.study.declared import DeclaredContrast
@@ -69,6 +69,12 @@ def segmentation(seed: int, skill: float) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(dice=dice, hd95=1.0, truth_voxels=3, found_voxels=3)
 
 
+def regression(seed: int, skill: float) -> pd.DataFrame:
+    rng, truth = np.random.default_rng(seed), np.random.default_rng(7).normal(60, 10, 90)
+    table = {"row": np.arange(90), "patient": np.arange(90) // 3, "label": truth}
+    return pd.DataFrame({**table, "predicted": truth + rng.normal(0, 5 / skill, 90)})
+
+
 def predicted(kind, seeds=4, draws=2, none=()):
     """Runs of two arms; CT has more skill. Arms in `none` have no pretraining seeds."""
 
@@ -103,9 +109,18 @@ def mean_dice(table):
     return table.groupby("class")["dice"].mean().mean()
 
 
+def mean_error(table):
+    return mean_absolute_error(table["label"], table["predicted"])
+
+
 @pytest.mark.parametrize(
     ("kind", "metric", "reference"),
-    [(multiclass, "balanced_accuracy", balanced), (multilabel, "auroc", area), (segmentation, "dice", mean_dice)],
+    [
+        (multiclass, "balanced_accuracy", balanced),
+        (multilabel, "auroc", area),
+        (segmentation, "dice", mean_dice),
+        (regression, "mae", mean_error),
+    ],
 )
 def test_every_kind_of_task_is_compared_in_its_own_metric(kind, metric, reference):
     runs = predicted(kind)

@@ -41,7 +41,7 @@ PATIENT_COLUMNS = [
 ]
 FAMILIES = ("gate", "primary", "secondary", "exploratory")  # in this order where there are too many contrasts
 MOST_CONTRASTS = 24
-MOST_WORK = 5_000_000_000  # rows of predictions × classes × resamples, over all runs: about a minute
+MOST_WORK = 5_000_000_000  # rows of predictions × classes (or rows) × resamples, over all runs: about a minute
 FEWEST_RESAMPLES = 200
 
 
@@ -251,7 +251,10 @@ class _Drawn:
             found = list(self._read(cell))
             if found:
                 first = found[0].read()
-                rows += len(found) * len(first.table) * len(first.classes)
+                each = (
+                    len(first.table) if first.kind == "survival" else max(1, len(first.classes))
+                )  # survival compares pairs
+                rows += len(found) * len(first.table) * each
         return int(min(resamples, max(FEWEST_RESAMPLES, MOST_WORK // max(1, rows))))
 
     def target(self, cell: Cell) -> _Target | None:
