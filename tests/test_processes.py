@@ -184,7 +184,7 @@ def test_the_ranks_of_a_study_s_pretraining_end_with_it_and_leave_a_checkpoint(t
     command = [sys.executable, "-m", "ssl_transfer", "study", "run", "study.yaml", "--jobs", "1"]
     family = Family(command, tmp_path, descendants=3, ACCELERATE_USE_CPU="true")  # the launcher and two ranks
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("studies/study/pretrain/*/log.jsonl")):
+    while not any(log.stat().st_size for log in tmp_path.glob("studies/study/pretrain/*/log.jsonl")):  # a step is done
         assert time.monotonic() < deadline, "training never started"
         time.sleep(0.1)
     assert family.survivors(number, seconds=60) == [] and family.process.returncode == 143

@@ -1,12 +1,13 @@
 """All verbs, in the order of `--help`. A new verb is a file and a line here (or in `STAGES`, if a study may run it)."""
 
-from ssl_transfer.cli import export, import_, inspect, list_, predict, quickstart, study, verify
+from ssl_transfer.cli import export, import_, inspect, list_, predict, preview, quickstart, study, verify
 from ssl_transfer.cli.stages import STAGES
 from ssl_transfer.cli.verb import Verb
 
 VERBS: dict[str, Verb] = {
     "quickstart": quickstart.VERB,
     **STAGES,
+    "preview": preview.VERB,
     "import": import_.VERB,
     "export": export.VERB,
     "predict": predict.VERB,

@@ -340,7 +340,7 @@ def test_the_detectable_differences_in_the_head_of_a_study_are_those_of_its_powe
     )
     answers = StudyPower(plan_study(load_study(path), tmp_path, write=False)).answer()
     last = [answer["looks"][-1] for answer in answers if answer["family"] == "primary" and answer.get("looks")]
-    if stated is None:  # public weights, or too small to decide anything
+    if stated is None:  # public weights without trained arms, or too small to decide anything
         assert not last or "tiny" in path.stem
         return
     assert {look["seeds"] for look in last} == {int(stated[1])}
