@@ -131,8 +131,9 @@ def identifying_columns(rows: Sequence[dict], keep: Collection[str] = ()) -> dic
     columns = dict.fromkeys(name for number in range(0, len(rows), step) for name in rows[number])
     further = [name for name in columns if name not in OF_READERS and name not in keep]
     kinds = {name: _kind_of_name(name) for name in further}
-    contents = _contents([name for name in further if not kinds[name]], rows)
-    kinds |= {name: _kind_of_content(name, *content) for name, content in contents.items()}
+    values = _values([name for name in further if not kinds[name]], rows)
+    patients = _patients([name for name in values if FEWEST_VALUES <= len(values[name]) <= MOST_VALUES], rows)
+    kinds |= {name: _kind_of_content(name, found, patients.get(name, 0)) for name, found in values.items()}
     return {name: kind for name, kind in kinds.items() if kind}
 
 
@@ -158,23 +159,33 @@ def _kind_of_name(name: str) -> str | None:
     return name if words & (NAME | STAFF | MACHINE | BIRTH | DATE | PLACE | TEXT | NUMBER) else None
 
 
-def _contents(names: Sequence[str], rows: Sequence[dict]) -> dict[str, tuple[set, set]]:
-    """The distinct values of each column, at most one more than `MOST_VALUES`, and the patients that have one; in one pass."""
-    contents: dict[str, tuple[set, set]] = {name: (set(), set()) for name in names}
+def _values(names: Sequence[str], rows: Sequence[dict]) -> dict[str, set]:
+    """The distinct values of each column, at most one more than `MOST_VALUES`; in one pass."""
+    values: dict[str, set] = {name: set() for name in names}
+    for row in rows if names else ():
+        for name, found in values.items():
+            value = row.get(name)
+            if value is not None and value == value and len(found) <= MOST_VALUES:
+                found.add(value)
+    return values
+
+
+def _patients(names: Sequence[str], rows: Sequence[dict]) -> dict[str, int]:
+    """Number of patients that have a value of each column, up to twice `MOST_VALUES`; an unknown patient is one of its own."""
+    patients: dict[str, set[int]] = {name: set() for name in names}
     for row in rows if names else ():
         patient = row.get("patient")
-        for name, (values, patients) in contents.items():
+        for name, found in patients.items():
             value = row.get(name)
-            if value is not None and value == value and len(values) <= MOST_VALUES:
-                values.add(value)
-                patients.add(patient or len(patients))
-    return contents
+            if value is not None and value == value and len(found) < 2 * MOST_VALUES:
+                found.add(hash(patient) if patient else len(found))
+    return {name: len(found) for name, found in patients.items()}
 
 
-def _kind_of_content(name: str, values: set, patients: set) -> str | None:
+def _kind_of_content(name: str, values: set, patients: int) -> str | None:
     """Whether values are file names, dates, record numbers, texts that nearly every patient has for itself, or may be names."""
     texts = [str(value) for value in values]
-    own = FEWEST_VALUES <= len(values) > min(len(patients) / 2, MOST_VALUES)
+    own = FEWEST_VALUES <= len(values) > min(patients / 2, MOST_VALUES)
     if any(isinstance(value, str) and _may_name(name, value) for value in values):
         return "file" if _most(texts, _is_file) else name
     if not texts or not all(isinstance(value, (str, int)) and not isinstance(value, bool) for value in values):

@@ -100,7 +100,7 @@ def manufacturer(stated: str | None) -> str | None:
     """
     if stated is None or stated.upper() in UNSTATED:
         return None
-    words = re.findall(r"[A-Z0-9]+", stated.upper())
+    words = re.findall(r"[A-Z0-9]+", stated.upper().replace(".", ""))
     return next((MANUFACTURERS[word] for word in words if word in MANUFACTURERS), " ".join(stated.split()))
 
 

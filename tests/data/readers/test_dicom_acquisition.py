@@ -51,6 +51,7 @@ def test_age_is_a_band_from_the_age_or_from_two_dates(elements, age):
         ("PatientSex", "O", "sex", "O"),
         ("PatientSex", "X", "sex", None),
         ("Manufacturer", "GE MEDICAL SYSTEMS", "manufacturer", "GE"),
+        ("Manufacturer", "G.E. Medical Systems", "manufacturer", "GE"),
         ("Manufacturer", "SIEMENS", "manufacturer", "Siemens"),
         ("Manufacturer", "Siemens Healthineers", "manufacturer", "Siemens"),
         ("Manufacturer", "TOSHIBA_MEC", "manufacturer", "Toshiba"),
