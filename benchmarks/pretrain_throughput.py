@@ -156,7 +156,7 @@ def bare_step(recipe: Path, steps: int) -> Callable[[], float]:
     component, batch = setup.recipe.optimizer, train.batch_size
     optimizer = OPTIMIZERS[component.name](objective.groups(), batch, **component.options)
     rows = training_set.rows(0, np.arange(batch))
-    resident = [(i, chosen, images.to(device), masks) for i, chosen, images, masks in training_set.read(rows)]
+    resident = [batch._replace(images=batch.images.to(device)) for batch in training_set.read(rows)]
     views = training_set.views(resident, rows, 0)
 
     def step() -> None:

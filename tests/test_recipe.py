@@ -242,6 +242,27 @@ def test_identity_depends_on_everything_that_changes_the_weights(load, override)
     assert digest(load(override).identity()) != digest(load().identity())
 
 
+def test_identity_is_that_of_earlier_versions_unless_positives_are_other_images(load):
+    def identity(**options):
+        views = choose(VIEWS, Component(name="ct", **options), "data.views")
+        recipe = load()
+        return recipe.model_copy(
+            update={"data": recipe.data.model_copy(update={"views": Component(name="ct", **views)})}
+        ).identity()
+
+    assert not {"positive", "positive_mm"} & set(identity()["data"]["views"])
+    assert identity() == identity(positive="same")
+    assert (
+        len(
+            {
+                digest(identity(**options))
+                for options in ({}, {"positive": "slice"}, {"positive": "slice", "positive_mm": 5})
+            }
+        )
+        == 3
+    )
+
+
 def test_identity_depends_on_the_shares_of_a_mix_and_not_on_where_its_stores_lie(load):
     def identity(store, share):
         parts = f"data.mix=[{{store: {store}, share: {share}}}, {{store: b, share: {1 - share}}}]"

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import PositiveFloat
+
 from ssl_transfer.data.display import SOFT_TISSUE_HU
 from ssl_transfer.data.intensity import Intensity
+from ssl_transfer.data.positives import Positive
 from ssl_transfer.data.views import Views
 from ssl_transfer.domains import FAMILIES, MICROSCOPY
 from ssl_transfer.errors import RecipeError
@@ -28,6 +31,8 @@ def ct(
     blur_share: float = 0.5,
     blur_sigma: float = 2.0,
     noise: float = 0.05,
+    positive: Positive = "same",
+    positive_mm: PositiveFloat | None = None,
 ) -> Views:
     """For grey radiology images, without colour jitter. The window is jittered in HU; on displayed images this jitters brightness
     and contrast by the same amount.
@@ -51,6 +56,9 @@ def ct(
             (2002.05709, appendix A).
         noise: Largest standard deviation of additive Gaussian noise, in unit intensity; uniform from 0. This project's
             choice.
+        positive: Which image the second view is made of: the `same`; a neighbouring `slice` of the same volume; or any image of
+            the same `patient`. Default: same, as in SimCLR (2002.05709). Images of one patient: MICLe (2101.05224).
+        positive_mm: With `slice`: largest distance of the other slice in mm; null: the next slice on either side.
     """
     if units == "rgb":
         raise RecipeError(
@@ -69,6 +77,8 @@ def ct(
         blur_share=blur_share,
         blur_sigma=blur_sigma,
         noise=noise,
+        positive=positive,
+        positive_mm=positive_mm,
         intensity=Intensity(window_hu, (0.5,) * channels, (0.25,) * channels),
     )
 
@@ -88,6 +98,8 @@ def microscopy(
     blur_share: float = 0.5,
     blur_sigma: float = 2.0,
     noise: float = 0.05,
+    positive: Positive = "same",
+    positive_mm: PositiveFloat | None = None,
 ) -> Views:
     """For microscopy: any rotation, both flips, mild colour jitter for stained (three-channel) images.
 
@@ -109,6 +121,9 @@ def microscopy(
             (2002.05709, appendix A).
         noise: Largest standard deviation of additive Gaussian noise, in unit intensity; uniform from 0. This project's
             choice.
+        positive: Which image the second view is made of: the `same`; a neighbouring `slice` of the same volume; or any image of
+            the same `patient`. Default: same, as in SimCLR (2002.05709). Images of one patient: MICLe (2101.05224).
+        positive_mm: With `slice`: largest distance of the other slice in mm; null: the next slice on either side.
     """
     return Views(
         size=size,
@@ -122,6 +137,8 @@ def microscopy(
         blur_share=blur_share,
         blur_sigma=blur_sigma,
         noise=noise,
+        positive=positive,
+        positive_mm=positive_mm,
         intensity=Intensity(mean=(0.5,) * channels, std=(0.25,) * channels),
     )
 

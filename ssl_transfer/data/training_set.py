@@ -15,6 +15,7 @@ import torch
 
 from ssl_transfer.data.counters import shuffled
 from ssl_transfer.data.images import Images
+from ssl_transfer.data.positives import Partners
 from ssl_transfer.data.transfer import to_device
 from ssl_transfer.data.views import ViewBatch, ViewMaker
 
@@ -30,21 +31,30 @@ class StoreShare:
         positions: Positions of its training images, int64 (n,), ascending.
         maker: Makes the views of its images.
         share: Share of the images of an epoch, in (0, 1].
+        partners: The images that further views are made of; None: the same.
     """
 
     store: Images
     positions: np.ndarray
     maker: ViewMaker
     share: float = 1.0
+    partners: Partners | None = None
+
+    def read_partners(self, positions: np.ndarray, seed: int, epoch: int | np.ndarray) -> torch.Tensor | None:
+        """Pixels of the partners of images at `positions` (B,), see `Partners.of`; None: these are the images themselves."""
+        if self.partners is None:
+            return None
+        return torch.from_numpy(self.store.read(self.partners.of(positions, seed, epoch)))
 
 
 class RawBatch(NamedTuple):
-    """Images of one store: index of the store, positions of the images among the requested rows, pixels, and masks."""
+    """Images of one store: index of the store, positions of the images among the requested rows, pixels, masks, and partners."""
 
     part: int
     chosen: np.ndarray
     images: torch.Tensor
     masks: torch.Tensor | None
+    partners: torch.Tensor | None = None
 
 
 class TrainingSet:
@@ -87,24 +97,26 @@ class TrainingSet:
             start = end
         return rows
 
-    def read(self, rows: np.ndarray) -> list[RawBatch]:
-        """Read pixels (and masks) of rows, store by store."""
+    def read(self, rows: np.ndarray, epoch: int | np.ndarray = 0) -> list[RawBatch]:
+        """Read pixels (and masks) of rows, store by store, and of their partners in one epoch, or in one per row, (B,)."""
+        epochs = np.broadcast_to(epoch, len(rows))
         owners = np.searchsorted(self.offsets, rows, side="right") - 1
         batches = []
         for index in np.unique(owners):
             chosen = np.flatnonzero(owners == index)
-            store, positions = self.parts[index].store, rows[chosen] - self.offsets[index]
-            masks = torch.from_numpy(store.masks(positions).astype(np.int64)) if self.masked else None
-            batches.append(RawBatch(int(index), chosen, torch.from_numpy(store.read(positions)), masks))
+            part, positions = self.parts[index], rows[chosen] - self.offsets[index]
+            masks = torch.from_numpy(part.store.masks(positions).astype(np.int64)) if self.masked else None
+            partners = part.read_partners(positions, self.seed, epochs[chosen])
+            batches.append(RawBatch(int(index), chosen, torch.from_numpy(part.store.read(positions)), masks, partners))
         return batches
 
     def views(self, read: list[RawBatch], rows: np.ndarray, epoch: int | np.ndarray) -> ViewBatch:
         """Make views of the batches that `read` returned, in the order of `rows`, for one epoch or one per row, (B,)."""
         made, epochs = [], np.broadcast_to(epoch, len(rows))
-        for index, chosen, images, masks in read:
+        for index, chosen, images, masks, partners in read:
             maker = self.parts[index].maker
             if masks is None:
-                made.append((chosen, maker(images, rows[chosen], epochs[chosen])))
+                made.append((chosen, maker(images, rows[chosen], epochs[chosen], partners)))
             else:
                 made.append((chosen, maker.pair(images, masks, rows[chosen], epochs[chosen])))
         views = made[0][1]

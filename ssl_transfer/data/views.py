@@ -19,6 +19,7 @@ import torch.nn.functional as functional
 
 from ssl_transfer.data.counters import uniforms
 from ssl_transfer.data.intensity import Intensity, Scale, match_channels
+from ssl_transfer.data.positives import Positive
 from ssl_transfer.data.transfer import to_device, to_device_together
 from ssl_transfer.data.view_steps import steps_for
 
@@ -62,6 +63,8 @@ class Views:
         blur_share: Probability of a blur.
         blur_sigma: Largest standard deviation of the blur, in pixels of a 224 px view; uniform from 0.1.
         noise: Largest standard deviation of additive Gaussian noise, in unit intensity; uniform from 0.
+        positive: Which image all views but the first are made of: the `same`, or a partner (see `positives.Partners`).
+        positive_mm: Largest distance of a partner of `slice`, in mm; None: the next slices.
         intensity: Window, mean and standard deviation of the backbone's input.
     """
 
@@ -80,6 +83,8 @@ class Views:
     blur_share: float = 0.0
     blur_sigma: float = 0.0
     noise: float = 0.0
+    positive: Positive = "same"
+    positive_mm: float | None = None
     intensity: Intensity
 
     def make(self, images: torch.Tensor, scale: Scale, draws: np.ndarray) -> torch.Tensor:
@@ -215,11 +220,17 @@ class ViewMaker:
     def __init__(self, presets: Sequence[Views], scale: Scale, seed: int, channels: int):
         self.presets, self.scale, self.seed, self.channels = presets, scale, seed, channels
 
-    def __call__(self, images: torch.Tensor, rows: np.ndarray, epoch: int | np.ndarray) -> list[torch.Tensor]:
-        """Views of images (B, C, H, W), which are the rows `rows` (B,) of the training set: one tensor per preset."""
+    def __call__(
+        self, images: torch.Tensor, rows: np.ndarray, epoch: int | np.ndarray, partners: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
+        """Views of images (B, C, H, W), which are the rows `rows` (B,) of the training set: one tensor per preset.
+
+        The first view is of the images, all others are of their partners, if there are any.
+        """
         images = match_channels(images, self.channels)
+        others = images if partners is None else match_channels(partners, self.channels)
         return [
-            preset.make(images, self.scale, uniforms(self.seed, epoch, rows, view, DRAWS))
+            preset.make(others if view else images, self.scale, uniforms(self.seed, epoch, rows, view, DRAWS))
             for view, preset in enumerate(self.presets)
         ]
 

@@ -69,7 +69,8 @@ def _rows(part: StoreShare, offset: int, images: int, epochs: int) -> list[list[
     whole = maker.scale.unit(match_channels(values, maker.channels))
     columns = [whole]
     for epoch in range(epochs):
-        for preset, views in zip(maker.presets, maker(values, positions + offset, epoch), strict=True):
+        made = maker(values, positions + offset, epoch, part.read_partners(positions, maker.seed, epoch))
+        for preset, views in zip(maker.presets, made, strict=True):
             mean, std = (
                 views.new_tensor(numbers).view(1, -1, 1, 1) for numbers in (preset.intensity.mean, preset.intensity.std)
             )

@@ -15,6 +15,7 @@ from ssl_transfer.data.altered import ClearedAir
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.passport import Passport, TrainingRecord
+from ssl_transfer.data.positives import Partners
 from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.store import ImageStore, class_codes
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
@@ -287,6 +288,26 @@ def _objective(recipe: PretrainRecipe, backbone: Backbone, classes: np.ndarray |
     return objective
 
 
+def _partners(store: Images, positions: np.ndarray, preset: Views, views: int, method: str) -> Partners | None:
+    """The images that further views are made of, as the preset says; None: the same.
+
+    Raises:
+        RecipeError: If the method makes one view of an image, a distance is stated that has no meaning, or the store does not
+            know which images belong together.
+    """
+    if preset.positive_mm is not None and preset.positive != "slice":
+        raise RecipeError(
+            f"data.views.positive_mm: a distance is for positive: slice, and this is {preset.positive}. Leave it out."
+        )
+    if preset.positive == "same":
+        return None
+    if views < 2:
+        raise RecipeError(
+            f"data.views.positive: {method} makes one view of each image, so it has no positives. Take positive: same."
+        )
+    return Partners(store, positions, preset.positive, preset.positive_mm)
+
+
 def _training_set(
     recipe: PretrainRecipe, stores: list[Images], presets: list[Views], labels: np.ndarray | None, objective: Objective
 ) -> TrainingSet:
@@ -312,7 +333,8 @@ def _training_set(
         positions = _limited(positions, recipe.data.limit, len(stores), seed)
         scale = Scale.of_store(store.card, preset.intensity.window_hu)
         maker = ViewMaker(objective.view_presets(preset), scale, seed, objective.backbone.card.in_channels)
-        shares.append(StoreShare(store, positions, maker, source.share))
+        partners = _partners(store, positions, preset, len(maker.presets), recipe.method.name)
+        shares.append(StoreShare(store, positions, maker, source.share, partners))
     return TrainingSet(shares, seed, labels)
 
 

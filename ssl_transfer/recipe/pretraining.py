@@ -238,6 +238,9 @@ class PretrainRecipe(Section):
             recipe["train"].pop(key)
         for source in (recipe["data"], *recipe["data"]["mix"]):
             source.pop("store")
+            for key, default in (("positive", "same"), ("positive_mm", None)):
+                if source["views"] and source["views"].get(key) == default:
+                    source["views"].pop(key, None)
         # ids of recipes without these settings are those of earlier versions
         added = (
             ("data", "air", None),

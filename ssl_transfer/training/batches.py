@@ -124,14 +124,14 @@ class ViewDataset(Dataset):
 
     def __getitem__(self, key: tuple[int | np.ndarray, np.ndarray]):
         epoch, rows = key
-        read = self.training_set.read(rows)
+        read = self.training_set.read(rows, epoch)
         return self.training_set.views(read, rows, epoch) if self.make else (read, rows, epoch)
 
 
 def batch_at(training_set: TrainingSet, sampler: StreamSampler, step: int, device: torch.device) -> ViewBatch:
     """This rank's batch of a step, on `device`."""
     epoch, rows = sampler.at(step)
-    return training_set.views(_moved(training_set.read(rows), device), rows, epoch)
+    return training_set.views(_moved(training_set.read(rows, epoch), device), rows, epoch)
 
 
 def view_batches(
@@ -184,9 +184,9 @@ def _moved(read: Sequence[RawBatch], device: torch.device) -> list[RawBatch]:
             part,
             np.asarray(chosen),
             images.to(device, non_blocking=True),
-            None if masks is None else masks.to(device, non_blocking=True),
+            *(None if more is None else more.to(device, non_blocking=True) for more in further),
         )
-        for part, chosen, images, masks in read
+        for part, chosen, images, *further in read
     ]
 
 

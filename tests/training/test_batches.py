@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ssl_transfer.data.intensity import Scale
+from ssl_transfer.data.positives import Partners
 from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
 from ssl_transfer.data.views import ViewMaker
@@ -28,6 +29,16 @@ def training_set(ct_store):
     views = VIEWS["ct"](16, 1, "hu")
     return TrainingSet(
         [StoreShare(ct_store, ct_store.positions("train"), ViewMaker([views, views], Scale(-160, 240), 0, 1))], 0
+    )
+
+
+@pytest.fixture
+def other_positives(ct_store):
+    """Whose second views are of other images of the same patient."""
+    views, positions = VIEWS["ct"](16, 1, "hu", positive="patient"), np.array(ct_store.positions("train"))
+    maker = ViewMaker([views, views], Scale(-160, 240), 0, 1)
+    return TrainingSet(
+        [StoreShare(ct_store, positions, maker, partners=Partners(ct_store, positions, "patient", None))], 0
     )
 
 
@@ -95,7 +106,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("which", ["training_set", "mixed"])
+@pytest.mark.parametrize("which", ["training_set", "other_positives", "mixed"])
 def test_views_are_bit_identical_with_any_number_of_workers(request, which, workers):
     training_set = request.getfixturevalue(which)
 
