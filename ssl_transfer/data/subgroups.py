@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
@@ -73,6 +75,7 @@ def _ranges(numbers: np.ndarray) -> list[str]:
     """The numbers as text, or the third in which each lies."""
     if len(np.unique(numbers)) <= MOST_NUMBERS:
         return [f"{number:g}" for number in numbers]
-    low, high = np.quantile(numbers, [1 / 3, 2 / 3])
-    thirds = f"up to {low:.4g}", f"{low:.4g} to {high:.4g}", f"above {high:.4g}"
+    ends = np.quantile(numbers, [0, 1 / 3, 2 / 3, 1])
+    thirds = [f"{first:.4g} to {last:.4g}" for first, last in itertools.pairwise(ends)]
+    low, high = ends[1:3]
     return [thirds[int(number > low) + int(number > high)] for number in numbers]

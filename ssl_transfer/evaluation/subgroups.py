@@ -6,6 +6,7 @@ above zero by chance alone, so it comes with the gap that groups have if their v
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,7 @@ MOST_GROUPS = 20  # of a column, the largest ones
 PERMUTATIONS = 200
 LEVEL = 0.95  # quantile of the gaps by chance
 NOT_STATED = "not stated"
+GAP = ("worst", "best", "gap", "gap_interval", "gap_by_chance", "p")  # keys of a column
 
 
 def subgroup_metrics(context: EvalContext, measured: ProtocolResult) -> dict[str, Any] | None:
@@ -78,7 +80,7 @@ def compare_groups(
         with a gap of at least this size. These are None where fewer than two groups have a score.
     """
     sizes = pandas.Series(groups, dtype=object).value_counts()
-    shown = sorted(map(str, sizes.index[:MOST_GROUPS]))
+    shown = sorted(map(str, sizes.index[:MOST_GROUPS]), key=_in_order)
     entries = [_entry(cases, groups == value, value, metric, names, resamples, seed) for value in shown]
     missing = np.array([value is None for value in groups])
     if missing.any():
@@ -86,9 +88,6 @@ def compare_groups(
     scored = [entry["value"] for entry in entries if "metrics" in entry and entry["value"] in shown]
     gap = _gap(cases, groups, scored, metric, resamples, seed) if len(scored) > 1 else dict.fromkeys(GAP)
     return {"groups": entries, "left_out": len(sizes) - len(shown), **gap}
-
-
-GAP = ("worst", "best", "gap", "gap_interval", "gap_by_chance", "p")
 
 
 def _one(names: np.ndarray) -> str | None:
@@ -105,18 +104,20 @@ def _entry(
     patients = len(np.unique(of_group.patients))
     entry: dict[str, Any] = {"value": value, "cases": len(np.unique(of_group.cases)), "patients": patients}
     if patients < FEWEST_PATIENTS:
-        return entry | {"reason": f"{patients} patients, fewer than {FEWEST_PATIENTS}"}
+        return entry | {
+            "reason": f"{patients} {'patient' if patients == 1 else 'patients'}, fewer than {FEWEST_PATIENTS}"
+        }
     classes = cases.kind in ("multiclass", "ordinal")
     labels = [set(table[LABEL].astype(str)) if classes else set() for table in (of_group.table, cases.table)]
     if len(labels[0]) == 1:
         return entry | {"reason": f"all its cases are {labels[0].pop()}"}
     values = of_group.metrics(np.ones((len(of_group.table), 1)))
     if not np.isfinite(values[metric][0]):
-        return entry | {"reason": f"{metric} is undefined: no label has both outcomes"}
+        return entry | {"reason": f"{metric} is undefined for its cases"}
     intervals = patient_intervals(
         lambda weights: {metric: of_group.metric(metric, weights)}, of_group.patients, resamples, seed
     )
-    if absent := sorted(labels[1] - labels[0]):
+    if absent := [name for name in cases.classes if name in labels[1] - labels[0]]:
         entry["without"] = absent
     return entry | {
         "metrics": {name: _finite(values[name][0]) for name in names if name in values},
@@ -155,13 +156,19 @@ def _gaps_by_chance(
 ) -> np.ndarray:
     """Gaps between the best and the worst group after permuting the groups between patients, at most (PERMUTATIONS,)."""
     kept = np.flatnonzero(np.isin(groups.astype(str), scored))
-    codes = np.searchsorted(scored, groups[kept].astype(str))
+    codes = pandas.Categorical(groups[kept], categories=scored).codes
     permuted = np.full((len(groups), PERMUTATIONS), -1)
     for number in range(PERMUTATIONS):
         permuted[kept, number] = permuted_labels(codes, cases.patients[kept], (seed, number))
     scores = np.stack([cases.metric(metric, (permuted == code).astype(float)) for code in range(len(scored))])
     scores = scores[:, np.isfinite(scores).all(0)]
     return np.ptp(scores, axis=0)
+
+
+def _in_order(value: str) -> list[tuple[bool, float, str]]:
+    """Sort key of a group: numbers in it by size."""
+    parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", value)
+    return [(not part[0].isdigit(), float(part) if part[0].isdigit() else 0.0, part) for part in parts]
 
 
 def _finite(value: float) -> float | None:

@@ -81,6 +81,22 @@ def test_small_groups_and_groups_of_one_class_say_so():
     assert found["gap"] is found["worst"] is found["p"] is None
 
 
+def test_a_group_without_a_class_says_so():
+    cases, names = made_cases(["F"] * 30 + ["M"] * 30, {"F": 1.0, "M": 1.0})
+    table = cases.table.assign(score_other=0.0)
+    table.loc[(names == "M") & (np.arange(120) % 4 == 0), "label"] = "other"
+    found = compare_groups(CasePredictions(table), names, "auroc", ("auroc",), 0, seed=0)
+    assert [entry.get("without") for entry in found["groups"]] == [["other"], None]
+
+
+def test_groups_are_in_the_order_of_their_numbers():
+    cases, names = made_cases(
+        ["120", "80", "5 to 9", "10 to 14"] * 3, dict.fromkeys(["120", "80", "5 to 9", "10 to 14"], 1.0)
+    )
+    found = compare_groups(cases, names, "auroc", ("auroc",), 0, seed=0)
+    assert [entry["value"] for entry in found["groups"]] == ["5 to 9", "10 to 14", "80", "120"]
+
+
 def test_missing_values_are_a_group_of_their_own_which_is_not_compared():
     cases, names = made_cases(["F"] * 30 + ["M"] * 30 + ["?"] * 30, {"F": 1.0, "M": 1.0, "?": 0.0})
     names[names == "?"] = None
@@ -111,7 +127,7 @@ def test_an_evaluation_has_the_groups_that_its_card_names(tmp_path):
     assert columns == result.subgroups["columns"] and result.subgroups["metric"] == "accuracy"
     sizes = {name: {group["value"]: group["cases"] for group in column["groups"]} for name, column in columns.items()}
     assert sizes["sex"] == {"F": 20, "M": 20} and sizes["age"] == {"40-44": 39, "not stated": 1}
-    assert columns["scanner_model"]["groups"][1]["reason"] == "1 patients, fewer than 10"
+    assert columns["scanner_model"]["groups"][1]["reason"] == "1 patient, fewer than 10"
     assert columns["scanner_model"]["gap"] is None
     overall = result.metrics["test"]["accuracy"]
     assert np.mean([group["score"] for group in columns["sex"]["groups"]]) == pytest.approx(overall, abs=1e-6)
@@ -165,7 +181,7 @@ def test_a_column_that_the_store_lacks_is_refused_with_those_that_there_are(tmp_
         ("sex", ["male", "F", "Female"], ["M", "F", "F"]),
         ("sex", ["male", "unclear"], ["male", "unclear"]),
         ("kvp", [120.0, 80.0, 120.0], ["120", "80", "120"]),
-        ("dose", np.arange(1.0, 13.0), ["up to 4.667"] * 4 + ["4.667 to 8.333"] * 4 + ["above 8.333"] * 4),
+        ("dose", np.arange(1.0, 13.0), ["1 to 4.667"] * 4 + ["4.667 to 8.333"] * 4 + ["8.333 to 12"] * 4),
         ("contrast", ["yes", "no"], ["yes", "no"]),
     ],
 )
