@@ -196,6 +196,7 @@ class Session:
             The last line of the log on rank 0, nothing on the others.
         """
         with ExitStack() as stack:
+            stack.callback(self.checkpoints.finish)
             log = None
             if self.accelerator.is_main_process:
                 with writes(self.folder):
