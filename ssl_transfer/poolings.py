@@ -1,4 +1,4 @@
-"""Names of poolings: how the tokens of a ViT become one feature vector (`models.pooling` computes them)."""
+"""Names of poolings: how the tokens of a ViT, or the images of a group, become one (`models.pooling`, `models.bag_pooling`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Literal, get_args
 
 Pooling = Literal["cls", "mean", "cls+mean", "last4"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
+GroupPooling = Literal["mean", "max", "topk", "attention"]
+GROUP_POOLINGS: tuple[str, ...] = get_args(GroupPooling)
 SUFFIX = ",pooling="
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ssl_transfer.poolings import GROUP_POOLINGS
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -23,6 +25,7 @@ class Protocol:
         title: As reports print it.
         methods_text: How a paper's methods section describes it: a clause without its full stop.
         methods_text_of: The same for kinds of task that it scores in another way.
+        group_poolings: How it pools the images of a group, for tasks with a label per patient, study or series.
     """
 
     name: str
@@ -33,6 +36,7 @@ class Protocol:
     title: str
     methods_text: str
     methods_text_of: Mapping[str, str] = field(default_factory=dict)
+    group_poolings: tuple[str, ...] = ()
 
     def described(self, kinds: Iterable[str]) -> str:
         """How a methods section describes it on tasks of these kinds."""
@@ -50,6 +54,7 @@ PROTOCOLS = {
         draws=("solver=sgd",),
         title="linear probe",
         methods_text="frozen features were judged by L2-regularised logistic regression, its strength selected on validation",
+        group_poolings=GROUP_POOLINGS,
         methods_text_of={
             "ordinal": "frozen features were judged by L2-regularised logistic regressions of the thresholds between grades, "
             "their "
@@ -68,6 +73,7 @@ PROTOCOLS = {
         draws=(),
         title="kNN",
         methods_text="frozen features were judged by cosine k-nearest neighbours, k and vote selected on validation",
+        group_poolings=("mean", "max"),
     ),
     "finetune": Protocol(
         name="finetune",
@@ -77,6 +83,7 @@ PROTOCOLS = {
         draws=None,
         title="finetune",
         methods_text="backbones were fine-tuned with a new linear head, the step selected on validation",
+        group_poolings=("attention", "mean", "max", "topk"),
     ),
     "segment": Protocol(
         name="segment",
@@ -99,16 +106,17 @@ def protocols_for(kind: str) -> list[str]:
     return [name for name, protocol in PROTOCOLS.items() if kind in protocol.task_kinds]
 
 
-def depends_on_seed(protocol: str, fraction: float, settings: Iterable[str]) -> bool:
+def depends_on_seed(protocol: str, fraction: float, settings: Iterable[str], grouped: bool = False) -> bool:
     """Whether the scores of an evaluation depend on its seed.
 
     They do not where all labels are used and are not permuted, the images have no noise, and the protocol draws nothing itself:
-    a linear probe by L-BFGS, and kNN.
+    a linear probe by L-BFGS of single images, and kNN.
 
     Args:
         protocol: A name in `PROTOCOLS`.
         fraction: Share of the training patients.
         settings: Its other settings, as `key=value`, each key once.
+        grouped: Whether the task has a label per group of images, so that a linear probe trains heads of bags.
 
     Example:
         >>> depends_on_seed("knn", 1.0, ["k=[5]"]), depends_on_seed("knn", 0.1, ["k=[5]"])
@@ -116,4 +124,5 @@ def depends_on_seed(protocol: str, fraction: float, settings: Iterable[str]) -> 
     """
     draws, words = PROTOCOLS[protocol].draws, set(settings)
     noisy = any(word.startswith("noise.kind=") for word in words - {"noise.kind=none"})
-    return draws is None or fraction < 1 or noisy or not words.isdisjoint({*draws, "permute_labels=true"})
+    heads = grouped and "attention" in PROTOCOLS[protocol].group_poolings
+    return draws is None or heads or fraction < 1 or noisy or not words.isdisjoint({*draws, "permute_labels=true"})

@@ -171,9 +171,10 @@ def shared_failures(first: pd.DataFrame, second: pd.DataFrame, resamples: int = 
 def _correctness(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     """Label, patient, and whether the predicted class is correct, for each image."""
     scores = frame.filter(like="score_")
-    if "label" not in frame or "row" not in frame or not scores.shape[1]:
+    key = "group" if "group" in frame else "row"
+    if "label" not in frame or key not in frame or not scores.shape[1]:
         raise UsageError(f"shared failures: {name} lacks row, label or score_CLASS. Is the task multiclass?")
     likeliest = scores.columns.str.removeprefix("score_").to_numpy()[scores.to_numpy().argmax(1)]
     predicted = frame.get("predicted", pd.Series(likeliest)).to_numpy()  # of grades, the median is predicted
     table = pd.DataFrame({"label": frame["label"].astype(str), "patient": frame["patient"]})
-    return table.assign(right=predicted == table["label"]).set_axis(frame["row"], axis=0)
+    return table.assign(right=predicted == table["label"]).set_axis(frame[key], axis=0)

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     tuning = Tuning.load(options.tuning) if options.tuning else None
     sweep = [
         (settings, evaluate_recipe(options.protocol, settings)[0])
-        for settings in swept(options.protocol, options.overrides)
+        for settings in swept(options.protocol, options.overrides, task.card.target_of is not None)
     ]
     several, results, measured = len(sweep) * len(specs) > 1, [], []
     for spec in specs:
@@ -188,7 +188,8 @@ def _seen_lines(result: dict[str, Any], metrics: Mapping[str, Any]) -> list[str]
 
 def _counted(n: dict[str, int | None]) -> str:
     patients = "" if n["patients"] is None else f" of {n['patients']} patients"
-    return f"{n['images']} images{patients}"
+    groups = f" in {n['groups']} groups" if "groups" in n else ""
+    return f"{n['images']} images{groups}{patients}"
 
 
 VERB = Verb("evaluate backbones on a task; test is evaluated once", arguments, run, as_text, check=check)

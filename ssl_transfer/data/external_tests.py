@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ssl_transfer.data.altered import ClearedAir, RecodedMasks
+from ssl_transfer.data.groups import knows_groups
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.passport import TrainingRecord
 from ssl_transfer.data.store import ImageStore
@@ -85,9 +86,11 @@ def _external_test(task: Task, path: Path) -> ExternalTest:
         rows = rows[external.known]
     known = np.isin(store.column("pixel_digest")[rows].astype(str), task.store.column("pixel_digest").astype(str))
     if known.any():
-        notes += [f"{int(known.sum())} of {len(rows)} images are left out: their pixels are in {task.store.path}"]
+        notes += [f"{int(known.sum())} of {len(rows)} images are left out: their pixels are in the task's own store"]
     if known.all():
         raise TaskError(f"{where}: all its {len(rows)} labelled images are in {task.store.path}. Take another store.")
+    if task.card.target_of and not knows_groups(store, task.card.target_of):
+        notes += [f"no {task.card.target_of} is known: every image is a case of its own"]
     if store.units != task.store.units:
         notes += [f"its images are {store.units}, those of the task's store {task.store.units}"]
     return ExternalTest(path.name, external, rows[~known], tuple(classes), tuple(notes))
@@ -132,7 +135,8 @@ def _values(task: Task, store: Images, where: str) -> tuple[Task, list[str], lis
     """Of numbers and survival, which have no classes."""
     for name in task.card.columns:
         _column(store, name, where)
-    return _on(task, store, Task(task.name, store, task.card).labels), [], []
+    of_rows = Task(task.name, store, task.card.model_copy(update={"target_of": None})).labels
+    return _on(task, store, of_rows), [], []
 
 
 def _multilabel(task: Task, store: Images, where: str) -> tuple[Task, list[str], list[str]]:
@@ -143,7 +147,7 @@ def _multilabel(task: Task, store: Images, where: str) -> tuple[Task, list[str],
     if not columns:
         raise TaskError(f"{where}: has none of the columns {_listed(task.classes)}. Ingest it with these labels.")
     notes, target = [], card.target if isinstance(card.target, str) else tuple(columns)
-    every = Task(task.name, store, card.model_copy(update={"target": target, "labels": None, "domain": None}))
+    every = Task(task.name, store, card.model_copy(update={"target": target, "labels": None, "target_of": None}))
     position = {name: code for code, name in enumerate(every.classes)}
     classes = [name for name in task.classes if name in position]
     if not card.labels and (unknown := [name for name in position if name not in task.classes]):
@@ -194,10 +198,14 @@ _MATCHED = {
 
 
 def _on(task: Task, store: Images, labels: np.ndarray) -> Task:
-    """The task on another store, with the task's classes and these labels."""
+    """The task on another store, with the task's classes and these labels; with `target_of`, of its groups."""
     card = task.card.model_copy(update={"store": str(store.path), "domain": None})
-    external = replace(task, store=store, card=card).with_labels(labels)
-    vars(external)["classes"] = task.classes  # in place of the cached property, which reads the store
+    given: dict[str, Any] = {"classes": task.classes}  # in place of cached properties, which read the store
+    if card.target_of and not knows_groups(store, card.target_of):
+        given["group_names"] = np.array([f"image {number}" for number in range(len(store))], object)
+    external = replace(task, store=store, card=card)
+    vars(external).update(given)
+    vars(external)["labels"] = external.grouped(labels)
     return external
 
 

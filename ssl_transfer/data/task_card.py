@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ssl_transfer.data.groups import TargetOf
 from ssl_transfer.measures.classification import OPERATING_POINT
 from ssl_transfer.measures.overlap import TOLERANCE
 from ssl_transfer.recipe import Section
@@ -40,6 +41,7 @@ class TaskCard(Section):
         time: Of survival, the column of the times to the event or to the end of the observation, in any unit.
         event: Of survival, the column that says whether the event was observed: 1 and 0, or yes and no.
         air: `clear`: CT images are read without the grey level of their air, see `altered.ClearedAir`. Null: as they are.
+        target_of: What has one label and gets one prediction: the images of a `patient`, `study` or `series`. Null: each image.
         external: Folders of further stores, on which the model is tested as well after it was selected, see `external_tests`.
     """
 
@@ -60,6 +62,7 @@ class TaskCard(Section):
     time: str | None = None
     event: str | None = None
     air: Literal["clear"] | None = None
+    target_of: TargetOf | None = None
     external: tuple[str, ...] | None = None
 
     @field_validator("external", mode="before")
@@ -99,6 +102,8 @@ class TaskCard(Section):
     def _options_fit(self) -> TaskCard:
         if self.classes and self.target != MASK:
             raise ValueError(f"`classes` are for `target: {MASK}`, and the target is {self.target}. Leave them out")
+        if self.target_of and self.target == MASK:
+            raise ValueError(f"`target_of` is for labels, and `target: {MASK}` belongs to pixels. Leave it out")
         if self.separator and (self.target in (MASK, *COLUMNS) or not isinstance(self.target, str)):
             raise ValueError("`separator` is for a single column of words. Leave it out")
         if not self.separator and (self.negative or self.labels):
@@ -109,7 +114,8 @@ class TaskCard(Section):
 
     def identity(self) -> dict[str, Any]:
         """What a run's id depends on, besides the stores, which have ids of their own, and what is only reported."""
-        return self.model_dump(exclude={"store", "external", "subgroups"})
+        later = {name for name in ("target_of",) if getattr(self, name) is None}  # options that older ids do not have
+        return self.model_dump(exclude={"store", "external", "subgroups", *later})
 
     @property
     def kind(self) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ssl_transfer.console import say
 from ssl_transfer.data.altered import ClearedAir, RecodedMasks
+from ssl_transfer.data.groups import Bags, group_names, labels_of_groups
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.splits import label_fraction
 from ssl_transfer.data.store import ImageStore, class_codes
@@ -118,13 +119,19 @@ class Task:
         """Of every row of the store: class or grade numbers (N,), or 0 and 1 of each label (N, K), int64, −1 where unknown;
         numbers of regression (N,), or time and event of survival (N, 2), float64, NaN where unknown.
 
+        With `target_of`, every row of a group has the label of the group.
+
         Raises:
-            TaskError: If the target is the mask.
+            TaskError: If the target is the mask, or the rows of a group have different labels.
         """
         if self.kind == "segmentation":
             raise TaskError(
                 f"task {self.name}: its target is the mask, which belongs to pixels. Evaluate it by segment."
             )
+        return self.grouped(self._labels_of_rows())
+
+    def _labels_of_rows(self) -> np.ndarray:
+        """The labels as the columns of the store have them."""
         if self.kind == "multilabel":
             return np.stack(list(self._label_values.values()), 1)
         if self.kind == "ordinal":
@@ -136,6 +143,27 @@ class Task:
             return survival(time, event, f"task {self.name}", self.card.columns)
         number = {name: i for i, name in enumerate(self.classes)}
         return np.array([number.get(str(value), -1) for value in self._column])
+
+    def grouped(self, labels: np.ndarray) -> np.ndarray:
+        """Labels of all rows as those of their groups, see `labels_of_groups`; as they are without `target_of`."""
+        if not self.card.target_of or self.group_names is None:
+            return labels
+        where = f"task {self.name}"
+        return labels_of_groups(labels, self.group_names, self.classes, self.card.target_of, where)
+
+    @cached_property
+    def group_names(self) -> np.ndarray | None:
+        """Name of the group of every row, (N,), None where unknown; None without `target_of`."""
+        if not self.card.target_of:
+            return None
+        return group_names(self.store, self.card.target_of, f"task {self.name}")
+
+    def bags(self, rows: np.ndarray) -> Bags:
+        """The groups of some rows; without `target_of` each row is one."""
+        if self.group_names is None:
+            every = np.arange(len(rows))
+            return Bags(every, every, every)
+        return Bags.of(self.group_names[rows])
 
     @cached_property
     def known(self) -> np.ndarray:
@@ -220,8 +248,12 @@ class Task:
         """The unit of drawing and resampling: patient, or image where patients are unknown; shape (N,)."""
         return np.arange(len(self.store)) if self.patients is None else self.patients
 
+    def label_units(self) -> np.ndarray:
+        """The unit that fractions draw and count: the group of a label with `target_of`, else as `groups`; shape (N,)."""
+        return self.groups() if self.group_names is None else self.group_names
+
     def rows(self, split: str, fraction: float = 1.0, seed: int = 0) -> np.ndarray:
-        """Labelled rows of a split; of `train`, only those of a share of its patients.
+        """Labelled rows of a split; of `train`, only those of a share of its patients (or other `label_units`).
 
         Fractions are nested and stratified (see `label_fraction`).
 
@@ -237,7 +269,7 @@ class Task:
         if self.kind != "segmentation":
             positions = positions[self.known[positions]]
         if split == "train" and fraction < 1:
-            kept = label_fraction(self.groups()[positions], self.strata[positions], fraction, seed)
+            kept = label_fraction(self.label_units()[positions], self.strata[positions], fraction, seed)
             positions = positions[kept]
         if len(positions) == 0:
             raise SplitError(f"task {self.name}: no labelled image in the {split} split of {self.store.path}.")
@@ -263,9 +295,10 @@ class Task:
         return task
 
     def count(self, positions: np.ndarray) -> dict[str, int | None]:
-        """`images` and `patients` among some rows; patients are null when unknown."""
+        """`images` and `patients` among some rows, and `groups` with `target_of`; patients are null when unknown."""
         patients = None if self.patients is None else len(set(self.patients[positions].tolist()))
-        return {"images": len(positions), "patients": patients}
+        groups = {} if self.group_names is None else {"groups": len(self.bags(positions).names)}
+        return {"images": len(positions), "patients": patients, **groups}
 
 
 def open_task(spec: str | Path) -> Task:

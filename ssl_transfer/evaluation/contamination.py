@@ -161,6 +161,9 @@ def case_positions(task: Task, rows: np.ndarray, predictions: pandas.DataFrame) 
     if CasePredictions(predictions).segmentation:
         order = np.argsort(rows)
         return {name: order[np.searchsorted(rows, of_case, sorter=order)] for name, of_case, _ in cases_of(task, rows)}
+    if task.group_names is not None:
+        bags = task.bags(rows)
+        return {str(name): np.flatnonzero(bags.codes == code) for code, name in enumerate(bags.names)}
     return {str(row): np.array([position]) for position, row in enumerate(rows)}
 
 

@@ -36,6 +36,7 @@ class EvalContext:
         identity: Id of the run.
         folder: Folder of the run.
         features: Folder of cached features; None: the default of `extract_features`.
+        group_poolings: Candidate poolings of the images of a group, for tasks with `target_of`.
     """
 
     backbone: Backbone
@@ -45,6 +46,7 @@ class EvalContext:
     identity: str
     folder: Path
     features: Path | None = None
+    group_poolings: tuple[str, ...] = ()
 
     def store(self, split: str) -> Images:
         """The images of a split: the task's store, with noise where the recipe requests it."""
@@ -63,6 +65,11 @@ class EvalContext:
         if noise.kind == "none":
             raise ValueError("the recipe requests no noise")
         return NoisyStore(store, Noise(noise.kind, noise.sigma, self.draw), scale.low, scale.high)
+
+    def cases(self, split: str) -> np.ndarray:
+        """Rows that stand for the cases of a split: its rows, or the first one of each group, in the order of their names."""
+        rows = self.rows[split]
+        return rows[self.task.bags(rows).first]
 
     @property
     def draw(self) -> int:
@@ -89,7 +96,7 @@ class ProtocolResult:
         settings: Every option with its value.
         validation, test: Metrics with the selected hyper-parameters.
         intervals: Confidence intervals of the test metrics.
-        predictions: One row per test image, or per test case and class.
+        predictions: One row per test image or group of images, or per test case and class.
         notes: Caveats for the reader of the result.
         classifier: The fitted linear model of features, which is kept with the result; None: the protocol has none.
         temperature: Of temperature scaling, fitted on validation; None: the task has no probabilities.
@@ -130,10 +137,10 @@ def classified(
             scaling is fitted on them.
         scores: Predictions of the test images of a context, by what was selected.
     """
-    task, rows, recipe = context.task, context.rows["test"], context.recipe
+    task, rows, recipe = context.task, context.cases("test"), context.recipe
     scoring, temperature, stated = task.scoring, None, {}
     if task.classes:
-        temperature = fit_temperature(task.labels[context.rows["val"]], validation_scores)
+        temperature = fit_temperature(task.labels[context.cases("val")], validation_scores)
         scoring, stated = replace(scoring, temperature=temperature), {"operating_point": scoring.operating_point}
     truth, of_test = task.labels[rows], scores(context)
     return ProtocolResult(
@@ -149,10 +156,13 @@ def classified(
 
 
 def prediction_table(context: EvalContext, scores: np.ndarray) -> pandas.DataFrame:
-    """The test images of a context with their truth and predictions, a row per image; see `CasePredictions`."""
-    task, rows = context.task, context.rows["test"]
+    """The test cases of a context with their truth and predictions, a row per image or group; see `CasePredictions`."""
+    task, rows = context.task, context.cases("test")
     truth, patients = task.labels[rows], None if task.patients is None else task.patients[rows]
     columns: dict[str, Any] = {"row": rows, "patient": patients}
+    if task.group_names is not None:
+        bags = task.bags(context.rows["test"])
+        columns = {"group": bags.names, "patient": patients, "images": bags.sizes}
     if task.kind == "regression":
         columns |= {"label": truth, "predicted": scores}
     elif task.kind == "survival":

@@ -18,9 +18,8 @@ from ssl_transfer.data.passport import Passport, TrainingRecord
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.domains import boundary
 from ssl_transfer.errors import TaskError
-from ssl_transfer.evaluation.contamination import cases_seen, contamination
+from ssl_transfer.evaluation.contamination import case_positions, cases_seen, contamination
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
-from ssl_transfer.evaluation.segment import cases_of
 from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.measures.resampling import intervals_of, patient_samples
 from ssl_transfer.models.backbone import Backbone
@@ -79,13 +78,13 @@ def tested_externally(
     gaps = {name: samples[1][name] - samples[0][name] for name in samples[1] if name in samples[0]}
     rows = _rows_of(tested, predictions)
     seen = contamination(backbone, test.task, rows, both[1], of_external, temperature)
-    store, patients = test.task.store, None if test.task.patients is None else test.task.patients[rows]
+    store = test.task.store
     record = {
         "store": store.card.id,
         "domain": str(store.domain),
         "boundary": boundary(context.task.domain, store.domain),
         "classes": list(test.classes),
-        "n": {"images": len(rows), "patients": None if patients is None else len(set(patients.tolist()))},
+        "n": test.task.count(rows),
         "left_out": left_out,
         "metrics": of_external,
         "intervals": intervals_of(samples[1]),
@@ -140,11 +139,9 @@ def _values(cases: CasePredictions) -> dict[str, float]:
 
 def _rows_of(tested: EvalContext, predictions: pandas.DataFrame) -> np.ndarray:
     """Positions of the images of the cases that are left, ascending."""
-    if "row" in predictions:
-        return np.sort(predictions["row"].to_numpy(np.int64))
-    kept = set(predictions["case"])
-    cases = cases_of(tested.task, tested.rows["test"])
-    return np.sort(np.concatenate([rows for name, rows, _ in cases if name in kept]))
+    rows, kept = tested.rows["test"], set(CasePredictions(predictions).cases.tolist())
+    images = [of_case for case, of_case in case_positions(tested.task, rows, predictions).items() if case in kept]
+    return np.sort(rows[np.concatenate(images)])
 
 
 def _notes(task: Task, left_out: dict[str, int]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,12 +11,15 @@ import numpy as np
 
 from ssl_transfer.data.altered import SelectedRows
 from ssl_transfer.errors import BackboneError, RecipeError, TaskError
+from ssl_transfer.evaluation.bag_heads import LEARNED, BagFeatures, bag_heads
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
 from ssl_transfer.features import Precision, extract_features
 from ssl_transfer.measures.linear_model import LinearModel
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.models.pooling import available
 from ssl_transfer.training.machine import native_precision
+
+Candidate = tuple[dict[str, Any], np.ndarray, Callable[[Any], np.ndarray]]  # setting, scores of validation, classifier
 
 
 def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, Any]) -> ProtocolResult:
@@ -25,32 +28,73 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     Raises:
         TaskError: If the task's metric is undefined on validation.
     """
-    task, rows, metric = context.task, context.rows, context.task.card.metric
+    task, metric = context.task, context.task.card.metric
     precision = _precision(context.recipe.precision)
-    validated = partial(task.scoring.metrics, task.labels[rows["val"]])
+    validated = partial(task.scoring.metrics, task.labels[context.cases("val")])
+    candidates = _of_images if task.group_names is None else _of_groups
     best, selected = -np.inf, None
     for pooling, features in _features(context, precision).items():
-        train, queries = features.pop("train"), features
-        given = (train, task.labels[rows["train"]], queries, len(task.classes), context.draw, task.kind)
-        for setting, scores, fitted in protocol(*given, **options):
-            value = metric_sign(metric) * validated(scores["val"], names=[metric])[metric]
+        inputs = {split: _inputs(context, split, values) for split, values in features.items()}
+        for setting, scores, fitted in candidates(context, protocol, options, inputs):
+            value = metric_sign(metric) * validated(scores, names=[metric])[metric]
             if value > best:
-                best, selected = value, (pooling, setting, scores, fitted)
+                best, selected = value, (pooling, setting, scores, fitted, inputs["test"])
     if selected is None:
         raise TaskError(
             f"task {task.name}: {metric} is undefined on the validation images (a single class or value?), so nothing can be "
             f"selected "
             "by it. Take another metric, or ingest again with other splits."
         )
-    pooling, setting, scores, fitted = selected
+    pooling, setting, scores, fitted, test = selected
 
     def tested(other: EvalContext) -> np.ndarray:
-        return scores["test"] if other is context else fitted(_features(other, precision)[pooling]["test"])
+        return fitted(
+            test if other is context else _inputs(other, "test", _features(other, precision)[pooling]["test"])
+        )
 
     chosen = {"pool": pooling, **setting} if pooling else setting
-    settings, validation = {**options, "precision": precision}, scores["val"]
-    result = classified(context, chosen, settings, validated(validation), validation, tested)
+    settings = {**options, "precision": precision}
+    if task.group_names is not None:
+        settings["group_pool"] = list(context.group_poolings)
+    result = classified(context, chosen, settings, validated(scores), scores, tested)
     return replace(result, classifier=fitted if isinstance(fitted, LinearModel) else None)
+
+
+def _inputs(context: EvalContext, split: str, features: np.ndarray) -> Any:
+    """What probes classify: features of the images (n, D), or with `target_of` those of the images of each group."""
+    if context.task.group_names is None:
+        return features
+    return BagFeatures.of(features, context.task.bags(context.rows[split]))
+
+
+def _of_images(
+    context: EvalContext, protocol: Callable, options: dict[str, Any], inputs: dict[str, np.ndarray]
+) -> Iterator[Candidate]:
+    """Every setting of a protocol, with its scores of the validation images, and what maps features to scores."""
+    labels, classes = context.task.labels[context.rows["train"]], len(context.task.classes)
+    given = (inputs["train"], labels, {"val": inputs["val"]}, classes, context.draw, context.task.kind)
+    for setting, scores, fitted in protocol(*given, **options):
+        yield setting, scores["val"], fitted
+
+
+def _of_groups(
+    context: EvalContext, protocol: Callable, options: dict[str, Any], inputs: dict[str, BagFeatures]
+) -> Iterator[Candidate]:
+    """As `_of_images`, of groups, for every pooling of their images: a protocol on pooled features, or a head that learns it."""
+    task = context.task
+    labels, classes = task.labels[context.cases("train")], len(task.classes)
+    train, val = inputs["train"], inputs["val"]
+    learned = [pooling for pooling in context.group_poolings if pooling in LEARNED]
+    for pooling in (pooling for pooling in context.group_poolings if pooling not in LEARNED):
+        given = (train.pooled(pooling), labels, {"val": val.pooled(pooling)}, classes, context.draw, task.kind)
+        for setting, scores, fitted in protocol(*given, **options):
+            yield {"group_pool": pooling, **setting}, scores["val"], partial(_pooled_scores, fitted, pooling)
+    if learned:
+        yield from bag_heads(train, labels, val, learned, classes, context.draw)
+
+
+def _pooled_scores(fitted: Callable[[np.ndarray], np.ndarray], pooling: str, features: BagFeatures) -> np.ndarray:
+    return fitted(features.pooled(pooling))
 
 
 def _features(context: EvalContext, precision: Precision) -> dict[str, dict[str, np.ndarray]]:

@@ -60,6 +60,11 @@ def evaluate_recipe(protocol: str, overrides: Overrides = ()) -> tuple[EvaluateR
             f"{where}: pool: poolings are selected by probes ({', '.join(FROZEN)}); a backbone that is trained has one. Leave it "
             "out, or state the pooling of the backbone: BACKBONE,pooling=mean."
         )
+    able = PROTOCOLS[protocol].group_poolings
+    for name in recipe.group_pool or ():
+        if name not in able:
+            expected = ", ".join(able) or "none: it has no poolings of groups"
+            raise RecipeError(f"{where}: group_pool: found '{name}', expected some of {expected}.")
     return recipe, options
 
 
@@ -69,10 +74,10 @@ def evaluate_recipes(protocol: str, overrides: Overrides = ()) -> Iterator[tuple
         yield evaluate_recipe(protocol, settings)
 
 
-def swept(protocol: str, overrides: Overrides) -> Iterator[dict[str, Any]]:
+def swept(protocol: str, overrides: Overrides, grouped: bool = False) -> Iterator[dict[str, Any]]:
     """Yield the settings of each combination of the listed fractions and seeds, `fraction=[0.1, 1] seed=[0, 1]`.
 
-    Where scores do not depend on the seed (see `depends_on_seed`), only the first one is yielded.
+    Where scores do not depend on the seed (see `depends_on_seed`; `grouped` as there), only the first one is yielded.
 
     Raises:
         RecipeError: As `evaluate_recipe` does.
@@ -82,7 +87,7 @@ def swept(protocol: str, overrides: Overrides) -> Iterator[dict[str, Any]]:
         recipe, options = evaluate_recipe(protocol, settings)
         words = [f"noise.kind={recipe.noise.kind}", *(f"{name}={value}" for name, value in options.items())]
         words += ["permute_labels=true"] if recipe.permute_labels else []
-        if not depends_on_seed(protocol, recipe.fraction, words):
+        if not depends_on_seed(protocol, recipe.fraction, words, grouped):
             if recipe.fraction in fixed:
                 continue
             fixed.add(recipe.fraction)

@@ -12,11 +12,18 @@ from ssl_transfer.errors import SplitError
 
 
 def assert_disjoint(task: Task, rows: dict[str, np.ndarray]) -> None:
-    """Check that no patient is in two splits, independently of the checks at ingest.
+    """Check that no patient, and with `target_of` no group, is in two splits, independently of the checks at ingest.
 
     Raises:
-        SplitError: If a patient is in two splits.
+        SplitError: If one is.
     """
+    if task.group_names is not None:
+        for first, second in itertools.combinations(rows, 2):
+            if shared := set(task.group_names[rows[first]]) & set(task.group_names[rows[second]]):
+                raise SplitError(
+                    f"{task.store.path}: {task.card.target_of} {sorted(shared)[0]} has images in both {first} and {second} "
+                    f"({len(shared)} such groups), and one label. Ingest again with --resplit and known patients."
+                )
     if task.patients is None:
         warn(f"{task.store.path}: patients are unknown, so splits are by image and scores may be too good.")
         return
@@ -67,7 +74,7 @@ def assert_fraction(task: Task, chosen: np.ndarray, fraction: float) -> None:
     Raises:
         SplitError: If it has not.
     """
-    all_rows, groups = task.rows("train"), task.groups()
+    all_rows, groups = task.rows("train"), task.label_units()
     kept, available = set(groups[chosen].tolist()), set(groups[all_rows].tolist())
     whole = np.array_equal(chosen, all_rows[np.isin(groups[all_rows], list(kept))])
     slack = len(np.unique(task.strata[all_rows])) if fraction < 1 else 0

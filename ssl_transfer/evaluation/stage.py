@@ -21,6 +21,7 @@ from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import RecipeError, TaskError, UsageError, nearest
 from ssl_transfer.evaluation import pictures
+from ssl_transfer.evaluation.bag_heads import LEARNED
 from ssl_transfer.evaluation.contamination import contamination
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.external import ExternalResult, predictions_file, tested_externally
@@ -250,6 +251,10 @@ def open_context(
     Raises:
         SplitError: If a split is missing or empty, or a patient is in two of them.
     """
+    if recipe.group_pool and not task.card.target_of:
+        raise RecipeError(
+            f"group_pool: it is for tasks with target_of, and task {task.name} has a label per image. Leave it out."
+        )
     draw = draw_seed(backbone.card.pretraining_seed, recipe.seed)
     rows = {split: task.rows(split, recipe.fraction, draw) for split in splits}
     assert_disjoint(task, rows)
@@ -260,7 +265,22 @@ def open_context(
     used = with_channels(backbone, task.store.shape[0]) if recipe.channels == "adapt" else backbone
     if not PROTOCOLS[protocol].frozen:
         used = copy.deepcopy(used).cpu()  # earlier features may have left it on a GPU, and heads are built on the CPU
-    return EvalContext(used, task, recipe, rows, identity, folder)
+    poolings = _group_poolings(protocol, task, recipe)
+    return EvalContext(used, task, recipe, rows, identity, folder, group_poolings=poolings)
+
+
+def _group_poolings(protocol: str, task: Task, recipe: EvaluateRecipe) -> tuple[str, ...]:
+    """Candidate poolings of the images of a group; heads that learn a pooling of frozen features are for classes.
+
+    Raises:
+        RecipeError: If none is left.
+    """
+    poolings = tuple(recipe.group_pool or PROTOCOLS[protocol].group_poolings)
+    if PROTOCOLS[protocol].frozen and task.kind in ("regression", "survival"):
+        poolings = tuple(name for name in poolings if name not in LEARNED)
+        if task.card.target_of and not poolings:
+            raise RecipeError(f"group_pool: found {recipe.group_pool}; {task.kind} tasks take mean or max.")
+    return poolings
 
 
 def probe(

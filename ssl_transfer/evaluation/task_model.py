@@ -28,7 +28,7 @@ from ssl_transfer.models.blocks import train_all_but
 from ssl_transfer.models.ranks import world_size
 from ssl_transfer.recipe import Component, FinetuneSection, choose
 from ssl_transfer.schedule import Schedule
-from ssl_transfer.training.batches import StreamSampler, batch_at
+from ssl_transfer.training.batches import BagSampler, StreamSampler, batch_at
 from ssl_transfer.training.machine import Machine
 from ssl_transfer.training.monitor import Alarms
 from ssl_transfer.training.optim import OPTIMIZERS
@@ -87,6 +87,7 @@ class TaskModel(Objective):
         """Loss of this rank's part of a batch."""
         logits = self.head(self.backbone, batch.views[0]).float()
         labels: Any = batch.labels  # never None: tasks have labels
+        labels = labels[:: len(labels) // len(logits)]  # of each group, if a prediction is of several images
         loss = self.criterion(logits, labels) + self.strategy.penalty()
         return {"loss": loss, "projections": []}
 
@@ -234,6 +235,7 @@ def learn(
     optimizer: Component,
     section: FinetuneSection,
     validate: Callable[[Accelerator, torch.dtype | None], dict[str, float]],
+    groups: Sequence[np.ndarray] | None = None,
 ) -> Trained:
     """Train a model and restore the weights that were best on validation, by the task's metric.
 
@@ -241,10 +243,11 @@ def learn(
 
     Args:
         training_set: Reads and augments the training images with their labels or masks.
-        strata: Rows of the training images; several strata alternate, image by image.
+        strata: Rows of the training images, or numbers of the groups; several strata alternate, image by image (or by group).
         optimizer: Name and all options of the optimiser.
         section: Training settings, for clipping, patience and workers.
         validate: Measures the model on validation images, on all ranks.
+        groups: Rows of the images of each training group, for tasks with `target_of`.
 
     Raises:
         RunError: If the loss is NaN or infinite, or the launch shards the weights (FSDP).
@@ -265,7 +268,12 @@ def learn(
         clip_gradient=section.clip_gradient,
         label="training",
     )
-    sampler = StreamSampler(strata, seed, schedule.batch_size, schedule.total_steps, **session.position)
+    of_run = (seed, schedule.batch_size, schedule.total_steps)
+    sampler = (
+        StreamSampler(strata, *of_run, **session.position)
+        if groups is None
+        else BagSampler(strata, groups, section.bag_size, *of_run, **session.position)
+    )
     model.batch = lambda step: batch_at(training_set, sampler, step, accelerator.device)
 
     def watch() -> dict[str, float]:

@@ -27,13 +27,14 @@ LABEL, SCORE = "label", "score_"  # columns of `predictions.parquet`
 
 @dataclass(frozen=True, eq=False)
 class CasePredictions:
-    """Content of `predictions.parquet`: a row per test image, or (segmentation) per test case and class.
+    """Content of `predictions.parquet`: a row per test image or group of images, or (segmentation) per test case and class.
 
     Attributes:
         table: Multiclass: `row`, `patient`, `label` (name of the true class), `score_CLASS`; ordinal: `predicted` (name of the
             decided grade) as well. Multi-label: `row`, `patient`, `label_CLASS` (1, 0 or, where unknown, −1), `score_CLASS`.
             Regression: `row`, `patient`, `label` and `predicted` (numbers). Survival: `row`, `patient`, `time`, `event` (1 or 0),
-            `risk` (log hazard). Segmentation: `case`, `patient`, `class` and what `metrics.case_overlap` measures.
+            `risk` (log hazard). Groups of images have `group` in place of `row`. Segmentation: `case`, `patient`, `class` and
+            what `metrics.case_overlap` measures.
         averaging: Of AUROC and F1 over classes: `macro` or `weighted`, as the task card says.
         operating_point: The specificity at which sensitivity is measured, and the reverse, as the task card says.
         temperature: Of temperature scaling, as the result says; None: without metrics after it.
@@ -62,8 +63,9 @@ class CasePredictions:
 
     @cached_property
     def cases(self) -> np.ndarray:
-        """The case of each row, as text: the row of an image in its store, or the name of a case; shape (N,)."""
-        return self.table["case" if self.segmentation else "row"].astype(str).to_numpy()
+        """The case of each row, as text: the row of an image in its store, or the name of a group or case; shape (N,)."""
+        key = next(name for name in ("case", "group", "row") if name in self.table)
+        return self.table[key].astype(str).to_numpy()
 
     @cached_property
     def patients(self) -> np.ndarray:

@@ -8,6 +8,7 @@ from torch import nn
 
 from ssl_transfer.errors import BackboneError
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.bag_pooling import BAG_POOLINGS
 from ssl_transfer.models.layers import outputs
 
 TOKEN_LEVELS = 4  # levels of a ViT, whose blocks all have the same resolution
@@ -37,6 +38,29 @@ class LinearHead(nn.Module):
     def forward(self, backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
         """Outputs (B, outputs), such as logits."""
         return self.linear(backbone(images))
+
+
+class BagHead(nn.Module):
+    """A linear head of groups of images: the features of a group's images are pooled, see `bag_pooling`.
+
+    Args:
+        feature_dim: Length of a feature vector.
+        outputs: Number of outputs, such as classes or labels.
+        pooling: A name in `BAG_POOLINGS`.
+        bag_size: Images of each group in a training batch.
+    """
+
+    def __init__(self, feature_dim: int, outputs: int, pooling: str, bag_size: int):
+        super().__init__()
+        self.pooling, self.bag_size = BAG_POOLINGS[pooling](feature_dim, outputs), bag_size
+        nn.init.normal_(self.pooling.classifier.weight, std=0.01)
+        nn.init.zeros_(self.pooling.classifier.bias)
+
+    def forward(self, backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
+        """Logits (groups, outputs) of images (groups · bag_size, C, H, W), those of a group together."""
+        count = len(images) // self.bag_size
+        bags = torch.arange(count, device=images.device).repeat_interleave(self.bag_size)
+        return self.pooling(backbone(images).float(), bags, count)
 
 
 class SegmentationHead(nn.Module):

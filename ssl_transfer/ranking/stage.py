@@ -86,6 +86,11 @@ def rank(
     backbones = open_backbones(backbones, task.store)
     if task.kind not in RANKED_KINDS:
         raise TaskError(f"task {task.name}: it is a {task.kind} task; rank is for {', '.join(RANKED_KINDS)} tasks.")
+    if task.card.target_of:
+        raise TaskError(
+            f"task {task.name}: rank scores features of single images, and this task has a label per {task.card.target_of}. "
+            "Compare its backbones by evaluate linear_probe, or rank a card without target_of."
+        )
     given, (task, fraction_left) = task, _sampled(task, fraction, seed)
     sources = [source if isinstance(source, SourceLabels) else SourceLabels.open(source) for source in sources]
     settings: dict[str, Any] = dict(

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ssl_transfer.poolings import Pooling
+from ssl_transfer.poolings import GroupPooling, Pooling
 from ssl_transfer.recipe.bounds import (
     LARGEST_BATCH,
     LARGEST_COUNT,
@@ -57,6 +57,8 @@ class EvaluateRecipe(Section):
             convolution gets theirs, as timm does.
         pool: Candidate poolings of a ViT's tokens, selected on validation by a probe (`cls`, `mean`, `cls+mean`, `last4`; see
             `models.pooling`), from one forward pass; null: that of the backbone. A CNN has `mean` alone.
+        group_pool: Of tasks with `target_of`: candidate poolings of the images of a group, selected on validation (`mean`,
+            `max`, `topk`, `attention`; see `evaluation.bag_heads`); null: all that the protocol has.
         precision: Floating-point format of the computation: `fp32`, `bf16`, `fp16` (training only), or `auto`.
         noise: Noise on the images.
         permute_labels: A control: labels of the training and validation images are exchanged between patients, separately in
@@ -70,6 +72,7 @@ class EvaluateRecipe(Section):
     size: int | None = Field(default=None, gt=0, le=LARGEST_SIDE)
     channels: Literal["repeat", "adapt"] = "repeat"
     pool: list[Pooling] | None = Field(default=None, min_length=1)
+    group_pool: list[GroupPooling] | None = Field(default=None, min_length=1)
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "fp32"
     noise: NoiseSection = NoiseSection()
     permute_labels: bool = False
@@ -83,7 +86,10 @@ class EvaluateRecipe(Section):
 
     def identity(self) -> dict[str, Any]:
         """What a run's id depends on, besides the stores, which have ids of their own."""
-        return self.model_dump(exclude={"external"} if self.pool else {"external", "pool"})
+        later = {
+            name for name in ("pool", "group_pool") if not getattr(self, name)
+        }  # options that older ids do not have
+        return self.model_dump(exclude={"external", *later})
 
 
 class FinetuneSection(Section):
@@ -92,6 +98,7 @@ class FinetuneSection(Section):
     Attributes:
         steps: Optimiser steps.
         batch_size: Images per step, summed over all processes.
+        bag_size: Of tasks with `target_of`: images of a group per step, so that a batch has batch_size / bag_size groups.
         warmup_steps: Steps of linear warm-up before the cosine to 0.
         clip_gradient: Largest norm of the gradient; null: no clipping.
         balance: For rare classes: `weights` in the loss, or `sampling` of as many images of every class; `none`:
@@ -106,6 +113,7 @@ class FinetuneSection(Section):
 
     steps: int = Field(default=500, gt=0, le=LARGEST_COUNT)
     batch_size: int = Field(default=32, gt=0, le=LARGEST_BATCH)
+    bag_size: int = Field(default=8, gt=0, le=LARGEST_BATCH)
     warmup_steps: int = Field(default=0, ge=0, le=LARGEST_COUNT)
     clip_gradient: float | None = Field(default=None, gt=0)
     balance: Literal["none", "weights", "sampling"] = "none"
@@ -131,4 +139,5 @@ class FinetuneSection(Section):
     def identity(self) -> dict[str, Any]:
         """What a run's id depends on."""
         left_out = {"checkpoint_every_steps", "log_every_steps", "workers"}
+        left_out |= {"bag_size"} if self.bag_size == type(self).model_fields["bag_size"].default else set()  # older ids
         return self.model_dump(exclude=left_out if self.keep_backbone else {*left_out, "keep_backbone"})

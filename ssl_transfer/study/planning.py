@@ -147,7 +147,8 @@ class _Evaluations:
             self._refuse_duplicate(run, words)
             grouped.setdefault((strategy, words), []).append(run)
         for (_, words), runs in grouped.items():
-            for part in _products(_once(runs, words), words):
+            bags = task.target_of is not None
+            for part in _products(_once(runs, words, bags), words, bags):
                 self._evaluate(arm, seed, task, words, part, evaluation)
 
     def _refuse_training(self, arm: Arm, run: dict[str, Any]) -> None:
@@ -262,7 +263,7 @@ class _Evaluations:
         """Tasks for which arms are ranked.
 
         Raises:
-            RecipeError: If a named task is of a kind that is not ranked.
+            RecipeError: If a named task is of a kind that is not ranked, or has a label per group of images.
         """
         if self.recipe.rank is None:
             return []
@@ -273,9 +274,13 @@ class _Evaluations:
                     f"{self.recipe.name}: rank: {task} is a {tasks[task].kind} task; scores are for {', '.join(RANKED_KINDS)} "
                     f"tasks."
                 )
+            if tasks[task].target_of:
+                raise RecipeError(
+                    f"{self.recipe.name}: rank: {task} has a label per {tasks[task].target_of}; scores are for labels of images."
+                )
         if named:
             return [tasks[task] for task in named]
-        return [task for task in tasks.values() if task.kind in RANKED_KINDS]
+        return [task for task in tasks.values() if task.kind in RANKED_KINDS and not task.target_of]
 
     def _rank(self, arm: Arm, seed: int | None, task: StudyTask) -> None:
         """Add the ranking job of a backbone on a task; without bootstrap, since the study has several seeds."""
@@ -375,12 +380,18 @@ def _last_of_each(words: list[str]) -> tuple[str, ...]:
     return tuple({word.partition("=")[0]: word for word in words}.values())
 
 
-def _once(runs: list[dict], settings: tuple[str, ...]) -> list[dict]:
-    """Runs with the same settings, without those that repeat another one: equal scores at another evaluation seed."""
+def _once(runs: list[dict], settings: tuple[str, ...], grouped: bool) -> list[dict]:
+    """Runs with the same settings, without those that repeat another one: equal scores at another evaluation seed.
+
+    Args:
+        runs: The runs.
+        settings: Their settings.
+        grouped: Whether their task has a label per group of images.
+    """
     kept: dict[tuple, dict] = {}
     for run in runs:
         fraction = run["fraction"]
-        seed = run["seed"] if depends_on_seed(run["protocol"], fraction, settings) else None
+        seed = run["seed"] if depends_on_seed(run["protocol"], fraction, settings, grouped) else None
         kept.setdefault((fraction, seed), run)
     return list(kept.values())
 
@@ -390,7 +401,7 @@ def _list(values: list) -> str:
     return texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
 
 
-def _products(runs: list[dict], settings: tuple[str, ...]) -> Iterator[list[dict]]:
+def _products(runs: list[dict], settings: tuple[str, ...], grouped: bool) -> Iterator[list[dict]]:
     """Split runs into groups of all fractions × all seeds, as one command evaluates them; into single runs if they train.
 
     Like the command, a group has a fraction without dependence on the seed at its first seed alone.
@@ -402,7 +413,7 @@ def _products(runs: list[dict], settings: tuple[str, ...]) -> Iterator[list[dict
     for run in runs:
         seeds_of[run["fraction"]] = (*seeds_of.get(run["fraction"], ()), run["seed"])
     for fraction, seeds in seeds_of.items():
-        if not depends_on_seed(runs[0]["protocol"], fraction, settings):
+        if not depends_on_seed(runs[0]["protocol"], fraction, settings, grouped):
             seeds_of[fraction] = next((others for others in seeds_of.values() if others[0] == seeds[0]), seeds)
     for seeds in dict.fromkeys(seeds_of.values()):
         fractions = [fraction for fraction, of_fraction in seeds_of.items() if of_fraction == seeds]

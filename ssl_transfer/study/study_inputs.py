@@ -21,7 +21,7 @@ from ssl_transfer.study.job_list import Input, JobList, input_ids
 
 @dataclass(frozen=True)
 class StudyTask:
-    """A task of the study: its name, the path of its card, its stores, and of its card the `kind` and `air`."""
+    """A task of the study: its name, the path of its card, its stores, and of its card `kind`, `air` and `target_of`."""
 
     name: str
     card: Path
@@ -29,6 +29,7 @@ class StudyTask:
     kind: str
     air: str | None
     external: tuple[Input, ...] = ()
+    target_of: str | None = None
 
 
 class StudyInputs:
@@ -82,7 +83,7 @@ class StudyInputs:
         stores = {"store": store.spec, **({"external": [each.spec for each in external]} if external else {})}
         self.jobs.write(path, {**card, **stores})
         of_card = TaskCard.model_validate(card)
-        return StudyTask(name, path, store, of_card.kind, of_card.air, external)
+        return StudyTask(name, path, store, of_card.kind, of_card.air, external, of_card.target_of)
 
     def _card(self, name: str) -> dict[str, Any]:
         """A task's card with the study's overrides; a store of the study is given by its name."""

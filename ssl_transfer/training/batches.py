@@ -116,6 +116,48 @@ class StreamSampler(Sampler):
         return passes, rows
 
 
+class BagSampler(StreamSampler):
+    """Yields as many images of each drawn group at every step. Groups are drawn as `StreamSampler` draws images.
+
+    The images of a group are drawn without repetition, others in every pass; a group that has fewer repeats them.
+
+    Args:
+        strata: Numbers of the groups of each stratum.
+        members: Rows of the images of each group.
+        bag_size: Images of each group in a batch.
+        seed, total_steps, first_step, rank, world: As for `StreamSampler`.
+        batch_size: Global batch size in images, a multiple of `bag_size`.
+    """
+
+    def __init__(
+        self,
+        strata: Sequence[np.ndarray],
+        members: Sequence[np.ndarray],
+        bag_size: int,
+        seed: int,
+        batch_size: int,
+        total_steps: int,
+        first_step: int = 0,
+        rank: int = 0,
+        world: int = 1,
+    ):
+        super().__init__(strata, seed, batch_size // bag_size, total_steps, first_step, rank, world)
+        self.members, self.bag_size = members, bag_size
+
+    def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Passes and rows of this rank at a step, int64, shape (n,) each; the images of a group stand together."""
+        passes, groups = super().at(step)
+        rows = [
+            self._drawn(self.members[group], int(number) * len(self.members) + int(group))
+            for number, group in zip(passes, groups, strict=True)
+        ]
+        return np.repeat(passes, self.bag_size), np.concatenate([np.empty(0, np.int64), *rows])
+
+    def _drawn(self, rows: np.ndarray, order: int) -> np.ndarray:
+        slots = np.arange(self.bag_size) % len(rows)
+        return rows[shuffled(slots, len(rows), self.seed, order)]
+
+
 class ViewDataset(Dataset):
     """Maps (epoch, rows) to the views of a batch, or with `make=False` to raw pixels, for views that are made on a GPU."""
 

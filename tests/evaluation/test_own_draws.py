@@ -39,8 +39,8 @@ def contexts(monkeypatch):
     """What the protocols are given, in the order of the evaluations."""
     made, real = [], stage.EvalContext
 
-    def recorded(*arguments):
-        made.append(real(*arguments))
+    def recorded(*arguments, **options):
+        made.append(real(*arguments, **options))
         return made[-1]
 
     monkeypatch.setattr(stage, "EvalContext", recorded)
