@@ -16,7 +16,7 @@ from ssl_transfer.data.ingest.resume import Recorder
 from ssl_transfer.data.ingest.sampling import is_native, pixel_bytes
 from ssl_transfer.data.readers.items import Share
 from ssl_transfer.data.readers.reader import Item, Reader, Refusal, Scan
-from ssl_transfer.data.readers.workers import ordered
+from ssl_transfer.data.readers.workers import freed_memory_kept, ordered
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.errors import Interrupted
 
@@ -65,7 +65,7 @@ def append_items(
         start=progress.items,
     )
     try:
-        with closing(answers):
+        with closing(answers), freed_memory_kept():
             for position, answer in enumerate(answers, progress.items):
                 item = items[position]
                 if isinstance(answer, str):

@@ -112,6 +112,7 @@ def prepare(
     warnings = warnings + scan.warnings
     if table is not None:
         warnings += join_labels(scan.items, scan.refused, table, options.max_unmatched)
+    names_patients, table = table is not None and "patient" in table.columns, None  # it takes 70 bytes a row
     warnings += complete_patients(scan)
     domain = Domain.parse(options.domain or scan.domain)
     if domain.open_modality:
@@ -139,17 +140,17 @@ def prepare(
     if keeps_splits or unit != "image":
         splits, split_by, notes = choose_splits(rows, Groups(rows), options, keeps_splits)
         notes += small_classes(rows, Groups(rows), splits, split_by, options) if unit != "image" else []
-    known_by = _known_by(scan, reader, table, options)
+    known_by = _known_by(scan, reader, options, names_patients=names_patients)
     decided = decisions(scan, fit, ranges, rows, splits=splits, split_by=split_by, known_by=known_by)
     decided["options"] = {name: value for name, value in options.given.items() if name in FORMING}
     return Plan(scan, fit, ranges, domain, keeps_splits, names, [*warnings, *ranges.warnings], notes, decided)
 
 
-def _known_by(scan: Scan, reader: Reader, table: LabelTable | None, options: Options) -> str | None:
-    """How patients are known; None if all are unknown."""
+def _known_by(scan: Scan, reader: Reader, options: Options, *, names_patients: bool) -> str | None:
+    """How patients are known, such as by a label table that names them; None if all are unknown."""
     if options.patient_from:
         return f"--patient-from {options.patient_from}"
-    if table is not None and "patient" in table.columns:
+    if names_patients:
         return "label table"
     known = next((item for item in scan.items if item.row.get("patient")), None)
     if known is None:

@@ -32,7 +32,7 @@ class Found(Mapping[str, str]):
 
     def __init__(self, names: Sequence[str], files: Sequence[str]):
         self.names, self.sources, self.places = names, files, np.full(len(names), -1, np.int64)
-        self._positions = Positions(names)
+        self._positions: Positions | None = None
 
     def __iter__(self) -> Iterator[str]:
         return (self.names[int(number)] for number in np.flatnonzero(self.places >= 0))
@@ -41,6 +41,8 @@ class Found(Mapping[str, str]):
         return int((self.places >= 0).sum())
 
     def __getitem__(self, name: str) -> str:
+        if self._positions is None:  # they are rarely needed
+            self._positions = Positions(self.names)
         for number in self._positions.of(name):
             if self.names[number] == name and self.places[number] >= 0:
                 return self.sources[int(self.places[number])]
@@ -148,6 +150,7 @@ def match_files(names: Sequence[str], files: Sequence[str], refused: Sequence[st
     exact = Positions(normal_path(file) for file in everything)
     for number, name in enumerate(names):
         _record(matches, number, exact.of(normal_path(name)), "")
+    del exact
     rules: list[tuple[str, Callable[[str], str], Sequence[str]]] = [
         ("by the end of the path", str, files),
         ("by the end of the path", str, refused),

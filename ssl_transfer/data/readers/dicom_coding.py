@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ssl_transfer.data.readers.dicom_values import frame_count, group_or_header, number, text, words
+from ssl_transfer.data.readers.dicom_values import frame_count, group_or_header, number, states, text, words
 
 Rescale = tuple[float, float]  # slope, intercept
 Span = tuple[float, float]  # lowest and highest value
@@ -105,7 +105,7 @@ def coding_of(header, *, is_float: bool) -> Coding:
         raise ValueError(f"PhotometricInterpretation {photometric} with {samples} sample(s) per pixel cannot be read")
     table = lookup_table(header)
     stated = text(header, "RescaleType")
-    if "PerFrameFunctionalGroupsSequence" in header:
+    if states(header, "PerFrameFunctionalGroupsSequence"):
         stated = text(group_or_header(header, 0, "PixelValueTransformationSequence"), "RescaleType") or stated
     return Coding(
         kind_of(header, photometric, samples),
@@ -125,7 +125,7 @@ def kind_of(header, photometric: str, samples: int) -> Literal["grey", "colour",
     if samples > 1:
         return "colour"
     mixed = words(header, "PixelPresentation")[:1]
-    supplemental = bool(mixed) and mixed[0] in SUPPLEMENTAL and "RedPaletteColorLookupTableDescriptor" in header
+    supplemental = bool(mixed) and mixed[0] in SUPPLEMENTAL and states(header, "RedPaletteColorLookupTableDescriptor")
     return "palette" if photometric == "PALETTE COLOR" or supplemental else "grey"
 
 
@@ -152,7 +152,7 @@ def rescale_from(written: str | None) -> Rescale | None:
 
 
 def _rescales(header) -> tuple[Rescale | None, ...]:
-    frames = frame_count(header) if "PerFrameFunctionalGroupsSequence" in header else 1
+    frames = frame_count(header) if states(header, "PerFrameFunctionalGroupsSequence") else 1
     return tuple(dict.fromkeys(rescale_of(header, frame) for frame in range(frames)))
 
 
@@ -185,7 +185,7 @@ def lookup_table(header) -> LookupTable | None:
     Raises:
         ValueError: If its descriptor and its data contradict each other.
     """
-    sequence = header.get("ModalityLUTSequence")
+    sequence = header.get("ModalityLUTSequence") if states(header, "ModalityLUTSequence") else None
     if not sequence:
         return None
     count, first, bits = _descriptor(sequence[0])
@@ -235,7 +235,7 @@ def voi_window(header, physical: Span | None) -> Span | None:
 def _voi_table(header, physical: Span | None) -> Span | None:
     """Range of the input values of the first VOI lookup table."""
     try:
-        sequence = header.get("VOILUTSequence")
+        sequence = header.get("VOILUTSequence") if states(header, "VOILUTSequence") else None
         if not sequence:
             return None
         count, first, _ = _descriptor(sequence[0])

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ssl_transfer.data.readers.dicom_values import functional_group, group_or_header, number, numbers, text, words
+from ssl_transfer.data.readers.dicom_values import (
+    functional_group,
+    group_or_header,
+    is_enhanced,
+    number,
+    numbers,
+    states,
+    text,
+    words,
+)
 
 Point = tuple[float, float, float]
 STANDING = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)  # orientation of an axial slice, where none is stated
@@ -75,10 +84,10 @@ class Frame:
 
 def frames_of(dataset, count: int) -> list[Frame]:
     """The frames of an object, in the order of the file."""
-    if count == 1 and "PerFrameFunctionalGroupsSequence" not in dataset:
+    if count == 1 and not states(dataset, "PerFrameFunctionalGroupsSequence"):
         return [_frame(dataset, dataset, 0, ())]
     dimensions = _dimensions(dataset)
-    vectors = [numbers(dataset, keyword) for keyword in NUCLEAR_VECTORS if keyword in dataset]
+    vectors = [numbers(dataset, keyword) for keyword in NUCLEAR_VECTORS if states(dataset, keyword)]
     vectors = [vector for vector in vectors if len(vector) == count]
     slices = numbers(dataset, "SliceVector")
     frames = []
@@ -95,9 +104,9 @@ def frames_of(dataset, count: int) -> list[Frame]:
 
 def _frame(dataset, content, frame: int, dimensions: tuple) -> Frame:
     def group(macro: str) -> Any:
-        return group_or_header(dataset, frame, macro) if is_enhanced else dataset
+        return group_or_header(dataset, frame, macro) if has_groups else dataset
 
-    is_enhanced = "SharedFunctionalGroupsSequence" in dataset or "PerFrameFunctionalGroupsSequence" in dataset
+    has_groups = is_enhanced(dataset)
     point = numbers(group("PlanePositionSequence"), "ImagePositionPatient")
     axes = numbers(group("PlaneOrientationSequence"), "ImageOrientationPatient")
     return Frame(

@@ -73,7 +73,7 @@ class GreyFrames:
         """The image (1, H, W) and the columns of a frame.
 
         Args:
-            decoded: Its words or floats, (H, W), as they are decoded.
+            decoded: Its words or floats, (H, W), as they are decoded; they are overwritten, if they can be.
             own: Rescale slope and intercept that the frame states; None: none.
         """
         is_float = self.coding.bits is None
@@ -83,12 +83,12 @@ class GreyFrames:
             raise Unreadable(f"its pixels have the shape {stored.shape}, its header states one grey value per pixel")
         rescale = own or self.decoding.rescale or (1.0, 0.0)
         columns: dict = {"rescale": rescale_text(rescale)} if len(self.coding.rescales) > 1 else {}
+        padding = (
+            None if is_float else self._padding(words, stored, rescale)
+        )  # first: rescaling may overwrite the words
         values = self.table(stored) if self.table else _rescaled(stored, *rescale)
         if is_float:
             values, columns["non_finite"] = self._finite(values, stored)
-            padding = None
-        else:
-            padding = self._padding(words, stored, rescale)
         values = self._in_hu(values, padding, own) if self.decoding.hu else self._as_shown(values, padding)
         return self._fitting(values)[None], columns
 
@@ -186,7 +186,8 @@ def _rescaled(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     if slope == 1 and stored.dtype.itemsize <= 2 and stored.size:
         ends = [int(end) + by for end in (stored.min(), stored.max()) for by in (0, int(intercept))]
         if min(*ends, int(intercept)) >= -(2**15) and max(*ends, int(intercept)) < 2**15:
-            values = stored.astype(np.int16)  # a quarter of the memory traffic of int32
+            in_place = stored.dtype.itemsize == 2 and stored.flags.writeable
+            values = stored.view(np.int16) if in_place else stored.astype(np.int16)  # a quarter of the traffic of int32
             values += int(intercept)
             return values
     wide = np.int32 if stored.dtype.itemsize <= 2 and abs(slope) < 2**14 and abs(intercept) < 2**30 else np.int64

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from ssl_transfer.data.readers.dicom_geometry import Frame, frames_of, pixel_spa
 from ssl_transfer.data.readers.dicom_mosaic import is_mosaic, mosaic_of
 from ssl_transfer.data.readers.dicom_parser import ordinary_header
 from ssl_transfer.data.readers.dicom_pixels import PLAIN_BITS, PlainPixels
-from ssl_transfer.data.readers.dicom_values import frame_count, group_or_header, number, plain_text, text, words
+from ssl_transfer.data.readers.dicom_values import frame_count, group_or_header, number, plain_text, states, text, words
 from ssl_transfer.data.readers.reader import Item, Refusal
 from ssl_transfer.errors import SourceError
 
@@ -141,8 +142,21 @@ def _plain_place(dataset, syntax: Any | None, begin: int, tag: bytes, layout: by
 
 def _transfer_syntax(dataset) -> Any | None:
     """The transfer syntax; None if it is not stated, or is none of the standard."""
-    syntax = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
-    return syntax if syntax is not None and not syntax.is_private and syntax.is_transfer_syntax else None
+    if not hasattr(dataset, "file_meta"):
+        return None
+    if plain := plain_text(dataset.file_meta, "TransferSyntaxUID"):
+        return _of_the_standard(plain)
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    return None if syntax is None else _of_the_standard(syntax)
+
+
+@lru_cache(maxsize=256)
+def _of_the_standard(syntax: str) -> Any | None:
+    """A transfer syntax of the standard as a UID; None for others."""
+    from pydicom.uid import UID
+
+    uid = UID(syntax)
+    return uid if not uid.is_private and uid.is_transfer_syntax else None
 
 
 def _ends_within_element(dataset, file_bytes: int) -> bool:
@@ -210,7 +224,7 @@ def classify(file: str, path: Path, header: Header, *, broken: bool) -> ImageFil
         if mosaic is None:
             return Refusal(file, "filtered", UNCUT_MOSAIC, row)
         size, frames = mosaic.size, mosaic.frames(frames[0])
-    elif frame_count(dataset) > 1 or "PerFrameFunctionalGroupsSequence" in dataset:
+    elif frame_count(dataset) > 1 or states(dataset, "PerFrameFunctionalGroupsSequence"):
         frames = frames_of(dataset, frame_count(dataset))
     else:
         is_one_frame = True
@@ -264,7 +278,7 @@ def _not_an_image(file: str, header: Header, broken: bool) -> tuple[str, str] | 
     """Kind and reason of the refusal of a file that has no image, or whose image is not there."""
     dataset = header.dataset
     modality = text(dataset, "Modality")
-    if file.rsplit("/", 1)[-1].upper().startswith("DICOMDIR") or "DirectoryRecordSequence" in dataset:
+    if file.rsplit("/", 1)[-1].upper().startswith("DICOMDIR") or states(dataset, "DirectoryRecordSequence"):
         return "not_an_image", "a DICOMDIR"
     if modality in NOT_IMAGES:
         return "not_an_image", f"{NOT_IMAGES[modality]} ({modality})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any, BinaryIO
 
 HEAD_BYTES = 2**15  # that are read at once; longer headers are not ordinary
@@ -56,8 +57,7 @@ def ordinary_header(file: BinaryIO) -> Any | None:
 
 def _parsed(content: bytes) -> tuple[Any, int] | None:
     """The dataset of a header, and where its pixels begin."""
-    from pydicom.charset import convert_encodings, default_encoding
-    from pydicom.dataelem import convert_raw_data_element
+    from pydicom.charset import default_encoding
     from pydicom.dataset import Dataset, FileMetaDataset
 
     meta, start = _elements(content, META_START, is_meta=True)
@@ -70,16 +70,32 @@ def _parsed(content: bytes) -> tuple[Any, int] | None:
         return None
     dataset, encoding = Dataset(elements), default_encoding
     if CHARACTER_SET in elements:
-        encoding = convert_encodings(convert_raw_data_element(elements[CHARACTER_SET]).value)
+        encoding = list(_encodings(elements[CHARACTER_SET]._replace(value_tell=0)))
     dataset.set_original_encoding(False, True, encoding)
     dataset.file_meta = FileMetaDataset(meta)
     return dataset, end
 
 
+@lru_cache(maxsize=256)
+def _encodings(element: Any) -> tuple[str, ...]:
+    """Python's names of the character sets of an element; the files of an archive have the same few."""
+    from pydicom.charset import convert_encodings
+    from pydicom.dataelem import convert_raw_data_element
+
+    return tuple(convert_encodings(convert_raw_data_element(element).value))
+
+
+@lru_cache(maxsize=2**14)
+def tag_of(code: int) -> Any:
+    """The tag of a number; always the same object, which dictionaries find without a comparison in Python."""
+    from pydicom.tag import BaseTag
+
+    return BaseTag(code)
+
+
 def _elements(content: bytes, start: int | None, *, is_meta: bool) -> tuple[dict, int | None]:
     """Elements by tag, and where they end: at the first one that is no meta information, or at the pixels; None: nowhere."""
     from pydicom.dataelem import RawDataElement, empty_value_for_VR
-    from pydicom.tag import BaseTag
 
     elements: dict = {}
     position, before = start or 0, 0
@@ -95,7 +111,7 @@ def _elements(content: bytes, start: int | None, *, is_meta: bool) -> tuple[dict
         position = begin + length
         if name is None or code <= before or length == UNDEFINED_LENGTH or position > len(content):
             break
-        tag, before = BaseTag(code), code
+        tag, before = tag_of(code), code
         value: Any = content[begin:position] if length else empty_value_for_VR(name, raw=True)
         elements[tag] = RawDataElement(tag, name, length, value, begin, False, True)
     return elements, None

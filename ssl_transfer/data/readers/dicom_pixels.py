@@ -50,17 +50,16 @@ def decode_plain(
     Raises:
         Unreadable: If the pixels contradict the header.
     """
-    needed = size[0] * size[1] * pixels.coding.allocated // 8
+    words = np.empty(size, f"<u{pixels.coding.allocated // 8}")
     try:
         with open(path, "rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size != pixels.start + pixels.length:
                 return None
-            data = os.pread(file.fileno(), needed, pixels.start)
+            if os.preadv(file.fileno(), [words.data], pixels.start) != words.nbytes:
+                return None
     except OSError:
         return None
-    if len(data) != needed:
-        return None
-    [words] = _plain(data, 1, size, f"<u{pixels.coding.allocated // 8}")
+    words = words.astype(words.dtype.newbyteorder("="), copy=False)
     return GreyFrames(pixels.coding, decoding, pixels.padding).image(words, pixels.coding.rescales[0])
 
 

@@ -10,6 +10,8 @@ import struct
 from functools import cache
 from typing import Any
 
+from ssl_transfer.data.readers.dicom_parser import tag_of
+
 TEXT_NUMBERS = ("DS", "IS")  # value representations that write numbers as text
 CODES = ("AS", "CS", "DA", "TM", "DT")  # that are ASCII, whose values are joined as they stand
 NAMES = ("LO", "SH", "UI")  # of which one value is read as it stands, if it is ASCII
@@ -70,8 +72,20 @@ def frame_count(header) -> int:
     return int(number(header, "NumberOfFrames") or 1)
 
 
+def states(header, keyword: str) -> bool:
+    """Whether a header has an element: what `keyword in header` says, without a search for the keyword's tag each time."""
+    return _dictionary(keyword)[0] in header.keys()  # noqa: SIM118
+
+
+def is_enhanced(header) -> bool:
+    """Whether an object states attributes of its frames in functional groups."""
+    return states(header, "PerFrameFunctionalGroupsSequence") or states(header, "SharedFunctionalGroupsSequence")
+
+
 def functional_group(header, frame: int, macro: str) -> Any | None:
     """A functional group of an enhanced object: that of the frame, otherwise the shared one, otherwise None."""
+    if not is_enhanced(header):
+        return None
     frames = _sequence(header, "PerFrameFunctionalGroupsSequence")
     shared = _sequence(header, "SharedFunctionalGroupsSequence")
     for group in (frames[frame] if frame < len(frames) else None, shared[0] if shared else None):
@@ -92,6 +106,8 @@ def first_item(header, keyword: str) -> Any | None:
 
 
 def _sequence(header, keyword: str) -> Any:
+    if not states(header, keyword):
+        return []
     try:
         return header.get(keyword) or []
     except Exception:  # a sequence that cannot be parsed
@@ -102,9 +118,8 @@ def _sequence(header, keyword: str) -> Any:
 def _dictionary(keyword: str) -> tuple[Any, str]:
     """Tag and value representation of a keyword, by the standard."""
     from pydicom.datadict import dictionary_VR, tag_for_keyword
-    from pydicom.tag import BaseTag
 
-    tag = BaseTag(tag_for_keyword(keyword) or 0)
+    tag = tag_of(tag_for_keyword(keyword) or 0)
     return tag, dictionary_VR(tag)
 
 
@@ -160,6 +175,8 @@ def _is_several(value) -> bool:
 
 def _parsed(written: str) -> list[float] | None:
     """The number that a text holds, or two with decimal points and a comma between; None if it is not a number."""
+    if "," not in written:
+        return _all_finite([written])
     parts = written.split(",")
     if len(parts) == 2 and all("." in part for part in parts):
         return _all_finite(parts)
@@ -177,4 +194,4 @@ def _all_finite(values: list) -> list[float] | None:
         found = [float(value) for value in values]
     except (TypeError, ValueError, OverflowError):
         return None
-    return found if all(math.isfinite(value) for value in found) else None
+    return found if all(map(math.isfinite, found)) else None

@@ -7,6 +7,7 @@ number of results is in memory.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pickle
 import resource
@@ -38,16 +39,18 @@ WORTH_WARM = 0.5  # as `WORTH_SECONDS`, for workers that are started
 QUICK_SECONDS = 0.05  # items that take longer on average are left to the workers, which wait while this process reads
 MOST_TOGETHER = 4  # with more workers, this process has enough to do with their results
 CHUNK = 16  # items per message
+LOOK = 4  # results that are handed out between two looks for answers of workers
 CHUNK_BYTES = 16 * 2**20  # pixels per message, if one item has less
 MOST_WORKERS = 16
 SECONDS = 60.0  # for one item
 BYTES_PER_SECOND = 5e6  # of its pixels, in addition
 AGAIN_SECONDS = 5.0  # after which a reader that catches every error is interrupted again
 MEMORY = 2**30  # for one item, in bytes
-ALLOCATOR = {  # of glibc: memory of images is kept for the next ones, which saves a page fault for every 4 kB
-    "MALLOC_MMAP_THRESHOLD_": str(2**25),
-    "MALLOC_TRIM_THRESHOLD_": str(2**27),
-}
+# Blocks of so many bytes are mappings of their own, and four times as many free ones go back to the kernel (glibc's malloc):
+KEPT_BYTES = 2**25  # for images, whose memory is kept for the next ones, since a page fault for every 4 kB takes long
+LISTED_BYTES = 2**18  # for lists of files: the kernel moves those that grow, and they leave no holes
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of its malloc.h
+ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(KEPT_BYTES), "MALLOC_TRIM_THRESHOLD_": str(4 * KEPT_BYTES)}
 COPIES = 12  # of its pixels, in addition: decoders and conversions hold several, of wider types
 TARGET = f"{__name__}:perform"
 _pool: ContextVar[Workers | None] = ContextVar("pool", default=None)
@@ -60,12 +63,30 @@ def shared_workers(count: int | None) -> Iterator[Workers]:
     Args:
         count: How many; None: one per core, at most 16.
     """
+    _allocate_apart(LISTED_BYTES)
     with Workers(count or min(usable_cores(), MOST_WORKERS), TARGET, {"OMP_NUM_THREADS": "1"} | ALLOCATOR) as pool:
         token = _pool.set(pool)
         try:
             yield pool
         finally:
             _pool.reset(token)
+
+
+@contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Within the block, this process keeps the memory of freed images for the next ones, as workers do."""
+    _allocate_apart(KEPT_BYTES)
+    try:
+        yield
+    finally:
+        _allocate_apart(LISTED_BYTES)
+
+
+def _allocate_apart(least: int) -> None:
+    """Set the least size of blocks that are mappings of their own in this process, where its malloc can."""
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(M_MMAP_THRESHOLD, least)
+        mallopt(M_TRIM_THRESHOLD, 4 * least)
 
 
 def warm_workers(files: int) -> None:
@@ -223,10 +244,12 @@ class _Pooled(Generic[Item, Result]):
             self._receive(wait=not self._read_own())
             while self.yielded in self.finished:
                 results = self.finished.pop(self.yielded)
-                yield from results
+                for number, result in enumerate(results):
+                    yield result
+                    if number % LOOK == LOOK - 1:  # writing a result takes time, and a worker may be done
+                        self._receive(wait=False)
+                        self._send(path)
                 self.yielded += len(results)
-                self._receive(wait=False)
-                self._send(path)
 
     def _is_full(self) -> bool:
         """Whether so many results are waiting that no more items are read."""

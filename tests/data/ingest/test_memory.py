@@ -74,9 +74,7 @@ def test_what_is_decided_about_a_file_takes_at_most_300_bytes(tmp_path, monkeypa
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "kind", ["dicom", "pictures", "nifti", pytest.param("masked", marks=pytest.mark.xfail(reason="some 500 bytes"))]
-)
+@pytest.mark.parametrize("kind", ["dicom", "pictures", "nifti", "masked"])
 def test_a_file_takes_at_most_300_bytes(benchmark, tmp_path, monkeypatch, kind):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     answer = benchmark.memory(tmp_path, (11_000, 31_000), [kind])
