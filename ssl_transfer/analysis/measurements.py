@@ -265,8 +265,8 @@ def _nuisances(
     shortcuts = [pd.DataFrame(columns=["backbone", *SHORTCUTS])]
     for backbone, vectors in features.items() if names else ():
         for name in names:
-            of_columns = (columns[column].to_numpy(object) for column in (target, name))
-            found = robustness_index(vectors, *of_columns, groups, spec.neighbors, spec.seed)
+            labels, domains = columns[target].to_numpy(object), columns[name].to_numpy(object)
+            found = robustness_index(vectors, labels, domains, groups, spec.neighbors, spec.seed)
             robustness.append({"backbone": backbone, "target": target, "nuisance": name, **found})
         tested = shortcut_tests(vectors, columns[target], columns[names], groups, spec.seed)
         shortcuts.append(tested.assign(backbone=backbone))

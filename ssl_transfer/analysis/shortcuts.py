@@ -57,8 +57,11 @@ def shortcut_tests(
         Belrose et al. 2023, https://arxiv.org/abs/2306.03819 (LEACE).
     """
     classes = Property.of(str(target.name), target.to_numpy())
-    rows, components = [], _components(np.asarray(features, np.float64), len(np.unique(groups.astype(str))))
-    for name in nuisances if classes is not None and classes.classes else ():
+    rows: list[dict] = []
+    components = _components(np.asarray(features, np.float64), len(np.unique(groups.astype(str))))
+    if classes is None or not classes.classes:
+        return pd.DataFrame(rows, columns=COLUMNS)
+    for name in nuisances:
         nuisance = Property.of(str(name), nuisances[name].to_numpy())
         if nuisance is None or name == target.name:
             continue

@@ -86,7 +86,9 @@ def compare_groups(
     if missing.any():
         entries.append(_entry(cases, missing, NOT_STATED, metric, names, resamples, seed))
     scored = [entry["value"] for entry in entries if "metrics" in entry and entry["value"] in shown]
-    gap = _gap(cases, groups, scored, metric, resamples, seed) if len(scored) > 1 else dict.fromkeys(GAP)
+    gap: dict[str, Any] = dict.fromkeys(GAP)
+    if len(scored) > 1:
+        gap = _gap(cases, groups, scored, metric, resamples, seed)
     return {"groups": entries, "left_out": len(sizes) - len(shown), **gap}
 
 
@@ -146,7 +148,7 @@ def _gap(
     by_chance = _gaps_by_chance(cases, groups, scored, metric, seed)
     return found | {
         "gap_interval": None if np.isnan(low) else [low, high],
-        "gap_by_chance": _finite(np.quantile(by_chance, LEVEL)) if len(by_chance) else None,
+        "gap_by_chance": _finite(float(np.quantile(by_chance, LEVEL))) if len(by_chance) else None,
         "p": float((1 + (by_chance >= gap).sum()) / (1 + len(by_chance))),
     }
 

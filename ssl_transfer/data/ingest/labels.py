@@ -159,7 +159,7 @@ def _values(table: CsvTable, name: str, column: str, words: Sequence[str], notes
 
 def _sexes(table: CsvTable, column: str, values: Sequence[str | None], notes: list[str]) -> Values | None:
     """The values as M, F and O, as DICOM has them, if all are words of a sex; None otherwise."""
-    spelled = {word: sex(word) for word in set(values) - {None}}
+    spelled = {word: sex(word) for word in set(values) if word is not None}
     if not spelled or None in spelled.values():
         return None
     if pairs := ", ".join(f"{shown(word)} is {code}" for word, code in sorted(spelled.items()) if word != code):

@@ -36,10 +36,11 @@ tests.</p>
 
 def section(evidence: Evidence) -> Section | None:
     """Gaps between subgroups; None where no target has subgroups that could be compared."""
-    gaps = subgroup_gaps(evidence.subgroups) if evidence.subgroups is not None else None
-    if gaps is None or gaps.empty:
+    runs = evidence.subgroups
+    gaps = None if runs is None else subgroup_gaps(runs)
+    if runs is None or gaps is None or gaps.empty:
         return None
     kept, _ = at_primary_noise(gaps, evidence.primaries[0])
-    groups = evidence.subgroups.groupby(["task", "column"])["group"].nunique().sum()
+    groups = runs.groupby(["task", "column"])["group"].nunique().sum()
     html = render(evidence, TEMPLATE, rows=evidence.in_page_order(kept).to_dict("records"), groups=groups)
-    return Section(title=TITLE, html=html, tables={"subgroups": evidence.subgroups, "subgroup_gaps": gaps})
+    return Section(title=TITLE, html=html, tables={"subgroups": runs, "subgroup_gaps": gaps})
