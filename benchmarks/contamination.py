@@ -115,7 +115,9 @@ def changes(units: str) -> dict[str, Callable[[np.ndarray, np.random.Generator],
     return {
         "resized": lambda image, random: _resized(image.astype(np.float32), random.uniform(0.4, 1.6)),
         "8 bits, resized": lambda image, random: _resized(_displayed(image), random.uniform(0.4, 1.6)),
-        "contrast": lambda image, random: _windowed(image, *np.percentile(image, random.uniform((2, 85), (10, 98)))),
+        "contrast": lambda image, random: _windowed(
+            image, *np.percentile(_seen(image), random.uniform((2, 85), (10, 98)))
+        ),
         "gamma": lambda image, random: (255 * (_displayed(image) / 255) ** random.uniform(0.6, 1.6)).astype(np.uint8),
         "JPEG": lambda image, random: _jpeg(_displayed(image), int(random.integers(50, 95))),
         "cropped": lambda image, random: _cropped(_displayed(image), random.uniform(0.01, 0.05)),
@@ -128,6 +130,11 @@ def changes(units: str) -> dict[str, Callable[[np.ndarray, np.random.Generator],
 
 def _windowed(image: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.clip((image.astype(np.float32) - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
+
+
+def _seen(image: np.ndarray) -> np.ndarray:
+    """Grey values that a window is chosen for: of CT in HU, those that are not air."""
+    return image[image > -400] if image.min() < -400 else image
 
 
 def _displayed(image: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import Any
 from ssl_transfer.errors import StoreError
 from ssl_transfer.run import from_json, read_json, to_json
 
-SCHEMA = 3  # 2: checksums; 3: digests of pixels are SHA-256
+SCHEMA = 4  # 2: checksums; 3: digests of pixels are SHA-256; 4: fingerprints of the content
 DTYPES = ("|u1", "<i2", "<f4")
 MASK_DTYPES = ("|u1", "<u2")
 LARGEST_IMAGE = 2**31  # bytes; a card that states more is damaged
@@ -163,7 +163,7 @@ def _other_schema(folder: Path, content: dict[str, Any]) -> str:
         return f"{folder}: found a store of schema {found}, this version reads {SCHEMA}. Update ssl_transfer."
     source = content.get("source")
     command = f"ssl-transfer ingest {shlex.quote(source) if isinstance(source, str) else 'SOURCE'} --out {folder}_schema{SCHEMA}"
-    lacks = "has no checksums" if found < 2 else "has other digests of pixels"
+    lacks = "has no checksums" if found < 2 else f"has other {'digests of pixels' if found < 3 else 'fingerprints'}"
     return (
         f"{folder}: found a store of schema {found}, which {lacks}; this version reads {SCHEMA}. "
         f"Ingest the source again, with the options of the first time: {command}"

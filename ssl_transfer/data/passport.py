@@ -23,7 +23,7 @@ from ssl_transfer.errors import BackboneError
 from ssl_transfer.measures.fingerprint import FINGERPRINT_BYTES, LEAST_SIDE
 from ssl_transfer.run import read_json, write_json
 
-SCHEMA = 2  # 2: digests of pixels are SHA-256
+SCHEMA = 3  # 2: digests of pixels are SHA-256; 3: fingerprints of the content
 FOLDER = "passport"  # in the folder of a backbone
 ROWS_AT_ONCE = 65_536
 EMPTY_BYTES = 128  # header of a `.npy` file: NumPy cannot map a file without values
@@ -174,8 +174,9 @@ class Passport:
         content = read_json(folder / "passport.json") or {}
         if content.get("kind") == "passport" and content.get("schema") != SCHEMA:
             raise BackboneError(
-                f"{folder}: found a passport of schema {content.get('schema')}, this version reads {SCHEMA}: digests of pixels "
-                "are others. Ingest its training images again and pretrain again, or read it with the version that wrote it."
+                f"{folder}: found a passport of schema {content.get('schema')}, this version reads {SCHEMA}: its digests or "
+                "fingerprints of the training images cannot be compared with those of this version. Ingest its training images "
+                "again and pretrain again, or read it with the version that wrote it."
             )
         if content.get("kind") != "passport" or content.get("id") != identity:
             raise BackboneError(

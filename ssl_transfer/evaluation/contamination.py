@@ -19,6 +19,7 @@ import numpy as np
 import pandas
 
 from ssl_transfer.data.altered import SelectedRows
+from ssl_transfer.data.display import SCALED_RANGE
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.passport import Passport, hashed_patients, hashed_pixels
 from ssl_transfer.data.store import ImageStore
@@ -26,7 +27,7 @@ from ssl_transfer.data.tasks import Task
 from ssl_transfer.evaluation.segment import cases_of
 from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.measures.fingerprint import CODE_BYTES, query
-from ssl_transfer.measures.near_duplicates import has_content, near_duplicates
+from ssl_transfer.measures.near_duplicates import CONTENT, FARTHEST, MARKED, WHOLE, has_content, near_duplicates
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.recipe import digest
 from ssl_transfer.run import claimed
@@ -35,7 +36,7 @@ EVIDENCE = ("patient", "pixels", "near")
 NOT_SEEN, UNKNOWN = "no", "unknown"
 KEPT = Path("runs/contamination")  # in the working folder, as cached features
 WORTH_KEEPING = 10**8  # pairs of a test image and a training image: seconds
-READ_AT_ONCE = 256  # images
+READ_AT_ONCE, SEARCHED_AT_ONCE = 256, 4096  # images; codes of the latter take 55 MB
 SAMPLED = 200  # of images outside of test, near-duplicates of so many are searched; the others are compared by patient and pixels
 
 
@@ -201,7 +202,12 @@ def _seen_images(passport: Passport, path: Path, identity: str, rows: bytes) -> 
     if pairs < WORTH_KEEPING or not passport.id:
         return compare()
     name = digest(
-        {"passport": passport.id, "store": identity, "rows": hashlib.blake2b(rows, digest_size=16).hexdigest()}
+        {
+            "passport": passport.id,
+            "store": identity,
+            "rows": hashlib.blake2b(rows, digest_size=16).hexdigest(),
+            "rules": [WHOLE, MARKED, CONTENT, FARTHEST],
+        }
     )
     kept = KEPT / f"{name}.npz"
     with claimed(kept.with_suffix(".lock")):
@@ -258,21 +264,30 @@ def _compare(passport: Passport, store: ImageStore, rows: np.ndarray, sampled: n
     if not passport.records:
         return SeenImages(**seen, patients_compared=False, without_content=0)
     searched = np.ones(len(rows), bool) if sampled is None else sampled
-    queries = _queries(store.path, store.card.id, np.ascontiguousarray(rows[searched]).tobytes())
     compared = [record.shares_hashes_with(store) for record in passport.records]
     patients = store.column("patient")[rows]
     has_patient, hashes = np.asarray(pandas.notna(patients)), hashed_patients(patients)
     digests = hashed_pixels(store.column("pixel_digest")[rows])
-    near = np.zeros(len(queries), bool)
     for record, comparable in zip(passport.records, compared, strict=True):
         if comparable:
             seen["patient"] |= has_patient & np.isin(hashes, record.array("patients"))
         seen["pixels"] |= np.isin(digests, record.array("digests"))
-        left = np.flatnonzero(~near)
-        near[left] = near_duplicates(queries[left], partial(record.blocks, "fingerprints"))
-    seen["near"][searched] = near
-    empty = int((~has_content(queries)).sum())
-    return SeenImages(**seen, patients_compared=bool(any(compared) and has_patient.any()), without_content=empty)
+    seen["near"][searched], without_content = _near(passport, store, rows[searched])
+    comparable = bool(any(compared) and has_patient.any())
+    return SeenImages(**seen, patients_compared=comparable, without_content=without_content)
+
+
+def _near(passport: Passport, store: ImageStore, rows: np.ndarray) -> tuple[np.ndarray, int]:
+    """Which images of a store are near-duplicates of training images, bool (n,), and the number of images without content."""
+    near, without_content = np.zeros(len(rows), bool), 0
+    for start in range(0, len(rows), SEARCHED_AT_ONCE):
+        part = slice(start, start + SEARCHED_AT_ONCE)
+        queries = _queries(store.path, store.card.id, np.ascontiguousarray(rows[part]).tobytes())
+        without_content += int((~has_content(queries)).sum())
+        for record in passport.records:
+            left = np.flatnonzero(~near[part])
+            near[start + left] = near_duplicates(queries[left], partial(record.blocks, "fingerprints"))
+    return near, without_content
 
 
 @lru_cache(maxsize=8)
@@ -280,7 +295,9 @@ def _queries(path: Path, identity: str, rows: bytes) -> np.ndarray:
     """Codes of images of a store (path, id) that are to be recognised, uint8 (n, V, CODE_BYTES), for all backbones of a study."""
     store, positions = ImageStore(path), np.frombuffer(rows, np.int64)
     parts = [
-        query(image)
+        query(
+            np.clip(image, *SCALED_RANGE) if store.units == "scaled" else image
+        )  # as ingest does for its fingerprints
         for start in range(0, len(positions), READ_AT_ONCE)
         for image in store.read(positions[start : start + READ_AT_ONCE])
     ]

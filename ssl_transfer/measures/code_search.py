@@ -36,8 +36,9 @@ def _ones(_context: Any, _word: Any) -> Any:
 
 
 @register_jitable  # numba cannot keep a function that calls one under `njit`
-def _same(query: np.ndarray, known: np.ndarray, fewest: float, of_both: float, of_fewer: float) -> bool:
+def _same(query: np.ndarray, known: np.ndarray, rule: np.ndarray) -> bool:
     """Whether the fine codes of two codes, uint64 (W,), are those of one image."""
+    fewest, of_both, of_fewer, more = rule[0], rule[1], rule[2], rule[3]
     equal = opposite = count = other_count = np.uint64(0)
     fine_words = (len(query) - COARSE_WORDS) >> 1
     for word in range(COARSE_WORDS, COARSE_WORDS + fine_words):
@@ -47,20 +48,13 @@ def _same(query: np.ndarray, known: np.ndarray, fewest: float, of_both: float, o
         opposite += _ones(bright & other_dark) + _ones(dark & other_bright)
         count += _ones(bright | dark)
         other_count += _ones(other_bright | other_dark)
-    fewer, agreement = float(min(count, other_count)), float(equal) - float(opposite)
-    return fewer >= fewest and agreement >= of_both * float(equal + opposite) and agreement >= of_fewer * fewer
+    fewer, both, agreement = float(min(count, other_count)), float(equal + opposite), float(equal) - float(opposite)
+    return fewer >= fewest and agreement >= of_both * both and agreement >= of_fewer * fewer + more
 
 
-@_compiled("void(uint64[:, ::1], int64[::1], uint64[:, ::1], boolean[::1], uint64, float64, float64, float64)")
+@_compiled("void(uint64[:, ::1], int64[::1], uint64[:, ::1], boolean[::1], uint64, float64[::1])")
 def search(
-    queries: np.ndarray,
-    images: np.ndarray,
-    known: np.ndarray,
-    found: np.ndarray,
-    farthest: int,
-    fewest: float,
-    of_both: float,
-    of_fewer: float,
+    queries: np.ndarray, images: np.ndarray, known: np.ndarray, found: np.ndarray, farthest: int, rule: np.ndarray
 ) -> None:
     """Note the images one of whose codes matches a known code. Other threads may search other images meanwhile.
 
@@ -70,7 +64,7 @@ def search(
         known: Codes, uint64 (n, W).
         found: bool (images,); becomes True. Images for which it is True already are left out.
         farthest: Matching codes have a Hamming distance of their coarse codes below this.
-        fewest, of_both, of_fewer: See `near_duplicates`.
+        rule: A `Rule` of `near_duplicates`, float64 (4,).
     """
     distances = np.empty(TILE, np.uint64)
     coarse = np.empty((COARSE_WORDS, TILE), np.uint64)
@@ -92,6 +86,6 @@ def search(
             if nearest >= farthest:
                 continue
             for position in range(len(tile)):
-                if distances[position] < farthest and _same(query, tile[position], fewest, of_both, of_fewer):
+                if distances[position] < farthest and _same(query, tile[position], rule):
                     found[images[number]] = True
                     break

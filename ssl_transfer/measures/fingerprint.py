@@ -7,7 +7,11 @@ count in a comparison, as in iris codes (Daugman 2004, https://doi.org/10.1109/T
 coarser structure is that of the anatomy, which patients share. A coarse code of 16 × 16 positions finds candidates.
 
 There is a code of the whole image and, if it has margins (air, black borders), one of its content, since copies are cropped and
-padded. An image that is to be recognised has further codes, of itself with more and less of its margins.
+padded. The content is computed from pixels of its own, so that a small body in a large field has as many positions as any other.
+If it is small, the code of the whole image is marked: it has little but the table and the outline, which patients share, too.
+
+An image that is to be recognised has further codes: of itself with more and less of its margins, smoothed (the other one may have
+less noise), with its content found by other criteria, and all of these without constant borders (padding, letterboxes).
 """
 
 from __future__ import annotations
@@ -29,13 +33,21 @@ RING = [(down, right) for down in range(-2, 3) for right in range(-2, 3) if 4 <=
 TIE, TIE_HU = 6e-3, 4  # of the range of an image, or in HU: positions that differ by less are equal
 LEAST_VOTES = 5  # of the twelve of the ring
 FEWEST_POSITIONS = 64  # that count; images with fewer have no content
-# Rows and columns are content if a share of them differs from the background by so much of the range, or is above BODY_HU.
-MARGIN_CONTRAST, MARGIN_SHARE, BODY_HU = 0.08, 0.02, -200
-# Of further boxes of a query: it may be cropped, or the known image is; its window may show more or less of the margins.
-SIDES, OTHER_CONTRASTS = (1.08, 1.04, 0.95), (0.4,)
-QUERY_CODES = 2 + len(SIDES) + len(OTHER_CONTRASTS)
+# Content differs from the background by so much of the range of the image, or in CT is above BODY_HU, and is thicker than a share
+# of the sides of the image: tables, wires, text and noise are thinner.
+MARGIN_CONTRAST, BODY_HU, THICKNESS = 0.05, -200, 0.08
+MOST_OF_BORDER = 0.7  # may differ from its median; if more does, there is no background
+LEAST_SHARE = 0.6  # of the area; the code of a whole image with less content is marked
+MARKS = [COARSE_BYTES, COARSE_BYTES + FINE_BYTES]  # bytes of a code whose first bits mark it: brighter, and darker
+# A query may be cropped, or the known image is (sides of further boxes); it may have noise (smoothing over so many positions);
+# its window may show more or less of the margins (contrasts and thicknesses by which content is found; None: as above).
+SIDES, SMOOTH = (1.105, 1.085, 1.065, 1.0425, 1.02, 0.96), 1.6
+CONTENTS = ((None, 0.08, 1), (None, 0.08, SMOOTH), (None, 0.055, 1), (None, 0.115, 1), (0.2, 0.08, 1), (0.4, 0.08, 1))
+QUERY_CODES = 2 * (2 + len(CONTENTS)) + len(SIDES)
+TRIMMED = 2 + len(SIDES) + len(CONTENTS)  # from here on, codes without constant borders
 # Codes of a query that are compared with those of whole known images, and with those of their content.
-FOR_WHOLE, FOR_CONTENT = range(2 + len(SIDES)), [0, *range(1 + len(SIDES), QUERY_CODES)]
+FOR_WHOLE = [*range(3 + len(SIDES)), TRIMMED, TRIMMED + 1, TRIMMED + 2]
+FOR_CONTENT = [0, *range(1 + len(SIDES), QUERY_CODES)]
 
 _SIDE = np.arange(GRID)
 NEIGHBOURS = np.stack(  # flat positions of the ring, (12, GRID, GRID), where the border repeats beyond itself
@@ -46,11 +58,32 @@ Box = tuple[float, float, float, float]  # top, bottom, left, right in pixels
 
 
 class _Plane(NamedTuple):
-    """Grey values in [0, 1], float32, below 128 pixels per side; the differences that are a tie, and that set content apart."""
+    """Grey values, float32, below 128 pixels per side: 0 to 1 for the range of the image, from `low` on over `span`."""
 
     values: np.ndarray
-    tie: float
-    margin: float
+    low: float
+    span: float
+    in_hu: bool
+
+    @property
+    def tie(self) -> float:
+        return TIE_HU / self.span if self.in_hu else TIE
+
+    @property
+    def margin(self) -> float:
+        return (BODY_HU - AIR_HU) / self.span if self.in_hu else MARGIN_CONTRAST
+
+
+class _Content(NamedTuple):
+    """What lies within the margins of an image.
+
+    Attributes:
+        code: uint8 (CODE_BYTES,); zero if it is too small.
+        share: Of the area of the image.
+    """
+
+    code: np.ndarray
+    share: float
 
 
 def fingerprint(image: np.ndarray) -> np.ndarray:
@@ -65,11 +98,21 @@ def fingerprint(image: np.ndarray) -> np.ndarray:
     """
     plane, codes = _plane(image), np.zeros((2, CODE_BYTES), np.uint8)
     if plane is not None:
-        whole, content = _whole(plane), _content(plane, plane.margin)
-        codes[0] = _code(plane, whole)
-        if content != whole:
-            codes[1] = _code(plane, content)
+        content = _content(image, plane, plane.margin, THICKNESS)
+        if content is not None:
+            codes[1] = content.code
+        codes[0] = _code(plane, _whole(plane))
+        if content is not None and content.share < LEAST_SHARE and codes[0].any():
+            codes[0, MARKS] |= 0x80
     return codes.reshape(-1)
+
+
+def by_mark(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes (n, CODE_BYTES) of whole images apart: those that are not marked, and those of little content, without the mark."""
+    marked = (codes[:, MARKS] >= 0x80).all(1)
+    unmarked = codes[marked]
+    unmarked[:, MARKS] &= 0x7F
+    return codes[~marked], unmarked
 
 
 def query(image: np.ndarray) -> np.ndarray:
@@ -79,26 +122,65 @@ def query(image: np.ndarray) -> np.ndarray:
         image: As for `fingerprint`.
 
     Returns:
-        uint8 (QUERY_CODES, CODE_BYTES); codes of boxes that are equal to an earlier one are zero.
+        uint8 (QUERY_CODES, CODE_BYTES); codes of what the image does not have, such as constant borders, are zero.
     """
     codes = np.zeros((QUERY_CODES, CODE_BYTES), np.uint8)
-    plane = _plane(image)
-    if plane is None:
+    codes[:TRIMMED] = _views(image, SIDES)
+    if (trimmed := _trimmed(image)).shape != image.shape:
+        codes[TRIMMED:] = _views(trimmed, ())
+    return codes
+
+
+def _views(image: np.ndarray, sides: tuple[float, ...]) -> np.ndarray:
+    """Codes of an image: whole, boxes of other sides around its centre, the whole smoothed, and its content by each criterion."""
+    codes = np.zeros((2 + len(sides) + len(CONTENTS), CODE_BYTES), np.uint8)
+    if (plane := _plane(image)) is None:
         return codes
     height, width = plane.values.shape
-    margins = [((1 - side) / 2 * height, (1 - side) / 2 * width) for side in SIDES]
-    boxes = [_whole(plane), *((top, height - top, left, width - left) for top, left in margins)]
-    boxes += [_content(plane, contrast) for contrast in (plane.margin, *OTHER_CONTRASTS)]
-    for number, box in enumerate(boxes):
-        if box not in boxes[:number]:
-            codes[number] = _code(plane, box)
+    margins = [((1 - side) / 2 * height, (1 - side) / 2 * width) for side in (1, *sides)]
+    for number, (top, left) in enumerate(margins):
+        codes[number] = _code(plane, (top, height - top, left, width - left))
+    codes[len(margins)] = _code(plane, _whole(plane), SMOOTH)
+    for number, (contrast, thickness, smooth) in enumerate(CONTENTS, len(margins) + 1):
+        if (content := _content(image, plane, contrast or plane.margin, thickness, smooth)) is not None:
+            codes[number] = content.code
     return codes
+
+
+def _trimmed(image: np.ndarray) -> np.ndarray:
+    """An image (C, H, W) without the rows and columns at its borders that have one value, such as padding."""
+    while min(image.shape[1:]) >= LEAST_SIDE:
+        borders = (image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1])
+        constant = next((border[:, :1] for border in borders if (border == border[:, :1]).all()), None)
+        if constant is None:
+            break
+        differs = (image != constant[:, :, None]).any(0)
+        rows, columns = np.flatnonzero(differs.any(1)), np.flatnonzero(differs.any(0))
+        if not len(rows):
+            break
+        image = image[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return image
 
 
 def _plane(image: np.ndarray) -> _Plane | None:
     """An image (C, H, W) as a plane; None if it has too few pixels or no contrast."""
     if min(image.shape[1:]) < LEAST_SIDE:
         return None
+    values = _halved(image)
+    in_hu = bool(values.min() < LOWEST_HU)
+    if in_hu:
+        values = np.maximum(values, AIR_HU)  # below it, noise
+    tail = values.size // 100
+    ordered = np.partition(values, (tail, values.size - 1 - tail), axis=None)
+    low, high = ordered[tail], ordered[-1 - tail]
+    span = float(high - low)
+    if span < 1e-6 * max(1.0, abs(float(high))):
+        return None
+    return _Plane(np.clip((values - low) / span, 0, 1), float(low), span, in_hu)
+
+
+def _halved(image: np.ndarray) -> np.ndarray:
+    """An image (C, H, W) as grey values in float32 (h, w), halved until it has fewer than 128 pixels per side."""
     values = image[0] if len(image) != 3 else image.mean(0, dtype=np.float32)
     plane = _reduced(values)
     if values.dtype.kind == "f" and not (finite := np.isfinite(plane)).all():
@@ -111,17 +193,7 @@ def _plane(image: np.ndarray) -> _Plane | None:
         even = plane.shape[1] // 2 * 2
         plane = plane[:, 0:even:2] + plane[:, 1:even:2]
         plane *= 0.5
-    in_hu = plane.min() < LOWEST_HU
-    if in_hu:
-        plane = np.maximum(plane, AIR_HU)  # below it, noise
-    tail = plane.size // 100
-    ordered = np.partition(plane, (tail, plane.size - 1 - tail), axis=None)
-    low, high = ordered[tail], ordered[-1 - tail]
-    span = float(high - low)
-    if span < 1e-6 * max(1.0, abs(float(high))):
-        return None
-    tie, margin = (TIE_HU / span, (BODY_HU - AIR_HU) / span) if in_hu else (TIE, MARGIN_CONTRAST)
-    return _Plane(np.clip((plane - low) / span, 0, 1), tie, margin)
+    return plane
 
 
 def _reduced(values: np.ndarray) -> np.ndarray:
@@ -142,24 +214,72 @@ def _whole(plane: _Plane) -> Box:
     return 0.0, float(height), 0.0, float(width)
 
 
-def _content(plane: _Plane, contrast: float) -> Box:
-    """The box of what differs by a contrast from the background, the grey value of the border; else the whole plane."""
+def _content(image: np.ndarray, plane: _Plane, contrast: float, thickness: float, smooth: float = 1) -> _Content | None:
+    """What differs by a contrast from the background, which is the grey value of the border.
+
+    Args:
+        image: The image (C, H, W).
+        plane: Its plane.
+        contrast: Of the grey values of the plane.
+        thickness: Share of the sides of the plane; what is thinner is left out, such as tables, wires, text and noise.
+        smooth: Positions that a value of the code is averaged over.
+
+    Returns:
+        None if there are no margins.
+    """
     values = plane.values
     border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    middle = len(border) // 2  # of an even number of values
-    ordered = np.partition(border, (middle - 1, middle))
-    differs = np.abs(values - (ordered[middle - 1] + ordered[middle]) / 2) > contrast
-    counts = ((np.count_nonzero(differs, axis), differs.shape[axis]) for axis in (1, 0))
-    rows, columns = (np.flatnonzero(count / length > MARGIN_SHARE) for count, length in counts)
-    if len(rows) < 8 or len(columns) < 8:
-        return _whole(plane)
-    return float(rows[0]), float(rows[-1] + 1), float(columns[0]), float(columns[-1] + 1)
+    background = float(np.partition(border, len(border) // 2)[len(border) // 2])
+    if np.count_nonzero(np.abs(border - background) > contrast) > MOST_OF_BORDER * len(border):
+        return None
+    pixels = max(3, round(thickness * sum(values.shape) / 2))
+    box = _solid_box(values, background, contrast, pixels)
+    if box is None:
+        return _Content(np.zeros(CODE_BYTES, np.uint8), 0)
+    share = (box[1] - box[0]) * (box[3] - box[2]) / values.size
+    if share == 1:
+        return None
+    scales = np.array(image.shape[1:]) / values.shape
+    ends = np.clip(np.reshape(box, (2, 2)) + np.array([-2, 2]), 0, np.array(values.shape)[:, None]) * scales[:, None]
+    (top, bottom), (left, right) = ends.astype(int)
+    finer = _halved(image[:, top:bottom, left:right])
+    ratio = len(finer) / (bottom - top) * scales[0]
+    if ratio <= 1:
+        return _Content(_code(plane, box, smooth), share)
+    if plane.in_hu:
+        finer = np.maximum(finer, AIR_HU)
+    finer = plane._replace(values=np.clip((finer - plane.low) / plane.span, 0, 1))
+    box = _solid_box(finer.values, background, contrast, round(pixels * ratio)) or _whole(finer)
+    return _Content(_code(finer, box, smooth), share)
 
 
-def _code(plane: _Plane, box: Box) -> np.ndarray:
+def _solid_box(values: np.ndarray, background: float, contrast: float, thickness: int) -> Box | None:
+    """The box of all squares of pixels that differ from the background, or have such pixels on all four sides, as lungs have.
+
+    None if it is below 8 pixels.
+    """
+    (height, width), differs = values.shape, np.abs(values - background) > contrast
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    solid = (columns >= differs.argmax(1)[:, None]) & (columns < width - differs[:, ::-1].argmax(1)[:, None])
+    solid &= (rows >= differs.argmax(0)) & (rows < height - differs[::-1].argmax(0))
+    solid &= differs.any(1)[:, None] & differs.any(0)
+    size = 1  # of the squares of which `solid` has the upper left corners
+    while size < thickness:
+        step = min(size, thickness - size)
+        solid = solid[:-step] & solid[step:]
+        solid = solid[:, :-step] & solid[:, step:]
+        size += step
+    rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
+    if not len(rows):
+        return None
+    box = float(rows[0]), float(rows[-1] + thickness), float(columns[0]), float(columns[-1] + thickness)
+    return box if min(box[1] - box[0], box[3] - box[2]) >= 8 else None
+
+
+def _code(plane: _Plane, box: Box, smooth: float = 1) -> np.ndarray:
     """Code of a box of a plane, uint8 (CODE_BYTES,); what lies outside of the plane is 0 in it."""
     height, width = plane.values.shape
-    rows, columns = _weights(height, box[0], box[1]), _weights(width, box[2], box[3])
+    rows, columns = _weights(height, box[0], box[1], smooth), _weights(width, box[2], box[3], smooth)
     votes = _votes(rows @ plane.values @ columns.T, plane.tie)
     if min(box) < 0 or box[1] > height or box[3] > width:
         votes = votes * np.outer(rows.any(1), columns.any(1))
@@ -178,11 +298,11 @@ def _votes(sampled: np.ndarray, tie: float) -> np.ndarray:
     return darker - (difference < -tie).view(np.int8).sum(0, dtype=np.int8)
 
 
-@lru_cache(maxsize=1024)  # 12 MB
-def _weights(pixels: int, start: float, stop: float) -> np.ndarray:
+@lru_cache(maxsize=1024)  # 20 MB
+def _weights(pixels: int, start: float, stop: float, smooth: float) -> np.ndarray:
     """Weights of pixels at the positions of a side, float32 (GRID, pixels): linear, over a position or a pixel at least."""
     step = (stop - start) / GRID
-    centres, support = start + (np.arange(GRID) + 0.5) * step, max(step, 1.0)
+    centres, support = start + (np.arange(GRID) + 0.5) * step, smooth * max(step, 1.0)
     distance = np.abs(np.arange(pixels) + 0.5 - centres[:, None]) / support
     weights = np.maximum(0, 1 - distance) * ((centres >= 0) & (centres <= pixels))[:, None]
     return (weights / np.maximum(weights.sum(1, keepdims=True), 1e-9)).astype(np.float32)

@@ -111,6 +111,7 @@ def test_missing_and_empty_files_are_named_at_opening(store, damage, message):
         ({"sample": {"23": "x"}}, "beyond 23 images"),
         ({"schema": 1, "source": "my archive"}, r"no checksums.*ssl-transfer ingest 'my archive' --out"),
         ({"schema": 2}, r"other digests of pixels.*ssl-transfer ingest"),
+        ({"schema": 3}, r"other fingerprints.*ssl-transfer ingest"),
         ({"schema": "3"}, "Update ssl_transfer"),
     ],
     ids=str,

@@ -16,6 +16,7 @@ from ssl_transfer.data.passport import Passport, TrainingRecord
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.evaluation import contamination as module
 from ssl_transfer.evaluation.stage import evaluate
+from ssl_transfer.measures.fingerprint import query
 from ssl_transfer.measures.metrics import classification_metrics
 
 SIDE = 48
@@ -188,3 +189,13 @@ def test_a_long_search_is_done_once_and_again_if_its_file_is_damaged(planted, tm
     assert len(searches) == 1 and (first.any == second.any).all() and second.patients_compared
     next((tmp_path / "runs/contamination").glob("*.npz")).write_bytes(b"PK")
     assert (seen().any == first.any).all() and len(searches) == 2
+
+
+def test_images_of_a_scaled_store_are_looked_up_as_ingest_has_fingerprinted_them(tmp_path):
+    """Values below the range of an image are no CT in HU."""
+    image = texture(0).astype(np.float32) * 40 - 900
+    with StoreWriter(tmp_path / "scaled", image.shape, image.dtype) as writer:
+        writer.append(image, {"patient": "p0"})
+        store = writer.finish(np.array(["train"]), units="scaled", domain="mri")
+    looked_up = module._queries(store.path, store.id, np.arange(1).tobytes())[0]
+    assert (looked_up == query(np.clip(image, 0, 10_000))).all() and (looked_up != query(image)).any()
