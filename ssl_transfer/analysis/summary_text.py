@@ -244,5 +244,5 @@ def _measure(name: str) -> str:
     return name.replace("R2", "R²")
 
 
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+def _words(name: object) -> str:
+    return str(name).replace("_", " ")

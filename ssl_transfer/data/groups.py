@@ -117,7 +117,7 @@ def labels_of_groups(
             wrong = np.unique(groups[differs])
             name = f" of {classes[number]}" if labels.ndim == 2 and len(classes) else ""
             words = [
-                str(value) if labels.ndim == 2 or not len(classes) else classes[value] for value in stated.tolist()
+                str(value if labels.ndim == 2 or not len(classes) else classes[value]) for value in stated.tolist()
             ]
             raise TaskError(
                 f"{where}: target_of: {target_of}, and {len(wrong)} of {len(bags.names)} {PLURALS[target_of]} have contradicting "

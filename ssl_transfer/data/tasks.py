@@ -169,7 +169,7 @@ class Task:
     def known(self) -> np.ndarray:
         """Whether the target of a row is known (of a multi-label one, any label), bool (N,)."""
         labels = self.labels.reshape(len(self.labels), -1)
-        return (np.isfinite(labels) if labels.dtype.kind == "f" else labels >= 0).any(axis=1)
+        return np.any(np.isfinite(labels) if labels.dtype.kind == "f" else labels >= 0, axis=1)
 
     @cached_property
     def _grades(self) -> tuple[list[str], np.ndarray]:

@@ -137,7 +137,7 @@ def _gap(
     order = np.argsort(scores, kind="stable")
     worst, best = order[0], order[-1]
     gap = scores[best] - scores[worst]
-    found = {"worst": scored[worst], "best": scored[best], "gap": _finite(gap), **dict.fromkeys(GAP[3:])}
+    found = {"worst": scored[worst], "best": scored[best], "gap": _finite(float(gap)), **dict.fromkeys(GAP[3:])}
     if not resamples:
         return found
     codes, differences = np.unique(cases.patients, return_inverse=True)[1], []
@@ -158,7 +158,7 @@ def _gaps_by_chance(
 ) -> np.ndarray:
     """Gaps between the best and the worst group after permuting the groups between patients, at most (PERMUTATIONS,)."""
     kept = np.flatnonzero(np.isin(groups.astype(str), scored))
-    codes = pandas.Categorical(groups[kept], categories=scored).codes
+    codes = pandas.Categorical(groups[kept], categories=list(scored)).codes
     permuted = np.full((len(groups), PERMUTATIONS), -1)
     for number in range(PERMUTATIONS):
         permuted[kept, number] = permuted_labels(codes, cases.patients[kept], (seed, number))

@@ -7,7 +7,7 @@ The machine code is kept for other processes until this file changes. What may c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numba import njit, types
@@ -30,9 +30,11 @@ def _compiled(signature: str) -> Callable[[Callable], Callable]:
 
 
 @intrinsic
-def _ones(_context: Any, _word: Any) -> Any:
-    """Number of bits of a word that are 1."""
+def _count_ones(_context: Any, _word: Any) -> Any:
     return types.uint64(types.uint64), lambda _, builder, __, values: builder.ctpop(values[0])
+
+
+_ones: Callable[[Any], Any] = cast(Any, _count_ones)  # number of bits of a word that are 1; the context is numba's
 
 
 @register_jitable  # numba cannot keep a function that calls one under `njit`
