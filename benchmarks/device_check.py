@@ -119,12 +119,12 @@ def _inside(part: str, pretend: bool) -> dict[str, Any]:
 
 def losses(folder: Path, small: bool) -> dict[str, Any]:
     """Losses and gradient norms of every method, CPU against GPU."""
-    hidden = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    on_cpu = subprocess.Popen(
-        [sys.executable, __file__, "--inside", "losses_cpu"], env=hidden, stdout=subprocess.PIPE, text=True
-    )
-    there = _losses(folder)
-    here = json.loads(on_cpu.communicate()[0].splitlines()[-1])
+    from ssl_transfer.processes import Command
+
+    words, hidden = [sys.executable, __file__, "--inside", "losses_cpu"], os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    with Command(words, env=hidden, stdout=subprocess.PIPE, text=True) as on_cpu:
+        there = _losses(folder)
+        here = json.loads(on_cpu.process.communicate()[0].splitlines()[-1])
     found = {name: [_median_difference(here[name][key], there[name][key]) for key in (0, 1)] for name in METHODS}
     close = all(loss <= LOSS_DIFFERENCE and norm <= NORM_DIFFERENCE for loss, norm in found.values())
     return {"ok": close, "loss_and_norm": {name: [f"{value:.1e}" for value in pair] for name, pair in found.items()}}
