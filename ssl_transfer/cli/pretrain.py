@@ -11,13 +11,7 @@ from ssl_transfer.cli.verb import Verb
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments: a recipe, settings that override it, and the treatment of an existing run."""
-    parser.add_argument("recipe", type=Path, help="a YAML file; see recipes/")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="settings that override the recipe, for example train.epochs=10",
-    )
+    recipe_arguments(parser)
     parser.add_argument("--out", type=Path, help="folder of the run (default runs/NAME-ID)")
     parser.add_argument(
         "--resume",
@@ -29,6 +23,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--untrained",
         action="store_true",
         help="write the backbone with its random initialisation, without training, as a control",
+    )
+
+
+def recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add a recipe and the settings that override it."""
+    parser.add_argument("recipe", type=Path, help="a YAML file; see recipes/")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="settings that override the recipe, for example train.epochs=10",
     )
 
 

@@ -6,18 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.cli.pretrain import recipe_arguments
 from ssl_transfer.cli.verb import Verb
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments: a recipe, settings that override it, the figure, and the number of images."""
-    parser.add_argument("recipe", type=Path, help="a YAML file; see recipes/")
-    parser.add_argument(
-        "overrides",
-        nargs="*",
-        metavar="key=value",
-        help="settings that override the recipe, such as data.views.blur_share=0",
-    )
+    recipe_arguments(parser)
     parser.add_argument("--figure", type=Path, default=Path("views.png"), metavar="FILE.png", help="default views.png")
     parser.add_argument("--images", type=int, default=6, metavar="N", help="images of each store (default 6)")
 
