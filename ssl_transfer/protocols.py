@@ -57,12 +57,10 @@ PROTOCOLS = {
         group_poolings=GROUP_POOLINGS,
         methods_text_of={
             "ordinal": "frozen features were judged by L2-regularised logistic regressions of the thresholds between grades, "
-            "their "
-            "strength selected on validation",
+            "their strength selected on validation",
             "regression": "frozen features were judged by ridge regression, its strength selected on validation",
             "survival": "frozen features were judged by a proportional hazards model (Cox, ties by Efron) with a ridge "
-            "penalty, its "
-            "strength selected on validation",
+            "penalty, its strength selected on validation",
         },
     ),
     "knn": Protocol(

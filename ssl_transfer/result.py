@@ -31,8 +31,8 @@ class EvalResult:
         n: Split -> number of images and of patients (null if patients are unknown).
         selected: Hyper-parameters selected on validation.
         settings: Every option of the protocol with its value.
-        temperature: Of temperature scaling, fitted on validation, for the metrics after it; None: segmentation, and results of
-            earlier versions.
+        temperature: Of temperature scaling, fitted on validation, for the metrics after it; None: targets without classes,
+            and results of earlier versions.
         metrics: `val` and `test` -> name -> value. Test was evaluated once, with the selected hyper-parameters.
         intervals: Test metric -> 95 % interval [low, high], by the bootstrap over patients.
         seen_in_pretraining: Whether the backbone was trained, in any stage, on images or patients of the task's store; `unknown`

@@ -71,9 +71,4 @@ def as_text(answer: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-VERB = Verb(
-    "list methods, views, protocols, strategies, scores, layouts, recipes, tasks, studies by name, or the runs of a folder",
-    arguments,
-    run,
-    as_text,
-)
+VERB = Verb(f"list {', '.join(catalogue.COMPONENTS)} by name, or the runs of a folder", arguments, run, as_text)

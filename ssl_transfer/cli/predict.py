@@ -55,7 +55,7 @@ def as_text(answer: dict[str, Any]) -> str:
     counts = ", ".join(f"{name} {count}" for name, count in answer["predicted"].items())
     lines = [
         f"{answer['task']}: {answer['n_images']} images of {answer['n_patients']} known patients",
-        f"  predicted: {counts}",
+        f"  predicted: {counts or 'a number per image'}",
         f"  images: {answer['predictions']}",
         f"  patients: {answer['patients']}",
         "  research use only: not a medical device",

@@ -9,9 +9,12 @@ def subgroup_lines(subgroups: dict[str, Any] | None) -> list[str]:
     """The score of every group, the gap between the best and the worst one, and what such a gap is by chance."""
     if not subgroups:
         return []
+    from ssl_transfer.data.subgroups import NOT_STATED
+
     columns, metric = subgroups["columns"], subgroups["metric"]
     lines = [line for name, column in columns.items() for line in _column(name, column, metric)]
-    compared = sum("metrics" in group for column in columns.values() for group in column["groups"])
+    groups = [group for column in columns.values() for group in column["groups"]]
+    compared = sum("metrics" in group and group["value"] != NOT_STATED for group in groups)
     if compared > 2:
         lines.append(
             f"  {compared} groups were compared: the worst of many is low by chance alone, so read gaps beside those by chance"

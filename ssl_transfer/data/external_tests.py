@@ -84,6 +84,10 @@ def _external_test(task: Task, path: Path) -> ExternalTest:
     rows = np.arange(len(store))
     if task.kind != "segmentation":
         rows = rows[external.known]
+    if not len(rows):
+        raise TaskError(
+            f"{where}: none of its {len(store)} images has a label. Ingest it with labels, or take another store."
+        )
     known = np.isin(store.column("pixel_digest")[rows].astype(str), task.store.column("pixel_digest").astype(str))
     if known.any():
         notes += [f"{int(known.sum())} of {len(rows)} images are left out: their pixels are in the task's own store"]

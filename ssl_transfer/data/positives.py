@@ -18,7 +18,7 @@ PARTNER = 2**20  # number of the view, of which there are fewer, whose random nu
 class Partners:
     """For each training image the images of which one, drawn anew in every epoch, makes its further views.
 
-    Partners are training images themselves. An image without any is its own partner.
+    Partners are training images themselves. An image without any, or whose place is unknown, is its own partner.
 
     Args:
         store: The store.
@@ -28,13 +28,13 @@ class Partners:
         distance_mm: Of slices, along the normal: largest distance of a partner in mm. None: the next slice on either side.
 
     Raises:
-        RecipeError: If the store does not tell volumes or patients apart, or has no position of its slices in mm.
+        RecipeError: If the store does not tell series or patients apart, or knows neither number nor position of its slices.
     """
 
     def __init__(self, store: Images, positions: np.ndarray, positive: Positive, distance_mm: float | None):
         unit = _units(store, positions, positive)
         place = np.zeros(len(positions)) if positive == "patient" else _places(store, positions, distance_mm)
-        known = unit >= 0
+        known = (unit >= 0) & ~np.isnan(place)
         self.positions = np.asarray(positions)
         self._order = np.flatnonzero(known)[np.lexsort((place[known], unit[known]))]  # rank -> image
         self._rank = np.full(len(positions), -1)
@@ -73,20 +73,21 @@ class Partners:
 
 def _units(store: Images, positions: np.ndarray, positive: Positive) -> np.ndarray:
     """Number of the volume or patient of each image, −1 where it is unknown, (n,)."""
-    needed = ("patient",) if positive == "patient" else ("series",)
-    names = [name for name in ((*needed, "volume") if positive == "slice" else needed) if name in store.columns]
+    needed = "patient" if positive == "patient" else "series"
+    together = ("patient", "study", "series", "volume")  # names of series may repeat from patient to patient
+    names = [name for name in together[: 1 if positive == "patient" else None] if name in store.columns]
     table = pd.DataFrame({name: store.column(name)[positions] for name in names})
-    if not set(needed) <= set(names) or table[needed[0]].isna().all():
+    if needed not in names or table[needed].isna().all():
         raise RecipeError(
-            f"data.views.positive: {positive} needs the {needed[0]} of the images, and {store.path} does not know it. "
+            f"data.views.positive: {positive} needs the {needed} of the images, and {store.path} does not know it. "
             "Take positive: same."
         )
     codes = table.groupby(names, dropna=False, sort=False).ngroup().to_numpy()
-    return np.where(table[needed[0]].isna(), -1, codes)
+    return np.where(table[needed].isna(), -1, codes)
 
 
 def _places(store: Images, positions: np.ndarray, distance_mm: float | None) -> np.ndarray:
-    """Place of each image along the normal: in mm where distances are needed, otherwise the number of its slice, (n,)."""
+    """Place of each image along the normal, in mm if there is a distance, else the number of its slice; NaN: unknown; (n,)."""
     numbers = {
         name: pd.to_numeric(pd.Series(store.column(name)[positions]), errors="coerce").to_numpy(float)
         for name in ("slice", "z_mm", "spacing_slice_mm")
@@ -95,7 +96,12 @@ def _places(store: Images, positions: np.ndarray, distance_mm: float | None) -> 
     unknown = np.full(len(positions), np.nan)
     slices = numbers.get("slice", unknown)
     if distance_mm is None:
-        return np.nan_to_num(slices)
+        if np.isnan(slices).all():
+            raise RecipeError(
+                f"data.views.positive: slice needs the order of the slices, and {store.path} does not know it. Take positive: "
+                "patient, or same."
+            )
+        return slices
     places = numbers.get("z_mm", unknown)
     places = np.where(np.isnan(places), slices * numbers.get("spacing_slice_mm", unknown), places)
     if np.isnan(places).all():
@@ -106,14 +112,11 @@ def _places(store: Images, positions: np.ndarray, distance_mm: float | None) -> 
 
 
 def _within(units: np.ndarray, places: np.ndarray, distance: float) -> tuple[np.ndarray, np.ndarray]:
-    """First and behind the last rank within a distance, of ranks that are sorted by unit and place; itself if that is unknown."""
-    ranks = np.arange(len(units))
-    starts, ends = ranks.copy(), ranks + 1
+    """First and behind the last rank within a distance, of ranks that are sorted by unit and place."""
+    starts, ends = np.empty((2, len(units)), np.int64)
     for unit in np.unique(units):
-        members = ranks[slice(*np.searchsorted(units, [unit, unit + 1]))]
-        of_unit = members[~np.isnan(places[members])]  # sorted; unknown places are last
-        reach = places[of_unit]
-        if len(of_unit):
-            starts[of_unit] = of_unit[0] + np.searchsorted(reach, reach - distance, "left")
-            ends[of_unit] = of_unit[0] + np.searchsorted(reach, reach + distance, "right")
+        first, behind = np.searchsorted(units, [unit, unit + 1])
+        of_unit = places[first:behind]
+        starts[first:behind] = first + np.searchsorted(of_unit, of_unit - distance, "left")
+        ends[first:behind] = first + np.searchsorted(of_unit, of_unit + distance, "right")
     return starts, ends

@@ -17,6 +17,7 @@ NOT_GROUPS = frozenset(  # columns that identify an image or its place
 AGES = ("age", "patientage", "ageyears", "ageinyears")  # names of a column, without upper case, blanks and punctuation
 MOST_NUMBERS = 8  # distinct numbers that are groups by themselves; more are divided into thirds
 SEVERAL = "several"  # of a case whose images are of different groups
+NOT_STATED = "not stated"  # of cases without a value; it has a score and is compared with no group
 
 
 def assert_columns(store: Images, columns: tuple[str, ...], where: str) -> None:
@@ -39,7 +40,7 @@ def assert_columns(store: Images, columns: tuple[str, ...], where: str) -> None:
             )
 
 
-def group_names(column: str, values: np.ndarray) -> np.ndarray:
+def subgroup_names(column: str, values: np.ndarray) -> np.ndarray:
     """The group of each value, as text; None where the value is missing.
 
     Words of a sex become M, F and O; numbers in a column called `age` become bands of five years; other numbers stay where there
@@ -53,7 +54,7 @@ def group_names(column: str, values: np.ndarray) -> np.ndarray:
         Names, object (N,).
 
     Example:
-        >>> group_names("age", np.array([61, 93, None], object)).tolist(), group_names("Sex", np.array(["male"])).tolist()
+        >>> subgroup_names("age", np.array([61, 93, None], object)).tolist(), subgroup_names("Sex", np.array(["male"])).tolist()
         (['60-64', '90+', None], ['M'])
     """
     import pandas  # planning a study reads task cards without it

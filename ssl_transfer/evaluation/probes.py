@@ -42,8 +42,7 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     if selected is None:
         raise TaskError(
             f"task {task.name}: {metric} is undefined on the validation images (a single class or value?), so nothing can be "
-            f"selected "
-            "by it. Take another metric, or ingest again with other splits."
+            "selected by it. Take another metric, or ingest again with other splits."
         )
     pooling, setting, scores, fitted, test = selected
 

@@ -53,6 +53,10 @@ def evaluate_recipe(protocol: str, overrides: Overrides = ()) -> tuple[EvaluateR
                     f"{where}: {key}.layer_decay: it is for pretraining; in fine-tuning, rates by layer are a strategy. Set "
                     "strategy=llrd strategy.decay=0.75."
                 )
+            if chosen.pop("positive", "same") != "same" or chosen.pop("positive_mm", None) is not None:
+                raise RecipeError(
+                    f"{where}: {key}.positive: positives are for pretraining; here each image has one view. Leave it out."
+                )
             options[key] = Component(name=value.name, **chosen)
     recipe = validate(EvaluateRecipe, content, where)
     if recipe.pool and not PROTOCOLS[protocol].frozen:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas
 
 from ssl_transfer.data.splits import permuted_labels
-from ssl_transfer.data.subgroups import SEVERAL, group_names
+from ssl_transfer.data.subgroups import NOT_STATED, SEVERAL, subgroup_names
 from ssl_transfer.evaluation.contamination import case_positions
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.measures.case_predictions import LABEL, CasePredictions
@@ -26,7 +26,6 @@ FEWEST_PATIENTS = 10  # of a group; with fewer, no number is given
 MOST_GROUPS = 20  # of a column, the largest ones
 PERMUTATIONS = 200
 LEVEL = 0.95  # quantile of the gaps by chance
-NOT_STATED = "not stated"
 GAP = ("worst", "best", "gap", "gap_interval", "gap_by_chance", "p")  # keys of a column
 
 
@@ -48,7 +47,7 @@ def subgroup_metrics(context: EvalContext, measured: ProtocolResult) -> dict[str
     positions = case_positions(task, rows, measured.predictions)
     columns = {}
     for column in task.card.subgroups:
-        names = group_names(column, task.store.column(column)[rows])
+        names = subgroup_names(column, task.store.column(column)[rows])
         of_case = {case: _one(names[images]) for case, images in positions.items()}
         groups = np.array([of_case[case] for case in cases.cases.tolist()], object)
         options = task.card.metric, tuple(measured.test), context.recipe.resamples, context.draw

@@ -27,7 +27,7 @@ ssl-transfer predict FOLDER IMAGES --out predictions.parquet
 ```
 
 IMAGES is a folder or file of DICOM, NIfTI or picture files. `predictions.parquet` has a row per image,
-`predictions_patients.parquet` the mean probabilities of each patient. Files that are refused are listed with the reason.
+`predictions_patients.parquet` the means of each patient. Files that are refused are listed with the reason.
 """
 
 PREDICTED = {  # kind of task -> what the probe predicts, for the model card
@@ -55,14 +55,9 @@ def export_predictor(result: str | Path, out: str | Path, backbone: str | Path |
     """
     folder = Path(result)
     evaluation = EvalResult.load(folder)
-    if not (folder / CARD).exists():
-        raise UsageError(
-            f"{result}: has no fitted probe, as evaluations by {evaluation.protocol} and those of earlier versions. Evaluate by "
-            "linear_probe into another folder."
-        )
+    fitted = FittedProbe.load(folder)
     if NOTE in evaluation.notes:
         raise UsageError(f"{result}: is a control with permuted labels, which predicts nothing.")
-    fitted = FittedProbe.load(folder)
     network = probe_backbone(folder, fitted.card, backbone)
     if network.card.method == TRIVIAL:
         raise BackboneError(f"{result}: is a probe of trivial features, a control without weights.")

@@ -54,8 +54,7 @@ def curves(cases: CasePredictions) -> pandas.DataFrame | None:
         cases: Predictions of an evaluation.
 
     Returns:
-        A row per point, from the highest threshold to the lowest: `class`, `threshold`, `sensitivity` (recall, true positive
-            rate),
+        A row per point, from the highest threshold to the lowest: `class`, `threshold`, `sensitivity` (that is recall),
         `false_positive_rate`, `precision`. Curves of more than `MOST_POINTS` thresholds are thinned evenly, their ends are kept.
         A class without both outcomes has no curve. None of other kinds than classes, grades and labels.
     """

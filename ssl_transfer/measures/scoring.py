@@ -18,9 +18,8 @@ from ssl_transfer.measures.survival import ScoredTimes
 class Scoring:
     """How predictions of images are measured.
 
-    Truth and predictions of a task, by its kind: multiclass and ordinal: class numbers (N,) and probabilities (N, C);
-        multilabel: 1,
-    0 or −1 (N, C) and probabilities (N, C); regression: values (N,) and values (N,); survival: time and event (N, 2) and log
+    Truth and predictions of a task, by its kind: multiclass and ordinal: class numbers (N,) and probabilities (N, C); multilabel:
+    1, 0 or −1 (N, C) and probabilities (N, C); regression: values (N,) and values (N,); survival: time and event (N, 2) and log
     hazards (N,).
 
     Attributes:

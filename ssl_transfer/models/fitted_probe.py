@@ -105,6 +105,11 @@ class FittedProbe:
             UsageError: If the folder has none, or a damaged one, or one of another schema version.
         """
         path = folder / CARD
+        if not path.exists():
+            raise UsageError(
+                f"{folder}: has no fitted probe. linear_probe keeps one, of tasks with a label per image. Evaluate by it into "
+                "another folder."
+            )
         content: dict[str, Any] | None = read_json(path)
         if content is None:
             raise UsageError(f"{path}: {damage(path)}. {AGAIN}")

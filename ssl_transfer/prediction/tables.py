@@ -8,12 +8,11 @@ import numpy as np
 import pandas
 
 from ssl_transfer.data.images import Images
-from ssl_transfer.measures.classification import decided_classes
+from ssl_transfer.measures.classification import PREDICTED_ABOVE, decided_classes
 
 PREFIX = "score_"  # of the columns with probabilities, as in the predictions of an evaluation
 LOCATING = ("file", "patient", "study", "series", "volume", "slice", "frame")  # columns that say which image it is
 VALUES = {"regression": "predicted", "survival": "risk"}  # kind of task without classes -> column of what is predicted
-LABEL_ABOVE = 0.5  # multi-label: a label is predicted if it is more probable than not
 
 
 def image_table(store: Images, predictions: np.ndarray, classes: Sequence[str], kind: str) -> pandas.DataFrame:
@@ -50,7 +49,7 @@ def _with_predictions(
     scores = pandas.DataFrame(probabilities, columns=[f"{PREFIX}{name}" for name in classes])
     names = np.array(classes, object)
     if kind == "multilabel":
-        predicted = ["|".join(names[row > LABEL_ABOVE]) for row in probabilities]
+        predicted = ["|".join(names[row > PREDICTED_ABOVE]) for row in probabilities]
     else:
         predicted = names[decided_classes(probabilities, kind == "ordinal")].tolist() if len(probabilities) else []
     return pandas.concat([table, scores], axis=1).assign(predicted=predicted)

@@ -57,7 +57,7 @@ def rank(
     If these are more than 200,000, a sample of their patients is scored, and a caveat says so.
 
     Args:
-        task: A multiclass or multilabel task, its card by name, or the path of one. For multi-label tasks, only LogME
+        task: A multiclass, ordinal or multilabel task, its card by name, or the path of one. For multi-label tasks, only LogME
             and the probes are defined.
         backbones: Backbones, or their paths or names (see `load_backbone`); the keys of a mapping are their names.
         out: Folder of the ranking; None: `runs/rank/ID`. It contains `rank.json` and `scores.csv`.
@@ -76,7 +76,7 @@ def rank(
         The ranking; its `path` is the folder.
 
     Raises:
-        TaskError: If it is a segmentation task.
+        TaskError: If its target is of another kind, or belongs to groups of images.
         UsageError: If there are fewer than three folds, `by` applies to no backbone, `features` belong to none of the backbones
             and stores, or `out` contains something else.
         SplitError: If there are fewer than three patients.

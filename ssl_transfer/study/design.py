@@ -177,7 +177,7 @@ class Evaluation(Section):
 
 
 class Ranking(Section):
-    """Score validity: run `rank` on some tasks (null: all but segmentation) and compare its scores with fine-tuning.
+    """Score validity: run `rank` on some tasks (null: all with classes, labels or grades), and compare scores with fine-tuning.
 
     Attributes:
         source_labels: Train a head on the labels of the store that an arm was pretrained on, so that LEEP and NCE apply to it.
@@ -229,7 +229,7 @@ class Shared(Section):
 
 
 class Controls(Section):
-    """Control runs, on every multiclass and multi-label task that has a linear probe. They enter no family of tests.
+    """Control runs, on every task that has a linear probe. They enter no family of tests.
 
     Attributes:
         trivial: Evaluate trivial features (`models.trivial`) by the same linear probes, fractions and draws as the arms.

@@ -139,7 +139,9 @@ def methods_text(plan: Plan, results: Sequence[EvalResult], decisions: Sequence[
         f"{_seeds_used(plan, results)} ({_pretraining(plan).rstrip('.')}).",
         f"Targets were {', '.join(words(task) for task in recipe['tasks'])}; splits were disjoint by patient"
         f"{'' if patients_known else ' where patients are known'}, label fractions nested, stratified and sampled by patient.",
+        *_grouped(plan),
         f"{protocol_text[0].upper()}{protocol_text[1:]}. Each selected setting was evaluated on test once.",
+        *_tested_externally(plan),
         *_draws_used(results),
         *_tuned(plan),
         *_controls(plan),
@@ -149,6 +151,25 @@ def methods_text(plan: Plan, results: Sequence[EvalResult], decisions: Sequence[
         *_versions(results),
     ]
     return " ".join(sentences)
+
+
+def _grouped(plan: Plan) -> list[str]:
+    """A sentence for each target with a label per group of images."""
+    return [
+        f"On {words(name)}, the images of a {unit} had one label and one prediction, and label fractions were sampled by {unit}."
+        for name, card in plan.tasks.items()
+        if (unit := card.get("target_of"))
+    ]
+
+
+def _tested_externally(plan: Plan) -> list[str]:
+    """A sentence for each target with external tests."""
+    return [
+        f"What was selected on {words(name)} was also tested on {listed([Path(store).name for store in stores])}, which have "
+        "no known patient in common with it; images of its own store were left out."
+        for name, card in plan.tasks.items()
+        if (stores := card.get("external"))
+    ]
 
 
 def _tuned(plan: Plan) -> list[str]:

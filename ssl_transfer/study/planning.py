@@ -272,7 +272,7 @@ class _Evaluations:
             if tasks[task].kind not in RANKED_KINDS:
                 raise RecipeError(
                     f"{self.recipe.name}: rank: {task} is a {tasks[task].kind} task; scores are for {', '.join(RANKED_KINDS)} "
-                    f"tasks."
+                    "tasks."
                 )
             if tasks[task].target_of:
                 raise RecipeError(

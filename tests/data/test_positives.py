@@ -98,3 +98,20 @@ def test_a_store_that_does_not_know_what_belongs_together_is_refused(tmp_path):
     with pytest.raises(RecipeError, match=r"the distance of slices in .* is unknown"):
         Partners(bare, np.arange(4), "slice", 5.0)
     assert Partners(bare, np.arange(4), "slice", None).of(np.array([0, 3]), 0, 0).tolist() == [1, 2]
+
+
+def test_equal_names_of_series_are_not_one_series_and_unknown_slices_have_no_neighbours(tmp_path):
+    slices = [0, 1, None, 0, 1, 2]
+    with StoreWriter(tmp_path / "store", (1, 8, 8), np.dtype(np.uint8)) as writer:
+        for patient, number in zip("aaabbb", slices, strict=True):
+            writer.append(np.zeros((1, 8, 8), np.uint8), {"patient": patient, "series": "t1", "slice": number})
+        store = writer.finish(np.array(["train"] * 6), units="display", domain="ct", split_by="patient")
+    partners = Partners(store, np.arange(6), "slice", None)
+    found = np.stack([partners.of(np.arange(6), 0, epoch) for epoch in range(30)])
+    assert [set(column) for column in found.T.tolist()] == [{1}, {0}, {2}, {4}, {3, 5}, {4}]
+    with StoreWriter(tmp_path / "bare", (1, 8, 8), np.dtype(np.uint8)) as writer:
+        for _ in range(4):
+            writer.append(np.zeros((1, 8, 8), np.uint8), {"series": "a"})
+        bare = writer.finish(np.array(["train"] * 4), units="display", domain="ct", split_by="image")
+    with pytest.raises(RecipeError, match="slice needs the order of the slices"):
+        Partners(bare, np.arange(4), "slice", None)

@@ -8,6 +8,7 @@ from support.families import family_backbone
 from support.tiny_tasks import judge, mask_task, spots, write_task
 
 from ssl_transfer.cli.evaluate import as_text
+from ssl_transfer.data.external_tests import external_tests
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import SplitError, TaskError
@@ -128,6 +129,16 @@ def test_a_store_without_the_classes_is_refused_with_the_names_of_both(tasks, tm
         evaluated("knn", tasks[0], tmp_path, [str(tmp_path / "named/store")])
     with pytest.raises(TaskError, match="2 stores are called 'store'"):
         evaluated("knn", tasks[0], tmp_path, [tasks[1], tasks[1]])
+
+
+def test_a_store_whose_images_have_no_label_is_refused(tmp_path):
+    def aged(name, ages):
+        columns = {"age": ages, "patient": [f"{name}{number}" for number in range(3)]}
+        card = {"target": "regression", "column": "age", "metric": "mae"}
+        return write_task(tmp_path / name, spots([0] * 3)[0], ["train", "val", "test"], columns, **card)
+
+    with pytest.raises(TaskError, match="none of its 3 images has a label"):
+        external_tests(aged("own", [50.0, 60.0, 70.0]), [aged("other", [None] * 3).store.path])
 
 
 def test_a_card_names_external_stores_and_a_result_without_them_keeps_its_id(tasks, tmp_path):

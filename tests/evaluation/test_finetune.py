@@ -321,6 +321,7 @@ def test_noise_at_test_changes_test_scores_and_not_the_training(task, finished_r
         ("train.balance=weight", "weights"),
         ("channels=copy", "repeat"),
         ("stategy=full", "Did you mean 'strategy'"),
+        ("views={name: ct, positive: slice}", "views.positive: positives are for pretraining"),
     ],
 )
 def test_a_misspelt_setting_is_refused_with_the_nearest_name(override, message):

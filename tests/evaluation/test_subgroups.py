@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 from support.tiny_tasks import spots, write_task
 
 from ssl_transfer.cli.evaluate import as_text
-from ssl_transfer.data.subgroups import group_names
+from ssl_transfer.data.subgroups import subgroup_names
 from ssl_transfer.errors import TaskError
 from ssl_transfer.evaluation.contamination import case_positions
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
@@ -186,4 +186,4 @@ def test_a_column_that_the_store_lacks_is_refused_with_those_that_there_are(tmp_
     ],
 )
 def test_values_become_groups(column, values, names):
-    assert group_names(column, np.array(values, object)).tolist() == names
+    assert subgroup_names(column, np.array(values, object)).tolist() == names

@@ -268,7 +268,7 @@ def test_a_damaged_probe_and_other_files_in_place_of_the_output_are_refused(ct, 
 def test_a_result_without_a_probe_cannot_be_exported(ct, tmp_path):
     folder, *_ = ct
     evaluate("knn", folder / "backbone", folder / "task.yaml", tmp_path / "knn", resamples=0)
-    with pytest.raises(UsageError, match="no fitted probe, as evaluations by knn"):
+    with pytest.raises(UsageError, match="has no fitted probe"):
         export_predictor(tmp_path / "knn", tmp_path / "out")
     evaluate(
         "linear_probe",

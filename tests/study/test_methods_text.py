@@ -143,3 +143,11 @@ def test_families_are_those_of_the_settings(text):
 
 def test_a_study_that_was_not_frozen_does_not_claim_it(text):
     assert "The design was not frozen before the results." in text()
+
+
+def test_groups_and_external_stores_of_a_target_are_named(text):
+    task = {"card": "phantom_region", "store": "ct", "external": ["photographs"], "set": {"target_of": "series"}}
+    words = text({"tasks": {"region": task}})
+    assert "On region, the images of a series had one label and one prediction" in words
+    assert "What was selected on region was also tested on photographs" in words
+    assert "one prediction" not in text() and "also tested" not in text()

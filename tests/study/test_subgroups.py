@@ -8,18 +8,20 @@ from support.results import made_result
 from ssl_transfer.study.statistics import subgroup_gaps, subgroup_runs
 
 
+def grouped(run, seed, female, male, p=0.01, metric="auroc"):
+    """A result whose test cases are grouped by sex, of which some have none."""
+    small = {"value": "O", "cases": 2, "patients": 2, "reason": "2 patients, fewer than 10"}
+    groups = [
+        {"value": name, "score": score, "cases": 40, "patients": 20}
+        for name, score in (("F", female), ("M", male), ("not stated", 0.1))
+    ]
+    compared = {"groups": [*groups, small], "gap_by_chance": 0.05, "p": p}
+    return made_result(run, pretraining_seed=seed, subgroups={"metric": metric, "columns": {"sex": compared}})
+
+
 def results():
-    """Two seeds of an arm whose test cases are grouped by sex, and one without."""
-
-    def of(run, seed, female, male, p):
-        small = {"value": "O", "cases": 2, "patients": 2, "reason": "2 patients, fewer than 10"}
-        groups = [
-            {"value": name, "score": score, "cases": 40, "patients": 20} for name, score in (("F", female), ("M", male))
-        ]
-        compared = {"groups": [*groups, small], "gap_by_chance": 0.05, "p": p}
-        return made_result(run, pretraining_seed=seed, subgroups={"metric": "auroc", "columns": {"sex": compared}})
-
-    return [of("r1", 0, 0.80, 0.70, 0.01), of("r2", 1, 0.82, 0.76, 0.2), made_result("r3", pretraining_seed=2)]
+    """Two seeds of an arm with subgroups, and one without."""
+    return [grouped("r1", 0, 0.80, 0.70), grouped("r2", 1, 0.82, 0.76, p=0.2), made_result("r3", pretraining_seed=2)]
 
 
 def test_the_gap_is_paired_within_a_run_and_its_interval_is_that_of_a_t_test():
@@ -31,9 +33,15 @@ def test_the_gap_is_paired_within_a_run_and_its_interval_is_that_of_a_t_test():
     assert subgroup_runs([made_result()]) is None
 
 
+def test_a_gap_has_the_direction_of_the_metric_and_a_run_in_the_other_direction_lowers_it():
+    runs = [grouped("r1", 0, 4.0, 9.0, metric="mae"), grouped("r2", 1, 6.0, 5.0, metric="mae")]
+    [gap] = subgroup_gaps(subgroup_runs(runs)).to_dict("records")
+    assert (gap["worst"], gap["best"], gap["gap"]) == ("M", "F", pytest.approx(2.0))
+
+
 def test_the_page_has_a_section_only_with_subgroups(tmp_path):
     frame = study({"in-domain CT": 0.2})
     text = build(tmp_path, frame, subgroups=subgroup_runs(results())).read_text()
     assert "Best and worst subgroup" in text and "2 groups were compared" in text and "1 of 2" in text
-    assert set(pd.read_csv(tmp_path / "tables/subgroups.csv")["group"]) == {"F", "M"}
+    assert set(pd.read_csv(tmp_path / "tables/subgroups.csv")["group"]) == {"F", "M", "not stated"}
     assert "Best and worst subgroup" not in build(tmp_path, frame).read_text()

@@ -32,8 +32,7 @@ def arm_curves(
         Points of the curves, columns `CURVE_POINTS`: `curve` is `roc` (x: false positive rate, y: sensitivity) or
         `precision_recall` (x: recall, y: precision), a mean over classes, each against the rest, and runs. Cells of the confusion
         matrices, columns `CONFUSION_CELLS`: share of the images of a true class, a mean over runs; none of multi-label tasks.
-            Both
-        are empty for targets without classes.
+        Both are empty for targets without classes.
     """
     points, cells = [], []
     for arm in arms:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from ssl_transfer.data.subgroups import NOT_STATED
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.result import EvalResult
 from ssl_transfer.study.statistics.tables import summary
@@ -56,7 +57,8 @@ def subgroup_runs(results: Iterable[EvalResult]) -> pd.DataFrame | None:
 def subgroup_gaps(runs: pd.DataFrame) -> pd.DataFrame:
     """The gap between the groups with the best and the worst mean, of each arm in each cell, with its 95 % t-interval.
 
-    The gap is paired within a run; the units of the interval are those of `summary`.
+    The gap is paired within a run, below 0 where its worst group is not that of the means; the units of the interval are those
+    of `summary`. Cases without a value are compared with no group.
 
     Args:
         runs: Of `subgroup_runs`.
@@ -73,16 +75,16 @@ def subgroup_gaps(runs: pd.DataFrame) -> pd.DataFrame:
 
 def _gap(of_arm: pd.DataFrame) -> pd.DataFrame | None:
     """The row of one arm in one cell, grouped by one column."""
-    compared = of_arm.dropna(subset="p")
+    compared = of_arm[of_arm["group"] != NOT_STATED].dropna(subset="p")
     means = compared.groupby("group")["value"].mean()
     if len(means) < 2:
         return None
-    order = np.argsort(metric_sign(of_arm["metric"].iloc[0]) * means.to_numpy(), kind="stable")
+    sign = metric_sign(of_arm["metric"].iloc[0])
+    order = np.argsort(sign * means.to_numpy(), kind="stable")
     worst, best = means.index[order[0]], means.index[order[-1]]
     of_worst, of_best = (compared[compared["group"] == name].set_index("run_id") for name in (worst, best))
-    gaps = summary(
-        of_best.assign(value=(of_best["value"] - of_worst["value"]).abs()).dropna(subset="value").reset_index()
-    )
+    gaps = sign * (of_best["value"] - of_worst["value"])
+    gaps = summary(of_best.assign(value=gaps).dropna(subset="value").reset_index())
     runs = compared.drop_duplicates("run_id")
     return gaps.assign(
         column=of_arm["column"].iloc[0],

@@ -20,8 +20,7 @@ TITLE = "Curves and confusion"
 MOST_TARGETS, MOST_ARMS, MOST_CLASSES = 6, 8, 20
 CURVES = (
     "ROC and precision-recall curves on {setting}: a mean over classes, each against the rest (of two classes, those of the "
-    "second), "
-    "and over runs, at equal false positive rates and recalls. Dashed: chance."
+    "second), and over runs, at equal false positive rates and recalls. Dashed: chance."
 )
 CONFUSION = "Confusion matrices on {setting}: per cent of the images of each true class, a mean over runs."
 LIMITS = """

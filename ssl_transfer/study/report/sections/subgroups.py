@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ssl_transfer.data.subgroups import NOT_STATED
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.primary import at_primary_noise
 from ssl_transfer.study.report.section import Section, render
@@ -41,6 +42,7 @@ def section(evidence: Evidence) -> Section | None:
     if runs is None or gaps is None or gaps.empty:
         return None
     kept, _ = at_primary_noise(gaps, evidence.primaries[0])
-    groups = runs.groupby(["task", "column"])["group"].nunique().sum()
+    compared = runs[runs["group"] != NOT_STATED]
+    groups = compared.groupby(["task", "column"])["group"].nunique().sum()
     html = render(evidence, TEMPLATE, rows=evidence.in_page_order(kept).to_dict("records"), groups=groups)
     return Section(title=TITLE, html=html, tables={"subgroups": runs, "subgroup_gaps": gaps})
