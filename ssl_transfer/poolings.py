@@ -8,6 +8,7 @@ Pooling = Literal["cls", "mean", "cls+mean", "last4"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 GroupPooling = Literal["mean", "max", "topk", "attention"]
 GROUP_POOLINGS: tuple[str, ...] = get_args(GroupPooling)
+LEARNED = ("topk", "attention")  # of them, those that a probe learns together with its classifier
 SUFFIX = ",pooling="
 
 

@@ -6,10 +6,11 @@ score, whether they train the backbone, how reports describe them) is read from 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ssl_transfer.poolings import GROUP_POOLINGS
+from ssl_transfer.poolings import GROUP_POOLINGS, LEARNED
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,18 @@ def depends_on_seed(protocol: str, fraction: float, settings: Iterable[str], gro
         protocol: A name in `PROTOCOLS`.
         fraction: Share of the training patients.
         settings: Its other settings, as `key=value`, each key once.
-        grouped: Whether the task has a label per group of images, so that a linear probe trains heads of bags.
+        grouped: Whether the task has a label per group of images, so that a linear probe trains heads of bags, unless its
+            `group_pool` has none that is learned.
 
     Example:
         >>> depends_on_seed("knn", 1.0, ["k=[5]"]), depends_on_seed("knn", 0.1, ["k=[5]"])
         (False, True)
+        >>> [depends_on_seed("linear_probe", 1.0, [word], grouped=True) for word in ("group_pool=[mean,max]", "k=1")]
+        [False, True]
     """
     draws, words = PROTOCOLS[protocol].draws, set(settings)
     noisy = any(word.startswith("noise.kind=") for word in words - {"noise.kind=none"})
-    heads = grouped and "attention" in PROTOCOLS[protocol].group_poolings
+    stated = next((word for word in words if word.startswith("group_pool=[")), "")
+    poolings = re.findall("[a-z]+", stated.partition("=")[2]) or PROTOCOLS[protocol].group_poolings
+    heads = grouped and not set(LEARNED).isdisjoint(poolings)
     return draws is None or heads or fraction < 1 or noisy or not words.isdisjoint({*draws, "permute_labels=true"})

@@ -19,7 +19,6 @@ from ssl_transfer.data.groups import Bags
 from ssl_transfer.measures.linear_model import probabilities
 from ssl_transfer.models.bag_pooling import BAG_POOLINGS, BagPooling
 
-LEARNED = ("topk", "attention")
 COMPONENTS = 64  # principal components that heads learn from
 HIDDEN = 8  # units of the gate of the attention: more overfit few groups
 STEPS, EVERY, RATE, WEIGHT_DECAY = 40, 10, 2e-2, 1e-2
@@ -98,7 +97,7 @@ def bag_heads(
         train: Features of the training groups.
         labels: Class of each group, (G,); multi-label: 0, 1 or −1 for unknown, (G, n_classes).
         val: Features of the validation groups.
-        poolings: Some of `LEARNED`.
+        poolings: Some of `poolings.LEARNED`.
         n_classes: Number of classes or labels.
         seed: Seed of the initial weights, and of the components.
 

@@ -11,12 +11,13 @@ import numpy as np
 
 from ssl_transfer.data.altered import SelectedRows
 from ssl_transfer.errors import BackboneError, RecipeError, TaskError
-from ssl_transfer.evaluation.bag_heads import LEARNED, BagFeatures, bag_heads
+from ssl_transfer.evaluation.bag_heads import BagFeatures, bag_heads
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
 from ssl_transfer.features import Precision, extract_features
 from ssl_transfer.measures.linear_model import LinearModel
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.models.pooling import available
+from ssl_transfer.poolings import LEARNED
 from ssl_transfer.training.machine import native_precision
 
 Candidate = tuple[dict[str, Any], np.ndarray, Callable[[Any], np.ndarray]]  # setting, scores of validation, classifier

@@ -91,6 +91,7 @@ def swept(protocol: str, overrides: Overrides, grouped: bool = False) -> Iterato
         recipe, options = evaluate_recipe(protocol, settings)
         words = [f"noise.kind={recipe.noise.kind}", *(f"{name}={value}" for name, value in options.items())]
         words += ["permute_labels=true"] if recipe.permute_labels else []
+        words += [f"group_pool={recipe.group_pool}"] if recipe.group_pool else []
         if not depends_on_seed(protocol, recipe.fraction, words, grouped):
             if recipe.fraction in fixed:
                 continue

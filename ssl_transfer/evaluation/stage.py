@@ -21,7 +21,6 @@ from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.errors import RecipeError, TaskError, UsageError, nearest
 from ssl_transfer.evaluation import pictures
-from ssl_transfer.evaluation.bag_heads import LEARNED
 from ssl_transfer.evaluation.contamination import contamination
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.external import ExternalResult, predictions_file, tested_externally
@@ -39,6 +38,7 @@ from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.given_features import WITHOUT_IMAGES
 from ssl_transfer.models.opening import open_backbone
+from ssl_transfer.poolings import LEARNED
 from ssl_transfer.protocols import FROZEN, PROTOCOLS, protocols_for
 from ssl_transfer.recipe import EvaluateRecipe
 from ssl_transfer.result import EvalResult, Tuning

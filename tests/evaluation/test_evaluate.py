@@ -16,7 +16,7 @@ from ssl_transfer.data.tasks import Task, TaskCard
 from ssl_transfer.errors import RecipeError, SplitError, StoreError, TaskError, UsageError
 from ssl_transfer.evaluation.context import EvalContext
 from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
-from ssl_transfer.evaluation.settings import evaluate_recipe, evaluate_recipes
+from ssl_transfer.evaluation.settings import evaluate_recipe, evaluate_recipes, swept
 from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.measures.metrics import metrics_of
 from ssl_transfer.models.architecture import Architecture
@@ -353,6 +353,12 @@ def test_lists_of_fractions_and_seeds_are_one_evaluation_of_each_whose_scores_de
     ]
     assert found == [(0.1, 0, (5,)), (0.1, 3, (5,)), (1.0, 0, (5,))]
     assert len(list(evaluate_recipes("knn", ["fraction=0.5"]))) == 1
+
+
+@pytest.mark.parametrize(("poolings", "count"), [(["mean", "max"], 1), (["mean", "topk"], 2), (None, 2)])
+def test_two_seeds_of_a_probe_of_groups_are_two_evaluations_where_a_pooling_is_learned(poolings, count):
+    settings = {"seed": [0, 1], "group_pool": poolings}
+    assert len(list(swept("linear_probe", settings, grouped=True))) == count
 
 
 @pytest.mark.parametrize(
