@@ -89,12 +89,13 @@ class Training:
         """Continue from a checkpoint.
 
         Raises:
-            KeyError, RuntimeError, TypeError, ValueError: If it is of another model or of fewer processes.
+            KeyError, RuntimeError, TypeError, ValueError: If it is of another model or optimiser, or of fewer processes.
         """
         if len(checkpoint["rng"]) < self.accelerator.num_processes:
             raise ValueError(
                 f"it was written by {len(checkpoint['rng'])} process(es), and this launch has {self.accelerator.num_processes}"
             )
+        settings = [set(group) for group in self.optimizer.param_groups]
         if self._whole:
             options = StateDictOptions(full_state_dict=True)
             set_model_state_dict(self.objective, checkpoint["objective"], options=options)
@@ -102,6 +103,9 @@ class Training:
         else:
             self.objective.load_state_dict(checkpoint["objective"])
             self.optimizer.load_state_dict(checkpoint["optimizer"])
+        for expected, group in zip(settings, self.optimizer.param_groups, strict=True):
+            if missing := sorted(expected - set(group)):
+                raise ValueError(f"its optimiser has no {', '.join(missing)}, as one of another version.")
         if self.accelerator.scaler and checkpoint["scaler"]:
             self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
         _restore_rng(checkpoint["rng"][self.accelerator.process_index])
@@ -157,17 +161,19 @@ class Training:
                 after_step(self.step)
                 if stopping or schedule.checkpoints_at(self.step):
                     before_save()
-                    self._save(checkpoints)
+                    self._save(checkpoints, stopping=stopping)
                 if stopping and not schedule.is_last(self.step):
                     raise Interrupted(
                         f"stopped by {termination.name} at step {self.step} of {total}; the same command continues from there.",
                         termination.status,
                     )
 
-    def _save(self, checkpoints: Checkpoints) -> None:
+    def _save(self, checkpoints: Checkpoints, *, stopping: bool) -> None:
         state = self.state()
         if self.accelerator.is_main_process:
             checkpoints.save(self.step, state)
+            if stopping:  # the first process that ends makes a launcher kill the others, also one that still writes
+                checkpoints.finish()
         self.accelerator.wait_for_everyone()
 
     @property

@@ -8,7 +8,8 @@ from support.stores import with_damaged_frames
 
 from ssl_transfer.cli import main
 from ssl_transfer.data.ingest.stage import ingest
-from ssl_transfer.errors import StoreError
+from ssl_transfer.errors import RunError, StoreError
+from ssl_transfer.run import file_sha256
 from ssl_transfer.training import machine
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,6 +56,19 @@ def test_if_every_checkpoint_is_damaged_the_run_ends_with_status_2_unless_resume
     assert "all 2 checkpoint(s) are damaged" in capsys.readouterr().err
     assert main(["pretrain", str(tiny_recipe), "--out", str(out), "--resume", "never"]) == 0
     assert runs.weights(out) == runs.weights(finished[0])
+
+
+def test_a_checkpoint_whose_optimiser_is_of_another_version_is_refused_with_what_it_lacks(runs, interrupt):
+    lars = "optimizer={name: lars, lr: 0.1}"
+    out = interrupt(lars)
+    path = out / "checkpoints" / "checkpoint-00000002.pt"
+    content = torch.load(path, weights_only=True)
+    for group in content["optimizer"]["param_groups"]:
+        group["trust_coefficient"] = group.pop("trust_coeff")  # as lightly's LARS calls it
+    torch.save(content, path)
+    path.with_suffix(".sha256").write_text(file_sha256(path))
+    with pytest.raises(RunError, match=r"optimiser has no trust_coeff, .* again with --resume never"):
+        runs(out, lars)
 
 
 def machines(out):
