@@ -18,6 +18,7 @@ from ssl_transfer.data.readers.dicom_values import first_item, group_or_header, 
 AGE = re.compile(r"(\d{1,3})([DWMY])")
 YEARS = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0}  # of a unit
 DATE = re.compile(r"(\d{4})\.?(\d{2})\.?(\d{2})")  # with points: before 1993
+NO_BIRTH = date(1900, 1, 1)  # what anonymisation writes in place of a date
 DAYS = ("StudyDate", "SeriesDate", "AcquisitionDate", "ContentDate")  # of the examination, the first that is stated
 POSITIONS = frozenset(  # PatientPosition, DICOM PS3.3 C.7.3.1.1.2
     word
@@ -54,7 +55,12 @@ MANUFACTURERS = {  # a word of the value -> canonical spelling
     **dict.fromkeys(("UIH", "UNITED"), "United Imaging"),
 }
 UNSTATED = frozenset(("", "UNKNOWN", "NONE", "NA", "N/A", "NULL", "ANONYMOUS", "ANONYMIZED", "REMOVED"))
-NO_AGENT = frozenset(("NO", "N", "NONE", "WITHOUT", "NO CONTRAST", "WITHOUT CONTRAST", "0"))
+NO_AGENT = frozenset(
+    (
+        *("NO", "N", "NONE", "WITHOUT", "NO CONTRAST", "WITHOUT CONTRAST", "W/O", "W/O CONTRAST", "0"),
+        *("NON CONTRAST", "NON-CONTRAST", "UNENHANCED", "NATIVE"),
+    )
+)
 ADMINISTERED = {"YES": "yes", "NO": "no"}
 
 
@@ -70,10 +76,9 @@ def acquisition(dataset) -> dict[str, Any]:
         `slice_thickness_mm`, `spacing_between_slices_mm`, `kvp`; `contrast` (yes, no: only where it is stated);
         `view_position`, `laterality`, `patient_position` (codes of the standard).
     """
-    is_enhanced = "SharedFunctionalGroupsSequence" in dataset or "PerFrameFunctionalGroupsSequence" in dataset
 
     def group(macro: str) -> Any:
-        return group_or_header(dataset, 0, macro) if is_enhanced else dataset
+        return group_or_header(dataset, 0, macro)
 
     return {
         "sex": sex(text(dataset, "PatientSex") or ""),
@@ -121,7 +126,7 @@ def _age(dataset) -> str | None:
         return age_band(int(stated[1]) * YEARS[stated[2]])
     birth = _date(dataset, "PatientBirthDate")
     day = next(filter(None, (_date(dataset, name) for name in DAYS)), None)
-    return None if birth is None or day is None else age_band(years_between(birth, day))
+    return None if birth in (None, NO_BIRTH) or day is None else age_band(years_between(birth, day))
 
 
 def _date(dataset, keyword: str) -> date | None:

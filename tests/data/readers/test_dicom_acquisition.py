@@ -38,6 +38,8 @@ def columns(**elements):
         ({"PatientBirthDate": "19500630"}, None),
         ({"StudyDate": "20100630"}, None),
         ({"PatientBirthDate": "18000101", "StudyDate": "20100630"}, None),
+        ({"PatientBirthDate": "19000101", "StudyDate": "20100630"}, None),
+        ({"PatientBirthDate": "19000101", "StudyDate": "20100630", "PatientAge": "041Y"}, "40-44"),
     ],
 )
 def test_age_is_a_band_from_the_age_or_from_two_dates(elements, age):
@@ -66,6 +68,7 @@ def test_age_is_a_band_from_the_age_or_from_two_dates(elements, age):
         ("KVP", "120", "kvp", 120.0),
         ("ContrastBolusAgent", "OMNIPAQUE 350", "contrast", "yes"),
         ("ContrastBolusAgent", "NONE", "contrast", "no"),
+        ("ContrastBolusAgent", "non-contrast", "contrast", "no"),
         ("ContrastBolusAgent", "", "contrast", None),
         ("ContrastBolusAgentAdministered", "NO", "contrast", "no"),
         ("ContrastBolusAgentSequence", [item(CodeValue="C-B0322")], "contrast", "yes"),
