@@ -63,8 +63,8 @@ def shared_workers(count: int | None) -> Iterator[Workers]:
     Args:
         count: How many; None: one per core, at most 16.
     """
-    _allocate_apart(LISTED_BYTES)
-    with Workers(count or min(usable_cores(), MOST_WORKERS), TARGET, {"OMP_NUM_THREADS": "1"} | ALLOCATOR) as pool:
+    count = count or min(usable_cores(), MOST_WORKERS)
+    with _lists_apart(), Workers(count, TARGET, {"OMP_NUM_THREADS": "1"} | ALLOCATOR) as pool:
         token = _pool.set(pool)
         try:
             yield pool
@@ -80,6 +80,16 @@ def freed_memory_kept() -> Iterator[None]:
         yield
     finally:
         _allocate_apart(LISTED_BYTES)
+
+
+@contextmanager
+def _lists_apart() -> Iterator[None]:
+    """Within the block, lists that grow leave no holes; afterwards arrays are kept, as by malloc's own largest threshold."""
+    _allocate_apart(LISTED_BYTES)
+    try:
+        yield
+    finally:
+        _allocate_apart(KEPT_BYTES)
 
 
 def _allocate_apart(least: int) -> None:

@@ -88,3 +88,11 @@ def test_a_signal_ends_the_reading_and_its_workers():
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(Interrupted):
         next(reading)
+
+
+def test_malloc_keeps_arrays_again_after_the_readings(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(workers, "_allocate_apart", sizes.append)
+    with pytest.raises(KeyError), workers.shared_workers(1), workers.freed_memory_kept():
+        raise KeyError
+    assert sizes == [workers.LISTED_BYTES, workers.KEPT_BYTES, workers.LISTED_BYTES, workers.KEPT_BYTES]
