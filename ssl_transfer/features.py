@@ -23,6 +23,7 @@ from ssl_transfer.data.store_watch import StoreWatch
 from ssl_transfer.data.views import ViewMaker
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.device import on_fastest_device
 from ssl_transfer.models.embedding import embed, embed_layers, embed_poolings, evaluating
 from ssl_transfer.models.pooling import STORED, available
 from ssl_transfer.paths import portable
@@ -153,19 +154,20 @@ def layer_features(
 
     Layers are those that timm lists, from input to output, without the final features.
     """
-    return embed_layers(backbone, store, rows, size, device=_device(backbone), bf16=precision == "bf16")
+    with on_fastest_device(backbone) as device:
+        return embed_layers(backbone, store, rows, size, device=device, bf16=precision == "bf16")
 
 
 def paired_features(
     backbone: Backbone, store: Images, rows: np.ndarray, seed: int = 0, size: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of two mild random views of some images, for `geometry.alignment`: two arrays, float32 (n, D)."""
-    device, size, channels = _device(backbone), size or backbone.card.image_size, backbone.card.in_channels
+    size, channels = size or backbone.card.image_size, backbone.card.in_channels
     name, options = mild(store.card.domain, store.units, channels)
     preset = replace(VIEWS[name](size, channels, store.units, **options), intensity=backbone.intensity)
     maker = ViewMaker([preset] * 2, Scale.of_store(store.card, backbone.intensity.window_hu), seed, channels)
     sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    with evaluating(backbone, device):
+    with on_fastest_device(backbone) as device, evaluating(backbone, device):
         for part in np.array_split(rows, max(1, -(-len(rows) // 256))):
             views = maker(torch.from_numpy(store.read(part)).to(device), part, 0)
             for side, view in zip(sides, views, strict=True):
@@ -223,21 +225,13 @@ def _check_inputs(
     )
 
 
-def _device(backbone: Backbone) -> torch.device:
-    """The GPU if available, to which the backbone is moved."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backbone.to(device=device)
-    backbone.to(memory_format=torch.channels_last)
-    return device
-
-
 def _extract(
     backbone: Backbone, store: Images, artifact: Artifact, size: int, precision: Precision, pool: str | None
 ) -> Features:
     own = backbone.pooling
     names = [own, *(name for name in STORED if name != own and name in available(backbone.model))] if pool else []
-    device, watch = _device(backbone), StoreWatch([store])
-    with Progress("features", len(store)) as progress:
+    watch = StoreWatch([store])
+    with on_fastest_device(backbone) as device, Progress("features", len(store)) as progress:
         settings: dict[str, Any] = {
             "size": size,
             "device": device,

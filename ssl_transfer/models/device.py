@@ -1,8 +1,12 @@
-"""Settings of torch for the device of a computation."""
+"""The device of a computation, and settings of torch for it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
+from torch import nn
 
 from ssl_transfer.models.memory import keep_freed_memory
 
@@ -23,3 +27,20 @@ def prepare_device(device: torch.device, equal_shapes: bool = False) -> None:
         torch.backends.cudnn.allow_tf32 = False
         if equal_shapes:
             torch.backends.cudnn.benchmark = True
+
+
+@contextmanager
+def on_fastest_device(module: nn.Module) -> Iterator[torch.device]:
+    """Within the block, a module is on the GPU if there is one, in channels_last; afterwards it is where it was before.
+
+    Yields:
+        The device.
+    """
+    before = next((parameter.device for parameter in module.parameters()), None)  # None: there is nothing to move
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    module.to(device=device)
+    module.to(memory_format=torch.channels_last)
+    try:
+        yield device
+    finally:
+        module.to(device=before)

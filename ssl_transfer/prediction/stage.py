@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandas
-import torch
 
 from ssl_transfer import __version__
 from ssl_transfer.console import Progress, say, warn
@@ -27,6 +26,7 @@ from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import Interrupted, StoreError, UsageError
 from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone, with_pooling
+from ssl_transfer.models.device import on_fastest_device
 from ssl_transfer.models.embedding import embed
 from ssl_transfer.models.fitted_probe import FittedProbe
 from ssl_transfer.models.probe_backbone import probe_backbone
@@ -175,10 +175,7 @@ def _features(backbone: Backbone, store: Images, fitted: FittedProbe) -> np.ndar
         backbone = with_pooling(backbone, card.pool)
     if card.channels == "adapt":
         backbone = with_channels(backbone, store.shape[0])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    backbone.to(device=device)
-    backbone.to(memory_format=torch.channels_last)
-    with Progress("predicting", len(store)) as progress:
+    with on_fastest_device(backbone) as device, Progress("predicting", len(store)) as progress:
         return embed(
             backbone,
             store,

@@ -76,6 +76,7 @@ def test_a_backbone_whose_features_were_computed_can_be_trained(protocol, classe
     backbone.card = replace(backbone.card, id="made up")
     with gpu:
         extract_features(backbone, task.store, tmp_path / "features")
+        assert {parameter.device.type for parameter in backbone.parameters()} == {"cpu"}  # where it was
         judge(protocol, backbone, task, tmp_path / "run")
 
 
