@@ -23,7 +23,10 @@ def _compiled(signature: str) -> Callable[[Callable], Callable]:
     def compiled(function: Callable) -> Callable:
         try:
             return njit(signature, nogil=True, cache=True)(function)
-        except RuntimeError:  # neither beside this file nor in the cache of the user can be written
+        except (
+            OSError,
+            RuntimeError,
+        ):  # the disk is full, or neither beside this file nor in the user's cache can be written
             return njit(signature, nogil=True)(function)
 
     return compiled

@@ -143,6 +143,14 @@ def test_the_compiled_search_is_kept_for_other_processes_without_a_warning(tmp_p
         assert (done.stdout.strip(), done.stderr) == (hits, "")
 
 
+def test_a_full_disk_is_no_reason_not_to_search(tmp_path):
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
+    code += "from ssl_transfer.measures.code_search import search; print(len(search.signatures))"
+    environment = {**ENVIRONMENT, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_OPT": "0"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("1", "")
+
+
 @pytest.mark.long
 def test_planted_copies_are_found_and_no_image_of_another_patient_is():
     """A tenth of the planted copies of the benchmark, and all of its pairs of other patients."""
