@@ -1,4 +1,4 @@
-"""What a GPU computes and how fast, in one command of at most eight minutes. It has run on the pretend GPU only.
+"""What a GPU computes and how fast, in one command of at most eight minutes. It was run on the pretend GPU only.
 
     python benchmarks/device_check.py                    # all parts
     python benchmarks/device_check.py losses waits       # some
@@ -93,7 +93,8 @@ def main() -> None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=max(1.0, left))
             answer = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
-            found[name] = answer or {"ok": False, "error": done.stderr.strip().splitlines()[-1]}
+            said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]  # none if it was killed
+            found[name] = answer or {"ok": False, "error": said[-1]}
         except subprocess.TimeoutExpired:
             found[name] = {"ok": False, "error": "no time was left"}
         verdict = {True: "ok", False: "FAILED", None: "-"}[found[name].get("ok")]
