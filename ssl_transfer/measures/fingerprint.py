@@ -262,7 +262,7 @@ def _solid_box(values: np.ndarray, background: float, contrast: float, thickness
     rows, columns = np.arange(height)[:, None], np.arange(width)
     in_row = (columns >= differs.argmax(1)[:, None]) & (columns < width - differs[:, ::-1].argmax(1)[:, None])
     in_column = (rows >= differs.argmax(0)) & (rows < height - differs[::-1].argmax(0))
-    solid = np.asarray(in_row & in_column & differs.any(1)[:, None] & differs.any(0))
+    solid = np.asarray(in_row & in_column & np.any(differs, 1, keepdims=True) & np.any(differs, 0))
     size = 1  # of the squares of which `solid` has the upper left corners
     while size < thickness:
         step = min(size, thickness - size)
