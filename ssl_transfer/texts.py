@@ -10,6 +10,11 @@ from typing import Any, overload
 import numpy as np
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value of a column is missing: None or NaN."""
+    return value is None or value != value
+
+
 class Texts(Sequence[str]):
     """A list of texts in one block of memory: each takes its bytes and eight more.
 

@@ -16,6 +16,7 @@ from ssl_transfer.analysis.projection import draw_projections
 from ssl_transfer.analysis.similarity import FEATURES
 from ssl_transfer.analysis.thumbnails import thumbnails
 from ssl_transfer.data.images import Images
+from ssl_transfer.texts import is_missing
 
 INK, QUIET = "#23272e", "#5c6470"
 SHOWN_PAIRS, SHOWN_OUTLIERS = 8, 10
@@ -33,7 +34,7 @@ def draw_all(spec: AnalysisSpec, measured: Measurements, folder: Path) -> dict[s
 def _drawn(spec: AnalysisSpec, measured: Measurements, folder: Path) -> dict[str, Path]:
     label = "label" if "label" in measured.described else None
     labels = measured.described[label].to_numpy(object) if label else np.full(len(spec.store), "images", object)
-    texts = np.array(["unknown" if value is None or value != value else str(value) for value in labels], object)
+    texts = np.array(["unknown" if is_missing(value) else str(value) for value in labels], object)
     paths = {"umap": folder / "umap.png"}
     draw_projections(measured.embeddings, _frequent(texts), paths["umap"])
     if len(measured.tables["property_probes"]):

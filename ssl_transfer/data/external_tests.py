@@ -21,6 +21,7 @@ from ssl_transfer.data.store import ImageStore
 from ssl_transfer.data.targets import grade_name
 from ssl_transfer.data.tasks import Task, TaskCard, mask_classes, mask_codes
 from ssl_transfer.errors import SplitError, TaskError
+from ssl_transfer.texts import is_missing
 
 LISTED = 5  # patients or classes that a message names
 
@@ -123,7 +124,7 @@ def _multiclass(task: Task, store: Images, where: str) -> tuple[Task, list[str],
     if task.kind == "ordinal":
         names = [grade_name(value) or None for value in column.tolist()]
     else:
-        names = [None if value is None or value != value else str(value) for value in column]
+        names = [None if is_missing(value) else str(value) for value in column]
     number = {name: code for code, name in enumerate(task.classes)}
     found = Counter(name for name in names if name is not None)
     unknown = {name: count for name, count in found.items() if name not in number}

@@ -11,6 +11,7 @@ import numpy as np
 
 from ssl_transfer.data.images import Images
 from ssl_transfer.errors import TaskError
+from ssl_transfer.texts import is_missing
 
 TargetOf = Literal["patient", "study", "series"]
 KEYS: dict[str, tuple[str, ...]] = {  # columns that tell groups apart; the last one must be known
@@ -69,7 +70,7 @@ def group_names(store: Images, target_of: TargetOf, where: str) -> np.ndarray:
     known = np.array([value is not None and value == value for value in values], bool)
     names = values.astype(object)
     for column in reversed([name for name in outer if name in store.columns]):
-        around = ["" if value is None or value != value else str(value) for value in store.column(column)]
+        around = ["" if is_missing(value) else str(value) for value in store.column(column)]
         names = np.array([f"{out}/{name}" for out, name in zip(around, names, strict=True)], object)
     names[~known] = None
     return names

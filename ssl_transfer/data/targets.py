@@ -12,6 +12,7 @@ from ssl_transfer.console import say
 from ssl_transfer.csv_table import MISSING, tidy
 from ssl_transfer.data.truths import truths
 from ssl_transfer.errors import TaskError, nearest
+from ssl_transfer.texts import is_missing
 
 MOST_EXAMPLES = 5
 STRATA = 5  # of a number: fifths of the images
@@ -24,7 +25,7 @@ def numbers(values: np.ndarray, where: str) -> np.ndarray:
         TaskError: If a cell is something else, or infinite.
     """
     missing = {word.casefold() for word in (*MISSING, "")}
-    texts = ["" if value is None or value != value else tidy(str(value)) for value in values.tolist()]
+    texts = ["" if is_missing(value) else tidy(str(value)) for value in values.tolist()]
     read, odd = {}, Counter()
     for text, count in Counter(texts).items():
         try:
@@ -111,7 +112,7 @@ def survival(times: np.ndarray, events: np.ndarray, where: str, names: Sequence[
 
 def grade_name(value: Any) -> str:
     """A grade as text, 2 for 2.0; empty if it is missing."""
-    if value is None or value != value:
+    if is_missing(value):
         return ""
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 

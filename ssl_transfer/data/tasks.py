@@ -25,6 +25,7 @@ from ssl_transfer.measures.metrics import KINDS, metrics_of
 from ssl_transfer.measures.overlap import IGNORED
 from ssl_transfer.measures.scoring import Scoring
 from ssl_transfer.recipe import find_recipe, read_yaml, validate
+from ssl_transfer.texts import is_missing
 
 MASKS_AT_ONCE = 256
 
@@ -191,10 +192,7 @@ class Task:
         """Name of each label -> 0, 1 or −1 of every row."""
         if not isinstance(self.card.target, str):
             return {name: self._truths(name) for name in self.card.target}
-        rows = [
-            None if value is None or value != value else set(str(value).split(self.card.separator))
-            for value in self._column
-        ]
+        rows = [None if is_missing(value) else set(str(value).split(self.card.separator)) for value in self._column]
         words = set().union(*(row for row in rows if row)) - {self.card.negative, ""}
         if not words:
             raise TaskError(f"task {self.name}: column '{self.card.target}' names no label. Is it the right column?")

@@ -10,6 +10,7 @@ import numpy as np
 
 from ssl_transfer.csv_table import MISSING, tidy
 from ssl_transfer.errors import TaskError
+from ssl_transfer.texts import is_missing
 
 PRESENT = ("1", "1.0", "true", "t", "yes", "y", "positive", "pos", "present", "+")
 ABSENT = ("0", "0.0", "false", "f", "no", "n", "negative", "neg", "absent", "-")
@@ -38,7 +39,7 @@ def truths(values: Sequence[Any], where: str) -> tuple[np.ndarray, dict[str, int
     """
     known = {word.casefold(): -1 for word in (*MISSING, *UNKNOWN) if word != "None"}  # `none` could be a no
     known |= dict.fromkeys(ABSENT, 0) | dict.fromkeys(PRESENT, 1)
-    counts = Counter("" if value is None or value != value else tidy(str(value)) for value in values)
+    counts = Counter("" if is_missing(value) else tidy(str(value)) for value in values)
     if "+" not in counts:
         known["-"] = -1  # not a result but a blank
     odd = {word: count for word, count in counts.most_common() if word.casefold() not in known}
@@ -51,5 +52,5 @@ def truths(values: Sequence[Any], where: str) -> tuple[np.ndarray, dict[str, int
         )
     codes = {word: known[word.casefold()] for word in counts}
     words = {word: code for word, code in codes.items() if word.casefold() not in FIGURES}
-    texts = ("" if value is None or value != value else tidy(str(value)) for value in values)
+    texts = ("" if is_missing(value) else tidy(str(value)) for value in values)
     return np.array([codes[text] for text in texts], np.int64), words

@@ -21,7 +21,7 @@ import pandas
 from ssl_transfer.data.altered import SelectedRows
 from ssl_transfer.data.display import SCALED_RANGE
 from ssl_transfer.data.images import Images
-from ssl_transfer.data.passport import Passport, hashed_patients, hashed_pixels
+from ssl_transfer.data.passport import SCHEMA, Passport, hashed_patients, hashed_pixels
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.evaluation.segment import cases_of
@@ -203,6 +203,7 @@ def _seen_images(passport: Passport, path: Path, identity: str, rows: bytes) -> 
         return compare()
     name = digest(
         {
+            "schema": SCHEMA,  # of the codes
             "passport": passport.id,
             "store": identity,
             "rows": hashlib.blake2b(rows, digest_size=16).hexdigest(),

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssl_transfer.data.store import SPLITS
 from ssl_transfer.errors import SplitError, nearest
-from ssl_transfer.texts import distinct_pairs, hashes
+from ssl_transfer.texts import distinct_pairs, hashes, is_missing
 
 MOST_VALUES = 10  # a column of numbers with more is divided into fifths
 PARTS = 5
@@ -62,16 +62,12 @@ def strata(columns: Sequence[Sequence[Any]]) -> list[str | None]:
 
 def _fifths(column: Sequence[Any]) -> list[str | None]:
     """Values as text; of numbers with many values, the fifth of the rows in which each lies."""
-    present = [value for value in column if not _is_missing(value)]
+    present = [value for value in column if not is_missing(value)]
     numeric = all(isinstance(value, int | float | np.number) for value in present)
     if not numeric or len(set(present)) <= MOST_VALUES:
-        return [None if _is_missing(value) else str(value) for value in column]
+        return [None if is_missing(value) else str(value) for value in column]
     limits = np.quantile(present, np.arange(1, PARTS) / PARTS)
-    return [None if _is_missing(value) else str(int(np.searchsorted(limits, value))) for value in column]
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value != value
+    return [None if is_missing(value) else str(int(np.searchsorted(limits, value))) for value in column]
 
 
 def class_warnings(
@@ -94,7 +90,7 @@ def class_warnings(
     names: dict[str, int] = {}
     missing = -1
     codes = np.fromiter(
-        (missing if _is_missing(value) else names.setdefault(str(value), len(names)) for value in values), np.int32
+        (missing if is_missing(value) else names.setdefault(str(value), len(names)) for value in values), np.int32
     )
     present = codes >= 0
     members = distinct_pairs(codes[present], hashes(groups)[present], len(names))

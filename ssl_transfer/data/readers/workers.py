@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
@@ -64,7 +64,8 @@ def shared_workers(count: int | None) -> Iterator[Workers]:
         count: How many; None: one per core, at most 16.
     """
     count = count or min(usable_cores(), MOST_WORKERS)
-    with _lists_apart(), Workers(count, TARGET, {"OMP_NUM_THREADS": "1"} | ALLOCATOR) as pool:
+    lists_apart = _allocating(LISTED_BYTES, afterwards=KEPT_BYTES)  # lists that grow leave no holes
+    with lists_apart, Workers(count, TARGET, {"OMP_NUM_THREADS": "1"} | ALLOCATOR) as pool:
         token = _pool.set(pool)
         try:
             yield pool
@@ -72,24 +73,19 @@ def shared_workers(count: int | None) -> Iterator[Workers]:
             _pool.reset(token)
 
 
-@contextmanager
-def freed_memory_kept() -> Iterator[None]:
+def freed_memory_kept() -> AbstractContextManager[None]:
     """Within the block, this process keeps the memory of freed images for the next ones, as workers do."""
-    _allocate_apart(KEPT_BYTES)
-    try:
-        yield
-    finally:
-        _allocate_apart(LISTED_BYTES)
+    return _allocating(KEPT_BYTES, afterwards=LISTED_BYTES)
 
 
 @contextmanager
-def _lists_apart() -> Iterator[None]:
-    """Within the block, lists that grow leave no holes; afterwards arrays are kept, as by malloc's own largest threshold."""
-    _allocate_apart(LISTED_BYTES)
+def _allocating(least: int, afterwards: int) -> Iterator[None]:
+    """Within the block, blocks of at least so many bytes are mappings of their own; `afterwards`, of other sizes."""
+    _allocate_apart(least)
     try:
         yield
     finally:
-        _allocate_apart(KEPT_BYTES)
+        _allocate_apart(afterwards)
 
 
 def _allocate_apart(least: int) -> None:
