@@ -7,7 +7,7 @@ score, whether they train the backbone, how reports describe them) is read from 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ssl_transfer.poolings import GROUP_POOLINGS, LEARNED
@@ -44,6 +44,21 @@ class Protocol:
         scored = [kind for kind in kinds if kind in self.task_kinds]
         texts = [self.methods_text_of.get(kind, self.methods_text) for kind in scored] or [self.methods_text]
         return "; ".join(dict.fromkeys(texts))
+
+    def poolings_of(self, kind: str, stated: Sequence[str] = ()) -> tuple[str, ...]:
+        """Candidate poolings of the images of a group, in tasks of a kind; heads that learn one are for classes.
+
+        Args:
+            kind: Kind of the task.
+            stated: Those that a setting `group_pool` names, of which it may have none; empty: all that it has.
+
+        Example:
+            >>> PROTOCOLS["linear_probe"].poolings_of("survival"), PROTOCOLS["knn"].poolings_of("ordinal", ["topk"])
+            (('mean', 'max'), ())
+        """
+        learns = not self.frozen or kind not in VALUED_KINDS
+        has = [name for name in self.group_poolings if learns or name not in LEARNED]
+        return tuple(name for name in stated or has if name in has)
 
 
 PROTOCOLS = {
@@ -96,6 +111,7 @@ PROTOCOLS = {
 }
 
 FROZEN = tuple(name for name, protocol in PROTOCOLS.items() if protocol.frozen)
+VALUED_KINDS = ("regression", "survival")  # kinds of task without classes
 RANKED_KINDS = ("multiclass", "multilabel", "ordinal")  # kinds of task for which `rank` orders backbones
 WITH_STRATEGIES = tuple(name for name, protocol in PROTOCOLS.items() if protocol.has_strategies)
 
@@ -105,7 +121,13 @@ def protocols_for(kind: str) -> list[str]:
     return [name for name, protocol in PROTOCOLS.items() if kind in protocol.task_kinds]
 
 
-def depends_on_seed(protocol: str, fraction: float, settings: Iterable[str], grouped: bool = False) -> bool:
+def stated_group_pool(settings: Iterable[str]) -> list[str]:
+    """The poolings that a setting `group_pool=[…]` names; empty without one."""
+    stated = next((word for word in settings if word.startswith("group_pool=[")), "")
+    return re.findall("[a-z]+", stated.partition("=")[2])
+
+
+def depends_on_seed(protocol: str, fraction: float, settings: Iterable[str], grouped_kind: str | None = None) -> bool:
     """Whether the scores of an evaluation depend on its seed.
 
     They do not where all labels are used and are not permuted, the images have no noise, and the protocol draws nothing itself:
@@ -115,18 +137,19 @@ def depends_on_seed(protocol: str, fraction: float, settings: Iterable[str], gro
         protocol: A name in `PROTOCOLS`.
         fraction: Share of the training patients.
         settings: Its other settings, as `key=value`, each key once.
-        grouped: Whether the task has a label per group of images, so that a linear probe trains heads of bags, unless its
-            `group_pool` has none that is learned.
+        grouped_kind: Kind of a task with a label per group of images, whose linear probe may train heads of bags, which draw
+            their initial weights; None: the task has a label per image.
 
     Example:
         >>> depends_on_seed("knn", 1.0, ["k=[5]"]), depends_on_seed("knn", 0.1, ["k=[5]"])
         (False, True)
-        >>> [depends_on_seed("linear_probe", 1.0, [word], grouped=True) for word in ("group_pool=[mean,max]", "k=1")]
+        >>> [depends_on_seed("linear_probe", 1.0, [word], "multiclass") for word in ("group_pool=[mean,max]", "resamples=0")]
         [False, True]
+        >>> depends_on_seed("linear_probe", 1.0, [], "survival")
+        False
     """
     draws, words = PROTOCOLS[protocol].draws, set(settings)
     noisy = any(word.startswith("noise.kind=") for word in words - {"noise.kind=none"})
-    stated = next((word for word in words if word.startswith("group_pool=[")), "")
-    poolings = re.findall("[a-z]+", stated.partition("=")[2]) or PROTOCOLS[protocol].group_poolings
-    heads = grouped and not set(LEARNED).isdisjoint(poolings)
+    poolings = PROTOCOLS[protocol].poolings_of(grouped_kind, stated_group_pool(words)) if grouped_kind else ()
+    heads = not set(LEARNED).isdisjoint(poolings)
     return draws is None or heads or fraction < 1 or noisy or not words.isdisjoint({*draws, "permute_labels=true"})

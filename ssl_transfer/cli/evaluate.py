@@ -76,9 +76,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.result import Tuning
 
     tuning = Tuning.load(options.tuning) if options.tuning else None
+    grouped_kind = task.kind if task.card.target_of else None
     sweep = [
         (settings, evaluate_recipe(options.protocol, settings)[0])
-        for settings in swept(options.protocol, options.overrides, task.card.target_of is not None)
+        for settings in swept(options.protocol, options.overrides, grouped_kind)
     ]
     several, results, measured = len(sweep) * len(specs) > 1, [], []
     for spec in specs:

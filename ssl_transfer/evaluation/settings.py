@@ -78,10 +78,10 @@ def evaluate_recipes(protocol: str, overrides: Overrides = ()) -> Iterator[tuple
         yield evaluate_recipe(protocol, settings)
 
 
-def swept(protocol: str, overrides: Overrides, grouped: bool = False) -> Iterator[dict[str, Any]]:
+def swept(protocol: str, overrides: Overrides, grouped_kind: str | None = None) -> Iterator[dict[str, Any]]:
     """Yield the settings of each combination of the listed fractions and seeds, `fraction=[0.1, 1] seed=[0, 1]`.
 
-    Where scores do not depend on the seed (see `depends_on_seed`; `grouped` as there), only the first one is yielded.
+    Where scores do not depend on the seed (see `depends_on_seed`; `grouped_kind` as there), only the first one is yielded.
 
     Raises:
         RecipeError: As `evaluate_recipe` does.
@@ -92,7 +92,7 @@ def swept(protocol: str, overrides: Overrides, grouped: bool = False) -> Iterato
         words = [f"noise.kind={recipe.noise.kind}", *(f"{name}={value}" for name, value in options.items())]
         words += ["permute_labels=true"] if recipe.permute_labels else []
         words += [f"group_pool={recipe.group_pool}"] if recipe.group_pool else []
-        if not depends_on_seed(protocol, recipe.fraction, words, grouped):
+        if not depends_on_seed(protocol, recipe.fraction, words, grouped_kind):
             if recipe.fraction in fixed:
                 continue
             fixed.add(recipe.fraction)

@@ -38,7 +38,6 @@ from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.given_features import WITHOUT_IMAGES
 from ssl_transfer.models.opening import open_backbone
-from ssl_transfer.poolings import LEARNED
 from ssl_transfer.protocols import FROZEN, PROTOCOLS, protocols_for
 from ssl_transfer.recipe import EvaluateRecipe
 from ssl_transfer.result import EvalResult, Tuning
@@ -270,16 +269,15 @@ def open_context(
 
 
 def _group_poolings(protocol: str, task: Task, recipe: EvaluateRecipe) -> tuple[str, ...]:
-    """Candidate poolings of the images of a group; heads that learn a pooling of frozen features are for classes.
+    """Candidate poolings of the images of a group.
 
     Raises:
         RecipeError: If none is left.
     """
-    poolings = tuple(recipe.group_pool or PROTOCOLS[protocol].group_poolings)
-    if PROTOCOLS[protocol].frozen and task.kind in ("regression", "survival"):
-        poolings = tuple(name for name in poolings if name not in LEARNED)
-        if task.card.target_of and not poolings:
-            raise RecipeError(f"group_pool: found {recipe.group_pool}; {task.kind} tasks take mean or max.")
+    poolings = PROTOCOLS[protocol].poolings_of(task.kind, recipe.group_pool or ())
+    if task.card.target_of and not poolings:
+        has = " or ".join(PROTOCOLS[protocol].poolings_of(task.kind))
+        raise RecipeError(f"group_pool: found {recipe.group_pool}; {protocol} of {task.kind} tasks takes {has}.")
     return poolings
 
 

@@ -34,7 +34,7 @@ from ssl_transfer.study.design import Evaluation, Ranking, StudyRecipe, assignme
 from ssl_transfer.study.job_list import Input, JobList, input_ids
 from ssl_transfer.study.plan import FEATURES, Plan
 from ssl_transfer.study.planned_contrasts import check_looks
-from ssl_transfer.study.poolings import check_poolings
+from ssl_transfer.study.poolings import check_group_pool, check_poolings
 from ssl_transfer.study.study_inputs import StudyInputs, StudyTask
 
 
@@ -144,11 +144,12 @@ class _Evaluations:
                 run["control"] = control
             if control == TRIVIAL:
                 words = tuple(word for word in words if not word.startswith(UNSUITABLE))
+            check_group_pool(self.recipe.name, task, evaluation, words)
             self._refuse_duplicate(run, words)
             grouped.setdefault((strategy, words), []).append(run)
         for (_, words), runs in grouped.items():
-            bags = task.target_of is not None
-            for part in _products(_once(runs, words, bags), words, bags):
+            grouped_kind = task.kind if task.target_of else None
+            for part in _products(_once(runs, words, grouped_kind), words, grouped_kind):
                 self._evaluate(arm, seed, task, words, part, evaluation)
 
     def _refuse_training(self, arm: Arm, run: dict[str, Any]) -> None:
@@ -380,18 +381,18 @@ def _last_of_each(words: list[str]) -> tuple[str, ...]:
     return tuple({word.partition("=")[0]: word for word in words}.values())
 
 
-def _once(runs: list[dict], settings: tuple[str, ...], grouped: bool) -> list[dict]:
+def _once(runs: list[dict], settings: tuple[str, ...], grouped_kind: str | None) -> list[dict]:
     """Runs with the same settings, without those that repeat another one: equal scores at another evaluation seed.
 
     Args:
         runs: The runs.
         settings: Their settings.
-        grouped: Whether their task has a label per group of images.
+        grouped_kind: See `depends_on_seed`.
     """
     kept: dict[tuple, dict] = {}
     for run in runs:
         fraction = run["fraction"]
-        seed = run["seed"] if depends_on_seed(run["protocol"], fraction, settings, grouped) else None
+        seed = run["seed"] if depends_on_seed(run["protocol"], fraction, settings, grouped_kind) else None
         kept.setdefault((fraction, seed), run)
     return list(kept.values())
 
@@ -401,7 +402,7 @@ def _list(values: list) -> str:
     return texts[0] if len(texts) == 1 else f"[{','.join(texts)}]"
 
 
-def _products(runs: list[dict], settings: tuple[str, ...], grouped: bool) -> Iterator[list[dict]]:
+def _products(runs: list[dict], settings: tuple[str, ...], grouped_kind: str | None) -> Iterator[list[dict]]:
     """Split runs into groups of all fractions × all seeds, as one command evaluates them; into single runs if they train.
 
     Like the command, a group has a fraction without dependence on the seed at its first seed alone.
@@ -413,7 +414,7 @@ def _products(runs: list[dict], settings: tuple[str, ...], grouped: bool) -> Ite
     for run in runs:
         seeds_of[run["fraction"]] = (*seeds_of.get(run["fraction"], ()), run["seed"])
     for fraction, seeds in seeds_of.items():
-        if not depends_on_seed(runs[0]["protocol"], fraction, settings, grouped):
+        if not depends_on_seed(runs[0]["protocol"], fraction, settings, grouped_kind):
             seeds_of[fraction] = next((others for others in seeds_of.values() if others[0] == seeds[0]), seeds)
     for seeds in dict.fromkeys(seeds_of.values()):
         fractions = [fraction for fraction, of_fraction in seeds_of.items() if of_fraction == seeds]

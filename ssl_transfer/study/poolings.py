@@ -1,4 +1,4 @@
-"""The poolings of a study's arms: all ViTs have the same one, unless the study sweeps it.
+"""The poolings of a study's arms: all ViTs have the same one, unless the study sweeps it; and those of groups of images.
 
 Two ViTs that are compared under different poolings differ in two factors. A study is refused then, when it is planned, unless an
 axis of `vary` states the pooling, or its probes select it on validation (`pool: [cls, mean]`) and nothing is fine-tuned.
@@ -7,17 +7,17 @@ axis of `vary` states the pooling, or its probes select it on validation (`pool:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.poolings import stated_pooling
-from ssl_transfer.protocols import PROTOCOLS
+from ssl_transfer.protocols import PROTOCOLS, stated_group_pool
 from ssl_transfer.run import read_json
 from ssl_transfer.study.arms import Arm
-from ssl_transfer.study.design import StudyRecipe, assignments
-from ssl_transfer.study.study_inputs import StudyInputs
+from ssl_transfer.study.design import Evaluation, StudyRecipe, assignments
+from ssl_transfer.study.study_inputs import StudyInputs, StudyTask
 
 USUAL = "cls"  # of a ViT that states none
 VIT = re.compile(r"(?:^|[:/])(?:timm/)?(?:vit|deit|beit|eva|samvit|flexivit|dinov[23])[_\-\d]")
@@ -44,6 +44,36 @@ def check_poolings(recipe: StudyRecipe, arms: Iterable[Arm], inputs: StudyInputs
                 f"{recipe.name}: pretrainings: its ViTs differ in pooling: {listed}. A difference between them would be that of "
                 "the pooling, too. Give all the same (`backbone: SPEC,pooling=cls`, or `set: {backbone.pooling: cls}`), make it "
                 "an axis of `vary`, or let probes select it: `set: {pool: [cls, mean]}` in every evaluation."
+            )
+
+
+def check_group_pool(study: str, task: StudyTask, evaluation: Evaluation, words: Sequence[str]) -> None:
+    """Refuse a `group_pool` that a protocol cannot apply to a task.
+
+    Args:
+        study: Name of the study, for messages.
+        task: The task.
+        evaluation: The evaluation, with its grid of `tune`.
+        words: Its settings, with those of exceptions.
+
+    Raises:
+        RecipeError: If the task has a label per image, or the protocol has none of the poolings for it.
+    """
+    swept = evaluation.tune.grid.get("group_pool", []) if evaluation.tune else []
+    candidates = [*filter(None, [stated_group_pool(words)]), *swept]
+    if not candidates:
+        return
+    protocol, where = PROTOCOLS[evaluation.protocol], f"{study}: evaluations: {evaluation.protocol} on {task.name}"
+    if not task.target_of:
+        raise RecipeError(
+            f"{where}: group_pool: it is for tasks with target_of, and {task.name} has a label per image. Leave it out, or "
+            "state it for others alone: `set: [{task: NAME, to: {group_pool: …}}]` in the study."
+        )
+    for stated in candidates:
+        if not protocol.poolings_of(task.kind, stated):
+            has = ", ".join(protocol.poolings_of(task.kind)) or "none"
+            raise RecipeError(
+                f"{where}: group_pool: found {', '.join(stated)}, expected some of {has} for a {task.kind} task."
             )
 
 

@@ -355,10 +355,19 @@ def test_lists_of_fractions_and_seeds_are_one_evaluation_of_each_whose_scores_de
     assert len(list(evaluate_recipes("knn", ["fraction=0.5"]))) == 1
 
 
-@pytest.mark.parametrize(("poolings", "count"), [(["mean", "max"], 1), (["mean", "topk"], 2), (None, 2)])
-def test_two_seeds_of_a_probe_of_groups_are_two_evaluations_where_a_pooling_is_learned(poolings, count):
+@pytest.mark.parametrize(
+    ("kind", "poolings", "count"),
+    [
+        ("multiclass", ["mean", "max"], 1),
+        ("multiclass", ["mean", "topk"], 2),
+        ("multilabel", None, 2),
+        ("survival", None, 1),  # heads that learn a pooling are for classes
+        ("regression", ["mean", "attention"], 1),
+    ],
+)
+def test_two_seeds_of_a_probe_of_groups_are_two_evaluations_where_a_pooling_is_learned(kind, poolings, count):
     settings = {"seed": [0, 1], "group_pool": poolings}
-    assert len(list(swept("linear_probe", settings, grouped=True))) == count
+    assert len(list(swept("linear_probe", settings, kind))) == count
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,8 @@ def test_a_kept_head_gives_the_scores_that_it_was_selected_by():
         assert np.allclose(head(features), scores, atol=1e-6)
 
 
-@pytest.mark.parametrize("protocol", ["linear_probe", "knn", "finetune"])
-def test_numbers_of_patients_are_predicted_by_group(tmp_path, protocol):
+def age_task(folder):
+    """A task with a number per patient, which two of three of its images state; and these numbers, NaN elsewhere."""
     draw = np.random.default_rng(0)
     level = np.repeat(draw.random(40), 3)
     images = np.clip(40 + 160 * level[:, None, None, None] + 20 * draw.random((120, 1, 32, 32)), 0, 255).astype(
@@ -143,7 +143,12 @@ def test_numbers_of_patients_are_predicted_by_group(tmp_path, protocol):
     columns = {"age": age, "patient": [f"p{n // 3:03d}" for n in range(120)]}
     splits = np.repeat(np.resize(["train", "train", "val", "test"], 40), 3)
     card = {"target": "regression", "column": "age", "metric": "mae", "target_of": "patient"}
-    task = write_task(tmp_path / "task", images, splits, columns, **card)
+    return write_task(folder, images, splits, columns, **card), age
+
+
+@pytest.mark.parametrize("protocol", ["linear_probe", "knn", "finetune"])
+def test_numbers_of_patients_are_predicted_by_group(tmp_path, protocol):
+    task, age = age_task(tmp_path / "task")
     if protocol == "finetune":
         result = judge(
             protocol, family_backbone("resnet"), task, tmp_path / "run", "train.batch_size=6", "train.bag_size=2"
@@ -155,3 +160,12 @@ def test_numbers_of_patients_are_predicted_by_group(tmp_path, protocol):
     predictions = pandas.read_parquet(tmp_path / "run/predictions.parquet")
     assert list(predictions["group"]) == [f"p{n:03d}" for n in range(40) if n % 4 == 3]
     assert set(result.metrics["test"]) >= {"mae", "r2"}
+
+
+def test_predictions_of_numbers_do_not_depend_on_the_seed(tmp_path):
+    task, _ = age_task(tmp_path / "task")
+    predicted = []
+    for seed in (0, 1):
+        result = probed(task, tmp_path / str(seed), seed=seed)
+        predicted.append(pandas.read_parquet(result.path / "predictions.parquet")["predicted"].to_numpy())
+    assert np.array_equal(*predicted)

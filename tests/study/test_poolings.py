@@ -102,3 +102,43 @@ def test_a_protocol_that_trains_is_refused_for_features_unless_it_is_skipped(tmp
     skip = [{"pretraining": "closed", "protocol": "finetune"}]
     plan = planned(tmp_path, pretrainings=arms, evaluations=evaluations, skip=skip)
     assert {run["pretraining"] for run in plan.runs if run["protocol"] == "finetune"} == {"ours"}
+
+
+def grouped(**changes):
+    """The task of the study, with a label per series and changes of its card."""
+    return {**STUDY["tasks"]["region"], "set": {"target_of": "series", **changes}}
+
+
+def test_a_pooling_of_groups_is_refused_for_a_task_with_a_label_per_image(tmp_path):
+    evaluations = [{"protocol": "linear_probe", "set": {"group_pool": ["attention"]}}]
+    tasks = {"region": STUDY["tasks"]["region"], "series": grouped()}
+    with pytest.raises(RecipeError, match=r"linear_probe on region: group_pool: .*region has a label per image"):
+        planned(tmp_path, evaluations=evaluations, tasks=tasks)
+    exception = [{"task": "series", "to": {"group_pool": ["attention"]}}]
+    plan = planned(tmp_path, evaluations=PROBES[:1], tasks=tasks, set=exception)
+    stated = [any("group_pool" in word for word in command) for command in commands(plan, "evaluate")]
+    assert stated.count(True) == stated.count(False) > 0
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "card"),
+    [
+        ({"protocol": "knn", "set": {"group_pool": ["topk"]}}, {}),
+        (
+            {"protocol": "linear_probe", "set": {"group_pool": ["attention"]}},
+            {"target": "regression", "column": "z_mm", "metric": "mae"},
+        ),
+        ({"protocol": "finetune", "tune": {"grid": {"group_pool": [["mean"], ["middle"]]}}}, {}),
+    ],
+    ids=lambda value: value.get("protocol"),
+)
+def test_a_pooling_of_groups_that_a_protocol_does_not_have_is_refused(tmp_path, evaluation, card):
+    with pytest.raises(RecipeError, match=r"group_pool: found (topk|attention|middle), expected some of .*mean"):
+        planned(tmp_path, evaluations=[evaluation], tasks={"region": grouped(**card)})
+
+
+def test_a_probe_of_groups_is_planned_for_every_seed_only_if_it_draws_something(tmp_path):
+    tasks = {"region": grouped(), "height": grouped(target="regression", column="z_mm", metric="mae")}
+    plan = planned(tmp_path, evaluations=[{"protocol": "linear_probe", "seeds": 3}], tasks=tasks)
+    seeds = {name: {run["seed"] for run in plan.runs if run["task"] == name} for name in tasks}
+    assert seeds == {"region": {0, 1, 2}, "height": {0}}
