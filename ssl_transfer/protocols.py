@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ssl_transfer.poolings import GROUP_POOLINGS, LEARNED
+from ssl_transfer.target_kinds import KINDS
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Protocol:
             >>> PROTOCOLS["linear_probe"].poolings_of("survival"), PROTOCOLS["knn"].poolings_of("ordinal", ["topk"])
             (('mean', 'max'), ())
         """
-        learns = not self.frozen or kind not in VALUED_KINDS
+        learns = not self.frozen or KINDS[kind].number is None
         has = [name for name in self.group_poolings if learns or name not in LEARNED]
         return tuple(name for name in stated or has if name in has)
 
@@ -111,7 +112,6 @@ PROTOCOLS = {
 }
 
 FROZEN = tuple(name for name, protocol in PROTOCOLS.items() if protocol.frozen)
-VALUED_KINDS = ("regression", "survival")  # kinds of task without classes
 RANKED_KINDS = ("multiclass", "multilabel", "ordinal")  # kinds of task for which `rank` orders backbones
 WITH_STRATEGIES = tuple(name for name, protocol in PROTOCOLS.items() if protocol.has_strategies)
 

@@ -21,10 +21,11 @@ from ssl_transfer.data.task_card import MASK, TaskCard
 from ssl_transfer.data.truths import truths
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import RecipeError, SplitError, TaskError, nearest
-from ssl_transfer.measures.metrics import KINDS, metrics_of
+from ssl_transfer.measures.metrics import metrics_of
 from ssl_transfer.measures.overlap import IGNORED
 from ssl_transfer.measures.scoring import Scoring
 from ssl_transfer.recipe import find_recipe, read_yaml, validate
+from ssl_transfer.target_kinds import KINDS
 from ssl_transfer.texts import is_missing
 
 MASKS_AT_ONCE = 256
@@ -61,7 +62,7 @@ class Task:
     @classmethod
     def opened(cls, name: str, card: TaskCard, where: str = "task") -> Task:
         """Open a card's store and check that they fit each other; see `load`."""
-        metrics = metrics_of(*KINDS[card.kind])
+        metrics = metrics_of(*KINDS[card.kind].metrics)
         metrics = {name for name, metric in metrics.items() if not metric.calibrated}  # which nothing is selected by
         if card.metric not in metrics:
             raise TaskError(f"{where}: metric: found '{card.metric}'.{nearest(card.metric, metrics)}")
@@ -93,7 +94,7 @@ class Task:
         """Names: of classes in the store's order where it has one; of grades in ascending order; of labels; of masks' classes
         from 1 on; none of regression and survival.
         """
-        if self.kind in ("regression", "survival"):
+        if KINDS[self.kind].number is not None:
             return []
         if self.kind == "ordinal":
             return self._grades[0]

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ssl_transfer.measures.classification import OPERATING_POINT
-from ssl_transfer.measures.metrics import KINDS, base_metric, metrics_of, weighted_overlap
+from ssl_transfer.measures.metrics import base_metric, metrics_of, weighted_overlap
 from ssl_transfer.measures.resampling import DRAWN_AT_ONCE
 from ssl_transfer.measures.scoring import Scoring
+from ssl_transfer.target_kinds import KINDS
 
 if TYPE_CHECKING:
     import pandas
@@ -97,8 +98,8 @@ class CasePredictions:
     @cached_property
     def predicted(self) -> np.ndarray:
         """Predictions, as `Scoring` takes them."""
-        if self.kind in ("survival", "regression"):
-            return self.table["risk" if self.kind == "survival" else "predicted"].to_numpy(float)
+        if (number := KINDS[self.kind].number) is not None:
+            return self.table[number].to_numpy(float)
         return self.table[[f"{SCORE}{name}" for name in self.classes]].to_numpy(float)
 
     def metric(self, name: str, weights: np.ndarray) -> np.ndarray:
@@ -132,7 +133,7 @@ class CasePredictions:
     def _metric(self, name: str, weights: np.ndarray) -> np.ndarray:
         weights = np.ascontiguousarray(weights, dtype=float)
         base = base_metric(name)
-        if base is None or base not in metrics_of(*KINDS[self.kind]):
+        if base is None or base not in metrics_of(*KINDS[self.kind].metrics):
             raise KeyError(name)
         if self.segmentation:
             return weighted_overlap(self.table, self.classes, weights)[name]

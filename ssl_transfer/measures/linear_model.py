@@ -9,6 +9,7 @@ from scipy.special import expit, softmax
 
 from ssl_transfer.measures.ordinal import grade_probabilities
 from ssl_transfer.measures.standardize import Standardizer
+from ssl_transfer.target_kinds import KINDS
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +36,7 @@ class LinearModel:
     def predicted(self, inputs: np.ndarray) -> np.ndarray:
         """Predictions from standardised features, see `__call__`."""
         outputs = logits(inputs, self.weights, self.intercepts)
-        if self.kind in ("regression", "survival"):
+        if KINDS[self.kind].number is not None:
             return outputs[:, 0]
         if self.kind == "ordinal":
             return grade_probabilities(expit(outputs))

@@ -17,19 +17,10 @@ from ssl_transfer.measures.classification import PerClass, ScoredImages
 from ssl_transfer.measures.regression import ScoredValues
 from ssl_transfer.measures.resampling import patient_intervals
 from ssl_transfer.measures.survival import ScoredTimes
+from ssl_transfer.target_kinds import KINDS, MetricKind
 
 if TYPE_CHECKING:
     import pandas
-
-Kind = Literal["classification", "ordinal", "regression", "survival", "segmentation", "external"]
-KINDS: dict[str, tuple[Kind, ...]] = {  # kind of a task -> kinds of its metrics
-    "multiclass": ("classification",),
-    "multilabel": ("classification",),
-    "ordinal": ("ordinal", "classification"),
-    "regression": ("regression",),
-    "survival": ("survival",),
-    "segmentation": ("segmentation",),
-}
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,7 @@ class Metric:
             `compute`.
     """
 
-    kind: Kind | tuple[Kind, ...]
+    kind: MetricKind | tuple[MetricKind, ...]
     sign: Literal[1, -1]
     title: str
     compute: Callable | None = None
@@ -63,7 +54,7 @@ class Metric:
     present_only: str | None = None
 
     @property
-    def kinds(self) -> tuple[Kind, ...]:
+    def kinds(self) -> tuple[MetricKind, ...]:
         """All its kinds."""
         return (self.kind,) if isinstance(self.kind, str) else self.kind
 
@@ -109,7 +100,7 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def metrics_of(*kinds: Kind) -> dict[str, Metric]:
+def metrics_of(*kinds: MetricKind) -> dict[str, Metric]:
     """The entries of some kinds, in order."""
     return {name: metric for name, metric in METRICS.items() if not set(kinds).isdisjoint(metric.kinds)}
 
@@ -207,13 +198,13 @@ def measured(
 
     Args:
         scored: Truth and predictions under R sets of weights.
-        kind: Kind of the task, of `KINDS`.
+        kind: Kind of the task, see `target_kinds.KINDS`.
         classes: Names of the classes, for values per class.
         names: Entries of `METRICS` to compute; None: all of the kind.
     """
     values, by_class = {}, {}
     with np.errstate(invalid="ignore", divide="ignore"):  # undefined values are NaN
-        for name, metric in metrics_of(*KINDS[kind]).items():
+        for name, metric in metrics_of(*KINDS[kind].metrics).items():
             if metric.compute is None or (names is not None and name not in names):
                 continue
             given: Any = scored

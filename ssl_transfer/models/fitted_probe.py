@@ -15,6 +15,7 @@ from ssl_transfer.measures.linear_model import LinearModel
 from ssl_transfer.models.architecture import brief
 from ssl_transfer.records import PathPart, Pixels, damage, validated
 from ssl_transfer.run import file_digest, read_json, to_json, write_json
+from ssl_transfer.target_kinds import KINDS
 
 PROBE_SCHEMA = 1
 CARD, TENSORS = "probe.json", "probe.safetensors"
@@ -78,7 +79,7 @@ class ProbeCard:
     def outputs(self) -> tuple[int, ...]:
         """Numbers of outputs that the model may have."""
         count = len(self.classes)
-        if self.predicts in ("regression", "survival"):
+        if KINDS[self.predicts].number is not None:
             return (1,)
         return {"ordinal": (count - 1,), "multilabel": (count,)}.get(self.predicts, (1, 2) if count == 2 else (count,))
 

@@ -9,10 +9,10 @@ import pandas
 
 from ssl_transfer.data.images import Images
 from ssl_transfer.measures.classification import PREDICTED_ABOVE, decided_classes
+from ssl_transfer.target_kinds import KINDS
 
 PREFIX = "score_"  # of the columns with probabilities, as in the predictions of an evaluation
 LOCATING = ("file", "patient", "study", "series", "volume", "slice", "frame")  # columns that say which image it is
-VALUES = {"regression": "predicted", "survival": "risk"}  # kind of task without classes -> column of what is predicted
 
 
 def image_table(store: Images, predictions: np.ndarray, classes: Sequence[str], kind: str) -> pandas.DataFrame:
@@ -32,8 +32,7 @@ def image_table(store: Images, predictions: np.ndarray, classes: Sequence[str], 
 
 def patient_table(images: pandas.DataFrame, classes: Sequence[str], kind: str) -> pandas.DataFrame:
     """A row per known patient: number of images, means over them of what `image_table` has, and what is predicted."""
-    value = VALUES.get(kind)
-    scores = value or [f"{PREFIX}{name}" for name in classes]
+    scores = KINDS[kind].number or [f"{PREFIX}{name}" for name in classes]
     known = images[images["patient"].notna()] if "patient" in images else images.iloc[:0].assign(patient=None)
     groups = known.groupby("patient", sort=True)
     table = groups.size().rename("images").reset_index()
@@ -43,8 +42,8 @@ def patient_table(images: pandas.DataFrame, classes: Sequence[str], kind: str) -
 def _with_predictions(
     table: pandas.DataFrame, predictions: np.ndarray, classes: Sequence[str], kind: str
 ) -> pandas.DataFrame:
-    if kind in VALUES:
-        return table.assign(**{VALUES[kind]: predictions})
+    if (number := KINDS[kind].number) is not None:
+        return table.assign(**{number: predictions})
     probabilities = predictions
     scores = pandas.DataFrame(probabilities, columns=[f"{PREFIX}{name}" for name in classes])
     names = np.array(classes, object)

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from support.command_line import ROOT, Answer, run
 
-from ssl_transfer.measures.metrics import KINDS
+from ssl_transfer.target_kinds import KINDS
 
 PAGES = {  # in the order in which their commands are run
     path.relative_to(ROOT).as_posix(): path.read_text()
