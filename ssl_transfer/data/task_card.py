@@ -10,10 +10,17 @@ from ssl_transfer.data.groups import TargetOf
 from ssl_transfer.measures.classification import OPERATING_POINT
 from ssl_transfer.measures.overlap import TOLERANCE
 from ssl_transfer.recipe import Section
+from ssl_transfer.target_kinds import KINDS
 
 # Targets that are not a column; all but the mask name theirs elsewhere in the card.
 MASK, ORDINAL, REGRESSION, SURVIVAL = "mask", "ordinal", "regression", "survival"
 COLUMNS = {ORDINAL: ("column",), REGRESSION: ("column",), SURVIVAL: ("time", "event")}  # which name them
+CLASSIFICATION, SEGMENTATION = ("classification", "classes, labels or grades"), ("segmentation", "masks")
+OPTIONS_OF_METRICS = {  # option -> kind of the metrics that depend on it, and their targets
+    "averaging": CLASSIFICATION,
+    "operating_point": CLASSIFICATION,
+    "tolerance": SEGMENTATION,
+}
 
 
 class TaskCard(Section):
@@ -25,8 +32,8 @@ class TaskCard(Section):
             with a `separator` (multilabel); `mask` (segmentation); `ordinal` or `regression`, of a `column`; or `survival`, of
             the columns `time` and `event`.
         metric: Settings are selected by it, and reports show it first.
-        averaging: Of auroc, average_precision, f1 and the metrics at an operating point over classes.
-        operating_point: The specificity at which `sensitivity_at_specificity` is measured, and the sensitivity of the reverse, in
+        averaging: Of auroc, average_precision, f1 and the metrics at an operating point over classes, labels or grades.
+        operating_point: Of classes, labels and grades: the specificity at which `sensitivity_at_specificity` is measured, and the sensitivity of the reverse, in
             (0, 1).
         tolerance: Of masks: distance of two surfaces that `nsd` accepts, mm (pixels where spacings are unknown).
         domain: Target domain; null: the store's.
@@ -110,6 +117,17 @@ class TaskCard(Section):
             raise ValueError(
                 "`negative` and `labels` are for a column of words with a `separator`. Add it, such as '|'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _options_have_metrics(self) -> TaskCard:
+        for name, (metrics, targets) in OPTIONS_OF_METRICS.items():
+            value = getattr(self, name)  # a study writes the defaults of all options into its cards
+            if value != TaskCard.model_fields[name].default and metrics not in KINDS[self.kind].metrics:
+                raise ValueError(
+                    f"`{name}`: found {value}, and no metric of a {self.kind} target depends on it. Expected it for {targets} "
+                    "alone. Leave it out"
+                )
         return self
 
     def identity(self) -> dict[str, Any]:

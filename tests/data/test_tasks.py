@@ -108,6 +108,22 @@ def test_fractions_are_stratified_by_the_rarest_label_or_mask_class(opened):
             "target: finding\nmetric: auroc\naveraging: micro",
             r"averaging: found 'micro'\. Expected 'macro' or 'weighted'",
         ),
+        (
+            "target: mask\nmetric: dice\naveraging: weighted",
+            r"\.yaml: .*`averaging`: found weighted, and no metric of a segmentation target .*for classes, labels or grades alone",
+        ),
+        (
+            "target: regression\ncolumn: finding\nmetric: mae\noperating_point: 0.9",
+            r"`operating_point`: found 0\.9, and no metric of a regression target depends on it.* Leave it out",
+        ),
+        (
+            "target: survival\ntime: finding\nevent: finding\nmetric: c_index\naveraging: weighted",
+            r"`averaging`: found weighted, and no metric of a survival target",
+        ),
+        (
+            "target: finding\nmetric: auroc\ntolerance: 3",
+            r"`tolerance`: found 3\.0, and no metric of a multiclass target .* for masks alone\. Leave it out",
+        ),
         ("target: finding", r"\.yaml: metric is missing"),
         (
             "target: finding\nmetric: auroc\nmetrics: f1",
