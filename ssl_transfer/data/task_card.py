@@ -33,8 +33,8 @@ class TaskCard(Section):
             the columns `time` and `event`.
         metric: Settings are selected by it, and reports show it first.
         averaging: Of auroc, average_precision, f1 and the metrics at an operating point over classes, labels or grades.
-        operating_point: Of classes, labels and grades: the specificity at which `sensitivity_at_specificity` is measured, and the sensitivity of the reverse, in
-            (0, 1).
+        operating_point: Of classes, labels and grades: the specificity at which `sensitivity_at_specificity` is measured, and the
+            sensitivity of the reverse, in (0, 1).
         tolerance: Of masks: distance of two surfaces that `nsd` accepts, mm (pixels where spacings are unknown).
         domain: Target domain; null: the store's.
         separator: Between the words of a column that names several labels (`Effusion|Mass`).

@@ -110,7 +110,7 @@ def test_fractions_are_stratified_by_the_rarest_label_or_mask_class(opened):
         ),
         (
             "target: mask\nmetric: dice\naveraging: weighted",
-            r"\.yaml: .*`averaging`: found weighted, and no metric of a segmentation target .*for classes, labels or grades alone",
+            r"\.yaml: .*`averaging`: found weighted, and no metric of a segmentation .*for classes, labels or grades alone",
         ),
         (
             "target: regression\ncolumn: finding\nmetric: mae\noperating_point: 0.9",
