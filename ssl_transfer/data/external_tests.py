@@ -35,7 +35,7 @@ class ExternalTest:
         task: The task on the external store; its classes are those of the task, in the same order.
         rows: Positions of the test images, int64, ascending: all labelled images of all splits, without those whose pixels
             are in the task's own store.
-        classes: The classes that both stores have.
+        classes: The classes of the task that the external store has; see also `classes_of`.
         notes: What the stores do not have in common, as sentences.
     """
 
@@ -44,6 +44,29 @@ class ExternalTest:
     rows: np.ndarray
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+
+    def classes_of(self, rows: np.ndarray) -> tuple[str, ...]:
+        """The classes that some of its images have: of multi-label tasks, the labels that are known of any of them.
+
+        Masks are not read: of segmentation tasks, all of `classes`.
+        """
+        if self.task.kind in ("multiclass", "ordinal"):
+            present = np.unique(self.task.labels[rows])
+        elif self.task.kind == "multilabel":
+            present = np.flatnonzero(np.any(self.task.labels[rows] >= 0, axis=0))
+        else:
+            return self.classes
+        return tuple(name for code, name in enumerate(self.task.classes) if code in present)
+
+    def missing(self, classes: Sequence[str]) -> list[str]:
+        """Notes about the classes of the task that are not among those that its test images have."""
+        if not self.task.classes:
+            return []
+        left = f"metrics and gap are of {_listed(classes)}"
+        never = [name for name in self.task.classes if name not in self.classes]
+        gone = [name for name in self.classes if name not in classes]
+        notes = [f"has no class {_listed(never)}: {left}"] if never else []
+        return notes + ([f"all its images of class {_listed(gone)} are left out: {left}"] if gone else [])
 
 
 def external_tests(task: Task, stores: Sequence[str | Path]) -> list[ExternalTest]:
@@ -73,15 +96,12 @@ def _external_test(task: Task, path: Path) -> ExternalTest:
     store = ClearedAir(store) if task.card.air else store
     _refuse_shared_patients(task.store, store, where)
     external, classes, notes = _MATCHED[task.kind](task, store, where)
-    missing = [name for name in task.classes if name not in classes]
     if task.classes and not classes:
         raise TaskError(
             f"{where}: has no class of the task; expected some of {_listed(task.classes)}"
             f"{f', found {_listed(_names_in(store, task.card))}' if _names_in(store, task.card) else ''}. Classes are matched by "
             "name: ingest it again with the names of the task."
         )
-    if missing:
-        notes += [f"has no class {_listed(missing)}: metrics and gap are of {_listed(classes)}"]
     rows = np.arange(len(store))
     if task.kind != "segmentation":
         rows = rows[external.known]

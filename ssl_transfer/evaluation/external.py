@@ -51,7 +51,7 @@ def tested_externally(
     """Apply what a protocol has selected to an external store. Its pixels are read here for the first time.
 
     Cases that are near-duplicates of images of the task's own store are left out, as those with the same pixels are. Metrics and
-    gap are of the classes that both stores have, the others are left out of the own test, too.
+    gap are of the classes that both stores then have, the others are left out of the own test, too.
 
     Args:
         test: The external store with the task's labels.
@@ -68,7 +68,9 @@ def tested_externally(
     tested = replace(context, task=test.task, rows={"test": test.rows}, features=features)
     predictions, left_out = _without_own(context.task, tested, measured.predict(tested))
     card, recipe, temperature = context.task.card, context.recipe, measured.temperature
-    both = [_of_classes(table, test.classes) for table in (measured.predictions, predictions)]
+    rows = _rows_of(tested, predictions)
+    classes = test.classes_of(rows)
+    both = [_of_classes(table, classes) for table in (measured.predictions, predictions)]
     own, external = (CasePredictions(table, card.averaging, card.operating_point, temperature) for table in both)
     of_own, of_external = _values(own), _values(external)
     samples = [
@@ -76,14 +78,13 @@ def tested_externally(
         for cases, seed in ((own, context.draw), (external, (context.draw, 1)))
     ]
     gaps = {name: samples[1][name] - samples[0][name] for name in samples[1] if name in samples[0]}
-    rows = _rows_of(tested, predictions)
     seen = contamination(backbone, test.task, rows, both[1], of_external, temperature)
     store = test.task.store
     record = {
         "store": store.card.id,
         "domain": str(store.domain),
         "boundary": boundary(context.task.domain, store.domain),
-        "classes": list(test.classes),
+        "classes": list(classes),
         "n": test.task.count(rows),
         "left_out": left_out,
         "metrics": of_external,
@@ -93,7 +94,7 @@ def tested_externally(
         "gap_intervals": intervals_of(gaps),
         "seen_in_pretraining": seen.seen_in_pretraining,
         "contamination": seen.summary,
-        "notes": [*test.notes, *_notes(test.task, left_out)],
+        "notes": [*test.notes, *test.missing(classes), *_notes(test.task, left_out)],
     }
     return ExternalResult(test.name, record, seen.with_statements(both[1]))
 

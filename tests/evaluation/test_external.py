@@ -212,12 +212,15 @@ def test_labels_of_an_external_store_are_matched_by_column(tmp_path):
     assert test["metrics"]["auroc"] == test["metrics"]["auroc_b"]
 
 
-def test_near_duplicates_of_own_images_are_left_out(tmp_path):
+def textures(count):
+    """Different images of structures that a fingerprint recognises, uint8 (count, 1, 48, 48)."""
     draw = np.random.default_rng(0)
-    textures = [
-        np.clip(128 + 90 * ndimage.gaussian_filter(draw.normal(size=(48, 48)), 1.5) / 0.2, 0, 255) for _ in range(18)
-    ]
-    images = np.array(textures, np.uint8)[:, None]
+    smooth = [ndimage.gaussian_filter(draw.normal(size=(48, 48)), 1.5) for _ in range(count)]
+    return np.clip(128 + 90 * np.array(smooth) / 0.2, 0, 255).astype(np.uint8)[:, None]
+
+
+def test_near_duplicates_of_own_images_are_left_out(tmp_path):
+    images = textures(18)
     labels = ["a", "b"] * 6
     columns = {"label": labels, "patient": [f"p{n}" for n in range(12)]}
     own = write_task(tmp_path / "own", images[:12], np.repeat(["train", "val", "test"], 4), columns)
@@ -227,3 +230,23 @@ def test_near_duplicates_of_own_images_are_left_out(tmp_path):
     test = evaluated("knn", own, tmp_path, [str(tmp_path / "other/store")]).external["store"]
     assert test["left_out"] == {"near_duplicates": 2}
     assert test["n"] == {"images": 4, "patients": 4}
+
+
+@pytest.mark.parametrize("mirrored", [True, False], ids=["near-duplicates", "same pixels"])
+def test_a_class_whose_external_images_are_all_left_out_enters_neither_side_of_the_gap(tmp_path, mirrored):
+    images = textures(26)
+    columns = {"label": ["a", "b", "c"] * 6, "patient": [f"p{n}" for n in range(18)]}
+    own = write_task(tmp_path / "own", images[:18], np.repeat(["train", "val", "test"], 6), columns)
+    copies = images[[2, 5]]  # of class c
+    other = np.concatenate([copies[..., ::-1] if mirrored else copies, images[18:]])
+    columns = {"label": ["c", "c", *(["a", "b"] * 4)], "patient": [f"q{n}" for n in range(10)]}
+    write_task(tmp_path / "other", other, ["test"] * 10, columns)
+    result = evaluated("knn", own, tmp_path, [str(tmp_path / "other/store")])
+    test = result.external["store"]
+    assert (test["classes"], test["n"]["images"]) == (["a", "b"], 8)
+    assert "all its images of class c are left out: metrics and gap are of a, b" in test["notes"]
+    predictions = pandas.read_parquet(tmp_path / "result/predictions.parquet")
+    kept = predictions[predictions["label"] != "c"]
+    right = kept["label"] == kept[["score_a", "score_b", "score_c"]].idxmax(axis=1).str.removeprefix("score_")
+    assert test["own"]["accuracy"] == pytest.approx(right.mean(), abs=1e-6)
+    assert test["gap"]["accuracy"] == pytest.approx(test["metrics"]["accuracy"] - right.mean(), abs=2e-6)

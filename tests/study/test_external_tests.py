@@ -74,6 +74,21 @@ def test_the_gap_is_paired_within_a_run_and_its_interval_is_that_of_a_t_test():
     assert external_table([made_result()]) is None
 
 
+def test_means_and_gap_are_of_the_runs_that_have_both_values_and_say_how_many_lack_one():
+    def of(seed, external, own):
+        test = {"metrics": {"auroc": external, "brier": None}, "own": {"auroc": own, "brier": 0.1}, "notes": []}
+        return made_result(f"r{seed}", pretraining_seed=seed, external={"other": test})
+
+    runs = [of(0, 0.70, 0.80), of(1, None, 0.20), of(2, 0.74, 0.80), of(3, 0.1, None)]
+    gaps = external_gaps(external_table(runs)).set_index("metric")
+    complete = external_gaps(external_table([runs[0], runs[2]])).set_index("metric")
+    numbers = ["n", "runs", "own", "external", "gap", "ci_low", "ci_high"]
+    assert gaps.loc["auroc", numbers].tolist() == pytest.approx(complete.loc["auroc", numbers].tolist())
+    assert gaps.loc["auroc", "gap"] == pytest.approx(gaps.loc["auroc", "external"] - gaps.loc["auroc", "own"])
+    assert gaps["undefined"].to_dict() == {"auroc": 2, "brier": 4}
+    assert gaps.loc["brier", ["own", "external", "gap"]].isna().all()
+
+
 def test_the_page_has_a_section_only_with_external_tests(tmp_path):
     frame = study({"in-domain CT": 0.2})
     text = build(

@@ -10,20 +10,21 @@ TITLE = "External tests"
 TEMPLATE = """
 <p class="quiet">Every run was trained and selected on the target's own store, and tested once on its own test patients and on
 each external store, whose patients and images are others. Gap: external − own, of the classes that both stores have, paired
-within a run; its 95 % t-interval is over the seeds. In no family of tests. Intervals over test patients are in the result of
-each run.</p>
+within a run; its 95 % t-interval is over the seeds. Both means and the gap are of the runs in which the metric is defined on
+both tests. In no family of tests. Intervals over test patients are in the result of each run.</p>
 <div class="wide" role="region" tabindex="0" aria-label="External tests">
 <table class="sortable">
 <caption>Scores on external stores</caption>
 <thead><tr><th scope="col">Target</th><th scope="col">External store</th><th scope="col">Protocol</th>
 <th scope="col" class="num">Labels</th><th scope="col">Pretraining</th><th scope="col">Metric</th>
 <th scope="col" class="num">Own test</th><th scope="col" class="num">External</th><th scope="col" class="num">Gap</th>
-<th scope="col">95 % interval</th><th scope="col" class="num">n</th></tr></thead>
+<th scope="col">95 % interval</th><th scope="col" class="num">Runs</th><th scope="col" class="num">n</th></tr></thead>
 <tbody>
 {% for row in rows %}
 <tr><td>{{ row.task | words }}</td><td>{{ row.store }}</td><td>{{ protocol(row) }}</td>{{ labels(row) }}
 <td>{{ swatch(row.pretraining) }}</td><td>{{ row.metric | measure }}</td>{{ num(row.own) }}{{ num(row.external) }}
 {{- num(row.gap, true) }}<td class="tight" data-v="{{ row.ci_low | rounded }}">{{ interval(row) }}</td>
+<td class="num" data-v="{{ row.runs }}">{{ row.runs }} of {{ row.runs + row.undefined }}</td>
 <td class="num" data-v="{{ row.n }}">{{ row.n }}</td></tr>
 {% endfor %}
 </tbody></table></div>
