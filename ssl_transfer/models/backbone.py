@@ -28,7 +28,14 @@ from ssl_transfer.models.given_features import PREFIX as PREFIX_OF_FEATURES
 from ssl_transfer.models.given_features import WITHOUT_IMAGES, GivenFeatures
 from ssl_transfer.models.packaged import PREFIX
 from ssl_transfer.models.pooling import check_pooling, features_of, pooled, timm_pooling
-from ssl_transfer.models.public import Classifier, from_hub, from_package, from_public_folder, is_public
+from ssl_transfer.models.public import (
+    Classifier,
+    from_hub,
+    from_package,
+    from_public_folder,
+    is_public,
+    stated_channels,
+)
 from ssl_transfer.models.tensor_files import Shape, shape_difference, stored_shapes
 from ssl_transfer.models.trivial import TrivialFeatures, is_trivial, trivial_card
 from ssl_transfer.paths import portable
@@ -145,10 +152,10 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
     Args:
         spec: A folder that `pretrain` wrote; `RUN@EPOCH`, `RUN@best` or `RUN@last` with the folder of a pretraining run;
             `scratch:NAME[,in_channels=1,size=64,stem=small,seed=0]` or `scratch:FOLDER` for random weights;
-            `timm:NAME[.TAG]` for public weights, `imagenet:NAME` for those of an installed package (see `packaged`), or a
-            folder with their `model.safetensors` and `config.json`, as timm writes them and the Hugging Face hub holds
-            them; `trivial` for `TrivialFeatures`. Behind any of them, `,pooling=cls|mean|cls+mean|last4` states the
-            pooling of a ViT (see `models.pooling`).
+            `timm:NAME[.TAG]` for public weights, `imagenet:NAME` for those of an installed package (see `packaged`), both
+            with `,in_channels=1` or 3 where it should not be that of the store; or a folder with their `model.safetensors`
+            and `config.json`, as timm writes them and the Hugging Face hub holds them; `trivial` for `TrivialFeatures`.
+            Behind any of them, `,pooling=cls|mean|cls+mean|last4` states the pooling of a ViT (see `models.pooling`).
         in_channels: Channels of public weights (timm adapts the first convolution), and default for `scratch:`.
         size: Height and width of its images, likewise; public weights of an architecture with a fixed size keep it.
 
@@ -166,10 +173,10 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
         backbone = trivial_backbone(text, (in_channels, size, size))
     elif text.startswith("scratch:"):
         backbone = _scratch(text, in_channels, size)
-    elif text.startswith("timm:"):
-        backbone = Backbone.identified(*from_hub(text.removeprefix("timm:"), in_channels, size))
-    elif text.startswith(PREFIX):
-        backbone = Backbone.identified(*from_package(text.removeprefix(PREFIX), in_channels, size))
+    elif text.startswith(("timm:", PREFIX)):
+        name, channels = stated_channels(text)
+        fetch = from_package if name.startswith(PREFIX) else from_hub
+        backbone = Backbone.identified(*fetch(name.partition(":")[2], channels or in_channels, size))
     else:
         backbone = _from_folder(located(text), in_channels, size)
     backbone.spec = portable(spec)

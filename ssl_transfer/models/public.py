@@ -39,6 +39,24 @@ class PublicWeights(NamedTuple):
     classifier: Classifier | None
 
 
+def stated_channels(spec: str) -> tuple[str, int | None]:
+    """The spec of public weights without `,in_channels=N`, and the number; None without one: the channels of the store.
+
+    Raises:
+        BackboneError: If another setting is stated, or a number below 1.
+
+    Example:
+        >>> stated_channels("imagenet:efficientnet_lite0,in_channels=3")
+        ('imagenet:efficientnet_lite0', 3)
+    """
+    name, *settings = spec.split(",")
+    for setting in settings:
+        key, _, number = setting.partition("=")
+        if len(settings) > 1 or key != "in_channels" or not number.isdecimal() or int(number) < 1:
+            raise BackboneError(f"{spec}: found '{setting}'. Expected `,in_channels=1` or another number of channels.")
+    return name, int(settings[0].partition("=")[2]) if settings else None
+
+
 def from_hub(name: str, in_channels: int, size: int) -> PublicWeights:
     """timm's public weights `NAME[.TAG]`, from timm's cache if they were downloaded before.
 

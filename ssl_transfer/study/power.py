@@ -190,9 +190,13 @@ class StudyPower:
         return stated and PairComponents(stated.pretraining, stated.residual)
 
     def draws(self, contrast: DeclaredContrast) -> tuple[int, float]:
-        """Evaluation seeds per pretraining seed, at most and as the harmonic mean over the cells that are averaged."""
+        """Evaluation seeds per pretraining seed, at most and as the harmonic mean over the cells that are averaged.
+
+        Those of public weights, which have no pretraining seeds, count only where both sides are public.
+        """
         cells: dict[tuple, set[int]] = {}
-        for run in self.runs(contrast):
+        runs = list(self.runs(contrast))
+        for run in [run for run in runs if run["pretraining_seed"] is not None] or runs:
             cells.setdefault((run["task"], run["fraction"], run["strategy"]), set()).add(run["seed"])
         counts = [len(seeds) for seeds in cells.values()] or [1]
         return max(counts), len(counts) / sum(1 / count for count in counts)

@@ -70,6 +70,18 @@ def test_for_grey_images_the_first_convolution_is_summed_over_colours():
     assert len(grey.classifier[1]) == 1000
 
 
+def test_the_channels_of_public_weights_may_be_stated():
+    grey = load_backbone("imagenet:efficientnet_lite0,in_channels=1", in_channels=3, size=64)
+    assert (grey.card.in_channels, grey.card.name) == (1, "efficientnet_lite0.in1k")
+    assert grey.spec == "imagenet:efficientnet_lite0,in_channels=1"
+
+
+@pytest.mark.parametrize("stated", ["in_channels=x", "in_channels=0", "channels=1", "in_channels=1,in_channels=3"])
+def test_other_settings_of_public_weights_are_refused(stated):
+    with pytest.raises(BackboneError, match=r"Expected `,in_channels=1`"):
+        load_backbone(f"imagenet:efficientnet_lite0,{stated}")
+
+
 def test_a_pretraining_can_start_from_them_and_a_saved_copy_is_an_ordinary_backbone(tmp_path):
     parent = load_backbone("imagenet:efficientnet_lite0", in_channels=1, size=32)
     architecture = Architecture("tf_efficientnet_lite0", 1, 32)

@@ -118,6 +118,15 @@ def test_public_weights_are_compared_by_welch_for_these_checkpoints():
     assert decision.look.p_value == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
+def test_two_public_weights_share_their_draws_and_are_paired_by_them():
+    values = {name: each[:, :, :1] for name, each in arms(draws=6, CT=0.8, photographs=0.79).items()}
+    frame = tidy(values).astype({"pretraining_seed": "Int64"}).assign(pretraining_seed=pd.NA)
+    (decision,) = decide(frame, None, [contrast()], looks=LOOKS)
+    a, b = (values[name][0, 0, 0] for name in ("CT", "photographs"))
+    assert (decision.units.test, decision.units.unit, decision.look.n_a) == ("paired", "seed", 6)
+    assert decision.look.p_value == pytest.approx(stats.ttest_rel(a, b).pvalue)
+
+
 def test_public_weights_are_looked_at_as_the_other_side_grows():
     values = arms(CT=0.9, photographs=0.6)
     frame = tidy(values)

@@ -121,7 +121,7 @@ def planned(tmp_path, monkeypatch):
     """Plan a study of CT, random initialisation and public weights."""
     monkeypatch.chdir(tmp_path)
 
-    def plan(folder="studies/tiny", against="public", fractions=(0.5,), draws=6, seeds=8, **more):
+    def plan(folder="studies/tiny", against="public", fractions=(0.5,), draws=6, seeds=8, few=None, **more):
         arms = {
             **small()["pretrainings"],
             "public": {"backbone": "scratch:resnet10t"},
@@ -131,6 +131,7 @@ def planned(tmp_path, monkeypatch):
         statistics = {"primary": primary, "gate": False, "relevant": 0.03, **more}
         probe = {"protocol": "linear_probe", "fractions": list(fractions), "seeds": draws}
         changes = small(pretrainings=arms, evaluations=[probe], pretraining_seeds=seeds, statistics=statistics)
+        changes["skip"] = [{"pretraining": "CT", **few}] if few else []
         made = plan_study(load_study(write_study(tmp_path, **changes)), Path(folder))
         made.save()
         return made
@@ -150,6 +151,11 @@ def test_a_plan_has_the_power_of_stated_components_and_says_that_the_verdict_hol
     text = power_text([row])
     assert "SD of an evaluation of the public weights 0.05, over 6 evaluation seeds" in text
     assert "holds for these checkpoints" in text and "upper limit" not in text
+
+
+def test_the_draws_of_a_trained_seed_are_its_own_and_not_those_of_the_public_weights(planned):
+    power = StudyPower(planned(components={"pretraining": 0.016, "residual": 0.03}, few={"seed": [2, 3, 4, 5]}))
+    assert power.draws(power.primaries[0]) == (2, 2) and power.evaluation_seeds(power.primaries[0], "b") == 6
 
 
 def test_without_the_sd_of_label_subsets_the_power_is_called_an_upper_limit(planned):

@@ -71,8 +71,9 @@ def contrast_units(
 
     With pretraining seeds on both sides, evaluations of equal (pretraining seed, evaluation seed) are paired; what one side
     lacks is left out on both. Pairs are averaged within each cell (target, fraction, …) of a pretraining seed, then over cells;
-    a pretraining seed that lacks a whole cell is left out, because cells differ in level. Without pretraining seeds on one
-    side (public weights), or without shared draws, each side has its own units.
+    a pretraining seed that lacks a whole cell is left out, because cells differ in level. Public weights on both sides share the
+    draws of their evaluation seeds, and are paired by them. Without pretraining seeds on one side alone, or without shared
+    draws, each side has its own units.
 
     Args:
         frame: A complete tidy frame (`table.complete`); with a column `study`, of several studies.
@@ -83,7 +84,10 @@ def contrast_units(
     within = [STUDY] if STUDY in frame else []
     sides = contrast_sides(frame, contrast)
     same_pretrainings = "pretraining" not in contrast.a  # strategies start from the same weights, public ones too
-    if shared_draws and (same_pretrainings or all(side["pretraining_seed"].notna().all() for side in sides)):
+    public = {bool(missing) for side in sides for missing in side["pretraining_seed"].isna()}
+    if shared_draws and (
+        same_pretrainings or len(public) < 2
+    ):  # draws are those of pretraining seeds on both sides, or on none
         return _paired_units(*sides, within, cells_of(contrast), to_come)
     parts, by_pretraining, left_out = [], {}, 0
     for name, side in zip("ab", sides, strict=True):
