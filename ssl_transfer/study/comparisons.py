@@ -12,7 +12,7 @@ from ssl_transfer.domains import DISTANCE
 from ssl_transfer.errors import nearest
 from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import Section
-from ssl_transfer.study.declared import CELL, DeclaredContrast, Spending, of_metric
+from ssl_transfer.study.declared import CELL, DeclaredContrast, Expected, Spending, of_metric
 
 SIDES = ("pretraining", "strategy")  # what the two sides of a contrast may differ in
 
@@ -51,6 +51,9 @@ class Contrast(Section):
         fractions: Label fractions; null: all.
         noise: Noise of the runs, such as `gaussian test`.
         noise_sigma: Its sigma; null: all.
+        claim: What the literature claims, in words, for the report's table of claims; null: the contrast is in no such table.
+        published: Where it was published, and the effect there.
+        expect: What side a then is: `better`, `worse`, or `equivalent` to side b.
     """
 
     compare: str | dict[Literal["pretraining", "strategy"], str] | None = None
@@ -61,6 +64,9 @@ class Contrast(Section):
     fractions: list[float] | None = None
     noise: str = "none"
     noise_sigma: float | None = None
+    claim: str | None = None
+    published: str | None = None
+    expect: Expected | None = None
 
     @field_validator("fractions", mode="before")
     @classmethod
@@ -77,6 +83,8 @@ class Contrast(Section):
             not isinstance(self.with_, dict) or set(self.with_) != set(self.compare)
         ):
             raise ValueError(f"compare: {self.compare}: expected `with` to name the same: {', '.join(self.compare)}")
+        if self.claim and self.expect is None:
+            raise ValueError("`claim` without `expect`: state what it expects side a to be, `expect: better`")
         return self
 
     @property
@@ -282,6 +290,9 @@ class Comparisons:
             on=on,
             noise=stated.noise,
             noise_sigma=stated.noise_sigma,
+            claim=stated.claim,
+            published=stated.published,
+            expect=stated.expect,
         )
 
     def _reach(self, arm: str, task: str) -> int:

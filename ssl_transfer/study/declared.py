@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
     import pandas as pd
 
+Expected = Literal["better", "worse", "equivalent"]
 Stated = float | Mapping[str, float] | None  # for all metrics, or by metric; None: not stated
 NO_NOISE = "none"
 CELL = ["protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "metric"]  # compared within, never across
@@ -36,6 +37,9 @@ class DeclaredContrast:
         on: Further columns and their values, such as a strategy; a column with several values is averaged.
         noise: Noise of the runs, `none` for runs without.
         noise_sigma: Its sigma; None: any.
+        claim: The claim of the literature that it tests, in words; None: none.
+        published: Where it was published, and the effect there.
+        expect: What side a is by this claim; None: not stated.
     """
 
     a: Mapping[str, str]
@@ -47,6 +51,9 @@ class DeclaredContrast:
     on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     noise: str = NO_NOISE
     noise_sigma: float | None = None
+    claim: str | None = None
+    published: str | None = None
+    expect: Expected | None = None
 
     @property
     def name_a(self) -> str:

@@ -19,14 +19,30 @@ from ssl_transfer.study.plan import Plan
 SCHEMA = 1
 FILE = "frozen.json"
 AGAIN = "Put back a copy of the file, or delete it: the report then says that the design was not frozen."
-LEFT_OUT = ("resources", "notes")  # where and how long jobs run, and words on the page, are not the design
+LEFT_OUT = ("sources", "resources", "notes")  # where files lie, where and how long jobs run, and words on the page
 CHANGES_SHOWN = 12
 
 
 def design(plan: Plan) -> dict[str, Any]:
-    """The design of a study: its resolved recipe without resources and notes, its task cards, and the recipe of each arm."""
+    """The design of a study: its resolved recipe, its task cards, and the recipe of each arm; words and paths left out."""
     recipe = {key: value for key, value in plan.recipe.items() if key not in LEFT_OUT}
+    recipe["statistics"] = _without_words(recipe["statistics"])
     return {**recipe, "task_cards": plan.tasks, "pretraining_recipes": dict(_pretrainings(plan))}
+
+
+def _without_words(statistics: Mapping[str, Any]) -> dict[str, Any]:
+    """The declared contrasts with what they expect, without the words of the claims that they test."""
+
+    def declared(contrast: Any) -> Any:
+        left_out = ("claim", "published", *(() if contrast["expect"] else ("expect",)))  # older designs have none
+        return {key: value for key, value in contrast.items() if key not in left_out}
+
+    gate, primary = statistics["gate"], statistics["primary"]
+    return {
+        **statistics,
+        "gate": declared(gate) if isinstance(gate, Mapping) else gate,
+        "primary": primary and [declared(contrast) for contrast in primary],
+    }
 
 
 def _pretrainings(plan: Plan) -> Iterator[tuple[str, Any]]:
@@ -110,13 +126,22 @@ def _finished(plan: Plan) -> int:
     )
 
 
-def differences(old: Any, new: Any, key: str = "") -> list[dict[str, Any]]:
-    """Keys whose values differ: `key` (dotted), `old` and `new`, None where a design has no such key."""
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Keys of two designs whose values differ: `key` (dotted), `old` and `new`, None where a design has no such key.
+
+    Designs that an earlier version froze may have keys that are left out today; they are not compared.
+    """
+    before, after = ({key: value for key, value in each.items() if key not in LEFT_OUT} for each in (old, new))
+    return list(_differences(before, after, ""))
+
+
+def _differences(old: Any, new: Any, key: str) -> Iterator[dict[str, Any]]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        names = dict.fromkeys([*old, *new])
-        parts = (differences(old.get(name), new.get(name), f"{key}.{name}" if key else str(name)) for name in names)
-        return [change for part in parts for change in part]
-    return [] if old == new else [{"key": key, "old": old, "new": new}]
+        for name in dict.fromkeys([*old, *new]):
+            inner = f"{key}.{name}" if key else str(name)
+            yield from _differences(old.get(name), new.get(name), inner)
+    elif old != new:
+        yield {"key": key, "old": old, "new": new}
 
 
 def changes_since_freeze(plan: Plan) -> list[dict[str, Any]]:

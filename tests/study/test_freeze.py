@@ -61,6 +61,23 @@ def test_resources_and_notes_are_not_the_design(plan):
     assert changes_since_freeze(changed) == []
 
 
+def test_a_design_is_the_same_wherever_its_files_lie(plan):
+    assert design(plan(sources="/packs")) == design(plan(sources="/elsewhere"))
+    assert differences({"sources": "/packs", "a": 1}, {"a": 1}) == []  # of a design that an earlier version froze
+
+
+CLAIM = {"compare": "CT", "with": "scratch", "claim": "CT is better", "published": "by 2 %", "expect": "better"}
+
+
+def test_what_a_claim_expects_is_the_design_and_its_words_are_not(plan):
+    def claiming(**changes):
+        return plan(statistics={"primary": {**STUDY["statistics"]["primary"], **CLAIM, **changes}})
+
+    freeze(claiming())
+    assert changes_since_freeze(claiming(published="by 3 %")) == []
+    assert [each["key"] for each in changes_since_freeze(claiming(expect="equivalent"))] == ["statistics.primary"]
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [

@@ -6,6 +6,9 @@ from ssl_transfer.study.report.claims import Terms
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.wording import nominal, number
 from ssl_transfer.study.statistics import Decision, Outlook, outlook
+from ssl_transfer.study.statistics.contrast_units import PAIRED, contrast_sides
+from ssl_transfer.study.statistics.detectable import equivalence_pairs_needed
+from ssl_transfer.study.statistics.verdicts import EQUIVALENT
 
 
 def open_questions(evidence: Evidence) -> list[tuple[str, str]]:
@@ -16,6 +19,30 @@ def open_questions(evidence: Evidence) -> list[tuple[str, str]]:
     return [(_heading(each, terms, several), " ".join(_sentences(each, terms))) for each in open_ones]
 
 
+def would_decide(decision: Decision, terms: Terms) -> str:
+    """The seeds that would decide an open contrast, as a sentence; for equivalence those that it needs if nothing differs."""
+    metric = decision.contrast.metric
+    found, margin = outlook(decision, terms.relevant_for(metric)), decision.margin
+    if found is None or _has_single_seed(decision, terms):
+        return _sentences(decision, terms)[-1]
+    if decision.contrast.expect != EQUIVALENT or not margin > 0 or decision.units.test != PAIRED:
+        return _needed(decision, found, metric)
+    pairs = equivalence_pairs_needed(margin / found.sd, alpha=found.level)
+    if pairs is None:
+        return f"No practicable number of seeds shows equivalence {terms.within_margin(metric)}."
+    return (
+        f"Equivalence {terms.within_margin(metric)} needs {pairs} {_pairs(decision)} at this level, if nothing differs."
+    )
+
+
+def _has_single_seed(decision: Decision, terms: Terms) -> bool:
+    """Whether a side has evaluations of one pretraining seed alone; public weights have none."""
+    sides = zip("ab", contrast_sides(terms.runs, decision.contrast), strict=True)
+    return any(
+        not decision.units.by_pretraining[side] and bool(runs["pretraining_seed"].notna().any()) for side, runs in sides
+    )
+
+
 def _heading(decision: Decision, terms: Terms, several: bool) -> str:
     a, b = terms.sides(decision.contrast)
     return f"{a} − {b}" + (f", {terms.setting(decision.contrast)}" if several else "")
@@ -24,7 +51,7 @@ def _heading(decision: Decision, terms: Terms, several: bool) -> str:
 def _sentences(decision: Decision, terms: Terms) -> list[str]:
     metric = decision.contrast.metric
     found = outlook(decision, terms.relevant_for(metric))
-    if decision.units.unit == "seed" and len(decision.units.table):
+    if _has_single_seed(decision, terms):
         return ["One pretraining seed on a side: only further pretraining seeds can decide about the pretrainings."]
     if found is None:
         return [f"{_next(decision)} Two units on each side are needed before anything can be estimated."]
@@ -55,7 +82,11 @@ def _n(decision: Decision) -> str:
 def _needed(decision: Decision, found: Outlook, metric: str) -> str:
     if found.effect is None:
         return f"The study states no smallest relevant difference in {metric}: statistics.relevant."
-    unit = "pairs of pretraining seeds" if decision.units.test == "paired" else "seeds on each side"
+    unit = _pairs(decision) if decision.units.test == PAIRED else "seeds on each side"
     if found.needed is None:
         return f"No practicable number of seeds detects a difference of {found.effect:g}."
     return f"A difference of {found.effect:g} needs {found.needed} {unit} at this level."
+
+
+def _pairs(decision: Decision) -> str:
+    return f"pairs of {'pretraining' if decision.units.by_pretraining['a'] else 'evaluation'} seeds"

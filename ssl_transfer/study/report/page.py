@@ -27,6 +27,7 @@ from ssl_transfer.study.report.sections import (
     over_targets,
     patients,
     provenance,
+    published,
     ranks,
     recommendation,
     results,
@@ -45,6 +46,7 @@ from ssl_transfer.study.table import write_table
 SECTIONS: list[Callable[[Evidence], Section | None]] = [
     declared.gate,
     declared.primaries,
+    published.section,
     recommendation.section,
     contrasts.section,
     effects.section,

@@ -94,6 +94,32 @@ def paired_seeds_needed(effect_sd: float, power: float = POWER, alpha: float = A
     return _fewest(lambda n: paired_detectable_effect(n, power, alpha), effect_sd)
 
 
+def equivalence_pairs_needed(margin_sd: float, power: float = POWER, alpha: float = ALPHA) -> int | None:
+    """The fewest pairs with which two one-sided t-tests find sides equivalent that do not differ.
+
+    They do if the mean difference is within margin − t(1 − alpha) standard errors; its distribution is taken as Student's.
+
+    Args:
+        margin_sd: Margin in standard deviations of the differences.
+        power: Chance to find them equivalent.
+        alpha: Level of each one-sided test.
+
+    Returns:
+        At least 2; None if `MOST_SEEDS` do not suffice.
+
+    Example:
+        >>> equivalence_pairs_needed(1.0)
+        11
+    """
+    from scipy import special
+
+    def reaches(n: int) -> float:
+        quantiles = special.stdtrit(n - 1, [1 - alpha, (1 + power) / 2])
+        return float(quantiles.sum() / math.sqrt(n)) if n > 1 else math.nan
+
+    return _fewest(reaches, margin_sd)
+
+
 def _fewest(detects: Callable[[int], float], effect: float) -> int | None:
     """The smallest n with detects(n) ≤ |effect|, by bisection; `detects` falls with n."""
     few, many = 1, MOST_SEEDS

@@ -7,6 +7,7 @@ import numpy as np
 BETTER, WORSE, EQUIVALENT, BOTH = "better", "worse", "equivalent", "equivalent and different"
 NOT_DECIDED = "not decided"
 WITHIN_MARGIN = (EQUIVALENT, BOTH)
+REPLICATED, CONTRARY, UNDECIDED = "replicated", "contrary", "undecided"  # what a study says of a published claim
 
 
 def verdicts(different: np.ndarray, equivalent: np.ndarray, improved: np.ndarray) -> np.ndarray:
@@ -19,3 +20,19 @@ def verdicts(different: np.ndarray, equivalent: np.ndarray, improved: np.ndarray
     """
     cases = [different & equivalent, equivalent, different & improved, different]
     return np.select(cases, [BOTH, EQUIVALENT, BETTER, WORSE], NOT_DECIDED).astype(object)
+
+
+def replication(verdict: str, expect: str) -> str:
+    """What a verdict says of a claim: `replicated`, `contrary`, `undecided`, or `equivalent` where a difference was claimed.
+
+    Args:
+        verdict: The verdict on side a of a contrast.
+        expect: What the claim expects side a to be: `better`, `worse` or `equivalent`.
+    """
+    if verdict == NOT_DECIDED:
+        return UNDECIDED
+    if expect == EQUIVALENT:
+        return REPLICATED if verdict in WITHIN_MARGIN else CONTRARY
+    if verdict in WITHIN_MARGIN:
+        return EQUIVALENT
+    return REPLICATED if verdict == expect else CONTRARY
