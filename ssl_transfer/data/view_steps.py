@@ -6,6 +6,8 @@ At 224 px a view of one channel costs a GPU 29 kernels and 6.5 MB of reads and w
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 import torch.nn.functional as functional
 
@@ -14,6 +16,10 @@ from ssl_transfer.data.intensity import Intensity, Scale
 from ssl_transfer.data.transfer import constant
 
 UNIT = Scale(0.0, 1.0)
+BIAS_TERMS = tuple((i, j) for i in range(4) for j in range(4) if 0 < i + j <= 3)  # exponents of x and y
+# Optical density of haematoxylin, eosin and DAB in R, G, B: Ruifrok & Johnston 2001, Anal. Quant. Cytol. Histol. 23: 291.
+HED = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
+DARKEST = 1 / 255  # the optical density of 0 is infinite
 
 
 class Steps:
@@ -28,6 +34,24 @@ class Steps:
     def window(values: torch.Tensor, centre: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
         """Map `centre` to 0.5 and so many values as `width` to 1, and clip."""
         return ((values - each(centre)) / each(width)).add_(0.5).clamp_(0, 1)
+
+    @staticmethod
+    def bias_field(unit: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Multiply the exponential of a polynomial with coefficients (B, 9), and clip."""
+        field = (bias @ _polynomials(unit.shape[-1], unit.device)).exp_()
+        return (unit * field.view(len(unit), 1, *unit.shape[2:])).clamp_(0, 1)
+
+    @staticmethod
+    def gamma(unit: torch.Tensor, gamma: torch.Tensor) -> torch.Tensor:
+        """Raise to a power."""
+        return unit ** each(gamma)
+
+    @staticmethod
+    def stain(unit: torch.Tensor, matrix: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
+        """Map the optical density of RGB by (B, 3, 3), add an offset (B, 3), and clip."""
+        density = -unit.clamp(min=DARKEST).log_().flatten(2)
+        changed = torch.baddbmm(offset[..., None], matrix, density)
+        return changed.neg_().exp_().view_as(unit).clamp_(0, 1)
 
     @staticmethod
     def contrast(unit: torch.Tensor, brightness: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
@@ -124,6 +148,15 @@ class GPUSteps(Steps):
 def steps_for(device: torch.device) -> type[Steps]:
     """The steps that are faster on a device."""
     return GPUSteps if device.type == "cuda" else Steps
+
+
+@cache
+def _polynomials(size: int, device: torch.device) -> torch.Tensor:
+    """x^i y^j of every pixel of a square view, (9, size · size), with coordinates from −1 to 1."""
+    with torch.inference_mode(False):
+        centres = (torch.arange(size) * 2 + 1) / size - 1
+        terms = [centres[None] ** i * centres[:, None] ** j for i, j in BIAS_TERMS]
+        return torch.stack(terms).flatten(1).to(device)
 
 
 def each(values: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,8 @@
 """Views: random augmentations of whole batches, with separate parameters for each image.
 
-All presets (`presets`) use one pipeline: crop, flip and rotate in one resampling; move the window; jitter colours; blur; add
-noise; normalise. Random numbers are counter-based (see `counters`): a view is a function of (seed, epoch, image, view), and does
-not depend on the worker or rank that makes it.
+All presets (`presets`) use one pipeline: crop, flip and rotate in one resampling; move the window; multiply by a bias field
+and speckle; raise to a power; jitter colours or stains; blur; add noise; normalise. Random numbers are counter-based (see
+`counters`): a view is a function of (seed, epoch, image, view), and does not depend on the worker or rank that makes it.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ssl_transfer.data.counters import uniforms
 from ssl_transfer.data.intensity import Intensity, Scale, match_channels
 from ssl_transfer.data.positives import Positive
 from ssl_transfer.data.transfer import to_device, to_device_together
-from ssl_transfer.data.view_steps import steps_for
+from ssl_transfer.data.view_steps import BIAS_TERMS, HED, steps_for
 
-DRAWS = 20  # random numbers per view
+DRAWS = 37  # random numbers per view
 NOISE_TABLE = 2**20  # length of the table of normal numbers
 
 
@@ -53,13 +53,19 @@ class Views:
         flip: Probability of a left–right flip.
         flip_vertical: Probability of an up–down flip.
         rotation_degrees: Largest angle of rotation in both directions; uniform.
+        rotation_step: Angles are rounded to multiples of this, in degrees; 0: any angle.
         window_shift: Largest shift of the window's centre in both directions, as a share of its width; uniform.
         window_stretch: Largest logarithm of the factor on the window's width, in both directions; uniform. On displayed images,
             shift and stretch of the window act as brightness and contrast.
+        bias_field: Largest coefficient of the logarithm of a smooth factor, a polynomial of order 3; uniform.
+        speckle: Largest standard deviation of multiplicative Gaussian noise; uniform from 0.
+        gamma: Largest logarithm of the exponent of the intensity, in both directions; uniform.
         brightness: Largest offset after windowing, in both directions; uniform.
         contrast: Largest change of the factor 1 on the difference from mid-grey after windowing, in both directions; uniform.
         colour: Strength of saturation and hue jitter (three channels only).
         grey: Probability of removing colour.
+        stain: Largest change of the factor 1 on the amount of each stain, and largest offset of it in optical density (natural
+            logarithm), in both directions; uniform (three channels only).
         blur_share: Probability of a blur.
         blur_sigma: Largest standard deviation of the blur, in pixels of a 224 px view; uniform from 0.1.
         noise: Largest standard deviation of additive Gaussian noise, in unit intensity; uniform from 0.
@@ -74,12 +80,17 @@ class Views:
     flip: float = 0.0
     flip_vertical: float = 0.0
     rotation_degrees: float = 0.0
+    rotation_step: float = 0.0
     window_shift: float = 0.0
     window_stretch: float = 0.0
+    bias_field: float = 0.0
+    speckle: float = 0.0
+    gamma: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     colour: float = 0.0
     grey: float = 0.0
+    stain: float = 0.0
     blur_share: float = 0.0
     blur_sigma: float = 0.0
     noise: float = 0.0
@@ -112,7 +123,7 @@ class Views:
         theta, crop_pixels = self._geometry(images.shape[-2], images.shape[-1], draw)
         steps = steps_for(device)
         values, scale = steps.values(images, scale)
-        look, noise_offset = self._look(images.shape[1], scale, draw)
+        look, noise_offset, speckle_offset = self._look(images.shape[1], scale, draw)
         drawn = to_device_together({"theta": theta, **look}, device)
         values = self._sample(values, drawn["theta"], crop_pixels)
         if masks is not None:
@@ -121,10 +132,18 @@ class Views:
                 masks[:, None].float(), grid, mode="nearest", padding_mode="reflection", align_corners=False
             )[:, 0].long()
         unit = steps.window(values, drawn["centre"], drawn["width"])
+        if "bias" in drawn:
+            unit = steps.bias_field(unit, drawn["bias"])
+        if "speckle" in drawn:
+            unit = steps.noise(unit, _normal_numbers(unit, speckle_offset) * unit, drawn["speckle"]).clamp_(0, 1)
+        if "gamma" in drawn:
+            unit = steps.gamma(unit, drawn["gamma"])
         if self.brightness or self.contrast:
             unit = steps.contrast(unit, drawn["brightness"], drawn["contrast"])
         if "rotation" in drawn:
             unit = steps.colours(unit, drawn["saturation"], drawn["rotation"], drawn["grey"])
+        if "stain_matrix" in drawn:
+            unit = steps.stain(unit, drawn["stain_matrix"], drawn["stain_offset"])
         if "kernel" in drawn:
             unit = steps.blur(unit, drawn["kernel"])
         if self.noise:
@@ -150,6 +169,9 @@ class Views:
         sign_x = torch.where(next(draw) < self.flip, -1.0, 1.0)
         sign_y = torch.where(next(draw) < self.flip_vertical, -1.0, 1.0)
         angle = math.radians(self.rotation_degrees) * (2 * next(draw) - 1)
+        if self.rotation_step:
+            step = math.radians(self.rotation_step)
+            angle = step * (angle / step).round()
         cos, sin, aspect = angle.cos(), angle.sin(), height / width
         theta = torch.stack(
             [
@@ -176,11 +198,12 @@ class Views:
                 views[rows] = _resampled(unit[rows], _affine_grid(theta[rows], self.size))
         return views
 
-    def _look(self, channels: int, scale: Scale, draw) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Draw window, brightness, contrast, colours, blur and noise.
+    def _look(self, channels: int, scale: Scale, draw) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+        """Draw window, brightness, contrast, colours, blur, noise, and what is of single modalities.
 
         Returns:
-            Parameters of `view_steps` by name, (B, …), on the CPU; and the offset of the noise as a share of its table, (B,).
+            Parameters of `view_steps` by name, (B, …), on the CPU; and the offsets of noise and speckle as shares of their table,
+            (B,).
         """
         span = scale.high - scale.low
         look = {
@@ -203,8 +226,18 @@ class Views:
             sigma = torch.where(blurred, 0.1 + (largest - 0.1) * position, 0.0).clamp(min=1e-3)
             kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1)[None] / sigma[:, None]) ** 2)
             look["kernel"] = kernel / kernel.sum(1, keepdim=True)
-        look["noise"] = self.noise * next(draw)
-        return look, next(draw)
+        look["noise"], noise_offset = self.noise * next(draw), next(draw)
+        return {**look, **self._look_of_modality(channels, draw)}, noise_offset, next(draw)
+
+    def _look_of_modality(self, channels: int, draw) -> dict[str, torch.Tensor]:
+        """Draw gamma, speckle, bias field and stains; returns those that the preset has."""
+        drawn = {"gamma": torch.exp(self.gamma * (2 * next(draw) - 1)), "speckle": self.speckle * next(draw)}
+        drawn["bias"] = self.bias_field * (2 * torch.stack([next(draw) for _ in BIAS_TERMS], 1) - 1)
+        factors, offsets = (self.stain * (2 * torch.stack([next(draw) for _ in HED], 1) - 1) for _ in range(2))
+        drawn["stain_matrix"], drawn["stain_offset"] = _stain_change(1 + factors, offsets)
+        stain = self.stain if channels == 3 else 0.0
+        strengths = (self.gamma, self.speckle, self.bias_field, stain, stain)
+        return {name: drawn[name] for name, strength in zip(drawn, strengths, strict=True) if strength}
 
 
 class ViewMaker:
@@ -270,6 +303,12 @@ def _hue_rotation(angle: torch.Tensor) -> torch.Tensor:
     axis = 1 / math.sqrt(3)
     cross = torch.tensor([[0, -axis, axis], [axis, 0, -axis], [-axis, axis, 0]])
     return cos * torch.eye(3) + sin * cross + (1 - cos) / 3
+
+
+def _stain_change(factors: torch.Tensor, offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Factors and offsets (B, 3) of the stains as a map of the optical density of RGB: matrices (B, 3, 3), offsets (B, 3)."""
+    stains = torch.tensor(HED)  # a row is the optical density of one stain in R, G and B
+    return (stains.T * factors[:, None]) @ torch.linalg.inv(stains.T), offsets @ stains
 
 
 def _normal_numbers(unit: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """Views: parameters of each image's own, reproducible by counter, and each step does what it says."""
 
+from inspect import signature
+
 import numpy as np
 import pytest
 import torch
@@ -14,36 +16,33 @@ from ssl_transfer.errors import RecipeError
 SIDE = 32
 UNIT = Scale(0.0, 1.0)
 HU = Scale(-160.0, 240.0)
-OFF = {
-    "ct": dict(
-        crop_scale=(1, 1),
-        flip=0,
-        rotation_degrees=0,
-        window_shift=0,
-        window_stretch=0,
-        brightness=0,
-        contrast=0,
-        blur_share=0,
-        noise=0,
-    ),
-    "microscopy": dict(
-        crop_scale=(1, 1),
-        flip=0,
-        flip_vertical=0,
-        rotation_degrees=0,
-        brightness=0,
-        contrast=0,
-        colour=0,
-        blur_share=0,
-        noise=0,
-    ),
-    "natural": dict(crop_scale=(1, 1), flip=0, brightness=0, contrast=0, colour=0, grey=0, blur_share=0),
+STRENGTHS = {  # options that switch a step off at 0
+    "flip",
+    "flip_vertical",
+    "rotation_degrees",
+    "window_shift",
+    "window_stretch",
+    "bias_field",
+    "gamma",
+    "brightness",
+    "contrast",
+    "colour",
+    "grey",
+    "stain",
+    "blur_share",
+    "speckle",
+    "noise",
 }
+
+
+def off(preset):
+    """Options of a preset with which its views are the whole image, unchanged."""
+    return {"crop_scale": (1, 1), **dict.fromkeys(STRENGTHS & set(signature(VIEWS[preset]).parameters), 0)}
 
 
 def only(preset="ct", size=SIDE, channels=1, units="display", **options):
     """A preset with every step off but those given, and crops of the image's own shape."""
-    views = VIEWS[preset](size, channels, units, **{**OFF[preset], **options})
+    views = VIEWS[preset](size, channels, units, **{**off(preset), **options})
     return type(views)(**{**vars(views), "crop_ratio": (1.0, 1.0)})
 
 
@@ -65,7 +64,11 @@ def gradient(count=1, side=SIDE):
 
 
 @pytest.mark.parametrize(
-    ("preset", "channels", "units"), [("ct", 1, "hu"), ("microscopy", 3, "rgb"), ("natural", 3, "rgb")]
+    ("preset", "channels", "units"),
+    [
+        (name, *((3, "rgb") if name in ("microscopy", "histology", "natural", "fundus") else (1, "hu")))
+        for name in VIEWS
+    ],
 )
 def test_every_image_of_a_batch_has_parameters_of_its_own(preset, channels, units):
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (1, channels, SIDE, SIDE)).astype(np.float32))
@@ -76,8 +79,8 @@ def test_every_image_of_a_batch_has_parameters_of_its_own(preset, channels, unit
     assert distances[~torch.eye(16, dtype=torch.bool)].min() > 1
 
 
-def test_there_are_three_presets():
-    assert sorted(VIEWS) == ["ct", "microscopy", "natural"]
+def test_there_are_eight_presets():
+    assert sorted(VIEWS) == ["ct", "fundus", "histology", "microscopy", "mr", "natural", "ultrasound", "xray"]
 
 
 @pytest.fixture
@@ -138,10 +141,10 @@ def test_a_backbone_with_other_channels_than_the_store_gets_luminance_or_repeate
     assert torch.allclose(views[0] * 0.25 + 0.5, grey.expand(-1, channels, -1, -1) / 255, atol=1e-4)
 
 
-@pytest.mark.parametrize("preset", sorted(OFF))
+@pytest.mark.parametrize("preset", VIEWS)
 @pytest.mark.parametrize("size", [32, 20, 48])
 def test_with_every_step_off_a_view_is_the_resized_image(preset, size):
-    channels = 3 if preset == "natural" else 1
+    channels = 3 if preset in ("natural", "histology", "fundus") else 1
     images = gradient(2).expand(-1, channels, -1, -1)
     expected = functional.interpolate(images, (size, size), mode="bilinear", align_corners=False)
     assert torch.allclose(make(only(preset, size, channels), images), expected, atol=1e-5)
@@ -297,6 +300,8 @@ def test_the_ct_preset_refuses_colour_stores():
     ],
 )
 def test_the_natural_preset_refuses_one_channel_unless_colour_is_off(channels, units, message):
-    with pytest.raises(RecipeError, match=rf"jitters colour, and {message}\. Set views.colour=0 views.grey=0"):
+    with pytest.raises(
+        RecipeError, match=rf"jitters colour, and {message}\. Set data.views.colour=0 data.views.grey=0"
+    ):
         VIEWS["natural"](SIDE, channels, units)
     assert VIEWS["natural"](SIDE, channels, units, colour=0, grey=0).size == SIDE

@@ -12,11 +12,17 @@ CASES = {  # preset, side of the stored images, their channels, dtype, units, sc
     "ct": (252, 1, torch.int16, "hu", Scale(-160.0, 240.0)),
     "natural": (256, 3, torch.uint8, "rgb", Scale(0.0, 255.0)),
     "microscopy": (256, 3, torch.uint8, "rgb", Scale(0.0, 255.0)),
+    "mr": (256, 1, torch.int16, "stored", Scale(0.0, 200.0)),
+    "ultrasound": (256, 1, torch.uint8, "display", Scale(0.0, 255.0)),
+    "histology": (256, 3, torch.uint8, "rgb", Scale(0.0, 255.0)),
 }
 COSTS = {  # waits and launches per view, MB read and written per image
     "ct": (0, 29, 6.5),
     "natural": (0, 37, 17.7),
     "microscopy": (0, 39, 20.1),
+    "mr": (0, 34, 9.4),
+    "ultrasound": (0, 28, 8.3),
+    "histology": (0, 35, 23.7),
 }
 IMAGES = 2
 
