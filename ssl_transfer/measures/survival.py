@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-AT_ONCE = 2**22  # pairs of cases in memory
-
 
 @dataclass(frozen=True, eq=False)
 class ScoredTimes:
@@ -34,20 +32,29 @@ def c_index(scored: ScoredTimes) -> np.ndarray:
     A pair is comparable if the earlier of the two times is an event; of equal times, if exactly one is. Equal risks count half.
     NaN without a comparable pair.
 
+    Cases are ranked so that an event is compared with all cases of higher rank. Two ranks first differ in one bit, which makes
+    them the two halves of a block of ranks. So the pairs of every bit are counted by sums of weights over the upper halves, in
+    order of risk, and N cases cost O(N log² N + N log N · R).
+
     Source:
         Harrell et al. 1996, doi 10.1002/(SICI)1097-0258(19960229)15:4<361::AID-SIM168>3.0.CO;2-4.
     """
     time, event, risk, weights = scored.time, scored.event, scored.risk, scored.weights
+    rank = 2 * np.unique(time, return_inverse=True)[1] + ~event  # of equal times, events are before censored cases
+    risk_code = np.unique(risk, return_inverse=True)[1]
     concordant, comparable = np.zeros((2, weights.shape[1]))
-    events = np.flatnonzero(event)
-    size = max(1, AT_ONCE // max(1, len(time)))
-    for start in range(0, len(events), size):
-        first = events[start : start + size, None]
-        later = (time > time[first]) | ((time == time[first]) & ~event)
-        won = later * ((risk < risk[first]) + 0.5 * (risk == risk[first]))
-        own = weights[first[:, 0]]
-        comparable += np.einsum("er,er->r", own, later.astype(float) @ weights)
-        concordant += np.einsum("er,er->r", own, won @ weights)
+    for bit in range(int(rank.max(initial=0)).bit_length()):
+        is_upper = ((rank >> bit) & 1).astype(bool)
+        block = (rank >> (bit + 1)) * len(time)
+        events, upper = np.flatnonzero(event & ~is_upper), np.flatnonzero(is_upper)
+        key = block + risk_code
+        upper = upper[np.argsort(key[upper])]
+        sums = np.concatenate([np.zeros((1, weights.shape[1])), np.cumsum(weights[upper], 0)])
+        first, last = (np.searchsorted(key[upper], block[events] + end) for end in (0, len(time)))
+        lower, upto = (np.searchsorted(key[upper], key[events], side) for side in ("left", "right"))
+        own = weights[events]
+        comparable += np.einsum("er,er->r", own, sums[last] - sums[first])
+        concordant += np.einsum("er,er->r", own, (sums[lower] + sums[upto]) / 2 - sums[first])
     return np.divide(concordant, comparable, out=np.full_like(concordant, np.nan), where=comparable > 0)
 
 
