@@ -45,7 +45,7 @@ class EvalResult:
         external: Name of each external store -> its test: `store` (id), `domain`, `boundary` to the task's domain, the `classes`
             that both have, `n`, `left_out` cases, `metrics` with `intervals`, `own` (the metrics of the own test on these
             classes), `gap` (metric minus own metric) with `gap_intervals` (patients of both tests are resampled),
-            `seen_in_pretraining` and `contamination` of its cases, and `notes`.
+            `subgroups`, `seen_in_pretraining` and `contamination` of its cases, and `notes`.
         subgroups: The test metrics of groups of cases, see `evaluation.subgroups.subgroup_metrics`; None: the task names none.
         files: Names of the files beside it -> hash of their bytes.
         path: Folder of the result, not part of `result.json`; None: not saved.

@@ -153,7 +153,7 @@ def _external_lines(name: str, test: dict[str, Any], metrics: Mapping[str, Any])
     for metric in (metric for metric in test["metrics"] if metric in metrics):
         value, gap = (_with_interval(test, key, metric) for key in ("metrics", "gap"))
         lines.append(f"  {metrics[metric].title:<18} {value}, gap {gap}")
-    return [*lines, *(f"  note: {note}" for note in test["notes"])]
+    return [*lines, *subgroup_lines(test.get("subgroups")), *(f"  note: {note}" for note in test["notes"])]
 
 
 def _with_interval(test: dict[str, Any], key: str, metric: str) -> str:

@@ -116,6 +116,9 @@ def _external_test(task: Task, path: Path) -> ExternalTest:
         raise TaskError(f"{where}: all its {len(rows)} labelled images are in {task.store.path}. Take another store.")
     if task.card.target_of and not knows_groups(store, task.card.target_of):
         notes += [f"no {task.card.target_of} is known: every image is a case of its own"]
+    notes += [
+        f"has no column {name}: no subgroups by it" for name in task.card.subgroups or () if name not in store.columns
+    ]
     if store.units != task.store.units:
         notes += [f"its images are {store.units}, those of the task's store {task.store.units}"]
     return ExternalTest(path.name, external, rows[~known], tuple(classes), tuple(notes))

@@ -20,6 +20,7 @@ from ssl_transfer.domains import boundary
 from ssl_transfer.errors import TaskError
 from ssl_transfer.evaluation.contamination import case_positions, cases_seen, contamination
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
+from ssl_transfer.evaluation.subgroups import subgroup_metrics
 from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.measures.resampling import intervals_of, patient_samples
 from ssl_transfer.models.backbone import Backbone
@@ -78,6 +79,7 @@ def tested_externally(
         for cases, seed in ((own, context.draw), (external, (context.draw, 1)))
     ]
     gaps = {name: samples[1][name] - samples[0][name] for name in samples[1] if name in samples[0]}
+    of_test = replace(tested, rows={"test": rows}), replace(measured, predictions=both[1], test=of_external)
     seen = contamination(backbone, test.task, rows, both[1], of_external, temperature)
     store = test.task.store
     record = {
@@ -92,6 +94,7 @@ def tested_externally(
         "own": of_own,
         "gap": {name: of_external[name] - of_own[name] for name in of_external if name in of_own},
         "gap_intervals": intervals_of(gaps),
+        "subgroups": subgroup_metrics(*of_test),
         "seen_in_pretraining": seen.seen_in_pretraining,
         "contamination": seen.summary,
         "notes": [*test.notes, *test.missing(classes), *_notes(test.task, left_out)],

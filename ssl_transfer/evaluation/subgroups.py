@@ -33,20 +33,21 @@ def subgroup_metrics(context: EvalContext, measured: ProtocolResult) -> dict[str
     """The test metrics of every subgroup that the task card names.
 
     Args:
-        context: Input of the protocol.
+        context: Input of the protocol, or of its test on an external store.
         measured: Its result.
 
     Returns:
         `metric` (of the task), `fewest_patients`, and `columns`: column -> what `compare_groups` returns. None if the card names
-        no column.
+        no column that the store has.
     """
     task, rows = context.task, context.rows["test"]
-    if not task.card.subgroups:
+    named = [column for column in task.card.subgroups or () if column in task.store.columns]
+    if not named:
         return None
     cases = CasePredictions(measured.predictions, task.card.averaging, task.card.operating_point, measured.temperature)
     positions = case_positions(task, rows, measured.predictions)
     columns = {}
-    for column in task.card.subgroups:
+    for column in named:
         names = subgroup_names(column, task.store.column(column)[rows])
         of_case = {case: _one(names[images]) for case, images in positions.items()}
         groups = np.array([of_case[case] for case in cases.cases.tolist()], object)

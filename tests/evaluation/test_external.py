@@ -250,3 +250,32 @@ def test_a_class_whose_external_images_are_all_left_out_enters_neither_side_of_t
     right = kept["label"] == kept[["score_a", "score_b", "score_c"]].idxmax(axis=1).str.removeprefix("score_")
     assert test["own"]["accuracy"] == pytest.approx(right.mean(), abs=1e-6)
     assert test["gap"]["accuracy"] == pytest.approx(test["metrics"]["accuracy"] - right.mean(), abs=2e-6)
+
+
+def test_external_cases_have_the_subgroups_of_the_task_card(tmp_path):
+    def task_of(name, count, **columns):
+        labels = np.arange(count) // 3 % 2
+        columns = {
+            "label": np.array(["a", "b"])[labels],
+            "patient": [f"{name}{n:02d}" for n in range(count)],
+            **columns,
+        }
+        images, splits = spots(labels, seed=count)[0], ["train", "val", "test"] * (count // 3)
+        card = {"metric": "accuracy", "subgroups": ["sex", "site"]} if "site" in columns else {}
+        return write_task(tmp_path / name, images, splits, columns, **card)
+
+    own = task_of("own", 24, sex=["F", "M"] * 12, site=["x"] * 24)
+    task_of("other", 48, sex=["female"] * 20 + ["male"] * 28)
+    result = evaluated("knn", own, tmp_path, [str(tmp_path / "other/store")])
+    test = result.external["store"]
+    assert list(test["subgroups"]["columns"]) == ["sex"]
+    assert "has no column site: no subgroups by it" in test["notes"]
+    predictions = pandas.read_parquet(tmp_path / "result/predictions-store.parquet")
+    right = predictions["label"] == predictions[["score_a", "score_b"]].idxmax(axis=1).str.removeprefix("score_")
+    sex = np.where(predictions["row"] < 20, "F", "M")
+    for group in test["subgroups"]["columns"]["sex"]["groups"]:
+        assert group["cases"] == (sex == group["value"]).sum()
+        assert group["score"] == pytest.approx(right[sex == group["value"]].mean(), abs=1e-6)
+        assert group["interval"][0] <= group["score"] <= group["interval"][1]
+    assert result.subgroups == evaluated("knn", own, tmp_path / "alone", []).subgroups
+    assert as_text({**result.to_json(), "result": "result.json"}).count("accuracy by sex:") == 2

@@ -1,5 +1,8 @@
 """Subgroups in a study: means over seeds, the gap between the best and the worst group, and a section of the report."""
 
+import re
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 from support.pages import build, study
@@ -39,9 +42,24 @@ def test_a_gap_has_the_direction_of_the_metric_and_a_run_in_the_other_direction_
     assert (gap["worst"], gap["best"], gap["gap"]) == ("M", "F", pytest.approx(2.0))
 
 
+def with_external_test(run, seed):
+    """A result with subgroups of its own test, and of one of two external tests."""
+    own, other = grouped(run, seed, 0.80, 0.70), grouped(run, seed, 0.5, 0.9)
+    away = {"metrics": {}, "own": {}, "subgroups": other.subgroups}
+    return replace(own, external={"away": away, "of an earlier version": {"metrics": {}}})
+
+
+def test_groups_of_an_external_test_are_compared_apart_from_those_of_the_own_test():
+    runs = subgroup_runs([with_external_test("r1", 0), with_external_test("r2", 1)])
+    gaps = {gap["store"]: (gap["worst"], gap["gap"]) for gap in subgroup_gaps(runs).to_dict("records")}
+    assert gaps == {"": ("M", pytest.approx(0.1)), "away": ("F", pytest.approx(0.4))}
+
+
 def test_the_page_has_a_section_only_with_subgroups(tmp_path):
     frame = study({"in-domain CT": 0.2})
-    text = build(tmp_path, frame, subgroups=subgroup_runs(results())).read_text()
-    assert "Best and worst subgroup" in text and "2 groups were compared" in text and "1 of 2" in text
+    runs = subgroup_runs([with_external_test("r1", 0), grouped("r2", 1, 0.82, 0.76, p=0.2)])
+    text = build(tmp_path, frame, subgroups=runs).read_text()
+    assert "Best and worst subgroup" in text and "4 groups were compared" in text and "1 of 2" in text
+    assert re.search(r"<td>own</td>\s*<td>sex</td>", text) and re.search(r"<td>away</td>\s*<td>sex</td>", text)
     assert set(pd.read_csv(tmp_path / "tables/subgroups.csv")["group"]) == {"F", "M", "not stated"}
     assert "Best and worst subgroup" not in build(tmp_path, frame).read_text()
