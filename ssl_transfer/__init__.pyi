@@ -7,7 +7,7 @@ from .data.tasks import open_task
 from .evaluation.linear_probe import LinearProbe
 from .evaluation.stage import evaluate, probe
 from .export.stage import export_backbone
-from .features import extract_features
+from .features import embed_images, extract_features
 from .measures.geometry import cka
 from .measures.neighborhood import neighbors
 from .models.backbone import load_backbone
@@ -21,6 +21,7 @@ __all__ = [
     "LinearProbe",
     "analyze",
     "cka",
+    "embed_images",
     "evaluate",
     "export_backbone",
     "extract_features",

@@ -24,7 +24,7 @@ from ssl_transfer.data.views import ViewMaker
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.device import on_fastest_device
-from ssl_transfer.models.embedding import embed, embed_layers, embed_poolings, evaluating
+from ssl_transfer.models.embedding import embed, embed_layers, embed_poolings, evaluating, prepare
 from ssl_transfer.models.pooling import STORED, available
 from ssl_transfer.paths import portable
 from ssl_transfer.records import parquet_rows
@@ -145,6 +145,47 @@ def extract_features(
         if artifact.is_finished(quiet=True):
             return Features.load(folder)
         return _extract(backbone, store, artifact, size, precision, pool)
+
+
+def embed_images(
+    backbone: Backbone,
+    images: np.ndarray,
+    *,
+    value_range: tuple[float, float] | None = None,
+    size: int | None = None,
+    batch_size: int = 256,
+) -> np.ndarray:
+    """Compute features of images in memory; nothing is cached.
+
+    Args:
+        backbone: The backbone.
+        images: Shape (B, C, H, W) with one or three channels, or grey (B, H, W), any dtype.
+        value_range: Values that become 0 and 1; None: 0 and 255 for uint8. For CT, `backbone.intensity.window_hu`.
+        size: Height and width of the backbone's input, in pixels; None: its image size.
+        batch_size: Images at once.
+
+    Returns:
+        Float32, shape (B, feature_dim).
+
+    Raises:
+        UsageError: If the shape is another, or images that are not uint8 come without a range.
+    """
+    images = images[:, None] if images.ndim == 3 else images
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise UsageError(
+            f"images: found shape {images.shape}, expected (B, C, H, W) with 1 or 3 channels, or (B, H, W)."
+        )
+    if value_range is None and images.dtype != np.uint8:
+        raise UsageError(
+            f"images: of {images.dtype} the range is not known. Give value_range, such as (-160, 240) of HU."
+        )
+    scale, size = Scale(*(value_range or (0, 255))), size or backbone.card.image_size
+    features = np.empty((len(images), backbone.feature_dim), np.float32)
+    with on_fastest_device(backbone) as device, evaluating(backbone, device):
+        for start in range(0, len(images), batch_size):
+            part = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
+            features[start : start + len(part)] = backbone(prepare(part, scale, size, backbone)).float().cpu().numpy()
+    return features
 
 
 def layer_features(

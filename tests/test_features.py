@@ -11,7 +11,7 @@ import torch.nn.functional as functional
 from ssl_transfer import features
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.errors import UsageError
-from ssl_transfer.features import Features, extract_features
+from ssl_transfer.features import Features, embed_images, extract_features
 from ssl_transfer.models.backbone import load_backbone
 from ssl_transfer.models.embedding import embed
 
@@ -114,3 +114,22 @@ def test_oblong_images_are_padded_not_stretched(backbone, tmp_path):
             store = writer.finish(np.array(["train"]), units="display", domain="unknown", split_by="image")
         features.append(embed(backbone, store, np.array([0])))
     assert np.array_equal(*features)
+
+
+def test_images_in_memory_have_the_features_of_the_store(backbone, ct_store, tmp_path):
+    expected = extract_features(backbone, ct_store, tmp_path / "features").values
+    images = ct_store[:7]
+    found = embed_images(backbone, images, value_range=backbone.intensity.window_hu, batch_size=3)
+    assert found.shape == (7, backbone.feature_dim) and np.allclose(found, expected[:7], atol=1e-5)
+    assert np.array_equal(
+        found, embed_images(backbone, images[:, 0], value_range=backbone.intensity.window_hu, batch_size=3)
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [(np.zeros((2, 8, 8, 3), np.uint8), r"expected \(B, C, H, W\)"), (np.zeros((2, 8, 8)), "Give value_range")],
+)
+def test_images_in_memory_need_a_shape_and_a_range(backbone, images, message):
+    with pytest.raises(UsageError, match=message):
+        embed_images(backbone, images)

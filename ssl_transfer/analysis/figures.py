@@ -22,6 +22,7 @@ INK, QUIET = "#23272e", "#5c6470"
 SHOWN_PAIRS, SHOWN_OUTLIERS = 8, 10
 PICTURE_PX = 96
 DPI = 150
+MOST_WITH_NUMBERS = 24  # layers of the CKA matrix whose values are printed
 NUMBERED = 6  # up to so many layers, the heat map of property probes prints the values of all of them
 
 
@@ -110,6 +111,9 @@ def draw_clouds(table: pd.DataFrame, path: Path) -> Path:
     figure = Figure(figsize=(side + 0.9, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(matrix, cmap="magma", vmin=0, vmax=1)
+    if len(layer_keys) <= MOST_WITH_NUMBERS:
+        for column, values in enumerate(matrix.T):
+            _numbers(axes, column, values, values)
     ticks = [_short(layer) for _, layer in layer_keys]
     axes.set_xticks(range(len(layer_keys)), ticks, rotation=90, fontsize=6.5)
     axes.set_yticks(range(len(layer_keys)), ticks, fontsize=6.5)
@@ -176,7 +180,9 @@ def _picture(axes: Axes, store: Images, row: int, title: str) -> None:
 def _numbers(axes: Axes, column: int, values: np.ndarray, shades: np.ndarray) -> None:
     for row, (value, shade) in enumerate(zip(values, shades, strict=True)):
         if value == value:
-            text = f"{value:.2f}".replace("0.", ".").replace("-", "−") if value > -1 else "< −1"
+            text = (
+                f"{value:.2f}".replace("-0.00", "0.00").replace("0.", ".").replace("-", "−") if value > -1 else "< −1"
+            )
             axes.text(
                 column, row, text, ha="center", va="center", fontsize=6.5, color="black" if shade > 0.6 else "white"
             )

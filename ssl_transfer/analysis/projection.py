@@ -251,5 +251,6 @@ def draw_projections(panels: dict[str, np.ndarray], labels: np.ndarray, path: st
         axes.set(title=title, xticks=[], yticks=[])
         axes.set_aspect("equal", "datalim")
     handles = grid[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=min(6, len(names)), markerscale=2, frameon=False)
+    if len(names) > 1:
+        figure.legend(*handles, loc="outside lower center", ncols=min(6, len(names)), markerscale=2, frameon=False)
     figure.savefig(path, dpi=160)

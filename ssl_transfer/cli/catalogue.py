@@ -4,62 +4,64 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.cli.flags import described_arguments
+from ssl_transfer.errors import UsageError, nearest
+
 Entry = dict[str, Any]  # `name`, `summary`, and `kind` of artifacts
+Components = Mapping[str, Any]  # name -> class or function, whose keyword-only parameters are its options
 
 
-def methods() -> list[Entry]:
+def methods() -> Components:
     """Pretraining methods."""
     from ssl_transfer.methods.registry import METHODS
 
-    return _documented(METHODS)
+    return METHODS
 
 
-def views() -> list[Entry]:
+def views() -> Components:
     """View presets."""
     from ssl_transfer.data.presets import VIEWS
 
-    return _documented(VIEWS)
+    return VIEWS
 
 
-def optimizers() -> list[Entry]:
+def optimizers() -> Components:
     """Optimisers."""
     from ssl_transfer.training.optim import OPTIMIZERS
 
-    return _documented(OPTIMIZERS)
+    return OPTIMIZERS
 
 
-def protocols() -> list[Entry]:
+def protocols() -> Components:
     """Evaluation protocols."""
     from ssl_transfer.evaluation.registry import IMPLEMENTATIONS
 
-    return _documented(IMPLEMENTATIONS)
+    return IMPLEMENTATIONS
 
 
-def strategies() -> list[Entry]:
+def strategies() -> Components:
     """Fine-tuning strategies."""
     from ssl_transfer.evaluation.strategies.registry import STRATEGIES
 
-    return _documented(STRATEGIES)
+    return STRATEGIES
 
 
-def scores() -> list[Entry]:
+def scores() -> Components:
     """Transferability scores."""
     from ssl_transfer.measures import transferability
 
-    return _documented(
-        {name: getattr(transferability, name, score.compute) for name, score in transferability.SCORES.items()}
-    )
+    return {name: getattr(transferability, name, score.compute) for name, score in transferability.SCORES.items()}
 
 
-def sources() -> list[Entry]:
+def sources() -> Components:
     """Kinds of source that `ingest` reads."""
     from ssl_transfer.data.readers.registry import READERS
 
-    return _documented(READERS)
+    return READERS
 
 
 def layouts() -> list[Entry]:
@@ -84,7 +86,7 @@ def studies() -> list[Entry]:
     return _yaml_files("studies")
 
 
-COMPONENTS: dict[str, Callable[[], list[Entry]]] = {
+WITH_OPTIONS: dict[str, Callable[[], Components]] = {
     "methods": methods,
     "views": views,
     "optimizers": optimizers,
@@ -92,11 +94,61 @@ COMPONENTS: dict[str, Callable[[], list[Entry]]] = {
     "strategies": strategies,
     "scores": scores,
     "sources": sources,
+}
+FILES: dict[str, Callable[[], list[Entry]]] = {
     "layouts": layouts,
     "recipes": recipes,
     "tasks": tasks,
     "studies": studies,
 }
+COMPONENTS = (*WITH_OPTIONS, *FILES)
+
+
+def entries(what: str) -> list[Entry]:
+    """The names of a kind, each with a sentence."""
+    return _documented(WITH_OPTIONS[what]()) if what in WITH_OPTIONS else FILES[what]()
+
+
+def title(what: str) -> str:
+    """What a kind is, in words."""
+    return str((WITH_OPTIONS.get(what) or FILES[what]).__doc__).rstrip(".").lower()
+
+
+def options(what: str, name: str) -> list[Entry]:
+    """The options of a component with their defaults, each with its sentences; of a protocol also those that all have.
+
+    Raises:
+        UsageError: If there is no such component.
+    """
+    from ssl_transfer.recipe import EvaluateRecipe, options_model
+
+    components = WITH_OPTIONS[what]()
+    if name not in components:
+        raise UsageError(f"list {what} {name}: no such name.{nearest(name, components)}")
+    target = components[name]
+    own = list(_fields(options_model(target), described_arguments(target)))
+    shared = _fields(EvaluateRecipe, described_arguments(EvaluateRecipe, "Attributes")) if what == "protocols" else ()
+    return [*own, *shared]
+
+
+def _fields(model: Any, texts: Mapping[str, str], prefix: str = "") -> Iterator[Entry]:
+    """The fields of a model, `name=default`; those of a section by dotted names."""
+    from ssl_transfer.recipe import Section
+
+    for name, field in model.model_fields.items():
+        kind, default = field.annotation, field.get_default(call_default_factory=True)
+        if inspect.isclass(kind) and issubclass(kind, Section):
+            yield from _fields(kind, described_arguments(kind, "Attributes"), f"{prefix}{name}.")
+        else:
+            shown = "…" if field.is_required() else _as_yaml(getattr(default, "name", default))
+            yield {"name": f"{prefix}{name}={shown}", "summary": texts.get(name, "")}
+
+
+def _as_yaml(value: Any) -> str:
+    """A default value as it is written in a recipe."""
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_as_yaml, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def artifacts(folder: Path) -> list[Entry]:

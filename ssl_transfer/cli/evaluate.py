@@ -193,4 +193,11 @@ def _counted(n: dict[str, int | None]) -> str:
     return f"{n['images']} images{groups}{patients}"
 
 
-VERB = Verb("evaluate backbones on a task; test is evaluated once", arguments, run, as_text, check=check)
+VERB = Verb(
+    "evaluate backbones on a task; test is evaluated once",
+    arguments,
+    run,
+    as_text,
+    check=check,
+    epilog="settings of a protocol: ssl-transfer list protocols finetune",
+)

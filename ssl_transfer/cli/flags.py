@@ -30,9 +30,9 @@ def options_of(function: Callable) -> list[str]:
     return [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
 
 
-def described_arguments(function: Callable) -> dict[str, str]:
-    """The texts of the Args of a docstring, by name."""
-    section = (inspect.getdoc(function) or "").partition("Args:\n")[2].partition("\n\n")[0]
+def described_arguments(function: Callable, heading: str = "Args") -> dict[str, str]:
+    """The texts of the Args (of a class of settings: Attributes) of a docstring, by name."""
+    section = (inspect.getdoc(function) or "").partition(f"{heading}:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
     return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 

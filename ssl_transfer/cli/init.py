@@ -13,7 +13,12 @@ from ssl_transfer.cli.verb import Verb
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments: a store, the folder of the files, and the target."""
     parser.add_argument("store", help="a store that ingest wrote")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the files (default: the store's name)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder of the files (default projects/NAME, with the name of the store)",
+    )
     parser.add_argument(
         "--target",
         metavar="COLUMN",

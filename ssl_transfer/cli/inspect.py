@@ -30,6 +30,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a store, backbone, run, result, ranking, analysis, export or study")
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw a contact sheet of a store")
     parser.add_argument(
+        "--by", default="label", metavar="COLUMN", help="of the contact sheet: a row for each value of this"
+    )
+    parser.add_argument(
         "--names",
         type=Path,
         metavar="SOURCE",
@@ -50,7 +53,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if options.names and kind != "store":
         raise UsageError(f"{path}: --names is for stores, and this is {kind or 'nothing that ssl_transfer wrote'}.")
     if kind == "store" or card is None:  # ImageStore reports what is wrong with such a path
-        return _store(path, options.figure, options.names)
+        return _store(path, options)
     if kind == "plan":
         from ssl_transfer.study.stage import status
 
@@ -89,18 +92,18 @@ def _validated(path: Path, kind: str) -> dict[str, Any] | None:
     return kinds[kind].load(path).to_json() if kind in kinds else None
 
 
-def _store(path: Path, figure: Path | None, source: Path | None) -> dict[str, Any]:
+def _store(path: Path, options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.data.inspect import contact_sheet, store_summary
     from ssl_transfer.data.store import ImageStore
 
     store = ImageStore(path)
-    if figure:
-        contact_sheet(store, figure)
-        say(f"contact sheet: {figure}")
-    if source:
+    if options.figure:
+        contact_sheet(store, options.figure, by=options.by)
+        say(f"contact sheet: {options.figure}")
+    if options.names:
         from ssl_transfer.data.ingest.lookup import file_names
 
-        return {"kind": "names", "store": str(path), "names": file_names(store, source)}
+        return {"kind": "names", "store": str(path), "names": file_names(store, options.names)}
     return store_summary(store)
 
 

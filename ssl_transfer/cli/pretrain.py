@@ -63,5 +63,5 @@ VERB = Verb(
     arguments,
     run,
     check=check,
-    epilog="the same recipe continues its own run",
+    epilog="the same recipe continues its own run; options of a method: ssl-transfer list methods simclr",
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import math
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy as np
 
 from ssl_transfer.data.display import displayed
 from ssl_transfer.data.store import ImageStore
+from ssl_transfer.errors import UsageError, nearest
+from ssl_transfer.texts import is_missing
 
 MOST_ROWS = 12  # labels shown, if there are more
 WIDTH = 1600  # pixels of the sheet
@@ -66,7 +69,7 @@ def store_summary(store: ImageStore) -> dict:
     }
 
 
-def contact_sheet(store: ImageStore, path: str | os.PathLike, images: int = 64) -> Path:
+def contact_sheet(store: ImageStore, path: str | os.PathLike, images: int = 64, by: str = "label") -> Path:
     """Draw example images, a row for each label, with the outlines of their masks.
 
     Examples are evenly spaced over the rows of a label, so the same store gives the same sheet. HU are shown in the soft-tissue
@@ -77,11 +80,17 @@ def contact_sheet(store: ImageStore, path: str | os.PathLike, images: int = 64) 
         store: The store.
         path: Path of the PNG file.
         images: Approximate number of examples.
+        by: Column whose values have a row each.
 
     Returns:
         The path.
+
+    Raises:
+        UsageError: If there is no such column.
     """
-    groups = _examples(store, images)
+    if by != "label" and by not in store.columns:
+        raise UsageError(f"--by {by}: {store.path} has no such column.{nearest(by, store.columns)}")
+    groups = _examples(store, images, by)
     columns = max(len(positions) for _, positions in groups)
     tile = (WIDTH - 2 * MARGIN - (columns - 1) * GAP) // columns
     sheet = _Sheet(store, columns, min(tile, 240))
@@ -90,24 +99,32 @@ def contact_sheet(store: ImageStore, path: str | os.PathLike, images: int = 64) 
     return sheet.save(Path(path))
 
 
-def _examples(store: ImageStore, images: int) -> list[tuple[str, np.ndarray]]:
+def _examples(store: ImageStore, images: int, by: str) -> list[tuple[str, np.ndarray]]:
     """Title and positions of the images of each row of the sheet."""
-    labels = list(store.card.labels.items())
+    counts = store.card.labels if by == "label" else _counts(store.column(by))
+    labels = list(counts.items())
     if unlabelled := len(store) - sum(count for _, count in labels):
-        labels.append((NO_LABEL, unlabelled))
+        labels.append((NO_LABEL if by == "label" else f"without {by}", unlabelled))
     if len(labels) == 1:
         name, count = labels[0]
         return _wrapped(
             "" if name == NO_LABEL else _title(name, count), _evenly_spaced(np.arange(count), min(images, count))
         )
-    order = {name: number for number, name in enumerate(store.card.classes or [])}
+    order = {
+        name: number for number, name in enumerate((store.card.classes if by == "label" else sorted(counts)) or [])
+    }
     most = sorted(labels, key=lambda label: -label[1])[:MOST_ROWS]
     columns = min(16, max(5, images // len(most)))
-    values = np.array([NO_LABEL if v is None or v != v else str(v) for v in store.column("label")])
+    values = np.array([labels[-1][0] if is_missing(value) else str(value) for value in store.column(by)])
     return [
         (_title(name, count), _evenly_spaced(np.flatnonzero(values == name), columns))
         for name, count in sorted(most, key=lambda label: order.get(label[0], len(order)))
     ]
+
+
+def _counts(values: np.ndarray) -> dict[str, int]:
+    """How often each value of a column occurs."""
+    return dict(Counter(str(value) for value in values.tolist() if not is_missing(value)))
 
 
 def _title(label: str, count: int) -> str:

@@ -77,7 +77,9 @@ class ImageStore:
     def __len__(self) -> int:
         return self.card.n_images
 
-    def __getitem__(self, position: int) -> np.ndarray:
+    def __getitem__(self, position: int | slice) -> np.ndarray:
+        if isinstance(position, slice):
+            return self.read(np.arange(len(self))[position])
         if not -len(self) <= position < len(self):
             raise IndexError(f"{self.path}: position {position} of {len(self)} images")
         return self._pixels.read([position % len(self)])[0]

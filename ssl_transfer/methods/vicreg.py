@@ -7,10 +7,13 @@ from lightly.loss.vicreg_loss import invariance_loss, variance_loss
 from lightly.models.modules.heads import VICRegProjectionHead
 from pydantic import NonNegativeFloat, PositiveInt
 
+from ssl_transfer.console import say
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.ranks import gather_with_gradient
+
+LARGEST_HEAD = 10  # times the weights of the backbone; ResNet-50 and the paper's head: 6
 
 
 class VICReg(Objective):
@@ -41,6 +44,13 @@ class VICReg(Objective):
         projection_dim: PositiveInt = 8192,
     ):
         super().__init__()
+        head = backbone.feature_dim * hidden_dim + hidden_dim**2 + hidden_dim * projection_dim
+        weights = sum(parameter.numel() for parameter in backbone.parameters())
+        if head > LARGEST_HEAD * weights:
+            say(
+                f"VICReg: the projection head has {head / 1e6:,.0f} million weights, {head / weights:.0f} times as many as the "
+                "backbone, and takes most of the time. For a small backbone: method.hidden_dim=1024 method.projection_dim=1024."
+            )
         self.backbone = backbone
         self.projection_head = VICRegProjectionHead(backbone.feature_dim, hidden_dim, projection_dim)
         self.weights = (invariance, variance, covariance)

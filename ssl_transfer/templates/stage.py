@@ -12,6 +12,7 @@ from ssl_transfer.templates.texts import Plan, card_text, recipe_text, study_tex
 from ssl_transfer.writing import writes
 
 FEWEST_IMAGES = 8  # for training
+PROJECTS = Path("projects")  # of the working directory
 
 
 def init(store: str | Path, out: str | Path | None = None, target: str | None = None) -> dict[str, Any]:
@@ -22,7 +23,7 @@ def init(store: str | Path, out: str | Path | None = None, target: str | None = 
 
     Args:
         store: Folder of the store.
-        out: Folder of the files; None: one with the name of the store.
+        out: Folder of the files; None: `projects/NAME` with the name of the store.
         target: Column to predict, several with commas, or `mask`; None: the labels, else the masks.
 
     Returns:
@@ -38,7 +39,7 @@ def init(store: str | Path, out: str | Path | None = None, target: str | None = 
         raise UsageError(f"{store}: {n_train} training images; at least {FEWEST_IMAGES} are needed.")
     found = find_target(opened, target)
     name = Path(store).resolve().name
-    plan = Plan(opened, str(store), Path(out or name), name, found)
+    plan = Plan(opened, str(store), Path(out) if out else PROJECTS / name, name, found)
     texts = {plan.recipe: recipe_text(plan)}
     if found:
         texts |= {plan.task: card_text(plan), plan.study: study_text(plan)}

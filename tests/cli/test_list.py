@@ -76,10 +76,27 @@ def test_an_unfinished_run_and_a_damaged_card_are_listed_as_such(tmp_path, liste
 
 
 @pytest.mark.parametrize(
+    ("what", "name", "option"),
+    [
+        ("methods", "simclr", "temperature=0.5"),
+        ("views", "ct", "crop_scale=[0.3, 1.0]"),
+        ("protocols", "knn", "fraction=1.0"),
+        ("protocols", "finetune", "train.patience=null"),
+        ("strategies", "lora", "rank=8"),
+    ],
+)
+def test_the_options_of_a_name_have_defaults_and_sentences(listed, what, name, option):
+    options = listed(what, name)
+    assert option in [entry["name"] for entry in options]
+    assert all(len(entry["summary"]) > 12 for entry in options)
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["method"], "Did you mean 'methods'?"),
-        (["methods", "runs"], "only `list runs` takes a folder"),
+        (["methods", "simcl"], "Did you mean 'simclr'?"),
+        (["recipes", "runs"], "`list runs` takes a folder"),
         (["runs", "nowhere"], "no such folder"),
     ],
 )

@@ -220,6 +220,19 @@ def test_the_contact_sheet_shows_every_label_and_outlines_masks(tmp_path, out):
     assert (np.ptp(sheet[grey.any(1)], axis=-1) > 100).any()  # an outline in colour
 
 
+def test_a_contact_sheet_has_a_row_for_each_value_of_a_column(tmp_path, out):
+    with open(tmp_path / "t.csv", "w") as file:
+        file.write("file,scanner\n" + "".join(f"{number}.png,s{number % 3}\n" for number in range(12)))
+    for number in range(12):
+        save(tmp_path / "in" / f"{number}.png", np.full((8, 8), 50 + 50 * (number % 3)))
+    store = ingest(tmp_path / "in", out, labels=tmp_path / "t.csv")
+    sheet = np.asarray(Image.open(contact_sheet(store, tmp_path / "sheet.png", by="scanner")).convert("RGB"))
+    rows = [np.flatnonzero((sheet == grey).all(-1).sum(1) > 200) for grey in (50, 100, 150)]
+    assert rows[0].max() < rows[1].min() and rows[1].max() < rows[2].min()
+    with pytest.raises(UsageError, match="no such column"):
+        contact_sheet(store, tmp_path / "sheet.png", by="scaner")
+
+
 class RawReader:
     """A kind of files that the package does not know: 16 bytes, a grey image of 4 x 4."""
 

@@ -26,6 +26,12 @@ def images():
     return np.random.default_rng(0).integers(-1024, 3000, (7, 1, 6, 5)).astype(np.int16)
 
 
+def test_slices_of_a_store_are_images(tmp_path, images):
+    store = write(tmp_path / "s", images)
+    for part in (slice(3), slice(-2, None), slice(None, None, -3)):
+        assert np.array_equal(store[part], images[part])
+
+
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("shard_bytes", [2**20, 2 * 60])
 def test_images_and_masks_come_back_from_any_number_of_shards(tmp_path, images, monkeypatch, compress, shard_bytes):

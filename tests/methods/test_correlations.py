@@ -87,3 +87,10 @@ def test_swapping_the_two_views_does_not_change_the_loss(name):
     batch = new_batch(method)
     swapped = ViewBatch(batch.views[::-1], batch.rows)
     assert method(batch, 0)["loss"].item() == pytest.approx(method(swapped, 0)["loss"].item(), rel=1e-6)
+
+
+def test_a_projection_head_that_is_much_larger_than_the_backbone_is_said(capsys):
+    new_method("vicreg", hidden_dim=16, projection_dim=16)
+    assert "VICReg" not in capsys.readouterr().err
+    new_method("vicreg", hidden_dim=2048, projection_dim=2048)
+    assert "method.hidden_dim=1024" in capsys.readouterr().err

@@ -3,7 +3,7 @@
 import torch
 
 from ssl_transfer.data.intensity import Intensity
-from ssl_transfer.data.presets import ct
+from ssl_transfer.data.presets.radiology import ct
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.methods.registry import METHODS
 from ssl_transfer.models.architecture import Architecture

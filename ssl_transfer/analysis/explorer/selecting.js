@@ -70,8 +70,8 @@ function listen(view) {
   stage.addEventListener("pointerleave", () => line || hover(view, -1));
   addEventListener("pointerup", event => {
     if (!start) return;
-    const [x, y] = positionOf(event), isClick = Math.hypot(x - start[0], y - start[1]) < 4;
-    const finishedLine = line;
+    const [x, y] = positionOf(event), near = ([a, b]) => Math.hypot(a - start[0], b - start[1]) < 4;
+    const finishedLine = line, isClick = [[x, y], ...line ?? []].every(near); // a lasso may end where it began
     start = line = null;
     view.region = null;
     view.mark();

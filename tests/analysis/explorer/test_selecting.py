@@ -38,6 +38,14 @@ def test_a_lasso_selects_the_points_that_numpy_finds_inside(page, written):
 
 
 @browser_only
+def test_a_lasso_that_ends_where_it_began_is_no_click(page, written):
+    page.click("[data-tool=lasso]")
+    spots = draw(page, [*LASSO, LASSO[0]])
+    inside = np.flatnonzero(Polygon(spots).contains_points(screen(page, written.maps[0].points)))
+    assert len(inside) > 100 and state_of(page)["chosen"] == inside.tolist()
+
+
+@browser_only
 def test_a_box_selection_is_counted_by_class_and_shift_adds_another_box(page, written):
     page.click("[data-tool=box]")
     (a, b), (c, d) = draw(page, [(0.1, 0.1), (0.5, 0.6)])

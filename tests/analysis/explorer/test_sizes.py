@@ -83,3 +83,19 @@ def test_inconsistent_inputs_are_refused_and_no_page_is_written(tmp_path, change
     with pytest.raises(UsageError, match=said):
         write_explorer(tmp_path / "page.html", "t", **wrong(**changes))
     assert not list(tmp_path.iterdir())
+
+
+@browser_only
+def test_a_narrow_page_is_one_column_that_does_not_overflow(chromium, tmp_path):
+    path = write_explorer(
+        tmp_path / "narrow.html", "A long title of an explorer", {"a": space(60, 2)}, table(60), shades(60)
+    )
+    page = opened(chromium, path)
+    page.set_viewport_size({"width": 420, "height": 800})
+    find(page, 7)
+    page.wait_for_timeout(200)
+    width = page.evaluate("document.documentElement.scrollWidth")
+    stage, panel = (page.locator(name).first.bounding_box() for name in (".stage", "#panel"))
+    assert width <= 420 and stage["width"] > 380 and stage["height"] > 300 and panel["y"] > stage["y"] + 300
+    page.screenshot(path=tmp_path / "narrow.png", full_page=True)
+    page.close()
