@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ssl_transfer import __version__
+from ssl_transfer.channels import IMAGE, InputChannels
 from ssl_transfer.data.intensity import Intensity
 from ssl_transfer.errors import BackboneError, UsageError
 from ssl_transfer.records import Channels, Count, PathPart, Pixels, Positive, damage, validated
@@ -106,6 +107,7 @@ class BackboneCard:
             `models.pooling`), `mean` of a CNN's last feature map, or timm's word for another one. None in cards of earlier
             versions, and for trivial features: that of timm.
         intensity: How input images are scaled.
+        channels: What the channels are, if not grey or colours: neighbouring slices, or several windows.
         method: Pretraining method; `none` for random initialisation, `trivial` for trivial features.
         source_domain: Domain of its training images in all stages; None without pretraining. Several domains are joined by
             ` + `.
@@ -137,6 +139,7 @@ class BackboneCard:
     feature_dim: Positive
     pooling: str | None = None
     intensity: Intensity
+    channels: InputChannels = IMAGE
     method: str = "none"
     source_domain: str | None = None
     parents: tuple[PathPart, ...] = ()
@@ -223,7 +226,8 @@ class BackboneCard:
 
     def to_json(self) -> dict[str, Any]:
         """The card as `card.json` has it."""
-        return to_json(self, optional=("recipe", "run_id", "training", "passport", "origin"))
+        content = to_json(self, optional=("recipe", "run_id", "training", "passport", "origin"))
+        return content if self.channels.are_stated else {k: v for k, v in content.items() if k != "channels"}
 
 
 def _disagreement(card: BackboneCard) -> str:
@@ -234,8 +238,22 @@ def _disagreement(card: BackboneCard) -> str:
             return f"intensity.{name}: found {len(values)} values for {card.in_channels} channels"
     if not all(map(math.isfinite, (*intensity.mean, *intensity.std, *intensity.window_hu))):
         return "intensity: found a value that is not finite"
+    if problem := _of_channels(card):
+        return f"channels: {problem}"
     if min(intensity.std) <= 0 or intensity.window_hu[0] >= intensity.window_hu[1]:
         return "intensity: expected std above 0 and a window of rising HU"
+    return ""
+
+
+def _of_channels(card: BackboneCard) -> str:
+    """Where the channels of a card contradict themselves or its other fields, in words; empty if they do not."""
+    channels = card.channels
+    if not channels.are_stated or channels.problem:
+        return channels.problem
+    if channels.count != card.in_channels:
+        return f"found {channels}, which are {channels.count}, and in_channels {card.in_channels}"
+    if channels.windows_hu and channels.windows_hu[0] != card.intensity.window_hu:
+        return f"found {channels}, and another window in intensity"
     return ""
 
 

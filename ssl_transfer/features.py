@@ -168,8 +168,13 @@ def embed_images(
         Float32, shape (B, feature_dim).
 
     Raises:
-        UsageError: If the shape is another, or images that are not uint8 come without a range.
+        UsageError: If the shape is another, images that are not uint8 come without a range, or the backbone reads slices or
+            windows as channels.
     """
+    if backbone.card.channels.are_stated:
+        raise UsageError(
+            f"{backbone.card.name}: its channels are {backbone.card.channels}, which need a store. Take extract_features."
+        )
     images = images[:, None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise UsageError(
@@ -203,10 +208,10 @@ def paired_features(
     backbone: Backbone, store: Images, rows: np.ndarray, seed: int = 0, size: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Features of two mild random views of some images, for `geometry.alignment`: two arrays, float32 (n, D)."""
-    size, channels = size or backbone.card.image_size, backbone.card.in_channels
+    size, channels, store = size or backbone.card.image_size, backbone.card.in_channels, backbone.inputs(store)
     name, options = mild(store.card.domain, store.units, channels)
-    preset = replace(VIEWS[name](size, channels, store.units, **options), intensity=backbone.intensity)
-    maker = ViewMaker([preset] * 2, Scale.of_store(store.card, backbone.intensity.window_hu), seed, channels)
+    preset = VIEWS[name](size, channels, store.units, **options).for_input(backbone.intensity, backbone.card.channels)
+    maker = ViewMaker([preset] * 2, backbone.scale(store), seed, channels)
     sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
     with on_fastest_device(backbone) as device, evaluating(backbone, device):
         for part in np.array_split(rows, max(1, -(-len(rows) // 256))):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-SOFT_TISSUE_HU = (-160.0, 240.0)  # width 400, level 40
+from ssl_transfer.channels import WINDOWS_HU
+
+SOFT_TISSUE_HU = WINDOWS_HU["soft_tissue"]
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue; ITU-R BT.601
 STORED_PERCENTILES = (0.5, 99.5)
 DISPLAY_RANGE = (0.0, 255.0)

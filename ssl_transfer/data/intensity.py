@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ssl_transfer.channels import IMAGE, InputChannels, Window
 from ssl_transfer.data.card import UNITS, StoreCard
 from ssl_transfer.data.display import LUMINANCE, SCALED_RANGE, SOFT_TISSUE_HU
 from ssl_transfer.data.images import Images, Positions
@@ -26,12 +27,12 @@ class Intensity:
     """The intensity normalisation of a backbone's input.
 
     Attributes:
-        window_hu: HU that become 0 and 1 in unit intensity (stores in HU only).
+        window_hu: HU that become 0 and 1 in unit intensity (stores in HU only); of several, the first.
         mean: Mean of each channel, which is subtracted from unit intensity.
         std: Standard deviation of each channel, by which the difference is divided.
     """
 
-    window_hu: tuple[float, float] = SOFT_TISSUE_HU
+    window_hu: Window = SOFT_TISSUE_HU
     mean: tuple[float, ...] = (0.5,)
     std: tuple[float, ...] = (0.25,)
 
@@ -54,30 +55,55 @@ class Intensity:
 
 @dataclass(frozen=True)
 class Scale:
-    """The linear map from a store's values to unit intensity: `low` becomes 0, `high` becomes 1."""
+    """Linear maps from a store's values to unit intensity, each of which makes a channel of every channel of the store.
+
+    Attributes:
+        low, high: Values that become 0 and 1.
+        further: Those of further maps.
+    """
 
     low: float
     high: float
+    further: tuple[Window, ...] = ()
 
     @classmethod
-    def of_store(cls, card: StoreCard, window_hu: tuple[float, float]) -> Scale:
+    def of_store(cls, card: StoreCard, window_hu: Window, channels: InputChannels = IMAGE) -> Scale:
         """The scale of a store's card: the window for HU, 0–255 for displayed and colour images, else its value range.
+
+        Args:
+            card: The card.
+            window_hu: The window.
+            channels: With several windows, there is a map for each; for units other than HU they are alike.
 
         Raises:
             StoreError: If the store's units are unknown.
         """
-        if card.units == "hu":
-            return cls(*map(float, window_hu))
+        windows = channels.windows_hu or (window_hu,)
         if card.units in ("display", "rgb"):
-            return cls(0.0, 255.0)
-        if card.units in ("stored", "scaled"):
+            windows = [(0.0, 255.0)] * len(windows)
+        elif card.units in ("stored", "scaled"):
             low, high = card.value_range
-            return cls(float(low), float(max(high, low + 1e-6)))
-        raise StoreError(f"store {card.id}: unknown units '{card.units}'; known: {', '.join(UNITS)}.")
+            windows = [(float(low), float(max(high, low + 1e-6)))] * len(windows)
+        elif card.units != "hu":
+            raise StoreError(f"store {card.id}: unknown units '{card.units}'; known: {', '.join(UNITS)}.")
+        (low, high), *further = [(float(low), float(high)) for low, high in windows]
+        return cls(low, high, tuple(further))
+
+    @property
+    def windows(self) -> tuple[Window, ...]:
+        """The values that become 0 and 1, of each map."""
+        return (self.low, self.high), *self.further
 
     def unit(self, images: torch.Tensor) -> torch.Tensor:
-        """Map values (any shape) to float32 unit intensity, not clipped."""
-        return images.float().sub(self.low).div_(self.high - self.low)  # `float` may be the caller's own tensor
+        """Map values (any shape) to float32 unit intensity, not clipped; K maps make (B, C · K, H, W) of (B, C, H, W)."""
+        units = [
+            images.float().sub(low).div_(high - low) for low, high in self.windows
+        ]  # `float` may be the caller's own
+        if len(units) == 1:
+            return units[0]
+        import torch  # ingest does not load it
+
+        return torch.stack(units, 2).flatten(1, 2)
 
 
 def physical_values(store: Images, positions: Positions) -> np.ndarray:

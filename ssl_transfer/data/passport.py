@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ssl_transfer.data.images import Images
+from ssl_transfer.data.neighbours import slices_of
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.errors import BackboneError
@@ -62,8 +63,9 @@ class TrainingRecord:
 
         Args:
             store: A store, or an altered one.
-            positions: Positions of the training images, ascending.
+            positions: Positions of the training images, ascending; with slices as channels, these are recorded, too.
         """
+        positions = slices_of(store, positions)
         known = store.card.n_patients is not None
         patients = len(np.unique(store.column("patient")[positions].astype(str))) if known else None
         return cls(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from ssl_transfer.data.counters import uniforms
 from ssl_transfer.data.images import Images
+from ssl_transfer.data.neighbours import VOLUME, grouped, numbers
 from ssl_transfer.errors import RecipeError
 
 Positive = Literal["same", "slice", "patient"]
@@ -74,27 +74,18 @@ class Partners:
 def _units(store: Images, positions: np.ndarray, positive: Positive) -> np.ndarray:
     """Number of the volume or patient of each image, −1 where it is unknown, (n,)."""
     needed = "patient" if positive == "patient" else "series"
-    together = ("patient", "study", "series", "volume")  # names of series may repeat from patient to patient
-    names = [name for name in together[: 1 if positive == "patient" else None] if name in store.columns]
-    table = pd.DataFrame({name: store.column(name)[positions] for name in names})
-    if needed not in names or table[needed].isna().all():
+    codes, table = grouped(store, positions, VOLUME[: 1 if positive == "patient" else None])
+    if needed not in table or table[needed].isna().all():
         raise RecipeError(
             f"data.views.positive: {positive} needs the {needed} of the images, and {store.path} does not know it. "
             "Take positive: same."
         )
-    codes = table.groupby(names, dropna=False, sort=False).ngroup().to_numpy()
     return np.where(table[needed].isna(), -1, codes)
 
 
 def _places(store: Images, positions: np.ndarray, distance_mm: float | None) -> np.ndarray:
     """Place of each image along the normal, in mm if there is a distance, else the number of its slice; NaN: unknown; (n,)."""
-    numbers = {
-        name: pd.to_numeric(pd.Series(store.column(name)[positions]), errors="coerce").to_numpy(float)
-        for name in ("slice", "z_mm", "spacing_slice_mm")
-        if name in store.columns
-    }
-    unknown = np.full(len(positions), np.nan)
-    slices = numbers.get("slice", unknown)
+    slices = numbers(store, positions, "slice")
     if distance_mm is None:
         if np.isnan(slices).all():
             raise RecipeError(
@@ -102,8 +93,8 @@ def _places(store: Images, positions: np.ndarray, distance_mm: float | None) -> 
                 "patient, or same."
             )
         return slices
-    places = numbers.get("z_mm", unknown)
-    places = np.where(np.isnan(places), slices * numbers.get("spacing_slice_mm", unknown), places)
+    places = numbers(store, positions, "z_mm")
+    places = np.where(np.isnan(places), slices * numbers(store, positions, "spacing_slice_mm"), places)
     if np.isnan(places).all():
         raise RecipeError(
             f"data.views.positive_mm: the distance of slices in {store.path} is unknown. Leave it out for the next slices."

@@ -27,13 +27,13 @@ class Steps:
 
     @staticmethod
     def values(images: torch.Tensor, scale: Scale) -> tuple[torch.Tensor, Scale]:
-        """Float32 values of images, and the scale that maps them to unit intensity."""
-        return scale.unit(images), UNIT
+        """Float32 values of images, in unit intensity if there is one scale for them, and the scale of these values."""
+        return (images.float(), scale) if scale.further else (scale.unit(images), UNIT)
 
     @staticmethod
     def window(values: torch.Tensor, centre: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
-        """Map `centre` to 0.5 and so many values as `width` to 1, and clip."""
-        return ((values - each(centre)) / each(width)).add_(0.5).clamp_(0, 1)
+        """Map each `centre` (B, K) to 0.5 and so many values as `width` to 1, and clip: (B, C, H, W) to (B, C · K, H, W)."""
+        return ((values[:, :, None] - of_windows(centre)) / of_windows(width)).add_(0.5).clamp_(0, 1).flatten(1, 2)
 
     @staticmethod
     def bias_field(unit: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
@@ -102,7 +102,8 @@ class GPUSteps(Steps):
     @staticmethod
     def window(values: torch.Tensor, centre: torch.Tensor, width: torch.Tensor) -> torch.Tensor:
         """See `Steps`."""
-        return torch.addcmul(each(0.5 - centre / width), values, each(1 / width)).clamp_(0, 1)
+        offset, factor = of_windows(0.5 - centre / width), of_windows(1 / width)
+        return torch.addcmul(offset, values[:, :, None], factor).clamp_(0, 1).flatten(1, 2)
 
     @staticmethod
     def contrast(unit: torch.Tensor, brightness: torch.Tensor, contrast: torch.Tensor) -> torch.Tensor:
@@ -162,3 +163,8 @@ def _polynomials(size: int, device: torch.device) -> torch.Tensor:
 def each(values: torch.Tensor) -> torch.Tensor:
     """Reshape a number per image (B,) so that it broadcasts over a batch (B, C, H, W)."""
     return values.view(-1, 1, 1, 1)
+
+
+def of_windows(values: torch.Tensor) -> torch.Tensor:
+    """Reshape numbers per image and window (B, K) so that they broadcast over the windows of a batch (B, C, K, H, W)."""
+    return values[:, None, :, None, None]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
+from ssl_transfer.channels import InputChannels
 from ssl_transfer.data.counters import uniforms
 from ssl_transfer.data.intensity import Intensity, Scale, match_channels
 from ssl_transfer.data.positives import Positive
@@ -98,16 +99,21 @@ class Views:
     positive_mm: float | None = None
     intensity: Intensity
 
+    def for_input(self, intensity: Intensity, channels: InputChannels) -> Views:
+        """This preset for the input of a backbone: its normalisation, and no colours to jitter in slices and windows."""
+        colourless = dict.fromkeys(("colour", "grey", "stain"), 0.0) if channels.are_stated else {}
+        return replace(self, intensity=intensity, **colourless)
+
     def make(self, images: torch.Tensor, scale: Scale, draws: np.ndarray) -> torch.Tensor:
         """Make one view of each image.
 
         Args:
             images: Values of a store, shape (B, C, H, W), any dtype.
-            scale: Map from these values to unit intensity.
+            scale: Map from these values to unit intensity, or several (K) maps, which are jittered alike.
             draws: Uniform random numbers, shape (B, DRAWS).
 
         Returns:
-            Normalised views, float32, shape (B, C, size, size).
+            Normalised views, float32, shape (B, C · K, size, size).
         """
         return self.make_pair(images, None, scale, draws)[0]
 
@@ -205,10 +211,12 @@ class Views:
             Parameters of `view_steps` by name, (B, …), on the CPU; and the offsets of noise and speckle as shares of their table,
             (B,).
         """
-        span = scale.high - scale.low
+        low, high = torch.tensor(scale.windows).T
+        centre = 0.5 + self.window_shift * (2 * next(draw) - 1)
+        width = torch.exp(self.window_stretch * (2 * next(draw) - 1))
         look = {
-            "centre": (0.5 + self.window_shift * (2 * next(draw) - 1)) * span + scale.low,
-            "width": torch.exp(self.window_stretch * (2 * next(draw) - 1)) * span,
+            "centre": centre[:, None] * (high - low) + low,
+            "width": width[:, None] * (high - low),
             "brightness": self.brightness * (2 * next(draw) - 1),
             "contrast": 1 + self.contrast * (2 * next(draw) - 1),
         }
@@ -245,7 +253,7 @@ class ViewMaker:
 
     Args:
         presets: Preset of each view.
-        scale: Map from the values of the store to unit intensity.
+        scale: Map from the values of the store to unit intensity, or several.
         seed: Seed of the run.
         channels: Number of channels that the backbone reads.
     """
@@ -260,8 +268,8 @@ class ViewMaker:
 
         The first view is of the images, all others are of their partners, if there are any.
         """
-        images = match_channels(images, self.channels)
-        others = images if partners is None else match_channels(partners, self.channels)
+        images = self.matched(images)
+        others = images if partners is None else self.matched(partners)
         return [
             preset.make(others if view else images, self.scale, uniforms(self.seed, epoch, rows, view, DRAWS))
             for view, preset in enumerate(self.presets)
@@ -272,7 +280,11 @@ class ViewMaker:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Views by the first preset, and the masks (B, H, W), cropped, rotated and flipped in the same way."""
         draws = uniforms(self.seed, epoch, rows, 0, DRAWS)
-        return self.presets[0].make_pair(match_channels(images, self.channels), masks, self.scale, draws)
+        return self.presets[0].make_pair(self.matched(images), masks, self.scale, draws)
+
+    def matched(self, images: torch.Tensor) -> torch.Tensor:
+        """Images of a store in so many channels that their unit intensities have those of the backbone."""
+        return match_channels(images, self.channels // len(self.scale.windows))
 
 
 def _resampled(images: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:

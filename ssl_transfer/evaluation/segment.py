@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from pydantic import Field, PositiveInt
 
-from ssl_transfer.data.intensity import Scale, match_channels
+from ssl_transfer.data.intensity import match_channels
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, tried
@@ -224,7 +224,7 @@ def _overlaps(
     lower: torch.dtype | None,
 ) -> pandas.DataFrame:
     """Dice, HD95 and NSD of every case and class of a split; each rank computes a part of the cases and gets all results."""
-    task, store = context.task, context.store(split)
+    task, store = context.task, context.backbone.inputs(context.store(split))
     cases = list(cases_of(task, context.rows[split]))
     in_mm = all(spacing is not None for _, _, spacing in cases)  # a mean of mm and pixels would be meaningless
     names = dict(enumerate(task.classes, 1))
@@ -255,7 +255,7 @@ def _segmented(
     from monai.inferers.utils import sliding_window_inference
 
     backbone, size = context.backbone, context.size
-    scale = Scale.of_store(context.task.store.card, backbone.intensity.window_hu)
+    scale = backbone.scale(context.task.store)
     values = torch.from_numpy(images).to(accelerator.device)
     height, width = values.shape[-2:]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,6 @@ import torch.distributed as distributed
 from accelerate import Accelerator
 from torch import nn
 
-from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.presets import VIEWS, mild
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
 from ssl_transfer.data.views import ViewBatch, ViewMaker
@@ -192,9 +191,8 @@ class Trained:
 
 def suited_views(context: EvalContext, crop_scale: tuple[float, float] = (0.6, 1.0)) -> Component:
     """The mild augmentation preset for a task's images (see `mild`)."""
-    name, options = mild(
-        str(context.task.domain), context.task.store.units, context.backbone.card.in_channels, crop_scale
-    )
+    store, channels = context.backbone.inputs(context.task.store), context.backbone.card.in_channels
+    name, options = mild(str(context.task.domain), store.units, channels, crop_scale)
     return Component(name=name, **options)
 
 
@@ -202,12 +200,12 @@ def build_training_set(
     context: EvalContext, views: Component, labels: np.ndarray | None = None, masked: bool = False
 ) -> TrainingSet:
     """The training images of a task, augmented, with their labels or masks."""
-    backbone, store = context.backbone, context.store("train")
-    channels, intensity = backbone.card.in_channels, backbone.intensity
+    backbone = context.backbone
+    store, channels = backbone.inputs(context.store("train")), backbone.card.in_channels
     options = choose(VIEWS, views, "views")
     preset = VIEWS[views.name](context.size, channels, store.units, **options)
-    preset = replace(preset, intensity=intensity)  # of the backbone, not of the preset
-    maker = ViewMaker([preset], Scale.of_store(store.card, intensity.window_hu), context.draw, channels)
+    preset = preset.for_input(backbone.intensity, backbone.card.channels)  # of the backbone, not of the preset
+    maker = ViewMaker([preset], backbone.scale(store), context.draw, channels)
     return TrainingSet([StoreShare(store, context.rows["train"], maker)], context.draw, labels, masked)
 
 

@@ -26,11 +26,12 @@ class Preprocessing:
 
     Attributes:
         channels: Channels of the input. Grey images are repeated, colour images become their luminance.
+        context: Number of slices that are channels: an image between its neighbours in the volume; 1: the image alone.
         size: Height and width of the input, in pixels.
         resize: How images are brought to this size.
         spacing: What is done about the spacing of pixels.
         orientation: Which way slices lie.
-        intensity: Values that become 0 and 1, by the units of the image.
+        intensity: Values that become 0 and 1, by the units of the image; of CT, in each window that is a channel of every slice.
         mean, std: Of each channel, of values between 0 and 1.
         pooling: How the last layer becomes a feature vector.
         features: Length of the feature vector.
@@ -38,6 +39,7 @@ class Preprocessing:
     """
 
     channels: int
+    context: int
     size: tuple[int, int]
     resize: str
     spacing: str
@@ -61,12 +63,13 @@ class Preprocessing:
         size, intensity = size or card.image_size, card.intensity
         return cls(
             channels=card.in_channels,
+            context=card.channels.context,
             size=(size, size),
             resize="bilinear, with antialiasing; aspect kept, the short side padded with 0 (the lower end of the window)",
             spacing=GRID,
             orientation=ORIENTATION,
             intensity={
-                "hu": list(intensity.window_hu),
+                "hu": [list(window) for window in card.channels.windows_hu] or list(intensity.window_hu),
                 "display": list(DISPLAY_RANGE),
                 "other": f"VOI window or stored bits; MR, PET and floats: percentiles {STORED_PERCENTILES[0]:g} and "
                 f"{STORED_PERCENTILES[1]:g} of the volume",
@@ -78,16 +81,28 @@ class Preprocessing:
             features=card.feature_dim,
         )
 
+    @property
+    def _slices(self) -> str:
+        """Which slices are channels, in words."""
+        if self.context == 1:
+            return "the image"
+        return f"{self.context} slices of the volume in their order, the image in the middle, the first and last one repeated"
+
     def to_json(self) -> dict[str, Any]:
         """The content of `preprocessing.json`."""
         return {"schema": SCHEMA, **asdict(self)}
 
     def as_markdown(self) -> str:
         """The steps in words, for people."""
-        (low, high), other = self.intensity["hu"], self.intensity["other"]
-        return f"""1. Intensity: CT in HU from {low:g} (0) to {high:g} (1); images as displayed from 0 to 255; others: {other}.
+        other, several = self.intensity["other"], isinstance(self.intensity["hu"][0], list)
+        windows = self.intensity["hu"] if several else [self.intensity["hu"]]
+        ends = ", ".join(f"{low:g} (0) to {high:g} (1)" for low, high in windows)
+        channels = "grey images are repeated; colour images become their luminance if there is one channel"
+        if several or self.context > 1:
+            channels = f"{self._slices}, each in {len(windows)} window(s), which stand together; colour images become luminance"
+        return f"""1. Intensity: CT in HU from {ends}; images as displayed from 0 to 255; others: {other}.
 2. Clip to [0, 1]; resize to {self.size[0]} × {self.size[1]} pixels: {self.resize}.
-3. {self.channels} channel(s): grey images are repeated; colour images become their luminance if there is one channel.
+3. {self.channels} channel(s): {channels}.
 4. Subtract {_numbers(self.mean)} and divide by {_numbers(self.std)}.
 5. Features: {self.features} numbers, pooling `{self.pooling}`.
 

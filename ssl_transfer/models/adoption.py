@@ -55,11 +55,13 @@ def adopt(model: TimmModel, architecture: Architecture, parent: Backbone) -> lis
 def with_channels(backbone: Backbone, channels: int) -> Backbone:
     """A copy of a backbone that reads another number of channels, its first convolution adapted as in `adopt`.
 
+    A backbone whose channels are slices or windows is returned as it is: images get them, whatever they have.
+
     Raises:
         BackboneError: If timm does not say which layer reads the image.
     """
     card = backbone.card
-    if card.in_channels == channels:
+    if card.in_channels == channels or card.channels.are_stated:
         return backbone
     architecture = replace(backbone.architecture, in_channels=channels)
     model = architecture.build(seed=0)

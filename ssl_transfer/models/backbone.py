@@ -12,13 +12,17 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from ssl_transfer.cards import AGAIN, BackboneCard
-from ssl_transfer.data.intensity import Intensity
+from ssl_transfer.cards import AGAIN, TRIVIAL, BackboneCard
+from ssl_transfer.channels import InputChannels, stated_input
+from ssl_transfer.data.images import Images
+from ssl_transfer.data.intensity import Intensity, Scale
+from ssl_transfer.data.neighbours import with_channels_of
 from ssl_transfer.data.passport import Passport
 from ssl_transfer.errors import BackboneError
 from ssl_transfer.kept import located
@@ -94,9 +98,17 @@ class Backbone(nn.Module):
         """How input images are scaled."""
         return self.card.intensity
 
+    def inputs(self, store: Images) -> Images:
+        """A store with the channels that this backbone reads, before windows: see `with_channels_of`."""
+        return with_channels_of(store, self.card.channels)
+
+    def scale(self, store: Images) -> Scale:
+        """The map from the values of a store of `inputs` to unit intensity."""
+        return Scale.of_store(store.card, self.intensity.window_hu, self.card.channels)
+
     @property
     def id(self) -> str:
-        """Hash of the weights, the architecture and the intensity; empty until the backbone is saved."""
+        """Hash of the weights, the architecture, the intensity and the channels; empty until the backbone is saved."""
         return self.card.id
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -155,14 +167,23 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
             `timm:NAME[.TAG]` for public weights, `imagenet:NAME` for those of an installed package (see `packaged`), both
             with `,in_channels=1` or 3 where it should not be that of the store; or a folder with their `model.safetensors`
             and `config.json`, as timm writes them and the Hugging Face hub holds them; `trivial` for `TrivialFeatures`.
-            Behind any of them, `,pooling=cls|mean|cls+mean|last4` states the pooling of a ViT (see `models.pooling`).
+            Behind any of them, `,context=3` and `,windows=lung+bone+-160:240` state what the channels are (see
+            `InputChannels`), and `,pooling=cls|mean|cls+mean|last4` the pooling of a ViT (see `models.pooling`).
         in_channels: Channels of public weights (timm adapts the first convolution), and default for `scratch:`.
         size: Height and width of its images, likewise; public weights of an architecture with a fixed size keep it.
 
     Raises:
         BackboneError: If it does not exist, is damaged, or its public weights cannot be fetched.
     """
-    text, pooling = stated_pooling(str(spec))
+    try:
+        text, channels = stated_input(str(spec))
+    except ValueError as error:
+        raise BackboneError(f"{spec}: {error}.") from None
+    if channels.are_stated:
+        stated = with_stated_channels(load_backbone(text, channels.count, size), channels)
+        stated.spec = portable(spec)
+        return stated
+    text, pooling = stated_pooling(text)
     if pooling is not None:
         stated = with_pooling(load_backbone(text, in_channels, size), pooling)
         stated.spec = portable(spec)
@@ -198,6 +219,27 @@ def with_pooling(backbone: Backbone, pooling: str) -> Backbone:
     return other.eval()
 
 
+def with_stated_channels(backbone: Backbone, channels: InputChannels) -> Backbone:
+    """A backbone whose channels are grey or colours, with others that are slices or windows; in `eval`.
+
+    Raises:
+        BackboneError: If its channels are stated already, or are not so many.
+    """
+    card = backbone.card
+    if card.channels.are_stated and card.channels != channels:
+        raise BackboneError(f"{card.name}: its channels are {card.channels}, as its card says, and not {channels}.")
+    if card.in_channels != channels.count or card.method == TRIVIAL:
+        raise BackboneError(
+            f"{card.name}: has {card.in_channels} channel(s), and {channels} are {channels.count}. Take public weights, whose "
+            "channels are adapted, or pretrain with data.context and data.windows."
+        )
+    window = {"window_hu": channels.windows_hu[0]} if channels.windows_hu else {}
+    card = replace(card, channels=channels, intensity=replace(card.intensity, **window))
+    other = Backbone.identified(backbone.model, card, backbone.classifier)
+    other.passport = backbone.passport
+    return other.eval()
+
+
 def _scratch(spec: str, in_channels: int, size: int) -> Backbone:
     folder, *settings = spec.removeprefix("scratch:").split(",")
     if (Path(folder) / "config.json").is_file():
@@ -216,14 +258,14 @@ def trivial_backbone(spec: str, shape: tuple[int, int, int]) -> Backbone:
 
 def random_init(card: BackboneCard) -> Backbone:
     """A card's architecture and scaling with the random weights of its seed (0 if it has none)."""
-    return _random_init(Architecture.from_card(card), card.intensity, card.pretraining_seed or 0, card.pooling)
+    facts = {"pooling": card.pooling, "channels": card.channels}
+    return _random_init(Architecture.from_card(card), card.intensity, card.pretraining_seed or 0, **facts)
 
 
-def _random_init(architecture: Architecture, intensity: Intensity, seed: int, pooling: str | None = None) -> Backbone:
+def _random_init(architecture: Architecture, intensity: Intensity, seed: int, **facts: Any) -> Backbone:
     model = architecture.build(seed)
-    return Backbone.identified(
-        model, new_card(SCRATCH, architecture, model, intensity, pooling=pooling, pretraining_seed=seed)
-    )
+    card = new_card(SCRATCH, architecture, model, intensity, pretraining_seed=seed, **facts)
+    return Backbone.identified(model, card)
 
 
 def _from_folder(path: Path, in_channels: int, size: int) -> Backbone:

@@ -104,7 +104,8 @@ def timm_config(model: TimmModel, card: BackboneCard) -> dict[str, Any]:
 
 def readme(card: BackboneCard) -> str:
     """The model card for people, in Markdown."""
-    window = card.intensity.window_hu
+    windows = card.channels.windows_hu or (card.intensity.window_hu,)
+    ends = ", ".join(f"{low:g} and {high:g}" for low, high in windows)
     load = (
         "This backbone has the small-image stem, which timm cannot build: load it with "
         '`ssl_transfer.load_backbone("PATH")`.'
@@ -122,7 +123,7 @@ Pretrained with **{card.method}** on **{card.source_domain or "nothing"}** (seed
 {load}
 
 ## Input
-Intensity 0 and 1 are {window[0]:g} and {window[1]:g} HU for CT, 0 and 255 for displayed images; clip, then
+Channels: {card.channels}. Intensity 0 and 1 are {ends} HU for CT, 0 and 255 for displayed images; clip, then
 subtract {list(card.intensity.mean)} and divide by {list(card.intensity.std)}.
 
 ## Origin

@@ -150,8 +150,8 @@ def prepared(
     backbone: Backbone, store: Images, rows: np.ndarray, size: int, batch_size: int, device: torch.device
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yield batches of a store's images as input of the backbone: positions within `rows`, and images (B, C, size, size)."""
-    scale = Scale.of_store(store.card, backbone.intensity.window_hu)
-    start = 0
+    store = backbone.inputs(store)
+    scale, start = backbone.scale(store), 0
     for images in _read(store, [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)], device):
         yield slice(start, start + len(images)), prepare(to_device(images, device), scale, size, backbone)
         start += len(images)

@@ -45,10 +45,12 @@ def stored_digest(path: Path, card: BackboneCard) -> str:
 
 
 def identity_digest(card: BackboneCard) -> hashlib.blake2b:
-    """The hash of what identifies a backbone besides its weights: architecture, intensity and pooling."""
+    """The hash of what identifies a backbone besides its weights: architecture, intensity, pooling and channels."""
     parts = [card.architecture, card.stem, card.options, to_json(card.intensity), card.in_channels]
     if card.pooling not in (None, "mean"):  # ids of CNNs are those of earlier versions
         parts.append(card.pooling)
+    if card.channels.are_stated:
+        parts.append(to_json(card.channels))
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=8)
 
 

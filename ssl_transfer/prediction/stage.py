@@ -22,6 +22,7 @@ from ssl_transfer.data.altered import ClearedAir
 from ssl_transfer.data.form import StoreForm
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.ingest.like import ingest_like, inputs_like
+from ssl_transfer.data.neighbours import lacking
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import Interrupted, StoreError, UsageError
 from ssl_transfer.models.adoption import with_channels
@@ -175,6 +176,8 @@ def _features(backbone: Backbone, store: Images, fitted: FittedProbe) -> np.ndar
         backbone = with_pooling(backbone, card.pool)
     if card.channels == "adapt":
         backbone = with_channels(backbone, store.shape[0])
+    for lacks in lacking(store, backbone.card.channels):
+        warn(f"the channels of {backbone.card.name} are {backbone.card.channels}, and {lacks}: they are repeated")
     with on_fastest_device(backbone) as device, Progress("predicting", len(store)) as progress:
         return embed(
             backbone,

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ssl_transfer.data.intensity import match_channels
 from ssl_transfer.data.training_set import StoreShare
 from ssl_transfer.pretraining.setup import PretrainSetup, resolve
 from ssl_transfer.pretraining.stage import read_recipe
@@ -66,7 +65,7 @@ def _rows(part: StoreShare, offset: int, images: int, epochs: int) -> list[list[
     spaced = ((np.arange(count) + 0.5) * len(part.positions) / count).astype(int)
     positions = np.asarray(part.positions)[spaced]
     values = torch.from_numpy(part.store.read(positions))
-    whole = maker.scale.unit(match_channels(values, maker.channels))
+    whole = maker.scale.unit(maker.matched(values))
     columns = [whole]
     for epoch in range(epochs):
         made = maker(values, positions + offset, epoch, part.read_partners(positions, maker.seed, epoch))
@@ -79,8 +78,8 @@ def _rows(part: StoreShare, offset: int, images: int, epochs: int) -> list[list[
 
 
 def _picture(image: torch.Tensor) -> np.ndarray:
-    """Unit intensity (C, H, W) as uint8 (H, W, 3)."""
-    grey = image.expand(3, -1, -1) if len(image) == 1 else image
+    """Unit intensity (C, H, W) as uint8 (H, W, 3): of three channels as colours, else of the middle one as grey."""
+    grey = image if len(image) == 3 else image[len(image) // 2].expand(3, -1, -1)
     return (grey.clamp(0, 1).nan_to_num() * 255).round().byte().permute(1, 2, 0).numpy()
 
 

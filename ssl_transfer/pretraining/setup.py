@@ -11,15 +11,12 @@ import torch
 
 from ssl_transfer.cards import TRIVIAL, TrainingStage, lineage
 from ssl_transfer.console import warn
-from ssl_transfer.data.altered import ClearedAir
 from ssl_transfer.data.images import Images
-from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.passport import Passport, TrainingRecord
-from ssl_transfer.data.positives import Partners
 from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.store import ImageStore, class_codes
-from ssl_transfer.data.training_set import StoreShare, TrainingSet
-from ssl_transfer.data.views import ViewMaker, Views
+from ssl_transfer.data.training_set import TrainingSet
+from ssl_transfer.data.views import Views
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import RecipeError, StoreError
 from ssl_transfer.methods.registry import METHODS, Objective
@@ -28,6 +25,7 @@ from ssl_transfer.models.architecture import Architecture, TimmModel
 from ssl_transfer.models.backbone import NO_PASSPORT, Backbone, load_backbone
 from ssl_transfer.models.card import inherited_licence, new_card
 from ssl_transfer.models.pooling import has_tokens
+from ssl_transfer.pretraining.training_images import as_parent_sees, opened_store, presets_of, training_set_of
 from ssl_transfer.processes import free_memory
 from ssl_transfer.recipe import Component, PretrainRecipe, choose
 from ssl_transfer.training.monitor import OnlineProbes
@@ -78,33 +76,27 @@ class PretrainSetup:
         Raises:
             RecipeError, StoreError, BackboneError: If they do not fit each other.
         """
-        size, sources = recipe.data.size, recipe.data.sources()
-        stores = [_opened(source.store, recipe.data.air) for source in sources]
-        channels = recipe.backbone.in_channels or max(store.shape[0] for store in stores)
+        stores = [opened_store(source.store, recipe.data, where) for source in recipe.data.sources()]
+        slices_and_windows = recipe.data.channels
+        most = slices_and_windows.count if slices_and_windows.are_stated else max(store.shape[0] for store in stores)
+        channels = recipe.backbone.in_channels or most
         _check_memory(recipe, channels, where)
         recipe = recipe.model_copy(update={"backbone": recipe.backbone.model_copy(update={"in_channels": channels})})
-        presets = _with_common_intensity(
-            [
-                _preset(source.views or recipe.data.views, size, channels, store)
-                for source, store in zip(sources, stores, strict=True)
-            ],
-            stores,
-        )
-        init = recipe.backbone.init
-        parent = None if init == "scratch" else _parent(init, channels, size, where)
+        presets = presets_of(recipe, stores, channels, where)
+        parent = None if recipe.backbone.init == "scratch" else _parent(recipe, channels, where)
         own = presets[0].intensity
-        presets = presets if parent is None else [_as_parent_sees(preset, parent) for preset in presets]
+        presets = presets if parent is None else [as_parent_sees(preset, parent) for preset in presets]
         backbone = _backbone(recipe, channels, presets[0], parent, where)
         labels, classes = _labels(recipe, stores) if METHODS[recipe.method.name].needs_labels else (None, None)
         objective = _objective(recipe, backbone, classes)
-        training_set = _training_set(recipe, stores, presets, labels, objective)
+        training_set = training_set_of(recipe, stores, presets, labels, objective)
         _check_batch(recipe, training_set, objective, where)
         objective.schedule = recipe.schedule(len(training_set))
         objective.layered = bool(objective.schedule.freeze_steps) or recipe.optimizer.options["layer_decay"] < 1
         _check_freeze(recipe, objective, where)
         _check_kept(recipe, where)
         if objective.teacher:
-            _check_window(objective.teacher, backbone, stores, where)
+            _check_teacher(objective.teacher, backbone, stores, where)
             _learn_from(objective.teacher, backbone)
         stages = (*_earlier_stages(parent, objective.teacher), _stage(recipe, training_set, objective))
         backbone.card = replace(backbone.card, **lineage(*stages))
@@ -149,31 +141,20 @@ def online_probes(recipe: PretrainRecipe, training_set: TrainingSet) -> OnlinePr
         return None
 
 
-def _opened(path: str, air: str | None) -> Images:
-    """A store; if air is cleared, a view of a CT store without the grey level of air."""
-    store = ImageStore(path)
-    return ClearedAir(store) if air and store.domain.modality == "ct" else store
-
-
-def _preset(views: Component, size: int, channels: int, store: Images) -> Views:
-    return VIEWS[views.name](size, channels, store.units, **views.options)
-
-
-def _with_common_intensity(presets: list[Views], stores: list[Images]) -> list[Views]:
-    """Presets with the same intensity normalisation: mean and std of the first preset, HU window of the first store in HU."""
-    window = next((p.intensity.window_hu for p, s in zip(presets, stores, strict=True) if s.units == "hu"), None)
-    intensity = replace(presets[0].intensity, window_hu=window or presets[0].intensity.window_hu)
-    return [replace(preset, intensity=intensity) for preset in presets]
-
-
-def _parent(init: str, channels: int, size: int, where: str) -> Backbone:
+def _parent(recipe: PretrainRecipe, channels: int, where: str) -> Backbone:
     """The backbone that a run starts from.
 
     Raises:
         BackboneError: If there is no such backbone.
-        RecipeError: If it has no weights.
+        RecipeError: If it has no weights, or reads other slices or windows.
     """
-    parent = load_backbone(init, channels, size)
+    init, own = recipe.backbone.init, recipe.data.channels
+    parent = load_backbone(init, channels, recipe.data.size)
+    theirs = parent.card.channels
+    if theirs.are_stated and theirs != own:
+        raise RecipeError(
+            f"{where}: backbone.init: the channels of {init} are {theirs}, and those of data are {own}. Set {theirs.settings}."
+        )
     if parent.reads_images and parent.card.method != TRIVIAL:
         return parent
     raise RecipeError(f"{where}: backbone.init: {init} has no weights to start from. Name a folder or public weights.")
@@ -185,12 +166,6 @@ def _pooling(recipe: PretrainRecipe, model: TimmModel, parent: Backbone | None) 
     if parent is None or section.pooling or "global_pool" in section.options or not has_tokens(model):
         return section.pooling
     return parent.card.pooling
-
-
-def _as_parent_sees(preset: Views, parent: Backbone) -> Views:
-    """A preset with the parent's mean and standard deviation, so that training starts from the features that it has."""
-    inherited = parent.intensity.for_channels(len(preset.intensity.mean))
-    return replace(preset, intensity=replace(preset.intensity, mean=inherited.mean, std=inherited.std))
 
 
 def _backbone(recipe: PretrainRecipe, channels: int, preset: Views, parent: Backbone | None, where: str) -> Backbone:
@@ -211,6 +186,7 @@ def _backbone(recipe: PretrainRecipe, channels: int, preset: Views, parent: Back
         model,
         preset.intensity,
         pooling=_pooling(recipe, model, parent),
+        channels=recipe.data.channels,
         method=recipe.method.name,
         parents=(*parent.card.parents, parent.id) if parent else (),
         adapted=adapted,
@@ -246,14 +222,23 @@ def _learn_from(teacher: Backbone, student: Backbone) -> None:
     student.card = replace(student.card, **inherited_licence(student.card, teacher.card))
 
 
-def _check_window(teacher: Backbone, student: Backbone, stores: list[Images], where: str) -> None:
-    """Refuse a teacher of CT images in another window than that of the views, whose values outside their window are lost.
+def _check_teacher(teacher: Backbone, student: Backbone, stores: list[Images], where: str) -> None:
+    """Refuse a teacher with other slices or windows as channels, or of CT images in another window than that of the views, whose
+    values outside their window are lost.
 
     Raises:
         RecipeError: If it is one.
     """
     domains = (teacher.card.source_domain or "").split(" + ")
     trained_on_ct = any(domain and Domain.parse(domain).modality == "ct" for domain in domains)
+    theirs, own = teacher.card.channels, student.card.channels
+    if theirs != own:  # photographs have three channels, too
+        if theirs.are_stated or trained_on_ct or teacher.card.in_channels != own.count:
+            raise RecipeError(
+                f"{where}: method.teacher: the channels of {teacher.card.name} are {theirs}, and those of data are {own}. Set "
+                f"{theirs.settings}."
+            )
+        return
     reads, seen = teacher.intensity.window_hu, student.intensity.window_hu
     if trained_on_ct and reads != seen and any(store.units == "hu" for store in stores):
         raise RecipeError(
@@ -286,65 +271,6 @@ def _objective(recipe: PretrainRecipe, backbone: Backbone, classes: np.ndarray |
         objective = METHODS[recipe.method.name](backbone, **extra, **recipe.method.options)
     objective.seed = recipe.train.seed
     return objective
-
-
-def _partners(store: Images, positions: np.ndarray, preset: Views, views: int, method: str) -> Partners | None:
-    """The images that further views are made of, as the preset says; None: the same.
-
-    Raises:
-        RecipeError: If the method makes one view of an image, a distance is stated that has no meaning, or the store does not
-            know which images belong together.
-    """
-    if preset.positive_mm is not None and preset.positive != "slice":
-        raise RecipeError(
-            f"data.views.positive_mm: a distance is for positive: slice, and this is {preset.positive}. Leave it out."
-        )
-    if preset.positive == "same":
-        return None
-    if views < 2:
-        raise RecipeError(
-            f"data.views.positive: {method} makes one view of each image, so it has no positives. Take positive: same."
-        )
-    return Partners(store, positions, preset.positive, preset.positive_mm)
-
-
-def _training_set(
-    recipe: PretrainRecipe, stores: list[Images], presets: list[Views], labels: np.ndarray | None, objective: Objective
-) -> TrainingSet:
-    """The training rows of all stores. If the method needs labels, only rows with a label.
-
-    Args:
-        labels: Class codes of all rows of all stores, one store after the other (−1: none).
-
-    Raises:
-        StoreError: If no row of a store is left.
-    """
-    seed, shares, offset = recipe.train.seed, [], 0
-    for source, store, preset in zip(recipe.data.sources(), stores, presets, strict=True):
-        positions = store.positions("train")
-        if labels is not None:
-            positions = positions[labels[offset : offset + len(store)][positions] >= 0]
-        offset += len(store)
-        if len(positions) == 0:
-            raise StoreError(
-                f"{store.path}: none of its training images has a '{recipe.data.label}', and "
-                f"{recipe.method.name} learns from labels. Leave the store out, or ingest it again with --labels."
-            )
-        positions = _limited(positions, recipe.data.limit, len(stores), seed)
-        scale = Scale.of_store(store.card, preset.intensity.window_hu)
-        maker = ViewMaker(objective.view_presets(preset), scale, seed, objective.backbone.card.in_channels)
-        partners = _partners(store, positions, preset, len(maker.presets), recipe.method.name)
-        shares.append(StoreShare(store, positions, maker, source.share, partners))
-    return TrainingSet(shares, seed, labels)
-
-
-def _limited(positions: np.ndarray, limit: int | None, stores: int, seed: int) -> np.ndarray:
-    """A seeded subset of the training rows; several stores share the limit."""
-    count = limit and max(1, limit // stores)
-    if not count or count >= len(positions):
-        return positions
-    chosen = np.random.default_rng(seed).choice(len(positions), count, replace=False)
-    return np.asarray(positions)[np.sort(chosen)]
 
 
 def _check_batch(recipe: PretrainRecipe, training_set: TrainingSet, objective: Objective, where: str) -> None:

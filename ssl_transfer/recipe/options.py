@@ -107,7 +107,8 @@ def _explain(error: ValidationError, model: type[BaseModel], where: str) -> str:
     """The first problem of a pydantic error, in our form; `where` is a file or a block of one (`file: method`)."""
     problem = error.errors()[0]
     location = ".".join(map(str, problem["loc"]))
-    location = f"{where}.{location}" if ": " in where else f"{where}: {location}"
+    separator = "." if ": " in where else ": "
+    location = f"{where}{separator}{location}" if location else where
     if problem["type"] == "extra_forbidden":
         *sections, key = problem["loc"]
         owner: Any = model

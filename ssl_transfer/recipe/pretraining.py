@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ssl_transfer.channels import InputChannels, Window, named_window
 from ssl_transfer.poolings import Pooling
 from ssl_transfer.recipe.bounds import (
     LARGEST_BATCH,
@@ -47,6 +48,10 @@ class DataSection(Section):
         limit: Number of training images, a seeded subset, for trials; null: all.
         air: `clear`: CT images are read without the grey level of their air, as for tasks whose card says so; stores of other
             modalities are read as they are. Null: all are.
+        context: Number of neighbouring slices of a volume that are the channels of an image, itself in the middle; odd. 1: the
+            image alone.
+        windows: Windows of CT in HU, each of which is a channel: names (`soft_tissue`, `lung`, `bone`, `mediastinum`, `liver`,
+            `brain`) or [lower, upper]. Null: the one of the views.
     """
 
     store: PathText | None = None
@@ -56,6 +61,27 @@ class DataSection(Section):
     label: str = "label"
     limit: int | None = Field(default=None, gt=0, le=LARGEST_COUNT)
     air: Literal["clear"] | None = None
+    context: int = 1
+    windows: list[Window] | None = None
+
+    @field_validator("windows", mode="before")
+    @classmethod
+    def _ends(cls, value: Any) -> Any:
+        """Names as the ends of their windows, which the run's id depends on."""
+        if not isinstance(value, list):
+            return value
+        return [named_window(window) if isinstance(window, str) else window for window in value]
+
+    @model_validator(mode="after")
+    def _channels_fit(self) -> DataSection:
+        if self.channels.problem:
+            raise ValueError(self.channels.problem)
+        return self
+
+    @property
+    def channels(self) -> InputChannels:
+        """What the channels of an image are."""
+        return InputChannels(self.context, tuple(self.windows or ()))
 
     @model_validator(mode="after")
     def _one_or_several(self) -> DataSection:
@@ -206,6 +232,16 @@ class PretrainRecipe(Section):
     keep: KeepSection = KeepSection()
     tracker: Literal["tensorboard", "wandb", "mlflow", "none"] = "tensorboard"
 
+    @model_validator(mode="after")
+    def _channels_agree(self) -> PretrainRecipe:
+        stated, channels = self.backbone.in_channels, self.data.channels
+        if channels.are_stated and stated not in (None, channels.count):
+            raise ValueError(
+                f"backbone.in_channels: found {stated}, and the channels are {channels}, which are {channels.count}. Set "
+                "backbone.in_channels=null"
+            )
+        return self
+
     def schedule(self, images: int) -> Schedule:
         """Length, warm-up and cadence of a pretraining on so many training images, at least one batch."""
         train, steps_per_epoch = self.train, images // self.train.batch_size
@@ -244,6 +280,8 @@ class PretrainRecipe(Section):
         # ids of recipes without these settings are those of earlier versions
         added = (
             ("data", "air", None),
+            ("data", "context", 1),
+            ("data", "windows", None),
             ("backbone", "pooling", None),
             ("train", "freeze_epochs", 0),
             ("optimizer", "layer_decay", 1),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer.cards import TRIVIAL
+from ssl_transfer.channels import InputChannels
 from ssl_transfer.data.task_card import TaskCard
 from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import read_yaml
@@ -63,9 +64,12 @@ def _budget(recipe: Mapping[str, Any]) -> str:
     data, train = recipe["data"], recipe["train"]
     views = data["views"]["name"] if isinstance(data["views"], dict) else data["views"]
     images = f"{data['limit']} images" if data.get("limit") else "all training images"
+    windows = tuple((float(low), float(high)) for low, high in data.get("windows") or ())
+    channels = InputChannels(int(data.get("context") or 1), windows)
     return (
         f"{recipe['method']['name']}, {recipe['backbone']['name']}, {data['size']} px, {images}, {float(train['epochs']):g} "
         f"epochs, batch {train['batch_size']}, {recipe['optimizer']['name']}, views {views}"
+        + (f", channels: {channels}" if channels.are_stated else "")
     )
 
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 import yaml
 
-from ssl_transfer.errors import UsageError, nearest
+from ssl_transfer.channels import stated_input
+from ssl_transfer.errors import BackboneError, UsageError, nearest
 from ssl_transfer.kept import located
 from ssl_transfer.paths import portable
 from ssl_transfer.poolings import stated_pooling
@@ -194,15 +195,21 @@ def external_id(spec: str) -> str | None:
     """The id of a store, backbone or file of features; None for a name such as `timm:resnet50`, and if it does not exist.
 
     Raises:
-        BackboneError: If it is a backbone of a run and epoch (`RUN@5`), and the run has none.
+        BackboneError: If it is a backbone of a run and epoch (`RUN@5`), and the run has none, or it states no channels.
     """
-    bare, pooling = stated_pooling(spec)
+    try:
+        bare, channels = stated_input(spec)
+    except ValueError as error:
+        raise BackboneError(f"{spec}: {error}.") from None
+    bare, pooling = stated_pooling(bare)
     if bare.startswith(FEATURES):
         path = bare.removeprefix(FEATURES).partition(",")[0]
         files = sorted(glob.glob("*".join(map(glob.escape, path.split("{store}")))))
         return " ".join(file_digest(Path(file)) for file in files) or None
     identity = (read_json(located(bare) / "card.json") or {}).get("id")
-    return f"{identity},pooling={pooling}" if identity and pooling else identity
+    stated = [f"pooling={pooling}"] if pooling else []
+    stated += [str(channels)] if channels.are_stated else []
+    return ",".join([identity, *stated]) if identity else None
 
 
 def open_study(folder: str | Path) -> Plan:

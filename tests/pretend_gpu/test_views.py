@@ -45,3 +45,17 @@ def test_views_of_224_px_cost_this(name, gpu):
     waits, launches, megabytes = COSTS[name]
     assert (counts.waits.total(), counts.launches) == (waits, launches), counts.waits
     assert (counts.bytes - table) / IMAGES / 1e6 == pytest.approx(megabytes, abs=0.1)
+
+
+def test_slices_and_windows_are_made_as_on_a_cpu(gpu):
+    hu = torch.randint(-1024, 2000, (IMAGES, 3, 48, 48), generator=torch.Generator().manual_seed(0)).to(torch.int16)
+    maker = ViewMaker([VIEWS["ct"](32, 9, "hu")], Scale(-160.0, 240.0, ((-1350.0, 150.0), (-500.0, 1300.0))), 0, 9)
+    (expected,) = maker(hu, np.arange(IMAGES), 0)
+    with gpu:
+        there = hu.to("cuda")
+        maker(there, np.arange(IMAGES), 0)  # builds constants
+        with gpu.counting() as counts:
+            (found,) = maker(there, np.arange(IMAGES), 0)
+        found = found.cpu()
+    assert found.shape == (IMAGES, 9, 32, 32) and torch.allclose(found, expected, rtol=0, atol=2e-5)
+    assert (counts.waits.total(), counts.launches) == (0, 30), counts.waits  # one more than of one channel
