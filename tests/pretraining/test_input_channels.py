@@ -154,7 +154,7 @@ def test_fine_tuning_and_segmentation_read_the_same_channels(pretrained, task, s
 
 
 def test_images_in_memory_have_no_slices_and_windows(pretrained):
-    with pytest.raises(UsageError, match="which need a store. Take extract_features"):
+    with pytest.raises(UsageError, match="which need a store"):
         embed_images(load_backbone(pretrained[1] / "backbone"), np.zeros((2, 3, 16, 16), np.uint8))
 
 
