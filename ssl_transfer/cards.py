@@ -200,6 +200,8 @@ class BackboneCard:
         if content is None and path.is_file():
             raise BackboneError(f"{path}: {damage(path)}. {AGAIN}")
         if content is None or content.get("kind") != "backbone":
+            if (folder / "backbone" / "card.json").is_file():
+                raise BackboneError(f"{folder}: this is a run. Name its backbone: {folder}/backbone.")
             raise BackboneError(
                 f"{folder}: this is no backbone (a folder with model.safetensors, config.json and card.json). Pretrain one "
                 "with `ssl-transfer pretrain RECIPE`, or name `scratch:NAME`, `imagenet:NAME` or `timm:NAME`. Weights of others: "

@@ -89,6 +89,12 @@ assert main(['inspect', 'store', '--figure', 'sheet.png']) == 0"""
     assert loaded(code, tmp_path).isdisjoint(("torch", "lightly", "timm", "monai"))
 
 
+def test_a_wrong_fraction_is_refused_before_torch_loads(tmp_path):
+    words = ["evaluate", "knn", "scratch:resnet10t", "none", "fraction=[0.1,3]"]
+    code = f"from ssl_transfer.cli import main\nassert main({words}) == 2"
+    assert "torch" not in loaded(code, tmp_path)
+
+
 def test_nothing_is_measured_or_ordered_by_a_clock_that_may_be_set():
     """Durations and time-outs are those of the monotonic clock; files are not compared by their dates."""
     wall = re.compile(r"\btime\.time(_ns)?\(|\bgetmtime\(|\.st_mtime\b|datetime\.now\([^)]*\) *-")

@@ -54,6 +54,12 @@ def repeating_columns(table: pd.DataFrame, requested: Sequence[str] | None) -> l
     return names
 
 
+def in_order(columns: list[str], requested: Sequence[str]) -> list[str]:
+    """The columns of an explorer, which opens with the first: the requested ones, the others, and the splits at the end."""
+    last = [name for name in ("split",) if name in columns]
+    return list(dict.fromkeys([*requested, *(name for name in columns if name not in last), *last]))
+
+
 def nuisance_columns(table: pd.DataFrame, requested: Sequence[str] | None, domain: str | None) -> list[str]:
     """The columns that should not decide about a label: the requested ones, or the domain and those of `NUISANCES`."""
     names = requested if requested is not None else [domain, *NUISANCES]

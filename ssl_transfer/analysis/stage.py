@@ -19,6 +19,7 @@ import pandas as pd
 from pydantic import Field, PositiveInt
 
 from ssl_transfer.analysis.analyzed_backbone import AnalyzedBackbone
+from ssl_transfer.analysis.columns import in_order
 from ssl_transfer.analysis.explorer.page import Finding, Projection, write_explorer
 from ssl_transfer.analysis.figures import draw_all
 from ssl_transfer.analysis.leaks import DUPLICATE
@@ -267,6 +268,7 @@ def _explorer(spec: AnalysisSpec, measured: Measurements, findings: Sequence[Fin
     if spec.against:
         lengths = [len(store) for store in stores.values()]
         table.insert(1, "from store" if "store" in table else "store", np.repeat(list(stores), lengths))
+    table = table[in_order(list(table), spec.columns or ())]
     projections = {backbone.name: _projection(spec, measured, backbone) for backbone in spec.backbones}
     title = f"{spec.store.path.name}: {len(spec.store):,} images"
     write_explorer(path, title, projections, table, np.concatenate(small), findings)

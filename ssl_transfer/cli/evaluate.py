@@ -68,6 +68,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     from ssl_transfer.data.tasks import Task
 
+    _check_shared(options)
     task = Task.load(name)
     from ssl_transfer.evaluation.settings import evaluate_recipe, swept
     from ssl_transfer.evaluation.stage import evaluate
@@ -100,6 +101,17 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         say(f"figure: {options.figure}")
     found = {"trajectories": [each.to_json() for each in over_epochs]} if over_epochs else {}
     return {"results": results, **found} if several else results[0]
+
+
+def _check_shared(options: argparse.Namespace) -> None:
+    """Refuse wrong fractions and seeds before torch loads."""
+    from ssl_transfer.recipe import EvaluateRecipe, parse_overrides, validate
+
+    settings = parse_overrides(options.overrides)
+    for name in ("fraction", "seed"):
+        values = settings.get(name, [])
+        for value in values if isinstance(values, list) else [values]:
+            validate(EvaluateRecipe, {name: value}, f"evaluate {options.protocol}")
 
 
 def check(options: argparse.Namespace) -> None:

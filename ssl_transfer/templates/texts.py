@@ -122,7 +122,7 @@ def recipe_text(plan: Plan) -> str:
         f"# SimCLR on {plan.store_path}: {plan.n_train:,} training images of {height} × {width} px ({card.domain}).",
         f"#   ssl-transfer pretrain {plan.recipe}",
         f"# Look at the views first: ssl-transfer preview {plan.recipe} --figure {plan.out}/views.png",
-        "# Every key: docs/recipes.md; any key can be set on the command line, as train.epochs=10.",
+        "# Every key: the page Keys of a recipe of the documentation; any can be set on the command line, as train.epochs=10.",
     ]
     return _text(head, rows)
 

@@ -6,7 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssl_transfer.analysis.columns import descriptive_columns, patients_of, repeating_columns, sample_of_patients
+from ssl_transfer.analysis.columns import (
+    descriptive_columns,
+    in_order,
+    patients_of,
+    repeating_columns,
+    sample_of_patients,
+)
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.errors import UsageError
 
@@ -111,3 +117,9 @@ def test_another_seed_draws_other_patients():
 
 def test_with_one_patient_the_sample_is_all_images():
     assert sorted(sample_of_patients(np.full(60, "p", object), 10, 0)) == list(range(60))
+
+
+def test_an_explorer_opens_with_the_requested_column_and_splits_are_at_the_end():
+    columns = ["label", "patient", "split", "diagnosis", "distance"]
+    assert in_order(columns, ["diagnosis"]) == ["diagnosis", "label", "patient", "distance", "split"]
+    assert in_order(columns, ["split"]) == ["split", "label", "patient", "diagnosis", "distance"]

@@ -37,6 +37,11 @@ def test_weights_with_one_flipped_bit_are_not_those_of_the_card(saved):
         load_backbone(saved)
 
 
+def test_the_folder_of_a_run_names_its_backbone(saved):
+    with pytest.raises(BackboneError, match=f"this is a run. Name its backbone: {saved}"):
+        load_backbone(saved.parent)
+
+
 @pytest.mark.parametrize("change", [{"architecture": "resnet14t"}, {"in_channels": 3}])
 def test_weights_of_another_architecture_do_not_belong_to_the_card(saved, change):
     if "in_channels" in change:
