@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.channels import WINDOWS_HU, Window
 from ssl_transfer.cli.decisions_text import store_text
 from ssl_transfer.cli.text import as_lines
 from ssl_transfer.cli.verb import Verb
@@ -31,6 +32,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw a contact sheet of a store")
     parser.add_argument(
         "--by", default="label", metavar="COLUMN", help="of the contact sheet: a row for each value of this"
+    )
+    parser.add_argument(
+        "--window",
+        default="soft_tissue",
+        metavar="NAME|LOW,HIGH",
+        help=f"of a contact sheet of HU: {', '.join(WINDOWS_HU)}, or its ends (default soft_tissue)",
     )
     parser.add_argument(
         "--names",
@@ -98,13 +105,22 @@ def _store(path: Path, options: argparse.Namespace) -> dict[str, Any]:
 
     store = ImageStore(path)
     if options.figure:
-        contact_sheet(store, options.figure, by=options.by)
+        contact_sheet(store, options.figure, by=options.by, window_hu=_window(options.window))
         say(f"contact sheet: {options.figure}")
     if options.names:
         from ssl_transfer.data.ingest.lookup import file_names
 
         return {"kind": "names", "store": str(path), "names": file_names(store, options.names)}
     return store_summary(store)
+
+
+def _window(text: str) -> Window:
+    """A window by its name or its ends in HU."""
+    try:
+        low, high = WINDOWS_HU.get(text) or map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"--window {text}: expected {', '.join(WINDOWS_HU)}, or two numbers, such as 0,80.") from None
+    return low, high
 
 
 def as_text(answer: dict[str, Any]) -> str:

@@ -13,23 +13,26 @@ DISPLAY_RANGE = (0.0, 255.0)
 SCALED_RANGE = (0.0, 10000.0)  # of `scaled` stores: what the low and the high end of each image's range become
 
 
-def displayed(image: np.ndarray, units: str, value_range: tuple[float, float]) -> np.ndarray:
+def displayed(
+    image: np.ndarray, units: str, value_range: tuple[float, float], window_hu: tuple[float, float] = SOFT_TISSUE_HU
+) -> np.ndarray:
     """Convert an image to a picture.
 
-    HU are shown in the soft-tissue window, `stored` and `scaled` values in the value range of their store, as a backbone sees
+    HU are shown in a window, `stored` and `scaled` values in the value range of their store, as a backbone sees
     them, others unchanged.
 
     Args:
         image: Values of a store, shape (C, H, W), 1 or 3 channels; NaN is shown as 0.
         units: Units of the store: `hu`, `display`, `rgb`, `stored` or `scaled`.
         value_range: Of the store's card.
+        window_hu: The HU that become black and white.
 
     Returns:
         uint8 (H, W), or (H, W, 3) for three channels.
     """
     image = np.nan_to_num(image.astype(np.float32))
     if units in ("hu", "stored", "scaled"):
-        low, high = SOFT_TISSUE_HU if units == "hu" else value_range
+        low, high = window_hu if units == "hu" else value_range
         image = (image - low) / max(high - low, 1e-9) * 255
     shown = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
     return shown[0] if len(shown) == 1 else np.ascontiguousarray(np.moveaxis(shown, 0, -1))

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ssl_transfer.data.display import displayed
+from ssl_transfer.channels import Window
+from ssl_transfer.data.display import SOFT_TISSUE_HU, displayed
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import UsageError, nearest
 from ssl_transfer.texts import is_missing
@@ -69,11 +70,13 @@ def store_summary(store: ImageStore) -> dict:
     }
 
 
-def contact_sheet(store: ImageStore, path: str | os.PathLike, images: int = 64, by: str = "label") -> Path:
+def contact_sheet(
+    store: ImageStore, path: str | os.PathLike, images: int = 64, by: str = "label", window_hu: Window = SOFT_TISSUE_HU
+) -> Path:
     """Draw example images, a row for each label, with the outlines of their masks.
 
-    Examples are evenly spaced over the rows of a label, so the same store gives the same sheet. HU are shown in the soft-tissue
-    window (400/40), `display` values unchanged, `stored` and `scaled` values in the value range of the store, as a backbone sees
+    Examples are evenly spaced over the rows of a label, so the same store gives the same sheet. HU are shown in a
+    window, `display` values unchanged, `stored` and `scaled` values in the value range of the store, as a backbone sees
     them.
 
     Args:
@@ -81,6 +84,7 @@ def contact_sheet(store: ImageStore, path: str | os.PathLike, images: int = 64, 
         path: Path of the PNG file.
         images: Approximate number of examples.
         by: Column whose values have a row each.
+        window_hu: The HU that become black and white.
 
     Returns:
         The path.
@@ -93,7 +97,7 @@ def contact_sheet(store: ImageStore, path: str | os.PathLike, images: int = 64, 
     groups = _examples(store, images, by)
     columns = max(len(positions) for _, positions in groups)
     tile = (WIDTH - 2 * MARGIN - (columns - 1) * GAP) // columns
-    sheet = _Sheet(store, columns, min(tile, 240))
+    sheet = _Sheet(store, columns, min(tile, 240), window_hu)
     for title, positions in groups:
         sheet.add(title, positions)
     return sheet.save(Path(path))
@@ -150,9 +154,10 @@ def _evenly_spaced(positions: np.ndarray, count: int) -> np.ndarray:
 class _Sheet:
     """A page that grows downwards: rows of tiles, then a legend and a caption."""
 
-    def __init__(self, store: ImageStore, columns: int, tile: int):
+    def __init__(self, store: ImageStore, columns: int, tile: int, window_hu: Window):
         from PIL import ImageFont
 
+        self.window_hu = window_hu
         self.store, self.tile, self.columns = store, tile, columns
         height, width = store.shape[1:]
         scale = tile / max(height, width)
@@ -193,7 +198,8 @@ class _Sheet:
     def _tile(self, image: np.ndarray, mask: np.ndarray | None):
         from PIL import Image
 
-        tile = Image.fromarray(displayed(image, self.store.units, self.store.card.value_range)).convert("RGB")
+        shown = displayed(image, self.store.units, self.store.card.value_range, self.window_hu)
+        tile = Image.fromarray(shown).convert("RGB")
         tile = tile.resize(self.tile_size, Image.Resampling.BICUBIC)
         if mask is None or not mask.any():
             return tile
