@@ -144,14 +144,20 @@ def slices_of(store: Images, positions: np.ndarray) -> np.ndarray:
 
 
 def lacking(store: Images, channels: InputChannels) -> list[str]:
-    """What the images of a store lack for these channels, in words; such channels repeat what there is."""
-    lacks = []
-    if channels.are_stated and store.shape[0] > 1 and not isinstance(store, StackedSlices):
+    """What the images of a store, stacked or not, lack for these channels, in words; such channels repeat what there is."""
+    lacks, images = [], store.store if isinstance(store, StackedSlices) else store
+    if channels.are_stated and images.shape[0] > 1:
         lacks.append("its images are in colour")
-    if channels.windows_hu and store.units != "hu":
-        lacks.append(f"its images are not in HU ({store.units})")
-    if channels.context > 1 and len(store):
-        neighbours = neighbouring_slices(store, channels.context)
+    if channels.windows_hu and images.units != "hu":
+        lacks.append(f"its images are not in HU ({images.units})")
+    if channels.context > 1:
+        stacked = store if isinstance(store, StackedSlices) else StackedSlices(store, channels.context)
+        neighbours = stacked.neighbours
         if (neighbours == neighbours[:, :1]).all():
             lacks.append("none of its images has a neighbouring slice (columns series and slice)")
     return lacks
+
+
+def repeated(store: Images, channels: InputChannels) -> list[str]:
+    """Notes for the reader of a result: why channels repeat what there is."""
+    return [f"channels: {lacks}: repeated" for lacks in lacking(store, channels)]

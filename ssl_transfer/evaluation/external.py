@@ -14,6 +14,7 @@ import numpy as np
 import pandas
 
 from ssl_transfer.data.external_tests import ExternalTest
+from ssl_transfer.data.neighbours import repeated
 from ssl_transfer.data.passport import Passport, TrainingRecord
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.domains import boundary
@@ -82,6 +83,7 @@ def tested_externally(
     of_test = replace(tested, rows={"test": rows}), replace(measured, predictions=both[1], test=of_external)
     seen = contamination(backbone, test.task, rows, both[1], of_external, temperature)
     store = test.task.store
+    notes = [*repeated(store, backbone.card.channels), *_notes(test.task, left_out)]
     record = {
         "store": store.card.id,
         "domain": str(store.domain),
@@ -97,7 +99,7 @@ def tested_externally(
         "subgroups": subgroup_metrics(*of_test),
         "seen_in_pretraining": seen.seen_in_pretraining,
         "contamination": seen.summary,
-        "notes": [*test.notes, *test.missing(classes), *_notes(test.task, left_out)],
+        "notes": [*test.notes, *test.missing(classes), *notes],
     }
     return ExternalResult(test.name, record, seen.with_statements(both[1]))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from ssl_transfer.cards import TRIVIAL, TrainingStage, lineage
 from ssl_transfer.data.form import StoreForm
-from ssl_transfer.data.neighbours import lacking
+from ssl_transfer.data.neighbours import repeated
 from ssl_transfer.data.passport import TrainingRecord
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.domains import UNKNOWN, Domain, boundary
@@ -182,7 +182,7 @@ def _notes(context: EvalContext) -> list[str]:
     if task.patients is None:
         notes.append("patients unknown: splits, fractions and intervals are by image")
     have, want = task.store.shape[0], backbone.card.in_channels
-    notes += [f"channels: {lacks}: repeated" for lacks in lacking(task.store, backbone.card.channels)]
+    notes += repeated(task.store, backbone.card.channels)
     if have != want and not backbone.card.channels.are_stated:
         notes.append(
             f"channels: store has {have}, backbone reads {want}; " + ("repeated" if have == 1 else "luminance")

@@ -29,13 +29,14 @@ def opened_store(path: str, data: DataSection, where: str) -> Images:
     """
     store = ImageStore(path)
     store = ClearedAir(store) if data.air and store.domain.modality == "ct" else store
+    store = with_channels_of(store, data.channels)
     if lacks := lacking(store, data.channels):
         key = "windows" if data.windows else "context"
         raise RecipeError(
             f"{where}: data.{key}: the channels are {data.channels}, and of {path} {' and '.join(lacks)}. Leave out the store, "
             f"or data.{key}."
         )
-    return with_channels_of(store, data.channels)
+    return store
 
 
 def presets_of(recipe: PretrainRecipe, stores: list[Images], channels: int, where: str) -> list[Views]:
