@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ssl_transfer.errors import nearest
+from ssl_transfer.errors import BackboneError, nearest
 
 Window = tuple[float, float]  # HU that become 0 and 1 in unit intensity
 
@@ -90,7 +90,7 @@ def stated_input(spec: str) -> tuple[str, InputChannels]:
     A window without a name is `lower:upper`.
 
     Raises:
-        ValueError: If they state no channels.
+        BackboneError: If they state no channels.
 
     Example:
         >>> stated_input("imagenet:efficientnet_lite0,windows=lung+-160:240+bone")[1].windows_hu
@@ -101,18 +101,23 @@ def stated_input(spec: str) -> tuple[str, InputChannels]:
     stated = dict(STATED.findall(spec))
     context, windows = stated.get("context", "1"), stated.get("windows")
     if not context.isdecimal():
-        raise ValueError(f"context: found {context}, expected an odd number of slices, such as 3")
-    channels = InputChannels(int(context), tuple(map(_stated_window, windows.split("+"))) if windows else ())
+        raise BackboneError(f"{spec}: context: found {context}, expected an odd number of slices, such as 3.")
+    try:
+        ends = tuple(map(_stated_window, windows.split("+"))) if windows else ()
+    except ValueError as error:
+        raise BackboneError(f"{spec}: windows: {error}.") from None
+    channels = InputChannels(int(context), ends)
     if channels.problem:
-        raise ValueError(channels.problem)
+        raise BackboneError(f"{spec}: {channels.problem}.")
     return STATED.sub("", spec), channels
 
 
 def _stated_window(word: str) -> Window:
     """The ends of a name, or of `lower:upper`."""
     low, separator, high = word.partition(":")
+    if not separator:
+        return named_window(word)
     try:
-        return (float(low), float(high)) if separator else named_window(word)
-    except ValueError as error:
-        expected = "expected lower:upper in HU, such as -160:240"
-        raise ValueError(f"windows: {f'found {word}, {expected}' if separator else error}") from None
+        return float(low), float(high)
+    except ValueError:
+        raise ValueError(f"found {word}, expected lower:upper in HU, such as -160:240") from None

@@ -175,10 +175,7 @@ def load_backbone(spec: str | Path, in_channels: int = 3, size: int = 224) -> Ba
     Raises:
         BackboneError: If it does not exist, is damaged, or its public weights cannot be fetched.
     """
-    try:
-        text, channels = stated_input(str(spec))
-    except ValueError as error:
-        raise BackboneError(f"{spec}: {error}.") from None
+    text, channels = stated_input(str(spec))
     if channels.are_stated:
         stated = with_stated_channels(load_backbone(text, channels.count, size), channels)
         stated.spec = portable(spec)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import yaml
 
 from ssl_transfer.channels import stated_input
-from ssl_transfer.errors import BackboneError, UsageError, nearest
+from ssl_transfer.errors import UsageError, nearest
 from ssl_transfer.kept import located
 from ssl_transfer.paths import portable
 from ssl_transfer.poolings import stated_pooling
@@ -197,10 +197,7 @@ def external_id(spec: str) -> str | None:
     Raises:
         BackboneError: If it is a backbone of a run and epoch (`RUN@5`), and the run has none, or it states no channels.
     """
-    try:
-        bare, channels = stated_input(spec)
-    except ValueError as error:
-        raise BackboneError(f"{spec}: {error}.") from None
+    bare, channels = stated_input(spec)
     bare, pooling = stated_pooling(bare)
     if bare.startswith(FEATURES):
         path = bare.removeprefix(FEATURES).partition(",")[0]

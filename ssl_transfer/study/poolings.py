@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.channels import stated_input
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.poolings import stated_pooling
 from ssl_transfer.protocols import PROTOCOLS, stated_group_pool
@@ -107,7 +108,7 @@ def _pooling(arm: Arm, inputs: StudyInputs) -> str | None:
         section = inputs.backbone_section(arm)
         stated = str(section.get("pooling") or "")
         return _of_vit(str(section.get("name")), stated, section.get("options") or {})
-    spec, stated = stated_pooling(arm.level(pretraining.backbone))
+    spec, stated = stated_pooling(stated_input(arm.level(pretraining.backbone))[0])
     card: dict[str, Any] = read_json(Path(spec) / "card.json") or {}
     if card:
         stated = stated or card.get("pooling")

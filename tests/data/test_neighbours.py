@@ -13,6 +13,7 @@ from ssl_transfer.data.neighbours import StackedSlices, lacking, neighbouring_sl
 from ssl_transfer.data.presets import VIEWS
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.data.views import ViewMaker
+from ssl_transfer.errors import BackboneError
 
 SLICES = 5
 SERIES = np.repeat(["a1", "a2", "b1", "c1"], SLICES)  # of patients a, a, b and c, whose series has two volumes
@@ -171,7 +172,7 @@ def test_slices_and_windows_have_no_colours_to_jitter():
     ("spec", "message"),
     [
         ("resnet18,context=4", "found 4, expected an odd number"),
-        ("resnet18,context=three", "found three"),
+        ("resnet18,context=three", "context: found three"),
         ("resnet18,windows=lung", "found one window"),
         ("resnet18,windows=lung+bones", "windows: found 'bones'. Did you mean 'bone'"),
         ("resnet18,windows=lung+40:-40", "found 40 to -40 HU"),
@@ -179,5 +180,5 @@ def test_slices_and_windows_have_no_colours_to_jitter():
     ],
 )
 def test_wrong_channels_are_refused(spec, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(BackboneError, match=message):
         stated_input(spec)
