@@ -277,6 +277,8 @@ class FeaturesCard:
         pooling: Pooling of the backbone; None in cards of earlier versions.
         poolings: Further poolings that `features.safetensors` holds, tensors with these names; None: there are none.
         digest: Hash of `features.safetensors`; None in cards of earlier versions.
+        float32: What float32 was in the computation, `ieee`; None in cards of earlier versions.
+        cost: What they have cost (see `Cost`); None in cards of earlier versions.
     """
 
     schema: int = FEATURES_SCHEMA
@@ -292,6 +294,8 @@ class FeaturesCard:
     digest: str | None = None
     pooling: str | None = None
     poolings: tuple[str, ...] | None = None
+    float32: str | None = None
+    cost: dict[str, Any] | None = None
 
     @classmethod
     def load(cls, folder: Path) -> FeaturesCard:
@@ -316,4 +320,4 @@ class FeaturesCard:
 
     def to_json(self) -> dict[str, Any]:
         """The card as `card.json` has it."""
-        return to_json(self, optional=("digest", "pooling", "poolings"))
+        return to_json(self, optional=("digest", "pooling", "poolings", "float32", "cost"))

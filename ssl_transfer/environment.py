@@ -16,6 +16,8 @@ from ssl_transfer import __version__
 
 PACKAGES = ("torch", "torchvision", "lightly", "timm", "accelerate", "faiss", "scikit-learn", "umap-learn", "numpy")
 
+FLOAT32 = "ieee"  # what float32 is in every computation, see `ssl_transfer.numerics`; never "tf32"
+
 
 @cache
 def _fixed_environment() -> dict[str, Any]:
@@ -53,6 +55,7 @@ def environment(device: str) -> dict[str, Any]:
     return {
         **_fixed_environment(),
         "device": device,
+        "float32": FLOAT32,
         "threads": thread_count(),
         "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }

@@ -15,17 +15,20 @@ from safetensors.numpy import save_file
 
 from ssl_transfer.cards import FEATURES_AGAIN, FeaturesCard
 from ssl_transfer.console import Progress, is_main_process
+from ssl_transfer.cost import metered
 from ssl_transfer.data.altered import ClearedAir
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.presets import VIEWS, mild
 from ssl_transfer.data.store_watch import StoreWatch
 from ssl_transfer.data.views import ViewMaker
+from ssl_transfer.environment import FLOAT32
 from ssl_transfer.errors import UsageError
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.device import on_fastest_device
 from ssl_transfer.models.embedding import embed, embed_layers, embed_poolings, evaluating, prepare
 from ssl_transfer.models.pooling import STORED, available
+from ssl_transfer.models.ranks import gpu_count
 from ssl_transfer.paths import portable
 from ssl_transfer.records import parquet_rows
 from ssl_transfer.run import Artifact, claimed, file_digest, read_json, whole_folder
@@ -277,7 +280,7 @@ def _extract(
     own = backbone.pooling
     names = [own, *(name for name in STORED if name != own and name in available(backbone.model))] if pool else []
     watch = StoreWatch([store])
-    with on_fastest_device(backbone) as device, Progress("features", len(store)) as progress:
+    with metered() as meter, on_fastest_device(backbone) as device, Progress("features", len(store)) as progress:
         settings: dict[str, Any] = {
             "size": size,
             "device": device,
@@ -292,6 +295,7 @@ def _extract(
             values = others.pop(own)
         else:
             values, others = embed(backbone, store, rows, **settings), {}
+        cost = meter.total(gpu_count(device))
     watch.check()
     card = FeaturesCard(
         run_id=artifact.id,
@@ -304,6 +308,8 @@ def _extract(
         shape=values.shape,
         pooling=own,
         poolings=tuple(others) or None,
+        float32=FLOAT32,
+        cost=cost.to_json(),
     )
     if is_main_process():
         card = _write({"features": values, **others}, store, artifact.folder, card)

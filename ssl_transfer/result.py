@@ -201,6 +201,7 @@ class Ranking:
         caveats: Caveats, as sentences.
         n: Number of images and patients that were used.
         settings: Every option of `rank` with its value.
+        cost: What it has cost (see `Cost`); None in those of earlier versions.
         path: Folder of the ranking, not part of `rank.json`; None: not saved.
     """
 
@@ -220,6 +221,7 @@ class Ranking:
     n: dict[str, int | None]
     settings: dict[str, Any]
     environment: dict[str, Any]
+    cost: dict[str, Any] | None = field(default=None, compare=False)
     path: Path | None = field(default=None, compare=False)
 
     @classmethod

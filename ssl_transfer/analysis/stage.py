@@ -45,6 +45,7 @@ from ssl_transfer.data.store import ImageStore
 from ssl_transfer.environment import environment
 from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.neighbors import IndexKind, nearest
+from ssl_transfer.numerics import numerics
 from ssl_transfer.paths import portable
 from ssl_transfer.result import Analysis
 from ssl_transfer.run import Artifact, plain, whole_folder
@@ -135,6 +136,7 @@ def analyze(
         return _analysis(artifact, spec, opened, samples, settings)
 
 
+@numerics()
 def _analysis(
     artifact: Artifact, spec: AnalysisSpec, whole: ImageStore, samples: Sequence[str], settings: dict[str, Any]
 ) -> Analysis:

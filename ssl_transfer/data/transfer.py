@@ -26,8 +26,9 @@ def to_device_together(tensors: Mapping[str, torch.Tensor], device: torch.device
 
 
 def to_host(tensors: Mapping[str, torch.Tensor]) -> Callable[[], dict[str, np.ndarray]]:
-    """Start to copy tensors to the host as float32; the result waits for them, and not for what the device was told later."""
-    copies = {name: tensor.float().to("cpu", non_blocking=True) for name, tensor in tensors.items()}
+    """Start to copy tensors to the host, floats as float32; the result waits for them, and not for later work of the device."""
+    exact = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    copies = {name: tensor.to("cpu", non_blocking=True) for name, tensor in exact.items()}
     arrived = torch.cuda.Event() if any(tensor.is_cuda for tensor in tensors.values()) else None
     if arrived:
         arrived.record()

@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from ssl_transfer.data.transfer import to_device
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified, tried
 from ssl_transfer.evaluation.objectives import HeadObjective, head_objective
@@ -130,7 +131,7 @@ def _scores(
             parts.append(of_images.float())
         outputs = torch.cat(parts) if parts else torch.empty((0, objective.outputs))
         if isinstance(head, BagHead) and parts:
-            codes = torch.from_numpy(np.searchsorted(mine, bags.codes[chosen])).to(accelerator.device)
+            codes = to_device(torch.from_numpy(np.searchsorted(mine, bags.codes[chosen])), accelerator.device)
             outputs = head.pooling(outputs, codes, len(mine)).float()
     scored = list(zip(mine.tolist(), objective.scores(outputs), strict=True))
     return np.stack([scores for _, scores in sorted(gather_object(scored), key=lambda item: item[0])])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ssl_transfer.cards import TRIVIAL, TrainingStage, lineage
+from ssl_transfer.cost import Cost
 from ssl_transfer.data.form import StoreForm
 from ssl_transfer.data.neighbours import repeated
 from ssl_transfer.data.passport import TrainingRecord
@@ -34,7 +35,7 @@ def eval_result(
     context: EvalContext,
     options: dict[str, Any],
     measured: ProtocolResult,
-    seconds: float,
+    cost: Cost,
     seen: Contamination,
     external: Sequence[ExternalResult] = (),
 ) -> EvalResult:
@@ -46,7 +47,7 @@ def eval_result(
         context: Input of the protocol.
         options: Options of the protocol.
         measured: The result that the protocol returned.
-        seconds: Wall time of the protocol.
+        cost: What the protocol has cost.
         seen: Which test cases were seen in pretraining.
         external: Results on external stores.
     """
@@ -79,7 +80,7 @@ def eval_result(
         seen_in_pretraining=seen.seen_in_pretraining,
         contamination=_finite_clean(seen.summary),
         external={each.name: _external(each.record) for each in external},
-        cost={"seconds": seconds, "device": device_name()},
+        cost={**cost.to_json(), "device": device_name()},
         environment=environment(device_name()),
         notes=_notes(context) + measured.notes,
         settings={

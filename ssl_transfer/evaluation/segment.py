@@ -16,6 +16,7 @@ from pydantic import Field, PositiveInt
 
 from ssl_transfer.data.intensity import match_channels
 from ssl_transfer.data.tasks import Task
+from ssl_transfer.data.transfer import to_device, to_host
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, tried
 from ssl_transfer.evaluation.task_model import TaskModel, build_task_model, build_training_set, learn, suited_views
@@ -223,40 +224,51 @@ def _overlaps(
     accelerator: Accelerator,
     lower: torch.dtype | None,
 ) -> pandas.DataFrame:
-    """Dice, HD95 and NSD of every case and class of a split; each rank computes a part of the cases and gets all results."""
+    """Dice, HD95 and NSD of every case and class of a split; each rank computes a part of the cases and gets all results.
+
+    A case is compared while a GPU segments the next one.
+    """
     task, store = context.task, context.backbone.inputs(context.store(split))
     cases = list(cases_of(task, context.rows[split]))
     in_mm = all(spacing is not None for _, _, spacing in cases)  # a mean of mm and pixels would be meaningless
     names = dict(enumerate(task.classes, 1))
     patients = task.patients if task.patients is not None else np.full(len(store), None)
     scored: list[tuple[int, dict]] = []
+
+    def compare(number: int, masks: list[Callable[[], dict[str, np.ndarray]]]) -> None:
+        name, rows, spacing = cases[number]
+        found = np.concatenate([mask()["codes"] for mask in masks])
+        even = spacing is not None and spacing[0] == spacing[0]
+        usable = spacing if in_mm and even else None
+        measured = case_overlap(store.masks(rows), found, names, usable, task.card.tolerance)
+        if in_mm and not even:
+            measured = [{**row, "hd95": np.nan, "nsd": np.nan} for row in measured]
+        scored.extend((number, {"case": name, "patient": patients[rows[0]], **row}) for row in measured)
+
+    earlier: list[tuple[int, list]] = []  # a case that is still being segmented
     with evaluating(model, accelerator.device, lower):
         for number in range(accelerator.process_index, len(cases), accelerator.num_processes):
-            name, rows, spacing = cases[number]
-            masks = [
-                _segmented(context, model, store.read(rows[start : start + SLICES_AT_ONCE]), overlap, accelerator)
-                for start in range(0, len(rows), SLICES_AT_ONCE)
-            ]
-            truth = store.masks(rows)
-            even = spacing is not None and spacing[0] == spacing[0]
-            usable = spacing if in_mm and even else None
-            measured = case_overlap(truth, np.concatenate(masks), names, usable, task.card.tolerance)
-            if in_mm and not even:
-                measured = [{**row, "hd95": np.nan, "nsd": np.nan} for row in measured]
-            scored += [(number, {"case": name, "patient": patients[rows[0]], **row}) for row in measured]
+            _, rows, _ = cases[number]
+            parts = [rows[start : start + SLICES_AT_ONCE] for start in range(0, len(rows), SLICES_AT_ONCE)]
+            masks = [_segmented(context, model, store.read(part), overlap, accelerator) for part in parts]
+            earlier.append((number, masks))
+            if len(earlier) > 1:
+                compare(*earlier.pop(0))
+        for case in earlier:
+            compare(*case)
     frame = pandas.DataFrame([row for _, row in sorted(gather_object(scored), key=lambda item: item[0])])
     return frame.assign(unit="mm" if in_mm else "pixels")
 
 
 def _segmented(
     context: EvalContext, model: TaskModel, images: np.ndarray, overlap: float, accelerator: Accelerator
-) -> np.ndarray:
-    """Class codes (B, H, W) of a store's images (B, C, H, W)."""
+) -> Callable[[], dict[str, np.ndarray]]:
+    """Waits for the class codes, `codes` (B, H, W), of a store's images (B, C, H, W)."""
     from monai.inferers.utils import sliding_window_inference
 
     backbone, size = context.backbone, context.size
     scale = backbone.scale(context.task.store)
-    values = torch.from_numpy(images).to(accelerator.device)
+    values = to_device(torch.from_numpy(images), accelerator.device)
     height, width = values.shape[-2:]
 
     def logits_of(inputs: torch.Tensor) -> torch.Tensor:
@@ -279,7 +291,7 @@ def _segmented(
             mode="gaussian",
             padding_mode="replicate",
         )
-    return logits.argmax(1).cpu().numpy()
+    return to_host({"codes": logits.argmax(1).to(torch.int16)})
 
 
 def _crop_share(context: EvalContext) -> tuple[float, float]:

@@ -7,7 +7,6 @@ once. Protocols are declared in `ssl_transfer.protocols`.
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from ssl_transfer.cards import TRIVIAL
 from ssl_transfer.console import is_main_process, warn
+from ssl_transfer.cost import metered
 from ssl_transfer.data.external_tests import ExternalTest, external_tests
 from ssl_transfer.data.store_watch import StoreWatch
 from ssl_transfer.data.tasks import Task
@@ -36,8 +36,11 @@ from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.models import fitted_probe
 from ssl_transfer.models.adoption import with_channels
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.device import fastest_device
 from ssl_transfer.models.given_features import WITHOUT_IMAGES
 from ssl_transfer.models.opening import open_backbone
+from ssl_transfer.models.ranks import gpu_count
+from ssl_transfer.numerics import numerics
 from ssl_transfer.protocols import FROZEN, PROTOCOLS, protocols_for
 from ssl_transfer.recipe import EvaluateRecipe
 from ssl_transfer.result import EvalResult, Tuning
@@ -145,6 +148,7 @@ def _evaluate(
         )
 
 
+@numerics()
 def _measured(
     protocol: str,
     backbone: Backbone,
@@ -154,22 +158,22 @@ def _measured(
     external: Sequence[tuple[ExternalTest, Path | None]] = (),
 ) -> EvalResult:
     """Run the protocol, then the external tests, and write the result."""
-    started = time.perf_counter()
     watch = StoreWatch([context.task.store, *(test.task.store for test, _ in external)])
     implementation = IMPLEMENTATIONS[protocol]
-    measured = (
-        selected_probe(context, implementation, options)
-        if PROTOCOLS[protocol].frozen
-        else implementation(context, **options)
-    )
-    elsewhere = [tested_externally(test, backbone, context, measured, folder) for test, folder in external]
+    with metered() as meter:
+        measured = (
+            selected_probe(context, implementation, options)
+            if PROTOCOLS[protocol].frozen
+            else implementation(context, **options)
+        )
+        elsewhere = [tested_externally(test, backbone, context, measured, folder) for test, folder in external]
+        cost = meter.total(gpu_count(fastest_device()))
     watch.check()
     if tuning:
         measured = replace(measured, selected={**tuning.selected, **measured.selected})
-    seconds = round(time.perf_counter() - started, 2)
     test = measured.predictions, measured.test, measured.temperature
     seen = contamination(backbone, context.task, context.rows["test"], *test)
-    result = eval_result(protocol, backbone, context, options, measured, seconds, seen, elsewhere)
+    result = eval_result(protocol, backbone, context, options, measured, cost, seen, elsewhere)
     result = replace(result, subgroups=subgroup_metrics(context, measured))
     measured = replace(measured, predictions=seen.with_statements(measured.predictions))
     if tuning:

@@ -14,6 +14,7 @@ import torch.distributed as distributed
 from accelerate import Accelerator
 from torch import nn
 
+from ssl_transfer.cost import spend
 from ssl_transfer.data.presets import VIEWS, mild
 from ssl_transfer.data.training_set import StoreShare, TrainingSet
 from ssl_transfer.data.views import ViewBatch, ViewMaker
@@ -253,8 +254,10 @@ def learn(
     """
     schedule, seed = model.schedule, context.draw
     best = Best(context.task.card.metric, section.patience)
-    machine = Machine.chosen(context.recipe.precision, "auto", training_set.parts[0].maker.presets[0].size)
-    session = Session(context.folder, context.identity, machine, schedule, seed, keep={"best": best})
+    smallest_view = training_set.parts[0].maker.presets[0].size
+    machine = Machine.chosen(context.recipe.precision, "auto", smallest_view, section.deterministic)
+    options = {"longest_wait_minutes": section.longest_wait_minutes, "keep": {"best": best}}
+    session = Session(context.folder, context.identity, machine, schedule, seed, **options)
     accelerator, lower = session.accelerator, LOWER.get(session.machine.precision)
     if accelerator.is_fsdp2:
         raise RunError(
@@ -281,6 +284,7 @@ def learn(
 
     alarms = Alarms("stop", "warn", schedule.total_steps)
     session.run(training_set, sampler, alarms, watch, workers=section.workers, enough=best.enough)
+    spend(training.cost.lasting(training.spent.earlier, 0))  # the rest of the time is that of this evaluation
     if best.undefined:
         raise TaskError(
             f"task {context.task.name}: {best.metric} is undefined on the validation images (a single class or value?), so "

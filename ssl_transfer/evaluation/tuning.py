@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer.console import is_main_process
+from ssl_transfer.cost import metered
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.environment import device_name, environment
@@ -20,7 +20,9 @@ from ssl_transfer.evaluation.settings import evaluate_recipe
 from ssl_transfer.evaluation.stage import check_fit, identity_settings, open_context
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.device import fastest_device
 from ssl_transfer.models.opening import open_backbone
+from ssl_transfer.models.ranks import gpu_count
 from ssl_transfer.protocols import FROZEN
 from ssl_transfer.recipe import EvaluateRecipe
 from ssl_transfer.result import Tuning
@@ -122,12 +124,12 @@ def _trial(
     record = folder / "trial.json"
     if (finished := read_json(record)) and finished.get("id") == identity and _is_trial(finished.get("trial")):
         return finished["trial"]
-    started = time.perf_counter()
-    context = open_context(protocol, backbone, task, recipe, identity, folder, SPLITS)
-    measured = IMPLEMENTATIONS[protocol](context, **options)
+    with metered() as meter:
+        context = open_context(protocol, backbone, task, recipe, identity, folder, SPLITS)
+        measured = IMPLEMENTATIONS[protocol](context, **options)
+        cost = meter.total(gpu_count(fastest_device())).to_json()
     validation = {name: None if value != value else round(value, 6) for name, value in measured.validation.items()}
-    seconds = round(time.perf_counter() - started, 2)
-    result = {"settings": settings, "validation": validation, "selected": measured.selected, "seconds": seconds}
+    result = {"settings": settings, "validation": validation, "selected": measured.selected, **cost}
     if is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
         write_json(record, {"id": identity, "trial": result})

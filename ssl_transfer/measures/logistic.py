@@ -25,6 +25,7 @@ import torch
 
 from ssl_transfer.measures.lbfgs import direction_of_step, inner
 from ssl_transfer.measures.logistic_path import OBJECTIVE_FLOOR, PROVEN_GAP, Axes, fit_path, one_thread
+from ssl_transfer.numerics import numerics
 
 HISTORY = 10  # past steps that L-BFGS remembers
 FIRST_SPACING = 1.0  # largest distance, in decades, between the strengths that are solved first
@@ -59,6 +60,7 @@ class Heads:
     converged: torch.Tensor
 
 
+@numerics()
 def fit_heads(
     features: torch.Tensor,
     targets: torch.Tensor,

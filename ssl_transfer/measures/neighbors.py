@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ssl_transfer.errors import RunError
+
 IndexKind = Literal["auto", "exact", "ivf", "hnsw"]
 EXACT_SEARCH_BELOW = 500_000  # rows; with so many, 50,000 queries of 512 features take two minutes, or one with `ivf`
 SEED = 0  # of k-means, of the levels of the graph, and of the queries that recall is measured on
@@ -129,11 +131,18 @@ class NeighborIndex:
     def _in_cells(self, queries: np.ndarray, k: int, probed: int) -> tuple[np.ndarray, np.ndarray]:
         """Search the `probed` nearest cells of each query; positions are −1 where these cells hold fewer than k rows."""
         if _faiss_has_gpu(max(k, probed)):
-            with suppress(RuntimeError):  # its memory is full
+            try:
                 if self._on_gpu is None:
                     self._on_gpu = _copied_to_gpu(self._index)
                 self._on_gpu.nprobe = probed
                 return self._on_gpu.search(queries, k)
+            except RuntimeError as error:
+                if "out of memory" not in str(error):
+                    raise RunError(
+                        f"neighbours: FAISS failed on the GPU: {' '.join(str(error).split())[:300]} Search "
+                        "without it: index=exact, or faiss-cpu in place of faiss-gpu, or hide the GPU: CUDA_VISIBLE_DEVICES="
+                    ) from error
+                self._on_gpu = None  # frees what fitted
         parts = [queries[start : start + QUERIES_AT_ONCE] for start in range(0, len(queries), QUERIES_AT_ONCE)]
         results = [_cell_by_cell(self._index, part, k, probed) for part in parts]
         return np.concatenate([found for found, _ in results]), np.concatenate([rows for _, rows in results])
@@ -229,11 +238,20 @@ def _torch_has_gpu() -> bool:
 
 
 def _largest_products(rows, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k largest products of each query (M, D) with rows (N, D) on a GPU, tile by tile."""
+    """The k largest products of each query (M, D) with rows (N, D) on a GPU, tile by tile, in IEEE float32."""
+    import torch
+
+    from ssl_transfer.numerics import numerics
+
+    with numerics():
+        return _tile_by_tile(torch.from_numpy(queries), rows, k)
+
+
+def _tile_by_tile(queries, rows, k: int) -> tuple[np.ndarray, np.ndarray]:
     import torch
 
     results = []
-    for part in torch.from_numpy(queries).split(GPU_QUERIES):
+    for part in queries.split(GPU_QUERIES):
         part = part.to(rows.device)
         best = part.new_empty((len(part), 0)), torch.empty((len(part), 0), dtype=torch.int64, device=rows.device)
         for start in range(0, len(rows), GPU_ROWS):

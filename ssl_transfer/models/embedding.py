@@ -11,12 +11,17 @@ import torch
 import torch.nn.functional as functional
 from torch import nn
 
+from ssl_transfer.cost import Cost, is_metered, spend
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.intensity import Scale, match_channels
 from ssl_transfer.data.transfer import to_device, to_host
 from ssl_transfer.models.backbone import Backbone
-from ssl_transfer.models.device import prepare_device
+from ssl_transfer.models.flops import counted_flops
 from ssl_transfer.models.layers import layer_names, outputs, pooled
+from ssl_transfer.models.memory import keep_freed_memory
+from ssl_transfer.numerics import numerics
+
+Features = dict[str, torch.Tensor]  # of a batch, by name
 
 
 def embed(
@@ -79,7 +84,7 @@ def _embedded(
     backbone: Backbone,
     store: Images,
     rows: np.ndarray,
-    compute: Callable[[torch.Tensor], dict[str, torch.Tensor]],
+    compute: Callable[[torch.Tensor], Features],
     size: int | None,
     batch_size: int,
     device: torch.device | str,
@@ -88,9 +93,10 @@ def _embedded(
 ) -> dict[str, np.ndarray]:
     """What `compute` gives for every batch, by name, float32 (n, …)."""
     device = torch.device(device)
-    prepare_device(device)
+    keep_freed_memory(device)
     size = size or backbone.card.image_size
     features: dict[str, np.ndarray] = {}
+    compute = _reporting(compute, len(rows)) if is_metered() else compute
     with evaluating(backbone, device, torch.bfloat16 if bf16 else None):
         earlier: list[tuple[slice, Callable[[], dict[str, np.ndarray]]]] = []  # a batch that is still being computed
         for chosen, inputs in prepared(backbone, store, rows, size, batch_size, device):
@@ -101,6 +107,23 @@ def _embedded(
         for batch in earlier:
             _keep(features, len(rows), *batch)
     return features
+
+
+def _reporting(compute: Callable[[torch.Tensor], Features], count: int) -> Callable[[torch.Tensor], Features]:
+    """`compute`, which counts its operations in the first batch, and reports the cost of `count` images."""
+    reported = False
+
+    def counted(inputs: torch.Tensor) -> Features:
+        nonlocal reported
+        if reported:
+            return compute(inputs)
+        with counted_flops() as flops:
+            computed = compute(inputs)
+        spend(Cost(images=count, flops=count * flops.count // len(inputs)))
+        reported = True
+        return computed
+
+    return counted
 
 
 def _keep(
@@ -126,7 +149,7 @@ def embed_layers(
     names = layer_names(backbone)
     with outputs(backbone.model, names) as captured:
 
-        def compute(inputs: torch.Tensor) -> dict[str, torch.Tensor]:
+        def compute(inputs: torch.Tensor) -> Features:
             backbone(inputs)
             return {name: pooled(captured[name], backbone.model) for name in names}
 
@@ -135,11 +158,11 @@ def embed_layers(
 
 @contextmanager
 def evaluating(module: nn.Module, device: torch.device, lower: torch.dtype | None = None) -> Iterator[None]:
-    """Context in which `module` is in `eval` mode, without gradients, under autocast to `lower` if given."""
+    """Context in which `module` is in `eval` mode, without gradients, in IEEE float32, or under autocast to `lower` if given."""
     modes = {part: part.training for part in module.modules()}
     module.eval()
     try:
-        with torch.inference_mode(), torch.autocast(device.type, lower, enabled=lower is not None):
+        with numerics(), torch.inference_mode(), torch.autocast(device.type, lower, enabled=lower is not None):
             yield
     finally:
         for part, training in modes.items():

@@ -16,6 +16,11 @@ def rank() -> int:
     return distributed.get_rank() if world_size() > 1 else 0
 
 
+def gpu_count(device: torch.device) -> int:
+    """Number of GPUs of all processes, each of which computes on a device of this kind."""
+    return 0 if device.type == "cpu" else world_size()
+
+
 def gather(tensor: torch.Tensor) -> torch.Tensor:
     """Concatenate a tensor (B, …) over ranks, in their order; no gradient."""
     if world_size() == 1:

@@ -14,6 +14,7 @@ import yaml
 
 from ssl_transfer.cards import BackboneCard
 from ssl_transfer.console import is_main_process, warn
+from ssl_transfer.cost import Cost
 from ssl_transfer.environment import environment
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.models.backbone import Backbone, random_init, save_backbone
@@ -189,7 +190,8 @@ def _open_session(
     """Open the session of a run and its trackers; write the description of the run into its folder."""
     machine, seed = _machine(recipe), recipe.train.seed
     keep = {"monitor": monitor} if monitor.parent is not None or monitor.keeps_best else {}
-    session = Session(folder, identity, machine, schedule, seed, resume=resume, tracker=recipe.tracker, keep=keep)
+    options = {"resume": resume, "tracker": recipe.tracker, "longest_wait_minutes": recipe.train.longest_wait_minutes}
+    session = Session(folder, identity, machine, schedule, seed, **options, keep=keep)
     if session.accelerator.is_main_process:
         _open_folder(folder, identity, recipe, session)
     session.accelerator.wait_for_everyone()
@@ -208,24 +210,24 @@ def _summary(
         "run": portable(folder),
         "backbone": portable(folder / "backbone"),
         "world_size": session.accelerator.num_processes,
-        "steps": schedule.total_steps,
+        **session.training.cost.to_json(),
         "images_per_second": round(images / max(seconds, 1e-9), 1),
         "final": {key: last_line.get(key) for key in ("loss", "knn", "linear_probe", "rankme")},
-        "seconds": round(seconds, 1),
         **session.machine.to_card(),
     }
 
 
 def _machine(recipe: PretrainRecipe) -> Machine:
     smallest_view = min(recipe.data.size, recipe.method.options.get("local_size", recipe.data.size))
-    return Machine.chosen(recipe.train.precision, recipe.train.memory_format, smallest_view)
+    train = recipe.train
+    return Machine.chosen(train.precision, train.memory_format, smallest_view, train.deterministic)
 
 
 def _untrained(recipe: PretrainRecipe, initial: Backbone, folder: Path, identity: str) -> dict[str, Any]:
     """Write the control of a recipe: its backbone with the random initialisation of its seed, without training."""
     random_backbone = random_init(initial.card)
     place = {"run": portable(folder), "backbone": portable(folder / "backbone")}
-    summary = {**place, "world_size": 1, "steps": 0, "final": {}}
+    summary = {**place, "world_size": 1, **Cost().to_json(), "final": {}}
     random_backbone.card = replace(random_backbone.card, run_id=identity, recipe=recipe.model_dump(), training=summary)
     if is_main_process():
         save_backbone(random_backbone, folder / "backbone")

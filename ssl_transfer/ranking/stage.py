@@ -17,6 +17,7 @@ import pandas
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt
 
 from ssl_transfer.console import say
+from ssl_transfer.cost import metered
 from ssl_transfer.csv_files import write_csv
 from ssl_transfer.data.altered import SelectedRows, sampled
 from ssl_transfer.data.images import Images
@@ -26,7 +27,10 @@ from ssl_transfer.errors import TaskError, UsageError
 from ssl_transfer.features import Features, Precision, extract_features, features_id
 from ssl_transfer.measures.transferability import SCORES
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.device import fastest_device
 from ssl_transfer.models.opening import open_backbones
+from ssl_transfer.models.ranks import gpu_count
+from ssl_transfer.numerics import numerics
 from ssl_transfer.protocols import RANKED_KINDS
 from ssl_transfer.ranking.candidate import Candidate, candidate, criteria, known_criterion
 from ssl_transfer.ranking.contamination import contamination_caveats
@@ -105,13 +109,16 @@ def rank(
         _check_source(by, backbones, sources)
         sample = Sample.of(task, fraction_left, seed, folds, resamples)
         opened = {folder.card.run_id: folder for folder in map(Features.load, features)}
-        ranking = _ranking(artifact.id, sample, backbones, sources, _Extraction(opened, size, precision), settings)
+        with metered() as meter:
+            ranking = _ranking(artifact.id, sample, backbones, sources, _Extraction(opened, size, precision), settings)
+            ranking = replace(ranking, cost=meter.total(gpu_count(fastest_device())).to_json())
         with whole_folder(artifact.folder) as temporary:
             write_csv(_table(ranking), temporary / "scores.csv")
             ranking.save(temporary)
     return replace(ranking, path=artifact.folder)
 
 
+@numerics()
 def _ranking(
     identity: str,
     sample: Sample,

@@ -6,4 +6,5 @@ LARGEST_EPOCHS = 1_000_000.0
 LARGEST_COUNT = 10**12  # images or steps
 LARGEST_RESAMPLES = 1_000_000  # bootstrap samples
 LARGEST_SEED = 2**63 - 1
+LARGEST_WAIT_MINUTES = 100_000.0
 LARGEST_WORKERS = 1024  # reader processes

@@ -13,6 +13,7 @@ from ssl_transfer.recipe.bounds import (
     LARGEST_RESAMPLES,
     LARGEST_SEED,
     LARGEST_SIDE,
+    LARGEST_WAIT_MINUTES,
     LARGEST_WORKERS,
 )
 from ssl_transfer.recipe.options import Section
@@ -105,9 +106,11 @@ class FinetuneSection(Section):
             neither.
         check_every_steps: Steps between evaluations on validation; the weights of the best one are kept.
         patience: Evaluations without improvement after which training stops; null: it never does.
+        deterministic: Whether a GPU takes the same kernels in every run; see that of `pretrain`.
         checkpoint_every_steps: Steps between checkpoints.
         log_every_steps: Steps between lines of `log.jsonl`.
         workers: Processes that read batches ahead; null: chosen by the machine.
+        longest_wait_minutes: Minutes that a process waits for the others before it gives up; some work is done by one alone.
         keep_backbone: Whether the fine-tuned backbone, adapters merged, is saved in the result's folder.
     """
 
@@ -119,9 +122,11 @@ class FinetuneSection(Section):
     balance: Literal["none", "weights", "sampling"] = "none"
     check_every_steps: int = Field(default=50, gt=0)
     patience: int | None = Field(default=None, gt=0)
+    deterministic: bool = False
     checkpoint_every_steps: int = Field(default=500, gt=0)
     log_every_steps: int = Field(default=10, gt=0)
     workers: int | None = Field(default=None, ge=0, le=LARGEST_WORKERS)
+    longest_wait_minutes: float = Field(default=60.0, gt=0, le=LARGEST_WAIT_MINUTES)
     keep_backbone: bool = False
 
     def schedule(self, images: int) -> Schedule:
@@ -138,6 +143,9 @@ class FinetuneSection(Section):
 
     def identity(self) -> dict[str, Any]:
         """What a run's id depends on."""
-        left_out = {"checkpoint_every_steps", "log_every_steps", "workers"}
-        left_out |= {"bag_size"} if self.bag_size == type(self).model_fields["bag_size"].default else set()  # older ids
+        left_out = {"checkpoint_every_steps", "log_every_steps", "workers", "longest_wait_minutes"}
+        defaults = {name: type(self).model_fields[name].default for name in ("bag_size", "deterministic")}
+        left_out |= {
+            name for name, value in defaults.items() if getattr(self, name) == value
+        }  # ids of earlier versions
         return self.model_dump(exclude=left_out if self.keep_backbone else {*left_out, "keep_backbone"})

@@ -15,6 +15,7 @@ from ssl_transfer.recipe.bounds import (
     LARGEST_EPOCHS,
     LARGEST_SEED,
     LARGEST_SIDE,
+    LARGEST_WAIT_MINUTES,
     LARGEST_WORKERS,
 )
 from ssl_transfer.recipe.options import Component, PathText, Section
@@ -143,11 +144,14 @@ class TrainSection(Section):
             computes it natively, else fp16 on a GPU and fp32 on a CPU.
         memory_format: Layout of images and activations; `auto`: what is faster on the device.
         compile: Whether the backbone goes through `torch.compile`.
+        deterministic: Whether a GPU takes the same kernels in every run, and those that add in a fixed order, so that a resumed
+            run ends with the same bits as an unbroken one; it is slower. A CPU always does.
         seed: Seed of initial weights, order of images, views and the method's own draws.
         clip_gradient: Largest norm of the gradient; a longer one is scaled down. null: no clipping.
         checkpoint_every_steps: Steps between checkpoints.
         log_every_steps: Steps between lines of `log.jsonl`.
         workers: Processes that read batches ahead; null: chosen by the machine.
+        longest_wait_minutes: Minutes that a process waits for the others before it gives up; some work is done by one alone.
     """
 
     epochs: float = Field(gt=0, le=LARGEST_EPOCHS)
@@ -158,11 +162,13 @@ class TrainSection(Section):
     precision: Literal["fp32", "bf16", "fp16", "auto"] = "auto"
     memory_format: Literal["channels_last", "contiguous", "auto"] = "auto"
     compile: bool = False
+    deterministic: bool = False
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     clip_gradient: float | None = Field(default=None, gt=0)
     checkpoint_every_steps: int = Field(default=500, gt=0)
     log_every_steps: int = Field(default=10, gt=0)
     workers: int | None = Field(default=None, ge=0, le=LARGEST_WORKERS)
+    longest_wait_minutes: float = Field(default=60.0, gt=0, le=LARGEST_WAIT_MINUTES)
 
 
 class MonitorSection(Section):
@@ -270,7 +276,7 @@ class PretrainRecipe(Section):
         workers, and paths of inputs.
         """
         recipe = self.model_dump(exclude={"name", "monitor", "keep", "tracker"})
-        for key in ("checkpoint_every_steps", "log_every_steps", "workers"):
+        for key in ("checkpoint_every_steps", "log_every_steps", "workers", "longest_wait_minutes"):
             recipe["train"].pop(key)
         for source in (recipe["data"], *recipe["data"]["mix"]):
             source.pop("store")
@@ -284,6 +290,7 @@ class PretrainRecipe(Section):
             ("data", "windows", None),
             ("backbone", "pooling", None),
             ("train", "freeze_epochs", 0),
+            ("train", "deterministic", False),
             ("optimizer", "layer_decay", 1),
         )
         for section, key, default in added:

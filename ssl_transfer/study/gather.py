@@ -12,6 +12,7 @@ import pandas as pd
 
 from ssl_transfer.cards import TRIVIAL, BackboneCard
 from ssl_transfer.console import stage, warn
+from ssl_transfer.cost import Cost
 from ssl_transfer.data.inspect import contact_sheet
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import BackboneError, StoreError, UsageError
@@ -74,7 +75,7 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
         "missing": sum(state not in HERE for state in states.values()),
         "not_needed": sum(state == "not needed" for state in states.values()),
         "answers": answers,
-        "seconds": dict(evidence.provenance.cost),
+        "seconds": {name: round(cost.seconds, 1) for name, cost in evidence.provenance.cost},
     }
 
 
@@ -305,14 +306,14 @@ def _missing(plan: Plan, states: Mapping[str, str]) -> list[str]:
     )
 
 
-def _cost(plan: Plan) -> list[tuple[str, float]]:
-    """Seconds of every stage, summed over the records of its jobs."""
-    spent: dict[str, float] = {}
+def _cost(plan: Plan) -> list[tuple[str, Cost]]:
+    """The cost of every stage, summed over the records of its jobs."""
+    spent: dict[str, Cost] = {}
     for job in plan.jobs:
         if done := record(plan, job):
-            name = job.cost["like"].split()[0]
-            spent[name] = spent.get(name, 0.0) + done["seconds"]
-    return [(name, round(seconds, 1)) for name, seconds in spent.items()]
+            name, stated = job.cost["like"].split()[0], Cost.of_record(done.get("spent") or {})
+            spent[name] = spent.get(name, Cost()) + stated.lasting(done["seconds"], job.resources["gpus"])
+    return list(spent.items())
 
 
 def _environment(results: Iterable[EvalResult]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ssl_transfer.environment import thread_count
 from ssl_transfer.errors import OutputError
 from ssl_transfer.paths import without_user
 from ssl_transfer.run import claimed, file_digest, read_json, write_json
-from ssl_transfer.study.costs import folder_bytes
+from ssl_transfer.study.costs import folder_bytes, job_cost
 from ssl_transfer.study.look_record import not_needed_jobs
 from ssl_transfer.study.plan import Job, Plan
 
@@ -174,6 +174,7 @@ def write_record(folder: Path, job: Job, seconds: float) -> None:
         "seconds": round(seconds, 2),
         "threads": thread_count(),
         "cost": job.cost,
+        "spent": job_cost(job, seconds).to_json(),
         "bytes": folder_bytes(job.output),
         "outputs": {
             os.path.relpath(path, folder): {"bytes": path.stat().st_size, "digest": file_digest(path)}

@@ -126,6 +126,7 @@ def _costs(made: Plan) -> dict[str, Any]:
         "hours": whole.hours,
         "gpu_hours": whole.gpu_hours,
         "disk_gb": whole.disk_gb,
+        "flops": whole.flops,
         "hours_left": remaining.hours,
         "estimated_from_records": f"{whole.recorded:.0%} of the jobs",
     }

@@ -20,14 +20,17 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from ssl_transfer.console import Progress
+from ssl_transfer.cost import Cost
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import Interrupted
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.ranks import gpu_count
 from ssl_transfer.schedule import Schedule
 from ssl_transfer.training.checkpoint import Checkpoints
 from ssl_transfer.training.freezing import FrozenBackbone
 from ssl_transfer.training.metric_logger import MetricLogger
+from ssl_transfer.training.step_cost import StepCost
 from ssl_transfer.training.termination import TerminationFlag
 
 FULL_STATE = StateDictOptions(full_state_dict=True, cpu_offload=True)  # full tensors, gathered on rank 0
@@ -64,7 +67,13 @@ class Training:
         self._whole = copy.deepcopy(objective.backbone).cpu() if accelerator.is_fsdp2 else None
         self.network, self.optimizer = accelerator.prepare(objective, optimizer)
         self.frozen_backbone = FrozenBackbone(objective)
+        self.spent = StepCost(schedule)
         self.step = 0
+
+    @property
+    def cost(self) -> Cost:
+        """What the training has cost so far, on all ranks, in all processes that have continued it."""
+        return self.spent.until(self.step, self.accelerator.num_processes, gpu_count(self.accelerator.device))
 
     def state(self) -> dict[str, Any]:
         """Weights, optimiser, scaler and random generators, for a checkpoint. All ranks must call it together."""
@@ -83,6 +92,7 @@ class Training:
             "optimizer": optimizer,
             "scaler": scaler.state_dict() if scaler else {},
             "rng": rng,
+            "spent": self.spent.state(),
         }
 
     def restore(self, checkpoint: dict[str, Any]) -> None:
@@ -109,6 +119,8 @@ class Training:
         if self.accelerator.scaler and checkpoint["scaler"]:
             self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
         _restore_rng(checkpoint["rng"][self.accelerator.process_index])
+        if spent := checkpoint.get("spent"):  # none in those of earlier versions
+            self.spent.restore(spent)
         self.step = checkpoint["step"]
 
     def backbone(self) -> Backbone:
@@ -190,9 +202,8 @@ class Training:
         for number in range(self.schedule.accumulate):
             batch = next(batches)
             last = number + 1 == self.schedule.accumulate
-            with (
-                nullcontext() if last else self.accelerator.no_sync(self.network)
-            ):  # the last one averages gradients over ranks
+            averaged = nullcontext() if last else self.accelerator.no_sync(self.network)  # gradients, over ranks
+            with averaged, self.spent.counted(self.step):
                 output = self.network(batch, self.step)
                 self.accelerator.backward(output["loss"] / self.schedule.accumulate)
             losses.append({"loss": output["loss"].detach(), "projections": output["projections"]})

@@ -8,6 +8,7 @@ import socket
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -15,11 +16,11 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, FullyShardedDataParallelPlugin, InitProcessGroupKwargs
 from torch.distributed.fsdp import MixedPrecisionPolicy
 
+from ssl_transfer.environment import FLOAT32
 from ssl_transfer.errors import RecipeError, RunError
 
 # On a CPU, torch 2.15 computes wrong bf16 gradients of 3 x 3 convolutions with stride 2 on 1 x 1 maps; smaller views reach these.
 SMALLEST_BF16_VIEW = 32
-LONGEST_WAIT = timedelta(hours=1)  # of a process for the others, which may probe a backbone or score cases alone
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,25 @@ class Machine:
         precision: `fp32`, `bf16` or `fp16`.
         memory_format: `channels_last` or `contiguous`.
         threads: Number of CPU threads of torch.
+        deterministic: Whether the same kernels are taken in every run (see `numerics`).
+        float32: What float32 is: `ieee`, never TF32.
     """
 
     precision: str
     memory_format: str
     threads: int
+    deterministic: bool = False
+    float32: str = FLOAT32
 
     @classmethod
-    def chosen(cls, precision: str, memory_format: str, smallest_view: int) -> Machine:
+    def chosen(cls, precision: str, memory_format: str, smallest_view: int, deterministic: bool = False) -> Machine:
         """The requested settings, with the fastest ones of this machine in place of `auto`.
 
         Args:
             precision: `fp32`, `bf16`, `fp16` or `auto`.
             memory_format: `channels_last`, `contiguous` or `auto`.
             smallest_view: Height and width of the smallest views in pixels.
+            deterministic: See `numerics`.
 
         Raises:
             RecipeError: If weights are to be sharded in channels_last.
@@ -56,9 +62,9 @@ class Machine:
             memory_format = "contiguous" if _is_sharded() else "channels_last"  # FSDP 2 refuses channels_last weights
         if memory_format == "channels_last" and _is_sharded():
             raise RecipeError("train.memory_format: FSDP cannot shard channels_last weights. Set auto or contiguous.")
-        return cls(precision, memory_format, torch.get_num_threads())
+        return cls(precision, memory_format, torch.get_num_threads(), deterministic)
 
-    def to_card(self) -> dict[str, str | int]:
+    def to_card(self) -> dict[str, Any]:
         """The settings as run, checkpoint and card record them."""
         return asdict(self)
 
@@ -81,6 +87,7 @@ def start_accelerator(
     tracker: str = "none",
     folder: Path | None = None,
     some_unused: bool = False,
+    longest_wait_minutes: float = 60,
 ) -> Accelerator:
     """The Accelerator of this launch.
 
@@ -92,6 +99,7 @@ def start_accelerator(
         folder: Folder that the tracker writes into.
         some_unused: Whether parameters have no gradient in some steps. Processes then agree on these in every step; without it,
             they would wait for their gradients.
+        longest_wait_minutes: How long a process waits for the others, which may probe a backbone or score cases alone.
 
     Raises:
         RunError: If Accelerate counts fewer processes than the launcher started.
@@ -109,7 +117,7 @@ def start_accelerator(
             DistributedDataParallelKwargs(
                 broadcast_buffers=False, find_unused_parameters=some_unused, gradient_as_bucket_view=True
             ),
-            InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+            InitProcessGroupKwargs(timeout=timedelta(minutes=longest_wait_minutes)),
         ],
     )
     launched, counted = int(os.environ.get("WORLD_SIZE", "1")), accelerator.num_processes

@@ -16,7 +16,8 @@ from ssl_transfer.errors import RunError
 from ssl_transfer.methods.objective import Group, Objective
 from ssl_transfer.models.architecture import brief
 from ssl_transfer.models.batchnorm import globalise_batchnorm
-from ssl_transfer.models.device import prepare_device
+from ssl_transfer.models.memory import keep_freed_memory
+from ssl_transfer.numerics import numerics
 from ssl_transfer.run import Log
 from ssl_transfer.schedule import Schedule
 from ssl_transfer.training.batches import StepSampler, StreamSampler, view_batches
@@ -25,6 +26,7 @@ from ssl_transfer.training.loop import Training
 from ssl_transfer.training.machine import Machine, start_accelerator
 from ssl_transfer.training.metric_logger import MetricLogger
 from ssl_transfer.training.monitor import Alarms
+from ssl_transfer.training.process_timeouts import named_timeouts
 from ssl_transfer.training.reader_health import named_reader_failures
 from ssl_transfer.writing import writes
 
@@ -56,7 +58,7 @@ class Session:
         schedule: Length, warm-up and cadence.
         seed: Seed of the run; each process adds its rank.
         resume: `auto` continues from the latest undamaged checkpoint, `never` deletes all checkpoints.
-        tracker: See `start_accelerator`.
+        tracker, longest_wait_minutes: See `start_accelerator`.
         keep: Objects, by name, whose state is part of every checkpoint.
 
     Attributes:
@@ -81,9 +83,11 @@ class Session:
         *,
         resume: str = "auto",
         tracker: str = "none",
+        longest_wait_minutes: float = 60,
         keep: Mapping[str, Stateful] | None = None,
     ):
         self.folder, self.schedule, self.keep = folder, schedule, dict(keep or {})
+        self.longest_wait_minutes = longest_wait_minutes
         self.checkpoints = Checkpoints(folder / "checkpoints", run_id)
         if resume == "never":
             self.checkpoints.clear()
@@ -98,8 +102,9 @@ class Session:
             tracker,
             folder,
             some_unused=schedule.freezes_at(step),
+            longest_wait_minutes=longest_wait_minutes,
         )
-        prepare_device(self.accelerator.device, equal_shapes=True)
+        keep_freed_memory(self.accelerator.device)
         torch.set_num_threads(self.machine.threads)  # Accelerate may have changed the number
         torch.manual_seed(seed + self.accelerator.process_index)  # dropout and stochastic depth draw from it
 
@@ -197,6 +202,7 @@ class Session:
         """
         with ExitStack() as stack:
             stack.callback(self.checkpoints.finish)
+            stack.enter_context(numerics(equal_shapes=True, deterministic=self.machine.deterministic))
             log = None
             if self.accelerator.is_main_process:
                 with writes(self.folder):
@@ -209,7 +215,7 @@ class Session:
             stores = StoreWatch(part.store for part in training_set.parts)
             if self.training.step == 0:
                 logger.start(before())
-            with named_reader_failures(self.folder):
+            with named_reader_failures(self.folder), named_timeouts(self.folder, self.longest_wait_minutes):
                 self.training.run(
                     batches,
                     logger,

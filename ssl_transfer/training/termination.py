@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 import time
+from datetime import timedelta
 from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as distributed
 from accelerate import Accelerator
-
-from ssl_transfer.training.machine import LONGEST_WAIT
 
 NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 INSISTING_SECONDS = 1.0  # a launcher may pass on the SIGINT that the terminal sent to all of its processes
@@ -59,16 +58,17 @@ class TerminationFlag:
         if accelerator.num_processes == 1:
             return bool(self.number)
         flag = torch.tensor(float(bool(self.number)))
-        distributed.all_reduce(flag, group=_hosts())
+        requested: Any = accelerator.init_handler  # of `start_accelerator`
+        distributed.all_reduce(flag, group=_hosts(requested.timeout))
         return bool(flag > 0)
 
 
 @cache
-def _hosts() -> Any:
+def _hosts(longest_wait: timedelta) -> Any:
     """A group of processes that exchanges CPU tensors; None: the default one does.
 
     A flag that the GPUs exchange could be read only after all that they were told before, at every step.
     """
     if "gloo" in distributed.get_backend():
         return None
-    return distributed.new_group(backend="gloo", timeout=LONGEST_WAIT)
+    return distributed.new_group(backend="gloo", timeout=longest_wait)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from ssl_transfer.errors import RunError
 from ssl_transfer.measures import neighbors as neighbor_search
 from ssl_transfer.measures.neighbors import NeighborIndex, nearest, vote_each
 
@@ -153,6 +154,25 @@ def test_with_faiss_for_cpus_no_gpu_is_searched_on(crowd, monkeypatch):
     expected = nearest(*crowd, 5)[1]
     monkeypatch.delattr(faiss, "get_num_gpus", raising=False)
     assert np.array_equal(nearest(*crowd, 5)[1], expected)
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_gpu_that_is_full_leaves_the_search_to_the_cpu_and_any_other_error_is_raised(crowd, monkeypatch, full):
+    message = "cudaMalloc error out of memory [2]" if full else "CUDA error 209 no kernel image is available"
+
+    def fails(index):
+        raise RuntimeError(message)
+
+    rows, queries = crowd
+    index = NeighborIndex(rows, "ivf")
+    _, expected = index.search(queries, 5)
+    monkeypatch.setattr(neighbor_search, "_faiss_has_gpu", lambda most: True)
+    monkeypatch.setattr(neighbor_search, "_copied_to_gpu", fails)
+    if full:
+        assert np.array_equal(index.search(queries, 5)[1], expected)
+    else:
+        with pytest.raises(RunError, match=r"no kernel image.*index=exact"):
+            index.search(queries, 5)
 
 
 def test_a_label_is_the_weighted_share_among_the_neighbours_that_know_it():

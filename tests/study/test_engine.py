@@ -23,7 +23,7 @@ from ssl_transfer.study import devices
 from ssl_transfer.study.costs import Costs
 from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import run_plan
-from ssl_transfer.study.job_state import failure, status
+from ssl_transfer.study.job_state import failure, status, write_record
 from ssl_transfer.study.performing import run_job
 from ssl_transfer.study.planning import plan_study
 
@@ -149,6 +149,26 @@ def test_estimates_come_from_records_of_the_same_kind_in_proportion_to_the_work(
     costs = Costs()
     costs.add({**job.cost, "units": 10 * job.cost["units"]}, seconds=50, size=2000)
     assert costs.seconds(job) == pytest.approx(5) and costs.bytes(job) == 2000
+
+
+def test_operations_are_estimated_from_records_that_state_them_and_are_else_unknown(plan):
+    job = job_of(plan, "pretrain CT, seed 0")
+    assert Costs.recorded(plan.folder).estimate([job]).flops is None
+    card = Path(job.output) / "backbone" / "card.json"
+    card.parent.mkdir(parents=True)
+    card.write_text(json.dumps({"training": {"images": 640, "steps": 20, "flops": 10**12, "seconds": 3.0}}))
+    (plan.folder / "jobs").mkdir(parents=True, exist_ok=True)
+    write_record(plan.folder, job, seconds=7200.0)
+    spent = json.loads((plan.folder / "jobs" / f"{job.id}.json").read_text())["spent"]
+    assert spent == {
+        "images": 640,
+        "steps": 20,
+        "seconds": 7200.0,
+        "gpu_hours": 2 * job.resources["gpus"],
+        "flops": 10**12,
+    }
+    other = job_of(plan, "pretrain CT, seed 1")
+    assert Costs.recorded(plan.folder).estimate([job, other]).flops == 2 * 10**12
 
 
 def test_a_record_of_another_arm_counts_within_the_same_study_only(plan):

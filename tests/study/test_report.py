@@ -14,7 +14,7 @@ from ssl_transfer.errors import UsageError
 from ssl_transfer.study.report import drawing, figures
 from ssl_transfer.study.report.evidence import Attachment
 from ssl_transfer.study.report.guidance import advice
-from ssl_transfer.study.report.wording import number, p_value
+from ssl_transfer.study.report.wording import number, p_value, powers
 from ssl_transfer.study.statistics import CONTRAST_COLUMNS
 from ssl_transfer.study.table import SCRATCH
 
@@ -124,6 +124,20 @@ def test_p_values_read_as_papers_print_them(p, shown):
 )
 def test_durations_are_written_in_words(seconds, shown):
     assert duration(seconds) == shown
+
+
+@pytest.mark.parametrize(("count", "shown"), [(None, "–"), (0, "0"), (8.21e9, "8.21 × 10⁹"), (4.2e21, "4.20 × 10²¹")])
+def test_large_numbers_have_three_digits_and_a_power_of_ten(count, shown):
+    assert powers(count) == shown
+
+
+def test_the_table_of_costs_states_images_steps_flops_and_hours_and_their_totals(page):
+    table = page.read_text().partition("Cost by stage")[2].partition("</table>")[0]
+    of_pretraining, total = (
+        re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", table, re.S)[1::2]
+    )
+    assert of_pretraining[1:6] == ["640", "20", "1.23 × 10⁶", "0.0169", "1 min 01 s"]
+    assert total[1:5] == ["640", "20", "1.23 × 10⁶", "0.0169"]
 
 
 # --- what it is made of ---

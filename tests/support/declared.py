@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ssl_transfer.cost import Cost
 from ssl_transfer.study.declared import DeclaredContrast
 from ssl_transfer.study.report.evidence import Evidence, Provenance, Scope
 from ssl_transfer.study.statistics import Decision, decide
@@ -83,7 +84,7 @@ def declared_evidence(
         title="Does in-domain pretraining pay off?",
         question="For body regions in CT slices, is a backbone pretrained on CT better than one pretrained on other images?",
         design={"Pretraining": "simclr, resnet50, 224 px"},
-        cost=[("pretrain", 41_000.0), ("linear_probe", 3_600.0)],
+        cost=[("pretrain", Cost(seconds=41_000.0)), ("linear_probe", Cost(seconds=3_600.0))],
         environment={"python": "3.11"},
         methods_text="We pretrained.",
         commands=["ssl-transfer study report studies/declared"],

@@ -12,6 +12,7 @@ import pandas as pd
 from PIL import Image
 from support.tidy import tidy_frame
 
+from ssl_transfer.cost import Cost
 from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.study.report.evidence import Attachment, Evidence, Provenance
 from ssl_transfer.study.report.page import write_report
@@ -60,7 +61,10 @@ def build(out, frame, primary=PRIMARY, **changes):
         "attachments": [Attachment("UMAP", "Test slices.", out / "umap.png")],
         "design": {"Method": "SimCLR"},
         "missing": ["photographs, seed 3: failed"],
-        "cost": [("pretraining", 61.0), ("evaluation", 2.0)],
+        "cost": [
+            ("pretraining", Cost(640, 20, flops=1_230_000).lasting(61.0, gpus=1)),
+            ("evaluation", Cost(seconds=2.0)),
+        ],
         "environment": {"python": "3.11"},
         "methods_text": "We pretrained.",
         "warnings": ["Phantoms are drawn."],

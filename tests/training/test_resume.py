@@ -85,7 +85,13 @@ def machines(out):
 
 def test_precision_memory_format_and_threads_are_in_run_checkpoint_and_card(runs, interrupt):
     out = interrupt("train.memory_format=contiguous")
-    expected = {"precision": "fp32", "memory_format": "contiguous", "threads": 1}
+    expected = {
+        "precision": "fp32",
+        "float32": "ieee",
+        "memory_format": "contiguous",
+        "threads": 1,
+        "deterministic": False,
+    }
     assert machines(out) == {"run": expected, "checkpoint": expected, "card": None}
     runs(out, "train.memory_format=contiguous")
     assert machines(out) == {"run": expected, "checkpoint": None, "card": expected}

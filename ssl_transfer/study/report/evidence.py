@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ssl_transfer.cost import Cost
 from ssl_transfer.study.report.claims import Terms
 from ssl_transfer.study.report.drawing import TRIVIAL_LOOK, Looks, arm_looks
 from ssl_transfer.study.report.guidance import answers
@@ -86,7 +87,7 @@ class Provenance:
         question: The research question, in a sentence or two.
         design: Design of the study: heading -> text.
         missing: Planned runs without a result, as lines of text.
-        cost: Pairs of stage and seconds.
+        cost: Pairs of stage and what its jobs have cost.
         environment: Name -> version or setting.
         methods_text: Methods section for a paper.
         warnings: Caveats at the top of the page.
@@ -101,7 +102,7 @@ class Provenance:
     question: str
     design: Mapping[str, str] = field(default_factory=dict)
     missing: Sequence[str] = ()
-    cost: Sequence[tuple[str, float]] = ()
+    cost: Sequence[tuple[str, Cost]] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     methods_text: str = ""
     warnings: Sequence[str] = ()

@@ -115,6 +115,7 @@ def jinja_environment() -> jinja2.Environment:
         "measure": wording.measure,
         "percent": wording.percent,
         "whole": wording.whole,
+        "powers": wording.powers,
         "duration": duration,
         "listed": wording.listed,
         "rounded": wording.rounded,

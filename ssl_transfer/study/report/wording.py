@@ -10,6 +10,7 @@ from ssl_transfer.measures.metrics import METRICS, base_metric, metric_sign
 from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.study.table import CLEAN
 
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _WORDS = {"lp": "LP", "ft": "FT", "l1": "L1", "l2": "L2", "sp": "SP", "rgn": "RGN"}
 JOIN = " · "  # between a pretraining and the other factor levels of its arm
 
@@ -117,6 +118,14 @@ def t_value(t: float, df: float) -> str:
 def confidence(level: float) -> str:
     """The confidence of an interval at a level: .05 -> 95 %, .0125 -> 98.75 %; empty if there is none."""
     return "" if level is None or math.isnan(level) else f"{100 * (1 - level):.4g} %"
+
+
+def powers(value: float | None) -> str:
+    """A large number with three digits and a power of ten: 1.23 × 10¹⁵; 0, and a dash for None."""
+    if not value:
+        return "–" if value is None else "0"
+    digits, _, exponent = f"{value:.2e}".partition("e")
+    return f"{digits} × 10{str(int(exponent)).translate(SUPERSCRIPTS)}"
 
 
 def whole(value) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+from ssl_transfer.cost import Cost
 from ssl_transfer.errors import UsageError
 from ssl_transfer.study.report.evidence import Attachment, Evidence
 from ssl_transfer.study.report.section import Section, render
@@ -59,21 +60,34 @@ seed; the best was used for all its evaluation seeds. Trials never read test. Al
 </tbody></table></div>
 """
 COST = """
+{% macro work(cost) %}
+<td class="num" data-v="{{ cost.images }}">{{ cost.images | whole }}</td>
+<td class="num" data-v="{{ cost.steps }}">{{ cost.steps | whole }}</td>
+<td class="num" data-v="{{ cost.flops | rounded }}">{{ cost.flops | powers }}</td>
+<td class="num" data-v="{{ cost.gpu_hours | rounded }}">{{ "%.3g" | format(cost.gpu_hours) }}</td>
+<td class="num" data-v="{{ cost.seconds | rounded }}">{{ cost.seconds | duration }}</td>
+{%- endmacro %}
 <div class="wide"><table class="sortable narrow">
-<caption>Wall time by stage, summed over jobs</caption>
-<thead><tr><th scope="col">Stage</th><th scope="col" class="num">Time</th><th scope="col" class="num">Share</th>
+<caption>Cost by stage, summed over jobs</caption>
+<thead><tr><th scope="col">Stage</th><th scope="col" class="num">Images</th><th scope="col" class="num">Steps</th>
+<th scope="col" class="num">FLOPs</th><th scope="col" class="num">GPU-hours</th><th scope="col" class="num">Time</th>
+<th scope="col" class="num">Share</th>
 {% if decided %}<th scope="col" class="num">Per decided primary contrast</th>{% endif %}</tr></thead>
-<tbody>{% for stage, seconds in cost -%}
-<tr><td>{{ stage | words }}</td><td class="num" data-v="{{ seconds }}">{{ seconds | duration }}</td>
-<td class="num" data-v="{{ seconds }}">{{ "%.0f" | format(100 * seconds / total) if total }} %</td>
-{% if decided %}<td class="num" data-v="{{ seconds }}">{{ (seconds / decided) | duration }}</td>{% endif %}</tr>
+<tbody>{% for stage, cost in stages -%}
+{% set seconds = cost.seconds %}
+<tr><td>{{ stage | words }}</td>{{ work(cost) }}
+<td class="num" data-v="{{ seconds | rounded }}">{{ "%.0f" | format(100 * seconds / total.seconds) if total.seconds }} %</td>
+{% if decided %}<td class="num" data-v="{{ seconds | rounded }}">{{ (seconds / decided) | duration }}</td>{% endif %}</tr>
 {% endfor %}</tbody>
-<tfoot><tr><td>Total</td><td class="num">{{ total | duration }}</td><td></td>
-{% if decided %}<td class="num">{{ (total / decided) | duration }}</td>{% endif %}</tr></tfoot>
+<tfoot><tr><td>Total</td>{{ work(total) }}<td></td>
+{% if decided %}<td class="num">{{ (total.seconds / decided) | duration }}</td>{% endif %}</tr></tfoot>
 </table></div>
+<p class="quiet">FLOPs: floating-point operations of matrix products and convolutions, a multiplication and an addition being
+two, of the forward and backward passes of training steps and the forward passes of features, counted in one step or batch;
+without normalisation, element-wise operations, optimisers, views, and passes over validation and test.</p>
 {% if primaries %}
 <p class="quiet">{{ decided }} of {{ primaries }} primary contrasts {{ "is" if decided == 1 else "are" }} decided
-{{- ", at %.3g minutes each" | format(total / 60 / decided) if decided }}.</p>
+{{- ", at %.3g minutes each" | format(total.seconds / 60 / decided) if decided }}.</p>
 {% endif %}
 """
 ENVIRONMENT = """
@@ -126,14 +140,14 @@ def tuning(evidence: Evidence) -> Section | None:
 
 
 def cost(evidence: Evidence) -> Section:
-    """Wall time by stage, and per decided primary contrast."""
+    """Images, steps, FLOPs, GPU-hours and wall time by stage, and time per decided primary contrast."""
     stages = evidence.provenance.cost
     primaries = [each for each in evidence.decisions if each.family != "gate"]
     html = render(
         evidence,
         COST,
-        cost=stages,
-        total=sum(seconds for _, seconds in stages),
+        stages=stages,
+        total=sum((cost for _, cost in stages), Cost()),
         primaries=len(primaries),
         decided=sum(each.decided for each in primaries),
     )
