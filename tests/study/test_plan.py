@@ -193,6 +193,15 @@ def test_a_mixture_names_its_stores_and_shares(plan):
     assert len(job.inputs) == 2 and "share: 0.25" in written and "share: 0.75" in written
 
 
+def test_a_study_can_vary_whether_kernels_are_deterministic(plan):
+    kernels = {"fixed": {"train.deterministic": True}, "timed": {}}
+    jobs = plan(**small(vary={"kernels": kernels})).jobs
+    recipes = {job.about["arm"]: Path(job.words[1]).read_text() for job in jobs if job.stage == "pretrain"}
+    stated = {arm: "deterministic: true" in text for arm, text in recipes.items()}
+    assert sum(stated.values()) == len(stated) / 2 > 0
+    assert all(("fixed" in arm) == fixed for arm, fixed in stated.items())
+
+
 def test_what_varies_makes_arms_that_are_compared_where_one_factor_differs(tmp_path):
     vary = {"size": {"big": {"data.size": 64}, "small": {}}, "method": {"a": {}, "b": {}}}
     recipe = load_study(write_study(tmp_path, **small(vary=vary)))
