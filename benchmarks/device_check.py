@@ -6,7 +6,8 @@
 
 - losses: 15 steps of every method in float32, CPU against GPU, at rates so small that rounding does not grow: medians of relative
   differences, at most 1e-4 for losses and 2e-2 for norms of gradients;
-- resume: whether an interrupted run ends with the bytes of an unbroken one, and otherwise how far apart they are;
+- resume: whether an interrupted run ends with the bytes of an unbroken one, with `train.deterministic`, and how far they are
+  apart without it;
 - waits: waits of the host in a step of each method, by `torch.cuda.set_sync_debug_mode`, with their lines;
 - adaptation: one fine-tuning by every strategy, and segmentation, also after features of the same backbone;
 - views: milliseconds for two views of a batch, of one channel and of photographs, 224 px;
@@ -132,13 +133,22 @@ def losses(folder: Path, small: bool) -> dict[str, Any]:
 
 
 def resume(folder: Path, small: bool) -> dict[str, Any]:
-    """An interrupted run against an unbroken one."""
+    """An interrupted run against an unbroken one: bytes with `train.deterministic`, and how far apart they are without it."""
+    found = {}
+    for name, stated in (("deterministic", "true"), ("default", "false")):
+        (folder / name).mkdir()
+        found[name] = _after_interruption(folder / name, [*METHODS["byol"], f"train.deterministic={stated}"])
+    return {"ok": found["deterministic"] == 0, "largest_difference": found}
+
+
+def _after_interruption(folder: Path, overrides: list[str]) -> float:
+    """The largest difference of a weight between an unbroken run and an interrupted one that was resumed."""
     from safetensors.numpy import load_file
 
     from ssl_transfer.training.loop import Training
 
     advance = Training._advance
-    _train(folder, "unbroken", METHODS["byol"])
+    _train(folder, "unbroken", overrides)
 
     def broken(training, batches):
         if training.step == 8:
@@ -147,12 +157,12 @@ def resume(folder: Path, small: bool) -> dict[str, Any]:
 
     Training._advance = broken
     try:
-        _train(folder, "broken", METHODS["byol"])
+        _train(folder, "broken", overrides)
     except KeyboardInterrupt:
         Training._advance = advance
-    _train(folder, "broken", METHODS["byol"])
+    _train(folder, "broken", overrides)
     one, other = (load_file(folder / name / "backbone" / "model.safetensors") for name in ("unbroken", "broken"))
-    return {"ok": None, "largest_difference": max(float(np.abs(one[name] - other[name]).max()) for name in one)}
+    return max(float(np.abs(one[name] - other[name]).max()) for name in one)
 
 
 def waits(folder: Path, small: bool) -> dict[str, Any]:
