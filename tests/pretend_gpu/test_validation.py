@@ -30,6 +30,7 @@ def test_validation_waits_at_most_once_per_batch(protocol, gpu, monkeypatch, tmp
     with gpu:
         found = judge(protocol, family_backbone("resnet"), task, tmp_path / "gpu")
     batches = 4 if protocol == "segment" else 4 // AT_ONCE  # a case is an image here
-    assert waits and all(count <= batches for count, _ in waits), waits
+    after_first = waits[1:]  # the first one copies constants
+    assert after_first and all(count <= batches for count, _ in after_first), waits
     for split in ("val", "test"):
         assert found.metrics[split] == pytest.approx(expected.metrics[split], abs=1e-4, nan_ok=True)

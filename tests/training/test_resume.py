@@ -76,10 +76,11 @@ def machines(out):
     newest = sorted(out.glob("checkpoints/*.pt"))
     card = out / "backbone" / "card.json"
     chosen = json.loads(card.read_text())["training"] if card.exists() else None
+    run = json.loads((out / "run.json").read_text())["machine"]
     return {
-        "run": json.loads((out / "run.json").read_text())["machine"],
+        "run": run,
         "checkpoint": torch.load(newest[-1], weights_only=True)["machine"] if newest else None,
-        "card": chosen and {key: chosen[key] for key in ("precision", "memory_format", "threads")},
+        "card": chosen and {key: chosen[key] for key in run},
     }
 
 
