@@ -60,6 +60,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--pilot", type=Path, metavar="FOLDER", help="plan: a study with results, for the variances behind --power"
     )
     parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="FILE.md",
+        help="report: a Markdown page whose tables, figures and texts are replaced by those of the report; begun if missing",
+    )
+    parser.add_argument(
         "--results", type=Path, metavar="CSV", help="report: a tidy table made elsewhere, in place of a study"
     )
     parser.add_argument("--margin", type=float, help="report --results: largest difference that counts as equivalent")
@@ -82,6 +88,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"study {action}: --jobs is for run.")
     if (options.power or options.pilot) and action != "plan":
         raise UsageError(f"study {action}: --power and --pilot are for plan.")
+    if options.page and (action != "report" or options.results):
+        raise UsageError(f"study {action}: --page is for the report of a study.")
     if options.results:
         if action != "report":
             raise UsageError(f"study {action}: --results is for report.")
@@ -98,7 +106,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if len(overrides) != 1:
             raise UsageError("study job: expected the study's folder and one job's id.")
         return stage.job(study, overrides[0], perform)
-    actions = {"status": stage.status, "report": stage.report, "extend": stage.extend, "freeze": stage.freeze}
+    if action == "report":
+        return stage.report(study, overrides, out, options.page)
+    actions = {"status": stage.status, "extend": stage.extend, "freeze": stage.freeze}
     return actions[action](study, overrides, out)
 
 

@@ -24,6 +24,7 @@ from ssl_transfer.study.arms import compared
 from ssl_transfer.study.control_arms import PERMUTATION
 from ssl_transfer.study.decided import primary_cells, study_decisions
 from ssl_transfer.study.finished import finished
+from ssl_transfer.study.flow import images_and_patients
 from ssl_transfer.study.job_state import failure, record, status
 from ssl_transfer.study.methods_text import methods_text, study_design
 from ssl_transfer.study.plan import Job, Plan
@@ -31,6 +32,7 @@ from ssl_transfer.study.planned import planned_runs
 from ssl_transfer.study.planned_contrasts import study_comparisons
 from ssl_transfer.study.predictions import StoredPredictions
 from ssl_transfer.study.report.evidence import CONTAMINATION_COLUMNS, TUNING_COLUMNS, Attachment, Evidence, Provenance
+from ssl_transfer.study.report.markdown_page import fill_page
 from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.report.wording import words
 from ssl_transfer.study.scope import study_scope
@@ -45,16 +47,19 @@ SHEET_IMAGES = 48
 PUBLIC = "public weights: unequal budget"
 
 
-def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[Attachment] = ()) -> dict[str, Any]:
+def report_study(
+    plan: Plan, out: str | Path | None = None, pictures: Iterable[Attachment] = (), page: str | Path | None = None
+) -> dict[str, Any]:
     """Build the report of the available results, and list what is missing.
 
     Args:
         plan: The plan of the study.
         out: Folder of the report; None: the folder of the study.
         pictures: Pictures to embed, besides contact sheets of the stores of the study.
+        page: A Markdown page whose tables, figures and texts are those of the report, see `report.markdown_page`.
 
     Returns:
-        `report` (path), `runs`, `runs_done`, `missing` (jobs), `answers` (sentences), `seconds` (by kind of job).
+        `report` (path), `page`, `runs`, `runs_done`, `missing` (jobs), `answers` (sentences), `seconds` (by kind of job).
     """
     folder = Path(out) if out else plan.folder
     with stage("reading results"):
@@ -67,9 +72,10 @@ def report_study(plan: Plan, out: str | Path | None = None, pictures: Iterable[A
     with writes(folder, "Results are kept; make the report again, or into another folder with --out."):
         write_table(evidence.frame, folder)
     with stage("report"), writes(folder, "Results are kept; make the report again, or into another folder with --out."):
-        page = write_report(folder, evidence)
+        report = write_report(folder, evidence)
     return {
-        "report": str(page),
+        "report": str(report),
+        **({"page": str(fill_page(Path(page), folder, evidence))} if page else {}),
         "runs": sum(1 for _ in plan.runs),
         "runs_done": len(results) + sum(map(len, controls.values())),
         "missing": sum(state not in HERE for state in states.values()),
@@ -140,6 +146,7 @@ def study_evidence(
         external=external_table(listed),
         external_notes=list(_external_notes(listed)),
         subgroups=subgroup_runs(listed),
+        flow=images_and_patients(listed),
     )
 
 

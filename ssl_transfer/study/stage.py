@@ -198,16 +198,19 @@ def status(study: str | Path, overrides: Overrides = (), out: str | Path | None 
     return {**_progress(made, states), "hours_left": Costs.recorded(made.folder).estimate(remaining).hours}
 
 
-def report(study: str | Path, overrides: Overrides = (), out: str | Path | None = None) -> dict[str, Any]:
+def report(
+    study: str | Path, overrides: Overrides = (), out: str | Path | None = None, page: str | Path | None = None
+) -> dict[str, Any]:
     """Write the report of the available results.
 
     Args:
         study, overrides: See `opened`.
         out: Folder of the report; None: the folder of the study. For a YAML, it is also the folder of the study.
+        page: A Markdown page that is filled with its tables, figures and texts.
     """
     from ssl_transfer.study.gather import report_study
 
-    answer = report_study(opened(study, overrides, out), out)
+    answer = report_study(opened(study, overrides, out), out, page=page)
     if Path(study).is_absolute():  # the answer is read where the study was named
         answer["report"] = str(Path(answer["report"]).absolute())
     return answer

@@ -188,6 +188,8 @@ def test_tables_and_figures_lie_beside_the_page(page):
             "results.tex",
             "variance.csv",
             "aa_contrasts.csv",
+            "arms.csv",
+            "cost.csv",
         )
     }
     assert names == drawn | laid

@@ -145,6 +145,7 @@ class Evidence:
             `yes`, `no` or `unknown`, the others are counts; None: not known.
         external: Tidy table of external tests, for `statistics.external_gaps`; None: there are none.
         subgroups: Tidy table of subgroups, see `statistics.subgroup_runs`; None: there are none.
+        flow: Images and patients by target and label fraction, see `study.flow`; None: not known.
         external_notes: What stores and targets do not have in common, as sentences.
     """
 
@@ -171,6 +172,7 @@ class Evidence:
     external: pd.DataFrame | None = None
     external_notes: Sequence[str] = ()
     subgroups: pd.DataFrame | None = None
+    flow: pd.DataFrame | None = None
 
     @cached_property
     def runs(self) -> pd.DataFrame:

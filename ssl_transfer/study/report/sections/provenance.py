@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+import pandas as pd
+
 from ssl_transfer.cost import Cost
 from ssl_transfer.errors import UsageError
 from ssl_transfer.study.report.evidence import Attachment, Evidence
@@ -124,7 +126,8 @@ def design(evidence: Evidence) -> Section:
     """What was run, and what is missing."""
     made = evidence.provenance
     html = render(evidence, DESIGN, arms=evidence.arms, design=made.design, missing=made.missing)
-    return Section(title="Study design", html=html)
+    tables = {"arms": pd.DataFrame(evidence.arms)} if evidence.arms else {}
+    return Section(title="Study design", html=html, tables=tables)
 
 
 def tuning(evidence: Evidence) -> Section | None:
@@ -151,7 +154,8 @@ def cost(evidence: Evidence) -> Section:
         primaries=len(primaries),
         decided=sum(each.decided for each in primaries),
     )
-    return Section(title="Cost", html=html)
+    table = pd.DataFrame([{"stage": stage, **vars(cost)} for stage, cost in stages])
+    return Section(title="Cost", html=html, tables={"cost": table})
 
 
 def environment(evidence: Evidence) -> Section:
