@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from support.pretend_gpu import MixedDevices
+from support.pretend_gpu import MixedDevices, Race
 from torch import nn
 
 
@@ -74,3 +74,32 @@ def test_launches_and_bytes_are_those_of_kernels(gpu):
             first.view(10, 100).t()  # no kernel
             first.mul_(2)  # reads and writes one
     assert (counts.launches, counts.bytes) == (2, 4000 * (3 + 2))
+
+
+def test_a_tensor_of_another_stream_is_refused_until_it_was_waited_for(gpu):
+    with gpu:
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            there = torch.ones(3, device="cuda")
+        with pytest.raises(Race, match="another stream"):
+            there + 1
+        torch.cuda.current_stream().wait_stream(stream)
+        there.add_(1)
+        with torch.cuda.stream(stream), pytest.raises(Race):
+            there.sum()
+        there.sum().item()  # the host waits
+        with torch.cuda.stream(stream):
+            assert (there + there).cpu().tolist() == [4, 4, 4]
+
+
+@pytest.mark.parametrize("lower", [torch.bfloat16, torch.float16])
+def test_autocast_casts_products_and_keeps_losses_and_gradients(gpu, lower):
+    with gpu:
+        layer, rows = nn.Linear(3, 2).to("cuda"), torch.randn(4, 3, device="cuda")
+        with torch.autocast("cuda", lower):
+            logits = layer(rows)
+            loss = nn.functional.cross_entropy(logits, torch.zeros(4, dtype=torch.int64, device="cuda"))
+            with torch.autocast("cuda", enabled=False):
+                assert layer(rows).dtype == torch.float32
+        loss.backward()
+        assert logits.dtype == lower and loss.dtype == layer.weight.grad.dtype == layer(rows).dtype == torch.float32

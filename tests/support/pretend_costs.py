@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from support.pretend_streams import host_waits
 from torch.utils import _pytree as pytree
 
 aten = torch.ops.aten
@@ -84,6 +85,7 @@ def count(launches: int, moved: int) -> None:
 
 
 def waited(cause: str) -> None:
+    host_waits()
     if _open:
         place = f"{cause}: {line()}"
         for counts in _open:

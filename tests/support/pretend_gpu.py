@@ -8,7 +8,8 @@
 Every operation passes through `_run`, below autograd and autocast. It refuses operands on two devices as CUDA does, computes on
 the CPU, and counts what a GPU would pay (`pretend_costs`).
 
-It cannot see numerics of CUDA kernels, streams and races, limits of memory, NCCL, and FAISS on a GPU. It needs a torch built for
+Streams are refused what they would read too early (`pretend_streams`), and autocast casts (`pretend_autocast`). It cannot see
+numerics of CUDA kernels, memory that is used again too early or is full, NCCL, and FAISS on a GPU. It needs a torch built for
 CUDA (the one from PyPI on Linux), but no GPU and no driver.
 """
 
@@ -16,11 +17,13 @@ from __future__ import annotations
 
 import functools
 import sys
+import threading
 from contextlib import ExitStack, nullcontext
 from unittest import mock
 
 import torch
 import torch._dynamo  # now: it reads attributes of torch.cuda that are replaced later
+from support import pretend_autocast, pretend_streams
 from support.pretend_costs import count, count_kernel, count_transfer, count_wait, counting, line, waited
 from torch.optim import optimizer
 from torch.utils import _pytree as pytree
@@ -45,6 +48,7 @@ WITHOUT_CPU_NUMBERS = {  # kernels that refuse even a CPU tensor without dimensi
     aten.mm.default,
     aten.bmm.default,
 }
+AUTOCAST = ("set_autocast_enabled", "set_autocast_dtype")
 CONVERSIONS = {aten.to.device, aten.to.dtype, aten.to.dtype_layout, aten.to.other}
 
 
@@ -52,8 +56,15 @@ class MixedDevices(RuntimeError):
     """Operands on two devices, as CUDA refuses them."""
 
 
+class Race(RuntimeError):
+    """An operand that another stream computes, and that the present one has not waited for."""
+
+
 class OnGPU(torch.Tensor):
-    """A tensor on the pretend GPU; `numbers` is the CPU tensor that holds its values, with the same strides."""
+    """A tensor on the pretend GPU; `numbers` is the CPU tensor that holds its values, with the same strides.
+
+    `made` is the operation that wrote it, and `streams` are those that `record_stream` was called with.
+    """
 
     __torch_function__ = torch._C._disabled_torch_function_impl
 
@@ -71,6 +82,7 @@ class OnGPU(torch.Tensor):
 
     def __init__(self, numbers: torch.Tensor):
         self.numbers = numbers
+        self.made, self.streams = pretend_streams.current().next(), []
 
     @classmethod
     def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
@@ -79,6 +91,9 @@ class OnGPU(torch.Tensor):
     device = property(lambda self: CUDA)
     is_cuda = property(lambda self: True)
     is_cpu = property(lambda self: False)
+
+    def record_stream(self, stream) -> None:
+        self.streams.append(stream)
 
     def get_device(self) -> int:
         return 0
@@ -166,6 +181,7 @@ class PretendGPU:
         answers = {
             "is_available": True,
             "is_initialized": True,
+            "is_current_stream_capturing": False,
             "_lazy_init": None,
             "device_count": 1,
             "current_device": 0,
@@ -194,17 +210,19 @@ class PretendGPU:
             (torch.cuda, "get_rng_state", lambda *_: rng["state"].clone()),
             (torch.cuda, "set_rng_state", lambda state, *_: rng.update(state=state.clone())),
             (torch.cuda, "Event", _Event),
+            (torch.cuda, "Stream", pretend_streams.Stream),
+            (torch.cuda, "stream", pretend_streams.on),
+            (torch.cuda, "current_stream", pretend_streams.current),
             (torch.Tensor, "pin_memory", _pinned),
+            *((torch, name, pretend_autocast.switch(getattr(torch, name), BACKEND)) for name in AUTOCAST),
             (torch.nn.Module, "_apply", _apply),
+            (threading.Thread, "run", _run_thread),
             (optimizer, "_foreach_supported_types", [*optimizer._foreach_supported_types, OnGPU]),
         ]
 
 
-class _Event:
-    """A point in the queue of the GPU."""
-
-    def record(self, *_) -> None:
-        pass
+class _Event(pretend_streams.Event):
+    """An event that the host can wait for."""
 
     def synchronize(self) -> None:
         waited("event")
@@ -223,6 +241,8 @@ def _run(operation, args, kwargs):
     leaves = pytree.tree_leaves((args, kwargs))
     if not _on_gpu(device) and not any(isinstance(leaf, OnGPU) for leaf in leaves):
         return operation(*args, **kwargs)
+    if not all(pretend_streams.current().knows(leaf.made) for leaf in leaves if isinstance(leaf, OnGPU)):
+        raise Race(f"{operation}: an operand of another stream, which the present one has not waited for, at {line()}")
     if operation is aten._to_copy.default:
         return _copied(args[0], kwargs)
     if operation in CONVERSIONS:  # in inference mode operations arrive as they were called
@@ -256,6 +276,9 @@ def _wrapped(operation, args, kwargs, result):
             for number, argument in enumerate(operation._schema.arguments)
             if argument.alias_info is not None and argument.alias_info.is_write
         ]
+        for tensor in written:
+            if isinstance(tensor, OnGPU):
+                tensor.made = pretend_streams.current().next()
         if len(returns) == 1:
             return written[0]
         return type(result)(written) if len(written) == len(returns) else result
@@ -366,6 +389,7 @@ def _register() -> None:
 
     torch._C._ensureCUDADeviceGuardSet()
     _setup_privateuseone_for_python_backend(BACKEND)
+    pretend_autocast.register(BACKEND)
 
 
 def is_possible() -> bool:
@@ -389,6 +413,12 @@ def _always(value):
 
 def _pinned(tensor, *_):
     return tensor.clone()
+
+
+def _run_thread(thread, *, original=threading.Thread.run):
+    """`Thread.run` with the pretend GPU, which else only the thread that entered it would have."""
+    with _Everything():
+        original(thread)
 
 
 def _apply(module, change, recurse=True, *, original=torch.nn.Module._apply):
