@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ssl_transfer.data.training_set import RawBatch, TrainingSet
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.processes import end_with_parent
 from ssl_transfer.training.reader_health import delivered
+from ssl_transfer.training.view_stream import ViewStream
 
 FEW_CORES = 4  # with fewer threads, a worker process would slow the model down
 
@@ -207,16 +209,21 @@ def view_batches(
         generator=torch.Generator(),  # the loader draws a number, which must not come from the run's generator
     )
     items: Any = iter(loader)
+    stream = ViewStream(device) if on_device else None
     try:
         for item in timed(delivered(items) if workers else items):
-            if on_device:
-                read, rows, epoch = item
-                yield training_set.views(_moved(read, device), np.asarray(rows), np.asarray(epoch))
-            else:
-                yield item
+            yield item if stream is None else stream.made(partial(_views_of, item, training_set, device))
     finally:  # workers ignore SIGTERM, so after an error Python would wait for them forever
         if workers:
             items._shutdown_workers()
+
+
+def _views_of(
+    item: tuple[Sequence[RawBatch], np.ndarray, int | np.ndarray], training_set: TrainingSet, device: torch.device
+) -> ViewBatch:
+    """Views, on `device`, of an item of a `ViewDataset` that reads only."""
+    read, rows, epoch = item
+    return training_set.views(_moved(read, device), np.asarray(rows), np.asarray(epoch))
 
 
 def _moved(read: Sequence[RawBatch], device: torch.device) -> list[RawBatch]:
