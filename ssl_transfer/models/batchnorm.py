@@ -7,6 +7,8 @@ whichever ranks, and each group has its own statistics. Parameter names are thos
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,14 +48,16 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         return self._spread_groups(images)
 
     def _local_groups(self, images: torch.Tensor, groups: int) -> torch.Tensor:
-        """Normalise groups that each lie on one rank; only running statistics are communicated."""
-        outputs, means, variances = [], [], []
-        for part in images.chunk(groups):
-            mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-            outputs.append(functional.batch_norm(part, mean, variance, self.weight, self.bias, True, 1.0, self.eps))
-            means.append(mean)
-            variances.append(variance)
-        self._remember(torch.stack(means).mean(0), torch.stack(variances).mean(0), reduce=True)
+        """Normalise groups that each lie on one rank; only running statistics are communicated.
+
+        Groups as channels of one call would need half of the kernels, but the copies to and fro double the memory traffic.
+        """
+        statistics = self.running_mean.new_zeros(2, groups, self.num_features)  # means and variances of the groups
+        outputs = [
+            functional.batch_norm(part, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
+            for part, mean, variance in zip(images.chunk(groups), *statistics.unbind(), strict=True)
+        ]
+        self._remember(*statistics.mean(1), reduce=True)
         return torch.cat(outputs)
 
     def _spread_groups(self, images: torch.Tensor) -> torch.Tensor:
@@ -101,7 +105,11 @@ def globalise_batchnorm(module: nn.Module, groups: int, device: torch.device) ->
     if groups == 1 and world_size() == 1:
         return module
     if groups == 1 and device.type == "cuda":
-        return convert_sync_batchnorm(module)  # timm's, which keeps the activation of a BatchNormAct2d
+        converted = convert_sync_batchnorm(module)  # timm's, which keeps the activation of a BatchNormAct2d
+        for layer in converted.modules():
+            if isinstance(layer, nn.SyncBatchNorm):
+                layer.__class__ = type(f"Equal{type(layer).__name__}", (_EqualParts, type(layer)), {})
+        return converted
     for old in module.modules():
         if isinstance(old, nn.modules.batchnorm._BatchNorm) and not isinstance(old, GlobalBatchNorm):
             layer: Any = old  # Any: its class changes
@@ -111,6 +119,29 @@ def globalise_batchnorm(module: nn.Module, groups: int, device: torch.device) ->
                 layer.__class__ = type(f"Global{type(layer).__name__}", (_GlobalThenAct, type(layer)), {})
             layer.groups = groups
     return module
+
+
+class _EqualParts(nn.SyncBatchNorm):
+    """torch's SyncBatchNorm for ranks that all hold images.
+
+    In every layer torch selects the statistics of ranks that do, for which the host waits three times. It leaves that out while
+    CUDA records a graph.
+    """
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise (B, C, …), and activate if the layer does."""
+        with _as_if_a_graph_was_recorded():
+            return super().forward(images)
+
+
+@contextmanager
+def _as_if_a_graph_was_recorded() -> Iterator[None]:
+    asked = torch.cuda.is_current_stream_capturing
+    torch.cuda.is_current_stream_capturing = lambda: True
+    try:
+        yield
+    finally:
+        torch.cuda.is_current_stream_capturing = asked
 
 
 class _GlobalThenAct(GlobalBatchNorm):
