@@ -38,9 +38,8 @@ class MomentumNetwork(nn.Sequential):
             slow, fast = list(copies.parameters()), list(originals.parameters())
             if slow[0].is_cuda:
                 many: Any = torch  # one kernel for many tensors; type checkers do not know these operations
-                many._foreach_mul_(slow, momentum)  # in place, as FSDP requires
-                many._foreach_add_(slow, fast, alpha=1 - momentum)
-                continue  # on a CPU it is slower, since the second operation does not find a tensor in the cache
+                many._foreach_lerp_(slow, fast, 1 - momentum)  # in place, as FSDP requires
+                continue
             for mine, original in zip(slow, fast, strict=True):
                 mine.mul_(momentum).add_(original, alpha=1 - momentum)
 
