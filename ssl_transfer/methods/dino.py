@@ -94,13 +94,16 @@ class DINO(SelfDistillation):
 
     def forward(self, batch: ViewBatch, step: int) -> Losses:
         """Cross-entropy from each global view's target to every other view's output."""
-        large, small = batch.views[:LARGE_VIEWS], batch.views[LARGE_VIEWS:]
-        features = [self.backbone(view) for view in large]
-        if small:  # one pass for all small views
-            features += self.backbone(torch.cat(small)).chunk(len(small))
-        outputs = [self.projection_head(feature).float() for feature in features]
+        large, small = torch.cat(batch.views[:LARGE_VIEWS]), batch.views[LARGE_VIEWS:]
+        features = self.backbone(
+            large
+        )  # one pass for all views of a size, and one of the head, as in the authors' code
+        if small:
+            features = torch.cat([features, self.backbone(torch.cat(small))])
+        outputs = self.projection_head(features).float().chunk(len(batch.views))
         with torch.no_grad():
-            targets = [self.momentum_network(view).float() for view in large]
-        with torch.autocast(outputs[0].device.type, enabled=False):
-            loss = self.criterion(targets, outputs, teacher_temp=self.target_temperature(step))
-        return {"loss": loss, "projections": [feature.detach().float() for feature in features[:LARGE_VIEWS]]}
+            targets = self.momentum_network(large).float().chunk(LARGE_VIEWS)
+        with torch.autocast(large.device.type, enabled=False):
+            loss = self.criterion(list(targets), list(outputs), teacher_temp=self.target_temperature(step))
+        projections = features.detach().float().chunk(len(batch.views))[:LARGE_VIEWS]
+        return {"loss": loss, "projections": list(projections)}

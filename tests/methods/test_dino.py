@@ -12,10 +12,10 @@ from ssl_transfer.schedule import Schedule
 def naive_loss_and_center(naive, batch, center, target_temperature, temperature=0.1, center_momentum=0.9):
     """Caron et al. 2021, Algorithm 1, with the sum of its equation 3 over global x and all other views x′."""
     local = batch.views[2:]
-    features = [naive.backbone(view) for view in batch.views[:2]]
-    features += list(naive.backbone(torch.cat(local)).chunk(len(local))) if local else []
-    s = [naive.projection_head(feature) for feature in features]
-    t = [naive.momentum_network[1](naive.momentum_network[0](view)).detach() for view in batch.views[:2]]
+    features = [naive.backbone(torch.cat(batch.views[:2]))]  # BatchNorm sees all views of a size, its head all views
+    features += [naive.backbone(torch.cat(local))] if local else []
+    s = naive.projection_head(torch.cat(features)).chunk(len(batch.views))
+    t = naive.momentum_network[1](naive.momentum_network[0](torch.cat(batch.views[:2]))).detach().chunk(2)
 
     def h(target, output):
         p = torch.softmax((target - center) / target_temperature, dim=0)
