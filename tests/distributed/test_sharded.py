@@ -4,6 +4,7 @@ Accelerate offers FSDP on GPUs only, so the ranks enable it after the start; all
 """
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -40,8 +41,16 @@ METHODS = {
     "mae": "method={name: mae, decoder_dim: 24, decoder_depth: 1, decoder_heads: 3}",
     "three channels": "method={name: simclr, hidden_dim: 32, projection_dim: 16}",
     "lars": "method={name: simclr, hidden_dim: 32, projection_dim: 16}",
+    "cnn": "method={name: simclr, hidden_dim: 32, projection_dim: 16}",
 }
-OTHERWISE = {"three channels": "backbone.in_channels=3", "lars": "optimizer={name: lars, lr: 0.3}"}
+OTHERWISE = {
+    "three channels": "backbone.in_channels=3",
+    "lars": "optimizer={name: lars, lr: 0.3}",
+    "cnn": (  # of three channels, whose weights would be channels_last without FSDP
+        "backbone={name: resnet10t, in_channels: 3, options: {channels: [8, 16, 32, 64], stem_width: 8}}"
+    ),
+}
+BLOCKS = {"cnn": "BasicBlock"}  # the class that is sharded one by one, if it is not that of ViTs
 LAUNCH = {  # what `accelerate launch` makes of launch/accelerate/fsdp8.yaml
     "ACCELERATE_USE_FSDP": "true",
     "FSDP_VERSION": "2",
@@ -91,8 +100,10 @@ def rank_main(rank, folder, recipe):
 
     machine.Accelerator = OnCpu
     for method in METHODS:
+        os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = BLOCKS.get(method, "Block")
         pretrain(load_recipe(PretrainRecipe, recipe, overrides(method)), f"{folder}/{method}/two")
 
+    os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = "Block"
     pretrain(load_recipe(PretrainRecipe, recipe, continued(folder)), f"{folder}/continued/two")
 
     advance = loop.Training._advance
