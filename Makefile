@@ -2,6 +2,10 @@
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check --quiet
 TEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+# These must also pass on a machine whose GPU is visible. Other tests run commands, processes, or no tensors.
+WITH_TENSORS = tests/training tests/pretraining tests/methods tests/models tests/evaluation tests/prediction tests/export \
+  tests/ranking tests/analysis tests/test_features.py $(addprefix tests/data/test_,views.py training_set.py positives.py \
+  altered.py intensity.py) $(addprefix tests/measures/test_,logistic.py neighbors.py geometry.py neighborhood.py)
 
 .PHONY: quickstart test test-long lint
 
@@ -13,6 +17,7 @@ test: .venv/.ready
 
 test-long: .venv/.ready
 	$(TEST) -m long
+	$(TEST) --pretend-gpu $(WITH_TENSORS) --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/.ready
 	.venv/bin/ruff check .

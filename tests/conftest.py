@@ -42,6 +42,24 @@ tracker:   none
 """
 
 
+def pytest_addoption(parser):
+    parser.addoption("--pretend-gpu", action="store_true", help="run every test on the GPU of support/pretend_gpu.py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """With `--pretend-gpu`, a test and its fixtures have a GPU, if torch can pretend one."""
+    if not item.config.option.pretend_gpu:
+        return (yield)
+    from support.pretend_gpu import PretendGPU, is_possible
+
+    if not is_possible():
+        item.add_marker(pytest.mark.skip(reason="needs torch for CUDA, and backends registered from Python"))
+        return (yield)
+    with PretendGPU():
+        return (yield)
+
+
 def pytest_configure(config):
     """Hide the GPUs of the machine, except from `pytest -m gpu`: all other tests compare with computations on the CPU."""
     if "gpu" not in config.option.markexpr.replace("not gpu", ""):

@@ -20,7 +20,7 @@ def truthful(monkeypatch):
             return learnt(head, backbone, images)
         facts.shapes.append(tuple(images.shape[-2:]))
         values = 255 * (images[:, :1] * 0.25 + 0.5)
-        return -(values - torch.tensor(LEVELS).view(1, -1, 1, 1)).abs().roll(facts.columns, -1)
+        return -(values - torch.tensor(LEVELS, device=values.device).view(1, -1, 1, 1)).abs().roll(facts.columns, -1)
 
     monkeypatch.setattr(SegmentationHead, "forward", forward)
     return facts

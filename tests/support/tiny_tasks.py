@@ -100,7 +100,7 @@ def judge(protocol, backbone, task, folder, *overrides):
 
 @contextmanager
 def recorded_models() -> Iterator[list[TaskModel]]:
-    """Collects what is trained meanwhile. In the end each has the weights that were selected."""
+    """Collects what is trained meanwhile. In the end each has the weights that were selected, and is on the CPU."""
     found, start = [], TaskModel.__init__
 
     def watched(model, *arguments):
@@ -112,6 +112,13 @@ def recorded_models() -> Iterator[list[TaskModel]]:
         yield found
     finally:
         TaskModel.__init__ = start
+    for model in found:
+        model.cpu()
+
+
+def state_on_cpu(module):
+    """A copy of the state of a module, by name."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in module.state_dict().items()}
 
 
 def weights(model):

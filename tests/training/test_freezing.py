@@ -1,11 +1,10 @@
 """Training that starts from another backbone: heads warm up on a frozen backbone, and rates fall from layer to layer."""
 
-import copy
-
 import pytest
 import timm
 import torch
 from support.tiny_methods import RESNET, VIT, new_method
+from support.tiny_tasks import state_on_cpu
 from timm.optim import param_groups_layer_decay
 
 from ssl_transfer.errors import RecipeError
@@ -36,10 +35,10 @@ def states(monkeypatch):
 
     def observed(training, batches):
         if not after:
-            after.append((copy.deepcopy(training.objective.state_dict()), []))
+            after.append((state_on_cpu(training.objective), []))
         result = advance(training, batches)
         rates = {name: group["lr"] for name, group in zip(training.names, training.optimizer.param_groups, strict=True)}
-        after.append((copy.deepcopy(training.objective.state_dict()), rates))
+        after.append((state_on_cpu(training.objective), rates))
         return result
 
     monkeypatch.setattr(Training, "_advance", observed)

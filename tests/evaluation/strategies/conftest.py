@@ -1,6 +1,5 @@
 """A tiny task, and fine-tunes on it that record every step."""
 
-import copy
 import itertools
 import json
 from types import SimpleNamespace
@@ -8,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from support.families import family_backbone
 from support.strategies import STEPS
-from support.tiny_tasks import class_task, judge
+from support.tiny_tasks import class_task, judge, state_on_cpu
 
 from ssl_transfer.evaluation.strategies.lora import LoRA
 from ssl_transfer.evaluation.task_model import TaskModel
@@ -31,7 +30,7 @@ def trained(task, tmp_path, monkeypatch):
         def recorded(model, step):
             before_step(model, step)
             models.append(model)
-            tensors.append(copy.deepcopy(model.state_dict()))
+            tensors.append(state_on_cpu(model))
             modes.append({name: layer.training for name, layer in model.named_modules()})
 
         with monkeypatch.context() as patch:
@@ -41,7 +40,7 @@ def trained(task, tmp_path, monkeypatch):
             )  # adapters are recorded before they are merged
             backbone, out = family_backbone(family), tmp_path / str(next(number))
             judge("finetune", backbone, task, out, f"strategy={strategy}", f"train.steps={steps}", *overrides)
-        tensors.append(copy.deepcopy(models[-1].state_dict()))
+        tensors.append(state_on_cpu(models[-1]))
         lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
         return SimpleNamespace(tensors=tensors, modes=modes, lines=lines, model=models[-1], steps=len(modes))
 

@@ -102,9 +102,9 @@ def test_head_only_s_gradient_is_that_of_logistic_regression_on_frozen_features(
     model = record.model
     batch = model.batch(0)
     with torch.no_grad():
-        features = family_backbone("resnet")(batch.views[0])
+        features = family_backbone("resnet")(batch.views[0].cpu())
     weight, bias = (before[f"head.linear.{name}"] for name in ("weight", "bias"))
-    errors = (features @ weight.T + bias).softmax(1) - torch.eye(2)[batch.labels]
+    errors = (features @ weight.T + bias).softmax(1) - torch.eye(2)[batch.labels.cpu()]
     expected = weight - 0.05 * errors.T @ features / len(features)
     assert torch.allclose(after["head.linear.weight"], expected, atol=1e-6)
 
