@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import traceback
@@ -43,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
             answer = VERBS[options.verb].run(options)
             if is_main_process():
                 text = VERBS[options.verb].as_text
-                print(json.dumps(answer, default=str) if options.json else printable(text(answer)))
+                _show(json.dumps(answer, default=str) if options.json else printable(text(answer)))
             return VERBS[options.verb].status(answer)
     except SslTransferError as error:
         return _refused(f"{type(error).__name__}: {error}")
@@ -59,6 +60,14 @@ def main(words: list[str] | None = None) -> int:
             return _refused(limit)
         traceback.print_exc()
         return 1
+
+
+def _show(text: str) -> None:
+    """Print an answer; a reader that has seen enough, such as `head`, is no failure."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at exit
 
 
 def _refused(message: str) -> int:

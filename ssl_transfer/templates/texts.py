@@ -13,7 +13,7 @@ from ssl_transfer.templates.target import METRIC_TEXTS, METRICS, Target
 
 LARGEST_SIDE = 128  # pixels, for a first look
 LARGEST_BATCH = 128
-VIEWS_OF_A_RUN = 60_000  # training images that a run sees, all epochs together
+VIEWS_OF_A_RUN = 40_000  # training images that a run sees, all epochs together
 IMAGES_A_MINUTE = 60_000  # of 64 px by the small network on two cores
 
 
@@ -67,8 +67,8 @@ class Plan:
 
     @property
     def epochs(self) -> int:
-        """So many that a run sees about `VIEWS_OF_A_RUN` images, from 5 to 100."""
-        return min(100, max(5, round(VIEWS_OF_A_RUN / self.n_train)))
+        """So many that a run sees about `VIEWS_OF_A_RUN` images, from 5 to 50."""
+        return min(50, max(5, round(VIEWS_OF_A_RUN / self.n_train)))
 
     @property
     def minutes(self) -> float:

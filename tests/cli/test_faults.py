@@ -157,6 +157,15 @@ def test_sigterm_removes_what_is_half_written(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == [] and signal.getsignal(signal.SIGTERM) == before
 
 
+def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path):
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "ssl_transfer", "list", "recipes"]
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_names_from_data_do_not_command_the_terminal(monkeypatch, capsys):
     hostile = {"name": "a\x1b]0;owned\x07b\x1b[2J"}
     monkeypatch.setattr(
