@@ -167,7 +167,10 @@ def draw_outliers(store: Images, table: pd.DataFrame, path: Path) -> Path:
                 image.row,
                 f"row {image.row}" + (f", {image.of_median:.1f} ×" if image.of_median < np.inf else ""),
             )
-        line[0].set_title(f"{name}\n", fontsize=8.5, fontweight="bold", color=INK, loc="left", pad=8)
+        for axes, head in zip(
+            line, [name, *[" "] * (len(line) - 1)], strict=True
+        ):  # a head lifts the title of its image
+            axes.set_title(f"{head}\n", fontsize=8.5, fontweight="bold", color=INK, loc="left", pad=8)
     return _save(figure, path)
 
 
