@@ -81,9 +81,7 @@ SLIPS = {
     "images of features": Slip(
         "models.embedding", {"prepare(to_device(images, device),": "prepare(images,"}, "features"
     ),
-    "features as an array": Slip(
-        "data.transfer", {'tensor.float().to("cpu", non_blocking=True)': "tensor.float()"}, "features"
-    ),
+    "features as an array": Slip("data.transfer", {'tensor.to("cpu", non_blocking=True)': "tensor"}, "features"),
     "weights of classes": Slip(
         "evaluation.objectives",
         {"self.weights.to(logits.device)[labels]": "self.weights[labels]"},
@@ -100,11 +98,11 @@ SLIPS = {
         ("strategy=l2_sp",),
     ),
     "images to segment": Slip(
-        "evaluation.segment", {"torch.from_numpy(images).to(accelerator.device)": "torch.from_numpy(images)"}, "segment"
+        "evaluation.segment",
+        {"to_device(torch.from_numpy(images), accelerator.device)": "torch.from_numpy(images)"},
+        "segment",
     ),
-    "masks as an array": Slip(
-        "evaluation.segment", {"logits.argmax(1).cpu().numpy()": "logits.argmax(1).numpy()"}, "segment"
-    ),
+    "masks as arrays": Slip("data.transfer", {'tensor.to("cpu", non_blocking=True)': "tensor"}, "segment"),
     "weights of a probe": Slip(
         "evaluation.linear_probe", {"torch.as_tensor(weights, device=device)": "torch.as_tensor(weights)"}, "probe"
     ),
