@@ -74,8 +74,8 @@ def _is_volume(table: pd.DataFrame, unit: np.ndarray, place: np.ndarray) -> np.n
     of_patient = table["patient"].notna().to_numpy() if "patient" in table else unknown
     if of_series.all() or not of_patient.any():
         return of_series
-    repeats = pd.DataFrame({"unit": unit, "place": place}).duplicated()
-    return of_series | (of_patient & ~np.isin(unit, unit[repeats.to_numpy()]))
+    repeats = pd.DataFrame({"unit": unit, "place": place}).duplicated().to_numpy() & ~np.isnan(place)
+    return of_series | (of_patient & ~np.isin(unit, unit[repeats]))
 
 
 class StackedSlices(AlteredStore):

@@ -77,10 +77,11 @@ def test_neighbours_are_of_the_same_split(tmp_path):
 
 
 def test_slices_of_patients_are_a_volume_without_series_unless_their_numbers_repeat(tmp_path):
-    rows = [(n, {"patient": "ab"[n // 3], "slice": n % 3 if n < 3 else n % 2}) for n in range(6)]
-    assert neighbouring_slices(written(tmp_path / "store", rows), 3).tolist() == [
-        *([0, 0, 1], [0, 1, 2], [1, 2, 2]),
-        *([3, 3, 3], [4, 4, 4], [5, 5, 5]),
+    places = {"a": [0, 1, None, 2, None], "b": [1, 0, 1]}
+    rows = [{"patient": patient, "slice": place} for patient, of_patient in places.items() for place in of_patient]
+    assert neighbouring_slices(written(tmp_path / "store", list(enumerate(rows))), 3).tolist() == [
+        *([0, 0, 1], [0, 1, 3], [2, 2, 2], [1, 3, 3], [4, 4, 4]),
+        *([5, 5, 5], [6, 6, 6], [7, 7, 7]),
     ]
 
 
