@@ -3,9 +3,9 @@
     python benchmarks/group_probes.py            # about a minute on two cores
     python benchmarks/group_probes.py --quick    # fewer patients, for a trial
 
-Features: 200 training patients (--patients) of 24 slices and half as many for validation, 512 and 1280 dimensions whose standard
-deviations decrease like 1/√(direction), a random rotation; a lesion in 2 of the 24 slices (8 %) of every other patient. Both
-probes fit every setting and score validation at each; the slice probe gives every slice the label of its patient. They take
+Features: 200 training patients (--patients) of 24 slices and half as many for validation, 512 and 1280 dimensions (--dims) whose
+standard deviations decrease like 1/√(direction), a random rotation; a lesion in 2 of the 24 slices (8 %) of every other patient.
+Both probes fit every setting and score validation at each; the slice probe gives every slice the label of its patient. They take
 turns; ratios of medians, and test AUROC of patients, are printed. The last line is one JSON object:
 
 - group_probe_of_slice_probe_D: seconds of the probe of patients (mean, max, topk and attention) over those of slices. Limit 1.2.
@@ -26,9 +26,9 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from ssl_transfer.data.groups import Bags
-from ssl_transfer.evaluation.bag_heads import BagFeatures
 from ssl_transfer.evaluation.linear_probe import linear_probe
 from ssl_transfer.evaluation.probes import _of_groups
+from ssl_transfer.models.group_probe import BagFeatures
 from ssl_transfer.poolings import GROUP_POOLINGS
 
 SLICES, LESIONS, SHIFT = 24, 2, 10.0
@@ -40,13 +40,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="use 60 patients of 512 dimensions, one round")
     parser.add_argument("--patients", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--dims", type=int, nargs="+", default=[512, 1280])
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     threadpool_limits(options.threads)
     patients, rounds = (60, 1) if options.quick else (options.patients, options.rounds)
     measured = {}
-    for dim in (512,) if options.quick else (512, 1280):
+    for dim in [512] if options.quick else options.dims:
         measured |= _measure(dim, patients, rounds)
     print(json.dumps(measured))
 

@@ -23,7 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="table with a row per image, .parquet or .csv; beside it FILE_patients has a row per patient",
+        help="table with a row per image, .parquet or .csv; beside it FILE_patients has a row per patient; of a task with "
+        "target_of, a row per patient, study or series",
     )
     add("--backbone", metavar="PATH", help="the backbone, if it is neither beside the probe nor where it was")
     add("--format", help="name of a reader: dicom, nifti, images or npz (default: that of most files)")
@@ -53,11 +54,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 def as_text(answer: dict[str, Any]) -> str:
     """Where the tables are, what was predicted how often, and what was refused."""
     counts = ", ".join(f"{name} {count}" for name, count in answer["predicted"].items())
+    groups = answer.get("n_groups")  # answers of earlier versions have none
+    unit, of_groups = ("image", "") if groups is None else ("group", f" in {groups} groups")
     lines = [
-        f"{answer['task']}: {answer['n_images']} images of {answer['n_patients']} known patients",
-        f"  predicted: {counts or 'a number per image'}",
-        f"  images: {answer['predictions']}",
-        f"  patients: {answer['patients']}",
+        f"{answer['task']}: {answer['n_images']} images of {answer['n_patients']} known patients{of_groups}",
+        f"  predicted: {counts or f'a number per {unit}'}",
+        f"  {unit}s: {answer['predictions']}",
+        *([f"  patients: {answer['patients']}"] if answer["patients"] else []),
         "  research use only: not a medical device",
     ]
     refused = [f"  {refusal['file']}: {refusal['reason']}" for refusal in answer["refused"][:MOST_REFUSED]]

@@ -8,90 +8,35 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from ssl_transfer.data.groups import Bags
-from ssl_transfer.measures.linear_model import probabilities
-from ssl_transfer.models.bag_pooling import BAG_POOLINGS, BagPooling
+from ssl_transfer.models.bag_pooling import BAG_POOLINGS
+from ssl_transfer.models.group_probe import BagFeatures, FittedBagHead, HeadInputs, head_scores
 
-COMPONENTS = 64  # principal components that heads learn from
+COMPONENTS, ITERATIONS = 64, 3  # principal components that heads learn from; of their subspace
 HIDDEN = 8  # units of the gate of the attention: more overfit few groups
-STEPS, EVERY, RATE, WEIGHT_DECAY = 40, 10, 2e-2, 1e-2
-
-
-@dataclass(frozen=True, eq=False)
-class BagFeatures:
-    """Features of the images of some groups.
-
-    Attributes:
-        values: Features, float32 (n, D), sorted by group and, within a group, by value.
-        codes: Number of the group of each row, int64 (n,), ascending.
-        count: Number of groups.
-    """
-
-    values: np.ndarray
-    codes: np.ndarray
-    count: int
-
-    @classmethod
-    def of(cls, values: np.ndarray, bags: Bags) -> BagFeatures:
-        """Features (n, D) of images in the given groups. Results do not depend on the order of the images, to the last bit."""
-        order = np.lexsort((values[:, 0], values.sum(1, dtype=np.float64), bags.codes))
-        return cls(values[order], bags.codes[order], len(bags.names))
-
-    def pooled(self, pooling: str) -> np.ndarray:
-        """One vector per group, float32 (G, D): its `mean`, or its `max`."""
-        starts = np.searchsorted(self.codes, np.arange(self.count))
-        if pooling == "max":
-            return np.maximum.reduceat(self.values, starts)
-        sums = np.add.reduceat(self.values, starts, dtype=np.float64)
-        return (sums / np.bincount(self.codes)[:, None]).astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False)
-class FittedBagHead:
-    """A fitted head.
-
-    Attributes:
-        head: Maps principal components of the features to logits.
-        mean: Of the training features, (D,).
-        components: (D, K), scaled so that the mean variance of the components of the training features is 1.
-        multilabel: Whether each column is a label by itself.
-    """
-
-    head: BagPooling
-    mean: torch.Tensor
-    components: torch.Tensor
-    multilabel: bool
-
-    def __call__(self, features: BagFeatures) -> np.ndarray:
-        """Probabilities (G, C)."""
-        return _scores(self.head, _Inputs.of(features, self.mean, self.components), self.multilabel)
-
-
-class _Inputs(NamedTuple):
-    values: torch.Tensor  # components, (n, K)
-    codes: torch.Tensor
-    count: int
-
-    @classmethod
-    def of(cls, features: BagFeatures, mean: torch.Tensor, components: torch.Tensor) -> _Inputs:
-        values, codes = (torch.from_numpy(array).to(mean.device) for array in (features.values, features.codes))
-        return cls(torch.addmm(-(mean @ components), values, components), codes, features.count)
+CHECKS, WEIGHT_DECAY = 4, 1e-2
+STEPS, RATES = {"topk": 40, "attention": 20}, {"topk": 2e-2, "attention": 8e-2}
 
 
 def bag_heads(
-    train: BagFeatures, labels: np.ndarray, val: BagFeatures, poolings: Sequence[str], n_classes: int, seed: int
+    train: BagFeatures,
+    labels: np.ndarray,
+    val: BagFeatures,
+    poolings: Sequence[str],
+    n_classes: int,
+    seed: int,
+    kind: str,
 ) -> Iterator[tuple[dict[str, Any], np.ndarray, FittedBagHead]]:
     """Train heads of bags on frozen features, and yield each at every check.
 
     They learn from the first 64 principal components of the standardised training features, by AdamW on all groups at once: 40
-    steps at a rate of 0.02, with weight decay 0.01. Few groups are overfitted soon, so validation selects the step.
+    steps at a rate of 0.02 (`topk`) or 20 at 0.08 (`attention`), with weight decay 0.01. Few groups are overfitted soon, so
+    validation selects the step.
 
     Args:
         train: Features of the training groups.
@@ -100,47 +45,48 @@ def bag_heads(
         poolings: Some of `poolings.LEARNED`.
         n_classes: Number of classes or labels.
         seed: Seed of the initial weights, and of the components.
+        kind: Kind of the task: `multiclass`, `multilabel` or `ordinal`.
 
     Yields:
         The setting (`group_pool`, `steps`), probabilities of the validation groups, and the head at that step.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    targets, multilabel = torch.from_numpy(labels).to(device), labels.ndim == 2
+    targets = torch.from_numpy(labels).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         mean, components = _components(torch.from_numpy(train.values).to(device))
-    of_train, of_val = (_Inputs.of(features, mean, components) for features in (train, val))
+    of_train, of_val = (HeadInputs.of(features, mean, components) for features in (train, val))
     for pooling in poolings:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             options = {"hidden": HIDDEN} if pooling == "attention" else {}
             head = BAG_POOLINGS[pooling](components.shape[1], n_classes, **options).to(device)
-        optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=WEIGHT_DECAY)
-        for step in range(1, STEPS + 1):
+        optimizer = torch.optim.AdamW(head.parameters(), lr=RATES[pooling], weight_decay=WEIGHT_DECAY, fused=True)
+        for step in range(1, STEPS[pooling] + 1):
             optimizer.zero_grad()
             _loss(head(*of_train), targets).backward()
             optimizer.step()
-            if step % EVERY == 0:
-                fitted = FittedBagHead(copy.deepcopy(head), mean, components, multilabel)
-                yield {"group_pool": pooling, "steps": step}, _scores(head, of_val, multilabel), fitted
-
-
-def _scores(head: BagPooling, inputs: _Inputs, multilabel: bool) -> np.ndarray:
-    """Probabilities (G, C)."""
-    with torch.no_grad():
-        return probabilities(head(*inputs).double().cpu().numpy(), multilabel)
+            if step % (STEPS[pooling] // CHECKS) == 0:
+                fitted = FittedBagHead(copy.deepcopy(head), mean, components, kind)
+                yield {"group_pool": pooling, "steps": step}, head_scores(head, of_val, kind), fitted
 
 
 def _components(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean (D,) and scaled principal directions (D, K) of standardised features (n, D), by a randomised decomposition.
+    """Mean (D,) and scaled principal directions (D, K) of standardised features (n, D), by subspace iteration.
 
     Components keep their relative variances: whitened, the many small ones would drown what few images show.
     """
-    mean, std = values.mean(0), values.std(0, correction=0)
+    mean = values.mean(0)
+    inputs = values - mean
+    std = torch.linalg.vector_norm(inputs, dim=0) / len(values) ** 0.5
     std = torch.where(std > 1e-6 * std.max(), std, torch.inf)  # a constant feature has no direction
-    _, scale, directions = torch.svd_lowrank((values - mean) / std, q=min(COMPONENTS, *values.shape), niter=1)
-    rms = (scale.square().mean() / len(values)).sqrt().clamp(min=1e-12)
-    return mean, directions / (std[:, None] * rms)
+    inputs /= std
+    basis = torch.randn(values.shape[1], min(COMPONENTS, *values.shape)).to(values)
+    for _ in range(ITERATIONS):
+        basis = torch.linalg.qr(inputs.T @ (inputs @ basis)).Q
+    components = inputs @ basis
+    variances, axes = torch.linalg.eigh(components.T @ components / len(values))
+    return mean, basis @ axes / (std[:, None] * variances.mean().clamp(min=1e-24).sqrt())
 
 
 def _loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -17,9 +17,9 @@ from ssl_transfer.data.intensity import Scale
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.draws import draw_seed
 from ssl_transfer.measures.classification import decided_classes
-from ssl_transfer.measures.linear_model import LinearModel
 from ssl_transfer.measures.temperature import fit_temperature
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.models.group_probe import Classifier
 from ssl_transfer.recipe import EvaluateRecipe
 
 
@@ -98,7 +98,7 @@ class ProtocolResult:
         intervals: Confidence intervals of the test metrics.
         predictions: One row per test image or group of images, or per test case and class.
         notes: Caveats for the reader of the result.
-        classifier: The fitted linear model of features, which is kept with the result; None: the protocol has none.
+        classifier: The fitted classifier of features, which is kept with the result; None: the protocol has none to keep.
         temperature: Of temperature scaling, fitted on validation; None: the task has no probabilities.
         predict: Applies what was selected to the test images of another context; returns its `predictions`. None: a trial.
     """
@@ -110,7 +110,7 @@ class ProtocolResult:
     intervals: dict[str, list[float]]
     predictions: pandas.DataFrame
     notes: list[str] = field(default_factory=list)
-    classifier: LinearModel | None = None
+    classifier: Classifier | None = None
     temperature: float | None = None
     predict: Callable[[EvalContext], pandas.DataFrame] | None = None
 

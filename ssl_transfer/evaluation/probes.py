@@ -11,11 +11,12 @@ import numpy as np
 
 from ssl_transfer.data.altered import SelectedRows
 from ssl_transfer.errors import BackboneError, RecipeError, TaskError
-from ssl_transfer.evaluation.bag_heads import BagFeatures, bag_heads
+from ssl_transfer.evaluation.bag_heads import bag_heads
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, classified
 from ssl_transfer.features import Precision, extract_features
 from ssl_transfer.measures.linear_model import LinearModel
 from ssl_transfer.measures.metrics import metric_sign
+from ssl_transfer.models.group_probe import BagFeatures, FittedBagHead, PooledProbe
 from ssl_transfer.models.pooling import available
 from ssl_transfer.poolings import LEARNED
 from ssl_transfer.training.machine import native_precision
@@ -57,7 +58,8 @@ def selected_probe(context: EvalContext, protocol: Callable, options: dict[str, 
     if task.group_names is not None:
         settings["group_pool"] = list(context.group_poolings)
     result = classified(context, chosen, settings, validated(scores), scores, tested)
-    return replace(result, classifier=fitted if isinstance(fitted, LinearModel) else None)
+    linear = fitted.probe if isinstance(fitted, PooledProbe) else fitted
+    return replace(result, classifier=fitted if isinstance(linear, LinearModel | FittedBagHead) else None)
 
 
 def _inputs(context: EvalContext, split: str, features: np.ndarray) -> Any:
@@ -88,13 +90,9 @@ def _of_groups(
     for pooling in (pooling for pooling in context.group_poolings if pooling not in LEARNED):
         given = (train.pooled(pooling), labels, {"val": val.pooled(pooling)}, classes, context.draw, task.kind)
         for setting, scores, fitted in protocol(*given, **options):
-            yield {"group_pool": pooling, **setting}, scores["val"], partial(_pooled_scores, fitted, pooling)
+            yield {"group_pool": pooling, **setting}, scores["val"], PooledProbe(pooling, fitted)
     if learned:
-        yield from bag_heads(train, labels, val, learned, classes, context.draw)
-
-
-def _pooled_scores(fitted: Callable[[np.ndarray], np.ndarray], pooling: str, features: BagFeatures) -> np.ndarray:
-    return fitted(features.pooled(pooling))
+        yield from bag_heads(train, labels, val, learned, classes, context.draw, task.kind)
 
 
 def _features(context: EvalContext, precision: Precision) -> dict[str, dict[str, np.ndarray]]:

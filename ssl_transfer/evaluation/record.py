@@ -22,9 +22,9 @@ from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.evaluation.external import ExternalResult
 from ssl_transfer.evaluation.permutation import NOTE
 from ssl_transfer.evaluation.split_checks import absent_classes
-from ssl_transfer.measures.linear_model import LinearModel
 from ssl_transfer.models.backbone import Backbone, save_backbone
 from ssl_transfer.models.fitted_probe import CARD, TENSORS, FittedProbe, ProbeCard
+from ssl_transfer.models.group_probe import Classifier
 from ssl_transfer.result import EvalResult
 from ssl_transfer.run import plain
 
@@ -121,10 +121,8 @@ def keep_backbone(parent: Backbone, context: EvalContext, strategy: str, steps: 
     save_backbone(Backbone(context.backbone.model, card, passport=parent.passport.with_records(record)), folder)
 
 
-def keep_probe(
-    result: EvalResult, backbone: Backbone, context: EvalContext, classifier: LinearModel
-) -> tuple[str, ...]:
-    """Write a fitted linear probe into the folder of its result; returns the names of its files."""
+def keep_probe(result: EvalResult, backbone: Backbone, context: EvalContext, classifier: Classifier) -> tuple[str, ...]:
+    """Write a fitted probe into the folder of its result; returns the names of its files."""
     task, recipe = context.task, context.recipe
     card = ProbeCard(
         run_id=context.identity,
@@ -133,12 +131,14 @@ def keep_probe(
         backbone_spec=backbone.spec,
         task=task.name,
         classes=tuple(map(str, task.classes)),
-        multilabel=classifier.kind == "multilabel",
-        task_kind=classifier.kind,
+        multilabel=task.kind == "multilabel",
+        task_kind=task.kind,
         size=context.size,
         precision=result.settings["precision"],
         channels=recipe.channels,
         pool=result.selected.get("pool"),
+        target_of=task.card.target_of,
+        group_pool=result.selected.get("group_pool"),
         form=StoreForm.of(task.store.card, air=task.card.air, spacing_mm=_spacing(task)),
         metrics=result.metrics["test"],
         intervals=result.intervals,

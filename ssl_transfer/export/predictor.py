@@ -26,9 +26,10 @@ USAGE = """```
 ssl-transfer predict FOLDER IMAGES --out predictions.parquet
 ```
 
-IMAGES is a folder or file of DICOM, NIfTI or picture files. `predictions.parquet` has a row per image,
-`predictions_patients.parquet` the means of each patient. Files that are refused are listed with the reason.
+IMAGES is a folder or file of DICOM, NIfTI or picture files. TABLES Files that are refused are listed with the reason.
 """
+OF_IMAGES = "`predictions.parquet` has a row per image, `predictions_patients.parquet` the means of each patient."
+OF_GROUPS = "`predictions.parquet` has a row per {target_of}: one prediction per {target_of}, {group_pool} pooling of its images."
 
 PREDICTED = {  # kind of task -> what the probe predicts, for the model card
     "multiclass": "classes that exclude each other",
@@ -84,6 +85,7 @@ def _write(artifact: Artifact, source: Path, fitted: FittedProbe, evaluation: Ev
             shutil.copyfile(source / name, folder / name)
         save_backbone(Backbone(network.model, replace(card, passport=None)), folder / BESIDE)
         write_json(folder / "preprocessing.json", plan.to_json())
-        usage = USAGE.replace("FOLDER", str(artifact.folder))
+        tables = OF_GROUPS.format(**vars(probe)) if probe.target_of else OF_IMAGES
+        usage = USAGE.replace("FOLDER", str(artifact.folder)).replace("TABLES", tables)
         (folder / README).write_text(model_card(card, plan, usage, [evaluation], note))
         write_record(folder, artifact.id, FORM, card)

@@ -6,13 +6,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from ssl_transfer import __version__
 from ssl_transfer.data.form import StoreForm
+from ssl_transfer.data.groups import TargetOf
 from ssl_transfer.errors import UsageError
-from ssl_transfer.measures.linear_model import LinearModel
 from ssl_transfer.models.architecture import brief
+from ssl_transfer.models.group_probe import Classifier, classifier_of, fitted_tensors
+from ssl_transfer.poolings import LEARNED, GroupPooling
 from ssl_transfer.records import PathPart, Pixels, damage, validated
 from ssl_transfer.run import file_digest, read_json, to_json, write_json
 from ssl_transfer.target_kinds import KINDS
@@ -41,6 +44,8 @@ class ProbeCard:
         precision: `fp32` or `bf16`, of the features.
         channels: `repeat` or `adapt`: how the backbone reads images with another number of channels.
         pool: How the features are pooled, where the evaluation chose it; None: as the backbone states.
+        target_of: What one prediction is of: the images of a `patient`, `study` or `series`; None: of each image.
+        group_pool: How the images of a group are pooled; None: a prediction is of each image.
         form: Form of the images of the task's store.
         metrics: Test metrics of the evaluation.
         intervals: Their 95 % intervals.
@@ -63,6 +68,8 @@ class ProbeCard:
     task_kind: str = ""
     channels: Literal["repeat", "adapt"] = "repeat"
     pool: str | None = None
+    target_of: TargetOf | None = None
+    group_pool: GroupPooling | None = None
     form: StoreForm
     metrics: dict[str, float | None] = field(default_factory=dict)
     intervals: dict[str, list[float]] = field(default_factory=dict)
@@ -81,21 +88,27 @@ class ProbeCard:
         count = len(self.classes)
         if KINDS[self.predicts].number is not None:
             return (1,)
+        if self.group_pool in LEARNED:
+            return (count,)
         return {"ordinal": (count - 1,), "multilabel": (count,)}.get(self.predicts, (1, 2) if count == 2 else (count,))
 
 
 @dataclass(frozen=True)
 class FittedProbe:
-    """A linear model with its card."""
+    """A classifier of features with its card."""
 
     card: ProbeCard
-    classifier: LinearModel
+    classifier: Classifier
+
+    def predictions(self, features: Any) -> np.ndarray:
+        """Predictions from features of images (N, D), or with `target_of` from `BagFeatures`; see `LinearModel`."""
+        return self.classifier(features)
 
     def save(self, folder: Path) -> FittedProbe:
         """Write both files; returns the probe with the digest of its tensors."""
-        save_file(self.classifier.tensors(), folder / TENSORS)
+        save_file(fitted_tensors(self.classifier), folder / TENSORS)
         probe = replace(self, card=replace(self.card, digest=file_digest(folder / TENSORS)))
-        write_json(folder / CARD, to_json(probe.card, optional=("backbone_spec", "pool")))
+        write_json(folder / CARD, to_json(probe.card, optional=("backbone_spec", "pool", "target_of", "group_pool")))
         return probe
 
     @classmethod
@@ -108,8 +121,7 @@ class FittedProbe:
         path = folder / CARD
         if not path.exists():
             raise UsageError(
-                f"{folder}: has no fitted probe. linear_probe keeps one, of tasks with a label per image. Evaluate by it into "
-                "another folder."
+                f"{folder}: has no fitted probe. linear_probe keeps one. Evaluate by it into another folder."
             )
         content: dict[str, Any] | None = read_json(path)
         if content is None:
@@ -121,8 +133,7 @@ class FittedProbe:
         try:
             if file_digest(tensors) != card.digest:
                 raise ValueError("its digest is not that of probe.json")
-            classifier = LinearModel.of_tensors(load_file(tensors), card.predicts)
-            outputs = len(classifier.intercepts)
+            classifier, outputs = classifier_of(load_file(tensors), card.predicts, card.group_pool)
             if outputs not in card.outputs:
                 raise ValueError(f"it has {outputs} outputs for {card.predicts} of {len(card.classes)} classes")
         except Exception as error:  # of safetensors, and OSError

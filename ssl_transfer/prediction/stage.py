@@ -1,4 +1,4 @@
-"""The stage `predict`: predictions for new images, and of their patients, by a fitted probe.
+"""The stage `predict`: predictions for new images and their patients, or for groups of images, by a fitted probe.
 
 Images are read as they were ingested when the probe was fitted; see `ssl_transfer.data.ingest.like`.
 """
@@ -20,6 +20,7 @@ from ssl_transfer.console import Progress, say, warn
 from ssl_transfer.csv_files import write_csv
 from ssl_transfer.data.altered import ClearedAir
 from ssl_transfer.data.form import StoreForm
+from ssl_transfer.data.groups import Bags, group_names, knows_groups
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.ingest.like import ingest_like, inputs_like
 from ssl_transfer.data.neighbours import lacking
@@ -30,8 +31,9 @@ from ssl_transfer.models.backbone import Backbone, with_pooling
 from ssl_transfer.models.device import on_fastest_device
 from ssl_transfer.models.embedding import embed
 from ssl_transfer.models.fitted_probe import FittedProbe
+from ssl_transfer.models.group_probe import BagFeatures
 from ssl_transfer.models.probe_backbone import probe_backbone
-from ssl_transfer.prediction.tables import image_table, patient_table
+from ssl_transfer.prediction.tables import group_table, image_table, patient_table
 from ssl_transfer.run import read_json, run_id, write_json
 from ssl_transfer.writing import writes
 
@@ -40,9 +42,9 @@ SUFFIXES = (".parquet", ".csv")
 
 @dataclass(frozen=True)
 class Outputs:
-    """Files of a prediction: that of the images, which the user names, and those beside it."""
+    """Files of a prediction: the table of the images or groups, which the user names, and those beside it."""
 
-    images: Path
+    table: Path
 
     @classmethod
     def of(cls, out: str | Path) -> Outputs:
@@ -59,17 +61,17 @@ class Outputs:
     @property
     def patients(self) -> Path:
         """The table of the patients."""
-        return self.images.with_name(f"{self.images.stem}_patients{self.images.suffix}")
+        return self.table.with_name(f"{self.table.stem}_patients{self.table.suffix}")
 
     @property
     def refused(self) -> Path:
         """The list of the files that were not read."""
-        return self.images.with_name(f"{self.images.stem}_refused.csv")
+        return self.table.with_name(f"{self.table.stem}_refused.csv")
 
     @property
     def record(self) -> Path:
         """What was predicted by what; written last."""
-        return self.images.with_name(f"{self.images.stem}.json")
+        return self.table.with_name(f"{self.table.stem}.json")
 
 
 def predict(
@@ -90,7 +92,8 @@ def predict(
         probe: Folder of an evaluation by `linear_probe`, or of an exported predictor.
         images: A folder or file of DICOM, NIfTI or picture files, or a store.
         out: Table that is written, one row per image: `.parquet` or `.csv`. Beside it are written the table of the patients, the
-            list of refused files, and a record.
+            list of refused files, and a record. A probe of a task with `target_of` predicts groups: the table has a row per
+            group, and there is none of the patients.
         backbone: Path or name of the backbone, if it is neither beside the probe nor where it was; default: found by the probe.
         format: Name of a reader: dicom, nifti, images or npz; default: the reader of most of the files.
         modality: DICOM modality to keep, for example CT; default: as for the probe's store.
@@ -99,9 +102,9 @@ def predict(
         workers: Number of worker processes that decode; default: one per core, at most 16.
 
     Returns:
-        `kind` (`predictions`), `predictions`, `patients`, `refused_files` (paths), `task`, `classes`, `n_images`, `n_patients`
-        (with known ids), `n_refused`, `refused` (file, kind, reason), `predicted` (images by class; empty without classes),
-        `backbone`, `run_id`.
+        `kind` (`predictions`), `predictions`, `patients`, `refused_files` (paths, or None), `task`, `classes`, `n_images`,
+        `n_patients` (with known ids), `n_groups` (None: a prediction is of each image), `n_refused`, `refused` (file, kind,
+        reason), `predicted` (images or groups by class; empty without classes), `backbone`, `run_id`.
 
     Raises:
         UsageError: If the probe or its backbone is not there, or `out` has other predictions.
@@ -112,13 +115,14 @@ def predict(
     fitted = FittedProbe.load(folder)
     reading = {"format": format, "modality": modality, "patient_from": patient_from, "keep_paths": keep_paths or None}
     inputs = ImageStore(images).id if _is_store(images) else inputs_like(images, fitted.card.form, reading)
-    identity = run_id("predict", {"format": outputs.images.suffix}, [fitted.card.digest, fitted.card.backbone, inputs])
+    identity = run_id("predict", {"format": outputs.table.suffix}, [fitted.card.digest, fitted.card.backbone, inputs])
     if answer := _finished(outputs, identity):
         return answer
     network = probe_backbone(folder, fitted.card, backbone)
     with _opened(images, outputs, fitted.card.form, {**reading, "workers": workers}) as store:
-        predictions = fitted.classifier(_features(network, store, fitted))
-        return _write(outputs, store, predictions, fitted, identity)
+        features = _features(network, store, fitted)
+        tables = (_of_groups if fitted.card.target_of else _of_images)(outputs, store, features, fitted)
+        return _write(outputs, store, tables, fitted, identity)
 
 
 def _is_store(images: str | Path) -> bool:
@@ -133,10 +137,10 @@ def _finished(outputs: Outputs, identity: str) -> dict[str, Any] | None:
         UsageError: If there are files of other inputs.
     """
     record = read_json(outputs.record)
-    if record and record.get("run_id") == identity and outputs.images.exists():
-        say(f"{outputs.images}: already there.")
+    if record and record.get("run_id") == identity and outputs.table.exists():
+        say(f"{outputs.table}: already there.")
         return record
-    for path in (outputs.images, outputs.patients, outputs.refused, outputs.record):
+    for path in (outputs.table, outputs.patients, outputs.refused, outputs.record):
         if path.exists():
             raise UsageError(f"{path}: already there, of other inputs. Give another --out.")
     return None
@@ -158,14 +162,14 @@ def _opened(images: str | Path, outputs: Outputs, form: StoreForm, reading: dict
             )
         yield ClearedAir(store) if form.air else store
         return
-    with writes(outputs.images, "Nothing was computed."):
-        outputs.images.absolute().parent.mkdir(parents=True, exist_ok=True)
-        temporary = tempfile.TemporaryDirectory(prefix=f".{outputs.images.name}.", dir=outputs.images.absolute().parent)
+    with writes(outputs.table, "Nothing was computed."):
+        outputs.table.absolute().parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(prefix=f".{outputs.table.name}.", dir=outputs.table.absolute().parent)
     with temporary as place:
         try:
             store = ingest_like(images, Path(place) / "store", form, **reading)
         except Interrupted as interruption:
-            raise Interrupted(f"{outputs.images}: stopped. Nothing was kept.", interruption.status) from None
+            raise Interrupted(f"{outputs.table}: stopped. Nothing was kept.", interruption.status) from None
         yield ClearedAir(store) if form.air else store
 
 
@@ -190,35 +194,62 @@ def _features(backbone: Backbone, store: Images, fitted: FittedProbe) -> np.ndar
         )
 
 
+def _of_images(
+    outputs: Outputs, store: Images, features: np.ndarray, fitted: FittedProbe
+) -> dict[Path, pandas.DataFrame]:
+    """The tables of the images and of the patients."""
+    card = fitted.card
+    images = image_table(store, fitted.predictions(features), card.classes, card.predicts)
+    patients = patient_table(images, card.classes, card.predicts)
+    _warn_of_unknown("patient", len(images) - int(patients["images"].sum()), len(images), outputs.patients)
+    return {outputs.table: images, outputs.patients: patients}
+
+
+def _of_groups(
+    outputs: Outputs, store: Images, features: np.ndarray, fitted: FittedProbe
+) -> dict[Path, pandas.DataFrame]:
+    """The table of the groups of a probe with `target_of`; every image is one if the store knows none."""
+    card, unit = fitted.card, fitted.card.target_of
+    assert unit is not None
+    if knows_groups(store, unit):
+        names = group_names(store, unit, f"task {card.task}")
+    else:
+        warn(f"no {unit} is known: every image is a case of its own")
+        names = np.array([f"image {number}" for number in range(len(store))], object)
+    rows = np.flatnonzero([name is not None for name in names])
+    bags = Bags.of(names[rows])
+    _warn_of_unknown(unit, len(store) - len(rows), len(store), outputs.table)
+    predictions = fitted.predictions(BagFeatures.of(features[rows], bags))
+    return {outputs.table: group_table(store, bags, rows, predictions, card.classes, card.predicts)}
+
+
+def _warn_of_unknown(unit: str, unknown: int, images: int, table: Path) -> None:
+    if unknown:
+        warn(f"the {unit} of {unknown} of {images} images is unknown; they are in no row of {table.name}")
+
+
 def _write(
-    outputs: Outputs, store: Images, predictions: np.ndarray, fitted: FittedProbe, identity: str
+    outputs: Outputs, store: Images, tables: dict[Path, pandas.DataFrame], fitted: FittedProbe, identity: str
 ) -> dict[str, Any]:
     """Write the tables, the refused files, and the record, which is last; returns the answer."""
-    card = fitted.card
-    images = image_table(store, predictions, card.classes, card.predicts)
-    patients = patient_table(images, card.classes, card.predicts)
-    unknown = len(images) - int(patients["images"].sum())
-    if unknown:
-        warn(
-            f"the patient of {unknown} of {len(images)} images is unknown; they are in no row of {outputs.patients.name}"
-        )
-    refused = list(getattr(store, "refused", store.card.refused))
-    with writes(outputs.images):
-        _save(images, outputs.images)
-        _save(patients, outputs.patients)
+    card, predicted, refused = fitted.card, tables[outputs.table], list(getattr(store, "refused", store.card.refused))
+    with writes(outputs.table):
+        for path, table in tables.items():
+            _save(table, path)
         if store.card.refused:
             write_csv(pandas.DataFrame(list(store.card.refused)), outputs.refused)
         record = {
             "kind": "predictions",
-            "predictions": str(outputs.images),
-            "patients": str(outputs.patients),
+            "predictions": str(outputs.table),
+            "patients": str(outputs.patients) if outputs.patients in tables else None,
             "refused_files": str(outputs.refused) if store.card.refused else None,
             "task": card.task,
             "classes": list(card.classes),
-            "n_images": len(images),
-            "n_patients": len(patients),
+            "n_images": len(store),
+            "n_patients": predicted["patient"].nunique() if "patient" in predicted else 0,
+            "n_groups": len(predicted) if card.target_of else None,
             "n_refused": len(store.card.refused),
-            "predicted": _counted(images) if card.classes else {},
+            "predicted": _counted(predicted) if card.classes else {},
             "backbone": {"id": card.backbone, "name": card.backbone_name},
             "probe": card.run_id,
             "run_id": identity,
@@ -228,9 +259,9 @@ def _write(
     return {**record, "refused": refused}
 
 
-def _counted(images: pandas.DataFrame) -> dict[str, int]:
-    """Number of images by predicted class."""
-    return {str(name): int(count) for name, count in images["predicted"].value_counts().items()}
+def _counted(table: pandas.DataFrame) -> dict[str, int]:
+    """Number of images or groups by predicted class."""
+    return {str(name): int(count) for name, count in table["predicted"].value_counts().items()}
 
 
 def _save(table: pandas.DataFrame, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tables of predictions: a row per image, and a row per patient."""
+"""Tables of predictions: a row per image and a row per patient, or a row per group of images with one prediction."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas
 
+from ssl_transfer.data.groups import Bags
 from ssl_transfer.data.images import Images
 from ssl_transfer.measures.classification import PREDICTED_ABOVE, decided_classes
 from ssl_transfer.target_kinds import KINDS
@@ -27,6 +28,22 @@ def image_table(store: Images, predictions: np.ndarray, classes: Sequence[str], 
     """
     columns = {name: store.column(name) for name in LOCATING if name in store.columns}
     table = pandas.DataFrame({"image": np.arange(len(store)), **columns})
+    return _with_predictions(table, predictions, classes, kind)
+
+
+def group_table(
+    store: Images, bags: Bags, rows: np.ndarray, predictions: np.ndarray, classes: Sequence[str], kind: str
+) -> pandas.DataFrame:
+    """A row per patient, study or series: its name, its patient, number of images, and what `image_table` has of predictions.
+
+    Args:
+        store: The images.
+        bags: Their groups.
+        rows: Positions of the images that are in a group.
+        predictions, classes, kind: See `image_table`, of the groups.
+    """
+    patients = store.column("patient")[rows[bags.first]] if "patient" in store.columns else None
+    table = pandas.DataFrame({"group": bags.names, "patient": patients, "images": bags.sizes})
     return _with_predictions(table, predictions, classes, kind)
 
 

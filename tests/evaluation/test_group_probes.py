@@ -8,12 +8,13 @@ from support.groups import SLICES, lesion_task
 from support.tiny_tasks import judge, write_task
 
 from ssl_transfer.data.groups import Bags
-from ssl_transfer.errors import RecipeError, TaskError
-from ssl_transfer.evaluation.bag_heads import BagFeatures, bag_heads
+from ssl_transfer.errors import RecipeError
+from ssl_transfer.evaluation.bag_heads import bag_heads
 from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.measures.metrics import classification_metrics
 from ssl_transfer.models.backbone import load_backbone
-from ssl_transfer.ranking.stage import rank
+from ssl_transfer.models.fitted_probe import FittedProbe
+from ssl_transfer.models.group_probe import BagFeatures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FEW = {"strengths": (0.01, 1.0)}
@@ -42,7 +43,8 @@ def test_there_is_one_prediction_per_patient_and_metrics_are_of_these(task, tmp_
     assert result.n["test"] == {"images": 15 * SLICES, "patients": 15, "groups": 15}
     assert result.contamination["cases"] == 15
     assert result.selected["group_pool"] in result.settings["group_pool"] == ["mean", "max", "topk", "attention"]
-    assert not (tmp_path / "run/probe.json").exists()
+    kept = FittedProbe.load(tmp_path / "run").card
+    assert (kept.target_of, kept.group_pool) == ("patient", result.selected["group_pool"])
 
 
 def test_attention_finds_a_lesion_that_a_mean_over_slices_loses(tmp_path):
@@ -94,8 +96,6 @@ def test_every_image_of_an_external_store_without_patients_is_a_case(task, tmp_p
 def test_what_does_not_fit_groups_is_refused(task, tmp_path):
     with pytest.raises(RecipeError, match="group_pool: found 'attention', expected some of mean, max"):
         probed(task, tmp_path, "knn", group_pool=["attention"])
-    with pytest.raises(TaskError, match="rank scores features of single images"):
-        rank(task, {"it": family_backbone("resnet")}, tmp_path / "rank")
     of_images = lesion_task(tmp_path / "images", patients=8, target_of=None)
     with pytest.raises(RecipeError, match="task task has a label per image"):
         probed(of_images, tmp_path, group_pool=["mean"])
@@ -118,15 +118,20 @@ def test_unknown_labels_have_no_effect_on_the_others():
     scores = []
     for unknown in (-1, -2):  # any value below 0
         labels[3, 1] = unknown
-        scores.append([of_val for _, of_val, _ in bag_heads(features, labels, features, ["attention", "topk"], 2, 0)])
+        scores.append(
+            [
+                of_val
+                for _, of_val, _ in bag_heads(features, labels, features, ["attention", "topk"], 2, 0, "multilabel")
+            ]
+        )
     assert np.array_equal(*scores)
 
 
 def test_a_kept_head_gives_the_scores_that_it_was_selected_by():
     draw = np.random.default_rng(0)
     features = BagFeatures.of(draw.normal(size=(60, 7)).astype(np.float32), Bags.of(np.repeat(list("abcdefghij"), 6)))
-    found = list(bag_heads(features, np.arange(10) % 2, features, ["topk", "attention"], 2, 0))
-    assert [setting["steps"] for setting, _, _ in found] == [10, 20, 30, 40] * 2
+    found = list(bag_heads(features, np.arange(10) % 2, features, ["topk", "attention"], 2, 0, "multiclass"))
+    assert [setting["steps"] for setting, _, _ in found] == [10, 20, 30, 40, 5, 10, 15, 20]
     for _, scores, head in found:
         assert np.allclose(head(features), scores, atol=1e-6)
 

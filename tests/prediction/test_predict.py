@@ -280,3 +280,42 @@ def test_a_result_without_a_probe_cannot_be_exported(ct, tmp_path):
     )
     with pytest.raises(UsageError, match="permuted labels"):
         export_predictor(tmp_path / "control", tmp_path / "out")
+
+
+@pytest.mark.parametrize("pooling", ["max", "topk", "attention"])
+def test_groups_of_new_files_get_the_predictions_of_their_evaluation(ct, pooling, tmp_path):
+    folder, store, _ = ct
+    card = {"store": str(store.path), "target": "label", "metric": "accuracy", "target_of": "patient"}
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(card))
+    evaluate(
+        *("linear_probe", folder / "backbone", tmp_path / "task.yaml", tmp_path / "result"),
+        resamples=0,
+        group_pool=[pooling],
+    )
+    export_predictor(tmp_path / "result", tmp_path / "predictor")
+    answer = predict(tmp_path / "predictor", folder / "files", tmp_path / "new.parquet", workers=1)
+    found = pandas.read_parquet(tmp_path / "new.parquet")
+    assert (answer["n_images"], answer["n_groups"], answer["n_patients"]) == (36, 12, 12)
+    assert sum(answer["predicted"].values()) == 12 and answer["patients"] is None
+    assert set(found["images"]) == {3} and not (tmp_path / "new_patients.parquet").exists()
+    expected = pandas.read_parquet(tmp_path / "result/predictions.parquet")
+    assert np.abs(scores(found.set_index("group").loc[expected["group"]]) - scores(expected)).max() < 1e-5
+    readme = (tmp_path / "predictor/README.md").read_text()
+    assert f"one prediction per patient, {pooling} pooling" in readme and "new_patients" not in readme
+
+
+def test_images_without_a_group_are_in_no_row_and_without_any_group_each_is_a_case(ct, tmp_path, capsys):
+    folder, store, _ = ct
+    card = {"store": str(store.path), "target": "label", "metric": "accuracy", "target_of": "patient"}
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(card))
+    evaluate("linear_probe", folder / "backbone", tmp_path / "task.yaml", tmp_path / "result", resamples=0)
+    for name, unknown in (("some", 3), ("all", 36)):
+        shutil.copytree(store.path, tmp_path / name)
+        rows = pandas.read_parquet(tmp_path / name / "rows.parquet")
+        rows.loc[: unknown - 1, "patient"] = None
+        rows.to_parquet(tmp_path / name / "rows.parquet")
+        answer = predict(tmp_path / "result", tmp_path / name, tmp_path / f"{name}.parquet")
+        assert answer["n_groups"] == (36 if unknown == 36 else len(set(rows["patient"].dropna())))
+    printed = capsys.readouterr().err
+    assert "the patient of 3 of 36 images is unknown; they are in no row of some.parquet" in printed
+    assert "no patient is known: every image is a case of its own" in printed
