@@ -8,7 +8,9 @@ Pooling = Literal["cls", "mean", "cls+mean", "last4"]
 POOLINGS: tuple[str, ...] = get_args(Pooling)
 GroupPooling = Literal["mean", "max", "topk", "attention"]
 GROUP_POOLINGS: tuple[str, ...] = get_args(GroupPooling)
-LEARNED = ("topk", "attention")  # of them, those that a probe learns together with its classifier
+FixedGroupPooling = Literal["mean", "max"]  # of them, those that learn nothing
+FIXED: tuple[str, ...] = get_args(FixedGroupPooling)
+LEARNED = tuple(name for name in GROUP_POOLINGS if name not in FIXED)  # by a probe, together with its classifier
 SUFFIX = ",pooling="
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from ssl_transfer.poolings import GROUP_POOLINGS, LEARNED
+from ssl_transfer.poolings import FIXED, GROUP_POOLINGS, LEARNED
 from ssl_transfer.target_kinds import KINDS
 
 
@@ -88,7 +88,7 @@ PROTOCOLS = {
         draws=(),
         title="kNN",
         methods_text="frozen features were judged by cosine k-nearest neighbours, k and vote selected on validation",
-        group_poolings=("mean", "max"),
+        group_poolings=FIXED,
     ),
     "finetune": Protocol(
         name="finetune",

@@ -165,6 +165,7 @@ class RankedBackbone:
         intervals: Criterion -> 95 % interval [low, high], by the bootstrap over patients.
         source_classes: Source classifier; None: none available.
         seconds: Step -> duration in seconds.
+        group_pool: Of tasks with `target_of`: the pooling of the features that scores are of; None: features of images.
     """
 
     name: str
@@ -178,6 +179,7 @@ class RankedBackbone:
     intervals: dict[str, list[float]]
     source_classes: str | None
     seconds: dict[str, float]
+    group_pool: str | None = None
 
     def value(self, criterion: str) -> float | None:
         """The value of a score, of `knn` or of `linear_probe`."""

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="BACKBONE … [key=value …]",
         help="backbones: folders, RUN@EPOCH or RUN@all, scratch:NAME, imagenet:NAME or timm:NAME[.TAG]; settings: by=logme, "
-        "resamples=0, folds, fraction, seed, size, precision",
+        "resamples=0, folds, fraction, seed, size, precision, group_pool",
     )
     parser.add_argument(
         "--candidates",

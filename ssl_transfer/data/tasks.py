@@ -11,7 +11,7 @@ import numpy as np
 
 from ssl_transfer.console import say
 from ssl_transfer.data.altered import ClearedAir, RecodedMasks
-from ssl_transfer.data.groups import Bags, group_names, labels_of_groups
+from ssl_transfer.data.groups import PLURALS, Bags, group_names, labels_of_groups
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.splits import label_fraction
 from ssl_transfer.data.store import ImageStore, class_codes
@@ -246,6 +246,11 @@ class Task:
     def groups(self) -> np.ndarray:
         """The unit of drawing and resampling: patient, or image where patients are unknown; shape (N,)."""
         return np.arange(len(self.store)) if self.patients is None else self.patients
+
+    @property
+    def case_word(self) -> str:
+        """What has one label each, in the plural, for messages: `images`, or with `target_of` `patients`, `studies`, `series`."""
+        return PLURALS[self.card.target_of] if self.card.target_of else "images"
 
     def label_units(self) -> np.ndarray:
         """The unit that fractions draw and count: the group of a label with `target_of`, else as `groups`; shape (N,)."""

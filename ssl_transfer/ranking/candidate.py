@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -60,6 +60,8 @@ class Candidate:
             on all images, because duplicate images raise fitted scores of all backbones.
         source: Source classifier that the posteriors come from; None: there are none.
         seconds: Duration of each step in seconds.
+        pooling: Pooling of the images of a group whose features the transferability scores are of: that which was best on
+            validation for the linear probe; empty: features of images.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Candidate:
     resampled: dict[str, np.ndarray]
     source: str | None
     seconds: dict[str, float] = field(default_factory=dict)
+    pooling: str = ""
 
     def value(self, criterion: str) -> float:
         """The value of a criterion that applies.
@@ -99,9 +102,9 @@ def candidate(
     Args:
         name: Name among the candidates.
         backbone: The backbone to score.
-        sample: Images of the task.
+        sample: Cases of the task.
         features: Computes the features of all images of the task's store, (N, D).
-        source: Computes posteriors of source classes from features of the sample.
+        source: Computes posteriors of source classes from features of images.
         seed: Seed of N-LEEP's mixture.
 
     Raises:
@@ -109,42 +112,44 @@ def candidate(
         TaskError: If the task's metric is undefined in every fold.
     """
     clock = _Clock()
-    inputs = features()[sample.rows]
-    if not np.isfinite(inputs).all():
+    of_images = features()[sample.rows]
+    if not np.isfinite(of_images).all():
         raise BackboneError(
             f"{name}: some of its features on {sample.task.store.path} are NaN or infinite. Extract them in fp32, or check its "
             "training."
         )
     clock.lap("features")
     values: dict[str, float | None] = dict.fromkeys(criteria())
-    resampled = {}
+    resampled, inputs, pooling = {}, sample.inputs(of_images), ""
     for criterion in FROZEN:
-        held_out = sample.held_out_scores(IMPLEMENTATIONS[criterion], inputs)
-        value = sample.metric(held_out)
-        values[criterion], resampled[criterion] = value, sample.metric_resampled(held_out)
+        held_out = sample.held_out(IMPLEMENTATIONS[criterion], inputs)
+        value = sample.metric(held_out.scores)
+        values[criterion], resampled[criterion] = value, sample.metric_resampled(held_out.scores)
         if not np.isfinite(value):
             raise TaskError(
-                f"task {sample.task.name}: {sample.task.card.metric} is undefined in every fold: none has images of more "
-                "than one class. Use fewer folds."
+                f"task {sample.task.name}: {sample.task.card.metric} is undefined in every fold: none has "
+                f"{sample.task.case_word} of more than one class. Use fewer folds."
             )
+        pooling = held_out.pooling if criterion == "linear_probe" else pooling
         clock.lap(criterion)
     posteriors = None
     if sample.labels.ndim == 1:
-        posteriors = source(inputs)
+        if posteriors := source(of_images):
+            posteriors = replace(posteriors, probabilities=sample.means(posteriors.probabilities))
         clock.lap("source classes")
-    all_images, drawn = _scores(sample, inputs, posteriors, seed, clock)
-    values |= all_images
-    resampled |= {criterion: np.array([scores[criterion] for scores in drawn]) for criterion in all_images if drawn}
+    all_cases, drawn = _scores(sample, inputs[pooling], posteriors, seed, clock)
+    values |= all_cases
+    resampled |= {criterion: np.array([scores[criterion] for scores in drawn]) for criterion in all_cases if drawn}
     for criterion, shifted in resampled.items():
         if np.isfinite(shifted).any():
             resampled[criterion] = shifted - np.nanmean(shifted) + values[criterion]
-    return Candidate(name, backbone.card, values, resampled, posteriors and posteriors.origin, clock.seconds)
+    return Candidate(name, backbone.card, values, resampled, posteriors and posteriors.origin, clock.seconds, pooling)
 
 
 def _scores(
     sample: Sample, inputs: np.ndarray, source: SourcePosteriors | None, seed: int, clock: _Clock
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """Scores of all images of the sample, and of each bootstrap sample. N-LEEP's mixture is fitted once, to all images."""
+    """Scores of all cases of the sample, and of each bootstrap sample. N-LEEP's mixture is fitted once, to all cases."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FewImagesWarning)  # the verdict has a caveat about it
         inputs = inputs.astype(float)
@@ -155,11 +160,11 @@ def _scores(
             mixture = mixture_posteriors(Spectrum.of(inputs, sample.labels), seed=seed)
             score = _multiclass_scores
             arrays = (inputs, sample.labels, mixture, source and source.probabilities)
-        all_images = score(*arrays)
+        all_cases = score(*arrays)
         clock.lap("scores")
         drawn = [score(*(None if array is None else array[rows] for array in arrays)) for rows in sample.drawn()]
         clock.lap("resampling")
-    return all_images, drawn
+    return all_cases, drawn
 
 
 def _multiclass_scores(

@@ -23,7 +23,7 @@ from ssl_transfer.data.altered import SelectedRows, sampled
 from ssl_transfer.data.images import Images
 from ssl_transfer.data.tasks import Task
 from ssl_transfer.environment import device_name, environment
-from ssl_transfer.errors import TaskError, UsageError
+from ssl_transfer.errors import RecipeError, TaskError, UsageError
 from ssl_transfer.features import Features, Precision, extract_features, features_id
 from ssl_transfer.measures.transferability import SCORES
 from ssl_transfer.models.backbone import Backbone
@@ -31,6 +31,7 @@ from ssl_transfer.models.device import fastest_device
 from ssl_transfer.models.opening import open_backbones
 from ssl_transfer.models.ranks import gpu_count
 from ssl_transfer.numerics import numerics
+from ssl_transfer.poolings import FIXED, FixedGroupPooling
 from ssl_transfer.protocols import RANKED_KINDS
 from ssl_transfer.ranking.candidate import Candidate, candidate, criteria, known_criterion
 from ssl_transfer.ranking.contamination import contamination_caveats
@@ -55,8 +56,9 @@ def rank(
     resamples: NonNegativeInt = 100,
     size: PositiveInt | None = None,
     precision: Precision = "fp32",
+    group_pool: Annotated[tuple[FixedGroupPooling, ...], Field(min_length=1)] | None = None,
 ) -> Ranking:
-    """Score backbones on a task's training and validation images and put them in order.
+    """Score backbones on a task's training and validation images, or groups of them, and put them in order.
 
     If these are more than 200,000, a sample of their patients is scored, and a caveat says so.
 
@@ -75,12 +77,15 @@ def rank(
         resamples: Number of bootstrap samples of patients, for intervals, shares of first ranks, and comparisons with the best;
             0: none of these.
         size, precision: Image size and precision of the features; see `extract_features`.
+        group_pool: Of tasks with `target_of`: candidate poolings of the features of the images of a group. Probes select one on
+            validation folds; transferability scores are of the features by that of the linear probe. None: `mean` and `max`.
 
     Returns:
         The ranking; its `path` is the folder.
 
     Raises:
-        TaskError: If its target is of another kind, or belongs to groups of images.
+        RecipeError: If `group_pool` is given for a task with a label per image.
+        TaskError: If its target is of another kind.
         UsageError: If there are fewer than three folds, `by` applies to no backbone, `features` belong to none of the backbones
             and stores, or `out` contains something else.
         SplitError: If there are fewer than three patients.
@@ -90,16 +95,17 @@ def rank(
     backbones = open_backbones(backbones, task.store)
     if task.kind not in RANKED_KINDS:
         raise TaskError(f"task {task.name}: it is a {task.kind} task; rank is for {', '.join(RANKED_KINDS)} tasks.")
-    if task.card.target_of:
-        raise TaskError(
-            f"task {task.name}: rank scores features of single images, and this task has a label per {task.card.target_of}. "
-            "Compare its backbones by evaluate linear_probe, or rank a card without target_of."
+    if group_pool and not task.card.target_of:
+        raise RecipeError(
+            f"group_pool: it is for tasks with target_of, and task {task.name} has a label per image. Leave it out."
         )
+    poolings = (group_pool or FIXED) if task.card.target_of else ()
     given, (task, fraction_left) = task, _sampled(task, fraction, seed)
     sources = [source if isinstance(source, SourceLabels) else SourceLabels.open(source) for source in sources]
     settings: dict[str, Any] = dict(
         by=by, fraction=fraction, seed=seed, folds=folds, resamples=resamples, size=size, precision=precision
     )
+    settings |= {"group_pool": list(poolings)} if poolings else {}  # which older rankings do not have
     content = {**settings, "names": list(backbones), "task": task.card.identity()}
     upstream = [*(backbone.id for backbone in backbones.values()), given.store.id, *(source.id for source in sources)]
     artifact = Artifact.of("rank", content, upstream, out, record="rank.json")
@@ -107,7 +113,7 @@ def rank(
         if finished:
             return Ranking.load(artifact.folder)
         _check_source(by, backbones, sources)
-        sample = Sample.of(task, fraction_left, seed, folds, resamples)
+        sample = Sample.of(task, fraction_left, seed, folds, resamples, poolings)
         opened = {folder.card.run_id: folder for folder in map(Features.load, features)}
         with metered() as meter:
             ranking = _ranking(artifact.id, sample, backbones, sources, _Extraction(opened, size, precision), settings)
@@ -264,6 +270,7 @@ def _ranked(candidate: Candidate) -> RankedBackbone:
         intervals={name: interval for name in criteria() if (interval := candidate.interval(name))},
         source_classes=candidate.source,
         seconds=candidate.seconds,
+        group_pool=candidate.pooling or None,
     )
 
 

@@ -43,9 +43,10 @@ def as_text(ranking: Ranking, path: str | Path | None = None) -> str:
         rows.append([*row, f"{sum(backbone.seconds.values()):.1f}"])
     n = ranking.n
     patients = "patients unknown" if n["patients"] is None else f"{n['patients']:,} patients"
+    groups = f"{n['groups']:,} groups of " if n.get("groups") else ""
     measure = f"probe and kNN: {ranking.metric.replace('_', ' ')}, cross-validated"
     lines = [
-        f"{ranking.task}: {n['images']:,} images ({patients}) of train and val; {measure}",
+        f"{ranking.task}: {groups}{n['images']:,} images ({patients}) of train and val; {measure}",
         "",
         *_aligned(rows),
         "",

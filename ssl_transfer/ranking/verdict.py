@@ -27,7 +27,7 @@ def verdict(candidates: list[Candidate], sample: Sample, by: str, more: list[str
 
     Args:
         candidates: At least one with a value of `by`.
-        sample: The images they were scored on.
+        sample: The cases they were scored on.
         by: The criterion of the order.
         more: Further caveats.
     """
@@ -122,6 +122,7 @@ def _caveats(
     return [
         KNOWN_TO_MISLEAD,
         *_disagreement(candidates, ranked, sample, by, correlations),
+        *_poolings(candidates, sample),
         *_sample_size(candidates, sample),
         *_source_classes(candidates, sample.task.kind),
     ]
@@ -147,17 +148,31 @@ def _disagreement(
     return texts
 
 
+def _poolings(candidates: list[Candidate], sample: Sample) -> list[str]:
+    """What the features of a group are, in tasks with `target_of`."""
+    if not sample.poolings:
+        return []
+    by_pooling: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        by_pooling.setdefault(candidate.pooling, []).append(candidate)
+    listed = "; ".join(f"{pooling} of {_names(some)}" for pooling, some in sorted(by_pooling.items()))
+    return [
+        f"Scores are of the pooled features of the images of a {sample.task.card.target_of}: {listed}. Probes select the pooling "
+        f"among {', '.join(sample.poolings)} on validation folds; heads that learn to pool are not ranked."
+    ]
+
+
 def _sample_size(candidates: list[Candidate], sample: Sample) -> list[str]:
-    """Caveats about unknown patients, few images, and different numbers of features."""
-    texts, images = [], len(sample.rows)
+    """Caveats about unknown patients, few cases, and different numbers of features."""
+    texts, cases, word = [], len(sample.cases), sample.task.case_word
     if sample.task.patients is None:
         texts.append(
             "Patients are unknown: folds and bootstrap samples are drawn by image, so values and intervals may be too optimistic."
         )
-    if wide := [each for each in candidates if images < ROWS_PER_FEATURE * each.card.feature_dim]:
+    if wide := [each for each in candidates if cases < ROWS_PER_FEATURE * each.card.feature_dim]:
         texts.append(
-            f"Fewer than {ROWS_PER_FEATURE} images per feature ({images} images; {_names(wide)}): scores that are fitted to the "
-            "images are too optimistic. Compare only backbones with equally many features."
+            f"Fewer than {ROWS_PER_FEATURE} {word} per feature ({cases} {word}; {_names(wide)}): scores that are fitted to the "
+            f"{word} are too optimistic. Compare only backbones with equally many features."
         )
     if len({candidate.card.feature_dim for candidate in candidates}) > 1:
         texts.append(

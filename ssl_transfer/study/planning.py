@@ -264,7 +264,7 @@ class _Evaluations:
         """Tasks for which arms are ranked.
 
         Raises:
-            RecipeError: If a named task is of a kind that is not ranked, or has a label per group of images.
+            RecipeError: If a named task is of a kind that is not ranked.
         """
         if self.recipe.rank is None:
             return []
@@ -275,13 +275,9 @@ class _Evaluations:
                     f"{self.recipe.name}: rank: {task} is a {tasks[task].kind} task; scores are for {', '.join(RANKED_KINDS)} "
                     "tasks."
                 )
-            if tasks[task].target_of:
-                raise RecipeError(
-                    f"{self.recipe.name}: rank: {task} has a label per {tasks[task].target_of}; scores are for labels of images."
-                )
         if named:
             return [tasks[task] for task in named]
-        return [task for task in tasks.values() if task.kind in RANKED_KINDS and not task.target_of]
+        return [task for task in tasks.values() if task.kind in RANKED_KINDS]
 
     def _rank(self, arm: Arm, seed: int | None, task: StudyTask) -> None:
         """Add the ranking job of a backbone on a task; without bootstrap, since the study has several seeds."""

@@ -148,11 +148,11 @@ def test_a_task_of_a_few_patients_with_one_image_is_divided_into_folds_or_refuse
 def test_features_that_separate_patients_but_not_classes_do_not_score_well(workdir, probe):
     task, features = persons(workdir / "known")
     drawn = sample(task)
-    honest = drawn.metric(drawn.held_out_scores(PROBES[probe], features[drawn.rows]))
+    honest = drawn.metric(drawn.held_out(PROBES[probe], {"": features[drawn.rows]}).scores)
     assert honest < 0.65
     images, same = persons(workdir / "unknown", with_patients=False)
     leaking = sample(images)
-    assert leaking.metric(leaking.held_out_scores(PROBES[probe], same[leaking.rows])) > 0.9
+    assert leaking.metric(leaking.held_out(PROBES[probe], {"": same[leaking.rows]}).scores) > 0.9
 
 
 @pytest.mark.parametrize("probe", PROBES)
@@ -161,7 +161,7 @@ def test_features_that_separate_classes_score_well_whatever_else_they_encode(wor
     drawn = sample(task)
     inputs = features[drawn.rows]
     inputs[:, 0] = 20 * drawn.labels - 10 + inputs[:, 0]
-    assert drawn.metric(drawn.held_out_scores(PROBES[probe], inputs)) > 0.9
+    assert drawn.metric(drawn.held_out(PROBES[probe], {"": inputs}).scores) > 0.9
 
 
 def test_training_selection_and_scoring_use_different_patients_and_every_image_is_scored_once(task):
@@ -178,7 +178,7 @@ def test_training_selection_and_scoring_use_different_patients_and_every_image_i
         scored.append(dict(zip(queries, at[1:], strict=True)))
         yield {}, {name: np.eye(CLASSES)[drawn.labels[part[:, 0].astype(int)]] for name, part in queries.items()}
 
-    scores = drawn.held_out_scores(spy, numbers)
+    scores = drawn.held_out(spy, {"": numbers}).scores
     assert len(calls) == 5
     assert all(one.isdisjoint(other) for parts in calls for i, one in enumerate(parts) for other in parts[:i])
     assert sorted(np.concatenate([own["test"] for own in scored])) == list(range(len(numbers)))
@@ -197,7 +197,7 @@ def test_a_setting_is_not_selected_on_the_images_that_are_scored(workdir, metric
         yield {}, {"validation": right[wrong["validation"]], "test": right[truth["test"]]}
         yield {}, {"validation": right[truth["validation"]], "test": right[wrong["test"]]}
 
-    scores = drawn.held_out_scores(two_settings, np.arange(len(drawn.rows), dtype=np.float32)[:, None])
+    scores = drawn.held_out(two_settings, {"": np.arange(len(drawn.rows), dtype=np.float32)[:, None]}).scores
     assert np.array_equal(scores.argmax(1), (drawn.labels + 1) % CLASSES)
 
 

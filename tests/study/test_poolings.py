@@ -142,3 +142,9 @@ def test_a_probe_of_groups_is_planned_for_every_seed_only_if_it_draws_something(
     plan = planned(tmp_path, evaluations=[{"protocol": "linear_probe", "seeds": 3}], tasks=tasks)
     seeds = {name: {run["seed"] for run in plan.runs if run["task"] == name} for name in tasks}
     assert seeds == {"region": {0, 1, 2}, "height": {0}}
+
+
+def test_backbones_are_ranked_on_a_task_with_a_label_per_group(tmp_path):
+    plan = planned(tmp_path, evaluations=PROBES[:1], tasks={"region": grouped()}, rank={"set": {"group_pool": ["max"]}})
+    ranked = commands(plan, "rank")
+    assert ranked and all('group_pool=["max"]' in command for command in ranked)
