@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from support.declared import LOOKS, contrast, declared_decisions, declared_evidence
+from support.declared import LOOKS, MARGIN, contrast, declared_decisions, declared_evidence
 from support.pages import browse
 
+from ssl_transfer.study.report.claims import Terms
 from ssl_transfer.study.report.decision_figures import boundaries_of_looks, monitoring, unit_differences, unit_values
 from ssl_transfer.study.report.evidence import Scope
 from ssl_transfer.study.report.limits import limits
@@ -85,6 +86,12 @@ def test_the_page_opens_without_messages_and_nothing_overflows(page, tmp_path):
 
 
 # --- figures ---
+
+
+def test_units_that_are_not_paired_are_not_joined(evidence):
+    alone = [decide(evidence.frame, None, [contrast("CT", SCRATCH)], looks=(12,), shared_draws=False)[0]]
+    (ax,) = unit_values(alone, Terms(runs=evidence.runs.iloc[:0], margin=MARGIN), evidence.looks).axes
+    assert [len(line.get_xdata()) for line in ax.lines] == [2, 1] * 2  # interval and mean of two arms
 
 
 def test_every_unit_is_a_point_and_every_pair_a_line(evidence):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from ssl_transfer.study.report.claims import Terms
 from ssl_transfer.study.report.drawing import COLORS, INK, MARKERS, STYLE, Looks, filled, grid
 from ssl_transfer.study.report.wording import measure, nominal
 from ssl_transfer.study.statistics import Decision, Look
-from ssl_transfer.study.statistics.contrast_units import contrast_units
+from ssl_transfer.study.statistics.contrast_units import PAIRED, contrast_units
 
 MOST_PANELS = 4  # settings in the figure of the first screen
 VALUES_WIDTH, DIFFERENCES_WIDTH = 5.2, 4.1  # inches; side by side on a wide page
@@ -28,11 +29,19 @@ DASHED = (0, (4, 3))
 
 @dataclass(frozen=True)
 class _Column:
-    """An arm of the figure of values: its name, its look, and the values of its units (index: seed)."""
+    """An arm of the figure of values.
+
+    Attributes:
+        name: Its name.
+        look: Its colour and marker.
+        values: Values of its units, by seed.
+        pairs: Which seeds pair its units with those of other arms: `pretraining` or `evaluation`; empty: they are not paired.
+    """
 
     name: str
     look: tuple[str, str]
     values: pd.Series
+    pairs: str
 
 
 def by_setting(decisions: Sequence[Decision], terms: Terms) -> dict[str, list[Decision]]:
@@ -80,7 +89,7 @@ def _columns(decisions: Sequence[Decision], terms: Terms, looks: Looks) -> list[
     for decision, side in sides:
         columns = getattr(decision.contrast, side)
         name = terms.side(columns)
-        found.setdefault(name, _Column(name, _look(columns, looks, len(found)), _side(decision, side)))
+        found.setdefault(name, _column(decision, side, name, _look(columns, looks, len(found))))
     contrast = decisions[0].contrast
     if "pretraining" in contrast.a:
         for arm in sorted(terms.random_init):
@@ -88,9 +97,14 @@ def _columns(decisions: Sequence[Decision], terms: Terms, looks: Looks) -> list[
             units = contrast_units(terms.runs, other)
             name = terms.side({"pretraining": arm})
             if len(units.table) and name not in found:
-                values = _side(replace(decisions[0], units=units), "b")
-                found[name] = _Column(name, _look({"pretraining": arm}, looks, len(found)), values)
+                look = _look({"pretraining": arm}, looks, len(found))
+                found[name] = _column(replace(decisions[0], units=units), "b", name, look)
     return [column for column in found.values() if len(column.values)]
+
+
+def _column(decision: Decision, side: str, name: str, look: tuple[str, str]) -> _Column:
+    kind = "pretraining" if decision.units.by_pretraining[side] else "evaluation"
+    return _Column(name, look, _side(decision, side), kind if decision.units.test == PAIRED else "")
 
 
 def _look(side: Mapping[str, str], looks: Looks, position: int) -> tuple[str, str]:
@@ -109,9 +123,11 @@ def _side(decision: Decision, side: str) -> pd.Series:
 
 
 def _values(ax: Axes, columns: Sequence[_Column]) -> None:
-    table = pd.DataFrame({column.name: column.values for column in columns})
-    for _, values in table.iterrows():
-        ax.plot(range(len(columns)), values, color=INK, linewidth=0.7, alpha=0.28, zorder=1)
+    for pairs, joined in itertools.groupby(enumerate(columns), lambda each: each[1].pairs):
+        positions, arms = zip(*joined, strict=True)
+        table = pd.DataFrame({column.name: column.values for column in arms})
+        for _, values in table.iterrows() if pairs else ():
+            ax.plot(positions, values, color=INK, linewidth=0.7, alpha=0.28, zorder=1)
     for x, column in enumerate(columns):
         color, marker = column.look
         values = column.values.dropna()

@@ -27,7 +27,7 @@ INK = "#23272e"
 # Okabe and Ito 2008 (safe for colour-blind readers), lightened where a dark page needs it; no yellow, for a white one.
 COLORS = ("#1f82c0", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v")  # not as many as colours: the pair repeats only after 30 arms
-TITLE_CHARACTERS = 114  # characters of a line above a figure
+TITLE_CHARACTERS = 104  # characters of a line above a figure
 MARKER_NAMES = {
     "o": "circle",
     "s": "square",

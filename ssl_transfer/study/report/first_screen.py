@@ -14,7 +14,8 @@ from ssl_transfer.study.report.open_questions import open_questions
 from ssl_transfer.study.report.section import Drawing, render
 
 VALUES = (
-    "Every pretraining seed is a point (its evaluation seeds averaged), thin lines join the pairs. Bars: mean of each arm "
+    "Every unit is a point: a pretraining seed (its evaluation seeds averaged), of public weights an evaluation seed. Thin "
+    "lines join the pairs. Bars: mean of each arm "
     "with its 95 % interval.{more}"
 )
 DIFFERENCES = (

@@ -219,7 +219,8 @@ class _Tests:
 
     @classmethod
     def of(cls, arms: Arms, left: np.ndarray, right: np.ndarray, shared_draws: bool) -> _Tests:
-        return cls(arms, left, right, arms.trained[left] & arms.trained[right] & shared_draws)
+        same = arms.trained[left] & arms.trained[right] | arms.public[left] & arms.public[right]
+        return cls(arms, left, right, same & shared_draws)
 
     @property
     def by_pretraining(self) -> np.ndarray:

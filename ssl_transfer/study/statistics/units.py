@@ -74,6 +74,7 @@ class Arms:
         group: Group of each arm, ascending.
         pretrainings: Number of pretraining seeds of each arm. Runs without one share the pretraining seed "unknown".
         trained: Whether all runs of an arm have a pretraining seed.
+        public: Whether none has, as of public weights.
         arm: Arm of each run, as a row of the table; ascending.
         pretraining: Pretraining seed of each run, as a code; ascending within an arm.
         seed: Evaluation seed of each run, as a code; ascending within a pretraining seed.
@@ -84,6 +85,7 @@ class Arms:
     group: np.ndarray
     pretrainings: np.ndarray
     trained: np.ndarray
+    public: np.ndarray
     arm: np.ndarray
     pretraining: np.ndarray
     seed: np.ndarray
@@ -107,6 +109,7 @@ class Arms:
             group=table.groupby(within, dropna=False).ngroup().to_numpy(),
             pretrainings=pretrainings,
             trained=trained,
+            public=(table["count"] == 0).to_numpy(),
             arm=arm[order],
             pretraining=codes[0][order],
             seed=codes[1][order],
