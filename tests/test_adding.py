@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from support.command_line import ROOT
 from support.extension import Entry, Extended
 
 FILES = {
@@ -139,6 +140,10 @@ def test_an_added_reader_recognises_its_files(extended):
     store = answer(extended, "ingest")
     assert (store["n_images"], store["n_patients"], store["n_refused"]) == (40, 40, 0)
     assert store["labels"] == {"bright": 20, "dark": 20}
+
+
+def test_the_documentation_shows_the_method_that_is_added_here():
+    assert (ROOT / "tests/additions/agree.py").read_text() in (ROOT / "docs/own_method.md").read_text()
 
 
 def test_an_added_method_pretrains_from_a_recipe(extended):

@@ -24,6 +24,7 @@ def checkout(tmp_path_factory) -> Path:
     make_archive(folder)
     make_volumes(folder / "volumes")
     make_biopsies(folder)
+    make_breast(folder)
     make_checkpoint(make_folder(folder / "checkpoints") / "moco_ct.pth.tar")
     rng = np.random.default_rng(0)
     for number in range(24):
@@ -75,6 +76,17 @@ def make_biopsies(folder: Path) -> None:
     header = ("file", "patient", "necrosis", "inflammation", "grade", "age", "days", "died")
     with open(folder / "outcomes.csv", "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
+
+
+def make_breast(folder: Path) -> None:
+    """`breast`: pictures of twelve patients; `breast.csv`: the patient and the diagnosis of each picture."""
+    rng, rows = np.random.default_rng(0), []
+    for number in range(36):
+        name, diagnosis = f"US{number:03d}.png", ("benign", "malignant", "normal")[number // 3 % 3]
+        Image.fromarray(rng.integers(0, 255, (64, 64), np.uint8)).save(make_folder(folder / "breast") / name)
+        rows.append((name, f"P{number // 3:03d}", diagnosis))
+    with open(folder / "breast.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("image", "patient_id", "diagnosis"), *rows])
 
 
 def make_checkpoint(path: Path) -> None:

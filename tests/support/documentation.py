@@ -21,7 +21,16 @@ PAGES = {  # in the order in which their commands are run
     + [
         ROOT / "docs" / f"{name}.md"
         for name in (
-            *("data", "pretraining", "transferability", "evaluation", "external", "feature_space", "studies"),
+            *(
+                "data",
+                "pretraining",
+                "transferability",
+                "evaluation",
+                "external",
+                "feature_space",
+                "studies",
+                "tutorial",
+            ),
             *(f"target_{kind}" for kind in KINDS),
             *("weights", "export"),
         )
