@@ -50,8 +50,8 @@ distance between the source domain of A, of B, and the target: none (same modali
 same family), hard (another kind of image). “Paired”: both arms were evaluated with the same pretraining seeds and
 evaluation seeds, so with the same label subsets; evaluation seeds are averaged within the pretraining seed, and a paired
 t-test runs over pretraining seeds (over evaluation seeds where both share a single one: the verdict then holds for these
-checkpoints only). “Welch”: Welch’s t-test, where an arm has no pretraining seeds or draws are not shared. Secondary contrasts
-are corrected by Holm’s rule, exploratory ones by Benjamini and Hochberg’s, each within one {{ family }} and over
+checkpoints only). “Welch”: Welch’s t-test, where one of the arms has no pretraining seeds or draws are not shared. Secondary
+contrasts are corrected by Holm’s rule, exploratory ones by Benjamini and Hochberg’s, each within one {{ family }} and over
 {{ "all tests that the study plans" if planned else "all tests" }}. Level: that at which the verdict was reached, or at which
 the contrast is still open; the interval has the confidence 1 − level. “Not decided” does not mean “equal”.
 {{- left_out }} Click a column heading to sort.
