@@ -130,12 +130,12 @@ def contrasts(
     `a` is the arm nearer to the target domain (then by name; random initialisation, which is an arm of that name or of
     that boundary, last); difference = mean_a − mean_b.
 
-    Tests. `paired`: two arms with pretraining seeds, or two without (public weights), are compared over the runs of the same pretraining seed and evaluation
-    seed that both have, since these had the same label subset, head and order. Evaluation seeds are averaged within the
-    pretraining seed, which is the `unit`; if both share a single pretraining seed the unit is the evaluation seed, and
-    `holds_for` reads "these two checkpoints". `welch`: where one side alone has no pretraining seeds, or draws are not
-    shared. A side then contributes its pretraining seeds if it has several, else its evaluation seeds; `unit` and
-    `holds_for` as before.
+    Tests. `paired`: two arms with pretraining seeds, or two without (public weights), are compared over the runs of the same
+    pretraining seed and evaluation seed that both have, since these had the same label subset, head and order. Evaluation
+    seeds are averaged within the pretraining seed, which is the `unit`; if both share a single pretraining seed, or have none,
+    the unit is the evaluation seed, and `holds_for` reads "these two checkpoints". `welch`: where one side alone has no
+    pretraining seeds, or draws are not shared. A side then contributes its pretraining seeds if it has several, else its
+    evaluation seeds; `unit` and `holds_for` as before.
 
     Verdicts, at the `level` of the row (see `families.Families.decide`): `equivalent` if the test of equivalence within
     `margin` (TOST) rejects, `equivalent and different` if that of a difference does too, `better` or `worse` if only that of
