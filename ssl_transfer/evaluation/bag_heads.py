@@ -62,8 +62,8 @@ def bag_heads(
             torch.manual_seed(seed)
             options = {"hidden": HIDDEN} if pooling == "attention" else {}
             head = BAG_POOLINGS[pooling](components.shape[1], n_classes, **options).to(device)
-        settings = {"lr": RATES[pooling], "weight_decay": WEIGHT_DECAYS[pooling]}
-        optimizer = torch.optim.AdamW(head.parameters(), **settings, fused=True)
+        rate, decay = RATES[pooling], WEIGHT_DECAYS[pooling]
+        optimizer = torch.optim.AdamW(head.parameters(), lr=rate, weight_decay=decay, fused=True)
         for step in range(1, STEPS + 1):
             optimizer.zero_grad()
             _loss(head(*of_train), targets).backward()
