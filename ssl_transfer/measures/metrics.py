@@ -40,6 +40,8 @@ class Metric:
             exists on test alone, so that nothing can be selected by it.
         compares_images: Classification: whether scores of different images are compared with each other, as an AUROC does, so
             that scores of different classifiers cannot be pooled.
+        has_unit: Whether its values are in the unit of a target (numbers, grades), or in mm or pixels, so that values on several
+            targets cannot be averaged.
         present_only: Segmentation: the metric whose mean this is over the cases that have the class in truth. It has no
             `compute`.
     """
@@ -51,6 +53,7 @@ class Metric:
     per_class: bool = False
     calibrated: bool = False
     compares_images: bool = False
+    has_unit: bool = False
     present_only: str | None = None
 
     @property
@@ -61,8 +64,8 @@ class Metric:
 
 METRICS: dict[str, Metric] = {
     "quadratic_kappa": Metric("ordinal", 1, "quadratic kappa", ordinal.quadratic_kappa),
-    "mae": Metric(("ordinal", "regression"), -1, "MAE", regression.mae),
-    "rmse": Metric("regression", -1, "RMSE", regression.rmse),
+    "mae": Metric(("ordinal", "regression"), -1, "MAE", regression.mae, has_unit=True),
+    "rmse": Metric("regression", -1, "RMSE", regression.rmse, has_unit=True),
     "r2": Metric("regression", 1, "R²", regression.r2),
     "spearman": Metric("regression", 1, "Spearman correlation", regression.spearman),
     "c_index": Metric("survival", 1, "C-index", survival.c_index),
@@ -91,7 +94,7 @@ METRICS: dict[str, Metric] = {
     "brier": Metric("classification", -1, "Brier", classification.brier),
     "brier_scaled": Metric("classification", -1, "Brier scaled", classification.brier, calibrated=True),
     "dice": Metric("segmentation", 1, "Dice", overlap.dice, per_class=True),
-    "hd95": Metric("segmentation", -1, "HD95", overlap.hd95, per_class=True),
+    "hd95": Metric("segmentation", -1, "HD95", overlap.hd95, per_class=True, has_unit=True),
     "nsd": Metric("segmentation", 1, "NSD", overlap.nsd, per_class=True),
     "dice_present": Metric("segmentation", 1, "Dice present", per_class=True, present_only="dice"),
     "calibration_error": Metric("external", -1, "calibration error"),
@@ -114,6 +117,12 @@ def metric_sign(name: str) -> int:
     """1 if more of a metric is better, −1 if less is better. `hd95_liver` has the sign of `hd95`, an unknown metric has 1."""
     base = base_metric(name)
     return METRICS[base].sign if base else 1
+
+
+def has_unit(name: str) -> bool:
+    """Whether values of a metric on several targets cannot be averaged; `hd95_liver` is as `hd95`, an unknown metric can be."""
+    base = base_metric(name)
+    return base is not None and METRICS[base].has_unit
 
 
 def classification_metrics(

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ssl_transfer.domains import DISTANCE
 from ssl_transfer.errors import nearest
+from ssl_transfer.measures.metrics import has_unit
 from ssl_transfer.protocols import PROTOCOLS
 from ssl_transfer.recipe import Section
 from ssl_transfer.study.declared import CELL, DeclaredContrast, Expected, Spending, of_metric
@@ -119,7 +120,8 @@ class Statistics(Section):
 
     Attributes:
         gate: Pretrained against random initialisation, tested before all primary contrasts; null: side a of the first primary
-            contrast, on its nearest targets, where the study has an untrained arm; `false`: no gate.
+            contrast, on its nearest targets (of a metric with a unit, on its target), where the study has an untrained arm;
+            `false`: no gate.
         primary: The primary contrasts, few; null: the nearest pretraining against each other trained one.
         margin: Largest difference that counts as equivalent: a number, or one per metric. Null: nothing is equivalent.
         relevant: The smallest difference worth detecting, for power and for the allocation of seeds; null: the margin.
@@ -219,7 +221,8 @@ class Comparisons:
             first = next((each for each in self.stated_primaries() if each.of_pretrainings), None)
             if first is None:
                 return None
-            stated = first.model_copy(update={"with_": None, "on": On()})
+            on = On(task=first.on.task) if has_unit(first.metric) else On()  # other targets would have other units
+            stated = first.model_copy(update={"with_": None, "on": on})
         compare = stated.compare or self.nearest(stated)
         against = stated.with_ or next((arm for arm in self.untrained if self._are_compared(compare, arm)), None)
         return None if compare is None or against is None else self._declared(stated, compare, against)

@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ssl_transfer.data.task_card import TaskCard
 from ssl_transfer.domains import Domain, boundary
 from ssl_transfer.errors import RecipeError
+from ssl_transfer.measures.metrics import METRICS, base_metric, has_unit, metrics_of
 from ssl_transfer.run import read_json
 from ssl_transfer.study.arms import compared
-from ssl_transfer.study.comparisons import Comparisons, Statistics
+from ssl_transfer.study.comparisons import Comparisons, Contrast, Statistics
 from ssl_transfer.study.declared import DeclaredContrast
 from ssl_transfer.study.plan import Job, Plan
+from ssl_transfer.target_kinds import KINDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -101,6 +104,39 @@ def with_inputs(plan: Plan, chosen: Iterable[str]) -> list[Job]:
         if job.id in needed:
             needed |= set(job.inputs)
     return [job for job in plan.jobs if job.id in needed]
+
+
+def check_units(plan: Plan) -> None:
+    """Refuse declared contrasts that would average values of different units, such as years and millilitres, over targets.
+
+    Raises:
+        RecipeError: If a contrast in a metric with a unit names no single target of those that have the metric.
+    """
+    comparisons = study_comparisons(plan)
+    gate = comparisons.statistics.gate
+    stated = [("primary", contrast) for contrast in comparisons.stated_primaries()]
+    for key, contrast in [*([("gate", gate)] if gate else []), *stated]:
+        targets = _measured_targets(plan, contrast) if has_unit(contrast.metric) else []
+        if len(targets) < 2:
+            continue
+        metric = str(base_metric(contrast.metric))
+        without = [name for name in metrics_of(*METRICS[metric].kinds) if not has_unit(name)]
+        first = f"{{protocol: {contrast.protocol}, metric: {contrast.metric}, on: {{task: {targets[0]}}}}}"
+        raise RecipeError(
+            f"{plan.name}: statistics.{key}: {METRICS[metric].title} would be averaged over {', '.join(targets)}, and is in the "
+            f"unit of each. Expected one target per contrast, such as `{key}: {first if key == 'gate' else f'[{first}]'}`, or a "
+            f"metric without a unit: {', '.join(without)}."
+        )
+
+
+def _measured_targets(plan: Plan, contrast: Contrast) -> list[str]:
+    """Targets on which a contrast may be measured: those of its protocol that have its metric, and that it names."""
+    of_protocol = dict.fromkeys(run["task"] for run in plan.runs if run["protocol"] == contrast.protocol)
+    kinds = {task: TaskCard.model_validate(plan.tasks[task]).kind for task in of_protocol}
+    has_metric = [
+        task for task, kind in kinds.items() if base_metric(contrast.metric) in metrics_of(*KINDS[kind].metrics)
+    ]
+    return [task for task in has_metric if contrast.on.task is None or task in contrast.on.task]
 
 
 def check_looks(plan: Plan) -> None:

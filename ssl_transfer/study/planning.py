@@ -33,7 +33,7 @@ from ssl_transfer.study.control_arms import (
 from ssl_transfer.study.design import Evaluation, Ranking, StudyRecipe, assignments
 from ssl_transfer.study.job_list import Input, JobList, input_ids
 from ssl_transfer.study.plan import FEATURES, Plan
-from ssl_transfer.study.planned_contrasts import check_looks
+from ssl_transfer.study.planned_contrasts import check_looks, check_units
 from ssl_transfer.study.poolings import check_group_pool, check_poolings
 from ssl_transfer.study.study_inputs import StudyInputs, StudyTask
 
@@ -47,7 +47,7 @@ def plan_study(recipe: StudyRecipe, folder: str | Path, write: bool = True) -> P
         write: Whether recipes and task cards are written.
 
     Raises:
-        RecipeError: If a recipe, chain, task, exception or look does not fit.
+        RecipeError: If a recipe, chain, task, exception, look or contrast does not fit.
     """
     arms = list(arms_of(recipe))
     jobs = JobList(recipe, Path(folder), write)
@@ -59,6 +59,7 @@ def plan_study(recipe: StudyRecipe, folder: str | Path, write: bool = True) -> P
     resolved = recipe.model_dump(mode="json", by_alias=True)
     plan = Plan(recipe.name, Path(folder), resolved, evaluated, cards, list(jobs.by_id.values()))
     check_looks(plan)
+    check_units(plan)
     return plan
 
 

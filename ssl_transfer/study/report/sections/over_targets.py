@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssl_transfer.measures.metrics import metric_sign
+from ssl_transfer.measures.metrics import has_unit, metric_sign
 from ssl_transfer.study.report.drawing import INK, STYLE, Looks, grid
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Drawing, Section, render
@@ -39,7 +39,7 @@ degrees of freedom). Label fractions of a target are averaged first. τ is the s
 between targets, I² the share of the variance that it explains. The prediction interval (from three targets on) is for the
 true difference on a further target of the same kind. “Without one” is the range of the mean if one target is left out.
 Targets share the pretraining seeds, so a summary generalises over targets for these pretrainings; with two or three
-targets its interval is wide because little is known.</p>
+targets its interval is wide because little is known. Metrics with a unit, such as MAE, are not averaged over targets.</p>
 {% macro summary_table() %}
 <div class="wide" role="region" tabindex="0" aria-label="{{ title }}"><table class="sortable dense">
 <caption>Mean difference over targets</caption> <thead><tr><th scope="col">Boundary A, B</th><th
@@ -76,7 +76,8 @@ def section(evidence: Evidence) -> Section | None:
     """A row per pair of pretrainings and pair of boundaries with several targets, and a forest plot per pair of boundaries."""
     if not len(evidence.main_contrasts):
         return None
-    effects = target_effects(evidence.main_contrasts)
+    contrasts = evidence.main_contrasts
+    effects = target_effects(contrasts[~contrasts["metric"].map(has_unit).astype(bool)])
     every = over_targets(effects)
     secondary = every["protocol"] != evidence.primaries[0]["protocol"]
     every = every.iloc[np.argsort(secondary.to_numpy(), kind="stable")]
