@@ -74,7 +74,9 @@ def grades(values: np.ndarray, order: Sequence[str] | None, where: str) -> tuple
     if len(present) < 2:
         raise TaskError(f"{where}: has {len(present)} grade(s); 2 are needed.")
     if absent := [name for name in order if name not in counts]:
-        say(f"{where}: no image of grade {', '.join(absent)}: the grades beside it count as neighbours.")
+        say(
+            f"{where}: no image of grade {', '.join(absent)}: it is left out, and distances over it stay those of the order."
+        )
     codes = {name: code for code, name in enumerate(present)}
     return present, np.array([codes.get(text, -1) for text in texts], np.int64)
 

@@ -114,7 +114,16 @@ class Task:
     @property
     def scoring(self) -> Scoring:
         """How predictions of its images are measured."""
-        return Scoring(self.kind, tuple(self.classes), self.card.averaging, self.card.operating_point)
+        stated = self.card.averaging, self.card.operating_point
+        return Scoring(self.kind, tuple(self.classes), *stated, levels=self.levels)
+
+    @property
+    def levels(self) -> dict[str, float]:
+        """Name of each grade -> its position in the order of the card, or the number that it is without one; else empty."""
+        if self.kind != "ordinal":
+            return {}
+        order = self.card.order
+        return {name: float(order.index(name) if order else name) for name in self.classes}
 
     @cached_property
     def labels(self) -> np.ndarray:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ def contamination(
     images, others = _seen_images(*compared), _seen_others(*compared)
     evidence = _evidence(task, rows, predictions, images)
     seen = np.array([bool(kinds) for kinds in evidence.values()])
-    cases = CasePredictions(predictions, task.card.averaging, task.card.operating_point, temperature)
+    cases = CasePredictions(predictions, replace(task.scoring, temperature=temperature))
     anything = bool(images.any.any() or others.any.any() or set(backbone.card.stores) & {task.store.card.id})
     comparable = images.patients_compared or not backbone.card.history  # nothing was seen without any training
     summary: dict[str, Any] = {

@@ -142,6 +142,7 @@ def classified(
     if task.classes:
         temperature = fit_temperature(task.labels[context.cases("val")], validation_scores)
         scoring, stated = replace(scoring, temperature=temperature), {"operating_point": scoring.operating_point}
+        stated |= {"grades": scoring.levels} if scoring.levels else {}
     truth, of_test = task.labels[rows], scores(context)
     return ProtocolResult(
         selected=selected,

@@ -69,11 +69,12 @@ def tested_externally(
         raise ValueError("a trial has no test")
     tested = replace(context, task=test.task, rows={"test": test.rows}, features=features)
     predictions, left_out = _without_own(context.task, tested, measured.predict(tested))
-    card, recipe, temperature = context.task.card, context.recipe, measured.temperature
+    recipe, temperature = context.recipe, measured.temperature
+    scoring = replace(context.task.scoring, temperature=temperature)
     rows = _rows_of(tested, predictions)
     classes = test.classes_of(rows)
     both = [_of_classes(table, classes) for table in (measured.predictions, predictions)]
-    own, external = (CasePredictions(table, card.averaging, card.operating_point, temperature) for table in both)
+    own, external = (CasePredictions(table, scoring) for table in both)
     of_own, of_external = _values(own), _values(external)
     samples = [
         patient_samples(cases.metrics, cases.patients, recipe.resamples, seed)

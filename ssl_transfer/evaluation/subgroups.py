@@ -44,7 +44,7 @@ def subgroup_metrics(context: EvalContext, measured: ProtocolResult) -> dict[str
     named = [column for column in task.card.subgroups or () if column in task.store.columns]
     if not named:
         return None
-    cases = CasePredictions(measured.predictions, task.card.averaging, task.card.operating_point, measured.temperature)
+    cases = CasePredictions(measured.predictions, replace(task.scoring, temperature=measured.temperature))
     positions = case_positions(task, rows, measured.predictions)
     columns = {}
     for column in named:

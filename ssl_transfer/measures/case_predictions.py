@@ -8,13 +8,12 @@ products.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ssl_transfer.measures.classification import OPERATING_POINT
 from ssl_transfer.measures.metrics import base_metric, metrics_of, weighted_overlap
 from ssl_transfer.measures.resampling import DRAWN_AT_ONCE
 from ssl_transfer.measures.scoring import Scoring
@@ -36,15 +35,11 @@ class CasePredictions:
             Regression: `row`, `patient`, `label` and `predicted` (numbers). Survival: `row`, `patient`, `time`, `event` (1 or 0),
             `risk` (log hazard). Groups of images have `group` in place of `row`. Segmentation: `case`, `patient`, `class` and
             what `metrics.case_overlap` measures.
-        averaging: Of AUROC and F1 over classes: `macro` or `weighted`, as the task card says.
-        operating_point: The specificity at which sensitivity is measured, and the reverse, as the task card says.
-        temperature: Of temperature scaling, as the result says; None: without metrics after it.
+        stated: How they are measured; kind and classes are those of the table.
     """
 
     table: pandas.DataFrame
-    averaging: str = "macro"
-    operating_point: float = OPERATING_POINT
-    temperature: float | None = None
+    stated: Scoring = field(default_factory=Scoring)
 
     @cached_property
     def kind(self) -> str:
@@ -128,7 +123,7 @@ class CasePredictions:
 
     @property
     def _scoring(self) -> Scoring:
-        return Scoring(self.kind, tuple(self.classes), self.averaging, self.operating_point, self.temperature)
+        return replace(self.stated, kind=self.kind, classes=tuple(self.classes))
 
     def _metric(self, name: str, weights: np.ndarray) -> np.ndarray:
         weights = np.ascontiguousarray(weights, dtype=float)

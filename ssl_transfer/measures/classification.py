@@ -41,8 +41,8 @@ class ScoredImages:
         weights: Weights of the images, shape (N, R).
         operating_point: The specificity at which sensitivity is measured, and the reverse, in (0, 1).
         temperature: Of temperature scaling, fitted on validation; None: not known.
-        ordinal: Whether the classes are grades in ascending order: the median of the probabilities is then decided on, which has
-            the smallest expected error in grades (of more than one label nothing is ordinal).
+        levels: Of grades in ascending order, the number of each, by whose differences errors are measured, (C,): the median of
+            the probabilities is then decided on, which has the smallest expected error. None: classes or labels.
     """
 
     labels: np.ndarray
@@ -51,7 +51,7 @@ class ScoredImages:
     weights: np.ndarray
     operating_point: float = OPERATING_POINT
     temperature: float | None = None
-    ordinal: bool = False
+    levels: np.ndarray | None = None
 
     @property
     def multilabel(self) -> bool:
@@ -85,12 +85,18 @@ class ScoredImages:
     @cached_property
     def decided(self) -> np.ndarray:
         """The predicted class of each image, not of multi-label ones: the most probable one, or the median grade; (N,)."""
-        return decided_classes(self.scores, self.ordinal)
+        return decided_classes(self.scores, ordinal=self.levels is not None)
 
     @property
     def errors(self) -> np.ndarray:
-        """Predicted minus true grade, (N,)."""
-        return self.decided - self.labels
+        """Number of the predicted minus that of the true grade, (N,)."""
+        return self.level_of(self.decided) - self.level_of(self.labels)
+
+    def level_of(self, grades: np.ndarray) -> np.ndarray:
+        """Numbers (N,) of grades (N,); the images must be of grades."""
+        if self.levels is None:
+            raise ValueError("these classes have no order")
+        return self.levels[grades]
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """Weighted mean of values (N,), (R,)."""

@@ -35,12 +35,12 @@ def grade_probabilities(above: np.ndarray) -> np.ndarray:
 
 
 def quadratic_kappa(images: ScoredImages) -> np.ndarray:
-    """Cohen's kappa with quadratic weights, of true and predicted grades, (R,); NaN if all are one grade.
+    """Cohen's kappa with quadratic weights, of the numbers of true and predicted grades, (R,); NaN if all are one grade.
 
     Source:
         Cohen 1968, doi 10.1037/h0026256.
     """
-    truth, predicted, weights = images.labels.astype(float), images.decided.astype(float), images.weights
+    truth, predicted, weights = images.level_of(images.labels), images.level_of(images.decided), images.weights
     observed = (predicted - truth) ** 2 @ weights
     means = (truth @ weights) * (predicted @ weights) / weights.sum(0)
     expected = (truth**2 + predicted**2) @ weights - 2 * means

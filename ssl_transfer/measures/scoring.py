@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -28,6 +28,7 @@ class Scoring:
         averaging: `macro`, or `weighted` by the images of a class.
         operating_point: The specificity at which the sensitivity is measured, and the reverse.
         temperature: Of temperature scaling, fitted on validation, for the metrics after it; None: without these.
+        levels: Name of each grade -> its number, by whose differences errors are measured; empty: its position among them.
     """
 
     kind: str = "multiclass"
@@ -35,6 +36,7 @@ class Scoring:
     averaging: str = "macro"
     operating_point: float = OPERATING_POINT
     temperature: float | None = None
+    levels: Mapping[str, float] = field(default_factory=dict)
 
     def weighted(
         self, truth: np.ndarray, predicted: np.ndarray, weights: np.ndarray, names: Collection[str] | None = None
@@ -52,7 +54,10 @@ class Scoring:
             time, event = truth[:, 0], truth[:, 1] == 1
             return measured(ScoredTimes(time, event, predicted, weights), self.kind, (), names)
         stated = self.averaging, weights, self.operating_point, self.temperature
-        scored = ScoredImages(truth, predicted, *stated, ordinal=self.kind == "ordinal")
+        levels = None
+        if self.kind == "ordinal":
+            levels = np.array([self.levels.get(name, code) for code, name in enumerate(self.classes)], float)
+        scored = ScoredImages(truth, predicted, *stated, levels=levels)
         return measured(scored, self.kind, self.classes, names)
 
     def metrics(

@@ -12,6 +12,7 @@ import pandas as pd
 from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.measures.classification import OPERATING_POINT
+from ssl_transfer.measures.scoring import Scoring
 from ssl_transfer.records import parquet_rows
 from ssl_transfer.result import EvalResult
 from ssl_transfer.study.statistics import PredictedRun
@@ -39,13 +40,17 @@ class StoredPredictions:
         averaging = self._averaging.get(cell["task"], "macro")
         for path, result in self._runs.get(_key(cell), []):
             if path.exists():
-                point = result.settings.get("operating_point", OPERATING_POINT)
-                read = partial(_read, path, averaging, point, result.temperature)
-                yield PredictedRun(*(getattr(result, name) for name in SEEDS), read=read)
+                scoring = Scoring(
+                    averaging=averaging,
+                    operating_point=result.settings.get("operating_point", OPERATING_POINT),
+                    temperature=result.temperature,
+                    levels=result.settings.get("grades", {}),
+                )
+                yield PredictedRun(*(getattr(result, name) for name in SEEDS), read=partial(_read, path, scoring))
 
 
-def _read(path: Path, *stated: Any) -> CasePredictions:
-    return CasePredictions(parquet_rows(path, UsageError, "Evaluate again."), *stated)
+def _read(path: Path, scoring: Scoring) -> CasePredictions:
+    return CasePredictions(parquet_rows(path, UsageError, "Evaluate again."), scoring)
 
 
 def _key(columns: Mapping[str, Any]) -> tuple:

@@ -15,6 +15,7 @@ from ssl_transfer.evaluation.knn import knn
 from ssl_transfer.evaluation.linear_probe import linear_probe
 from ssl_transfer.evaluation.stage import evaluate
 from ssl_transfer.measures.case_predictions import CasePredictions
+from ssl_transfer.measures.scoring import Scoring
 from ssl_transfer.prediction.stage import predict
 from ssl_transfer.recipe import parse_overrides
 
@@ -71,7 +72,7 @@ def evaluated(kind, protocol, folder, *overrides, **card):
 def test_a_result_has_the_metrics_of_its_kind_and_those_of_its_predictions(kind, protocol, tmp_path):
     result = evaluated(kind, protocol, tmp_path)
     table = pandas.read_parquet(tmp_path / "r/predictions.parquet")
-    found = CasePredictions(table, temperature=result.temperature)
+    found = CasePredictions(table, Scoring(temperature=result.temperature))
     values = found.metrics(np.ones((len(table), 1)))
     assert found.kind == kind and METRICS[kind] <= set(values)
     expected = {name: value[0] for name, value in values.items()}

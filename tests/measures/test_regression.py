@@ -62,7 +62,7 @@ def grades(seed, classes=5, count=150):
 
 def test_kappa_and_mae_of_grades_are_scikit_learn_s_with_weights():
     labels, scores, weights = grades(0)
-    images = ScoredImages(labels, scores, "macro", weights, ordinal=True)
+    images = ScoredImages(labels, scores, "macro", weights, levels=np.arange(5.0))
     decided = (np.cumsum(scores, 1)[:, :-1] < 0.5).sum(1)
     expected = [cohen_kappa_score(labels, decided, weights="quadratic", sample_weight=drawn) for drawn in weights.T]
     assert quadratic_kappa(images) == pytest.approx(expected, abs=1e-9)
@@ -73,15 +73,17 @@ def test_kappa_and_mae_of_grades_are_scikit_learn_s_with_weights():
 def test_kappa_of_one_grade_is_undefined_and_that_of_the_truth_is_one():
     labels, _, weights = grades(1)
     assert np.isnan(
-        quadratic_kappa(ScoredImages(np.zeros(4, int), np.eye(3)[[0] * 4], "macro", np.ones((4, 1)), ordinal=True))
+        quadratic_kappa(
+            ScoredImages(np.zeros(4, int), np.eye(3)[[0] * 4], "macro", np.ones((4, 1)), levels=np.arange(3.0))
+        )
     )
-    certain = ScoredImages(labels, np.eye(5)[labels], "macro", weights, ordinal=True)
+    certain = ScoredImages(labels, np.eye(5)[labels], "macro", weights, levels=np.arange(5.0))
     assert quadratic_kappa(certain) == pytest.approx(np.ones(12))
 
 
 def test_the_decided_grade_is_the_median_and_not_the_most_probable_one():
     scores = np.array([[0.4, 0.3, 0.3], [0.1, 0.2, 0.7]])
-    images = ScoredImages(np.array([0, 2]), scores, "macro", np.ones((2, 1)), ordinal=True)
+    images = ScoredImages(np.array([0, 2]), scores, "macro", np.ones((2, 1)), levels=np.arange(3.0))
     assert images.decided.tolist() == [1, 2]
 
 
