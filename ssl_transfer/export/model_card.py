@@ -9,10 +9,26 @@ from typing import Any
 from ssl_transfer.cards import BackboneCard, TrainingStage
 from ssl_transfer.export.licences import hub_licence, is_non_commercial
 from ssl_transfer.export.preprocessing import Preprocessing
+from ssl_transfer.measures.classification import OPERATING_POINT
 from ssl_transfer.measures.metrics import METRICS
 from ssl_transfer.result import EvalResult
 
 HUB_TASK = "image-feature-extraction"
+# Kind of metrics -> task type of a result on the hub (huggingface.co/tasks), the first kind that a result has; the hub has no
+# type of grades, and none of regression but that from a row of numbers, as features are.
+HUB_RESULTS = {
+    "segmentation": "image-segmentation",
+    "classification": "image-classification",
+    "regression": "tabular-regression",
+    "survival": "other",
+}
+HUB_METRICS = {  # metrics that huggingface.co/metrics has under another name
+    "auroc": "roc_auc",
+    "mcc": "matthews_correlation",
+    "r2": "r_squared",
+    "spearman": "spearmanr",
+}
+AT_OPERATING_POINT = ("sensitivity_at_specificity", "specificity_at_sensitivity")
 USE = """Features of two-dimensional images and slices for research: linear probes, nearest neighbours, fine-tuning, and encoders
 of segmentation networks. Evaluate it on data of your own before you rely on it."""
 LIMITS = """- It is not a medical device and was not validated for diagnosis, screening or treatment.
@@ -78,13 +94,13 @@ def _hub_result(kind: Any, result: EvalResult, metric: str, value: float, interv
     """A result as the hub has it; its format has no interval, so that this stands in the name."""
     within = f" [95 % interval {interval[0]:.4f} to {interval[1]:.4f}]" if interval else ""
     return kind(
-        task_type="image-segmentation" if result.protocol == "segment" else "image-classification",
+        task_type=HUB_RESULTS[_kind(result)],
         task_name=f"{result.protocol}{f' ({result.strategy})' if result.strategy else ''}, fraction {result.fraction:g}",
         dataset_type=result.task["name"],
         dataset_name=f"{result.task['name']} ({result.task['target_domain']})",
         dataset_split="test",
-        metric_type=metric,
-        metric_name=f"{METRICS[metric].title if metric in METRICS else metric}{within}",
+        metric_type=HUB_METRICS.get(metric, metric),
+        metric_name=f"{_title(result, metric)}{within}",
         metric_value=round(value, 4),
     )
 
@@ -97,6 +113,22 @@ def _entries(results: Sequence[EvalResult]) -> list[tuple[EvalResult, str, float
         for name, value in result.metrics["test"].items()
         if name in METRICS and value is not None
     ]
+
+
+def _kind(result: EvalResult) -> str:
+    """The kind of a result's metrics, of `HUB_RESULTS`."""
+    kinds = {kind for name in result.metrics["test"] if name in METRICS for kind in METRICS[name].kinds}
+    return next((kind for kind in HUB_RESULTS if kind in kinds), "classification")
+
+
+def _title(result: EvalResult, metric: str) -> str:
+    """Name of a metric with what its value depends on: its unit, or the operating point of the task."""
+    title, kind = METRICS[metric].title, _kind(result)
+    if metric in AT_OPERATING_POINT:
+        return f"{title} {result.settings.get('operating_point', OPERATING_POINT):g}"
+    if METRICS[metric].has_unit and kind != "segmentation":
+        return f"{title}, in {'grades' if kind == 'classification' else 'the unit of the target'}"
+    return title
 
 
 def _warning(licence: str) -> str:
@@ -160,7 +192,7 @@ def _results(results: Sequence[EvalResult]) -> str:
             result.protocol + (f" ({result.strategy})" if result.strategy else ""),
             f"{result.fraction:g}",
             result.seed,
-            METRICS[metric].title,
+            _title(result, metric),
             f"{value:.4f}",
             f"{interval[0]:.4f} to {interval[1]:.4f}" if interval else "–",
             f"{n['images']} ({'unknown' if n['patients'] is None else n['patients']})",

@@ -6,11 +6,13 @@ import shutil
 import pytest
 from huggingface_hub import ModelCard
 from support.exported import randomised
+from support.results import made_result
 from support.tiny_tasks import class_task
 
 from ssl_transfer.cli import main
 from ssl_transfer.errors import UsageError
 from ssl_transfer.evaluation.stage import evaluate
+from ssl_transfer.export.model_card import hub_head
 from ssl_transfer.export.stage import export_backbone
 from ssl_transfer.models.backbone import save_backbone
 
@@ -47,6 +49,40 @@ def test_the_hub_reads_the_card_with_its_results_and_licence(backbone, task, tmp
     assert f"| {test['accuracy']:.4f} | {low:.4f} to {high:.4f} | 12 (12) |" in card.text
     for part in ("## Intended use", "## Limits", "not a medical device", '"name": "simclr"', "of the domain ct"):
         assert part in card.text
+
+
+SCORES = {  # test metrics of a kind of target -> task type on the hub
+    ("auroc", "mcc", "sensitivity_at_specificity"): "image-classification",
+    ("quadratic_kappa", "mae", "accuracy"): "image-classification",
+    ("mae", "rmse", "r2", "spearman"): "tabular-regression",
+    ("c_index",): "other",
+    ("dice", "hd95"): "image-segmentation",
+}
+TYPES = {"auroc": "roc_auc", "mcc": "matthews_correlation", "r2": "r_squared", "spearman": "spearmanr"}
+
+
+@pytest.mark.parametrize("metrics", SCORES, ids=lambda metrics: metrics[0])
+def test_a_result_has_the_task_type_and_the_metrics_of_its_kind_of_target_on_the_hub(metrics):
+    result = made_result(metrics={"val": {}, "test": dict.fromkeys(metrics, 0.5)}, settings={"operating_point": 0.9})
+    head = hub_head(randomised(TINY).card, [result])
+    entries = ModelCard(head).data.eval_results
+    assert {entry.task_type for entry in entries} == {SCORES[metrics]}
+    assert [entry.metric_type for entry in entries] == [TYPES.get(metric, metric) for metric in metrics]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "title"),
+    [
+        (("quadratic_kappa", "mae", "accuracy"), "MAE, in grades"),
+        (("mae", "r2"), "MAE, in the unit of the target"),
+        (("dice", "hd95"), "HD95"),
+        (("auroc", "sensitivity_at_specificity"), "sensitivity at specificity 0.9"),
+    ],
+)
+def test_a_metric_is_named_with_what_its_value_depends_on(metrics, title):
+    result = made_result(metrics={"val": {}, "test": dict.fromkeys(metrics, 0.5)}, settings={"operating_point": 0.9})
+    names = [entry.metric_name for entry in ModelCard(hub_head(randomised(TINY).card, [result])).data.eval_results]
+    assert title in names
 
 
 def test_a_licence_of_its_own_is_other_on_the_hub(tmp_path):
