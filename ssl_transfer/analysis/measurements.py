@@ -24,7 +24,8 @@ from ssl_transfer.analysis.leaks import Leaks, find_leaks
 from ssl_transfer.analysis.projection import are_equal, embedding_quality, project, transform
 from ssl_transfer.analysis.properties import image_properties
 from ssl_transfer.analysis.property_probes import probe_properties
-from ssl_transfer.analysis.robustness import ROBUSTNESS, robustness_index
+from ssl_transfer.analysis.robustness import COLUMNS as ROBUSTNESS
+from ssl_transfer.analysis.robustness import robustness_indices
 from ssl_transfer.analysis.shortcuts import COLUMNS as SHORTCUTS
 from ssl_transfer.analysis.shortcuts import shortcut_tests
 from ssl_transfer.analysis.similarity import FEATURES, shapes, similarities
@@ -44,6 +45,7 @@ RETRIEVAL = [
     "precision_1",
     "map",
 ]  # columns of a table without rows
+NUISANCE_TABLES = {"robustness": ROBUSTNESS, "shortcuts": SHORTCUTS}
 Timed = Callable[[str], AbstractContextManager]
 
 
@@ -261,18 +263,15 @@ def _nuisances(
     target = spec.target or "label"
     names = nuisance_columns(columns, spec.nuisances, spec.domain) if target in columns else []
     names = [name for name in names if name != target]
-    robustness: list[dict] = []
-    shortcuts = [pd.DataFrame(columns=["backbone", *SHORTCUTS])]
+    tables = {name: [pd.DataFrame(columns=["backbone", *of])] for name, of in NUISANCE_TABLES.items()}
     for backbone, vectors in features.items() if names else ():
-        for name in names:
-            labels, domains = columns[target].to_numpy(object), columns[name].to_numpy(object)
-            found = robustness_index(vectors, labels, domains, groups, spec.neighbors, spec.seed)
-            robustness.append({"backbone": backbone, "target": target, "nuisance": name, **found})
-        tested = shortcut_tests(vectors, columns[target], columns[names], groups, spec.seed)
-        shortcuts.append(tested.assign(backbone=backbone))
+        given = vectors, columns[target], columns[names], groups
+        found = robustness_indices(*given, spec.neighbors, spec.seed), shortcut_tests(*given, spec.seed)
+        for parts, table in zip(tables.values(), found, strict=True):
+            parts.append(table.assign(backbone=backbone))
     return {
-        "robustness": pd.DataFrame(robustness, columns=["backbone", "target", "nuisance", *ROBUSTNESS]),
-        "shortcuts": pd.concat([part for part in shortcuts if len(part)] or shortcuts, ignore_index=True),
+        name: pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+        for name, parts in tables.items()
     }
 
 

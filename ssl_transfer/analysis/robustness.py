@@ -5,11 +5,40 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ssl_transfer.data.subgroups import subgroup_names
 from ssl_transfer.measures.resampling import draw_counts, percentile_interval
 
 RESAMPLES = 1000
 MOST_ROWS = 5000  # every two of which are compared
 ROBUSTNESS = ("index", "low", "high", "by_chance", "same_label", "same_domain", "n")  # keys of the answer
+COLUMNS = ["target", "nuisance", "values", *ROBUSTNESS]
+
+
+def robustness_indices(
+    features: np.ndarray, target: pd.Series, nuisances: pd.DataFrame, groups: np.ndarray, k: int, seed: int = 0
+) -> pd.DataFrame:
+    """The robustness index of a target against each nuisance column.
+
+    The index is defined for groups, such as scanners. Numbers with more than eight different values are divided into thirds of
+    the images, and ages into bands of five years, as subgroups are (`data.subgroups`): two images with a dose of 4.1 and 4.2 are
+    alike, and no two may have the very same.
+
+    Args:
+        features: See `robustness_index`.
+        target: Labels, N rows.
+        nuisances: A column of numbers or text per nuisance, N rows.
+        groups, k, seed: See `robustness_index`.
+
+    Returns:
+        A row per nuisance other than the target, columns `COLUMNS`: `values` is the number of its groups.
+    """
+    rows = []
+    labels = subgroup_names(str(target.name), target.to_numpy(object))
+    for name in [name for name in nuisances if name != target.name]:
+        domains = subgroup_names(str(name), nuisances[name].to_numpy(object))
+        found = robustness_index(features, labels, domains, groups, k, seed)
+        rows.append({"target": target.name, "nuisance": name, "values": len(set(domains) - {None}), **found})
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def robustness_index(
@@ -25,8 +54,8 @@ def robustness_index(
 
     Args:
         features: Features, compared by cosine similarity, shape (N, D), in random order: the first 5,000 are used.
-        labels: Label of each row, (N,); rows without one are left out.
-        domains: Scanner, site or the like of each row, (N,); rows without one are left out.
+        labels: Label of each row, (N,), compared by equality; rows without one are left out.
+        domains: Scanner, site or the like of each row, (N,), likewise.
         groups: Patient of each row, (N,).
         k: Number of neighbours.
         seed: Fixes the bootstrap samples.

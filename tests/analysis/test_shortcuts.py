@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssl_transfer.analysis.robustness import robustness_index
+from ssl_transfer.analysis.robustness import robustness_index, robustness_indices
 from ssl_transfer.analysis.shortcuts import shortcut_tests
 
 DIM = 24
@@ -113,6 +113,19 @@ def test_the_index_is_the_one_of_a_count_by_hand():
     assert found["n"] == 4 and found["index"] == 1.0 and found["same_domain"] == 0
     # pairs, both ways: (0, 1) is SO; (0, 2) and (1, 4) are OS; (2, 4) is SO
     assert found["by_chance"] == pytest.approx(0.5)
+
+
+def test_numbers_are_compared_in_thirds_and_not_by_equality():
+    draw = np.random.default_rng(0)
+    scanner, label = np.arange(150) % 3, np.arange(150) // 3 % 2
+    features = 6 * np.eye(8)[scanner] + draw.normal(size=(150, 8))
+    nuisances = pd.DataFrame({"scanner": np.array(["A", "B", "C"])[scanner]})
+    nuisances["dose"] = 10.0 * scanner + draw.random(150)  # no two alike, and thirds of the images are the scanners
+    nuisances["kvp"] = np.array([80, 100, 120])[scanner]
+    target = pd.Series(np.array(["well", "ill"])[label], name="label")
+    found = robustness_indices(features, target, nuisances, np.arange(150).astype(str), k=10).set_index("nuisance")
+    assert found["values"].tolist() == [3, 3, 3] and found.loc["scanner", "index"] < 0.2
+    assert (found.drop(columns=["target"]).nunique() == 1).all()
 
 
 def test_images_of_the_same_patient_are_no_neighbours():
