@@ -14,7 +14,8 @@ NOTE = "a control: labels of training and validation images were permuted betwee
 def with_permuted_labels(task: Task, rows: dict[str, np.ndarray], seed: int) -> Task:
     """The task with labels permuted within the training rows and within the validation rows; those of test stay.
 
-    Validation labels are permuted too: selecting among models by true labels would keep what agrees with them by chance.
+    Validation labels are permuted too: selecting among models by true labels would keep what agrees with them by chance. Images
+    of a group with one label (`target_of`) keep a common label: the labels of groups move between patients.
 
     Args:
         task: A task whose target belongs to images.
@@ -26,8 +27,10 @@ def with_permuted_labels(task: Task, rows: dict[str, np.ndarray], seed: int) -> 
     """
     if task.kind == "segmentation":
         raise TaskError(f"task {task.name}: permute_labels is for targets of images, and this is segmentation.")
-    labels, groups = task.labels.copy(), task.groups()
+    labels, patients = task.labels.copy(), task.groups()
     for number, split in enumerate(("train", "val")):
         positions = rows[split]
-        labels[positions] = permuted_labels(labels[positions], groups[positions], (seed, number))
+        bags = task.bags(positions)
+        first = positions[bags.first]
+        labels[positions] = permuted_labels(labels[first], patients[first], (seed, number))[bags.codes]
     return task.with_labels(labels)

@@ -229,7 +229,7 @@ class Shared(Section):
 
 
 class Controls(Section):
-    """Control runs, on every task that has a linear probe. They enter no family of tests.
+    """Control runs, on every task that has a linear probe; `true` means all of them, `false` none. They enter no family of tests.
 
     Attributes:
         trivial: Evaluate trivial features (`models.trivial`) by the same linear probes, fractions and draws as the arms.
@@ -239,6 +239,12 @@ class Controls(Section):
 
     trivial: bool = True
     permutation: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_or_none(cls, value: Any) -> Any:
+        word = str(value).lower()  # the values of a YAML are texts
+        return dict.fromkeys(cls.model_fields, word) if word in ("true", "false") else value
 
 
 class Resources(Section):

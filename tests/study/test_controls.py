@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.gather import report_study
 from ssl_transfer.study.planning import plan_study
-from ssl_transfer.study.statistics import aa_contrasts, against_trivial, permutation_controls
+from ssl_transfer.study.report.figures import with_curves
+from ssl_transfer.study.statistics import aa_contrasts, against_trivial, permutation_controls, summary
 
 # Statistics
 
@@ -165,6 +167,13 @@ def test_trivial_features_are_planned_unless_the_study_says_no(tmp_path, plan):
     assert draws_of(plan(controls={}), "trivial") and not draws_of(plan(controls={"trivial": False}), "trivial")
 
 
+@pytest.mark.parametrize(("word", "kinds"), [("true", {"trivial", "permutation"}), (True, None), ("false", set())])
+def test_one_word_requests_all_controls_or_none(tmp_path, plan, word, kinds):
+    expected = {"trivial", "permutation"} if kinds is None else kinds
+    assert {run["control"] for run in plan(controls=word).runs if run.get("control")} == expected
+    assert load_study(write_study(tmp_path, controls={}), [f"controls={word}"]).controls.permutation == bool(expected)
+
+
 def test_trivial_features_have_the_fractions_and_draws_of_the_arms(plan):
     made = plan(controls={})
     assert draws_of(made, "trivial") == draws_of(made, None)
@@ -285,6 +294,24 @@ def test_a_target_that_they_do_not_solve_has_no_warning(study):
 def test_the_learning_curves_have_their_band(study):
     text = page(study())
     assert "Bands are 95 % intervals of random initialisation (dotted) and trivial features (dashed)." in text
+
+
+def test_a_setting_with_controls_has_a_panel_even_with_a_single_fraction():
+    probe = table({"CT": draws(0.9, 0.8)}, fraction=1.0)
+    tuned = [table({"CT": draws(0.9, 0.8)}, protocol="finetune", fraction=fraction) for fraction in (0.1, 1.0)]
+    frame = pd.concat([probe, *tuned])
+    assert set(with_curves(frame)["protocol"]) == {"finetune"}
+    assert set(with_curves(frame, [summary(TRIVIAL.assign(fraction=1.0))])["protocol"]) == {"finetune", "linear_probe"}
+
+
+def test_every_control_is_a_line_in_the_learning_curves(study):
+    plan = study(trivial=0.7, permuted=0.5, controls="true")
+    caption = page(plan).partition("Learning curves of")[2]
+    assert "trivial features (dashed) and a probe of permuted labels (dash-dotted)" in caption
+    svg = (plan.folder / "figures/learning_curves_balanced_accuracy.svg").read_text()
+    assert ">trivial features<" in svg and ">permuted labels<" in svg
+    lines = re.findall(r"stroke-dasharray: ([\d.,]+);[^\"]*stroke: #6f7680", svg)
+    assert len(set(lines)) == 2  # a pattern each, in the panel and in the legend
 
 
 @pytest.mark.parametrize("value, warned", [(0.5, False), (0.8, True)])

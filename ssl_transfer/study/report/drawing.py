@@ -40,10 +40,11 @@ MARKER_NAMES = {
     "p": "pentagon",
     "h": "hexagon",
     "_": "dash",
+    "|": "bar",
 }
 Looks = dict[str, tuple[str, str]]  # arm -> colour, marker
 SCRATCH_COLOR, SCRATCH_MARKERS = "#8a8f98", ("X", "P", "*", "p", "h")
-TRIVIAL_LOOK = ("#6f7680", "_")  # of trivial features, which are drawn as a band
+TRIVIAL_LOOK, PERMUTED_LOOK = ("#6f7680", "_"), ("#6f7680", "|")  # of controls, which are drawn as lines with a band
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,

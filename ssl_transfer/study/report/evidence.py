@@ -14,7 +14,7 @@ import pandas as pd
 
 from ssl_transfer.cost import Cost
 from ssl_transfer.study.report.claims import Terms
-from ssl_transfer.study.report.drawing import TRIVIAL_LOOK, Looks, arm_looks
+from ssl_transfer.study.report.drawing import PERMUTED_LOOK, TRIVIAL_LOOK, Looks, arm_looks
 from ssl_transfer.study.report.guidance import answers
 from ssl_transfer.study.report.headline import Headline, headline
 from ssl_transfer.study.report.primary import MainMetrics, at_main, at_primary_noise, main_metrics, primary_noise
@@ -39,6 +39,7 @@ from ssl_transfer.study.statistics import (
 )
 from ssl_transfer.study.table import CLEAN, complete, known_boundaries, matches, random_init_arms
 
+PERMUTED_NAME = "permuted labels"
 TUNING_COLUMNS = ["task", "protocol", "strategy", "fraction", "pretraining", "pretraining_seed", "seed"]
 TUNING_COLUMNS += ["settings", "metric", "value", "selected", "seconds"]
 CONTAMINATION_COLUMNS = ["pretraining", "task", "statement", "cases", "seen", "patient", "pixels", "near", "unknown"]
@@ -289,6 +290,13 @@ class Evidence:
         return summary(self.trivial)
 
     @cached_property
+    def permuted_results(self) -> pd.DataFrame:
+        """`statistics.summary` of probes of permuted labels, of whatever arm, as one called `PERMUTED_NAME`."""
+        if self.permuted is None or self.permuted.empty:
+            return pd.DataFrame(columns=SUMMARY_COLUMNS)
+        return summary(self.permuted.assign(pretraining=PERMUTED_NAME))
+
+    @cached_property
     def against_trivial(self) -> pd.DataFrame:
         """`statistics.against_trivial` at main metrics."""
         trivial = self.runs.iloc[:0] if self.trivial is None else self.trivial
@@ -327,7 +335,8 @@ class Evidence:
         """Colour and marker of each arm, the same throughout the page."""
         validated = () if self.curves is None else self.curves["pretraining"]
         looks = arm_looks([*self.runs["pretraining"], *validated], self.random_init)
-        return looks | dict.fromkeys(self.trivial_results["pretraining"], TRIVIAL_LOOK)
+        controls = {TRIVIAL_LOOK: self.trivial_results, PERMUTED_LOOK: self.permuted_results}
+        return looks | {arm: look for look, table in controls.items() for arm in table["pretraining"]}
 
     @property
     def has_noise(self) -> bool:

@@ -5,7 +5,7 @@ Nothing is averaged over settings: each task, protocol, strategy, fraction and n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ssl_transfer.measures.metrics import metric_sign
-from ssl_transfer.study.report.drawing import INK, STYLE, TRIVIAL_LOOK, Looks, arm_looks, filled, grid, legend
+from ssl_transfer.study.report.drawing import (
+    INK,
+    PERMUTED_LOOK,
+    STYLE,
+    TRIVIAL_LOOK,
+    Looks,
+    arm_looks,
+    filled,
+    grid,
+    legend,
+)
 from ssl_transfer.study.report.wording import difference, joined, measure, noisy, percent, words
 from ssl_transfer.study.statistics import seed_units, summary
 from ssl_transfer.study.table import CLEAN, complete
 
+LINESTYLES = {TRIVIAL_LOOK: "--", PERMUTED_LOOK: "-."}  # of controls
 PANEL = ["task", "protocol", "strategy", "noise", "noise_sigma"]
 
 
@@ -73,7 +84,7 @@ def learning_curves(
         metric: Which metric to draw.
         looks: Colour and marker of each arm (`drawing.arm_looks`), the same for all figures of a page; None: by the frame.
         band: Results of controls (`statistics.summary`): in the panels that have them, a line through their means (trivial
-            features dashed, others dotted) and a band of their 95 % intervals.
+            features dashed, permuted labels dash-dotted, others dotted) and a band of their 95 % intervals.
     """
     looks, panels = looks or arm_looks(frame["pretraining"]), _panels(frame, metric)
     each = len(panels) // len({panel.key[0] for panel in panels})
@@ -93,12 +104,14 @@ def learning_curves(
     return figure
 
 
-def with_curves(frame: pd.DataFrame) -> pd.DataFrame:
-    """The runs of what was run with several label fractions; if nothing was, all that have one."""
+def with_curves(frame: pd.DataFrame, controls: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
+    """The runs of what was run with several label fractions or has controls; if nothing was, all that have a fraction."""
     frame = complete(frame)
     frame = frame[frame["fraction"].notna()]
     several = frame.groupby([*PANEL, "metric"])["fraction"].transform("nunique") > 1
-    return frame[several] if several.any() else frame
+    known = {tuple(cell) for table in controls for cell in table[PANEL].itertuples(index=False)}
+    kept = several | np.array([tuple(cell) in known for cell in frame[PANEL].itertuples(index=False)], bool)
+    return frame[kept] if several.any() else frame
 
 
 def _curves(ax: Axes, panel: _Panel, looks: Looks) -> None:
@@ -120,7 +133,7 @@ def _curves(ax: Axes, panel: _Panel, looks: Looks) -> None:
 def _band(ax: Axes, means: pd.DataFrame, looks: Looks) -> None:
     """Means of controls over label fraction, with their intervals where they have one; of a single fraction across the panel."""
     for arm, rows in means.sort_values("fraction").groupby("pretraining"):
-        color, linestyle = looks[arm][0], "--" if looks[arm] == TRIVIAL_LOOK else ":"
+        color, linestyle = looks[arm][0], LINESTYLES.get(looks[arm], ":")
         line: dict[str, Any] = {"color": color, "linestyle": linestyle, "linewidth": 1.4, "label": arm}
         area: dict[str, Any] = {"color": color, "alpha": 0.18, "linewidth": 0}
         low, high = (rows[end].fillna(rows["mean"]) for end in ("ci_low", "ci_high"))

@@ -12,6 +12,7 @@ from ssl_transfer.study.report.wording import listed
 
 BANDS = " Bands are 95 % intervals of {names}."
 RANDOM_BAND, TRIVIAL_BAND = "random initialisation (dotted)", "trivial features (dashed)"
+PERMUTED_BAND = "a probe of permuted labels (dash-dotted)"
 CAPTION = "Learning curves of {metric}: each small point is one run, lines join the means over seeds."
 ONE_FRACTION = " Settings with a single label fraction are shown under “Individual seeds” only."
 
@@ -19,13 +20,14 @@ ONE_FRACTION = " Settings with a single label fraction are shown under “Indivi
 def section(evidence: Evidence) -> Section:
     """A figure per main metric; a panel per target, protocol, strategy and noise."""
     figures = []
-    trivial = evidence.trivial_results
+    trivial, permuted = evidence.trivial_results, evidence.permuted_results
     for metric, _, runs, noise in runs_by_metric(evidence):
-        curves = with_curves(runs)
+        curves = with_curves(runs, [table[table["metric"] == metric] for table in (trivial, permuted)])
         random_init, lines = _apart(curves, evidence)
-        tables = [table for table in (random_init, trivial) if len(table)]
+        bands = {RANDOM_BAND: random_init, TRIVIAL_BAND: trivial, PERMUTED_BAND: permuted}
+        tables = [table for table in bands.values() if len(table)]
         controls = pd.concat(tables) if tables else None  # empty tables have no types
-        names = [RANDOM_BAND] * bool(len(random_init)) + [TRIVIAL_BAND] * bool((trivial["metric"] == metric).any())
+        names = [name for name, table in bands.items() if (table["metric"] == metric).any()]
         caption = CAPTION + (ONE_FRACTION if len(curves) < len(runs) else "") + noise
         caption += BANDS.format(names=listed(names)) if names else ""
         for portion in portions(lines, ["strategy", "noise", "noise_sigma"]):
