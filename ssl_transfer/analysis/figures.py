@@ -16,9 +16,10 @@ from ssl_transfer.analysis.projection import draw_projections
 from ssl_transfer.analysis.similarity import FEATURES
 from ssl_transfer.analysis.thumbnails import thumbnails
 from ssl_transfer.data.images import Images
+from ssl_transfer.palette import INK
 from ssl_transfer.texts import is_missing
 
-INK, QUIET = "#23272e", "#5c6470"
+QUIET = "#5c6470"
 SHOWN_PAIRS, SHOWN_OUTLIERS = 8, 10
 PICTURE_PX = 96
 DPI = 150

@@ -14,6 +14,7 @@ import torch
 from ssl_transfer.errors import UsageError
 from ssl_transfer.measures.neighborhood import NEIGHBORS, Neighborhood
 from ssl_transfer.measures.neighbors import nearest
+from ssl_transfer.palette import MANY_COLORS
 
 FEWEST_ROWS = 4
 EQUAL = 1e-6  # largest difference of equal rows, as a share of the largest absolute value
@@ -234,7 +235,6 @@ def draw_projections(panels: dict[str, np.ndarray], labels: np.ndarray, path: st
     """
     from matplotlib.figure import Figure
 
-    colours = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
     lines = -(-len(panels) // MOST_COLUMNS)
     across = -(-len(panels) // lines)
     figure = Figure(figsize=(4.6 * across, 4.6 * lines + 0.3), layout="constrained", facecolor="white")
@@ -246,7 +246,7 @@ def draw_projections(panels: dict[str, np.ndarray], labels: np.ndarray, path: st
     for axes, (title, points) in zip(grid, panels.items(), strict=False):
         for i, name in enumerate(names):
             axes.scatter(
-                *points[labels == name].T, s=area, lw=0, alpha=0.75, color=colours[i % len(colours)], label=name
+                *points[labels == name].T, s=area, lw=0, alpha=0.75, color=MANY_COLORS[i % len(MANY_COLORS)], label=name
             )
         axes.set(title=title, xticks=[], yticks=[])
         axes.set_aspect("equal", "datalim")

@@ -16,24 +16,15 @@ import pandas
 from ssl_transfer.csv_files import write_csv
 from ssl_transfer.measures.case_curves import confusion, curves
 from ssl_transfer.measures.case_predictions import CasePredictions
+from ssl_transfer.palette import COLORS, GREY, INK, MANY_COLORS
 
 FILES = ("confusion.csv", "confusion.svg", "curves.csv", "curves.svg")
 MOST_CLASSES = 30  # of a picture of a confusion matrix
-MOST_LINES = 8  # of different colours; more classes are drawn in grey, with their mean named
-COLORS = (
-    "#1f82c0",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#7a5195",
-    "#8a8f98",
-)  # Okabe and Ito, as in reports
+MOST_LINES = 8  # of different colours; more classes are drawn in grey
 STYLE = (
-    "<style>text{font:12px system-ui,sans-serif;fill:#23272e}.t{font-weight:600}.s{font-size:11px}"
-    ".a{stroke:#23272e;stroke-width:.7;fill:none}.g{stroke:#23272e;stroke-width:.5;stroke-opacity:.15}"
-    ".d{stroke:#23272e;stroke-width:.8;stroke-opacity:.4;stroke-dasharray:3 3}"
+    f"<style>text{{font:12px system-ui,sans-serif;fill:{INK}}}.t{{font-weight:600}}.s{{font-size:11px}}"
+    f".a{{stroke:{INK};stroke-width:.7;fill:none}}.g{{stroke:{INK};stroke-width:.5;stroke-opacity:.15}}"
+    f".d{{stroke:{INK};stroke-width:.8;stroke-opacity:.4;stroke-dasharray:3 3}}"
     ".c{fill:none;stroke-width:1.8;stroke-linejoin:round}"
     "rect.p{fill:#fff}@media(prefers-color-scheme:dark){text{fill:#e6e8eb}.a,.g,.d{stroke:#e6e8eb}rect.p{fill:#16191d}}</style>"
 )
@@ -82,7 +73,7 @@ def confusion_svg(counts: pandas.DataFrame) -> str:
         for column in range(len(names)):
             x, share = left + cell * column, shares[row, column]
             marks.append(
-                f'<rect x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" fill="#1f82c0" fill-opacity="{share:.3f}">'
+                f'<rect x="{x}" y="{y}" width="{cell - 1}" height="{cell - 1}" fill="{COLORS[0]}" fill-opacity="{share:.3f}">'
                 f"<title>{escape(name)} → {escape(names[column])}: {numbers[row, column]} ({share:.1%})</title></rect>"
             )
             if numbers[row, column]:
@@ -115,13 +106,13 @@ def curves_svg(points: pandas.DataFrame) -> str:
             of_class = points[points["class"] == name]
             xs, ys = of_class[x].to_numpy(float), of_class[y].to_numpy(float)
             first = start or (0.0, ys[0])
-            color = COLORS[position] if few else COLORS[-1]
+            color = MANY_COLORS[position] if few else GREY
             line = _path(np.append(first[0], xs), np.append(first[1], ys), left)
             marks.append(f'<path class="c" stroke="{color}" d="{line}"><title>{escape(str(name))}</title></path>')
     bottom = TOP + SIDE + 60
     for position, name in enumerate(names if few else []):
         x, y = LEFT + 170 * (position % 4), bottom + 18 * (position // 4)
-        marks.append(f'<path class="c" stroke="{COLORS[position]}" d="M{x} {y - 4}h18"/>')
+        marks.append(f'<path class="c" stroke="{MANY_COLORS[position]}" d="M{x} {y - 4}h18"/>')
         marks.append(_text(x + 24, y, _short(str(name)), "s"))
     if not few:
         marks.append(_text(LEFT, bottom, f"{len(names)} classes, each against the rest; values in curves.csv", "s"))

@@ -269,12 +269,9 @@ def learn(
         clip_gradient=section.clip_gradient,
         label="training",
     )
-    of_run = (seed, schedule.batch_size, schedule.total_steps)
-    sampler = (
-        StreamSampler(strata, *of_run, **session.position)
-        if groups is None
-        else BagSampler(strata, groups, section.bag_size, *of_run, **session.position)
-    )
+    drawn = schedule.batch_size // (1 if groups is None else section.bag_size)  # images, or groups
+    stream = StreamSampler(strata, seed, drawn, schedule.total_steps, **session.position)
+    sampler = stream if groups is None else BagSampler(stream, groups, section.bag_size)
     model.batch = lambda step: batch_at(training_set, sampler, step, accelerator.device)
 
     def watch() -> dict[str, float]:

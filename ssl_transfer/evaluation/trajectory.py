@@ -10,9 +10,10 @@ from typing import Any
 
 from ssl_transfer.kept import run_and_epoch
 from ssl_transfer.measures.metrics import METRICS, metric_sign
+from ssl_transfer.palette import COLORS, INK
 from ssl_transfer.result import EvalResult
 
-INK, LINE, CHOSEN = "#23272e", "#1f82c0", "#d55e00"
+LINE, CHOSEN = COLORS[:2]
 NAMES_OF_SETTINGS = ("fraction", "seed")
 
 

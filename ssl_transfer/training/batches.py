@@ -118,37 +118,29 @@ class StreamSampler(Sampler):
         return passes, rows
 
 
-class BagSampler(StreamSampler):
-    """Yields as many images of each drawn group at every step. Groups are drawn as `StreamSampler` draws images.
+class BagSampler(Sampler):
+    """Yields as many images of each group of a stream of groups at every step.
 
     The images of a group are drawn without repetition, others in every pass; a group that has fewer repeats them.
 
     Args:
-        strata: Numbers of the groups of each stratum.
+        groups: Draws the numbers of the groups of each step.
         members: Rows of the images of each group.
         bag_size: Images of each group in a batch.
-        seed, total_steps, first_step, rank, world: As for `StreamSampler`.
-        batch_size: Global batch size in images, a multiple of `bag_size`.
     """
 
-    def __init__(
-        self,
-        strata: Sequence[np.ndarray],
-        members: Sequence[np.ndarray],
-        bag_size: int,
-        seed: int,
-        batch_size: int,
-        total_steps: int,
-        first_step: int = 0,
-        rank: int = 0,
-        world: int = 1,
-    ):
-        super().__init__(strata, seed, batch_size // bag_size, total_steps, first_step, rank, world)
-        self.members, self.bag_size = members, bag_size
+    def __init__(self, groups: StreamSampler, members: Sequence[np.ndarray], bag_size: int):
+        self.groups, self.members, self.bag_size = groups, members, bag_size
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return (self.at(step) for step in range(self.groups.first_step, self.groups.total_steps))
 
     def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Passes and rows of this rank at a step, int64, shape (n,) each; the images of a group stand together."""
-        passes, groups = super().at(step)
+        passes, groups = self.groups.at(step)
         rows = [
             self._drawn(self.members[group], int(number) * len(self.members) + int(group))
             for number, group in zip(passes, groups, strict=True)
@@ -157,7 +149,7 @@ class BagSampler(StreamSampler):
 
     def _drawn(self, rows: np.ndarray, order: int) -> np.ndarray:
         slots = np.arange(self.bag_size) % len(rows)
-        return rows[shuffled(slots, len(rows), self.seed, order)]
+        return rows[shuffled(slots, len(rows), self.groups.seed, order)]
 
 
 class ViewDataset(Dataset):
@@ -172,7 +164,9 @@ class ViewDataset(Dataset):
         return self.training_set.views(read, rows, epoch) if self.make else (read, rows, epoch)
 
 
-def batch_at(training_set: TrainingSet, sampler: StreamSampler, step: int, device: torch.device) -> ViewBatch:
+def batch_at(
+    training_set: TrainingSet, sampler: StreamSampler | BagSampler, step: int, device: torch.device
+) -> ViewBatch:
     """This rank's batch of a step, on `device`."""
     epoch, rows = sampler.at(step)
     return training_set.views(_moved(training_set.read(rows, epoch), device), rows, epoch)
@@ -180,7 +174,7 @@ def batch_at(training_set: TrainingSet, sampler: StreamSampler, step: int, devic
 
 def view_batches(
     training_set: TrainingSet,
-    sampler: StepSampler | StreamSampler,
+    sampler: StepSampler | StreamSampler | BagSampler,
     device: torch.device,
     workers: int | None,
     timed: Callable[[Iterator[Any]], Iterator[Any]] = iter,

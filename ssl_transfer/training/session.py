@@ -20,7 +20,7 @@ from ssl_transfer.models.memory import keep_freed_memory
 from ssl_transfer.numerics import numerics
 from ssl_transfer.run import Log
 from ssl_transfer.schedule import Schedule
-from ssl_transfer.training.batches import StepSampler, StreamSampler, view_batches
+from ssl_transfer.training.batches import BagSampler, StepSampler, StreamSampler, view_batches
 from ssl_transfer.training.checkpoint import Checkpoints
 from ssl_transfer.training.loop import Training
 from ssl_transfer.training.machine import Machine, start_accelerator
@@ -176,7 +176,7 @@ class Session:
     def run(
         self,
         training_set: TrainingSet,
-        sampler: StepSampler | StreamSampler,
+        sampler: StepSampler | StreamSampler | BagSampler,
         alarms: Alarms,
         watch: Callable[[], dict[str, float]],
         *,

@@ -10,7 +10,7 @@ from support.tiny_tasks import judge, recorded_models
 
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.models.embedding import prepared
-from ssl_transfer.training.batches import BagSampler
+from ssl_transfer.training.batches import BagSampler, StreamSampler
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BAGS = ("train.batch_size=8", "train.bag_size=4")
@@ -58,9 +58,9 @@ def test_settings_that_do_not_fit_bags_are_refused(task, tmp_path):
 
 def test_ranks_share_the_groups_of_a_batch_and_a_pass_has_every_group_once():
     members = [np.arange(10 * n, 10 * n + size) for n, size in enumerate((5, 2, 9, 4, 7, 3))]
-    options = {"members": members, "bag_size": 4, "seed": 0, "batch_size": 12, "total_steps": 4}
-    whole = BagSampler([np.arange(6)], **options)
-    halves = [BagSampler([np.arange(6)], rank=rank, world=3, **options) for rank in range(3)]
+    stream = {"strata": [np.arange(6)], "seed": 0, "batch_size": 3, "total_steps": 4}
+    whole = BagSampler(StreamSampler(**stream), members, 4)
+    halves = [BagSampler(StreamSampler(**stream, rank=rank, world=3), members, 4) for rank in range(3)]
     for step in range(4):
         passes, rows = whole.at(step)
         assert np.array_equal(np.concatenate([half.at(step)[1] for half in halves]), rows)

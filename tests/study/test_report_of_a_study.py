@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from support.pages import browse, build, extras, whole_study
 
+from ssl_transfer.palette import GREY
 from ssl_transfer.study.report import drawing
 from ssl_transfer.study.report.tables import PAGE_ROWS
 
@@ -85,9 +86,7 @@ def test_patients_are_another_unit_and_have_a_table_of_their_own(whole):
 
 def test_random_initialisation_of_another_name_is_grey_and_named(whole):
     text = whole.read_text()
-    assert re.search(
-        rf'<span class="swatch square" style="background:{drawing.SCRATCH_COLOR}"></span>scratch · small', text
-    )
+    assert re.search(rf'<span class="swatch square" style="background:{GREY}"></span>scratch · small', text)
     assert '<span class="chip scratch">' not in text
 
 

@@ -28,24 +28,9 @@ from ssl_transfer.analysis.explorer.packing import (
     sprite_sheets,
 )
 from ssl_transfer.errors import UsageError
+from ssl_transfer.palette import MANY_COLORS
 
-# The palette of Okabe and Ito (2008), as in reports, and six more colours. These were chosen to contrast with a white and a dark
-# page, and to maximise the smallest CIELAB distance under normal, protan, deutan and tritan vision (Machado et al. 2009).
-PALETTE = (
-    "#1f82c0",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#9100e8",
-    "#924227",
-    "#ceb46c",
-    "#b16bff",
-    "#4f4bb5",
-    "#755488",
-)
-assert len(PALETTE) == CLASSES
+assert len(MANY_COLORS) == CLASSES
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -130,7 +115,7 @@ def _content(title, maps, columns, thumbnails, findings) -> dict:
     meta = {
         "title": title,
         "images": len(columns),
-        "palette": PALETTE,
+        "palette": MANY_COLORS,
         "scale": _scale(),
         "maps": [_described(name, projection) for name, projection in maps.items()],
         "columns": described,

@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ssl_transfer.study.report.drawing import COLORS, INK, STYLE, Looks, filled, grid, legend
+from ssl_transfer.palette import COLORS, INK
+from ssl_transfer.study.report.drawing import STYLE, Looks, filled, grid, legend
 
 COLUMNS = 4  # confusion matrices in a row
 PANELS = {  # curve -> title, label of x, label of y

@@ -15,9 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ssl_transfer.measures.metrics import metric_sign
+from ssl_transfer.palette import COLORS, INK
 from ssl_transfer.study.declared import of_metric
 from ssl_transfer.study.report.claims import Terms
-from ssl_transfer.study.report.drawing import COLORS, INK, MARKERS, STYLE, Looks, filled, grid
+from ssl_transfer.study.report.drawing import MARKERS, STYLE, Looks, filled, grid
 from ssl_transfer.study.report.wording import measure, nominal
 from ssl_transfer.study.statistics import Decision, Look
 from ssl_transfer.study.statistics.contrast_units import PAIRED, contrast_units

@@ -20,12 +20,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ssl_transfer.palette import COLORS, GREY, INK
 from ssl_transfer.study.report.wording import JOIN
 from ssl_transfer.study.table import SCRATCH
 
-INK = "#23272e"
-# Okabe and Ito 2008 (safe for colour-blind readers), lightened where a dark page needs it; no yellow, for a white one.
-COLORS = ("#1f82c0", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v")  # not as many as colours: the pair repeats only after 30 arms
 TITLE_CHARACTERS = 104  # characters of a line above a figure
 MARKER_NAMES = {
@@ -43,7 +41,7 @@ MARKER_NAMES = {
     "|": "bar",
 }
 Looks = dict[str, tuple[str, str]]  # arm -> colour, marker
-SCRATCH_COLOR, SCRATCH_MARKERS = "#8a8f98", ("X", "P", "*", "p", "h")
+SCRATCH_MARKERS = ("X", "P", "*", "p", "h")
 TRIVIAL_LOOK, PERMUTED_LOOK = ("#6f7680", "_"), ("#6f7680", "|")  # of controls, which are drawn as lines with a band
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -91,14 +89,14 @@ def arm_looks(arms: Iterable[str], random_init: Collection[str] = ()) -> Looks:
     parts = {arm: arm.partition(JOIN)[::2] for arm in [*trained, *random_arms]}
     firsts, rests = (sorted({parts[arm][side] for arm in trained}) for side in (0, 1))
     factors = 1 < len(rests) <= len(MARKERS) and len(firsts) <= len(COLORS)
-    looks = {SCRATCH: (SCRATCH_COLOR, SCRATCH_MARKERS[0])}
+    looks = {SCRATCH: (GREY, SCRATCH_MARKERS[0])}
     for position, arm in enumerate(trained):
         color, marker = (firsts.index(parts[arm][0]), rests.index(parts[arm][1])) if factors else (position, position)
         looks[arm] = (COLORS[color % len(COLORS)], MARKERS[marker % len(MARKERS)])
     for position, arm in enumerate(random_arms):
         shared = factors and parts[arm][1] in rests and len({parts[random_arm][0] for random_arm in random_arms}) == 1
         marker = MARKERS[rests.index(parts[arm][1])] if shared else SCRATCH_MARKERS[position % len(SCRATCH_MARKERS)]
-        looks[arm] = (SCRATCH_COLOR, marker)
+        looks[arm] = (GREY, marker)
     return looks
 
 

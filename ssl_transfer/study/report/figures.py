@@ -17,17 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from ssl_transfer.measures.metrics import metric_sign
-from ssl_transfer.study.report.drawing import (
-    INK,
-    PERMUTED_LOOK,
-    STYLE,
-    TRIVIAL_LOOK,
-    Looks,
-    arm_looks,
-    filled,
-    grid,
-    legend,
-)
+from ssl_transfer.palette import INK
+from ssl_transfer.study.report.drawing import PERMUTED_LOOK, STYLE, TRIVIAL_LOOK, Looks, arm_looks, filled, grid, legend
 from ssl_transfer.study.report.wording import difference, joined, measure, noisy, percent, words
 from ssl_transfer.study.statistics import seed_units, summary
 from ssl_transfer.study.table import CLEAN, complete

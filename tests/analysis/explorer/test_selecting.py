@@ -10,7 +10,7 @@ from matplotlib.path import Path as Polygon
 from PIL import Image
 from support.explorer import EVIL, LASSO, N, at, browser_only, draw, find, lone, screen, state_of, texts
 
-from ssl_transfer.analysis.explorer.page import PALETTE
+from ssl_transfer.palette import MANY_COLORS
 
 
 @browser_only
@@ -23,7 +23,7 @@ def test_points_have_the_colour_of_the_legend(page, written, class_):
     page.screenshot(path=written.path.with_name("dot.png"), clip={"x": int(x), "y": int(y), "width": 1, "height": 1})
     seen = np.asarray(Image.open(written.path.with_name("dot.png")).convert("RGB"))[0, 0].astype(int)
     names = list(label.value_counts().sort_index().sort_values(ascending=False, kind="stable").index)
-    color = "#cfd3d8" if class_ is None else PALETTE[names.index(class_)]
+    color = "#cfd3d8" if class_ is None else MANY_COLORS[names.index(class_)]
     wanted = np.array([int(color[place : place + 2], 16) for place in (1, 3, 5)])
     assert np.abs(seen - (0.85 * wanted + 0.15 * 252)).max() < 16
 

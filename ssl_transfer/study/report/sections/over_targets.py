@@ -16,7 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssl_transfer.measures.metrics import has_unit, metric_sign
-from ssl_transfer.study.report.drawing import INK, STYLE, Looks, grid
+from ssl_transfer.palette import INK
+from ssl_transfer.study.report.drawing import STYLE, Looks, grid
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Drawing, Section, render
 from ssl_transfer.study.report.wording import difference, joined, measure, noisy, words

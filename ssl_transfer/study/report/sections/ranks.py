@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ssl_transfer.study.report.drawing import INK, STYLE, Looks, grid
+from ssl_transfer.palette import INK
+from ssl_transfer.study.report.drawing import STYLE, Looks, grid
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Drawing, Section, render
 from ssl_transfer.study.report.wording import joined, listed, noisy, number, p_value, words

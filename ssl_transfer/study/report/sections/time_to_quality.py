@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssl_transfer.study.report.drawing import INK, STYLE, Looks, filled, grid, legend
+from ssl_transfer.palette import INK
+from ssl_transfer.study.report.drawing import STYLE, Looks, filled, grid, legend
 from ssl_transfer.study.report.drawings import drawing, portions
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Section, parts_by_task, render
