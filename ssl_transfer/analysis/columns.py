@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ssl_transfer.data.demographics import are_ages
 from ssl_transfer.data.images import Images
+from ssl_transfer.data.subgroups import subgroup_names
 from ssl_transfer.errors import UsageError, nearest
 
 FILES = ("pixel_digest", "mask_digest", "file")  # unique for each image
@@ -64,6 +66,12 @@ def nuisance_columns(table: pd.DataFrame, requested: Sequence[str] | None, domai
     """The columns that should not decide about a label: the requested ones, or the domain and those of `NUISANCES`."""
     names = requested if requested is not None else [domain, *NUISANCES]
     return [name for name in dict.fromkeys(names) if name in table]
+
+
+def with_age_bands(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of images with ages in bands of five years, as it may be passed on: `90+` joins the oldest."""
+    ages = [name for name in table if are_ages(str(name), pd.to_numeric(table[name], errors="coerce").dropna())]
+    return table.assign(**{str(name): subgroup_names(str(name), table[name].to_numpy(object)) for name in ages})
 
 
 def patients_of(store: Images) -> np.ndarray:

@@ -19,7 +19,7 @@ import pandas as pd
 from pydantic import Field, PositiveInt
 
 from ssl_transfer.analysis.analyzed_backbone import AnalyzedBackbone
-from ssl_transfer.analysis.columns import in_order
+from ssl_transfer.analysis.columns import in_order, with_age_bands
 from ssl_transfer.analysis.explorer.page import Finding, Projection, write_explorer
 from ssl_transfer.analysis.figures import draw_all
 from ssl_transfer.analysis.leaks import DUPLICATE
@@ -266,7 +266,7 @@ def _explorer(spec: AnalysisSpec, measured: Measurements, findings: Sequence[Fin
         small = [np.repeat(p[..., None], 3, -1) if p.ndim == 3 else p for p in small]
     distances = {f"mean_knn_distance ({name})": graph.mean_knn_distance for name, graph in measured.graphs.items()}
     columns = [measured.described.assign(**distances), *map(_known_columns, spec.against.values())]
-    table = pd.concat(columns, ignore_index=True)
+    table = with_age_bands(pd.concat(columns, ignore_index=True))
     if spec.against:
         lengths = [len(store) for store in stores.values()]
         table.insert(1, "from store" if "store" in table else "store", np.repeat(list(stores), lengths))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import date
+
+from ssl_transfer.csv_table import plain_name
 
 SEXES = {
     **dict.fromkeys(("m", "male", "man", "boy"), "M"),
@@ -13,6 +16,7 @@ SEXES = {
 BAND_YEARS = 5
 OLDEST = 90  # years from which on ages are joined: 45 CFR 164.514(b)(2)(i)(C)
 MOST_YEARS = 130
+AGES = ("age", "patientage", "ageyears", "ageinyears")  # names of a column, without upper case, blanks and punctuation
 
 
 def sex(value: str) -> str | None:
@@ -38,6 +42,16 @@ def age_band(years: float) -> str | None:
         return f"{OLDEST}+"
     first = math.floor(years / BAND_YEARS) * BAND_YEARS
     return f"{first:02d}-{first + BAND_YEARS - 1:02d}"
+
+
+def are_ages(column: str, numbers: Iterable[float]) -> bool:
+    """Whether the numbers of a column are ages in years, by its name and its range.
+
+    Example:
+        >>> are_ages("Patient age", [3, 64, 97]), are_ages("age", [1947]), are_ages("stage", [3])
+        (True, False, False)
+    """
+    return plain_name(column) in AGES and all(0 <= number <= MOST_YEARS for number in numbers)
 
 
 def years_between(birth: date, day: date) -> int:

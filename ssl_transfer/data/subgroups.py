@@ -6,15 +6,13 @@ import itertools
 
 import numpy as np
 
-from ssl_transfer.csv_table import plain_name
-from ssl_transfer.data.demographics import MOST_YEARS, SEXES, age_band, sex
+from ssl_transfer.data.demographics import SEXES, age_band, are_ages, sex
 from ssl_transfer.data.images import Images
 from ssl_transfer.errors import TaskError
 
 NOT_GROUPS = frozenset(  # columns that identify an image or its place
     ("patient", "study", "series", "slice", "volume", "split", "file", "pixel_digest", "mask_digest", "z_mm")
 )
-AGES = ("age", "patientage", "ageyears", "ageinyears")  # names of a column, without upper case, blanks and punctuation
 MOST_NUMBERS = 8  # distinct numbers that are groups by themselves; more are divided into thirds
 SEVERAL = "several"  # of a case whose images are of different groups
 NOT_STATED = "not stated"  # of cases without a value; it has a score and is compared with no group
@@ -64,8 +62,7 @@ def subgroup_names(column: str, values: np.ndarray) -> np.ndarray:
     names = np.full(len(values), None, object)
     if all(isinstance(value, (int, float, np.number)) and not isinstance(value, bool) for value in values[known]):
         numbers = values[known].astype(float)
-        is_age = plain_name(column) in AGES and ((numbers >= 0) & (numbers <= MOST_YEARS)).all()
-        names[known] = [age_band(number) for number in numbers] if is_age else _ranges(numbers)
+        names[known] = [age_band(number) for number in numbers] if are_ages(column, numbers) else _ranges(numbers)
         return names
     words = [str(value) for value in values[known]]
     are_sexes = all(word.strip().casefold() in SEXES for word in words)

@@ -12,6 +12,7 @@ from ssl_transfer.analysis.columns import (
     patients_of,
     repeating_columns,
     sample_of_patients,
+    with_age_bands,
 )
 from ssl_transfer.data.store import StoreWriter
 from ssl_transfer.errors import UsageError
@@ -123,3 +124,10 @@ def test_an_explorer_opens_with_the_requested_column_and_splits_are_at_the_end()
     columns = ["label", "patient", "split", "diagnosis", "distance"]
     assert in_order(columns, ["diagnosis"]) == ["diagnosis", "label", "patient", "distance", "split"]
     assert in_order(columns, ["split"]) == ["split", "label", "patient", "diagnosis", "distance"]
+
+
+def test_ages_are_shown_in_bands_of_which_the_last_joins_the_oldest():
+    table = pd.DataFrame({"age": [61, None, 97], "Age (years)": ["60-64", None, "90+"], "stage": [1, 2, 95]})
+    shown = with_age_bands(table)
+    assert (shown[["age", "Age (years)"]].fillna("").T.to_numpy() == ["60-64", "", "90+"]).all()
+    assert shown["stage"].tolist() == [1, 2, 95]

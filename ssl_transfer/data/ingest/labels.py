@@ -24,7 +24,7 @@ from ssl_transfer.csv_table import (
     shown,
     tidy,
 )
-from ssl_transfer.data.demographics import sex
+from ssl_transfer.data.demographics import OLDEST, are_ages, sex
 from ssl_transfer.data.ingest.label_columns import LabelColumns, check_splits, label_columns
 from ssl_transfer.data.ingest.label_files import lost_zeros, match_files
 from ssl_transfer.data.readers.items import Selected
@@ -152,6 +152,7 @@ def _values(table: CsvTable, name: str, column: str, words: Sequence[str], notes
     _check_decimals(table, column, values)
     kind = number_type(values)
     if kind is not None:
+        _mention_old_ages(table, column, [kind(value) for value in values if value is not None], notes)
         return Numbers((None if value is None else kind(value) for value in values), kind)
     _mention_odd_words(table, column, values, notes)
     return Values(values)
@@ -165,6 +166,16 @@ def _sexes(table: CsvTable, column: str, values: Sequence[str | None], notes: li
     if pairs := ", ".join(f"{shown(word)} is {code}" for word, code in sorted(spelled.items()) if word != code):
         notes.append(f"{table.path.name}: column {shown(column)}: {pairs}")
     return Values(None if value is None else spelled[value] for value in values)
+
+
+def _mention_old_ages(table: CsvTable, column: str, numbers: Sequence[float], notes: list[str]) -> None:
+    """Note ages that a store of DICOM files joins, because they identify a person more than others do."""
+    if are_ages(column, numbers) and (old := sum(number >= OLDEST for number in numbers)):
+        notes.append(
+            f"{table.path.name}: column {shown(column)}: {old} ages of {OLDEST} or more are stored as they are, because a task "
+            f"may predict them. Subgroups and the explorer join them as {OLDEST}+; to join them in the store, write bands such "
+            f"as 85-89 and {OLDEST}+ into the column"
+        )
 
 
 def _check_lengths(table: CsvTable, column: str, values: Sequence[str | None]) -> None:

@@ -35,6 +35,15 @@ def test_columns_are_joined_by_patient_and_typed(tmp_path):
     assert found[0].row["site"] == "007a" and found[0].row["dose"] == 1.5 and notes == []
 
 
+def test_ages_that_identify_are_counted_and_stay_numbers_that_a_task_may_predict(tmp_path):
+    read = table(tmp_path, "patient,label,age,stage\nP0,ill,89,90\nP1,well,94,91\nP2,well,97.5,92\n")
+    assert column(read, "age") == [89.0, 94.0, 97.5]
+    (note,) = read.notes
+    assert "labels.csv: column 'age': 2 ages of 90 or more are stored as they are" in note and "85-89 and 90+" in note
+    assert table(tmp_path, "patient,label,age\nP0,ill,89\n").notes == []
+    assert table(tmp_path, "patient,label,age\nP0,ill,90+\nP1,well,85-89\n").notes == []
+
+
 def test_images_without_a_row_lose_their_label_and_are_counted(tmp_path):
     found = items("a", "b", "c")
     notes = join_labels(found, [], table(tmp_path, "patient,label\nP0,ill\n"))
