@@ -270,7 +270,7 @@ def _explorer(spec: AnalysisSpec, measured: Measurements, findings: Sequence[Fin
     if spec.against:
         lengths = [len(store) for store in stores.values()]
         table.insert(1, "from store" if "store" in table else "store", np.repeat(list(stores), lengths))
-    table = table[in_order(list(table), spec.columns or ())]
+    table = table[in_order(list(map(str, table)), spec.columns or ())]
     projections = {backbone.name: _projection(spec, measured, backbone) for backbone in spec.backbones}
     title = f"{spec.store.path.name}: {len(spec.store):,} images"
     write_explorer(path, title, projections, table, np.concatenate(small), findings)
