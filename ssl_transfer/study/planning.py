@@ -69,6 +69,7 @@ class _Evaluations:
     def __init__(self, recipe: StudyRecipe, jobs: JobList, inputs: StudyInputs):
         self.recipe, self.jobs, self.inputs = recipe, jobs, inputs
         self.coordinates: set[tuple] = set()  # coordinates of all runs
+        self.controls: set[str] = set()  # kinds of control that are planned
 
     def expand(self, arms: list[Arm]) -> None:
         """Add all jobs, ordered by pretraining seed and then by arm, so that early results can be compared.
@@ -92,6 +93,11 @@ class _Evaluations:
         self.jobs.keep_needed()
         if not self.jobs.by_id:
             raise RecipeError(f"{self.recipe.name}: no run is left. Look at `skip`, and at the tasks of `evaluations`.")
+        if self.recipe.controls.permutation and PERMUTATION not in self.controls:
+            raise RecipeError(
+                f"{self.recipe.name}: controls: labels are permuted for linear probes, and found no run of one at the largest "
+                f"fraction. Add an evaluation `{{protocol: {CONTROL_PROTOCOL}}}`, or write `permutation: false`."
+            )
 
     def _applies(self, evaluation: Evaluation, task: StudyTask) -> bool:
         """Whether an evaluation includes a task.
@@ -143,6 +149,7 @@ class _Evaluations:
             del run["factors"]
             if control:
                 run["control"] = control
+                self.controls.add(control)
             if control == TRIVIAL:
                 words = tuple(word for word in words if not word.startswith(UNSUITABLE))
             check_group_pool(self.recipe.name, task, evaluation, words)

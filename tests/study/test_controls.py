@@ -174,6 +174,13 @@ def test_one_word_requests_all_controls_or_none(tmp_path, plan, word, kinds):
     assert load_study(write_study(tmp_path, controls={}), [f"controls={word}"]).controls.permutation == bool(expected)
 
 
+def test_permuted_labels_without_a_linear_probe_are_refused_with_what_to_add(plan):
+    with pytest.raises(
+        RecipeError, match=r"controls: labels are permuted .* Add an evaluation `\{protocol: linear_probe\}`"
+    ):
+        plan(controls=True, evaluations=[{"protocol": "knn"}], statistics={})
+
+
 def test_trivial_features_have_the_fractions_and_draws_of_the_arms(plan):
     made = plan(controls={})
     assert draws_of(made, "trivial") == draws_of(made, None)
