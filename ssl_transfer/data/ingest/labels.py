@@ -24,7 +24,7 @@ from ssl_transfer.csv_table import (
     shown,
     tidy,
 )
-from ssl_transfer.data.demographics import OLDEST, are_ages, sex
+from ssl_transfer.data.demographics import AGES, OLDEST, are_ages, sex
 from ssl_transfer.data.ingest.label_columns import LabelColumns, check_splits, label_columns
 from ssl_transfer.data.ingest.label_files import lost_zeros, match_files
 from ssl_transfer.data.readers.items import Selected
@@ -152,7 +152,7 @@ def _values(table: CsvTable, name: str, column: str, words: Sequence[str], notes
     _check_decimals(table, column, values)
     kind = number_type(values)
     if kind is not None:
-        _mention_old_ages(table, column, [kind(value) for value in values if value is not None], notes)
+        _mention_old_ages(table, column, values, notes)
         return Numbers((None if value is None else kind(value) for value in values), kind)
     _mention_odd_words(table, column, values, notes)
     return Values(values)
@@ -168,8 +168,9 @@ def _sexes(table: CsvTable, column: str, values: Sequence[str | None], notes: li
     return Values(None if value is None else spelled[value] for value in values)
 
 
-def _mention_old_ages(table: CsvTable, column: str, numbers: Sequence[float], notes: list[str]) -> None:
+def _mention_old_ages(table: CsvTable, column: str, values: Sequence[str | None], notes: list[str]) -> None:
     """Note ages that a store of DICOM files joins, because they identify a person more than others do."""
+    numbers = [float(value) for value in values if value is not None] if plain_name(column) in AGES else []
     if are_ages(column, numbers) and (old := sum(number >= OLDEST for number in numbers)):
         notes.append(
             f"{table.path.name}: column {shown(column)}: {old} ages of {OLDEST} or more are stored as they are, because a task "
