@@ -291,7 +291,7 @@ def _near(passport: Passport, store: ImageStore, rows: np.ndarray) -> tuple[np.n
     return near, without_content
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)  # those of the test images, and of the sample of the others; at most 110 MB
 def _queries(path: Path, identity: str, rows: bytes) -> np.ndarray:
     """Codes of images of a store (path, id) that are to be recognised, uint8 (n, V, CODE_BYTES), for all backbones of a study."""
     store, positions = ImageStore(path), np.frombuffer(rows, np.int64)

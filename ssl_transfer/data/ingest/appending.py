@@ -76,7 +76,7 @@ def append_items(
                 else:
                     row = names.row(item.row) | {"file": names.file(item.file)} | ({ITEM: position} if is_part else {})
                     for image, columns, mask, digests in answer:
-                        writer.append(image, row | columns, mask, digests)
+                        writer.append(image, row | names.row(columns), mask, digests)
                         progress.add_replaced(position, columns.get("non_finite") or 0)
                         if mask is not None:
                             progress.add_mask(mask)

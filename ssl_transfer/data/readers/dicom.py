@@ -214,6 +214,8 @@ def _in_volumes(members: Sequence[ImageFile], number: int) -> list[Item]:
                 "spacing_slice_mm": spacing.mm if len(slices) > 1 else None,
                 "geometry": spacing.irregular,
             }
+            if slice_.image.frame_columns:
+                columns |= slice_.image.frame_columns[slice_.number]
             plans[id(slice_.image)].append((slice_.number, columns))
             scale_of.setdefault(id(slice_.image), scale)
     items = []

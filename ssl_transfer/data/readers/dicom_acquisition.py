@@ -44,16 +44,20 @@ VIEW_CODES = {  # ViewCodeSequence of mammograms: SNOMED CT, and SNOMED RT in ol
     **dict.fromkeys(("399192008", "R-1024A"), "XCCL"),
     **dict.fromkeys(("399101009", "R-1024B"), "XCCM"),
 }
-MANUFACTURERS = {  # a word of the value -> canonical spelling
+MANUFACTURERS = {  # words of the value that follow each other -> canonical spelling
     **dict.fromkeys(("GE", "GEMS", "GEHC"), "GE"),
     **{name.upper(): name for name in ("Siemens", "Philips", "Toshiba", "Canon", "Hitachi", "Hologic", "Lorad")},
     **{name.upper(): name for name in ("Shimadzu", "Samsung", "Varian", "Elekta", "Accuray", "Esaote", "Mindray")},
     **{name.upper(): name for name in ("Agfa", "Carestream", "Kodak", "Swissray", "Planmed", "Sectra", "Neusoft")},
-    **{name.upper(): name for name in ("Bruker", "Zeiss", "Topcon", "Nidek", "Heidelberg", "Leica", "Marconi")},
+    **{name.upper(): name for name in ("Bruker", "Zeiss", "Topcon", "Nidek", "Leica", "Marconi")},
     **dict.fromkeys(("FUJIFILM", "FUJI"), "Fujifilm"),
     **dict.fromkeys(("KONICA", "MINOLTA", "KONICAMINOLTA"), "Konica Minolta"),
-    **dict.fromkeys(("UIH", "UNITED"), "United Imaging"),
+    **dict.fromkeys(("UIH", "UNITED IMAGING"), "United Imaging"),
+    "HEIDELBERG ENGINEERING": "Heidelberg Engineering",
 }
+MANUFACTURER = re.compile(rf"\b({'|'.join(MANUFACTURERS)})\b")
+# The name of a hospital in the place of the manufacturer's: some hospitals have the name of a manufacturer, or of its town.
+HOSPITAL = re.compile(r"HOSPITAL|HOPITAL|OSPEDALE|CLINIC\b|KLINI[KE]|UNIVERSI|\bMEDICAL CENT(ER|RE)\b")
 UNSTATED = frozenset(("", "UNKNOWN", "NONE", "NA", "N/A", "NULL", "ANONYMOUS", "ANONYMIZED", "REMOVED"))
 NO_AGENT = frozenset(
     (
@@ -64,11 +68,12 @@ NO_AGENT = frozenset(
 ADMINISTERED = {"YES": "yes", "NO": "no"}
 
 
-def acquisition(dataset) -> dict[str, Any]:
+def acquisition(dataset, frame: int = 0) -> dict[str, Any]:
     """The columns of a header; None where it states nothing that the standard defines.
 
     Args:
         dataset: A pydicom dataset.
+        frame: Number of the frame, for what enhanced objects state of each frame.
 
     Returns:
         `sex` (M, F, O); `age` (bands of five years, 90+ joined; from PatientAge, otherwise from the dates of birth and of the
@@ -78,7 +83,7 @@ def acquisition(dataset) -> dict[str, Any]:
     """
 
     def group(macro: str) -> Any:
-        return group_or_header(dataset, 0, macro)
+        return group_or_header(dataset, frame, macro)
 
     return {
         "sex": sex(text(dataset, "PatientSex") or ""),
@@ -100,13 +105,14 @@ def manufacturer(stated: str | None) -> str | None:
     """The canonical spelling of a manufacturer; an unknown one stays as it is, with single blanks.
 
     Example:
-        >>> manufacturer("GE MEDICAL SYSTEMS"), manufacturer("Siemens Healthineers"), manufacturer("ACME  Imaging")
-        ('GE', 'Siemens', 'ACME Imaging')
+        >>> manufacturer("GE MEDICAL SYSTEMS"), manufacturer("Siemens Healthineers"), manufacturer("United  Hospital")
+        ('GE', 'Siemens', 'United Hospital')
     """
     if stated is None or stated.upper() in UNSTATED:
         return None
-    words = re.findall(r"[A-Z0-9]+", stated.upper().replace(".", ""))
-    return next((MANUFACTURERS[word] for word in words if word in MANUFACTURERS), " ".join(stated.split()))
+    words = " ".join(re.findall(r"[A-Z0-9]+", stated.upper().replace(".", "")))
+    found = None if HOSPITAL.search(words) else MANUFACTURER.search(words)
+    return MANUFACTURERS[found[0]] if found else " ".join(stated.split())
 
 
 def scanner_model(stated: str | None) -> str | None:

@@ -208,14 +208,14 @@ def _dimensions(dataset) -> list[int]:
     return [k for k, tag in enumerate(pointers) if keyword_for_tag(tag) not in PLACE_DIMENSIONS]
 
 
-def pixel_spacing(dataset) -> tuple[tuple[float | None, float | None], bool]:
-    """Distance in mm between pixel centres (row, column), and whether it is that at the detector.
+def pixel_spacing(dataset, frame: int = 0) -> tuple[tuple[float | None, float | None], bool]:
+    """Distance in mm between pixel centres of a frame (row, column), and whether it is that at the detector.
 
     PixelSpacing holds at the patient. Without it, the spacing at the detector is divided by the magnification, which projection
     radiographs state as a factor or as two distances. If that is unknown, the spacing at the detector is returned.
     PixelSpacing that equals ImagerPixelSpacing was not corrected for magnification (PS3.3 10.7.1.3).
     """
-    stated = _pair(group_or_header(dataset, 0, "PixelMeasuresSequence"), "PixelSpacing")
+    stated = _pair(group_or_header(dataset, frame, "PixelMeasuresSequence"), "PixelSpacing")
     detector = _pair(dataset, "ImagerPixelSpacing")
     if stated and stated != detector:
         return stated, False

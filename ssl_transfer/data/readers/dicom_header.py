@@ -52,6 +52,7 @@ class ImageFile:
         frames: Its frames.
         burned_in: Whether it states that text is burned into its pixels.
         states_class: Whether the header itself states the SOP class.
+        frame_columns: Of an enhanced object, the columns of each frame that are not those of all frames; empty if there are none.
     """
 
     item: Item
@@ -61,6 +62,7 @@ class ImageFile:
     frames: list[Frame]
     burned_in: bool
     states_class: bool
+    frame_columns: tuple[dict, ...] = ()
 
     @property
     def modality(self) -> str | None:
@@ -234,7 +236,10 @@ def classify(file: str, path: Path, header: Header, *, broken: bool) -> ImageFil
     if is_one_frame and coding.kind == "grey" and header.plain:
         item.pixels = _plain_pixels(header, coding, size)
     item.native = header.compressed and dataset.file_meta.TransferSyntaxUID != RLE
-    return _image_file(item, coding, frames, dataset)
+    image = _image_file(item, coding, frames, dataset)
+    if states(dataset, "PerFrameFunctionalGroupsSequence"):
+        image.frame_columns = _frame_columns(dataset, len(frames))
+    return image
 
 
 def _plain_pixels(header: Header, coding: Coding, size: tuple[int, int]) -> PlainPixels | None:
@@ -257,11 +262,11 @@ def _image_file(item: Item, coding: Coding, frames: list[Frame], dataset) -> Ima
     return ImageFile(item, coding, stated or _meta_class(dataset), kinds, frames, burned_in, stated is not None)
 
 
-def columns(dataset) -> dict[str, Any]:
+def columns(dataset, frame: int = 0) -> dict[str, Any]:
     """The columns of `rows.parquet` that come from the header, without ids, order and intensity."""
     body_part = text(dataset, "BodyPartExamined")
-    spacing, at_detector = pixel_spacing(dataset)
-    window = group_or_header(dataset, 0, "FrameVOILUTSequence")
+    spacing, at_detector = pixel_spacing(dataset, frame)
+    window = group_or_header(dataset, frame, "FrameVOILUTSequence")
     return {
         "label": body_part.upper() if body_part else None,
         "body_part": body_part,
@@ -271,7 +276,14 @@ def columns(dataset) -> dict[str, Any]:
         "spacing_at": None if spacing[0] is None else "detector" if at_detector else "patient",
         "window_center": number(window, "WindowCenter"),
         "window_width": number(window, "WindowWidth"),
-    } | acquisition(dataset)
+    } | acquisition(dataset, frame)
+
+
+def _frame_columns(dataset, frames: int) -> tuple[dict, ...]:
+    """The columns of each frame that are not those of all frames; empty if there are none."""
+    rows = [columns(dataset, frame) for frame in range(frames)]
+    different = [name for name, value in rows[0].items() if any(row[name] != value for row in rows)]
+    return tuple({name: row[name] for name in different} for row in rows) if different else ()
 
 
 def _not_an_image(file: str, header: Header, broken: bool) -> tuple[str, str] | None:

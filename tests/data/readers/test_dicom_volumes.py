@@ -4,6 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from pydicom import dcmread
 from support.dicom_files import MR, XRAY, item, read, write_dicom
 
 from ssl_transfer.data.ingest.stage import ingest
@@ -223,6 +224,24 @@ def test_frames_in_any_order_with_their_own_rescale(tmp_path):
     assert [row["z_mm"] for row in rows] == list(range(6)) and rows[0]["spacing_slice_mm"] == 1.0
     assert [row["rescale"] for row in rows] == [f"{1 + z % 2};{-1024 + 10 * z}" for z in range(6)]
     assert (rows[0]["spacing_row_mm"], rows[0]["spacing_col_mm"]) == (0.5, 0.6)
+
+
+def test_frames_have_the_kernel_and_voltage_of_their_own_groups(tmp_path):
+    enhanced(
+        tmp_path / "a", [(100 * z, z, {}, 1, -1024) for z in (1, 0)] + [(900 + z, z, {}, 1, -1024) for z in (1, 0)]
+    )
+    dataset = dcmread(tmp_path / "a")
+    for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        group.CTReconstructionSequence = [item(ConvolutionKernel="Br40" if number < 2 else "Br64")]
+        group.CTXRayDetailsSequence = [item(KVP=80 + 10 * number)]
+    dataset.save_as(tmp_path / "a")
+    _, rows, _ = read(tmp_path)
+    assert [(row["volume"], row["z_mm"], row["kernel"], row["kvp"]) for row in rows] == [
+        (0, 0, "Br40", 90),
+        (0, 1, "Br40", 80),
+        (1, 0, "Br64", 110),
+        (1, 1, "Br64", 100),
+    ]
 
 
 @pytest.mark.parametrize("how", ["TemporalPositionIndex", "FrameAcquisitionNumber", "StackID", "DimensionIndexValues"])
