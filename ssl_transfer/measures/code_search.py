@@ -41,48 +41,93 @@ _ones: Callable[[Any], Any] = cast(Any, _count_ones)  # number of bits of a word
 
 
 @register_jitable  # numba cannot keep a function that calls one under `njit`
-def _same(query: np.ndarray, known: np.ndarray, rule: np.ndarray) -> bool:
-    """Whether the fine codes of two codes, uint64 (W,), are those of one image."""
-    fewest, of_both, of_fewer, more = rule[0], rule[1], rule[2], rule[3]
-    equal = opposite = count = other_count = np.uint64(0)
+def _counts(codes: np.ndarray) -> np.ndarray:
+    """Number of positions that count in each code, uint64 (n, W); float64 (n,)."""
+    counts = np.zeros(len(codes))
+    fine_words = (codes.shape[1] - COARSE_WORDS) >> 1
+    for number in range(len(codes)):
+        for word in range(COARSE_WORDS, COARSE_WORDS + fine_words):
+            counts[number] += _ones(codes[number, word] | codes[number, word + fine_words])
+    return counts
+
+
+@register_jitable
+def _compared(query: np.ndarray, known: np.ndarray, number: int, side: int) -> tuple[float, float]:
+    """Agreement (equal minus opposite signs) of two fine codes, and the positions that count in both.
+
+    Args:
+        query: A code, uint64 (W,).
+        known: Codes, uint64 (n, 2, W); the other one is `known[number, side]`.
+    """
+    counted = opposite = np.uint64(0)
     fine_words = (len(query) - COARSE_WORDS) >> 1
     for word in range(COARSE_WORDS, COARSE_WORDS + fine_words):
-        bright, dark = query[word], query[word + fine_words]
-        other_bright, other_dark = known[word], known[word + fine_words]
-        equal += _ones(bright & other_bright) + _ones(dark & other_dark)
-        opposite += _ones(bright & other_dark) + _ones(dark & other_bright)
-        count += _ones(bright | dark)
-        other_count += _ones(other_bright | other_dark)
-    fewer, both, agreement = float(min(count, other_count)), float(equal + opposite), float(equal) - float(opposite)
-    return fewer >= fewest and agreement >= of_both * both and agreement >= of_fewer * fewer + more
+        bright, other_bright = query[word], known[number, side, word]
+        both = (bright | query[word + fine_words]) & (other_bright | known[number, side, word + fine_words])
+        counted += _ones(both)
+        opposite += _ones(both & (bright ^ other_bright))
+    return float(counted) - 2 * float(opposite), float(counted)
 
 
-@_compiled("void(uint64[:, ::1], int64[::1], uint64[:, ::1], boolean[::1], uint64, float64[::1])")
+@register_jitable
+def _decides(rules: np.ndarray, kind: int, agreement: float, both: float, fewer: float) -> bool:
+    """Whether one of the `Rule`s of a kind, float64 (kinds, 2, 4), holds."""
+    for number in range(2):
+        fewest, of_both = rules[kind, number, 0], rules[kind, number, 1]
+        least = rules[kind, number, 2] * fewer + rules[kind, number, 3]
+        if fewer >= fewest and agreement >= of_both * both and agreement >= least:
+            return True
+    return False
+
+
+@_compiled(
+    "void(uint64[:, :, ::1], int64[::1], uint64[:, :, ::1], int64[::1], "
+    "uint64[:, :, ::1], int64[::1], int64, boolean[::1], uint64, float64[:, :, ::1], float64[::1])"
+)
 def search(
-    queries: np.ndarray, images: np.ndarray, known: np.ndarray, found: np.ndarray, farthest: int, rule: np.ndarray
+    queries: np.ndarray,
+    images: np.ndarray,
+    others: np.ndarray,
+    ends: np.ndarray,
+    known: np.ndarray,
+    kinds: np.ndarray,
+    side: int,
+    found: np.ndarray,
+    farthest: int,
+    rules: np.ndarray,
+    joint: np.ndarray,
 ) -> None:
     """Note the images one of whose codes matches a known code. Other threads may search other images meanwhile.
 
     Args:
-        queries: Codes, uint64 (q, W).
+        queries: Codes of one side (of the whole, or of the content) in each orientation, uint64 (q, 8, W).
         images: Image of each, int64 (q,).
-        known: Codes, uint64 (n, W).
-        found: bool (images,); becomes True. Images for which it is True already are left out.
+        others: Codes of the other side, uint64 (p, 8, W), those of an image one after the other.
+        ends: Those of image i are `others[ends[i]:ends[i + 1]]`; int64 (m + 1,).
+        known: Codes of known images, of the whole and of the content, uint64 (n, 2, W).
+        kinds: Kind of each, int64 (n,).
+        side: 0: queries are compared with the codes of the whole; 1: with those of the content.
+        found: bool (m,); becomes True. Images for which it is True already are left out.
         farthest: Matching codes have a Hamming distance of their coarse codes below this.
-        rule: A `Rule` of `near_duplicates`, float64 (4,).
+        rules: Of each kind, two `Rule`s of `near_duplicates` of which one has to hold, float64 (kinds, 2, 4).
+        joint: A `Joint` of `near_duplicates`, float64 (3,).
     """
     distances = np.empty(TILE, np.uint64)
     coarse = np.empty((COARSE_WORDS, TILE), np.uint64)
+    counts, other_counts = _counts(queries[:, 0]), _counts(others[:, 0])
+    known_counts, known_other_counts = _counts(known[:, side]), _counts(known[:, 1 - side])
+    fewest, of_each, of_all = joint[0], joint[1], joint[2]
     for start in range(0, len(known), TILE):
         tile = known[start : start + TILE]
         for word in range(COARSE_WORDS):
             for position in range(len(tile)):
-                coarse[word, position] = tile[position, word]
+                coarse[word, position] = tile[position, side, word]
         first, second, third, fourth = coarse[0], coarse[1], coarse[2], coarse[3]
-        for number in range(len(queries)):
-            if found[images[number]]:
+        for number in range(8 * len(queries)):
+            image, turn = images[number >> 3], number & 7
+            if found[image]:
                 continue
-            query, nearest = queries[number], np.uint64(64 * COARSE_WORDS)
+            query, nearest = queries[number >> 3, turn], np.uint64(64 * COARSE_WORDS)
             for position in range(len(tile)):
                 distance = _ones(query[0] ^ first[position]) + _ones(query[1] ^ second[position])
                 distance += _ones(query[2] ^ third[position]) + _ones(query[3] ^ fourth[position])
@@ -91,6 +136,17 @@ def search(
             if nearest >= farthest:
                 continue
             for position in range(len(tile)):
-                if distances[position] < farthest and _same(query, tile[position], rule):
-                    found[images[number]] = True
+                if distances[position] >= farthest:
+                    continue
+                fewer = min(counts[number >> 3], known_counts[start + position])
+                agreement, both = _compared(query, tile, position, side)
+                matches = _decides(rules, kinds[start + position], agreement, both, fewer)
+                if not matches and fewer >= fewest and agreement >= of_each * fewer:
+                    for other in range(ends[image], ends[image + 1]):
+                        other_fewer = min(other_counts[other], known_other_counts[start + position])
+                        also, _ = _compared(others[other, turn], tile, position, 1 - side)
+                        enough = other_fewer >= fewest and also >= of_each * other_fewer
+                        matches = matches or (enough and agreement + also >= of_all * (fewer + other_fewer))
+                if matches:
+                    found[image] = True
                     break

@@ -107,12 +107,12 @@ def fingerprint(image: np.ndarray) -> np.ndarray:
     return codes.reshape(-1)
 
 
-def by_mark(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes (n, CODE_BYTES) of whole images apart: those that are not marked, and those of little content, without the mark."""
-    marked = (codes[:, MARKS] >= 0x80).all(1)
-    unmarked = codes[marked]
-    unmarked[:, MARKS] &= 0x7F
-    return codes[~marked], unmarked
+def without_marks(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of known images, of whole and content, uint8 (n, 2, CODE_BYTES), without marks; and which had one, bool (n,)."""
+    marked = (codes[:, 0][:, MARKS] >= 0x80).all(1)
+    unmarked = codes.copy()
+    unmarked[:, 0, MARKS] &= np.where(marked, 0x7F, 0xFF).astype(np.uint8)[:, None]
+    return unmarked, marked
 
 
 def query(image: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ from ssl_transfer.measures.fingerprint import (
     FOR_CONTENT,
     FOR_WHOLE,
     GRID,
-    by_mark,
+    without_marks,
 )
 from ssl_transfer.processes import usable_cores
 
@@ -45,11 +45,27 @@ class Rule(NamedTuple):
     more: float
 
 
-# By kind of the known code: of whole images, of whole images with little content, and of content.
-WHOLE = Rule(fewest=100, of_both=0.75, of_fewer=0.55, more=25)
-MARKED = Rule(fewest=250, of_both=0.75, of_fewer=0.5, more=100)
-CONTENT = Rule(fewest=250, of_both=0.75, of_fewer=0.485, more=120)
-FARTHEST = 60  # the Hamming distance of the coarse codes of candidates is less, of 256 bits
+class Joint(NamedTuple):
+    """When two images are one by their codes of the whole and of the content, in one orientation, together.
+
+    Attributes:
+        fewest: Positions that must count in each code.
+        of_each: Least agreement in either, as a share of those that count in the code in which fewer do.
+        of_all: Least agreement in both together.
+    """
+
+    fewest: int
+    of_each: float
+    of_all: float
+
+
+# By kind of the known code: of whole images, of whole images with little content, and of content. One of two rules must hold:
+# most of what counts agrees, or less of it, but next to nothing is opposite, as where noise or compression have taken details.
+WHOLE = (Rule(100, 0.75, of_fewer=0.5, more=40), Rule(100, 0.96, of_fewer=0.4, more=30))
+MARKED = (Rule(250, 0.75, of_fewer=0.5, more=100),) * 2
+CONTENT = (Rule(250, 0.75, of_fewer=0.485, more=120), Rule(150, 0.96, of_fewer=0.43, more=30))
+JOINT = Joint(fewest=100, of_each=0.4, of_all=0.56)
+FARTHEST = 80  # the Hamming distance of the coarse codes of candidates is less, of 256 bits
 QUERIES_AT_ONCE = 2048  # images; their codes in all orientations take 80 MB
 
 
@@ -80,25 +96,29 @@ def _search(queries: np.ndarray, known: Iterable[np.ndarray], found: np.ndarray,
     """Note in `found`, bool (m,), which queries (m, V, CODE_BYTES) match a known image."""
     from ssl_transfer.measures.code_search import search  # numba takes a while to load
 
-    for_whole, for_content = (_in_all_orientations(queries[:, used]) for used in (FOR_WHOLE, FOR_CONTENT))
+    sides = [_in_all_orientations(queries[:, used]) for used in (FOR_WHOLE, FOR_CONTENT)]
+    ends = [np.searchsorted(images, np.arange(len(queries) + 1)) for _, images in sides]
+    rules = [np.array(kinds, float) for kinds in ((WHOLE, MARKED), (CONTENT,))]
+    joint = np.array(JOINT, float)
     for block in known:
-        whole, content = np.moveaxis(block.reshape(-1, 2, CODE_BYTES), 1, 0)
-        unmarked, marked = by_mark(whole)
-        kinds = [(for_whole, unmarked, WHOLE), (for_whole, marked, MARKED), (for_content, content, CONTENT)]
-        for (codes, images), of_known, rule in kinds:
-            of_known = of_known[of_known.any(1)].view(np.uint64)
+        codes, marked = without_marks(block.reshape(-1, 2, CODE_BYTES))
+        for side, (of_side, images) in enumerate(sides):
+            has_code, other = codes[:, side].any(1), 1 - side
+            kinds = marked[has_code].astype(np.int64) * other  # codes of the content are of one kind
+            compared = codes[has_code].view(np.uint64), kinds, side, found, FARTHEST, rules[side], joint
+            given = sides[other][0], ends[other], *compared
 
-            def compare(share: np.ndarray, codes=codes, images=images, of_known=of_known, rule=rule) -> None:
-                search(codes[share], images[share], of_known, found, FARTHEST, np.array(rule, float))
+            def compare(part: np.ndarray, of_side=of_side, images=images, given=given) -> None:
+                search(of_side[part], images[part], *given)
 
-            list(threads.map(compare, np.array_split(np.arange(len(codes)), usable_cores())))
+            list(threads.map(compare, np.array_split(np.arange(len(of_side)), usable_cores())))
 
 
 def _in_all_orientations(queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of queries (m, V, CODE_BYTES) in eight orientations as 64-bit words, (q, words), and the query of each, (q,)."""
+    """Codes of queries (m, V, CODE_BYTES) in eight orientations as 64-bit words, (q, 8, words), and the query of each, (q,)."""
     images, used = np.nonzero(queries.any(2))
     oriented = np.stack(list(orientations(queries[images, used])), axis=1)
-    return oriented.reshape(-1, CODE_BYTES).view(np.uint64), np.repeat(images, oriented.shape[1])
+    return oriented.view(np.uint64), images
 
 
 def orientations(codes: np.ndarray) -> Iterable[np.ndarray]:

@@ -21,6 +21,7 @@ from ssl_transfer.measures.fingerprint import (
 from ssl_transfer.measures.near_duplicates import (
     CONTENT,
     FARTHEST,
+    JOINT,
     MARKED,
     QUERIES_AT_ONCE,
     WHOLE,
@@ -41,65 +42,124 @@ def unpacked(code):
     return coarse.reshape(COARSE, COARSE), (bright - dark).reshape(GRID, GRID)
 
 
-def naive(query, known, rule):
-    """Whether two codes match by a rule, in one of eight orientations, by counts of their positions."""
-    if not query.any() or not known.any():
-        return False
+def compared(query, known, quarters, mirror):
+    """Agreement, positions that count in both, and in the code in which fewer do, and coarse distance, in an orientation."""
     (coarse, signs), (other_coarse, other_signs) = unpacked(query), unpacked(known)
-    for quarters in range(4):
-        for mirror in (1, -1):
-            turned, turned_signs = (np.rot90(part[:, ::mirror], quarters) for part in (coarse, signs))
-            both = (turned_signs != 0) & (other_signs != 0)
-            agreement = (turned_signs * other_signs).sum()
-            fewer = min((turned_signs != 0).sum(), (other_signs != 0).sum())
-            near = (turned != other_coarse).sum() < FARTHEST and fewer >= rule.fewest
-            enough = agreement >= rule.of_fewer * fewer + rule.more
-            if near and enough and agreement >= rule.of_both * both.sum():
+    coarse, signs = (np.rot90(part[:, ::mirror], quarters) for part in (coarse, signs))
+    both = ((signs != 0) & (other_signs != 0)).sum()
+    fewer = min((signs != 0).sum(), (other_signs != 0).sum())
+    return (signs * other_signs).sum(), both, fewer, (coarse != other_coarse).sum()
+
+
+ORIENTATIONS = [(quarters, mirror) for quarters in range(4) for mirror in (1, -1)]
+
+
+def naive(query, known, rules):
+    """Whether two codes match by one of some rules, in one of eight orientations, by counts of their positions."""
+    for orientation in ORIENTATIONS if query.any() and known.any() else ():
+        agreement, both, fewer, distance = compared(query, known, *orientation)
+        for rule in rules:
+            enough = agreement >= rule.of_fewer * fewer + rule.more and agreement >= rule.of_both * both
+            if distance < FARTHEST and fewer >= rule.fewest and enough:
                 return True
     return False
 
 
-def turned(coarse, signs, draw):
-    """Both in one random orientation, flat."""
-    quarters, mirror = draw.integers(4), draw.choice([1, -1])
+def naive_joint(queries, known):
+    """Whether codes of the whole and of the content, (2, CODE_BYTES) of either image, match together in one orientation."""
+    for orientation in ORIENTATIONS:
+        pairs = [compared(query, code, *orientation) for query, code in zip(queries, known, strict=True)]
+        near = min(distance for _, _, _, distance in pairs) < FARTHEST
+        each = all(fewer >= JOINT.fewest and agreed >= JOINT.of_each * fewer for agreed, _, fewer, _ in pairs)
+        agreed, fewer = (sum(pair[part] for pair in pairs) for part in (0, 2))
+        if near and each and agreed >= JOINT.of_all * fewer:
+            return True
+    return False
+
+
+def turned(coarse, signs, quarters, mirror):
+    """Both in an orientation, flat."""
     parts = (coarse.reshape(COARSE, COARSE), signs.reshape(GRID, GRID))
     return [np.rot90(part[:, ::mirror], quarters).reshape(-1) for part in parts]
 
 
-def near_a_threshold(draw, kind, rule):
+def agreeing(draw, counts, agreement, opposite):
+    """Coarse bits, and signs of two codes in which so many positions count, with this agreement and opposite signs."""
+    first, second = np.zeros(GRID**2, int), np.zeros(GRID**2, int)
+    positions = draw.permutation(np.arange(1, GRID**2))  # the first position marks a code
+    both = agreement + 2 * opposite
+    first[positions[:counts]] = draw.choice([-1, 1], counts)
+    second[positions[:both]] = first[positions[:both]]
+    second[positions[:opposite]] *= -1
+    second[positions[counts : 2 * counts - both]] = 1
+    return draw.integers(0, 2, COARSE**2), first, second
+
+
+def near_a_threshold(draw, kind, rule, opposite):
     """A code, and a turned one that differs from it by about as much as one of the thresholds allows."""
-    coarse, counts = draw.integers(0, 2, COARSE**2), int(draw.integers(400, 1400))
+    counts, off = int(draw.integers(400, 1100)), int(draw.integers(-2, 3))
     if kind == "fewest":
-        counts = rule.fewest + int(draw.integers(-2, 3))
-    signs = np.zeros(GRID**2, int)
-    positions = draw.permutation(np.arange(1, GRID**2))[:counts]  # the first position marks a code
-    signs[positions] = draw.choice([-1, 1], counts)
-    other_coarse, other = coarse.copy(), signs.copy()
+        counts = rule.fewest + off
+    agreement = counts if kind in ("farthest", "fewest") else round(rule.of_fewer * counts + rule.more) + off
+    wrong = round(opposite * counts)
+    if kind == "of both":
+        agreement = max(agreement, round(0.7 * counts))
+        wrong = round(agreement * (1 / rule.of_both - 1) / 2) + off
+    coarse, first, second = agreeing(draw, counts, agreement, wrong if kind.startswith("of") else 0)
+    other = coarse.copy()
     if kind == "farthest":
-        other_coarse[draw.permutation(COARSE**2)[: FARTHEST + int(draw.integers(-2, 2))]] ^= 1
-    if kind == "of both":  # opposite signs, two per unit of agreement
-        other[positions[: round(counts * (1 - rule.of_both) / 2) + int(draw.integers(-2, 3))]] *= -1
-    if kind == "of fewer":  # positions that count in one code alone; as many others count in the other
-        moved = round(counts * (1 - rule.of_fewer) - rule.more) + int(draw.integers(-2, 3))
-        other[positions[:moved]] = 0
-        other[np.setdiff1d(np.arange(1, GRID**2), positions)[:moved]] = 1
-    return packed(coarse, signs), packed(*turned(other_coarse, other, draw))
+        other[draw.permutation(COARSE**2)[: FARTHEST + int(draw.integers(-2, 2))]] ^= 1
+    return packed(coarse, first), packed(*turned(other, second, draw.integers(4), draw.choice([1, -1])))
 
 
-@pytest.mark.parametrize("rule", [WHOLE, MARKED, CONTENT], ids=["whole", "marked", "content"])
-@pytest.mark.parametrize("kind", ["farthest", "fewest", "of both", "of fewer"])
-def test_the_search_finds_what_a_naive_count_finds_at_each_threshold(kind, rule):
-    draw, side = np.random.default_rng(0), int(rule is CONTENT)
-    pairs = [near_a_threshold(draw, kind, rule) for _ in range(40)]
+@pytest.mark.parametrize(
+    ("kind", "rules", "number", "opposite"),
+    [
+        *(("farthest", rules, 0, 0) for rules in (WHOLE, MARKED, CONTENT)),
+        *(("fewest", *binding, 0) for binding in ((WHOLE, 0), (MARKED, 0), (CONTENT, 1))),
+        *(("of both", rules, 0, 0) for rules in (WHOLE, MARKED, CONTENT)),
+        *(("of fewer", rules, 0, 0.05) for rules in (WHOLE, MARKED, CONTENT)),
+        *(("of fewer", rules, 1, 0.0) for rules in (WHOLE, CONTENT)),
+    ],
+)
+def test_the_search_finds_what_a_naive_count_finds_at_each_threshold(kind, rules, number, opposite):
+    draw, side = np.random.default_rng(0), int(rules is CONTENT)
+    pairs = [near_a_threshold(draw, kind, rules[number], opposite) for _ in range(40)]
     queries = np.zeros((len(pairs), QUERY_CODES, CODE_BYTES), np.uint8)
     known = np.zeros((len(pairs), 2, CODE_BYTES), np.uint8)
-    for number, (query, code) in enumerate(pairs):
-        queries[number, draw.choice([FOR_WHOLE, FOR_CONTENT][side])], known[number, side] = query, code
-        if rule is MARKED:
-            known[number, side, MARKS] |= 0x80
-    expected = [naive(query, code, rule) for query, code in zip(queries.max(1), known[:, side], strict=True)]
+    for place, (query, code) in enumerate(pairs):
+        queries[place, draw.choice([FOR_WHOLE, FOR_CONTENT][side])], known[place, side] = query, code
+        if rules is MARKED:
+            known[place, side, MARKS] |= 0x80
+    expected = [naive(query, code, rules) for query, code in zip(queries.max(1), known[:, side], strict=True)]
     assert 3 < sum(expected) < 37
     assert near_duplicates(queries, lambda: known.reshape(len(known), -1)).tolist() == expected
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["the whole is a candidate", "the content is a candidate"])
+def test_whole_and_content_decide_together_where_neither_does_alone(first):
+    """In one orientation; the coarse codes of one of them need not be near."""
+    draw = np.random.default_rng(0)
+    pairs = np.zeros((60, 2, 2, CODE_BYTES), np.uint8)  # (n, query or known, side, …)
+    for number in range(60):
+        orientation = draw.integers(4), draw.choice([1, -1])
+        for side, share in ((0, JOINT.of_all - 0.06), (1, JOINT.of_all + 0.06)):
+            agreement = round(share * 500) + int(draw.integers(-3, 4))
+            coarse, one, other = agreeing(draw, 500, agreement, 20)
+            far = coarse if side == first else 1 - coarse
+            own = orientation if number % 6 else (draw.integers(4), draw.choice([1, -1]))
+            pairs[number, 0, side], pairs[number, 1, side] = packed(coarse, one), packed(*turned(far, other, *own))
+    queries = np.zeros((60, QUERY_CODES, CODE_BYTES), np.uint8)
+    content = next(code for code in FOR_CONTENT if code not in FOR_WHOLE)
+    whole = next(code for code in FOR_WHOLE if code not in FOR_CONTENT)
+    queries[:, whole], queries[:, content] = pairs[:, 0, 0], pairs[:, 0, 1]
+    expected = []
+    for number, (query, known) in enumerate(pairs):
+        expected.append(naive_joint(query, known))
+        found = near_duplicates(queries[[number]], lambda known=known: [known.reshape(1, -1)])
+        assert found.tolist() == expected[-1:]
+    assert 10 < sum(expected) < 50
+    assert not any(naive(*pair[:, 0], WHOLE) or naive(*pair[:, 1], CONTENT) for pair in pairs)
 
 
 def test_random_codes_match_nothing_and_planted_ones_in_any_block_and_part_of_the_queries():
