@@ -198,13 +198,12 @@ def _halved(image: np.ndarray) -> np.ndarray:
 
 def _reduced(values: np.ndarray) -> np.ndarray:
     """Values in float32; integers of at most 16 bits are averaged over the rows that halving would join, which is exact."""
-    height = len(values)
-    rows = 1
-    while height >= 2 * WORK and not height % 2 and rows < 128:  # sums stay below 2**24
-        height, rows = height // 2, 2 * rows
+    height, rows = len(values), 1
+    while height >= 2 * WORK and rows < 128:  # sums stay below 2**24
+        height, rows = height // 2, 2 * rows  # halving leaves out the last row of an odd number
     if values.dtype.kind not in "iu" or values.dtype.itemsize > 2 or rows == 1:
         return values.astype(np.float32)
-    sums = np.add.reduce(values.reshape(height, rows, -1), 1, dtype=np.float32)
+    sums = np.add.reduce(values[: height * rows].reshape(height, rows, -1), 1, dtype=np.float32)
     sums /= rows
     return sums
 

@@ -66,7 +66,7 @@ MARKED = (Rule(250, 0.75, of_fewer=0.5, more=100),) * 2
 CONTENT = (Rule(250, 0.75, of_fewer=0.485, more=120), Rule(150, 0.96, of_fewer=0.43, more=30))
 JOINT = Joint(fewest=100, of_each=0.4, of_all=0.56)
 FARTHEST = 80  # the Hamming distance of the coarse codes of candidates is less, of 256 bits
-QUERIES_AT_ONCE = 2048  # images; their codes in all orientations take 80 MB
+QUERIES_AT_ONCE = 2048  # images; their codes in all orientations take 160 MB
 
 
 def near_duplicates(queries: np.ndarray, known: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
