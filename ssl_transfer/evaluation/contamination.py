@@ -27,7 +27,7 @@ from ssl_transfer.data.tasks import Task
 from ssl_transfer.evaluation.segment import cases_of
 from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.measures.fingerprint import CODE_BYTES, query
-from ssl_transfer.measures.near_duplicates import CONTENT, FARTHEST, MARKED, WHOLE, has_content, near_duplicates
+from ssl_transfer.measures.near_duplicates import CONTENT, FARTHEST, JOINT, MARKED, WHOLE, has_content, near_duplicates
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.recipe import digest
 from ssl_transfer.run import claimed
@@ -207,7 +207,7 @@ def _seen_images(passport: Passport, path: Path, identity: str, rows: bytes) -> 
             "passport": passport.id,
             "store": identity,
             "rows": hashlib.blake2b(rows, digest_size=16).hexdigest(),
-            "rules": [WHOLE, MARKED, CONTENT, FARTHEST],
+            "rules": [WHOLE, MARKED, CONTENT, JOINT, FARTHEST],
         }
     )
     kept = KEPT / f"{name}.npz"

@@ -6,6 +6,10 @@ both codes, and of those that count in the code in which fewer do. Images of oth
 count. The latter share, in 1.8 million pairs of CT phantoms: whole images reach 0.59 where 350 positions count and 0.55 where 560
 do, content 0.65 where 670 do, whole images with little content 0.97 where 190 do and 0.63 where 510 do, since tables and outlines
 are alike. Chest X-rays reach 0.57 where 910 do; cells and photographs stay below 0.5.
+
+Less is needed of copies of which noise, a window or compression has left less, in two cases. Where 97 % of what counts in both
+codes agrees, the latter share stays below 0.4 for images of other patients, but for whole images with little content. And whole
+and content seldom agree together: the share of all positions of both then reaches 0.54, and that of copies mostly exceeds 0.6.
 """
 
 from __future__ import annotations
