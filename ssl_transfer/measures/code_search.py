@@ -110,13 +110,13 @@ def search(
         found: bool (m,); becomes True. Images for which it is True already are left out.
         farthest: Matching codes have a Hamming distance of their coarse codes below this.
         rules: Of each kind, two `Rule`s of `near_duplicates` of which one has to hold, float64 (kinds, 2, 4).
-        joint: A `Joint` of `near_duplicates`, float64 (3,).
+        joint: A `Joint` of `near_duplicates`, float64 (4,).
     """
     distances = np.empty(TILE, np.uint64)
     coarse = np.empty((COARSE_WORDS, TILE), np.uint64)
     counts, other_counts = _counts(queries[:, 0]), _counts(others[:, 0])
     known_counts, known_other_counts = _counts(known[:, side]), _counts(known[:, 1 - side])
-    fewest, of_each, of_all = joint[0], joint[1], joint[2]
+    fewest, of_own, of_other, of_all = joint[0], joint[1 + side], joint[2 - side], joint[3]
     for start in range(0, len(known), TILE):
         tile = known[start : start + TILE]
         for word in range(COARSE_WORDS):
@@ -141,11 +141,11 @@ def search(
                 fewer = min(counts[number >> 3], known_counts[start + position])
                 agreement, both = _compared(query, tile, position, side)
                 matches = _decides(rules, kinds[start + position], agreement, both, fewer)
-                if not matches and fewer >= fewest and agreement >= of_each * fewer:
+                if not matches and fewer >= fewest and agreement >= of_own * fewer:
                     for other in range(ends[image], ends[image + 1]):
                         other_fewer = min(other_counts[other], known_other_counts[start + position])
                         also, _ = _compared(others[other, turn], tile, position, 1 - side)
-                        enough = other_fewer >= fewest and also >= of_each * other_fewer
+                        enough = other_fewer >= fewest and also >= of_other * other_fewer
                         matches = matches or (enough and agreement + also >= of_all * (fewer + other_fewer))
                 if matches:
                     found[image] = True

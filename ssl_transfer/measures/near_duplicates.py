@@ -7,9 +7,10 @@ count. The latter share, in 1.8 million pairs of CT phantoms: whole images reach
 do, content 0.65 where 670 do, whole images with little content 0.97 where 190 do and 0.63 where 510 do, since tables and outlines
 are alike. Chest X-rays reach 0.57 where 910 do; cells and photographs stay below 0.5.
 
-Less is needed of copies of which noise, a window or compression has left less, in two cases. Where 97 % of what counts in both
-codes agrees, the latter share stays below 0.4 for images of other patients, but for whole images with little content. And whole
-and content seldom agree together: the share of all positions of both then reaches 0.54, and that of copies mostly exceeds 0.6.
+Less is needed of copies of which noise, a window or compression has left less, in two cases. If next to no sign is opposite: of
+whole images of other patients (but those with little content) 97 % of what counts in both codes seldom agrees, and then at most
+0.5 of the latter share; of content 96 %, and at most 0.6. And if whole and content agree together: where that of the whole is
+above 0.6, that of both reaches 0.54, and that of copies mostly exceeds 0.6.
 """
 
 from __future__ import annotations
@@ -54,21 +55,23 @@ class Joint(NamedTuple):
 
     Attributes:
         fewest: Positions that must count in each code.
-        of_each: Least agreement in either, as a share of those that count in the code in which fewer do.
-        of_all: Least agreement in both together.
+        of_whole: Least agreement of the whole, as a share of those that count in the code in which fewer do.
+        of_content: Least agreement of the content.
+        of_all: Least agreement of both together.
     """
 
     fewest: int
-    of_each: float
+    of_whole: float
+    of_content: float
     of_all: float
 
 
 # By kind of the known code: of whole images, of whole images with little content, and of content. One of two rules must hold:
 # most of what counts agrees, or less of it, but next to nothing is opposite, as where noise or compression have taken details.
-WHOLE = (Rule(100, 0.75, of_fewer=0.5, more=40), Rule(100, 0.96, of_fewer=0.4, more=30))
+WHOLE = (Rule(100, 0.75, of_fewer=0.55, more=25), Rule(100, 0.97, of_fewer=0.5, more=30))
 MARKED = (Rule(250, 0.75, of_fewer=0.5, more=100),) * 2
-CONTENT = (Rule(250, 0.75, of_fewer=0.485, more=120), Rule(150, 0.96, of_fewer=0.43, more=30))
-JOINT = Joint(fewest=100, of_each=0.4, of_all=0.56)
+CONTENT = (Rule(250, 0.75, of_fewer=0.485, more=120), Rule(150, 0.96, of_fewer=0.5, more=75))
+JOINT = Joint(fewest=100, of_whole=0.6, of_content=0.4, of_all=0.56)
 FARTHEST = 80  # the Hamming distance of the coarse codes of candidates is less, of 256 bits
 QUERIES_AT_ONCE = 2048  # images; their codes in all orientations take 160 MB
 

@@ -70,7 +70,8 @@ def naive_joint(queries, known):
     for orientation in ORIENTATIONS:
         pairs = [compared(query, code, *orientation) for query, code in zip(queries, known, strict=True)]
         near = min(distance for _, _, _, distance in pairs) < FARTHEST
-        each = all(fewer >= JOINT.fewest and agreed >= JOINT.of_each * fewer for agreed, _, fewer, _ in pairs)
+        shares = (JOINT.of_whole, JOINT.of_content)
+        each = all(p[2] >= JOINT.fewest and p[0] >= share * p[2] for p, share in zip(pairs, shares, strict=True))
         agreed, fewer = (sum(pair[part] for pair in pairs) for part in (0, 2))
         if near and each and agreed >= JOINT.of_all * fewer:
             return True
@@ -143,12 +144,13 @@ def test_whole_and_content_decide_together_where_neither_does_alone(first):
     pairs = np.zeros((60, 2, 2, CODE_BYTES), np.uint8)  # (n, query or known, side, …)
     for number in range(60):
         orientation = draw.integers(4), draw.choice([1, -1])
-        for side, share in ((0, JOINT.of_all - 0.06), (1, JOINT.of_all + 0.06)):
+        for side, share in ((0, JOINT.of_all + 0.1), (1, JOINT.of_all - 0.1)):
             agreement = round(share * 500) + int(draw.integers(-3, 4))
             coarse, one, other = agreeing(draw, 500, agreement, 20)
             far = coarse if side == first else 1 - coarse
             own = orientation if number % 6 else (draw.integers(4), draw.choice([1, -1]))
             pairs[number, 0, side], pairs[number, 1, side] = packed(coarse, one), packed(*turned(far, other, *own))
+    pairs[:, 1, 0, MARKS] |= 0x80
     queries = np.zeros((60, QUERY_CODES, CODE_BYTES), np.uint8)
     content = next(code for code in FOR_CONTENT if code not in FOR_WHOLE)
     whole = next(code for code in FOR_WHOLE if code not in FOR_CONTENT)
@@ -159,7 +161,7 @@ def test_whole_and_content_decide_together_where_neither_does_alone(first):
         found = near_duplicates(queries[[number]], lambda known=known: [known.reshape(1, -1)])
         assert found.tolist() == expected[-1:]
     assert 10 < sum(expected) < 50
-    assert not any(naive(*pair[:, 0], WHOLE) or naive(*pair[:, 1], CONTENT) for pair in pairs)
+    assert not any(naive(q[0], k[0], MARKED) or naive(q[1], k[1], CONTENT) for q, k in pairs)
 
 
 def test_random_codes_match_nothing_and_planted_ones_in_any_block_and_part_of_the_queries():
