@@ -109,7 +109,7 @@ def fingerprint(image: np.ndarray) -> np.ndarray:
 
 def without_marks(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Codes of known images, of whole and content, uint8 (n, 2, CODE_BYTES), without marks; and which had one, bool (n,)."""
-    marked = (codes[:, 0][:, MARKS] >= 0x80).all(1)
+    marked = np.asarray((codes[:, 0][:, MARKS] >= 0x80).all(1))
     unmarked = codes.copy()
     unmarked[:, 0, MARKS] &= np.where(marked, 0x7F, 0xFF).astype(np.uint8)[:, None]
     return unmarked, marked
