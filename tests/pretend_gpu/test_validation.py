@@ -13,7 +13,7 @@ TASKS = {  # protocol -> its task, module, function that scores, and the limit o
 }
 
 
-@pytest.mark.parametrize("protocol", TASKS)
+@pytest.mark.parametrize("protocol", ["finetune", pytest.param("segment", marks=pytest.mark.long)])
 def test_validation_waits_at_most_once_per_batch(protocol, gpu, monkeypatch, tmp_path):
     new_task, module, name, limit = TASKS[protocol]
     task, scores, waits = new_task(tmp_path / "task", held_out=4), getattr(module, name), []
