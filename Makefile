@@ -4,9 +4,8 @@ PIP = .venv/bin/pip --disable-pip-version-check --quiet
 TEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest
 # These must also pass where a GPU is visible, and then use it. Other tests run commands, processes, or no tensors.
 WITH_TENSORS = tests/training tests/pretraining tests/methods tests/models --ignore=tests/models/importing \
-  tests/evaluation tests/prediction tests/test_features.py tests/export tests/measures/test_neighbors.py \
-  $(addprefix tests/data/test_,views.py training_set.py positives.py altered.py intensity.py) \
-  $(addprefix tests/ranking/test_,rank.py source_classifier.py folder.py)
+  tests/evaluation tests/prediction tests/test_features.py tests/measures/test_neighbors.py \
+  $(addprefix tests/data/test_,views.py training_set.py positives.py altered.py intensity.py)
 
 .PHONY: quickstart test test-long lint
 
