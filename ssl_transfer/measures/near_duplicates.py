@@ -72,7 +72,7 @@ WHOLE = (Rule(100, 0.75, of_fewer=0.55, more=25), Rule(100, 0.97, of_fewer=0.5, 
 MARKED = (Rule(250, 0.75, of_fewer=0.5, more=100),) * 2
 CONTENT = (Rule(250, 0.75, of_fewer=0.485, more=120), Rule(150, 0.96, of_fewer=0.5, more=75))
 JOINT = Joint(fewest=100, of_whole=0.6, of_content=0.4, of_all=0.56)
-FARTHEST = 70  # the Hamming distance of the coarse codes of candidates is less, of 256 bits
+FARTHEST = 65  # the Hamming distance of the coarse codes of candidates is less, of 256 bits
 QUERIES_AT_ONCE = 2048  # images; their codes in all orientations take 160 MB
 
 
