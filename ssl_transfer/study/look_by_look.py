@@ -147,7 +147,8 @@ def in_words(decision: Decision) -> str:
     if (look := decision.look) is None or decision.at is None:
         return f"{name}: no results yet"
     reason = f" ({decision.reason})" if decision.reason else ""
-    units = f"{look.planned} seeds" if decision.units.unit == "pretraining_seed" else "these two checkpoints"
+    seeds = f"{look.planned} seeds" if any(decision.units.by_pretraining.values()) else ""
+    units = ", ".join(filter(None, (seeds, decision.holds_for)))
     test = "no test is possible"
     if math.isfinite(look.p_value):
         test = f"[{look.ci_low:.3g}, {look.ci_high:.3g}], p {look.p_value:.2g}, level {look.level:.2g}"

@@ -105,7 +105,7 @@ def test_differences_of_draws_are_averaged_over_cells_and_a_cell_planned_once_co
     assert len(table) == 12
 
 
-def test_public_weights_are_compared_by_welch_for_these_checkpoints():
+def test_public_weights_are_compared_by_welch_for_this_checkpoint():
     values = arms(CT=0.8, photographs=0.78)
     frame = tidy(values)
     public = frame["pretraining"] == "photographs"
@@ -114,7 +114,7 @@ def test_public_weights_are_compared_by_welch_for_these_checkpoints():
     (decision,) = decide(frame, None, [contrast()], looks=(8,))
     a, b = values["CT"][0, 0].mean(1), values["photographs"][0, 0, 0]
     assert decision.units.test == "welch"
-    assert decision.holds_for == "these two checkpoints"
+    assert decision.holds_for == "this checkpoint"
     assert decision.look.p_value == pytest.approx(stats.ttest_ind(a, b, equal_var=False).pvalue)
 
 
@@ -253,7 +253,7 @@ def test_strategies_on_public_weights_are_paired_over_evaluation_seeds():
         {"strategy": "full"}, {"strategy": "head_only"}, ("region",), "linear_probe", "accuracy"
     )
     (decision,) = decide(pd.concat([frame, other]), None, [declared], looks=(4,))
-    assert (decision.units.test, decision.units.unit, decision.holds_for) == ("paired", "seed", "these two checkpoints")
+    assert (decision.units.test, decision.units.unit, decision.holds_for) == ("paired", "seed", "this checkpoint")
     assert decision.look.p_value == pytest.approx(stats.ttest_1samp(worse, 0).pvalue)
 
 

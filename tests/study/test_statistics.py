@@ -108,7 +108,7 @@ def test_a_side_with_several_pretrainings_keeps_them_as_units_beside_a_single_ch
     nested = {(p, s): 0.7 + 0.02 * p for p in range(4) for s in range(3)}
     row = contrasts(study({"a": nested, "b": {(pd.NA, s): 0.5 + 0.01 * s for s in range(3)}})).iloc[0]
     assert (row.unit, row.n_a, row.n_b) == ("seed", 4, 3)
-    assert (row.verdict, row.holds_for) == ("better", "these two checkpoints")
+    assert (row.verdict, row.holds_for) == ("better", "this checkpoint")
 
 
 @pytest.mark.parametrize(

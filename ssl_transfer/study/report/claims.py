@@ -12,6 +12,7 @@ from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.declared import DeclaredContrast, Stated, of_metric
 from ssl_transfer.study.report.wording import JOIN, listed, measure, noisy, nominal, number, p_equals, percent, words
 from ssl_transfer.study.statistics import Decision, Look
+from ssl_transfer.study.statistics.contrast_units import CHECKPOINTS
 from ssl_transfer.study.statistics.verdicts import BETTER, BOTH, WITHIN_MARGIN
 from ssl_transfer.study.table import SCRATCH
 
@@ -120,7 +121,8 @@ def claim(decision: Decision, terms: Terms, *, names_setting: bool = True) -> Cl
     setting = f" for {terms.setting(contrast)}" if names_setting else ""
     if look is None:
         return Claim(f"No look yet at {a} against {b}{setting}: {_awaited(decision)}")
-    scope = f"This holds for {decision.holds_for}, not for their recipes." if decision.holds_for else ""
+    recipes = "its recipe" if decision.holds_for == CHECKPOINTS[1] else "their recipes"
+    scope = f"This holds for {decision.holds_for}, not for {recipes}." if decision.holds_for else ""
     if decision.reason:
         return Claim(f"Nothing is claimed on {a} against {b}{setting}: {decision.reason}", numbers(decision), scope)
     if not decision.decided:

@@ -37,6 +37,10 @@ def _having(runs: pd.DataFrame, values: Mapping[str, Any]) -> pd.DataFrame:
     return runs[keep]
 
 
+# What a verdict is limited to, by the number of checkpoints in place of recipes with several pretraining seeds.
+CHECKPOINTS = ("", "this checkpoint", "these two checkpoints")
+
+
 @dataclass(frozen=True)
 class Units:
     """The independent values of both sides.

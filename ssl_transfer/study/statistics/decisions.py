@@ -20,7 +20,7 @@ import pandas as pd
 
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.declared import DeclaredContrast, Spending, Stated, of_metric
-from ssl_transfer.study.statistics.contrast_units import STUDY, Units, contrast_units
+from ssl_transfer.study.statistics.contrast_units import CHECKPOINTS, STUDY, Units, contrast_units
 from ssl_transfer.study.statistics.corrections import ALPHA
 from ssl_transfer.study.statistics.look_tests import ContrastData, LookTests
 from ssl_transfer.study.statistics.sequential import SPENDING, holm_levels
@@ -136,8 +136,11 @@ class Decision:
 
     @property
     def holds_for(self) -> str:
-        """Empty, or what the verdict is limited to."""
-        return "" if self.units.unit == "pretraining_seed" else "these two checkpoints"
+        """Empty, or what the verdict is limited to: the checkpoints of the sides whose units are not pretraining seeds."""
+        fixed = sum(not several for several in self.units.by_pretraining.values())
+        if "pretraining" not in self.contrast.a:  # strategies start from the same weights
+            fixed = min(fixed, 1)
+        return CHECKPOINTS[fixed]
 
 
 def decide(

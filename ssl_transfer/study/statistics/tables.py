@@ -13,6 +13,7 @@ import pandas as pd
 
 from ssl_transfer.errors import RunError
 from ssl_transfer.study.declared import Stated, of_metric
+from ssl_transfer.study.statistics.contrast_units import CHECKPOINTS
 from ssl_transfer.study.statistics.corrections import ALPHA
 from ssl_transfer.study.statistics.families import FAMILY, Families, Selectors
 from ssl_transfer.study.statistics.two_samples import (
@@ -135,7 +136,7 @@ def contrasts(
     seeds are averaged within the pretraining seed, which is the `unit`; if both share a single pretraining seed, or have none,
     the unit is the evaluation seed, and `holds_for` reads "these two checkpoints". `welch`: where one side alone has no
     pretraining seeds, or draws are not shared. A side then contributes its pretraining seeds if it has several, else its
-    evaluation seeds; `unit` and `holds_for` as before.
+    evaluation seeds; `unit` as before, and `holds_for` reads "this checkpoint" if one side has pretraining seeds.
 
     Verdicts, at the `level` of the row (see `families.Families.decide`): `equivalent` if the test of equivalence within
     `margin` (TOST) rejects, `equivalent and different` if that of a difference does too, `better` or `worse` if only that of
@@ -182,7 +183,7 @@ def contrasts(
     confidence = 1 - table["level"].to_numpy()
     low, high = test.difference.interval(confidence)
     table = table.assign(ci_low=low, ci_high=high, **test.effect(confidence))
-    table["holds_for"] = _scope(table["unit"], "these two checkpoints")
+    table["holds_for"] = _scope(test.checkpoints)
     return table.reindex(columns=CONTRAST_COLUMNS)
 
 
@@ -195,9 +196,9 @@ def _sides(arms: Arms, left: np.ndarray, right: np.ndarray) -> pd.DataFrame:
     return table
 
 
-def _scope(unit: pd.Series, checkpoints: str) -> np.ndarray:
-    """What a verdict holds for: a recipe (empty) if pretraining seeds are the unit, else `checkpoints` alone."""
-    return np.where(unit == "pretraining_seed", "", checkpoints).astype(object)
+def _scope(checkpoints: np.ndarray) -> np.ndarray:
+    """What verdicts hold for, in words, by their number of checkpoints."""
+    return np.array(CHECKPOINTS, object)[checkpoints]
 
 
 class _Tests:
@@ -225,8 +226,13 @@ class _Tests:
     @property
     def by_pretraining(self) -> np.ndarray:
         """Whether pretraining seeds are the unit of both sides."""
-        several = (self.arms.table["unit"] == "pretraining_seed").to_numpy()
-        return np.where(self.paired, ~self.by_seed, several[self.left] & several[self.right])
+        return self.checkpoints == 0
+
+    @property
+    def checkpoints(self) -> np.ndarray:
+        """Number of sides whose units are not pretraining seeds."""
+        single = (self.arms.table["unit"] != "pretraining_seed").to_numpy(int)
+        return np.where(self.paired, 2 * self.by_seed, single[self.left] + single[self.right])
 
     def columns(self) -> dict[str, np.ndarray]:
         """The columns of `CONTRAST_COLUMNS` that do not depend on the level."""
@@ -342,7 +348,7 @@ def strategy_contrasts(
         tests = _strategies(whole)[whole.possible()]
     table = families.decide(table.assign(n=test.pairs.n, **test.columns()), tests)
     low, high = test.difference.interval(1 - table["level"].to_numpy())
-    table = table.assign(ci_low=low, ci_high=high, holds_for=_scope(table["unit"], "this checkpoint"))
+    table = table.assign(ci_low=low, ci_high=high, holds_for=_scope(test.checkpoints // 2))
     return table.reindex(columns=STRATEGY_COLUMNS)
 
 
