@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -45,6 +45,11 @@ def numerics(equal_shapes: bool = False, deterministic: bool = False) -> Iterato
         elif equal_shapes:
             torch.backends.cudnn.benchmark = True
         yield
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Context of computations in the precision of their tensors; tensors without memory (`meta`) know no autocast."""
+    return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
 
 def _settings() -> Iterator[tuple[Callable[[], Any], Callable[[Any], None]]]:

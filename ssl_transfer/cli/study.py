@@ -8,6 +8,7 @@ from typing import Any
 
 from ssl_transfer.cli.flags import at_least_one
 from ssl_transfer.cli.stages import check, perform
+from ssl_transfer.cli.study_flops import expected_flops
 from ssl_transfer.cli.study_text import study_text
 from ssl_transfer.cli.verb import Verb
 from ssl_transfer.errors import UsageError
@@ -57,6 +58,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="plan: what the gate and the primary contrasts can decide at each look, and its cost",
     )
     parser.add_argument(
+        "--flops",
+        action="store_true",
+        help="plan: count the operations of pretrainings, features and fine-tunes before they run; loads torch",
+    )
+    parser.add_argument(
         "--pilot", type=Path, metavar="FOLDER", help="plan: a study with results, for the variances behind --power"
     )
     parser.add_argument(
@@ -88,6 +94,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"study {action}: --jobs is for run.")
     if (options.power or options.pilot) and action != "plan":
         raise UsageError(f"study {action}: --power and --pilot are for plan.")
+    if options.flops and (action != "plan" or options.dry_run):
+        raise UsageError(
+            f"study {action}: --flops is for plan, and reads the recipes that it writes: leave out --dry-run."
+        )
     if options.page and (action != "report" or options.results):
         raise UsageError(f"study {action}: --page is for the report of a study.")
     if options.results:
@@ -99,7 +109,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from ssl_transfer.study import stage
 
     if action == "plan":
-        return stage.plan(study, overrides, out, options.dry_run, options.power, options.pilot)
+        count = expected_flops if options.flops else None
+        return stage.plan(study, overrides, out, options.dry_run, options.power, options.pilot, count)
     if action == "run":
         return stage.run(study, perform, check, overrides, out, options.jobs)
     if action == "job":

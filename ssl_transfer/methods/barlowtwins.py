@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from lightly.loss import BarlowTwinsLoss
 from lightly.models.modules import BarlowTwinsProjectionHead
 from pydantic import PositiveFloat, PositiveInt
@@ -11,6 +10,7 @@ from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.ranks import gather_with_gradient
+from ssl_transfer.numerics import without_autocast
 
 
 class BarlowTwins(Objective):
@@ -49,6 +49,6 @@ class BarlowTwins(Objective):
     def forward(self, batch: ViewBatch, step: int) -> Losses:
         """Invariance plus `redundancy` times the squared off-diagonal correlations."""
         projections = [self.projection_head(self.backbone(view)).float() for view in batch.views]
-        with torch.autocast(projections[0].device.type, enabled=False):  # correlations near 1 need full precision
+        with without_autocast(projections[0].device):  # correlations near 1 need full precision
             loss = self.criterion(*(gather_with_gradient(projection) for projection in projections))
         return {"loss": self.loss_scale * loss, "projections": [p.detach() for p in projections]}

@@ -16,6 +16,7 @@ from ssl_transfer.methods.momentum import MomentumNetwork
 from ssl_transfer.methods.objective import Losses
 from ssl_transfer.methods.self_distillation import SelfDistillation
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.numerics import without_autocast
 
 
 class DINO(SelfDistillation):
@@ -103,7 +104,7 @@ class DINO(SelfDistillation):
         outputs = self.projection_head(features).float().chunk(len(batch.views))
         with torch.no_grad():
             targets = self.momentum_network(large).float().chunk(LARGE_VIEWS)
-        with torch.autocast(large.device.type, enabled=False):
+        with without_autocast(large.device):
             loss = self.criterion(list(targets), list(outputs), teacher_temp=self.target_temperature(step))
         projections = features.detach().float().chunk(len(batch.views))[:LARGE_VIEWS]
         return {"loss": loss, "projections": list(projections)}

@@ -24,6 +24,7 @@ from ssl_transfer.methods.self_distillation import SelfDistillation
 from ssl_transfer.methods.vit import plain_vit
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.ranks import gather_with_gradient
+from ssl_transfer.numerics import without_autocast
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -144,7 +145,7 @@ class DINOv2(SelfDistillation):
             parts += self.backbone(torch.cat(small)).chunk(len(small))
         outputs = self.heads["images"](torch.cat(parts)).float()
         patch_outputs = self.heads["patches"](patches.flatten(0, 1)[masked]).float()
-        with torch.autocast(images.device.type, enabled=False):
+        with without_autocast(images.device):
             temperature = self.target_temperature(step)
             targets, patch_targets = (self._balanced(values, temperature) for values in (targets, patch_targets))
             loss = self.criterion(

@@ -19,6 +19,7 @@ from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.architecture import has_fixed_size
 from ssl_transfer.models.backbone import Backbone, load_backbone
 from ssl_transfer.models.feature_maps import FeatureMaps
+from ssl_transfer.numerics import without_autocast
 from ssl_transfer.paths import portable
 
 
@@ -111,7 +112,7 @@ class Distill(Objective):
         with torch.no_grad():
             images, (teacher, of_teacher) = self.teacher_input(view), self._teacher
             targets, target_local = of_teacher(images) if of_teacher else (teacher(images), None)
-        with torch.autocast(view.device.type, enabled=False):
+        with without_autocast(view.device):
             loss = self.pooled_weight * self._similarity_loss(predicted.float(), targets.float())
             if predicted_local is not None and target_local is not None:
                 loss = loss + self.patch_weight * _local_loss(predicted_local.float(), target_local.float())

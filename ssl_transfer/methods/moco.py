@@ -14,6 +14,7 @@ from ssl_transfer.methods.momentum import MomentumNetwork
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.ranks import gather, rank, world_size
+from ssl_transfer.numerics import without_autocast
 
 
 class MoCo(Objective):
@@ -63,9 +64,7 @@ class MoCo(Objective):
         queries = self.projection_head(self.backbone(batch.views[0]))
         with torch.no_grad():
             keys = self._keys(batch.views[1], step)
-        with torch.autocast(
-            queries.device.type, enabled=False
-        ):  # logits of bf16 would round differences of similarities
+        with without_autocast(queries.device):  # logits of bf16 would round differences of similarities
             loss = self.criterion(queries.float(), keys.float())
         return {"loss": loss, "projections": [queries.detach().float(), keys.float()]}
 

@@ -13,6 +13,7 @@ from ssl_transfer.methods.momentum import MomentumNetwork, rising_momentum
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.ranks import gather, rank
+from ssl_transfer.numerics import without_autocast
 
 
 class MoCoV3(Objective):
@@ -60,7 +61,7 @@ class MoCoV3(Objective):
         queries = [self.prediction_head(self.projection_head(self.backbone(view))).float() for view in batch.views]
         with torch.no_grad():
             keys = [self.momentum_network(view).float() for view in batch.views]
-        with torch.autocast(queries[0].device.type, enabled=False):  # as for MoCo
+        with without_autocast(queries[0].device):  # as for MoCo
             loss = self._info_nce(queries[0], keys[1]) + self._info_nce(queries[1], keys[0])
         return {"loss": loss, "projections": [query.detach() for query in queries]}
 

@@ -11,6 +11,7 @@ from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.ranks import gather_with_gradient, rank
+from ssl_transfer.numerics import without_autocast
 
 
 class SimCLR(Objective):
@@ -45,7 +46,7 @@ class SimCLR(Objective):
         """Loss of both views, each against all others."""
         projections = self.projection_head(self.backbone(torch.cat(batch.views)))
         first, second = projections.float().chunk(2)
-        with torch.autocast(first.device.type, enabled=False):  # logits of bf16 would round differences of similarities
+        with without_autocast(first.device):  # logits of bf16 would round differences of similarities
             loss = nt_xent(first, second, self.temperature)
         return {"loss": loss, "projections": [first.detach(), second.detach()]}
 

@@ -12,6 +12,7 @@ from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.methods.objective import Losses, Objective
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.ranks import gather_with_gradient
+from ssl_transfer.numerics import without_autocast
 
 LARGEST_HEAD = 10  # times the weights of the backbone; ResNet-50 and the paper's head: 6
 
@@ -58,7 +59,7 @@ class VICReg(Objective):
     def forward(self, batch: ViewBatch, step: int) -> Losses:
         """Invariance, variance and covariance over the global batch."""
         projections = [self.projection_head(self.backbone(view)).float() for view in batch.views]
-        with torch.autocast(projections[0].device.type, enabled=False):
+        with without_autocast(projections[0].device):
             first, second = (gather_with_gradient(projection) for projection in projections)
             loss = vicreg_loss(first, second, self.weights)
         return {"loss": loss, "projections": [p.detach() for p in projections]}

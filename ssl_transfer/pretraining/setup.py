@@ -86,9 +86,9 @@ class PretrainSetup:
         parent = None if recipe.backbone.init == "scratch" else _parent(recipe, channels, where)
         own = presets[0].intensity
         presets = presets if parent is None else [as_parent_sees(preset, parent) for preset in presets]
-        backbone = _backbone(recipe, channels, presets[0], parent, where)
+        backbone = new_backbone(recipe, channels, presets[0], parent, where)
         labels, classes = _labels(recipe, stores) if METHODS[recipe.method.name].needs_labels else (None, None)
-        objective = _objective(recipe, backbone, classes)
+        objective = new_objective(recipe, backbone, classes)
         training_set = training_set_of(recipe, stores, presets, labels, objective)
         _check_batch(recipe, training_set, objective, where)
         objective.schedule = recipe.schedule(len(training_set))
@@ -168,7 +168,7 @@ def _pooling(recipe: PretrainRecipe, model: TimmModel, parent: Backbone | None) 
     return parent.card.pooling
 
 
-def _backbone(recipe: PretrainRecipe, channels: int, preset: Views, parent: Backbone | None, where: str) -> Backbone:
+def new_backbone(recipe: PretrainRecipe, channels: int, preset: Views, parent: Backbone | None, where: str) -> Backbone:
     """The backbone before training, with random weights of the seed or the weights of its parent."""
     section, seed = recipe.backbone, recipe.train.seed
     architecture = Architecture(section.name, channels, recipe.data.size, stem=section.stem, options=section.options)
@@ -263,7 +263,7 @@ def _labels(recipe: PretrainRecipe, stores: list[Images]) -> tuple[np.ndarray, n
     return codes, classes
 
 
-def _objective(recipe: PretrainRecipe, backbone: Backbone, classes: np.ndarray | None) -> Objective:
+def new_objective(recipe: PretrainRecipe, backbone: Backbone, classes: np.ndarray | None) -> Objective:
     """The method, whose heads have random weights of the seed."""
     extra = {} if classes is None else {"classes": len(classes)}
     with torch.random.fork_rng(devices=[]):

@@ -78,6 +78,7 @@ def plan(
     dry_run: bool = False,
     power: bool = False,
     pilot: str | Path | None = None,
+    count: Callable[[Plan], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Plan a study and estimate its cost; of a study with looks, write the jobs of the next look to `targets.json`.
 
@@ -86,6 +87,7 @@ def plan(
         dry_run: Write nothing.
         power: Add `power`: what the gate and the primary contrasts can decide, see `power.StudyPower`.
         pilot: Folder of another study whose results give variance components, for `power`.
+        count: Counts the operations of a plan whose jobs have not run, for `expected_flops`; None: they are not counted.
     """
     made = planned(study, overrides, out, write=not dry_run)
     warn_of_changes(made)
@@ -93,6 +95,8 @@ def plan(
     answer["plan"] = None if dry_run else str(made.folder / "plan.json")
     if has_looks(made) and not dry_run:
         answer |= _next(made)
+    if count:
+        answer["expected_flops"] = count(made)
     if power or pilot:
         from ssl_transfer.study.power import StudyPower
 

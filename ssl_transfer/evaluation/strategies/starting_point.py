@@ -11,6 +11,7 @@ from torch import nn
 from ssl_transfer.evaluation.strategies.strategy import Strategy
 from ssl_transfer.methods.objective import Group
 from ssl_transfer.models.backbone import Backbone
+from ssl_transfer.numerics import without_autocast
 from ssl_transfer.schedule import Schedule
 
 
@@ -42,7 +43,7 @@ class StartingPoint(Strategy):
     def penalty(self) -> torch.Tensor:
         """The two penalty terms, in float32 at any precision of the training."""
         device = next(iter(self.head_parameters.values())).device
-        with torch.autocast(device.type, enabled=False):
+        with without_autocast(device):
             pull: Any = sum(
                 self.distance(parameter.float() - self.get_buffer(f"start_{number}"))
                 for number, parameter in enumerate(self.backbone_parameters.values())
