@@ -18,6 +18,7 @@ from ssl_transfer.models.group_probe import BagFeatures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FEW = {"strengths": (0.01, 1.0)}
+UNTRAINED = "scratch:resnet10t,in_channels=1,size=32"  # with an id, which a kept probe states
 
 
 def probed(task, folder, protocol="linear_probe", backbone=None, **settings):
@@ -32,7 +33,7 @@ def task(tmp_path_factory):
 
 
 def test_there_is_one_prediction_per_patient_and_metrics_are_of_these(task, tmp_path):
-    result = probed(task, tmp_path)
+    result = probed(task, tmp_path, backbone=load_backbone(UNTRAINED))
     predictions = pandas.read_parquet(tmp_path / "run/predictions.parquet")
     assert list(predictions["group"]) == sorted({f"p{n:03d}" for n in range(60) if n % 4 == 3})
     assert list(predictions["images"]) == [SLICES] * 15
@@ -48,10 +49,7 @@ def test_there_is_one_prediction_per_patient_and_metrics_are_of_these(task, tmp_
 
 
 def test_attention_finds_a_lesion_that_a_mean_over_slices_loses(tmp_path):
-    task, backbone = (
-        lesion_task(tmp_path / "task", patients=200),
-        load_backbone("scratch:resnet10t,in_channels=1,size=32"),
-    )
+    task, backbone = (lesion_task(tmp_path / "task", patients=200), load_backbone(UNTRAINED))
     auroc = {
         pooling: probed(task, tmp_path / pooling, backbone=backbone, group_pool=[pooling]).metrics["test"]["auroc"]
         for pooling in ("mean", "attention")
