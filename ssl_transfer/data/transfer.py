@@ -51,5 +51,5 @@ def constant(
         channels: Whether the shape is (1, n, 1, 1), to broadcast over images (B, n, H, W), and not (n,).
     """
     with torch.inference_mode(False):  # it may be used in a computation with gradients later
-        made = torch.tensor(values, dtype=dtype).to(device)
-        return made.view(1, -1, 1, 1) if channels else made
+        made = torch.tensor(values, dtype=dtype)
+        return (made.view(1, -1, 1, 1) if channels else made).to(device)
