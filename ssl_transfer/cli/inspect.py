@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,19 @@ RECORDS = (
     "analysis",
     "tuning",
 )  # names of files, without .json
+BY, WINDOW = "label", "soft_tissue"  # of a contact sheet
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments: a path, the path of a figure, and the source whose files are named."""
     parser.add_argument("path", type=Path, help="a store, backbone, run, result, ranking, analysis, export or study")
     parser.add_argument("--figure", type=Path, metavar="FILE.png", help="draw a contact sheet of a store")
-    parser.add_argument(
-        "--by", default="label", metavar="COLUMN", help="of the contact sheet: a row for each value of this"
-    )
+    parser.add_argument("--by", default=BY, metavar="COLUMN", help="of the contact sheet: a row for each value of this")
     parser.add_argument(
         "--window",
-        default="soft_tissue",
+        default=WINDOW,
         metavar="NAME|LOW,HIGH",
-        help=f"of a contact sheet of HU: {', '.join(WINDOWS_HU)}, or its ends (default soft_tissue)",
+        help=f"of a contact sheet of HU: {', '.join(WINDOWS_HU)}, or its ends (default {WINDOW})",
     )
     parser.add_argument(
         "--names",
@@ -59,6 +59,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise UsageError(f"{path}: --figure draws stores, and this is {kind or 'nothing that ssl_transfer wrote'}.")
     if options.names and kind != "store":
         raise UsageError(f"{path}: --names is for stores, and this is {kind or 'nothing that ssl_transfer wrote'}.")
+    if not options.figure and (options.by, options.window) != (BY, WINDOW):
+        raise UsageError(f"{path}: --by and --window are of the contact sheet. Add --figure FILE.png.")
     if kind == "store" or card is None:  # ImageStore reports what is wrong with such a path
         return _store(path, options)
     if kind == "plan":
@@ -119,7 +121,11 @@ def _window(text: str) -> Window:
     try:
         low, high = WINDOWS_HU.get(text) or map(float, text.split(","))
     except ValueError:
-        raise UsageError(f"--window {text}: expected {', '.join(WINDOWS_HU)}, or two numbers, such as 0,80.") from None
+        low = high = math.nan
+    if not low < high:
+        raise UsageError(
+            f"--window {text}: expected {', '.join(WINDOWS_HU)}, or a lower and an upper end, such as 0,80."
+        )
     return low, high
 
 

@@ -34,7 +34,7 @@ of segmentation networks. Evaluate it on data of your own before you rely on it.
 LIMITS = """- It is not a medical device and was not validated for diagnosis, screening or treatment.
 - Images of other domains, scanners, protocols, populations or pixel spacings than those of its training may get features of
   lower value; this was measured only where a result below says so.
-- It sees single images in a square of fixed size: context between slices, and details smaller than its pixels, are lost.
+- It sees {sees} in a square of fixed size: context beyond them, and details smaller than its pixels, are lost.
 - What its training images share with an evaluation (patients, near-duplicates) inflates results; `contamination` in a result has
   what is known of it.
 - Preprocessing is a part of it: with another window, size or normalisation, results do not hold."""
@@ -52,6 +52,7 @@ def model_card(
         results: Evaluations of this backbone, for the table.
         note: A paragraph behind the first one.
     """
+    sees = "single images" if preprocessing.context == 1 else f"{preprocessing.context} neighbouring slices"
     parts = [
         f"# {card.name}",
         _warning(card.licence),
@@ -63,7 +64,7 @@ def model_card(
         f"## Training data and method\n\n{_training(card)}",
         f"## Results\n\n{_results(results)}",
         f"## Intended use\n\n{USE}",
-        f"## Limits\n\n{LIMITS}",
+        f"## Limits\n\n{LIMITS.format(sees=sees)}",
         f"## Licence\n\n{_licence(card)}",
         f"Made by ssl_transfer {card.version}; backbone `{card.id}`.",
     ]

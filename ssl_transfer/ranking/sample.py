@@ -19,6 +19,7 @@ from ssl_transfer.measures.resampling import draw_counts
 from ssl_transfer.models.group_probe import BagFeatures
 
 LEAST_FOLDS = 3  # to train, to select, to test
+UNDEFINED = -1e300  # stands for a metric without a value: less than any value
 
 
 class HeldOut(NamedTuple):
@@ -170,7 +171,7 @@ class Sample:
                 )
             for pooling, features in inputs.items():
                 value, of_test = self._selected(protocol, features, train, validation, test)
-                validated[pooling] += value
+                validated[pooling] += value if value > UNDEFINED else 0.0
                 if value > best:
                     best, scores[test] = value, of_test
         return HeldOut(scores, max(validated, key=validated.__getitem__))
@@ -183,7 +184,7 @@ class Sample:
         queries, truth = {"validation": features[validation], "test": features[test]}, self.labels[validation]
         for _, predicted, *_ in protocol(features[train], self.labels[train], queries, classes, kind=self.task.kind):
             measured = self.task.scoring.metrics(truth, predicted["validation"], [metric])[metric]
-            value = float(np.nan_to_num(metric_sign(metric) * measured, nan=-1e300))  # NaN: few images
+            value = float(np.nan_to_num(metric_sign(metric) * measured, nan=UNDEFINED))  # NaN: few images
             if best is None or value > best[0]:
                 best = value, predicted["test"]
         assert best is not None  # a protocol has a setting

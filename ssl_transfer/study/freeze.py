@@ -34,7 +34,7 @@ def _without_words(statistics: Mapping[str, Any]) -> dict[str, Any]:
     """The declared contrasts with what they expect, without the words of the claims that they test."""
 
     def declared(contrast: Any) -> Any:
-        left_out = ("claim", "published", *(() if contrast["expect"] else ("expect",)))  # older designs have none
+        left_out = ("claim", "published", *(() if contrast.get("expect") else ("expect",)))  # older designs have none
         return {key: value for key, value in contrast.items() if key not in left_out}
 
     gate, primary = statistics["gate"], statistics["primary"]

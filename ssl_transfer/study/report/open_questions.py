@@ -21,6 +21,8 @@ def open_questions(evidence: Evidence) -> list[tuple[str, str]]:
 
 def would_decide(decision: Decision, terms: Terms) -> str:
     """The seeds that would decide an open contrast, as a sentence; for equivalence those that it needs if nothing differs."""
+    if decision.found:
+        return f"The data decide, but {decision.reason}."
     metric = decision.contrast.metric
     found, margin = outlook(decision, terms.relevant_for(metric)), decision.margin
     if found is None or _has_single_seed(decision, terms):

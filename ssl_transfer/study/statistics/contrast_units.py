@@ -88,10 +88,9 @@ def contrast_units(
     within = [STUDY] if STUDY in frame else []
     sides = contrast_sides(frame, contrast)
     same_pretrainings = "pretraining" not in contrast.a  # strategies start from the same weights, public ones too
-    public = {bool(missing) for side in sides for missing in side["pretraining_seed"].isna()}
-    if shared_draws and (
-        same_pretrainings or len(public) < 2
-    ):  # draws are those of pretraining seeds on both sides, or on none
+    trained = all(side["pretraining_seed"].notna().all() for side in sides)
+    public = all(len(side) and side["pretraining_seed"].isna().all() for side in sides)
+    if shared_draws and (same_pretrainings or trained or public):
         return _paired_units(*sides, within, cells_of(contrast), to_come)
     parts, by_pretraining, left_out = [], {}, 0
     for name, side in zip("ab", sides, strict=True):

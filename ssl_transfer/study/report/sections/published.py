@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.open_questions import would_decide
 from ssl_transfer.study.report.section import Section, render
+from ssl_transfer.study.report.wording import units_used
 from ssl_transfer.study.statistics import ALPHA, Decision
 from ssl_transfer.study.statistics.verdicts import UNDECIDED, WITHIN_MARGIN, replication
 
@@ -62,11 +64,7 @@ def _row(evidence: Evidence, decision: Decision) -> dict[str, Any]:
         "ci_high": look.ci_high if look else nan,
         "level": look.level if look else nan,
         "p_corrected": _corrected(decision),
-        "n": f"{look.n_a} pairs"
-        if look and decision.units.test == "paired"
-        else f"{look.n_a} / {look.n_b}"
-        if look
-        else "",
+        "n": units_used(look.n_a, look.n_b, decision.units.test) if look else "",
         "verdict": decision.verdict,
         "outcome": outcome,
         "would_decide": would_decide(decision, evidence.terms) if outcome == UNDECIDED else "",
@@ -79,4 +77,4 @@ def _corrected(decision: Decision) -> float:
     if look is None:
         return float("nan")
     p, level = (look.p_tost, look.level_tost) if decision.verdict in WITHIN_MARGIN else (look.p_value, look.level)
-    return min(1.0, p * ALPHA / level)
+    return min(1.0, p * ALPHA / level) if math.isfinite(p) else float("nan")  # NaN: no test is possible
