@@ -41,8 +41,8 @@ def assert_columns(store: Images, columns: tuple[str, ...], where: str) -> None:
 def subgroup_names(column: str, values: np.ndarray) -> np.ndarray:
     """The group of each value, as text; None where the value is missing.
 
-    Words of a sex become M, F and O; numbers in a column called `age` become bands of five years; other numbers stay where there
-    are at most eight different ones, and are divided into thirds where there are more.
+    Words of a sex become M, F and O; numbers in a column called `age`, beside words too, become bands of five years; other
+    numbers stay where there are at most eight different ones, and are divided into thirds where there are more.
 
     Args:
         column: Name of the column.
@@ -65,6 +65,9 @@ def subgroup_names(column: str, values: np.ndarray) -> np.ndarray:
         names[known] = [age_band(number) for number in numbers] if are_ages(column, numbers) else _ranges(numbers)
         return names
     words = [str(value) for value in values[known]]
+    years = pandas.to_numeric(np.array(words, object), errors="coerce")  # numbers beside a word are text in a store
+    if are_ages(column, years[~np.isnan(years)]):
+        words = [word if np.isnan(number) else str(age_band(number)) for word, number in zip(words, years, strict=True)]
     are_sexes = all(word.strip().casefold() in SEXES for word in words)
     names[known] = [sex(word) for word in words] if are_sexes else words
     return names

@@ -131,3 +131,8 @@ def test_ages_are_shown_in_bands_of_which_the_last_joins_the_oldest():
     shown = with_age_bands(table)
     assert (shown[["age", "Age (years)"]].fillna("").T.to_numpy() == ["60-64", "", "90+"]).all()
     assert shown["stage"].tolist() == [1, 2, 95]
+
+
+def test_ages_beside_a_word_are_shown_in_bands_too():
+    table = pd.DataFrame({"age": ["61", "unknown", "97"]})
+    assert with_age_bands(table)["age"].tolist() == ["60-64", "unknown", "90+"]

@@ -64,6 +64,14 @@ CASES = {
         "inspect pictures --figure a.png",
         r"UsageError: pictures: --figure draws",
     ),
+    "a column of a contact sheet without one": (
+        "inspect store --by patient",
+        r"UsageError: store: --by and --window are",
+    ),
+    "a window whose ends are swapped": (
+        "inspect store --figure a.png --window 80,0",
+        r"UsageError: --window 80,0: expected .*a lower and an upper end",
+    ),
     "missing recipe": ("pretrain tinny.yaml --out out", r"RecipeError: tinny\.yaml: there is no .*Did you mean 'tiny"),
     "unknown recipe key": (
         f"{PRETRAIN} train.epoch=3",

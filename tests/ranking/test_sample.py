@@ -11,7 +11,7 @@ from ssl_transfer.errors import SplitError, SslTransferError, UsageError
 from ssl_transfer.evaluation.knn import knn
 from ssl_transfer.evaluation.linear_probe import linear_probe
 from ssl_transfer.features import extract_features
-from ssl_transfer.ranking.sample import Sample
+from ssl_transfer.ranking.sample import UNDEFINED, Sample
 
 PROBES = {"linear_probe": linear_probe, "knn": knn}
 
@@ -199,6 +199,12 @@ def test_a_setting_is_not_selected_on_the_images_that_are_scored(workdir, metric
 
     scores = drawn.held_out(two_settings, {"": np.arange(len(drawn.rows), dtype=np.float32)[:, None]}).scores
     assert np.array_equal(scores.argmax(1), (drawn.labels + 1) % CLASSES)
+
+
+def test_a_fold_in_which_the_metric_is_undefined_does_not_decide_the_pooling(task, monkeypatch):
+    values = iter([UNDEFINED, UNDEFINED] + [0.6, 0.8] * 4)  # of mean and max, on the validation of each fold
+    monkeypatch.setattr(Sample, "_selected", lambda *_: (next(values), 0.5))
+    assert sample(task).held_out(knn, dict.fromkeys(("mean", "max"), np.empty(0))).pooling == "max"
 
 
 # the metric

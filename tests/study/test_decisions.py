@@ -273,6 +273,13 @@ def test_a_decided_p_value_is_below_five_per_cent_in_the_units_of_holm():
     assert row["p_holm"] == pytest.approx(row["p_value"] * 0.05 / decision.look.level)
 
 
+def test_public_weights_are_no_pairs_of_an_arm_without_runs_so_far():
+    frame = tidy(arms(CT=0.8, photographs=0.78))
+    public = frame[frame["pretraining"] == "photographs"].assign(pretraining_seed=pd.NA)
+    units = contrast_units(complete(public.drop_duplicates("seed")), contrast(), to_come=range(8))
+    assert units.test == "welch" and not units.by_pretraining["b"]
+
+
 @pytest.mark.parametrize("seeds", [1, 2, 6])
 def test_declared_contrasts_and_those_of_all_pairs_have_the_same_units(seeds):
     """Two implementations of one rule: one for a declared contrast with its cells, one for all pairs of arms at once."""

@@ -78,6 +78,15 @@ def test_what_a_claim_expects_is_the_design_and_its_words_are_not(plan):
     assert [each["key"] for each in changes_since_freeze(claiming(expect="equivalent"))] == ["statistics.primary"]
 
 
+def test_a_plan_of_an_earlier_version_has_no_claims(plan):
+    made = plan()
+    contrast = made.recipe["statistics"]["primary"][0]
+    today = design(made)
+    for key in ("claim", "published", "expect"):
+        del contrast[key]
+    assert design(made) == today
+
+
 @pytest.mark.parametrize(
     ("change", "key"),
     [

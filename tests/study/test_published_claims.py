@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -75,6 +76,19 @@ def test_what_would_decide_a_claim_of_equivalence_is_the_pairs_that_equivalence_
     assert re.fullmatch(
         r"Equivalence within ±0\.02 needs \d+ pairs of pretraining seeds at this level, if .*", sentence
     )
+
+
+def test_no_seeds_are_asked_for_where_only_the_gate_withholds_a_verdict(evidence):
+    claimed = replace(contrast("CT", "photographs"), claim="CT is better", expect="better")
+    decisions = decide(evidence.frame, contrast("photographs", "CT"), [claimed], looks=(12,))
+    assert would_decide(decisions[1], evidence.terms) == "The data decide, but the gate is worse."
+
+
+def test_a_claim_that_cannot_be_tested_has_no_p_value(evidence):
+    decision = evidence.decisions[1]
+    untested = replace(decision, looks=(replace(decision.look, p_value=math.nan),))
+    table = published.section(declared_evidence(evidence.frame, [untested])).tables["claims"]
+    assert table["p_corrected"].isna().all()
 
 
 def test_a_study_without_claims_has_no_such_section():
