@@ -154,7 +154,8 @@ def cost(evidence: Evidence) -> Section:
         primaries=len(primaries),
         decided=sum(each.decided for each in primaries),
     )
-    table = pd.DataFrame([{"stage": stage, **vars(cost)} for stage, cost in stages])
+    rows = [{"stage": stage, **vars(cost)} for stage, cost in stages]
+    table = pd.DataFrame(rows, columns=["stage", *vars(Cost())])  # a table without rows has columns, too
     return Section(title="Cost", html=html, tables={"cost": table})
 
 
