@@ -125,6 +125,8 @@ def test_every_modality_has_a_preset(domain):
         ("mammography", "stored", "xray"),
         ("fluorescence/cell_line", "display", "microscopy"),
         ("web", "rgb", "natural"),
+        ("ct/head", "hu", "ct"),
+        ("ct/head", "rgb", "natural"),
         ("unknown", "display", "ct"),
         ("unknown", "rgb", "natural"),
     ],

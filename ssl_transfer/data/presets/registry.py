@@ -25,6 +25,7 @@ OF_FAMILY = {
     MICROSCOPY: "microscopy",
     "photograph": "natural",
     "remote sensing": "natural",
+    UNKNOWN: "ct",
 }  # where a modality has none
 OF_MODALITY = {"mammography": "xray", "nuclear": "ct", "dermoscopy": "microscopy", "endoscopy": "natural"}
 
@@ -34,14 +35,11 @@ def preset_of(domain: str, units: str) -> str:
 
     Args:
         domain: `modality` or `modality/region`.
-        units: Units of the store, which decide where the modality is unknown.
+        units: Units of the store: images in colour, also of CT, have `natural` where grey ones of their modality have `ct`.
     """
     modality = domain.partition("/")[0]
-    if modality in VIEWS:
-        return modality
-    if modality == UNKNOWN:
-        return "natural" if units == "rgb" else "ct"
-    return OF_MODALITY.get(modality) or OF_FAMILY[FAMILIES[modality]]
+    preset = modality if modality in VIEWS else OF_MODALITY.get(modality) or OF_FAMILY[FAMILIES[modality]]
+    return "natural" if preset == "ct" and units == "rgb" else preset
 
 
 def mild(
