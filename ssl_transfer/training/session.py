@@ -203,6 +203,8 @@ class Session:
         with ExitStack() as stack:
             stack.callback(self.checkpoints.finish)
             stack.enter_context(numerics(equal_shapes=True, deterministic=self.machine.deterministic))
+            if self.accelerator.num_processes > 1:
+                stack.enter_context(named_timeouts(self.folder, self.longest_wait_minutes))
             log = None
             if self.accelerator.is_main_process:
                 with writes(self.folder):
@@ -215,7 +217,7 @@ class Session:
             stores = StoreWatch(part.store for part in training_set.parts)
             if self.training.step == 0:
                 logger.start(before())
-            with named_reader_failures(self.folder), named_timeouts(self.folder, self.longest_wait_minutes):
+            with named_reader_failures(self.folder):
                 self.training.run(
                     batches,
                     logger,
