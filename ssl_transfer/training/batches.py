@@ -203,10 +203,13 @@ def view_batches(
         generator=torch.Generator(),  # the loader draws a number, which must not come from the run's generator
     )
     items: Any = iter(loader)
-    stream = ViewStream(device) if on_device else None
+    stream = ViewStream(device) if device.type == "cuda" else None
     try:
         for item in timed(delivered(items) if workers else items):
-            yield item if stream is None else stream.made(partial(_views_of, item, training_set, device))
+            if on_device:
+                make = partial(_views_of, item, training_set, device)
+                item = make() if stream is None else stream.made(make)
+            yield item
     finally:  # workers ignore SIGTERM, so after an error Python would wait for them forever
         if workers:
             items._shutdown_workers()
