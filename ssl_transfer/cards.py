@@ -125,7 +125,7 @@ class BackboneCard:
         training: Summary of the pretraining: steps, seconds, final losses, machine.
         passport: Id of the passport in its folder, which has what is known of its training images; None: there is none.
         origin: Checkpoint that it was imported from; None: it was not imported.
-        id: Hash of the weights, the architecture and the intensity; empty until the backbone is saved or loaded.
+        id: Hash of the weights, the architecture, the intensity, the pooling and the channels; empty until it is saved or loaded.
     """
 
     schema: int = BACKBONE_SCHEMA

@@ -103,7 +103,7 @@ def stated_input(spec: str) -> tuple[str, InputChannels]:
     if not context.isdecimal():
         raise BackboneError(f"{spec}: context: found {context}, expected an odd number of slices, such as 3.")
     try:
-        ends = tuple(map(_stated_window, windows.split("+"))) if windows else ()
+        ends = tuple(map(_stated_window, windows.split("+"))) if windows is not None else ()
     except ValueError as error:
         raise BackboneError(f"{spec}: windows: {error}.") from None
     channels = InputChannels(int(context), ends)

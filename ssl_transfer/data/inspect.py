@@ -128,7 +128,7 @@ def _examples(store: ImageStore, images: int, by: str) -> list[tuple[str, np.nda
 
 def _counts(values: np.ndarray) -> dict[str, int]:
     """How often each value of a column occurs."""
-    return dict(Counter(str(value) for value in values.tolist() if not is_missing(value)))
+    return dict(Counter(str(value) for value in values if not is_missing(value)))
 
 
 def _title(label: str, count: int) -> str:

@@ -108,7 +108,7 @@ class Backbone(nn.Module):
 
     @property
     def id(self) -> str:
-        """Hash of the weights, the architecture, the intensity and the channels; empty until the backbone is saved."""
+        """Hash of the weights, the architecture, the intensity, the pooling and the channels; empty until it is saved."""
         return self.card.id
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
