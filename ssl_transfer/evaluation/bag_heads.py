@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as functional
 
 from ssl_transfer.models.bag_pooling import BAG_POOLINGS
+from ssl_transfer.models.device import fastest_device
 from ssl_transfer.models.group_probe import BagFeatures, FittedBagHead, HeadInputs, head_scores
 
 COMPONENTS, ITERATIONS = 64, 3  # principal components that heads learn from; of their subspace
@@ -51,7 +52,7 @@ def bag_heads(
     Yields:
         The setting (`group_pool`, `steps`), probabilities of the validation groups, and the head at that step.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = fastest_device()
     targets = torch.from_numpy(labels).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -26,6 +26,7 @@ from ssl_transfer.measures.linear_model import LinearModel, logits, probabilitie
 from ssl_transfer.measures.logistic import fit_heads
 from ssl_transfer.measures.ordinal import above_thresholds
 from ssl_transfer.measures.standardize import Standardizer
+from ssl_transfer.models.device import fastest_device
 
 SOLVERS = ("lbfgs", "sgd")
 VALUE_FITS = {"regression": ridge_fits, "survival": cox_fits}  # kinds of task without classes
@@ -312,7 +313,7 @@ def _fit(
     features, labels, weights, n_classes, settings, epochs=EPOCHS, batch_size=BATCH_SIZE, seed=0, device=None
 ) -> list[_Head]:
     """Fit the heads of all settings together; labels and weights as in `_weights`."""
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = torch.device(device) if device else fastest_device()
     features, weights = torch.as_tensor(features, device=device), torch.as_tensor(weights, device=device)
     if labels.ndim == 2 or n_classes == 2:
         targets = torch.as_tensor((labels == 1).reshape(len(labels), -1), dtype=features.dtype, device=device)
