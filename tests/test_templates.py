@@ -1,6 +1,7 @@
 """`init` writes a recipe, a task card and a study that fit their store, and explains every line."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,13 @@ def test_masks_are_the_target_where_asked_for_or_without_labels(ct_store, photo_
     plan_study(load_study(answer["study"]), tmp_path / "study", write=False)
     with pytest.raises(UsageError, match="has no masks"):
         init(photo_store.path, tmp_path / "no", "mask")
+
+
+def test_any_name_of_a_folder_is_a_value_in_the_files(breast, tmp_path):
+    shutil.copytree(breast.path, store := tmp_path / "breast, {2024}: new #1")
+    answer = init(store, tmp_path / "files")
+    recipe, task, study = (yaml.safe_load(Path(answer[kind]).read_text()) for kind in ("recipe", "task", "study"))
+    assert [recipe["data"]["store"], task["store"], study["stores"]["own"]["path"]] == [str(store)] * 3
 
 
 def test_photographs_in_colour_have_the_natural_views(photo_store, tmp_path):

@@ -276,13 +276,14 @@ def _group_poolings(protocol: str, task: Task, recipe: EvaluateRecipe) -> tuple[
     """Candidate poolings of the images of a group.
 
     Raises:
-        RecipeError: If none is left.
+        RecipeError: If the protocol lacks one for this kind of task.
     """
-    poolings = PROTOCOLS[protocol].poolings_of(task.kind, recipe.group_pool or ())
-    if task.card.target_of and not poolings:
-        has = " or ".join(PROTOCOLS[protocol].poolings_of(task.kind))
-        raise RecipeError(f"group_pool: found {recipe.group_pool}; {protocol} of {task.kind} tasks takes {has}.")
-    return poolings
+    has, stated = PROTOCOLS[protocol].poolings_of(task.kind), tuple(recipe.group_pool or ())
+    if task.card.target_of and set(stated) - set(has):
+        raise RecipeError(
+            f"group_pool: found {', '.join(stated)}; {protocol} of {task.kind} tasks takes {', '.join(has) or 'none'}."
+        )
+    return stated or has
 
 
 def probe(

@@ -86,6 +86,8 @@ class Contrast(Section):
             raise ValueError(f"compare: {self.compare}: expected `with` to name the same: {', '.join(self.compare)}")
         if self.claim and self.expect is None:
             raise ValueError("`claim` without `expect`: state what it expects side a to be, `expect: better`")
+        if self.published and not self.claim:
+            raise ValueError("`published` without `claim`: state in words what was claimed, `claim: …`")
         return self
 
     @property

@@ -58,7 +58,7 @@ def check_group_pool(study: str, task: StudyTask, evaluation: Evaluation, words:
         words: Its settings, with those of exceptions.
 
     Raises:
-        RecipeError: If the task has a label per image, or the protocol has none of the poolings for it.
+        RecipeError: If the task has a label per image, or the protocol lacks one of the poolings for it.
     """
     swept = evaluation.tune.grid.get("group_pool", []) if evaluation.tune else []
     candidates = [*filter(None, [stated_group_pool(words)]), *swept]
@@ -71,7 +71,7 @@ def check_group_pool(study: str, task: StudyTask, evaluation: Evaluation, words:
             "state it for others alone: `set: [{task: NAME, to: {group_pool: …}}]` in the study."
         )
     for stated in candidates:
-        if not protocol.poolings_of(task.kind, stated):
+        if set(stated) - set(protocol.poolings_of(task.kind)):
             has = ", ".join(protocol.poolings_of(task.kind)) or "none"
             raise RecipeError(
                 f"{where}: group_pool: found {', '.join(stated)}, expected some of {has} for a {task.kind} task."

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,19 +38,24 @@ class Plan:
     target: Target | None
 
     @property
+    def word(self) -> str:
+        """Its name in names of files: letters, digits, `_`, `.` and `-`."""
+        return re.sub(r"[^\w.-]+", "_", self.name)
+
+    @property
     def recipe(self) -> Path:
         """Path of the recipe."""
-        return self.out / f"pretrain_{self.name}.yaml"
+        return self.out / f"pretrain_{self.word}.yaml"
 
     @property
     def task(self) -> Path:
         """Path of the task card."""
-        return self.out / f"task_{self.name}.yaml"
+        return self.out / f"task_{self.word}.yaml"
 
     @property
     def study(self) -> Path:
         """Path of the study."""
-        return self.out / f"study_{self.name}.yaml"
+        return self.out / f"study_{self.word}.yaml"
 
     @property
     def n_train(self) -> int:
@@ -84,13 +91,18 @@ class Plan:
         return "{name: natural, colour: 0, grey: 0}" if grey else preset
 
 
+def _value(path: Path | str) -> str:
+    """A path as a value of YAML, quoted where its characters need it."""
+    return str(path) if re.fullmatch(r"[\w./][\w./-]*", str(path)) else json.dumps(str(path), ensure_ascii=False)
+
+
 def recipe_text(plan: Plan) -> str:
     """The recipe of a pretraining."""
     card = plan.store.card
     height, width = card.size
     rows = [
         ("data:", "what is learnt from"),
-        (f"  store: {plan.store_path}", "the images; only those of the split `train` are read, and no labels"),
+        (f"  store: {_value(plan.store_path)}", "the images; only those of the split `train` are read, and no labels"),
         (f"  views: {plan.views}", f"random changes that suit {card.domain}; all presets: ssl-transfer list views"),
         (
             f"  size: {plan.side}",
@@ -137,7 +149,7 @@ def card_text(plan: Plan) -> str:
     metric = METRICS[plan.target.kind]
     first, *more = plan.target.lines
     rows = [
-        (f"store: {plan.store_path}", f"the images and their labels; images {whose}"),
+        (f"store: {_value(plan.store_path)}", f"the images and their labels; images {whose}"),
         (first, plan.target.text),
         *((line, "the column of the store") for line in more),
         (f"metric: {metric}", f"{METRIC_TEXTS[plan.target.kind]}; settings are selected by it"),
@@ -160,23 +172,23 @@ def study_text(plan: Plan) -> str:
     fractions = _fractions(plan.n_train)
     few = f"protocol: {protocol}, metric: {metric}, fractions: [{fractions[0]:g}]"
     rows = [
-        (f'title: "Does pretraining on {plan.name} pay off?"', "heads the report"),
+        (f"title: {json.dumps(f'Does pretraining on {plan.name} pay off?')}", "heads the report"),
         (
             f'question: "To predict {what}, is a backbone pretrained without labels on these images better than ImageNet '
             'weights, or than random initialisation?"',
             "below it",
         ),
         ("stores:", "images, by names for this file"),
-        (f"  own: {{path: {plan.store_path}}}", "a store, or `source` and `options` of ingest"),
+        (f"  own: {{path: {_value(plan.store_path)}}}", "a store, or `source` and `options` of ingest"),
         ("pretrain:", "what all pretrainings have in common"),
-        (f"  recipe: {plan.recipe}", "how arms with a `store` are pretrained"),
+        (f"  recipe: {_value(plan.recipe)}", "how arms with a `store` are pretrained"),
         ("pretrainings:", "the arms that are compared"),
         ("  own images: {store: own}", "pretrained here, once for every seed"),
         ("  ImageNet: {backbone: imagenet:efficientnet_lite0}", "1.28 million labelled photographs; another network"),
         ("  random initialisation: {store: own, untrained: true}", "the network of the recipe before its first step"),
         ("pretraining_seeds: 6", "pretrainings of each arm: without repetition nothing can be tested"),
         ("tasks:", "targets"),
-        (f'  "{name}": {{card: {plan.task}, store: own}}', "what is predicted"),
+        (f'  "{name}": {{card: {_value(plan.task)}, store: own}}', "what is predicted"),
         ("evaluations:", "how arms are tested"),
         *_evaluations(plan, fractions),
         *_larger_images(plan),

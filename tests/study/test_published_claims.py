@@ -95,6 +95,13 @@ def test_a_study_without_claims_has_no_such_section():
     assert published.section(declared_evidence()) is None
 
 
-def test_a_claim_states_what_it_expects():
-    with pytest.raises(ValidationError, match="`claim` without `expect`"):
-        Contrast.model_validate({"protocol": "linear_probe", "metric": "auroc", "claim": "CT is better"})
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"claim": "CT is better"}, "`claim` without `expect`"),
+        ({"published": "Nobody 2024"}, "`published` without `claim`"),
+    ],
+)
+def test_a_claim_states_what_it_expects_and_what_is_published_states_a_claim(stated, message):
+    with pytest.raises(ValidationError, match=message):
+        Contrast.model_validate({"protocol": "linear_probe", "metric": "auroc", **stated})
