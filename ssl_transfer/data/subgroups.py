@@ -67,7 +67,10 @@ def subgroup_names(column: str, values: np.ndarray) -> np.ndarray:
     words = [str(value) for value in values[known]]
     years = pandas.to_numeric(np.array(words, object), errors="coerce")  # numbers beside a word are text in a store
     if are_ages(column, years[~np.isnan(years)]):
-        words = [word if np.isnan(number) else str(age_band(number)) for word, number in zip(words, years, strict=True)]
+        words = [
+            word if np.isnan(number) else str(age_band(float(number)))
+            for word, number in zip(words, years, strict=True)
+        ]
     are_sexes = all(word.strip().casefold() in SEXES for word in words)
     names[known] = [sex(word) for word in words] if are_sexes else words
     return names
