@@ -61,7 +61,9 @@ class InputChannels:
     @property
     def settings(self) -> str:
         """The settings of a recipe that state them."""
-        windows = ", ".join(f"[{low:g}, {high:g}]" for low, high in self.windows_hu)
+        windows = ",".join(
+            f"[{low:g},{high:g}]" for low, high in self.windows_hu
+        )  # without blanks: one word of a shell
         return f"data.context={self.context} data.windows={f'[{windows}]' if windows else 'null'}"
 
     def __str__(self) -> str:

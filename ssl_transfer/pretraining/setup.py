@@ -243,7 +243,7 @@ def _check_teacher(teacher: Backbone, student: Backbone, stores: list[Images], w
     if trained_on_ct and reads != seen and any(store.units == "hu" for store in stores):
         raise RecipeError(
             f"{where}: method.teacher: {teacher.card.name} reads CT in the window {reads[0]:g} to {reads[1]:g} HU, and the views "
-            f"show {seen[0]:g} to {seen[1]:g} HU. Set data.views.window_hu=[{reads[0]:g}, {reads[1]:g}]."
+            f"show {seen[0]:g} to {seen[1]:g} HU. Set data.views.window_hu=[{reads[0]:g},{reads[1]:g}]."
         )
 
 

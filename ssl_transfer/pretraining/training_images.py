@@ -54,10 +54,11 @@ def presets_of(recipe: PretrainRecipe, stores: list[Images], channels: int, wher
     ]
     in_hu = [preset for preset, store in zip(presets, stores, strict=True) if store.units == "hu"]
     window = (in_hu or presets)[0].intensity.window_hu
-    if several and window not in (SOFT_TISSUE_HU, several[0]):
+    stated = [preset.intensity.window_hu for preset in in_hu or presets]
+    if several and (others := [each for each in stated if each not in (SOFT_TISSUE_HU, several[0])]):
         raise RecipeError(
-            f"{where}: data.views.window_hu: found {window[0]:g} to {window[1]:g} HU, and data.windows has the windows. Set "
-            f"data.views.window_hu=[{several[0][0]:g}, {several[0][1]:g}], the first of them."
+            f"{where}: views.window_hu: found {others[0][0]:g} to {others[0][1]:g} HU, and data.windows has the windows. Set "
+            f"data.views.window_hu=[{several[0][0]:g},{several[0][1]:g}], the first of them."
         )
     intensity = replace(presets[0].intensity, window_hu=several[0] if several else window)
     return [preset.for_input(intensity, recipe.data.channels) for preset in presets]

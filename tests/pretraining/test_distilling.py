@@ -114,7 +114,7 @@ def test_a_ct_teacher_of_another_window_is_refused_and_the_window_is_named(finis
         RecipeError, match=r"method\.teacher: .* reads CT in the window -160 to 240 HU, and the views show"
     ) as refusal:
         runs(tmp_path / "run", distill(finished[0] / "backbone"), "data.views={name: ct, window_hu: [-1000, 400]}")
-    assert "Set data.views.window_hu=[-160, 240]" in str(refusal.value)
+    assert "Set data.views.window_hu=[-160,240]" in str(refusal.value)
     assert not (tmp_path / "run").exists()
 
 

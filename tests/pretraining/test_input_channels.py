@@ -240,7 +240,7 @@ def test_images_without_slices_or_hu_are_repeated_and_the_result_says_so(pretrai
         ),
         (
             [WINDOWS, "data.views={name: ct, window_hu: [0, 80]}"],
-            "Set data.views.window_hu=[-160, 240], the first of them",
+            "Set data.views.window_hu=[-160,240], the first of them",
         ),
     ],
 )

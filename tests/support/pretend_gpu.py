@@ -321,11 +321,12 @@ def _copied(source, kwargs):
     copy = aten._to_copy.default(numbers, **plain)
     if copy.data_ptr() == numbers.data_ptr():
         copy = copy.clone()
+    copied = OnGPU(copy) if to_gpu else copy  # before a wait of the host, which is for this copy
     if to_gpu != there:
         count_transfer(to_gpu, bool(kwargs.get("non_blocking")))
     elif to_gpu:
         count(1, numbers.nbytes + copy.nbytes)
-    return OnGPU(copy) if to_gpu else copy
+    return copied
 
 
 # What CUDA refuses
