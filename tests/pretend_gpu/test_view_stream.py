@@ -2,6 +2,7 @@
 
 import torch
 
+from ssl_transfer.data.transfer import constant
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.training.view_stream import ViewStream
 
@@ -24,3 +25,12 @@ def test_views_wait_for_the_beginning_of_the_step_before_and_not_for_its_end(gpu
             assert all(tensor.streams == [present] for tensor in tensors)  # their memory is kept for the step
             steps.append(batch.views[0] + batch.views[1])  # waits for the views
     assert known == [[], [False], [True, False]]
+
+
+def test_a_constant_that_was_made_on_one_stream_is_read_by_others(gpu):
+    with gpu:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            made = constant((0.123, 4.56), torch.device("cuda"), channels=True)
+        assert torch.equal(
+            (torch.zeros(1, 2, 1, 1, device="cuda") + made).cpu(), torch.tensor([0.123, 4.56]).view(1, 2, 1, 1)
+        )
