@@ -150,7 +150,7 @@ def files(run):
     weights = {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("model.safetensors")}
     cards = {str(path.relative_to(run)): json.loads(path.read_text()) for path in run.rglob("card.json")}
     for card in cards.values():
-        for clock in ("seconds", "images_per_second", "run", "backbone"):
+        for clock in ("seconds", "gpu_hours", "images_per_second", "run", "backbone"):
             card["training"].pop(clock, None)
         card["training"].get("best", {}).pop("backbone", None)
     measured = ("step", "loss", "lr", "knn", "knn_se", "below_parent")
