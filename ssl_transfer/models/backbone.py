@@ -33,7 +33,7 @@ from ssl_transfer.models.given_features import WITHOUT_IMAGES, GivenFeatures
 from ssl_transfer.models.packaged import PREFIX
 from ssl_transfer.models.pooling import check_pooling, features_of, pooled, timm_pooling
 from ssl_transfer.models.public import (
-    Classifier,
+    SourceClassifier,
     from_hub,
     from_package,
     from_public_folder,
@@ -68,7 +68,7 @@ class Backbone(nn.Module):
         self,
         model: TimmModel,
         card: BackboneCard,
-        classifier: Classifier | None = None,
+        classifier: SourceClassifier | None = None,
         passport: Passport = NO_PASSPORT,
     ):
         super().__init__()
@@ -79,7 +79,7 @@ class Backbone(nn.Module):
         self.spec: str | None = None
 
     @classmethod
-    def identified(cls, model: TimmModel, card: BackboneCard, classifier: Classifier | None = None) -> Backbone:
+    def identified(cls, model: TimmModel, card: BackboneCard, classifier: SourceClassifier | None = None) -> Backbone:
         """A backbone with its id in its card."""
         return cls(model, replace(card, id=weights_digest(model, card)), classifier)
 

@@ -28,7 +28,7 @@ from ssl_transfer.models.packaged import PACKAGES, packaged_model
 from ssl_transfer.models.pooling import has_tokens, own_pooling, timm_pooling
 from ssl_transfer.models.public_facts import public_facts
 
-Classifier = tuple[np.ndarray, np.ndarray]  # weights (S, feature_dim) and biases (S,) of the source classes
+SourceClassifier = tuple[np.ndarray, np.ndarray]  # weights (S, feature_dim) and biases (S,) of the source classes
 
 
 class PublicWeights(NamedTuple):
@@ -36,7 +36,7 @@ class PublicWeights(NamedTuple):
 
     model: nn.Module
     card: BackboneCard
-    classifier: Classifier | None
+    classifier: SourceClassifier | None
 
 
 def stated_channels(spec: str) -> tuple[str, int | None]:
@@ -193,7 +193,7 @@ def _described(
     return PublicWeights(model, card, _classifier(public, model.eval(), card))
 
 
-def _classifier(public: TimmModel, model: TimmModel, card: BackboneCard) -> Classifier | None:
+def _classifier(public: TimmModel, model: TimmModel, card: BackboneCard) -> SourceClassifier | None:
     """The head that a public model was trained with, if it is one linear layer on the features, in the pooling of the card."""
     head = public.get_classifier() if hasattr(public, "get_classifier") else None
     if not isinstance(head, nn.Linear) or head.in_features != card.feature_dim or card.pooling != timm_pooling(model):

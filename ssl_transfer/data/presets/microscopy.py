@@ -94,13 +94,13 @@ def histology(
         channels: Channels that the backbone reads.
         units: Units of the store's pixels, as in its card.
         crop_scale: Smallest and largest share of the image's area that a crop covers. This project's choice, as for microscopy.
-        flip: Probability of a left–right flip. Tellez 2019: flips and quarter turns (1902.06543, section 3).
+        flip: Probability of a left–right flip. Tellez 2019: flips and quarter turns (1902.06543).
         flip_vertical: Probability of an up–down flip. Tellez 2019: see `flip`.
         rotation_degrees: Largest angle in degrees, in both directions. Tellez 2019: see `flip`.
         rotation_step: Angles are multiples of this, in degrees; 0: any angle. Tellez 2019: 90.
         stain: In three-channel images the amounts of haematoxylin, eosin and DAB (colour deconvolution) are multiplied by 1 ± up
             to this, and up to ± this is added, in optical density (natural logarithm). Tellez 2019: 0.05 is HED-light, 0.2 is
-            HED-strong (1902.06543, section 3).
+            HED-strong (1902.06543).
         brightness: Largest offset, in unit intensity. This project's choice.
         contrast: Contrast is multiplied by 1 ± up to this. This project's choice.
         blur_share: Probability of a Gaussian blur. SimCLR: 0.5 (2002.05709, appendix A).

@@ -101,7 +101,7 @@ def xray(
         size: Height and width of a view in pixels.
         channels: Channels that the backbone reads.
         units: Units of the store's pixels, as in its card.
-        crop_scale: Smallest and largest share of the image's area that a crop covers. ConVIRT: 0.6, 1 (2010.00747, section 3).
+        crop_scale: Smallest and largest share of the image's area that a crop covers. ConVIRT: 0.6, 1 (2010.00747).
             MoCo-CXR does not crop, because a small crop may miss the disease (2010.05352).
         flip: Probability of a left–right flip. MoCo-CXR: 0.5 (2010.05352). Set 0 where the side matters, such as for the
             heart or for a finding that is named by its side.
