@@ -54,7 +54,7 @@ class Contrast(Section):
         noise_sigma: Its sigma; null: all.
         claim: What the literature claims, in words, for the report's table of claims; null: the contrast is in no such table.
         published: Where it was published, and the effect there.
-        expect: What side a then is: `better`, `worse`, or `equivalent` to side b.
+        expect: What side a then is: `better` than side b, `worse`, `equivalent`, `not better` or `not worse`.
     """
 
     compare: str | dict[Literal["pretraining", "strategy"], str] | None = None

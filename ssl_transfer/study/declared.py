@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     import pandas as pd
 
-Expected = Literal["better", "worse", "equivalent"]
+Expected = Literal["better", "worse", "equivalent", "not better", "not worse"]
 Stated = float | Mapping[str, float] | None  # for all metrics, or by metric; None: not stated
 NO_NOISE = "none"
 CELL = ["protocol", "task", "strategy", "fraction", "noise", "noise_sigma", "metric"]  # compared within, never across

@@ -7,6 +7,7 @@ import numpy as np
 BETTER, WORSE, EQUIVALENT, BOTH = "better", "worse", "equivalent", "equivalent and different"
 NOT_DECIDED = "not decided"
 WITHIN_MARGIN = (EQUIVALENT, BOTH)
+NOT = "not "  # begins the expectation that a side is not better, or not worse
 REPLICATED, CONTRARY, UNDECIDED = "replicated", "contrary", "undecided"  # what a study says of a published claim
 
 
@@ -27,10 +28,13 @@ def replication(verdict: str, expect: str) -> str:
 
     Args:
         verdict: The verdict on side a of a contrast.
-        expect: What the claim expects side a to be: `better`, `worse` or `equivalent`.
+        expect: What the claim expects side a to be: `better`, `worse`, `equivalent`, `not better` or `not worse`. A side
+            that is equivalent is neither.
     """
     if verdict == NOT_DECIDED:
         return UNDECIDED
+    if expect.startswith(NOT):
+        return CONTRARY if verdict == expect.removeprefix(NOT) else REPLICATED
     if expect == EQUIVALENT:
         return REPLICATED if verdict in WITHIN_MARGIN else CONTRARY
     if verdict in WITHIN_MARGIN:
