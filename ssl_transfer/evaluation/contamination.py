@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+from collections import OrderedDict
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -37,6 +38,8 @@ NOT_SEEN, UNKNOWN = "no", "unknown"
 KEPT = Path("runs/contamination")  # in the working folder, as cached features
 WORTH_KEEPING = 10**8  # pairs of a test image and a training image: seconds
 READ_AT_ONCE, SEARCHED_AT_ONCE = 256, 4096  # images; codes of the latter take 55 MB
+MOST_KEPT = 110 * 10**6  # bytes of codes
+_codes: OrderedDict[tuple[Path, str, bytes], np.ndarray] = OrderedDict()  # kept by `_queries`
 SAMPLED = 200  # of images outside of test, near-duplicates of so many are searched; the others are compared by patient and pixels
 
 
@@ -291,10 +294,21 @@ def _near(passport: Passport, store: ImageStore, rows: np.ndarray) -> tuple[np.n
     return near, without_content
 
 
-@lru_cache(maxsize=2)  # those of the test images, and of the sample of the others; at most 110 MB
 def _queries(path: Path, identity: str, rows: bytes) -> np.ndarray:
-    """Codes of images of a store (path, id) that are to be recognised, uint8 (n, V, CODE_BYTES), for all backbones of a study."""
-    store, positions = ImageStore(path), np.frombuffer(rows, np.int64)
+    """Codes of images of a store (path, id) that are to be recognised, uint8 (n, V, CODE_BYTES), for all backbones of a study.
+
+    Those asked for last are kept, up to `MOST_KEPT` bytes: of several targets in turn, where test sets are small.
+    """
+    key = path, identity, rows
+    if key not in _codes:
+        _codes[key] = _computed_queries(ImageStore(path), np.frombuffer(rows, np.int64))
+    _codes.move_to_end(key)
+    while len(_codes) > 1 and sum(codes.nbytes for codes in _codes.values()) > MOST_KEPT:
+        _codes.popitem(last=False)
+    return _codes[key]
+
+
+def _computed_queries(store: ImageStore, positions: np.ndarray) -> np.ndarray:
     parts = [
         query(
             np.clip(image, *SCALED_RANGE) if store.units == "scaled" else image

@@ -199,3 +199,17 @@ def test_images_of_a_scaled_store_are_looked_up_as_ingest_has_fingerprinted_them
         store = writer.finish(np.array(["train"]), units="scaled", domain="mri")
     looked_up = module._queries(store.path, store.id, np.arange(1).tobytes())[0]
     assert (looked_up == query(np.clip(image, 0, 10_000))).all() and (looked_up != query(image)).any()
+
+
+@pytest.mark.parametrize(("most", "computed"), [(30, 3), (20, 6)])
+def test_codes_of_several_targets_in_turn_are_computed_once_as_long_as_they_are_small(
+    most, computed, monkeypatch, tmp_path
+):
+    stores = []
+    monkeypatch.setattr(module, "MOST_KEPT", most)
+    monkeypatch.setattr(module, "ImageStore", lambda path: path)
+    monkeypatch.setattr(module, "_computed_queries", lambda store, _: stores.append(store) or np.zeros(10, np.uint8))
+    for _ in range(2):
+        for name in ("ct", "xray", "cells"):
+            module._queries(tmp_path / name, name, b"")
+    assert len(stores) == computed
