@@ -1,7 +1,7 @@
 """Does `pretrain` learn what lightly's own parts learn? kNN and loss of SimCLR, BYOL and MoCo on CIFAR-10, against a plain loop.
 
-    python benchmarks/lightly_reference.py cifar10.npz --channels 64 128 256 512 --epochs 200   # the published setting, on a GPU: days
-    python benchmarks/lightly_reference.py cifar10_subset.npz                                   # two cores: about an hour
+    python benchmarks/lightly_reference.py cifar10.npz --channels 64 128 256 512 --epochs 200   # as published, on a GPU
+    python benchmarks/lightly_reference.py cifar10_subset.npz                                   # a CPU: an hour
 
 Ours is `pretrain` with `recipes/cifar10_*.yaml`. The loop is written from the settings of lightly's CIFAR-10 benchmark and the
 examples of its documentation: its transform on PIL images, its heads, losses and momentum update, SGD, and a cosine by epochs.
@@ -20,9 +20,10 @@ import argparse
 import copy
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +32,11 @@ from torch.nn import functional
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 BATCH, QUEUE, NEIGHBOURS, TEMPERATURE = 128, 4096, 200, 0.1
+SIDES = ("ours", "lightly")
 LOSS_MARGIN = 0.02  # as a share of the loss
+Learner = tuple[
+    Callable[[list[torch.Tensor], int], torch.Tensor], list[nn.Parameter]
+]  # (views, epoch) -> loss; what it trains
 
 
 @dataclass(frozen=True)
@@ -102,23 +107,24 @@ def compared(method: str, pairs: list[list[Trained]], margin: float) -> dict[str
     curves = np.array([[trained.losses for trained in side] for side in sides])  # (sides, seeds, epochs)
     numbers: dict[str, object] = {"loss_by_epoch": curves.mean(1).round(4).tolist()}
     knn = np.array([[trained.knn for trained in side] for side in sides])
-    for name, values, allowed in (
-        ("knn", knn, margin),
-        ("last_loss", curves[..., -1], LOSS_MARGIN * abs(curves[1, :, -1].mean())),
-    ):
-        test, p = welch(*values, confidence=0.9), tost(*values, allowed)
+    last = curves[..., -1]
+    for name, values, allowed in (("knn", knn, margin), ("last_loss", last, LOSS_MARGIN * abs(last[1].mean()))):
+        test, p = welch(values[0], values[1], confidence=0.9), tost(values[0], values[1], allowed)
+        means = ", ".join(
+            f"{side} {mean:.4f} ± {sd:.4f}"
+            for side, mean, sd in zip(SIDES, values.mean(1), values.std(1, ddof=1), strict=True)
+        )
         print(
-            f"{method:7s} {name:10s} ours {test.mean_a:.4f} ± {values[0].std(ddof=1):.4f}, lightly {test.mean_b:.4f} ± "
-            f"{values[1].std(ddof=1):.4f}, difference {test.difference:+.4f} [{test.ci_low:+.4f}, {test.ci_high:+.4f}], "
+            f"{method:7s} {name:10s} {means}, difference {test.difference:+.4f} [{test.ci_low:+.4f}, {test.ci_high:+.4f}], "
             f"equivalent within ±{allowed:.4f}: p = {p:.3f}, n = {test.n_a}"
-        )  # fmt: skip
+        )
         numbers[name] = {
             "values": values.round(4).tolist(),
             "difference": test.difference,
             "margin": allowed,
             "p_equivalent": p,
         }
-    for number, curve in zip(("ours", "lightly"), curves.mean(1), strict=True):
+    for number, curve in zip(SIDES, curves.mean(1), strict=True):
         print(f"  loss of {number:8s}" + " ".join(f"{loss:7.3f}" for loss in curve))
     return numbers
 
@@ -172,7 +178,7 @@ def lightly(method: str, images: Images, seed: int, options: argparse.Namespace)
 
 def batches(images: np.ndarray) -> Iterator[list[torch.Tensor]]:
     """Two views of each image in random order, in whole batches."""
-    from lightly.transforms import SimCLRTransform
+    from lightly.transforms.simclr_transform import SimCLRTransform
     from PIL import Image
     from torch.utils.data import DataLoader
 
@@ -183,7 +189,7 @@ def batches(images: np.ndarray) -> Iterator[list[torch.Tensor]]:
         def __len__(self) -> int:
             return len(pictures)
 
-        def __getitem__(self, index: int) -> list[torch.Tensor]:
+        def __getitem__(self, index: int) -> Any:
             return transform(pictures[index])
 
     yield from DataLoader(Views(), BATCH, shuffle=True, drop_last=True)
@@ -193,14 +199,14 @@ def resnet(channels: list[int]) -> nn.Module:
     """timm's ResNet-18 without a head, with a first layer for small images: 3×3, stride 1, no pooling."""
     import timm
 
-    model = timm.create_model("resnet18", num_classes=0, channels=channels)
+    model: Any = timm.create_model("resnet18", num_classes=0, channels=channels)
     model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")  # as timm does
     model.maxpool = nn.Identity()
     return model
 
 
-def simclr(backbone: nn.Module, width: int, epochs: int):  # noqa: ANN201 -- a step and its parameters
+def simclr(backbone: nn.Module, width: int, epochs: int) -> Learner:
     """lightly's SimCLR."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules import SimCLRProjectionHead
@@ -214,7 +220,7 @@ def simclr(backbone: nn.Module, width: int, epochs: int):  # noqa: ANN201 -- a s
     return step, list(network.parameters())
 
 
-def byol(backbone: nn.Module, width: int, epochs: int):  # noqa: ANN201 -- a step and its parameters
+def byol(backbone: nn.Module, width: int, epochs: int) -> Learner:
     """lightly's BYOL; the momentum rises to 1 along a cosine, as in the example of its documentation."""
     from lightly.loss import NegativeCosineSimilarity
     from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
@@ -235,7 +241,7 @@ def byol(backbone: nn.Module, width: int, epochs: int):  # noqa: ANN201 -- a ste
     return step, [*network.parameters(), *predictor.parameters()]
 
 
-def moco(backbone: nn.Module, width: int, epochs: int):  # noqa: ANN201 -- a step and its parameters
+def moco(backbone: nn.Module, width: int, epochs: int) -> Learner:
     """lightly's MoCo, with queries from the first view and keys from the second, as in the example of its documentation."""
     from lightly.loss import NTXentLoss
     from lightly.models.modules import MoCoProjectionHead

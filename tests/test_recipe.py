@@ -25,7 +25,7 @@ from ssl_transfer.recipe import (
 )
 from ssl_transfer.training.optim import OPTIMIZERS
 
-COUNT = 21  # recipes for pretraining in `recipes/`
+COUNT = 24  # recipes for pretraining in `recipes/`
 RECIPES = sorted(recipes_folder().glob("*.yaml"))
 
 RECIPE = """
