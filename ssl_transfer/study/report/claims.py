@@ -10,7 +10,18 @@ import pandas as pd
 
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.declared import DeclaredContrast, Stated, of_metric
-from ssl_transfer.study.report.wording import JOIN, listed, measure, noisy, nominal, number, p_equals, percent, words
+from ssl_transfer.study.report.wording import (
+    JOIN,
+    listed,
+    measure,
+    noisy,
+    nominal,
+    number,
+    p_equals,
+    percent,
+    random_initialisation,
+    words,
+)
 from ssl_transfer.study.statistics import Decision, Look
 from ssl_transfer.study.statistics.contrast_units import CHECKPOINTS
 from ssl_transfer.study.statistics.verdicts import BETTER, BOTH, WITHIN_MARGIN
@@ -65,7 +76,7 @@ class Terms:
     def _arm(self, name: str) -> str:
         if name not in self.random_init:
             return name
-        return "random initialisation" if name == SCRATCH else f"random initialisation ({name})"
+        return random_initialisation([] if name == SCRATCH else [name])
 
     def setting(self, contrast: DeclaredContrast) -> str:
         """The runs that a contrast is about: `body region (linear probe with 10 % of the labels, balanced accuracy)`."""

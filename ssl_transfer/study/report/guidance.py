@@ -10,7 +10,17 @@ import pandas as pd
 
 from ssl_transfer.study.declared import Stated, of_metric
 from ssl_transfer.study.report.primary import primary_noise
-from ssl_transfer.study.report.wording import listed, measure, noisy, nominal, number, percent, whole, words
+from ssl_transfer.study.report.wording import (
+    listed,
+    measure,
+    noisy,
+    nominal,
+    number,
+    percent,
+    random_initialisation,
+    whole,
+    words,
+)
 from ssl_transfer.study.statistics import Dominance, least_detectable
 from ssl_transfer.study.table import CLEAN, SCRATCH, matches, random_init_arms
 
@@ -131,7 +141,7 @@ def _names(arms: Sequence[str], random_init: Collection[str], word: str = "and",
     random_arms = [arm for arm in arms if arm in random_init]
     names = [arm for arm in arms if arm not in random_init]
     if random_arms:
-        names.append(f"random initialisation ({', '.join(random_arms)})")
+        names.append(random_initialisation(random_arms))
     return listed(names, word, most)
 
 

@@ -57,6 +57,18 @@ def number(value: float | None, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
+def random_initialisation(arms: Sequence[str]) -> str:
+    """Arms that are random initialisation, in words: their names follow where they say more.
+
+    Example:
+        >>> random_initialisation(["scratch · CNN"]), random_initialisation(["random initialisation"])
+        ('random initialisation (scratch · CNN)', 'random initialisation')
+    """
+    text = "random initialisation"
+    names = [arm for arm in arms if arm != text]
+    return f"{text} ({', '.join(names)})" if names else text
+
+
 def listed(names: Sequence[str], word: str = "and", most: int | None = None) -> str:
     """Names in a sentence: a, b and c; with `most`, a, b and 7 others if they are more than that."""
     if most and len(names) > most:
