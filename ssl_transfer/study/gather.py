@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -229,9 +230,11 @@ def _scores(plan: Plan) -> pd.DataFrame | None:
 def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Rows of the report's table of pretrainings, from the card of the first finished backbone of each.
 
-    Images and steps are those of all stages: a chain has the budget of its parents, too.
+    Images, steps, FLOPs and minutes are those of all stages: a chain has the budget of its parents, too. The latter two are means
+    over the finished pretrainings of an arm.
     """
     first: dict[str, Job] = {}
+    costs = _pretraining_costs(plan)
     for job in plan.jobs:
         if job.stage == "pretrain":
             first.setdefault(job.about["arm"], job)
@@ -250,14 +253,31 @@ def _arms(plan: Plan, frame: pd.DataFrame) -> Iterator[dict[str, Any]]:
             notes.append(_stages(card))
         if arm["untrained"]:
             notes.append("random initialisation, same architecture and seeds")
+        trained = costs.get(arm["name"], [])
+        flops = [cost.flops for cost in trained if cost.flops is not None]
         yield {
             "name": arm["name"],
+            "seeds": int(runs["pretraining_seed"].nunique()),
             "domain": (card and card.source_domain) or "",
             "boundary": boundaries[0] if len(boundaries) == 1 else "",
             "images": card and card.images,
             "steps": card and card.steps,
+            "flops": fmean(flops) if flops else None,
+            "minutes": fmean(cost.seconds for cost in trained) / 60 if trained else None,
             "note": "; ".join(notes),
         }
+
+
+def _pretraining_costs(plan: Plan) -> dict[str, list[Cost]]:
+    """Arm -> the cost of each of its finished pretrainings together with the parents that it started from."""
+    of_jobs: dict[str, Cost] = {}
+    of_arms: dict[str, list[Cost]] = {}
+    for job in plan.jobs:  # each after those that it depends on
+        if job.stage == "pretrain" and (done := record(plan, job)):
+            own = Cost.of_record(done.get("spent") or {}).lasting(done["seconds"], job.resources["gpus"])
+            of_jobs[job.id] = sum((of_jobs[parent] for parent in job.inputs if parent in of_jobs), own)
+            of_arms.setdefault(job.about["arm"], []).append(of_jobs[job.id])
+    return of_arms
 
 
 def _stages(card: BackboneCard) -> str:

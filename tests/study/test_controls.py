@@ -52,6 +52,14 @@ def test_the_best_arm_is_compared_with_trivial_features():
     assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(reference))
 
 
+def test_public_weights_share_no_draws_with_trivial_features_and_are_compared_by_welch_s_test():
+    public = {(None, seed): value for seed, value in enumerate([0.93, 0.95, 0.94, 0.96])}
+    row = against_trivial(table({"ImageNet": public}), TRIVIAL, lambda metric: 0.02).iloc[0]
+    reference = stats.ttest_ind([0.93, 0.95, 0.94, 0.96], [0.88, 0.91, 0.88], equal_var=False).confidence_interval()
+    assert (row["test"], row["n"]) == ("welch", 3)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx(tuple(reference))
+
+
 @pytest.mark.parametrize("margin, solved", [(0.02, True), (0.0199, False), (0.05, True)])
 def test_a_target_is_solved_if_the_best_arm_is_within_the_margin(margin, solved):
     assert against_trivial(ARMS, TRIVIAL, lambda metric: margin)["solved"].tolist() == [solved]

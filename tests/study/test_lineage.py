@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from support.tiny_study import result, small, write_study
 
 from ssl_transfer.cards import BackboneCard, TrainingStage, lineage
 from ssl_transfer.data.intensity import Intensity
+from ssl_transfer.run import read_json, write_json
 from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import run_plan
+from ssl_transfer.study.finished import finished
 from ssl_transfer.study.gather import report_study, study_evidence
 from ssl_transfer.study.planning import plan_study
 
@@ -46,9 +49,8 @@ def plan(tmp_path, monkeypatch):
             folder.mkdir(parents=True)
             facts = {"architecture": "resnet10t", "in_channels": 1, "image_size": 32, "stem": "standard", "options": {}}
             stages = lineage(*STAGES[job.about["arm"]])
-            BackboneCard(name="x", **facts, feature_dim=16, intensity=Intensity(), method="simclr", **stages).save(
-                folder
-            )
+            card = BackboneCard(name="x", **facts, feature_dim=16, intensity=Intensity(), method="simclr", **stages)
+            replace(card, training={"flops": 10**12}).save(folder)
         for run in job.runs:
             Path(run["result"]).parent.mkdir(parents=True)
             result(run, 0.5).save(Path(run["result"]).parent)
@@ -70,6 +72,21 @@ def test_a_chain_has_the_images_and_steps_of_its_parent_too(plan):
     assert arms["ImageNet → CT"]["note"].endswith(
         "public weights (photograph), then 1,500 ct; public weights: unequal budget"
     )
+
+
+def test_a_pretraining_has_the_flops_and_minutes_of_its_parent_too_and_the_seeds_that_have_results(plan):
+    for path in (plan.folder / "jobs").glob("*.json"):
+        write_json(path, {**read_json(path), "seconds": 60.0})
+    states = {job.id: "done" for job in plan.jobs}
+    arms = {arm["name"]: arm for arm in study_evidence(plan, dict(finished(plan)), states).arms}
+    assert {name: arm["flops"] for name, arm in arms.items()} == {
+        "CT": 10**12,
+        "photographs": 10**12,
+        "CT → photographs": 2 * 10**12,
+        "ImageNet → CT": 10**12,
+    }
+    assert [arm["minutes"] for arm in arms.values()] == [1, 1, 2, 1]
+    assert [arm["seeds"] for arm in arms.values()] == [2] * len(ARMS)
 
 
 def test_the_report_states_three_thousand_images_and_warns_of_the_unequal_budget(plan):

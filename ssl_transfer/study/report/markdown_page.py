@@ -26,13 +26,18 @@ import yaml
 from ssl_transfer.errors import UsageError, nearest
 from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.limits import limits
-from ssl_transfer.study.report.wording import nominal, number, p_value, percent, whole, words
+from ssl_transfer.study.report.wording import nominal, number, p_value, percent, powers, whole, words
 from ssl_transfer.writing import writes
 
 BEGIN = re.compile(r"<!--\s*(?=(?:table|figure|text):)")
 BLOCK = re.compile(rf"(?P<head>{BEGIN.pattern}(?P<text>.*?)-->\n)(?:(?!<!--).)*(?P<end><!-- end -->)", re.DOTALL)
 KEYS = {"table": ("name", "columns", "where"), "figure": ("name", "caption"), "text": ("name",)}
-FORMATS: dict[str, Callable[[Any], str]] = {"fraction": percent, "level": nominal, "level_tost": nominal}
+FORMATS: dict[str, Callable[[Any], str]] = {
+    "fraction": percent,
+    "level": nominal,
+    "level_tost": nominal,
+    "flops": powers,
+}
 NAMES = ("task", "protocol", "metric", "strategy")  # columns whose values are names
 NEW = Path(__file__).parent / "new_page.md"  # a page that does not exist is begun as this one
 

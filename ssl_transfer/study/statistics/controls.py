@@ -13,12 +13,12 @@ import pandas as pd
 
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.statistics.corrections import ALPHA, holm
-from ssl_transfer.study.statistics.two_samples import Paired, paired, tost, welch
+from ssl_transfer.study.statistics.two_samples import Paired, Welch, paired, tost, welch
 from ssl_transfer.study.statistics.units import seed_units
 from ssl_transfer.study.table import CELL, complete
 
 DEFAULT_MARGIN = 0.02  # where a study states neither a margin nor the smallest relevant difference
-TRIVIAL_COLUMNS = [*CELL, "trivial", "best", "mean", "difference", "ci_low", "ci_high", "n", "margin", "solved"]
+TRIVIAL_COLUMNS = [*CELL, "trivial", "best", "mean", "difference", "ci_low", "ci_high", "n", "test", "margin", "solved"]
 AA_COLUMNS = [*CELL, "pretraining", "unit", "n_a", "n_b", "mean_a", "mean_b", "difference", "ci_low", "ci_high"]
 AA_COLUMNS += ["p_value", "p_holm", "p_tost", "margin", "verdict"]
 PERMUTATION_COLUMNS = [*CELL, "pretraining", "n", "mean", "sd", "ci_low", "ci_high", "level", "chance", "verdict"]
@@ -31,8 +31,9 @@ def against_trivial(frame: pd.DataFrame, trivial: pd.DataFrame, margin: Callable
     """Compare the best arm of each cell with trivial features.
 
     A cell is solved by trivial features if the mean of its best arm is no further than the margin above theirs. The interval is
-    that of a paired t-test over the pretraining seeds (evaluation seeds where there is one pretraining seed) that both have; it
-    ignores that the arm was chosen as the best.
+    that of a paired t-test over the pretraining seeds (evaluation seeds where there is one pretraining seed) that both have, or,
+    where they share no draws (public weights), of Welch's test over the units of each; it ignores that the arm was chosen as the
+    best.
 
     Args:
         frame: Tidy table of the arms.
@@ -41,7 +42,8 @@ def against_trivial(frame: pd.DataFrame, trivial: pd.DataFrame, margin: Callable
 
     Returns:
         `TRIVIAL_COLUMNS`, one row per cell that both tables have: the mean of trivial features, the best arm and its mean, the
-        difference (positive: the arm is better), its 95 % interval, `n` pairs, and whether the cell is `solved`.
+        difference (positive: the arm is better), its 95 % interval, `test` (`paired` or `welch`), `n` pairs or units of the
+        side that has fewer, and whether the cell is `solved`.
     """
     if frame.empty or trivial.empty:
         return pd.DataFrame(columns=TRIVIAL_COLUMNS)
@@ -63,7 +65,7 @@ def _row(
     sign = metric_sign(cell["metric"])
     means, trivial = unit_means(runs), unit_means(control).iloc[0]
     best: Any = (sign * means).idxmax() if means.notna().any() else means.index[0]
-    test = _paired(runs[runs["pretraining"] == best], control, sign)
+    test = _compared(runs[runs["pretraining"] == best], control, sign)
     difference, most = sign * (means[best] - trivial), margin(cell["metric"])
     return {
         **cell,
@@ -73,7 +75,8 @@ def _row(
         "difference": difference,
         "ci_low": test.ci_low,
         "ci_high": test.ci_high,
-        "n": test.n,
+        "n": test.n if isinstance(test, Paired) else min(test.n_a, test.n_b),
+        "test": "paired" if isinstance(test, Paired) else "welch",
         "margin": most,
         "solved": bool(difference <= most + 1e-12),
     }
@@ -84,9 +87,12 @@ def unit_means(runs: pd.DataFrame) -> pd.Series:
     return seed_units(runs).groupby("pretraining", sort=False)["value"].mean()
 
 
-def _paired(runs: pd.DataFrame, control: pd.DataFrame, sign: int) -> Paired:
-    """Paired t-test of an arm against trivial features at the same draws."""
+def _compared(runs: pd.DataFrame, control: pd.DataFrame, sign: int) -> Paired | Welch:
+    """Paired t-test of an arm against trivial features at the same draws, or Welch's test where no draw is the same."""
     both = runs[[*RUN, "value"]].merge(control[[*RUN, "value"]], on=RUN, suffixes=("_a", "_b"))
+    if both.empty:
+        a, b = (sign * seed_units(side)["value"].to_numpy(float) for side in (runs, control))
+        return welch(a, b)
     unit = "pretraining_seed" if both["pretraining_seed"].nunique() > 1 else "seed"
     units = both.groupby(unit, dropna=False)[["value_a", "value_b"]].mean()
     return paired(sign * units["value_a"].to_numpy(float), sign * units["value_b"].to_numpy(float))

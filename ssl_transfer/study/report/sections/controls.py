@@ -17,8 +17,9 @@ TEMPLATE = """
 <h3>Trivial features</h3>
 <p class="quiet">Corner means, percentiles, histogram and an 8 × 8 thumbnail of the image, evaluated by the same linear probe at
 the same draws. A target on which the best arm is within the margin of them is solved without any network, and says nothing about
-pretrainings. Difference: best arm − trivial features, with the 95 % interval over the draws that both have (the arm was chosen
-as the best, which the interval ignores). In no family of tests.</p>
+pretrainings. Difference: best arm − trivial features, with the 95 % interval over the draws that both have (public weights share
+none: Welch’s interval over the units of each); the arm was chosen as the best, which the interval ignores. In no family of
+tests.</p>
 <div class="wide" role="region" tabindex="0" aria-label="Trivial features">
 <table class="sortable">
 <caption>Trivial features and the best arm</caption>

@@ -22,14 +22,19 @@ PICTURES = """
 DESIGN = """
 {% if arms %}
 <div class="wide" role="region" tabindex="0" aria-label="Pretrainings"><table class="sortable">
-<caption>Pretrainings compared</caption>
+<caption>Pretrainings compared; FLOPs and minutes of one, with those that it starts from</caption>
 <thead><tr><th scope="col">Pretraining</th><th scope="col">Source domain</th><th scope="col">Boundary</th>
-<th scope="col" class="num">Images</th><th scope="col" class="num">Steps</th><th scope="col">Note</th></tr></thead>
+<th scope="col" class="num">Seeds</th>
+<th scope="col" class="num">Images</th><th scope="col" class="num">Steps</th><th scope="col" class="num">FLOPs</th>
+<th scope="col" class="num">Minutes</th><th scope="col">Note</th></tr></thead>
 <tbody>
 {% for arm in arms %}
 <tr><td>{{ swatch(arm.name) }}</td><td>{{ arm.domain or "–" }}</td><td>{{ chip(arm.name, arm.boundary) }}</td>
+<td class="num" data-v="{{ arm.seeds }}">{{ arm.seeds | default(none) | whole }}</td>
 <td class="num" data-v="{{ arm.images }}">{{ arm.images | default(none) | whole }}</td>
-<td class="num" data-v="{{ arm.steps }}">{{ arm.steps | default(none) | whole }}</td><td>{{ arm.note or "" }}</td></tr>
+<td class="num" data-v="{{ arm.steps }}">{{ arm.steps | default(none) | whole }}</td>
+<td class="num" data-v="{{ arm.flops | default(none) | rounded }}">{{ arm.flops | default(none) | powers }}</td>
+{{- num(arm.minutes | default(none)) }}<td>{{ arm.note or "" }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% endif %}
