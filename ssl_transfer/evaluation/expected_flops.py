@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import torch
 
 from ssl_transfer.data.store import ImageStore
-from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.settings import evaluate_recipe
+from ssl_transfer.evaluation.strategies.registry import STRATEGIES
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.models.flops import counted_flops, drop_weights
 from ssl_transfer.models.heads import LinearHead, SegmentationHead
+from ssl_transfer.schedule import Schedule
 
-PARTIAL = ("head_only", "lora")  # strategies that compute fewer gradients
 OUTPUTS = 3  # the cost of a head hardly depends on their number
 
 
@@ -26,16 +26,16 @@ def training_flops(protocol: str, backbone: Backbone, settings: Sequence[str]) -
         settings: Those of the evaluation, `key=value`.
 
     Raises:
-        RecipeError: If a setting is wrong, or the strategy trains a part of the weights.
+        RecipeError: If a setting is wrong, or the strategy does not suit the backbone.
     """
     recipe, options = evaluate_recipe(protocol, settings)
-    train, strategy, size = options["train"], options["strategy"].name, recipe.size or backbone.card.image_size
-    if strategy in PARTIAL:
-        raise RecipeError(f"the strategy {strategy} trains a part of the weights, so a run counts them")
+    train, strategy, size = options["train"], options["strategy"], recipe.size or backbone.card.image_size
     if protocol == "segment":
         head = SegmentationHead(backbone, OUTPUTS, size, options["decoder_width"])
     else:
         head = LinearHead(backbone.feature_dim, OUTPUTS)
+    schedule = Schedule(total_steps=train.steps)
+    STRATEGIES[strategy.name](backbone, head, schedule, **strategy.options)  # freezes layers, or adds some
     for part in (head, backbone.train()):
         drop_weights(part)
     with counted_flops() as flops:

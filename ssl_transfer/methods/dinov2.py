@@ -6,7 +6,7 @@ import warnings
 from typing import Annotated, Any, Literal
 
 import torch
-from lightly.loss import DINOLoss, IBOTPatchLoss, KoLeoLoss
+from lightly.loss import DINOLoss, KoLeoLoss
 from lightly.models.modules import MaskedVisionTransformerTIMM
 from lightly.models.modules.heads import DINOv2ProjectionHead
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -116,8 +116,7 @@ class DINOv2(SelfDistillation):
         self.momentum_network = MomentumNetwork(backbone, self.heads, slow_heads)
         kept = center_momentum if centering == "mean" else 1.0  # the centre stays 0
         self.criterion = DINOLoss(output_dim, student_temp=temperature, center_momentum=kept)
-        self.patch_criterion = IBOTPatchLoss(output_dim, student_temp=temperature)
-        self.patch_criterion.center = TokenCenter(output_dim, kept)
+        self.patch_criterion = PatchLoss(output_dim, temperature, kept)
         self.koleo_criterion = KoLeoLoss()
         self.centering, self.patch_weight, self.koleo_weight = centering, patch_weight, koleo_weight
         self.momentum, self.frozen_output_epochs = momentum, frozen_output_epochs
@@ -132,7 +131,7 @@ class DINOv2(SelfDistillation):
         """DINO over all pairs of other views, iBOT over the masked patches, and KoLeo over both global views."""
         images, small = torch.cat(batch.views[:LARGE_VIEWS]), batch.views[LARGE_VIEWS:]
         masks = self.masks(batch.rows, step)
-        masked = to_device(masks.flatten().nonzero()[:, 0], images.device)  # found on the CPU: a GPU would wait
+        masked, weights = (to_device(values, images.device) for values in _masked_patches(masks))
         masks = to_device(masks, images.device)
         features, patches = self._masked(images, masks)
         with torch.no_grad():
@@ -151,7 +150,7 @@ class DINOv2(SelfDistillation):
             loss = self.criterion(
                 list(targets.chunk(LARGE_VIEWS)), list(outputs.chunk(len(parts))), teacher_temp=temperature
             )
-            loss = loss + self.patch_weight * self.patch_criterion(patch_targets, patch_outputs, masks, temperature)
+            loss = loss + self.patch_weight * self.patch_criterion(patch_targets, patch_outputs, weights, temperature)
             if self.koleo_weight:
                 loss = loss + self.koleo_weight * sum(
                     self.koleo_criterion(gather_with_gradient(part.float())) for part in parts[:LARGE_VIEWS]
@@ -196,6 +195,37 @@ class DINOv2(SelfDistillation):
             raise RecipeError(
                 "train.batch_size: 1 image has no nearest neighbour for KoLeo. Set a larger one, or method.koleo_weight=0."
             )
+
+
+class PatchLoss(nn.Module):
+    """iBOT's cross-entropy of masked patches. (lightly's looks for them on the device, and the host would wait.)
+
+    Args:
+        output_dim: Number of output dimensions K.
+        temperature: Softmax temperature of the trained network, dimensionless.
+        center_momentum: Momentum of the running mean of targets, in [0, 1].
+    """
+
+    def __init__(self, output_dim: int, temperature: float, center_momentum: float):
+        super().__init__()
+        self.temperature, self.center = temperature, TokenCenter(output_dim, center_momentum)
+
+    def forward(self, targets: Tensor, outputs: Tensor, weights: Tensor, temperature: float) -> Tensor:
+        """Loss of n masked patches: outputs (n, K) of both networks, weights (n,), temperature of the targets."""
+        expected = ((targets - self.center.value) / temperature).softmax(-1)
+        entropies = -(expected * (outputs / self.temperature).log_softmax(-1)).sum(-1)
+        self.center.update(targets)
+        return (entropies * weights).sum()
+
+
+def _masked_patches(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions of the masked patches among all of a batch, and their weights in the loss: all images have one weight.
+
+    They are found on the CPU, since the host would wait for a GPU.
+    """
+    positions = masks.flatten().nonzero()[:, 0]
+    shares = 1 / (len(masks) * masks.sum((1, 2)).clamp(min=1))
+    return positions, shares[positions // masks[0].numel()]
 
 
 def _heads(

@@ -1,23 +1,21 @@
 """Batch normalisation over the global batch, on any device and any number of processes.
 
-`torch.nn.SyncBatchNorm` refuses CPU tensors, and its statistics always cover the whole batch. MoCo needs statistics over
-parts of it. `GlobalBatchNorm` does both: the global batch is cut into `groups` equal runs of images, on
-whichever ranks, and each group has its own statistics. Parameter names are those of BatchNorm, so weights are interchangeable.
+`torch.nn.SyncBatchNorm` refuses CPU tensors, its statistics always cover the whole batch, and the host waits three times for
+each layer, to find out which ranks hold images. Here all ranks hold equally many, and MoCo needs statistics over parts of the
+batch: `GlobalBatchNorm` cuts the global batch into `groups` equal runs of images, on whichever ranks, and each group has its own
+statistics. Parameter names are those of BatchNorm, so weights are interchangeable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 import torch.distributed as distributed
 import torch.nn.functional as functional
-from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from ssl_transfer.models.ranks import rank, sum_over_ranks, world_size
+from ssl_transfer.models.ranks import gather, rank, sum_over_ranks, world_size
 
 
 class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -45,6 +43,8 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
         world = world_size()
         if self.groups % world == 0:
             return self._local_groups(images, self.groups // world)
+        if self.groups == 1 and images.is_cuda:
+            return self._whole_batch(images)
         return self._spread_groups(images)
 
     def _local_groups(self, images: torch.Tensor, groups: int) -> torch.Tensor:
@@ -84,6 +84,13 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
             output = output.contiguous(memory_format=torch.channels_last)
         return output
 
+    def _whole_batch(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise one group that spans GPUs, with the kernels of torch's SyncBatchNorm."""
+        running = (self.running_mean, self.running_var) if self.track_running_stats else (None, None)
+        if self.track_running_stats:
+            self.num_batches_tracked.add_(1)
+        return _WholeBatch.apply(images, self.weight, self.bias, *running, self.momentum, self.eps)
+
     def _remember(self, mean: torch.Tensor, variance: torch.Tensor, reduce: bool) -> None:
         if not self.track_running_stats:
             return
@@ -97,19 +104,13 @@ class GlobalBatchNorm(nn.modules.batchnorm._BatchNorm):
             self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
 
 
-def globalise_batchnorm(module: nn.Module, groups: int, device: torch.device) -> nn.Module:
+def globalise_batchnorm(module: nn.Module, groups: int) -> nn.Module:
     """Make every BatchNorm of `module` one over the global batch; layers change their class and keep their tensors.
 
-    One process and one group need no change; several GPUs and one group is torch's own fused SyncBatchNorm.
+    One process and one group need no change.
     """
     if groups == 1 and world_size() == 1:
         return module
-    if groups == 1 and device.type == "cuda":
-        converted = convert_sync_batchnorm(module)  # timm's, which keeps the activation of a BatchNormAct2d
-        for layer in converted.modules():
-            if isinstance(layer, nn.SyncBatchNorm):
-                layer.__class__ = type(f"Equal{type(layer).__name__}", (_EqualParts, type(layer)), {})
-        return converted
     for old in module.modules():
         if isinstance(old, nn.modules.batchnorm._BatchNorm) and not isinstance(old, GlobalBatchNorm):
             layer: Any = old  # Any: its class changes
@@ -121,27 +122,43 @@ def globalise_batchnorm(module: nn.Module, groups: int, device: torch.device) ->
     return module
 
 
-class _EqualParts(nn.SyncBatchNorm):
-    """torch's SyncBatchNorm for ranks that all hold images.
+class _WholeBatch(torch.autograd.Function):
+    """BatchNorm over ranks that hold equally many images, on GPUs; running statistics are updated in place.
 
-    In every layer torch selects the statistics of ranks that do, for which the host waits three times. It leaves that out while
-    CUDA records a graph.
+    The gradients of weight and bias are those of this rank's images, as DistributedDataParallel expects them.
     """
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalise (B, C, …), and activate if the layer does."""
-        with _as_if_a_graph_was_recorded():
-            return super().forward(images)
+    @staticmethod
+    def forward(context, images, weight, bias, running_mean, running_var, momentum, eps):
+        images = _dense(images)
+        statistics = torch.stack(torch.batch_norm_stats(images, eps))  # means and 1 / standard deviations, (2, C)
+        means, inverses = gather(statistics[None]).unbind(1)
+        counts = means.new_full((len(means),), images.numel() // images.shape[1])
+        mean, inverse = torch.batch_norm_gather_stats_with_counts(
+            images, means, inverses, running_mean, running_var, momentum, eps, counts
+        )
+        context.save_for_backward(images, weight, mean, inverse, counts.int())
+        return torch.batch_norm_elemt(images, weight, bias, mean, inverse, eps)
+
+    @staticmethod
+    def backward(context, gradient):
+        images, weight, mean, inverse, counts = context.saved_tensors
+        gradient = _dense(gradient)
+        *sums, of_weight, of_bias = torch.batch_norm_backward_reduce(
+            gradient, images, mean, inverse, weight, True, *context.needs_input_grad[1:3]
+        )
+        sums = torch.stack(sums)
+        distributed.all_reduce(sums)
+        weight = weight if weight is None else weight.to(mean.dtype)
+        of_images = torch.batch_norm_backward_elemt(gradient, images, mean, inverse, weight, *sums, counts)
+        return of_images, of_weight, of_bias, None, None, None, None
 
 
-@contextmanager
-def _as_if_a_graph_was_recorded() -> Iterator[None]:
-    asked = torch.cuda.is_current_stream_capturing
-    torch.cuda.is_current_stream_capturing = lambda: True
-    try:
-        yield
-    finally:
-        torch.cuda.is_current_stream_capturing = asked
+def _dense(images: torch.Tensor) -> torch.Tensor:
+    """Images in channels_last as they are, others contiguous: what the kernels take."""
+    return (
+        images if images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last) else images.contiguous()
+    )
 
 
 class _GlobalThenAct(GlobalBatchNorm):

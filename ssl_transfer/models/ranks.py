@@ -26,9 +26,10 @@ def gather(tensor: torch.Tensor) -> torch.Tensor:
     if world_size() == 1:
         return tensor
     tensor = tensor.contiguous()  # also of channels_last, so that the parts have the same order of elements
-    parts = [torch.empty_like(tensor) for _ in range(world_size())]
-    distributed.all_gather(parts, tensor)
-    return torch.cat(parts)
+    whole = tensor.new_empty(world_size() * len(tensor), *tensor.shape[1:])
+    single = getattr(distributed, "all_gather_single", None) or distributed.all_gather_into_tensor  # before torch 2.14
+    single(whole, tensor)
+    return whole
 
 
 def gather_with_gradient(tensor: torch.Tensor) -> torch.Tensor:

@@ -126,7 +126,7 @@ class Session:
             clip_gradient: Largest norm of the gradient; None: no clipping.
             label: Label of the progress bar.
         """
-        globalise_batchnorm(objective, objective.bn_groups, self.accelerator.device)
+        globalise_batchnorm(objective, objective.bn_groups)
         objective.to(device=self.accelerator.device)
         objective.to(memory_format=MEMORY_FORMATS[self.machine.memory_format])
         if compiled:

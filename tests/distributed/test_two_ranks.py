@@ -12,14 +12,15 @@ import pytest
 import torch
 import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
-from support import gloo
+from support import gloo, sync_batchnorm
 from support.tiny_methods import RESNET, VIT, assert_same_tensors, gradients, new_batch, new_method
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ssl_transfer.data.views import ViewBatch
 from ssl_transfer.errors import RecipeError
 from ssl_transfer.methods.registry import METHODS
-from ssl_transfer.models.batchnorm import globalise_batchnorm
+from ssl_transfer.models.batchnorm import GlobalBatchNorm, globalise_batchnorm
 from ssl_transfer.models.ranks import gather
 from ssl_transfer.pretraining.stage import pretrain
 from ssl_transfer.recipe import PretrainRecipe, load_recipe
@@ -61,9 +62,9 @@ CASES = {  # moco: groups within a rank, groups that span ranks, one group
     "distill": ("distill", RESNET, {"queue": 24}),
     "distill_vit": ("distill", VIT, {"queue": 36, "patch_weight": 0.5}),
 }
+LAYERS = ("maps", "channels_last", "vectors", "without_weights")
 IMAGES, STEPS = 12, 2
 SCHEDULE = Schedule(steps_per_epoch=1, total_steps=100)  # MAE's masks change, DINO's output layer is let go
-CPU = torch.device("cpu")
 BETWEEN_RANKS = {"broadcast_buffers": False, "gradient_as_bucket_view": True}  # as in training
 
 
@@ -76,7 +77,7 @@ def take_steps(case, rank, world):
     name, kind, options = CASES[case]
     method = new_method(name, kind, **options)
     method.schedule = SCHEDULE
-    globalise_batchnorm(method, method.bn_groups, CPU)
+    globalise_batchnorm(method, method.bn_groups)
     network = DistributedDataParallel(method, **BETWEEN_RANKS) if world > 1 else method
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
     mine, losses = slice(rank * IMAGES // world, (rank + 1) * IMAGES // world), []
@@ -108,6 +109,9 @@ def rank_main(rank, folder, recipe):
     for case in CASES:
         torch.save(take_steps(case, rank, 2), f"{folder}/{case}-{rank}.pt")
     torch.save(gather(channels_last_images()[rank : rank + 1]), f"{folder}/gathered-{rank}.pt")
+    sync_batchnorm.register()
+    for case in LAYERS:
+        torch.save(layer_by_kernels_of_gpus(case, rank), f"{folder}/{case}-{rank}.pt")
     for batch_size in (9, 1):
         with pytest.raises(RecipeError) as refusal:
             pretrain(load_recipe(PretrainRecipe, recipe, [f"train.batch_size={batch_size}"]), f"{folder}/run")
@@ -118,6 +122,32 @@ def rank_main(rank, folder, recipe):
 def channels_last_images():
     """One image for each of two ranks, whose elements are in another order in memory."""
     return torch.arange(48.0).view(2, 3, 2, 4).contiguous(memory_format=torch.channels_last)
+
+
+def layer_and_images(case):
+    """A layer of BatchNorm, float32 images with a large mean, and weights of the outputs in a loss."""
+    draw = torch.Generator().manual_seed(0)
+    layer = nn.BatchNorm2d(5, affine=case != "without_weights")
+    for weight in layer.parameters():
+        nn.init.normal_(weight, generator=draw)
+    images, weights = (torch.randn(IMAGES, 5, *(() if case == "vectors" else (3, 4)), generator=draw) for _ in range(2))
+    images = images * torch.arange(1, IMAGES + 1).view(-1, *[1] * (images.ndim - 1)) + 20
+    if case == "channels_last":
+        images = images.contiguous(memory_format=torch.channels_last)
+    return layer, images.requires_grad_(), weights
+
+
+def layer_by_kernels_of_gpus(case, rank):
+    """Outputs and gradients of this rank's half of the images, gradients of weights over both, running statistics."""
+    layer, images, weights = layer_and_images(case)
+    layer.__class__ = GlobalBatchNorm
+    images, weights = (values.detach().chunk(2)[rank] for values in (images, weights))
+    outputs = layer._whole_batch(images.requires_grad_())
+    (outputs * weights).sum().backward()
+    of_weights = [weight.grad for weight in layer.parameters()]
+    for gradient in of_weights:
+        distributed.all_reduce(gradient)
+    return outputs.detach(), images.grad, *of_weights, *layer.buffers()
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +169,21 @@ def test_images_in_channels_last_are_gathered_in_order(folder_of_two_ranks):
     for rank in range(2):
         gathered = torch.load(folder_of_two_ranks / f"gathered-{rank}.pt", weights_only=True)
         assert torch.equal(gathered, channels_last_images())
+
+
+@pytest.mark.parametrize("case", LAYERS)
+def test_the_kernels_of_gpus_normalise_two_halves_as_one_batch(two_ranks, case):
+    """The kernels are those of `support/sync_batchnorm.py`."""
+    layer, images, weights = layer_and_images(case)
+    if case == "vectors":
+        layer.__class__ = nn.BatchNorm1d
+    outputs = layer(images)
+    (outputs * weights).sum().backward()
+    expected = [outputs.detach(), images.grad, *(weight.grad for weight in layer.parameters()), *layer.buffers()]
+    for rank, found in enumerate(two_ranks(case)):
+        halves = [values.chunk(2)[rank] for values in expected[:2]]
+        for one, other in zip([*halves, *expected[2:]], found, strict=True):
+            assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.usefixtures("one_thread")

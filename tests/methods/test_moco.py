@@ -10,8 +10,6 @@ from ssl_transfer.errors import RecipeError
 from ssl_transfer.models.batchnorm import globalise_batchnorm
 from ssl_transfer.schedule import Schedule
 
-CPU = torch.device("cpu")
-
 
 def naive_loss_and_keys(naive, batch, queue, temperature):
     """He et al. 2020, Algorithm 1, with v2's temperature and head."""
@@ -76,7 +74,7 @@ def test_shuffling_does_not_change_keys_that_do_not_depend_on_other_images():
 
 def test_moco_s_keys_are_shuffled_differently_at_every_step_and_with_every_seed():
     method = new_method("moco", bn_groups=4)
-    globalise_batchnorm(method, 4, CPU)
+    globalise_batchnorm(method, 4)
     images = new_batch(method).views[1]
 
     def keys(seed, step):
@@ -91,7 +89,7 @@ def test_moco_s_keys_are_shuffled_differently_at_every_step_and_with_every_seed(
 def test_moco_s_queries_are_normalised_in_groups_of_their_own():
     method = new_method("moco", bn_groups=4)
     naive = twin(method)
-    globalise_batchnorm(method, method.bn_groups, CPU)
+    globalise_batchnorm(method, method.bn_groups)
     views = new_batch(method).views[0]
     expected = torch.cat([naive.projection_head(naive.backbone(part)) for part in views.chunk(4)])
     assert torch.allclose(method.projection_head(method.backbone(views)), expected, atol=1e-8)

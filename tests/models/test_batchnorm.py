@@ -13,8 +13,6 @@ from torch import nn
 from ssl_transfer.models.backbone import save_backbone
 from ssl_transfer.models.batchnorm import GlobalBatchNorm, globalise_batchnorm
 
-CPU = torch.device("cpu")
-
 
 def chunked(images, layer, groups):
     parts = [
@@ -40,7 +38,7 @@ def images():
 @pytest.mark.parametrize("groups", [2, 3, 4, 6])
 def test_each_group_is_normalised_by_its_own_statistics(layer, images, groups):
     expected = chunked(images, layer, groups)
-    found = globalise_batchnorm(nn.Sequential(layer), groups, CPU)(images)
+    found = globalise_batchnorm(nn.Sequential(layer), groups)(images)
     assert torch.allclose(found, expected, atol=1e-6)
 
 
@@ -69,7 +67,7 @@ def test_sums_over_groups_give_what_groups_by_themselves_give(layer, images, gro
 
 
 def test_running_statistics_are_the_mean_over_groups(layer, images):
-    groups = globalise_batchnorm(nn.Sequential(layer), 3, CPU)
+    groups = globalise_batchnorm(nn.Sequential(layer), 3)
     groups(images)
     parts = images.chunk(3)
     mean = torch.stack([part.mean((0, 2, 3)) for part in parts]).mean(0)
@@ -82,17 +80,17 @@ def test_running_statistics_are_the_mean_over_groups(layer, images):
 def test_in_eval_a_global_layer_is_the_plain_layer(layer, images):
     layer.running_mean.normal_()
     expected = copy.deepcopy(layer).eval()(images)
-    assert torch.equal(globalise_batchnorm(nn.Sequential(layer), 3, CPU).eval()(images), expected)
+    assert torch.equal(globalise_batchnorm(nn.Sequential(layer), 3).eval()(images), expected)
 
 
 def test_one_group_on_one_process_leaves_the_layers_as_they_are(layer):
-    assert type(globalise_batchnorm(nn.Sequential(layer), 1, CPU)[0]) is nn.BatchNorm2d
+    assert type(globalise_batchnorm(nn.Sequential(layer), 1)[0]) is nn.BatchNorm2d
 
 
 def test_layers_of_timm_keep_their_activation_and_their_names():
     model = timm.create_model("test_efficientnet", num_classes=0, in_chans=1).double()
     names = list(model.state_dict())
-    grouped = globalise_batchnorm(copy.deepcopy(model), 2, CPU)
+    grouped = globalise_batchnorm(copy.deepcopy(model), 2)
     images = torch.randn(8, 1, 64, 64, dtype=torch.float64)
     parts = [copy.deepcopy(model).train()(part) for part in images.chunk(2)]
     assert list(grouped.state_dict()) == names
@@ -102,7 +100,7 @@ def test_layers_of_timm_keep_their_activation_and_their_names():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_with_global_layers_of_one_group_trains_as_it_did_without(family):
     plain = family_backbone(family, size=64).model.double().train()
-    model = globalise_batchnorm(copy.deepcopy(plain), 2, CPU)
+    model = globalise_batchnorm(copy.deepcopy(plain), 2)
     for layer in model.modules():
         if isinstance(layer, GlobalBatchNorm):
             layer.groups = 1
@@ -123,13 +121,13 @@ def test_a_family_with_global_layers_of_two_groups_treats_each_half_as_a_batch(f
     plain = family_backbone(family, size=64).model.double().train()
     images = torch.randn(8, 1, 64, 64, dtype=torch.float64)
     expected = torch.cat([copy.deepcopy(plain)(part) for part in images.chunk(2)])
-    assert torch.allclose(globalise_batchnorm(plain, 2, CPU)(images), expected, atol=1e-8)
+    assert torch.allclose(globalise_batchnorm(plain, 2)(images), expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_backbone_trained_with_global_layers_is_saved_under_the_names_that_timm_loads(tmp_path, family):
     backbone = family_backbone(family)
-    globalise_batchnorm(backbone, 2, CPU).train()(torch.randn(4, 1, 32, 32))
+    globalise_batchnorm(backbone, 2).train()(torch.randn(4, 1, 32, 32))
     save_backbone(backbone.eval(), tmp_path / "b")
     plain = timm.create_model(f"local-dir:{tmp_path / 'b'}", pretrained=True).eval()
     images = torch.randn(2, 1, 32, 32)

@@ -31,7 +31,7 @@ CASES = {  # overrides of the recipe
     "accumulated": ["method={name: moco, queue: 48, bn_groups: 1, projection_dim: 16}", "train.accumulate_steps=2"],
     "workers": ["train.workers=1"],
 }
-WAITS = {"moco": 1, "dinov2": 1, "distill": 1, "accumulated": 2}  # of the host in a step that is not logged; others: 0
+WAITS = {"moco": 1, "distill": 1, "accumulated": 2}  # of the host in a step that is not logged; others: 0
 QUICK = ("simclr", "moco", "dino", "mae", "lars")
 
 

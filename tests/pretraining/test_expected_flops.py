@@ -45,7 +45,7 @@ def test_a_recipe_states_what_the_card_of_its_run_states(finished, tiny_recipe):
     assert pretraining_flops(load_recipe(PretrainRecipe, tiny_recipe), "recipe") == card["flops"] > 0
 
 
-@pytest.mark.parametrize("name", sorted(set(SMALL) - {"dinov2"}))
+@pytest.mark.parametrize("name", sorted(SMALL))
 def test_every_method_is_counted_without_its_weights_as_with_them(name):
     method = new_method(name, VIT if name in VIT_ONLY else RESNET)
     batch, found = new_batch(method), []
@@ -63,8 +63,6 @@ def test_every_method_is_counted_without_its_weights_as_with_them(name):
 
 
 def test_what_cannot_be_known_before_the_run_is_said():
-    with pytest.raises(RecipeError, match="dinov2 depend on values"):
-        pretraining_flops(recipe_of({"name": "dinov2", **SMALL["dinov2"]}, VIT), "recipe")
     with pytest.raises(RecipeError, match="teacher is opened"):
         pretraining_flops(recipe_of({"name": "distill", **SMALL["distill"]}, RESNET), "recipe")
     with pytest.raises(StoreError, match="no such store"):

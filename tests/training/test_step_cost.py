@@ -79,7 +79,7 @@ def test_dino_is_counted_with_its_small_views_and_its_momentum_network():
 @pytest.mark.parametrize("groups", [1, 2])
 def test_moco_is_counted_with_its_keys_and_queue_at_any_number_of_groups(groups):
     method = new_method("moco", bn_groups=groups)
-    globalise_batchnorm(method, groups, torch.device("cpu"))
+    globalise_batchnorm(method, groups)
     batch = new_batch(method)
     with torch.no_grad(), counted_flops() as flops:
         method(batch, 0)
