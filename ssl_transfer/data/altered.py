@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ssl_transfer.data.card import StoreCard
-from ssl_transfer.data.images import Images, Positions
+from ssl_transfer.data.images import Images, Positions, images_at
 from ssl_transfer.domains import Domain
 from ssl_transfer.errors import StoreError
 
@@ -78,8 +78,8 @@ class AlteredStore:
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitem__(self, position: int) -> np.ndarray:
-        return self.read([position % len(self)])[0]
+    def __getitem__(self, position: int | slice) -> np.ndarray:
+        return images_at(self, position)
 
     def read(self, positions: Positions) -> np.ndarray:
         """Images at `positions`, shape (B, C, H, W)."""

@@ -63,7 +63,7 @@ class Images(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, position: int) -> np.ndarray: ...
+    def __getitem__(self, position: int | slice) -> np.ndarray: ...
 
     def read(self, positions: Positions) -> np.ndarray:
         """Images at `positions` (all in [0, len)), shape (B, C, H, W), in physical units."""
@@ -80,3 +80,16 @@ class Images(Protocol):
     def positions(self, split: str) -> np.ndarray:
         """Positions of the rows of one split, ascending; int64, shape (n,)."""
         ...
+
+
+def images_at(images: Images, position: int | slice) -> np.ndarray:
+    """`images[position]`: one image, (C, H, W), or those of a slice, (B, C, H, W).
+
+    Raises:
+        IndexError: If there is no such image.
+    """
+    if isinstance(position, slice):
+        return images.read(np.arange(len(images))[position])
+    if not -len(images) <= position < len(images):
+        raise IndexError(f"{images.path}: position {position} of {len(images)} images")
+    return images.read([position % len(images)])[0]

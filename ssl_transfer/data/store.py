@@ -23,7 +23,7 @@ from ssl_transfer.data.card import MaskCard, SplitSize, StoreCard
 from ssl_transfer.data.digests import FINGERPRINTS
 from ssl_transfer.data.display import STORED_PERCENTILES
 from ssl_transfer.data.image_files import ImageFiles, fingerprint_reader
-from ssl_transfer.data.images import Positions
+from ssl_transfer.data.images import Positions, images_at
 from ssl_transfer.data.integrity import check_at_opening, problems, sample_positions, shard_checksums
 from ssl_transfer.data.partial import PartialStore
 from ssl_transfer.data.rows import content_digest
@@ -78,11 +78,7 @@ class ImageStore:
         return self.card.n_images
 
     def __getitem__(self, position: int | slice) -> np.ndarray:
-        if isinstance(position, slice):
-            return self.read(np.arange(len(self))[position])
-        if not -len(self) <= position < len(self):
-            raise IndexError(f"{self.path}: position {position} of {len(self)} images")
-        return self._pixels.read([position % len(self)])[0]
+        return images_at(self, position)
 
     def read(self, positions: Positions) -> np.ndarray:
         """Images at `positions` (all in [0, len)), shape (B, C, H, W), in physical units."""

@@ -166,6 +166,16 @@ def test_colours_have_no_air(tmp_path):
         ClearedAir(written(tmp_path / "s", "rgb", channels=3))
 
 
+def test_positions_and_slices_of_an_altered_store_are_those_of_a_list(ct_store):
+    some = SelectedRows(ct_store, np.array([7, 3, 11, 20]))
+    whole = some.read(np.arange(4))
+    for part in (slice(1, 3), slice(None, None, -2), slice(9, None), -1):
+        assert np.array_equal(some[part], whole[part])
+    assert len(list(some)) == 4  # iteration ends at the first IndexError
+    with pytest.raises(IndexError, match="position 4 of 4 images"):
+        some[4]
+
+
 def test_selected_rows_are_a_store_of_these_rows_alone(ct_store):
     chosen = np.array([7, 3, 11, 20])
     some = SelectedRows(ct_store, chosen)
