@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from operator import eq
@@ -13,6 +14,17 @@ import numpy as np
 def is_missing(value: Any) -> bool:
     """Whether a value of a column is missing: None or NaN."""
     return value is None or value != value
+
+
+def by_numbers(text: str) -> list[tuple[bool, float, str]]:
+    """Sort key of a text: the numbers in it by size, before words.
+
+    Example:
+        >>> sorted(["10-14", "90+", "5-9", "none", "-2", "-3.5"], key=by_numbers)
+        ['-3.5', '-2', '5-9', '10-14', '90+', 'none']
+    """
+    parts = re.findall(r"(?:^-)?\d+(?:\.\d+)?|\D+", text)
+    return [(False, float(part), "") if part[-1].isdecimal() else (True, 0.0, part) for part in parts]
 
 
 class Texts(Sequence[str]):

@@ -15,7 +15,7 @@ from ssl_transfer.channels import Window
 from ssl_transfer.data.display import SOFT_TISSUE_HU, displayed
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import UsageError, nearest
-from ssl_transfer.texts import is_missing
+from ssl_transfer.texts import by_numbers, is_missing
 
 MOST_ROWS = 12  # labels shown, if there are more
 WIDTH = 1600  # pixels of the sheet
@@ -114,9 +114,8 @@ def _examples(store: ImageStore, images: int, by: str) -> list[tuple[str, np.nda
         return _wrapped(
             "" if name == NO_LABEL else _title(name, count), _evenly_spaced(np.arange(count), min(images, count))
         )
-    order = {
-        name: number for number, name in enumerate((store.card.classes if by == "label" else sorted(counts)) or [])
-    }
+    names = (store.card.classes or ()) if by == "label" else sorted(counts, key=by_numbers)
+    order = {name: number for number, name in enumerate(names)}
     most = sorted(labels, key=lambda label: -label[1])[:MOST_ROWS]
     columns = min(16, max(5, images // len(most)))
     values = np.array([labels[-1][0] if is_missing(value) else str(value) for value in store.column(by)])

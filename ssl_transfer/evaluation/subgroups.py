@@ -6,7 +6,6 @@ above zero by chance alone, so it comes with the gap that groups have if their v
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +20,7 @@ from ssl_transfer.evaluation.context import EvalContext, ProtocolResult
 from ssl_transfer.measures.case_predictions import LABEL, CasePredictions
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.measures.resampling import draw_counts, patient_intervals, percentile_interval
+from ssl_transfer.texts import by_numbers
 
 FEWEST_PATIENTS = 10  # of a group; with fewer, no number is given
 MOST_GROUPS = 20  # of a column, the largest ones
@@ -80,7 +80,7 @@ def compare_groups(
         with a gap of at least this size. These are None where fewer than two groups have a score.
     """
     sizes = pandas.Series(groups, dtype=object).value_counts()
-    shown = sorted(map(str, sizes.index[:MOST_GROUPS]), key=_in_order)
+    shown = sorted(map(str, sizes.index[:MOST_GROUPS]), key=by_numbers)
     entries = [_entry(cases, groups == value, value, metric, names, resamples, seed) for value in shown]
     missing = np.array([value is None for value in groups])
     if missing.any():
@@ -165,12 +165,6 @@ def _gaps_by_chance(
     scores = np.stack([cases.metric(metric, (permuted == code).astype(float)) for code in range(len(scored))])
     scores = scores[:, np.isfinite(scores).all(0)]
     return np.ptp(scores, axis=0)
-
-
-def _in_order(value: str) -> list[tuple[bool, float, str]]:
-    """Sort key of a group: numbers in it by size."""
-    parts = re.findall(r"\d+(?:\.\d+)?|[^\d]+", value)
-    return [(not part[0].isdigit(), float(part) if part[0].isdigit() else 0.0, part) for part in parts]
 
 
 def _finite(value: float) -> float | None:

@@ -220,9 +220,10 @@ def test_the_contact_sheet_shows_every_label_and_outlines_masks(tmp_path, out):
     assert (np.ptp(sheet[grey.any(1)], axis=-1) > 100).any()  # an outline in colour
 
 
-def test_a_contact_sheet_has_a_row_for_each_value_of_a_column(tmp_path, out):
+@pytest.mark.parametrize("values", [("s0", "s1", "s2"), (9, 10, 100)])
+def test_a_contact_sheet_has_a_row_for_each_value_of_a_column_numbers_by_size(tmp_path, out, values):
     with open(tmp_path / "t.csv", "w") as file:
-        file.write("file,scanner\n" + "".join(f"{number}.png,s{number % 3}\n" for number in range(12)))
+        file.write("file,scanner\n" + "".join(f"{number}.png,{values[number % 3]}\n" for number in range(12)))
     for number in range(12):
         save(tmp_path / "in" / f"{number}.png", np.full((8, 8), 50 + 50 * (number % 3)))
     store = ingest(tmp_path / "in", out, labels=tmp_path / "t.csv")
