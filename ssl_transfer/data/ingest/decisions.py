@@ -132,7 +132,9 @@ class _Facts:
         if rule in AS_DISPLAYED:
             self._add_span(rule, *DISPLAY_RANGE)
         elif rule not in ("hu", "percentile"):
-            self._add_span(rule, item.row["range_low"], item.row["range_high"])
+            for _, columns in item.plan or ((0, {}),):  # the frames of an object may have ranges of their own
+                of_image = item.row | columns
+                self._add_span(rule, of_image["range_low"], of_image["range_high"])
         if item.uid:
             self.uids.append(_hashed(item.uid))
         if item.row.get("series") is not None:

@@ -7,7 +7,8 @@ import numpy as np
 from ssl_transfer.data.digests import FINGERPRINTS, pixel_digest
 from ssl_transfer.data.display import SCALED_RANGE
 from ssl_transfer.data.ingest.fit import Fit
-from ssl_transfer.data.ingest.ranges import span_of
+from ssl_transfer.data.ingest.ranges import span_of, stated_span
+from ssl_transfer.data.ingest.sampling import Span
 from ssl_transfer.data.readers.reader import Item, Reader, Unreadable
 from ssl_transfer.measures.fingerprint import fingerprint
 
@@ -27,14 +28,18 @@ class Decoding:
             if not frames:
                 return "there is no image in it"
             spacing = self.fit.spacing(item.row, item.size)
-            span = span_of(item, [image for image, _, _ in frames])
-            of_item = spacing if span is None else spacing | {"range_low": span[0], "range_high": span[1]}
-            return [self._written(image, columns | of_item, mask, span) for image, columns, mask in frames]
+            of_item = span_of(item, [image for image, _, _ in frames])
+            return [
+                self._written(image, columns | spacing, mask, stated_span(columns) or of_item)
+                for image, columns, mask in frames
+            ]
         except Unreadable as error:
             return str(error)
 
-    def _written(self, image: np.ndarray, columns: dict, mask: np.ndarray | None, span) -> Written:
+    def _written(self, image: np.ndarray, columns: dict, mask: np.ndarray | None, span: Span | None) -> Written:
         image = self.fit.image(image, span)
+        if span is not None:
+            columns |= {"range_low": span[0], "range_high": span[1]}
         digests = {"pixel_digest": pixel_digest(image)}
         if mask is not None:
             mask = self.fit.mask(mask)

@@ -2,7 +2,7 @@
 
 HU need no range, and 8-bit grey and colour have that of their display, 0 to 255. For every other image, `--range` states a rule:
 
-- `window`: the VOI window that the file states;
+- `window`: the VOI window that the file states, of an enhanced object for each frame;
 - `bits`: the values that the stored bits can hold;
 - `percentile`: the 0.5 and 99.5 percentile of the series;
 - `auto`: `window`, or `bits` where there is no window; `percentile` for MR, PET and scintigraphy, for other volumes of unknown
@@ -140,16 +140,28 @@ def choose_ranges(
         of_item = _rule(item, rule)
         low, high = spans[next(of_groups)].tolist() if of_item == "percentile" else _stated(item, of_item, depths)
         item.row |= {"intensity": of_item} | ({"range_low": low, "range_high": high} if low == low else {})
+        if of_item == "window" and item.windows and item.plan:
+            item.plan = [(number, columns | _columns(item.windows[number])) for number, columns in item.plan]
     if one:
         found = next(iter([*stated, *((low, high) for low, high in spans.tolist() if low == low)]), None)
         return Ranges("stored", found, groups=len(groups), depths=depths, warnings=warnings)
     return Ranges("scaled", SCALED_RANGE, np.dtype(chosen.dtype), len(groups), depths, warnings)
 
 
+def _columns(span: Span | None) -> dict[str, float]:
+    """A range as columns; empty if there is none."""
+    return {} if span is None else {"range_low": float(span[0]), "range_high": float(span[1])}
+
+
+def stated_span(columns: Mapping[str, Any]) -> Span | None:
+    """The range in the columns of a file or an image; None if there is none."""
+    return None if columns.get("range_low") is None else (columns["range_low"], columns["range_high"])
+
+
 def span_of(item: Item, images: Sequence[np.ndarray]) -> Span | None:
     """The range of an item: that in its row, or the percentiles of its images; None: it needs none."""
-    if item.row.get("range_low") is not None:
-        return item.row["range_low"], item.row["range_high"]
+    if stated := stated_span(item.row):
+        return stated
     return percentile_range(sampled(images)) if item.row.get("intensity") == "percentile" else None
 
 
@@ -170,11 +182,21 @@ def _rule(item: Item, rule: Rule) -> str:
     return "percentile" if rule == "bits" and _full_depth(item) is None else rule
 
 
+def _windows(item: Item) -> Sequence[Span | None]:
+    """The VOI window of all images of an item, or that of each."""
+    return item.windows or (item.window,)
+
+
 def _has_window(item: Item) -> bool:
-    """Whether an item states a window that contains a value which it can have."""
-    if item.window is None or not np.isfinite(item.window).all() or not item.window[0] < item.window[1]:
+    """Whether an item states a window that contains a value which it can have, for each of its images."""
+    return all(window is not None and _is_usable(window, item.depth) for window in _windows(item))
+
+
+def _is_usable(window: Span, depth: Span | None) -> bool:
+    """Whether a window contains a value of the range of the bits."""
+    if not np.isfinite(window).all() or not window[0] < window[1]:
         return False
-    return item.depth is None or (item.window[0] < item.depth[1] and item.depth[0] < item.window[1])
+    return depth is None or (window[0] < depth[1] and depth[0] < window[1])
 
 
 def _full_depth(item: Item) -> Span | None:
@@ -189,7 +211,7 @@ class _Choice:
 
     Attributes:
         images: Files by rule.
-        spans: Ranges that are known from headers; two at most, since more decide nothing.
+        spans: Ranges that are known from headers; of the first items that have two, since more decide nothing.
         containers: Positions of items whose depth in use is to be found, by `_detector`.
         positions: Items whose range is by percentile.
         series, volumes: A hash of the series and of the volume of each of these, whose intensities are on one scale.
@@ -224,8 +246,9 @@ class _Choice:
             elif of_item == "bits" and _bits(item) >= PROMISED_BITS:
                 choice.containers.setdefault(_detector(item), array("q")).append(position)
             elif len(choice.spans) < 2:
-                choice.spans.add(_stated(item, of_item, {}))
-            if item.window is not None and not _has_window(item):
+                of_images = item.windows if of_item == "window" and item.windows else [_stated(item, of_item, {})]
+                choice.spans.update(filter(None, of_images))
+            if any(window is not None and not _is_usable(window, item.depth) for window in _windows(item)):
                 count, first = choice.ignored
                 choice.ignored = count + 1, [*first, item.file][:3]
             is_float = item.dtype.kind == "f" and item.depth is None

@@ -209,16 +209,17 @@ def _descriptor(item) -> tuple[int, int, int]:
     return values[0] % 65536 or 65536, values[1], values[2]
 
 
-def voi_window(header, physical: Span | None) -> Span | None:
-    """Lowest and highest physical value of the first VOI window, or else of the input of the VOI lookup table.
+def voi_window(header, physical: Span | None, frame: int = 0) -> Span | None:
+    """Lowest and highest physical value of the first VOI window of a frame, or else of the input of the VOI lookup table.
 
     Windows of the functions LINEAR (PS3.3 C.11.2.1.2), LINEAR_EXACT and SIGMOID are read; a sigmoid as the line of its window.
 
     Args:
         header: The dataset of the object.
         physical: Lowest and highest value that its bits can hold; a window outside of it is not meant.
+        frame: Number of the frame, for enhanced objects: their window is that of the frame, else the one of all frames.
     """
-    holder = group_or_header(header, 0, "FrameVOILUTSequence")
+    holder = group_or_header(header, frame, "FrameVOILUTSequence")
     center, width = number(holder, "WindowCenter"), number(holder, "WindowWidth")
     span = None
     if center is not None and width is not None and width > 0:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_transfer.data.readers.dicom_acquisition import acquisition
-from ssl_transfer.data.readers.dicom_coding import Coding, coding_of, padding_of, voi_window
+from ssl_transfer.data.readers.dicom_coding import Coding, Span, coding_of, padding_of, voi_window
 from ssl_transfer.data.readers.dicom_geometry import Frame, frames_of, pixel_spacing
 from ssl_transfer.data.readers.dicom_mosaic import is_mosaic, mosaic_of
 from ssl_transfer.data.readers.dicom_parser import ordinary_header
@@ -239,6 +239,7 @@ def classify(file: str, path: Path, header: Header, *, broken: bool) -> ImageFil
     image = _image_file(item, coding, frames, dataset)
     if states(dataset, "PerFrameFunctionalGroupsSequence"):
         image.frame_columns = _frame_columns(dataset, len(frames))
+        item.windows = _frame_windows(dataset, item, len(frames)) if coding.kind == "grey" else None
     return image
 
 
@@ -284,6 +285,12 @@ def _frame_columns(dataset, frames: int) -> tuple[dict, ...]:
     rows = [columns(dataset, frame) for frame in range(frames)]
     different = [name for name, value in rows[0].items() if any(row[name] != value for row in rows)]
     return tuple({name: row[name] for name in different} for row in rows) if different else ()
+
+
+def _frame_windows(dataset, item: Item, frames: int) -> tuple[Span | None, ...] | None:
+    """The VOI window of each frame; None if that of the item is that of all."""
+    windows = tuple(voi_window(dataset, item.depth, frame) for frame in range(frames))
+    return None if set(windows) == {item.window} else windows
 
 
 def _not_an_image(file: str, header: Header, broken: bool) -> tuple[str, str] | None:

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from ssl_transfer.data.readers.dicom_coding import Rescale, rescale_text
+from ssl_transfer.data.readers.dicom_coding import Rescale, Span, rescale_text
 from ssl_transfer.data.readers.dicom_header import ImageFile
 from ssl_transfer.data.readers.reader import Refusal
 from ssl_transfer.domains import UNKNOWN
@@ -252,9 +252,14 @@ def _record(one: Judged, *, in_hu: bool) -> None:
     item.dtype = coding.dtype(hu=in_hu, rescale=one.proved)
     if one.proved:
         item.depth = coding.physical(one.proved)
-    if coding.is_inverted and not in_hu and item.window:  # as the values are, about the range of the bits
-        low, high = item.window
-        item.window = (sum(item.depth) - high, sum(item.depth) - low) if item.depth else None
+    if coding.is_inverted and not in_hu:
+        item.window = _inverted(item.window, item.depth)
+        item.windows = item.windows and tuple(_inverted(window, item.depth) for window in item.windows)
+
+
+def _inverted(window: Span | None, depth: Span | None) -> Span | None:
+    """A window of values that are inverted about the range of their bits; None if either is unknown."""
+    return None if window is None or depth is None else (sum(depth) - window[1], sum(depth) - window[0])
 
 
 def _class_name(uid: str) -> str:

@@ -75,6 +75,7 @@ class Item:
         mask: Path of its mask, or None.
         uid: Id that copies of the same image share (SOPInstanceUID), or None.
         window: Lowest and highest physical value of the VOI window that the file states, or None.
+        windows: That of each image in the file, where they differ; None: `window` is that of all.
         depth: Lowest and highest physical value that its stored bits can hold; None for floats.
         native: Whether a native decoder reads it, which a damaged file may crash or hang: a process of its own decodes it.
         together: Name that items share whose intensities are on one scale, such as the slices of a volume and the time points of
@@ -99,6 +100,7 @@ class Item:
     native: bool = False
     pixels: Any = None
     plan: list[tuple[int, dict]] | None = None
+    windows: tuple[tuple[float, float] | None, ...] | None = None
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from support.dicom_files import XRAY, item, write_dicom
 from support.radiographs import MR, PET, US, write_image
 
 from ssl_transfer.data.ingest.stage import ingest
@@ -55,6 +56,45 @@ def test_a_voi_window_goes_before_the_depth(tmp_path):
     ]
     bits = ingest(tmp_path / "in", tmp_path / "bits", range="bits")
     assert (bits.units, bits.card.value_range) == ("stored", (0, 4095))
+
+
+def window(center, width, **elements):
+    """A functional group with a VOI window."""
+    return item(FrameVOILUTSequence=[item(WindowCenter=center, WindowWidth=width, **elements)])
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_each_frame_of_an_object_has_its_own_voi_window_or_that_of_all(tmp_path, inverted):
+    """Windows of 12 bits by hand: linear, centre - 0.5 ± (width - 1) / 2; exact, centre ± width / 2; the shared one."""
+    frames = [item(), window(2000, 400, VOILUTFunction="LINEAR_EXACT"), window(1000, 1001)]
+    for number, frame in enumerate(frames):  # the last one lies lowest, and is the first of the store
+        frame.PlanePositionSequence = [item(ImagePositionPatient=[0, 0, -number])]
+    spans = [(499.5, 1499.5), (1800, 2200), (2994.5, 3004.5)]
+    pixels = np.stack([np.full((8, 8), value, np.uint16) for value in (2999, 2100, 600)])
+    write_dicom(
+        tmp_path / "in" / "a.dcm",
+        pixels,
+        **XRAY,
+        NumberOfFrames=3,
+        PhotometricInterpretation="MONOCHROME1" if inverted else "MONOCHROME2",
+        PerFrameFunctionalGroupsSequence=frames,
+        SharedFunctionalGroupsSequence=[window(3000, 11)],
+    )
+    store = ingest(tmp_path / "in", tmp_path / "out")
+    found = list(zip(store.column("range_low"), store.column("range_high"), strict=True))
+    units = [(600 - 499.5) / 1000, (2100 - 1800) / 400, (2999 - 2994.5) / 10]
+    assert found == [(4095 - high, 4095 - low) if inverted else (low, high) for low, high in spans]
+    assert np.allclose(unit(store)[:, 0, 0, 0], [1 - value if inverted else value for value in units], atol=1e-4)
+    [rule] = store.card.decisions["intensity"]["rules"]
+    assert (rule["rule"], rule["ranges"]) == ("window", 3)
+
+
+def test_an_object_of_which_a_frame_states_no_window_is_read_by_its_bits(tmp_path):
+    frames = [window(1000, 1001), item()]
+    pixels = np.stack([stored(12)] * 2)
+    write_dicom(tmp_path / "in" / "a.dcm", pixels, **XRAY, NumberOfFrames=2, PerFrameFunctionalGroupsSequence=frames)
+    store = ingest(tmp_path / "in", tmp_path / "out")
+    assert (store.units, store.card.value_range, set(store.column("intensity"))) == ("stored", (0, 4095), {"bits"})
 
 
 def test_monochrome1_of_12_bits_in_a_header_of_16_is_as_bright_as_the_others(tmp_path):
