@@ -16,7 +16,7 @@ less noise), with its content found by other criteria, and all of these without 
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -282,19 +282,24 @@ def _code(plane: _Plane, box: Box, smooth: float = 1) -> np.ndarray:
     votes = _votes(rows @ plane.values @ columns.T, plane.tie)
     if min(box) < 0 or box[1] > height or box[3] > width:
         votes = votes * np.outer(rows.any(1), columns.any(1))
-    fine = np.where(np.abs(votes) >= LEAST_VOTES, votes, 0)
-    if np.count_nonzero(fine) < FEWEST_POSITIONS:
+    brighter, darker = votes >= LEAST_VOTES, votes <= -LEAST_VOTES
+    if np.count_nonzero(brighter) + np.count_nonzero(darker) < FEWEST_POSITIONS:
         return np.zeros(CODE_BYTES, np.uint8)
-    pool = GRID // COARSE
-    coarse = votes.reshape(COARSE, pool, COARSE, pool).sum((1, 3)) > 0
-    return np.concatenate([np.packbits(bits) for bits in (coarse, fine > 0, fine < 0)])
+    return np.concatenate([np.packbits(bits) for bits in (_pooled(votes) > 0, brighter, darker)])
+
+
+def _pooled(votes: np.ndarray) -> np.ndarray:
+    """Sums of the votes of the squares of positions that a coarse one stands for, int8 (COARSE, COARSE)."""
+    step = GRID // COARSE
+    rows = reduce(np.add, [votes[start::step] for start in range(step)])
+    return reduce(np.add, [rows[:, start::step] for start in range(step)])
 
 
 def _votes(sampled: np.ndarray, tie: float) -> np.ndarray:
     """How many more positions of the ring around each one are darker than brighter by more than a tie, int8 (GRID, GRID)."""
-    difference = sampled - sampled.reshape(-1).take(NEIGHBOURS)
-    darker = (difference > tie).view(np.int8).sum(0, dtype=np.int8)
-    return darker - (difference < -tie).view(np.int8).sum(0, dtype=np.int8)
+    difference = sampled - sampled.reshape(-1).take(NEIGHBOURS, mode="wrap")  # which saves a check: all are inside
+    darker, brighter = (difference > tie).view(np.int8), (difference < -tie).view(np.int8)
+    return (darker - brighter).sum(0, dtype=np.int8)
 
 
 @lru_cache(maxsize=1024)  # 20 MB
