@@ -203,9 +203,8 @@ def _reduced(values: np.ndarray) -> np.ndarray:
         height, rows = height // 2, 2 * rows  # halving leaves out the last row of an odd number
     if values.dtype.kind not in "iu" or values.dtype.itemsize > 2 or rows == 1:
         return values.astype(np.float32)
-    sums = np.add.reduce(values[: height * rows].reshape(height, rows, -1), 1, dtype=np.float32)
-    sums /= rows
-    return sums
+    weights = np.full(rows, 1 / rows, np.float32)  # a matrix product takes two thirds of the time of a sum
+    return weights @ values[: height * rows].reshape(height, rows, -1).astype(np.float32)
 
 
 def _whole(plane: _Plane) -> Box:
