@@ -3,6 +3,7 @@
     python benchmarks/ingest.py                             # some minutes, 4 GB of disk
     python benchmarks/ingest.py --slices 300 --rounds 1 --files 300,900     # a trial
     python benchmarks/ingest.py --only-memory --files 10000,30000,100000    # memory
+    python benchmarks/ingest.py --only-steps                # some seconds: the time of each step for one slice
 
 The loop is what a researcher writes: `pydicom.dcmread`, `pixel_array`, rescale slope and intercept, int16, one array on the disk
 and one table of ids and positions. It runs in one process. `ingest` runs on two cores and also sorts series, hashes ids and
@@ -10,7 +11,8 @@ pixels, draws splits, and checks every file. Rounds are interleaved; a ratio is 
 slices, uncompressed, JPEG-LS and JPEG 2000 (both lossless), read from the page cache. Each run begins when what earlier ones
 wrote is on the disk. JPEG 2000 is measured twice: few slices, of which the start of the workers is a part, and many. Memory:
 the largest resident size of the process that ingests so many small files of each kind (DICOM, pictures, pictures with masks and a
-label table, NIfTI); bytes per file are the slope between the smallest and the largest number. The last line is one JSON object.
+label table, NIfTI); bytes per file are the slope between the smallest and the largest number. Steps: time of each step of ingest
+and of the loop for one uncompressed slice on one core. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -26,7 +29,7 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +38,16 @@ import pandas
 import pydicom
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, generate_uid
 
+from ssl_transfer.data.digests import pixel_digest
+from ssl_transfer.data.image_files import ImageFiles
+from ssl_transfer.data.ingest.decoding import Decoding
+from ssl_transfer.data.ingest.fit import choose_fit
+from ssl_transfer.data.readers.dicom import DicomReader
+from ssl_transfer.data.readers.dicom_header import classify, read_header
 from ssl_transfer.data.readers.phantom.generate import write_ct
+from ssl_transfer.data.readers.workers import freed_memory_kept
+from ssl_transfer.measures.fingerprint import fingerprint
+from ssl_transfer.messages import mapped, new_memory, receive, send
 from ssl_transfer.processes import worker_processes
 
 MEASURED = {  # name -> codec, and the share of --slices that is written: fewer of the slow codecs
@@ -64,13 +76,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--kinds", type=lambda text: text.split(","), default=KINDS, help=f"of these: {','.join(KINDS)}"
     )
-    parser.add_argument("--only-memory", action="store_true", help="without the measurement of speed")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--only-memory", action="store_true", help="without the measurement of speed")
+    only.add_argument("--only-steps", action="store_true", help="the time of each step, and nothing else")
     parser.add_argument("--folder", type=Path, help="where to write the files")
     options = parser.parse_args(arguments)
     os.environ |= {"OMP_NUM_THREADS": "1", "SSL_TRANSFER_CORES": str(CORES)}
     answer: dict[str, float] = {}
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        if not options.only_memory:
+        if options.only_steps:
+            answer |= steps(Path(folder), options.size)
+        elif not options.only_memory:
             answer |= speed(Path(folder), options)
         if options.files:
             answer |= memory(Path(folder), options.files, options.kinds)
@@ -101,6 +117,54 @@ def speed(folder: Path, options: argparse.Namespace) -> dict[str, float]:
         print(f"{name:<16}{count:>8,}{loop:>14,.0f}{ours:>10,.0f}{ours / loop:>8.2f}")
         shutil.rmtree(archive)
     return ratios
+
+
+def steps(folder: Path, size: int, files: int = 48, runs: int = 9) -> dict[str, float]:
+    """Measure the milliseconds that each step takes for an uncompressed slice: shortest of some runs, mean over files."""
+    reader = DicomReader(folder / "archive")
+    paths = write_archive(folder / "archive", files, size, None)
+    items = list(reader.scan().items)
+    fit = choose_fit(items, "hu", None, None, None)
+    images = [image for item in items for image, _, _ in reader.read(item)]
+    given = [Decoding(reader, fit)(item) for item in items]
+    there, here = multiprocessing.Pipe()
+    shared = mapped(new_memory())
+
+    def header(path: Path) -> None:
+        classify(path.name, path, read_header(path), broken=False)
+
+    def message(written: Any) -> None:
+        send(there, written, shared)
+        receive(here, shared)
+
+    (folder / "shards").mkdir()
+    with freed_memory_kept():
+        stored = ImageFiles(folder / "shards", folder / "rows", images[0].shape, images[0].dtype, None, False)
+        measured = {
+            "header": _shortest(header, paths, runs),
+            "pixels to HU": _shortest(lambda item: list(reader.read(item)), items, runs),
+            "digest": _shortest(pixel_digest, images, runs),
+            "fingerprint": _shortest(fingerprint, images, runs),
+            "message": _shortest(message, given, runs),
+            "write": _shortest(lambda one: stored.append(one[0][0], {"file": "a"}, None, one[0][3]), given, runs),
+            "loop: header": _shortest(pydicom.dcmread, paths, runs),
+            "loop: to HU": _shortest(lambda path: in_hu(pydicom.dcmread(path)), paths, runs),
+        }
+    for name, milliseconds in measured.items():
+        print(f"{name:<16}{milliseconds:>8.3f} ms")
+    return {name: round(milliseconds, 3) for name, milliseconds in measured.items()}
+
+
+def _shortest(step: Callable[[Any], Any], inputs: Sequence[Any], runs: int) -> float:
+    """Milliseconds of a step: the shortest of some runs for each input, mean over inputs."""
+    seconds = [[_elapsed(step, one) for one in inputs] for _ in range(runs)]
+    return 1000 * statistics.mean(map(min, zip(*seconds, strict=True)))
+
+
+def _elapsed(step: Callable[[Any], Any], one: Any) -> float:
+    began = time.perf_counter()
+    step(one)
+    return time.perf_counter() - began
 
 
 def write_archive(folder: Path, count: int, size: int, codec: str | None) -> list[Path]:
@@ -136,8 +200,7 @@ def plain_loop(files: list[Path], out: Path) -> None:
     with open(out, "wb") as pixels:
         for path in files:
             dataset = pydicom.dcmread(path)
-            hu = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
-            pixels.write(np.clip(hu, -1024, 32767).astype(np.int16).tobytes())
+            pixels.write(in_hu(dataset).tobytes())
             rows.append(
                 {
                     "patient": dataset.PatientID,
@@ -148,6 +211,12 @@ def plain_loop(files: list[Path], out: Path) -> None:
                 }
             )
     pandas.DataFrame(rows).sort_values(["patient", "series", "z_mm"]).to_parquet(f"{out}.parquet")
+
+
+def in_hu(dataset: pydicom.Dataset) -> np.ndarray:
+    """Pixels in HU, int16, as a script computes them."""
+    hu = dataset.pixel_array * float(dataset.RescaleSlope) + float(dataset.RescaleIntercept)
+    return np.clip(hu, -1024, 32767).astype(np.int16)
 
 
 def ingested(source: Path, out: Path, given: Mapping[str, Any] = {}) -> None:
