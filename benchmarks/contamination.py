@@ -66,7 +66,14 @@ def main() -> None:
         trained = [store.fingerprints(np.arange(len(store))) for store in stores]
         asked = [np.stack([query(other[row]) for row in range(len(other))]) for other in others]
         answer |= false_positives(stores, trained, others, asked)
-        answer |= timing(np.concatenate(trained), np.concatenate(asked), options.known, options.queries)
+        rows = [(other, row) for other in others for row in range(len(other))]
+        repeated = np.arange(options.queries) % len(rows)
+
+        def image(number: int) -> np.ndarray:
+            other, row = rows[repeated[number]]
+            return other[row]
+
+        answer |= timing(np.concatenate(trained), options.known, np.concatenate(asked)[repeated], image)
     print(json.dumps(answer | {"fingerprint_ms": fingerprint_ms()}))
 
 
@@ -88,11 +95,14 @@ def recall(stores: list[ImageStore], overlaps: int) -> dict:
         rows = random.integers(0, len(store), overlaps // len(stores))
         names = list(changes(store.units))
         chosen = [names[number % len(names)] for number in range(len(rows))]
-        codes = [
-            query(turned(changes(store.units)[name](store[int(row)][0], random), random))
+        copies = [
+            turned(changes(store.units)[name](store[int(row)][0], random), random)
             for row, name in zip(rows, chosen, strict=True)
         ]
-        for name, hit in zip(chosen, near_duplicates(np.stack(codes), lambda known=known: [known]), strict=True):
+        hits = near_duplicates(
+            np.stack([query(copy) for copy in copies]), lambda known=known: [known], copies.__getitem__
+        )
+        for name, hit in zip(chosen, hits, strict=True):
             found.setdefault(name, []).append(bool(hit))
     for name, hits in found.items():
         print(f"{name:24} {np.mean(hits):7.4f}  of {len(hits)}", flush=True)
@@ -103,7 +113,9 @@ def recall(stores: list[ImageStore], overlaps: int) -> dict:
 
 def turned(plane: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """A plane (H, W) in a random one of eight orientations, as an image (1, H, W)."""
-    return np.ascontiguousarray(np.rot90(plane[:, ::-1] if random.random() < 0.5 else plane, random.integers(4)))[None]
+    return np.ascontiguousarray(np.rot90(plane[:, ::-1] if random.random() < 0.5 else plane, int(random.integers(4))))[
+        None
+    ]
 
 
 def changes(units: str) -> dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]]:
@@ -166,7 +178,7 @@ def false_positives(
     false = pairs = 0
     for other, codes in zip(others, asked, strict=True):
         for store, fingerprints in zip(stores, trained, strict=True):
-            hits = near_duplicates(codes, lambda fingerprints=fingerprints: [fingerprints])
+            hits = near_duplicates(codes, lambda fingerprints=fingerprints: [fingerprints], other.__getitem__)
             false, pairs = false + int(hits.sum()), pairs + len(fingerprints) * len(codes)
             print(f"{other.path.name} among {store.path.name}: {hits.sum()} of {len(codes)} images", flush=True)
     return {"false": false, "pairs": pairs}
@@ -184,17 +196,16 @@ def fingerprint_ms() -> float:
     return round(1000 * float(np.median(seconds)), 3)
 
 
-def timing(trained: np.ndarray, asked: np.ndarray, known: int, queries: int) -> dict:
-    """Minutes to search queries among known images; fingerprints and codes are repeated up to their numbers."""
+def timing(trained: np.ndarray, known: int, codes: np.ndarray, image: Callable[[int], np.ndarray]) -> dict:
+    """Minutes to search images, by their codes, among known ones; the latter are repeated up to their number."""
 
     def blocks() -> Iterator[np.ndarray]:
         for start in range(0, known, BLOCK):
             yield trained[np.arange(start, min(start + BLOCK, known)) % len(trained)]
 
-    repeated = asked[np.arange(queries) % len(asked)]
-    near_duplicates(repeated[:1], lambda: [trained[:1]])  # compiles
+    near_duplicates(codes[:1], lambda: [trained[:1]], image)  # compiles
     started, spent = time.perf_counter(), time.process_time()
-    hits = near_duplicates(repeated, blocks)
+    hits, queries = near_duplicates(codes, blocks, image), len(codes)
     minutes, cpu = (time.perf_counter() - started) / 60, (time.process_time() - spent) / 60
     print(f"{queries:,} among {known:,}: {minutes:.2f} minutes ({cpu:.2f} of CPU), {hits.sum()} recognised", flush=True)
     per_pair = 1e9 * 60 * cpu / known / queries

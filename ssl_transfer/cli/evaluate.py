@@ -185,8 +185,10 @@ def _seen_lines(result: dict[str, Any], metrics: Mapping[str, Any]) -> list[str]
     counts = ", ".join(f"{word} {'unknown' if known[kind] is None else known[kind]}" for kind, word in kinds.items())
     lines = [f"  seen in pretraining: {known['seen']} of {known['cases']} test cases ({counts})"]
     if known["unknown"]:
-        stages = ", ".join(known["unknown_stages"])
-        lines[0] += f"; unknown for {known['unknown']}: the training images of {stages} are not recorded"
+        unrecorded = f"the training images of {', '.join(known['unknown_stages'])} are not recorded"
+        lines[0] += f"; unknown for {known['unknown']}: {unrecorded}"
+        if known["unknown"] == known["cases"]:
+            lines = [f"  seen in pretraining: unknown for all {known['cases']} test cases: {unrecorded}"]
     if others := known["other_images"]["seen"]:
         lines[0] += f"; {others} of the {known['other_images']['images']} other images of the target's store"
     if known["seen"] and known["metrics_clean"]:

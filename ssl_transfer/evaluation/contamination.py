@@ -28,7 +28,7 @@ from ssl_transfer.data.tasks import Task
 from ssl_transfer.evaluation.segment import cases_of
 from ssl_transfer.measures.case_predictions import CasePredictions
 from ssl_transfer.measures.fingerprint import CODE_BYTES, query
-from ssl_transfer.measures.near_duplicates import CONTENT, FARTHEST, JOINT, MARKED, WHOLE, has_content, near_duplicates
+from ssl_transfer.measures.near_duplicates import RULES, has_content, near_duplicates
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.recipe import digest
 from ssl_transfer.run import claimed
@@ -210,7 +210,7 @@ def _seen_images(passport: Passport, path: Path, identity: str, rows: bytes) -> 
             "passport": passport.id,
             "store": identity,
             "rows": hashlib.blake2b(rows, digest_size=16).hexdigest(),
-            "rules": [WHOLE, MARKED, CONTENT, JOINT, FARTHEST],
+            "rules": RULES,
         }
     )
     kept = KEPT / f"{name}.npz"
@@ -290,7 +290,8 @@ def _near(passport: Passport, store: ImageStore, rows: np.ndarray) -> tuple[np.n
         without_content += int((~has_content(queries)).sum())
         for record in passport.records:
             left = np.flatnonzero(~near[part])
-            near[start + left] = near_duplicates(queries[left], partial(record.blocks, "fingerprints"))
+            known = partial(record.blocks, "fingerprints")
+            near[start + left] = near_duplicates(queries[left], known, partial(_image, store, rows[part][left]))
     return near, without_content
 
 
@@ -310,10 +311,17 @@ def _queries(path: Path, identity: str, rows: bytes) -> np.ndarray:
 
 def _computed_queries(store: ImageStore, positions: np.ndarray) -> np.ndarray:
     parts = [
-        query(
-            np.clip(image, *SCALED_RANGE) if store.units == "scaled" else image
-        )  # as ingest does for its fingerprints
+        query(_as_ingested(store, image))
         for start in range(0, len(positions), READ_AT_ONCE)
         for image in store.read(positions[start : start + READ_AT_ONCE])
     ]
     return np.stack(parts) if parts else np.zeros((0, 1, CODE_BYTES), np.uint8)
+
+
+def _image(store: ImageStore, positions: np.ndarray, number: int) -> np.ndarray:
+    return _as_ingested(store, store[int(positions[number])])
+
+
+def _as_ingested(store: ImageStore, image: np.ndarray) -> np.ndarray:
+    """An image of a store as ingest makes its fingerprint."""
+    return np.clip(image, *SCALED_RANGE) if store.units == "scaled" else image

@@ -7,7 +7,7 @@ The machine code is kept for other processes until this file changes. What may c
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numba import njit, types
@@ -15,6 +15,8 @@ from numba.extending import intrinsic, register_jitable
 
 COARSE_WORDS = 4
 TILE = 512  # known codes at a time: their coarse codes stay in the fastest cache
+LEAST_COMPARED = 20  # opposite signs in a third of the words; with fewer, all words are compared
+SHRINKS = 40  # positions by which scores are shrunk
 
 
 def _compiled(signature: str) -> Callable[[Callable], Callable]:
@@ -52,101 +54,110 @@ def _counts(codes: np.ndarray) -> np.ndarray:
 
 
 @register_jitable
-def _compared(query: np.ndarray, known: np.ndarray, number: int, side: int) -> tuple[float, float]:
-    """Agreement (equal minus opposite signs) of two fine codes, and the positions that count in both.
-
-    Args:
-        query: A code, uint64 (W,).
-        known: Codes, uint64 (n, 2, W); the other one is `known[number, side]`.
-    """
+def _compared(query: np.ndarray, known: np.ndarray) -> tuple[float, float]:
+    """Agreement (equal minus opposite signs) of two fine codes, uint64 (W,), and the positions that count in both."""
     counted = opposite = np.uint64(0)
     fine_words = (len(query) - COARSE_WORDS) >> 1
     for word in range(COARSE_WORDS, COARSE_WORDS + fine_words):
-        bright, other_bright = query[word], known[number, side, word]
-        both = (bright | query[word + fine_words]) & (other_bright | known[number, side, word + fine_words])
+        bright, other_bright = query[word], known[word]
+        both = (bright | query[word + fine_words]) & (other_bright | known[word + fine_words])
         counted += _ones(both)
         opposite += _ones(both & (bright ^ other_bright))
     return float(counted) - 2 * float(opposite), float(counted)
 
 
 @register_jitable
-def _decides(rules: np.ndarray, kind: int, agreement: float, both: float, fewer: float) -> bool:
-    """Whether one of the `Rule`s of a kind, float64 (kinds, 2, 4), holds."""
+def _decides(rules: np.ndarray, agreement: float, both: float, fewer: float) -> bool:
+    """Whether one of two `Rule`s, float64 (2, 4), holds."""
     for number in range(2):
-        fewest, of_both = rules[kind, number, 0], rules[kind, number, 1]
-        least = rules[kind, number, 2] * fewer + rules[kind, number, 3]
+        fewest, of_both = rules[number, 0], rules[number, 1]
+        least = rules[number, 2] * fewer + rules[number, 3]
         if fewer >= fewest and agreement >= of_both * both and agreement >= least:
             return True
     return False
 
 
+class Candidates(NamedTuple):
+    """The known code that agrees most with each code of a query, where that is not enough to match.
+
+    Attributes:
+        scores: Agreement as a share of the positions that count, shrunk where these are few; 0: none; float64 (q,).
+        numbers: Number of the known code, int64 (q,).
+    """
+
+    scores: np.ndarray
+    numbers: np.ndarray
+
+    @classmethod
+    def none(cls, codes: int) -> Candidates:
+        """For so many codes."""
+        return cls(np.zeros(codes), np.zeros(codes, np.int64))
+
+
 @_compiled(
-    "void(uint64[:, :, ::1], int64[::1], uint64[:, :, ::1], int64[::1], "
-    "uint64[:, :, ::1], int64[::1], int64, boolean[::1], uint64, float64[:, :, ::1], float64[::1])"
+    "void(uint64[:, :, ::1], int64[::1], uint64[:, ::1], int64[::1], boolean[::1], boolean[::1], int64[::1], float64[:, :, ::1], "
+    "float64, float64[::1], int64[::1])"
 )
 def search(
     queries: np.ndarray,
     images: np.ndarray,
-    others: np.ndarray,
-    ends: np.ndarray,
     known: np.ndarray,
     kinds: np.ndarray,
-    side: int,
+    bright: np.ndarray,
     found: np.ndarray,
-    farthest: int,
+    farthest: np.ndarray,
     rules: np.ndarray,
-    joint: np.ndarray,
+    least: float,
+    scores: np.ndarray,
+    numbers: np.ndarray,
 ) -> None:
-    """Note the images one of whose codes matches a known code. Other threads may search other images meanwhile.
+    """Note the images one of whose codes matches a known code. Other threads may search with other codes meanwhile.
 
     Args:
-        queries: Codes of one side (of the whole, or of the content) in each orientation, uint64 (q, 8, W).
+        queries: Codes in each orientation, uint64 (q, 8, W).
         images: Image of each, int64 (q,).
-        others: Codes of the other side, uint64 (p, 8, W), those of an image one after the other.
-        ends: Those of image i are `others[ends[i]:ends[i + 1]]`; int64 (m + 1,).
-        known: Codes of known images, of the whole and of the content, uint64 (n, 2, W).
+        known: Known codes, uint64 (n, W).
         kinds: Kind of each, int64 (n,).
-        side: 0: queries are compared with the codes of the whole; 1: with those of the content.
+        bright: Which images have a bright background, bool (m,): to them, all known codes are of kind 0.
         found: bool (m,); becomes True. Images for which it is True already are left out.
-        farthest: Matching codes have a Hamming distance of their coarse codes below this.
+        farthest: Matching codes have a Hamming distance of their coarse codes below the first of these; below the second if the
+            known one is of kind 0, and fewer positions than the third count in it; int64 (3,).
         rules: Of each kind, two `Rule`s of `near_duplicates` of which one has to hold, float64 (kinds, 2, 4).
-        joint: A `Joint` of `near_duplicates`, float64 (4,).
+        least: Score of candidates, at least.
+        scores, numbers: `Candidates`, (q,); replaced where a known code agrees more.
     """
-    distances = np.empty(TILE, np.uint64)
-    coarse = np.empty((COARSE_WORDS, TILE), np.uint64)
-    counts, other_counts = _counts(queries[:, 0]), _counts(others[:, 0])
-    known_counts, known_other_counts = _counts(known[:, side]), _counts(known[:, 1 - side])
-    fewest, of_own, of_other, of_all = joint[0], joint[1 + side], joint[2 - side], joint[3]
+    spares = np.empty(TILE, np.int64)  # bits by which a distance is below the farthest
+    limits, coarse = np.empty(TILE, np.int64), np.empty((COARSE_WORDS, TILE), np.uint64)
+    counts, known_counts = _counts(queries[:, 0]), _counts(known)
     for start in range(0, len(known), TILE):
         tile = known[start : start + TILE]
         for word in range(COARSE_WORDS):
             for position in range(len(tile)):
-                coarse[word, position] = tile[position, side, word]
+                coarse[word, position] = tile[position, word]
+        for position in range(len(tile)):
+            few = kinds[start + position] == 0 and known_counts[start + position] < farthest[2]
+            limits[position] = farthest[1] if few else farthest[0]
         first, second, third, fourth = coarse[0], coarse[1], coarse[2], coarse[3]
         for number in range(8 * len(queries)):
-            image, turn = images[number >> 3], number & 7
-            if found[image]:
+            code = number >> 3
+            if found[images[code]]:
                 continue
-            query, nearest = queries[number >> 3, turn], np.uint64(64 * COARSE_WORDS)
+            query, most = queries[code, number & 7], np.int64(0)
             for position in range(len(tile)):
                 distance = _ones(query[0] ^ first[position]) + _ones(query[1] ^ second[position])
                 distance += _ones(query[2] ^ third[position]) + _ones(query[3] ^ fourth[position])
-                distances[position] = distance
-                nearest = min(nearest, distance)
-            if nearest >= farthest:
+                spares[position] = limits[position] - np.int64(distance)
+                most = max(most, spares[position])
+            if most <= 0:
                 continue
             for position in range(len(tile)):
-                if distances[position] >= farthest:
+                if spares[position] <= 0:
                     continue
-                fewer = min(counts[number >> 3], known_counts[start + position])
-                agreement, both = _compared(query, tile, position, side)
-                matches = _decides(rules, kinds[start + position], agreement, both, fewer)
-                if not matches and fewer >= fewest and agreement >= of_own * fewer:
-                    for other in range(ends[image], ends[image + 1]):
-                        other_fewer = min(other_counts[other], known_other_counts[start + position])
-                        also, _ = _compared(others[other, turn], tile, position, 1 - side)
-                        enough = other_fewer >= fewest and also >= of_other * other_fewer
-                        matches = matches or (enough and agreement + also >= of_all * (fewer + other_fewer))
-                if matches:
-                    found[image] = True
+                fewer = min(counts[code], known_counts[start + position])
+                agreement, both = _compared(query, tile[position])
+                if _decides(rules[0 if bright[images[code]] else kinds[start + position]], agreement, both, fewer):
+                    found[images[code]] = True
                     break
+                if agreement > max(least, scores[code]) * (fewer + SHRINKS):
+                    scores[code] = agreement / (fewer + SHRINKS)
+                    numbers[code] = start + position

@@ -38,16 +38,29 @@ FEWEST_POSITIONS = 64  # that count; images with fewer have no content
 MARGIN_CONTRAST, BODY_HU, THICKNESS = 0.05, -200, 0.08
 MOST_OF_BORDER = 0.7  # may differ from its median; if more does, there is no background
 LEAST_SHARE = 0.6  # of the area; the code of a whole image with less content is marked
+BRIGHT = 0.5  # of the range; what has a brighter background, such as sky, is no body on a table: the code of a query is marked
 MARKS = [COARSE_BYTES, COARSE_BYTES + FINE_BYTES]  # bytes of a code whose first bits mark it: brighter, and darker
 # A query may be cropped, or the known image is (sides of further boxes); it may have noise (smoothing over so many positions);
 # its window may show more or less of the margins (contrasts and thicknesses by which content is found; None: as above).
-SIDES, SMOOTH = (1.105, 1.085, 1.065, 1.0425, 1.02, 0.96), 1.6
-CONTENTS = ((None, 0.08, 1), (None, 0.08, SMOOTH), (None, 0.055, 1), (None, 0.115, 1), (0.2, 0.08, 1), (0.4, 0.08, 1))
+SIDES, SMOOTH = (1.105, 1.065, 1.0425, 1.02), 1.6
+CONTENTS = (
+    (None, 0.08, 1),
+    (None, 0.08, SMOOTH),
+    (None, 0.055, 1),
+    (None, 0.115, 1),
+    (0.2, 0.08, 1),
+    (0.4, 0.08, 1),
+    (0.02, 0.08, SMOOTH),
+)
+# The same where content is aligned (`contents`): further criteria, each of which a window in some copies asked for.
+FURTHER = ((0.02, 0.03, 1), (0.02, 0.25, 1), (0.6, 0.08, 1), (0.6, 0.16, 1))
 QUERY_CODES = 2 * (2 + len(CONTENTS)) + len(SIDES)
 TRIMMED = 2 + len(SIDES) + len(CONTENTS)  # from here on, codes without constant borders
-# Codes of a query that are compared with those of whole known images, and with those of their content.
-FOR_WHOLE = [*range(3 + len(SIDES)), TRIMMED, TRIMMED + 1, TRIMMED + 2]
-FOR_CONTENT = [0, *range(1 + len(SIDES), QUERY_CODES)]
+_CONTENT = 2 + len(SIDES)  # the first code of content
+# Codes of a query that are compared with those of whole known images, and with those of their content: of the others, each found
+# none of 4,200 planted copies that these did not.
+FOR_WHOLE = [*range(_CONTENT + 1), TRIMMED]
+FOR_CONTENT = [0, *range(_CONTENT, TRIMMED + 1), *(TRIMMED + 2 + criterion for criterion in (1, 3, 4))]
 
 _SIDE = np.arange(GRID)
 NEIGHBOURS = np.stack(  # flat positions of the ring, (12, GRID, GRID), where the border repeats beyond itself
@@ -74,16 +87,28 @@ class _Plane(NamedTuple):
         return (BODY_HU - AIR_HU) / self.span if self.in_hu else MARGIN_CONTRAST
 
 
-class _Content(NamedTuple):
-    """What lies within the margins of an image.
+class Content(NamedTuple):
+    """What lies within the margins of an image: a box of a plane; None if it is too small."""
 
-    Attributes:
-        code: uint8 (CODE_BYTES,); zero if it is too small.
-        share: Of the area of the image.
-    """
+    plane: _Plane
+    box: Box | None
+    share: float  # of the area of the image
 
-    code: np.ndarray
-    share: float
+    def code(self, smooth: float = 1) -> np.ndarray:
+        """Its code, uint8 (CODE_BYTES,), from values averaged over so many positions; zero if it is too small."""
+        return np.zeros(CODE_BYTES, np.uint8) if self.box is None else _code(self.plane, self.box, smooth)
+
+    def signs(self) -> np.ndarray:
+        """Its fine code: 1 where brighter than the ring, −1 where darker, else 0; int8 (GRID, GRID)."""
+        return np.zeros((GRID, GRID), np.int8) if self.box is None else _signs(_votes_in(self.plane, self.box, 1))
+
+    def moved(self, positions: np.ndarray) -> Content:
+        """With top, bottom, left and right moved by so many positions of the grid."""
+        if self.box is None:
+            return self
+        top, bottom, left, right = self.box
+        sizes = np.array([bottom - top, bottom - top, right - left, right - left]) / GRID
+        return self._replace(box=tuple((np.array(self.box) + positions * sizes).tolist()))
 
 
 def fingerprint(image: np.ndarray) -> np.ndarray:
@@ -100,7 +125,7 @@ def fingerprint(image: np.ndarray) -> np.ndarray:
     if plane is not None:
         content = _content(image, plane, plane.margin, THICKNESS)
         if content is not None:
-            codes[1] = content.code
+            codes[1] = content.code()
         codes[0] = _code(plane, _whole(plane))
         if content is not None and content.share < LEAST_SHARE and codes[0].any():
             codes[0, MARKS] |= 0x80
@@ -108,7 +133,7 @@ def fingerprint(image: np.ndarray) -> np.ndarray:
 
 
 def without_marks(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Codes of known images, of whole and content, uint8 (n, 2, CODE_BYTES), without marks; and which had one, bool (n,)."""
+    """Codes of images, uint8 (n, V, CODE_BYTES), without the marks of the first of each; and which had one, bool (n,)."""
     marked = np.asarray((codes[:, 0][:, MARKS] >= 0x80).all(1))
     unmarked = codes.copy()
     unmarked[:, 0, MARKS] &= np.where(marked, 0x7F, 0xFF).astype(np.uint8)[:, None]
@@ -128,6 +153,8 @@ def query(image: np.ndarray) -> np.ndarray:
     codes[:TRIMMED] = _views(image, SIDES)
     if (trimmed := _trimmed(image)).shape != image.shape:
         codes[TRIMMED:] = _views(trimmed, ())
+    if codes[0].any() and (plane := _plane(image)) is not None and _background(plane) > BRIGHT:
+        codes[0, MARKS] |= 0x80
     return codes
 
 
@@ -142,9 +169,21 @@ def _views(image: np.ndarray, sides: tuple[float, ...]) -> np.ndarray:
         codes[number] = _code(plane, (top, height - top, left, width - left))
     codes[len(margins)] = _code(plane, _whole(plane), SMOOTH)
     for number, (contrast, thickness, smooth) in enumerate(CONTENTS, len(margins) + 1):
-        if (content := _content(image, plane, contrast or plane.margin, thickness, smooth)) is not None:
-            codes[number] = content.code
+        if (content := _content(image, plane, contrast or plane.margin, thickness)) is not None:
+            codes[number] = content.code(smooth)
     return codes
+
+
+def contents(image: np.ndarray) -> list[Content]:
+    """What lies within the margins of an image (C, H, W), by each criterion, also without constant borders."""
+    trimmed, found = _trimmed(image), []
+    for source in (image,) if trimmed.shape == image.shape else (image, trimmed):
+        if (plane := _plane(source)) is not None:
+            criteria = dict.fromkeys(
+                (contrast or plane.margin, thickness) for contrast, thickness, _ in CONTENTS + FURTHER
+            )
+            found += [_content(source, plane, *criterion) for criterion in criteria]
+    return [content for content in found if content is not None and content.box is not None]
 
 
 def _trimmed(image: np.ndarray) -> np.ndarray:
@@ -212,7 +251,7 @@ def _whole(plane: _Plane) -> Box:
     return 0.0, float(height), 0.0, float(width)
 
 
-def _content(image: np.ndarray, plane: _Plane, contrast: float, thickness: float, smooth: float = 1) -> _Content | None:
+def _content(image: np.ndarray, plane: _Plane, contrast: float, thickness: float) -> Content | None:
     """What differs by a contrast from the background, which is the grey value of the border.
 
     Args:
@@ -220,20 +259,18 @@ def _content(image: np.ndarray, plane: _Plane, contrast: float, thickness: float
         plane: Its plane.
         contrast: Of the grey values of the plane.
         thickness: Share of the sides of the plane; what is thinner is left out, such as tables, wires, text and noise.
-        smooth: Positions that a value of the code is averaged over.
 
     Returns:
         None if there are no margins.
     """
-    values = plane.values
-    border = np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
-    background = float(np.partition(border, len(border) // 2)[len(border) // 2])
+    values, background = plane.values, _background(plane)
+    border = _border(values)
     if np.count_nonzero(np.abs(border - background) > contrast) > MOST_OF_BORDER * len(border):
         return None
     pixels = max(3, round(thickness * sum(values.shape) / 2))
     box = _solid_box(values, background, contrast, pixels)
     if box is None:
-        return _Content(np.zeros(CODE_BYTES, np.uint8), 0)
+        return Content(plane, None, 0)
     share = (box[1] - box[0]) * (box[3] - box[2]) / values.size
     if share == 1:
         return None
@@ -243,12 +280,22 @@ def _content(image: np.ndarray, plane: _Plane, contrast: float, thickness: float
     finer = _halved(image[:, top:bottom, left:right])
     ratio = len(finer) / (bottom - top) * scales[0]
     if ratio <= 1:
-        return _Content(_code(plane, box, smooth), share)
+        return Content(plane, box, share)
     if plane.in_hu:
         finer = np.maximum(finer, AIR_HU)
     finer = plane._replace(values=np.clip((finer - plane.low) / plane.span, 0, 1))
     box = _solid_box(finer.values, background, contrast, round(pixels * ratio)) or _whole(finer)
-    return _Content(_code(finer, box, smooth), share)
+    return Content(finer, box, share)
+
+
+def _border(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([values[0], values[-1], values[:, 0], values[:, -1]])
+
+
+def _background(plane: _Plane) -> float:
+    """Median grey value of the border."""
+    border = _border(plane.values)
+    return float(np.partition(border, len(border) // 2)[len(border) // 2])
 
 
 def _solid_box(values: np.ndarray, background: float, contrast: float, thickness: int) -> Box | None:
@@ -276,11 +323,7 @@ def _solid_box(values: np.ndarray, background: float, contrast: float, thickness
 
 def _code(plane: _Plane, box: Box, smooth: float = 1) -> np.ndarray:
     """Code of a box of a plane, uint8 (CODE_BYTES,); what lies outside of the plane is 0 in it."""
-    height, width = plane.values.shape
-    rows, columns = _weights(height, box[0], box[1], smooth), _weights(width, box[2], box[3], smooth)
-    votes = _votes(rows @ plane.values @ columns.T, plane.tie)
-    if min(box) < 0 or box[1] > height or box[3] > width:
-        votes = votes * np.outer(rows.any(1), columns.any(1))
+    votes = _votes_in(plane, box, smooth)
     brighter, darker = votes >= LEAST_VOTES, votes <= -LEAST_VOTES
     if np.count_nonzero(brighter) + np.count_nonzero(darker) < FEWEST_POSITIONS:
         return np.zeros(CODE_BYTES, np.uint8)
@@ -292,6 +335,21 @@ def _pooled(votes: np.ndarray) -> np.ndarray:
     step = GRID // COARSE
     rows = reduce(np.add, [votes[start::step] for start in range(step)])
     return reduce(np.add, [rows[:, start::step] for start in range(step)])
+
+
+def _signs(votes: np.ndarray) -> np.ndarray:
+    """1 where enough votes are for brighter, −1 where they are for darker, else 0; int8."""
+    return (votes >= LEAST_VOTES).astype(np.int8) - (votes <= -LEAST_VOTES)
+
+
+def _votes_in(plane: _Plane, box: Box, smooth: float) -> np.ndarray:
+    """Votes of the positions of a box of a plane, int8 (GRID, GRID), 0 for those outside of the plane."""
+    height, width = plane.values.shape
+    rows, columns = _weights(height, box[0], box[1], smooth), _weights(width, box[2], box[3], smooth)
+    votes = _votes(rows @ plane.values @ columns.T, plane.tie)
+    if min(box) < 0 or box[1] > height or box[3] > width:
+        votes = votes * np.outer(rows.any(1), columns.any(1))
+    return votes
 
 
 def _votes(sampled: np.ndarray, tie: float) -> np.ndarray:

@@ -128,6 +128,8 @@ def test_public_weights_are_unknown_and_a_stage_that_is_known_still_counts(plant
     result, predictions = judged(trained_on(public=True), task, tmp_path / "public")
     assert result.seen_in_pretraining == "unknown" and set(predictions["seen_in_pretraining"]) == {"unknown"}
     assert (result.contamination["unknown"], result.contamination["metrics_clean"]) == (6, None)
+    text = as_text({**result.to_json(), "result": "result.json"})
+    assert "seen in pretraining: unknown for all 6 test cases: the training images of public are not recorded" in text
     result, predictions = judged(trained_on(store, public=True), task, tmp_path / "chain")
     assert result.seen_in_pretraining is True and (predictions["seen_in_pretraining"] == "unknown").sum() == 2
     assert result.contamination["unknown_stages"] == ["public"]
