@@ -2,10 +2,14 @@
 PYTHON ?= python3
 PIP = .venv/bin/pip --disable-pip-version-check --quiet
 TEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest
-# These must also pass where a GPU is visible, and then use it. Other tests run commands, processes, or no tensors.
+# These must also pass where a GPU is visible, and then use it. Left out are tests without tensors (readers and ingest, CSV files,
+# recipes, study records and reports, texts), of arrays on the CPU alone (other measures, imports and exports of weights), and of
+# commands and processes, which have no pretend GPU (the command line, ranks, clusters, docs, notebooks, quickstart).
 WITH_TENSORS = tests/training tests/pretraining tests/methods tests/models --ignore=tests/models/importing \
-  tests/evaluation tests/prediction tests/test_features.py tests/measures/test_neighbors.py \
-  $(addprefix tests/data/test_,views.py training_set.py positives.py altered.py intensity.py)
+  tests/evaluation tests/prediction tests/ranking tests/analysis tests/verification \
+  $(addprefix tests/measures/test_,neighbors.py neighborhood.py) tests/export/test_model_card.py tests/cli/test_faults.py \
+  $(addprefix tests/data/test_,views.py training_set.py positives.py altered.py intensity.py store_watch.py task_cards.py) \
+  $(addprefix tests/test_,features.py front_door.py kept.py numerics.py privacy.py)
 
 .PHONY: quickstart test test-long lint
 
