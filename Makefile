@@ -4,9 +4,11 @@ PIP = .venv/bin/pip --disable-pip-version-check --quiet
 TEST = OMP_NUM_THREADS=1 .venv/bin/python -m pytest
 # These must also pass where a GPU is visible, and then use it. Left out are tests without tensors (readers and ingest, CSV files,
 # recipes, study records and reports, texts), of arrays on the CPU alone (other measures, imports and exports of weights), and of
-# commands and processes, which have no pretend GPU (the command line, ranks, clusters, docs, notebooks, quickstart).
+# commands and processes, which have no pretend GPU (the command line, ranks, clusters, docs, notebooks, quickstart). Of the
+# rankings, which solve many probes, those with a path of their own are run.
 WITH_TENSORS = tests/training tests/pretraining tests/methods tests/models --ignore=tests/models/importing \
-  tests/evaluation tests/prediction tests/ranking tests/analysis tests/verification \
+  tests/evaluation tests/prediction tests/analysis tests/verification \
+  $(addprefix tests/ranking/test_,groups.py multilabel.py contamination.py source_classifier.py) \
   $(addprefix tests/measures/test_,neighbors.py neighborhood.py) tests/export/test_model_card.py tests/cli/test_faults.py \
   $(addprefix tests/data/test_,views.py training_set.py positives.py altered.py intensity.py store_watch.py task_cards.py) \
   $(addprefix tests/test_,features.py front_door.py kept.py numerics.py privacy.py)
