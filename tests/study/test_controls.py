@@ -80,7 +80,9 @@ def test_of_a_metric_where_less_is_better_the_lowest_arm_is_the_best():
 
 def test_only_draws_that_both_have_are_paired():
     fewer = ARMS[~((ARMS["pretraining_seed"] == 2) & (ARMS["pretraining"] == "CT"))]
-    assert against_trivial(fewer, TRIVIAL, lambda metric: 0.02)["n"].tolist() == [2]
+    row = against_trivial(fewer, TRIVIAL, lambda metric: 0.02).iloc[0]
+    assert row["n"] == 2 and (row["mean"], row["trivial"]) == pytest.approx((0.91, 0.895))
+    assert row["difference"] == pytest.approx(0.015)
 
 
 def test_cells_without_trivial_features_have_no_row():

@@ -11,7 +11,7 @@ from support.pages import build, study
 
 from ssl_transfer.errors import UsageError
 from ssl_transfer.study.report.evidence import Evidence, Provenance
-from ssl_transfer.study.report.markdown_page import fill_page
+from ssl_transfer.study.report.markdown_page import _Value, fill_page
 
 PROVENANCE = Provenance(
     title="Does it pay?", question="Is CT better?", commands=["ssl-transfer study report studies/ct"]
@@ -78,6 +78,11 @@ def test_signs_are_shown_where_they_are_asked_for(filled):
     block = '<!-- table: {name: contrasts, columns: {"A − B": "{difference:+}", p: "{p_value}"}} -->\n<!-- end -->\n'
     cells = re.findall(r"^\| ([+−]0\.\d{3}) \| (\.\d{3}|< \.001|1) \|$", filled(block), re.M)
     assert cells
+
+
+def test_counts_are_whole_numbers_in_a_column_with_gaps_too():
+    shown = [f"{_Value(column, 29.0)}" for column in ("val_patients", "images", "n", "minutes")]
+    assert shown == ["29", "29", "29", "29.0"]
 
 
 def test_a_figure_is_copied_beside_the_page(filled, report, tmp_path):

@@ -25,7 +25,7 @@ from ssl_transfer.study.report.wording import JOIN
 from ssl_transfer.study.table import SCRATCH
 
 MARKERS = ("o", "s", "^", "D", "v")  # not as many as colours: the pair repeats only after 30 arms
-TITLE_CHARACTERS = 104  # characters of a line above a figure
+TITLE_CHARACTERS = 96  # characters of a line above a figure
 MARKER_NAMES = {
     "o": "circle",
     "s": "square",

@@ -39,6 +39,9 @@ FORMATS: dict[str, Callable[[Any], str]] = {
     "flops": powers,
 }
 NAMES = ("task", "protocol", "metric", "strategy")  # columns whose values are names
+COUNTS = re.compile(
+    r"n|(\w+_)?(images|patients|steps|cases|seeds)|seen|patient|pixels|near|unknown"
+)  # columns of whole numbers
 NEW = Path(__file__).parent / "new_page.md"  # a page that does not exist is begun as this one
 
 
@@ -60,7 +63,7 @@ class _Value:
             return FORMATS[self.column](float(value))
         if self.column.startswith("p_"):
             return p_value(float(value))
-        if float(value).is_integer() and not isinstance(value, float):
+        if float(value).is_integer() and (COUNTS.fullmatch(self.column) or not isinstance(value, float)):
             return whole(int(value))
         return number(float(value), spec == "+")
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.statistics.corrections import ALPHA, holm
-from ssl_transfer.study.statistics.two_samples import Paired, Welch, paired, tost, welch
+from ssl_transfer.study.statistics.two_samples import paired, tost, welch
 from ssl_transfer.study.statistics.units import seed_units
 from ssl_transfer.study.table import CELL, complete
 
@@ -43,7 +43,8 @@ def against_trivial(frame: pd.DataFrame, trivial: pd.DataFrame, margin: Callable
     Returns:
         `TRIVIAL_COLUMNS`, one row per cell that both tables have: the mean of trivial features, the best arm and its mean, the
         difference (positive: the arm is better), its 95 % interval, `test` (`paired` or `welch`), `n` pairs or units of the
-        side that has fewer, and whether the cell is `solved`.
+        side that has fewer, and whether the cell is `solved`. Where draws are paired, means are those of the draws that both
+        have; the best arm is the best over all of its own.
     """
     if frame.empty or trivial.empty:
         return pd.DataFrame(columns=TRIVIAL_COLUMNS)
@@ -63,20 +64,22 @@ def _row(
     cell: dict[str, Any], runs: pd.DataFrame, control: pd.DataFrame, margin: Callable[[str], float]
 ) -> dict[str, Any]:
     sign = metric_sign(cell["metric"])
-    means, trivial = unit_means(runs), unit_means(control).iloc[0]
+    means = unit_means(runs)
     best: Any = (sign * means).idxmax() if means.notna().any() else means.index[0]
-    test = _compared(runs[runs["pretraining"] == best], control, sign)
-    difference, most = sign * (means[best] - trivial), margin(cell["metric"])
+    arm, trivial, is_paired = _units(runs[runs["pretraining"] == best], control)
+    a, b = sign * arm.to_numpy(float), sign * trivial.to_numpy(float)
+    test = paired(a, b) if is_paired else welch(a, b)
+    difference, most = sign * (arm.mean() - trivial.mean()), margin(cell["metric"])
     return {
         **cell,
-        "trivial": trivial,
+        "trivial": trivial.mean(),
         "best": best,
-        "mean": means[best],
+        "mean": arm.mean(),
         "difference": difference,
         "ci_low": test.ci_low,
         "ci_high": test.ci_high,
-        "n": test.n if isinstance(test, Paired) else min(test.n_a, test.n_b),
-        "test": "paired" if isinstance(test, Paired) else "welch",
+        "n": min(len(arm), len(trivial)),
+        "test": "paired" if is_paired else "welch",
         "margin": most,
         "solved": bool(difference <= most + 1e-12),
     }
@@ -87,15 +90,14 @@ def unit_means(runs: pd.DataFrame) -> pd.Series:
     return seed_units(runs).groupby("pretraining", sort=False)["value"].mean()
 
 
-def _compared(runs: pd.DataFrame, control: pd.DataFrame, sign: int) -> Paired | Welch:
-    """Paired t-test of an arm against trivial features at the same draws, or Welch's test where no draw is the same."""
+def _units(runs: pd.DataFrame, control: pd.DataFrame) -> tuple[pd.Series, pd.Series, bool]:
+    """Units of an arm and of trivial features, and whether they are pairs of the same draws; else they are all units."""
     both = runs[[*RUN, "value"]].merge(control[[*RUN, "value"]], on=RUN, suffixes=("_a", "_b"))
     if both.empty:
-        a, b = (sign * seed_units(side)["value"].to_numpy(float) for side in (runs, control))
-        return welch(a, b)
+        return seed_units(runs)["value"], seed_units(control)["value"], False
     unit = "pretraining_seed" if both["pretraining_seed"].nunique() > 1 else "seed"
     units = both.groupby(unit, dropna=False)[["value_a", "value_b"]].mean()
-    return paired(sign * units["value_a"].to_numpy(float), sign * units["value_b"].to_numpy(float))
+    return units["value_a"], units["value_b"], True
 
 
 def aa_contrasts(frame: pd.DataFrame, margin: Callable[[str], float]) -> pd.DataFrame:
