@@ -216,7 +216,7 @@ def test_there_is_a_panel_per_protocol_fraction_and_place_of_the_noise():
     titles = [ax.get_title(loc="left") for ax in figures.robustness_curves(pd.concat(frames), "auroc").axes]
     assert titles == [
         f"kNN · {fraction}\nGaussian noise in {place}"
-        for fraction in ("10 %", "100 %")
+        for fraction in ("10\N{NO-BREAK SPACE}%", "100\N{NO-BREAK SPACE}%")
         for place in ("test", "training")
     ]
 

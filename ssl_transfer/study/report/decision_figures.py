@@ -136,7 +136,7 @@ def _values(ax: Axes, columns: Sequence[_Column]) -> None:
         mean, half = float(values.mean()), _half_width(values.to_numpy(float), 0.05)
         ax.plot([x + 0.16] * 2, [mean - half, mean + half], color=color, linewidth=2, zorder=3)
         ax.plot(x + 0.16, mean, color=color, marker="_", markersize=11, markeredgewidth=2.4, zorder=3)
-    ax.set_xticks(range(len(columns)), [filled(column.name, 7) for column in columns])
+    ax.set_xticks(range(len(columns)), [filled(column.name, 6) for column in columns])
     ax.set_xlim(-0.45, len(columns) - 0.4)
     ax.grid(axis="x", visible=False)
 

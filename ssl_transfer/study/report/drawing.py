@@ -111,8 +111,8 @@ def grid(panels: int, columns: int, height: float, **shared) -> tuple[Figure, li
 
 
 def filled(title: str, columns: int) -> str:
-    """A title in lines that fit above one of `columns` panels."""
-    return textwrap.fill(title, TITLE_CHARACTERS // columns)
+    """A title in lines that fit above one of `columns` panels; a number and its % stay in one line."""
+    return textwrap.fill(title.replace(" %", "\N{NO-BREAK SPACE}%"), TITLE_CHARACTERS // columns)
 
 
 def legend(figure: Figure, axes: list[Axes]) -> None:
