@@ -25,7 +25,7 @@ from ssl_transfer.study.report.wording import JOIN
 from ssl_transfer.study.table import SCRATCH
 
 MARKERS = ("o", "s", "^", "D", "v")  # not as many as colours: the pair repeats only after 30 arms
-TITLE_CHARACTERS = 96  # characters of a line above a figure
+TITLE_CHARACTERS = 100  # characters of a line above a figure
 MARKER_NAMES = {
     "o": "circle",
     "s": "square",
@@ -112,7 +112,8 @@ def grid(panels: int, columns: int, height: float, **shared) -> tuple[Figure, li
 
 def filled(title: str, columns: int) -> str:
     """A title in lines that fit above one of `columns` panels; a number and its % stay in one line."""
-    return textwrap.fill(title.replace(" %", "\N{NO-BREAK SPACE}%"), TITLE_CHARACTERS // columns)
+    lines = title.replace(" %", "\N{NO-BREAK SPACE}%")
+    return textwrap.fill(lines, TITLE_CHARACTERS // columns, break_long_words=False)
 
 
 def legend(figure: Figure, axes: list[Axes]) -> None:
