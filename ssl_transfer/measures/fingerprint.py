@@ -43,15 +43,7 @@ MARKS = [COARSE_BYTES, COARSE_BYTES + FINE_BYTES]  # bytes of a code whose first
 # A query may be cropped, or the known image is (sides of further boxes); it may have noise (smoothing over so many positions);
 # its window may show more or less of the margins (contrasts and thicknesses by which content is found; None: as above).
 SIDES, SMOOTH = (1.105, 1.065, 1.0425, 1.02), 1.6
-CONTENTS = (
-    (None, 0.08, 1),
-    (None, 0.08, SMOOTH),
-    (None, 0.055, 1),
-    (None, 0.115, 1),
-    (0.2, 0.08, 1),
-    (0.4, 0.08, 1),
-    (0.02, 0.08, SMOOTH),
-)
+CONTENTS = ((None, 0.08, 1), (None, 0.08, SMOOTH), (None, 0.055, 1), (None, 0.115, 1), (0.2, 0.08, 1), (0.4, 0.08, 1))
 # The same where content is aligned (`contents`): further criteria, each of which a window in some copies asked for.
 FURTHER = ((0.02, 0.03, 1), (0.02, 0.25, 1), (0.6, 0.08, 1), (0.6, 0.16, 1))
 QUERY_CODES = 2 * (2 + len(CONTENTS)) + len(SIDES)
