@@ -31,7 +31,9 @@ from torch import nn
 from torch.nn import functional
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-BATCH, QUEUE, NEIGHBOURS, TEMPERATURE = 128, 4096, 200, 0.1
+BATCH = 128
+NEIGHBOURS, VOTE_TEMPERATURE = 200, 0.1  # of kNN
+QUEUE, MOCO_TEMPERATURE = 4096, 0.1
 SIDES = ("ours", "lightly")
 LOSS_MARGIN = 0.02  # as a share of the loss
 Learner = tuple[
@@ -248,7 +250,7 @@ def moco(backbone: nn.Module, width: int, epochs: int) -> Learner:
     from lightly.models.utils import update_momentum
 
     network = nn.Sequential(backbone, MoCoProjectionHead(width, width, 128)).to(device())
-    keys, criterion = copy.deepcopy(network), NTXentLoss(TEMPERATURE, memory_bank_size=(QUEUE, 128)).to(device())
+    keys, criterion = copy.deepcopy(network), NTXentLoss(MOCO_TEMPERATURE, memory_bank_size=(QUEUE, 128)).to(device())
 
     def step(views: list[torch.Tensor], epoch: int) -> torch.Tensor:
         update_momentum(network, keys, 0.99)
@@ -269,7 +271,7 @@ def knn(model: nn.Module, images: Images) -> float:
     model = model.eval().to(device())
     train, test = (functional.normalize(features(model, part), dim=1) for part in (images.train, images.test))
     labels = torch.from_numpy(images.train_labels.astype(np.int64)).to(device())
-    predicted = knn_predict(test, train.T.contiguous(), labels, int(labels.max()) + 1, NEIGHBOURS, TEMPERATURE)
+    predicted = knn_predict(test, train.T.contiguous(), labels, int(labels.max()) + 1, NEIGHBOURS, VOTE_TEMPERATURE)
     return float((predicted[:, 0].cpu().numpy() == images.test_labels).mean())
 
 
