@@ -80,6 +80,8 @@ class NiftiReader:
         self.in_hu = False
         self.unplaced: list[str] = []  # the first files without sform and qform
         self.n_unplaced = 0
+        self.converted: list[str] = []  # the first files whose header states another unit than mm
+        self.n_converted = 0
 
     def scan(self) -> Scan:
         """Read all headers, and voxels where they are needed for decisions: whether values are HU, and the coding of masks."""
@@ -101,6 +103,11 @@ class NiftiReader:
         if self.unplaced:
             examples = ", ".join(map(named_file, self.unplaced))
             notes.append(f"{self.n_unplaced} file(s) state no orientation (neither sform nor qform): {examples}")
+        if self.converted:
+            examples = ", ".join(map(named_file, self.converted))
+            notes.append(
+                f"{self.n_converted} file(s) state distances in m or µm, which are converted to mm: {examples}"
+            )
         for item in items:
             if self.in_hu:
                 item.dtype, item.row["intensity"] = np.dtype(np.int16), "hu"
@@ -173,6 +180,9 @@ class NiftiReader:
         if not volume.has_orientation:
             self.n_unplaced += 1
             self.unplaced = [*self.unplaced, file][:3]
+        if volume.mm_per_unit != 1:
+            self.n_converted += 1
+            self.converted = [*self.converted, file][:3]
         dtype = _dtype(volume)
         if dtype == np.uint8:
             row["intensity"] = "display"

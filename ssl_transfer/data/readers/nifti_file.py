@@ -19,6 +19,8 @@ from ssl_transfer.data.readers.reader import Unreadable
 CHUNK_BYTES = 2**24
 TRAILING_BYTES = 2**24  # after the voxels: extensions of other programs; more is no volume of this header
 CIFTI_INTENTS = range(3000, 3100)
+SPACE_UNITS = {1: 1000.0, 3: 0.001}  # of `xyzt_units`, in mm: metre and micrometre; everything else is mm
+FLAT = 1e-6  # smallest volume of a voxel, relative to that of a box with its edges
 
 
 class NotAVolume(Unreadable):
@@ -34,6 +36,7 @@ class NiftiFile:
     Attributes:
         shape: Voxels along the axes of the file and number of volumes, (I, J, K, T).
         affine: From voxel indices to mm, (4, 4); of sform, else qform, else nibabel's default.
+        mm_per_unit: mm of the unit of space that the header states; the affine is converted by it.
         has_orientation: Whether sform or qform is set.
         dtype: Dtype of the stored voxels.
         slope, intercept: Value = slope · stored + intercept.
@@ -62,8 +65,12 @@ class NiftiFile:
         if self.dtype.names or self.dtype.kind not in "buif":
             raise NotAVolume(f"its voxels are {self.dtype}, not a single number each")
         self.slope, self.intercept = self._image.dataobj.slope, self._image.dataobj.inter
+        self.mm_per_unit = SPACE_UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
         self.affine = np.asarray(self._image.affine, float)
-        if not np.isfinite(self.affine).all() or abs(np.linalg.det(self.affine[:3, :3])) < 1e-9:
+        self.affine[:3] *= self.mm_per_unit
+        edges = np.linalg.norm(self.affine[:3, :3], axis=0)
+        volume = abs(np.linalg.det(self.affine[:3, :3] / np.where(edges > 0, edges, 1)))
+        if not np.isfinite(self.affine).all() or volume < FLAT:
             raise Unreadable(f"its affine {np.round(self.affine[:3], 3).tolist()} places no voxels in space")
         self.has_orientation = bool(int(header["sform_code"]) or int(header["qform_code"]))
         self._promised = self._image.dataobj.offset + math.prod(self.shape) * self.dtype.itemsize

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pandas
 import pytest
+import SimpleITK
 
 from ssl_transfer.data.ingest import stage
 from ssl_transfer.data.readers.grid import Grid
@@ -148,3 +149,25 @@ def test_a_file_without_orientation_is_named(tmp_path):
     nibabel.save(image, tmp_path / "v.nii")
     store = ingest(tmp_path / "v.nii", tmp_path / "s", domain="mr", keep_paths=True)
     assert "v.nii" in " ".join(store.card.warnings)
+
+
+def test_the_unit_of_space_that_a_header_states_is_converted_to_mm_as_in_itk(tmp_path):
+    (tmp_path / "in").mkdir()
+    voxels = np.arange(240, dtype=np.int16).reshape(8, 6, 5)
+    for unit, per_mm in (("mm", 1), ("meter", 0.001), ("micron", 1000), ("unknown", 1)):
+        image = nibabel.Nifti1Image(voxels, np.diag([0.5 * per_mm, 0.25 * per_mm, 2 * per_mm, 1]))
+        image.header.set_xyzt_units(unit)
+        nibabel.save(image, tmp_path / "in" / f"{unit}.nii")
+        assert SimpleITK.ReadImage(str(tmp_path / "in" / f"{unit}.nii")).GetSpacing() == pytest.approx((0.5, 0.25, 2))
+    store = ingest(tmp_path / "in", tmp_path / "s", domain="mr")
+    spacing = store.rows[["spacing_col_mm", "spacing_row_mm", "spacing_slice_mm"]].to_numpy()
+    assert np.allclose(spacing, (0.5, 0.25, 2)) and len(store) == 4 * 5
+    assert any("2 file(s) state distances in m or µm" in note for note in store.card.warnings)
+
+
+def test_voxels_of_half_a_micrometre_are_placed(tmp_path):
+    nibabel.save(
+        nibabel.Nifti1Image(np.arange(60, dtype=np.int16).reshape(5, 4, 3), np.diag([5e-4, 5e-4, 5e-4, 1])),
+        tmp_path / "a.nii",
+    )
+    assert np.allclose(ingest(tmp_path / "a.nii", tmp_path / "s", domain="mr").rows["spacing_slice_mm"], 5e-4)
