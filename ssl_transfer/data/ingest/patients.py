@@ -147,6 +147,16 @@ def _positions(items: Sequence[Item], claim: Callable[[Item], object]) -> array:
     return array("q", (position for position, item in enumerate(items) if claim(item)))
 
 
+def _first_of_files(items: Sequence[Item], positions: array) -> array:
+    """Of some positions, the first of each file; the volumes of a file follow each other."""
+    firsts, before = array("q"), None
+    for position, file in zip(positions, Selected(items, positions, lambda item: item.file), strict=True):
+        if file != before:
+            firsts.append(position)
+        before = file
+    return firsts
+
+
 def _name_refused(refused: Iterable[Refusal], answers: Iterable[dict | None]) -> None:
     for refusal, answer in zip(refused, answers, strict=True):
         refusal.row |= {"patient": answer["patient"]} if answer and not refusal.row.get("patient") else {}
@@ -174,7 +184,8 @@ def complete_patients(scan: Scan) -> list[str]:
     """
     unknown = _positions(scan.items, lambda item: not item.row.get("patient") and not item.row.get("study"))
     warnings = _doubtful_ids(scan.items)
-    suspected = suspected_pattern(Selected(scan.items, unknown, lambda item: item.file))
+    files = Selected(scan.items, _first_of_files(scan.items, unknown), lambda item: item.file)
+    suspected = suspected_pattern(files)
     if scan.patient_per_file:
         for item in Selected(scan.items, unknown, lambda item: item):
             item.row["patient"] = item.row["series"]
@@ -184,9 +195,9 @@ def complete_patients(scan: Scan) -> list[str]:
     state = "each count as a patient" if scan.patient_per_file else "have no patient"
     return [
         *warnings,
-        f"{len(unknown)} files {state}, but names such as {named_file(first)} and {named_file(second)} look like files of one "
+        f"{len(files)} files {state}, but names such as {named_file(first)} and {named_file(second)} look like files of one "
         f"patient, whose images must not stand in several splits: --patient-from '{pattern}' makes "
-        f"{_counted(patients, len(unknown))}",
+        f"{_counted(patients, len(files))}",
     ]
 
 
@@ -196,7 +207,7 @@ def _doubtful_ids(items: Sequence[Item]) -> list[str]:
     studies: dict[str, set[int]] = {}  # of placeholders
     for position, item in enumerate(items):
         if patient := item.row.get("patient"):
-            plain.append(hash("".join(str(patient).casefold().split())))
+            plain.append(hash(_plainest(str(patient))))
             exact.append(hash(str(patient)))
             position_of.append(position)
             if PLACEHOLDER.fullmatch(str(patient)):
@@ -221,11 +232,18 @@ def _doubtful_ids(items: Sequence[Item]) -> list[str]:
     return warnings
 
 
+def _plainest(patient: str) -> str:
+    """An id without letter case, blanks, and what spreadsheets do to numbers: `0017`, `17` and `17.0` are `17`."""
+    plain = "".join(patient.casefold().split())
+    number = re.fullmatch(r"0*(\d+)(?:\.0+)?", plain)
+    return number[1] if number else plain
+
+
 def suspected_pattern(files: Sequence[str]) -> tuple[str, str, str, int] | None:
     """The pattern by which several files seem to be of one patient.
 
-    Names are divided at `_`, `-`, `.` and blanks. The shortest beginning with a digit in it counts as a patient, or else the
-    folder, if most files share theirs with others.
+    Names are divided at `_`, `-`, `.` and blanks. The shortest beginning with a digit in it counts as a patient, or else that of
+    the folder's name, or else the folder, if most files share theirs with others.
 
     Returns:
         Pattern, two files of one patient, and the number of patients; None if nothing suggests it.
@@ -239,14 +257,26 @@ def suspected_pattern(files: Sequence[str]) -> tuple[str, str, str, int] | None:
             pattern = next(begin[1] for file in files if (begin := _beginning(stem(file), depth)))
             return _checked(pattern, files, answer)
     levels = {file.count("/") for file in files}
-    if len(levels) == 1 and (answer := _shared(files, _numbered_folder)):
-        return _checked("*/" * (levels.pop() - 1) + "{patient}/*", files, answer)
+    if len(levels) != 1 or levels == {0}:
+        return None
+    above = "*/" * (levels.pop() - 1)
+    for depth in range(1, 5):
+        if answer := _shared(files, lambda file, depth=depth: (_beginning(_folder(file), depth) or (None,))[0]):
+            pattern = next(begin[1] for file in files if (begin := _beginning(_folder(file), depth)))
+            return _checked(f"{above}{pattern}/*", files, answer)
+    if answer := _shared(files, _numbered_folder):
+        return _checked(f"{above}{{patient}}/*", files, answer)
     return None
+
+
+def _folder(file: str) -> str:
+    """The name of the folder of a file."""
+    return file.rpartition("/")[0].rpartition("/")[2]
 
 
 def _numbered_folder(file: str) -> str | None:
     """The name of the folder of a file, if there is a digit in it."""
-    name = file.rpartition("/")[0].rpartition("/")[2]
+    name = _folder(file)
     return name if re.search(r"\d", name) else None
 
 

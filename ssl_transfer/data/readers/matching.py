@@ -26,7 +26,12 @@ IMAGE_FOLDERS = re.compile(r"(images?|imgs?)(tr|ts)?", re.IGNORECASE)
 MASK_FOLDERS = re.compile(
     r"(masks?|labels?|segmentations?|segs?|annotations?|gt|ground_?truths?)(tr|ts)?", re.IGNORECASE
 )
-MASK_ENDINGS = re.compile(r"[_.-](masks?|segs?|segmentations?|labels?|gt)([_-]?\d+)?$", re.IGNORECASE)
+MASK_WORDS = "(masks?|segs?|segmentations?|labels?|gt)"
+MASK_ENDINGS = re.compile(rf"[_.-]{MASK_WORDS}([_-]?\d+)?$", re.IGNORECASE)
+MASK_NAMES = re.compile(
+    rf"({MASK_WORDS}[_-]?)(\d+)?", re.IGNORECASE
+)  # of whole stems: `segmentation-3` beside `volume-3`
+MOST_OPTIONS = 3  # that are named in warnings
 
 
 def suffix(file: str) -> str:
@@ -133,8 +138,9 @@ def leave_out_masks(
 ) -> tuple[Sequence[Item], list[str]]:
     """Without `--masks`, set aside files that are masks by their names, and images beside them.
 
-    These are files in a folder `masks`, `labelsTr`, … beside a folder `images`, `imagesTr`, …, and files such as `a_mask.png`
-    beside `a.png`, or `case_1_seg.nii.gz` beside `case_1_flair.nii.gz`.
+    These are files in a folder `masks`, `labelsTr`, … beside a folder `images`, `imagesTr`, … or beside images, and files such as
+    `a_mask.png` beside `a.png`, `case_1_seg.nii.gz` beside `case_1_flair.nii.gz`, `segmentation-1.nii` beside `volume-1.nii`, or
+    `segmentation.nii.gz` beside `imaging.nii.gz`.
 
     Args:
         items: Images of the source.
@@ -148,15 +154,16 @@ def leave_out_masks(
         return items, []
     parents: set[str] = set()
     beginnings = HashSet(_beginnings_of_masks(items, parents))
-    if not parents and not len(beginnings):
+    if not parents and not len(beginnings) and not any(_is_named_mask(item.file) for item in items):
         return items, []
     names = (_without_suffix(item.file) for item in items)
     others = (name for name in names if not MASK_ENDINGS.search(name))
     images = HashSet(name[:end] for name in others for end in _ends(name) if name[:end] in beginnings)
+    beside = HashSet(name for item in items if not _is_named_mask(item.file) for name in _names_beside(item.file))
     found: dict[str, tuple[int, str]] = {}  # option -> number of files, and the first one
     kept = Items()
     for item in items:
-        option = _mask_option(item.file, item.file.split("/")[:-1], parents, images)
+        option = _mask_option(item.file, parents, images, beside)
         if option is None:
             kept.append(item)
             continue
@@ -164,11 +171,21 @@ def leave_out_masks(
         found[option] = count + 1, first
         reason = f"a mask by its name; to use it, ingest with --masks '{named_file(option)}'"
         refused.append(Refusal(item.file, "filtered", reason, dict(item.row)))
-    return kept, [
+    return kept, _notes_on_masks(found)
+
+
+def _notes_on_masks(found: dict[str, tuple[int, str]]) -> list[str]:
+    """Warnings about masks that are left out, from option -> number of files, and the first one."""
+    options = list(found.items())
+    notes = [
         f"{count} file(s) such as {named_file(first)} are masks by their names and are left out. To use them, "
         f"ingest the images with --masks '{named_file(option)}'"
-        for option, (count, first) in found.items()
+        for option, (count, first) in options[:MOST_OPTIONS]
     ]
+    if more := options[MOST_OPTIONS:]:
+        count = sum(count for _, (count, _) in more)
+        notes.append(f"{count} more file(s) with {len(more)} other names are masks by their names and are left out")
+    return notes
 
 
 def _beginnings_of_masks(items: Iterable[Item], parents: set[str]) -> Iterator[str]:
@@ -181,21 +198,51 @@ def _beginnings_of_masks(items: Iterable[Item], parents: set[str]) -> Iterator[s
             yield name[: ending.start()]
 
 
+def _is_named_mask(file: str) -> bool:
+    """Whether the whole name of a file, or a folder of it, is a word for masks."""
+    folders = file.split("/")[:-1]
+    return any(map(MASK_FOLDERS.fullmatch, folders)) or MASK_NAMES.fullmatch(stem(file)) is not None
+
+
+def _names_beside(file: str) -> tuple[tuple[str, ...], ...]:
+    """What a file proves to be beside it: an image in its folder, one with its last number, and one with its name."""
+    folder, name = file.rpartition("/")[0], stem(file)
+    numbers = re.findall(r"\d+", name)
+    return (folder,), (folder, "number", numbers[-1] if numbers else ""), (folder, "name", name)
+
+
 def _ends(name: str) -> list[int]:
     """Where a path ends, as a whole and before each `_`, `-` and `.` of its last part."""
     last = name.rfind("/") + 1
     return [len(name), *(match.start() for match in re.finditer(r"[_.-]", name) if match.start() > last)]
 
 
-def _mask_option(file: str, folders: list[str], parents: set[str], images: Container[str]) -> str | None:
-    """The `--masks` option that names a mask, given the folders and the beginnings of the names of images; None for an image."""
+def _mask_option(file: str, parents: set[str], images: Container[str], beside: Container[tuple]) -> str | None:
+    """The `--masks` option that names a mask; None for an image.
+
+    Args:
+        file: Path of the file.
+        parents: Parents of folders of images.
+        images: Beginnings of the names of images.
+        beside: Of each image what `_names_beside` says.
+    """
+    *folders, name = file.split("/")
     for number, folder in enumerate(folders):
-        if MASK_FOLDERS.fullmatch(folder) and "/".join(folders[:number]) in parents:
-            return "/".join(folders[: number + 1])
-    name = _without_suffix(file)
-    ending = MASK_ENDINGS.search(name)
-    if ending and name[: ending.start()] in images:
-        return f"{'{parent}/' if folders else ''}{{stem}}{ending[0]}{suffix(file)}"
+        if MASK_FOLDERS.fullmatch(folder):
+            parent = "/".join(folders[:number])
+            if parent in parents:
+                return "/".join(folders[: number + 1])
+            if (parent,) in beside:
+                own = f"{{stem}}{suffix(file)}" if (parent, "name", stem(file)) in beside else name
+                return "/".join(["{parent}"] * bool(parent) + folders[number:] + [own])
+    prefix = "{parent}/" if folders else ""
+    whole = MASK_NAMES.fullmatch(stem(file))
+    if whole and ("/".join(folders), *(("number", whole[3]) if whole[3] else ())) in beside:
+        return f"{prefix}{whole[1]}{'{number}' if whole[3] else ''}{suffix(file)}"
+    path = _without_suffix(file)
+    ending = MASK_ENDINGS.search(path)
+    if ending and path[: ending.start()] in images:
+        return f"{prefix}{{stem}}{ending[0]}{suffix(file)}"
     return None
 
 

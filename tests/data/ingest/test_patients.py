@@ -152,6 +152,7 @@ def test_few_files_that_do_not_follow_a_convention_are_counted():
         ([f"{p:08d}_{n:03d}.png" for p in range(4) for n in range(3)], "{patient}_*", 4),
         ([f"scan-{p}-{n}.png" for p in range(4) for n in range(3)], "*-{patient}-*", 4),
         ([f"ill/{p:04d}/{name}.png" for p in range(4) for name in "ab"], "*/{patient}/*", 4),
+        ([f"OAS3{p:04d}_MR_d{day}/T1w.nii" for p in range(4) for day in (1, 290)], "{patient}_*/*", 4),
         ([f"case_{n}.png" for n in range(9)], None, None),
         ([f"IMG_{n:04d}.png" for n in range(9)], None, None),
         (["a.png", "b.png"], None, None),
@@ -170,6 +171,14 @@ def test_the_warning_shows_two_files_and_the_pattern_to_type():
     )
     [warning] = complete_patients(scan("P1_a.nii", "P1_b.nii", "P2_a.nii", "P2_b.nii", volumes=True))
     assert "4 files each count as a patient" in warning
+
+
+def test_volumes_of_a_file_are_one_file_and_suggest_no_pattern():
+    assert complete_patients(scan(*(f"{n}.ome.tif" for n in range(3) for _ in range(8)))) == []
+    [warning] = complete_patients(
+        scan(*(f"P{p}_{n}.nii" for p in range(3) for n in "ab" for _ in range(8)), volumes=True)
+    )
+    assert "6 files each count as a patient" in warning and "3 patients in 6 files" in warning
 
 
 def test_folders_that_are_patients_are_no_labels():
@@ -192,6 +201,10 @@ def test_ids_that_are_written_in_several_ways_are_counted():
         item.row["patient"] = patient
     [warning] = complete_patients(found)
     assert "1 patient ids are written in several ways" in warning and "different patients" in warning
+    for item, patient in zip(found.items, ("017", "17.0", "170"), strict=True):
+        item.row["patient"] = patient
+    [warning] = complete_patients(found)
+    assert "1 patient ids are written in several ways" in warning and "017" in warning and "17.0" in warning
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,39 @@ def test_label_volumes_that_no_option_names_are_left_out_aloud(tmp_path):
     assert len(brats) == 30 and "c0/c0_seg.nii.gz" in said(brats)
 
 
+@pytest.mark.parametrize(
+    "image, masks, option",
+    [
+        ("case_{}/imaging.nii", ["case_{}/segmentation.nii"], "{parent}/segmentation.nii"),
+        ("volume-{}.nii", ["segmentation-{}.nii"], "segmentation-{number}.nii"),
+        (
+            "s{}/ct.nii",
+            ["s{}/segmentations/liver.nii", "s{}/segmentations/spleen.nii"],
+            "{parent}/segmentations/liver.nii",
+        ),
+        ("{}/t1.nii", ["{}/masks/t1.nii"], "{parent}/masks/{stem}.nii"),
+    ],
+    ids=["KiTS", "LiTS", "TotalSegmentator", "folder"],
+)
+def test_label_volumes_beside_their_volumes_are_left_out_and_paired_by_the_option_that_is_named(
+    tmp_path, image, masks, option
+):
+    for number in (1, 2, 10):
+        save(tmp_path / "in" / image.format(number), mr())
+        for mask in masks:
+            save(tmp_path / "in" / mask.format(number), (mr() > 500).astype(np.uint8))
+    without = ingest(tmp_path / "in", tmp_path / "without", domain="mr")
+    assert len(without) == 3 * 5 and without.card.n_patients == 3 and f"--masks '{option}'" in said(without)
+    paired = ingest(tmp_path / "in", tmp_path / "paired", domain="mr", masks=option) if len(masks) == 1 else without
+    assert len(paired) == 3 * 5 and (paired is without or paired.masks(np.arange(15)).any())
+
+
+def test_classes_that_are_named_like_masks_stay(tmp_path):
+    for name in ("label_1", "label_2", "gt/a", "gt/b", "mask/c"):
+        save(tmp_path / f"in/{name}.nii", mr())
+    assert len(ingest(tmp_path / "in", tmp_path / "s", domain="mr")) == 5 * 5
+
+
 # Damaged and foreign files
 
 
