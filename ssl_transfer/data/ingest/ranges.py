@@ -117,18 +117,20 @@ def choose_ranges(
         for item in items:
             item.row.setdefault("intensity", "hu")
         return Ranges("hu", warnings=_without_effect(rule, per, "all images are in HU"))
+    colours, notes = _colours_in_use(items, reader, known or {}, workers)
     chosen = _Choice.of(items, rule)
     if chosen.is_displayed:
         for item in items:
             item.row["intensity"] = _rule(item, rule)
         reason = "all images are colour or 8-bit grey, which is stored as displayed"
-        return Ranges("rgb" if channels == 3 else "display", warnings=_without_effect(rule, per, reason))
+        units = "rgb" if channels == 3 else "display"
+        return Ranges(units, depths=colours, warnings=(*_without_effect(rule, per, reason), *notes))
     known = {detector: span for detector, span in (known or {}).items() if detector in chosen.containers}
     unknown = {detector: of for detector, of in chosen.containers.items() if detector not in known}
-    depths = {**known, **_depths(items, unknown, reader, workers)}
+    depths = {**colours, **known, **_depths(items, unknown, reader, workers)}
     groups = RangeGroups(chosen.positions, chosen.volumes if per == "volume" else chosen.series)
-    warnings = tuple(chosen.warnings(len(items), rule, per))
-    stated = chosen.spans | set(depths.values())
+    warnings = (*chosen.warnings(len(items), rule, per), *notes)
+    stated = chosen.spans | {depths[detector] for detector in chosen.containers}
     one = len(groups) + len(stated) == 1
     spans = np.full((len(groups), 2), np.nan)
     if measured is not None:
@@ -337,6 +339,39 @@ def _depths(
             depth = depth_in_use(depth, bits, lowest, highest, inverted=inverted)
         depths[detector] = float(depth[0]), float(depth[1])
     return depths
+
+
+def _colours_in_use(
+    items: Sequence[Item], reader: Reader, known: Mapping[tuple, Span], workers: int | None
+) -> tuple[dict[tuple, Span], list[str]]:
+    """The depth in use of pictures with 16 bits per colour, of which readers give the upper 8; written into `bits` of their rows.
+
+    Returns:
+        The range of their decoded values by `_detector`, and warnings.
+    """
+    containers: dict[tuple, array] = {}
+    for position, item in enumerate(items):
+        if item.channels == 3 and item.depth == DISPLAY_RANGE and item.row.get("bits") == PROMISED_BITS:
+            containers.setdefault(_detector(item), array("q")).append(position)
+    if not containers:
+        return {}, []
+    unknown = {detector: of for detector, of in containers.items() if detector not in known}
+    depths = {detector: known[detector] for detector in containers if detector in known}
+    depths |= _depths(items, unknown, reader, workers)
+    bits = {
+        detector: round(np.log2(high / DISPLAY_RANGE[1] * (2**PROMISED_BITS - 1) + 1))
+        for detector, (_, high) in depths.items()
+    }
+    for item in items:
+        if item.channels == 3 and item.depth == DISPLAY_RANGE and item.row.get("bits") == PROMISED_BITS:
+            item.row["bits"] = bits[_detector(item)]
+    notes = [
+        f"{len(containers[detector])} colour picture(s) of {PROMISED_BITS} bits use {used}, whose upper 8 are stored. Of PNG "
+        f"only {max(used - 8, 0)} bits of them can be read: save these as TIFF or with 8 bits"
+        for detector, used in bits.items()
+        if used < PROMISED_BITS
+    ]
+    return depths, notes
 
 
 def _is_measured(positions: np.ndarray, part: range) -> bool:

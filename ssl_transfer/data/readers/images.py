@@ -131,9 +131,11 @@ class ImagesReader:
         """Images of an item, (N, C, H, W)."""
         if suffix(item.file) in TIFF_SUFFIXES:
             layout, samples, colours = _decoded(item.path, item.path.stat().st_mtime_ns, self.max_megapixels)
-            return tiff_images(layout, samples[item.row.get("volume", 0)], colours)
+            return tiff_images(layout, samples[item.row.get("volume", 0)], colours, item.row.get("bits"))
         with open_picture(item.path, self.max_megapixels) as image:
-            return pixels(upright(image))[None]
+            unused = stored_bits(image) - item.row.get("bits", 16) if item.channels == 3 else 0
+            values = pixels(upright(image))[None]
+        return values if unused <= 0 else np.minimum(values.astype(np.uint16) << unused, 255).astype(np.uint8)
 
     def _read_header(self, file: str, path: Path) -> list[Item] | Refusal:
         """The items of a file, or the reason why it is refused, from its header."""

@@ -7,6 +7,8 @@ as they are stored, not laid over a background.
 
 from __future__ import annotations
 
+import io
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,8 @@ COLOUR = ("RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr")
 PHOTOMETRIC = {"P": "PALETTE", "PA": "PALETTE", "CMYK": "CMYK", "YCbCr": "YCBCR"}  # others: RGB or MINISBLACK
 ORIENTATION = 0x0112  # tag of EXIF and TIFF; values 5 to 8 exchange rows and columns
 PNG_GREY = 0  # colour type
+PNG_RGBA = 6
+DEEP_GREY_WITH_ALPHA = (16, 4)  # bit depth and colour type
 
 
 @contextmanager
@@ -47,11 +51,25 @@ def open_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS, formats: Se
         with Image.open(path, formats=list(formats)) as image:
             width, height = image.size
             check_megapixels(height, width, max_megapixels)
-            yield image
+            yield _deep_grey(image) if png_header(image) == DEEP_GREY_WITH_ALPHA else image
     except UnidentifiedImageError:
         raise Unreadable(f"its content is none of {', '.join(formats)}") from None
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _deep_grey(image: Any) -> Any:
+    """The grey of a PNG with 16 bits and alpha, of which Pillow reads 8 bits: its four bytes a pixel are read as 8-bit RGBA."""
+    from PIL import Image
+
+    content = bytearray(Path(image.filename).read_bytes())
+    content[24:26] = 8, PNG_RGBA
+    content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as written:
+        bytes_of = np.asarray(written).astype(np.uint16)
+    grey = Image.fromarray(bytes_of[..., 0] << 8 | bytes_of[..., 1])
+    grey.info |= {name: value for name, value in image.info.items() if name == "exif"}
+    return grey
 
 
 def upright_size(image: Any) -> tuple[int, int]:

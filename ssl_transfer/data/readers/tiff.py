@@ -2,7 +2,8 @@
 
 tifffile reads them, including OME-TIFF, ImageJ and BigTIFF; pages with a compression that it cannot decode by itself (LZW, JPEG,
 CCITT) are decoded by Pillow. The images are those of the main series. Its axes C (channel) and T (time) divide it into volumes,
-and all others are slices. Thumbnails and pyramid levels are left out. OME files that continue in other files are not followed.
+and all others are slices. Several samples of a grey pixel are channels, too, unless they are alpha. Thumbnails and pyramid levels
+are left out. OME files that continue in other files are not followed.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def read_tiff(path: Path, max_megapixels: float) -> tuple[TiffLayout, np.ndarray
             colours = (colours >> 8 if colours.max() > 255 else colours).astype(np.uint8)  # some writers store 8 bits
         if layout.photometric not in BY_PILLOW:
             try:
-                samples = _ordered(series.asarray(), series.axes)
+                samples = _ordered(series.asarray(), _axes(series))
                 return layout, _turned(samples, layout.orientation), colours
             except (KeyError, ValueError, NotImplementedError) as error:
                 if "imagecodecs" not in str(error):
@@ -130,9 +131,18 @@ def _unmarked_levels(series: Any) -> list[Any]:
     return [level for level in series.levels[1:] if not (level.keyframe.is_reduced or level.keyframe.is_subifd)]
 
 
+def _axes(series: Any) -> str:
+    """The axes of a series; S, the samples of a pixel, becomes C where they are channels of grey without a stated meaning."""
+    page = series.keyframe
+    is_grey = getattr(page.photometric, "name", "") in GREY
+    unstated = page.extrasamples and not any(int(extra) for extra in page.extrasamples)
+    return series.axes.replace("S", "C") if is_grey and unstated and "C" not in series.axes else series.axes
+
+
 def _layout(path: Path, series: Any, max_megapixels: float) -> TiffLayout:
     page = series.keyframe
-    axes, shape = series.axes, dict(zip(series.axes, series.shape, strict=True))
+    axes = _axes(series)
+    shape = dict(zip(axes, series.shape, strict=True))
     if "X" not in shape or "Y" not in shape:
         raise Unreadable(f"its axes are {axes}; expected Y and X")
     height, width = shape["Y"], shape["X"]
@@ -205,6 +215,8 @@ def _by_pillow(path: Path, series: Any, layout: TiffLayout, max_megapixels: floa
     """Samples as `read_tiff` gives them, decoded by Pillow; YCbCr becomes RGB."""
     images = []
     try:
+        if _axes(series) != series.axes:
+            raise Unreadable("several samples of a grey pixel")
         with open_picture(path, max_megapixels, ("TIFF",)) as picture:
             for page in series.pages:
                 picture.seek(page.index)
@@ -268,16 +280,19 @@ def tiff_depth(layout: TiffLayout) -> tuple[float, float] | None:
     return 0.0, 2.0**layout.bits - 1
 
 
-def tiff_images(layout: TiffLayout, samples: np.ndarray, colours: np.ndarray | None) -> np.ndarray:
+def tiff_images(
+    layout: TiffLayout, samples: np.ndarray, colours: np.ndarray | None, colour_bits: int | None = None
+) -> np.ndarray:
     """Convert samples to images.
 
     Grey of up to 8 bits becomes 0..255, and deeper grey keeps its values. WhiteIsZero is inverted within the stored bits (floats:
-    within the file's smallest and largest value). Colour is cut to 8 bits; alpha and further samples are left out.
+    within the file's smallest and largest value). Colour is cut to 8 bits; alpha is left out.
 
     Args:
         layout: The layout of the file.
         samples: Samples as stored, shape (N, samples, H, W).
         colours: Colour map of a palette, uint8 (3, values).
+        colour_bits: Bits in use of colours with 16 bits, of which the upper 8 are taken; None: all.
 
     Returns:
         Shape (N, 1 or 3, H, W). Floats may contain values that are not finite.
@@ -292,7 +307,8 @@ def tiff_images(layout: TiffLayout, samples: np.ndarray, colours: np.ndarray | N
             return (grey.astype(np.uint8) * (255 // (2**layout.bits - 1))).astype(np.uint8)
         with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is replaced and counted
             return grey.astype(dtype)
-    samples = (samples >> 8 * (samples.dtype.itemsize - 1)).astype(np.uint8)
+    shift = max((colour_bits or 16) - 8, 0) if samples.dtype.itemsize == 2 else 0
+    samples = np.minimum(samples >> shift, 255).astype(np.uint8)
     if layout.photometric == "SEPARATED":
         ink, black = samples[:, :3].astype(np.uint16), samples[:, 3:4].astype(np.uint16)
         return ((255 - ink) * (255 - black) // 255).astype(np.uint8)

@@ -1,5 +1,8 @@
 """Image folders: depth and colour, classes and splits from folders, masks beside the images."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import tifffile
@@ -44,6 +47,34 @@ def test_16_bit_grey_is_kept_as_float(tmp_path, ending):
     deep = GREY.astype(np.uint16) * 257
     image, scan = one(save(tmp_path / f"a.{ending}", deep))
     assert image.dtype == np.float32 and np.array_equal(image[0], deep) and scan.units == "stored"
+
+
+def deep_png(path, values, colour_type):
+    """Write a PNG of 16 bits, (H, W, S), which Pillow cannot write: each row without a filter, four chunks."""
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n")
+        for name, content in ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")):
+            crc = zlib.crc32(name + content)
+            file.write(struct.pack(">I", len(content)) + name + content + struct.pack(">I", crc))
+
+
+def test_16_bit_grey_with_alpha_is_kept(tmp_path):
+    grey = (np.arange(30 * 20).reshape(30, 20) * 6).astype(np.uint16)
+    deep_png(tmp_path / "a.png", np.dstack([grey, np.full_like(grey, 65535)]), 4)
+    image, scan = one(tmp_path / "a.png")
+    assert np.array_equal(image[0], grey) and (scan.items[0].row["bits"], scan.units) == (16, "stored")
+
+
+def test_colours_of_12_bits_in_a_16_bit_png_are_as_bright_as_they_are(tmp_path, out):
+    colours = np.random.default_rng(0).integers(0, 4096, (20, 30, 3)).astype(np.uint16)
+    deep_png(tmp_path / "in/a.png", colours, 2)
+    store = ingest(tmp_path / "in", out)
+    assert np.abs(store[0].astype(int) - np.moveaxis(colours >> 4, -1, 0)).max() < 16
+    assert any("use 12" in warning and "only 4 bits" in warning for warning in store.card.warnings)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.uint32, np.int16])

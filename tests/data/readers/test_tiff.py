@@ -7,6 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
+from ssl_transfer.data.form import StoreForm
 from ssl_transfer.data.ingest import stage
 from ssl_transfer.data.readers.images import ImagesReader
 from ssl_transfer.data.readers.reader import Unreadable
@@ -141,6 +142,33 @@ def test_16_bit_colour_is_cut_to_8_bits_in_both_layouts(tmp_path, planar):
     stored = deep if planar == "contig" else np.moveaxis(deep, -1, 0)
     tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", planarconfig=planar)
     assert np.array_equal(one(tmp_path / "a.tif")[0], np.moveaxis(COLOUR, -1, 0))
+
+
+@pytest.mark.parametrize("bits", [8, 12, 14, 16])
+def test_16_bit_colour_is_read_in_the_depth_that_its_source_uses(tmp_path, bits):
+    colours = np.random.default_rng(bits).integers(0, 2**bits, (3, 20, 30, 3)).astype(np.uint16)
+    colours[0, 0, 0] = 2**bits - 1
+    (tmp_path / "in").mkdir()
+    for number, image in enumerate(colours):
+        tifffile.imwrite(tmp_path / f"in/{number}.tif", image, photometric="rgb")
+    store = stage.ingest(tmp_path / "in", tmp_path / "s", keep_paths=True)
+    assert np.array_equal(store.read(np.arange(3)), np.moveaxis(colours >> (bits - 8), -1, 1))
+    assert set(store.rows["bits"]) == {bits} and any(f"use {bits}" in w for w in store.card.warnings) == (bits < 16)
+    assert StoreForm.of(store.card).depths  # new files are read in the same depth
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_samples_of_a_grey_pixel_are_channels_unless_they_are_alpha(tmp_path, planar):
+    samples = np.arange(3 * 6 * 8, dtype=np.uint16).reshape(3, 6, 8)
+    stored = samples if planar == "separate" else np.moveaxis(samples, 0, -1)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="minisblack", planarconfig=planar)
+    images, items = read(tmp_path / "a.tif")
+    assert np.array_equal(np.concatenate([image for image, _ in images]), samples)
+    assert [item.row["channel"] for item in items] == [0, 1, 2]
+    with_alpha = stored[:2] if planar == "separate" else stored[..., :2]
+    options = {"photometric": "minisblack", "planarconfig": planar, "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(tmp_path / "alpha.tif", with_alpha, **options)
+    assert np.array_equal(one(tmp_path / "alpha.tif")[0][0], samples[0])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
