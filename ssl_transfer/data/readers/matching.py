@@ -158,7 +158,9 @@ def leave_out_masks(
         return items, []
     names = (_without_suffix(item.file) for item in items)
     others = (name for name in names if not MASK_ENDINGS.search(name))
-    images = HashSet(name[:end] for name in others for end in _ends(name) if name[:end] in beginnings)
+    images = HashSet(
+        (name[:end], end == len(name)) for name in others for end in _ends(name) if name[:end] in beginnings
+    )
     beside = HashSet(name for item in items if not _is_named_mask(item.file) for name in _names_beside(item.file))
     found: dict[str, tuple[int, str]] = {}  # option -> number of files, and the first one
     kept = Items()
@@ -217,13 +219,13 @@ def _ends(name: str) -> list[int]:
     return [len(name), *(match.start() for match in re.finditer(r"[_.-]", name) if match.start() > last)]
 
 
-def _mask_option(file: str, parents: set[str], images: Container[str], beside: Container[tuple]) -> str | None:
+def _mask_option(file: str, parents: set[str], images: Container[tuple], beside: Container[tuple]) -> str | None:
     """The `--masks` option that names a mask; None for an image.
 
     Args:
         file: Path of the file.
         parents: Parents of folders of images.
-        images: Beginnings of the names of images.
+        images: Beginnings of the names of images, and whether each is a whole name.
         beside: Of each image what `_names_beside` says.
     """
     *folders, name = file.split("/")
@@ -241,9 +243,11 @@ def _mask_option(file: str, parents: set[str], images: Container[str], beside: C
         return f"{prefix}{whole[1]}{'{number}' if whole[3] else ''}{suffix(file)}"
     path = _without_suffix(file)
     ending = MASK_ENDINGS.search(path)
-    if ending and path[: ending.start()] in images:
-        return f"{prefix}{{stem}}{ending[0]}{suffix(file)}"
-    return None
+    if ending is None:
+        return None
+    own = ((True, "{stem}"), (False, "*"))
+    image = next((image for is_whole, image in own if (path[: ending.start()], is_whole) in images), None)
+    return image and f"{prefix}{image}{ending[0]}{suffix(file)}"
 
 
 def _existing(root: Path, masks: str) -> Path | None:

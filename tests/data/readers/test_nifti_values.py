@@ -253,8 +253,9 @@ def test_label_volumes_that_no_option_names_are_left_out_aloud(tmp_path):
             "{parent}/segmentations/liver.nii",
         ),
         ("{}/t1.nii", ["{}/masks/t1.nii"], "{parent}/masks/{stem}.nii"),
+        ("{0}/{0}_t1.nii", ["{0}/{0}_seg.nii"], "{parent}/*_seg.nii"),
     ],
-    ids=["KiTS", "LiTS", "TotalSegmentator", "folder"],
+    ids=["KiTS", "LiTS", "TotalSegmentator", "folder", "BraTS"],
 )
 def test_label_volumes_beside_their_volumes_are_left_out_and_paired_by_the_option_that_is_named(
     tmp_path, image, masks, option
