@@ -77,12 +77,24 @@ def _decides(rules: np.ndarray, agreement: float, both: float, fewer: float) -> 
     return False
 
 
+@register_jitable
+def _note(scores: np.ndarray, numbers: np.ndarray, score: float, number: int) -> None:
+    """Keep a known code and its score if it is one of the two best, (2,); each code has one place."""
+    if scores[0] > 0 and numbers[0] == number:
+        scores[0] = max(scores[0], score)
+    elif score > scores[0]:
+        scores[1], numbers[1] = scores[0], numbers[0]
+        scores[0], numbers[0] = score, number
+    elif score > scores[1]:
+        scores[1], numbers[1] = score, number
+
+
 class Candidates(NamedTuple):
-    """The known code that agrees most with each code of a query, where that is not enough to match.
+    """The two known codes that agree most with each code of a query, where that is not enough to match.
 
     Attributes:
-        scores: Agreement as a share of the positions that count, shrunk where these are few; 0: none; float64 (q,).
-        numbers: Number of the known code, int64 (q,).
+        scores: Agreement as a share of the positions that count, shrunk where these are few; 0: none; float64 (q, 2).
+        numbers: Number of the known code, int64 (q, 2).
     """
 
     scores: np.ndarray
@@ -91,12 +103,12 @@ class Candidates(NamedTuple):
     @classmethod
     def none(cls, codes: int) -> Candidates:
         """For so many codes."""
-        return cls(np.zeros(codes), np.zeros(codes, np.int64))
+        return cls(np.zeros((codes, 2)), np.zeros((codes, 2), np.int64))
 
 
 @_compiled(
     "void(uint64[:, :, ::1], int64[::1], uint64[:, ::1], int64[::1], boolean[::1], boolean[::1], int64[::1], float64[:, :, ::1], "
-    "float64, float64[::1], int64[::1])"
+    "float64, float64[:, ::1], int64[:, ::1])"
 )
 def search(
     queries: np.ndarray,
@@ -124,7 +136,7 @@ def search(
             known one is of kind 0, and fewer positions than the third count in it; int64 (3,).
         rules: Of each kind, two `Rule`s of `near_duplicates` of which one has to hold, float64 (kinds, 2, 4).
         least: Score of candidates, at least.
-        scores, numbers: `Candidates`, (q,); replaced where a known code agrees more.
+        scores, numbers: `Candidates`, (q, 2); replaced where a known code agrees more.
     """
     spares = np.empty(TILE, np.int64)  # bits by which a distance is below the farthest
     limits, coarse = np.empty(TILE, np.int64), np.empty((COARSE_WORDS, TILE), np.uint64)
@@ -158,6 +170,5 @@ def search(
                 if _decides(rules[0 if bright[images[code]] else kinds[start + position]], agreement, both, fewer):
                     found[images[code]] = True
                     break
-                if agreement > max(least, scores[code]) * (fewer + SHRINKS):
-                    scores[code] = agreement / (fewer + SHRINKS)
-                    numbers[code] = start + position
+                if agreement > max(least, scores[code, 1]) * (fewer + SHRINKS):
+                    _note(scores[code], numbers[code], agreement / (fewer + SHRINKS), start + position)

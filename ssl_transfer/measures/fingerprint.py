@@ -31,6 +31,7 @@ WORK = 64  # pixels per side, at least, of the image that codes are computed fro
 LOWEST_HU, AIR_HU = -400, -900  # an image with values below the first is CT in HU; the second is above the noise of air
 RING = [(down, right) for down in range(-2, 3) for right in range(-2, 3) if 4 <= down**2 + right**2 <= 5]
 TIE, TIE_HU = 6e-3, 4  # of the range of an image, or in HU: positions that differ by less are equal
+STRONG = 3  # ties; contrasts above it count alike
 LEAST_VOTES = 5  # of the twelve of the ring
 FEWEST_POSITIONS = 64  # that count; images with fewer have no content
 # Content differs from the background by so much of the range of the image, or in CT is above BODY_HU, and is thicker than a share
@@ -53,6 +54,8 @@ _CONTENT = 2 + len(SIDES)  # the first code of content
 # none of 4,200 planted copies that these did not.
 FOR_WHOLE = [*range(_CONTENT + 1), TRIMMED]
 FOR_CONTENT = [0, *range(_CONTENT, TRIMMED + 1), *(TRIMMED + 2 + criterion for criterion in (1, 3, 4))]
+# Radii between which the border of a round field of view counts (1: half a side), in all of so many directions.
+FIRST_RADIUS, LAST_RADIUS, DIRECTIONS = 0.88, 1.1, 16
 
 _SIDE = np.arange(GRID)
 NEIGHBOURS = np.stack(  # flat positions of the ring, (12, GRID, GRID), where the border repeats beyond itself
@@ -94,6 +97,13 @@ class Content(NamedTuple):
         """Its fine code: 1 where brighter than the ring, −1 where darker, else 0; int8 (GRID, GRID)."""
         return np.zeros((GRID, GRID), np.int8) if self.box is None else _signs(_votes_in(self.plane, self.box, 1))
 
+    def contrasts(self, smooth: float = 1) -> np.ndarray:
+        """How much brighter each position is than its ring: −1 to 1, reached at `STRONG` ties; float32 (GRID, GRID)."""
+        if self.box is None:
+            return np.zeros((GRID, GRID), np.float32)
+        sampled, inside = _sampled(self.plane, self.box, smooth)
+        return np.clip(_differences(sampled).mean(0) / (STRONG * self.plane.tie), -1, 1) * inside
+
     def moved(self, positions: np.ndarray) -> Content:
         """With top, bottom, left and right moved by so many positions of the grid."""
         if self.box is None:
@@ -130,6 +140,27 @@ def without_marks(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     unmarked = codes.copy()
     unmarked[:, 0, MARKS] &= np.where(marked, 0x7F, 0xFF).astype(np.uint8)[:, None]
     return unmarked, marked
+
+
+def without_round_borders(codes: np.ndarray) -> np.ndarray:
+    """Codes of known images without marks, uint8 (n, 2, CODE_BYTES): of a round field of view, the border does not count.
+
+    All images that a scanner reconstructs in a circle share it. An image is one if nothing counts outside of the circle, and
+    something does beside it in all directions.
+    """
+    across, down = np.meshgrid(*[(_SIDE + 0.5) * 2 / GRID - 1] * 2)
+    radii, directions = np.hypot(across, down), (np.arctan2(down, across) / (2 * np.pi) % 1 * DIRECTIONS).astype(int)
+    outside, border = radii > LAST_RADIUS, (radii > FIRST_RADIUS) & (radii <= LAST_RADIUS)
+    parts = [_signs_at(border & (directions == direction)) for direction in range(DIRECTIONS)]
+    all_around = np.all([(codes[:, 0] & part).any(1) for part in parts], axis=0)
+    is_round = all_around & ~(codes[:, 0] & _signs_at(outside)).any(1)
+    return np.where(is_round[:, None, None], codes & ~_signs_at(border), codes)
+
+
+def _signs_at(positions: np.ndarray) -> np.ndarray:
+    """A code, uint8 (CODE_BYTES,), all of whose fine bits are set at some positions, bool (GRID, GRID)."""
+    bits = np.packbits(positions)
+    return np.concatenate([np.zeros(COARSE_BYTES, np.uint8), bits, bits])
 
 
 def query(image: np.ndarray) -> np.ndarray:
@@ -176,6 +207,13 @@ def contents(image: np.ndarray) -> list[Content]:
             )
             found += [_content(source, plane, *criterion) for criterion in criteria]
     return [content for content in found if content is not None and content.box is not None]
+
+
+def wholes(image: np.ndarray) -> list[Content]:
+    """All of an image (C, H, W), also without constant borders; none if it has no contrast."""
+    trimmed = _trimmed(image)
+    planes = [_plane(source) for source in ((image,) if trimmed.shape == image.shape else (image, trimmed))]
+    return [Content(plane, _whole(plane), 1) for plane in planes if plane is not None]
 
 
 def _trimmed(image: np.ndarray) -> np.ndarray:
@@ -336,19 +374,29 @@ def _signs(votes: np.ndarray) -> np.ndarray:
 
 def _votes_in(plane: _Plane, box: Box, smooth: float) -> np.ndarray:
     """Votes of the positions of a box of a plane, int8 (GRID, GRID), 0 for those outside of the plane."""
+    sampled, inside = _sampled(plane, box, smooth)
+    return _votes(sampled, plane.tie) * inside
+
+
+def _sampled(plane: _Plane, box: Box, smooth: float) -> tuple[np.ndarray, np.ndarray | np.int8]:
+    """Values at the positions of a box of a plane, float32 (GRID, GRID); and which are inside of the plane, 1 or 0, int8."""
     height, width = plane.values.shape
     rows, columns = _weights(height, box[0], box[1], smooth), _weights(width, box[2], box[3], smooth)
-    votes = _votes(rows @ plane.values @ columns.T, plane.tie)
-    if min(box) < 0 or box[1] > height or box[3] > width:
-        votes = votes * np.outer(rows.any(1), columns.any(1))
-    return votes
+    within = min(box) >= 0 and box[1] <= height and box[3] <= width
+    inside = np.int8(1) if within else np.outer(rows.any(1), columns.any(1)).astype(np.int8)
+    return rows @ plane.values @ columns.T, inside
 
 
 def _votes(sampled: np.ndarray, tie: float) -> np.ndarray:
     """How many more positions of the ring around each one are darker than brighter by more than a tie, int8 (GRID, GRID)."""
-    difference = sampled - sampled.reshape(-1).take(NEIGHBOURS, mode="wrap")  # which saves a check: all are inside
+    difference = _differences(sampled)
     darker, brighter = (difference > tie).view(np.int8), (difference < -tie).view(np.int8)
     return (darker - brighter).sum(0, dtype=np.int8)
+
+
+def _differences(sampled: np.ndarray) -> np.ndarray:
+    """By how much each position is brighter than each one of the ring around it, (12, GRID, GRID)."""
+    return sampled - sampled.reshape(-1).take(NEIGHBOURS, mode="wrap")  # which saves a check: all are inside
 
 
 @lru_cache(maxsize=1024)  # 20 MB

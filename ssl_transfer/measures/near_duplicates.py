@@ -8,9 +8,12 @@ where 650 do, whole images with little content 0.97 where 190 do and 0.72 where 
 X-rays reach 0.57 where 910 do; cells and photographs stay below 0.5. Less is needed of copies of which noise, a window or
 compression has left less, if next to no sign is opposite.
 
-If nothing matches, the box of the content of the query is moved until it agrees most with each of the known images that are most
-likely (`alignment`): copies mostly exceed 0.65 then, with at most 3 % of opposite signs, and other patients stay below 0.62.
-Noise and compression leave less to the content of a copy, 0.5, but then the whole agrees, too.
+If nothing matches, an image matches that stands out among the likely ones and others (`resemblance`), as copies of photographs
+with noise do. Else the box of the content of the query is moved until it agrees most with each of the known images that are most
+likely (`alignment`): copies mostly exceed 0.65 then, with at most 3 % of opposite signs, and other patients stay below 0.62. Of a
+copy with noise or compression, 0.5 of the content is enough if the whole agrees, too.
+
+The border of a round field of view does not count: zoomed slices share it, whatever else they show.
 """
 
 from __future__ import annotations
@@ -31,9 +34,13 @@ from ssl_transfer.measures.fingerprint import (
     FOR_CONTENT,
     FOR_WHOLE,
     GRID,
+    Content,
     contents,
+    wholes,
     without_marks,
+    without_round_borders,
 )
+from ssl_transfer.measures.resemblance import Outstanding, signs_of
 from ssl_transfer.processes import usable_cores
 
 
@@ -78,15 +85,19 @@ class Together(NamedTuple):
 # most of what counts agrees, or less of it, but next to nothing is opposite, as where noise or compression have taken details.
 WHOLE = (Rule(100, 0.75, of_fewer=0.55, more=25), Rule(100, 0.96, of_fewer=0.48, more=20))
 MARKED = (Rule(250, 0.75, of_fewer=0.5, more=130),) * 2
-CONTENT = (Rule(250, 0.75, of_fewer=0.485, more=120), Rule(150, 0.96, of_fewer=0.5, more=75))
+CONTENT = (Rule(250, 0.75, of_fewer=0.485, more=125), Rule(150, 0.96, of_fewer=0.5, more=75))
 ALIGNED = Rule(250, 0.95, of_fewer=0.6, more=30)  # of content whose box was moved
-TOGETHER = Together(of_fewer=0.5, score=1.12)
-LIKELY = (0.5, 0.4)  # least scores of candidates, by the codes of the whole, and of the content
-MOST = 3  # candidates of an image, by their scores
+TOGETHER = Together(of_fewer=0.5, score=1.17)
+OUTSTANDING = Outstanding(150, least=0.5, few=60, others=0.3)  # of the whole, among the candidates and a reference
+LIKELY = (0.5, 0.4)  # least scores of candidates that are aligned, by the codes of the whole, and of the content
+MOST = 3  # of these, by their scores
+LEAST, MOST_COMPARED = 0.1, 8  # score of candidates that may stand out, and their number
+REFERENCE = 512  # known images, of the first block, among which they have to
 FARTHEST = 65  # the Hamming distance of coarse codes that may match is less, of 256 bits, ...
 # ... and, below so many positions, for whole images without a mark, most of whose bits are noise
 FARTHEST_OF_FEW = (85, 500)
-RULES = [WHOLE, MARKED, CONTENT, ALIGNED, TOGETHER, LIKELY, MOST, FARTHEST, FARTHEST_OF_FEW]
+RULES = [WHOLE, MARKED, CONTENT, ALIGNED, TOGETHER, OUTSTANDING]
+RULES += [LIKELY, MOST, LEAST, MOST_COMPARED, REFERENCE, FARTHEST, FARTHEST_OF_FEW]
 QUERIES_AT_ONCE = 2048  # images; their codes in all orientations take 160 MB
 
 Known = Callable[[], Iterable[np.ndarray]]
@@ -97,15 +108,28 @@ class _Likely(NamedTuple):
 
     Attributes:
         images: Number of the image, int64 (p,), ascending.
-        scores: How well codes of them agree, (p,); see `code_search.Candidates`.
-        wholes: The score if it is that of the codes of the whole, else 0, (p,).
-        codes: Code of the content of the known image, uint8 (p, CODE_BYTES).
+        scores: How well codes of them agree, (p,), descending for each image; see `code_search.Candidates`.
+        sides: Which codes these are, 0: of the whole, 1: of the content, (p,).
+        codes: Codes of the known image, without marks, uint8 (p, 2, CODE_BYTES).
     """
 
     images: np.ndarray
     scores: np.ndarray
-    wholes: np.ndarray
+    sides: np.ndarray
     codes: np.ndarray
+
+    @classmethod
+    def none(cls) -> _Likely:
+        return cls(np.zeros(0, int), np.zeros(0), np.zeros(0, int), np.zeros((0, 2, CODE_BYTES), np.uint8))
+
+    def chosen(self, pairs: slice | np.ndarray) -> _Likely:
+        return _Likely(*(values[pairs] for values in self))
+
+    def joined(self, other: _Likely) -> _Likely:
+        """The best of both; equal codes are one known image."""
+        pairs = _Likely(*(np.concatenate(values) for values in zip(self, other, strict=True)))
+        known = np.array([hash(code.tobytes()) for code in pairs.codes], np.int64)
+        return pairs.chosen(_best(pairs.images, pairs.scores, known))
 
 
 def near_duplicates(queries: np.ndarray, known: Known, image: Callable[[int], np.ndarray]) -> np.ndarray:
@@ -123,19 +147,26 @@ def near_duplicates(queries: np.ndarray, known: Known, image: Callable[[int], np
     with ThreadPoolExecutor(usable_cores()) as threads:
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = slice(start, start + QUERIES_AT_ONCE)
-            likely = _search(queries[part], known(), found[part], threads)
+            likely, reference = _search(queries[part], known(), found[part], threads)
             for number in np.unique(likely.images).tolist():
                 if not found[start + number]:
-                    found[start + number] = _verified(image(start + number), likely, number)
+                    pairs = slice(*np.searchsorted(likely.images, [number, number + 1]).tolist())
+                    found[start + number] = _verified(image(start + number), likely.chosen(pairs), reference)
     return found
 
 
-def _verified(image: np.ndarray, likely: _Likely, number: int) -> bool:
-    """Whether the content of an image, aligned with that of one of its candidates, agrees with it."""
-    starts = [(content, content.signs()) for content in contents(image)]
-    pairs = slice(*np.searchsorted(likely.images, [number, number + 1]).tolist())
-    for whole, code in zip(likely.wholes[pairs].tolist(), likely.codes[pairs], strict=True):
-        content = aligned(starts, code)
+def _verified(image: np.ndarray, likely: _Likely, reference: np.ndarray) -> bool:
+    """Whether one of the candidates of an image stands out, or its content, aligned with that of one, agrees with it."""
+    stands_out = OUTSTANDING.holds(wholes(image), signs_of(likely.codes[:, 0]), reference)
+    return stands_out or _agrees_aligned(contents(image), likely)
+
+
+def _agrees_aligned(boxes: list[Content], likely: _Likely) -> bool:
+    starts = [(content, content.signs()) for content in boxes]
+    with_content = likely.codes[:, 1].any(1) & (likely.scores >= np.array(LIKELY)[likely.sides])
+    for pair in np.flatnonzero(with_content)[:MOST].tolist():
+        content = aligned(starts, likely.codes[pair, 1])
+        whole = float(likely.scores[pair]) * (likely.sides[pair] == 0)
         if ALIGNED.holds(*content) or TOGETHER.holds(content, whole):
             return True
     return False
@@ -148,54 +179,55 @@ def has_content(queries: np.ndarray) -> np.ndarray:
 
 def _search(
     queries: np.ndarray, known: Iterable[np.ndarray], found: np.ndarray, threads: ThreadPoolExecutor
-) -> _Likely:
-    """Note in `found`, bool (m,), which queries (m, V, CODE_BYTES) match a known image; and return candidates of the others."""
+) -> tuple[_Likely, np.ndarray]:
+    """Note in `found`, bool (m,), which queries (m, V, CODE_BYTES) match a known image.
+
+    Returns:
+        Candidates of the others; and signs of `REFERENCE` whole known images, (m, GRID²).
+    """
     from ssl_transfer.measures.code_search import Candidates, search  # numba takes a while to load
 
     queries, bright = without_marks(queries)
     sides = [_in_all_orientations(queries[:, used]) for used in (FOR_WHOLE, FOR_CONTENT)]
     rules = [np.array(kinds, float) for kinds in ((WHOLE, MARKED), (CONTENT,))]
     farthest = [np.array((FARTHEST, *few), np.int64) for few in (FARTHEST_OF_FEW, (FARTHEST, 0))]
-    none = np.zeros(0, int)
-    likely = [_Likely(none, none, none, np.zeros((0, CODE_BYTES), np.uint8))]
+    likely, reference = _Likely.none(), np.zeros((0, GRID * GRID), np.float32)
     for block in known:
         codes, marked = without_marks(block.reshape(-1, 2, CODE_BYTES))
+        codes = without_round_borders(codes)
+        if not len(reference):
+            reference = signs_of(codes[np.unique(np.linspace(0, len(codes) - 1, REFERENCE).astype(int)), 0])
         for side, (of_side, images) in enumerate(sides):
             has_code = np.flatnonzero(codes[:, side].any(1))
             kinds = marked[has_code].astype(np.int64) * (1 - side)  # codes of the content are of one kind
-            given = (
-                codes[has_code, side].view(np.uint64),
-                kinds,
-                bright,
-                found,
-                farthest[side],
-                rules[side],
-                LIKELY[side],
-            )
+            given = (codes[has_code, side].view(np.uint64), kinds, bright, found, farthest[side], rules[side], LEAST)
             best = Candidates.none(len(images))
 
             def compare(part: slice, of_side=of_side, images=images, given=given, best=best) -> None:
                 search(of_side[part], images[part], *given, *(values[part] for values in best))
 
             list(threads.map(compare, _parts(len(images))))
-            some = np.flatnonzero(best.scores)
-            contents_of = codes[has_code[best.numbers[some]], 1]
-            likely.append(_Likely(images[some], best.scores[some], best.scores[some] * (1 - side), contents_of))
-        likely = [_most_likely(likely)]
-    return likely[0]
+            some, place = np.nonzero(best.scores)
+            scores, numbers = best.scores[some, place], has_code[best.numbers[some, place]]
+            best_of = _best(images[some], scores, numbers)
+            of_block = _Likely(images[some], scores, np.full(len(some), side), numbers).chosen(best_of)
+            likely = likely.joined(of_block._replace(codes=codes[of_block.codes]))
+    return likely, reference
 
 
-def _most_likely(parts: list[_Likely]) -> _Likely:
-    """Of the pairs of each image the best `MOST` whose known images have content, each known image once."""
-    pairs = _Likely(*(np.concatenate(values) for values in zip(*parts, strict=True)))
-    order = np.lexsort((-pairs.scores, pairs.images))
-    taken: dict[int, dict[bytes, int]] = {}
-    for number in order[pairs.codes[order].any(1)].tolist():
-        known = taken.setdefault(int(pairs.images[number]), {})
-        if len(known) < MOST:
-            known.setdefault(pairs.codes[number].tobytes(), number)
-    kept = [number for known in taken.values() for number in known.values()]
-    return _Likely(*(values[kept] for values in pairs))
+def _best(images: np.ndarray, scores: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Which pairs are among the best `MOST_COMPARED` of each image, each known image once; by image, and score.
+
+    Args:
+        images, scores: Of each pair, (p,).
+        known: What identifies its known image, int64 (p,).
+    """
+    order = np.lexsort((-scores, known, images))
+    repeated = (np.diff(images[order], prepend=-1) == 0) & (np.diff(known[order], prepend=0) == 0)
+    order = order[~repeated]
+    order = order[np.lexsort((-scores[order], images[order]))]
+    firsts = np.searchsorted(images[order], images[order])
+    return order[np.arange(len(order)) - firsts < MOST_COMPARED]
 
 
 def _parts(count: int) -> list[slice]:

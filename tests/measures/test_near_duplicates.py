@@ -21,6 +21,7 @@ from ssl_transfer.measures.fingerprint import (
     QUERY_CODES,
     contents,
     fingerprint,
+    query,
 )
 from ssl_transfer.measures.near_duplicates import (
     ALIGNED,
@@ -47,6 +48,17 @@ def body(seed):
     y, x = np.mgrid[-1:1:96j, -1:1:96j]
     tissue = 40 + 90 * ndimage.gaussian_filter(draw.normal(size=x.shape), 2.5) / 0.11
     return np.where((x / 0.7) ** 2 + (y / 0.55) ** 2 < 1, tissue, -1000).astype(np.int16)[None]
+
+
+def scene(seed):
+    """A made-up photograph, uint8 (1, 96, 96): blurred, so that few of its contrasts are large."""
+    draw = np.random.default_rng(seed)
+    steep = ndimage.gaussian_filter(draw.normal(size=(96, 96)), 6)
+    return np.clip(128 + 40 * (steep / steep.std()) ** 3 / 3, 0, 255).astype(np.uint8)[None]
+
+
+def noisy(image, seed):
+    return image + np.random.default_rng(seed).normal(0, 0.1 * np.ptp(image), image.shape)
 
 
 def packed(coarse, signs):
@@ -136,8 +148,8 @@ def test_the_search_finds_what_a_naive_count_finds_at_each_threshold(kind, rules
     pairs = [near_a_threshold(draw, kind, rules[number], opposite) for _ in range(40)]
     queries = np.zeros((len(pairs), QUERY_CODES, CODE_BYTES), np.uint8)
     known = np.zeros((len(pairs), 2, CODE_BYTES), np.uint8)
-    for place, (query, code) in enumerate(pairs):
-        queries[place, draw.choice([FOR_WHOLE, FOR_CONTENT][side])], known[place, side] = query, code
+    for place, (shown, code) in enumerate(pairs):
+        queries[place, draw.choice([FOR_WHOLE, FOR_CONTENT][side])], known[place, side] = shown, code
         if rules is MARKED:
             known[place, side, MARKS] |= 0x80
     expected = [naive(query, code, rules) for query, code in zip(queries.max(1), known[:, side], strict=True)]
@@ -164,6 +176,30 @@ def test_a_candidate_is_found_if_its_content_agrees_after_its_box_was_moved():
     shown = copies | {number: body(number + 100) for number in (3, 4, 5)}
     found = near_duplicates(codes, lambda: [known.reshape(6, -1)], lambda number: np.ascontiguousarray(shown[number]))
     assert found.tolist() == [True] * 3 + [False] * 3 + [True]
+
+
+def test_a_noisy_copy_stands_out_where_it_resembles_no_other_image():
+    """Also if the image is known twice; not if too few images are known to tell."""
+    scenes = [scene(seed) for seed in range(120)]
+    known = np.stack([fingerprint(image) for image in [*scenes, *scenes[:10]]])
+    shown = [noisy(image, seed) for seed, image in enumerate([*scenes[:40], *map(scene, range(1000, 1040))])]
+    codes = np.stack([query(image) for image in shown])
+    by_codes = near_duplicates(codes, lambda: [known], without_content)
+    found = near_duplicates(codes, lambda: [known], shown.__getitem__)
+    assert (found >= by_codes).all() and found.sum() >= by_codes.sum() + 3 and not found[40:].any()
+    assert near_duplicates(codes, lambda: [known[:50]], shown.__getitem__).sum() < found.sum()
+
+
+def test_a_round_field_of_view_is_nothing_that_two_images_share():
+    y, x = np.mgrid[-1:1:96j, -1:1:96j]
+    tissue = [
+        30 + 6 * ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=x.shape), 2) for seed in range(60)
+    ]
+    discs = [np.where(x**2 + y**2 < 1, values, -2000).astype(np.int16)[None] for values in tissue]
+    codes = np.stack([query(image) for image in discs[:30]])
+    known = np.stack([fingerprint(image) for image in discs[30:]])
+    assert known.any(1).all()
+    assert not near_duplicates(codes, lambda: [known], discs.__getitem__).any()
 
 
 def test_whole_and_moved_content_decide_together_where_neither_does_alone():
