@@ -20,6 +20,7 @@ from ssl_transfer.study.report.limits import limits
 from ssl_transfer.study.report.open_questions import open_questions
 from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.statistics import decide, outlook
+from ssl_transfer.study.statistics.detectable import minimal_detectable_effect
 from ssl_transfer.study.table import SCRATCH
 
 
@@ -201,6 +202,19 @@ def test_fewer_than_two_units_estimate_nothing(evidence):
     found = dataclasses.replace(evidence, decisions=early[:1])
     assert open_questions(found)[0][1].startswith("First look at 4 pretraining seeds")
     assert outlook(declared_decisions(evidence.frame[:0], looks=(4,))[0], 0.02) is None
+
+
+def test_before_the_first_look_at_public_weights_what_is_open_is_said(evidence):
+    frame = evidence.frame
+    public = frame[(frame["pretraining"] == "photographs") & (frame["pretraining_seed"] == 0)]
+    both = pd.concat([frame, public.assign(pretraining="ImageNet", pretraining_seed=np.nan)])
+    (decision,) = decide(
+        both, None, [contrast("CT", "ImageNet")], looks=(16,), seeds=range(16), pending={"CT": set(range(12, 16))}
+    )
+    ((_, text),) = open_questions(dataclasses.replace(evidence, frame=both, decisions=[decision]))
+    found = outlook(decision, 0.02)
+    assert found.next_look == found.last_look == 16 and text.startswith("First look at 16 pretraining seeds")
+    assert found.detects == pytest.approx(minimal_detectable_effect(16, 4, alpha=found.level) * found.sd)
 
 
 def test_strategies_are_contrasts_like_others(evidence):

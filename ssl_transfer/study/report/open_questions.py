@@ -77,8 +77,8 @@ def _detects(decision: Decision, found: Outlook) -> str:
 
 def _n(decision: Decision) -> str:
     look = decision.look
-    assert look is not None
-    return f"{look.n_a} pairs" if decision.units.test == "paired" else f"{look.n_a} and {look.n_b} seeds"
+    a, b = (look.n_a, look.n_b) if look else map(len, decision.units.values())
+    return f"{a} pairs" if decision.units.test == PAIRED else f"{a} and {b} seeds"
 
 
 def _needed(decision: Decision, found: Outlook, metric: str) -> str:

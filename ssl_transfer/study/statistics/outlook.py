@@ -64,11 +64,13 @@ def outlook(decision: Decision, effect: float | None) -> Outlook | None:
     if not sd > 0:
         return None
     last, level = decision.planned_looks[-1], decision.levels[-1]
-    left = len(decision.looks) < len(decision.planned_looks) and decision.units.unit == "pretraining_seed"
+    grows = decision.units.by_pretraining  # public weights have no more units at later looks
+    left = len(decision.looks) < len(decision.planned_looks) and any(grows.values())
     if paired:
         detects = paired_detectable_effect(last if left else sizes[0], alpha=level)
     else:
-        detects = minimal_detectable_effect(*([last, last] if left else sizes), alpha=level)
+        ends = [last if left and grows[side] else size for side, size in zip("ab", sizes, strict=True)]
+        detects = minimal_detectable_effect(*ends, alpha=level)
     search = paired_seeds_needed if paired else seeds_needed
     return Outlook(
         level=level,
