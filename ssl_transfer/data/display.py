@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ssl_transfer.channels import WINDOWS_HU
+
+if TYPE_CHECKING:
+    from PIL.ImageFont import FreeTypeFont
 
 SOFT_TISSUE_HU = WINDOWS_HU["soft_tissue"]
 LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue; ITU-R BT.601
@@ -36,3 +42,11 @@ def displayed(
         image = (image - low) / max(high - low, 1e-9) * 255
     shown = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
     return shown[0] if len(shown) == 1 else np.ascontiguousarray(np.moveaxis(shown, 0, -1))
+
+
+def text_font(size: float) -> FreeTypeFont:
+    """A font for texts on a picture, `size` pixels high: DejaVu Sans of matplotlib. Pillow's own has ASCII alone."""
+    import matplotlib
+    from PIL import ImageFont
+
+    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ssl_transfer.channels import Window
-from ssl_transfer.data.display import SOFT_TISSUE_HU, displayed
+from ssl_transfer.data.display import SOFT_TISSUE_HU, displayed, text_font
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import UsageError, nearest
 from ssl_transfer.texts import by_numbers, is_missing
@@ -49,7 +49,6 @@ def store_summary(store: ImageStore) -> dict:
         "split_by",
         "compressed",
         "source",
-        "warnings",
         "decisions",
     )
     content = card.to_json()
@@ -63,6 +62,7 @@ def store_summary(store: ImageStore) -> dict:
         "kind": "store",
         "store": str(store.path),
         **{name: content.get(name) for name in names},
+        "warnings": store.warnings,
         "refused": store.refused,
         "dtype": np.dtype(card.dtype).name,
         "masks": masks,
@@ -114,7 +114,10 @@ def _examples(store: ImageStore, images: int, by: str) -> list[tuple[str, np.nda
         return _wrapped(
             "" if name == NO_LABEL else _title(name, count), _evenly_spaced(np.arange(count), min(images, count))
         )
-    names = (store.card.classes or ()) if by == "label" else sorted(counts, key=by_numbers)
+    classes = list(store.card.classes or ()) if by == "label" else sorted(counts)
+    names = (
+        sorted(classes, key=by_numbers) if classes == sorted(classes) else classes
+    )  # 9 before 10; else as the source has them
     order = {name: number for number, name in enumerate(names)}
     most = sorted(labels, key=lambda label: -label[1])[:MOST_ROWS]
     columns = min(16, max(5, images // len(most)))
@@ -154,14 +157,12 @@ class _Sheet:
     """A page that grows downwards: rows of tiles, then a legend and a caption."""
 
     def __init__(self, store: ImageStore, columns: int, tile: int, window_hu: Window):
-        from PIL import ImageFont
-
         self.window_hu = window_hu
         self.store, self.tile, self.columns = store, tile, columns
         height, width = store.shape[1:]
         scale = tile / max(height, width)
         self.tile_size = (max(1, round(width * scale)), max(1, round(height * scale)))  # Pillow counts columns first
-        self.title, self.text = ImageFont.load_default(19), ImageFont.load_default(16)
+        self.title, self.text = text_font(18), text_font(14)
         self.bands: list = []
         self.seen: dict[int, int] = {}  # mask value -> pixels on this sheet
         self.colours: dict[int, tuple[int, int, int]] = {}

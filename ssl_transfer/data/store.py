@@ -52,6 +52,7 @@ class ImageStore:
     Attributes:
         refused: Files that are not in the store: `file`, `kind`, `reason`. The card has hashes of their names; a store that
             `ingest` returns has the names.
+        warnings: What `ingest` warned of, likewise.
 
     Example:
         >>> store = ImageStore("stores/ct")
@@ -63,6 +64,7 @@ class ImageStore:
         self.path = Path(path)
         self.card = StoreCard.load(self.path)
         self.refused = list(self.card.refused)
+        self.warnings = list(self.card.warnings)
         self.shape: tuple[int, int, int] = (self.card.channels, *self.card.size)
         self._pixels = self._reader("pixels", self.shape, self.card.dtype, self.card.images_per_shard)
         masks = self.card.masks

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ssl_transfer.data.display import text_font
 from ssl_transfer.data.training_set import StoreShare
 from ssl_transfer.pretraining.setup import PretrainSetup, resolve
 from ssl_transfer.pretraining.stage import read_recipe
@@ -85,10 +86,10 @@ def _picture(image: torch.Tensor) -> np.ndarray:
 
 def _page(heads: list[str], rows: list[list[np.ndarray]]) -> Image:
     """A page of tiles with a line of column heads."""
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     size = (2 * MARGIN + len(heads) * (TILE + GAP) - GAP, 2 * MARGIN + HEADER + len(rows) * (TILE + GAP) - GAP)
-    page, font = Image.new("RGB", size, PAPER), ImageFont.load_default(15)
+    page, font = Image.new("RGB", size, PAPER), text_font(14)
     draw = ImageDraw.Draw(page)
     for column, head in enumerate(heads):
         draw.text((MARGIN + column * (TILE + GAP), MARGIN), head, font=font, fill=INK)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ssl_transfer
-from ssl_transfer.data.display import LUMINANCE, SOFT_TISSUE_HU, displayed
+from ssl_transfer.data.display import LUMINANCE, SOFT_TISSUE_HU, displayed, text_font
 
 SHAPE = (1, 8, 8)
 RANGE = (500.0, 900.0)
@@ -65,3 +65,9 @@ def _numbers(node) -> list:
 
 def test_hu_are_shown_in_the_window_that_is_asked_for():
     assert displayed(flat(-5, 0, 40, 80, 500), "hu", RANGE, (0.0, 80.0)).ravel()[:5].tolist() == [0, 0, 128, 255, 255]
+
+
+def test_labels_on_pictures_may_have_letters_of_other_languages():
+    font = text_font(14)
+    unknown = bytes(font.getmask("\uffff"))
+    assert all(bytes(font.getmask(letter)) != unknown for letter in "öÄßéñłΩд²−")

@@ -221,13 +221,14 @@ def test_the_contact_sheet_shows_every_label_and_outlines_masks(tmp_path, out):
 
 
 @pytest.mark.parametrize("values", [("s0", "s1", "s2"), (9, 10, 100)])
-def test_a_contact_sheet_has_a_row_for_each_value_of_a_column_numbers_by_size(tmp_path, out, values):
+@pytest.mark.parametrize("by", ["scanner", "label"])
+def test_a_contact_sheet_has_a_row_for_each_value_of_a_column_numbers_by_size(tmp_path, out, values, by):
     with open(tmp_path / "t.csv", "w") as file:
-        file.write("file,scanner\n" + "".join(f"{number}.png,{values[number % 3]}\n" for number in range(12)))
+        file.write(f"file,{by}\n" + "".join(f"{number}.png,{values[number % 3]}\n" for number in range(12)))
     for number in range(12):
         save(tmp_path / "in" / f"{number}.png", np.full((8, 8), 50 + 50 * (number % 3)))
     store = ingest(tmp_path / "in", out, labels=tmp_path / "t.csv")
-    sheet = np.asarray(Image.open(contact_sheet(store, tmp_path / "sheet.png", by="scanner")).convert("RGB"))
+    sheet = np.asarray(Image.open(contact_sheet(store, tmp_path / "sheet.png", by=by)).convert("RGB"))
     rows = [np.flatnonzero((sheet == grey).all(-1).sum(1) > 200) for grey in (50, 100, 150)]
     assert rows[0].max() < rows[1].min() and rows[1].max() < rows[2].min()
     with pytest.raises(UsageError, match="no such column"):
