@@ -146,7 +146,11 @@ def _splits(splits: dict[str, Any] | None) -> list[str]:
 
 def _duplicates(decided: dict[str, Any]) -> list[str]:
     """Files with a repeated SOPInstanceUID, and images with identical pixels, which only the card of a store counts."""
-    lines = [f"{_count(decided['repeated_uids'], 'file')} with the SOPInstanceUID of another"]
+    lines = []
+    if decided["series"] is not None:
+        lines.append(f"{_count(decided['repeated_uids'], 'file')} with the SOPInstanceUID of another")
+    elif "duplicates" not in decided:
+        lines.append("counted when pixels are known")
     if "duplicates" in decided:
         lines.append(f"{_count(decided['duplicates']['images'], 'image')} with the pixels of another")
     return lines

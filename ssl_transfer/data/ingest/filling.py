@@ -117,7 +117,7 @@ def prepare(
     domain = Domain.parse(options.domain or scan.domain)
     if domain.open_modality:
         warnings = [*warnings, domain.open_modality]
-    if note := folders_as_labels(scan):
+    if note := folders_as_labels(scan, options):
         say(note)
     names = open_pseudonyms(root, scan, options)
     warnings += person_warnings(scan, names, options, source)
@@ -247,6 +247,7 @@ def finish_store(
     )
     for warning in warnings:
         warn(shown(warning))
+    store.warnings = [shown(warning) for warning in warnings]
     store.refused = [{"file": r.file, "kind": r.kind, "reason": shown(r.reason)} for r in scan.refused]
     return store
 

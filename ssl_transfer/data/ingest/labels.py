@@ -256,22 +256,27 @@ def _rows_by_key(
     _, firsts, inverse = np.unique(hashes(keys), return_index=True, return_inverse=True)
     is_first = firsts[inverse] == np.arange(len(keys))
     for row in np.flatnonzero(~is_first).tolist():
-        _check_repeated(table, str(keys[row]), values, int(firsts[inverse[row]]), row)
+        _check_repeated(table, columns.key, str(keys[row]), values, (int(firsts[inverse[row]]), row))
     if repeated := int((~is_first).sum()):
         notes.append(f"{table.path.name}: {repeated} rows repeat another one in every column")
     rows = np.flatnonzero(is_first)
     return LabelRows(Texts(str(keys[row]) for row in rows), rows, table.lines, values)
 
 
-def _check_repeated(table: CsvTable, key: str, values: Mapping[str, Sequence], first: int, second: int) -> None:
+def _check_repeated(
+    table: CsvTable, kind: str, key: str, values: Mapping[str, Sequence], rows: tuple[int, int]
+) -> None:
     """Refuse a row that contradicts an earlier one of the same key."""
+    first, second = rows
+    advice = f" Rows are joined by {kind}; if each is of one image, name the column of files: --file-column NAME."
     for name, column in values.items():
         if column[first] != column[second]:
             raise table.failure(
                 second,
                 None,
                 f"{shown(key)} is also in line {table.lines[first]}, there with {name} {shown(str(column[first]))}, here with "
-                f"{shown(str(column[second]))}. Keep one of them; several findings go into one cell (a|b) or into a column each.",
+                f"{shown(str(column[second]))}. Keep one of them; several findings go into one cell (a|b) or into a column each."
+                + ("" if kind == "file" else advice),
             )
 
 

@@ -110,11 +110,20 @@ def _by_pattern(scan: Scan, pattern: PatientPattern) -> list[str]:
     if failed:
         raise SourceError(
             f"--patient-from {pattern.text}: {failed} of {len(scan.items)} images do not match, for example "
-            f"{', '.join(first)}. Every image needs a patient. {{patient}} ends at the first place where the rest of the "
-            "pattern fits; * stands for any characters but /, ** for any folders."
+            f"{', '.join(first)}. {_better_pattern(scan.items, pattern)}Every image needs a patient. {{patient}} ends at the "
+            "first place where the rest of the pattern fits; * stands for any characters but /, ** for any folders."
         )
     _name_refused(scan.refused, (pattern.fields(refusal.file) for refusal in scan.refused))
     return [f"patients are {pattern.text} of the file names: {_counted(len(HashSet(patients)), len(scan.items))}"]
+
+
+def _better_pattern(items: Sequence[Item], pattern: PatientPattern) -> str:
+    """A question that names the pattern with what was forgotten at its ends, if that fits every image."""
+    for before, after in (("", "*"), ("*", ""), ("*", "*"), ("**/", ""), ("**/", "*")):
+        longer = PatientPattern(text := before + pattern.text + after)
+        if all(longer.fields(item.file) for item in items):
+            return f"Did you mean '{text}'? "
+    return ""
 
 
 def _by_convention(scan: Scan) -> list[str]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssl_transfer.csv_table import plain_name
 from ssl_transfer.data.ingest.identifying import identifying_columns
 from ssl_transfer.data.ingest.options import Options
 from ssl_transfer.data.ingest.progress import Progress
@@ -30,6 +31,8 @@ def open_pseudonyms(root: Path, scan: Scan, options: Options) -> Pseudonyms:
     for name in keep:
         if name not in columns:
             raise UsageError(f"--keep-columns {options.keep_columns}: no column '{name}'.{nearest(name, columns)}")
+    if options.label_column:  # it is stored as it is, as `label`
+        keep += [name for name in columns if plain_name(name) == plain_name(options.label_column)]
     files = [path for path in (options.labels, options.masks, options.mask_names) if path]
     others = {name for path in files for name in (str(path), os.path.abspath(path), os.path.basename(str(path)))}
     return Pseudonyms(root, identifying_columns(rows, keep), keep_paths=options.keep_paths, others=others)
@@ -67,16 +70,14 @@ def person_warnings(scan: Scan, names: Pseudonyms, options: Options, source: str
     return warnings
 
 
-def folders_as_labels(scan: Scan) -> str | None:
+def folders_as_labels(scan: Scan, options: Options) -> str | None:
     """A note that labels are the names of folders, which are stored as they are; None if they are not."""
     labels = {str(item.row["label"]) for item in scan.items if item.row.get("label") is not None}
     if not labels or not all(str(item.row.get("label")) in item.file.split("/")[:-1] for item in scan.items):
         return None
     some = ", ".join(sorted(labels)[:MOST_NAMED]) + (", …" if len(labels) > MOST_NAMED else "")
-    return (
-        f"labels are the names of the folders, stored as they are ({len(labels)}: {some}). If they are persons, "
-        "name them with --patient-from"
-    )
+    advice = "" if options.patient_from else ". If they are persons, name them with --patient-from"
+    return f"labels are the names of the folders, stored as they are ({len(labels)}: {some}){advice}"
 
 
 def refused_items(items: Sequence[Item], progress: Progress, names: Pseudonyms) -> list[Refusal]:

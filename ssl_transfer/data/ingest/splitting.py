@@ -50,7 +50,10 @@ def split_unit(rows: ImageRows) -> tuple[str, list[str]]:
         return split_by, []
     counts = ", ".join(f"{units[unit]} by {unit}" for unit in ("study", "series", "image") if units[unit])
     unknown = len(rows) - units["patient"]
-    return split_by, [f"patients are unknown for {unknown} of {len(rows)} images; these are split {counts}"]
+    advice = (
+        "If names of files or folders hold the patient, name the part that does, such as --patient-from '{patient}_*'"
+    )
+    return split_by, [f"patients are unknown for {unknown} of {len(rows)} images; these are split {counts}. {advice}"]
 
 
 def small_classes(

@@ -168,6 +168,7 @@ def test_a_number_column_with_a_few_words_stays_text_and_is_mentioned(tmp_path):
     "text, key, message",
     [
         ("patient,label\nP0,a\nP0,b\n", None, "line 3: 'P0' is also in line 2, there with label 'a', here with 'b'"),
+        ("Datei,patient,label\na,P0,x\nb,P0,x\n", None, "of one image, name the column of files: --file-column NAME"),
         ("patient,label\n,a\n", None, "line 2, column 'patient': no patient: the cell is empty"),
         (
             "patient,label\nP0,b\nNA,a\n",

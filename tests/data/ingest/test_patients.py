@@ -73,6 +73,16 @@ def test_a_pattern_that_does_not_fit_every_image_is_refused_with_examples():
         assign_patients(scan("P1_1.png", "a.png", "b.png"), "{patient}_*")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [("Pat_{patient}_", "Pat_{patient}_*"), ("b/Pat_{patient}_*", "**/b/Pat_{patient}_*"), ("{patient}-*", None)],
+)
+def test_what_a_pattern_lacks_at_its_ends_is_named_where_it_fits(pattern, meant):
+    with pytest.raises(SourceError) as refusal:
+        assign_patients(scan("a/b/Pat_1_1.png", "a/b/Pat_1_2.png"), pattern)
+    assert f"Did you mean '{meant}'?" in str(refusal.value) if meant else "Did you mean" not in str(refusal.value)
+
+
 def test_a_pattern_overrides_the_header_and_sets_patient_and_series_of_refused_files_too():
     found = scan("P1/t1/1.dcm", "P1/t2/1.dcm", refused=["P2/t1/1.dcm"], patient="ANONYMOUS", series="1.2.3")
     notes = assign_patients(found, "{patient}/{series}/*")

@@ -5,6 +5,7 @@ import json
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 from support.planted import PERSON, archive, dicom, persons_in, pictures, volumes
 
 from ssl_transfer.cli import main
@@ -45,6 +46,17 @@ def test_a_store_of_dicom_files_names_nobody(home):
         "MUSTERMANN_damaged.dcm",
         "Mustermann.dcm",
     ]
+
+
+def test_a_column_that_the_user_names_as_the_label_is_stored_as_the_label_is(tmp_path):
+    rows = "".join(f"{number}.png,{'gut' if number % 2 else 'bösartig'},Gerät A\n" for number in range(6))
+    (source := tmp_path / "in").mkdir()
+    (tmp_path / "t.csv").write_text(f"file,Befund,Gerät\n{rows}")
+    for number in range(6):
+        Image.new("L", (8, 8), 40 * number).save(source / f"{number}.png")
+    store = ingest(source, tmp_path / "store", labels=tmp_path / "t.csv", label_column="befund")
+    assert set(store.column("Befund")) == set(store.column("label")) == {"gut", "bösartig"}
+    assert "Gerät A" not in set(store.column("Gerät"))
 
 
 def test_a_store_of_pictures_and_a_csv_names_nobody_and_says_what_was_hashed(home, capsys):
