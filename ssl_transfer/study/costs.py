@@ -15,6 +15,8 @@ from ssl_transfer.cost import Cost
 from ssl_transfer.run import read_json
 from ssl_transfer.study.plan import Job
 
+LEAST_SHARE = 0.1  # of the units of a job: of shorter ones, the time is not in proportion
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -36,8 +38,9 @@ class Estimate:
 
 
 class Spent(NamedTuple):
-    """What a job has cost: seconds and FLOPs per unit, bytes, and its number of threads; the last ones if known."""
+    """What a job has cost: its units, seconds and FLOPs per unit, bytes, and its number of threads; the last ones if known."""
 
+    units: float
     seconds: float
     bytes: float
     threads: int | None
@@ -83,13 +86,13 @@ class Costs:
     ) -> None:
         """Add a finished job; one of the same study also counts for the same work on other arms."""
         units = cost["units"] or 1
-        spent = Spent(seconds / units, size, threads, None if flops is None else flops / units)
+        spent = Spent(units, seconds / units, size, threads, None if flops is None else flops / units)
         for name in (cost["kind"], cost["like"]) if same_study else (cost["kind"],):
             self.spent[name].append(spent)
 
     def seconds(self, job: Job) -> float:
-        """Estimated seconds of a job: from records of its kind, or from the study's `resources`."""
-        records = self._records(job)
+        """Estimated seconds of a job: from records of its kind that are long enough, or from the study's `resources`."""
+        records = self._timed(job)
         return mean(record.seconds for record in records) * job.cost["units"] if records else job.cost["seconds"]
 
     def bytes(self, job: Job) -> float:
@@ -108,7 +111,7 @@ class Costs:
         seconds = [self.seconds(job) for job in jobs]
         gpu_seconds = sum(time * job.resources["gpus"] for time, job in zip(seconds, jobs, strict=True))
         flops = [count for job in jobs if (count := self.flops(job)) is not None]
-        recorded = sum(bool(self._records(job)) for job in jobs)
+        recorded = sum(bool(self._timed(job)) for job in jobs)
         return Estimate(
             round(sum(seconds) / 3600, 2),
             round(gpu_seconds / 3600, 2),
@@ -116,6 +119,10 @@ class Costs:
             round(sum(flops)) if flops else None,
             round(recorded / max(1, len(jobs)), 2),
         )
+
+    def _timed(self, job: Job) -> list[Spent]:
+        """Records that tell the time of a job: of a trial of one epoch, most of it is the start of the process."""
+        return [record for record in self._records(job) if record.units >= LEAST_SHARE * (job.cost["units"] or 1)]
 
     def _records(self, job: Job) -> list[Spent]:
         records = self.spent.get(job.cost["kind"]) or self.spent.get(job.cost["like"]) or []

@@ -151,6 +151,13 @@ def test_estimates_come_from_records_of_the_same_kind_in_proportion_to_the_work(
     assert costs.seconds(job) == pytest.approx(5) and costs.bytes(job) == 2000
 
 
+def test_a_trial_of_one_epoch_does_not_estimate_many(plan):
+    job = job_of(plan, "pretrain CT, seed 0")
+    costs = Costs()
+    costs.add({**job.cost, "units": job.cost["units"] / 50}, seconds=60, size=2000)
+    assert costs.seconds(job) == job.cost["seconds"] and costs.estimate([job]).recorded == 0
+
+
 def test_operations_are_estimated_from_records_that_state_them_and_are_else_unknown(plan):
     job = job_of(plan, "pretrain CT, seed 0")
     assert Costs.recorded(plan.folder).estimate([job]).flops is None
