@@ -66,7 +66,7 @@ def _public_lines(components: dict[str, Any]) -> list[str]:
         return []
     lines = [
         f"  SD of an evaluation of the public weights {_number(components['public'])}, over {components['public_seeds']} "
-        "evaluation seeds: Welch's test; the verdict holds for these checkpoints"
+        "evaluation seeds: Welch's test; the verdict holds for these weights"
     ]
     return [*lines, *([f"  {components['warning']}"] if components["warning"] else [])]
 

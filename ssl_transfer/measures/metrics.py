@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -44,6 +45,7 @@ class Metric:
             targets cannot be averaged.
         present_only: Segmentation: the metric whose mean this is over the cases that have the class in truth. It has no
             `compute`.
+        range: Smallest and largest possible value.
     """
 
     kind: MetricKind | tuple[MetricKind, ...]
@@ -55,6 +57,7 @@ class Metric:
     compares_images: bool = False
     has_unit: bool = False
     present_only: str | None = None
+    range: tuple[float, float] = (0, 1)
 
     @property
     def kinds(self) -> tuple[MetricKind, ...]:
@@ -63,11 +66,11 @@ class Metric:
 
 
 METRICS: dict[str, Metric] = {
-    "quadratic_kappa": Metric("ordinal", 1, "quadratic kappa", ordinal.quadratic_kappa),
-    "mae": Metric(("ordinal", "regression"), -1, "MAE", regression.mae, has_unit=True),
-    "rmse": Metric("regression", -1, "RMSE", regression.rmse, has_unit=True),
-    "r2": Metric("regression", 1, "R²", regression.r2),
-    "spearman": Metric("regression", 1, "Spearman correlation", regression.spearman),
+    "quadratic_kappa": Metric("ordinal", 1, "quadratic kappa", ordinal.quadratic_kappa, range=(-1, 1)),
+    "mae": Metric(("ordinal", "regression"), -1, "MAE", regression.mae, has_unit=True, range=(0, inf)),
+    "rmse": Metric("regression", -1, "RMSE", regression.rmse, has_unit=True, range=(0, inf)),
+    "r2": Metric("regression", 1, "R²", regression.r2, range=(-inf, 1)),
+    "spearman": Metric("regression", 1, "Spearman correlation", regression.spearman, range=(-1, 1)),
     "c_index": Metric("survival", 1, "C-index", survival.c_index),
     "accuracy": Metric("classification", 1, "accuracy", classification.accuracy),
     "balanced_accuracy": Metric("classification", 1, "balanced accuracy", classification.balanced_accuracy),
@@ -88,18 +91,18 @@ METRICS: dict[str, Metric] = {
         compares_images=True,
     ),
     "f1": Metric("classification", 1, "F1", classification.f1),
-    "mcc": Metric("classification", 1, "MCC", classification.mcc),
+    "mcc": Metric("classification", 1, "MCC", classification.mcc, range=(-1, 1)),
     "ece": Metric("classification", -1, "ECE", classification.calibration_error),
     "ece_scaled": Metric("classification", -1, "ECE scaled", classification.calibration_error, calibrated=True),
-    "brier": Metric("classification", -1, "Brier", classification.brier),
-    "brier_scaled": Metric("classification", -1, "Brier scaled", classification.brier, calibrated=True),
+    "brier": Metric("classification", -1, "Brier", classification.brier, range=(0, 2)),
+    "brier_scaled": Metric("classification", -1, "Brier scaled", classification.brier, calibrated=True, range=(0, 2)),
     "dice": Metric("segmentation", 1, "Dice", overlap.dice, per_class=True),
-    "hd95": Metric("segmentation", -1, "HD95", overlap.hd95, per_class=True, has_unit=True),
+    "hd95": Metric("segmentation", -1, "HD95", overlap.hd95, per_class=True, has_unit=True, range=(0, inf)),
     "nsd": Metric("segmentation", 1, "NSD", overlap.nsd, per_class=True),
     "dice_present": Metric("segmentation", 1, "Dice present", per_class=True, present_only="dice"),
-    "calibration_error": Metric("external", -1, "calibration error"),
-    "loss": Metric("external", -1, "loss"),
-    "nll": Metric("external", -1, "nll"),
+    "calibration_error": Metric("external", -1, "calibration error", range=(0, inf)),
+    "loss": Metric("external", -1, "loss", range=(-inf, inf)),
+    "nll": Metric("external", -1, "nll", range=(-inf, inf)),
 }
 
 
@@ -117,6 +120,12 @@ def metric_sign(name: str) -> int:
     """1 if more of a metric is better, −1 if less is better. `hd95_liver` has the sign of `hd95`, an unknown metric has 1."""
     base = base_metric(name)
     return METRICS[base].sign if base else 1
+
+
+def metric_range(name: str) -> tuple[float, float]:
+    """Smallest and largest possible value; `hd95_liver` is as `hd95`, an unknown metric may have any value."""
+    base = base_metric(name)
+    return METRICS[base].range if base else (-inf, inf)
 
 
 def has_unit(name: str) -> bool:

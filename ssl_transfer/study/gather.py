@@ -118,10 +118,10 @@ def study_evidence(
         environment=_environment(listed),
         methods_text=methods_text(plan, listed, decisions),
         warnings=[*plan.recipe["notes"], *_warnings(listed)],
-        commands=[f"ssl-transfer study run {plan.folder}", f"ssl-transfer study report {plan.folder}"],
+        commands=[f"ssl-transfer study {verb} {plan.stated_folder}" for verb in ("run", "report")],
         attachments=[*pictures, *_contact_sheets(plan)],
         tuning=_tuning(plan),
-        extend=f"ssl-transfer study extend {plan.folder}",
+        extend=f"ssl-transfer study extend {plan.stated_folder}",
         scope=study_scope(plan, listed),
     )
     return Evidence(
@@ -329,7 +329,7 @@ def _missing(plan: Plan, states: Mapping[str, str]) -> list[str]:
     return (
         [f"{name}: {n} jobs {state}" for (name, state), n in counts.items()]
         + lines[:MISSING_LISTED]
-        + [f"… and {len(lines) - MISSING_LISTED} more: ssl-transfer study status {plan.folder}"]
+        + [f"… and {len(lines) - MISSING_LISTED} more: ssl-transfer study status {plan.stated_folder}"]
     )
 
 

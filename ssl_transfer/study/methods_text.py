@@ -297,7 +297,7 @@ def _tests(tested: Sequence[Decision]) -> list[str]:
         )
     if welch:
         sentences.append(
-            f"Public weights have no pretraining seeds: {listed(welch)} by two-sided Welch’s t-tests, for these checkpoints."
+            f"Public weights have no pretraining seeds: {listed(welch)} by two-sided Welch’s t-tests, for these weights."
         )
     return sentences
 

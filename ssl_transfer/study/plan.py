@@ -86,6 +86,12 @@ class Plan:
         """All evaluations."""
         return itertools.chain.from_iterable(job.runs for job in self.jobs)
 
+    @property
+    def stated_folder(self) -> Path:
+        """The folder as pages name it: outside of the working directory by its name alone."""
+        folder = Path(portable(self.folder))
+        return Path(folder.name) if folder.is_absolute() else folder
+
     def backbone(self, arm: str, seed: int | None = None) -> str:
         """Path of the backbone of an arm and pretraining seed, which may not exist yet.
 

@@ -43,7 +43,7 @@ NO_COMPONENTS = (
 )
 PUBLIC_ALONE = (
     "public weights have no pretraining seeds: they are tested once, over evaluation seeds, and the verdict holds for these "
-    "checkpoints"
+    "weights"
 )
 SINGLE_DRAW = (
     "no test is possible: the public weights have fewer than two evaluation seeds (a linear probe of all labels does not depend "

@@ -18,7 +18,8 @@ from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.gather import report_study
 from ssl_transfer.study.planning import plan_study
-from ssl_transfer.study.report.figures import with_curves
+from ssl_transfer.study.report.drawing import TRIVIAL_LOOK
+from ssl_transfer.study.report.figures import learning_curves, with_curves
 from ssl_transfer.study.statistics import aa_contrasts, against_trivial, permutation_controls, summary
 
 # Statistics
@@ -310,7 +311,19 @@ def test_a_target_that_they_do_not_solve_has_no_warning(study):
 
 def test_the_learning_curves_have_their_band(study):
     text = page(study())
-    assert "Bands are 95 % intervals of random initialisation (dotted) and trivial features (dashed)." in text
+    assert (
+        "Bands are 95 % intervals of random initialisation (dotted) and trivial features (dashed), drawn within the range"
+        in text
+    )
+
+
+def test_a_band_ends_where_the_metric_does():
+    frame = pd.concat([table({"CT": draws(0.9, 0.8)}, fraction=fraction) for fraction in (0.1, 1.0)])
+    band = summary(pd.concat([TRIVIAL.assign(fraction=fraction) for fraction in (0.1, 1.0)]))
+    looks = {"CT": ("#000000", "o"), "trivial features": TRIVIAL_LOOK}
+    figure = learning_curves(frame, "balanced_accuracy", looks, band=band.assign(ci_low=0.6, ci_high=1.4))
+    (area,) = figure.axes[0].collections[:1]
+    assert area.get_paths()[0].vertices[:, 1].max() == 1.0
 
 
 def test_a_setting_with_controls_has_a_panel_even_with_a_single_fraction():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from support.tiny_study import STUDY, result, small, write_study
 
 from ssl_transfer.errors import Interrupted
+from ssl_transfer.study import gather
 from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.gather import report_study
@@ -79,6 +81,15 @@ def test_what_failed_and_what_waits_for_it_is_named_with_its_error(study):
 def test_a_study_without_any_result_has_a_page_that_says_what_is_missing(study):
     text = page(study(stops="ingest"))
     assert "ingest ct: missing" in text and "No run has finished yet" in text
+
+
+def test_a_page_names_no_folder_above_that_of_its_study(study, tmp_path, monkeypatch):
+    plan = study(stops="ingest")
+    monkeypatch.setattr(gather, "MISSING_LISTED", 1)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    text = page(dataclasses.replace(plan, folder=tmp_path / "studies" / "tiny"))
+    assert "more: ssl-transfer study status tiny" in text and str(tmp_path) not in text
 
 
 def test_notes_that_most_results_share_are_a_warning(study):

@@ -83,7 +83,7 @@ def test_the_paired_test_is_named_and_welchs_is_not(text):
 def test_public_weights_are_compared_by_welch(text, tmp_path):
     arms = {**ARMS, "photographs": {"backbone": "timm:resnet10t"}}
     words = text({"pretrainings": arms})
-    assert "CT against photographs by two-sided Welch’s t-tests, for these checkpoints" in words
+    assert "CT against photographs by two-sided Welch’s t-tests, for these weights" in words
     assert "photographs is public weights" in words
 
 

@@ -150,7 +150,7 @@ def test_a_plan_has_the_power_of_stated_components_and_says_that_the_verdict_hol
     assert row["looks"][0]["detectable"] == pytest.approx(detectable_difference(4, levels[0], sd, against=public))
     text = power_text([row])
     assert "SD of an evaluation of the public weights 0.05, over 6 evaluation seeds" in text
-    assert "holds for these checkpoints" in text and "upper limit" not in text
+    assert "holds for these weights" in text and "upper limit" not in text
 
 
 def test_the_draws_of_a_trained_seed_are_its_own_and_not_those_of_the_public_weights(planned):

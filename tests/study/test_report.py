@@ -84,7 +84,9 @@ def test_the_word_better_never_appears_without_a_verdict_that_says_it(tmp_path):
 
 def test_a_win_over_single_checkpoints_says_so():
     won = pairs(ab="better").assign(unit="seed")
-    assert advice(won) == "Take a: better than b. This holds for the checkpoints compared, not for their recipes."
+    assert (
+        advice(won) == "Take a: better than b. This holds for the weights compared, not for the way they were trained."
+    )
 
 
 def test_the_answer_names_the_winner_with_its_evidence(page):

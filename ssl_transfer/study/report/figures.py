@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from ssl_transfer.measures.metrics import metric_sign
+from ssl_transfer.measures.metrics import metric_range, metric_sign
 from ssl_transfer.palette import INK
 from ssl_transfer.study.report.drawing import PERMUTED_LOOK, STYLE, TRIVIAL_LOOK, Looks, arm_looks, filled, grid, legend
 from ssl_transfer.study.report.wording import difference, joined, measure, noisy, percent, words
@@ -85,7 +85,7 @@ def learning_curves(
         for ax, panel in zip(axes, panels, strict=True):
             if band is not None:
                 here = (band["metric"] == metric) & (band[PANEL] == panel.key).all(axis=1)
-                _band(ax, band[here & band["fraction"].isin(panel.runs["fraction"])], looks)
+                _band(ax, band[here & band["fraction"].isin(panel.runs["fraction"])], metric, looks)
             _curves(ax, panel, looks)
             ax.set_title(filled(panel.title, columns))
             ax.set_xlabel("labelled patients")
@@ -121,13 +121,13 @@ def _curves(ax: Axes, panel: _Panel, looks: Looks) -> None:
     ax.set_xlim(fractions[0] / 1.4, fractions[-1] * 1.4)
 
 
-def _band(ax: Axes, means: pd.DataFrame, looks: Looks) -> None:
-    """Means of controls over label fraction, with their intervals where they have one; of a single fraction across the panel."""
+def _band(ax: Axes, means: pd.DataFrame, metric: str, looks: Looks) -> None:
+    """Means of controls over label fraction, with their intervals as far as the metric reaches; of one fraction as a line."""
     for arm, rows in means.sort_values("fraction").groupby("pretraining"):
         color, linestyle = looks[arm][0], LINESTYLES.get(looks[arm], ":")
         line: dict[str, Any] = {"color": color, "linestyle": linestyle, "linewidth": 1.4, "label": arm}
         area: dict[str, Any] = {"color": color, "alpha": 0.18, "linewidth": 0}
-        low, high = (rows[end].fillna(rows["mean"]) for end in ("ci_low", "ci_high"))
+        low, high = (rows[end].fillna(rows["mean"]).clip(*metric_range(metric)) for end in ("ci_low", "ci_high"))
         if len(rows) == 1:
             ax.axhline(rows["mean"].iloc[0], **line)
             ax.axhspan(low.iloc[0], high.iloc[0], **area)

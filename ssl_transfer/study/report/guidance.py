@@ -86,7 +86,7 @@ def advice(pairs: pd.DataFrame, relevant: float | None = None) -> str:
             contrast where None is stated.
     """
     order, random_init = Dominance.of(pairs), random_init_arms(pairs)
-    scope = " This holds for the checkpoints compared, not for their recipes." if order.one_checkpoint else ""
+    scope = " This holds for the weights compared, not for the way they were trained." if order.one_checkpoint else ""
     if not order.losers:
         return _undecided(order, random_init, few_seeds(pairs, relevant)) + scope
     if not order.leaders:

@@ -78,7 +78,7 @@ def _groups(primaries: Sequence[Decision], terms: Terms) -> list[list[Decision]]
 
 def _scope(group: Sequence[Decision]) -> str:
     limited = [each for each in group if each.holds_for and each.decided]
-    return "Some of this holds for the checkpoints compared, not for their recipes." if limited else ""
+    return "Some of this holds for the weights compared, not for the way they were trained." if limited else ""
 
 
 def _combined(group: Sequence[Decision], terms: Terms) -> str:

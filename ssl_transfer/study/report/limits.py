@@ -38,8 +38,11 @@ def _tasks(primaries: Sequence[Decision]) -> list[str]:
 def _checkpoints(primaries: Sequence[Decision]) -> Iterator[tuple[str, str]]:
     limited = [each for each in primaries if each.holds_for]
     if limited:
-        names = listed([f"{each.contrast.name_a} − {each.contrast.name_b}" for each in limited])
-        yield "Other checkpoints", f"{names}: compared for these checkpoints; another pretraining run may differ."
+        names = dict.fromkeys(f"{each.contrast.name_a} − {each.contrast.name_b}" for each in limited)
+        yield (
+            "Other checkpoints",
+            f"{listed(list(names))}: compared for these weights; another pretraining run may differ.",
+        )
 
 
 def _targets(evidence: Evidence, primaries: Sequence[Decision]) -> Iterator[tuple[str, str]]:

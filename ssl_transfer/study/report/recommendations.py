@@ -35,7 +35,7 @@ def recommendations(contrasts: pd.DataFrame, results: pd.DataFrame, margin: Stat
         Dicts of `task`, `metrics` (in words), `several_metrics`, `sentence` and `rows`. A row has the cell's columns, `arms`
         (how many), `take` (names of the recommended; all if `any` will do), `few_seeds` (see `guidance.few_seeds`), `all_but`
         (names in place of many), `bond` (what is known among several), `boundaries` (boundary, how many have it), `checkpoint`
-        (holds for the checkpoints alone), `across` and `random_init` (see `_comparison`; or None), `n` and `detects` (in units
+        (holds for these weights alone), `across` and `random_init` (see `_comparison`; or None), `n` and `detects` (in units
         of the metric).
     """
     by_cell = {_key(cell): arms for cell, arms in results.groupby(CELL, dropna=False)}

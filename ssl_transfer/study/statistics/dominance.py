@@ -20,7 +20,7 @@ class Dominance:
         beaten: Arm -> those that it is better than.
         equivalent: Pairs within the stated margin.
         compared: All pairs that were compared.
-        one_checkpoint: A verdict that decides holds for the checkpoints compared, not for their recipes.
+        one_checkpoint: A verdict that decides holds for the weights compared, not for the way they were trained.
     """
 
     arms: list[str]

@@ -113,7 +113,8 @@ def warnings(evidence: Evidence) -> list[str]:
         *_solved(evidence.against_trivial),
         *(
             f"A/A contrast: two halves of the seeds of {row['pretraining']} differ on {words(row['task'])} "
-            f"({number(row['difference'], True)}, p {p_value(row['p_holm'])}): something besides the seed differs among its runs."
+            f"({number(row['difference'], True)}, corrected p {p_value(row['p_holm'])}): by chance, as in one of 20 studies, "
+            "or because something besides the seed differs among its runs."
             for row in differ.to_dict("records")
         ),
         *(

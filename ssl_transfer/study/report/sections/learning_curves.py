@@ -10,7 +10,7 @@ from ssl_transfer.study.report.figures import learning_curves, with_curves
 from ssl_transfer.study.report.section import Section, render
 from ssl_transfer.study.report.wording import listed
 
-BANDS = " Bands are 95 % intervals of {names}."
+BANDS = " Bands are 95 % intervals of {names}, drawn within the range of the metric."
 RANDOM_BAND, TRIVIAL_BAND = "random initialisation (dotted)", "trivial features (dashed)"
 PERMUTED_BAND = "a probe of permuted labels (dash-dotted)"
 CAPTION = "Learning curves of {metric}: each small point is one run, lines join the means over seeds."

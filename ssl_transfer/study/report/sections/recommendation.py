@@ -40,7 +40,7 @@ all but {{ row.all_but | listed }} <span class="bond">({{ row.bond }})</span>
 <span class="arm">{{ mark(arm) }}{{ "random initialisation" if arm in random_init and arm == "scratch" else arm }}
 {{- "," if not loop.last }}</span> {% endfor %}{% if row.bond %}<span class="bond">({{ row.bond }})</span>{% endif %}
   {%- endif %}
-  {% if row.checkpoint %} <span class="bond">(these checkpoints)</span>{% endif %}
+  {% if row.checkpoint %} <span class="bond">(these weights)</span>{% endif %}
 {%- endmacro %}
 <p class="quiet">Secondary contrasts: one row per protocol and label fraction, at the target’s main metric. An arm is
 recommended if no other is significantly better and at least one is significantly worse; several recommended arms may

@@ -51,7 +51,7 @@ another)</caption>
 <tbody>
 {% for row in wins %}
 <tr>{% if several_tasks %}<td>{{ row.task | words }}</td>{% endif %}
-<td>{{ row.protocol | words }}{{ " (these checkpoints)" if row.checkpoint }}</td>{{ labels(row) }}
+<td>{{ row.protocol | words }}{{ " (these weights)" if row.checkpoint }}</td>{{ labels(row) }}
 {% if has_noise %}<td>{{ row.noise }}{{ ", σ %g" | format(row.noise_sigma) if row.noise != "none" }}</td>{% endif %}
 <td class="num">{{ row.arms }}</td>
 {% for name in names -%}
