@@ -10,7 +10,7 @@ from ssl_transfer.study.report.section import Section, render
 CAPTION = (
     "{metric} of every pretraining seed, its evaluation seeds averaged (of every evaluation seed, for an arm with one "
     "pretraining seed). Bar: mean of the arm and its 95 % interval. Arms are compared in pairs of seeds, so overlapping bars do "
-    "not show that arms are equal. Panels of a row have the same scale."
+    "not show that arms are equal. The axes of a row have the same scale, but not the same ends."
 )
 
 
