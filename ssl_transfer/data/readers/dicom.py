@@ -168,7 +168,7 @@ class DicomReader:
             except OSError as error:  # locked, gone since, or a damaged disk: nothing is known about what it is
                 return Refusal(file, "unreadable", f"it cannot be opened: {error.strerror or error}")
             except Exception as error:  # a damaged file can raise any error
-                damaged = suffix(file) in DICOM_SUFFIXES or starts_as_dicom(path)
+                damaged = suffix(file.lower().removesuffix(".gz")) in DICOM_SUFFIXES or starts_as_dicom(path)
                 reason = f"cannot be read as DICOM: {str(error)[:200] or type(error).__name__}"
                 return Refusal(file, "unreadable" if damaged else "not_an_image", reason)
             try:

@@ -29,6 +29,7 @@ UNDEFINED_LENGTH = 0xFFFFFFFF
 MOST_PIXELS = 2**30  # rows x columns x frames of one file: 2 GB of int16
 LEAST_FRAME_BYTES = 8  # of a compressed frame: the item tag and its length
 PLAIN_SYNTAXES = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")  # implicit and explicit little endian
+GZIP = b"\x1f\x8b"
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
 PIXEL_GROUP = (b"\xe0\x7f", b"\x7f\xe0")
 UNNAMED = "neither SOP class nor modality"
@@ -107,6 +108,9 @@ def read_header(path: Path) -> Header:
             if dataset is None:
                 dataset = pydicom.dcmread(file, stop_before_pixels=True)
         except InvalidDicomError:
+            file.seek(0)
+            if file.read(2) == GZIP:
+                raise SourceError("it is compressed with gzip: decompress it") from None
             file.seek(0)
             dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)  # a file without a preamble
             if "SOPClassUID" not in dataset and "Rows" not in dataset:

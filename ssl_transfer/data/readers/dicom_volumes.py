@@ -136,10 +136,16 @@ def _completed(column: Sequence[Any]) -> Sequence[Any]:
 
 
 def _by_time(slices: list[Slice]) -> list[list[Slice]]:
-    """Divide slices whose positions repeat by the first attribute that tells the repetitions apart, and so on."""
-    if any(s.z_mm is None for s in slices):
+    """Divide slices whose positions repeat by the first attribute that tells the repetitions apart, and so on.
+
+    Without positions, as in nuclear medicine, numbers in the stack take their place.
+    """
+    if all(s.z_mm is not None for s in slices):
+        places = [round((s.z_mm or 0) / SAME_POSITION_MM) for s in slices]
+    elif all(s.frame.in_stack is not None for s in slices):
+        places = [round(s.frame.in_stack or 0) for s in slices]
+    else:
         return [slices]
-    places = [round((s.z_mm or 0) / SAME_POSITION_MM) for s in slices]
     if len(set(places)) == len(places):
         return [slices]
     readers: list[Callable[[Slice], Any]] = [lambda s, k=k: s.frame.times[k] for k in range(len(slices[0].frame.times))]

@@ -1,5 +1,7 @@
 """DICOM: what is an image, in which order, in which units. Files are written by pydicom; its samples are read too."""
 
+import gzip
+
 import numpy as np
 import pydicom
 import pytest
@@ -145,6 +147,13 @@ def test_a_file_without_a_preamble_is_read(tmp_path):
     assert path.read_bytes()[128:132] != b"DICM"
     [image], _, _ = read(DicomReader(tmp_path))
     assert np.array_equal(image[0], STORED - 1024)
+
+
+def test_dicom_that_is_compressed_with_gzip_counts_as_unreadable(tmp_path):
+    write_dicom(tmp_path / "a.dcm", np.zeros((8, 8), np.uint16))
+    (tmp_path / "b.dcm.gz").write_bytes(gzip.compress((tmp_path / "a.dcm").read_bytes()))
+    [refusal] = DicomReader(tmp_path).scan().refused
+    assert (refusal.file, refusal.kind) == ("b.dcm.gz", "unreadable") and "gzip" in refusal.reason
 
 
 def test_a_truncated_file_is_unreadable_and_listed(tmp_path, out):

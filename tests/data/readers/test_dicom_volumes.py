@@ -66,6 +66,19 @@ BY = {
 
 
 @pytest.mark.parametrize("interleaved", [False, True])
+@pytest.mark.parametrize("vector", ["TimeSlotVector", "DetectorVector", "EnergyWindowVector"])
+def test_frames_of_nuclear_medicine_are_divided_by_their_vectors(tmp_path, vector, interleaved):
+    places = sorted(((t, z) for t in (1, 2, 3) for z in (1, 2, 3, 4)), key=lambda p: p[::-1] if interleaved else p)
+    frames = np.stack([flat(100 * t + z) for t, z in places])
+    elements = {"Modality": "NM", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.20", "NumberOfFrames": len(places)}
+    vectors = {"SliceVector": [z for _, z in places], vector: [t for t, _ in places]}
+    write_dicom(tmp_path / "nm.dcm", frames, **MR | elements | vectors)
+    found, rows, _ = volumes(tmp_path)
+    assert found == {t - 1: [100 * t + z for z in (1, 2, 3, 4)] for t in (1, 2, 3)}
+    assert {row["spacing_slice_mm"] for row in rows} == {None}
+
+
+@pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("by", BY)
 def test_a_series_is_divided_into_volumes(tmp_path, by, interleaved):
     write_slices(tmp_path, BY[by], interleaved=interleaved)
