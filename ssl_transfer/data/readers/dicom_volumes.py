@@ -9,8 +9,8 @@ InstanceNumber. Where none does, the volume stays whole and is marked `repeated`
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,10 @@ import numpy as np
 from ssl_transfer.data.readers.dicom_geometry import UNORDERED, Frame
 from ssl_transfer.data.readers.dicom_header import ImageFile
 
+UPRIGHT_AXES = {
+    0: (0.0, 1.0, 0.0, 0.0, 0.0, -1.0),
+    1: (1.0, 0.0, 0.0, 0.0, 0.0, -1.0),
+}  # sagittal and coronal, head above
 SAME_AXES = 0.01  # largest difference of direction cosines within a volume
 SAME_POSITION_MM = 0.01  # slices closer than this are at one position
 EVEN_SHARE = 0.05  # largest deviation of a slice from even spacing, as a share of the spacing
@@ -65,13 +69,23 @@ def divide(images: Sequence[ImageFile]) -> list[list[Slice]]:
     Returns:
         Volumes, each with its slices in order.
     """
-    slices = [
-        Slice(image, number, frame, frame.position) for image in images for number, frame in enumerate(image.frames)
-    ]
+    slices = [Slice(image, number, frame, frame.position) for image, number, frame in _placed_frames(images)]
     groups = list(_by_part(slices).values())
     order = {id(slice_): position for position, slice_ in enumerate(slices)}
     groups.sort(key=lambda group: (min(_instance(s) for s in group), order[id(group[0])]))
     return [_ordered(volume) for group in groups for volume in _by_time(group)]
+
+
+def _placed_frames(images: Sequence[ImageFile]) -> Iterator[tuple[ImageFile, int, Frame]]:
+    """The frames of a series. Those without an orientation have that in which they are slices: sagittal if their positions differ
+    from left to right alone, coronal from front to back, otherwise axial."""
+    frames = [(image, number, frame) for image in images for number, frame in enumerate(image.frames)]
+    points = [frame.point for _, _, frame in frames if frame.axes is None and frame.point is not None]
+    extent = np.ptp(np.array(points), axis=0) if points else np.zeros(3)
+    varying = np.flatnonzero(extent >= SAME_POSITION_MM)
+    assumed = UPRIGHT_AXES.get(int(varying[0])) if len(varying) == 1 else None
+    for image, number, frame in frames:
+        yield image, number, replace(frame, axes=assumed) if frame.axes is None and assumed else frame
 
 
 def spacing_of(volume: Sequence[Slice]) -> Spacing:

@@ -180,6 +180,22 @@ def test_the_spacing_of_oblique_slices_is_along_their_normal(tmp_path):
     assert [row["spacing_slice_mm"] for row in rows] == pytest.approx([3.0] * 4) and rows[0]["geometry"] is None
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_without_an_orientation_are_a_volume_along_the_axis_on_which_they_lie(tmp_path, axis):
+    for number in range(4):
+        point = [4.0 * number * (k == axis) for k in range(3)]
+        write_dicom(
+            tmp_path / f"{number}",
+            flat(number),
+            **MR | {"ImagePositionPatient": point, "ImageOrientationPatient": None},
+        )
+    found, rows, _ = volumes(tmp_path)
+    assert found == {
+        0: [3, 2, 1, 0] if axis == 0 else [0, 1, 2, 3]
+    }  # the normal of sagittal slices points to the right
+    assert {(row["spacing_slice_mm"], row["geometry"]) for row in rows} == {(4.0, None)}
+
+
 def test_a_tilted_gantry_has_no_distance_between_slices(tmp_path):
     axes = [1, 0, 0, 0, np.cos(0.3), np.sin(0.3)]
     for number in range(4):
