@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -34,7 +35,6 @@ from ssl_transfer.measures.fingerprint import (
     FOR_CONTENT,
     FOR_WHOLE,
     GRID,
-    Content,
     contents,
     wholes,
     without_marks,
@@ -91,7 +91,7 @@ TOGETHER = Together(of_fewer=0.5, score=1.17)
 OUTSTANDING = Outstanding(150, least=0.5, few=60, others=0.3)  # of the whole, among the candidates and a reference
 LIKELY = (0.5, 0.4)  # least scores of candidates that are aligned, by the codes of the whole, and of the content
 MOST = 3  # of these, by their scores
-LEAST, MOST_COMPARED = 0.1, 8  # score of candidates that may stand out, and their number
+LEAST, MOST_COMPARED = 0.25, 8  # score of candidates that may stand out, and their number
 REFERENCE = 512  # known images, of the first block, among which they have to
 FARTHEST = 65  # the Hamming distance of coarse codes that may match is less, of 256 bits, ...
 # ... and, below so many positions, for whole images without a mark, most of whose bits are noise
@@ -128,7 +128,7 @@ class _Likely(NamedTuple):
     def joined(self, other: _Likely) -> _Likely:
         """The best of both; equal codes are one known image."""
         pairs = _Likely(*(np.concatenate(values) for values in zip(self, other, strict=True)))
-        known = np.array([hash(code.tobytes()) for code in pairs.codes], np.int64)
+        known = np.array([crc32(code.tobytes()) for code in pairs.codes], np.int64)
         return pairs.chosen(_best(pairs.images, pairs.scores, known))
 
 
@@ -158,16 +158,16 @@ def near_duplicates(queries: np.ndarray, known: Known, image: Callable[[int], np
 def _verified(image: np.ndarray, likely: _Likely, reference: np.ndarray) -> bool:
     """Whether one of the candidates of an image stands out, or its content, aligned with that of one, agrees with it."""
     stands_out = OUTSTANDING.holds(wholes(image), signs_of(likely.codes[:, 0]), reference)
-    return stands_out or _agrees_aligned(contents(image), likely)
+    return stands_out or _agrees_aligned(image, likely)
 
 
-def _agrees_aligned(boxes: list[Content], likely: _Likely) -> bool:
-    starts = [(content, content.signs()) for content in boxes]
+def _agrees_aligned(image: np.ndarray, likely: _Likely) -> bool:
     with_content = likely.codes[:, 1].any(1) & (likely.scores >= np.array(LIKELY)[likely.sides])
-    for pair in np.flatnonzero(with_content)[:MOST].tolist():
-        content = aligned(starts, likely.codes[pair, 1])
-        whole = float(likely.scores[pair]) * (likely.sides[pair] == 0)
-        if ALIGNED.holds(*content) or TOGETHER.holds(content, whole):
+    candidates = likely.chosen(np.flatnonzero(with_content)[:MOST])
+    starts = [(content, content.signs()) for content in contents(image)] if len(candidates.images) else []
+    for score, side, codes in zip(candidates.scores.tolist(), candidates.sides.tolist(), candidates.codes, strict=True):
+        content = aligned(starts, codes[1])
+        if ALIGNED.holds(*content) or TOGETHER.holds(content, whole=0 if side else score):
             return True
     return False
 
