@@ -19,6 +19,7 @@ from ssl_transfer.domains import UNKNOWN
 from ssl_transfer.errors import SourceError
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+COLOUR_DEPTHS = (8, 10, 12, 14, 16)
 ROW_NAMES = {"files": "file", "groups": "patient", "slice_index": "slice"}  # array -> column; others keep their names
 
 
@@ -55,6 +56,7 @@ class NpzReader:
         self.root, self.domain = Path(root), domain
         self.masks = Masks(names=mask_names, ignore=mask_ignore, threshold=mask_threshold)
         self._loaded: tuple[str, np.ndarray, np.ndarray | None] | None = None
+        self._colour_factor: float | None = None  # of colours that are not uint8
 
     def scan(self) -> Scan:
         """Load all arrays; images of one split at a time, for their shape and range."""
@@ -63,11 +65,17 @@ class NpzReader:
         items: list[Item] = []
         notes: list[str] = []
         samples: list[np.ndarray] = []
+        colours: list[np.ndarray] = []  # lowest and highest values, in the type of the array
         for prefix in prefixes:
             images = _as_nhwc(self._array(archive, f"{prefix}images"), f"{self.root}: {prefix}images")
             samples.append(images.reshape(-1)[:: max(1, images.size // SAMPLED_VOXELS) | 1])
             items += self._items(archive, prefix, images, notes)
+            if images.shape[3] == 3 and images.dtype not in (np.uint8, bool):
+                finite = images[np.isfinite(images)]
+                colours.append(np.array([finite.min(initial=0), finite.max(initial=0)]))
         in_hu = self._is_hu(items, samples, notes)
+        if colours and not in_hu:
+            self._decide_colours(items, np.concatenate(colours), notes)
         units = "display" if all(item.dtype == np.uint8 for item in items) else "stored"
         for item in items:
             if in_hu:
@@ -98,13 +106,44 @@ class NpzReader:
         columns = {}
         if image.dtype.kind == "f":
             with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is replaced
-                image, columns["non_finite"] = replace_non_finite(image.astype(item.dtype))
+                image, columns["non_finite"] = replace_non_finite(image.astype(np.float32))
+        if self._colour_factor is not None and item.channels == 3 and images.dtype not in (np.uint8, bool):
+            scaled = image * self._colour_factor
+            image = np.clip(np.rint(scaled) if images.dtype.kind == "f" else np.floor(scaled), 0, 255)
         image = image.astype(np.uint8) * 255 if image.dtype == bool else image.astype(item.dtype)
         mask = None
         if masks is not None:
             values = masks[int(position)].reshape(images.shape[1:3])
             mask = self.masks.coding.apply(values, f"{prefix}masks[{position}]")
         yield np.ascontiguousarray(image), columns, mask
+
+    def _decide_colours(self, items: list[Item], values: np.ndarray, notes: list[str]) -> None:
+        """Make 8-bit colours of others: floats from 0 to 1 or from 0 to 255, and integers in the depth that they use.
+
+        Args:
+            items: The items; those in colour become uint8.
+            values: Smallest and largest values of all colours.
+            notes: A warning is appended.
+
+        Raises:
+            SourceError: If they are neither.
+        """
+        lowest, highest = float(values.min()), float(values.max())
+        is_float = values.dtype.kind == "f"
+        known = 255.0 if is_float else 2.0**16 - 1
+        if lowest < 0 or highest > known:
+            raise SourceError(
+                f"{self.root}: colours have values from {lowest:g} to {highest:g}. Expected floats from 0 to 1 or from 0 to "
+                "255, or integers from 0 to 65535: save them as uint8."
+            )
+        bits = next(depth for depth in COLOUR_DEPTHS if highest < 2**depth)
+        self._colour_factor = (255.0 if highest <= 1 else 1.0) if is_float else 2.0 ** (8 - bits)
+        scale = ("0 to 1" if highest <= 1 else "0 to 255") if is_float else f"{bits} bits"
+        notes.append(f"colours of {values.dtype} are stored with 8 bits, read on the scale of {scale}")
+        for item in items:
+            if item.channels == 3:
+                item.dtype, item.depth, item.together = np.dtype(np.uint8), (0.0, 255.0), None
+                item.row["intensity"] = "colour"
 
     def _is_hu(self, items: list[Item], samples: list[np.ndarray], notes: list[str]) -> bool:
         """Whether values are HU: int16, and by the domain or the values."""
