@@ -136,14 +136,14 @@ class NpzReader:
                 f"{self.root}: colours have values from {lowest:g} to {highest:g}. Expected floats from 0 to 1 or from 0 to "
                 "255, or integers from 0 to 65535: save them as uint8."
             )
-        bits = next(depth for depth in COLOUR_DEPTHS if highest < 2**depth)
+        bits = 8 if is_float else next(depth for depth in COLOUR_DEPTHS if highest < 2**depth)
         self._colour_factor = (255.0 if highest <= 1 else 1.0) if is_float else 2.0 ** (8 - bits)
         scale = ("0 to 1" if highest <= 1 else "0 to 255") if is_float else f"{bits} bits"
         notes.append(f"colours of {values.dtype} are stored with 8 bits, read on the scale of {scale}")
         for item in items:
             if item.channels == 3:
                 item.dtype, item.depth, item.together = np.dtype(np.uint8), (0.0, 255.0), None
-                item.row["intensity"] = "colour"
+                item.row |= {"intensity": "colour", "bits": bits}
 
     def _is_hu(self, items: list[Item], samples: list[np.ndarray], notes: list[str]) -> bool:
         """Whether values are HU: int16, and by the domain or the values."""
