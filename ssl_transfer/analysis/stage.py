@@ -7,7 +7,7 @@ notebooks can use.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -271,9 +271,17 @@ def _explorer(spec: AnalysisSpec, measured: Measurements, findings: Sequence[Fin
         lengths = [len(store) for store in stores.values()]
         table.insert(1, "from store" if "store" in table else "store", np.repeat(list(stores), lengths))
     table = table[in_order(list(map(str, table)), spec.columns or ())]
+    table = table.assign(
+        file=[name for store in stores.values() for name in _files(store)]
+    )  # by it an image is found again
     projections = {backbone.name: _projection(spec, measured, backbone) for backbone in spec.backbones}
     title = f"{spec.store.path.name}: {len(spec.store):,} images"
     write_explorer(path, title, projections, table, np.concatenate(small), findings)
+
+
+def _files(store: Images) -> Iterable[str | None]:
+    """The files of the images as the store names them, which `inspect --names` translates."""
+    return store.column("file") if "file" in store.columns else [None] * len(store)
 
 
 def _projection(spec: AnalysisSpec, measured: Measurements, backbone: AnalyzedBackbone) -> Projection:

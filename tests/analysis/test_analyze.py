@@ -219,6 +219,7 @@ def test_the_page_contains_names_and_findings(analyzed):
     folder, answer, _ = analyzed
     page = (folder / "explorer.html").read_text()
     assert len(page) > 100_000 and "ct: 48 images" in page
+    assert '"name": "file"' in page or '"name":"file"' in page  # by which an image is found again
     for one in answer["findings"]:
         assert one["title"] in page
 
