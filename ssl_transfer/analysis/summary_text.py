@@ -237,7 +237,7 @@ def _outliers(measured: Measurements) -> str:
 def _number(value: Any, digits: int = 2) -> str:
     if not math.isfinite(value):
         return "unknown" if math.isnan(value) else "infinite"
-    return f"{value:.{digits}f}".replace("-", "−")
+    return f"{round(value, digits) + 0.0:.{digits}f}".replace("-", "−")  # + 0.0: no negative zero
 
 
 def _measure(name: str) -> str:

@@ -80,7 +80,9 @@ def packaged_model(name: str, in_channels: int) -> TimmModel:
         UnreachableError: If the package is not installed.
     """
     if name not in PACKAGES:
-        raise BackboneError(f"{PREFIX}{name}: no package has these weights.{nearest(name, PACKAGES)}")
+        raise BackboneError(
+            f"{PREFIX}{name}: no package has these weights.{nearest(name, PACKAGES)} Others are downloaded: timm:NAME.TAG."
+        )
     package = PACKAGES[name]
     tensors = _renamed(_state_dict(name, package), package)
     overlay: dict[str, Any] = {
