@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Iterator
 
-from ssl_transfer.console import duration, say
+from ssl_transfer.console import duration, say, warn
 from ssl_transfer.study.costs import Costs
 from ssl_transfer.study.crew import Crew, InProcess, InWorkers, default_count
-from ssl_transfer.study.job_state import Status, done_jobs, is_done, is_running, status
+from ssl_transfer.study.job_state import Status, changed_sources, done_jobs, is_done, is_running, status
 from ssl_transfer.study.performing import Perform
 from ssl_transfer.study.plan import Job, Plan
 from ssl_transfer.study.plan_checks import check_outputs
@@ -46,6 +46,8 @@ def run_plan(
     """
     check_outputs(plan.folder, plan.jobs)
     done = done_jobs(plan)
+    for changed in changed_sources(plan, done):
+        warn(changed)
     left = [job for job in plan.jobs if job.id not in done]
     count = min(default_count(left) if jobs is None else jobs, max(1, len(left)))
     with InWorkers(plan, perform, left, count) if count > 1 else InProcess(plan, perform, left) as crew:

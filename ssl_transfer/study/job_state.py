@@ -7,10 +7,12 @@ process that runs a job holds its lock `jobs/ID.lock`. A failure leaves `jobs/ID
 
 from __future__ import annotations
 
+import calendar
 import os
 import shlex
 import shutil
 import time
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from ssl_transfer.study.look_record import not_needed_jobs
 from ssl_transfer.study.plan import Job, Plan
 
 SCHEMA = 1
+TIME = "%Y-%m-%dT%H:%M:%SZ"  # of records
 OF_CODE = ("Traceback", '  File "', "    ")  # lines of a traceback that are no message
 RECORDS = {  # stage -> the file of its output that is written last
     "ingest": "card.json",
@@ -101,6 +104,36 @@ def done_jobs(plan: Plan) -> set[str]:
         else:
             waiting |= set(job.inputs)
     return done
+
+
+def changed_sources(plan: Plan, done: Collection[str]) -> Iterator[str]:
+    """Yield a sentence for each source that was written to after a store of the study was made of it.
+
+    Of a folder, its own entries are looked at, not those of its folders.
+    """
+    for job in plan.jobs:
+        if job.stage != "ingest" or job.id not in done or (made := record(plan, job)) is None:
+            continue
+        ended = calendar.timegm(time.strptime(made["time"], TIME))
+        for source in dict.fromkeys([job.words[1], *(word for word in job.words if word.endswith(".csv"))]):
+            written = _last_written(Path(source))
+            if written and written > ended + 1:
+                date = time.strftime(TIME, time.gmtime(written))
+                yield (
+                    f"{source} was written to on {date}, after {job.about['store']} was made of it ({made['time']}). "
+                    "Results are of what it was. For what it is now, plan the study into another folder: --out"
+                )
+
+
+def _last_written(path: Path) -> float | None:
+    """Time of the last change of a file, or of a folder and its entries; None if it is gone."""
+    try:
+        times = [path.stat().st_mtime]
+        if path.is_dir():
+            times += [entry.stat().st_mtime for entry in os.scandir(path)]
+    except OSError:
+        return None
+    return max(times)
 
 
 def lost_files(folder: Path, job: Job) -> list[Path] | None:
@@ -209,4 +242,4 @@ def write_failure(folder: Path, job: Job, error: str, traceback: str) -> None:
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return time.strftime(TIME, time.gmtime())
