@@ -66,6 +66,17 @@ def test_the_page_has_the_score_on_the_others_beside_that_on_all(tmp_path, frame
     assert (scores["value"] - scores["value_clean"]).to_numpy() == pytest.approx(0.1)
 
 
+def test_both_scores_are_over_all_runs_of_an_arm_one_of_which_has_seen_cases(tmp_path, frame):
+    spared = (frame["pretraining_seed"] > 0).to_numpy(bool)
+    frame = frame.assign(
+        seen_cases=frame["seen_cases"] * ~spared, value_clean=frame["value_clean"].where(~spared, frame["value"])
+    )
+    build(tmp_path, frame, contamination=table(5))
+    scores = pd.read_csv(tmp_path / "tables/scores_not_seen.csv")
+    seeds = frame["pretraining_seed"].nunique()
+    assert (scores["value"] - scores["value_clean"]).to_numpy() == pytest.approx(0.1 / seeds)
+
+
 def test_the_page_says_so_where_nothing_was_seen(tmp_path, frame):
     text = build(tmp_path, frame.assign(seen_cases=0), contamination=table(0)).read_text()
     assert "No test case is known to be seen." in text and "Scores on all test cases" not in text

@@ -68,9 +68,11 @@ def section(evidence: Evidence) -> Section | None:
 
 
 def _scores(evidence: Evidence) -> pd.DataFrame:
-    """Means of main metrics over the runs that have seen test cases: on all, and on the others."""
+    """Means of main metrics on all test cases, and on those not seen, over all runs of an arm of which one has seen some."""
     runs = evidence.runs.reindex(columns=[*evidence.runs.columns.union(["seen_cases", "value_clean"], sort=False)])
-    runs = runs[(runs["seen_cases"] > 0).fillna(False).astype(bool)]
+    runs = runs[runs["value_clean"].notna()]
+    most = runs.groupby(CELL, dropna=False)["seen_cases"].transform("max")
+    runs = runs[(most > 0).fillna(False).astype(bool)]
     if len(runs):
         kept, _ = at_primary_noise(runs, evidence.primaries[0])
         runs = at_main(kept, evidence.main_metrics)
