@@ -258,8 +258,9 @@ def monitoring(decisions: Sequence[Decision], terms: Terms, looks: Looks) -> Fig
 def _monitor(ax: Axes, decision: Decision, terms: Terms, looks: Looks) -> None:
     seeds, halves = boundaries_of_looks(decision)
     last = max(seeds)
-    shown = [look for look in decision.looks[1:] if look != decision.look] + [decision.looks[decision.at or 0]]
-    extent = 1.3 * float(np.nanmax(np.abs([*((look.ci_low, look.ci_high) for look in shown), (halves[-1],) * 2])))
+    reached = [float(np.nanmax(np.abs([look.ci_low, look.ci_high]))) for look in decision.looks]
+    later = max([*reached[1:], reached[decision.at or 0], halves[-1]])
+    extent = 1.7 * max(later, min(reached[0], 2 * later))  # the first may be wide; with place for the verdict
     for sign in (1, -1):
         ax.fill_between(
             seeds, [sign * half for half in halves], sign * 10 * extent, color=COLORS[0], alpha=0.09, linewidth=0

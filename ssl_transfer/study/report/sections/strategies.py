@@ -22,6 +22,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ssl_transfer.measures.metrics import metric_range
 from ssl_transfer.palette import INK
 from ssl_transfer.study.report.drawing import STYLE, Looks, filled, grid, legend
 from ssl_transfer.study.report.drawings import drawing, portions, runs_by_metric
@@ -34,9 +35,9 @@ from ssl_transfer.study.statistics.strategies import STRATEGY_SETTING
 
 FEW_ARMS = 3  # up to here each arm has its own interval in a figure
 CAPTION = (
-    "{metric} of each strategy. Up to three pretrainings: the mean of each with its 95 % interval. More: a light marker is the "
-    "mean of one pretraining, and the dark bar is the average over pretrainings with its 95 % interval (over seeds, for these "
-    "pretrainings)."
+    "{metric} of each strategy. Up to three pretrainings: the mean of each with its 95 % interval, as far as the metric reaches. "
+    "More: a light marker is the mean of one pretraining, and the dark bar is the average over pretrainings with its 95 % "
+    "interval (over seeds, for these pretrainings)."
 )
 TEMPLATE = """
 {% macro count_table() %}
@@ -182,7 +183,9 @@ def _strategy_rows(ax: Axes, results: pd.DataFrame, strategies: list[str], looks
         look = {"linestyle": "none", "color": color, "marker": marker, "markersize": 5, "alpha": alpha}
         ax.plot(means["mean"], y, label=arm, **look)
         if few:
-            ax.hlines(y, means["ci_low"], means["ci_high"], color=color, linewidth=1.6)
+            possible = metric_range(str(means["metric"].iloc[0]))
+            low, high = (means[end].clip(*possible) for end in ("ci_low", "ci_high"))
+            ax.hlines(y, low, high, color=color, linewidth=1.6)
     if not few:
         _averages(ax, results, strategies)
     ax.set_ylim(len(strategies) - 0.5, -0.5)
