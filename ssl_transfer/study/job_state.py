@@ -7,7 +7,7 @@ process that runs a job holds its lock `jobs/ID.lock`. A failure leaves `jobs/ID
 
 from __future__ import annotations
 
-import calendar
+import hashlib
 import os
 import shlex
 import shutil
@@ -27,7 +27,6 @@ from ssl_transfer.study.look_record import not_needed_jobs
 from ssl_transfer.study.plan import Job, Plan
 
 SCHEMA = 1
-TIME = "%Y-%m-%dT%H:%M:%SZ"  # of records
 OF_CODE = ("Traceback", '  File "', "    ")  # lines of a traceback that are no message
 RECORDS = {  # stage -> the file of its output that is written last
     "ingest": "card.json",
@@ -107,33 +106,32 @@ def done_jobs(plan: Plan) -> set[str]:
 
 
 def changed_sources(plan: Plan, done: Collection[str]) -> Iterator[str]:
-    """Yield a sentence for each source that was written to after a store of the study was made of it.
-
-    Of a folder, its own entries are looked at, not those of its folders.
-    """
+    """Yield a sentence for each source that is not what it was when a store of the study was made of it."""
     for job in plan.jobs:
-        if job.stage != "ingest" or job.id not in done or (made := record(plan, job)) is None:
-            continue
-        ended = calendar.timegm(time.strptime(made["time"], TIME))
-        for source in dict.fromkeys([job.words[1], *(word for word in job.words if word.endswith(".csv"))]):
-            written = _last_written(Path(source))
-            if written and written > ended + 1:
-                date = time.strftime(TIME, time.gmtime(written))
-                yield (
-                    f"{source} was written to on {date}, after {job.about['store']} was made of it ({made['time']}). "
-                    "Results are of what it was. For what it is now, plan the study into another folder: --out"
-                )
+        if job.stage == "ingest" and job.id in done and (made := record(plan, job)) is not None:
+            for source, before in zip(_sources(job), made.get("sources", []), strict=False):
+                if _state(source) not in (before, None):
+                    yield (
+                        f"{source} has changed since {job.about['store']} was made of it ({made['time']}). Results are of what "
+                        "it was. For what it is now, plan the study into another folder: --out"
+                    )
 
 
-def _last_written(path: Path) -> float | None:
-    """Time of the last change of a file, or of a folder and its entries; None if it is gone."""
+def _sources(job: Job) -> list[Path]:
+    """The source of an ingest, and its tables."""
+    return [
+        Path(word) for word in dict.fromkeys([job.words[1], *(each for each in job.words if each.endswith(".csv"))])
+    ]
+
+
+def _state(source: Path) -> str | None:
+    """Hash of name, size and modification time of a file, or of the entries of a folder; None if it is gone."""
     try:
-        times = [path.stat().st_mtime]
-        if path.is_dir():
-            times += [entry.stat().st_mtime for entry in os.scandir(path)]
+        entries = sorted(source.iterdir()) if source.is_dir() else [source]
+        states = [f"{entry.name}|{(status := entry.stat()).st_size}|{status.st_mtime_ns}" for entry in entries]
     except OSError:
         return None
-    return max(times)
+    return hashlib.blake2b("\n".join(states).encode(), digest_size=8).hexdigest()
 
 
 def lost_files(folder: Path, job: Job) -> list[Path] | None:
@@ -209,6 +207,7 @@ def write_record(folder: Path, job: Job, seconds: float) -> None:
         "cost": job.cost,
         "spent": job_cost(job, seconds).to_json(),
         "bytes": folder_bytes(job.output),
+        "sources": [_state(source) for source in _sources(job)] if job.stage == "ingest" else [],
         "outputs": {
             os.path.relpath(path, folder): {"bytes": path.stat().st_size, "digest": file_digest(path)}
             for path in output_files(job)
@@ -242,4 +241,4 @@ def write_failure(folder: Path, job: Job, error: str, traceback: str) -> None:
 
 
 def _now() -> str:
-    return time.strftime(TIME, time.gmtime())
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
