@@ -42,8 +42,12 @@ def agreement(signs: np.ndarray, known: np.ndarray) -> Agreement:
 def oriented(code: np.ndarray) -> list[np.ndarray]:
     """Signs of a known code in all orientations, int8 (GRID, GRID)."""
     bright, dark = np.unpackbits(code[COARSE_BYTES:]).astype(np.int8).reshape(2, GRID, GRID)
-    signs = bright - dark
-    return [np.rot90(way, quarters) for way in (signs, signs[:, ::-1]) for quarters in range(4)]
+    return turned(bright - dark)
+
+
+def turned(square: np.ndarray) -> list[np.ndarray]:
+    """Values of the positions (GRID, GRID) as they are, mirrored, and rotated by 90, 180 and 270 degrees: eight arrays."""
+    return [np.rot90(way, quarters) for way in (square, square[:, ::-1]) for quarters in range(4)]
 
 
 def aligned(starts: list[tuple[Content, np.ndarray]], code: np.ndarray) -> Agreement:

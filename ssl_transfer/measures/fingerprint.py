@@ -16,6 +16,7 @@ less noise), with its content found by other criteria, and all of these without 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache, reduce
 from typing import NamedTuple
 
@@ -97,11 +98,11 @@ class Content(NamedTuple):
         """Its fine code: 1 where brighter than the ring, −1 where darker, else 0; int8 (GRID, GRID)."""
         return np.zeros((GRID, GRID), np.int8) if self.box is None else _signs(_votes_in(self.plane, self.box, 1))
 
-    def contrasts(self, smooth: float = 1) -> np.ndarray:
+    def contrasts(self) -> np.ndarray:
         """How much brighter each position is than its ring: −1 to 1, reached at `STRONG` ties; float32 (GRID, GRID)."""
         if self.box is None:
             return np.zeros((GRID, GRID), np.float32)
-        sampled, inside = _sampled(self.plane, self.box, smooth)
+        sampled, inside = _sampled(self.plane, self.box, 1)
         return np.clip(_differences(sampled).mean(0) / (STRONG * self.plane.tie), -1, 1) * inside
 
     def moved(self, positions: np.ndarray) -> Content:
@@ -199,21 +200,24 @@ def _views(image: np.ndarray, sides: tuple[float, ...]) -> np.ndarray:
 
 def contents(image: np.ndarray) -> list[Content]:
     """What lies within the margins of an image (C, H, W), by each criterion, also without constant borders."""
-    trimmed, found = _trimmed(image), []
-    for source in (image,) if trimmed.shape == image.shape else (image, trimmed):
-        if (plane := _plane(source)) is not None:
-            criteria = dict.fromkeys(
-                (contrast or plane.margin, thickness) for contrast, thickness, _ in CONTENTS + FURTHER
-            )
-            found += [_content(source, plane, *criterion) for criterion in criteria]
+    found = []
+    for source, plane in _planes(image):
+        criteria = dict.fromkeys((contrast or plane.margin, thickness) for contrast, thickness, _ in CONTENTS + FURTHER)
+        found += [_content(source, plane, *criterion) for criterion in criteria]
     return [content for content in found if content is not None and content.box is not None]
 
 
 def wholes(image: np.ndarray) -> list[Content]:
     """All of an image (C, H, W), also without constant borders; none if it has no contrast."""
+    return [Content(plane, _whole(plane), 1) for _, plane in _planes(image)]
+
+
+def _planes(image: np.ndarray) -> Iterator[tuple[np.ndarray, _Plane]]:
+    """An image, and the image without constant borders if it has any, each with its plane; without contrast, neither."""
     trimmed = _trimmed(image)
-    planes = [_plane(source) for source in ((image,) if trimmed.shape == image.shape else (image, trimmed))]
-    return [Content(plane, _whole(plane), 1) for plane in planes if plane is not None]
+    for source in (image,) if trimmed.shape == image.shape else (image, trimmed):
+        if (plane := _plane(source)) is not None:
+            yield source, plane
 
 
 def _trimmed(image: np.ndarray) -> np.ndarray:

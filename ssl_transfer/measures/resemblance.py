@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ssl_transfer.measures.alignment import turned
 from ssl_transfer.measures.fingerprint import COARSE_BYTES, GRID, Content
 
 
@@ -74,13 +75,11 @@ def resemblances(contrasts: np.ndarray, signs: np.ndarray) -> np.ndarray:
         contrasts: `fingerprint.Content.contrasts`, (GRID, GRID).
         signs: Of known codes, (k, GRID²).
     """
-    turned, counted = _orientations(contrasts.reshape(-1)), np.abs(signs)
-    scale = np.sqrt(counted @ turned**2 * counted.sum(1, keepdims=True))
-    return (signs @ turned / np.maximum(scale, 1e-9)).max(1)
+    oriented, counted = _orientations(contrasts.reshape(-1)), np.abs(signs)
+    scale = np.sqrt(counted @ oriented**2 * counted.sum(1, keepdims=True))
+    return (signs @ oriented / np.maximum(scale, 1e-9)).max(1)
 
 
 def _orientations(values: np.ndarray) -> np.ndarray:
     """Values (GRID²,) in all orientations, (GRID², 8)."""
-    square = values.reshape(GRID, GRID)
-    turned = [np.rot90(way, quarters).reshape(-1) for way in (square, square[:, ::-1]) for quarters in range(4)]
-    return np.stack(turned, axis=1)
+    return np.stack([square.reshape(-1) for square in turned(values.reshape(GRID, GRID))], axis=1)
