@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("images", type=Path, help="CIFAR-10, or a part of it, as a .npz")
     parser.add_argument("--methods", nargs="+", choices=tuple(LIGHTLY), default=list(LIGHTLY))
     parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument(
         "--channels", type=int, nargs=4, default=[16, 32, 64, 128], help="of the stages of the ResNet-18"
@@ -91,7 +92,7 @@ def main() -> None:
     numbers = {}
     for method in options.methods:
         pairs = []
-        for seed in range(options.seeds):
+        for seed in range(options.first_seed, options.first_seed + options.seeds):
             pairs.append([train(method, images, seed, options) for train in (ours, lightly)])
             print(
                 f"{method}, seed {seed}: kNN of ours {pairs[-1][0].knn:.3f}, of the loop {pairs[-1][1].knn:.3f}",
