@@ -13,9 +13,8 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic, register_jitable
 
-COARSE_WORDS = 4
+COARSE_WORDS, FINE_WORDS = 4, 36  # of a code: coarse; brighter, and as many darker
 TILE = 512  # known codes at a time: their coarse codes stay in the fastest cache
-LEAST_COMPARED = 20  # opposite signs in a third of the words; with fewer, all words are compared
 SHRINKS = 40  # positions by which scores are shrunk
 
 
@@ -46,24 +45,39 @@ _ones: Callable[[Any], Any] = cast(Any, _count_ones)  # number of bits of a word
 def _counts(codes: np.ndarray) -> np.ndarray:
     """Number of positions that count in each code, uint64 (n, W); float64 (n,)."""
     counts = np.zeros(len(codes))
-    fine_words = (codes.shape[1] - COARSE_WORDS) >> 1
     for number in range(len(codes)):
-        for word in range(COARSE_WORDS, COARSE_WORDS + fine_words):
-            counts[number] += _ones(codes[number, word] | codes[number, word + fine_words])
+        for word in range(COARSE_WORDS, COARSE_WORDS + FINE_WORDS):
+            counts[number] += _ones(codes[number, word] | codes[number, word + FINE_WORDS])
     return counts
 
 
 @register_jitable
-def _compared(query: np.ndarray, known: np.ndarray) -> tuple[float, float]:
-    """Agreement (equal minus opposite signs) of two fine codes, uint64 (W,), and the positions that count in both."""
-    counted = opposite = np.uint64(0)
-    fine_words = (len(query) - COARSE_WORDS) >> 1
-    for word in range(COARSE_WORDS, COARSE_WORDS + fine_words):
-        bright, other_bright = query[word], known[word]
-        both = (bright | query[word + fine_words]) & (other_bright | known[word + fine_words])
-        counted += _ones(both)
-        opposite += _ones(both & (bright ^ other_bright))
-    return float(counted) - 2 * float(opposite), float(counted)
+def _both(code: np.ndarray, known: np.ndarray, position: int, words: int) -> float:
+    """How many positions count in a code, uint64 (2, words), and in one of some known codes, (n, 2, words); see `_split`.
+
+    The number of words is an argument: where the loop is compiled, a constant would make it unrolled, not vectorised.
+    """
+    both = np.uint64(0)
+    for word in range(words):
+        both += _ones(code[0, word] & known[position, 0, word])
+    return float(both)
+
+
+@register_jitable
+def _opposite(code: np.ndarray, known: np.ndarray, position: int, words: int) -> float:
+    """At how many of these one is brighter, and the other one darker."""
+    opposite = np.uint64(0)
+    for word in range(words):
+        opposite += _ones(code[0, word] & known[position, 0, word] & (code[1, word] ^ known[position, 1, word]))
+    return float(opposite)
+
+
+@register_jitable
+def _split(code: np.ndarray, parts: np.ndarray) -> None:
+    """Of a code, uint64 (W,): which positions count, and which are brighter; into uint64 (2, words)."""
+    for word in range(FINE_WORDS):
+        parts[1, word] = code[COARSE_WORDS + word]
+        parts[0, word] = code[COARSE_WORDS + word] | code[COARSE_WORDS + FINE_WORDS + word]
 
 
 @register_jitable
@@ -140,13 +154,14 @@ def search(
     """
     spares = np.empty(TILE, np.int64)  # bits by which a distance is below the farthest
     limits, coarse = np.empty(TILE, np.int64), np.empty((COARSE_WORDS, TILE), np.uint64)
+    fine, fine_of_tile = np.empty((2, FINE_WORDS), np.uint64), np.empty((TILE, 2, FINE_WORDS), np.uint64)
     counts, known_counts = _counts(queries[:, 0]), _counts(known)
     for start in range(0, len(known), TILE):
-        tile = known[start : start + TILE]
-        for word in range(COARSE_WORDS):
-            for position in range(len(tile)):
-                coarse[word, position] = tile[position, word]
-        for position in range(len(tile)):
+        in_tile = min(TILE, len(known) - start)
+        for position in range(in_tile):
+            _split(known[start + position], fine_of_tile[position])
+            for word in range(COARSE_WORDS):
+                coarse[word, position] = known[start + position, word]
             few = kinds[start + position] == 0 and known_counts[start + position] < farthest[2]
             limits[position] = farthest[1] if few else farthest[0]
         first, second, third, fourth = coarse[0], coarse[1], coarse[2], coarse[3]
@@ -155,20 +170,29 @@ def search(
             if found[images[code]]:
                 continue
             query, most = queries[code, number & 7], np.int64(0)
-            for position in range(len(tile)):
+            for position in range(in_tile):
                 distance = _ones(query[0] ^ first[position]) + _ones(query[1] ^ second[position])
                 distance += _ones(query[2] ^ third[position]) + _ones(query[3] ^ fourth[position])
                 spares[position] = limits[position] - np.int64(distance)
                 most = max(most, spares[position])
             if most <= 0:
                 continue
-            for position in range(len(tile)):
+            _split(query, fine)
+            for position in range(in_tile):  # without parts of arrays, each of which would take as long as a comparison
                 if spares[position] <= 0:
                     continue
+                kind = np.int64(0) if bright[images[code]] else kinds[start + position]
                 fewer = min(counts[code], known_counts[start + position])
-                agreement, both = _compared(query, tile[position])
-                if _decides(rules[0 if bright[images[code]] else kinds[start + position]], agreement, both, fewer):
+                of_candidate = max(least, scores[code, 1]) * (fewer + SHRINKS)
+                of_match = min(
+                    rules[kind, 0, 2] * fewer + rules[kind, 0, 3], rules[kind, 1, 2] * fewer + rules[kind, 1, 3]
+                )
+                both = _both(fine, fine_of_tile, position, FINE_WORDS)
+                if both < min(of_candidate, of_match):  # no more can agree
+                    continue
+                agreement = both - 2 * _opposite(fine, fine_of_tile, position, FINE_WORDS)
+                if _decides(rules[kind], agreement, both, fewer):
                     found[images[code]] = True
                     break
-                if agreement > max(least, scores[code, 1]) * (fewer + SHRINKS):
+                if agreement > of_candidate:
                     _note(scores[code], numbers[code], agreement / (fewer + SHRINKS), start + position)

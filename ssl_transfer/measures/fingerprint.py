@@ -151,11 +151,22 @@ def without_round_borders(codes: np.ndarray) -> np.ndarray:
     """
     across, down = np.meshgrid(*[(_SIDE + 0.5) * 2 / GRID - 1] * 2)
     radii, directions = np.hypot(across, down), (np.arctan2(down, across) / (2 * np.pi) % 1 * DIRECTIONS).astype(int)
-    outside, border = radii > LAST_RADIUS, (radii > FIRST_RADIUS) & (radii <= LAST_RADIUS)
-    parts = [_signs_at(border & (directions == direction)) for direction in range(DIRECTIONS)]
-    all_around = np.all([(codes[:, 0] & part).any(1) for part in parts], axis=0)
-    is_round = all_around & ~(codes[:, 0] & _signs_at(outside)).any(1)
-    return np.where(is_round[:, None, None], codes & ~_signs_at(border), codes)
+    border = (radii > FIRST_RADIUS) & (radii <= LAST_RADIUS)
+    wholes = codes[:, 0].view(np.uint64)
+    is_round = ~_counts_at(radii > LAST_RADIUS, wholes)
+    for direction in range(DIRECTIONS):
+        left = np.flatnonzero(is_round)
+        is_round[left] = _counts_at(border & (directions == direction), wholes[left])
+    changed = codes.copy()
+    changed[is_round] &= ~_signs_at(border)
+    return changed
+
+
+def _counts_at(positions: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """In which codes, words of 64 bits (n, W), any of some positions, bool (GRID, GRID), counts: bool (n,)."""
+    signs = _signs_at(positions).view(np.uint64)
+    words = np.flatnonzero(signs)
+    return np.asarray((codes[:, words] & signs[words]).any(1))
 
 
 def _signs_at(positions: np.ndarray) -> np.ndarray:

@@ -144,15 +144,27 @@ def near_duplicates(queries: np.ndarray, known: Known, image: Callable[[int], np
         bool (M,); False for an image without content.
     """
     found = np.zeros(len(queries), bool)
-    with ThreadPoolExecutor(usable_cores()) as threads:
+    with ThreadPoolExecutor(usable_cores()) as threads, ThreadPoolExecutor(1) as verifier:
+        verifications = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             part = slice(start, start + QUERIES_AT_ONCE)
             likely, reference = _search(queries[part], known(), found[part], threads)
-            for number in np.unique(likely.images).tolist():
-                if not found[start + number]:
-                    pairs = slice(*np.searchsorted(likely.images, [number, number + 1]).tolist())
-                    found[start + number] = _verified(image(start + number), likely.chosen(pairs), reference)
+            # Beside the search of the next part, which leaves Python to others.
+            verification = verifier.submit(
+                _verify, lambda number, start=start: image(start + number), found[part], likely, reference
+            )
+            verifications.append(verification)
+        for verification in verifications:
+            verification.result()
     return found
+
+
+def _verify(image: Callable[[int], np.ndarray], found: np.ndarray, likely: _Likely, reference: np.ndarray) -> None:
+    """Note in `found`, bool (m,), which of the images that have candidates and are not decided are near-duplicates."""
+    for number in np.unique(likely.images).tolist():
+        if not found[number]:
+            pairs = slice(*np.searchsorted(likely.images, [number, number + 1]).tolist())
+            found[number] = _verified(image(number), likely.chosen(pairs), reference)
 
 
 def _verified(image: np.ndarray, likely: _Likely, reference: np.ndarray) -> bool:
@@ -193,8 +205,9 @@ def _search(
     farthest = [np.array((FARTHEST, *few), np.int64) for few in (FARTHEST_OF_FEW, (FARTHEST, 0))]
     likely, reference = _Likely.none(), np.zeros((0, GRID * GRID), np.float32)
     for block in known:
-        codes, marked = without_marks(block.reshape(-1, 2, CODE_BYTES))
-        codes = without_round_borders(codes)
+        codes = block.reshape(-1, 2, CODE_BYTES)
+        prepared = zip(*threads.map(_prepared, (codes[part] for part in _parts(len(codes)))), strict=True)
+        codes, marked = (np.concatenate(parts) for parts in prepared)
         if not len(reference):
             reference = signs_of(codes[np.unique(np.linspace(0, len(codes) - 1, REFERENCE).astype(int)), 0])
         for side, (of_side, images) in enumerate(sides):
@@ -213,6 +226,12 @@ def _search(
             of_block = _Likely(images[some], scores, np.full(len(some), side), numbers).chosen(best_of)
             likely = likely.joined(of_block._replace(codes=codes[of_block.codes]))
     return likely, reference
+
+
+def _prepared(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Codes of known images, uint8 (n, 2, CODE_BYTES), as they are compared; and which had a mark, bool (n,)."""
+    codes, marked = without_marks(codes)
+    return without_round_borders(codes), marked
 
 
 def _best(images: np.ndarray, scores: np.ndarray, known: np.ndarray) -> np.ndarray:
