@@ -13,11 +13,13 @@ import shlex
 import shutil
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer.console import say
+from ssl_transfer.data.readers.reader import walk
 from ssl_transfer.environment import thread_count
 from ssl_transfer.errors import OutputError
 from ssl_transfer.paths import without_user
@@ -109,7 +111,7 @@ def changed_sources(plan: Plan, done: Collection[str]) -> Iterator[str]:
     """Yield a sentence for each source that is not what it was when a store of the study was made of it."""
     for job in plan.jobs:
         if job.stage == "ingest" and job.id in done and (made := record(plan, job)) is not None:
-            for source, before in zip(_sources(job), made.get("sources", []), strict=False):
+            for source, before in zip(_sources(job), made.get("source_files", []), strict=False):
                 if _state(source) not in (before, None):
                     yield (
                         f"{source} has changed since {job.about['store']} was made of it ({made['time']}). Results are of what "
@@ -125,13 +127,14 @@ def _sources(job: Job) -> list[Path]:
 
 
 def _state(source: Path) -> str | None:
-    """Hash of name, size and modification time of a file, or of the entries of a folder; None if it is gone."""
-    try:
-        entries = sorted(source.iterdir()) if source.is_dir() else [source]
-        states = [f"{entry.name}|{(status := entry.stat()).st_size}|{status.st_mtime_ns}" for entry in entries]
-    except OSError:
+    """Hash of name, size and modification time of all files of a source, as ingest reads them; None if it is gone."""
+    if not source.exists():
         return None
-    return hashlib.blake2b("\n".join(states).encode(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(digest_size=8)
+    for name, file in walk(source):
+        with suppress(OSError):  # it vanished since
+            digest.update(f"{name}|{(status := file.stat()).st_size}|{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def lost_files(folder: Path, job: Job) -> list[Path] | None:
@@ -207,7 +210,7 @@ def write_record(folder: Path, job: Job, seconds: float) -> None:
         "cost": job.cost,
         "spent": job_cost(job, seconds).to_json(),
         "bytes": folder_bytes(job.output),
-        "sources": [_state(source) for source in _sources(job)] if job.stage == "ingest" else [],
+        "source_files": [_state(source) for source in _sources(job)] if job.stage == "ingest" else [],
         "outputs": {
             os.path.relpath(path, folder): {"bytes": path.stat().st_size, "digest": file_digest(path)}
             for path in output_files(job)

@@ -62,14 +62,16 @@ def test_every_job_is_done_once_and_never_again(plan):
     assert len(first.commands) == len(set(first.commands)) == len(plan.jobs) and second.commands == []
 
 
-def test_a_source_that_changed_after_its_store_was_made_is_said(plan, capsys):
+@pytest.mark.parametrize("file", ["another.png", "patient/scan/one.png"])
+def test_a_source_that_changed_after_its_store_was_made_is_said(plan, capsys, file):
     ingest = next(job for job in plan.jobs if job.stage == "ingest")
     source = Path(ingest.words[1])
-    source.mkdir(parents=True, exist_ok=True)
+    (source / "patient" / "scan").mkdir(parents=True, exist_ok=True)
+    (source / "patient" / "scan" / "one.png").touch()
     run_plan(plan, Worker())
     run_plan(plan, Worker())
     assert "has changed since" not in capsys.readouterr().err
-    (source / "another.png").touch()
+    (source / file).write_text("changed")
     run_plan(plan, Worker())
     assert f"{source} has changed since" in capsys.readouterr().err
 
