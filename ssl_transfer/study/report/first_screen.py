@@ -15,8 +15,7 @@ from ssl_transfer.study.report.section import Drawing, render
 
 VALUES = (
     "Every unit is a point: a pretraining seed (its evaluation seeds averaged), of public weights an evaluation seed. Thin "
-    "lines join the pairs. Bars: mean of each arm "
-    "with its 95 % interval.{more}"
+    "lines join the pairs of arms beside each other that are paired. Bars: mean of each arm with its 95 % interval.{more}"
 )
 DIFFERENCES = (
     "Difference of every pair, and above it the mean difference with its interval at the level that decides. Filled, in the "
