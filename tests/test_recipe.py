@@ -89,8 +89,15 @@ def test_arguments_that_the_caller_passes_are_not_options():
         resolve(backbone="resnet50")
 
 
+@pytest.mark.parametrize("name", ["quickstart_simclr", "quickstart_simclr.yaml", "recipes/quickstart_simclr.yaml"])
+def test_a_recipe_of_the_package_is_found_from_any_folder(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = recipes_folder() / "quickstart_simclr.yaml"
+    assert load_recipe(PretrainRecipe, name) == load_recipe(PretrainRecipe, path)
+
+
 def test_a_missing_recipe_is_answered_with_the_nearest_file(recipe_file):
-    with pytest.raises(RecipeError, match=r"recip\.yaml: there is no such recipe\. Did you mean 'recipe\.yaml'\?"):
+    with pytest.raises(RecipeError, match=r"recip\.yaml: neither a recipe nor .* Did you mean 'recipe\.yaml'\?"):
         load_recipe(PretrainRecipe, recipe_file.with_name("recip.yaml"))
 
 

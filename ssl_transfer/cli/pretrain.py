@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def recipe_arguments(parser: argparse.ArgumentParser) -> None:
     """Add a recipe and the settings that override it."""
-    parser.add_argument("recipe", type=Path, help="a YAML file; see recipes/")
+    parser.add_argument("recipe", type=Path, help="a YAML file, or the name of one in recipes/")
     parser.add_argument(
         "overrides",
         nargs="*",

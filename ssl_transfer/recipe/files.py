@@ -22,15 +22,13 @@ def load_recipe(model: type[BaseModel], path: str | Path, overrides: Overrides =
 
     Args:
         model: Recipe class.
-        path: The YAML file.
+        path: The YAML file, or what else `find_recipe` finds.
         overrides: Settings that replace those of the file; see `merge`.
 
     Raises:
         RecipeError: If the file or a key is unknown, or a value has the wrong type.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise RecipeError(f"{path}: there is no such recipe.{_suggestion(path)}")
+    path = find_recipe(path)
     return validate(model, merge(read_yaml(path), overrides), str(path))
 
 
@@ -73,13 +71,7 @@ def find_recipe(name: str | Path, kind: str = "") -> Path:
     for candidate in (path, recipes_folder() / inside, folder / inside, folder / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
-    names = [recipe.stem for recipe in folder.glob("*.yaml")]
+    beside = path.parent if path.suffix and path.parent.is_dir() else folder
+    names = [recipe.name if path.suffix else recipe.stem for recipe in [*beside.glob("*.yaml"), *folder.glob("*.yaml")]]
     what = {"tasks": "task card", "studies": "study"}.get(kind, "recipe")
-    raise RecipeError(f"{name}: neither a {what} nor a name in {folder}.{nearest(path.stem, names)}")
-
-
-def _suggestion(path: Path) -> str:
-    """The nearest name of a recipe in the same folder."""
-    folder = path.parent if path.parent.is_dir() else recipes_folder()
-    names = [recipe.name for recipe in folder.glob("*.yaml")]
-    return nearest(path.name, names)
+    raise RecipeError(f"{name}: neither a {what} nor a name in {folder}.{nearest(path.name, names)}")
