@@ -53,7 +53,7 @@ def _drawn(spec: AnalysisSpec, measured: Measurements, folder: Path) -> dict[str
 def draw_property_probes(table: pd.DataFrame, path: Path) -> Path:
     """Draw a heat map: a row per property, a column per layer of every backbone, and a column for chance.
 
-    Colours range from chance (0 for R², .5 for AUROC) to a perfect value (1).
+    Colours range from chance (0 for R², .5 for AUROC) to a perfect value (1). A property without any value had too few patients.
 
     Args:
         table: `Measurements.tables["property_probes"]`, with columns backbone, layer, property, measure, value and chance.
@@ -78,6 +78,9 @@ def draw_property_probes(table: pd.DataFrame, path: Path) -> Path:
         if layer == FEATURES or len(layer_keys) <= NUMBERED:
             _numbers(main, column, everything[:, column], relative[:, column])
     _numbers(margin, 0, everything[:, -1], relative[:, -1])
+    for row in np.flatnonzero(np.isnan(values).all(1)).tolist():
+        middle = (len(layer_keys) - 1) / 2
+        main.text(middle, row, "too few patients of each value", fontsize=7, color=QUIET, ha="center", va="center")
     measures = [f"{p.replace('_', ' ')}  {by['measure'].loc[p].iloc[0].replace('R2', 'R²')}" for p in properties]
     main.set_yticks(range(len(properties)), measures, fontsize=8)
     main.set_xticks(range(len(layer_keys)), [_short(layer) for _, layer in layer_keys], rotation=90, fontsize=7)
