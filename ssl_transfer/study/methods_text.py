@@ -52,11 +52,13 @@ def _pretraining(plan: Plan) -> str:
             path = Path(job.words[1])
             if path.is_file():
                 budgets.setdefault(_budget(read_yaml(path)), []).append(job.about["arm"])
+    public = [f"{arm['name']}: public weights, {arm['backbone']}." for arm in plan.arms if arm["backbone"]]
     if not budgets:
-        return "No arm was pretrained by this study."
+        return " ".join(["No arm was pretrained by this study.", *public])
     if len(budgets) == 1:
-        return f"All arms differ in their images alone: {next(iter(budgets))}."
-    return " ".join(f"{', '.join(dict.fromkeys(arms))}: {budget}." for budget, arms in budgets.items())
+        which = "The arms that were pretrained here" if public else "All arms"
+        return " ".join([f"{which} differ in their images alone: {next(iter(budgets))}.", *public])
+    return " ".join([*(f"{', '.join(dict.fromkeys(arms))}: {budget}." for budget, arms in budgets.items()), *public])
 
 
 def _budget(recipe: Mapping[str, Any]) -> str:

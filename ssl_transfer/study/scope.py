@@ -28,6 +28,7 @@ def study_scope(plan: Plan, results: Sequence[EvalResult]) -> Scope:
         architectures=_distinct(architecture for architecture, _, _ in recipes),
         methods=_distinct(method for _, method, _ in recipes),
         sizes=_distinct(size for _, _, size in recipes),
+        public={arm["name"]: arm["backbone"] for arm in plan.arms if arm["backbone"]},
         generated=tuple(
             name for name, store in plan.recipe["stores"].items() if str(store.get("source")).startswith(GENERATED)
         ),

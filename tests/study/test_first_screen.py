@@ -161,6 +161,10 @@ def test_a_verdict_on_checkpoints_says_so_first(evidence):
     frame = evidence.frame[evidence.frame["pretraining_seed"] == 0]
     one = dataclasses.replace(evidence, frame=frame, decisions=declared_decisions(frame))
     assert limits(one)[0][0] == "Other checkpoints"
+    assert "these weights" in limits(one)[0][1]
+    scope = dataclasses.replace(one.provenance.scope, public={"CT": "imagenet:efficientnet_lite0"})
+    public = dataclasses.replace(one, provenance=dataclasses.replace(one.provenance, scope=scope))
+    assert "CT (imagenet:efficientnet_lite0) with its own network and training" in limits(public)[0][1]
 
 
 # --- what is open ---

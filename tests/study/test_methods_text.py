@@ -85,6 +85,14 @@ def test_public_weights_are_compared_by_welch(text, tmp_path):
     words = text({"pretrainings": arms})
     assert "CT against photographs by two-sided Welch’s t-tests, for these weights" in words
     assert "photographs is public weights" in words
+    assert "photographs: public weights, timm:resnet10t" in words
+
+
+def test_arms_that_differ_in_images_alone_are_those_that_were_pretrained(text):
+    of_two = {name: ARMS[name] for name in ("CT", "photographs", "scratch")}
+    assert "All arms differ in their images alone: simclr" in text({"pretrainings": of_two})
+    words = text({"pretrainings": {**of_two, "cells": {"backbone": "timm:resnet10t"}}})
+    assert "The arms that were pretrained here differ in their images alone: simclr" in words
 
 
 def test_without_looks_the_test_is_done_once(text):

@@ -68,6 +68,7 @@ class Scope:
         architectures: Names of the architectures of the pretrained backbones.
         methods: Pretraining methods.
         sizes: Sizes of their images in pixels.
+        public: Arm -> the public weights that it is.
         generated: Names of the stores whose images are generated.
         test: Target -> number of test images, and of test patients (None: unknown).
     """
@@ -75,6 +76,7 @@ class Scope:
     architectures: Sequence[str] = ()
     methods: Sequence[str] = ()
     sizes: Sequence[int] = ()
+    public: Mapping[str, str] = field(default_factory=dict)
     generated: Sequence[str] = ()
     test: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
 

@@ -53,4 +53,5 @@ def first_screen(evidence: Evidence, headline: Headline, figures: list[Drawing])
         limits=limits(evidence),
         questions=open_questions(evidence),
         extend=evidence.provenance.extend,
+        looks_left=any(len(each.planned_looks) > len(each.looks) for each in evidence.decisions if not each.found),
     )

@@ -19,7 +19,7 @@ def limits(evidence: Evidence) -> list[tuple[str, str]]:
     if not primaries:
         return []
     return [
-        *_checkpoints(primaries),
+        *_checkpoints(evidence, primaries),
         *_targets(evidence, primaries),
         *_boundaries(evidence, primaries),
         *_protocols(evidence, primaries),
@@ -35,14 +35,15 @@ def _tasks(primaries: Sequence[Decision]) -> list[str]:
     return list(dict.fromkeys(task for each in primaries for task in each.contrast.tasks))
 
 
-def _checkpoints(primaries: Sequence[Decision]) -> Iterator[tuple[str, str]]:
+def _checkpoints(evidence: Evidence, primaries: Sequence[Decision]) -> Iterator[tuple[str, str]]:
     limited = [each for each in primaries if each.holds_for]
     if limited:
         names = dict.fromkeys(f"{each.contrast.name_a} − {each.contrast.name_b}" for each in limited)
-        yield (
-            "Other checkpoints",
-            f"{listed(list(names))}: compared for these weights; another pretraining run may differ.",
-        )
+        public = evidence.provenance.scope.public
+        sides = [side.get("pretraining", "") for each in limited for side in (each.contrast.a, each.contrast.b)]
+        weights = [f"{side} ({public[side]})" for side in dict.fromkeys(sides) if side in public]
+        of = f" {listed(weights)} with its own network and training" if weights else " these weights"
+        yield "Other checkpoints", f"{listed(list(names))}: compared for{of}; another pretraining run may differ."
 
 
 def _targets(evidence: Evidence, primaries: Sequence[Decision]) -> Iterator[tuple[str, str]]:

@@ -16,24 +16,24 @@ TEMPLATE = """
 {% if trivial %}
 <h3>Trivial features</h3>
 <p class="quiet">Corner means, percentiles, histogram and an 8 × 8 thumbnail of the image, evaluated by the same linear probe at
-the same draws. A target on which the best arm is within the margin of them is solved without any network, and says nothing about
-pretrainings. Difference: best arm − trivial features, with the 95 % interval over the draws that both have (public weights share
-none: Welch’s interval over the units of each); the arm was chosen as the best, which the interval ignores. In no family of
-tests.</p>
+the same draws. A target on which they are as good as the best arm, or within the margin of it, is solved without any
+network, or is learnt by none; it says nothing about pretrainings. Difference: best arm − trivial features, with the 95 %
+interval over the draws that both have (public weights share none: Welch’s interval over the units of each); the arm was chosen
+as the best, which the interval ignores. In no family of tests.</p>
 <div class="wide" role="region" tabindex="0" aria-label="Trivial features">
 <table class="sortable">
 <caption>Trivial features and the best arm</caption>
 <thead><tr><th scope="col">Target</th><th scope="col" class="num">Labels</th><th scope="col">Metric</th>
 <th scope="col" class="num">Trivial</th><th scope="col">Best arm</th><th scope="col" class="num">Its mean</th>
 <th scope="col" class="num">Difference</th><th scope="col">95 % interval</th><th scope="col" class="num">n</th>
-<th scope="col" class="num">Margin</th><th scope="col">Solved</th></tr></thead>
+<th scope="col" class="num">Margin</th><th scope="col">As good</th></tr></thead>
 <tbody>
 {% for row in trivial %}
 <tr><td>{{ row.task | words }}{{ ", " ~ row.noisy if row.noisy }}</td>{{ labels(row) }}<td>{{ row.metric | measure }}</td>
 {{- num(row.trivial) }}<td>{{ swatch(row.best) }}</td>{{ num(row.mean) }}{{ num(row.difference, true) }}
 <td class="tight" data-v="{{ row.ci_low | rounded }}">{{ interval(row) }}</td>
 <td class="num" data-v="{{ row.n }}">{{ row.n }}</td>
-{{- num(row.margin) }}<td>{{ "solved by trivial features" if row.solved else "no" }}</td></tr>
+{{- num(row.margin) }}<td>{{ "as good as the best arm" if row.solved else "no" }}</td></tr>
 {% endfor %}
 </tbody></table></div>
 {% endif %}
@@ -130,8 +130,8 @@ def _solved(trivial: pd.DataFrame) -> Iterator[str]:
     for (task, metric), rows in solved.groupby(["task", "metric"], sort=False):
         cells = [_cell(row) for row in rows.to_dict("records")]
         yield (
-            f"{words(task)} is solved by trivial features ({measure(metric)}; best arm within {number(rows['margin'].iloc[0])}): "
-            f"{'; '.join(cells)}. It does not tell pretrainings apart."
+            f"On {words(task)}, trivial features are as good as the best arm ({measure(metric)}; within "
+            f"{number(rows['margin'].iloc[0])}): {'; '.join(cells)}. There, this target does not tell pretrainings apart."
         )
 
 
