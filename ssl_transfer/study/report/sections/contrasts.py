@@ -54,6 +54,8 @@ checkpoints only). “Welch”: Welch’s t-test, where one of the arms has no p
 contrasts are corrected by Holm’s rule, exploratory ones by Benjamini and Hochberg’s, each within one {{ family }} and over
 {{ "all tests that the study plans" if planned else "all tests" }}. Level: that at which the verdict was reached, or at which
 the contrast is still open; the interval has the confidence 1 − level. “Not decided” does not mean “equal”.
+{%- if declared %} Pairs of the gate and the primary contrasts stand here again, as one of their family; what is said of them
+above counts.{% endif %}
 {{- left_out }} Click a column heading to sort.
 {%- if has_noise %} Runs with noise are compared within one kind and σ of noise; all of them count in the family.{% endif %}
  tables/contrasts.csv also has both corrections of every p-value.</p>
@@ -73,6 +75,7 @@ def section(evidence: Evidence) -> Section:
             note=note,
             family=listed([words(name) for name in evidence.family]) if evidence.family else "study",
             planned=evidence.planned is not None,
+            declared=bool(len(evidence.declared_contrasts)),
             left_out=_left_out(evidence.contrasts),
         ),
         tables={"contrasts": pd.concat([evidence.declared_contrasts, evidence.contrasts], ignore_index=True)},
