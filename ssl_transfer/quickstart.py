@@ -40,7 +40,7 @@ def quickstart(
     Args:
         perform: Does a verb of the command line in this process.
         out: Folder of everything it makes.
-        scale: `full` (about eight minutes on two cores) or `tiny` (within a minute, for tests and notebooks).
+        scale: `full` (ten minutes on two cores, twenty without bfloat16) or `tiny` (within a minute, for tests and notebooks).
         jobs: Number of jobs at once: 1 runs them in this process; None: by cores and memory (see `default_count`).
 
     Returns:

@@ -186,7 +186,7 @@ def study_text(plan: Plan) -> str:
         ("  own images: {store: own}", "pretrained here, once for every seed"),
         ("  ImageNet: {backbone: imagenet:efficientnet_lite0}", "1.28 million labelled photographs; another network"),
         ("  random initialisation: {store: own, untrained: true}", "the network of the recipe before its first step"),
-        ("pretraining_seeds: 6", "pretrainings of each arm: without repetition nothing can be tested"),
+        ("pretraining_seeds: 6", "pretrainings of each arm: fewer take less time, and find larger differences only"),
         ("tasks:", "targets"),
         (f'  "{name}": {{card: {_value(plan.task)}, store: own}}', "what is predicted"),
         ("evaluations:", "how arms are tested"),
