@@ -134,7 +134,7 @@ def test_checkpoints_and_unpaired_units_are_named():
     )
     text = str(claim(decision("better", 0.1, units=units), terms()))
     assert "n = 12 pretraining seeds and 12 evaluation seeds" in text
-    assert text.endswith("This holds for this checkpoint, not for its recipe.")
+    assert text.endswith("This holds for this checkpoint of photographs, not for its recipe.")
 
 
 def test_before_the_first_look_the_sentence_says_what_is_awaited():

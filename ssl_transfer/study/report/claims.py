@@ -132,8 +132,10 @@ def claim(decision: Decision, terms: Terms, *, names_setting: bool = True) -> Cl
     setting = f" for {terms.setting(contrast)}" if names_setting else ""
     if look is None:
         return Claim(f"No look yet at {a} against {b}{setting}: {_awaited(decision)}")
-    recipes = "its recipe" if decision.holds_for == CHECKPOINTS[1] else "their recipes"
-    scope = f"This holds for {decision.holds_for}, not for {recipes}." if decision.holds_for else ""
+    scope = f"This holds for {decision.holds_for}, not for their recipes." if decision.holds_for else ""
+    if decision.holds_for == CHECKPOINTS[1]:
+        checkpoint = b if decision.units.by_pretraining["a"] else a
+        scope = f"This holds for {decision.holds_for} of {checkpoint}, not for its recipe."
     if decision.reason:
         return Claim(f"Nothing is claimed on {a} against {b}{setting}: {decision.reason}", numbers(decision), scope)
     if not decision.decided:

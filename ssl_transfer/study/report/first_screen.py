@@ -18,8 +18,8 @@ VALUES = (
     "lines join the pairs of arms beside each other that are paired. Bars: mean of each arm with its 95 % interval.{more}"
 )
 DIFFERENCES = (
-    "Difference of every pair, and above it the mean difference with its interval at the level that decides. Filled, in the "
-    "colour of the better arm: decided.{band}"
+    "Difference of every pair, where sides are paired, and above it the mean difference with its interval at the level that "
+    "decides. Filled, in the colour of the better arm: decided.{band}"
 )
 BAND = " Grey band: the margin of equivalence."
 
