@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from pandas import read_csv
+
 from ssl_transfer.recipe import read_yaml
 from ssl_transfer.result import EvalResult
 from ssl_transfer.study.plan import Plan
@@ -33,7 +35,18 @@ def study_scope(plan: Plan, results: Sequence[EvalResult]) -> Scope:
             name for name, store in plan.recipe["stores"].items() if str(store.get("source")).startswith(GENERATED)
         ),
         test={task: (n["images"] or 0, n["patients"]) for (task, _), n in counts.items()},
+        classes=_classes(plan),
     )
+
+
+def _classes(plan: Plan) -> dict[str, int]:
+    """Number of classes of each target that has confusion matrices."""
+    found: dict[str, int] = {}
+    for run in plan.runs:
+        matrix = Path(run["result"]).with_name("confusion.csv")
+        if run["task"] not in found and matrix.is_file():
+            found[run["task"]] = len(read_csv(matrix))
+    return found
 
 
 def _distinct(values: Iterable[T]) -> tuple[T, ...]:

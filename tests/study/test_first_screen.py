@@ -54,6 +54,10 @@ def test_the_answer_its_figure_its_limits_and_what_is_open_come_first(page):
     assert [text.index(words) for words in order] == sorted(text.index(words) for words in order)
 
 
+def test_the_figure_says_what_chance_is(page):
+    assert "By chance, balanced accuracy is 0.167 on body region." in page.read_text()
+
+
 def test_gate_and_primary_contrasts_are_the_first_sections(page):
     headings = re.findall(r"<h2 id=[^>]*>(.*?)</h2>", page.read_text())
     assert headings[:3] == ["Gate", "Primary contrasts", "Recommendation by target"]

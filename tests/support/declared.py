@@ -95,6 +95,7 @@ def declared_evidence(
             sizes=(224,),
             generated=("ct",),
             test={"body_region": (168, 7), "chest_xray": (600, None)},
+            classes={"body_region": 6},
         ),
     )
     arms = [{"name": arm, "images": 12_800, "steps": 4_000} for arm in dict.fromkeys(frame["pretraining"])]

@@ -71,6 +71,7 @@ class Scope:
         public: Arm -> the public weights that it is.
         generated: Names of the stores whose images are generated.
         test: Target -> number of test images, and of test patients (None: unknown).
+        classes: Target with one class per image -> number of classes.
     """
 
     architectures: Sequence[str] = ()
@@ -79,6 +80,7 @@ class Scope:
     public: Mapping[str, str] = field(default_factory=dict)
     generated: Sequence[str] = ()
     test: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    classes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
