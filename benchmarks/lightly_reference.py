@@ -4,7 +4,8 @@
     python benchmarks/lightly_reference.py cifar10_subset.npz                                   # a CPU: an hour
 
 Ours is `pretrain` with `recipes/cifar10_*.yaml`. The loop is written from the settings of lightly's CIFAR-10 benchmark and the
-examples of its documentation: its transform on PIL images, its heads, losses and momentum update, SGD, and a cosine by epochs.
+examples of its documentation: its transform on PIL images, its heads, losses and momentum update, SGD, and a cosine (by steps; its
+by epochs is the same where there are many).
 Both train the same architecture (timm's ResNet-18 with a first layer for small images) on the same images, with the same seeds,
 batch, epochs and precision, and are judged by lightly's `knn_predict` (k = 200, temperature 0.1) on test images, after the last
 epoch. The images are MedMNIST-like arrays: `train_images`, `train_labels`, `test_images`, `test_labels`.
@@ -164,7 +165,8 @@ def lightly(method: str, images: Images, seed: int, options: argparse.Namespace)
     backbone = resnet(options.channels).to(device())
     step, parameters = LIGHTLY[method](backbone, options.channels[-1], options.epochs)
     optimizer = torch.optim.SGD(parameters, lr=0.06, momentum=0.9, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs)
+    steps = options.epochs * (len(images.train) // BATCH)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     losses = []
     for epoch in range(options.epochs):
         of_epoch = []
@@ -173,8 +175,8 @@ def lightly(method: str, images: Images, seed: int, options: argparse.Namespace)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            schedule.step()
             of_epoch.append(loss.detach())
-        schedule.step()
         losses.append(torch.stack(of_epoch).mean().item())
     return Trained(knn(backbone, images), losses)
 
