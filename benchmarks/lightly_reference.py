@@ -4,8 +4,8 @@
     python benchmarks/lightly_reference.py cifar10_subset.npz                                   # a CPU: an hour
 
 Ours is `pretrain` with `recipes/cifar10_*.yaml`. The loop is written from the settings of lightly's CIFAR-10 benchmark and the
-examples of its documentation: its transform on PIL images, its heads, losses and momentum update, SGD, and a cosine (by steps; its
-by epochs is the same where there are many).
+examples of its documentation: its transform on PIL images, its heads, losses and momentum update, SGD, and a cosine. The cosine
+falls by steps, as ours does; by epochs, as there, is the same where there are many.
 Both train the same architecture (timm's ResNet-18 with a first layer for small images) on the same images, with the same seeds,
 batch, epochs and precision, and are judged by lightly's `knn_predict` (k = 200, temperature 0.1) on test images, after the last
 epoch. The images are MedMNIST-like arrays: `train_images`, `train_labels`, `test_images`, `test_labels`.
