@@ -10,6 +10,7 @@ from scipy import ndimage
 from support.command_line import ENVIRONMENT, ROOT
 
 from ssl_transfer.measures.alignment import Agreement, agreement, aligned, oriented
+from ssl_transfer.measures.code_search import COARSE_WORDS, FINE_WORDS
 from ssl_transfer.measures.fingerprint import (
     COARSE,
     CODE_BYTES,
@@ -35,6 +36,10 @@ from ssl_transfer.measures.near_duplicates import (
     near_duplicates,
     orientations,
 )
+
+
+def test_the_compiled_search_reads_codes_as_they_are_made():
+    assert 8 * (COARSE_WORDS + 2 * FINE_WORDS) == CODE_BYTES and 64 * COARSE_WORDS == COARSE**2
 
 
 def without_content(number):
