@@ -72,7 +72,10 @@ CASES = {
         "inspect store --figure a.png --window 80,0",
         r"UsageError: --window 80,0: expected .*a lower and an upper end",
     ),
-    "missing recipe": ("pretrain tinny.yaml --out out", r"RecipeError: tinny\.yaml: there is no .*Did you mean 'tiny"),
+    "missing recipe": (
+        "pretrain tinny.yaml --out out",
+        r"RecipeError: tinny\.yaml: neither a recipe .*Did you mean 'tiny",
+    ),
     "unknown recipe key": (
         f"{PRETRAIN} train.epoch=3",
         r"RecipeError: tiny\.yaml: train\.epoch: .*Did you mean 'epochs'",

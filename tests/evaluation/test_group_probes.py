@@ -49,12 +49,16 @@ def test_there_is_one_prediction_per_patient_and_metrics_are_of_these(task, tmp_
 
 
 def test_attention_finds_a_lesion_that_a_mean_over_slices_loses(tmp_path):
-    task, backbone = (lesion_task(tmp_path / "task", patients=200), load_backbone(UNTRAINED))
-    auroc = {
-        pooling: probed(task, tmp_path / pooling, backbone=backbone, group_pool=[pooling]).metrics["test"]["auroc"]
-        for pooling in ("mean", "attention")
-    }
-    assert auroc["attention"] >= auroc["mean"] + 0.05, auroc
+    backbone, gains = load_backbone(UNTRAINED), []
+    for seed in range(5):  # cohorts of 50 test patients, of which one says little: gains are −.03 to .23
+        folder = tmp_path / str(seed)
+        task = lesion_task(folder / "task", patients=200, seed=seed)
+        mean, attention = (
+            probed(task, folder / pooling, backbone=backbone, group_pool=[pooling]).metrics["test"]["auroc"]
+            for pooling in ("mean", "attention")
+        )
+        gains.append(attention - mean)
+    assert np.mean(gains) >= 0.05, gains
 
 
 @pytest.mark.parametrize(
