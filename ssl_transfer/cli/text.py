@@ -24,8 +24,8 @@ def _is_flat(value: Any) -> bool:
 
 
 def _word(value: Any) -> str:
-    if isinstance(value, dict) and value:
-        return ", ".join(f"{key} {_word(item)}" for key, item in value.items())
     if value is None or value in ([], {}):
         return "–"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_word(item)}" for key, item in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -13,13 +13,12 @@ import shlex
 import shutil
 import time
 from collections.abc import Collection, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssl_transfer.console import say
-from ssl_transfer.data.readers.reader import walk
+from ssl_transfer.data.readers.reader import add_states, walk
 from ssl_transfer.environment import thread_count
 from ssl_transfer.errors import OutputError
 from ssl_transfer.paths import without_user
@@ -131,9 +130,7 @@ def _state(source: Path) -> str | None:
     if not source.exists():
         return None
     digest = hashlib.blake2b(digest_size=8)
-    for name, file in walk(source):
-        with suppress(OSError):  # it vanished since
-            digest.update(f"{name}|{(status := file.stat()).st_size}|{status.st_mtime_ns}\n".encode())
+    add_states(digest, walk(source))
     return digest.hexdigest()
 
 

@@ -26,7 +26,7 @@ from ssl_transfer.data.partial import PartialStore, parts_of
 from ssl_transfer.data.readers.items import stored_in
 from ssl_transfer.data.readers.matching import mask_files
 from ssl_transfer.data.readers.nifti_file import sidecar
-from ssl_transfer.data.readers.reader import Reader, walk
+from ssl_transfer.data.readers.reader import Reader, add_states, walk
 from ssl_transfer.data.readers.workers import shared_workers
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import SourceError, UsageError
@@ -199,12 +199,7 @@ def inputs_digest(source: str, options: Options) -> str:
     digest = hashlib.blake2b(json.dumps(determining, sort_keys=True).encode(), digest_size=16)
     if source.startswith(PHANTOM):
         digest.update(f"{source}|{__version__}".encode())
-    for file, location in _files_read(source, options):
-        try:
-            status = location.stat()
-        except OSError:  # it vanished since, and the reader lists it
-            continue
-        digest.update(f"{file}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+    add_states(digest, _files_read(source, options))  # the reader lists those that vanished since
     return digest.hexdigest()
 
 

@@ -6,11 +6,13 @@ images in the order of the store; `read` decodes one item. Files that are refuse
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, overload
@@ -194,6 +196,14 @@ class Files(Sequence[tuple[str, Path]]):
             return Files(self.root, self._names[index])
         name = self._names[int(index)]
         return printable(name), self.root / name
+
+
+def add_states(digest: hashlib.blake2b, files: Iterable[tuple[str, Path]]) -> None:
+    """Add name, size and modification time of files to a hash; those that have vanished since are left out."""
+    for name, path in files:
+        with suppress(OSError):
+            status = path.stat()
+            digest.update(f"{name}|{status.st_size}|{status.st_mtime_ns}\n".encode())
 
 
 def walk(root: Path) -> Files:

@@ -42,8 +42,9 @@ def _checkpoints(evidence: Evidence, primaries: Sequence[Decision]) -> Iterator[
         public = evidence.provenance.scope.public
         sides = [side.get("pretraining", "") for each in limited for side in (each.contrast.a, each.contrast.b)]
         weights = [f"{side} ({public[side]})" for side in dict.fromkeys(sides) if side in public]
-        of = f" {listed(weights)} with its own network and training" if weights else " these weights"
-        yield "Other checkpoints", f"{listed(list(names))}: compared for{of}; another pretraining run may differ."
+        whose = "its" if len(weights) == 1 else "their"
+        what = f"{listed(weights)} with {whose} own network and training" if weights else "these weights"
+        yield "Other checkpoints", f"{listed(list(names))}: compared for {what}; another pretraining run may differ."
 
 
 def _targets(evidence: Evidence, primaries: Sequence[Decision]) -> Iterator[tuple[str, str]]:
