@@ -1,6 +1,6 @@
 """How well, and how fast, images that a backbone was trained on are recognised among test images.
 
-    python benchmarks/contamination.py                            # a quarter of an hour or more on two cores
+    python benchmarks/contamination.py                            # ten minutes on two cores with AVX-512
     python benchmarks/contamination.py --overlaps 1000 --known 100000 --queries 1000
     python benchmarks/contamination.py --store STORE --disjoint STORE    # on archives of your own, instead of phantoms
 
