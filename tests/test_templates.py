@@ -73,8 +73,17 @@ def test_the_study_can_be_planned_and_compares_with_imagenet_and_random_initiali
     path = init(breast.path, tmp_path, target)["study"]
     plan = plan_study(load_study(path), tmp_path / "study", write=False)
     study = load_study(path)
-    assert plan.jobs and set(study.pretrainings) == {"own images", "ImageNet", "random initialisation"}
+    assert plan.jobs and set(study.pretrainings) == {"own pretraining", "ImageNet", "random initialisation"}
     assert study.statistics.gate and len(study.statistics.primary) == 1
+
+
+def test_few_test_patients_are_warned_of(breast, tmp_path, capsys):
+    patients = breast.card.splits["test"].patients
+    init(breast.path, tmp_path)
+    assert (
+        f"{patients} test patients: an accuracy of one half is known to ±{0.98 / patients**0.5:.2f}"
+        in capsys.readouterr().err
+    )
 
 
 def test_masks_are_the_target_where_asked_for_or_without_labels(ct_store, photo_store, tmp_path):

@@ -10,7 +10,8 @@ from ssl_transfer.cli.text import as_lines
 
 
 def study_text(answer: dict[str, Any]) -> str:
-    """The answer of any action of `study`."""
+    """The answer of any action of `study`, without what is not known."""
+    answer = {key: value for key, value in answer.items() if value is not None}
     if "power" in answer:
         rest = {key: value for key, value in answer.items() if key != "power"}
         return f"{as_lines(rest)}\n\n{power_text(answer['power'])}"

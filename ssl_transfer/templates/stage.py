@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+from ssl_transfer.console import warn
 from ssl_transfer.data.store import ImageStore
 from ssl_transfer.errors import UsageError
 from ssl_transfer.templates.target import METRICS, find_target, possible_columns
@@ -12,6 +14,7 @@ from ssl_transfer.templates.texts import Plan, card_text, recipe_text, study_tex
 from ssl_transfer.writing import writes
 
 FEWEST_IMAGES = 8  # for training
+FEW_TEST_CASES = 100  # patients, where they are known; fewer are warned of
 PROJECTS = Path("projects")  # of the working directory
 
 
@@ -52,6 +55,8 @@ def init(store: str | Path, out: str | Path | None = None, target: str | None = 
         with writes(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+    if found:
+        _warn_of_few_test_cases(opened)
     commands = [f"ssl-transfer preview {plan.recipe} --figure {plan.out}/views.png"]
     if found:
         commands += [f"ssl-transfer study run {plan.study}", f"ssl-transfer study report studies/{plan.study.stem}"]
@@ -68,3 +73,20 @@ def init(store: str | Path, out: str | Path | None = None, target: str | None = 
         "study": str(plan.study) if found else None,
         "next": commands,
     }
+
+
+def _warn_of_few_test_cases(store: ImageStore) -> None:
+    """Warn where patients differ so much that a study of these hardly speaks for others."""
+    test = store.card.splits.get("test")
+    if test is None or test.images == 0:
+        warn(
+            f"{store.path}: no test images, so nothing can be evaluated. Ingest again with --resplit, or with more patients."
+        )
+        return
+    count, unit = (test.images, "images") if test.patients is None else (test.patients, "patients")
+    if count < FEW_TEST_CASES:
+        error = 1.96 * math.sqrt(0.25 / count)
+        warn(
+            f"{store.path}: {count} test {unit}: an accuracy of one half is known to ±{error:.2f} over {unit} (95 %), others "
+            f"somewhat better. Verdicts of a study are over pretraining seeds: they hold for these {unit}."
+        )

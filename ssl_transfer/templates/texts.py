@@ -172,7 +172,7 @@ def study_text(plan: Plan) -> str:
     fractions = _fractions(plan.n_train)
     few = f"protocol: {protocol}, metric: {metric}, fractions: [{fractions[0]:g}]"
     rows = [
-        (f"title: {json.dumps(f'Does pretraining on {plan.name} pay off?')}", "heads the report"),
+        (f"title: {json.dumps(f'Is pretraining on the images of {plan.name} worth it?')}", "heads the report"),
         (
             f'question: "To predict {what}, is a backbone pretrained without labels on these images better than ImageNet '
             'weights, or than random initialisation?"',
@@ -183,7 +183,7 @@ def study_text(plan: Plan) -> str:
         ("pretrain:", "what all pretrainings have in common"),
         (f"  recipe: {_value(plan.recipe)}", "how arms with a `store` are pretrained"),
         ("pretrainings:", "the arms that are compared"),
-        ("  own images: {store: own}", "pretrained here, once for every seed"),
+        ("  own pretraining: {store: own}", "pretrained here, once for every seed"),
         ("  ImageNet: {backbone: imagenet:efficientnet_lite0}", "1.28 million labelled photographs; another network"),
         ("  random initialisation: {store: own, untrained: true}", "the network of the recipe before its first step"),
         ("pretraining_seeds: 6", "pretrainings of each arm: fewer take less time, and find larger differences only"),
@@ -194,11 +194,14 @@ def study_text(plan: Plan) -> str:
         *_larger_images(plan),
         ("statistics:", "what is decided, and how"),
         (
-            f'  gate: {{compare: own images, with: random initialisation, on: {{task: "{name}"}}, {few}}}',
+            f'  gate: {{compare: own pretraining, with: random initialisation, on: {{task: "{name}"}}, {few}}}',
             "is it of any use?",
         ),
         ("  primary:", "the question, fixed before the first result"),
-        (f'    - {{compare: own images, with: ImageNet, on: {{task: "{name}"}}, {few}}}', "own images less ImageNet"),
+        (
+            f'    - {{compare: own pretraining, with: ImageNet, on: {{task: "{name}"}}, {few}}}',
+            "own pretraining less ImageNet",
+        ),
         ("  margin: 0.02", "smaller differences count as equivalent"),
         ("  relevant: 0.05", "the difference that you would not want to miss"),
         (
@@ -236,7 +239,8 @@ def _evaluations(plan: Plan, fractions: list[float]) -> list[tuple[str, str]]:
     rows = [
         (
             f"  - {{protocol: linear_probe, fractions: [{shares}], seeds: 8}}",
-            "a linear model on frozen features; 8 draws of the labels",
+            "a linear model on frozen features; 8 draws of the labels. With all labels nothing is drawn: ImageNet has one run, "
+            "and no test",
         )
     ]
     return [

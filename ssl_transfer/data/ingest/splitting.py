@@ -51,7 +51,8 @@ def split_unit(rows: ImageRows) -> tuple[str, list[str]]:
     counts = ", ".join(f"{units[unit]} by {unit}" for unit in ("study", "series", "image") if units[unit])
     unknown = len(rows) - units["patient"]
     advice = (
-        "If names of files or folders hold the patient, name the part that does, such as --patient-from '{patient}_*'"
+        "If names of files or folders hold the patient, name the part that does, such as --patient-from '{patient}_*'; if a "
+        "column of a CSV does, --patient-column NAME"
     )
     return split_by, [f"patients are unknown for {unknown} of {len(rows)} images; these are split {counts}. {advice}"]
 

@@ -288,10 +288,12 @@ class Evidence:
 
     @cached_property
     def trivial_results(self) -> pd.DataFrame:
-        """`statistics.summary` of trivial features."""
+        """`statistics.summary` of trivial features; of all labels nothing is drawn, so all seeds are one unit there."""
         if self.trivial is None or self.trivial.empty:
             return pd.DataFrame(columns=SUMMARY_COLUMNS)
-        return summary(self.trivial)
+        seeds = self.trivial["pretraining_seed"]
+        repeats = (self.trivial["fraction"] == 1) & seeds.notna() & (seeds != seeds.min())
+        return summary(self.trivial[~repeats])
 
     @cached_property
     def permuted_results(self) -> pd.DataFrame:
