@@ -40,7 +40,12 @@ def run_study(
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """An action, a study, settings; and of reports of results that were made elsewhere."""
-    parser.add_argument("action", choices=("plan", "run", "status", "report", "extend", "freeze", "job"))
+    parser.add_argument(
+        "action",
+        choices=("plan", "run", "status", "report", "extend", "freeze", "job"),
+        help="plan: list jobs and cost; run: do every job that is not done; status: count them; report: write the HTML page; "
+        "extend: what more seeds would decide; freeze: fix the design; job: do one job, as clusters do",
+    )
     parser.add_argument("study", type=Path, nargs="?", help="a study's YAML, or its folder once it is planned")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="overrides the YAML; of `job`: the job's id")
     parser.add_argument("--out", type=Path, help="folder (default studies/NAME)")
