@@ -41,13 +41,14 @@ def _palette(indices: np.ndarray, dataset, coding: Coding) -> np.ndarray:
     supplemental = coding.photometric != "PALETTE COLOR"
     if supplemental and "PixelPresentation" in dataset:
         del dataset.PixelPresentation  # pydicom refuses it, since grey values have to be displayed in another way
-    looked_up = apply_color_lut(indices, dataset)[..., :3]
-    bits = looked_up.dtype.itemsize * 8
-    if bits > 8 and looked_up.max(initial=0) < 256:
+    count, first, _ = map(int, dataset.RedPaletteColorLookupTableDescriptor)
+    count = count or 65536
+    table = apply_color_lut(np.arange(first, first + count), dataset)[..., :3]
+    bits = table.dtype.itemsize * 8
+    if bits > 8 and table.max(initial=0) < 256:
         bits = 8  # 8-bit entries in 16-bit words
-    colours = _eight_bit(looked_up, bits)
+    colours = _eight_bit(table, bits)[np.clip(indices.astype(np.int64) - first, 0, count - 1)]
     if supplemental:
-        first = int(dataset.RedPaletteColorLookupTableDescriptor[1])
         is_grey = indices < first
         if is_grey.any():
             low = coding.stored[0]

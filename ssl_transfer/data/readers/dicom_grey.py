@@ -37,6 +37,9 @@ def signed_words(decoded: np.ndarray, coding: Coding) -> np.ndarray:
 def stored_values(words: np.ndarray, coding: Coding) -> np.ndarray:
     """The values of the stored bits, without overlays and other bits of the word, with the sign of two's complement.
 
+    Where the header places the value in the upper bits, but bits below it are in use and no others above the lower ones, the
+    value is in the lower bits.
+
     Args:
         words: Integers of any shape; see `signed_words`.
         coding: The coding of the object.
@@ -49,7 +52,8 @@ def stored_values(words: np.ndarray, coding: Coding) -> np.ndarray:
         return words
     shift = coding.shift if coding.shift + bits <= width else 0
     low, high = coding.stored
-    if not coding.shift and words.size and words.max() <= high and (not coding.signed or words.min() >= low):
+    is_low = words.size > 0 and words.max() <= high and (not coding.signed or words.min() >= low)
+    if is_low and (not coding.shift or (words & (2**shift - 1)).any()):
         return words
     return (words << (width - bits - shift)) >> (width - bits)
 

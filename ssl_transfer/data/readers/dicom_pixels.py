@@ -22,6 +22,10 @@ from ssl_transfer.data.readers.dicom_values import frame_count
 from ssl_transfer.data.readers.reader import Unreadable
 
 JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+LOSSY_JPEG = ("1.2.840.10008.1.2.4.50", JPEG_EXTENDED)
+JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))  # also high-throughput
+CONVERTED = ("RGB", "YBR_FULL", "YBR_FULL_422")  # colours that become RGB whatever the coding
+BY_JPEG_2000 = ("YBR_RCT", "YBR_ICT")  # which its decoder makes RGB
 PLAIN_BITS = (8, 16, 32)  # of the words of uncompressed pixels that NumPy reads
 
 
@@ -100,6 +104,8 @@ def decode(path: Path, decoding: Decoding) -> Iterator[tuple[np.ndarray, dict]]:
 def _frames(dataset, path: Path, coding: Coding) -> Iterator[np.ndarray]:
     """Decoded words, (H, W) or (H, W, 3) RGB."""
     syntax = dataset.file_meta.TransferSyntaxUID
+    if coding.kind == "colour":
+        dataset.PhotometricInterpretation = _colour_space(coding.photometric, syntax)
     frames, size = frame_count(dataset), (int(dataset.Rows), int(dataset.Columns))
     if "NumberOfFrames" in dataset:
         dataset.NumberOfFrames = frames  # 0 and text are not understood by decoders
@@ -118,6 +124,23 @@ def _frames(dataset, path: Path, coding: Coding) -> Iterator[np.ndarray]:
         if frame.shape[:2] != size:
             raise Unreadable(f"its pixels have the shape {frame.shape}, its header states {size}")
         yield frame.astype(frame.dtype.newbyteorder("="), copy=False)
+
+
+def _colour_space(stated: str, syntax: str) -> str:
+    """The colour space by which pydicom makes RGB of decoded pixels; under other names it leaves colours as they are.
+
+    Lossy JPEG holds YCbCr of the full range in its own subsampling, whatever name the header has for it.
+
+    Raises:
+        Unreadable: If the coding has no such colours: they would be stored as if they were RGB.
+    """
+    if stated in CONVERTED or (syntax in JPEG_2000 and stated in BY_JPEG_2000):
+        return stated
+    if syntax in LOSSY_JPEG:
+        return "YBR_FULL_422"
+    raise Unreadable(
+        f"its colours are {stated}, which this coding ({syntax.name}) does not have; expected {', '.join(CONVERTED)}"
+    )
 
 
 def _plain(data: bytes, frames: int, size: tuple[int, int], dtype: str) -> Iterator[np.ndarray]:

@@ -1,12 +1,17 @@
 """DICOM pixels: stored bits, rescale, lookup tables, padding, inversion, colour, floats, limits. Expected values by hand."""
 
+from io import BytesIO
+
 import numpy as np
 import pytest
-from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, RLELossless
+from PIL import Image
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, JPEGLSLossless, RLELossless
 from support.dicom_files import MR, RGB, SAMPLES, XRAY, item, make_dicom, read, save, write_dicom
 
 from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.data.readers.dicom import DicomReader
+from ssl_transfer.data.readers.reader import Unreadable
 
 rng = np.random.default_rng(0)
 VALUES = rng.integers(100, 2000, (32, 32)).astype(np.uint16)
@@ -46,6 +51,14 @@ def test_values_in_the_upper_bits_of_a_word_are_shifted(tmp_path):
     write_dicom(tmp_path / "a", VALUES << 4, HighBit=15, **MR)
     [image], _, _ = read(tmp_path)
     assert np.array_equal(image[0], VALUES)
+
+
+@pytest.mark.parametrize("signed", [0, 1])
+def test_values_in_the_lower_bits_are_not_shifted_although_the_header_says_so(tmp_path, signed):
+    values = VALUES.astype(int) - 1000 * signed  # as ITK and pydicom read them, which do not look at HighBit
+    write_dicom(tmp_path / "a", values, HighBit=15, PixelRepresentation=signed, **MR)
+    [image], _, _ = read(tmp_path)
+    assert np.array_equal(image[0], values)
 
 
 def test_values_that_need_more_bits_than_the_header_states_are_refused(tmp_path, out):
@@ -159,6 +172,17 @@ def test_a_palette_of_eight_bit_entries_in_sixteen_bit_words_is_not_black(tmp_pa
     assert row["intensity"] == "palette" and row["bits"] == 8
 
 
+def test_dark_frames_of_a_palette_of_sixteen_bits_stay_dark(tmp_path):
+    entries = np.arange(256) * 200  # the first two are below 256, and black in 8 bits
+    palette = {f"{c}PaletteColorLookupTableDescriptor": [256, 0, 16] for c in ("Red", "Green", "Blue")}
+    palette |= {f"{c}PaletteColorLookupTableData": entries.astype("<u2").tobytes() for c in ("Red", "Green", "Blue")}
+    indices = np.stack([np.arange(64).reshape(8, 8) % 2, np.arange(64).reshape(8, 8)])
+    elements = XRAY | {"Modality": "US", "PhotometricInterpretation": "PALETTE COLOR", "BitsAllocated": 8, "BitsStored": 8}
+    write_dicom(tmp_path / "a", indices, NumberOfFrames=2, **elements, **palette)
+    images, _, _ = read(tmp_path)
+    assert np.array_equal(np.stack(images)[:, 0], entries[indices] >> 8)
+
+
 def test_a_supplemental_palette_colours_the_highest_values_and_leaves_the_others_grey(tmp_path):
     palette = {f"{c}PaletteColorLookupTableDescriptor": [2, 101, 16] for c in ("Red", "Green", "Blue")}
     for colour, (a, b) in {"Red": (65535, 0), "Green": (0, 65535), "Blue": (0, 0)}.items():
@@ -181,6 +205,33 @@ def test_colour_of_any_depth_keeps_its_highest_eight_bits(tmp_path, bits, planar
     write_dicom(tmp_path / "a", colours, **elements)
     [image], [row], _ = read(tmp_path)
     assert np.array_equal(image, np.moveaxis(colours >> (bits - 8), -1, 0)) and row["intensity"] == "colour"
+
+
+def jpeg_of(colours):
+    """A colour JPEG, and the colours that Pillow reads from it."""
+    file = BytesIO()
+    Image.fromarray(colours).save(file, "JPEG", quality=95, subsampling=0)
+    return file.getvalue(), np.asarray(Image.open(file)).astype(int)
+
+
+@pytest.mark.parametrize("stated", ["YBR_FULL_422", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "YBR_ICT", "ybr_full"])
+def test_colours_of_a_jpeg_become_rgb_whatever_the_header_calls_them(tmp_path, stated):
+    codestream, colours = jpeg_of(np.kron(rng.integers(0, 256, (4, 4, 3)), np.ones((8, 8, 1))).astype(np.uint8))
+    dataset = make_dicom(colours, **XRAY | RGB | {"Modality": "US", "PhotometricInterpretation": stated})
+    dataset.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    dataset.PixelData = encapsulate([codestream])
+    dataset["PixelData"].is_undefined_length = True
+    save(dataset, tmp_path / "a")
+    [image], _, _ = read(tmp_path)
+    assert np.abs(image - np.moveaxis(colours, -1, 0)).max() <= 1
+
+
+@pytest.mark.parametrize("stated", ["YBR_PARTIAL_420", "YBR_RCT"])
+def test_colours_that_a_coding_does_not_have_are_refused(tmp_path, stated):
+    colours = rng.integers(0, 256, (6, 6, 3))
+    write_dicom(tmp_path / "a", colours, **XRAY | RGB | {"Modality": "US", "PhotometricInterpretation": stated})
+    with pytest.raises(Unreadable, match=f"its colours are {stated}, which this coding .* does not have; expected RGB"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize("name, kind", [("FloatPixelData", "<f4"), ("DoubleFloatPixelData", "<f8")])
