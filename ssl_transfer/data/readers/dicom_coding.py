@@ -27,7 +27,7 @@ class Coding:
         signed: Whether the value is in two's complement.
         rescales: The different rescale slopes and intercepts of the frames; None for frames that state none.
         rescale_type: RescaleType or the type of the modality lookup table in capital letters, such as HU, US or OD; None if it is
-            not stated.
+            not stated. Different ones of frames are joined, as in `HU, US`.
         table: Smallest and largest entry of the modality lookup table; None without one.
     """
 
@@ -104,9 +104,6 @@ def coding_of(header, *, is_float: bool) -> Coding:
     if (samples > 1) != photometric.startswith(("RGB", "YBR")):
         raise ValueError(f"PhotometricInterpretation {photometric} with {samples} sample(s) per pixel cannot be read")
     table = lookup_table(header)
-    stated = text(header, "RescaleType")
-    if states(header, "PerFrameFunctionalGroupsSequence"):
-        stated = text(group_or_header(header, 0, "PixelValueTransformationSequence"), "RescaleType") or stated
     return Coding(
         kind_of(header, photometric, samples),
         photometric,
@@ -115,7 +112,7 @@ def coding_of(header, *, is_float: bool) -> Coding:
         bits - 1 if high_bit is None or not bits - 1 <= high_bit < allocated else int(high_bit),
         bool(number(header, "PixelRepresentation") or 0),
         _rescales(header),
-        ((table.type if table else None) or stated or "").upper() or None,
+        ((table.type if table else None) or _rescale_type(header) or "").upper() or None,
         table.span if table else None,
     )
 
@@ -154,6 +151,18 @@ def rescale_from(written: str | None) -> Rescale | None:
 def _rescales(header) -> tuple[Rescale | None, ...]:
     frames = frame_count(header) if states(header, "PerFrameFunctionalGroupsSequence") else 1
     return tuple(dict.fromkeys(rescale_of(header, frame) for frame in range(frames)))
+
+
+def _rescale_type(header) -> str | None:
+    """RescaleType of the object, or those of its frames."""
+    stated = text(header, "RescaleType")
+    if not states(header, "PerFrameFunctionalGroupsSequence"):
+        return stated
+    groups = (
+        group_or_header(header, frame, "PixelValueTransformationSequence") for frame in range(frame_count(header))
+    )
+    of_frames = {(text(group, "RescaleType") or "").upper() for group in groups} - {""}
+    return ", ".join(sorted(of_frames)) or stated
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Judged:
 
 def judge_series(members: Sequence[ImageFile]) -> list[Judged]:
     """Decide for each image of a series whether it is in HU, by its own header and that of the others."""
-    judged = [Judged(image, why_not_hu(image)) for image in members]
+    judged = [Judged(image, why_not_hu(image), refused=_inconsistent(image)) for image in members]
     for group in _alike(judged).values():
         _complete_rescale(group)
         _refuse_deviating(group)
@@ -83,6 +83,14 @@ def why_not_hu(image: ImageFile) -> str | None:
     if coding.table:
         return None if coding.rescale_type == "HU" else "the units of its modality lookup table are not stated"
     return NO_RESCALE if None in coding.rescales else None
+
+
+def _inconsistent(image: ImageFile) -> str | None:
+    """Why the frames of an image have no common scale; None if they have one."""
+    rescales = image.coding.rescales
+    if None in rescales and len(rescales) > 1:
+        return "some of its frames state rescale slope and intercept, and others do not"
+    return None
 
 
 def _alike(judged: Sequence[Judged]) -> dict[tuple, list[Judged]]:

@@ -177,7 +177,12 @@ def test_dark_frames_of_a_palette_of_sixteen_bits_stay_dark(tmp_path):
     palette = {f"{c}PaletteColorLookupTableDescriptor": [256, 0, 16] for c in ("Red", "Green", "Blue")}
     palette |= {f"{c}PaletteColorLookupTableData": entries.astype("<u2").tobytes() for c in ("Red", "Green", "Blue")}
     indices = np.stack([np.arange(64).reshape(8, 8) % 2, np.arange(64).reshape(8, 8)])
-    elements = XRAY | {"Modality": "US", "PhotometricInterpretation": "PALETTE COLOR", "BitsAllocated": 8, "BitsStored": 8}
+    elements = XRAY | {
+        "Modality": "US",
+        "PhotometricInterpretation": "PALETTE COLOR",
+        "BitsAllocated": 8,
+        "BitsStored": 8,
+    }
     write_dicom(tmp_path / "a", indices, NumberOfFrames=2, **elements, **palette)
     images, _, _ = read(tmp_path)
     assert np.array_equal(np.stack(images)[:, 0], entries[indices] >> 8)

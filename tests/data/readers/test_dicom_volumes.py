@@ -255,6 +255,25 @@ def test_frames_in_any_order_with_their_own_rescale(tmp_path):
     assert (rows[0]["spacing_row_mm"], rows[0]["spacing_col_mm"]) == (0.5, 0.6)
 
 
+def test_an_object_of_which_some_frames_state_no_rescale_is_refused(tmp_path):
+    enhanced(tmp_path / "a", [(100 * z, z, {}, 1, -1024) for z in range(4)])
+    dataset = dcmread(tmp_path / "a")
+    del dataset.PerFrameFunctionalGroupsSequence[2].PixelValueTransformationSequence
+    dataset.save_as(tmp_path / "a")
+    [refused] = DicomReader(tmp_path).scan().refused
+    assert refused.reason == "some of its frames state rescale slope and intercept, and others do not"
+
+
+def test_an_object_is_in_hu_only_if_all_of_its_frames_are(tmp_path):
+    enhanced(tmp_path / "a", [(100 * z, z, {}, 1, -1024) for z in range(4)])
+    dataset = dcmread(tmp_path / "a")
+    for number, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        group.PixelValueTransformationSequence[0].RescaleType = "US" if number == 2 else "HU"
+    dataset.save_as(tmp_path / "a")
+    scan = DicomReader(tmp_path).scan()
+    assert scan.units == "stored" and "its rescale type is HU, US" in scan.warnings[0]
+
+
 def test_frames_have_the_kernel_and_voltage_of_their_own_groups(tmp_path):
     enhanced(
         tmp_path / "a", [(100 * z, z, {}, 1, -1024) for z in (1, 0)] + [(900 + z, z, {}, 1, -1024) for z in (1, 0)]
