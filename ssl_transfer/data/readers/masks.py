@@ -8,7 +8,7 @@ before the first image is stored, and what follows from their values holds for t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,8 @@ import numpy as np
 
 from ssl_transfer.data.readers.items import Selected
 from ssl_transfer.data.readers.limits import MAX_MEGAPIXELS
-from ssl_transfer.data.readers.matching import VOLUME_SUFFIXES, pair_masks, read_mask_names, suffix
-from ssl_transfer.data.readers.pictures import MASK_FORMATS, class_values, open_picture
+from ssl_transfer.data.readers.mask_files import Colour, MaskContent, content_of, image_values, is_native, no_content
+from ssl_transfer.data.readers.matching import pair_masks, read_mask_names, suffix
 from ssl_transfer.data.readers.reader import Item, Refusal, Unreadable, named_file
 from ssl_transfer.data.readers.workers import ordered
 from ssl_transfer.errors import SourceError, UsageError
@@ -161,17 +161,43 @@ class Masks:
         if self.option is not None and len(items):
             _, firsts = np.unique(hashes(str(item.mask) for item in items), return_index=True)
             paths = Selected(items, np.sort(firsts), lambda item: item.mask)
-            count = partial(value_counts, max_megapixels=self.max_megapixels)
-            counted = ordered(count, paths, "reading masks", self.workers, fail=_uncounted, native=is_native)
-            counts: Counter[float] = Counter()
-            for of_file in counted:
-                counts.update(of_file)
+            read = partial(content_of, max_megapixels=self.max_megapixels)
+            contents = ordered(read, paths, "reading masks", self.workers, fail=no_content, native=is_native)
+            where, what = f"--masks {self.option}: {len(paths)} file(s): ", f"masks, {len(paths)} file(s): "
+            found = self._together(zip(paths, contents, strict=True), where, what)
             lossy = sum(suffix(path.name) in (".jpg", ".jpeg") for path in paths)
-            where = f"--masks {self.option}: {len(paths)} file(s): "
-            self.decide(counts, where, f"masks, {len(paths)} file(s): ", lossy=lossy > 0)
+            self.decide(found.counts, where, what, lossy=lossy > 0, apart=found.apart)
         return items, refused
 
-    def decide(self, counts: Mapping[float, int], where: str, what: str = "masks: ", *, lossy: bool = False) -> None:
+    def _together(self, files: Iterable[tuple[Path, MaskContent]], where: str, what: str) -> _Found:
+        """What all files contain.
+
+        Raises:
+            SourceError: If a colour has one index in the palette of a file and another in that of another file.
+        """
+        found, palettes, n_white_is_zero = _Found(), _Palettes(where, what), 0
+        for path, content in files:
+            found.add(content)
+            palettes.add(path, content)
+            n_white_is_zero += content.white_is_zero
+        self.notes += palettes.notes
+        if n_white_is_zero:
+            self.notes.append(
+                f"{what}{n_white_is_zero} TIFF file(s) say that 0 is white. Their values are read as they are stored, as "
+                "tifffile and ImageJ write masks, and not as they are shown. If classes and background come out exchanged, save "
+                "them with black as 0"
+            )
+        return found
+
+    def decide(
+        self,
+        counts: Mapping[float, int],
+        where: str,
+        what: str = "masks: ",
+        *,
+        lossy: bool = False,
+        apart: bool = False,
+    ) -> None:
         """Decide on the coding of all masks.
 
         Args:
@@ -179,6 +205,7 @@ class Masks:
             where: Start of errors.
             what: Start of notes, which the card keeps: without paths.
             lossy: Whether some are JPEG files.
+            apart: Whether no file has both 1 and 255.
 
         Raises:
             SourceError: If values have no name while others have one, or come from smoothed edges or JPEG compression.
@@ -197,9 +224,10 @@ class Masks:
             )
             self.notes.append(f"{what}values from {coding.threshold:g} on are class 1 ({share:.1%} of the pixels)")
             values = [1]
-        elif len(values) == 1 and values[0] in WHITE and values[0] not in self.names:
-            coding = replace(coding, recode={values[0]: 1})
-            self.notes.append(f"{what}values 0 and {values[0]} only: {values[0]} is read as class 1")
+        elif values and set(values) <= set(WHITE) - set(self.names) and (len(values) == 1 or len(self.names) < 2):
+            coding = replace(coding, recode=dict.fromkeys(values, 1))
+            named = "0 and {0} only: {0} is" if len(values) == 1 else "0, {0} and {1} only: {0} and {1} are"
+            self.notes.append(f"{what}values {named.format(*values)} read as class 1")
             values = [1]
         else:
             self._name_in_order(values, what)
@@ -208,7 +236,7 @@ class Masks:
                 self._refuse_edges(present, where, lossy)
             if unnamed and self.names:
                 raise SourceError(self._unnamed(unnamed, present, where))
-            self._suspect_ignore(values, what)
+            self._suspect_ignore(values, what, apart)
         highest = max([*values, *self.names, 0])
         is_small = highest < 256 - bool(coding.ignore)
         self.dtype = np.dtype(np.uint8 if is_small else np.uint16)
@@ -272,80 +300,66 @@ class Masks:
             text += ". If each object has its own value, leave --mask-names out; in the task card, classes: {NAME: any}"
         return text + "."
 
-    def _suspect_ignore(self, values: Sequence[int], what: str) -> None:
+    def _suspect_ignore(self, values: Sequence[int], what: str, apart: bool) -> None:
         others = [value for value in values if value != 255]
-        if 255 in values and 255 not in self.names and others and others == list(range(1, len(others) + 1)):
-            self.notes.append(
-                f"{what}value 255 beside {', '.join(map(str, [0, *others][:5]))} is read as a class. If these pixels are to be "
-                "ignored, as in Pascal VOC, ingest with --mask-ignore 255"
-            )
+        if 255 not in values or 255 in self.names or others != list(range(1, len(others) + 1)) or not others:
+            return
+        note = f"{what}value 255 beside {', '.join(map(str, [0, *others][:5]))} is read as a class. "
+        if apart and others == [1]:
+            note += "No file has both 1 and 255: if both mean the same, ingest with --mask-threshold 1. "
+        self.notes.append(f"{note}If these pixels are to be ignored, as in Pascal VOC, ingest with --mask-ignore 255")
 
 
-def image_values(path: Path, max_megapixels: float) -> np.ndarray:
-    """Values (H, W) of a mask image as they are stored, upright.
+@dataclass
+class _Found:
+    """The values of all mask files, and whether no file has both 1 and 255."""
 
-    Raises:
-        Unreadable: If it cannot be read, or is no mask.
+    counts: Counter[float] = field(default_factory=Counter)
+    apart: bool = True
+
+    def add(self, content: MaskContent) -> None:
+        self.counts.update(content.counts)
+        self.apart = self.apart and not {1, 255} <= set(content.counts)
+
+
+class _Palettes:
+    """Compares the palettes of mask files: class ids are their indices, so that a colour has to have one index in all files.
+
+    Args:
+        where: Start of errors.
+        what: Start of notes.
+
+    Attributes:
+        notes: A warning if an index has two colours, of which neither has another index.
     """
-    try:
-        if suffix(path.name) in (".tif", ".tiff"):
-            return _tiff_values(path, max_megapixels)
-        with open_picture(path, max_megapixels, MASK_FORMATS) as image:
-            return class_values(image)
-    except Unreadable:
-        raise
-    except Exception as error:  # decoders raise whatever a damaged file provokes
-        raise Unreadable(f"cannot be read: {str(error)[:200] or type(error).__name__}") from None
+
+    def __init__(self, where: str, what: str):
+        self.where, self.what = where, what
+        self.notes: list[str] = []
+        self._known: dict[int, tuple[Colour, str]] = {}  # index in use -> its colour, and the first file that has it
+
+    def add(self, path: Path, content: MaskContent) -> None:
+        """Compare the palette of a file with those before.
+
+        Raises:
+            SourceError: If its colours have other indices than before.
+        """
+        for index, colour in content.colours.items():
+            before, file = self._known.setdefault(index, (colour, path.name))
+            if before == colour:
+                continue
+            others = f"index {index} is {_shown(before)} in {{}} and {_shown(colour)} in {{}}"
+            if before in content.colours.values() or any(colour == known for known, _ in self._known.values()):
+                raise SourceError(
+                    f"{self.where}palettes differ in the order of their colours: {others.format(file, path.name)}. Palettes are "
+                    "read by index: save all masks with one palette, or as grey values."
+                )
+            examples = others.format(named_file(file), named_file(path.name))
+            self.notes = self.notes or [f"{self.what}palettes differ, and are read by index: {examples}"]
 
 
-def _tiff_values(path: Path, max_megapixels: float) -> np.ndarray:
-    from ssl_transfer.data.readers.tiff import read_tiff
-
-    layout, samples, _ = read_tiff(path, max_megapixels)
-    if samples.shape[:2] != (1, 1):
-        raise Unreadable(f"has {samples.shape[0] * samples.shape[1]} pages; expected one")
-    values = samples[0, 0]
-    if layout.photometric in ("RGB", "YCBCR") and not (values[:3] == values[0]).all():
-        raise Unreadable("is in colour; expected one grey value per class, or a palette")
-    if layout.photometric == "MINISWHITE" and values.dtype.kind in "bu":
-        return ~values[0] if layout.bits in (1, 8, 16, 32) else 2**layout.bits - 1 - values[0]
-    return values[0].astype(np.uint8) if values.dtype == bool else values[0]
-
-
-def value_counts(path: Path, max_megapixels: float) -> dict[float, int]:
-    """How many pixels or voxels of a mask file have each value; empty if it cannot be read, which `read` will report."""
-    try:
-        if suffix(path.name) in VOLUME_SUFFIXES:
-            from ssl_transfer.data.readers.nifti_file import NiftiFile
-
-            volume = NiftiFile(path)
-            counts: Counter[float] = Counter()
-            for number in range(volume.shape[3]):
-                counts.update(count_values(volume.voxels(number)))
-            return dict(counts)
-        return count_values(image_values(path, max_megapixels))
-    except Exception:  # decoders raise whatever a damaged file provokes
-        return {}
-
-
-def _uncounted(path: Path, reason: str) -> dict[float, int]:
-    return {}  # `read` reports it
-
-
-def is_native(path: Path) -> bool:
-    """Whether a native decoder reads a file, which a damaged file may crash."""
-    return suffix(path.name) in (".jpg", ".jpeg", ".tif", ".tiff")
-
-
-def count_values(array: np.ndarray) -> dict[float, int]:
-    """How often each value occurs in an array; floats are rounded to three decimals, and those that are not finite left out."""
-    if array.dtype == np.uint8:
-        numbers = np.bincount(array.ravel(), minlength=256)
-        return {value: int(numbers[value]) for value in np.flatnonzero(numbers).tolist()}
-    if array.dtype.kind == "f":
-        array = np.round(array[np.isfinite(array)], 3)
-    values, numbers = np.unique(array, return_counts=True)
-    return dict(zip(values.tolist(), numbers.tolist(), strict=True))
+def _shown(colour: Colour) -> str:
+    return f"({', '.join(map(str, colour))})"
 
 
 def _values(option: str | None) -> tuple[int, ...]:

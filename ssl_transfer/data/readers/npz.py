@@ -13,7 +13,8 @@ import numpy as np
 from ssl_transfer.data.readers.finite import replace_non_finite
 from ssl_transfer.data.readers.hounsfield import SAMPLED_VOXELS, hu_evidence
 from ssl_transfer.data.readers.limits import check_promise
-from ssl_transfer.data.readers.masks import Masks, count_values
+from ssl_transfer.data.readers.mask_files import count_values
+from ssl_transfer.data.readers.masks import Masks
 from ssl_transfer.data.readers.reader import Item, Scan
 from ssl_transfer.domains import UNKNOWN
 from ssl_transfer.errors import SourceError

@@ -41,7 +41,7 @@ def open_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS, formats: Se
         formats: Names of the formats that are tried, in Pillow's notation.
 
     Raises:
-        Unreadable: If it is larger, or of none of these formats.
+        Unreadable: If it is larger, of none of these formats, or a BMP that Pillow misreads.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -51,11 +51,26 @@ def open_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS, formats: Se
         with Image.open(path, formats=list(formats)) as image:
             width, height = image.size
             check_megapixels(height, width, max_megapixels)
+            _check_bmp(image)
             yield _deep_grey(image) if png_header(image) == DEEP_GREY_WITH_ALPHA else image
     except UnidentifiedImageError:
         raise Unreadable(f"its content is none of {', '.join(formats)}") from None
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_bmp(image: Any) -> None:
+    """Refuse a BMP whose palette is black and white, or a ramp, but whose pixels have other bits than Pillow then expects."""
+    expected = {"1": 1, "L": 8}.get(image.mode)
+    if image.format != "BMP" or expected is None:
+        return
+    with open(image.filename, "rb") as file:
+        head = file.read(34)
+    bits, compression = int.from_bytes(head[28:30], "little"), int.from_bytes(head[30:34], "little")
+    if len(head) == 34 and head[14] >= 40 and compression == 0 and bits != expected:
+        raise Unreadable(
+            f"a BMP of {bits} bits with a palette of {2**expected} greys cannot be decoded. Save it as PNG"
+        )
 
 
 def _deep_grey(image: Any) -> Any:
@@ -145,6 +160,27 @@ def pixels(image: Any) -> np.ndarray:
         return np.asarray(image.convert("LA" if image.mode == "La" else "L").convert("L"))[None]
     image = image.convert("RGBA") if image.mode in ("PA", "RGBa") else image
     return np.ascontiguousarray(np.moveaxis(np.asarray(image.convert("RGB")), -1, 0))
+
+
+def palette_of(image: Any) -> np.ndarray | None:
+    """The palette of a Pillow image, uint8, shape (n, 3); None if its values are not indices."""
+    return np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3) if image.mode == "P" else None
+
+
+def by_colour(values: np.ndarray, palette: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Class ids of a mask with a palette: its indices; but 0 for black and 1 for white, if these are all colours, white first.
+
+    Args:
+        values: Indices.
+        palette: Colours, uint8, shape (n, 3).
+
+    Returns:
+        The ids, and the palette that they are indices of, if they are.
+    """
+    is_white = (palette == 255).all(axis=1)
+    if is_white[0] and (is_white | (palette == 0).all(axis=1)).all():
+        return is_white[values].astype(np.uint8), None
+    return values, palette
 
 
 def class_values(image: Any) -> np.ndarray:

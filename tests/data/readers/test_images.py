@@ -238,6 +238,18 @@ def test_a_jpeg_that_is_called_png_is_read(tmp_path):
     assert one(tmp_path / "a.png")[0].shape == (1, 3, 4)
 
 
+def test_a_bmp_whose_bits_pillow_misreads_is_refused(tmp_path):
+    """Pillow writes two palette entries and eight bits a pixel, and reads them as one bit a pixel."""
+    two = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) % 2).convert("P")
+    for name, colours in (("misread", [0, 0, 0, 255, 255, 255]), ("read", [0, 0, 0, 255, 0, 0])):
+        two.putpalette(colours)
+        two.save(tmp_path / f"{name}.bmp")
+    two.convert("RGB").convert("1").save(tmp_path / "bit.bmp")
+    scan = ImagesReader(tmp_path).scan()
+    assert [item.file for item in scan.items] == ["bit.bmp", "read.bmp"]
+    assert scan.refused[0].reason == "a BMP of 8 bits with a palette of 2 greys cannot be decoded. Save it as PNG"
+
+
 def test_images_say_how_they_are_coded(tmp_path, out):
     save(tmp_path / "grey.png")
     save(tmp_path / "deep.png", GREY.astype(np.uint16) * 257)

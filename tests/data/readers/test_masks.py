@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from ssl_transfer.data.ingest import stage
@@ -192,6 +193,71 @@ def test_gif_masks_are_read_by_folder_and_by_pattern(tmp_path, archive):
     store = archive([DISC.astype(np.uint8) * 255] * 2, "gif")
     other = ingest(tmp_path / "images", tmp_path / "pattern", masks="../masks/{stem}.gif")
     assert np.array_equal(store.masks([0])[0], DISC) and np.array_equal(other.masks([0])[0], DISC)
+
+
+TISSUE, LESION = DISC.copy(), np.roll(DISC, 9, 1)
+IDS = np.where(TISSUE, 1, np.where(LESION, 2, 0)).astype(np.uint8)
+BLACK, WHITE, RED, GREEN, BLUE = (0, 0, 0), (255, 255, 255), (255, 0, 0), (0, 255, 0), (0, 0, 255)
+
+
+def palette_mask(indices, *colours):
+    """A picture whose values are indices of these colours."""
+    picture = Image.fromarray(np.asarray(indices, np.uint8)).convert("P")
+    picture.putpalette([part for colour in colours for part in colour])
+    return picture
+
+
+def test_palettes_whose_colours_are_in_another_order_are_refused(archive):
+    exchanged = np.array([0, 2, 1], np.uint8)[IDS]
+    message = r"order of their colours: index 1 is \(255, 0, 0\) in 0.png and \(0, 255, 0\) in 1.png"
+    with pytest.raises(SourceError, match=message):
+        archive([palette_mask(IDS, BLACK, RED, GREEN), palette_mask(exchanged, BLACK, GREEN, RED)])
+    store = archive([palette_mask(IDS, BLACK, RED, GREEN), palette_mask(TISSUE, BLACK, RED, BLUE)])
+    assert values(store) == [[0, 1, 2], [0, 1]] and "palettes differ" not in said(
+        store
+    )  # in colours that are not in use
+
+
+def test_palettes_with_another_colour_are_read_by_index_aloud(archive):
+    store = archive([palette_mask(IDS, BLACK, RED, GREEN), palette_mask(IDS, BLACK, RED, BLUE)])
+    assert np.array_equal(store.masks([1])[0], IDS)
+    assert "palettes differ, and are read by index: index 2 is (0, 255, 0) in" in said(store)
+
+
+def test_black_and_white_palettes_are_read_as_they_are_shown_in_either_order(archive):
+    masks = [palette_mask(DISC, BLACK, WHITE), palette_mask(~DISC, WHITE, BLACK), palette_mask(DISC | 1, WHITE, BLACK)]
+    store = archive(masks)
+    assert np.array_equal(store.masks([0, 1, 2]), [DISC, DISC, DISC & 0])
+
+
+def test_white_may_be_the_background_of_a_palette_with_other_colours(archive):
+    store = archive([palette_mask(IDS, WHITE, BLACK, RED), palette_mask(DISC, WHITE, BLACK, RED)])
+    assert np.array_equal(store.masks([0, 1]), [IDS, DISC])
+
+
+def test_white_of_8_and_of_16_bits_is_one_class(archive):
+    store = archive([DISC * np.uint8(255), DISC * np.uint16(65535)])
+    assert np.array_equal(store.masks([0, 1]), [DISC, DISC])
+    assert "values 0, 255 and 65535 only: 255 and 65535 are read as class 1" in said(store)
+
+
+def test_1_and_255_that_are_never_in_one_file_are_suspected_aloud(archive):
+    masks = [DISC * np.uint8(1), DISC * np.uint8(255)]
+    assert "No file has both 1 and 255: if both mean the same, ingest with --mask-threshold 1" in said(archive(masks))
+    assert np.array_equal(archive(masks, mask_threshold=1.0).masks([0, 1]), [DISC, DISC])
+    assert "No file has both" not in said(archive(with_band()))
+
+
+@pytest.mark.parametrize("values_of", [bool, np.uint8], ids=["1 bit", "8 bits"])
+def test_tiff_masks_in_which_0_is_white_are_read_as_stored_aloud(tmp_path, archive, values_of):
+    archive([DISC.astype(np.uint8)] * 2)
+    for number in range(2):
+        mask = DISC if values_of is bool else DISC * np.uint8(255)
+        tifffile.imwrite(tmp_path / f"masks/{number}.tif", mask, photometric="miniswhite")
+        (tmp_path / f"masks/{number}.png").unlink()
+        assert np.array_equal(tifffile.imread(tmp_path / f"masks/{number}.tif") > 0, DISC)
+    store = ingest(tmp_path / "images", tmp_path / "white", masks=tmp_path / "masks")
+    assert np.array_equal(store.masks([0])[0], DISC) and "2 TIFF file(s) say that 0 is white" in said(store)
 
 
 def test_masks_are_turned_by_their_own_orientation(archive):
