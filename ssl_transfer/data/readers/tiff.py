@@ -90,8 +90,9 @@ def read_tiff(path: Path, max_megapixels: float) -> tuple[TiffLayout, np.ndarray
             try:
                 samples = _ordered(series.asarray(), _axes(series))
                 return layout, _turned(samples, layout.orientation), colours
-            except (KeyError, ValueError, NotImplementedError) as error:
-                if "imagecodecs" not in str(error):
+            except (ImportError, KeyError, ValueError, NotImplementedError) as error:
+                is_missing = isinstance(error, ImportError)  # zstd is part of Python from 3.14 on
+                if not is_missing and "imagecodecs" not in str(error):
                     raise
         return layout, _by_pillow(path, series, layout, max_megapixels), colours
 

@@ -107,7 +107,7 @@ def test_one_bit_is_black_and_white(tmp_path, compression, photometric):
     assert np.array_equal(image[0] == 255, seen) and row["bits"] == 1 and set(np.unique(image)) == {0, 255}
 
 
-@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "tiff_ccitt", "jpeg"])
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "tiff_ccitt", "zstd", "jpeg"])
 def test_compressions_are_those_of_pillow(tmp_path, compression):
     picture = Image.fromarray(GREY > 100) if compression == "tiff_ccitt" else Image.fromarray(GREY)
     picture.save(tmp_path / "a.tif", compression=compression)
