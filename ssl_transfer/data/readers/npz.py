@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ssl_transfer.csv_table import shown, without_missing
 from ssl_transfer.data.readers.finite import replace_non_finite
 from ssl_transfer.data.readers.hounsfield import SAMPLED_VOXELS, hu_evidence
 from ssl_transfer.data.readers.limits import check_promise
@@ -206,6 +207,8 @@ class NpzReader:
                 shape, _, dtype = (
                     npy.read_array_header_1_0(file) if version == (1, 0) else npy.read_array_header_2_0(file)
                 )
+            if dtype.hasobject:
+                raise ValueError("it holds Python objects, which are refused; save plain numbers or text")
             check_promise(math.prod(shape) * dtype.itemsize, archive.zip.getinfo(name).file_size, compressed=False)
         except Exception as error:
             raise SourceError(f"{self.root}: array '{key}' cannot be read ({str(error)[:200]}).") from None
@@ -216,10 +219,7 @@ class NpzReader:
         try:
             return archive[key]
         except Exception as error:
-            raise SourceError(
-                f"{self.root}: array '{key}' cannot be read ({str(error)[:200]}). Pickled objects are refused; "
-                "save plain arrays."
-            ) from None
+            raise SourceError(f"{self.root}: array '{key}' cannot be read ({str(error)[:200]}).") from None
 
     def _names(self, archive, key: str) -> list[str] | None:
         return [str(name) for name in self._array(archive, key)] if key in archive.files else None
@@ -265,15 +265,23 @@ class NpzReader:
             names = self._names(archive, "class_names")
             if array.ndim == 2:  # several labels per image
                 return {f"label_{k}": array[:, k].tolist() for k in range(array.shape[1])}
-            return {"label": _named(array, names, f"{self.root}: labels")}
+            return {"label": self._texts(array, names, name, notes)}
         if array.ndim != 1:
             notes.append(f"{name} of shape {array.shape} left out: not one value per image")
             return {}
         column = ROW_NAMES.get(name, name)
-        if column in ("patient", "file"):
-            return {column: [str(value) for value in array]}
         names = self._names(archive, f"{name}_names")
-        return {column: _named(array, names, f"{self.root}: {name}") if names else array.tolist()}
+        if names or column in ("patient", "file") or array.dtype.kind == "S":
+            return {column: self._texts(array, names, name, notes)}
+        return {column: array.tolist()}
+
+    def _texts(self, values: np.ndarray, names: list[str] | None, what: str, notes: list[str]) -> list[str | None]:
+        """Names of the values, or the values as text; None where one is missing, as in a label table."""
+        texts, found = without_missing(_as_text(values, names, f"{self.root}: {what}"))
+        if found:
+            counts = ", ".join(f"{shown(word)} ({count})" for word, count in found.most_common())
+            notes.append(f"{what}: read as missing: {counts}")
+        return texts
 
 
 def _prefixes(keys: list[str], path: Path) -> list[str]:
@@ -293,7 +301,11 @@ def _as_nhwc(images: np.ndarray, where: str) -> np.ndarray:
     """Reshape (N, H, W) or (N, H, W, C) to (N, H, W, C) with one or three channels."""
     images = images[..., None] if images.ndim == 3 else images
     if images.ndim != 4 or images.shape[3] not in (1, 3):
-        raise SourceError(f"{where} has the shape {images.shape}; expected (N, H, W), (N, H, W, 1) or (N, H, W, 3).")
+        first = images.ndim == 4 and images.shape[1] in (1, 3)
+        advice = " If channels come first, save np.moveaxis(images, 1, -1)." if first else ""
+        raise SourceError(
+            f"{where} has the shape {images.shape}; expected (N, H, W), (N, H, W, 1) or (N, H, W, 3).{advice}"
+        )
     if images.dtype.kind not in "buif":
         raise SourceError(f"{where} holds {images.dtype}; expected numbers.")
     if images.shape[1] < 1 or images.shape[2] < 1:
@@ -309,10 +321,19 @@ def _split_names(values: list, where: str) -> list[str]:
     return [SPLIT_NAMES[str(value)] for value in values]
 
 
-def _named(values: np.ndarray, names: list[str] | None, where: str) -> list[str]:
-    """Class names of integer labels, or the values as text if there are no names."""
-    if not names or values.dtype.kind not in "iu":
-        return [str(value) for value in values]
-    if len(values) and not 0 <= int(values.min()) <= int(values.max()) < len(names):
-        raise SourceError(f"{where} run from {values.min()} to {values.max()}, but there are {len(names)} names.")
-    return [names[value] for value in values]
+def _as_text(values: np.ndarray, names: list[str] | None, where: str) -> list[str]:
+    """Class names of whole numbers, or the values as text if there are no names: `1` and `1.0` are one class, NaN is missing."""
+    if values.dtype.kind == "S":
+        return [value.decode("utf-8", "replace") for value in values.tolist()]
+    if values.dtype.kind == "f":
+        plain = [
+            "nan" if value != value else f"{value:.0f}" if value % 1 == 0 else str(value) for value in values.tolist()
+        ]
+    else:
+        plain = [str(value) for value in values]
+    if not names or values.dtype.kind not in "iuf":
+        return plain
+    present = values[~np.isnan(values)] if values.dtype.kind == "f" else values
+    if present.size and ((present % 1 != 0).any() or not 0 <= present.min() <= present.max() < len(names)):
+        raise SourceError(f"{where} run from {present.min()} to {present.max()}, but there are {len(names)} names.")
+    return [text if text == "nan" else names[int(text)] for text in plain]

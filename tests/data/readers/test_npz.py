@@ -5,6 +5,7 @@ import pytest
 
 from ssl_transfer.data.ingest.pseudonyms import file_pseudonym
 from ssl_transfer.data.ingest.stage import ingest
+from ssl_transfer.data.readers.npz import NpzReader
 from ssl_transfer.errors import SourceError, SplitError
 
 RANDOM = np.random.default_rng(0)
@@ -55,6 +56,33 @@ def test_groups_files_masks_and_other_columns_are_read(tmp_path):
     assert rows["kind"].tolist()[:2] == ["x", "y"] and rows["file"][0] == file_pseudonym("f0.png")
     assert np.array_equal(store.masks([0])[0], content["train_masks"][0])
     assert store.card.masks.classes == {"1": "a", "2": "b"}
+
+
+@pytest.mark.parametrize(
+    "values, names, expected",
+    [
+        (np.array([0.0, 1.0, np.nan, 1.5]), None, ["0", "1", None, "1.5"]),
+        (np.array([0.0, 1.0, np.nan, 1.0]), ["a", "b"], ["a", "b", None, "b"]),
+        (np.array([b"a", b"b", b"a", b"NA"]), None, ["a", "b", "a", None]),
+        (np.array(["a", "nan", "", "none"]), None, ["a", None, None, "none"]),
+        (np.array([True, False, True, False]), None, ["True", "False", "True", "False"]),
+    ],
+    ids=["floats", "floats with names", "bytes", "words", "bool"],
+)
+def test_labels_and_groups_of_every_type_are_those_of_a_table(tmp_path, values, names, expected):
+    content = {"images": RANDOM.integers(0, 255, (4, 8, 8)).astype(np.uint8), "labels": values, "groups": values}
+    content |= {} if names is None else {"class_names": np.array(names)}
+    scan = NpzReader(save(tmp_path, **content)).scan()
+    assert [item.row["label"] for item in scan.items] == expected
+    assert names or [item.row["patient"] for item in scan.items] == expected
+    assert ("read as missing" in " ".join(scan.warnings)) == any("nan" in str(v) or v == b"NA" for v in values.tolist())
+
+
+def test_a_class_has_one_name_in_splits_of_different_types(tmp_path):
+    content = arrays()
+    content["test_labels"] = content["test_labels"].astype(np.float32)
+    store = ingest(save(tmp_path, **content), tmp_path / "s")
+    assert store.card.classes == ("0", "1")
 
 
 def test_several_labels_per_image_become_columns(tmp_path):
@@ -135,7 +163,15 @@ def test_a_group_in_two_splits_is_refused_unless_splits_are_drawn_again(tmp_path
             {"images": np.zeros((2, 4, 4)), "labels": np.array([0, 5]), "class_names": np.array(["a"])},
             "there are 1 names",
         ),
-        ({"images": np.array([{}, {}], dtype=object)}, "Pickled objects are refused"),
+        (
+            {"images": np.zeros((2, 4, 4)), "labels": np.array([0, 0.5]), "class_names": np.array(["a"])},
+            r"labels run from 0.0 to 0.5, but there are 1 names",
+        ),
+        (
+            {"images": np.array([np.zeros((64, 64)), {}], dtype=object)},
+            "'images' cannot be read .it holds Python objects",
+        ),
+        ({"images": np.zeros((2, 3, 4, 4))}, r"expected .*If channels come first, save np.moveaxis\(images, 1, -1\)"),
     ],
 )
 def test_a_wrong_layout_is_reported(tmp_path, content, message):
