@@ -24,6 +24,7 @@ DELIMITERS = "\t;,|"  # of equally fit ones the first: semicolons before decimal
 LONGEST_CELL = 100_000  # characters; a cell of a spreadsheet has at most 32,767
 SAMPLED_RECORDS = 100  # for the choice of the delimiter
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+TEXT_FORMULA = re.compile(r'="([^"]*)"')  # what spreadsheets make of text that looks like a number
 BLANKS = "\ufeff\u200b\u200c\u200d\u2060"  # invisible, and not blanks for str.strip
 MAGIC = {
     b"PK\x03\x04": "an Excel workbook or another zip file",
@@ -236,7 +237,9 @@ def _row(
     record: list[str], names: Sequence[str], delimiter: str, where: str, error: type[SslTransferError]
 ) -> list[str]:
     """The cells of a record, as many as there are columns."""
-    cells = [tidy(cell) for cell in record]
+    cells = [
+        tidy(TEXT_FORMULA.sub(r"\1", cell) if TEXT_FORMULA.fullmatch(cell) else cell) for cell in map(tidy, record)
+    ]
     while len(cells) > len(names) and not cells[-1]:
         cells.pop()
     if len(cells) != len(names):
@@ -315,7 +318,10 @@ class Present(Sequence["str | None"]):
 
 INTEGER = re.compile(r"-?(?:0|[1-9][0-9]*)")
 DECIMAL = re.compile(r"-?(?:(?:0|[1-9][0-9]*)?\.[0-9]+(?:[eE][+-]?[0-9]+)?|(?:0|[1-9][0-9]*)[eE][+-][0-9]+)")
-DECIMAL_COMMA = re.compile(r"-?[0-9]+,[0-9]+")
+DECIMAL_COMMA = re.compile(
+    r"[-+\u2212]?(?:(?:[0-9]+|[0-9]{1,3}(?:[.' \u00a0\u202f][0-9]{3})+),[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+\.[0-9]+)"
+)  # `60,5`, `1.060,5`, and `1,060.5`
+NEARLY_NUMBER = re.compile(r"[-+\u2212]?(?:[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)? ?%?|inf|infinity)", re.IGNORECASE)
 LARGEST_INTEGER = 2**53  # above it, not every integer is a float64
 
 

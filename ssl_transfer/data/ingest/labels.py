@@ -15,6 +15,7 @@ import numpy as np
 from ssl_transfer.csv_table import (
     DECIMAL_COMMA,
     MISSING,
+    NEARLY_NUMBER,
     CsvTable,
     Present,
     is_number,
@@ -202,22 +203,29 @@ def _check_decimals(table: CsvTable, column: str, values: Sequence[str | None]) 
         raise table.failure(
             first,
             column,
-            f"found {shown(value)} ({count} such cells). Write decimals with a point ({value.replace(',', '.')}), and "
-            "separate the items of a list by something else than a comma.",
+            f"found {shown(value)} ({count} such cells). Write decimals with a point ({_with_point(value)}) and "
+            "nothing between thousands, and separate the items of a list by something else than a comma.",
         )
 
 
+def _with_point(number: str) -> str:
+    """A number with a comma as programs print it: the last mark divides the decimals."""
+    whole, _, decimals = re.split(r"([.,])(?=[0-9]*$)", number.replace("\u2212", "-"), maxsplit=1)
+    return f"{re.sub('[^0-9-]', '', whole)}.{decimals}"
+
+
 def _mention_odd_words(table: CsvTable, column: str, values: Sequence[str | None], notes: list[str]) -> None:
-    """Note that a column of numbers is text because of a few words."""
-    present, odd = 0, 0
+    """Note that a column of numbers is text because of a few words, or because of how all are written: `+1`, `5%`."""
+    present, odd, nearly = 0, 0, 0
     first: tuple[int, str] | None = None  # row and word that does not look like a number
     for row, value in enumerate(values):
         present += value is not None
+        nearly += value is not None and NEARLY_NUMBER.fullmatch(value) is not None
         if value is not None and not is_number(value):
             odd += 1
-            if first is None and not re.fullmatch(r"[0-9_.]+", value):
+            if first is None and not re.fullmatch(r"[0-9_.]+|[0-9]+[eE][0-9]+", value):
                 first = row, value
-    if first is not None and odd < ODD_SHARE * present:
+    if first is not None and (odd < ODD_SHARE * present or nearly == present):
         row, value = first
         notes.append(
             f"{table.path.name}: column {shown(column)} stays text: {named_file(shown(value))} (line {table.lines[row]}) is not "
@@ -235,7 +243,8 @@ def _classes(table: CsvTable, column: str, values: Sequence[str | None], notes: 
         notes.append(f"{table.path.name}: column {shown(column)}: {pairs}")
     alike = defaultdict(set)
     for value in present - set(same):
-        alike["".join(value.casefold().split()).lstrip("0")].add(value)
+        short = "".join(value.casefold().split()).lstrip("0")
+        alike[short.rstrip("0").rstrip(".") if re.fullmatch(r"-?[0-9]*\.[0-9]+", short) else short].add(value)
     for classes in sorted(sorted(group) for group in alike.values() if len(group) > 1):
         names = ", ".join(map(shown, classes))
         notes.append(f"{table.path.name}: column {shown(column)}: {names} are {len(classes)} classes. Is it one?")

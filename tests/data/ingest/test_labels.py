@@ -151,9 +151,10 @@ def test_1_and_1_0_are_one_class_and_said(tmp_path):
 
 
 def test_classes_that_are_nearly_equal_are_mentioned(tmp_path):
-    read = table(tmp_path, "file,label\na,Benign\nb,benign\nc,01\nd,1\ne,other\n")
+    read = table(tmp_path, "file,label\na,Benign\nb,benign\nc,01\nd,1\ne,other\nf,1.5\ng,1.50\n")
     assert [note.partition("label': ")[2] for note in read.notes] == [
         "'01', '1' are 2 classes. Is it one?",
+        "'1.5', '1.50' are 2 classes. Is it one?",
         "'Benign', 'benign' are 2 classes. Is it one?",
     ]
 
@@ -162,6 +163,25 @@ def test_a_number_column_with_a_few_words_stays_text_and_is_mentioned(tmp_path):
     rows = "".join(f"{n},{60 + n}\n" for n in range(9))
     read = table(tmp_path, f"file,age\n{rows}x,61y\n")
     assert list(map(shown, read.notes)) == ["labels.csv: column 'age' stays text: '61y' (line 11) is not a number"]
+
+
+@pytest.mark.parametrize("cells", ["+0.5 +1.5", "\u22120.5 \u22121.5", "5% 12.5%", "inf 1.5"])
+def test_numbers_that_are_written_in_another_way_stay_text_and_are_mentioned(tmp_path, cells):
+    read = table(tmp_path, "file,score\n" + "".join(f"{n},{cell}\n" for n, cell in enumerate(cells.split())))
+    first = cells.split()[0]
+    assert column(read, "score") == cells.split()
+    assert list(map(shown, read.notes)) == [
+        f"labels.csv: column 'score' stays text: '{first}' (line 2) is not a number"
+    ]
+
+
+def test_codes_that_look_like_numbers_are_not_mentioned(tmp_path):
+    assert table(tmp_path, "file,site\na,01\nb,1e3\nc,02\n").notes == []
+
+
+def test_text_that_a_spreadsheet_made_a_formula_is_text(tmp_path):
+    read = table(tmp_path, 'file,label,site\n"=""001""",x,"=""07"""\n="002",y,"=""08"""\n')
+    assert list(read.rows) == ["001", "002"] and column(read, "site") == ["07", "08"]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +206,16 @@ def test_a_number_column_with_a_few_words_stays_text_and_is_mentioned(tmp_path):
             "file;label;age\na;x;60,5\nb;y;61\n",
             None,
             r"line 2, column 'age': found '60,5' \(1 such cells\).* point \(60\.5\)",
+        ),
+        (
+            "file;age\na;1.060,5\nb;61\n",
+            None,
+            r"found '1.060,5' .* with a point \(1060\.5\) and nothing between thousands",
+        ),
+        (
+            'file,age\na,"-1,060.5"\nb,61\n',
+            None,
+            r"found '-1,060.5' .* with a point \(-1060\.5\) and nothing between thousands",
         ),
         ("file,label\na," + "x" * 1001 + "\n", None, r"line 2, column 'label': 1,001 characters .*at most 1,000"),
         ("file,label,label\na,b,c\n", None, "the column 'label' is there twice"),
