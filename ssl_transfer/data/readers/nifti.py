@@ -82,6 +82,8 @@ class NiftiReader:
         self.n_unplaced = 0
         self.converted: list[str] = []  # the first files whose header states another unit than mm
         self.n_converted = 0
+        self.contradictory: list[str] = []  # the first files whose sform and qform differ
+        self.n_contradictory = 0
 
     def scan(self) -> Scan:
         """Read all headers, and voxels where they are needed for decisions: whether values are HU, and the coding of masks."""
@@ -103,6 +105,12 @@ class NiftiReader:
         if self.unplaced:
             examples = ", ".join(map(named_file, self.unplaced))
             notes.append(f"{self.n_unplaced} file(s) state no orientation (neither sform nor qform): {examples}")
+        if self.contradictory:
+            examples = ", ".join(map(named_file, self.contradictory))
+            notes.append(
+                f"{self.n_contradictory} file(s) have a qform with other axes or another voxel size than their sform: "
+                f"{examples}. sform is used; `fslorient -copyqform2sform FILE` makes it the qform"
+            )
         if self.converted:
             examples = ", ".join(map(named_file, self.converted))
             notes.append(
@@ -180,6 +188,9 @@ class NiftiReader:
         if not volume.has_orientation:
             self.n_unplaced += 1
             self.unplaced = [*self.unplaced, file][:3]
+        if volume.forms_differ:
+            self.n_contradictory += 1
+            self.contradictory = [*self.contradictory, file][:3]
         if volume.mm_per_unit != 1:
             self.n_converted += 1
             self.converted = [*self.converted, file][:3]

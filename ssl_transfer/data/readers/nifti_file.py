@@ -38,6 +38,7 @@ class NiftiFile:
         affine: From voxel indices to mm, (4, 4); of sform, else qform, else nibabel's default.
         mm_per_unit: mm of the unit of space that the header states; the affine is converted by it.
         has_orientation: Whether sform or qform is set.
+        forms_differ: Whether both are set, and disagree about the directions of the axes or the size of voxels.
         dtype: Dtype of the stored voxels.
         slope, intercept: Value = slope · stored + intercept.
 
@@ -73,6 +74,7 @@ class NiftiFile:
         if not np.isfinite(self.affine).all() or volume < FLAT:
             raise Unreadable(f"its affine {np.round(self.affine[:3], 3).tolist()} places no voxels in space")
         self.has_orientation = bool(int(header["sform_code"]) or int(header["qform_code"]))
+        self.forms_differ = _forms_differ(header)
         self._promised = self._image.dataobj.offset + math.prod(self.shape) * self.dtype.itemsize
         self.is_compressed = path.name.lower().endswith(".gz")
         check_promise(self._promised, path.stat().st_size, compressed=self.is_compressed)
@@ -156,6 +158,22 @@ def _four(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
         raise NotAVolume(f"{len(kept)} dimensions {tuple(shape)}; expected a volume, or volumes in time")
     first, second, third, volumes = [*(int(count) for count in kept), 1, 1, 1][:4]
     return first, second, third, volumes
+
+
+def _forms_differ(header: Any) -> bool:
+    """Whether sform and qform are set, and differ in the directions of axes or by more than a tenth in the size of a voxel."""
+    from nibabel import io_orientation
+
+    if not int(header["sform_code"]) or not int(header["qform_code"]):
+        return False
+    try:
+        sform, qform = header.get_sform(), header.get_qform()
+        sizes, others = (np.linalg.norm(form[:3, :3], axis=0) for form in (sform, qform))
+        return bool(
+            (io_orientation(sform) != io_orientation(qform)).any() or (np.abs(sizes - others) > 0.1 * sizes).any()
+        )
+    except Exception:  # a quaternion of no rotation: qform says nothing
+        return False
 
 
 def _intent(header: Any) -> int:

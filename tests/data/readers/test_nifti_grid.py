@@ -151,6 +151,22 @@ def test_a_file_without_orientation_is_named(tmp_path):
     assert "v.nii" in " ".join(store.card.warnings)
 
 
+@pytest.mark.parametrize(
+    "qform, differs",
+    [([-1, 1, 3], True), ([1, 1, 2], True), ([1, 1, 3], False), ([1.05, 1, 3], False)],
+    ids=["mirrored", "another spacing", "equal", "nearly equal"],
+)
+def test_files_whose_sform_and_qform_contradict_each_other_are_named(tmp_path, qform, differs):
+    volume = np.zeros(SHAPE, np.int16) + np.arange(SHAPE[2], dtype=np.int16)
+    image = nibabel.Nifti1Image(volume, np.diag([1, 1, 3, 1]))
+    image.set_sform(np.diag([1, 1, 3, 1]), 1)
+    image.set_qform(np.diag([*qform, 1]), 1)
+    nibabel.save(image, tmp_path / "v.nii")
+    store = ingest(tmp_path / "v.nii", tmp_path / "s", domain="mr", keep_paths=True)
+    assert ("with other axes or another voxel size than their sform: v.nii" in " ".join(store.card.warnings)) == differs
+    assert store.rows["spacing_slice_mm"].unique().tolist() == [3.0]  # nibabel's choice
+
+
 def test_the_unit_of_space_that_a_header_states_is_converted_to_mm_as_in_itk(tmp_path):
     (tmp_path / "in").mkdir()
     voxels = np.arange(240, dtype=np.int16).reshape(8, 6, 5)
