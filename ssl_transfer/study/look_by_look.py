@@ -151,7 +151,8 @@ def in_words(decision: Decision) -> str:
     units = ", ".join(filter(None, (seeds, decision.holds_for)))
     test = "no test is possible"
     if math.isfinite(look.p_value):
-        test = f"[{look.ci_low:.3g}, {look.ci_high:.3g}], p {look.p_value:.2g}, level {look.level:.2g}"
+        p = f"equivalence p {look.p_tost:.2g}" if look.equivalent else f"p {look.p_value:.2g}"
+        test = f"[{look.ci_low:.3g}, {look.ci_high:.3g}], {p}, level {look.decides_at:.2g}"
     return (
         f"{name}: {decision.verdict}{reason} at look {decision.at + 1} of {len(decision.planned_looks)} ({units}): "
         f"{look.difference:+.3g} {test}"

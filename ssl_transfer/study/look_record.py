@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 FILE = "looks.json"
 AGAIN = "Put back a copy of the file; without it, looks that were taken would be taken again."
-VALUES = ("level", "level_tost", "difference", "ci_low", "ci_high", "p_value", "p_tost")
+VALUES = ("level", "level_tost", "difference", "ci_low", "ci_high", "confidence", "p_value", "p_tost")
 
 
 def read_looks(folder: str | Path) -> dict[str, Any]:
@@ -126,7 +126,7 @@ def _end(decision: Decision) -> dict[str, Any]:
         "look": None if decision.at is None else decision.at + 1,
         "of": len(decision.planned_looks),
         "seeds": decision.look and decision.look.planned,
-        "level": decision.look and _finite(decision.look.level),
+        "level": decision.look and _finite(decision.look.decides_at),
         "reason": decision.reason,
     }
 

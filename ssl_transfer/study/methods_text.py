@@ -326,7 +326,10 @@ def _equivalence(tested: Sequence[Decision]) -> list[str]:
     if not margins:
         return ["No equivalence margin was set."]
     named = listed([f"±{margin:g} {metric}" for metric, margin in margins.items()])
-    return [f"Equivalence within {named} was tested by two one-sided tests at the level of the same look."]
+    return [
+        f"Equivalence within {named} was tested by two one-sided tests at the level of the same look; the "
+        "interval of an equivalence has the confidence 1 − 2 · level."
+    ]
 
 
 def secondary_sentences(plan: Plan) -> list[str]:

@@ -52,6 +52,7 @@ def decision(
         df=seeds - 1,
         p_value=0.003,
         p_tost=0.0021,
+        confidence=1 - 2 * 0.0166 if "equivalent" in verdict else 1 - 0.0166,
     )
     table = pd.DataFrame({"unit": range(seeds), "a": 0.8, "b": np.linspace(0.7, 0.8, seeds)})
     fields = {
@@ -111,12 +112,20 @@ def test_an_estimate_above_the_relevant_difference_means_too_few_seeds(differenc
 def test_equivalence_states_its_margin_and_the_p_of_its_own_tests():
     text = str(claim(decision("equivalent", 0.001), terms()))
     assert text.startswith(f"CT and photographs are equivalent within ±0.02 for {SETTING} (+0.001")
-    assert "p = .002 (two one-sided tests)" in text
+    assert "[−0.019, +0.021], 96.68 % interval, at level .0166 (look 4 of 5), p = .002 (two one-sided tests)," in text
 
 
 def test_a_difference_within_the_margin_is_named_with_its_direction():
     text = str(claim(decision("equivalent and different", -0.005), terms()))
     assert "are equivalent within ±0.02" in text and "though photographs is better than CT" in text
+    assert "p = .002 (two one-sided tests) and p = .003 (difference)" in text
+
+
+def test_an_open_contrast_whose_interval_is_within_the_margin_says_at_which_level_equivalence_is_tested():
+    open_one = decision("not decided", 0.001, margin=0.03)
+    looks = [dataclasses.replace(look, p_value=0.6, p_tost=0.011, level_tost=0.01) for look in open_one.looks]
+    text = str(claim(dataclasses.replace(open_one, looks=tuple(looks)), terms(margin=0.03)))
+    assert "p = .600, equivalence p = .011 (two one-sided tests at level .01), n = 12 pairs" in text
 
 
 def test_where_less_is_better_the_metric_says_so():

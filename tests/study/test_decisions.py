@@ -235,6 +235,24 @@ def test_equivalence_needs_both_one_sided_tests_at_the_level_of_the_look():
     assert decision.verdict == "equivalent"
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_interval_of_an_equivalence_lies_within_the_margin(seed):
+    values = arms(CT=0.8, photographs=0.807, sd=0.016, seed=seed)
+    (decision,) = decide(tidy(values), None, [contrast()], looks=(8,), margin=0.02)
+    difference = values["CT"][0, 0].mean(1) - values["photographs"][0, 0].mean(1)
+    confidence = 0.9 if decision.verdict.startswith("equivalent") else 0.95
+    low, high = stats.ttest_1samp(difference, 0).confidence_interval(confidence)
+    assert (decision.look.ci_low, decision.look.ci_high) == pytest.approx((low, high))
+    assert decision.look.equivalent == (low >= -0.02 and high <= 0.02)
+
+
+def test_the_level_of_equivalence_ahead_is_not_raised_by_differences():
+    values = arms(seeds=4, CT=0.8, photographs=0.6, cells=0.797, seed=3)
+    first, second = decide(tidy(values), None, [contrast(), contrast(b="cells")], looks=(4, 8))
+    assert first.verdict == "better" and not second.decided
+    assert (second.levels[-1], second.level_tost) == (nominal_levels(0.05, (4, 8))[1], nominal_levels(0.025, (4, 8))[1])
+
+
 def test_strategies_are_compared_within_their_pretrainings():
     frame = tidy(arms(CT=0.8, photographs=0.7))
     full = frame.assign(strategy="full", protocol="finetune")

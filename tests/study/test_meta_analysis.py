@@ -180,7 +180,7 @@ def test_standard_errors_are_those_of_the_test_and_of_the_interval_where_t_is_ze
     half = (table["ci_high"] - table["ci_low"]) / 2
     expected = half / stats.t.ppf(1 - table["level"] / 2, table["df"])
     assert standard_errors(table) == pytest.approx(expected)
-    zero = table.assign(t=0.0, difference=0.0, level=0.01, ci_low=-expected * stats.t.ppf(0.995, table["df"]))
+    zero = table.assign(t=0.0, difference=0.0, confidence=0.99, ci_low=-expected * stats.t.ppf(0.995, table["df"]))
     zero["ci_high"] = -zero["ci_low"]
     assert standard_errors(zero) == pytest.approx(expected)
 

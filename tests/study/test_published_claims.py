@@ -81,7 +81,7 @@ def test_the_page_has_the_claims_in_words(evidence):
 def test_what_would_decide_a_claim_of_equivalence_is_the_pairs_that_equivalence_needs(evidence):
     sentence = would_decide(evidence.decisions[1], evidence.terms)
     assert re.fullmatch(
-        r"Equivalence within ±0\.02 needs \d+ pairs of pretraining seeds at this level, if .*", sentence
+        r"Equivalence within ±0\.02 needs \d+ pairs of pretraining seeds at level \.025, if .*", sentence
     )
 
 

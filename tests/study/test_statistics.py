@@ -251,7 +251,21 @@ def test_a_verdict_follows_from_the_interval_at_its_level():
     different = table["verdict"].isin(["better", "worse", "equivalent and different"])
     assert different.any() and not different.all()
     outside = (table["ci_low"] > 0) | (table["ci_high"] < 0)
-    pd.testing.assert_series_equal(different, outside, check_names=False)
+    alone = table["verdict"] != "equivalent"  # its interval may have 0 outside
+    pd.testing.assert_series_equal(different[alone], outside[alone], check_names=False)
+
+
+@pytest.mark.parametrize("shared_draws", [True, False])
+def test_the_interval_of_an_equivalence_is_that_of_two_one_sided_tests_and_lies_within_the_margin(shared_draws):
+    table = contrasts(random_study(tasks="abcdef"), margin=0.12, family=("metric",), shared_draws=shared_draws)
+    found = table[table["verdict"].str.startswith("equivalent")]
+    beyond = stats.t.ppf(1 - found["level"] / 2, found["df"]) * (found["difference"] / found["t"]).abs()
+    assert (found["difference"].abs() + beyond > 0.12).any()  # the interval at 1 − level would leave the margin
+    assert (found[["ci_low", "ci_high"]].abs().max(axis=1) <= 0.12).all()
+    alone = found[found["verdict"] == "equivalent"]
+    half = stats.t.ppf(1 - alone["level"], alone["df"]) * (alone["difference"] / alone["t"]).abs()
+    assert (alone["ci_high"] - alone["difference"]).tolist() == pytest.approx(half.tolist())
+    assert alone["confidence"].tolist() == pytest.approx((1 - 2 * alone["level"]).tolist())
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -309,7 +323,7 @@ def test_a_margin_of_one_metric_is_none_of_another():
 )
 def test_declared_pairs_are_rows_of_the_full_table_with_a_family_of_their_own(pairs):
     few, full = contrasts(random_study(), pairs=pairs), contrasts(random_study())
-    corrected = ("p_holm", "p_bh", "verdict", "level", "ci_low", "ci_high", "g_low", "g_high")
+    corrected = ("p_holm", "p_bh", "verdict", "level", "confidence", "ci_low", "ci_high", "g_low", "g_high")
     same = [name for name in CONTRAST_COLUMNS if name not in corrected]
     kept = full[(full["a"] == "ct") & full["b"].isin(["photographs", "scratch"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(few[same], kept[same])

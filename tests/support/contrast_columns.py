@@ -40,4 +40,5 @@ CONTRAST_COLUMNS = [
     "unpaired_b",
     "missing_a",
     "missing_b",
+    "confidence",
 ]

@@ -12,6 +12,7 @@ from ssl_transfer.measures.metrics import metric_sign
 from ssl_transfer.study.declared import DeclaredContrast, Stated, of_metric
 from ssl_transfer.study.report.wording import (
     JOIN,
+    confidence,
     listed,
     measure,
     noisy,
@@ -34,7 +35,7 @@ class Claim:
 
     Attributes:
         text: The claim, without a full stop.
-        numbers: Effect, interval at the level that decided, level and look, p, n and df; empty before the first look.
+        numbers: Effect, interval that agrees with the verdict, level and look, p, n and df; empty before the first look.
         scope: What the claim is limited to, as a sentence; empty: nothing but the design.
     """
 
@@ -190,7 +191,7 @@ def numbers(decision: Decision, *, from_winner: bool = False) -> str:
     low, high = sorted((turn * look.ci_low, turn * look.ci_high))
     interval = "" if math.isnan(low) else f" [{number(low, True)}, {number(high, True)}]"
     effect = f"{number(turn * look.difference, True)}{interval}"
-    text = f"{effect} at level {nominal(look.level)}{of_looks(decision)}, {_p(decision, look)}, {units_of(decision)}"
+    text = f"{effect}{_level(decision, look)}{of_looks(decision)}, {_p(decision, look)}, {units_of(decision)}"
     return text if from_winner else f"({text})"
 
 
@@ -201,10 +202,24 @@ def of_looks(decision: Decision) -> str:
     return f" (look {decision.at + 1} of {len(decision.planned_looks)})"
 
 
+def _level(decision: Decision, look: Look) -> str:
+    """The level that decides, and the confidence of an interval at another one."""
+    if decision.ungated in WITHIN_MARGIN:
+        return f", {confidence(1 - look.confidence)} interval, at level {nominal(look.level_tost)}"
+    return f" at level {nominal(look.level)}"
+
+
 def _p(decision: Decision, look: Look) -> str:
-    if decision.verdict in WITHIN_MARGIN:
-        at = f" at level {nominal(look.level_tost)}" if look.level_tost != look.level else ""
-        return f"{p_equals(look.p_tost)} (two one-sided tests{at})"
+    """The p-value behind the verdict; of an open contrast that looks equivalent, also why it is not."""
+    tost = f"{p_equals(look.p_tost)} (two one-sided tests"
+    if decision.ungated == BOTH:
+        at = f" at level {nominal(look.level)}" if look.level != look.level_tost else ""
+        return f"{tost}) and {p_equals(look.p_value)} (difference{at})"
+    if decision.ungated in WITHIN_MARGIN:
+        return f"{tost})"
+    within = max(-look.ci_low, look.ci_high) <= decision.margin  # False without a margin, or without an interval
+    if not decision.found and within:
+        return f"{p_equals(look.p_value)}, equivalence {tost} at level {nominal(look.level_tost)})"
     return p_equals(look.p_value)
 
 

@@ -295,7 +295,7 @@ def _look_at(ax: Axes, decision: Decision, position: int, look: Look, looks: Loo
     if decides:
         below = look.difference * metric_sign(decision.contrast.metric) < 0
         ax.annotate(
-            f"{decision.verdict}\nlevel {nominal(look.level)}",
+            f"{decision.verdict}\nlevel {nominal(look.decides_at)}",
             (look.n_a, look.ci_low if below else look.ci_high),
             (0, -4 if below else 4),
             textcoords="offset points",
@@ -315,11 +315,10 @@ def boundaries_of_looks(decision: Decision) -> tuple[list[int], list[float]]:
     from scipy import special
 
     seeds = [look.n_a for look in decision.looks]
-    halves = [(look.ci_high - look.ci_low) / 2 for look in decision.looks]
+    halves = [float(special.stdtrit(look.df, 1 - look.level / 2)) * look.error for look in decision.looks]
     latest = decision.looks[-1]
-    error = halves[-1] / float(special.stdtrit(latest.df, 1 - latest.level / 2))
     for planned, alpha in zip(decision.planned_looks[len(seeds) :], decision.levels[len(seeds) :], strict=True):
         seeds.append(planned)
-        standard_error = error * math.sqrt(latest.n_a / planned)
+        standard_error = latest.error * math.sqrt(latest.n_a / planned)
         halves.append(float(special.stdtrit(planned - 1, 1 - alpha / 2) * standard_error))
     return seeds, halves

@@ -22,7 +22,7 @@ VALUES = (
 )
 DIFFERENCES = (
     "Difference of every pair, where sides are paired, and above it the mean difference with its interval at the level that "
-    "decides. Filled, in the colour of the better arm: decided.{band}"
+    "decides (of an equivalence, that of two one-sided tests). Filled, in the colour of the better arm: decided.{band}"
 )
 BAND = " Grey band: the margin of equivalence."
 

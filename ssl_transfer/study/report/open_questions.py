@@ -29,11 +29,12 @@ def would_decide(decision: Decision, terms: Terms) -> str:
         return _sentences(decision, terms)[-1]
     if decision.contrast.expect != EQUIVALENT or not margin > 0 or decision.units.test != PAIRED:
         return _needed(decision, found, metric)
-    pairs = equivalence_pairs_needed(margin / found.sd, alpha=found.level)
+    pairs = equivalence_pairs_needed(margin / found.sd, alpha=decision.level_tost)
     if pairs is None:
         return f"No practicable number of seeds shows equivalence {terms.within_margin(metric)}."
     return (
-        f"Equivalence {terms.within_margin(metric)} needs {pairs} {_pairs(decision)} at this level, if nothing differs."
+        f"Equivalence {terms.within_margin(metric)} needs {pairs} {_pairs(decision)} at level {nominal(decision.level_tost)}, "
+        "if nothing differs."
     )
 
 

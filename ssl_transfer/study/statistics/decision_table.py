@@ -38,9 +38,9 @@ def _row(decision: Decision, boundaries: Mapping[tuple[str, str], str]) -> dict[
     a, b = decision.units_at[decision.at].values()
     if decision.units.test == "paired":
         pairs = differences(a, b, np.zeros(len(a), int), 1)[0]
-        effect = vars(paired_hedges_g(Samples.of(a), Samples.of(b), pairs, 1 - look.level))
+        effect = vars(paired_hedges_g(Samples.of(a), Samples.of(b), pairs, look.confidence))
     else:
-        effect = vars(hedges_g(a, b, 1 - look.level))
+        effect = vars(hedges_g(a, b, look.confidence))
     row: dict[str, Any] = {
         "protocol": contrast.protocol,
         "task": " + ".join(contrast.tasks),
@@ -60,7 +60,8 @@ def _row(decision: Decision, boundaries: Mapping[tuple[str, str], str]) -> dict[
         "verdict": decision.verdict,
         "test": decision.units.test,
         "family": decision.family,
-        "level": look.level,
+        "level": look.decides_at,
+        "confidence": look.confidence,
         "holds_for": decision.holds_for,
     }
     for side, columns in sides.items():

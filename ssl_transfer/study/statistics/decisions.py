@@ -24,7 +24,7 @@ from ssl_transfer.study.statistics.contrast_units import CHECKPOINTS, STUDY, Uni
 from ssl_transfer.study.statistics.corrections import ALPHA
 from ssl_transfer.study.statistics.look_tests import ContrastData, LookTests
 from ssl_transfer.study.statistics.sequential import SPENDING, holm_levels
-from ssl_transfer.study.statistics.verdicts import BETTER, NOT_DECIDED, verdicts
+from ssl_transfer.study.statistics.verdicts import BETTER, NOT_DECIDED, confidence_beside, verdicts
 from ssl_transfer.study.table import complete
 
 GATE, PRIMARY = "gate", "primary"
@@ -38,17 +38,19 @@ class Look:
         planned: Seeds at this look by the design.
         n_a: Units of side a; with pairs, equal to `n_b`.
         n_b: Units of side b.
-        level: Nominal two-sided level of this look, for its p-value and its interval.
+        level: Nominal two-sided level of this look, for its p-value.
         level_tost: Level of the test of equivalence; that of `level` until a contrast of the family is decided.
         mean_a: Mean of side a.
         mean_b: Mean of side b.
         difference: mean_a − mean_b.
-        ci_low: Lower end of the interval at confidence 1 − level.
+        ci_low: Lower end of the interval at `confidence`.
         ci_high: Upper end.
         t: Statistic.
         df: Degrees of freedom.
         p_value: Two-sided.
         p_tost: The larger p-value of two one-sided tests at the margin; NaN without a margin.
+        confidence: Of the interval: 1 − level; if the look finds both sides equivalent, 1 − 2 · level_tost. See
+            `verdicts.confidence_beside`.
     """
 
     planned: int
@@ -65,6 +67,19 @@ class Look:
     df: float
     p_value: float
     p_tost: float
+    confidence: float
+
+    @property
+    def error(self) -> float:
+        """Standard error of the difference; NaN where no test is possible."""
+        from scipy import special
+
+        return (self.ci_high - self.ci_low) / 2 / float(special.stdtrit(self.df, (1 + self.confidence) / 2))
+
+    @property
+    def decides_at(self) -> float:
+        """The level of the verdict: that of the test of equivalence where this look finds equivalence alone."""
+        return self.level_tost if self.equivalent and not self.different else self.level
 
     @property
     def different(self) -> bool:
@@ -90,6 +105,7 @@ class Decision:
         units: The values of both sides, those after the deciding look too.
         planned_looks: Seeds at each look of the design.
         levels: Level of each of these looks: of those up to now as they were, of later ones as the family stands now.
+        level_tost: Level of the test of equivalence at the last of these looks.
         ungated: The verdict that the gate withholds; elsewhere the verdict.
         reason: Why there is no verdict, where the data alone do not say so; else empty.
         margin: Largest difference that counts as equivalent; NaN: none.
@@ -105,6 +121,7 @@ class Decision:
     planned_looks: tuple[int, ...]
     ungated: str
     levels: tuple[float, ...] = ()
+    level_tost: float = float("nan")
     reason: str = ""
     margin: float = float("nan")
     units_at: tuple[Units, ...] = ()
@@ -252,7 +269,8 @@ class _Outcome:
         withheld: Reason why the gate withholds the verdict; empty where it does not.
         tests: The tests of each look.
         levels: Level and level of equivalence of each look, shape (looks, 2, studies).
-        ahead: Level of each look of the design as the family stands now, shape (studies, looks of the design).
+        ahead: Level and level of equivalence of each look of the design as the family stands now, shape (2, studies, looks of the
+            design).
     """
 
     def __init__(self, data: ContrastData, family: str):
@@ -263,7 +281,7 @@ class _Outcome:
         self.different, self.equivalent = np.zeros(studies, bool), np.zeros(studies, bool)
         self.withheld = np.full(studies, "", object)
         self.levels = np.full((len(self.tests), 2, studies), np.nan)
-        self.ahead = np.full((studies, len(data.looks)), np.nan)
+        self.ahead = np.full((2, studies, len(data.looks)), np.nan)
 
     def look(self, step: int, levels: np.ndarray) -> None:
         """Take a look at levels, shape (2, studies): what it decides is kept, and so is the level of what it has decided."""
@@ -352,9 +370,9 @@ def _sequential(
             for outcome in outcomes:
                 if step < len(outcome.tests):
                     outcome.look(step, levels[outcome.data.looks][count, step])
-    different = np.minimum(_found(outcomes).sum(0)[0], tests - 1)
+    count = np.minimum(_found(outcomes).sum(0), tests - 1)
     for outcome in outcomes:
-        outcome.ahead = levels[outcome.data.looks][different]
+        outcome.ahead = levels[outcome.data.looks][count]
     return outcomes
 
 
@@ -380,7 +398,8 @@ def _decision(outcome: _Outcome, study: int) -> Decision:
         units=data.units,
         planned_looks=data.looks,
         ungated=ungated,
-        levels=(*(look.level for look in looks), *map(float, outcome.ahead[study, len(looks) :])),
+        levels=(*(look.level for look in looks), *map(float, outcome.ahead[0, study, len(looks) :])),
+        level_tost=looks[-1].level_tost if len(looks) == len(data.looks) else float(outcome.ahead[1, study, -1]),
         reason=withheld,
         margin=data.margin,
         units_at=tuple(replace(data.units, table=data.units.table[data.at(step)]) for step in range(len(looks))),
@@ -388,7 +407,8 @@ def _decision(outcome: _Outcome, study: int) -> Decision:
 
 
 def _look(planned: int, tests: LookTests, levels: np.ndarray, study: int) -> Look:
-    low, high = tests.test.interval(1 - levels[0])
+    confidence = confidence_beside(tests.p_value <= levels[0], tests.p_tost <= levels[1], *levels)
+    low, high = tests.test.interval(confidence)
     values = {
         **{
             name: getattr(tests, name) for name in ("n_a", "n_b", "mean_a", "mean_b", "difference", "p_value", "p_tost")
@@ -398,5 +418,6 @@ def _look(planned: int, tests: LookTests, levels: np.ndarray, study: int) -> Loo
         "ci_high": high,
         "level": levels[0],
         "level_tost": levels[1],
+        "confidence": confidence,
     }
     return Look(planned=planned, **{name: np.asarray(value)[study].item() for name, value in values.items()})

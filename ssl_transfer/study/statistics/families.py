@@ -21,7 +21,7 @@ from ssl_transfer.study.statistics.corrections import (
     holm,
     holm_decisions,
 )
-from ssl_transfer.study.statistics.verdicts import verdicts
+from ssl_transfer.study.statistics.verdicts import confidence_beside, verdicts
 from ssl_transfer.study.table import CELL, matches
 
 FAMILY = ("protocol", "metric", "fraction")
@@ -91,12 +91,12 @@ class Families:
                 are planned. None: the contrasts of the table that could be tested.
 
         Returns:
-            The table with p_holm, p_bh, verdict, family and level: the level at which the verdict was reached, or at which the
-            contrast is still open.
+            The table with p_holm, p_bh, verdict, family, level (at which the verdict was reached, or at which the contrast is
+            still open) and confidence (of the interval that agrees with the verdict, see `verdicts.confidence_beside`).
         """
         kinds, family = self.kinds(table), self._numbers(table, planned)
         tests = np.bincount(family[len(table) :], minlength=family.max(initial=0) + 1)
-        columns = {name: np.full(len(table), np.nan) for name in ("p_holm", "p_bh", "level")}
+        columns = {name: np.full(len(table), np.nan) for name in ("p_holm", "p_bh", "level", "confidence")}
         different, equivalent = np.zeros(len(table), bool), np.zeros(len(table), bool)
         p, p_tost = table["p_value"].to_numpy(float), table["p_tost"].to_numpy(float)
         for rows in _groups(family[: len(table)]):
@@ -106,6 +106,7 @@ class Families:
             different[rows], level = decisions(p[rows], m)
             equivalent[rows], level_equivalent = decisions(p_tost[rows], m)
             columns["level"][rows] = np.where(equivalent[rows] & ~different[rows], level_equivalent, level)
+            columns["confidence"][rows] = confidence_beside(different[rows], equivalent[rows], level, level_equivalent)
         verdict = _verdicts(table, different, equivalent)
         return table.assign(**columns, verdict=verdict, family=kinds)
 

@@ -164,14 +164,18 @@ def standard_errors(contrasts: pd.DataFrame) -> np.ndarray:
     """The standard error of each difference, from its t statistic or, where that is 0, from its interval; NaN if unknown.
 
     Args:
-        contrasts: `statistics.contrasts`: difference, t, df, ci_low and ci_high (at 1 − `level`, by default 95 %).
+        contrasts: `statistics.contrasts`: difference, t, df, ci_low and ci_high (at `confidence`, by default 95 %).
     """
     from scipy import special
 
     difference, t = contrasts["difference"].to_numpy(float), contrasts["t"].to_numpy(float)
-    level = contrasts["level"].to_numpy(float) if "level" in contrasts else np.full(len(contrasts), np.nan)
+    confidence = (
+        contrasts["confidence"].to_numpy(float) if "confidence" in contrasts else np.full(len(contrasts), np.nan)
+    )
     half = (contrasts["ci_high"] - contrasts["ci_low"]).to_numpy(float) / 2
-    quantile = special.stdtrit(contrasts["df"].to_numpy(float), 1 - np.where(level > 0, level, ALPHA) / 2)
+    quantile = special.stdtrit(
+        contrasts["df"].to_numpy(float), (1 + np.where(confidence > 0, confidence, 1 - ALPHA)) / 2
+    )
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.abs(t) > 0, difference / t, half / quantile)
 

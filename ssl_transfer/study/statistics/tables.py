@@ -60,6 +60,7 @@ CONTRAST_COLUMNS = [
     "unpaired_b",
     "missing_a",
     "missing_b",
+    "confidence",
 ]
 PLANNED_COLUMNS = [
     *CELL,
@@ -140,8 +141,9 @@ def contrasts(
 
     Verdicts, at the `level` of the row (see `families.Families.decide`): `equivalent` if the test of equivalence within
     `margin` (TOST) rejects, `equivalent and different` if that of a difference does too, `better` or `worse` if only that of
-    a difference does, else `not decided`. Intervals, of Hedges' g too, have the confidence 1 − level. Whether more or less is
-    better is given by `measures.metrics`.
+    a difference does, else `not decided`. Intervals, of Hedges' g too, have the `confidence` of the row: 1 − level, of an
+    equivalence 1 − 2 · level, so that they agree with the verdict. Whether more or less is better is given by
+    `measures.metrics`.
 
     Args:
         frame: A tidy table (`study_table`); boundary and run_id may be missing, and without noise its two columns.
@@ -180,7 +182,7 @@ def contrasts(
     table["p_tost"] = test.difference.p_tost(_margins(margin, table["metric"]))
     tests = None if planned is None else _planned_tests(planned, frame, boundaries, pairs, shared_draws)
     table = families.decide(table, tests)
-    confidence = 1 - table["level"].to_numpy()
+    confidence = table["confidence"].to_numpy()
     low, high = test.difference.interval(confidence)
     table = table.assign(ci_low=low, ci_high=high, **test.effect(confidence))
     table["holds_for"] = _scope(test.checkpoints)

@@ -23,6 +23,28 @@ def verdicts(different: np.ndarray, equivalent: np.ndarray, improved: np.ndarray
     return np.select(cases, [BOTH, EQUIVALENT, BETTER, WORSE], NOT_DECIDED).astype(object)
 
 
+def confidence_beside(
+    different: np.ndarray, equivalent: np.ndarray, level: np.ndarray, level_equivalent: np.ndarray
+) -> np.ndarray:
+    """Confidence of the interval that agrees with a verdict.
+
+    A test for a difference at a level agrees with the interval of confidence 1 − level, which excludes 0 exactly if the test
+    rejects. Two one-sided tests at a level agree with that of confidence 1 − 2 · level, which lies within the margin exactly if
+    both reject. Where a difference and equivalence are found, the narrower of the two intervals agrees with both.
+
+    Args:
+        different: Whether the difference from 0 is significant.
+        equivalent: Whether both one-sided tests at the margin are.
+        level: Of the test for a difference.
+        level_equivalent: Of the test of equivalence.
+
+    References:
+        Schuirmann 1987, https://doi.org/10.1007/BF01068419.
+    """
+    both = np.maximum(level, 2 * np.asarray(level_equivalent))
+    return 1 - np.where(equivalent, np.where(different, both, 2 * np.asarray(level_equivalent)), level)
+
+
 def replication(verdict: str, expect: str) -> str:
     """What a verdict says of a claim: `replicated`, `contrary`, `undecided`, or `equivalent` where a difference was claimed.
 

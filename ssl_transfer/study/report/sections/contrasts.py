@@ -53,7 +53,8 @@ t-test runs over pretraining seeds (over evaluation seeds where both share a sin
 checkpoints only). “Welch”: Welch’s t-test, where one of the arms has no pretraining seeds or draws are not shared. Secondary
 contrasts are corrected by Holm’s rule, exploratory ones by Benjamini and Hochberg’s, each within one {{ family }} and over
 {{ "all tests that the study plans" if planned else "all tests" }}. Level: that at which the verdict was reached, or at which
-the contrast is still open; the interval has the confidence 1 − level. “Not decided” does not mean “equal”.
+the contrast is still open; the interval has the confidence 1 − level, of an equivalence 1 − 2 · level, as two one-sided tests
+have. “Not decided” does not mean “equal”.
 {%- if declared %} Pairs of the gate and the primary contrasts stand here again, as one of their family; what is said of them
 above counts.{% endif %}
 {{- left_out }} Click a column heading to sort.

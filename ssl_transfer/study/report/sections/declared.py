@@ -13,7 +13,8 @@ from ssl_transfer.study.report.section import Drawing, Section, render
 from ssl_transfer.study.statistics import Decision
 
 MONITORING = (
-    "{which}, look by look: difference of means with its interval at the level of the look. Dashed: the boundary of each "
+    "{which}, look by look: difference of means with its interval at the level of the look (if it finds equivalence, of two "
+    "one-sided tests). Dashed: the boundary of each "
     "look, beyond which it decides that the sides differ (for looks to come, with the standard deviation so far). Filled: the "
     "look that decided; faint: looks after it, which change nothing.{band}"
 )
@@ -36,7 +37,8 @@ TEMPLATE = """
 {% set look = row.look %}
 <td class="num" data-v="{{ row.at }}">{{ row.at }} of {{ row.planned }}</td>
 <td class="num" data-v="{{ look.n_a + look.n_b }}">{{ look.n_a if row.paired else look.n_a ~ " / " ~ look.n_b }}</td>
-<td class="num" data-v="{{ look.level | rounded }}">{{ look.level | nominal }}</td>{{ num(look.mean_a) }}{{ num(look.mean_b) }}
+<td class="num" data-v="{{ look.decides_at | rounded }}">{{ look.decides_at | nominal }}</td>
+{{- num(look.mean_a) }}{{ num(look.mean_b) }}
 {{- num(look.difference, true) }}<td class="tight" data-v="{{ look.ci_low | rounded }}">{{ interval(look) }}</td>
 <td class="num" data-v="{{ look.t | rounded }}">{{ look.t | t(look.df) }}</td>
 <td class="num" data-v="{{ look.p_value | rounded }}">{{ look.p_value | p }}</td>
@@ -77,7 +79,8 @@ def _intro(decisions: Sequence[Decision]) -> str:
         f"Declared before the results: {tests} at a familywise error of .05{several}. The unit is the pretraining seed; both "
         "sides are averaged within it over evaluation seeds, label fractions and targets, and compared in pairs where they "
         "share their random draws. The interval has the confidence 1 − level of its row: it excludes 0 if and only if the look "
-        "decides that A and B differ. “Left out”: runs without a counterpart on the other side."
+        "decides that A and B differ. Where they are equivalent it has the confidence 1 − 2 · level of that test, and lies "
+        "within the margin. “Left out”: runs without a counterpart on the other side."
     )
 
 

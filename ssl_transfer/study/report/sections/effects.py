@@ -9,7 +9,8 @@ from ssl_transfer.study.report.section import Section, render
 
 MOST_LINES = 90  # of a metric: beyond, only those contrasts that the recommendations show as evidence
 CAPTION = (
-    "Differences in {metric}, with intervals at the level that decides each of them (corrected for multiple tests). Filled, in "
+    "Differences in {metric}, with intervals at the level that decides each of them (corrected for multiple tests; of an "
+    "equivalence, the interval of two one-sided tests). Filled, in "
     "the colour of the better arm: significant. Hollow: not decided, or equivalent."
 )
 EVIDENCE_ONLY = " Only the contrasts shown under “Recommendation by target”."

@@ -62,7 +62,7 @@ def _row(evidence: Evidence, decision: Decision) -> dict[str, Any]:
         "difference": look.difference if look else nan,
         "ci_low": look.ci_low if look else nan,
         "ci_high": look.ci_high if look else nan,
-        "level": look.level if look else nan,
+        "level": look.decides_at if look else nan,
         "p_corrected": _corrected(decision),
         "n": units_used(look.n_a, look.n_b, decision.units.test) if look else "",
         "verdict": decision.verdict,
