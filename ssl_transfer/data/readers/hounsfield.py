@@ -26,6 +26,7 @@ LOWEST_HU, HIGHEST_HU = -3100.0, 4500.0  # padding of some scanners; metal reach
 METAL_SHARE = 0.01
 WHOLE_SHARE = 0.95  # of a CT volume without air: scanners store whole numbers
 LOW = -500.0  # a volume of another modality that reaches below is named
+NORMALISED = 10.0  # fractions that reach no further from 0 are normalised values: HU of any volume do
 SAMPLED_VOXELS = 2**20
 
 Verdict = Literal["ct", "fits", "other"]
@@ -81,6 +82,27 @@ def hu_evidence(values: np.ndarray, modality: str | None = None) -> Evidence:
     if lowest in CLIPPED_AT:
         return Evidence("ct", f"its smallest value is {lowest:g}, where CT is clipped", lowest)
     return Evidence("fits", f"no air, but values from {lowest:g} to {values.max():g} fit HU", lowest)
+
+
+def is_normalised(values: np.ndarray) -> bool:
+    """Whether values were scaled to a range such as 0 to 1: as HU, they would be rounded to a few numbers.
+
+    Example:
+        >>> is_normalised(np.array([0.0, 0.25, 1.0])), is_normalised(np.array([-1024.0, 40.5]))
+        (True, False)
+    """
+    if values.dtype.kind != "f":
+        return False
+    finite = values[np.isfinite(values)]
+    return bool(finite.size) and float(np.abs(finite).max()) <= NORMALISED and bool((finite % 1 != 0).any())
+
+
+def nonnegative_note(domain: str, what: str) -> str:
+    """The warning about values that are read as HU by the user's word, although none is below 0."""
+    return (
+        f"read as HU because of --domain {domain}, although {what} is below 0, where CT has air. If values were windowed, ingest "
+        "them without --domain"
+    )
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from ssl_transfer.data.readers.hounsfield import (
     decide_by_domain,
     decide_by_values,
     hu_evidence,
+    is_normalised,
+    nonnegative_note,
 )
 from ssl_transfer.data.readers.items import Items, Records, Selected
 from ssl_transfer.data.readers.masks import Masks
@@ -152,6 +154,11 @@ class NiftiReader:
         if volume.dtype.kind != "f":
             volume = np.clip(volume, AIR_HU, 32767) if self.in_hu else volume
             return volume.astype(dtype), None
+        if self.in_hu and self.domain is not None and is_normalised(volume):
+            low, high = np.nanmin(volume), np.nanmax(volume)
+            raise Unreadable(
+                f"its values from {low:.3g} to {high:.3g} are no HU, but normalised. Ingest it without --domain {self.domain}"
+            )
         finite, _ = replace_non_finite(volume)
         replaced = ~(volume == finite)  # NaN differs from everything
         if self.in_hu:
@@ -215,7 +222,11 @@ class NiftiReader:
     def _in_one_unit(self, items: Sequence[Item], refused: list[Refusal]) -> tuple[Sequence[Item], Decision]:
         """Decide whether the source is in HU, and set aside the files that are not of its kind."""
         if self.domain is not None:
-            return items, decide_by_domain(self.domain)
+            decision = decide_by_domain(self.domain)
+            count = sum(items[position].dtype == np.uint8 for position in _first_of_files(items))
+            if decision.in_hu and count:
+                decision.notes.append(nonnegative_note(self.domain, f"no value of {count} file(s) with 8 bits"))
+            return items, decision
         firsts = _first_of_files(items)
         paths = Selected(items, firsts, lambda item: item.path)
         evidence = Records()

@@ -11,8 +11,16 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ssl_transfer.csv_table import shown, without_missing
+from ssl_transfer.data.readers.dicom_grey import AIR_HU
 from ssl_transfer.data.readers.finite import replace_non_finite
-from ssl_transfer.data.readers.hounsfield import SAMPLED_VOXELS, hu_evidence
+from ssl_transfer.data.readers.hounsfield import (
+    LOW,
+    SAMPLED_VOXELS,
+    Evidence,
+    hu_evidence,
+    is_normalised,
+    nonnegative_note,
+)
 from ssl_transfer.data.readers.limits import check_promise
 from ssl_transfer.data.readers.mask_files import count_values
 from ssl_transfer.data.readers.masks import Masks
@@ -33,7 +41,8 @@ class NpzReader:
 
     Args:
         root: The file.
-        domain: For `ct…` int16 values are HU. None: int16 values are HU if they have a peak of air (see `hounsfield`).
+        domain: For `ct…` values with a sign are HU, unless they are normalised. None: they are if they have a peak of air (see
+            `hounsfield`).
         mask_names: The `--mask-names` option; without it, names are those of the array `mask_names` (from value 0).
         mask_ignore: The `--mask-ignore` option.
         mask_threshold: The `--mask-threshold` option.
@@ -81,7 +90,7 @@ class NpzReader:
         units = "display" if all(item.dtype == np.uint8 for item in items) else "stored"
         for item in items:
             if in_hu:
-                item.row["intensity"] = "hu"
+                item.dtype, item.row["intensity"] = np.dtype(np.int16), "hu"
         self._decide_masks(archive, prefixes)
         return Scan(
             items,
@@ -106,12 +115,17 @@ class NpzReader:
         _, images, masks = self._loaded
         image = np.moveaxis(images[int(position)], -1, 0)
         columns = {}
+        in_hu = item.row.get("intensity") == "hu"
+        unknown = np.isnan(image) if in_hu and image.dtype.kind == "f" else None
         if image.dtype.kind == "f":
             with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, which is replaced
                 image, columns["non_finite"] = replace_non_finite(image.astype(np.float32))
         if self._colour_factor is not None and item.channels == 3 and images.dtype not in (np.uint8, bool):
             scaled = image * self._colour_factor
             image = np.clip(np.rint(scaled) if images.dtype.kind == "f" else np.floor(scaled), 0, 255)
+        if in_hu:
+            image = np.rint(image) if unknown is None else np.where(unknown, AIR_HU, np.rint(image))
+            image = np.clip(image, AIR_HU, 32767)
         image = image.astype(np.uint8) * 255 if image.dtype == bool else image.astype(item.dtype)
         mask = None
         if masks is not None:
@@ -148,17 +162,40 @@ class NpzReader:
                 item.row |= {"intensity": "colour", "bits": bits}
 
     def _is_hu(self, items: list[Item], samples: list[np.ndarray], notes: list[str]) -> bool:
-        """Whether values are HU: int16, and by the domain or the values."""
-        if not all(item.dtype == np.int16 for item in items):
+        """Whether values are HU, by the domain or the values: those of grey images with a sign can be."""
+        is_ct = self.domain is not None and self.domain.startswith("ct")
+        if self.domain is not None and not is_ct:
             return False
-        if self.domain:
-            return self.domain.startswith("ct")
-        evidence = hu_evidence(np.concatenate(samples))
+        types = sorted({str(sample.dtype) for sample in samples})
+        can_be = [sample.dtype.kind in "if" for sample in samples]
+        if not all(can_be) or any(item.channels != 1 for item in items):
+            if is_ct or any(
+                hu_evidence(sample).verdict == "ct" for sample, can in zip(samples, can_be, strict=True) if can
+            ):
+                notes.append(
+                    f"not read as HU: values are {' and '.join(types)}; expected grey ones with a sign in all splits"
+                )
+            return False
+        values = np.concatenate([sample.astype(np.float64) for sample in samples])
+        evidence = hu_evidence(values)
+        if is_ct:
+            return self._is_hu_by_domain(values, evidence, notes)
         if evidence.verdict == "ct":
             notes.append(f"read as CT in HU, because {evidence.reason}; --domain overrides this")
-        elif evidence.lowest < 0:
+        elif evidence.lowest < (0 if types == ["int16"] else LOW):
             notes.append(f"not read as HU: {evidence.reason}; --domain ct overrides this")
         return evidence.verdict == "ct"
+
+    def _is_hu_by_domain(self, values: np.ndarray, evidence: Evidence, notes: list[str]) -> bool:
+        """Whether values are HU if the domain is CT: all are but those that are normalised."""
+        if is_normalised(values):
+            notes.append(
+                f"not read as HU: values from {np.nanmin(values):.3g} to {np.nanmax(values):.3g} are normalised"
+            )
+            return False
+        if evidence.lowest >= 0:
+            notes.append(nonnegative_note(str(self.domain), "no value"))
+        return True
 
     def _decide_masks(self, archive, prefixes: list[str]) -> None:
         """Check the masks' shape, and decide on the coding of their values."""

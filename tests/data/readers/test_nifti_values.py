@@ -84,6 +84,27 @@ def test_hu_are_known_by_their_peak_of_air(kind):
     assert hu_evidence(values).verdict == verdict
 
 
+def test_normalised_values_are_no_hu_whatever_the_domain(tmp_path):
+    save(tmp_path / "in/unit.nii.gz", NOISE.random(SHAPE).astype(np.float32))
+    save(tmp_path / "in/ct.nii.gz", ct().astype(np.float32))
+    store = ingest(tmp_path / "in", tmp_path / "s", domain="ct", max_refused=1)
+    [(name, (kind, reason))] = reasons(store).items()
+    assert (name, kind) == (
+        "unit.nii.gz",
+        "unreadable",
+    ) and "are no HU, but normalised. Ingest it without --domain ct" in reason
+    assert len(store) == 5 and store.read([0]).min() == -1000
+
+
+def test_volumes_of_8_bits_that_are_read_as_hu_are_counted(tmp_path):
+    save(tmp_path / "in/windowed.nii.gz", mr(0, 255).astype(np.uint8))
+    save(tmp_path / "in/ct.nii.gz", ct())
+    assert "although no value of 1 file(s) with 8 bits is below 0" in said(
+        ingest(tmp_path / "in", tmp_path / "s", domain="ct")
+    )
+    assert "below 0" not in said(ingest(tmp_path / "in", tmp_path / "mr", domain="mr"))
+
+
 def test_a_sidecar_decides():
     assert hu_evidence(ct(), "MR").verdict == "other" and hu_evidence(mr(), "CT").verdict == "ct"
 

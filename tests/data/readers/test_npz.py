@@ -1,5 +1,7 @@
 """`.npz` in MedMNIST's layout, with groups, masks and further columns."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -108,6 +110,55 @@ def test_several_labels_per_image_become_columns(tmp_path):
 def test_units_follow_type_and_domain(tmp_path, options, domain, units, dtype):
     store = ingest(save(tmp_path, **arrays(**options)), tmp_path / "s", domain=domain)
     assert (store.units, store.card.dtype) == (units, dtype)
+
+
+def ct(dtype):
+    """Tissue in air, with padding of −2000."""
+    hu = RANDOM.integers(-120, 250, (6, 16, 16))
+    hu[:, :4], hu[:, 0, 0] = -1000, -2000
+    return hu.astype(dtype)
+
+
+@pytest.mark.parametrize("domain", [None, "ct"])
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.int64, np.float32, np.float64])
+def test_hu_of_every_type_are_known_by_their_peak_of_air(tmp_path, dtype, domain):
+    hu = ct(dtype)
+    store = ingest(save(tmp_path, images=hu), tmp_path / "s", domain=domain)
+    assert (store.units, store.card.dtype) == ("hu", "<i2")
+    assert np.array_equal(store.read(np.arange(6))[:, 0], np.maximum(hu, -1024))
+
+
+def test_nan_is_air_and_fractions_are_rounded_in_hu(tmp_path):
+    hu = ct(np.float32) + 0.25
+    hu[:, 1, 1] = np.nan
+    store = ingest(save(tmp_path, images=hu), tmp_path / "s")
+    want = np.where(np.isnan(hu), -1024, np.maximum(np.rint(hu), -1024))
+    assert store.units == "hu" and np.array_equal(store.read(np.arange(6))[:, 0], want)
+
+
+@pytest.mark.parametrize(
+    "content, domain, units, said",
+    [
+        ({"images": RANDOM.random((6, 8, 8))}, "ct", "stored", r"values from 0.\d+ to \d.\d* are normalised"),
+        ({"images": RANDOM.integers(0, 256, (6, 8, 8)).astype(np.int16)}, "ct", "hu", "although no value is below 0"),
+        (
+            {"images": RANDOM.integers(0, 256, (6, 8, 8)).astype(np.uint8)},
+            "ct",
+            "display",
+            "values are uint8; expected",
+        ),
+        (
+            {"train_images": ct(np.int16), "test_images": ct(np.int16).astype(np.uint8)},
+            None,
+            "scaled",
+            "not read as HU: values are int16 and uint8; expected grey ones with a sign in all splits",
+        ),
+    ],
+    ids=["normalised", "windowed", "8 bits", "two types"],
+)
+def test_values_that_are_no_hu_are_named(tmp_path, content, domain, units, said):
+    store = ingest(save(tmp_path, **content), tmp_path / "s", domain=domain)
+    assert store.units == units and re.search(said, " ".join(store.card.warnings))
 
 
 @pytest.mark.parametrize(
