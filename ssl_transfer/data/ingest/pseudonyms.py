@@ -44,7 +44,13 @@ SUFFIXES = frozenset(  # anything else behind a dot may be a part of a name
         ),
     )
 )
-WORDS_OF_MESSAGES = ("dicom", "bids", "nifti", "brats")  # also names of folders
+# fmt: off
+WORDS_OF_MESSAGES = (  # also names of files and folders
+    "bids", "brats", "dicom", "file", "files", "folder", "folders", "image", "images", "label", "labels", "mask",
+    "masks", "nifti", "patient", "patients", "pixels", "scan", "scans", "series", "slice", "slices", "source", "split",
+    "splits", "study", "test", "train", "val", "value", "values", "volume", "volumes",
+)
+# fmt: on
 FEWEST_DIGITS = 5  # numbers with fewer occur in texts by chance
 PATHS = re.compile(
     r"[^\s'\"<>(),:;]*[^\s'\"<>(),:;.]\.(?:dcm|dicom|ima|nii|nii\.gz|png|jpe?g|tiff?|bmp|npz|csv)\b", re.IGNORECASE
@@ -165,9 +171,9 @@ class Pseudonyms:
         if self.keep_paths:
             return
         folders, _, base = entry.file.rpartition("/")
-        yield "file", entry.file, entry.file
-        yield "file", base, entry.file
-        yield "file", folders, folders
+        for name, stands_for in ((entry.file, entry.file), (base, entry.file), (folders, folders)):
+            if not _is_plain(name) and name != entry.row.get("label"):
+                yield "file", name, stands_for
         for part in (*folders.split("/"), base.partition(".")[0]):
             if _may_name(part) and part != entry.row.get("label"):
                 yield "file", part, part
@@ -185,9 +191,13 @@ class Pseudonyms:
 
 def _may_name(part: str) -> bool:
     """Whether a part of a path may name a person, and is no word that messages contain anyway."""
-    if part.isdigit():
-        return len(part) >= FEWEST_DIGITS
-    return len(part) >= SHORTEST_IN_TEXT and not part.islower() and part.lower() not in WORDS_OF_MESSAGES
+    return not _is_plain(part) and not part.islower()
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is empty, a short number or a word, as messages contain them anyway."""
+    shortest = FEWEST_DIGITS if name.isdigit() else SHORTEST_IN_TEXT
+    return len(name) < shortest or name.lower() in WORDS_OF_MESSAGES
 
 
 def _is_hash(name: str) -> bool:

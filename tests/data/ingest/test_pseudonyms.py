@@ -78,6 +78,19 @@ def test_words_of_a_message_are_not_taken_for_names():
     assert NAMES.warnings([warning], items) == [warning]
 
 
+@pytest.mark.parametrize("file", ["images/a1.png", "3", "patients/7", "glioma/a1.png"])
+def test_folders_and_files_with_plain_names_leave_messages_readable(file):
+    items = [Item(file, Path("x"), 1, (1, 1), 1, np.dtype("u1"), {"label": "glioma"})]
+    warning = "patients are unknown for 3 of 3 images; class 'glioma' has 3"
+    assert NAMES.warnings([warning], items) == [warning]
+
+
+def test_a_folder_or_file_named_like_a_person_is_hidden_whatever_its_case():
+    for file in ("mustermann/1.png", "mustermann"):
+        items = [Item(file, Path("x"), 1, (1, 1), 1, np.dtype("u1"), {})]
+        assert "mustermann" not in NAMES.warnings(["no row for mustermann, mustermann/1.png"], items)[0]
+
+
 def test_paths_can_be_kept():
     names = Pseudonyms(Path("/archive/Doe"), keep_paths=True)
     refusal = Refusal("c0/1.png", "unreadable", f"like {named_file('c0/2.png')} of P-77", {"patient": "P-77"})
