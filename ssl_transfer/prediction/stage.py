@@ -38,6 +38,12 @@ from ssl_transfer.run import read_json, run_id, write_json
 from ssl_transfer.writing import writes
 
 SUFFIXES = (".parquet", ".csv")
+BY_TABLE = "ingest the files with the table that knows them (`ingest --labels`) and predict the store"
+KNOWN_BY = {  # what to type where no group is known
+    "patient": f"Say which part of a name is the patient (--patient-from '{{patient}}_*'), or {BY_TABLE}.",
+    "study": f"To have them, {BY_TABLE}.",
+    "series": f"To have them, {BY_TABLE}.",
+}
 
 
 @dataclass(frozen=True)
@@ -214,7 +220,7 @@ def _of_groups(
     if knows_groups(store, unit):
         names = group_names(store, unit, f"task {card.task}")
     else:
-        warn(f"no {unit} is known: every image is a case of its own")
+        warn(f"no {unit} is known: every image is a case of its own. {KNOWN_BY[unit]}")
         names = np.array([f"image {number}" for number in range(len(store))], object)
     rows = np.flatnonzero([name is not None for name in names])
     bags = Bags.of(names[rows])
@@ -234,6 +240,7 @@ def _write(
     """Write the tables, the refused files, and the record, which is last; returns the answer."""
     card, predicted, refused = fitted.card, tables[outputs.table], list(getattr(store, "refused", store.card.refused))
     with writes(outputs.table):
+        outputs.table.absolute().parent.mkdir(parents=True, exist_ok=True)
         for path, table in tables.items():
             _save(table, path)
         if store.card.refused:

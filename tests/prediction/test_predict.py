@@ -192,10 +192,12 @@ def test_an_exported_predictor_needs_nothing_else(ct, tmp_path, monkeypatch, cap
 
 def test_a_store_is_predicted_as_its_files_are(ct, tmp_path):
     folder, *_ = ct
+    predict(folder / "result", folder / "store", tmp_path / "new/folder/store.csv")
     predict(folder / "result", folder / "store", tmp_path / "store.parquet")
     predict(folder / "result", folder / "files", tmp_path / "files.parquet", workers=1)
     found, expected = (pandas.read_parquet(tmp_path / f"{name}.parquet") for name in ("store", "files"))
     assert np.abs(scores(found) - scores(expected)).max() < 1e-5
+    assert len(pandas.read_csv(tmp_path / "new/folder/store.csv")) == len(found)
 
 
 def test_a_store_of_volumes_cut_in_another_direction_is_predicted(tmp_path):
@@ -318,4 +320,4 @@ def test_images_without_a_group_are_in_no_row_and_without_any_group_each_is_a_ca
         assert answer["n_groups"] == (36 if unknown == 36 else len(set(rows["patient"].dropna())))
     printed = capsys.readouterr().err
     assert "the patient of 3 of 36 images is unknown; they are in no row of some.parquet" in printed
-    assert "no patient is known: every image is a case of its own" in printed
+    assert "no patient is known: every image is a case of its own. Say which part of a name is the patient" in printed
