@@ -202,6 +202,10 @@ class BackboneCard:
         if content is None or content.get("kind") != "backbone":
             if (folder / "backbone" / "card.json").is_file():
                 raise BackboneError(f"{folder}: this is a run. Name its backbone: {folder}/backbone.")
+            if folder.name == "backbone" and (folder.parent / "recipe.yaml").is_file():
+                raise BackboneError(
+                    f"{folder}: the run {folder.parent} has not finished, so it has no backbone. Repeat its command: it goes on."
+                )
             raise BackboneError(
                 f"{folder}: this is no backbone (a folder with model.safetensors, config.json and card.json). Pretrain one "
                 "with `ssl-transfer pretrain RECIPE`, or name `scratch:NAME`, `imagenet:NAME` or `timm:NAME`. Weights of others: "

@@ -80,7 +80,7 @@ class Architecture:
         for setting in settings:
             key, _, text = setting.partition("=")
             if key not in values:
-                raise BackboneError(f"{spec}: no setting '{key}'.{nearest(key, values)}")
+                raise BackboneError(f"{spec}: no setting '{key}'.{nearest(key, [*values, 'pooling'])}")
             try:
                 values[key] = type(values[key])(text)
             except ValueError:

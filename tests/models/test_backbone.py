@@ -106,6 +106,7 @@ def test_a_scratch_backbone_is_a_backbone_of_its_seed():
         ("scratch:resnet81", r"timm has no architecture 'resnet81'. Did you mean 'resnet18'"),
         ("timm:resnet81.a1_in1k", r"timm has no such architecture. Did you mean 'resnet18'"),
         ("scratch:resnet18,chanels=1", r"no setting 'chanels'.* Known: in_channels|Did you mean 'in_channels'"),
+        ("scratch:vit_tiny_patch16_224,poolin=mean", r"Did you mean 'pooling'"),
         ("scratch:resnet18,in_channels=grey", r"in_channels=grey: expected a whole number"),
         ("scratch:vit_tiny_patch16_224,stem=small,size=32", r"'small' is for ResNets and DenseNets; vit_tiny"),
         ("runs/nowhere", r"runs/nowhere: this is no backbone .* Pretrain one with"),
@@ -114,6 +115,12 @@ def test_a_scratch_backbone_is_a_backbone_of_its_seed():
 def test_a_wrong_name_is_refused_with_advice(spec, message):
     with pytest.raises(BackboneError, match=message):
         load_backbone(spec)
+
+
+def test_the_backbone_of_a_run_that_has_not_finished_is_called_so(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("train: {}")
+    with pytest.raises(BackboneError, match=r"has not finished, so it has no backbone"):
+        load_backbone(tmp_path / "backbone")
 
 
 def test_options_that_an_architecture_refuses_are_reported_as_a_user_error():
