@@ -21,7 +21,7 @@ from ssl_transfer.errors import RecipeError
 from ssl_transfer.evaluation.context import EvalContext, ProtocolResult, tried
 from ssl_transfer.evaluation.task_model import TaskModel, build_task_model, build_training_set, learn, suited_views
 from ssl_transfer.measures.metrics import case_overlap, overlap_intervals, overlap_metrics
-from ssl_transfer.measures.overlap import IGNORED, overlap_counts, policy_note
+from ssl_transfer.measures.overlap import IGNORED, counts_note, overlap_counts, policy_note
 from ssl_transfer.models.embedding import evaluating, prepare
 from ssl_transfer.models.heads import SegmentationHead
 from ssl_transfer.recipe import Component, FinetuneSection
@@ -142,8 +142,8 @@ def _scored(
     task, recipe = context.task, context.recipe
     groups = cases["case"] if task.patients is None else cases["patient"]
     intervals = overlap_intervals(cases, groups.to_numpy(), recipe.resamples, context.draw)
-    counts = ", ".join(f"{name} {count}" for name, count in overlap_counts(cases, task.classes).items() if count)
-    notes = [policy_note(bool((cases["unit"] == "mm").all()), task.card.tolerance), f"test cases: {counts}"]
+    counts = counts_note(overlap_counts(cases, task.classes), task.classes)
+    notes = [policy_note(bool((cases["unit"] == "mm").all()), task.card.tolerance), counts]
     uneven = cases.loc[cases["hd95"].isna(), "case"].unique()
     if len(uneven):
         notes.append(

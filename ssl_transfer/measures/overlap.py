@@ -149,7 +149,7 @@ def overlap_counts(cases: pandas.DataFrame, classes: Sequence[str]) -> dict[str,
 
     Returns:
         `n_cases`; for each class `n_empty_truth_CLASS` (false positives), `n_empty_found_CLASS` (missed) and
-        `n_empty_both_CLASS`.
+        `n_empty_both_CLASS`; see `counts_note` for words.
     """
     truth, predicted = cases["truth_voxels"] == 0, cases["found_voxels"] == 0
     counts = {"n_cases": int(cases["case"].nunique())}
@@ -158,6 +158,26 @@ def overlap_counts(cases: pandas.DataFrame, classes: Sequence[str]) -> dict[str,
         for which, empty in (("truth", truth & ~predicted), ("found", predicted & ~truth), ("both", truth & predicted)):
             counts[f"n_empty_{which}_{name}"] = int((of_class & empty).sum())
     return counts
+
+
+def counts_note(counts: Mapping[str, int], classes: Sequence[str]) -> str:
+    """`overlap_counts` in words, without what never happens.
+
+    Example:
+        >>> counts_note({"n_cases": 9, "n_empty_truth_liver": 0, "n_empty_found_liver": 2, "n_empty_both_liver": 3}, ["liver"])
+        '9 test cases; liver: both masks empty in 3, only the prediction empty in 2'
+    """
+    words = {"both": "both masks empty", "truth": "only the truth", "found": "only the prediction"}
+    texts = [f"{counts['n_cases']} test case{'' if counts['n_cases'] == 1 else 's'}"]
+    for name in classes:
+        numbers = {word: counts[f"n_empty_{which}_{name}"] for which, word in words.items()}
+        if parts := [
+            f"{word}{'' if word.startswith('both') else ' empty'} in {count}"
+            for word, count in numbers.items()
+            if count
+        ]:
+            texts.append(f"{name}: {', '.join(parts)}")
+    return "; ".join(texts)
 
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:
