@@ -149,11 +149,11 @@ def _block(result: dict[str, Any], metrics: Mapping[str, Any]) -> str:
         f"{result['backbone']['name']}: {how} on {where}",
         f"  trained on {train}; selected on validation: {selected}; test on {test}",
     ]
-    for name, value in result["metrics"]["test"].items():
-        if name in metrics:
-            low, high = result["intervals"].get(name) or (None, None)
-            interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"
-            lines.append(f"  {metrics[name].title:<18} {'–' if value is None else f'{value:.4f}'}{interval}")
+    values, titles = result["metrics"]["test"], _titles(result["metrics"]["test"], metrics)
+    for name, title in titles.items():
+        low, high = result["intervals"].get(name) or (None, None)
+        interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"
+        lines.append(f"  {title} {'–' if values[name] is None else f'{values[name]:.4f}'}{interval}")
     lines += [*subgroup_lines(result.get("subgroups")), *_seen_lines(result, metrics)]
     lines += [line for name, test in result["external"].items() for line in _external_lines(name, test, metrics)]
     return "\n".join([*lines, *(f"  note: {note}" for note in result["notes"]), f"  {result['result']}"])
@@ -162,10 +162,17 @@ def _block(result: dict[str, Any], metrics: Mapping[str, Any]) -> str:
 def _external_lines(name: str, test: dict[str, Any], metrics: Mapping[str, Any]) -> list[str]:
     """The metrics on an external store, and their gaps to the own test."""
     lines = [f"  external test on {name}: {_counted(test['n'])}"]
-    for metric in (metric for metric in test["metrics"] if metric in metrics):
+    for metric, title in _titles(test["metrics"], metrics).items():
         value, gap = (_with_interval(test, key, metric) for key in ("metrics", "gap"))
-        lines.append(f"  {metrics[metric].title:<18} {value}, gap {gap}")
+        lines.append(f"  {title} {value}, gap {gap}")
     return [*lines, *subgroup_lines(test.get("subgroups")), *(f"  note: {note}" for note in test["notes"])]
+
+
+def _titles(values: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The title of each metric over all classes, filled up to the width of the longest one."""
+    titles = {name: metrics[name].title for name in values if name in metrics}
+    width = max([18, *map(len, titles.values())])
+    return {name: title.ljust(width) for name, title in titles.items()}
 
 
 def _with_interval(test: dict[str, Any], key: str, metric: str) -> str:

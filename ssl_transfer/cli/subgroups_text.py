@@ -10,8 +10,9 @@ def subgroup_lines(subgroups: dict[str, Any] | None) -> list[str]:
     if not subgroups:
         return []
     from ssl_transfer.data.subgroups import NOT_STATED
+    from ssl_transfer.measures.metrics import METRICS
 
-    columns, metric = subgroups["columns"], subgroups["metric"]
+    columns, metric = subgroups["columns"], METRICS[subgroups["metric"]].title
     lines = [line for name, column in columns.items() for line in _column(name, column, metric)]
     groups = [group for column in columns.values() for group in column["groups"]]
     compared = sum("metrics" in group and group["value"] != NOT_STATED for group in groups)
@@ -35,11 +36,15 @@ def _column(name: str, column: dict[str, Any], metric: str) -> list[str]:
 
 
 def _group(group: dict[str, Any]) -> str:
-    size = f"{group['cases']} cases of {group['patients']} patients"
+    size = f"{_number(group['cases'], 'case')} of {_number(group['patients'], 'patient')}"
     if "reason" in group:
         return f"    {group['value']}: {size}; no score: {group['reason']}"
     without = f", without {', '.join(group['without'])}" if "without" in group else ""
     return f"    {group['value']}: {group['score']:.4f}{_interval(group['interval'])}, {size}{without}"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _interval(interval: list[float] | None) -> str:

@@ -8,6 +8,8 @@ from ssl_transfer.evaluation.contamination import EVIDENCE, seen_images, unknown
 from ssl_transfer.models.backbone import Backbone
 from ssl_transfer.ranking.sample import Sample
 
+WORDS = {"near": "near-duplicate"}  # of kinds of evidence
+
 
 def contamination_caveats(backbones: Mapping[str, Backbone], sample: Sample) -> list[str]:
     """What is known of the images of a ranking: which backbones have seen some of them, and of which nothing is known.
@@ -40,7 +42,11 @@ def _statement(backbone: Backbone, sample: Sample) -> str | None:
     store = sample.task.store
     seen = seen_images(backbone, store, sample.rows)
     if seen.any.any():
-        kinds = [f"{int(found.sum()):,} by {kind}" for kind in EVIDENCE if (found := getattr(seen, kind)).any()]
+        kinds = [
+            f"{int(found.sum()):,} by {WORDS.get(kind, kind)}"
+            for kind in EVIDENCE
+            if (found := getattr(seen, kind)).any()
+        ]
         return f"{int(seen.any.sum()):,} of {len(sample.rows):,} images: {', '.join(kinds)}"
     without_record = set(backbone.card.stores) - backbone.passport.stores
     return "trained on this store" if store.card.id in without_record else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ssl_transfer.measures.agreement import COEFFICIENTS
+from ssl_transfer.measures.metrics import METRICS
 from ssl_transfer.ranking.candidate import criteria, criterion_title
 from ssl_transfer.ranking.verdict import measured_by
 from ssl_transfer.result import RankedBackbone, Ranking
@@ -44,7 +45,7 @@ def as_text(ranking: Ranking, path: str | Path | None = None) -> str:
     n = ranking.n
     patients = "patients unknown" if n["patients"] is None else f"{n['patients']:,} patients"
     groups = f"{n['groups']:,} groups of " if n.get("groups") else ""
-    measure = f"probe and kNN: {ranking.metric.replace('_', ' ')}, cross-validated"
+    measure = f"probe and kNN: {METRICS[ranking.metric].title}, cross-validated"
     lines = [
         f"{ranking.task}: {groups}{n['images']:,} images ({patients}) of train and val; {measure}",
         "",

@@ -8,7 +8,7 @@ import numpy as np
 
 from ssl_transfer.measures.agreement import FEWEST, agreement
 from ssl_transfer.measures.comparison_with_best import ALPHA, may_be_best
-from ssl_transfer.measures.metrics import metric_sign
+from ssl_transfer.measures.metrics import METRICS, metric_sign
 from ssl_transfer.measures.transferability import ROWS_PER_FEATURE, SCORES
 from ssl_transfer.ranking.candidate import Candidate, criteria, criterion_title
 from ssl_transfer.ranking.sample import Sample
@@ -50,7 +50,7 @@ def verdict(candidates: list[Candidate], sample: Sample, by: str, more: list[str
 
 def measured_by(by: str, metric: str) -> str:
     """A criterion in words: `balanced accuracy of the probe`."""
-    return criterion_title(by) if by in SCORES else f"{metric.replace('_', ' ')} of the {criterion_title(by)}"
+    return criterion_title(by) if by in SCORES else f"{METRICS[metric].title} of the {criterion_title(by)}"
 
 
 def _resampled(ranked: list[Candidate], by: str, sign: int) -> np.ndarray:

@@ -132,6 +132,7 @@ def test_an_evaluation_has_the_groups_that_its_card_names(tmp_path):
     overall = result.metrics["test"]["accuracy"]
     assert np.mean([group["score"] for group in columns["sex"]["groups"]]) == pytest.approx(overall, abs=1e-6)
     text = as_text(result.to_json() | {"result": "result.json"})
+    assert ": 1 case of 1 patient; no score" in text
     assert (
         "accuracy by sex:\n    F: 1.0000" in text and "gap 0.0000" in text and "no gap: fewer than two groups" in text
     )
