@@ -33,7 +33,7 @@ USE = """Features of two-dimensional images and slices for research: linear prob
 of segmentation networks. Evaluate it on data of your own before you rely on it."""
 LIMITS = """- It is not a medical device and was not validated for diagnosis, screening or treatment.
 - Images of other domains, scanners, protocols, populations or pixel spacings than those of its training may get features of
-  lower value; this was measured only where a result below says so.
+  lower value; this was measured only where a result above says so.
 - It sees {sees} in a square of fixed size: context beyond them, and details smaller than its pixels, are lost.
 - What its training images share with an evaluation (patients, near-duplicates) inflates results; `contamination` in a result has
   what is known of it.
@@ -56,8 +56,7 @@ def model_card(
     parts = [
         f"# {card.name}",
         _warning(card.licence),
-        f"{card.architecture}, {card.in_channels} channel(s), {card.image_size} px, {card.feature_dim} features. Pretrained with "
-        f"**{card.method}** on **{card.source_domain or 'nothing (random initialisation)'}**.",
+        f"{card.architecture}, {card.in_channels} channel(s), {card.image_size} px, {card.feature_dim} features. {_origin(card)}",
         note,
         f"## Use\n\n{usage}",
         f"## Preprocessing\n\n{preprocessing.as_markdown()}",
@@ -69,6 +68,12 @@ def model_card(
         f"Made by ssl_transfer {card.version}; backbone `{card.id}`.",
     ]
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
+def _origin(card: BackboneCard) -> str:
+    if not card.source_domain:
+        return "**Random initialisation**: not pretrained."
+    return f"Pretrained with **{card.method}** on **{card.source_domain}**."
 
 
 def hub_head(card: BackboneCard, results: Sequence[EvalResult]) -> str:

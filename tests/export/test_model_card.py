@@ -90,6 +90,7 @@ def test_a_licence_of_its_own_is_other_on_the_hub(tmp_path):
     card = ModelCard.load(tmp_path / "out/README.md")
     assert (card.data.license, card.data.license_name) == ("other", "as its training images")
     assert card.data.eval_results is None and "None were given" in card.text
+    assert "features. **Random initialisation**: not pretrained." in card.text
 
 
 def test_a_result_of_another_backbone_is_refused(backbone, task, tmp_path):
