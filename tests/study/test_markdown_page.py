@@ -130,4 +130,10 @@ def test_a_page_that_does_not_exist_is_begun(report, tmp_path):
     text = fill_page(tmp_path / "new/ct.md", folder, evidence).read_text()
     assert "# Does it pay?" in text and "Is CT better?" in text
     assert "| body region | 10 % | 9–14 |" in text
+    results = text.partition("## Results")[2].partition("## Images")[0]
+    assert (
+        "where: {metric: [auroc" in results
+        and "| AUROC |" in results
+        and "| AUROC " not in results.replace("| AUROC |", "")
+    )
     assert (tmp_path / "new/ct/answer_differences.svg").is_file()

@@ -82,7 +82,7 @@ def fill_page(page: Path, folder: Path, evidence: Evidence) -> Path:
         UsageError: If a block is not one, or names what the report does not have.
     """
     begins = not page.exists()
-    text = (NEW if begins else page).read_text(encoding="utf-8")
+    text = _begun(evidence) if begins else page.read_text(encoding="utf-8")
     begun = len(BEGIN.findall(text))
     if begun != len(BLOCK.findall(text)):
         raise UsageError(
@@ -102,6 +102,12 @@ def fill_page(page: Path, folder: Path, evidence: Evidence) -> Path:
         unfinished.write_text(filled, encoding="utf-8")
         os.replace(unfinished, page)
     return page
+
+
+def _begun(evidence: Evidence) -> str:
+    """A new page, with results in main metrics alone: the tables of a report have all metrics of all classes."""
+    metrics = ", ".join(dict.fromkeys(evidence.main_metrics.values()))
+    return NEW.read_text(encoding="utf-8").replace("MAIN_METRICS", f"[{metrics}]")
 
 
 def _texts(evidence: Evidence) -> dict[str, list[str]]:

@@ -46,9 +46,9 @@ all but {{ row.all_but | listed }} <span class="bond">({{ row.bond }})</span>
 recommended if no other is significantly better and at least one is significantly worse; several recommended arms may
 differ by less than the study detects. Evidence: the recommended arm with the highest mean (of all arms, where none is
 recommended) against the best arm of another boundary and against random initialisation: difference, interval at the level
-that decides the row, and p corrected within {{ family }}. n: pairs of pretraining seeds, or seeds of each side
-where they are not paired. “Detectable”: the true difference that the weakest contrast of the row finds with 80 % power, at the
-level that decides it. “Too few seeds”: an open contrast
+that decides the row, and p corrected within {{ family }}. n, of the contrast with the fewest seeds: pairs of pretraining
+seeds, or seeds of each side where they are not paired. “Detectable”: the true difference that the weakest contrast of the row
+finds with 80 % power, at the level that decides it. “Too few seeds”: an open contrast
 {{ "has an estimate above the margin" if margin else "may hide a difference of any size: no margin is stated" }}.</p>
 {% for target in targets %}
 <h3>{{ target.task | words }} <span class="quiet">by {{ target.metrics }}</span></h3>
