@@ -266,6 +266,7 @@ def _counts(cells: Sequence[str]) -> bool:
 
 # Words for missing values
 
+SPREADSHEET_ERRORS = frozenset({"#DIV/0!", "#NAME?", "#NULL!", "#NUM!", "#REF!", "#VALUE!"})  # #N/A is a missing value
 MISSING = ("NA", "N/A", "n.a.", "#N/A", "<NA>", "NaN", "NaT", "None", "null", "?", ".", "-", "--", "–", "—")
 
 

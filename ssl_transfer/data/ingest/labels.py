@@ -16,6 +16,7 @@ from ssl_transfer.csv_table import (
     DECIMAL_COMMA,
     MISSING,
     NEARLY_NUMBER,
+    SPREADSHEET_ERRORS,
     CsvTable,
     Present,
     is_number,
@@ -143,6 +144,7 @@ def _values(table: CsvTable, name: str, column: str, words: Sequence[str], notes
     if values.found:
         counts = ", ".join(f"{shown(word)} ({count})" for word, count in values.found.most_common())
         notes.append(f"{table.path.name}: column {shown(column)}: read as missing: {counts} (--missing)")
+    _check_errors(table, column, values)
     if name == "split":
         return Values(check_splits(table, column, values))
     if plain_name(name) in SEX and (spelled := _sexes(table, column, values, notes)):
@@ -185,6 +187,18 @@ def _check_lengths(table: CsvTable, column: str, values: Sequence[str | None]) -
         if value is not None and len(value) > LONGEST_NAME:
             raise table.failure(
                 row, column, f"{len(value):,} characters ({shown(value)}); expected a name of at most {LONGEST_NAME:,}."
+            )
+
+
+def _check_errors(table: CsvTable, column: str, values: Sequence[str | None]) -> None:
+    """Refuse the errors that a spreadsheet writes in place of a result."""
+    for row, value in enumerate(values):
+        if value is not None and value in SPREADSHEET_ERRORS:
+            raise table.failure(
+                row,
+                column,
+                f"found {value}, the error of a formula. Correct it in the spreadsheet, or read it as missing: "
+                f'--missing "{value}"',
             )
 
 

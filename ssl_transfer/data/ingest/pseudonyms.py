@@ -135,7 +135,7 @@ class Pseudonyms:
         if not self.keep_paths:
             base = refusal.file.rpartition("/")[2]
             names = (refusal.file, base) if path is None else (str(path), refusal.file, base)
-            replaced |= {name: self.file(refusal.file) for name in names if len(name) >= SHORTEST_IN_TEXT}
+            replaced |= {name: self.file(refusal.file) for name in names if not _is_plain(name)}
         return self._without_paths(_replaced(self._unmarked(refusal.reason), replaced))
 
     def revealed(self, reason: str, item: Item) -> str:

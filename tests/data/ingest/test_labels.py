@@ -175,6 +175,11 @@ def test_numbers_that_are_written_in_another_way_stay_text_and_are_mentioned(tmp
     ]
 
 
+def test_errors_of_a_spreadsheet_can_be_missing(tmp_path):
+    read = table(tmp_path, "file,score\na,1\nb,#DIV/0!\n", missing="#DIV/0!")
+    assert column(read, "score") == [1, None]
+
+
 def test_codes_that_look_like_numbers_are_not_mentioned(tmp_path):
     assert table(tmp_path, "file,site\na,01\nb,1e3\nc,02\n").notes == []
 

@@ -62,6 +62,11 @@ def test_a_reason_is_stored_without_the_names_in_it():
     assert "the same as Doe John/2," in shown(refusal.reason)
 
 
+def test_a_reason_keeps_its_numbers_if_the_file_is_called_like_one_of_them():
+    reason = "truncated: its header states 1 frames of 512 x 512 pixels"
+    assert NAMES.reason(Refusal("ct/512", "unreadable", reason)) == reason
+
+
 def test_a_warning_is_stored_without_names_that_are_marked_or_those_of_any_file():
     items = [
         Item("Doe_Jane/my scan.dcm", Path("x"), 1, (1, 1), 1, np.dtype("u1"), {"patient": "P-77", "label": "CHEST"})
