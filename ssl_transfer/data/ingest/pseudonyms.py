@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -63,8 +64,11 @@ def pseudonym(kind: str, value: str) -> str:
 
     Args:
         kind: `patient`, `study`, `series` or `file`; equal ids of different kinds give different hashes.
-        value: The raw id.
+        value: The raw id. Ids of patients, studies and series that differ only in their Unicode form (`ü` in one or two
+            characters) are equal.
     """
+    if kind != "file" and not value.isascii():
+        value = unicodedata.normalize("NFC", value)
     return _hashed(os.environ.get(KEY_VARIABLE) or DEFAULT_KEY, kind, value)
 
 

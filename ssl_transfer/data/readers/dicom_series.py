@@ -169,6 +169,7 @@ class UnitPolicy:
         self.set_aside: Counter[str] = Counter()  # images by reason
         self.odd_ct: Counter[str] = Counter()
         self.classes: Counter[str] = Counter()  # files in HU without a CT class
+        self.without_air = 0  # images in HU whose headers allow no value below 0
 
     def count(self, judged: Iterable[Judged]) -> None:
         """Count the images of a series."""
@@ -202,6 +203,8 @@ class UnitPolicy:
             self.classes["other"] += 1
         self.classes["unstated"] += self.in_hu and not one.image.states_class
         _record(one, in_hu=self.in_hu)
+        if self.in_hu and item.depth is not None and item.depth[0] >= 0:
+            self.without_air += item.n_images
         return None
 
     def warnings(self) -> list[str]:
@@ -219,6 +222,12 @@ class UnitPolicy:
             )
         if self.odd_ct:
             notes.append(f"CT images that are not in Hounsfield units are kept as stored: {_listed(self.odd_ct)}")
+        if self.without_air:
+            notes.append(
+                f"{self.without_air} image(s) read as HU cannot have values below 0, by the bits, slope and intercept in their "
+                "headers, although CT has air: they may be shifted or windowed. Look at them; --domain unknown keeps them as "
+                "stored"
+            )
         if any(self.classes.values()):
             notes.append(
                 f"{self.classes['unstated']} file(s) without a SOP class and {self.classes['other']} of a SOP class other than "

@@ -45,6 +45,10 @@ def test_equal_ids_have_equal_hashes_in_every_column_of_patients():
     }
 
 
+def test_ids_in_another_unicode_form_are_equal():
+    assert pseudonym("patient", "M\u00fcller") == pseudonym("patient", "Mu\u0308ller") != pseudonym("patient", "Muller")
+
+
 def test_a_reason_is_stored_without_the_names_in_it():
     refusal = Refusal(
         "Doe_Jane/1.dcm",

@@ -127,6 +127,18 @@ def test_a_missing_sop_class_is_taken_from_the_file_meta_information_and_said(tm
     assert any("1 file(s) without a SOP class" in warning for warning in scan.warnings)
 
 
+@pytest.mark.parametrize(
+    "elements, count", [({"RescaleIntercept": 0}, 4), ({"RescaleIntercept": 0, "PixelRepresentation": 1}, 0)]
+)
+def test_hu_that_cannot_be_below_0_are_named(tmp_path, elements, count):
+    write_ct(tmp_path / "p", n=4, **elements)
+    _, _, scan = read(tmp_path)
+    assert scan.units == "hu"
+    assert [warning.partition(" ")[0] for warning in scan.warnings if "cannot have values below 0" in warning] == [
+        str(count)
+    ] * (count > 0)
+
+
 def test_a_colour_map_in_the_ct_sop_class_is_set_aside_whatever_its_size(tmp_path):
     write_ct(tmp_path / "p", n=3)
     for size in (16, 20):
