@@ -117,6 +117,27 @@ def test_intervals_over_seeds_and_patients_cover_the_truth(seeds, setting, paire
     assert 0.92 <= hits / 400 <= 0.99
 
 
+@pytest.mark.parametrize("paired", [True, False])
+def test_two_seeds_that_happen_to_agree_say_no_more_with_patients_than_without(paired):
+    rng = np.random.default_rng(4)
+    of_cases = rng.normal(0, 0.02, (2, 1, 60))
+    a = 0.6 + np.array([[0.0], [0.002]]) + of_cases[0]
+    b = np.array([[0.0], [0.001]]) + of_cases[1]
+    ours = crossed_interval(units(a), units(b), 60, paired=paired, confidence=0.99)
+    test = (
+        stats.ttest_rel(*map(seed_means, (a, b)))
+        if paired
+        else stats.ttest_ind(*map(seed_means, (a, b)), equal_var=False)
+    )
+    assert ours.df > 30  # seeds pass for equal: by Satterthwaite's degrees of freedom alone p would be smaller
+    assert (ours.ci_low, ours.ci_high) == pytest.approx(tuple(test.confidence_interval(0.99)))
+    assert (ours.p_value, ours.p_false) == pytest.approx((test.pvalue, test.pvalue / 2))
+
+
+def seed_means(cases: np.ndarray) -> np.ndarray:
+    return cases.mean(1)
+
+
 def test_intervals_over_patients_alone_do_not_cover_what_other_seeds_would_give():
     rng, hits = np.random.default_rng(0), 0
     for _ in range(200):

@@ -10,7 +10,10 @@ where var is the sample variance over the n seeds (it includes what patients do 
 covariance of D_s and D_t, s ≠ t, over patients: what the choice of patients does to all seeds alike. C is estimated from
 a bootstrap over patients that uses the same draws for all seeds and both arms; it is set to 0 where its estimate is
 negative. The interval is Student's t with Satterthwaite's degrees of freedom: close to n − 1 where seeds dominate, close
-to the number of patients less 1 where patients do.
+to the number of patients less 1 where patients do. These are estimated: two or three seeds that happen to agree pass for seeds
+that do not matter. So the interval is never narrower, and the p-value never smaller, than over seeds alone, by Student's t with
+the degrees of freedom of the seeds. (Without this, an interval of 99.5 % misses the truth in up to 4.9 % with two seeds, 2.0 %
+with three and 1.1 % with four.)
 
 For a mean over cases, this is the analysis of variance of seeds × patients without replication. A percentile interval of
 the pigeonhole bootstrap, which draws seeds as well as patients, is not used: with four seeds it is too narrow, as every
@@ -57,9 +60,9 @@ class CrossedInterval:
         p_false_patients: `probability_of_false_outperformance` for these trained models.
         se_seeds, se_patients: Square roots of both terms of the variance; see the text of this module.
         df: Satterthwaite's degrees of freedom.
-        ci_low, ci_high: Interval over seeds and patients.
-        p_value: Two-sided, of the t-test over seeds and patients.
-        p_false: `probability_of_false_outperformance` over seeds and patients.
+        ci_low, ci_high: Interval over seeds and patients, at least as wide as over seeds alone.
+        p_value: Two-sided, of the t-test over seeds and patients, at least that over seeds alone.
+        p_false: `probability_of_false_outperformance` over seeds and patients: half of the p-value.
     """
 
     difference: float
@@ -117,7 +120,10 @@ def crossed_interval(
     terms = [*seeds, _Term(_above(unbiased * shared, rounding), patients - 1)]
     of_seeds = sum(term.variance for term in seeds)
     variance = sum(term.variance for term in terms) if of_seeds > 0 else np.nan
-    error, df, low, high, p = _t_interval(difference, variance, _satterthwaite(terms), confidence)
+    df = _satterthwaite(terms) if variance > 0 else np.nan
+    together = _t_test(difference, variance, df, confidence)
+    alone = _t_test(difference, of_seeds, _satterthwaite(seeds), confidence)
+    reach, p = (max(pair) for pair in zip(together, alone, strict=True))
     return CrossedInterval(
         difference,
         *percentile_interval(drawn[defined], tails),
@@ -125,10 +131,10 @@ def crossed_interval(
         float(np.sqrt(of_seeds)),
         float(np.sqrt(terms[-1].variance)),
         df,
-        low,
-        high,
+        difference - reach,
+        difference + reach,
         p,
-        probability_of_false_outperformance(difference, error, df),
+        p / 2,
     )
 
 
@@ -197,15 +203,12 @@ def _satterthwaite(terms: list[_Term]) -> float:
     return float(variance**2 / sum(term.variance**2 / max(term.df, 1) for term in terms))
 
 
-def _t_interval(
-    difference: float, variance: float, df: float, confidence: float
-) -> tuple[float, float, float, float, float]:
-    """Standard error, degrees of freedom, both ends of the interval and the two-sided p-value; NaN without a variance."""
+def _t_test(difference: float, variance: float, df: float, confidence: float) -> tuple[float, float]:
+    """Half of the interval, and the two-sided p-value; NaN without a variance."""
     from scipy import special
 
     if not variance > 0:
-        return np.nan, np.nan, np.nan, np.nan, np.nan
+        return np.nan, np.nan
     error = float(np.sqrt(variance))
     reach = float(special.stdtrit(df, (1 + confidence) / 2)) * error
-    p = float(2 * special.stdtr(df, -abs(difference) / error))
-    return error, df, difference - reach, difference + reach, p
+    return reach, float(2 * special.stdtr(df, -abs(difference) / error))
