@@ -52,6 +52,8 @@ def report_external_results(
     frame, notes = read_tidy(results, domains)
     for note in notes:
         warn(note)
+    if paired and frame["draw"].isna().all():  # label subsets are drawn anew for each pretraining seed
+        frame["draw"] = frame.groupby(["pretraining_seed", "seed"], dropna=False).ngroup().astype("Int64")
     is_trivial = (frame["boundary"] == TRIVIAL).fillna(False).astype(bool)
     frame, trivial = frame[~is_trivial], frame[is_trivial]
     test = "paired t-test over shared" if paired else "Welch’s t-test over"

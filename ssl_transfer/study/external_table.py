@@ -61,7 +61,8 @@ def read_tidy(path: str | Path, domains: str | Path | None = None) -> tuple[pd.D
     if (absent := frame["value"].isna()).any():
         first = table.where(int(absent.to_numpy().argmax()), columns["value"])
         notes.append(
-            f"{absent.sum()} of {len(frame)} values are missing (first: {first}): their contrasts are not decided"
+            f"{absent.sum()} of {len(frame)} values are missing (first: {first}): paired tests leave these runs out, and "
+            "Welch’s tests of their arms are not decided"
         )
     if domains is not None:
         boundaries = _boundaries(domains, notes)

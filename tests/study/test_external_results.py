@@ -69,6 +69,23 @@ def test_external_results_are_compared_by_welch_unless_their_seeds_are_paired(pu
         assert row["difference"] == pytest.approx(sides[0].mean() - sides[1].mean())
 
 
+def test_label_subsets_of_paired_results_are_drawn_anew_for_each_pretraining_seed(tmp_path):
+    rng = np.random.default_rng(0)
+    subset, rest = rng.normal(0, 0.03, (40, 3)), rng.normal(0, 0.01, (2, 40, 3))
+    rows = [
+        ("linear_probe", arm, "liver", None, 0.1, *seeds, "accuracy", 0.7 + subset[seeds] + rest[side][seeds])
+        for side, arm in enumerate(("CT", "ImageNet"))
+        for seeds in np.ndindex(subset.shape)
+    ]
+    path = tmp_path / "paired.csv"
+    pd.DataFrame(rows, columns=COLUMNS).to_csv(path, index=False)
+    _, page, _ = report(path, "--paired")
+    variance = pd.read_csv(page.parent / "tables" / "variance.csv").iloc[0]
+    assert variance["n_draws"] == 120
+    assert (variance["sd_subset"], variance["sd_residual"]) == pytest.approx((0.03, 0.01), rel=0.15)
+    assert variance["sd_difference"] == pytest.approx(np.sqrt(2) * 0.01 / np.sqrt(3), rel=0.3)
+
+
 def test_the_primary_contrast_can_be_chosen(published):
     content, _, _ = report(published, "--primary", "protocol=finetune,metric=hd95")
     assert "HD95" in content["answers"][0]

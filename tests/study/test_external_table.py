@@ -94,6 +94,7 @@ def test_a_metric_that_is_missing_stays_a_row(tmp_path):
     frame, notes = read(tmp_path, HEADER + ROWS.replace("0.71", "NA").replace("0.72", ""))
     assert frame["value"].isna().tolist() == [False, True, True] * 2
     assert notes[0].startswith("4 of 6 values are missing (first: ") and "line 3, column 'value')" in notes[0]
+    assert "paired tests leave these runs out" in notes[0]
 
 
 def test_the_words_none_of_noise_and_boundary_are_words(tmp_path):
