@@ -190,6 +190,17 @@ def test_open_contrasts_alone_recommend_nothing():
     )
 
 
+def test_a_contrast_whose_values_do_not_vary_is_not_said_to_have_too_few_seeds():
+    found = decision(difference=0.05, b="cells")
+    looks = [dataclasses.replace(look, p_value=np.nan, ci_low=np.nan, ci_high=np.nan) for look in found.looks]
+    constant = dataclasses.replace(found, looks=tuple(looks))
+    sentences = said(decision("better", 0.1), constant)
+    assert sentences[0].endswith("better than photographs; no test against cells (values do not vary).")
+    assert sentences[2].startswith("No test of CT against cells: values do not vary")
+    sentences = said(decision(difference=0.05), constant)
+    assert "photographs; no test of CT against cells (values do not vary) for body region" in sentences[0]
+
+
 def test_contrasts_in_other_settings_have_their_own_sentences():
     other = contrast("CT", "photographs", tasks=("chest_xray",))
     sentences = said(decision("better", 0.1), decision("worse", -0.1, contrast=other))

@@ -203,6 +203,21 @@ def test_where_all_looks_are_spent_none_is_announced(evidence):
     assert all(text.startswith("No look is left. With 12 pairs") for text in texts)
 
 
+def test_an_arm_without_runs_is_not_said_to_have_one_pretraining_seed(evidence):
+    frame = evidence.frame[evidence.frame["pretraining"] != "photographs"]
+    decisions = decide(frame, None, [contrast("CT", "photographs")], looks=LOOKS)
+    ((_, text),) = open_questions(dataclasses.replace(evidence, frame=frame, decisions=decisions))
+    assert text.startswith("First look at ") and "One pretraining seed" not in text
+
+
+def test_of_pairs_that_do_not_vary_nothing_is_estimated(evidence):
+    arms = evidence.frame[evidence.frame["pretraining"] == "CT"]
+    frame = pd.concat([arms, arms.assign(pretraining="photographs", value=arms["value"] - 0.05)])
+    decisions = decide(frame, None, [contrast("CT", "photographs")], looks=(12,))
+    ((_, text),) = open_questions(dataclasses.replace(evidence, frame=frame, decisions=decisions))
+    assert text.endswith("The differences of all pairs are equal: nothing can be estimated from them.")
+
+
 def test_fewer_than_two_units_estimate_nothing(evidence):
     early = declared_decisions(
         evidence.frame[evidence.frame["pretraining_seed"] < 2], looks=(4, 8), pending={"CT": {2, 3}}, seeds=range(8)

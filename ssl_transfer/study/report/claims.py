@@ -28,6 +28,8 @@ from ssl_transfer.study.statistics.contrast_units import CHECKPOINTS
 from ssl_transfer.study.statistics.verdicts import BETTER, BOTH, WITHIN_MARGIN
 from ssl_transfer.study.table import SCRATCH
 
+CONSTANT = "values do not vary"
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -155,8 +157,8 @@ def _open(decision: Decision, terms: Terms, a: str, b: str, setting: str) -> str
     look = decision.look
     assert look is not None  # an open contrast without a look has a claim of its own
     if math.isnan(look.p_value):
-        few = min(look.n_a, look.n_b) < 2
-        return f"{'Too few seeds for a' if few else 'No'} test of {a} against {b}{setting}{'' if few else ': values do not vary'}"
+        sides = f"test of {a} against {b}{setting}"
+        return f"No {sides}: {CONSTANT}" if decision.is_constant else f"Too few seeds for a {sides}"
     return f"{undecided(terms, decision.contrast.metric, a, [b], terms.is_large(decision))}{setting}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ssl_transfer.study.report.claims import Claim, Terms, claim, undecided
+from ssl_transfer.study.report.claims import CONSTANT, Claim, Terms, claim, undecided
 from ssl_transfer.study.report.wording import listed
 from ssl_transfer.study.statistics import Decision
 from ssl_transfer.study.statistics.verdicts import BETTER, WITHIN_MARGIN, WORSE
@@ -87,6 +87,8 @@ def _combined(group: Sequence[Decision], terms: Terms) -> str:
     metric = group[0].contrast.metric
     better, worse = (_others(group, terms, (verdict,)) for verdict in (BETTER, WORSE))
     equivalent, open_ones = _others(group, terms, WITHIN_MARGIN), [each for each in group if not each.decided]
+    untested = _names([each for each in open_ones if each.is_constant], terms)
+    open_ones = [each for each in open_ones if not each.is_constant]
     few, rest = ([each for each in open_ones if terms.is_large(each) == large] for large in (True, False))
     parts = []
     if worse:
@@ -99,9 +101,11 @@ def _combined(group: Sequence[Decision], terms: Terms) -> str:
         parts.append(of if parts else f"{a} is {of} for {setting}")
     if not parts:
         texts = [undecided(terms, metric, a, _names(of, terms), of is few) for of in (few, rest) if of]
+        texts += [f"No test of {a} against {listed(untested)} ({CONSTANT})"] if untested else []
         return "; ".join(text if text is texts[0] else text[0].lower() + text[1:] for text in texts) + f" for {setting}"
     parts += [f"too few seeds to tell against {listed(_names(few, terms))}"] if few else []
     parts += [f"not decided against {listed(_names(rest, terms))}"] if rest else []
+    parts += [f"no test against {listed(untested)} ({CONSTANT})"] if untested else []
     return "; ".join(parts)
 
 

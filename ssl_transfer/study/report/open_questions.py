@@ -42,7 +42,10 @@ def _has_single_seed(decision: Decision, terms: Terms) -> bool:
     """Whether a side has evaluations of one pretraining seed alone; public weights have none."""
     sides = zip("ab", contrast_sides(terms.runs, decision.contrast), strict=True)
     return any(
-        not decision.units.by_pretraining[side] and bool(runs["pretraining_seed"].notna().any()) for side, runs in sides
+        not decision.units.by_pretraining[side]
+        and runs.loc[runs["value"].notna(), "pretraining_seed"].nunique(dropna=False) == 1
+        and bool(runs["pretraining_seed"].notna().any())
+        for side, runs in sides
     )
 
 
@@ -56,6 +59,8 @@ def _sentences(decision: Decision, terms: Terms) -> list[str]:
     found = outlook(decision, terms.relevant_for(metric))
     if _has_single_seed(decision, terms):
         return ["One pretraining seed on a side: only further pretraining seeds can decide about the pretrainings."]
+    if found is None and decision.is_constant:
+        return [f"{_next(decision)} The differences of all pairs are equal: nothing can be estimated from them."]
     if found is None:
         return [f"{_next(decision)} Two units on each side are needed before anything can be estimated."]
     return [_next(decision), _detects(decision, found), _needed(decision, found, metric)]

@@ -132,6 +132,12 @@ class Decision:
         return None if self.at is None else self.looks[self.at]
 
     @property
+    def is_constant(self) -> bool:
+        """There are units enough for a test, but they do not vary, so that none is possible."""
+        look = self.look
+        return look is not None and min(look.n_a, look.n_b) > 1 and bool(np.isnan(look.p_value))
+
+    @property
     def decided(self) -> bool:
         """There is a verdict."""
         return self.verdict != NOT_DECIDED

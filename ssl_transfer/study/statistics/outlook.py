@@ -61,7 +61,7 @@ def outlook(decision: Decision, effect: float | None) -> Outlook | None:
     if not decision.planned_looks or min(sizes) < 2:
         return None
     sd = math.sqrt(float(np.average([side.var(ddof=1) for side in sides], weights=[n - 1 for n in sizes])))
-    if not sd > 0:
+    if not sd > 0 or decision.is_constant:
         return None
     last, level = decision.planned_looks[-1], decision.levels[-1]
     grows = decision.units.by_pretraining  # public weights have no more units at later looks
