@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ssl_transfer.data.readers.dicom_codestream import codestream_of
 from ssl_transfer.data.readers.limits import MAX_MEGAPIXELS, check_megapixels
 from ssl_transfer.data.readers.reader import Unreadable
 
@@ -54,9 +55,20 @@ def open_picture(path: Path, max_megapixels: float = MAX_MEGAPIXELS, formats: Se
             _check_bmp(image)
             yield _deep_grey(image) if png_header(image) == DEEP_GREY_WITH_ALPHA else image
     except UnidentifiedImageError:
-        raise Unreadable(f"its content is none of {', '.join(formats)}") from None
+        raise Unreadable(_unidentified(path, formats)) from None
     finally:
         Image.MAX_IMAGE_PIXELS = limit
+
+
+def _unidentified(path: Path, formats: Sequence[str]) -> str:
+    """Why Pillow does not open a file: it knows JPEG of 8 bits only."""
+    with open(path, "rb") as file:
+        jpeg = codestream_of(file.read(2**16))
+    if jpeg is not None and jpeg.precision != 8:
+        return (
+            f"a picture of {jpeg.precision} bits in JPEG or JPEG 2000, which cannot be decoded. Save it as TIFF or PNG"
+        )
+    return f"its content is none of {', '.join(formats)}"
 
 
 def _check_bmp(image: Any) -> None:

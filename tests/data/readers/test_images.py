@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from pydicom import dcmread
+from pydicom.encaps import generate_frames
+from support.dicom_files import SAMPLES
 
 from ssl_transfer.data.ingest.stage import ingest
 from ssl_transfer.data.readers.images import ImagesReader
@@ -236,6 +239,12 @@ def test_a_jpeg_that_is_called_png_is_read(tmp_path):
     save(tmp_path / "a.jpg")
     (tmp_path / "a.jpg").rename(tmp_path / "a.png")
     assert one(tmp_path / "a.png")[0].shape == (1, 3, 4)
+
+
+def test_a_jpeg_of_12_bits_says_so(tmp_path):
+    dataset = dcmread(SAMPLES / "JPEG-lossy.dcm")
+    (tmp_path / "a.jpg").write_bytes(next(generate_frames(dataset.PixelData, number_of_frames=1)))
+    assert "a picture of 12 bits in JPEG" in ImagesReader(tmp_path).scan().refused[0].reason
 
 
 def test_a_bmp_whose_bits_pillow_misreads_is_refused(tmp_path):
