@@ -11,6 +11,7 @@ from ssl_transfer.data.readers.dicom_coding import Coding, LookupTable, Rescale,
 from ssl_transfer.data.readers.reader import Unreadable
 
 AIR_HU = -1024  # below this is scanner padding, not air
+LUNG_HU, WATER_HU = -500, 0
 MOST_OVERLAID = 0.25  # share of pixels with bits above the stored ones; with more, these are no overlay
 LARGEST = 1e30  # no physical value is larger; float padding is often 3.4e38
 PLAUSIBLE_HU = (-1100.0, -500.0)  # 5th percentile at least, 95th percentile at least
@@ -157,7 +158,7 @@ class GreyFrames:
         padding = None
         if self.padding is not None:
             low, high = sorted(_with_sign(value, self.coding.signed, width) for value in self.padding)
-            if not self._is_clipped(low, high, rescale):
+            if not self._is_clipped(low, high, rescale) and not self._is_tissue(low, high, rescale):
                 found = (stored >= low) & (stored <= high)
                 padding = _outside(found) if beyond is None and found.any() else None
                 if beyond is not None:
@@ -178,6 +179,11 @@ class GreyFrames:
         least, most = self.coding.stored
         stored = least <= low and high <= most and self.table is None
         return self.decoding.hu and stored and rescale[0] > 0 and high * rescale[0] + rescale[1] <= AIR_HU
+
+    def _is_tissue(self, low: float, high: float, rescale: Rescale) -> bool:
+        """Whether a range of padding reaches from lung to water: a header that calls a patient padding is not believed."""
+        ends = sorted(end * rescale[0] + rescale[1] for end in (low, high))
+        return self.decoding.hu and self.table is None and ends[0] < LUNG_HU and ends[1] > WATER_HU
 
 
 def _rescaled(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:

@@ -108,6 +108,18 @@ def test_padding_is_replaced_outside_only(tmp_path, limit):
     assert row["padding"] == ("40" if limit is None else "40..30")
 
 
+@pytest.mark.parametrize("last, is_padding", [(4095, False), (1200, False), (100, True)])
+def test_a_range_of_padding_that_holds_a_patient_is_not_believed(tmp_path, last, is_padding):
+    stored = np.full((8, 8), 1060)  # 36 HU
+    stored[0] = 60
+    dataset = make_dicom(stored)
+    dataset.add_new(0x00280120, "US", 0)
+    dataset.add_new(0x00280121, "US", last)
+    save(dataset, tmp_path / "a")
+    [image], _, _ = read(tmp_path)
+    assert image[0, 0, 0] == (-1024 if is_padding else -964) and (image[0, 1:] == 36).all()
+
+
 @pytest.mark.parametrize("written", [-2000, 63536], ids=["as SS", "as US"])
 @pytest.mark.parametrize("signed", [0, 1])
 def test_padding_is_found_with_either_sign_also_beyond_the_stored_bits(tmp_path, written, signed):
