@@ -20,7 +20,6 @@ from ssl_transfer.study.report.limits import limits
 from ssl_transfer.study.report.open_questions import open_questions
 from ssl_transfer.study.report.page import write_report
 from ssl_transfer.study.statistics import decide, outlook
-from ssl_transfer.study.statistics.detectable import minimal_detectable_effect
 from ssl_transfer.study.table import SCRATCH
 
 
@@ -237,7 +236,11 @@ def test_before_the_first_look_at_public_weights_what_is_open_is_said(evidence):
     ((_, text),) = open_questions(dataclasses.replace(evidence, frame=both, decisions=[decision]))
     found = outlook(decision, 0.02)
     assert found.next_look == found.last_look == 16 and text.startswith("First look at 16 pretraining seeds")
-    assert found.detects == pytest.approx(minimal_detectable_effect(16, 4, alpha=found.level) * found.sd)
+    rng, table = np.random.default_rng(0), decision.units.table
+    sd = table.groupby("side")["value"].std()
+    a, b = rng.normal(found.detects, sd["a"], (20_000, 16)), rng.normal(0, sd["b"], (20_000, 4))
+    test = stats.ttest_ind(a, b, axis=1, equal_var=False)
+    assert np.mean((test.pvalue <= found.level) & (test.statistic > 0)) == pytest.approx(0.8, abs=0.02)
 
 
 def test_strategies_are_contrasts_like_others(evidence):

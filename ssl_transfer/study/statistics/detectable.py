@@ -73,7 +73,7 @@ def seeds_needed(effect_sd: float, power: float = POWER, alpha: float = ALPHA) -
         >>> seeds_needed(1.0)
         17
     """
-    return _fewest(lambda n: minimal_detectable_effect(n, n, power, alpha), effect_sd)
+    return fewest(lambda n: minimal_detectable_effect(n, n, power, alpha), effect_sd)
 
 
 def paired_seeds_needed(effect_sd: float, power: float = POWER, alpha: float = ALPHA) -> int | None:
@@ -91,7 +91,7 @@ def paired_seeds_needed(effect_sd: float, power: float = POWER, alpha: float = A
         >>> paired_seeds_needed(1.0)
         10
     """
-    return _fewest(lambda n: paired_detectable_effect(n, power, alpha), effect_sd)
+    return fewest(lambda n: paired_detectable_effect(n, power, alpha), effect_sd)
 
 
 def equivalence_pairs_needed(margin_sd: float, power: float = POWER, alpha: float = ALPHA) -> int | None:
@@ -117,10 +117,10 @@ def equivalence_pairs_needed(margin_sd: float, power: float = POWER, alpha: floa
         quantiles = special.stdtrit(n - 1, [1 - alpha, (1 + power) / 2])
         return float(quantiles.sum() / math.sqrt(n)) if n > 1 else math.nan
 
-    return _fewest(reaches, margin_sd)
+    return fewest(reaches, margin_sd)
 
 
-def _fewest(detects: Callable[[int], float], effect: float) -> int | None:
+def fewest(detects: Callable[[int], float], effect: float) -> int | None:
     """The smallest n with detects(n) ≤ |effect|, by bisection; `detects` falls with n."""
     few, many = 1, MOST_SEEDS
     if not detects(many) <= abs(effect):

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssl_transfer.study.statistics.decisions import Decision
-from ssl_transfer.study.statistics.detectable import (
-    minimal_detectable_effect,
-    paired_detectable_effect,
-    paired_seeds_needed,
-    seeds_needed,
-)
+from ssl_transfer.study.statistics.detectable import fewest
+from ssl_transfer.study.statistics.power import detectable_difference
+from ssl_transfer.study.statistics.power_components import FixedSide
 
 
 @dataclass(frozen=True)
@@ -43,7 +40,8 @@ class Outlook:
 def outlook(decision: Decision, effect: float | None) -> Outlook | None:
     """What an open contrast can still show, from the variance of its units so far.
 
-    Power counts the last look alone, so it is a little more with the looks before it.
+    Power counts the last look alone, so it is a little more with the looks before it. Without pairs it is that of Welch's test
+    with the standard deviation of each side.
 
     Args:
         decision: A contrast without a verdict.
@@ -66,18 +64,20 @@ def outlook(decision: Decision, effect: float | None) -> Outlook | None:
     last, level = decision.planned_looks[-1], decision.levels[-1]
     grows = decision.units.by_pretraining  # public weights have no more units at later looks
     left = len(decision.looks) < len(decision.planned_looks) and any(grows.values())
-    if paired:
-        detects = paired_detectable_effect(last if left else sizes[0], alpha=level)
-    else:
-        ends = [last if left and grows[side] else size for side, size in zip("ab", sizes, strict=True)]
-        detects = minimal_detectable_effect(*ends, alpha=level)
-    search = paired_seeds_needed if paired else seeds_needed
+    ends = [last if left and grows[side] else size for side, size in zip("ab", sizes, strict=False)]
+    sds = [float(side.std(ddof=1)) for side in sides]
+
+    def detectable(*units: int) -> float:
+        """In units of the metric, with so many pairs, or units on each side."""
+        against = None if paired else FixedSide(units[1], sds[1])
+        return detectable_difference(units[0], level, sds[0], against=against)
+
     return Outlook(
         level=level,
         next_look=decision.planned_looks[len(decision.looks)] if left else None,
         last_look=last,
         sd=sd,
-        detects=detects * sd,
+        detects=detectable(*ends),
         effect=effect,
-        needed=None if effect is None else search(effect / sd, alpha=level),
+        needed=None if effect is None else fewest(lambda n: detectable(n, n), effect),
     )
