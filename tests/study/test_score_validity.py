@@ -290,6 +290,14 @@ def test_the_page_has_a_table_of_criteria_a_table_per_target_and_a_figure_per_se
     assert "without random initialisation, mean over targets" in section and "3 criteria would be called" in section
 
 
+def test_scores_of_too_few_pretrainings_have_a_sentence_in_place_of_correlations(tmp_path):
+    frame = whole_study()
+    rows = [(arm, 0, "ct", "logme", 0.5) for arm in sorted(set(frame["pretraining"]))[:3]]
+    scores = pd.DataFrame(rows, columns=["pretraining", "pretraining_seed", "task", "criterion", "value"])
+    text = build(tmp_path, frame, scores=scores).read_text()
+    assert "takes at least 4 pretrainings\nthat were ranked and fine-tuned, and this study has 3" in text
+
+
 @pytest.mark.long
 def test_a_study_without_scores_has_no_such_section(tmp_path):
     assert "Score validity" not in build(tmp_path, whole_study()).read_text()

@@ -20,8 +20,8 @@ TEMPLATE = """
   {% if several_tasks and not part.named %}<th scope="col">Target</th>{% endif %}<th scope="col">Protocol</th>
   <th scope="col" class="num">Labels</th>{{ extra_heads(part) }}<th scope="col">A</th><th scope="col">A is</th><th
 scope="col">B</th>
-  <th scope="col" class="num">n</th><th scope="col" class="num">Mean A</th><th scope="col" class="num">Mean B</th>
-  <th scope="col" class="num">A − B</th><th scope="col">Interval</th><th scope="col" class="num">Level</th>
+  <th scope="col" class="num">n</th><th scope="col" class="num tight">Mean A</th><th scope="col" class="num tight">Mean B</th>
+  <th scope="col" class="num tight">A − B</th><th scope="col">Interval</th><th scope="col" class="num">Level</th>
   <th scope="col" class="num">p, corrected</th><th scope="col" class="num">Hedges’ g</th><th scope="col" class="num">t (df)</th>
   <th scope="col">Test</th>
 </tr></thead>
@@ -39,7 +39,7 @@ num(row.mean_b) }}
 <td class="num" data-v="{{ row.level | rounded }}">{{ row.level | nominal }}</td>{{ corrected_p(row) }}
 {{-  num(row.hedges_g) }}
 <td class="num" data-v="{{ row.t | rounded }}">{{ row.t | t(row.df) }}</td>
-<td class="tight">{{ row.test }}, {{ row.family }}</td></tr>
+<td>{{ row.test }}, {{ row.family }}</td></tr>
 {% endfor %}
 </tbody>
 </table>

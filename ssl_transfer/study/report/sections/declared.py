@@ -25,7 +25,8 @@ TEMPLATE = """
 <caption>{{ title }}: the look that decided, or the latest</caption>
 <thead><tr><th scope="col">A</th><th scope="col">B</th><th scope="col">Target and protocol</th><th scope="col">A is</th>
 <th scope="col" class="num">Look</th><th scope="col" class="num">n</th><th scope="col" class="num">Level</th>
-<th scope="col" class="num">Mean A</th><th scope="col" class="num">Mean B</th><th scope="col" class="num">A − B</th>
+<th scope="col" class="num tight">Mean A</th><th scope="col" class="num tight">Mean B</th>
+<th scope="col" class="num tight">A − B</th>
 <th scope="col">Interval</th><th scope="col" class="num">t (df)</th><th scope="col" class="num">p</th>
 <th scope="col" class="num">p, equivalence</th><th scope="col" class="num">Left out</th></tr></thead>
 <tbody>

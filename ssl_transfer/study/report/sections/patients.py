@@ -37,7 +37,7 @@ predictions of the same test cases, or the limit of {{ most }} was reached.{% en
 <caption>Primary contrasts over patients, and over seeds and patients</caption>
 <thead><tr><th scope="col">Family</th><th scope="col">Target</th><th scope="col">Protocol</th>
 <th scope="col" class="num">Labels</th>
-<th scope="col">Metric</th><th scope="col">A</th><th scope="col">B</th><th scope="col" class="num">A − B</th>
+<th scope="col">Metric</th><th scope="col">A</th><th scope="col">B</th><th scope="col" class="num tight">A − B</th>
 <th scope="col">Over patients</th><th scope="col">Over seeds and patients</th><th scope="col" class="num">SE, seeds</th>
 <th scope="col" class="num">SE, patients</th><th scope="col" class="num">P(false), patients</th>
 <th scope="col" class="num">P(false), both</th><th scope="col" class="num">Seeds</th><th scope="col" class="num">Patients</th>

@@ -22,7 +22,7 @@ column says what would decide it. Intervals are at the level of the verdict.</p>
 <div class="wide" role="region" tabindex="0" aria-label="{{ title }}"><table class="sortable dense">
 <caption>Claims of the literature, and what this study finds</caption>
 <thead><tr><th scope="col">Claim</th><th scope="col">Published</th><th scope="col">A</th><th scope="col">B</th>
-<th scope="col">Target and protocol</th><th scope="col">A is expected</th><th scope="col" class="num">A − B</th>
+<th scope="col">Target and protocol</th><th scope="col">A is expected</th><th scope="col" class="num tight">A − B</th>
 <th scope="col">Interval</th><th scope="col" class="num">Level</th><th scope="col" class="num">p, corrected</th>
 <th scope="col">n</th><th scope="col">The claim is</th><th scope="col">What would decide</th></tr></thead>
 <tbody>

@@ -19,8 +19,11 @@ from ssl_transfer.study.report.evidence import Evidence
 from ssl_transfer.study.report.section import Drawing, Section, parts_by_task, render
 from ssl_transfer.study.report.wording import joined, listed, measure, number, p_value, percent, words
 from ssl_transfer.study.statistics import fine_tuned, score_validity
-from ssl_transfer.study.statistics.score_validity import ALL, FEWEST_FOR_VALIDITY, PRETRAINED, SETTING
+from ssl_transfer.study.statistics.score_validity import ALL, FEWEST_ARMS, FEWEST_FOR_VALIDITY, PRETRAINED, SETTING
 
+TITLE = "Score validity"
+TOO_FEW = """<p class="quiet">Nothing to show: whether scores predict fine-tuning takes at least {{ fewest }} pretrainings
+that were ranked and fine-tuned, and this study has {{ pretrainings }}. tables/scores.csv has the scores.</p>"""
 COLUMNS = 4
 CAPTION = (
     "{metric} after fine-tuning against each criterion, on {where}: small points are pretraining seeds, large ones their means, "
@@ -78,7 +81,7 @@ metric, against the best pretraining, from choosing the pretraining that the cri
 
 
 def section(evidence: Evidence) -> Section | None:
-    """A table of criteria, one per target, and a figure per setting; None without scores of enough pretrainings."""
+    """A table of criteria, one per target, and a figure per setting; None without scores."""
     scores = evidence.scores
     if scores is None or not len(scores):
         return None
@@ -86,7 +89,9 @@ def section(evidence: Evidence) -> Section | None:
     quality = fine_tuned(evidence.runs, metrics)
     correlations, overall = score_validity(scores, quality, evidence.random_init)
     if not len(correlations):
-        return None
+        pretrainings = len(set(scores["pretraining"]) & set(quality["pretraining"]))
+        html = render(evidence, TOO_FEW, fewest=FEWEST_ARMS, pretrainings=pretrainings)
+        return Section(title=TITLE, html=html, tables={"scores": scores})
     overall = overall.sort_values("kendall", ascending=False, kind="stable")
     by_arms = {arms: overall[overall["arms"] == arms] for arms in (PRETRAINED, ALL)}
     by_arms = {arms: rows for arms, rows in by_arms.items() if len(rows)}
@@ -107,7 +112,7 @@ def section(evidence: Evidence) -> Section | None:
         figures=figures,
     )
     tables = {"scores": scores, "score_validity": correlations, "score_validity_overall": overall}
-    return Section(title="Score validity", html=html, tables=tables, figures=figures)
+    return Section(title=TITLE, html=html, tables=tables, figures=figures)
 
 
 def validity_sentences(by_arms: Mapping[str, pd.DataFrame]) -> str:

@@ -47,8 +47,8 @@ another)</caption>
 <thead><tr>{% if several_tasks %}<th scope="col">Target</th>{% endif %}<th scope="col">Protocol</th>
 <th scope="col" class="num">Labels</th>{% if has_noise %}<th scope="col">Noise</th>{% endif %}
 <th scope="col" class="num">Pretrainings</th>
-{% for name in names %}<th scope="col" class="num wrap">{{ name | words }}</th>{% endfor %}
-<th scope="col" class="num wrap">no strategy</th></tr></thead>
+{% for name in names %}<th scope="col" class="num">{{ name | words }}</th>{% endfor %}
+<th scope="col" class="num">no strategy</th></tr></thead>
 <tbody>
 {% for row in wins %}
 <tr>{% if several_tasks %}<td>{{ row.task | words }}</td>{% endif %}
@@ -67,8 +67,8 @@ another)</caption>
 <caption>{{ name }}</caption>
 <thead><tr><th scope="col">Protocol</th><th scope="col" class="num">Labels</th><th scope="col">Pretraining</th>
 {% if part.metrics | length > 1 %}<th scope="col">Metric</th>{% endif %}<th scope="col">A</th><th scope="col">A is</th>
-<th scope="col">B</th><th scope="col" class="num">Pairs</th><th scope="col" class="num">Mean A</th>
-<th scope="col" class="num">Mean B</th><th scope="col" class="num">A − B</th><th scope="col">Interval</th>
+<th scope="col">B</th><th scope="col" class="num">Pairs</th><th scope="col" class="num tight">Mean A</th>
+<th scope="col" class="num tight">Mean B</th><th scope="col" class="num tight">A − B</th><th scope="col">Interval</th>
 <th scope="col" class="num">t (df)</th><th scope="col" class="num">Level</th>
 <th scope="col" class="num">p, corrected</th></tr></thead>
 <tbody>

@@ -9,13 +9,18 @@ from ssl_transfer.study.report.section import Section, render
 from ssl_transfer.study.statistics import subgroup_gaps
 
 TITLE = "Subgroups"
+OPEN_ROWS = 24  # a longer table is collapsed
 TEMPLATE = """
+{% macro unbroken(groups) -%}
+  {% for group in groups.split(", ") %}<span class="tight">{{ group }}{{ "," if not loop.last }}</span> {% endfor %}
+{%- endmacro %}
 <p class="quiet">The metric of the target, for each group of cases of its own test and of external tests. Gap: best − worst group,
 paired within a run; its 95 % t-interval is over the seeds. {{ groups }} groups were compared, and the worst of many is low by
 chance alone: <em>by chance</em> is the gap that 95 % of the permutations of the groups between patients stay below (mean over
 runs), and <em>beyond</em> counts the runs with p ≤ .05. A gap beyond chance says that groups differ, not why: their cases may
 differ in difficulty. Groups of few patients or of one class have no score; they, and intervals over patients, are in the result
 of each run. In no family of tests.</p>
+{% if rows | length > most %}<details><summary>All gaps <span class="quiet">({{ rows | length }} rows)</span></summary>{% endif %}
 <div class="wide" role="region" tabindex="0" aria-label="Subgroups">
 <table class="sortable">
 <caption>Best and worst subgroup by target and pretraining</caption>
@@ -27,12 +32,14 @@ of each run. In no family of tests.</p>
 {% for row in rows %}
 <tr><td>{{ row.task | words }}</td><td>{{ row.store or "own" }}</td>
 <td>{{ row.column | words }}</td><td>{{ protocol(row) }}</td>{{ labels(row) }}
-<td>{{ swatch(row.pretraining) }}</td><td>{{ row.metric | measure }}</td><td>{{ row.groups }}</td><td>{{ row.worst }}</td>
-<td>{{ row.best }}</td>{{ num(row.gap) }}<td class="tight" data-v="{{ row.ci_low | rounded }}">{{ interval(row, false) }}</td>
+<td>{{ swatch(row.pretraining) }}</td><td>{{ row.metric | measure }}</td><td>{{ unbroken(row.groups) }}</td>
+<td>{{ row.worst }}</td><td>{{ row.best }}</td>{{ num(row.gap) }}
+<td class="tight" data-v="{{ row.ci_low | rounded }}">{{ interval(row, false) }}</td>
 {{- num(row.gap_by_chance) }}<td class="num" data-v="{{ row.beyond_chance }}">{{ row.beyond_chance }} of {{ row.runs }}</td>
 <td class="num" data-v="{{ row.n }}">{{ row.n }}</td></tr>
 {% endfor %}
 </tbody></table></div>
+{% if rows | length > most %}</details>{% endif %}
 """
 
 
@@ -45,5 +52,6 @@ def section(evidence: Evidence) -> Section | None:
     kept, _ = at_primary_noise(gaps, evidence.primaries[0])
     compared = runs[runs["group"] != NOT_STATED]
     groups = compared.groupby(["task", "store", "column"])["group"].nunique().sum()
-    html = render(evidence, TEMPLATE, rows=evidence.in_page_order(kept).to_dict("records"), groups=groups)
+    rows = evidence.in_page_order(kept).to_dict("records")
+    html = render(evidence, TEMPLATE, rows=rows, groups=groups, most=OPEN_ROWS)
     return Section(title=TITLE, html=html, tables={"subgroups": runs, "subgroup_gaps": gaps})
