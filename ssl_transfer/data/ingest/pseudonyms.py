@@ -45,13 +45,11 @@ SUFFIXES = frozenset(  # anything else behind a dot may be a part of a name
         ),
     )
 )
-# fmt: off
-WORDS_OF_MESSAGES = (  # also names of files and folders
-    "bids", "brats", "dicom", "file", "files", "folder", "folders", "image", "images", "label", "labels", "mask",
-    "masks", "nifti", "patient", "patients", "pixels", "scan", "scans", "series", "slice", "slices", "source", "split",
-    "splits", "study", "test", "train", "val", "value", "values", "volume", "volumes",
-)
-# fmt: on
+WORDS_OF_MESSAGES = re.compile(
+    "bids|brats|dicom|nifti|(file|folder|image|label|mask|patient|pixel|scan|slice|split|value|volume)s?|series|source|study|"
+    "test|train|val",
+    re.IGNORECASE,
+)  # also names of files and folders
 FEWEST_DIGITS = 5  # numbers with fewer occur in texts by chance
 PATHS = re.compile(
     r"[^\s'\"<>(),:;]*[^\s'\"<>(),:;.]\.(?:dcm|dicom|ima|nii|nii\.gz|png|jpe?g|tiff?|bmp|npz|csv)\b", re.IGNORECASE
@@ -201,7 +199,7 @@ def _may_name(part: str) -> bool:
 def _is_plain(name: str) -> bool:
     """Whether a name is empty, a short number or a word, as messages contain them anyway."""
     shortest = FEWEST_DIGITS if name.isdigit() else SHORTEST_IN_TEXT
-    return len(name) < shortest or name.lower() in WORDS_OF_MESSAGES
+    return len(name) < shortest or WORDS_OF_MESSAGES.fullmatch(name) is not None
 
 
 def _is_hash(name: str) -> bool:

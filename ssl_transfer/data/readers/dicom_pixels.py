@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -126,7 +127,7 @@ def _frames(dataset, path: Path, coding: Coding) -> Iterator[np.ndarray]:
         yield frame.astype(frame.dtype.newbyteorder("="), copy=False)
 
 
-def _colour_space(stated: str, syntax: str) -> str:
+def _colour_space(stated: str, syntax: Any) -> str:
     """The colour space by which pydicom makes RGB of decoded pixels; under other names it leaves colours as they are.
 
     Lossy JPEG holds YCbCr of the full range in its own subsampling, whatever name the header has for it.
