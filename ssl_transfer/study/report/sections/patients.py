@@ -51,7 +51,8 @@ predictions of the same test cases, or the limit of {{ most }} was reached.{% en
 <td class="num" data-v="{{ row.p_false_patients | rounded }}">{{ row.p_false_patients | p }}</td>
 <td class="num" data-v="{{ row.p_false | rounded }}">{{ row.p_false | p }}</td>
 <td class="num" data-v="{{ row.n_a + row.n_b }}">
-{{- row.n_a if row.test == "paired" else row.n_a ~ " / " ~ row.n_b }}{{ " (one checkpoint)" if row.unit == "seed" }}</td>
+{{- row.n_a if row.test == "paired" else row.n_a ~ " / " ~ row.n_b }}
+{%- if row.unit == "seed" %} <span class="quiet">(one checkpoint)</span>{% endif %}</td>
 <td class="num" data-v="{{ row.n_patients }}">{{ row.n_patients | int | whole }}</td>
 <td class="num" data-v="{{ row.n_cases }}">{{ row.n_cases | int | whole }}</td></tr>
 {% endfor %}
