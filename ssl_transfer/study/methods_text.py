@@ -102,7 +102,8 @@ def _evaluation(evaluation: Mapping[str, Any], tasks: Iterable[str]) -> tuple[st
         parts.append("tuned on validation over " + _grid(evaluation["tune"]["grid"]))
     if evaluation["set"]:
         parts.append(", ".join(f"{key} {value}" for key, value in evaluation["set"].items()))
-    return words(evaluation["protocol"]).capitalize(), "; ".join(parts) + "."
+    title = words(evaluation["protocol"])
+    return title.capitalize() if title.islower() else title, "; ".join(parts) + "."
 
 
 def _arm_seeds(plan: Plan) -> str:

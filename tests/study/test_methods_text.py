@@ -13,7 +13,7 @@ from ssl_transfer.study.design import load_study
 from ssl_transfer.study.engine import run_plan
 from ssl_transfer.study.finished import finished, finished_table
 from ssl_transfer.study.job_state import status
-from ssl_transfer.study.methods_text import methods_text
+from ssl_transfer.study.methods_text import _evaluation, methods_text
 from ssl_transfer.study.planning import plan_study
 from ssl_transfer.study.stage import rounds_of
 
@@ -159,3 +159,9 @@ def test_groups_and_external_stores_of_a_target_are_named(text):
     assert "On region, the images of a series had one label and one prediction" in words
     assert "What was selected on region was also tested on photographs" in words
     assert "one prediction" not in text() and "also tested" not in text()
+
+
+def test_a_protocol_heads_its_line_of_the_design_by_its_title():
+    stated = {"tasks": [], "fractions": [1.0], "seeds": [0], "strategies": [], "set": {}}
+    titles = [_evaluation({"protocol": name, **stated}, [])[0] for name in ("knn", "linear_probe")]
+    assert titles == ["kNN", "Linear probe"]

@@ -138,8 +138,8 @@ def _fit(checkpoint: Checkpoint, found: Recognised, converted: Renamed, as_: str
     stem = " A first convolution of 3 x 3 is --as resnet18,stem=small or the like." if _is_small(first) else ""
     raise BackboneError(
         f"{where}: {', '.join(parts)}. "
-        f"Nothing was written. Name its architecture with --as NAME[,option=value]{' in place of ' + as_ if as_ else ''}, its "
-        f"--layout if this is not it{', or another --state-dict: ' + ', '.join(others[:LISTED]) if others else ''}.{stem}"
+        f"Nothing was written. Name its architecture with --as NAME[,option=value]{' in place of ' + as_ if as_ else ''}, or "
+        f"its layout with --layout{', or another --state-dict: ' + ', '.join(others[:LISTED]) if others else ''}.{stem}"
     )
 
 
