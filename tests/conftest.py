@@ -192,9 +192,9 @@ def tiny_quickstart(tmp_path_factory) -> tuple[Path, Answer]:
     return folder / "tiny_quickstart" / "quick", Answer(**json.loads(said.read_text()))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def one_thread():
-    """Torch computes on one thread, as the runs it is compared with do."""
+    """Torch computes on one thread in a whole module: on some processors, the last bits depend on the number of threads."""
     import torch
 
     before = torch.get_num_threads()

@@ -83,8 +83,11 @@ def _in_child(words: list[str], folder: str, outputs: str, environment: dict[str
             os.dup2(file.fileno(), stream)
     sys.stdout, sys.stderr = (os.fdopen(os.dup(stream), "w", buffering=1) for stream in (1, 2))
     sys.argv = ["ssl-transfer", *words]
+    import torch
+
     from ssl_transfer.cli import main
 
+    torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # torch was loaded before the environment was set
     try:
         sys.exit(main())
     finally:
