@@ -233,13 +233,18 @@ def _check_names(names: Sequence[str], where: str, error: type[SslTransferError]
             )
 
 
+def _cell(text: str) -> str:
+    """A cell without blanks around it; of a formula that is a text, the text."""
+    text = tidy(text)
+    formula = TEXT_FORMULA.fullmatch(text)
+    return tidy(formula[1]) if formula else text
+
+
 def _row(
     record: list[str], names: Sequence[str], delimiter: str, where: str, error: type[SslTransferError]
 ) -> list[str]:
     """The cells of a record, as many as there are columns."""
-    cells = [
-        tidy(TEXT_FORMULA.sub(r"\1", cell) if TEXT_FORMULA.fullmatch(cell) else cell) for cell in map(tidy, record)
-    ]
+    cells = [_cell(text) for text in record]
     while len(cells) > len(names) and not cells[-1]:
         cells.pop()
     if len(cells) != len(names):

@@ -12,8 +12,8 @@ a bootstrap over patients that uses the same draws for all seeds and both arms; 
 negative. The interval is Student's t with Satterthwaite's degrees of freedom: close to n − 1 where seeds dominate, close
 to the number of patients less 1 where patients do. These are estimated: two or three seeds that happen to agree pass for seeds
 that do not matter. So the interval is never narrower, and the p-value never smaller, than over seeds alone, by Student's t with
-the degrees of freedom of the seeds. (Without this, an interval of 99.5 % misses the truth in up to 4.9 % with two seeds, 2.0 %
-with three and 1.1 % with four.)
+the degrees of freedom of the seeds. (Without this, intervals of high confidence miss the truth several
+times too often with two to four seeds.)
 
 For a mean over cases, this is the analysis of variance of seeds × patients without replication. A percentile interval of
 the pigeonhole bootstrap, which draws seeds as well as patients, is not used: with four seeds it is too narrow, as every
